@@ -1,0 +1,197 @@
+"""Every error class of taskloop, each with the facts as attributes and the mend in its text.
+
+Level 0: knows nothing of the other modules. One class a mend, not one a place. Each has a built-in parent beside
+`TaskloopError`, so that `except ValueError` does what a stranger expects. A text says what was given, what is
+allowed, and after "; " what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+__all__ = [
+    "BadCron",
+    "BadDuration",
+    "BadInstant",
+    "BadJob",
+    "BadParameters",
+    "BadSettings",
+    "BadStore",
+    "BadTrigger",
+    "Conflict",
+    "KeyConflict",
+    "MissingExtra",
+    "NoSuchJob",
+    "NoSuchRun",
+    "NoSuchSchedule",
+    "NotRunning",
+    "RunFailed",
+    "StoreUnavailable",
+    "TaskloopError",
+    "nearest",
+]
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None when none is near enough to be meant."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+class TaskloopError(Exception):
+    """The parent of all errors that taskloop raises on purpose."""
+
+
+class BadDuration(TaskloopError, ValueError):
+    """A length of time that cannot be read or lies outside what is allowed."""
+
+    def __init__(self, got: object, why: str) -> None:
+        self.got = got
+        self.why = why
+        super().__init__(
+            f"duration {_shown(got)}: {why}; write seconds as a number, or text such as '90s', '5m', '1h30m', '2w', "
+            "'PT1H30M', up to 100 years"
+        )
+
+
+class BadInstant(TaskloopError, ValueError):
+    """A point in time that cannot be read, or that names no zone."""
+
+    def __init__(self, got: object, why: str) -> None:
+        self.got = got
+        self.why = why
+        super().__init__(
+            f"instant {_shown(got)}: {why}; give an aware datetime, ISO 8601 with an offset "
+            "('2026-03-01T02:00:00+01:00'), or the time from now ('+2h')"
+        )
+
+
+class BadTrigger(TaskloopError, ValueError):
+    """A trigger that cannot be read or can never fire."""
+
+    def __init__(self, got: object, why: str) -> None:
+        self.got = got
+        self.why = why
+        super().__init__(f"trigger {_shown(got)}: {why}")
+
+
+class BadCron(BadTrigger):
+    """A cron expression with a field that cannot be: `.expression`, `.field`, `.got`, `.allowed`."""
+
+    def __init__(self, expression: str, *, field: str | None, got: str, allowed: str, mend: str = "") -> None:
+        self.expression = expression
+        self.field = field
+        self.allowed = allowed
+        where = f"{field} is {_shown(got, quote=False)}" if field else _shown(got, quote=False)
+        super().__init__(expression, f"{where}, allowed {allowed}" + (f"; {mend}" if mend else ""))
+        self.got = got
+        self.args = (f"cron {_shown(expression)}: {self.why}",)
+
+
+class BadJob(TaskloopError, ValueError):
+    """A job, flow or policy that cannot be declared like that."""
+
+
+class BadParameters(TaskloopError, ValueError):
+    """Parameters that do not fit the job's signature; `.problems` maps a parameter's name to what is wrong."""
+
+    def __init__(self, job: str, problems: dict[str, str]) -> None:
+        self.job = job
+        self.problems = problems
+        listed = "; ".join(f"parameter '{name}' {text}" for name, text in problems.items())
+        super().__init__(f"job '{job}': {listed}; `taskloop show {job}` lists its parameters")
+
+
+class BadSettings(TaskloopError, ValueError):
+    """Everything that is wrong with the configuration, one text a mistake in `.problems`."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class NoSuchJob(TaskloopError, LookupError):
+    """No job of that name is declared or remembered."""
+
+    def __init__(self, name: str, near: str | None = None) -> None:
+        self.name = name
+        self.near = near
+        meant = f"did you mean '{near}'? " if near else ""
+        super().__init__(f"no job '{_cut(name)}'; {meant}`taskloop list` shows all")
+
+
+class NoSuchRun(TaskloopError, LookupError):
+    """No run of that id is kept."""
+
+    def __init__(self, run: object) -> None:
+        self.run = run
+        super().__init__(f"no run {_cut(str(run))}; it may have been pruned, `taskloop runs` shows what is kept")
+
+
+class NoSuchSchedule(TaskloopError, LookupError):
+    """No schedule of that id is stored."""
+
+    def __init__(self, schedule: str) -> None:
+        self.schedule = schedule
+        super().__init__(f"no schedule '{_cut(schedule)}'; `taskloop schedule list` shows all")
+
+
+class Conflict(TaskloopError, RuntimeError):
+    """What was asked for is well formed but the present state forbids it."""
+
+
+class KeyConflict(Conflict):
+    """The key names an earlier run of the job with other parameters; `.run` is that run's id."""
+
+    def __init__(self, job: str, key: str, run: int) -> None:
+        self.job = job
+        self.key = key
+        self.run = run
+        super().__init__(
+            f"job '{job}': key '{_cut(key)}' belongs to run {run}, which has other parameters; "
+            "use another key, or the same parameters"
+        )
+
+
+class RunFailed(TaskloopError, RuntimeError):
+    """The run whose value was awaited did not succeed; `.run` is its record."""
+
+    def __init__(self, run: object, text: str) -> None:
+        self.run = run
+        super().__init__(text)
+
+
+class NotRunning(TaskloopError, RuntimeError):
+    """The verb needs a started scheduler, or the one it was called on belongs to another loop or process."""
+
+
+class BadStore(TaskloopError, ValueError):
+    """A store that must not be touched: foreign, newer than this program, corrupt, or of an unknown scheme."""
+
+
+class StoreUnavailable(TaskloopError, OSError):
+    """The store did not answer or could not write: full, locked for long, gone, unreachable."""
+
+
+class MissingExtra(TaskloopError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(f"package '{package}' is not installed; run: pip install \"taskloop[{extra}]\"")
+
+
+def _cut(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _shown(value: object, *, quote: bool = True) -> str:
+    """A value as it stands in a message: short, on one line, texts in quotes."""
+    if isinstance(value, str):
+        return repr(_cut(value)) if quote else _cut(value)
+    try:
+        return _cut(repr(value))
+    except Exception:  # a hostile __repr__ must not hide the error we are about to raise
+        return f"a {type(value).__name__}"
