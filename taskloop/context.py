@@ -1,0 +1,133 @@
+"""What a running attempt can see and say: `RunContext`, and `current_run` to find it.
+
+Level 2: knows no engine. The engine makes the context, reads what the job reports through it and sets its flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, Final, ParamSpec, TypeVar
+
+from taskloop.runs import Progress, Run, RunId
+
+__all__ = ["AttemptCancelled", "RunContext", "current_run", "running"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+running: Final[ContextVar[RunContext | None]] = ContextVar("taskloop_run", default=None)
+"""Set by the engine around each attempt; child tasks and threads of a job inherit it."""
+
+
+class AttemptCancelled(BaseException):
+    """Raised by `check_cancelled` once the attempt is to end; like a cancellation, not for jobs to catch."""
+
+
+class RunContext:
+    """The attempt in hand, injected where a parameter of the job is annotated with this class.
+
+    Every method may be called from the loop and from any thread.
+    """
+
+    __slots__ = ("_call", "_monotonic", "_progress", "_run", "_started", "cancelled", "scheduler", "step")
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        monotonic: Callable[[], float],
+        call: Callable[..., Any] | None = None,
+        scheduler: Any = None,
+    ) -> None:
+        self._run = run
+        self._monotonic = monotonic
+        self._started = monotonic()
+        self._call = call
+        self._progress: Progress | None = None
+        self.scheduler = scheduler
+        """The scheduler this attempt runs in."""
+        self.cancelled = False
+        """True once the attempt is asked to end: by a timeout, a cancel, or a stop."""
+        self.step: str | None = None
+
+    @property
+    def id(self) -> RunId:
+        return self._run.id
+
+    @property
+    def job(self) -> str:
+        return self._run.job
+
+    @property
+    def schedule(self) -> str | None:
+        """The schedule that fired; None: asked for."""
+        return self._run.schedule
+
+    @property
+    def key(self) -> str:
+        """The same for every attempt of this run and for no other run: what makes outside effects idempotent."""
+        return self._run.key if self._run.key is not None else f"{self._run.job}:{self._run.id}"
+
+    @property
+    def attempt(self) -> int:
+        """From 1."""
+        return self._run.attempt
+
+    @property
+    def due_at(self) -> datetime:
+        """The instant this run stands for, however late it started."""
+        return self._run.due_at
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        return self._run.params
+
+    @property
+    def worker(self) -> str | None:
+        return self._run.worker
+
+    @property
+    def latest(self) -> Progress | None:
+        """What the job reported last; the engine picks it up a few times a second at most."""
+        return self._progress
+
+    def progress(self, done: float | None = None, total: float = 100, message: str = "") -> None:
+        """Say how far the attempt has come: `done` of `total`. Costs no more than an assignment.
+
+        `done` None keeps the figures of the last call and changes the message alone.
+        """
+        last = self._progress
+        if done is None:
+            done, total = (last.done, last.total) if last else (0, total)
+        elapsed = self._monotonic() - self._started
+        rate = done / elapsed if elapsed > 0 and done > 0 else None
+        eta = max(0.0, (total - done) / rate) if rate else None
+        self._progress = Progress(done, total, message, rate, eta)
+
+    def check_cancelled(self) -> None:
+        """Leave the attempt if it was asked to end; a job in a thread ends promptly only if it calls this.
+
+        Raises `AttemptCancelled`, which is no `Exception`.
+        """
+        if self.cancelled:
+            raise AttemptCancelled(f"run {self._run.id} was asked to end")
+
+    def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """From a job's thread: run an async function on the scheduler's loop, wait for it and give its result."""
+        if self._call is None:
+            raise RuntimeError("this context belongs to no scheduler; call() needs a running one")
+        result: T = self._call(function, *args, **kwargs)
+        return result
+
+
+def current_run() -> RunContext:
+    """The context of the attempt that is executing this code, found from any depth.
+
+    Raises `LookupError` outside a run.
+    """
+    context = running.get()
+    if context is None:
+        raise LookupError("no run is executing here; current_run() works only inside a job")
+    return context

@@ -1,0 +1,68 @@
+"""What happened, as frozen data, and the feed that hands it on.
+
+Level 2, pure: a subscriber is called where `send` is called and must return at once. Whoever wants to wait, write or
+call foreign code puts the event into a queue of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from taskloop.errors import nearest
+from taskloop.runs import Run
+
+__all__ = ["EVENTS", "Event", "Feed", "Subscriber"]
+
+EVENTS: Final = frozenset(
+    "submitted started progress step_started step_done step_kept succeeded failed retrying cancelled interrupted "
+    "skipped overdue recovered paused resumed disabled enabled loop_blocked store_lost store_back".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change, told in the process where it happened. `run` and `job` are None where it concerns none."""
+
+    name: str
+    at: datetime
+    run: Run | None = None
+    job: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+Subscriber = Callable[[Event], None]
+
+
+class Feed:
+    """Hands each event to the subscribers of its name, in the order they came."""
+
+    def __init__(self) -> None:
+        self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
+
+    def subscribe(self, subscriber: Subscriber, *names: str) -> None:
+        """Call `subscriber` at each event of these names; none given: at every event."""
+        for name in names or EVENTS:
+            if name not in EVENTS:
+                near = nearest(name, EVENTS)
+                meant = f"did you mean '{near}'? " if near else ""
+                raise ValueError(f"no event '{name}'; {meant}events are: {', '.join(sorted(EVENTS))}")
+            self._subscribers[name] = (*self._subscribers.get(name, ()), subscriber)
+
+    def wanted(self, name: str) -> bool:
+        """Whether anybody listens: lets the hot path spare the making of an event."""
+        return name in self._subscribers
+
+    def send(self, name: str, at: datetime, run: Run | None = None, job: str | None = None, **data: Any) -> None:
+        """Tell the subscribers; what one of them raises is dropped, for it concerns nobody else."""
+        subscribers = self._subscribers.get(name)
+        if not subscribers:
+            return
+        event = Event(name, at, run, run.job if run else job, data)
+        for subscriber in subscribers:
+            try:
+                subscriber(event)
+            except Exception:  # noqa: BLE001, S112 - a listener must never touch a run
+                continue

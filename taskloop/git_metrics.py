@@ -1,0 +1,780 @@
+"""The built-in job `git_metrics`: what happened in a few git repositories, read from git itself.
+
+Blocking, for a worker thread; knows nothing of the loop, the engine or the log. Reading git's output (`History`,
+`LogReader`, `figures`) is pure and apart from calling git (`_Git`). Start at `collect`, then `_read`. What each
+figure means exactly is in docs/git-metrics.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import os
+import select
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from taskloop.context import RunContext
+from taskloop.errors import BadInstant, TaskloopError
+
+__all__ = ["FileMemory", "Memory", "NothingRead", "collect", "make_job"]
+
+Progress = Callable[[float, float, str], None]
+_Row = TypeVar("_Row")
+
+DAY_SECONDS: Final = 86_400
+WINDOW_DAYS: Final = 90
+WEEKS: Final = 104
+TOP_AUTHORS: Final = 10
+HOT_FILES: Final = 20
+
+_STATE_VERSION: Final = 1
+_LAST_SECOND: Final = 253_402_300_799  # 9999-12-31T23:59:59Z: a commit may claim any date, a datetime may not
+_READ_BYTES: Final = 1 << 16  # small pieces: between them the other threads get their turn
+_POLL_SECONDS: Final = 0.1
+_BREATH_SECONDS: Final = 0.0002
+_ERROR_BYTES: Final = 4096
+_ERROR_LETTERS: Final = 300
+
+# One token a commit and one a file, all ended by NUL. Neither an address nor a name can hold a newline or NUL, and
+# a file's token begins with a digit, "-" or a newline: so no name, however hostile, can be taken for a commit.
+_FORMAT: Final = "--format=@%ct%n%aE%n%aN"
+_LOG: Final = (
+    "log", "-z", "--numstat", "--no-renames", "--no-diff-merges", "--no-ext-diff", "--no-textconv", "--no-relative",
+    "--no-show-signature", "--no-notes", "--no-decorate", "--no-color", "--diff-algorithm=default", _FORMAT,
+)  # fmt: skip
+
+# What the configuration of a user or repository must not change. `log.showRoot` off would hide the first commit's
+# lines; the mail map is the repository's own `.mailmap` and nothing else.
+_SETTINGS: Final = (
+    ("log.showRoot", "true"),
+    ("log.showSignature", "false"),
+    ("i18n.logOutputEncoding", "UTF-8"),
+    ("diff.ignoreSubmodules", "none"),
+    ("core.attributesFile", os.devnull),
+    ("mailmap.file", ""),
+)
+# All other GIT_ variables are dropped: inside a hook GIT_DIR and its kin name another repository than the one asked.
+_KEPT_VARIABLES: Final = frozenset(
+    {"GIT_CEILING_DIRECTORIES", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM", "GIT_EXEC_PATH"}
+)
+
+
+class Memory(Protocol):
+    """Keeps what was counted of a repository, so that the next pass reads new commits only."""
+
+    def load(self, repository: str) -> dict[str, Any] | None:
+        """What was saved last for the repository at this absolute path; None: nothing usable, all is read anew."""
+
+    def save(self, repository: str, state: dict[str, Any]) -> None:
+        """Keep `state`, plain JSON, in place of what was kept before."""
+
+
+class NothingRead(TaskloopError, RuntimeError):
+    """Not one of the configured repositories could be read; `.failed` maps each path to its reason."""
+
+    def __init__(self, failed: Mapping[str, str]) -> None:
+        self.failed = dict(failed)
+        listed = "\n".join(f"{path}: {reason}" for path, reason in failed.items())
+        super().__init__(f"no repository could be read; mend the table [git_metrics]\n{listed}")
+
+
+def make_job(
+    repositories: Sequence[str | Path], memory: Memory | None = None
+) -> Callable[[RunContext], dict[str, Any]]:
+    """The function of the job `git_metrics`, for a thread; `memory` None: `FileMemory()`.
+
+    It gives the result of `collect`, and raises `NothingRead` when every repository failed. A cancelled run leaves
+    within about a tenth of a second and its git process is killed.
+    """
+    kept = FileMemory() if memory is None else memory
+
+    def git_metrics(run: RunContext) -> dict[str, Any]:
+        """Commits, authors, churn and hot files of the configured git repositories."""
+        result = collect(
+            repositories,
+            memory=kept,
+            now=datetime.now(UTC),
+            progress=run.progress,
+            check_cancelled=run.check_cancelled,
+        )
+        if result["failed"] and not result["repositories"]:
+            raise NothingRead(result["failed"])
+        return result
+
+    return git_metrics
+
+
+def collect(
+    repositories: Sequence[str | Path],
+    *,
+    now: datetime,
+    memory: Memory | None = None,
+    progress: Progress | None = None,
+    check_cancelled: Callable[[], object] | None = None,
+) -> dict[str, Any]:
+    """`{"repositories": {path: figures}, "failed": {path: reason}}`, plain JSON, the paths as they were given.
+
+    Blocks until all are read, one after the other; it sets no time limit. `now` is aware; all windows end there.
+    `memory` None: every pass reads the whole history. `progress` is told (repositories done, repositories, text) at
+    most ten times a second and once at the end. `check_cancelled` is called at least ten times a second; what it
+    raises stops the pass, kills git and reaches the caller. A repository that cannot be read is named in `failed`.
+    """
+    if now.tzinfo is None:
+        raise BadInstant(now, "it names no zone")
+    wanted = {os.fspath(path).encode("utf-8", "replace").decode(): os.fspath(path) for path in repositories}
+    result: dict[str, dict[str, Any]] = {"repositories": {}, "failed": {}}
+    report = _Report(progress, len(wanted))
+    for name, path in wanted.items():
+        report.name = name
+        report.tell(0.0, "reading")
+        try:
+            git = _Git(path, check_cancelled or _never)
+            result["repositories"][name] = _read(git, now=now, memory=memory, report=report)
+        except _Unreadable as failure:
+            result["failed"][name] = str(failure)
+        report.done += 1
+    report.finish(len(result["failed"]))
+    return result
+
+
+class FileMemory:
+    """One file a repository in a cache folder; losing it costs a full read, nothing else.
+
+    `folder` None: `taskloop/git-metrics` in `$XDG_CACHE_HOME`, else in `~/.cache`. Never raises for the file system:
+    a folder that cannot be written only makes every pass a full read. A file that is torn, corrupt, foreign or of
+    another version counts as none.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self._folder = _cache_folder() if folder is None else Path(folder)
+
+    def load(self, repository: str) -> dict[str, Any] | None:
+        """The kept state, or None."""
+        try:
+            body, _, seal = self._file(repository).read_bytes().rpartition(b"\n")
+        except OSError:
+            return None
+        if seal != _seal(body):
+            return None
+        state: dict[str, Any] = {}
+        for line in _gently(body.split(b"\n"), every=2):
+            key, value = json.loads(line)
+            if isinstance(value, list):
+                state.setdefault(key, []).extend(value)
+            else:
+                state[key] = value
+        return state
+
+    def save(self, repository: str, state: dict[str, Any]) -> None:
+        """Write the state beside its place and move it there, so that no reader ever sees half of it."""
+        body = "\n".join(_gently(_lines(state), every=2)).encode()
+        target = self._file(repository)
+        with suppress(OSError):
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _replace(target, body + b"\n" + _seal(body))
+
+    def _file(self, repository: str) -> Path:
+        return self._folder / f"{hashlib.sha256(os.fsencode(repository)).hexdigest()[:32]}.json"
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG text: a relative path is to be ignored
+        base = os.path.expanduser("~/.cache")
+    return Path(base, "taskloop", "git-metrics")
+
+
+def _lines(state: Mapping[str, Any]) -> Iterator[str]:
+    """The state as lines of JSON, a long list in many of them.
+
+    The C encoder and decoder keep the interpreter to themselves until they are done, so one document of several
+    megabytes would hold up the loop; five hundred rows take well under a millisecond.
+    """
+    for key, value in state.items():
+        rows = iter(value if isinstance(value, list) else ())
+        yield json.dumps([key, list(islice(rows, 500)) if isinstance(value, list) else value])
+        while block := list(islice(rows, 500)):
+            yield json.dumps([key, block])
+
+
+def _gently(rows: Iterable[_Row], every: int = 500) -> Iterator[_Row]:
+    """The same rows, with a breath now and then.
+
+    A thread that counts without a pause makes the loop wait for the interpreter's switch interval, 5 ms, again and
+    again; a pause that really sleeps hands over at once.
+    """
+    for number, row in enumerate(rows, start=1):
+        yield row
+        if number % every == 0:
+            time.sleep(_BREATH_SECONDS)
+
+
+def _seal(body: bytes) -> bytes:
+    """The last line of a file: proof that it is whole and of this layout."""
+    return hashlib.blake2b(body, digest_size=16, person=b"git-metrics 1").hexdigest().encode()
+
+
+def _replace(target: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=target.name, dir=target.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+@dataclass(slots=True)
+class Author:
+    """What one e-mail address did; `name` is the one of its newest commit, made at `named_at` (Unix seconds)."""
+
+    name: str
+    named_at: int
+    commits: int = 0
+    added: int = 0
+    deleted: int = 0
+
+
+@dataclass(slots=True)
+class History:
+    """All that is remembered of the commits up to `head`. Days are whole days since 1970-01-01, UTC.
+
+    `day` is the day it was counted on: `recent` holds the `WINDOW_DAYS` days that end there and later ones.
+    """
+
+    fingerprint: str
+    day: int
+    head: str = ""
+    files: int = 0
+    first_at: int = _LAST_SECOND
+    last_at: int = 0
+    days: dict[int, list[int]] = field(default_factory=dict)  # day: commits, added, deleted
+    authors: dict[str, Author] = field(default_factory=dict)  # by e-mail in lower case
+    recent: dict[tuple[str, int], list[int]] = field(default_factory=dict)  # (path, day): changes, added, deleted
+
+    def state(self) -> dict[str, Any]:
+        """Plain JSON for a `Memory`."""
+        return {
+            "version": _STATE_VERSION,
+            "fingerprint": self.fingerprint,
+            "day": self.day,
+            "head": self.head,
+            "files": self.files,
+            "first_at": self.first_at,
+            "last_at": self.last_at,
+            "days": [[day, *counts] for day, counts in _gently(self.days.items())],
+            "authors": [
+                [email, who.name, who.named_at, who.commits, who.added, who.deleted]
+                for email, who in _gently(self.authors.items())
+            ],
+            "recent": [[path, day, *counts] for (path, day), counts in _gently(self.recent.items())],
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any] | None, fingerprint: str, day: int) -> History | None:
+        """The history of that state, moved on to `day`; None when it cannot serve.
+
+        It cannot when it is of another version or fingerprint, when it makes no sense, and when it was counted on a
+        later day: then files have been forgotten that would be in the window again.
+        """
+        try:
+            if state is None or state["version"] != _STATE_VERSION or state["fingerprint"] != fingerprint:
+                return None
+            if state["day"] > day or not state["head"].isalnum():
+                return None
+            history = cls(fingerprint, day, state["head"], *(state[key] for key in ("files", "first_at", "last_at")))
+            history.days = {at: [commits, added, deleted] for at, commits, added, deleted in _gently(state["days"])}
+            history.authors = {email: Author(*row) for email, *row in _gently(state["authors"])}
+            history.recent = {
+                (path, at): [changes, added, deleted]
+                for path, at, changes, added, deleted in _gently(state["recent"])
+                if at > day - WINDOW_DAYS
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+        return history
+
+
+class LogReader:
+    """Adds git's log, as `_LOG` asks for it, to a history, in pieces cut anywhere. The order of commits is nothing."""
+
+    def __init__(self, history: History) -> None:
+        self.commits = 0
+        self._history = history
+        self._since = history.day - WINDOW_DAYS
+        self._rest = b""
+        self._people: dict[bytes, tuple[Author, str]] = {}
+        self._day = 0
+        self._counts = [0, 0, 0]
+        self._author = Author("", 0)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece; raises ValueError for what is no such log."""
+        tokens = (self._rest + data).split(b"\0")
+        self._rest = tokens.pop()
+        for token in tokens:
+            if token.startswith(b"@"):
+                self._commit(token)
+            else:
+                self._file(token)
+
+    def _commit(self, token: bytes) -> None:
+        stamp, _, who = token[1:].partition(b"\n")
+        at = min(int(stamp or b"0"), _LAST_SECOND)  # a commit without a readable date has an empty one
+        history = self._history
+        history.first_at = min(history.first_at, at)
+        history.last_at = max(history.last_at, at)
+        self._day = day = at // DAY_SECONDS
+        self._counts = history.days.setdefault(day, [0, 0, 0])
+        self._counts[0] += 1
+        author, name = self._people.get(who) or self._person(who)
+        author.commits += 1
+        author.named_at, author.name = max((author.named_at, author.name), (at, name))
+        self._author = author
+        self.commits += 1
+
+    def _person(self, who: bytes) -> tuple[Author, str]:
+        email, _, name = who.decode("utf-8", "replace").partition("\n")
+        author = self._history.authors.setdefault(email.lower() or name, Author(name, 0))
+        self._people[who] = author, name
+        return author, name
+
+    def _file(self, token: bytes) -> None:
+        added_text, deleted_text, path = token.split(b"\t", 2)
+        if deleted_text == b"-":  # binary: changed, but not by lines
+            added = deleted = 0
+        else:
+            added, deleted = int(added_text), int(deleted_text)
+        counts, author = self._counts, self._author
+        counts[1] += added
+        counts[2] += deleted
+        author.added += added
+        author.deleted += deleted
+        if self._day > self._since:
+            row = self._history.recent.setdefault((path.decode("utf-8", "replace"), self._day), [0, 0, 0])
+            row[0] += 1
+            row[1] += added
+            row[2] += deleted
+
+
+def figures(history: History) -> dict[str, Any]:
+    """The part of the result that follows from the commits alone, windows ending at the history's own day."""
+    commits, added, deleted = _sums(history.days.values())
+    week, month, quarter = (
+        _sums(counts for day, counts in history.days.items() if day > history.day - length)
+        for length in (7, 30, WINDOW_DAYS)
+    )
+    return {
+        "commits": commits,
+        "commits_7d": week[0],
+        "commits_30d": month[0],
+        "commits_90d": quarter[0],
+        "authors": len(history.authors),
+        "top_authors": _top_authors(history.authors),
+        "bus_factor": _bus_factor(history.authors.values(), commits),
+        "added": added,
+        "deleted": deleted,
+        "churn_30d": month[1] + month[2],
+        "hot_files": _hot_files(history.recent),
+        "files": history.files,
+        "first_commit_at": _instant(history.first_at),
+        "last_commit_at": _instant(history.last_at),
+        "commits_per_week": _weeks(history),
+    }
+
+
+def _sums(rows: Iterable[Sequence[int]]) -> tuple[int, int, int]:
+    first = second = third = 0
+    for one, two, three in _gently(rows):
+        first, second, third = first + one, second + two, third + three
+    return first, second, third
+
+
+def _top_authors(authors: Mapping[str, Author]) -> list[dict[str, Any]]:
+    def rank(item: tuple[str, Author]) -> tuple[int, int, str]:
+        email, author = item
+        return -author.commits, -author.added - author.deleted, email
+
+    return [
+        {"name": author.name, "commits": author.commits, "added": author.added, "deleted": author.deleted}
+        for _, author in heapq.nsmallest(TOP_AUTHORS, authors.items(), key=rank)
+    ]
+
+
+def _bus_factor(authors: Iterable[Author], commits: int) -> int:
+    """The least number of authors who made half of the commits or more; 0 when there is none."""
+    made = 0
+    for number, count in enumerate(sorted((author.commits for author in authors), reverse=True), start=1):
+        made += count
+        if 2 * made >= commits:
+            return number
+    return 0
+
+
+def _hot_files(recent: Mapping[tuple[str, int], Sequence[int]]) -> list[dict[str, Any]]:
+    files: dict[str, list[int]] = {}
+    for (path, _), (changes, added, deleted) in _gently(recent.items()):
+        row = files.setdefault(path, [0, 0, 0])
+        row[0] += changes
+        row[1] += added
+        row[2] += deleted
+
+    def rank(item: tuple[str, list[int]]) -> tuple[int, int, str]:
+        path, (changes, added, deleted) = item
+        return -changes, -added - deleted, path
+
+    return [
+        {"path": path, "changes": changes, "added": added, "deleted": deleted}
+        for path, (changes, added, deleted) in heapq.nsmallest(HOT_FILES, files.items(), key=rank)
+    ]
+
+
+def _weeks(history: History) -> list[dict[str, Any]]:
+    """The weeks from the first commit's to this one, the last `WEEKS` at most, empty ones too, oldest first."""
+    this = _monday(history.day)
+    first = max(_monday(history.first_at // DAY_SECONDS), this - 7 * (WEEKS - 1))
+    counts = dict.fromkeys(range(first, this + 1, 7), 0)
+    for day, (commits, _, _) in _gently(history.days.items()):
+        monday = _monday(day)
+        if monday in counts:
+            counts[monday] += commits
+    return [{"week": _instant(monday * DAY_SECONDS)[:10], "commits": commits} for monday, commits in counts.items()]
+
+
+def _monday(day: int) -> int:
+    return day - (day + 3) % 7  # 1970-01-01 was a Thursday
+
+
+def _instant(seconds: int) -> str:
+    """Unix seconds as RFC 3339 in UTC: '2026-03-01T02:00:00Z'."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class _Unreadable(Exception):
+    """This repository cannot be read; the text is the reason and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is asked anew in every pass.
+
+    `mail_map` names the blob that git log is to read beside the work tree's `.mailmap`, "" for none; `fingerprint`
+    stands for all that changes the figures of old commits.
+    """
+
+    head: str
+    branch: str | None
+    shallow: bool
+    mail_map: str
+    fingerprint: str
+    branches: int
+    tags: int
+
+
+def _read(git: _Git, *, now: datetime, memory: Memory | None, report: _Report) -> dict[str, Any]:
+    """The figures of one repository; new commits are walked, the old ones remembered where they can be."""
+    facts = _facts(git)
+    today = int(now.timestamp()) // DAY_SECONDS
+    kept = memory.load(git.folder) if memory else None
+    history = History.restored(kept, facts.fingerprint, today)
+    if history is None or not _descends(git, history.head, facts.head):
+        history = History(facts.fingerprint, today)
+    if history.head != facts.head:
+        _walk(git, history, facts, report)
+        if memory:
+            memory.save(git.folder, history.state())
+    result = {"head": facts.head, "branch": facts.branch, **figures(history)}
+    result |= {"branches": facts.branches, "tags": facts.tags, "size_bytes": _size_bytes(git)}
+    return result | {"shallow": True} if facts.shallow else result
+
+
+def _facts(git: _Git) -> _Facts:
+    answer = git.ask(
+        "rev-parse", "--is-inside-work-tree", "--is-shallow-repository", "HEAD", "--git-common-dir", "--show-cdup",
+        check=False,
+    )  # fmt: skip
+    if answer.code:
+        # rev-parse only says that HEAD is ambiguous; log says what is wrong with it
+        raise git.unreadable(git.ask("log", "-1", "--format=", check=False) if b"'HEAD'" in answer.error else answer)
+    inside, shallow, head, *places = answer.text.split("\n")[:-1]
+    top = places.pop() if inside == "true" else None
+    common = os.path.join(git.folder, "\n".join(places))
+    branch = git.ask("symbolic-ref", "--quiet", "HEAD", check=False).text.strip()
+    refs = git.ask("for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags", "refs/replace")
+    names = refs.text.split("\n")  # not splitlines: a name may hold what Unicode calls a line end
+    return _Facts(
+        head=head,
+        branch=branch.removeprefix("refs/heads/") or None,
+        shallow=shallow == "true",
+        mail_map="" if inside == "true" else f"{head}:.mailmap",
+        fingerprint=_fingerprint(
+            _mail_map(git, top),
+            _digest(os.path.join(common, "shallow")),
+            _digest(os.path.join(common, "info", "grafts")),
+            *(name for name in names if name.startswith("refs/replace/")),
+        ),
+        branches=sum(name.startswith("refs/heads/") for name in names),
+        tags=sum(name.startswith("refs/tags/") for name in names),
+    )
+
+
+def _mail_map(git: _Git, top: str | None) -> str:
+    """What stands for the `.mailmap` that git log uses: the work tree's file, without a work tree the one of HEAD."""
+    if top is None:
+        return git.ask("rev-parse", "--quiet", "--verify", "HEAD:.mailmap", check=False).text
+    return _digest(os.path.join(git.folder, top, ".mailmap"))
+
+
+def _digest(path: str) -> str:
+    """A hash of a plain file's content; "" when there is none. Links are not followed, as git does not."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(handle, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if stat.S_ISREG(os.fstat(handle).st_mode) else ""
+    except OSError:
+        return ""
+
+
+def _fingerprint(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _descends(git: _Git, old: str, new: str) -> bool:
+    """Whether `new` is `old` or comes after it; no, when `old` is no longer there."""
+    return old == new or git.ask("merge-base", "--is-ancestor", old, new, check=False).code == 0
+
+
+def _walk(git: _Git, history: History, facts: _Facts, report: _Report) -> None:
+    """Add the commits that the head has beyond the history's own."""
+    span = f"{history.head}..{facts.head}" if history.head else facts.head
+    log = ("-c", f"mailmap.blob={facts.mail_map}", *_LOG, span, "--")
+    reader = LogReader(history)
+    if report.wanted:
+        # beside the walk, not before it: counting takes a good part of the walk's own time
+        with git.started("rev-list", "--count", span, "--") as counter:
+            git.run(*log, feed=partial(_step, reader, _Expected(counter), report))
+    else:
+        git.run(*log, feed=partial(_step, reader, None, report))
+    history.files = _count_files(git, facts.head)
+    history.head = facts.head
+
+
+def _step(reader: LogReader, expected: _Expected | None, report: _Report, data: bytes) -> None:
+    try:
+        reader.feed(data)
+    except ValueError:
+        raise _Unreadable("git's log could not be understood; install git 2.31 or newer") from None
+    total = expected.commits() if expected else None
+    if total:
+        report.tell(min(1.0, reader.commits / total), f"{reader.commits} of {total} commits")
+    else:
+        report.tell(0.0, f"{reader.commits} commits")
+
+
+class _Expected:
+    """The number that a running `git rev-list --count` will have said; None until then, or when it failed."""
+
+    def __init__(self, counter: subprocess.Popen[bytes]) -> None:
+        self._counter = counter
+        self._commits: int | None = None
+
+    def commits(self) -> int | None:
+        if self._commits is None and self._counter.poll() == 0 and self._counter.stdout:
+            self._commits = int(self._counter.stdout.read() or b"0")
+        return self._commits
+
+
+def _count_files(git: _Git, head: str) -> int:
+    counts: list[int] = []
+    git.run("ls-tree", "-r", "-z", "--full-tree", "--name-only", head, feed=lambda data: counts.append(data.count(0)))
+    return sum(counts)
+
+
+def _size_bytes(git: _Git) -> int:
+    """What the objects take on disk, loose and packed; git tells it in KiB."""
+    told = dict(line.split(": ", 1) for line in git.ask("count-objects", "-v").text.split("\n") if ": " in line)
+    return 1024 * (int(told["size"]) + int(told["size-pack"]))
+
+
+class _Report:
+    """Tells how far the pass is, in repositories; at most ten times a second."""
+
+    def __init__(self, progress: Progress | None, repositories: int) -> None:
+        self.name = ""
+        self.done = 0
+        self.wanted = progress is not None
+        self._progress = progress
+        self._repositories = repositories
+        self._next = 0.0
+
+    def tell(self, fraction: float, text: str) -> None:
+        """`fraction` (0 to 1) of the present repository is read."""
+        if self._progress and (moment := time.monotonic()) >= self._next:
+            self._next = moment + 0.1
+            self._progress(self.done + fraction, self._repositories, f"{self.name}: {text}")
+
+    def finish(self, failed: int) -> None:
+        if self._progress:
+            read = f"{self.done - failed} of {self._repositories} repositories read"
+            self._progress(self.done, self._repositories, read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    code: int
+    text: str
+    error: bytes
+
+
+class _Git:
+    """Calls git in one repository: no pager, no prompt, no network, no lock, no inherited repository."""
+
+    def __init__(self, path: str, check_cancelled: Callable[[], object]) -> None:
+        check_cancelled()
+        self.folder = _folder(path)
+        self._check_cancelled = check_cancelled
+        self._command = ("git", "--no-pager", "--no-optional-locks", "-C", self.folder)
+        self._environment = _environment(os.environ, os.path.abspath(os.path.expanduser(path)), self.folder)
+
+    def ask(self, *arguments: str, check: bool = True) -> _Answer:
+        """A short answer as a whole; `check` False: a failure is an answer too, else it raises `_Unreadable`."""
+        pieces: list[bytes] = []
+        code, error = self._call(arguments, pieces.append)
+        answer = _Answer(code, b"".join(pieces).decode("utf-8", "surrogateescape"), error)
+        if check and code:
+            raise self.unreadable(answer)
+        return answer
+
+    def run(self, *arguments: str, feed: Callable[[bytes], object]) -> None:
+        """Give a long answer to `feed` piece by piece, as it comes; raises `_Unreadable` when git fails."""
+        code, error = self._call(arguments, feed)
+        if code:
+            raise self.unreadable(_Answer(code, "", error))
+
+    def unreadable(self, answer: _Answer) -> _Unreadable:
+        """What a failed call means for the user."""
+        if not os.path.isdir(self.folder):
+            return _Unreadable("was moved or deleted while it was read; see that nothing removes it, then run again")
+        if answer.code < 0:
+            return _Unreadable(f"git was ended by {signal.Signals(-answer.code).name}; run again")
+        return _Unreadable(explain(answer.error.decode("utf-8", "replace")))
+
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A running git, its output and errors in pipes; killed if it still runs at the end, and reaped."""
+        try:
+            child = subprocess.Popen(
+                (*self._command, *arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=self._environment,
+                process_group=0,  # Ctrl-C at a terminal is the scheduler's to answer: it may give us time to end
+            )
+        except FileNotFoundError:
+            raise _Unreadable("no git on this machine's PATH; install git 2.31 or newer") from None
+        except OSError as error:
+            raise _Unreadable(f"git could not be started ({error.strerror}); mend that and run again") from None
+        with child:
+            try:
+                yield child
+            finally:
+                child.kill()
+
+    def _call(self, arguments: Sequence[str], feed: Callable[[bytes], object]) -> tuple[int, bytes]:
+        """Exit code and the beginning of the errors. Both pipes are read as they fill, so neither can stop git."""
+        errors = bytearray()
+        with self.started(*arguments) as child:
+            ends = [pipe.fileno() for pipe in (child.stdout, child.stderr) if pipe]
+            output = ends[0]
+            waiter = select.poll()
+            for end in ends:
+                waiter.register(end, select.POLLIN)
+            while ends:
+                self._check_cancelled()
+                for end, _ in waiter.poll(_POLL_SECONDS * 1000):
+                    data = os.read(end, _READ_BYTES)
+                    if end == output:
+                        feed(data)
+                    elif len(errors) < _ERROR_BYTES:
+                        errors += data
+                    if not data:
+                        waiter.unregister(end)
+                        ends.remove(end)
+            return child.wait(), bytes(errors)
+
+
+def explain(error: str) -> str:
+    """The reason and the mend for what git wrote on its error output (English, as `LC_ALL=C` makes it)."""
+    for found, reason in _KNOWN:
+        if found in error:
+            return reason
+    first = next((line for line in error.splitlines() if line.startswith(("fatal:", "error:"))), error.strip())
+    return f"git says '{first.strip()[:_ERROR_LETTERS]}'; look at it with `git fsck`"
+
+
+_KNOWN: Final = (
+    ("not a git repository", "not a git repository; name a clone, or run `git init` there"),
+    ("not have any commits yet", "no commits yet; commit something, or point HEAD at a branch that has commits"),
+    (
+        "dubious ownership",
+        "belongs to another user and is not the top of its repository, so git refuses it; name its top folder",
+    ),
+    ("Permission denied", "permission denied; let the user that runs taskloop read the folder and all below it"),
+    (
+        "' not allowed",
+        "a partial clone: it lacks objects, and nothing is fetched here; use a full clone (`git fetch --refetch`)",
+    ),
+)
+
+
+def _folder(path: str) -> str:
+    """The real, absolute path of that folder; raises `_Unreadable` when there is none."""
+    expanded = os.path.expanduser(path)
+    try:
+        mode = os.stat(expanded).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise _Unreadable("does not exist; clone it there, or take it out of [git_metrics]") from None
+    except PermissionError:
+        raise _Unreadable(explain("Permission denied")) from None
+    except (OSError, ValueError) as error:
+        raise _Unreadable(f"cannot be a path ({error}); write another in [git_metrics]") from None
+    if not stat.S_ISDIR(mode):
+        raise _Unreadable("is not a directory; name the folder that holds .git, or a bare repository")
+    return os.path.realpath(expanded)
+
+
+def _environment(inherited: Mapping[str, str], *trusted: str) -> dict[str, str]:
+    """The environment of git: nothing of the caller's repository, English, and `trusted` folders of any owner."""
+    kept = {name: value for name, value in inherited.items() if name in _KEPT_VARIABLES or not name.startswith("GIT_")}
+    # the safe.directory of the command scope: these folders and no other
+    settings = (*_SETTINGS, *(("safe.directory", folder) for folder in dict.fromkeys(trusted)))
+    for number, (key, value) in enumerate(settings):
+        kept |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return kept | {
+        "GIT_CONFIG_COUNT": str(len(settings)),
+        "GIT_FLUSH": "0",  # whole buffers: by itself git wakes us for each commit
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "none",  # a partial clone would fetch, file by file, what it lacks
+        "GIT_NO_LAZY_FETCH": "1",
+        "LC_ALL": "C",
+    }
+
+
+def _never() -> None:
+    """Stands where nobody may cancel."""

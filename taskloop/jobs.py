@@ -1,0 +1,316 @@
+"""A job: a named function with its trigger and policy; and `Jobs`, which collects them by decorators.
+
+Level 3, pure: declaring opens nothing and starts nothing. What a job does with records (`submit`, `schedule`) it asks
+of the `Desk` it belongs to.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+
+from taskloop.context import RunContext, running
+from taskloop.errors import BadJob, Conflict, NoSuchJob, nearest
+from taskloop.parameters import Parameters
+from taskloop.policy import Policy, PolicyOptions, read_option
+from taskloop.triggers import Cron, Every, Trigger
+
+__all__ = ["NAME", "Call", "Desk", "Job", "Jobs", "Register"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Duration = timedelta | float | str
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
+"""What a job may be called: the key of all its history."""
+
+
+class Desk(Protocol):
+    """What a job needs of the scheduler it belongs to."""
+
+    async def _submit_call(self, call: Call[Any], at: Any, key: str | None, actor: str | None) -> Any: ...
+
+    async def schedule(self, job: Any, trigger: Trigger, *, id: str, params: Mapping[str, Any] | None = None) -> Any: ...
+
+
+class Call(Generic[T]):
+    """A job with its parameters, already checked: may be submitted, scheduled, or both, any number of times."""
+
+    __slots__ = ("job", "params")
+
+    def __init__(self, job: Job[Any, T], params: dict[str, Any]) -> None:
+        self.job = job
+        self.params = params
+
+    async def submit(
+        self, *, at: datetime | Duration | None = None, key: str | None = None, actor: str | None = None
+    ) -> Any:
+        """Ask for one run; committed when this returns. `at` None: as soon as there is a place.
+
+        With `key` a second submit of equal parameters gives the first run, with `existed` set. Raises `Conflict`,
+        `KeyConflict`, `StoreUnavailable`.
+        """
+        return await self.job.desk()._submit_call(self, at, key, actor)
+
+    async def schedule(self, trigger: Trigger, *, id: str) -> Any:
+        """Store a schedule that runs this call at each instant of `trigger`; a known `id` is replaced."""
+        return await self.job.desk().schedule(self.job, trigger, id=id, params=self.params)
+
+    def __repr__(self) -> str:
+        return f"<call of {self.job.name} with {sorted(self.params)}>"
+
+
+class Job(Generic[P, T]):
+    """A named function and its policy. Calling it calls the plain function, outside of any record."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        trigger: Trigger | None,
+        *,
+        name: str | None = None,
+        prefix: str = "",
+        params: Mapping[str, Any] | None = None,
+        aliases: tuple[str, ...] = (),
+        options: Mapping[str, Any] | None = None,
+        origin: Literal["code", "file"] = "code",
+    ) -> None:
+        _refuse_the_uncallable(function, name)
+        self.name: str = prefix + (name if name is not None else function.__name__)
+        for text in (self.name, *aliases):
+            if not NAME.fullmatch(text):
+                raise BadJob(
+                    f"job name {text[:140]!r} cannot be; allowed are 1 to 128 letters, digits and '._:-', the first a "
+                    'letter or digit; give name="..."'
+                )
+        self.function = function
+        self.trigger = trigger
+        self.aliases = tuple(aliases)
+        self.origin: Literal["code", "file"] = origin
+        self.options: dict[str, Any] = dict(options or {})
+        """What the declaration itself said; the layers of a configuration file are laid around it."""
+        self.parameters = Parameters(self.name, function)
+        self.policy = Policy.of(self.name, self.options)
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.params = self.parameters.check(params or {}) if params or trigger is not None else {}
+        self._desks: list[Desk] = []
+        self._check_executor()
+
+    @property
+    def place(self) -> str:
+        """The file and line of the function, for messages."""
+        code = inspect.unwrap(self.function).__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+    @property
+    def kind(self) -> Literal["periodic", "on_demand"]:
+        return "periodic" if self.trigger is not None else "on_demand"
+
+    @property
+    def title(self) -> str:
+        return self.policy.title or self.name
+
+    @property
+    def description(self) -> str:
+        return self.policy.description or inspect.getdoc(self.function) or ""
+
+    def configure(self, defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+        """Lay the file's `[defaults]` beneath and its `[jobs.NAME]` above what the declaration said."""
+        self.policy = Policy.of(self.name, defaults, self.options, overrides)
+        self._check_executor()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """The plain function, as if it were not decorated."""
+        return cast(T, self.function(*args, **kwargs))
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
+        """This job with these parameters, checked now. Raises `BadParameters`."""
+        return Call(self, self.parameters.check(self.parameters.named(args, kwargs)))
+
+    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Ask for one run with these parameters; committed when this returns.
+
+        For an instant, a key or an actor: `job.bind(...).submit(at=, key=, actor=)`. Raises `BadParameters`,
+        `Conflict` (the job is switched off), `StoreUnavailable`.
+        """
+        return await self.bind(*args, **kwargs).submit()
+
+    def desk(self) -> Desk:
+        """The scheduler that keeps this job's records: that of the run in hand, else the only one it was given to."""
+        context = running.get()
+        if context is not None and context.scheduler in self._desks:
+            return cast(Desk, context.scheduler)
+        if len(self._desks) == 1:
+            return self._desks[0]
+        if not self._desks:
+            raise Conflict(f"job '{self.name}' belongs to no scheduler; give its Jobs to TaskScheduler(jobs=[...])")
+        raise Conflict(f"job '{self.name}' belongs to several schedulers; call scheduler.submit({self.name!r}, ...)")
+
+    def attach(self, desk: Desk) -> None:
+        """Make `desk` one of the schedulers this job belongs to."""
+        if desk not in self._desks:
+            self._desks.append(desk)
+
+    def _check_executor(self) -> None:
+        wanted = self.policy.executor
+        if wanted == "loop" and not self.is_async:
+            raise BadJob(
+                f"job '{self.name}' is a plain def, which would block the loop; write async def, or leave executor out"
+            )
+        if wanted == "thread" and self.is_async:
+            raise BadJob(f"job '{self.name}' is an async def, which runs on the loop; write def, or leave executor out")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _found, (self.function.__module__, self.function.__qualname__)
+
+    def __repr__(self) -> str:
+        return f"<job {self.name}{f' {self.trigger}' if self.trigger else ''}>"
+
+
+def _found(module: str, qualname: str) -> Any:
+    """The job that stands in `module` under the function's own name: how a job is unpickled."""
+    from importlib import import_module
+
+    found: Any = import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _refuse_the_uncallable(function: object, name: str | None) -> None:
+    if inspect.ismethod(function):
+        raise BadJob(
+            f"{function.__qualname__} is a bound method, which no other process could find again; "
+            "write a function that makes or finds the object itself"
+        )
+    if not inspect.isfunction(function):
+        raise BadJob(f"a job must be a function (def or async def), got {type(function).__name__}; wrap it in a def")
+    if function.__name__ == "<lambda>":
+        raise BadJob(f"a lambda{f' named {name!r}' if name else ''} cannot be a job, it has no name; write a def")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise BadJob(f"{function.__qualname__} yields, and nobody would read what it yields; return one value instead")
+
+
+class Register(Protocol):
+    """A decorator that makes a function a job. A first parameter `run: RunContext` is gone from the job's types."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[RunContext, P], Awaitable[T]], /) -> Job[P, Awaitable[T]]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[RunContext, P], T], /) -> Job[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Job[P, T]: ...
+
+
+class Jobs:
+    """Jobs of a module, collected by decorators; give them to a scheduler with `TaskScheduler(jobs=[...])`."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self._jobs: dict[str, Job[..., Any]] = {}
+
+    def every(
+        self,
+        interval: Duration | None = None,
+        *,
+        anchor: datetime | None = None,
+        name: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        aliases: tuple[str, ...] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Register:
+        """Run the function again and again, `interval` apart; None: the interval given to `start()`."""
+        return self._register(Every(interval, anchor=anchor), name, params, aliases, policy)
+
+    def cron(
+        self,
+        expression: str,
+        *,
+        timezone: str | None = None,
+        gap: Literal["after", "skip"] = "after",
+        fold: Literal["once", "both"] = "once",
+        name: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        aliases: tuple[str, ...] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Register:
+        """Run the function by a cron expression, read on the clocks of `timezone`; None: the scheduler's zone."""
+        trigger = Cron(expression, timezone=timezone, gap=gap, fold=fold)
+        return self._register(trigger, name, params, aliases, policy)
+
+    def job(
+        self,
+        *,
+        name: str | None = None,
+        aliases: tuple[str, ...] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Register:
+        """Run the function only when somebody asks for it."""
+        return self._register(None, name, None, aliases, policy)
+
+    def add_job(
+        self,
+        func: Callable[..., Any],
+        trigger: Trigger | None = None,
+        *,
+        name: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        aliases: tuple[str, ...] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Job[..., Any]:
+        """The decorators without the `@`. Raises `BadJob` for what cannot be a job, or a name taken."""
+        job: Job[..., Any] = Job(
+            func, trigger, name=name, prefix=self.prefix, params=params, aliases=aliases, options=policy
+        )
+        self._add(job)
+        return job
+
+    def remove_job(self, name: str) -> None:
+        """Forget a job: it fires no more here; its history stays. Raises `NoSuchJob`."""
+        self._jobs.pop(self[name].name)
+
+    def _register(
+        self,
+        trigger: Trigger | None,
+        name: str | None,
+        params: Mapping[str, Any] | None,
+        aliases: tuple[str, ...],
+        policy: PolicyOptions,
+    ) -> Register:
+        for option, value in policy.items():
+            read_option(option, value)
+
+        def register(function: Callable[..., Any]) -> Job[..., Any]:
+            return self.add_job(function, trigger, name=name, params=params, aliases=aliases, **policy)
+
+        return cast(Register, register)
+
+    def _add(self, job: Job[..., Any]) -> None:
+        taken = self._jobs.get(job.name)
+        if taken is not None and taken is not job:
+            raise BadJob(
+                f"two jobs are named '{job.name}': {taken.place} and {job.place}; give one of them name=\"...\", "
+                "for names are the key of history and switches"
+            )
+        self._jobs[job.name] = job
+
+    def __getitem__(self, name: str) -> Job[..., Any]:
+        """The job of that name. Raises `NoSuchJob`."""
+        if name not in self._jobs:
+            raise NoSuchJob(name, nearest(name, self._jobs))
+        return self._jobs[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._jobs
+
+    def __iter__(self) -> Iterator[Job[..., Any]]:
+        return iter(list(self._jobs.values()))
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self)} jobs>"

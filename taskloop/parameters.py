@@ -1,0 +1,166 @@
+"""Parameters of a job, read off its signature: checked before a record exists, rebuilt for the call.
+
+Level 2, pure. pydantic does the reading and writing by annotation; it is imported when the first value needs it, since
+most jobs take none and its import costs more than the rest of the engine.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, get_type_hints
+
+from taskloop.context import RunContext
+from taskloop.errors import BadJob, BadParameters, nearest
+
+__all__ = ["Parameters"]
+
+
+class Parameters:
+    """What a job's function takes, apart from what the engine injects."""
+
+    def __init__(self, job: str, function: Callable[..., Any]) -> None:
+        self._job = job
+        self._function = function
+        self._signature = inspect.signature(function)
+        for parameter in self._signature.parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+                raise BadJob(
+                    f"job '{job}' takes '{parameter}', which cannot be stored by name; "
+                    "give every parameter a name of its own, without '/', '*' or '**'"
+                )
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return get_type_hints(self._function, include_extras=True)
+        except Exception:  # noqa: BLE001 - an annotation that only a type checker can read is no reason to refuse a job
+            return dict(getattr(self._function, "__annotations__", {}))
+
+    @cached_property
+    def context_name(self) -> str | None:
+        """The parameter that receives the `RunContext`; None: the job does not ask for it."""
+        for name in self._signature.parameters:
+            hint = self._hints.get(name)
+            if hint is RunContext or (isinstance(hint, str) and hint.strip("'\"").endswith("RunContext")):
+                return name
+        return None
+
+    @cached_property
+    def names(self) -> dict[str, inspect.Parameter]:
+        """The parameters that are stored with a run, in the order of the signature."""
+        return {name: one for name, one in self._signature.parameters.items() if name != self.context_name}
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """Those without a default."""
+        return tuple(name for name, one in self.names.items() if one.default is one.empty)
+
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments as a caller of the function writes them, by name. Raises `BadParameters`."""
+        if len(args) > len(self.names):
+            surplus = f"{len(args)} positional values given, at most {len(self.names)} taken"
+            raise BadParameters(self._job, {"*": surplus})
+        given = dict(zip(self.names, args, strict=False))
+        twice = [name for name in kwargs if name in given]
+        if twice:
+            raise BadParameters(self._job, dict.fromkeys(twice, "is given twice"))
+        return given | dict(kwargs)
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values as plain JSON, ready to store. Raises `BadParameters` with every mistake at once."""
+        if not given and not self.required:
+            return {}
+        problems = {name: "is missing" for name in self.required if name not in given}
+        plain: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in self.names:
+                near = nearest(name, self.names)
+                problems[name] = "is unknown" + (f"; did you mean '{near}'?" if near else "")
+                continue
+            try:
+                plain[name] = self._plain(name, value)
+            except (TypeError, ValueError, RecursionError) as error:
+                problems[name] = f"{_reason(error)}, got {_cut(value)}"
+        if problems:
+            raise BadParameters(self._job, problems)
+        return plain
+
+    def rebuild(self, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """The values for the call, by annotation, from what was stored."""
+        if not plain:
+            return {}
+        return {
+            name: self._adapter(name).validate_python(value) if self._typed(name) else value
+            for name, value in plain.items()
+        }
+
+    def value(self, plain: Any) -> Any:
+        """A stored result rebuilt by the return annotation; as it is where there is none."""
+        hint = self._hints.get("return")
+        if plain is None or hint is None or hint is Any or isinstance(hint, str):
+            return plain
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(hint).validate_python(plain)
+
+    def schema(self) -> dict[str, Any]:
+        """A JSON Schema of the parameters as an object."""
+        if not self.names:
+            return {"type": "object", "properties": {}, "additionalProperties": False}
+        properties = {name: self._property(name, one) for name, one in self.names.items()}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(self.required),
+            "additionalProperties": False,
+        }
+
+    def _property(self, name: str, parameter: inspect.Parameter) -> dict[str, Any]:
+        schema: dict[str, Any] = self._adapter(name).json_schema() if self._typed(name) else {}
+        if parameter.default is not parameter.empty:
+            try:
+                schema["default"] = self._plain(name, parameter.default)
+            except (TypeError, ValueError):
+                pass  # a default that is no JSON stays the function's own business
+        return schema
+
+    def _typed(self, name: str) -> bool:
+        hint = self._hints.get(name, Any)
+        return hint is not Any and not isinstance(hint, str)
+
+    def _adapter(self, name: str) -> Any:
+        from pydantic import TypeAdapter
+
+        adapters = self.__dict__.setdefault("_adapters", {})
+        if name not in adapters:
+            adapters[name] = TypeAdapter(self._hints.get(name, Any))
+        return adapters[name]
+
+    def _plain(self, name: str, value: Any) -> Any:
+        if self._typed(name):
+            adapter = self._adapter(name)
+            value = adapter.dump_python(adapter.validate_python(value), mode="json")
+        json.dumps(value, allow_nan=False).encode()
+        return value
+
+
+def _reason(error: Exception) -> str:
+    errors = getattr(error, "errors", None)
+    if callable(errors):
+        first = errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        text: str = first["msg"]
+        text = text[0].lower() + text[1:]
+        return f"at {path}: {text}" if path else text
+    return str(error) or type(error).__name__
+
+
+def _cut(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a hostile __repr__ must not hide the error
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,218 @@
+"""The policy of a job: every rule about how its fires and runs are treated, checked when declared.
+
+Level 2, pure. A policy is built from layers (the program's defaults, `[defaults]` of the file, the decorator,
+`[jobs.NAME]` of the file), each holding only what was said there, so that "unset" never wins over "set".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from functools import cache
+from typing import Any, Final, Literal, TypedDict
+
+from taskloop import durations
+from taskloop.errors import BadDuration, BadJob, nearest
+from taskloop.retry import Retry
+
+__all__ = ["OPTIONS", "Policy", "PolicyOptions"]
+
+Overlap = Literal["skip", "queue", "replace", "allow"]
+Missed = Literal["latest", "all", "skip"]
+First = Literal["now", "after", "aligned"]
+OnCrash = Literal["retry", "fail"]
+ExecutorName = Literal["loop", "thread"]
+
+
+class PolicyOptions(TypedDict, total=False):
+    """The keyword arguments of a decorator that declare a policy; what each means stands at `Policy`."""
+
+    timeout: timedelta | float | str | None
+    retry: Retry | int | Mapping[str, Any]
+    overlap: Overlap
+    missed: Missed
+    missed_limit: int
+    max_late: timedelta | float | str | None
+    on_crash: OnCrash
+    group: str | None
+    max_running: int | None
+    first: First
+    on_start: bool
+    enabled: bool
+    spread: timedelta | float | str | None
+    executor: ExecutorName | None
+    priority: int
+    tags: tuple[str, ...] | list[str]
+    title: str | None
+    description: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a job's fires and runs are treated. Durations are None for "no such limit"."""
+
+    timeout: timedelta | None = None
+    """Ends the attempt after this; it has failed with error type `Timeout` and may be retried."""
+    retry: Retry = Retry()
+    overlap: Overlap = "skip"
+    """What a fire does while an earlier run of the same schedule is running or waiting."""
+    missed: Missed = "latest"
+    """What becomes of fires that fell into down time or a pause."""
+    missed_limit: int = 100
+    """With `missed="all"`: how many of the newest are run."""
+    max_late: timedelta | None = None
+    """How late a fire may still start; later it is skipped as `too_late`."""
+    on_crash: OnCrash | None = None
+    """None: `retry` where more than one attempt is allowed, else `fail`."""
+    group: str | None = None
+    """Jobs of one group share its places across all workers."""
+    max_running: int | None = None
+    """Runs of this job at once, across all workers."""
+    first: First = "now"
+    """When an `Every` seen for the first time fires: at once, after one interval, or on the grid of the epoch."""
+    on_start: bool = False
+    """Also fire when a scheduler starts while no other live worker has the job."""
+    enabled: bool = True
+    """The state of a job never switched by hand."""
+    spread: timedelta | None = None
+    """Each schedule is shifted by a fixed share of this, by a hash of its id."""
+    executor: ExecutorName | None = None
+    """Where the function is called; None: an `async def` on the loop, a `def` in a thread."""
+    priority: int = 0
+    """Higher starts first among the waiting."""
+    tags: tuple[str, ...] = ()
+    title: str | None = None
+    description: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether an attempt that was cut short may be made again."""
+        return self.on_crash != "fail" and self.retry.attempts > 1
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a run needs the store's word on how many others are running."""
+        return self.group is not None or self.max_running is not None
+
+    @classmethod
+    def of(cls, job: str, *layers: Mapping[str, Any]) -> Policy:
+        """The policy of `job` from layers of options, a later one over an earlier. Raises `BadJob`."""
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            merged |= layer
+        problems = []
+        values: dict[str, Any] = {}
+        for name, value in merged.items():
+            try:
+                values[name] = read_option(name, value)
+            except (ValueError, TypeError) as error:
+                problems.append(f"job '{job}': {error}")
+        if not problems:
+            problems = [f"job '{job}': {text}" for text in _contradictions(values)]
+        if problems:
+            raise BadJob("\n".join(problems))
+        return cls(**values)
+
+
+OPTIONS: Final = tuple(one.name for one in fields(Policy))
+
+
+def read_option(name: str, value: Any) -> Any:
+    """One option in the form `Policy` keeps it. Raises `BadJob` or `BadDuration` with option, value and range."""
+    readers = _readers()
+    if name not in readers:
+        near = nearest(name, readers)
+        meant = f"did you mean '{near}'? " if near else ""
+        raise BadJob(f"unknown option '{name}'; {meant}options are: {', '.join(sorted(readers))}")
+    return readers[name](name, value)
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    if values.get("on_crash") == "retry" and values.get("retry", Retry()).attempts == 1:
+        return ["on_crash='retry' needs an attempt to repeat with; give retry=2 or more, or on_crash='fail'"]
+    return []
+
+
+@cache
+def _readers() -> dict[str, Callable[[str, Any], Any]]:
+    return {
+        "timeout": _span,
+        "retry": lambda _name, value: Retry.of(value),
+        "overlap": _word("skip", "queue", "replace", "allow"),
+        "missed": _word("latest", "all", "skip"),
+        "missed_limit": _whole(1, 100_000),
+        "max_late": _span,
+        "on_crash": _word("retry", "fail", None),
+        "group": _name,
+        "max_running": _optional(_whole(1, 1_000_000)),
+        "first": _word("now", "after", "aligned"),
+        "on_start": _flag,
+        "enabled": _flag,
+        "spread": _span,
+        "executor": _word("loop", "thread", None),
+        "priority": _whole(-1_000_000, 1_000_000),
+        "tags": _tags,
+        "title": _text,
+        "description": _text,
+    }
+
+
+def _span(name: str, value: Any) -> timedelta | None:
+    if value is None or value == "off":
+        return None
+    try:
+        span = durations.parse(value)
+    except BadDuration as error:
+        raise BadJob(f"{name}: {error}") from None
+    if not span:
+        raise BadJob(f"{name} is {value!r}; a duration above zero is allowed, or None for no limit")
+    return span
+
+
+def _word(*allowed: str | None) -> Callable[[str, Any], Any]:
+    def read(name: str, value: Any) -> Any:
+        if value not in allowed:
+            near = nearest(value, [word for word in allowed if word]) if isinstance(value, str) else None
+            meant = f"; did you mean '{near}'?" if near else ""
+            raise BadJob(f"{name} is {value!r}; allowed are {', '.join(repr(word) for word in allowed)}{meant}")
+        return value
+
+    return read
+
+
+def _whole(lowest: int, highest: int) -> Callable[[str, Any], int]:
+    def read(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise BadJob(f"{name} is {value!r}; a whole number from {lowest} to {highest} is allowed")
+        return value
+
+    return read
+
+
+def _optional(read: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, value: None if value is None else read(name, value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadJob(f"{name} is {value!r}; True or False is allowed")
+    return value
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise BadJob(f"{name} is {value!r}; a text is allowed")
+    return value
+
+
+def _name(name: str, value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 128):
+        raise BadJob(f"{name} is {value!r}; a name of 1 to 128 characters is allowed")
+    return value
+
+
+def _tags(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
+        raise BadJob(f"{name} is {value!r}; a list of texts is allowed")
+    return tuple(value)

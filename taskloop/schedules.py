@@ -1,0 +1,232 @@
+"""A schedule, and what becomes of its fires: which instants are due, with which fate, and the new cursor.
+
+Pure. Start at `plan`; `admit` decides the one thing that only the store can know, whether an earlier run of the
+same schedule is still active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from hashlib import blake2b
+from typing import Any, Final, Literal
+
+from taskloop.clock import EPOCH
+from taskloop.policy import Policy
+from taskloop.runs import Cause, Reason, State
+from taskloop.triggers import At, Every, Trigger
+
+__all__ = ["Admission", "Fire", "Plan", "Schedule", "admit", "bind", "first_due", "next_due", "plan", "rebind"]
+
+Origin = Literal["code", "file", "stored"]
+_MOMENT: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A trigger bound to a job, with the cursor that says when it fires next."""
+
+    id: str
+    job: str
+    trigger: Trigger
+    """As declared: an `Every` stands here without the anchor that `anchor` gives it."""
+    params: dict[str, Any] = field(default_factory=dict)
+    next_due: datetime | None = None
+    """The next instant that needs a decision; None: never again."""
+    last_due: datetime | None = None
+    """The last instant that was decided; None: none yet."""
+    anchor: datetime | None = None
+    seen_at: datetime = EPOCH
+    """When this trigger was first seen; an `At` before it is missed."""
+    enabled: bool = True
+    origin: Origin = "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """One due instant, or `count` of them up to `until_at`, with its fate: a run where `reason` is None."""
+
+    due_at: datetime
+    reason: Reason | None = None
+    cause: Cause = Cause.SCHEDULE
+    count: int = 1
+    until_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do about a due schedule: its fires, oldest first, and where its cursor goes."""
+
+    schedule: Schedule
+    fires: tuple[Fire, ...]
+    next_due: datetime | None
+    last_due: datetime
+
+
+def timetable(schedule: Schedule) -> Trigger:
+    """The trigger with its anchor: the grid that the cursor walks."""
+    trigger = schedule.trigger
+    if isinstance(trigger, Every) and trigger.anchor is None and schedule.anchor is not None:
+        return replace(trigger, anchor=schedule.anchor)
+    return trigger
+
+
+def offset(schedule_id: str, spread: timedelta | None) -> timedelta:
+    """Where in [0, spread) this schedule stands: the same in every process and life."""
+    if not spread:
+        return timedelta(0)
+    digest = int.from_bytes(blake2b(schedule_id.encode(), digest_size=8).digest(), "big")
+    return spread * (digest / 2**64)
+
+
+def next_due(schedule: Schedule, policy: Policy, instant: datetime) -> datetime | None:
+    """The first due instant strictly after `instant`, the policy's `spread` included."""
+    shift = offset(schedule.id, policy.spread)
+    found = timetable(schedule).after(instant - shift)
+    return found + shift if found is not None else None
+
+
+def bind(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
+    """A schedule seen for the first time, with its anchor and first due instant by the policy's `first`."""
+    anchor = None
+    if isinstance(schedule.trigger, Every) and schedule.trigger.anchor is None:
+        anchor = EPOCH if policy.first == "aligned" else now
+    bound = replace(schedule, anchor=anchor, seen_at=now)
+    return replace(bound, next_due=first_due(bound, policy, now))
+
+
+def first_due(schedule: Schedule, policy: Policy, now: datetime) -> datetime | None:
+    """When a schedule bound at `now` fires first."""
+    trigger = schedule.trigger
+    if isinstance(trigger, At):
+        return trigger.instant
+    if isinstance(trigger, Every) and trigger.anchor is None and policy.first == "now":
+        return now + offset(schedule.id, policy.spread)
+    return next_due(schedule, policy, now)
+
+
+def rebind(old: Schedule, new: Schedule, policy: Policy, now: datetime) -> Schedule:
+    """`new` as it continues `old`, a stored schedule of the same id.
+
+    An equal trigger keeps the cursor. A changed one is asked anew from the last due instant, so that a schedule
+    edited at each deploy still fires; one that never fired is bound as if first seen.
+    """
+    if old.trigger == new.trigger:
+        kept = replace(new, next_due=old.next_due, last_due=old.last_due, anchor=old.anchor, seen_at=old.seen_at)
+        return replace(kept, enabled=old.enabled)
+    if old.last_due is None or isinstance(new.trigger, At):
+        return replace(bind(new, policy, now), enabled=old.enabled)
+    anchored = isinstance(new.trigger, Every) and new.trigger.anchor is None
+    aligned = EPOCH if policy.first == "aligned" else old.last_due
+    moved = replace(new, last_due=old.last_due, anchor=aligned if anchored else None, seen_at=now, enabled=old.enabled)
+    return replace(moved, next_due=next_due(moved, policy, old.last_due))
+
+
+def plan(
+    schedule: Schedule,
+    policy: Policy,
+    *,
+    now: datetime,
+    watched_since: datetime,
+    enabled: bool = True,
+    missed: Literal["skip", "latest", "all"] | None = None,
+) -> Plan:
+    """Decide every instant of `schedule` that is due at `now`.
+
+    `watched_since`: the instant from which somebody was there to fire; what was due before it fell into down time or
+    a pause and is settled by `missed`, None: by the policy's own. Counts and the last instant are computed, not
+    walked, so a year of minutes costs what a minute costs.
+    """
+    due = schedule.next_due
+    if due is None or due > now:
+        raise ValueError(f"schedule '{schedule.id}' is not due at {now.isoformat()}")
+    shift = offset(schedule.id, policy.spread)
+    grid = timetable(schedule)
+    following = grid.after(due - shift)
+    if following is None or following + shift > now:
+        last, after, count = due, following, 1
+    else:
+        last = (grid.latest(now - shift) or due - shift) + shift
+        after = grid.after(last - shift)
+        count = 1 + grid.count(due - shift, last - shift)
+    fires = _fates(schedule, policy, due, last, count, now, watched_since, enabled, missed or policy.missed)
+    return Plan(schedule, fires, after + shift if after is not None else None, last)
+
+
+def _fates(
+    schedule: Schedule,
+    policy: Policy,
+    due: datetime,
+    last: datetime,
+    count: int,
+    now: datetime,
+    watched_since: datetime,
+    enabled: bool,
+    missed: Literal["skip", "latest", "all"],
+) -> tuple[Fire, ...]:
+    if not enabled:
+        return (_counted(Reason.DISABLED, due, last, count),)
+    if isinstance(schedule.trigger, At) and due < schedule.seen_at:
+        return (Fire(due, Reason.MISSED),)
+    late = last < watched_since
+    if missed == "skip" and late:
+        return (_counted(Reason.MISSED, due, last, count),)
+    cause = Cause.CATCH_UP if late or count > 1 else Cause.SCHEDULE
+    if missed == "all" and count > 1:
+        return _each(schedule, policy, due, last, count, now)
+    newest = Fire(last, _too_late(policy, last, now), cause)
+    if count == 1:
+        return (newest,)
+    return (_counted(Reason.MISSED, due, _before(schedule, policy, last), count - 1), newest)
+
+
+def _each(
+    schedule: Schedule, policy: Policy, due: datetime, last: datetime, count: int, now: datetime
+) -> tuple[Fire, ...]:
+    """The newest `missed_limit` instants one by one, and one row for all older ones."""
+    newest: list[datetime] = [last]
+    while len(newest) < min(count, policy.missed_limit):
+        newest.append(_before(schedule, policy, newest[-1]))
+    fires = [Fire(at, _too_late(policy, at, now), Cause.CATCH_UP) for at in reversed(newest)]
+    older = count - len(newest)
+    if older:
+        fires.insert(0, _counted(Reason.MISSED, due, _before(schedule, policy, newest[-1]), older))
+    return tuple(fires)
+
+
+def _before(schedule: Schedule, policy: Policy, instant: datetime) -> datetime:
+    shift = offset(schedule.id, policy.spread)
+    found = timetable(schedule).latest(instant - shift - _MOMENT)
+    return (found + shift) if found is not None else instant
+
+
+def _too_late(policy: Policy, due: datetime, now: datetime) -> Reason | None:
+    return Reason.TOO_LATE if policy.max_late is not None and now - due > policy.max_late else None
+
+
+def _counted(reason: Reason, due: datetime, last: datetime, count: int) -> Fire:
+    return Fire(due, reason, Cause.SCHEDULE, count, last if count > 1 else None)
+
+
+class Admission(Enum):
+    """What an earlier active run of the same schedule means for a new fire."""
+
+    ADMIT = "admit"
+    SKIP = "skip"
+    REPLACE = "replace"
+
+
+def admit(policy: Policy, active: Sequence[State]) -> Admission:
+    """Whether a fire may become a run beside the active runs of its schedule, given their states.
+
+    `queue` lets one wait behind the running one; what waits already, a retry too, is the one.
+    """
+    if not active or policy.overlap == "allow":
+        return Admission.ADMIT
+    if policy.overlap == "replace":
+        return Admission.REPLACE
+    if policy.overlap == "queue" and State.WAITING not in active:
+        return Admission.ADMIT
+    return Admission.SKIP

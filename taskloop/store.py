@@ -1,0 +1,322 @@
+"""The Store protocol: what the engine asks of a memory, and the plain data that passes between them.
+
+Level 4. A store takes `now`, it never asks a clock. `tests/test_store.py` is the suite every store must pass.
+Start at `Store`; `open_store` turns an address into one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from taskloop.errors import BadStore
+from taskloop.policy import Policy
+from taskloop.runs import Outcome, Progress, Run, RunId, State
+from taskloop.schedules import Plan, Schedule
+
+__all__ = [
+    "Attempt",
+    "Cancelling",
+    "Definition",
+    "Due",
+    "Fired",
+    "Firing",
+    "Merge",
+    "Settling",
+    "Store",
+    "Switch",
+    "Terms",
+    "Wish",
+    "Worker",
+    "open_store",
+]
+
+SwitchKind = Literal["enabled", "disabled", "paused"]
+Merge = Callable[[Schedule | None, Schedule], Schedule]
+"""What to store, from what is stored under the id (None: nothing) and what was declared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a store must know of a job to hand out its runs."""
+
+    job: str
+    held: bool = False
+    """Paused: nothing of it fires or starts."""
+    gated: bool = True
+    """At most one run of each of its schedules at a time."""
+    group: str | None = None
+    places: int = 1
+    """Runs at once in the group."""
+    max_running: int | None = None
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One live scheduler process: a random id and what tells whether it is still there."""
+
+    id: str
+    name: str | None
+    host: str
+    pid: int
+    process: str
+    """Differs between two processes that had the same pid one after the other."""
+    started_at: datetime
+    beat_at: datetime
+    stopped_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """An interval in which a job (None: every job) was switched by hand or held."""
+
+    kind: SwitchKind
+    job: str | None
+    since: datetime
+    actor: str | None = None
+    reason: str | None = None
+    until: datetime | None = None
+    ended_at: datetime | None = None
+    ended_by: str | None = None
+    missed: Literal["skip", "latest", "all"] | None = None
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it is in force at `now`: `until` ends it without anybody's doing."""
+        return self.ended_at is None and (self.until is None or now < self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What another process asks of the worker that has a run."""
+
+    run: RunId
+    actor: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A job as some worker last declared it, in plain JSON."""
+
+    name: str
+    facts: Mapping[str, Any]
+    origin: str
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call inside a run, ended or in hand."""
+
+    attempt: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: str
+    worker: str | None
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Schedules that are due, earliest first, and the next instant at which one will be (None: never)."""
+
+    schedules: Sequence[Schedule]
+    next_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """A plan to carry out, and whether the worker has a free slot for its newest run."""
+
+    plan: Plan
+    policy: Policy
+    starts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """What became of firings in the store."""
+
+    started: Sequence[Run] = ()
+    """Claimed by this worker in the same transaction: to be started now."""
+    waiting: int = 0
+    """Runs written that wait for a slot, a place or the end of another."""
+    skipped: Sequence[Run] = ()
+    cancelled: Sequence[Run] = ()
+    """Waiting runs that gave way to a newer one."""
+    replaced: Sequence[RunId] = ()
+    """Running runs that are to be cancelled for a newer one; wishes for them are written."""
+    lost: int = 0
+    """Firings that another process had done first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Runs this worker now has, runs that waited too long, and when the next waiting one is ready (None: none)."""
+
+    started: Sequence[Run]
+    expired: Sequence[Run]
+    next_at: datetime | None
+    more: bool
+    """Whether others may be ready: ask again when a slot is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """A running run as it was claimed, and as it is to stand after its attempt."""
+
+    before: Run
+    after: Run
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelling:
+    """What a cancel did: the run as it now stands, and whether a wish was left with the worker that has it."""
+
+    run: Run
+    wished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which runs to find, newest first. None: no such condition; skips are left out unless `state` names them."""
+
+    jobs: Sequence[str] | None = None
+    states: Sequence[State] | None = None
+    cause: str | None = None
+    schedule: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    limit: int = 100
+    skipped: bool = field(default=False)
+
+
+class Store(Protocol):
+    """What remembers schedules, runs, switches and workers.
+
+    Every verb that writes returns after its commit, raises `StoreUnavailable` when it cannot write, and is not undone
+    by cancelling the caller.
+    """
+
+    url: str
+
+    async def open(self, *, create: bool = True) -> None:
+        """Make ready, migrating an older schema. Raises `BadStore` (foreign, newer, corrupt), `StoreUnavailable`."""
+
+    async def close(self) -> None:
+        """Write what is queued and let go. Safe to call twice, or unopened."""
+
+    # -- workers
+    async def enlist(self, worker: Worker) -> Sequence[Worker]:
+        """Record this worker; gives the others not known to have stopped."""
+
+    async def beat(self, worker: str, now: datetime) -> None: ...
+
+    async def leave(self, worker: str, now: datetime) -> None: ...
+
+    async def workers(self) -> Sequence[Worker]:
+        """Those not known to have stopped, and the newest of the others."""
+
+    async def orphans(self, dead: Iterable[str]) -> Sequence[Run]:
+        """The running runs of these workers."""
+
+    async def changed(self) -> bool:
+        """Whether another process has written since the last call."""
+
+    # -- jobs and schedules
+    async def know(self, terms: Iterable[Terms]) -> None:
+        """From now on hand out fires and runs of exactly these jobs."""
+
+    async def define(self, definitions: Iterable[Definition]) -> None: ...
+
+    async def definitions(self) -> Sequence[Definition]: ...
+
+    async def put(self, schedules: Sequence[Schedule], merge: Merge) -> Sequence[Schedule]:
+        """Store each as `merge` has it, all in one transaction; gives what is stored now."""
+
+    async def drop(self, ids: Sequence[str]) -> int:
+        """Remove schedules; their runs stay. Gives how many there were."""
+
+    async def schedules(
+        self, *, job: str | None = None, ids: Sequence[str] | None = None, prefix: str | None = None,
+        after: str | None = None, limit: int = 100,
+    ) -> Sequence[Schedule]: ...
+
+    async def due(self, now: datetime, limit: int) -> Due: ...
+
+    async def fire(self, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
+        """Move the cursors and write the runs and skips, in one transaction. Fires nothing twice."""
+
+    # -- runs
+    async def submit(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """Write runs, each WAITING, or RUNNING where its worker has a slot for it; gives them with ids.
+
+        A run whose key is taken comes back as the earlier one, with `existed`; with other parameters `KeyConflict`.
+        """
+
+    async def claim(self, worker: str, now: datetime, slots: int) -> Claimed: ...
+
+    async def settle(self, settling: Settling) -> bool:
+        """Write how an attempt ended. False: the run was taken from this worker meanwhile; nothing is changed."""
+
+    async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None: ...
+
+    async def cancel(self, run: RunId, *, actor: str | None, reason: str | None, now: datetime) -> Cancelling | None:
+        """Cancel a waiting run, or leave a wish with the worker of a running one. None: no such run."""
+
+    async def wishes(self, worker: str) -> Sequence[Wish]:
+        """Wishes for runs of this worker, taken out of the store."""
+
+    async def run(self, run: RunId) -> Run | None: ...
+
+    async def find(self, query: Query) -> Sequence[Run]: ...
+
+    async def last_runs(self, jobs: Sequence[str]) -> Mapping[str, Run]:
+        """The newest run of each job, skips left out."""
+
+    async def attempts(self, run: Run) -> Sequence[Attempt]: ...
+
+    async def counts(self) -> Mapping[State, int]:
+        """How many runs are waiting and running."""
+
+    async def prune(self, *, ended_before: datetime, limit: int = 1000) -> int:
+        """Delete at most `limit` final runs that ended before; gives how many. The newest run always stays."""
+
+    # -- switches
+    async def switch(self, switch: Switch) -> None:
+        """Begin an interval; an open one of the same job and subject (switch or pause) ends."""
+
+    async def unswitch(
+        self, job: str | None, kinds: Sequence[SwitchKind], now: datetime, *, actor: str | None = None,
+        missed: str | None = None,
+    ) -> int: ...
+
+    async def switches(self) -> Sequence[Switch]:
+        """The open ones, and of the ended pauses the newest of each job."""
+
+
+def open_store(address: Any) -> Store:
+    """The store at an address: `sqlite:///app.db`, `sqlite:///:memory:`, a path, or a store itself. Opens nothing.
+
+    Raises `BadStore` for an unknown scheme.
+    """
+    if not isinstance(address, str) and hasattr(address, "settle"):
+        store: Store = address
+        return store
+    text = str(address)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "sqlite", "/" + text
+    if scheme == "sqlite" and rest.startswith("/"):
+        from taskloop.store_sqlite import SqliteStore
+
+        return SqliteStore(rest[1:] or ":memory:")
+    raise BadStore(
+        f"store '{text}': scheme '{scheme}' is unknown; write sqlite:///file.db, sqlite:////absolute/file.db or "
+        "sqlite:///:memory:"
+    )
