@@ -1,1 +1,76 @@
-"""taskloop."""
+"""taskloop: background jobs inside an asyncio server, with a durable record of every fire.
+
+The rooms, from the ground up; each imports only from rooms below it:
+
+    errors clock durations                 what went wrong; where time comes from; "2w"
+    runs outcomes retry                    the state machine of a run; what a call came to; waits between attempts
+    triggers events context parameters policy
+    jobs schedules options                 what is declared; which fires are due and with which fate
+    store records attempts executors       what a memory must do; JSON of everything; one call of a function
+    ledger scheduler                       verbs on records; the engine
+    store_sqlite                           the memory in one file
+    settings git_metrics testing cli       configuration; the built-in job; virtual time; the command line
+
+Start reading at `scheduler`. The names below are the public ones; each is imported when first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskloop.context import RunContext, current_run
+    from taskloop.errors import TaskloopError
+    from taskloop.events import Event
+    from taskloop.jobs import Call, Job, Jobs
+    from taskloop.ledger import RunHandle
+    from taskloop.options import Options
+    from taskloop.retry import Fatal, Retry, RetryAt
+    from taskloop.runs import Run, State
+    from taskloop.schedules import Schedule
+    from taskloop.scheduler import TaskScheduler
+    from taskloop.triggers import At, Cron, Every, Trigger
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "At": "triggers",
+    "Call": "jobs",
+    "Cron": "triggers",
+    "Event": "events",
+    "Every": "triggers",
+    "Fatal": "retry",
+    "Job": "jobs",
+    "Jobs": "jobs",
+    "Options": "options",
+    "Retry": "retry",
+    "RetryAt": "retry",
+    "Run": "runs",
+    "RunContext": "context",
+    "RunHandle": "ledger",
+    "Schedule": "schedules",
+    "State": "runs",
+    "TaskScheduler": "scheduler",
+    "TaskloopError": "errors",
+    "Trigger": "triggers",
+    "current_run": "context",
+}
+
+__all__ = [
+    "At", "Call", "Cron", "Event", "Every", "Fatal", "Job", "Jobs", "Options", "Retry", "RetryAt", "Run", "RunContext",
+    "RunHandle", "Schedule", "State", "TaskScheduler", "TaskloopError", "Trigger", "current_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'taskloop' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f"taskloop.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

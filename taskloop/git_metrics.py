@@ -12,7 +12,6 @@ import heapq
 import json
 import os
 import select
-import signal
 import stat
 import subprocess
 import tempfile
@@ -490,13 +489,13 @@ def _read(git: _Git, *, now: datetime, memory: Memory | None, report: _Report) -
     """The figures of one repository; new commits are walked, the old ones remembered where they can be."""
     facts = _facts(git)
     today = int(now.timestamp()) // DAY_SECONDS
-    kept = memory.load(git.folder) if memory else None
+    kept = None if memory is None else memory.load(git.folder)
     history = History.restored(kept, facts.fingerprint, today)
     if history is None or not _descends(git, history.head, facts.head):
         history = History(facts.fingerprint, today)
     if history.head != facts.head:
         _walk(git, history, facts, report)
-        if memory:
+        if memory is not None:
             memory.save(git.folder, history.state())
     result = {"head": facts.head, "branch": facts.branch, **figures(history)}
     result |= {"branches": facts.branches, "tags": facts.tags, "size_bytes": _size_bytes(git)}
@@ -514,16 +513,17 @@ def _facts(git: _Git) -> _Facts:
     inside, shallow, head, *places = answer.text.split("\n")[:-1]
     top = places.pop() if inside == "true" else None
     common = os.path.join(git.folder, "\n".join(places))
-    branch = git.ask("symbolic-ref", "--quiet", "HEAD", check=False).text.strip()
+    mail_map = "" if inside == "true" else f"{head}:.mailmap"
+    branch = git.ask("symbolic-ref", "--quiet", "HEAD", check=False).text.removesuffix("\n")
     refs = git.ask("for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags", "refs/replace")
     names = refs.text.split("\n")  # not splitlines: a name may hold what Unicode calls a line end
     return _Facts(
         head=head,
-        branch=branch.removeprefix("refs/heads/") or None,
+        branch=branch.encode("utf-8", "replace").decode().removeprefix("refs/heads/") or None,
         shallow=shallow == "true",
-        mail_map="" if inside == "true" else f"{head}:.mailmap",
+        mail_map=mail_map,
         fingerprint=_fingerprint(
-            _mail_map(git, top),
+            _mail_map(git, top, mail_map),
             _digest(os.path.join(common, "shallow")),
             _digest(os.path.join(common, "info", "grafts")),
             *(name for name in names if name.startswith("refs/replace/")),
@@ -533,21 +533,25 @@ def _facts(git: _Git) -> _Facts:
     )
 
 
-def _mail_map(git: _Git, top: str | None) -> str:
-    """What stands for the `.mailmap` that git log uses: the work tree's file, without a work tree the one of HEAD."""
+def _mail_map(git: _Git, top: str | None, blob: str) -> str:
+    """What stands for the `.mailmap` that git log uses: the work tree's file, without a work tree the head's."""
     if top is None:
-        return git.ask("rev-parse", "--quiet", "--verify", "HEAD:.mailmap", check=False).text
+        return git.ask("rev-parse", "--quiet", "--verify", blob, check=False).text
     return _digest(os.path.join(git.folder, top, ".mailmap"))
 
 
 def _digest(path: str) -> str:
     """A hash of a plain file's content; "" when there is none. Links are not followed, as git does not."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(handle, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if stat.S_ISREG(os.fstat(handle).st_mode) else ""
+        with open(path, "rb", opener=_unlinked) as file:
+            plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return hashlib.file_digest(file, "sha256").hexdigest() if plain else ""
     except OSError:
         return ""
+
+
+def _unlinked(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _fingerprint(*parts: str) -> str:
@@ -671,7 +675,7 @@ class _Git:
         if not os.path.isdir(self.folder):
             return _Unreadable("was moved or deleted while it was read; see that nothing removes it, then run again")
         if answer.code < 0:
-            return _Unreadable(f"git was ended by {signal.Signals(-answer.code).name}; run again")
+            return _Unreadable(f"git was ended by signal {-answer.code}; run again")
         return _Unreadable(explain(answer.error.decode("utf-8", "replace")))
 
     @contextmanager
@@ -737,8 +741,8 @@ _KNOWN: Final = (
     ),
     ("Permission denied", "permission denied; let the user that runs taskloop read the folder and all below it"),
     (
-        "' not allowed",
-        "a partial clone: it lacks objects, and nothing is fetched here; use a full clone (`git fetch --refetch`)",
+        "promisor remote",
+        "a partial clone: it lacks objects, and nothing is fetched here; run `git fetch --refetch --no-filter`",
     ),
 )
 

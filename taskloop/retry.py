@@ -97,7 +97,7 @@ class Retry:
         return self.delay(n) * (1 + self.jitter * (2 * chance - 1))
 
 
-class RetryAt(TaskloopError):  # noqa: N818  a word of the job to the engine, not the name of a mistake
+class RetryAt(TaskloopError):
     """Raised by a job: try again at `when`, if an attempt is left.
 
     `when` is an aware datetime, ISO 8601 with an offset, or a duration (seconds, timedelta, text) from now on.
@@ -118,7 +118,7 @@ class RetryAt(TaskloopError):  # noqa: N818  a word of the job to the engine, no
         return ahead(self.when, now)
 
 
-class Fatal(TaskloopError):  # noqa: N818  a word of the job to the engine, not the name of a mistake
+class Fatal(TaskloopError):
     """Raised by a job: this cannot succeed, no further attempt; `reason` becomes the error of the run."""
 
     def __init__(self, reason: str = "") -> None:
@@ -172,6 +172,6 @@ def _named(error: object) -> object:
 def _bad(name: str, got: object, allowed: str) -> BadJob:
     try:
         shown = repr(got)
-    except Exception:  # a hostile __repr__, or an int of more digits than Python prints, must not hide the error
+    except Exception:  # noqa: BLE001  a hostile __repr__, or an int of too many digits, must not hide the error
         shown = f"a {type(got).__name__}"
     return BadJob(f"retry {name} is {shown[:80]}, allowed {allowed}")

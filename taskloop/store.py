@@ -19,11 +19,14 @@ from taskloop.schedules import Plan, Schedule
 __all__ = [
     "Attempt",
     "Cancelling",
+    "Claimed",
     "Definition",
     "Due",
     "Fired",
     "Firing",
+    "Heed",
     "Merge",
+    "Query",
     "Settling",
     "Store",
     "Switch",
@@ -36,6 +39,9 @@ __all__ = [
 SwitchKind = Literal["enabled", "disabled", "paused"]
 Merge = Callable[[Schedule | None, Schedule], Schedule]
 """What to store, from what is stored under the id (None: nothing) and what was declared."""
+Heed = Callable[[Any], None]
+"""Called on the loop with the answer or the error of a write, also when who asked for it is gone: what a store has
+handed out is never forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,19 +253,25 @@ class Store(Protocol):
         after: str | None = None, limit: int = 100,
     ) -> Sequence[Schedule]: ...
 
+    async def coming(self, limit: int) -> Sequence[Schedule]:
+        """The schedules that fire next, earliest first."""
+
+    async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
+        """When each job fires next by any of its schedules."""
+
     async def due(self, now: datetime, limit: int) -> Due: ...
 
-    async def fire(self, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
+    async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
         """Move the cursors and write the runs and skips, in one transaction. Fires nothing twice."""
 
     # -- runs
-    async def submit(self, runs: Sequence[Run]) -> Sequence[Run]:
+    async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
         """Write runs, each WAITING, or RUNNING where its worker has a slot for it; gives them with ids.
 
         A run whose key is taken comes back as the earlier one, with `existed`; with other parameters `KeyConflict`.
         """
 
-    async def claim(self, worker: str, now: datetime, slots: int) -> Claimed: ...
+    async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed: ...
 
     async def settle(self, settling: Settling) -> bool:
         """Write how an attempt ended. False: the run was taken from this worker meanwhile; nothing is changed."""
@@ -276,8 +288,8 @@ class Store(Protocol):
 
     async def find(self, query: Query) -> Sequence[Run]: ...
 
-    async def last_runs(self, jobs: Sequence[str]) -> Mapping[str, Run]:
-        """The newest run of each job, skips left out."""
+    async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
+        """Of each job that ever ran: its newest run, its last success, and how often it failed since, 100 at most."""
 
     async def attempts(self, run: Run) -> Sequence[Attempt]: ...
 
@@ -300,7 +312,7 @@ class Store(Protocol):
         """The open ones, and of the ended pauses the newest of each job."""
 
 
-def open_store(address: Any) -> Store:
+def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full") -> Store:
     """The store at an address: `sqlite:///app.db`, `sqlite:///:memory:`, a path, or a store itself. Opens nothing.
 
     Raises `BadStore` for an unknown scheme.
@@ -315,7 +327,7 @@ def open_store(address: Any) -> Store:
     if scheme == "sqlite" and rest.startswith("/"):
         from taskloop.store_sqlite import SqliteStore
 
-        return SqliteStore(rest[1:] or ":memory:")
+        return SqliteStore(rest[1:] or ":memory:", synchronous=synchronous)
     raise BadStore(
         f"store '{text}': scheme '{scheme}' is unknown; write sqlite:///file.db, sqlite:////absolute/file.db or "
         "sqlite:///:memory:"

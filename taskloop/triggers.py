@@ -6,7 +6,7 @@ How `Cron` finds its way: cronsim reads the expression and says which days match
 its first weekday and on the leap day, so fourteen tables serve all years. On those tables `_Fields` counts and finds
 matches on a clock that is never changed. `_Clock` cuts the time line of a zone into stretches of one UTC offset,
 within each of which the wall clock is such a clock, and applies the rules for what a change of the clock skipped or
-repeated. cronsim's own iteration is not used: it loses the first half hour of `* 2 * * *` at Lord Howe's autumn
+repeated. cronsim 2.8's own iteration is not used: it loses the first half hour of `* 2 * * *` at Lord Howe's autumn
 change, and asked in the second pass of a repeated hour it answers with an instant of the first.
 
 Start at `Cron.after`, `_Fields.first` and `_Clock.first`. All counting is in whole seconds since 1970.
@@ -206,7 +206,7 @@ class Cron:
 
         text = explain(self.expression)
         # cronsim writes 21th.
-        text = re.sub(r"\b([23])([123])th\b", lambda m: m[1] + m[2] + {"1": "st", "2": "nd", "3": "rd"}[m[2]], text)
+        text = re.sub(r"(?<=\b[23])[123]th\b", lambda match: _ORDINALS[match[0]], text)
         text = text[0].lower() + text[1:] + (f", {self.timezone}" if self.timezone else "")
         text += "; what a clock change skips is left out" if self.gap == "skip" else ""
         return text + ("; what a clock change repeats runs twice" if self.fold == "both" else "")
@@ -220,6 +220,7 @@ class Cron:
         return _clock(self.expression, self.timezone, self.gap, self.fold)
 
 
+_ORDINALS = {"1th": "1st", "2th": "2nd", "3th": "3rd"}
 _LONGEST_TEXT = 400
 _KINDS = ("every", "cron", "at")
 _SHAPES = "'every 5m', 'cron 0 2 * * * timezone=Europe/London' or 'at 2026-03-01T02:00:00Z'"
@@ -254,8 +255,10 @@ def from_mapping(mapping: Mapping[str, object]) -> Every | Cron | At:
             near = nearest(str(key), allowed)
             mend = f"; did you mean '{near}'?" if near else ""
             raise BadTrigger(dict(mapping), f"beside '{kind}' there is no '{key}', allowed {_listed(allowed)}{mend}")
-    build = {"every": Every, "cron": Cron, "at": At}[kind]
-    return build(None if value == "start" and kind == "every" else value, **options)  # type: ignore[no-any-return]  # the classes check
+    if kind == "every" and value == "start":
+        value = None
+    kinds = {"every": Every, "cron": Cron, "at": At}
+    return kinds[kind](value, **options)  # type: ignore[no-any-return]  # the classes check what they are given
 
 
 def as_mapping(trigger: Trigger) -> dict[str, str]:
@@ -365,8 +368,8 @@ _FIELDS = (
     _Field("minute", 0, 59),
     _Field("hour", 0, 23),
     _Field("day-of-month", 1, 31),
-    _Field("month", 1, 12, tuple("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split())),
-    _Field("day-of-week", 0, 7, tuple("SUN MON TUE WED THU FRI SAT".split())),
+    _Field("month", 1, 12, ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")),
+    _Field("day-of-week", 0, 7, ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")),
 )
 _LAYOUT = "minute hour day-of-month month day-of-week, or six fields with the second first"
 _ALIASES = {
@@ -396,10 +399,10 @@ def _normal(expression: str) -> str:
     if len(fields) not in (5, 6):
         mend = "there is no field for the year" if len(fields) == 7 else ""
         raise BadCron(expression, field=None, got=f"{len(fields)} fields", allowed=_LAYOUT, mend=mend)
-    for field, text in zip(_FIELDS[-len(fields) :], fields, strict=True):
-        for piece in text.split(","):
-            _check(expression, field, piece, text)
-    return " ".join(fields)
+    return " ".join(
+        ",".join(_checked(expression, field, piece, text) for piece in text.split(","))
+        for field, text in zip(_FIELDS[-len(fields) :], fields, strict=True)
+    )
 
 
 def _aliased(expression: str, fields: list[str]) -> list[str]:
@@ -412,16 +415,17 @@ def _aliased(expression: str, fields: list[str]) -> list[str]:
     raise BadCron(expression, field=None, got=fields[0].lower(), allowed=allowed, mend=mend.get(fields[0], ""))
 
 
-def _check(expression: str, field: _Field, piece: str, text: str) -> None:
+def _checked(expression: str, field: _Field, piece: str, text: str) -> str:
     if field.name == "day-of-month" and piece in ("L", "LW"):
-        return
+        return piece
     allowed = field.allowed
     if field.name == "day-of-week" and (match := _NTH.fullmatch(piece)):
         if field.value(match["last"] or match["day"]) is not None:
-            return
-    elif (match := _PIECE.fullmatch(piece)) and _is_range(field, match["first"], match["last"]):
+            return piece
+    elif (match := _PIECE.fullmatch(piece)) and _is_range(field, first := match["first"], last := match["last"]):
         if match["step"] is None or int(match["step"]):
-            return
+            # cronsim takes 5-5/2 for 5/2, which runs on to the end of the field; crontabs mean 5.
+            return first if last and field.value(first) == field.value(last) else piece
         allowed = "a step of 1 or more"
     raise BadCron(expression, field=field.name, got=piece or text, allowed=allowed, mend=_mend(field, piece))
 
@@ -483,6 +487,7 @@ def _fields(expression: str) -> _Fields:
 
 
 _NEVER = "as it is it can never fire"
+_NONE = timedelta(0)
 _EPOCH_DAY = _EPOCH.toordinal()
 _LAST_DAY = date.max.toordinal()
 
@@ -605,6 +610,8 @@ _SETTLED = _second(datetime(2100, 1, 1, tzinfo=UTC))
 _UNRULED = _second(datetime(1800, 1, 1, tzinfo=UTC))
 # No zone was ever changed there and back within this; the nearest was Freetown in 1939, after 4 days less 20 minutes.
 _GLANCE = 3 * _DAY
+# The last rules are a summer of months.
+_LATER_GLANCE = 14 * _DAY
 
 
 class _Stretch(NamedTuple):
@@ -663,6 +670,8 @@ class _Clock:
             if match is None:
                 return None
             week = min(week - 1, (match + 2 * _DAY) // _WEEK)
+            if _SETTLED < week * _WEEK < second - _CYCLE:
+                week = _SETTLED // _WEEK
 
     def count(self, low: int, high: int) -> int:
         """How many fires there are from `low` up to, not including, `high`."""
@@ -728,14 +737,16 @@ def _stretches(zone: tzinfo, low: int, high: int) -> Iterator[_Stretch]:
     start = low - 2 * _DAY
     offset = _offset(zone, start)
     skipped = shown = start + offset
-    for at in range(max(start, min(_UNRULED, high)), high, _GLANCE):
-        end = min(at + _GLANCE, high)
+    at = max(start, min(_UNRULED, high))
+    while at < high:
+        end = min(at + (_GLANCE if at < _SETTLED else _LATER_GLANCE), high)
         for change, new in _changes(zone, at, offset, end, _offset(zone, end)):
             yield _Stretch(start, change, offset, skipped, shown)
             before, after = change + offset, change + new
             # A gap of a day or more is a day that never was, and what it had is not made up for.
             skipped = before if before < after < before + _DAY else after
             start, offset, shown = change, new, max(before, after)
+        at = end
     yield _Stretch(start, high, offset, skipped, shown)
 
 
@@ -753,11 +764,10 @@ def _changes(zone: tzinfo, low: int, before: int, high: int, after: int) -> list
 def _offset(zone: tzinfo, second: int) -> int:
     # At the ends of what datetime knows a local time may not exist.
     inside = min(max(second, _LOWEST + 2 * _DAY), _HIGHEST - 2 * _DAY)
-    offset = (_EPOCH + timedelta(seconds=inside)).astimezone(zone).utcoffset()
-    return 0 if offset is None else offset.days * _DAY + offset.seconds
+    offset = (_EPOCH + timedelta(seconds=inside)).astimezone(zone).utcoffset() or _NONE
+    return offset.days * _DAY + offset.seconds
 
 
-@lru_cache(maxsize=1024)
 def _zone(name: str) -> tzinfo:
     if name == "UTC":  # known even where no zone files are installed
         return UTC

@@ -1,0 +1,109 @@
+"""One call of a job's function, from its start to the outcome; and how it is asked, once, to end.
+
+Level 4. Nothing that foreign code does gets past `Attempt.outcome`: what it raises, SystemExit included, becomes an
+`Outcome`. The task of an attempt is cancelled once by `Task.cancel()`: a scope would cancel again at each await, so
+that a job's own clean-up could not wait for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from taskloop.context import AttemptCancelled, RunContext
+from taskloop.executors import Executor
+from taskloop.jobs import Job
+from taskloop.outcomes import failure, returned
+from taskloop.policy import Policy
+from taskloop.retry import Fatal, RetryAt
+from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Run, ShutDown
+
+__all__ = ["Attempt"]
+
+
+class Attempt:
+    """The attempt in hand of a running run."""
+
+    __slots__ = ("_executor", "_killer", "_timer", "context", "ending", "job", "policy", "run", "settled", "task")
+
+    def __init__(self, run: Run, job: Job[..., Any], context: RunContext, executor: Executor) -> None:
+        self.run = run
+        self.job = job
+        self.policy: Policy = job.policy
+        self.context = context
+        self.task: asyncio.Task[None] | None = None
+        self.ending: Outcome | None = None
+        """What the attempt comes to because it was asked to end; None: it was not."""
+        self.settled = False
+        """Its end is recorded: what it still does or returns concerns nobody."""
+        self._executor = executor
+        self._timer: asyncio.TimerHandle | None = None
+        self._killer: asyncio.TimerHandle | None = None
+
+    async def outcome(self, now: Callable[[], datetime], chance: Callable[[], float]) -> Outcome:
+        """Call the function and give what it came to; `chance` in [0, 1) spreads the wait before a retry."""
+        try:
+            arguments = self.job.parameters.rebuild(self.run.params)
+            if self.job.parameters.context_name is not None:
+                arguments[self.job.parameters.context_name] = self.context
+            value = await self._executor.call(self.job.function, self.context, arguments)
+        except GeneratorExit:  # the loop is gone and Python is taking the coroutine apart
+            raise
+        except BaseException as error:  # noqa: BLE001 - foreign code ends here
+            return self._after(error, now, chance)
+        finally:
+            self._disarm()
+        if isinstance(self.ending, Raised):  # its time was over, whatever it returned later
+            return self._retried(self.ending, self.run.attempt, chance)
+        return returned(value)
+
+    def limit(self, seconds: float, kill: Callable[[Attempt], None], kill_grace: float) -> None:
+        """Ask for the end after `seconds`, and call `kill` if it has not come `kill_grace` seconds later."""
+        loop = asyncio.get_running_loop()
+        ending = Raised(Failure("Timeout", f"the attempt took longer than its timeout of {seconds:g} s"), None)
+        self._timer = loop.call_later(seconds, self.ask, ending, kill, kill_grace)
+
+    def ask(self, ending: Outcome, kill: Callable[[Attempt], None], kill_grace: float) -> None:
+        """Ask the attempt to end as `ending`; a second time changes nothing. Does not wait."""
+        if self.ending is not None or self.settled:
+            return
+        self.ending = ending
+        self.context.cancelled = True
+        self._killer = asyncio.get_running_loop().call_later(kill_grace, kill, self)
+        if self.job.is_async and self.task is not None:
+            self.task.cancel()
+
+    def abandoned(self) -> Outcome:
+        """What an attempt comes to that was asked to end and goes on: nobody knows what it still does."""
+        if isinstance(self.ending, Raised):
+            return self.ending
+        return Lost(Reason.ABANDONED)
+
+    def _after(self, error: BaseException, now: Callable[[], datetime], chance: Callable[[], float]) -> Outcome:
+        if isinstance(self.ending, Raised):
+            return self._retried(self.ending, self.run.attempt, chance)
+        if self.ending is not None:
+            return self.ending
+        if isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
+            return ShutDown()  # not by us and not by the job: the host is cancelling its tasks
+        if isinstance(error, AttemptCancelled):
+            return Cancelled()
+        if isinstance(error, Fatal):
+            return Raised(failure(error), None)
+        if isinstance(error, RetryAt):
+            return Raised(failure(error), max(timedelta(0), error.resolve(now()) - now()))
+        if isinstance(error, self.policy.retry.on):
+            return Raised(failure(error), self.policy.retry.jittered(self.run.attempt, chance()))
+        return Raised(failure(error), None)
+
+    def _retried(self, ending: Raised, attempt: int, chance: Callable[[], float]) -> Outcome:
+        retry = self.policy.retry
+        return Raised(ending.failure, retry.jittered(attempt, chance()) if issubclass(TimeoutError, retry.on) else None)
+
+    def _disarm(self) -> None:
+        for handle in (self._timer, self._killer):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._killer = None

@@ -1,0 +1,113 @@
+"""Where a job's function is called: on the loop, or in a thread of a pool of our own.
+
+Level 4. An executor gives what the function returns and raises what it raises; that a call takes too long, or is to
+end, is `attempts`' business. To add one: a class with `call`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from taskloop.context import RunContext, running
+
+__all__ = ["Executor", "InThread", "OnLoop"]
+
+
+class Executor(Protocol):
+    """Calls a function and gives what it returns."""
+
+    in_flight: int
+    """Calls going on outside of the loop."""
+
+    async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Any:
+        """Call `function(**arguments)` with `context` as its current run; raises whatever it raises."""
+
+
+class OnLoop:
+    """Calls an async function on the loop, in the task that asks."""
+
+    in_flight = 0
+
+    async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Any:
+        running.set(context)
+        return await function(**arguments)
+
+
+class InThread:
+    """Calls a plain function in one of at most `threads` threads, which no job of the host's shares.
+
+    The threads are daemons: a job that never returns holds its thread, but never the end of the process. A cancelled
+    caller waits no longer; the function goes on until it returns or looks at `check_cancelled()`.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._limit = threads
+        self._threads = 0
+        self._idle = 0
+        self._lock = threading.Lock()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.in_flight = 0
+
+    async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        running.set(context)
+        values = copy_context()
+
+        def work() -> None:
+            try:
+                result, error = values.run(function, **arguments), None
+            except BaseException as raised:  # noqa: BLE001 - SystemExit too must reach the record, not the thread
+                result, error = None, raised
+            try:
+                loop.call_soon_threadsafe(self._answer, answer, result, error)
+            except RuntimeError:  # the loop is closed: the process is ending and nobody waits
+                return
+
+        self.in_flight += 1
+        self._calls.put(work)
+        self._grow()
+        return await answer
+
+    def close(self) -> None:
+        """Let idle threads end; busy ones end with their call."""
+        with self._lock:
+            for _ in range(self._threads):
+                self._calls.put(None)
+
+    def _answer(self, answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        self.in_flight -= 1
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(result)
+        elif isinstance(error, StopIteration):  # a future refuses it
+            answer.set_exception(RuntimeError(f"job raised StopIteration: {error}"))
+        else:
+            answer.set_exception(error)
+
+    def _grow(self) -> None:
+        with self._lock:
+            if self._idle > 0 or self._threads >= self._limit:
+                return
+            self._threads += 1
+            number = self._threads
+        threading.Thread(target=self._serve, name=f"taskloop job {number}", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            work = self._calls.get()
+            with self._lock:
+                self._idle -= 1
+                if work is None:
+                    self._threads -= 1
+                    return
+            work()
+            del work  # else the last call's objects live until the next call

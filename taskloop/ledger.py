@@ -1,0 +1,686 @@
+"""The verbs that read and write records: submit, schedule, cancel, switch, look up. None needs a started scheduler.
+
+Level 5. `Ledger` is `Jobs` with a store; `TaskScheduler` is a `Ledger` with an engine, which hears of each change by
+the few methods under "what an engine adds". A command line needs no more than a `Ledger`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from taskloop import durations
+from taskloop.clock import Clock, SystemClock
+from taskloop.context import running
+from taskloop.errors import (
+    BadInstant,
+    BadJob,
+    BadTrigger,
+    Conflict,
+    NoSuchJob,
+    NoSuchRun,
+    NoSuchSchedule,
+    RunFailed,
+    nearest,
+)
+from taskloop.events import Event, Feed
+from taskloop.jobs import NAME, Call, Duration, Job, Jobs
+from taskloop.options import Options
+from taskloop.policy import Policy
+from taskloop.records import Condition, JobRecord, Status, policy_record, trigger_text
+from taskloop.runs import ACTIVE, Cause, Run, RunId, State
+from taskloop.schedules import Schedule, bind, rebind
+from taskloop.schedules import next_due as following
+from taskloop.store import Definition, Query, Store, Switch, SwitchKind, open_store
+from taskloop.triggers import Cron, Every, Trigger
+
+__all__ = ["Ledger", "RunHandle"]
+
+T = TypeVar("T")
+Instant = datetime | timedelta | str
+Missed = Literal["skip", "latest", "all"]
+
+LOOK_SECONDS: Final = 0.25
+"""How often a process looks at a run that another one has."""
+_NO_POLICY: Final = Policy()
+TOGETHER: Final = 1000
+"""Schedules of one transaction."""
+
+
+class RunHandle(Generic[T]):
+    """A run that was asked for: its record as it was when asked, and ways to wait for what it comes to.
+
+    Every field of `Run` can be read here too.
+    """
+
+    __slots__ = ("_job", "_ledger", "run")
+
+    def __init__(self, run: Run, ledger: Ledger, job: Job[..., Any] | None = None) -> None:
+        self.run = run
+        self._ledger = ledger
+        self._job = job
+
+    async def wait(self, timeout: Duration | None = None) -> Run:
+        """Wait until the run is final and give its record, whatever it came to.
+
+        Raises `TimeoutError` after `timeout` (None: waits as long as it takes); the run goes on.
+        """
+        return await self._ledger.wait(self.run.id, timeout)
+
+    async def value(self, timeout: Duration | None = None) -> T:
+        """Wait for the result, rebuilt by the job's return annotation. Raises `RunFailed` unless it succeeded."""
+        run = await self.wait(timeout)
+        if run.state is not State.SUCCEEDED:
+            why = f": {run.error.type}: {run.error.message}" if run.error else f" ({run.reason})" if run.reason else ""
+            raise RunFailed(run, f"run {run.id} of '{run.job}' {run.state}{why}; `taskloop show {run.id}` has the rest")
+        value: T = self._job.parameters.value(run.result) if self._job else run.result
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.run, name)
+
+    def __repr__(self) -> str:
+        return f"<run {self.run.id} of {self.run.job} {self.run.state}>"
+
+
+class Ledger(Jobs):
+    """Jobs, and the records of a store."""
+
+    def __init__(
+        self,
+        store: Any = None,
+        *,
+        jobs: Iterable[Jobs] = (),
+        config: str | Path | None = None,
+        options: Options | None = None,
+        name: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.options = options or Options()
+        self._config = config
+        self._is_configured = options is not None
+        self._address = store
+        self._store: Store | None = open_store(store) if store is not None else None
+        self._store_is_open = False
+        self._clock: Clock = clock or SystemClock()
+        self._collections: list[Jobs] = list(jobs)
+        self._switches: list[Switch] = []
+        self.feed = Feed()
+        for collection in self._collections:
+            self._collect(collection)
+
+    # -- jobs
+
+    def _add(self, job: Job[..., Any]) -> None:
+        super()._add(job)
+        job.attach(self)
+
+    def _collect(self, collection: Jobs) -> None:
+        """Take over what `collection` holds; asked again at start, for modules that declare later."""
+        for job in collection:
+            if self._jobs.get(job.name) is not job:
+                self._add(job)
+
+    def resolved(self, trigger: Trigger) -> Trigger:
+        """The trigger with what it left to the scheduler: its interval, its zone, or the pace of dev mode."""
+        if self.options.dev is not None and trigger.recurring:
+            return Every(self.options.dev)
+        if isinstance(trigger, Every) and trigger.interval is None:
+            return Every(self.options.interval, anchor=trigger.anchor)
+        if isinstance(trigger, Cron) and trigger.timezone is None:
+            return trigger.bound(self.options.timezone)
+        return trigger
+
+    # -- asking for runs
+
+    async def submit(
+        self,
+        job: str | Job[..., Any],
+        params: Mapping[str, Any] | None = None,
+        *,
+        at: Instant | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+        cause: Cause = Cause.MANUAL,
+    ) -> RunHandle[Any]:
+        """Ask for one run; committed when this returns, and never skipped or merged afterwards.
+
+        `at`: not before this instant. `key`: one run per job and key while it is kept and has not failed; asked again
+        with equal parameters gives that run, with `existed`. Refused before a record exists: `NoSuchJob`,
+        `BadParameters`, `Conflict` (switched off), `KeyConflict`.
+        """
+        one = self._job(job)
+        call: Call[Any] = Call(one, one.parameters.check(params or {}))
+        return (await self._submit([(call, at, key)], actor, cause))[0]
+
+    async def submit_many(self, calls: Iterable[Call[Any]], *, actor: str | None = None) -> list[RunHandle[Any]]:
+        """Ask for a run of each call, all in one transaction."""
+        return await self._submit([(call, None, None) for call in calls], actor, Cause.MANUAL)
+
+    async def _submit_call(
+        self, call: Call[Any], at: Instant | None, key: str | None, actor: str | None
+    ) -> RunHandle[Any]:
+        return (await self._submit([(call, at, key)], actor, Cause.MANUAL))[0]
+
+    async def _submit(
+        self, wanted: Sequence[tuple[Call[Any], Instant | None, str | None]], actor: str | None, cause: Cause
+    ) -> list[RunHandle[Any]]:
+        store = await self._opened()
+        now = self._clock.now()
+        await self._refresh_switches()
+        runs = []
+        for call, at, key in wanted:
+            self._refuse_switched_off(call.job, now)
+            runs.append(_asked(call, durations.instant(at, now) if at is not None else now, key, actor, cause, now))
+        runs = self._admit(runs)
+        written = await store.submit(runs, partial(self._submitted, runs))
+        return [RunHandle(run, self, call.job) for run, (call, _, _) in zip(written, wanted, strict=True)]
+
+    def _refuse_switched_off(self, job: Job[..., Any], now: datetime) -> None:
+        if self.is_enabled(job.name, job.policy.enabled, now):
+            return
+        switch = self._switch_of(job.name, now)
+        who = f" since {switch.since:%d %b %Y}" if switch else " by its declaration"
+        who += f" by {switch.actor}" if switch and switch.actor else ""
+        who += f': "{switch.reason}"' if switch and switch.reason else ""
+        raise Conflict(f"job '{job.name}' is off{who}; `taskloop enable {job.name}` or scheduler.enable({job.name!r})")
+
+    async def rerun(
+        self,
+        run_id: int,
+        params: Mapping[str, Any] | None = None,
+        *,
+        actor: str | None = None,
+    ) -> RunHandle[Any]:
+        """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`."""
+        old = await self.run(run_id)
+        job = self._job(old.job)
+        call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
+        store, now = await self._opened(), self._clock.now()
+        await self._refresh_switches()
+        self._refuse_switched_off(job, now)
+        runs = self._admit([replace(_asked(call, now, None, actor, Cause.RERUN, now), rerun_of=old.id)])
+        written = await store.submit(runs, partial(self._submitted, runs))
+        return RunHandle(written[0], self, job)
+
+    async def run_all(self, *, actor: str | None = None) -> list[Run]:
+        """Run every enabled job that needs no parameters, wait for all and give their final records."""
+        await self._refresh_switches(force=True)
+        now = self._clock.now()
+        ready = [
+            job
+            for job in self
+            if not job.parameters.required and self.is_enabled(job.name, job.policy.enabled, now)
+        ]
+        handles = await self.submit_many([Call(job, {}) for job in ready], actor=actor)
+        return [await handle.wait() for handle in handles]
+
+    # -- runs
+
+    async def run(self, run_id: int) -> Run:
+        """The record of a run. Raises `NoSuchRun`."""
+        found = await (await self._opened()).run(RunId(run_id))
+        if found is None:
+            raise NoSuchRun(run_id)
+        return found
+
+    async def runs(
+        self,
+        job: str | Job[..., Any] | None = None,
+        *,
+        state: str | Sequence[str] | None = None,
+        cause: str | None = None,
+        since: Instant | None = None,
+        until: Instant | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> list[Run]:
+        """Runs, newest first, at most `limit`. `before`: only ids below, for the next page.
+
+        `since` takes an instant or the time back from now (`"24h"`). Skips are left out unless `state` names them.
+        """
+        now = self._clock.now()
+        names = None if job is None else self._names(job)
+        states = None if state is None else [_state(one) for one in ([state] if isinstance(state, str) else state)]
+        query = Query(
+            jobs=names,
+            states=states,
+            cause=cause,
+            since=durations.since(since, now) if since is not None else None,
+            until=durations.since(until, now) if until is not None else None,
+            before=before,
+            limit=limit,
+        )
+        return list(await (await self._opened()).find(query))
+
+    async def wait(self, run_id: int, timeout: Duration | None = None) -> Run:
+        """Wait until a run is final and give its record; a run that waits for another lends out its slot meanwhile.
+
+        Raises `NoSuchRun`, and `TimeoutError` after `timeout` (None: as long as it takes).
+        """
+        seconds = None if timeout is None else durations.parse(timeout).total_seconds()
+        context = running.get()
+        self._lend(context)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._final(RunId(run_id))
+        finally:
+            self._take_back(context)
+
+    async def _final(self, run_id: RunId) -> Run:
+        while True:
+            heard = self._watch(run_id)
+            try:
+                here = self._is_here(run_id)
+                run = None if here else await self.run(run_id)
+                if run is None or not run.final:
+                    run = await self._hear(heard, None if here else LOOK_SECONDS)
+            finally:
+                self._unwatch(run_id, heard)
+            if run is not None and run.final:
+                return run
+
+    async def cancel(self, run_id: int, *, reason: str | None = None, actor: str | None = None) -> Run:
+        """Ask for the end of a run: a waiting one ends now, a running one as soon as its worker hears of it.
+
+        A final run stays as it is. Gives the record as it stands now; `wait` for the end. Raises `NoSuchRun`.
+        """
+        store = await self._opened()
+        done = await store.cancel(RunId(run_id), actor=actor, reason=reason, now=self._clock.now())
+        if done is None:
+            raise NoSuchRun(run_id)
+        if done.run.state is State.CANCELLED:
+            self._ended(done.run)
+        self._stirred()
+        return done.run
+
+    # -- schedules
+
+    async def schedule(
+        self, job: str | Job[..., Any], trigger: Trigger, *, id: str, params: Mapping[str, Any] | None = None
+    ) -> Schedule:
+        """Store a schedule that survives restarts; a known `id` is replaced, keeping the cursor if the trigger is equal.
+
+        Raises `NoSuchJob`, `BadParameters`, `BadTrigger`, `Conflict` (the id is that of a declared job's schedule).
+        """
+        one = self._job(job)
+        call: Call[Any] = Call(one, one.parameters.check(params or {}))
+        return (await self.schedule_many([(call, trigger, id)]))[0]
+
+    async def schedule_many(self, wanted: Iterable[tuple[Call[Any], Trigger, str]]) -> list[Schedule]:
+        """Store many schedules, one transaction a thousand."""
+        store, now = await self._opened(), self._clock.now()
+        schedules, policies = [], {}
+        for call, trigger, name in wanted:
+            if name in self and self[name].trigger is not None:
+                raise Conflict(f"schedule '{name}' is that of the job of this name; choose another id")
+            if not 0 < len(name) <= 200 or not name.isprintable():
+                raise BadTrigger(name, "a schedule's id is a text of 1 to 200 printable characters")
+            policies[name] = call.job.policy
+            trigger = self.resolved(trigger)
+            schedules.append(Schedule(id=name, job=call.job.name, trigger=trigger, params=call.params, seen_at=now))
+
+        def merge(old: Schedule | None, new: Schedule) -> Schedule:
+            policy = policies[new.id]
+            return bind(new, policy, now) if old is None else rebind(old, new, policy, now)
+
+        stored: list[Schedule] = []
+        for start in range(0, len(schedules), TOGETHER):
+            stored += await store.put(schedules[start : start + TOGETHER], merge)
+        self._stirred()
+        return stored
+
+    async def unschedule(self, id: str) -> None:
+        """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`."""
+        if not await (await self._opened()).drop([id]):
+            raise NoSuchSchedule(id)
+        self._stirred()
+
+    async def schedules(
+        self,
+        job: str | Job[..., Any] | None = None,
+        *,
+        prefix: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> list[Schedule]:
+        """Schedules by id, at most `limit`; `before`: the last id of the page before."""
+        name = None if job is None else self._names(job)[0]
+        found = await (await self._opened()).schedules(job=name, prefix=prefix, after=before, limit=limit)
+        return list(found)
+
+    async def upcoming(self, until: Instant | None = None, limit: int = 100) -> list[tuple[datetime, Schedule]]:
+        """The coming fires, earliest first, at most `limit`; `until` None: no end but the limit."""
+        now = self._clock.now()
+        end = durations.instant(until, now) if until is not None else None
+        await self._refresh_switches(force=True)
+        fires: list[tuple[datetime, Schedule]] = []
+        for schedule in await (await self._opened()).coming(limit):
+            policy = self._jobs[schedule.job].policy if schedule.job in self else _NO_POLICY
+            at = schedule.next_due
+            for _ in range(limit):
+                if at is None or (end is not None and at > end):
+                    break
+                fires.append((at, schedule))
+                at = following(schedule, policy, at)
+        return sorted(fires, key=lambda one: (one[0], one[1].id))[:limit]
+
+    # -- switches
+
+    async def disable(
+        self, job: str, *, reason: str | None = None, until: Instant | None = None, actor: str | None = None
+    ) -> None:
+        """Switch a job off in the whole store: each of its fires is skipped, a submit is refused."""
+        await self._throw("disabled", self._known(job), reason, until, actor)
+
+    async def enable(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
+        """Switch a job on, whatever its declaration says."""
+        await self._throw("enabled", self._known(job), reason, None, actor)
+
+    async def reset(self, job: str, *, actor: str | None = None) -> None:
+        """Take back what was switched by hand: the declaration decides again."""
+        kinds: tuple[SwitchKind, ...] = ("enabled", "disabled")
+        await (await self._opened()).unswitch(self._known(job), kinds, self._clock.now(), actor=actor)
+        await self._switched()
+
+    async def pause(
+        self,
+        job: str | None = None,
+        *,
+        reason: str | None = None,
+        until: Instant | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """Hold a job, None: all jobs, in the whole store: nothing new starts, submits wait, fires are kept."""
+        await self._throw("paused", None if job is None else self._known(job), reason, until, actor)
+
+    async def resume(self, job: str | None = None, *, missed: Missed | None = None, actor: str | None = None) -> None:
+        """End a pause and settle the held fires: `missed` None by each job's own policy."""
+        if missed not in (None, "skip", "latest", "all"):
+            raise BadJob(f"missed is {missed!r}; allowed are 'skip', 'latest', 'all' or None for each job's own policy")
+        name = None if job is None else self._known(job)
+        await (await self._opened()).unswitch(name, ("paused",), self._clock.now(), actor=actor, missed=missed)
+        await self._switched()
+        self.feed.send("resumed", self._clock.now(), job=name, actor=actor)
+
+    async def _throw(
+        self, kind: SwitchKind, job: str | None, reason: str | None, until: Instant | None, actor: str | None
+    ) -> None:
+        now = self._clock.now()
+        end = durations.instant(until, now) if until is not None else None
+        if end is not None and end <= now:
+            raise BadInstant(until, "it is already over")
+        await (await self._opened()).switch(Switch(kind, job, now, actor, reason, end))
+        await self._switched()
+        self.feed.send(kind, now, job=job, reason=reason, actor=actor)
+
+    def is_enabled(self, job: str, declared: bool, now: datetime) -> bool:
+        """Whether a job fires and takes submits, by the switches last read."""
+        switch = self._switch_of(job, now)
+        return declared if switch is None else switch.kind == "enabled"
+
+    def pause_of(self, job: str | None, now: datetime) -> Switch | None:
+        """The pause that holds a job, its own or that of all; None: none does."""
+        held = [one for one in self._switches if one.kind == "paused" and one.job in (None, job) and one.holds(now)]
+        return held[0] if held else None
+
+    def _switch_of(self, job: str, now: datetime) -> Switch | None:
+        names = (job, *(self._jobs[job].aliases if job in self else ()))
+        thrown = [one for one in self._switches if one.kind != "paused" and one.job in names and one.holds(now)]
+        return thrown[-1] if thrown else None
+
+    async def _refresh_switches(self, *, force: bool = False) -> None:
+        """Read the switches anew; a started engine keeps them fresh itself."""
+        self._switches = list(await (await self._opened()).switches())
+
+    async def _switched(self) -> None:
+        await self._refresh_switches(force=True)
+        self._stirred()
+
+    # -- looking
+
+    async def jobs(self) -> list[JobRecord]:
+        """Every job that is declared here or that a worker of the store declared, by name."""
+        store, now = await self._opened(), self._clock.now()
+        await self._refresh_switches(force=True)
+        remembered = {one.name: one for one in await store.definitions()}
+        names = sorted({*remembered, *(job.name for job in self)})
+        standing = await store.standing(names)
+        due = await store.next_dues(names)
+        records = []
+        for name in names:
+            facts = self.definition(self[name]) if name in self else remembered[name]
+            last, success, failures = standing.get(name, (None, None, 0))
+            records.append(self._record(facts, due.get(name), last, success, failures, now))
+        return records
+
+    def definition(self, job: Job[..., Any]) -> Definition:
+        """What a job declares, in plain JSON."""
+        trigger = self.resolved(job.trigger) if job.trigger is not None else None
+        facts = {
+            "title": job.title,
+            "description": job.description,
+            "kind": job.kind,
+            "trigger": None if trigger is None else str(trigger),
+            "trigger_text": trigger_text(trigger),
+            "policy": policy_record(job.policy),
+            "params_schema": job.parameters.schema(),
+        }
+        return Definition(job.name, facts, job.origin, self._clock.now())
+
+    def _record(
+        self,
+        definition: Definition,
+        next_due: datetime | None,
+        last: Run | None,
+        success: datetime | None,
+        failures: int,
+        now: datetime,
+    ) -> JobRecord:
+        facts = definition.facts
+        enabled = self.is_enabled(definition.name, bool(facts["policy"]["enabled"]), now)
+        condition: Condition = "ok"
+        if not enabled:
+            condition = "disabled"
+        elif self.pause_of(definition.name, now):
+            condition = "paused"
+        elif last is None:
+            condition = "never_ran"
+        elif last.state in ACTIVE:
+            condition = "running"
+        elif last.state in (State.FAILED, State.INTERRUPTED):
+            condition = "failing"
+        return JobRecord(
+            name=definition.name,
+            title=facts["title"],
+            description=facts["description"],
+            kind=facts["kind"],
+            trigger=facts["trigger"],
+            trigger_text=facts["trigger_text"],
+            policy=facts["policy"],
+            enabled=enabled,
+            switch=self._switch_of(definition.name, now),
+            condition=condition,
+            next_due=next_due,
+            last_run=last,
+            last_success=success,
+            consecutive_failures=failures,
+            params_schema=facts["params_schema"],
+        )
+
+    async def status(self) -> Status:
+        """How the whole stands, as the store knows it."""
+        store, now = await self._opened(), self._clock.now()
+        records = await self.jobs()
+        workers = [one for one in await store.workers() if one.stopped_at is None]
+        live = [one for one in workers if now - one.beat_at <= self.options.lease]
+        counts = await store.counts()
+        attention = [
+            {
+                "job": one.name,
+                "condition": one.condition,
+                "text": one.last_run.summary if one.last_run else None,
+                "failures": one.consecutive_failures,
+            }
+            for one in records
+            if one.condition == "failing"
+        ]
+        return Status(
+            running=bool(live),
+            enabled=self.options.enabled,
+            workers=live,
+            paused=self.pause_of(None, now),
+            jobs=len(records),
+            waiting=counts.get(State.WAITING, 0),
+            active=await store.find(Query(states=[State.RUNNING], limit=100)),
+            attention=attention,
+            store=store.url,
+        )
+
+    def on(self, *names: str) -> Callable[[Callable[[Event], Any]], Callable[[Event], Any]]:
+        """A decorator: call the function at each of these events; none named: at every event.
+
+        Called once, in the process where it happened; what it raises or how long it takes touches no run.
+        """
+
+        def register(listener: Callable[[Event], Any]) -> Callable[[Event], Any]:
+            self.feed.subscribe(self._deliver(listener), *names)
+            return listener
+
+        return register
+
+    # -- what an engine adds
+
+    def _admit(self, runs: list[Run]) -> list[Run]:
+        """Claim at once those runs for which this process has a slot; without an engine all wait."""
+        return runs
+
+    def _submitted(self, asked: Sequence[Run], answer: Sequence[Run] | Exception) -> None:
+        """Runs were written, or could not be; those that this process claimed are to start."""
+        for run in () if isinstance(answer, Exception) else answer:
+            if not run.existed:
+                self.feed.send("submitted", run.created_at, run)
+
+    def _ended(self, run: Run) -> None:
+        """A run became final by a verb of this ledger."""
+        self.feed.send(run.state.value, self._clock.now(), run)
+
+    def _stirred(self) -> None:
+        """Schedules, switches or waiting runs changed: an engine should look at once."""
+
+    def _lend(self, context: Any) -> None:
+        """The run in hand waits for another: its slot is free meanwhile."""
+
+    def _take_back(self, context: Any) -> None: ...
+
+    def _watch(self, run_id: RunId) -> asyncio.Future[Run | None] | None:
+        """A future that gives the run when this process ends an attempt of it; None: nobody here would tell."""
+        return None
+
+    def _unwatch(self, run_id: RunId, heard: asyncio.Future[Run | None] | None) -> None: ...
+
+    def _is_here(self, run_id: RunId) -> bool:
+        """Whether this process has the run in hand, so that its end will be heard."""
+        return False
+
+    async def _hear(self, heard: asyncio.Future[Run | None] | None, seconds: float | None) -> Run | None:
+        """Wait for news of a run, at most `seconds`; None: there are none."""
+        if heard is None:
+            await asyncio.sleep(LOOK_SECONDS)
+            return None
+        done, _ = await asyncio.wait({heard}, timeout=seconds)
+        return heard.result() if done else None
+
+    def _deliver(self, listener: Callable[[Event], Any]) -> Callable[[Event], None]:
+        return listener
+
+    # -- the store
+
+    async def _configure(self) -> None:
+        """Read the configuration once: the environment, and the file if one was named. Raises `BadSettings`."""
+        if self._is_configured:
+            return
+        named = any(name.startswith(("TASKLOOP_", "TASK_SCHEDULER_")) for name in os.environ)
+        if self._config is not None or named:
+            # In a thread: the settings library takes longer to import than a host's loop may stand still.
+            settings = await asyncio.to_thread(_settings, self._config)
+            self.options = settings.options()
+            for one in settings.file_jobs():
+                if one.call is not None:
+                    self._add(settings.load_job(one))
+        self._is_configured = True
+
+    async def _opened(self) -> Store:
+        """The store, opened at first use."""
+        await self._configure()
+        if self._store is None:
+            self._store = open_store(self._address or self.options.store_url, synchronous=self.options.synchronous)
+        if not self._store_is_open:
+            await self._store.open()
+            self._store_is_open = True
+        return self._store
+
+    async def close(self) -> None:
+        """Let go of the store; the next verb opens it again."""
+        if self._store is not None and self._store_is_open:
+            self._store_is_open = False
+            await self._store.close()
+
+    def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
+        if isinstance(job, str):
+            return self[job]
+        if self._jobs.get(job.name) is not job:
+            raise NoSuchJob(job.name, nearest(job.name, self._jobs))
+        return job
+
+    def _names(self, job: str | Job[..., Any]) -> list[str]:
+        """The name and the aliases under which a job's history stands; a name unknown here stands for itself."""
+        name = job if isinstance(job, str) else job.name
+        return [name, *self[name].aliases] if name in self else [name]
+
+    def _known(self, job: str) -> str:
+        """A job's name, if it is one; jobs of other programs on the same store may be switched too."""
+        if not NAME.fullmatch(job):
+            raise NoSuchJob(job, nearest(job, self._jobs))
+        return job
+
+
+def _asked(
+    call: Call[Any], ready_at: datetime, key: str | None, actor: str | None, cause: Cause, now: datetime
+) -> Run:
+    policy = call.job.policy
+    return Run(
+        job=call.job.name,
+        cause=cause,
+        actor=actor,
+        key=key,
+        params=call.params,
+        attempts=policy.retry.attempts,
+        due_at=ready_at,
+        ready_at=ready_at,
+        created_at=now,
+        priority=policy.priority,
+    )
+
+
+def _settings(config: str | Path | None) -> Any:
+    from taskloop.settings import load
+
+    return load(config, files=config is not None)
+
+
+def _state(word: str) -> State:
+    try:
+        return State(word)
+    except ValueError:
+        near = nearest(word, list(State))
+        meant = f"did you mean '{near}'? " if near else ""
+        raise ValueError(f"no state '{word}'; {meant}states are: {', '.join(State)}") from None

@@ -1,0 +1,67 @@
+"""Log lines: a constant event name, data in bound fields, one line a change of state.
+
+Level 4, the only file that knows loguru, which is imported when the first line is written. Embedded, the library says
+warnings and worse; the command line asks for more and alone adds a sink.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from taskloop.clock import microseconds
+from taskloop.events import Event
+
+__all__ = ["LEVELS", "Speaker"]
+
+LEVELS: Final = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "SUCCESS": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+
+_RUN_EVENTS: Final = {
+    "started": ("INFO", "run.started"),
+    "succeeded": ("INFO", "run.succeeded"),
+    "retrying": ("WARNING", "run.retrying"),
+    "failed": ("ERROR", "run.failed"),
+    "skipped": ("WARNING", "run.skipped"),
+    "cancelled": ("WARNING", "run.cancelled"),
+    "interrupted": ("WARNING", "run.interrupted"),
+    "recovered": ("WARNING", "run.recovered"),
+    "loop_blocked": ("WARNING", "loop.blocked"),
+    "store_lost": ("ERROR", "store.lost"),
+    "store_back": ("WARNING", "store.back"),
+    "paused": ("INFO", "job.paused"),
+    "resumed": ("INFO", "job.resumed"),
+    "disabled": ("INFO", "job.disabled"),
+    "enabled": ("INFO", "job.enabled"),
+}
+
+
+class Speaker:
+    """Writes log lines at or above a level."""
+
+    def __init__(self, level: str = "WARNING") -> None:
+        self.level = level
+
+    def events(self) -> list[str]:
+        """The names of the events that would make a line: what to subscribe to."""
+        return [name for name, (level, _) in _RUN_EVENTS.items() if LEVELS[level] >= LEVELS[self.level]]
+
+    def __call__(self, event: Event) -> None:
+        """Write the line of an event."""
+        level, name = _RUN_EVENTS[event.name]
+        fields: dict[str, Any] = {"job": event.job} if event.job else {}
+        run = event.run
+        if run is not None:
+            fields |= {"run": run.id, "attempt": run.attempt, "cause": run.cause.value}
+            fields |= {"reason": run.reason} if run.reason else {}
+            if run.started_at is not None and run.ended_at is not None:
+                fields["took_ms"] = (microseconds(run.ended_at) - microseconds(run.started_at)) // 1000
+            if run.error is not None and event.name in ("failed", "retrying"):
+                fields["error"] = f"{run.error.type}: {run.summary or run.error.message}"[:300]
+        self.say(level, name, **fields, **event.data)
+
+    def say(self, level: str, name: str, **fields: Any) -> None:
+        """Write a line `name` with these fields, unless it lies below the level."""
+        if LEVELS[level] < LEVELS[self.level]:
+            return
+        from loguru import logger
+
+        logger.bind(event=name, **fields).opt(depth=1).log(level, name)

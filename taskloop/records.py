@@ -1,0 +1,238 @@
+"""The records as the outside sees them: plain JSON of the shapes that command line, HTTP and events share.
+
+Level 4, pure. The names of the keys are a promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from taskloop import durations
+from taskloop.policy import OPTIONS, Policy
+from taskloop.retry import Retry
+from taskloop.runs import Failure, Progress, Run
+from taskloop.schedules import Schedule
+from taskloop.store import Attempt, Switch, Worker
+from taskloop.triggers import Trigger
+
+__all__ = [
+    "JobRecord", "Status", "attempt_record", "instant_text", "job_record", "policy_record", "run_record",
+    "schedule_record", "status_record",
+]
+
+Condition = Literal["ok", "failing", "running", "disabled", "paused", "overdue", "stuck", "never_ran", "orphan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A job as it stands: its declaration, its switch, what it did last and does next."""
+
+    name: str
+    title: str
+    description: str
+    kind: str
+    trigger: str | None
+    trigger_text: str
+    policy: Mapping[str, Any]
+    enabled: bool
+    switch: Switch | None
+    condition: Condition
+    next_due: datetime | None
+    last_run: Run | None
+    last_success: datetime | None
+    consecutive_failures: int
+    params_schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the whole stands. `attention`: what a person should look at, worst first."""
+
+    running: bool
+    enabled: bool
+    workers: Sequence[Worker]
+    paused: Switch | None
+    jobs: int
+    waiting: int
+    active: Sequence[Run]
+    attention: Sequence[Mapping[str, Any]] = field(default=())
+    loop_lag_ms: float | None = None
+    store: str
+
+
+def instant_text(instant: datetime | None) -> str | None:
+    """RFC 3339 in UTC, to the microsecond where there are any."""
+    return None if instant is None else instant.isoformat().replace("+00:00", "Z")
+
+
+def run_record(run: Run) -> dict[str, Any]:
+    """A run."""
+    return {
+        "id": run.id,
+        "job": run.job,
+        "schedule": run.schedule,
+        "state": run.state.value,
+        "status": run.status,
+        "reason": run.reason,
+        "cause": run.cause.value,
+        "actor": run.actor,
+        "key": run.key,
+        "params": dict(run.params),
+        "attempt": run.attempt,
+        "attempts": run.attempts,
+        "due_at": instant_text(run.due_at),
+        "until_at": instant_text(run.until_at),
+        "ready_at": instant_text(run.ready_at),
+        "created_at": instant_text(run.created_at),
+        "started_at": instant_text(run.started_at),
+        "ended_at": instant_text(run.ended_at),
+        "worker": run.worker,
+        "priority": run.priority,
+        "progress": _progress_record(run.progress),
+        "summary": run.summary,
+        "result": run.result,
+        "error": _failure_record(run.error),
+        "rerun_of": run.rerun_of,
+        "count": run.count,
+        "data": dict(run.data),
+        "existed": run.existed,
+    }
+
+
+def _progress_record(progress: Progress | None) -> dict[str, Any] | None:
+    if progress is None:
+        return None
+    return {
+        "fraction": progress.fraction,
+        "done": progress.done,
+        "total": progress.total,
+        "message": progress.message,
+        "rate": progress.rate,
+        "eta_seconds": progress.eta_seconds,
+    }
+
+
+def _failure_record(error: Failure | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {
+        "type": error.type,
+        "message": error.message,
+        "traceback": error.traceback,
+        "fingerprint": error.fingerprint,
+    }
+
+
+def attempt_record(attempt: Attempt) -> dict[str, Any]:
+    """An attempt of a run."""
+    return {
+        "attempt": attempt.attempt,
+        "started_at": instant_text(attempt.started_at),
+        "ended_at": instant_text(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "worker": attempt.worker,
+        "error": dict(attempt.error) if attempt.error else None,
+    }
+
+
+def schedule_record(schedule: Schedule) -> dict[str, Any]:
+    """A schedule."""
+    return {
+        "id": schedule.id,
+        "job": schedule.job,
+        "trigger": str(schedule.trigger),
+        "trigger_text": schedule.trigger.describe(),
+        "params": dict(schedule.params),
+        "next_due": instant_text(schedule.next_due),
+        "last_due": instant_text(schedule.last_due),
+        "enabled": schedule.enabled,
+        "origin": schedule.origin,
+    }
+
+
+def switch_record(switch: Switch | None) -> dict[str, Any] | None:
+    if switch is None:
+        return None
+    return {
+        "kind": switch.kind,
+        "by": switch.actor,
+        "at": instant_text(switch.since),
+        "reason": switch.reason,
+        "until": instant_text(switch.until),
+    }
+
+
+def job_record(job: JobRecord) -> dict[str, Any]:
+    """A job."""
+    return {
+        "name": job.name,
+        "title": job.title,
+        "description": job.description,
+        "kind": job.kind,
+        "trigger": job.trigger,
+        "trigger_text": job.trigger_text,
+        "policy": dict(job.policy),
+        "enabled": job.enabled,
+        "switch": switch_record(job.switch),
+        "condition": job.condition,
+        "next_due": instant_text(job.next_due),
+        "last_run": run_record(job.last_run) if job.last_run else None,
+        "last_success": instant_text(job.last_success),
+        "consecutive_failures": job.consecutive_failures,
+        "params_schema": dict(job.params_schema),
+    }
+
+
+def worker_record(worker: Worker) -> dict[str, Any]:
+    return {
+        "id": worker.id,
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "started_at": instant_text(worker.started_at),
+        "beat_at": instant_text(worker.beat_at),
+        "stopped_at": instant_text(worker.stopped_at),
+    }
+
+
+def status_record(status: Status) -> dict[str, Any]:
+    """How the whole stands."""
+    return {
+        "running": status.running,
+        "enabled": status.enabled,
+        "workers": [worker_record(one) for one in status.workers],
+        "paused": switch_record(status.paused),
+        "jobs": status.jobs,
+        "waiting": status.waiting,
+        "active": [run_record(one) for one in status.active],
+        "attention": [dict(one) for one in status.attention],
+        "loop_lag_ms": status.loop_lag_ms,
+        "store": status.store,
+    }
+
+
+def policy_record(policy: Policy) -> dict[str, Any]:
+    """A policy, every option in the form a configuration file would have it."""
+    return {name: _option(getattr(policy, name)) for name in OPTIONS}
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return durations.format(value)
+    if isinstance(value, Retry):
+        return {
+            "attempts": value.attempts,
+            "first": durations.format(value.first),
+            "factor": value.factor,
+            "max": durations.format(value.max),
+            "jitter": value.jitter,
+        }
+    return list(value) if isinstance(value, tuple) else value
+
+
+def trigger_text(trigger: Trigger | None) -> str:
+    """When a job runs, in words."""
+    return "on demand" if trigger is None else trigger.describe()

@@ -1,0 +1,69 @@
+"""Signals while a scheduler serves: heard on the loop, chained to the host's handlers, put back afterwards.
+
+Level 4. Outside the main thread there are no signal handlers, and none are needed: `wait` then waits for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final, Self
+
+__all__ = ["Signals"]
+
+_NOT_CHAINED: Final = ("asyncio.runners",)
+"""Modules whose handler would do what we do: end the program."""
+
+
+class Signals:
+    """A context in which these signals are counted instead of ending the process."""
+
+    def __init__(self, *wanted: signal.Signals) -> None:
+        self._wanted = wanted
+        self._before: dict[signal.Signals, Any] = {}
+        self._first: asyncio.Event = asyncio.Event()
+        self.received: int | None = None
+        """The first signal; None: none came."""
+        self.on_repeat: Callable[[], None] | None = None
+        """Called at each further signal."""
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for one in self._wanted:
+            before = signal.getsignal(one)
+            try:
+                loop.add_signal_handler(one, self._hear, one)
+            except (ValueError, RuntimeError, NotImplementedError):  # not the main thread, or no such signals here
+                return self
+            self._before[one] = before
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for one, before in self._before.items():
+            loop.remove_signal_handler(one)
+            signal.signal(one, before if before is not None else signal.SIG_DFL)
+
+    async def wait(self) -> int:
+        """The first signal, as soon as there is one."""
+        await self._first.wait()
+        assert self.received is not None
+        return self.received
+
+    def _hear(self, one: signal.Signals) -> None:
+        if self.received is None:
+            self.received = int(one)
+            self._first.set()
+        elif self.on_repeat is not None:
+            self.on_repeat()
+        before = self._before.get(one)
+        if callable(before) and before is not signal.default_int_handler and _module(before) not in _NOT_CHAINED:
+            frame: FrameType | None = None
+            before(int(one), frame)
+
+
+def _module(handler: Any) -> str:
+    function = getattr(handler, "func", handler)
+    return str(getattr(function, "__module__", ""))

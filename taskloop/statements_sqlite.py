@@ -1,0 +1,715 @@
+"""The statements of the SQLite store: plain functions of a connection, called on the store's writing thread.
+
+Each function is a part of a transaction that somebody else began and will commit; several callers' worth of work come
+as one list. Rows go in as one statement with many VALUES and come out as one JSON text, because each step of a
+statement gives up the interpreter lock and has to win it back: 100 rows by `executemany` beside a busy loop took
+seconds where one statement took a millisecond.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Final
+
+from taskloop import triggers
+from taskloop.clock import from_microseconds, microseconds
+from taskloop.errors import KeyConflict
+from taskloop.runs import ACTIVE, Cause, Failure, Lost, Progress, Raised, Reason, Run, RunId, ShutDown, State
+from taskloop.schedules import Admission, Fire, Schedule, admit
+from taskloop.store import Cancelling, Claimed, Fired, Firing, Settling, Terms
+
+__all__ = [
+    "cancel", "claim", "due", "fire", "next_id", "progress", "put_schedules", "read_run", "settle", "submit",
+]
+
+Row = tuple[Any, ...]
+
+RUN_COLUMNS: Final = (
+    "id", "job", "schedule", "state", "reason", "cause", "actor", "key", "params", "attempt", "attempts", "due_at",
+    "until_at", "ready_at", "expires_at", "created_at", "started_at", "attempt_started_at", "ended_at", "worker",
+    "token", "priority", "progress", "summary", "result", "error", "rerun_of", "count", "data",
+)
+SCHEDULE_COLUMNS: Final = (
+    "id", "job", "trigger", "params", "next_due", "last_due", "anchor", "seen_at", "enabled", "origin",
+)
+SETTLED_COLUMNS: Final = (
+    "id", "token", "state", "reason", "actor", "attempt", "ready_at", "ended_at", "worker", "progress", "summary",
+    "result", "error",
+)
+_CHUNKS: Final = (256, 64, 16, 4, 1)
+"""Rows of one statement: few sizes, so that few statements are kept prepared."""
+
+DAY: Final = timedelta(days=1)
+
+
+# -- text and numbers of the file <-> values
+
+
+def encode(value: Any) -> str | None:
+    """JSON for a column; None for an empty mapping, which most rows have."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if value not in (None, {}) else None
+
+
+def moment(instant: datetime | None) -> int | None:
+    return None if instant is None else microseconds(instant)
+
+
+def instant(moment: int | None) -> datetime | None:
+    return None if moment is None else from_microseconds(moment)
+
+
+def write_run(run: Run) -> Row:
+    """The values of RUN_COLUMNS."""
+    return (
+        run.id, run.job, run.schedule, run.state.value, run.reason, run.cause.value, run.actor, run.key,
+        encode(run.params), run.attempt, run.attempts, microseconds(run.due_at), moment(run.until_at),
+        microseconds(run.ready_at), moment(run.expires_at), microseconds(run.created_at), moment(run.started_at),
+        moment(run.attempt_started_at), moment(run.ended_at), run.worker, run.token, run.priority,
+        write_progress(run.progress), run.summary, _write_result(run.result), write_failure(run.error), run.rerun_of,
+        run.count, encode(run.data),
+    )
+
+
+def read_run(row: Sequence[Any]) -> Run:
+    """The run of a row of RUN_COLUMNS."""
+    return Run(
+        id=RunId(row[0]), job=row[1], schedule=row[2], state=State(row[3]), reason=row[4], cause=Cause(row[5]),
+        actor=row[6], key=row[7], params=json.loads(row[8]) if row[8] else {}, attempt=row[9], attempts=row[10],
+        due_at=from_microseconds(row[11]), until_at=instant(row[12]), ready_at=from_microseconds(row[13]),
+        expires_at=instant(row[14]), created_at=from_microseconds(row[15]), started_at=instant(row[16]),
+        attempt_started_at=instant(row[17]), ended_at=instant(row[18]), worker=row[19], token=row[20],
+        priority=row[21], progress=Progress(*json.loads(row[22])) if row[22] else None, summary=row[23],
+        result=json.loads(row[24]) if row[24] else None, error=Failure(*json.loads(row[25])) if row[25] else None,
+        rerun_of=row[26], count=row[27], data=json.loads(row[28]) if row[28] else {},
+    )
+
+
+def write_progress(progress: Progress | None) -> str | None:
+    if progress is None:
+        return None
+    return encode([progress.done, progress.total, progress.message, progress.rate, progress.eta_seconds])
+
+
+def write_failure(error: Failure | None) -> str | None:
+    return None if error is None else encode([error.type, error.message, error.traceback, error.fingerprint])
+
+
+def _write_result(result: Any) -> str | None:
+    return None if result is None else json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_schedule(schedule: Schedule) -> Row:
+    """The values of SCHEDULE_COLUMNS."""
+    return (
+        schedule.id, schedule.job, str(schedule.trigger), encode(schedule.params), moment(schedule.next_due),
+        moment(schedule.last_due), moment(schedule.anchor), microseconds(schedule.seen_at), int(schedule.enabled),
+        schedule.origin,
+    )
+
+
+def read_schedule(row: Sequence[Any]) -> Schedule:
+    """The schedule of a row of SCHEDULE_COLUMNS."""
+    return Schedule(
+        id=row[0], job=row[1], trigger=triggers.parse(row[2]), params=json.loads(row[3]) if row[3] else {},
+        next_due=instant(row[4]), last_due=instant(row[5]), anchor=instant(row[6]),
+        seen_at=from_microseconds(row[7]), enabled=bool(row[8]), origin=row[9],
+    )
+
+
+# -- many rows, few steps
+
+
+def many(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Row]) -> int:
+    """Run a statement over rows given as `VALUES`, in few steps; gives the number of rows changed."""
+    changed, start = 0, 0
+    for size in _CHUNKS:
+        while len(rows) - start >= size:
+            part = rows[start : start + size]
+            text = _with_values(statement, size, len(part[0]))
+            changed += db.execute(text, [value for row in part for value in row]).rowcount
+            start += size
+    return changed
+
+
+@cache
+def _with_values(statement: Callable[[str], str], rows: int, columns: int) -> str:
+    row = "(" + ",".join("?" * columns) + ")"
+    return statement("VALUES " + ",".join([row] * rows))
+
+
+def _insert_runs(values: str) -> str:
+    return f"INSERT INTO taskloop_runs ({','.join(RUN_COLUMNS)}) {values}"
+
+
+def _insert_fires(values: str) -> str:
+    return _insert_runs(values) + " ON CONFLICT DO NOTHING"
+
+
+def _upsert_schedules(values: str) -> str:
+    changes = ",".join(f"{name}=excluded.{name}" for name in SCHEDULE_COLUMNS[1:])
+    return (
+        f"INSERT INTO taskloop_schedules ({','.join(SCHEDULE_COLUMNS)}) {values} ON CONFLICT (id) DO UPDATE SET {changes}"
+    )
+
+
+def _settle_runs(values: str) -> str:
+    names = ",".join(SETTLED_COLUMNS)
+    changes = ",".join(f"{name}=v.{name}" for name in SETTLED_COLUMNS[2:])
+    return (
+        f"WITH v ({names}) AS ({values}) UPDATE taskloop_runs SET {changes} FROM v "
+        "WHERE taskloop_runs.id = v.id AND taskloop_runs.token = v.token AND taskloop_runs.state = 'running'"
+    )
+
+
+def _move_cursors(values: str) -> str:
+    return (
+        f"WITH v (id, expected, next_due, last_due) AS ({values}) "
+        "UPDATE taskloop_schedules SET next_due = v.next_due, last_due = v.last_due FROM v "
+        "WHERE taskloop_schedules.id = v.id AND taskloop_schedules.next_due = v.expected"
+    )
+
+
+def _drop_schedules(values: str) -> str:
+    return f"DELETE FROM taskloop_schedules WHERE id IN ({values})"
+
+
+def _count_days(values: str) -> str:
+    return (
+        f"INSERT INTO taskloop_daily (day, job, state, runs, took) {values} "
+        "ON CONFLICT DO UPDATE SET runs = runs + excluded.runs, took = took + excluded.took"
+    )
+
+
+def _insert_attempts(values: str) -> str:
+    return (
+        "INSERT OR REPLACE INTO taskloop_attempts (run, attempt, token, worker, started_at, ended_at, outcome, error) "
+        + values
+    )
+
+
+def _report_progress(values: str) -> str:
+    return (
+        f"WITH v (id, token, progress) AS ({values}) UPDATE taskloop_runs SET progress = v.progress FROM v "
+        "WHERE taskloop_runs.id = v.id AND taskloop_runs.token = v.token AND taskloop_runs.state = 'running'"
+    )
+
+
+def next_id(db: sqlite3.Connection) -> int:
+    """The id the next run gets. The newest run is never pruned, so no id comes twice."""
+    newest: int = db.execute("SELECT coalesce(max(id), 0) FROM taskloop_runs").fetchone()[0]
+    return newest + 1
+
+
+def _all(db: sqlite3.Connection, columns: Sequence[str], rest: str, values: Iterable[Any] = ()) -> list[list[Any]]:
+    """Rows of a SELECT in one step: `rest` is what follows the columns."""
+    select = f"SELECT json_group_array(json_array({','.join(columns)})) FROM (SELECT {','.join(columns)} {rest})"
+    found: list[list[Any]] = json.loads(db.execute(select, list(values)).fetchone()[0])
+    return found
+
+
+def count_days(db: sqlite3.Connection, ended: Iterable[Run]) -> None:
+    """Add final runs to the counters of their day."""
+    runs: Counter[tuple[int, str, str]] = Counter()
+    took: Counter[tuple[int, str, str]] = Counter()
+    for run in ended:
+        if run.ended_at is None:
+            continue
+        key = (microseconds(run.ended_at) // 86_400_000_000, run.job, run.state.value)
+        runs[key] += run.count
+        if run.started_at is not None:
+            took[key] += max(0, microseconds(run.ended_at) - microseconds(run.started_at))
+    many(db, _count_days, [(*key, number, took[key]) for key, number in runs.items()])
+
+
+# -- runs asked for
+
+
+def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any]:
+    """Write the runs of each call; gives per call its runs with their ids (an earlier one, with `existed`, where a key
+    is taken), or the error that refuses the whole call."""
+    answers: list[Any] = []
+    fresh: list[Run] = []
+    number = next_id(db)
+    keyed: dict[tuple[str, str], Run] = {}
+    for runs in calls:
+        answer: list[Run] = []
+        try:
+            for run in runs:
+                answer.append(_earlier(db, run, keyed) or _numbered(run, number + len(fresh)))
+                if answer[-1] is run:
+                    fresh.append(run)
+                    keyed |= {(run.job, run.key): run} if run.key is not None else {}
+        except KeyConflict as error:
+            fresh = [run for run in fresh if all(run is not one for one in answer)]
+            answers.append(error)
+            continue
+        answers.append(answer)
+    many(db, _insert_runs, [write_run(run) for run in fresh])
+    return answers
+
+
+def _earlier(db: sqlite3.Connection, run: Run, keyed: Mapping[tuple[str, str], Run]) -> Run | None:
+    if run.key is None:
+        return None
+    found = keyed.get((run.job, run.key))
+    if found is None:
+        rows = _all(
+            db, RUN_COLUMNS,
+            "FROM taskloop_runs WHERE job = ? AND key = ? AND key IS NOT NULL "
+            "AND state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')",
+            (run.job, run.key),
+        )
+        found = read_run(rows[0]) if rows else None
+    if found is not None and dict(found.params) != dict(run.params):
+        raise KeyConflict(run.job, run.key, found.id)
+    return replace(found, existed=True) if found is not None else None
+
+
+# -- fires
+
+
+def due(db: sqlite3.Connection, now: datetime, limit: int) -> tuple[list[list[Any]], int | None]:
+    """Rows of the schedules due of jobs this worker knows and may fire, and the next instant after them."""
+    columns = [f"s.{name}" for name in SCHEDULE_COLUMNS]
+    rows = json.loads(
+        db.execute(
+            f"SELECT json_group_array(json_array({','.join(SCHEDULE_COLUMNS)})) FROM (SELECT {','.join(columns)} "
+            "FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
+            "WHERE s.next_due <= ? AND s.next_due IS NOT NULL AND k.held = 0 ORDER BY s.next_due LIMIT ?)",
+            (microseconds(now), limit),
+        ).fetchone()[0]
+    )
+    if rows:
+        return rows, None
+    found = db.execute(
+        "SELECT s.next_due FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
+        "WHERE s.next_due > ? AND s.next_due IS NOT NULL AND k.held = 0 ORDER BY s.next_due LIMIT 1",
+        (microseconds(now),),
+    ).fetchone()
+    return [], found[0] if found else None
+
+
+def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
+    """Move the cursors and write what the fires became."""
+    won = _won(db, firings)
+    active = _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
+    number = next_id(db)
+    runs: list[Run] = []
+    replaced: list[RunId] = []
+    cancelled: list[Run] = []
+    for firing in won:
+        standing = active.get(firing.plan.schedule.id, [])
+        made, gone, asked = _outcome(firing, standing, worker, now)
+        replaced += asked
+        cancelled += gone
+        for run in made:
+            if run.reason == Reason.DISABLED and _lengthened(db, run):
+                continue
+            runs.append(_numbered(run, number))
+            number += 1
+    _cancel_waiting(db, cancelled)
+    for run_id in replaced:
+        db.execute(
+            "INSERT INTO taskloop_wishes (run, kind, reason, at) VALUES (?, 'cancel', ?, ?)",
+            (run_id, Reason.SUPERSEDED.value, microseconds(now)),
+        )
+    runs = _written(db, runs)
+    skipped = [run for run in runs if run.state is State.SKIPPED]
+    count_days(db, [*skipped, *cancelled])
+    return Fired(
+        started=[run for run in runs if run.state is State.RUNNING],
+        waiting=sum(run.state is State.WAITING for run in runs),
+        skipped=skipped,
+        cancelled=cancelled,
+        replaced=replaced,
+        lost=len(firings) - len(won),
+    )
+
+
+def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
+    """Move each cursor that still stands where the plan saw it; gives the firings this worker thereby owns."""
+    moves = [
+        (
+            one.plan.schedule.id, moment(one.plan.schedule.next_due), moment(one.plan.next_due),
+            microseconds(one.plan.last_due),
+        )
+        for one in firings
+    ]
+    db.execute("SAVEPOINT cursors")
+    if many(db, _move_cursors, moves) != len(moves):
+        db.execute("ROLLBACK TO cursors")
+        owned = []
+        for one, move in zip(firings, moves, strict=True):
+            if many(db, _move_cursors, [move]):
+                owned.append(one)
+        firings = owned
+    db.execute("RELEASE cursors")
+    ended = [
+        (one.plan.schedule.id,)
+        for one in firings
+        if one.plan.next_due is None and one.plan.schedule.origin == "stored"
+    ]
+    many(db, _drop_schedules, ended)
+    return firings
+
+
+def _active(db: sqlite3.Connection, schedules: Sequence[str]) -> dict[str, list[Run]]:
+    """The active runs of these schedules."""
+    if not schedules:
+        return {}
+    rows = _all(
+        db, RUN_COLUMNS,
+        "FROM taskloop_runs WHERE schedule IS NOT NULL AND state IN ('waiting', 'running') "
+        "AND schedule IN (SELECT value FROM json_each(?)) ORDER BY id",
+        (json.dumps(schedules),),
+    )
+    found: dict[str, list[Run]] = {}
+    for row in rows:
+        found.setdefault(row[2], []).append(read_run(row))
+    return found
+
+
+def _outcome(
+    firing: Firing, active: Sequence[Run], worker: str, now: datetime
+) -> tuple[list[Run], list[Run], list[RunId]]:
+    """The rows a firing becomes, the waiting runs that give way to it, and the running ones asked to."""
+    fires = firing.plan.fires
+    answer = admit(firing.policy, [run.state for run in active])
+    runs: list[Run] = []
+    gone: list[Run] = []
+    asked: list[RunId] = []
+    ready = [one for one in fires if one.reason is None]
+    for one in fires:
+        if one.reason is None and answer is Admission.SKIP:
+            runs.append(_skip(firing, one, Reason.OVERLAP, now, _in_the_way(active, now)))
+        elif one.reason is None:
+            starts = firing.starts and not active and one is ready[0] and not firing.policy.constrained
+            runs.append(_begin(firing, one, worker if starts else None, now))
+        else:
+            late = {"late_seconds": round((now - one.due_at).total_seconds(), 3)}
+            runs.append(_skip(firing, one, one.reason, now, late))
+    if ready and answer is Admission.REPLACE:
+
+        gone = [
+            replace(run, state=State.CANCELLED, reason=Reason.SUPERSEDED, ended_at=now)
+            for run in active
+            if run.state is State.WAITING
+        ]
+        asked = [run.id for run in active if run.state is State.RUNNING]
+    return runs, gone, asked
+
+
+def _in_the_way(active: Sequence[Run], now: datetime) -> dict[str, Any]:
+    blocking = active[0]
+    since = blocking.started_at or blocking.created_at
+    return {
+        "run": blocking.id,
+        "state": blocking.state.value,
+        "age_seconds": round((now - since).total_seconds(), 3),
+    }
+
+
+def _begin(firing: Firing, fire: Fire, worker: str | None, now: datetime) -> Run:
+    """The run of a fire: running where `worker` has a slot for it, else waiting."""
+    policy, schedule = firing.policy, firing.plan.schedule
+    started = worker is not None
+    return Run(
+        job=schedule.job, schedule=schedule.id, state=State.RUNNING if started else State.WAITING, cause=fire.cause,
+        params=schedule.params, attempt=int(started), attempts=policy.retry.attempts, due_at=fire.due_at,
+        ready_at=fire.due_at, created_at=now, started_at=now if started else None,
+        attempt_started_at=now if started else None, worker=worker, token=int(started), priority=policy.priority,
+        expires_at=None if started or policy.max_late is None else fire.due_at + policy.max_late,
+    )
+
+
+def _skip(firing: Firing, fire: Fire, reason: Reason, now: datetime, data: dict[str, Any]) -> Run:
+    schedule = firing.plan.schedule
+    return Run(
+        job=schedule.job, schedule=schedule.id, state=State.SKIPPED, reason=reason.value, cause=fire.cause,
+        params=schedule.params, due_at=fire.due_at, until_at=fire.until_at, ready_at=fire.due_at, created_at=now,
+        ended_at=now, count=fire.count, data=data,
+    )
+
+
+def _numbered(run: Run, number: int) -> Run:
+    object.__setattr__(run, "id", number)  # ours alone until it is returned: a copy of 30 fields costs 10 µs
+    return run
+
+
+def _lengthened(db: sqlite3.Connection, run: Run) -> bool:
+    """Count a disabled fire into the row before it, so that a job off for a year is one row."""
+    last = db.execute(
+        "SELECT id, reason, state FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
+        "ORDER BY due_at DESC LIMIT 1",
+        (run.schedule,),
+    ).fetchone()
+    if last is None or last[1] != Reason.DISABLED or last[2] != State.SKIPPED:
+        return False
+    db.execute(
+        "UPDATE taskloop_runs SET count = count + ?, until_at = ?, ended_at = ? WHERE id = ?",
+        (run.count, moment(run.until_at or run.due_at), moment(run.ended_at), last[0]),
+    )
+    count_days(db, [run])
+    return True
+
+
+def _written(db: sqlite3.Connection, runs: Sequence[Run]) -> list[Run]:
+    """Insert the rows of fires; gives those written. A due instant that has its record already gets no other."""
+    if not runs:
+        return []
+    if many(db, _insert_fires, [write_run(run) for run in runs]) == len(runs):
+        return list(runs)
+    kept = {
+        row[0]
+        for row in db.execute(
+            "SELECT id FROM taskloop_runs WHERE id BETWEEN ? AND ?", (runs[0].id, runs[-1].id)
+        ).fetchall()
+    }
+    return [run for run in runs if run.id in kept]
+
+
+def _cancel_waiting(db: sqlite3.Connection, runs: Sequence[Run]) -> None:
+    for run in runs:
+        db.execute(
+            "UPDATE taskloop_runs SET state = 'cancelled', reason = ?, actor = ?, ended_at = ? "
+            "WHERE id = ? AND state = 'waiting'",
+            (run.reason, run.actor, moment(run.ended_at), run.id),
+        )
+
+
+# -- claims
+
+
+def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms: Mapping[str, Terms]) -> Claimed:
+    """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
+    at = microseconds(now)
+    full = Fullness(db, terms)
+    expired = _expire(db, now, terms)
+    chosen: list[list[Any]] = []
+    more = False
+    next_at: int | None = None
+    for priority in _priorities(db):
+        more |= _choose(db, priority, at, slots, full, chosen)
+        later = db.execute(
+            "SELECT min(ready_at) FROM taskloop_runs WHERE state = 'waiting' AND priority = ? AND ready_at > ?",
+            (priority, at),
+        ).fetchone()[0]
+        next_at = later if next_at is None else min(next_at, later or next_at)
+    started = [_claimed(row, worker, now) for row in chosen]
+    if started:
+        db.execute(
+            "UPDATE taskloop_runs SET state = 'running', worker = ?, token = token + 1, attempt = attempt + 1, "
+            "started_at = coalesce(started_at, ?), attempt_started_at = ?, expires_at = NULL, progress = NULL "
+            "WHERE id IN (SELECT value FROM json_each(?))",
+            (worker, at, at, json.dumps([run.id for run in started])),
+        )
+    return Claimed(started, expired, instant(next_at), more)
+
+
+class Fullness:
+    """Which jobs may start no other run: their own limit or their group's is reached."""
+
+    def __init__(self, db: sqlite3.Connection, terms: Mapping[str, Terms]) -> None:
+        self._terms = terms
+        self._jobs: Counter[str] = Counter()
+        self._groups: Counter[str] = Counter()
+        self.jobs: set[str] = set()
+        if any(one.group or one.max_running for one in terms.values()):
+            self._count(db)
+
+    def _count(self, db: sqlite3.Connection) -> None:
+        self._jobs.update(
+            dict(db.execute("SELECT job, count(*) FROM taskloop_runs WHERE state = 'running' GROUP BY job").fetchall())
+        )
+        for job, number in self._jobs.items():
+            group = self._terms[job].group if job in self._terms else None
+            if group:
+                self._groups[group] += number
+        self.jobs = {job for job in self._terms if self._is_full(job)}
+
+    def _is_full(self, job: str) -> bool:
+        one = self._terms[job]
+        if one.max_running is not None and self._jobs[job] >= one.max_running:
+            return True
+        return one.group is not None and self._groups[one.group] >= one.places
+
+    def take(self, job: str) -> bool:
+        """Count one more run of `job`, unless there is no place."""
+        if job in self.jobs or self._is_full(job):
+            self.jobs.add(job)
+            return False
+        self._jobs[job] += 1
+        group = self._terms[job].group
+        if group:
+            self._groups[group] += 1
+        return True
+
+
+def _priorities(db: sqlite3.Connection) -> list[int]:
+    """The priorities among the waiting, highest first, by one look-up each."""
+    found: list[int] = []
+    while True:
+        below = "AND priority < ?" if found else ""
+        row = db.execute(
+            f"SELECT max(priority) FROM taskloop_runs WHERE state = 'waiting' {below}", found[-1:]
+        ).fetchone()
+        if row[0] is None:
+            return found
+        found.append(row[0])
+
+
+def _choose(
+    db: sqlite3.Connection, priority: int, at: int, slots: int, full: Fullness, chosen: list[list[Any]]
+) -> bool:
+    """Add runs of one priority to `chosen` up to `slots`; whether others of it may be ready too."""
+    while True:
+        taken = [row[0] for row in chosen]
+        wanted = slots - len(chosen)
+        columns = [f"r.{name}" for name in RUN_COLUMNS]
+        rows = json.loads(
+            db.execute(
+                f"SELECT json_group_array(json_array({','.join(RUN_COLUMNS)})) FROM (SELECT {','.join(columns)} "
+                "FROM taskloop_runs r CROSS JOIN temp.taskloop_known k ON k.job = r.job "
+                "WHERE r.state = 'waiting' AND r.priority = ? AND r.ready_at <= ? AND k.held = 0 "
+                "AND r.job NOT IN (SELECT value FROM json_each(?)) "
+                "AND (r.schedule IS NULL OR k.gated = 0 OR NOT EXISTS (SELECT 1 FROM taskloop_runs a "
+                "WHERE a.schedule = r.schedule AND a.schedule IS NOT NULL AND a.state IN ('waiting', 'running') "
+                "AND (a.state = 'running' OR a.id IN (SELECT value FROM json_each(?))))) "
+                "AND r.id NOT IN (SELECT value FROM json_each(?)) ORDER BY r.ready_at, r.id LIMIT ?)",
+                (priority, at, json.dumps(list(full.jobs)), json.dumps(taken), json.dumps(taken), max(1, wanted)),
+            ).fetchone()[0]
+        )
+        if not rows or wanted <= 0:
+            return bool(rows)
+        before = len(chosen)
+        _take(rows, full, chosen)
+        if len(chosen) == before + len(rows) < wanted + before:
+            return False
+
+
+def _take(rows: Sequence[list[Any]], full: Fullness, chosen: list[list[Any]]) -> None:
+    schedules = {row[2] for row in chosen}
+    for row in rows:
+        gated = row[2] is not None and row[2] in schedules and full._terms[row[1]].gated
+        if not gated and full.take(row[1]):
+            chosen.append(row)
+            schedules.add(row[2])
+
+
+def _claimed(row: list[Any], worker: str, now: datetime) -> Run:
+    at = microseconds(now)
+    row[3], row[9], row[14], row[19], row[20] = "running", row[9] + 1, None, worker, row[20] + 1
+    row[16], row[17], row[22] = row[16] if row[16] is not None else at, at, None
+    return read_run(row)
+
+
+def _expire(db: sqlite3.Connection, now: datetime, terms: Mapping[str, Terms]) -> list[Run]:
+    """Skip fires that waited beyond `max_late`: for their group as `group_full`, for a slot as `too_late`."""
+    rows = _all(
+        db, RUN_COLUMNS,
+        "FROM taskloop_runs WHERE state = 'waiting' AND expires_at IS NOT NULL AND expires_at < ? LIMIT 1000",
+        (microseconds(now),),
+    )
+    runs = []
+    for row in rows:
+        grouped = row[1] in terms and terms[row[1]].group is not None
+        row[3], row[4] = "skipped", (Reason.GROUP_FULL if grouped else Reason.TOO_LATE).value
+        row[18] = microseconds(now)
+        row[28] = json.dumps({"late_seconds": (row[18] - row[11]) / 1e6})
+        db.execute(
+            "UPDATE taskloop_runs SET state = ?, reason = ?, ended_at = ?, data = ? WHERE id = ?",
+            (row[3], row[4], row[18], row[28], row[0]),
+        )
+        runs.append(read_run(row))
+    count_days(db, runs)
+    return runs
+
+
+# -- ends
+
+
+def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
+    """Write how attempts ended, each only while its worker still has it by the token it was claimed with."""
+    rows = [_settled(one) for one in settlings]
+    done = [True] * len(rows)
+    db.execute("SAVEPOINT ends")
+    if many(db, _settle_runs, rows) != len(rows):
+        db.execute("ROLLBACK TO ends")
+        done = [bool(many(db, _settle_runs, [row])) for row in rows]
+    db.execute("RELEASE ends")
+    kept = [one for one, wrote in zip(settlings, done, strict=True) if wrote]
+    again = [_attempted(one) for one in kept if one.after.state is State.WAITING]
+    many(db, _insert_attempts, again)
+    count_days(db, [one.after for one in kept if one.after.final])
+    return done
+
+
+def _settled(one: Settling) -> Row:
+    run = one.after
+    return (
+        run.id, one.before.token, run.state.value, run.reason, run.actor, run.attempt, microseconds(run.ready_at),
+        moment(run.ended_at), run.worker, write_progress(run.progress), run.summary, _write_result(run.result),
+        write_failure(run.error),
+    )
+
+
+def _attempted(one: Settling) -> Row:
+    """The row of an attempt after which the run goes on."""
+    run, outcome = one.before, one.outcome
+    ended = one.after.ready_at if isinstance(outcome, ShutDown | Lost) else None
+    word = {Raised: "failed", ShutDown: "shut_down", Lost: "lost"}.get(type(outcome), "ended")
+    error = outcome.failure if isinstance(outcome, Raised) else None
+    if isinstance(outcome, Raised) and outcome.retry_in is not None:
+        ended = one.after.ready_at - outcome.retry_in
+    return (
+        run.id, run.attempt, run.token, run.worker, moment(run.attempt_started_at), moment(ended), word,
+        write_failure(error),
+    )
+
+
+def progress(db: sqlite3.Connection, reports: Sequence[tuple[Run, Progress]]) -> None:
+    """Keep what running runs last said of themselves."""
+    many(db, _report_progress, [(run.id, run.token, write_progress(one)) for run, one in reports])
+
+
+def cancel(
+    db: sqlite3.Connection, run_id: RunId, actor: str | None, reason: str | None, now: datetime
+) -> Cancelling | None:
+    """End a waiting run; ask for the end of a running one; leave a final one as it is."""
+    rows = _all(db, RUN_COLUMNS, "FROM taskloop_runs WHERE id = ?", (run_id,))
+    if not rows:
+        return None
+    run = read_run(rows[0])
+    if run.state not in ACTIVE:
+        return Cancelling(run)
+    if run.state is State.RUNNING:
+        db.execute(
+            "INSERT INTO taskloop_wishes (run, kind, actor, reason, at) VALUES (?, 'cancel', ?, ?, ?)",
+            (run_id, actor, reason, microseconds(now)),
+        )
+        return Cancelling(run, wished=True)
+
+    ended = replace(run, state=State.CANCELLED, actor=actor or run.actor, reason=reason, ended_at=now)
+    _cancel_waiting(db, [ended])
+    count_days(db, [ended])
+    return Cancelling(ended)
+
+
+def put_schedules(
+    db: sqlite3.Connection, schedules: Sequence[Schedule], merge: Callable[[Schedule | None, Schedule], Schedule]
+) -> list[Schedule]:
+    """Store each schedule as `merge` has it beside what stands there."""
+    rows = _all(
+        db, SCHEDULE_COLUMNS, "FROM taskloop_schedules WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps([one.id for one in schedules]),),
+    )
+    old = {row[0]: read_schedule(row) for row in rows}
+    merged = [merge(old.get(one.id), one) for one in schedules]
+    many(db, _upsert_schedules, [write_schedule(one) for one in merged if one != old.get(one.id)])
+    return merged
