@@ -28,6 +28,7 @@ __all__ = [
     "bad_url",
     "dev_interval",
     "gather",
+    "kind",
     "parse_env",
     "store_address",
     "without_password",
@@ -175,6 +176,12 @@ def bad_url(address: Any) -> str | None:
     return None
 
 
+def kind(value: object) -> str:
+    """What a value is, in the words of people who write TOML."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "a table"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
 def without_password(address: str) -> str:
     """The address as it may be shown."""
     masked = re.sub(r"(://[^:/?#]*:).*@", r"\1***@", address, flags=re.DOTALL)
@@ -187,7 +194,9 @@ def _named_store(sources: Sources) -> tuple[str, Any]:
             return before + _STORE_VARIABLE, texts[_STORE_VARIABLE]
     section = sources.table.get("store", {})
     if not isinstance(section, dict):
-        sources.problems.append(f"{sources.prefix}store is no table; write [store] and below it url = ...")
+        sources.problems.append(
+            f"{sources.prefix}store is {kind(section)}; allowed is a table: write [store] on a line of its own"
+        )
         section = {}
     return f"{sources.prefix}store.url", section.get("url", DEFAULT_STORE)
 
@@ -265,17 +274,18 @@ def _parse_toml(text: str) -> dict[str, Any]:
         raise _Unreadable(f"line {line}, column {column}: {match[1][0].lower() + match[1][1:]}") from None
 
 
-# The grammar of python-dotenv; possessive, because that never takes back what it has read.
+# The grammar of python-dotenv: a line up to where it can be read, and what must follow then. Possessive, because that
+# never takes back what it has read.
 _BINDING = r"""
     (?:export[^\S\r\n]+)?+
-    (?: '(?P<quoted>[^']+)' | (?P<bare>(?!['\#])[^=\#\s]++) | (?=\#) ) [^\S\r\n]*+
-    (?P<equals> =
+    (?: '(?P<quoted>[^']+)' | (?P<bare>(?!['\#])[^=\#\s]++) )?+ [^\S\r\n]*+
+    (?P<equals> (?(quoted)|(?(bare)|(?!))) =
         (?: [^\S\r\n]++(?=\#)
           | [^\S\r\n]*+
             (?: '(?P<single>(?:\\.|[^'\\])*+)' | "(?P<double>(?:\\.|[^"\\])*+)" | (?!['"])(?P<plain>[^\r\n]*+) )
         )
     )?+
-    (?:[^\S\r\n]*+\#[^\r\n]*+)?+ [^\S\r\n]*+ (?:\r\n|\n|\r|\Z)
+    (?:[^\S\r\n]*+\#[^\r\n]*+)?+ [^\S\r\n]*+
 """
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -284,7 +294,8 @@ def parse_env(text: str, environ: Mapping[str, str]) -> tuple[dict[str, str], li
     """The variables of a `.env` file, and the lines that cannot be read with their numbers.
 
     `export`, comments, single and double quotes (over several lines too), `${NAME}` and `${NAME:-else}` from the
-    lines above or `environ`. A name without `=` is left out; of two of a name the later counts.
+    lines above or `environ`. Of two of a name the later counts; one without `=` has no
+    value.
     """
     values: dict[str, str] = {}
     unread: list[tuple[int, str]] = []
@@ -294,17 +305,17 @@ def parse_env(text: str, environ: Mapping[str, str]) -> tuple[dict[str, str], li
         start = first.start()
         line += len(newline.findall(text, position, start))
         match = binding.match(text, start)
-        if match is None:
-            ending = newline.search(text, start)
-            position = ending.start() if ending else len(text)
+        read = match.end() if match else start
+        ending = newline.search(text, read)
+        position = ending.start() if ending else len(text)
+        if match is None or position > read:
             unread.append((line, text[start:position]))
-            continue
-        # Back to the line's end, so that it is counted as the others are.
-        position = start + len(match[0].rstrip("\r\n"))
+        else:
+            name = match["quoted"] or match["bare"]
+            values.pop(name, None)
+            if match["equals"] is not None:
+                values[name] = _expanded(_unescaped(match), values, environ)
         line += len(newline.findall(text, start, position))
-        name = match["quoted"] or match["bare"]
-        if name and match["equals"] is not None:
-            values[name] = _expanded(_unescaped(match), values, environ)
     return values, unread
 
 

@@ -7,8 +7,10 @@ allowed, and after "; " what to do about it.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "BadCron",
@@ -40,7 +42,30 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 class TaskloopError(Exception):
-    """The parent of all errors that taskloop raises on purpose."""
+    """The parent of all errors that taskloop raises on purpose.
+
+    Every one can be pickled, whatever its constructor takes: an attempt in another process sends its error home. An
+    attribute that cannot be pickled arrives as the text it is shown by.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = {name: value if _portable(value) else _shown(value) for name, value in vars(self).items()}
+        return _restored, (type(self), self.args), facts
+
+
+def _restored(kind: type[TaskloopError], args: tuple[Any, ...]) -> TaskloopError:
+    """An error whose text was made before: its constructor is not called again."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
+
+def _portable(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # any error: what was given to us is foreign code
+        return False
+    return True
 
 
 class BadDuration(TaskloopError, ValueError):

@@ -53,7 +53,9 @@ class InThread:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.in_flight = 0
 
-    async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Any:
+    async def call(
+        self, function: Callable[..., Any], context: RunContext | None, arguments: dict[str, Any], *positional: Any
+    ) -> Any:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         running.set(context)
@@ -61,7 +63,7 @@ class InThread:
 
         def work() -> None:
             try:
-                result, error = values.run(function, **arguments), None
+                result, error = values.run(function, *positional, **arguments), None
             except BaseException as raised:  # noqa: BLE001 - SystemExit too must reach the record, not the thread
                 result, error = None, raised
             try:

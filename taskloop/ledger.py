@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ from taskloop.records import Condition, JobRecord, Status, policy_record, trigge
 from taskloop.runs import ACTIVE, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.schedules import next_due as following
-from taskloop.store import Definition, Query, Store, Switch, SwitchKind, open_store
+from taskloop.store import Definition, Query, Store, Switch, SwitchKind, Terms, open_store
 from taskloop.triggers import Cron, Every, Trigger
 
 __all__ = ["Ledger", "RunHandle"]
@@ -113,6 +112,8 @@ class Ledger(Jobs):
         self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
         self._switches: list[Switch] = []
+        self._held_until: datetime | None = None
+        """When the first of the switches in force ends by itself."""
         self.feed = Feed()
         for collection in self._collections:
             self._collect(collection)
@@ -207,7 +208,7 @@ class Ledger(Jobs):
         store, now = await self._opened(), self._clock.now()
         await self._refresh_switches()
         self._refuse_switched_off(job, now)
-        runs = self._admit([replace(_asked(call, now, None, actor, Cause.RERUN, now), rerun_of=old.id)])
+        runs = self._admit([_asked(call, now, None, actor, Cause.RERUN, now).changed(rerun_of=old.id)])
         written = await store.submit(runs, partial(self._submitted, runs))
         return RunHandle(written[0], self, job)
 
@@ -266,11 +267,12 @@ class Ledger(Jobs):
 
         Raises `NoSuchRun`, and `TimeoutError` after `timeout` (None: as long as it takes).
         """
-        seconds = None if timeout is None else durations.parse(timeout).total_seconds()
         context = running.get()
         self._lend(context)
         try:
-            async with asyncio.timeout(seconds):
+            if timeout is None:
+                return await self._final(RunId(run_id))
+            async with asyncio.timeout(durations.parse(timeout).total_seconds()):
                 return await self._final(RunId(run_id))
         finally:
             self._take_back(context)
@@ -557,6 +559,63 @@ class Ledger(Jobs):
 
         return register
 
+    # -- what a worker declares
+
+    def _prepare_jobs(self) -> None:
+        """Take over what the collections hold by now, and lay the configuration around each job's policy."""
+        for collection in self._collections:
+            self._collect(collection)
+        for job in self:
+            job.configure(self.options.defaults, self.options.jobs.get(job.name, {}))
+
+    async def _know(self) -> None:
+        """Tell the store which jobs this worker has, and on which terms."""
+        now = self._clock.now()
+        self._held_until = min((one.until for one in self._switches if one.until and one.holds(now)), default=None)
+        await (await self._opened()).know([self._terms(job, now) for job in self])
+
+    def _terms(self, job: Job[..., Any], now: datetime) -> Terms:
+        policy = job.policy
+        return Terms(
+            job=job.name,
+            held=self.pause_of(job.name, now) is not None,
+            gated=policy.overlap != "allow",
+            group=policy.group,
+            places=self.options.groups.get(policy.group, 1) if policy.group else 1,
+            max_running=policy.max_running,
+        )
+
+    async def _declare(self, *, on_start: bool) -> None:
+        """Store what code and file declare; a schedule that is stored already keeps its cursor.
+
+        `on_start`: also ask for a run of each job that wants one at a start, unless it is due anyway.
+        """
+        store, now = await self._opened(), self._clock.now()
+        await store.define([self.definition(job) for job in self])
+        declared = [
+            Schedule(
+                id=job.name, job=job.name, trigger=self.resolved(job.trigger), params=job.params, origin=job.origin,
+                seen_at=now,
+            )
+            for job in self
+            if job.trigger is not None
+        ]
+
+        def merge(old: Schedule | None, new: Schedule) -> Schedule:
+            policy = self._jobs[new.job].policy
+            return bind(new, policy, now) if old is None else rebind(old, new, policy, now)
+
+        stored: list[Schedule] = []
+        for start in range(0, len(declared), TOGETHER):
+            stored += await store.put(declared[start : start + TOGETHER], merge)
+        if on_start:
+            due = {one.id for one in stored if one.next_due is not None and one.next_due <= now}
+            wanted = [job for job in self if job.policy.on_start and job.name not in due and self._is_on(job, now)]
+            await store.submit([_on_start(job, now) for job in wanted])
+
+    def _is_on(self, job: Job[..., Any], now: datetime) -> bool:
+        return self.is_enabled(job.name, job.policy.enabled, now)
+
     # -- what an engine adds
 
     def _admit(self, runs: list[Run]) -> list[Run]:
@@ -596,6 +655,8 @@ class Ledger(Jobs):
         if heard is None:
             await asyncio.sleep(LOOK_SECONDS)
             return None
+        if seconds is None:
+            return await heard
         done, _ = await asyncio.wait({heard}, timeout=seconds)
         return heard.result() if done else None
 
@@ -669,6 +730,11 @@ def _asked(
         created_at=now,
         priority=policy.priority,
     )
+
+
+def _on_start(job: Job[..., Any], now: datetime) -> Run:
+    run = _asked(Call(job, job.params), now, None, None, Cause.ON_START, now)
+    return run.changed(schedule=job.name if job.trigger is not None else None)
 
 
 def _settings(config: str | Path | None) -> Any:

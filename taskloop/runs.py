@@ -6,7 +6,7 @@ Pure: no clock, no store, no randomness. Start at `settle`. The picture is in do
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal, NewType, assert_never
@@ -183,6 +183,22 @@ class Run:
     def final(self) -> bool:
         return self.state in FINAL
 
+    def changed(self, **changes: Any) -> Run:
+        """A copy with these fields changed.
+
+        What `dataclasses.replace` does, by the slots themselves: 2 µs instead of 8, and each run pays it twice.
+        """
+        copy = object.__new__(Run)
+        for read, write in _SLOTS:
+            write(copy, read(self))
+        for name, value in changes.items():
+            _WRITE[name](copy, value)
+        return copy
+
+
+_SLOTS: Final = tuple((Run.__dict__[name].__get__, Run.__dict__[name].__set__) for name in Run.__slots__)
+_WRITE: Final = {name: Run.__dict__[name].__set__ for name in Run.__slots__}
+
 
 @dataclass(frozen=True, slots=True)
 class Returned:
@@ -261,8 +277,8 @@ def first_line(text: str, limit: int = 200) -> str:
 
 
 def _end(run: Run, state: State, now: datetime, **changes: Any) -> Run:
-    return replace(run, state=state, ended_at=now, **changes)
+    return run.changed(state=state, ended_at=now, **changes)
 
 
 def _wait(run: Run, ready_at: datetime, **changes: Any) -> Run:
-    return replace(run, state=State.WAITING, ready_at=ready_at, worker=None, **changes)
+    return run.changed(state=State.WAITING, ready_at=ready_at, worker=None, **changes)

@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from taskloop import durations, policy
-from taskloop.address import DEFAULT_STORE, Sources, bad_url, gather, without_password
+from taskloop.address import DEFAULT_STORE, Sources, bad_url, gather, kind, without_password
 from taskloop.errors import BadDuration, BadInstant, BadSettings, BadTrigger, TaskloopError, nearest
 from taskloop.jobs import NAME, Job, Jobs
 from taskloop.options import Options
@@ -188,7 +188,7 @@ def _token(given: Given) -> str:
     """A secret: no message shows it."""
     if not isinstance(given.value, str) or not re.fullmatch(r"[!-~]{0,512}", given.value):
         allowed = "a text of at most 512 letters, digits and signs without blanks, as a header can carry"
-        raise _Wrong(f"{given.where} is *** ({_kind(given.value)}); allowed is {allowed}")
+        raise _Wrong(f"{given.where} is *** ({kind(given.value)}); allowed is {allowed}")
     return given.value
 
 
@@ -324,20 +324,20 @@ def _file_job(name: str, table: Mapping[str, Given]) -> FileJob:
 
 def _trigger(table: Mapping[str, Given]) -> Trigger | None:
     """The trigger of a job's table, None where it names none. Its values are checked singly before."""
-    kinds = [kind for kind in _KINDS if kind in table]
+    kinds = [key for key in _KINDS if key in table]
     if len(kinds) > 1:
         place = table[kinds[0]].where.rpartition(".")[0]
         raise _Wrong(f"{place} has {' and '.join(kinds)}; allowed is one of every, cron, at")
     alone = [
-        f"{table[key].where} is {table[key].shown}, but the job has no {kind}; write {kind} = ... beside it"
-        for kind, keys in _KINDS.items()
+        f"{table[key].where} is {table[key].shown}, but the job has no {main}; write {main} = ... beside it"
+        for main, keys in _KINDS.items()
         for key in keys
-        if key in table and kind not in kinds
+        if key in table and main not in kinds
     ]
     if alone:
         raise _Wrong(*alone)
     try:
-        return from_mapping({key: table[key].value for kind in kinds for key in (kind, *_KINDS[kind]) if key in table})
+        return from_mapping({key: table[key].value for main in kinds for key in (main, *_KINDS[main]) if key in table})
     except (BadDuration, BadInstant, BadTrigger):
         return None  # no trigger, or one of its values was refused already
 
@@ -353,7 +353,8 @@ def _option(key: str, given: Given, known: Iterable[str]) -> Any:
     try:
         return policy.read_option(key, value)
     except (ValueError, TypeError) as error:
-        text = str(error)
+        # Written for Python; a file has other words for the same.
+        text = str(error).replace("or None for no limit", 'or "off"').replace("True or False", "true or false")
         if text.startswith((f"{key} is ", f"{key}: ")):
             raise _Wrong(given.where + text.removeprefix(key)) from None
         raise _Wrong(f"{given.where} is {given.shown}: {text}") from None
@@ -577,7 +578,7 @@ def load(
     arguments: Mapping[str, Any] | None = None,
     files: bool = True,
 ) -> Settings:
-    """The configuration from `arguments`, `environ` (None: the process's), `.env`, config.toml, defaults, in this order.
+    """The configuration: `arguments` over `environ` (None: the process's) over `.env` over config.toml over defaults.
 
     `directory` (None: the current one) holds the two files; `config` names another than config.toml, which must
     exist. With `files=False` neither is read: for a scheduler inside another program. `arguments` are tables as in the
@@ -636,11 +637,12 @@ def load_app(app: str, directory: Path | None = None) -> Jobs:
     Raises `BadSettings`; what a module itself raises as `BadSettings` passes as it is.
     """
     with _saying():
-        _target(Given(app, "app"))
+        if _target(Given(app, "app")) is None:
+            raise _Wrong("app is ''; allowed is 'module:name', such as 'shop.jobs:scheduler'")
     found = _imported(app, Path() if directory is None else directory, "app")
     if not isinstance(found, Jobs):
-        kind = f"the {found.__name__} class" if isinstance(found, type) else f"a {type(found).__name__}"
-        raise BadSettings([f"app is '{app}', {kind}; allowed is a TaskScheduler or Jobs{_candidates(app)}"])
+        what = f"the {found.__name__} class" if isinstance(found, type) else f"a {type(found).__name__}"
+        raise BadSettings([f"app is '{app}', {what}; allowed is a TaskScheduler or Jobs{_candidates(app)}"])
     return found
 
 
@@ -670,7 +672,7 @@ def _sections(table: Mapping[str, Any], before: str, problems: list[str]) -> dic
         if section not in Settings.model_fields:
             layer[section] = Given(value, where)
         elif not isinstance(value, Mapping):
-            problems.append(f"{where} is {_kind(value)}; allowed is a table: write [{section}] on a line of its own")
+            problems.append(f"{where} is {kind(value)}; allowed is a table: write [{section}] on a line of its own")
         elif section == "jobs":
             layer[section] = _job_sections(value, where, problems)
         else:
@@ -686,7 +688,7 @@ def _job_sections(tables: Mapping[str, Any], before: str, problems: list[str]) -
             allowed = "1 to 128 letters, digits and '._:-', the first a letter or digit"
             problems.append(f"{where}: no job can have this name; allowed are {allowed}")
         elif not isinstance(table, Mapping):
-            problems.append(f"{where} is {_kind(table)}; allowed is a table [jobs.{name}]")
+            problems.append(f"{where} is {kind(table)}; allowed is a table [jobs.{name}]")
         else:
             layer[name] = {key: Given(one, f"{where}.{_key(key)}") for key, one in table.items()}
     return layer
@@ -764,11 +766,6 @@ def _unknown(where: str, key: str, known: Iterable[str]) -> str:
     return f"{where} is unknown{_meant(near)}{'' if near else ';'} known here are {', '.join(sorted(known))}"
 
 
-def _kind(value: object) -> str:
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "a table"}
-    return kinds.get(type(value), f"a {type(value).__name__}")
-
-
 def _meant(near: str | None) -> str:
     return f"; did you mean '{near}'?" if near else ""
 
@@ -808,7 +805,7 @@ def _imported(target: str, directory: Path, where: str) -> Any:
             module = importlib.import_module(module_name)
         except BadSettings:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a module may fail in any way
+        except (Exception, SystemExit) as error:  # a module may fail in any way
             raise BadSettings([f"{said}: {_why_no_module(error, module_name, directory)}"]) from error
     found: Any = module
     for name in path.split("."):

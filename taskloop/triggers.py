@@ -1,32 +1,20 @@
-"""Triggers: frozen values that answer "when next, strictly after this instant?".
+"""Triggers: frozen values that answer "when next, strictly after this instant?", and the texts they are written as.
 
-Pure: no clock, no state, no I/O but the zone files. `Every` and `At` are arithmetic in UTC; only `Cron` knows zones.
-
-How `Cron` finds its way: cronsim reads the expression and says which days match; the days of a year depend only on
-its first weekday and on the leap day, so fourteen tables serve all years. On those tables `_Fields` counts and finds
-matches on a clock that is never changed. `_Clock` cuts the time line of a zone into stretches of one UTC offset,
-within each of which the wall clock is such a clock, and applies the rules for what a change of the clock skipped or
-repeated. cronsim 2.8's own iteration is not used: it loses the first half hour of `* 2 * * *` at Lord Howe's autumn
-change, and asked in the second pass of a repeated hour it answers with an instant of the first.
-
-Start at `Cron.after`, `_Fields.first` and `_Clock.first`. All counting is in whole seconds since 1970.
+Pure: no clock, no state, no I/O but the zone files. `Every` and `At` are arithmetic in UTC; how `Cron` finds its way
+through zones and clock changes is in `cron`. Start at `Trigger`.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from taskloop import durations
-from taskloop.errors import BadCron, BadInstant, BadTrigger, nearest
-
-if TYPE_CHECKING:
-    from cronsim import CronSim
+from taskloop import cron, durations
+from taskloop.errors import BadInstant, BadTrigger, nearest
 
 __all__ = ["At", "Cron", "Every", "Trigger", "as_mapping", "from_mapping", "parse"]
 
@@ -171,15 +159,15 @@ class Cron:
         gap: Literal["after", "skip"] = "after",
         fold: Literal["once", "both"] = "once",
     ) -> None:
-        object.__setattr__(self, "expression", _normal(expression))
+        object.__setattr__(self, "expression", cron.normal(expression))
         object.__setattr__(self, "timezone", timezone)
         object.__setattr__(self, "gap", _word(expression, "gap", gap, ("after", "skip")))
         object.__setattr__(self, "fold", _word(expression, "fold", fold, ("once", "both")))
-        _fields(self.expression)
+        cron.fields_of(self.expression)
         if timezone is not None:
             if not isinstance(timezone, str):
                 raise BadTrigger(timezone, "timezone is no text; write its name, such as 'Europe/London'")
-            _zone(timezone)
+            cron.zone_of(timezone)
 
     @property
     def recurring(self) -> bool:
@@ -193,13 +181,13 @@ class Cron:
 
     def after(self, instant: datetime) -> datetime | None:
         # Fires lie on whole seconds, so whatever the fraction, the next one is at the next whole second or later.
-        return _moment(self._clock().first(_second(instant) + 1))
+        return cron.instant_of(self._clock().first(cron.second_of(_utc(instant)) + 1))
 
     def latest(self, instant: datetime) -> datetime | None:
-        return _moment(self._clock().last(_second(instant)))
+        return cron.instant_of(self._clock().last(cron.second_of(_utc(instant))))
 
     def count(self, after: datetime, until: datetime) -> int:
-        return self._clock().count(_second(after) + 1, _second(until) + 1)
+        return self._clock().count(cron.second_of(_utc(after)) + 1, cron.second_of(_utc(until)) + 1)
 
     def describe(self) -> str:
         from cronsim.explain import explain
@@ -216,8 +204,8 @@ class Cron:
         options += f" gap={self.gap}" if self.gap != "after" else ""
         return f"cron {self.expression}{options}" + (f" fold={self.fold}" if self.fold != "once" else "")
 
-    def _clock(self) -> _Clock:
-        return _clock(self.expression, self.timezone, self.gap, self.fold)
+    def _clock(self) -> cron.WallClock:
+        return cron.clock_of(self.expression, self.timezone, self.gap, self.fold)
 
 
 _ORDINALS = {"1th": "1st", "2th": "2nd", "3th": "3rd"}
@@ -313,11 +301,6 @@ def _readable(instant: datetime) -> str:
     return f"{instant.replace(tzinfo=None).isoformat(' ', 'minutes' if whole else 'auto')} UTC"
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY = 86_400
-_WEEK = 7 * _DAY
-
-
 def _utc(instant: datetime) -> datetime:
     """The instant in UTC; one that lies outside the years 1 to 9999 there becomes their first or last."""
     if instant.tzinfo is UTC:
@@ -328,457 +311,3 @@ def _utc(instant: datetime) -> datetime:
         if instant.utcoffset() is None:
             raise
         return (datetime.min if instant.year == 1 else datetime.max).replace(tzinfo=UTC)
-
-
-def _second(instant: datetime) -> int:
-    passed = _utc(instant) - _EPOCH
-    return passed.days * _DAY + passed.seconds
-
-
-def _moment(second: int | None) -> datetime | None:
-    return None if second is None or not _LOWEST <= second <= _HIGHEST else _EPOCH + timedelta(seconds=second)
-
-
-_LOWEST = _second(datetime(1, 1, 1, tzinfo=UTC))
-_HIGHEST = _second(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
-
-# What cron may say, and what is said to those who wrote something else.
-
-
-class _Field(NamedTuple):
-    name: str
-    low: int
-    high: int
-    names: tuple[str, ...] = ()
-
-    @property
-    def allowed(self) -> str:
-        return f"{self.low}-{self.high}" + (f" or {self.names[0]}-{self.names[-1]}" if self.names else "")
-
-    def value(self, text: str) -> int | None:
-        """The number of a value, None where it is none. Four digits are more than any field has."""
-        if text in self.names:
-            return self.names.index(text) + self.low
-        number = int(text) if text.isdecimal() and len(text) <= 4 else -1
-        return number if self.low <= number <= self.high else None
-
-
-_FIELDS = (
-    _Field("second", 0, 59),
-    _Field("minute", 0, 59),
-    _Field("hour", 0, 23),
-    _Field("day-of-month", 1, 31),
-    _Field("month", 1, 12, ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")),
-    _Field("day-of-week", 0, 7, ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")),
-)
-_LAYOUT = "minute hour day-of-month month day-of-week, or six fields with the second first"
-_ALIASES = {
-    "@HOURLY": "0 * * * *",
-    "@DAILY": "0 0 * * *",
-    "@MIDNIGHT": "0 0 * * *",
-    "@WEEKLY": "0 0 * * 0",
-    "@MONTHLY": "0 0 1 * *",
-    "@YEARLY": "0 0 1 1 *",
-    "@ANNUALLY": "0 0 1 1 *",
-}
-_LONGEST_EXPRESSION = 200
-_PIECE = re.compile(r"(?:\*|(?P<first>[0-9A-Z]+)(?:-(?P<last>[0-9A-Z]+))?)(?:/(?P<step>[0-9]{1,4}))?")
-_NTH = re.compile(r"(?:(?P<last>[0-9]+)L|(?P<day>[0-9A-Z]+)#[1-5])")
-
-
-def _normal(expression: str) -> str:
-    """The expression in capitals and single blanks, checked field by field before anything is expanded."""
-    if not isinstance(expression, str):
-        raise BadTrigger(expression, f"a {type(expression).__name__} is not a text; write Cron('0 2 * * *')")
-    if len(expression) > _LONGEST_EXPRESSION:
-        raise BadCron(expression, field=None, got=expression, allowed=f"at most {_LONGEST_EXPRESSION} characters")
-    # Tabs pass: crontabs are full of them.
-    if not all(" " <= sign <= "~" or sign == "\t" for sign in expression):
-        raise BadCron(expression, field=None, got=ascii(expression), allowed="plain ASCII on one line")
-    fields = _aliased(expression, expression.upper().split())
-    if len(fields) not in (5, 6):
-        mend = "there is no field for the year" if len(fields) == 7 else ""
-        raise BadCron(expression, field=None, got=f"{len(fields)} fields", allowed=_LAYOUT, mend=mend)
-    return " ".join(
-        ",".join(_checked(expression, field, piece, text) for piece in text.split(","))
-        for field, text in zip(_FIELDS[-len(fields) :], fields, strict=True)
-    )
-
-
-def _aliased(expression: str, fields: list[str]) -> list[str]:
-    if not fields or not fields[0].startswith("@"):
-        return fields
-    if len(fields) == 1 and fields[0] in _ALIASES:
-        return _ALIASES[fields[0]].split()
-    mend = {"@REBOOT": "for a run at each start set on_start=True on the job", "@EVERY": "use Every('5m')"}
-    allowed = " ".join(_ALIASES).lower()
-    raise BadCron(expression, field=None, got=fields[0].lower(), allowed=allowed, mend=mend.get(fields[0], ""))
-
-
-def _checked(expression: str, field: _Field, piece: str, text: str) -> str:
-    if field.name == "day-of-month" and piece in ("L", "LW"):
-        return piece
-    allowed = field.allowed
-    if field.name == "day-of-week" and (match := _NTH.fullmatch(piece)):
-        if field.value(match["last"] or match["day"]) is not None:
-            return piece
-    elif (match := _PIECE.fullmatch(piece)) and _is_range(field, first := match["first"], last := match["last"]):
-        if match["step"] is None or int(match["step"]):
-            # cronsim takes 5-5/2 for 5/2, which runs on to the end of the field; crontabs mean 5.
-            return first if last and field.value(first) == field.value(last) else piece
-        allowed = "a step of 1 or more"
-    raise BadCron(expression, field=field.name, got=piece or text, allowed=allowed, mend=_mend(field, piece))
-
-
-def _is_range(field: _Field, first: str | None, last: str | None) -> bool:
-    if first is None:
-        return True
-    low, high = field.value(first), field.value(last or first)
-    return low is not None and high is not None and low <= high
-
-
-def _mend(field: _Field, piece: str) -> str:
-    """What to write instead, for the mistakes that people make; empty for others."""
-    weekday = field.name == "day-of-week"
-    if piece == "?":
-        return "write *"
-    if field.name == "hour" and piece == "24":
-        return "for midnight write 0"
-    if piece == "0":
-        return f"{field.name} counts from 1"
-    if piece.isdecimal() and field.high == 59 and len(piece) < 5:
-        return f"for every {piece} {field.name}s use Every('{piece}{field.name[0]}')"
-    if field.name == "day-of-month" and piece.endswith("W"):
-        return "the nearest weekday cannot be asked for; LW is the last weekday of the month"
-    if weekday and piece.endswith("L"):
-        return "for the last Friday of the month write 5L"
-    if piece[:3] in field.names:
-        return f"write {piece[:3]}" if piece.isalpha() else _unwrapped(field, piece)
-    return _unwrapped(field, piece)
-
-
-def _unwrapped(field: _Field, piece: str) -> str:
-    match = re.fullmatch(r"([0-9A-Z]+)-([0-9A-Z]+)", piece)
-    first, last = (field.value(match[1]), field.value(match[2])) if match else (None, None)
-    if first is None or last is None:
-        return ""
-    ends = ((first, 6 if field.name == "day-of-week" else field.high), (field.low, last))
-    return "a range does not wrap, write " + ",".join(f"{a}-{b}" if a != b else f"{a}" for a, b in ends)
-
-
-@lru_cache(maxsize=1024)
-def _fields(expression: str) -> _Fields:
-    # Here, not above: cronsim costs as much to import as the rest of this file.
-    from cronsim import CronSim, CronSimError
-
-    parts = expression.split()
-    try:
-        fields = _Fields(
-            CronSim(expression, _EPOCH), follows_clock=len(parts) == 6 or "*" in (parts[0][0], parts[1][0])
-        )
-    except CronSimError:
-        allowed = f"days that month {parts[-2]} has"
-        raise BadCron(expression, field="day-of-month", got=parts[-3], allowed=allowed, mend=_NEVER) from None
-    # These 28 years have all fourteen calendars there are.
-    if not any(fields.days_of(year) for year in range(2000, 2028)):
-        allowed = f"weekdays that meet day-of-month {parts[-3]}"
-        raise BadCron(expression, field="day-of-week", got=parts[-1], allowed=allowed, mend=_NEVER)
-    return fields
-
-
-_NEVER = "as it is it can never fire"
-_NONE = timedelta(0)
-_EPOCH_DAY = _EPOCH.toordinal()
-_LAST_DAY = date.max.toordinal()
-
-
-class _Fields:
-    """Which seconds match an expression on a clock that is never changed: first, last, how many between."""
-
-    __slots__ = ("_calendars", "_hours", "_minutes", "_seconds", "_sim", "follows_clock")
-
-    def __init__(self, sim: CronSim, *, follows_clock: bool) -> None:
-        self._sim = sim
-        self._hours, self._minutes, self._seconds = sorted(sim.hours), sorted(sim.minutes), sorted(sim.seconds)
-        self._calendars: dict[tuple[int, bool], list[int]] = {}
-        self.follows_clock = follows_clock
-
-    def first(self, second: int) -> int | None:
-        """The first match at or after `second`."""
-        day, time = divmod(second, _DAY)
-        found = self._first_day(day)
-        if found == day:
-            rank = self._rank(time)
-            if rank < self._per_day:
-                return day * _DAY + self._time(rank)
-            found = self._first_day(day + 1)
-        return None if found is None else found * _DAY + self._time(0)
-
-    def last(self, second: int) -> int | None:
-        """The last match at or before `second`."""
-        day, time = divmod(second, _DAY)
-        found = self._last_day(day)
-        if found == day:
-            rank = self._rank(time + 1)
-            if rank:
-                return day * _DAY + self._time(rank - 1)
-            found = self._last_day(day - 1)
-        return None if found is None else found * _DAY + self._time(self._per_day - 1)
-
-    def between(self, low: int, high: int) -> int:
-        """How many matches there are from `low` up to, not including, `high`."""
-        if high <= low:
-            return 0
-        (first, head), (last, tail) = divmod(low, _DAY), divmod(high, _DAY)
-        count = self._days_between(first, last) * self._per_day
-        count -= self._rank(head) * self._days_between(first, first + 1)
-        return count + self._rank(tail) * self._days_between(last, last + 1)
-
-    def days_of(self, year: int) -> list[int]:
-        """The days of `year` that match, counted from 0."""
-        new_year = date(year, 1, 1)
-        leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-        calendar = (new_year.weekday(), leap)
-        days = self._calendars.get(calendar)
-        if days is None:
-            all_days = [new_year + timedelta(n) for n in range(365 + leap)]
-            days = [n for n, day in enumerate(all_days) if day.month in self._sim.months and self._sim.match_day(day)]
-            self._calendars[calendar] = days
-        return days
-
-    @property
-    def _per_day(self) -> int:
-        return len(self._hours) * len(self._minutes) * len(self._seconds)
-
-    def _rank(self, time: int) -> int:
-        """How many of a day's matches come before the second `time` of it."""
-        hour, rest = divmod(time, 3600)
-        rank = bisect_left(self._hours, hour)
-        count = rank * len(self._minutes) * len(self._seconds)
-        if rank == len(self._hours) or self._hours[rank] != hour:
-            return count
-        minute, second = divmod(rest, 60)
-        rank = bisect_left(self._minutes, minute)
-        count += rank * len(self._seconds)
-        if rank == len(self._minutes) or self._minutes[rank] != minute:
-            return count
-        return count + bisect_left(self._seconds, second)
-
-    def _time(self, rank: int) -> int:
-        """The second of the day of its match number `rank`: `_rank` turned round."""
-        rest, second = divmod(rank, len(self._seconds))
-        hour, minute = divmod(rest, len(self._minutes))
-        return self._hours[hour] * 3600 + self._minutes[minute] * 60 + self._seconds[second]
-
-    def _first_day(self, day: int) -> int | None:
-        ordinal = max(day + _EPOCH_DAY, 1)
-        if ordinal > _LAST_DAY:
-            return None
-        for year in range(date.fromordinal(ordinal).year, 10_000):
-            new_year, days = date(year, 1, 1).toordinal(), self.days_of(year)
-            at = bisect_left(days, ordinal - new_year)
-            if at < len(days):
-                return new_year + days[at] - _EPOCH_DAY
-        return None
-
-    def _last_day(self, day: int) -> int | None:
-        ordinal = min(day + _EPOCH_DAY, _LAST_DAY)
-        if ordinal < 1:
-            return None
-        for year in range(date.fromordinal(ordinal).year, 0, -1):
-            new_year, days = date(year, 1, 1).toordinal(), self.days_of(year)
-            at = bisect_left(days, ordinal - new_year + 1)
-            if at:
-                return new_year + days[at - 1] - _EPOCH_DAY
-        return None
-
-    def _days_between(self, first: int, end: int) -> int:
-        low, high = max(first + _EPOCH_DAY, 1), min(end + _EPOCH_DAY, _LAST_DAY + 1)
-        if high <= low:
-            return 0
-        count = 0
-        for year in range(date.fromordinal(low).year, date.fromordinal(high - 1).year + 1):
-            new_year, days = date(year, 1, 1).toordinal(), self.days_of(year)
-            count += bisect_left(days, high - new_year) - bisect_left(days, low - new_year)
-        return count
-
-
-# The calendar and the last rule of each zone repeat every 400 years, and no zone has other rules after this century.
-_CYCLE = 146_097 * _DAY
-_SETTLED = _second(datetime(2100, 1, 1, tzinfo=UTC))
-# Before this no zone had any rule, so there is nothing to look for.
-_UNRULED = _second(datetime(1800, 1, 1, tzinfo=UTC))
-# No zone was ever changed there and back within this; the nearest was Freetown in 1939, after 4 days less 20 minutes.
-_GLANCE = 3 * _DAY
-# The last rules are a summer of months.
-_LATER_GLANCE = 14 * _DAY
-
-
-class _Stretch(NamedTuple):
-    """A span of the time line, `start` up to, not including, `end`, in which a zone's clock is not changed.
-
-    The clock shows the second plus `offset`. What the change at its start skipped is shown times from `skipped` up to
-    the time shown at the start; what it repeats are shown times from there up to `shown`.
-    """
-
-    start: int
-    end: int
-    offset: int
-    skipped: int
-    shown: int
-
-
-class _Clock:
-    """When a zone's wall clock shows a match, by the rules for what a change of the clock skips or repeats."""
-
-    __slots__ = ("_fields", "_once", "_runs_skipped", "_zone")
-
-    def __init__(self, fields: _Fields, zone: str | None, *, runs_skipped: bool, once: bool) -> None:
-        self._fields = fields
-        self._zone = zone
-        self._runs_skipped = runs_skipped
-        self._once = once
-
-    def first(self, second: int) -> int | None:
-        """The first fire at or after `second`."""
-        if self._zone is None:
-            return self._fields.first(second)
-        # What does not happen in a whole cycle never will.
-        final = (max(second, _SETTLED) + _CYCLE) // _WEEK
-        week = second // _WEEK
-        while week <= final:
-            for stretch in _week(self._zone, week):
-                if stretch.end > second and (found := self._first_in(stretch, second)) is not None:
-                    return found
-            # A shown time is less than a day from UTC, and so is what a gap skipped from its end.
-            match = self._fields.first((week + 1) * _WEEK - 2 * _DAY)
-            if match is None:
-                return None
-            week = max(week + 1, (match - 2 * _DAY) // _WEEK)
-        return None
-
-    def last(self, second: int) -> int | None:
-        """The last fire at or before `second`."""
-        if self._zone is None:
-            return self._fields.last(second)
-        week = second // _WEEK
-        while True:
-            for stretch in reversed(_week(self._zone, week)):
-                if stretch.start <= second and (found := self._last_in(stretch, second)) is not None:
-                    return found
-            match = self._fields.last(week * _WEEK + 2 * _DAY)
-            if match is None:
-                return None
-            week = min(week - 1, (match + 2 * _DAY) // _WEEK)
-            if _SETTLED < week * _WEEK < second - _CYCLE:
-                week = _SETTLED // _WEEK
-
-    def count(self, low: int, high: int) -> int:
-        """How many fires there are from `low` up to, not including, `high`."""
-        if self._zone is None:
-            return self._fields.between(low, high)
-        start = max(low, _SETTLED)
-        # The last days of year 9999 are cut short in zones ahead of UTC and belong to no cycle.
-        cycles = max(0, (min(high, _HIGHEST - 2 * _DAY) - start) // _CYCLE)
-        if not cycles:
-            return self._walked(low, high)
-        cycle = self._walked(_SETTLED, _SETTLED + _CYCLE)
-        return self._walked(low, start) + cycles * cycle + self._walked(start + cycles * _CYCLE, high)
-
-    def _walked(self, low: int, high: int) -> int:
-        if high <= low or self._zone is None:
-            return 0
-        return sum(self._count_in(stretch, low, high) for stretch in _stretches(_zone(self._zone), low, high))
-
-    def _first_in(self, stretch: _Stretch, second: int) -> int | None:
-        if second <= stretch.start and self._skipped_at(stretch):
-            return stretch.start
-        match = self._fields.first(max(second + stretch.offset, self._opening(stretch)))
-        return match - stretch.offset if match is not None and match < stretch.end + stretch.offset else None
-
-    def _last_in(self, stretch: _Stretch, second: int) -> int | None:
-        match = self._fields.last(min(second, stretch.end - 1) + stretch.offset)
-        if match is not None and match >= self._opening(stretch):
-            return match - stretch.offset
-        return stretch.start if self._skipped_at(stretch) else None
-
-    def _count_in(self, stretch: _Stretch, low: int, high: int) -> int:
-        opening = self._opening(stretch)
-        count = self._fields.between(max(low + stretch.offset, opening), min(high, stretch.end) + stretch.offset)
-        # A match right at the end of the gap and what the gap skipped are one fire.
-        extra = low <= stretch.start < high and self._skipped_at(stretch) and self._fields.first(opening) != opening
-        return count + extra
-
-    def _opening(self, stretch: _Stretch) -> int:
-        """The shown time from which on matches in `stretch` count."""
-        return stretch.shown if self._once else stretch.start + stretch.offset
-
-    def _skipped_at(self, stretch: _Stretch) -> bool:
-        """Whether the start of `stretch` is due for what the gap before it skipped."""
-        opening = stretch.start + stretch.offset
-        return self._runs_skipped and self._fields.between(stretch.skipped, opening) > 0
-
-
-@lru_cache(maxsize=4096)
-def _clock(expression: str, timezone: str | None, gap: str, fold: str) -> _Clock:
-    fields = _fields(expression)
-    zone = None if timezone in (None, "UTC") else timezone
-    fixed = not fields.follows_clock
-    return _Clock(fields, zone, runs_skipped=fixed and gap == "after", once=fixed and fold == "once")
-
-
-@lru_cache(maxsize=4096)
-def _week(zone: str, week: int) -> tuple[_Stretch, ...]:
-    return tuple(_stretches(_zone(zone), week * _WEEK, (week + 1) * _WEEK))
-
-
-def _stretches(zone: tzinfo, low: int, high: int) -> Iterator[_Stretch]:
-    """The stretches that cover `low` to `high`; the first begins two days earlier, to know of a fold still open."""
-    start = low - 2 * _DAY
-    offset = _offset(zone, start)
-    skipped = shown = start + offset
-    at = max(start, min(_UNRULED, high))
-    while at < high:
-        end = min(at + (_GLANCE if at < _SETTLED else _LATER_GLANCE), high)
-        for change, new in _changes(zone, at, offset, end, _offset(zone, end)):
-            yield _Stretch(start, change, offset, skipped, shown)
-            before, after = change + offset, change + new
-            # A gap of a day or more is a day that never was, and what it had is not made up for.
-            skipped = before if before < after < before + _DAY else after
-            start, offset, shown = change, new, max(before, after)
-        at = end
-    yield _Stretch(start, high, offset, skipped, shown)
-
-
-def _changes(zone: tzinfo, low: int, before: int, high: int, after: int) -> list[tuple[int, int]]:
-    """Where in `low` (not included) to `high` the offset changes, and to what, by halving."""
-    if before == after:
-        return []
-    if high - low == 1:
-        return [(high, after)]
-    middle = (low + high) // 2
-    between = _offset(zone, middle)
-    return _changes(zone, low, before, middle, between) + _changes(zone, middle, between, high, after)
-
-
-def _offset(zone: tzinfo, second: int) -> int:
-    # At the ends of what datetime knows a local time may not exist.
-    inside = min(max(second, _LOWEST + 2 * _DAY), _HIGHEST - 2 * _DAY)
-    offset = (_EPOCH + timedelta(seconds=inside)).astimezone(zone).utcoffset() or _NONE
-    return offset.days * _DAY + offset.seconds
-
-
-def _zone(name: str) -> tzinfo:
-    if name == "UTC":  # known even where no zone files are installed
-        return UTC
-    from zoneinfo import ZoneInfo, available_timezones
-
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown; not a file name; a folder, or too long for a file
-        known = available_timezones()
-    if not known:
-        raise BadTrigger(name, "no zone is known, this system has no zone files; run: pip install tzdata")
-    near = {zone.casefold(): zone for zone in known}.get(name.casefold()) or nearest(name[:100], known)
-    mend = f"did you mean '{near}'?" if near else "names are like 'Europe/London'; if it is new: pip install tzdata"
-    raise BadTrigger(name, f"timezone {name[:80]!r} is not known; {mend}")

@@ -20,18 +20,8 @@ from git_repositories import Repository, large, people
 
 from taskloop.context import RunContext
 from taskloop.errors import BadInstant, TaskloopError
-from taskloop.git_metrics import (
-    Author,
-    FileMemory,
-    History,
-    LogReader,
-    NothingRead,
-    _bus_factor,
-    collect,
-    explain,
-    figures,
-    make_job,
-)
+from taskloop.git_history import Author, History, LogReader, _bus_factor, explain, figures
+from taskloop.git_metrics import FileMemory, NothingRead, collect, make_job
 
 DAY = 86_400
 NOW = datetime(2026, 6, 3, 12, tzinfo=UTC)  # a Wednesday

@@ -1,0 +1,139 @@
+"""The slots of a process: how many runs it may have in hand, those it has, and how each comes to its end.
+
+Level 5. A slot is taken before a run is claimed and given back when its function has ended, not before: so `free`
+never lies about what this process is doing, even while a job that was abandoned goes on. Start at `launch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from taskloop.attempts import Attempt
+from taskloop.audience import Listeners, Waiters
+from taskloop.clock import Clock
+from taskloop.context import RunContext
+from taskloop.errors import StoreUnavailable
+from taskloop.executors import Executor
+from taskloop.jobs import Jobs
+from taskloop.runs import Outcome, Run, RunId, ShutDown, State, settle
+from taskloop.store import Settling, Store
+
+__all__ = ["Slots"]
+
+FIRST_WAIT: Final = 0.1
+LONGEST_WAIT: Final = 30.0
+"""Seconds between two tries to write an end while the store is away."""
+
+
+class Slots:
+    """The runs in hand of one started scheduler."""
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        store: Store,
+        jobs: Jobs,
+        executors: Mapping[str, Executor],
+        clock: Clock,
+        kill_grace: timedelta,
+        waiters: Waiters,
+        listeners: Listeners,
+        context: Callable[[Run], RunContext],
+        tell: Callable[[str, Run], None],
+        freed: Callable[[bool], None],
+    ) -> None:
+        self.free = number
+        """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
+        self.attempts: dict[RunId, Attempt] = {}
+        """Runs that are started and whose end is not recorded yet."""
+        self._store = store
+        self._jobs = jobs
+        self._executors = executors
+        self._clock = clock
+        self._kill_grace = kill_grace.total_seconds()
+        self._waiters = waiters
+        self._listeners = listeners
+        self._context = context
+        self._tell = tell
+        self._freed = freed
+        self._loop = asyncio.get_running_loop()
+
+    def launch(self, run: Run) -> None:
+        """Take a slot for a run that is committed as running, and give it a task of its own."""
+        self.free -= 1
+        job = self._jobs[run.job]
+        executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
+        attempt = Attempt(run, job, self._context(run), executor)
+        self.attempts[run.id] = attempt
+        attempt.task = self._loop.create_task(self._perform(attempt))
+        if job.policy.timeout is not None:
+            attempt.limit(job.policy.timeout.total_seconds(), self._abandon, self._kill_grace)
+        self._tell("started", run)
+
+    def ask(self, run_id: RunId, ending: Outcome) -> Run | None:
+        """Ask a run in hand to end as `ending`; None: it is not in hand. Does not wait."""
+        attempt = self.attempts.get(run_id)
+        if attempt is None:
+            return None
+        attempt.ask(ending, self._abandon, self._kill_grace)
+        return attempt.run
+
+    async def wind_down(self, grace: timedelta, hurrying: asyncio.Event) -> None:
+        """Let runs end for at most `grace`, or until somebody hurries; ask the rest to end; abandon what does not."""
+        await self._all_recorded(grace.total_seconds(), hurrying)
+        for run_id in list(self.attempts):
+            self.ask(run_id, ShutDown())
+        await self._all_recorded(self._kill_grace)
+        for attempt in list(self.attempts.values()):
+            self._abandon(attempt)
+        await self._all_recorded(1.0)
+
+    async def _all_recorded(self, seconds: float, hurrying: asyncio.Event | None = None) -> None:
+        deadline = self._loop.time() + seconds
+        hurry = asyncio.ensure_future(hurrying.wait()) if hurrying is not None else self._loop.create_future()
+        while self.attempts and (left := deadline - self._loop.time()) > 0 and not hurry.done():
+            heard = self._waiters.add(next(iter(self.attempts)))
+            await asyncio.wait({heard, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+
+    async def _perform(self, attempt: Attempt) -> None:
+        outcome = await attempt.outcome(self._clock.now, random.random)
+        self.free += 1
+        self._freed(False)
+        if not attempt.settled:
+            await self._record(attempt, outcome)
+
+    async def _record(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Write what an attempt came to, however long the store is away, and tell it."""
+        attempt.settled = True
+        run = attempt.run
+        if attempt.context.latest is not None:
+            run = run.changed(progress=attempt.context.latest)
+        after = settle(run, outcome, now=self._clock.now(), repeatable=attempt.policy.repeatable)
+        written = await self._settle(Settling(attempt.run, after, outcome))
+        self.attempts.pop(run.id, None)
+        self._waiters.announce(run.id, after if written else None)
+        if written:
+            self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
+        # Itself, the next of its schedule or one of its group may be able to start now.
+        if after.state is State.WAITING or after.schedule is not None or attempt.policy.constrained:
+            self._freed(True)
+
+    async def _settle(self, settling: Settling) -> bool:
+        wait = FIRST_WAIT
+        while True:
+            try:
+                return await self._store.settle(settling)
+            except StoreUnavailable:
+                await asyncio.sleep(wait)
+                wait = min(LONGEST_WAIT, wait * 2)
+
+    def _abandon(self, attempt: Any) -> None:
+        """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""
+        if not attempt.settled:
+            self._listeners.begin(self._record(attempt, attempt.abandoned()))
