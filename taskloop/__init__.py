@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from taskloop.options import Options
     from taskloop.retry import Fatal, Retry, RetryAt
     from taskloop.runs import Run, State
-    from taskloop.schedules import Schedule
     from taskloop.scheduler import TaskScheduler
+    from taskloop.schedules import Schedule
     from taskloop.triggers import At, Cron, Every, Trigger
 
 __version__ = "0.1.0"

@@ -42,18 +42,25 @@ class Feed:
     def __init__(self) -> None:
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
 
-    def subscribe(self, subscriber: Subscriber, *names: str) -> None:
-        """Call `subscriber` at each event of these names; none given: at every event."""
-        for name in names or EVENTS:
+    def subscribe(self, subscriber: Subscriber, *names: str) -> Callable[[], None]:
+        """Call `subscriber` at each event of these names, none given: at every event; gives what ends it."""
+        for name in names:
             if name not in EVENTS:
                 near = nearest(name, EVENTS)
                 meant = f"did you mean '{near}'? " if near else ""
                 raise ValueError(f"no event '{name}'; {meant}events are: {', '.join(sorted(EVENTS))}")
+        for name in names or EVENTS:
             self._subscribers[name] = (*self._subscribers.get(name, ()), subscriber)
+
+        def unsubscribe() -> None:
+            for name, subscribers in list(self._subscribers.items()):
+                self._subscribers[name] = tuple(one for one in subscribers if one is not subscriber)
+
+        return unsubscribe
 
     def wanted(self, name: str) -> bool:
         """Whether anybody listens: lets the hot path spare the making of an event."""
-        return name in self._subscribers
+        return bool(self._subscribers.get(name))
 
     def send(self, name: str, at: datetime, run: Run | None = None, job: str | None = None, **data: Any) -> None:
         """Tell the subscribers; what one of them raises is dropped, for it concerns nobody else."""

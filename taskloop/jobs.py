@@ -87,7 +87,7 @@ class Job(Generic[P, T]):
                     'letter or digit; give name="..."'
                 )
         self.function = function
-        self.trigger = trigger
+        self.trigger = self._declared_trigger = trigger
         self.aliases = tuple(aliases)
         self.origin: Literal["code", "file"] = origin
         self.options: dict[str, Any] = dict(options or {})
@@ -96,6 +96,7 @@ class Job(Generic[P, T]):
         self.policy = Policy.of(self.name, self.options)
         self.is_async = inspect.iscoroutinefunction(function)
         self.params = self.parameters.check(params or {}) if params or trigger is not None else {}
+        self._declared_params = dict(params or {})
         self._desks: list[Desk] = []
         self._check_executor()
 
@@ -117,9 +118,18 @@ class Job(Generic[P, T]):
     def description(self) -> str:
         return self.policy.description or inspect.getdoc(self.function) or ""
 
-    def configure(self, defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    def configure(
+        self,
+        defaults: Mapping[str, Any],
+        overrides: Mapping[str, Any],
+        trigger: Trigger | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
         """Lay the file's `[defaults]` beneath and its `[jobs.NAME]` above what the declaration said."""
         self.policy = Policy.of(self.name, defaults, self.options, overrides)
+        self.trigger = trigger if trigger is not None else self._declared_trigger
+        if self.trigger is not None:
+            self.params = self.parameters.check({**self._declared_params, **(params or {})})
         self._check_executor()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -566,7 +566,10 @@ class Ledger(Jobs):
         for collection in self._collections:
             self._collect(collection)
         for job in self:
-            job.configure(self.options.defaults, self.options.jobs.get(job.name, {}))
+            options, name = self.options, job.name
+            job.configure(
+                options.defaults, options.jobs.get(name, {}), options.triggers.get(name), options.params.get(name)
+            )
 
     async def _know(self) -> None:
         """Tell the store which jobs this worker has, and on which terms."""
@@ -688,6 +691,14 @@ class Ledger(Jobs):
             await self._store.open()
             self._store_is_open = True
         return self._store
+
+    def furnish(self, *, store: Any = None, clock: Clock | None = None) -> None:
+        """Give a ledger whose store is closed another store or clock: what a test does to a program's scheduler."""
+        if self._store_is_open:
+            raise Conflict("the store is open; stop the scheduler, or close the ledger, first")
+        if store is not None:
+            self._store = open_store(store)
+        self._clock = clock or self._clock
 
     async def close(self) -> None:
         """Let go of the store; the next verb opens it again."""

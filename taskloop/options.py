@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
+from taskloop.triggers import Trigger
+
 __all__ = ["Options"]
 
 
@@ -48,3 +50,7 @@ class Options:
     """Policy options of every job that says nothing of them itself."""
     jobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Policy options by job name, laid over what the code says."""
+    triggers: Mapping[str, Trigger] = field(default_factory=dict)
+    """Triggers by job name, in the place of what the code says."""
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Parameters of a job's own schedule, by job name, laid over what the code says."""

@@ -34,7 +34,7 @@ from taskloop.context import RunContext, running
 from taskloop.errors import NotRunning, StoreUnavailable, TaskloopError
 from taskloop.events import Event, Subscriber
 from taskloop.executors import Executor, InThread, OnLoop
-from taskloop.jobs import Duration, Job, Jobs
+from taskloop.jobs import Duration, Jobs
 from taskloop.ledger import Ledger
 from taskloop.logs import Speaker
 from taskloop.options import Options
@@ -44,7 +44,7 @@ from taskloop.schedules import Plan, plan
 from taskloop.signals import Signals
 from taskloop.slots import Slots
 from taskloop.store import Claimed, Due, Fired, Firing, Store, Worker
-from taskloop.tending import TEND_SECONDS, Tending
+from taskloop.tending import Tending
 
 __all__ = ["TaskScheduler"]
 
@@ -201,7 +201,7 @@ class TaskScheduler(Ledger):
         """Everything between start and stop, in a task that outlives the one that called `start`."""
         loops: list[asyncio.Task[None]] = []
         try:
-            await self._begin()
+            slots = await self._begin()
             self._phase = "running"
             if self.options.enabled:
                 loops.append(self._loop.create_task(self._fire_loop(), name="taskloop fire"))
@@ -210,8 +210,8 @@ class TaskScheduler(Ledger):
             started.set_result(None)
             await self._closing.wait()
             self._phase = "stopping"
-            self.speaker.say("INFO", "scheduler.stopping", running=len(self._slots.attempts))
-            await self._slots.wind_down(self._grace or timedelta(0), self._hurrying)
+            self.speaker.say("INFO", "scheduler.stopping", running=len(slots.attempts))
+            await slots.wind_down(self._grace or timedelta(0), self._hurrying)
         except asyncio.CancelledError:  # the host is ending its loop: no time for a grace
             if self._slots is not None:
                 await self._slots.wind_down(timedelta(0), self._hurrying)
@@ -225,7 +225,7 @@ class TaskScheduler(Ledger):
                 loop.cancel()
             await self._end()
 
-    async def _begin(self) -> None:
+    async def _begin(self) -> Slots:
         self.speaker.say("INFO", "scheduler.starting")
         await self._configure()
         if self._interval is not None:
@@ -240,13 +240,13 @@ class TaskScheduler(Ledger):
             self._spoken = True
             self.feed.subscribe(self.speaker, *self.speaker.events())
         self._worker = this_process(self.name, now)
-        self._slots = Slots(
+        self._slots = slots = Slots(
             self.options.max_running, store=store, jobs=self, executors=self.executors, clock=self._clock,
             kill_grace=self.options.kill_grace, waiters=self._waiters, listeners=self._listeners,
             context=self._context, tell=self._tell, freed=self._freed,
         )
         self._tending = Tending(
-            store, self._worker, jobs=self, slots=self._slots, options=self.options, clock=self._clock,
+            store, self._worker, jobs=self, slots=slots, options=self.options, clock=self._clock,
             feed=self.feed, tell=self._tell,
         )
         live = await self._tending.rescue(await store.enlist(self._worker))
@@ -254,6 +254,7 @@ class TaskScheduler(Ledger):
         await self._refresh_switches(force=True)
         await self._know()
         await self._declare(on_start=self.options.enabled and not live)
+        return slots
 
     async def _end(self) -> None:
         """Leave nothing open; the last thing a host task does."""
@@ -278,22 +279,20 @@ class TaskScheduler(Ledger):
     async def _fire_loop(self) -> None:
         failures = 0
         while not self._closing.is_set():
-            asked_at = self._clock.now()
             try:
-                nap = await self._tick(asked_at)
+                wake_at = await self._tick(self._clock.now())
                 if failures:
                     self.feed.send("store_back", self._clock.now())
                 failures = 0
             except StoreUnavailable as error:
                 failures += 1
-                nap = min(30.0, 0.5 * 2 ** min(failures, 6))
+                wake_at = self._clock.now() + timedelta(seconds=min(30.0, 0.5 * 2 ** min(failures, 6)))
                 if failures == 1:
                     self.feed.send("store_lost", self._clock.now(), text=str(error))
-            await self._sleep(nap)
-            self._notice_gap(asked_at, nap)
+            await self._sleep_until(wake_at)
 
-    async def _tick(self, now: datetime) -> float:
-        """Fire what is due and start what waits; gives the seconds until there is something to do again."""
+    async def _tick(self, now: datetime) -> datetime | None:
+        """Fire what is due and start what waits; gives the instant of the next thing to do, None: none is known."""
         assert self._worker is not None and self._slots is not None
         slots = self._slots
         if self._held_until is not None and now >= self._held_until:
@@ -310,11 +309,8 @@ class TaskScheduler(Ledger):
             claimed = await self._open_store.claim(self._worker.id, now, reserved, partial(self._claimed, reserved))
             self._ready_at = claimed.next_at
         if due.schedules or (self._backlog and slots.free > 0):
-            return 0.0
-        wakes = [at for at in (due.next_at, self._ready_at, self._held_until) if at is not None]
-        if not wakes:
-            return LONGEST_NAP
-        return min(LONGEST_NAP, max(0.0, (min(wakes) - self._clock.now()).total_seconds()))
+            return now
+        return min((at for at in (due.next_at, self._ready_at, self._held_until) if at is not None), default=None)
 
     def _plans(self, due: Due, slots: Slots, now: datetime) -> list[Firing]:
         firings = []
@@ -369,31 +365,33 @@ class TaskScheduler(Ledger):
         for run in answer.expired:
             self._ended(run)
 
-    async def _sleep(self, seconds: float) -> None:
-        """The one timer: sleep, or until `_wake` is set."""
-        if seconds > 0 and not self._wake.is_set():
-            timer = self._loop.call_later(seconds, self._wake.set)
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
-        elif not self._wake.is_set():
-            await asyncio.sleep(0)
+    async def _sleep_until(self, wake_at: datetime | None) -> None:
+        """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
+        await asyncio.sleep(0)
+        while not self._wake.is_set():
+            now = self._clock.now()
+            nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
+            if nap <= 0:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(nap):
+                    await self._wake.wait()
+            self._notice_gap(now, nap)
         self._wake.clear()
 
-    def _notice_gap(self, asked_at: datetime, nap: float) -> None:
+    def _notice_gap(self, asleep_at: datetime, nap: float) -> None:
         """After a suspend or a step of the clock, what was due meanwhile was missed, not late."""
         now = self._clock.now()
-        if now - asked_at > timedelta(seconds=nap) + GAP:
+        if now - asleep_at > timedelta(seconds=nap) + GAP:
             self._watched_since = now
-            self.speaker.say("WARNING", "clock.gap", seconds=round((now - asked_at).total_seconds(), 1))
+            self.speaker.say("WARNING", "clock.gap", seconds=round((now - asleep_at).total_seconds(), 1))
 
     async def _tend_loop(self) -> None:
         while not self._closing.is_set():
             with suppress(StoreUnavailable):
                 if await self._tending.round():
                     await self._switched()
-            await asyncio.sleep(TEND_SECONDS)
+            await self._tending.nap()
 
     def _context(self, run: Run) -> RunContext:
         return RunContext(run, monotonic=self._clock.monotonic, call=self.call, scheduler=self)

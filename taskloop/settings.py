@@ -563,6 +563,8 @@ class Settings(BaseSettings):
             groups=dict(self.groups),
             defaults=dict(self.defaults),
             jobs={name: dict(job.options) for name, job in self.jobs.items() if job.options},
+            triggers={name: job.trigger for name, job in self.jobs.items() if job.trigger is not None},
+            params={name: dict(job.params) for name, job in self.jobs.items() if job.params},
         )
 
     def file_jobs(self) -> list[FileJob]:

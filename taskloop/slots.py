@@ -51,6 +51,8 @@ class Slots:
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
         self.attempts: dict[RunId, Attempt] = {}
         """Runs that are started and whose end is not recorded yet."""
+        self.taken = asyncio.Event()
+        """Set when a run is launched; for whoever sleeps while nothing runs."""
         self._store = store
         self._jobs = jobs
         self._executors = executors
@@ -70,6 +72,7 @@ class Slots:
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         attempt = Attempt(run, job, self._context(run), executor)
         self.attempts[run.id] = attempt
+        self.taken.set()
         attempt.task = self._loop.create_task(self._perform(attempt))
         if job.policy.timeout is not None:
             attempt.limit(job.policy.timeout.total_seconds(), self._abandon, self._kill_grace)

@@ -210,6 +210,10 @@ class Store(Protocol):
     """
 
     url: str
+    private: bool
+    """Whether no other process can reach it, so that nobody needs to be heeded."""
+    in_flight: int
+    """Calls that wait for a thread or a connection."""
 
     async def open(self, *, create: bool = True) -> None:
         """Make ready, migrating an older schema. Raises `BadStore` (foreign, newer, corrupt), `StoreUnavailable`."""

@@ -63,8 +63,8 @@ class SqliteStore:
         self.path = str(path)
         self.url = f"sqlite:///{self.path}"
         self.synchronous = synchronous
+        self.private = self.path == ":memory:"
         self.in_flight = 0
-        """Calls that wait for a thread; a virtual clock stands still while there are any."""
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []
@@ -79,6 +79,7 @@ class SqliteStore:
         if self._writer is not None:
             return
         opening = asyncio.ensure_future(self._open(create))
+        self.in_flight += 1
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:  # a half-open connection would keep a thread and a file: finish, then undo
@@ -86,6 +87,8 @@ class SqliteStore:
             if opening.exception() is None:
                 await self.close()
             raise
+        finally:
+            self.in_flight -= 1
 
     async def _open(self, create: bool) -> None:
         writer = await self._connect(create)
@@ -126,12 +129,17 @@ class SqliteStore:
         self._writer = self._reader = self._writing = None
         if self._gathered is not None:
             self._gathered.set()
+        self.in_flight += 1
         try:
             await asyncio.wait({writing}, timeout=CLOSE_SECONDS)
         finally:
+            self.in_flight -= 1
             writing.cancel()
-            for connection in {writer, reader} - {None}:
-                await _let_go(connection)
+            for connection in (writer, reader if reader is not writer else None):
+                if connection is not None:
+                    self.in_flight += 1
+                    await _let_go(connection)
+                    self.in_flight -= 1
 
     # -- the writer
 
@@ -182,7 +190,7 @@ class SqliteStore:
         """
         self.in_flight += 1
         try:
-            return await connection._execute(function, connection._conn, *args)
+            return await connection._execute(function, connection._conn, *args)  # type: ignore[no-untyped-call]
         finally:
             self.in_flight -= 1
 
@@ -575,7 +583,11 @@ def _workers(db: sqlite3.Connection, rest: str) -> list[Worker]:
         f"SELECT id, name, host, pid, process, started_at, beat_at, stopped_at FROM taskloop_workers {rest}"
     ).fetchall()
     return [
-        Worker(*row[:5], from_microseconds(row[5]), from_microseconds(row[6]), instant(row[7])) for row in rows
+        Worker(
+            id=row[0], name=row[1], host=row[2], pid=row[3], process=row[4], started_at=from_microseconds(row[5]),
+            beat_at=from_microseconds(row[6]), stopped_at=instant(row[7]),
+        )
+        for row in rows
     ]
 
 

@@ -19,7 +19,7 @@ from taskloop.runs import Cancelled, Lost, Run, State, settle
 from taskloop.slots import Slots
 from taskloop.store import Settling, Store, Worker
 
-__all__ = ["TEND_SECONDS", "Tending"]
+__all__ = ["Tending"]
 
 TEND_SECONDS: Final = 0.5
 """How often wishes of other processes are looked for, and progress is written."""
@@ -53,12 +53,12 @@ class Tending:
 
     async def round(self) -> bool:
         """Do what is to be done now; whether another process has written since the last round."""
-        changed = await self._store.changed()
+        changed = not self._store.private and await self._store.changed()
         if changed:
             await self._grant_wishes()
         await self._write_progress()
         now = self._clock.monotonic()
-        if now >= self._beat_at:
+        if now >= self._beat_at and not self._store.private:
             self._beat_at = now + self._options.heartbeat.total_seconds()
             await self._store.beat(self._worker.id, self._clock.now())
             await self.rescue([one for one in await self._store.workers() if one.stopped_at is None])
@@ -66,6 +66,14 @@ class Tending:
             self._prune_at = now + PRUNE_SECONDS
             await self._prune(self._options.keep)
         return changed
+
+    async def nap(self) -> None:
+        """Sleep until the next round; where nobody else can write, as long as nothing runs here."""
+        if not self._store.private or self._slots.attempts:
+            await asyncio.sleep(TEND_SECONDS)
+            return
+        self._slots.taken.clear()
+        await asyncio.wait({asyncio.ensure_future(self._slots.taken.wait())}, timeout=PRUNE_SECONDS)
 
     async def rescue(self, others: Sequence[Worker]) -> list[Worker]:
         """Settle the runs of workers that are gone, never of one that beats; gives those that live."""
