@@ -586,6 +586,7 @@ class Ledger(Jobs):
             group=policy.group,
             places=self.options.groups.get(policy.group, 1) if policy.group else 1,
             max_running=policy.max_running,
+            expires=policy.max_late is not None,
         )
 
     async def _declare(self, *, on_start: bool) -> None:

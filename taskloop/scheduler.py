@@ -90,6 +90,9 @@ class TaskScheduler(Ledger):
         self._slots: Slots | None = None
         self._backlog = False
         """Whether runs may be waiting in the store that a free slot should go to."""
+        self._unread = True
+        """Whether schedules may have changed since they were last read."""
+        self._next_at: datetime | None = None
         self._ready_at: datetime | None = None
         """When the next waiting run is ready that was not when last asked."""
         self._watched_since: datetime | None = None
@@ -234,7 +237,7 @@ class TaskScheduler(Ledger):
         store, now = await self._opened(), self._clock.now()
         if self._own_executors:
             self.executors = {"loop": OnLoop(), "thread": InThread(self.options.threads)}
-        self._backlog, self._ready_at = True, None
+        self._backlog, self._ready_at, self._unread, self._next_at = True, None, True, None
         self._listeners.loop = self._loop
         if not self._spoken:
             self._spoken = True
@@ -297,7 +300,7 @@ class TaskScheduler(Ledger):
         slots = self._slots
         if self._held_until is not None and now >= self._held_until:
             await self._know()
-        due = await self._open_store.due(now, DUE_AT_ONCE)
+        due = await self._due(now)
         if due.schedules:
             firings = self._plans(due, slots, now)
             reserved = sum(one.starts for one in firings)
@@ -311,6 +314,15 @@ class TaskScheduler(Ledger):
         if due.schedules or (self._backlog and slots.free > 0):
             return now
         return min((at for at in (due.next_at, self._ready_at, self._held_until) if at is not None), default=None)
+
+    async def _due(self, now: datetime) -> Due:
+        """What is due; the store is not asked again before the instant it named, unless something stirred."""
+        if self._unread or self._next_at is None or now >= self._next_at:
+            self._unread = False
+            due = await self._open_store.due(now, DUE_AT_ONCE)
+            self._next_at = now if due.schedules else due.next_at or now + timedelta(seconds=LONGEST_NAP)
+            return due
+        return Due((), self._next_at)
 
     def _plans(self, due: Due, slots: Slots, now: datetime) -> list[Firing]:
         firings = []
@@ -444,7 +456,7 @@ class TaskScheduler(Ledger):
             if run.state is State.RUNNING and not run.existed and self._slots is not None:
                 self._slots.launch(run)
             elif run.state is State.WAITING:
-                self._stirred()
+                self._freed(True)
 
     def _freed(self, stirred: bool) -> None:
         """A slot is free again; `stirred`: a run that waited for more than a slot may be able to start."""
@@ -454,7 +466,7 @@ class TaskScheduler(Ledger):
 
     def _stirred(self) -> None:
         if self._phase == "running":
-            self._backlog = True
+            self._backlog = self._unread = True
             self._wake.set()
 
     async def _refresh_switches(self, *, force: bool = False) -> None:

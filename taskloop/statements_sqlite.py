@@ -489,18 +489,17 @@ def _cancel_waiting(db: sqlite3.Connection, runs: Sequence[Run]) -> None:
 def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms: Mapping[str, Terms]) -> Claimed:
     """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
     at = microseconds(now)
+    expired = _expire(db, now, terms) if any(one.expires for one in terms.values()) else []
     full = Fullness(db, terms)
-    expired = _expire(db, now, terms)
     chosen: list[list[Any]] = []
-    more = False
     next_at: int | None = None
-    for priority in _priorities(db):
-        more |= _choose(db, priority, at, slots, full, chosen)
-        later = db.execute(
-            "SELECT min(ready_at) FROM taskloop_runs WHERE state = 'waiting' AND priority = ? AND ready_at > ?",
-            (priority, at),
-        ).fetchone()[0]
-        next_at = later if next_at is None else min(next_at, later or next_at)
+    priority = _next_priority(db, None)
+    while priority is not None and len(chosen) < slots:
+        _choose(db, priority, at, slots, full, chosen)
+        if len(chosen) < slots:
+            later = _ready_after(db, priority, at)
+            next_at = min(next_at or later, later) if later is not None else next_at
+            priority = _next_priority(db, priority)
     started = [_claimed(row, worker, now) for row in chosen]
     if started:
         db.execute(
@@ -509,7 +508,24 @@ def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms:
             "WHERE id IN (SELECT value FROM json_each(?))",
             (worker, at, at, json.dumps([run.id for run in started])),
         )
-    return Claimed(started, expired, instant(next_at), more)
+    return Claimed(started, expired, instant(next_at), len(chosen) == slots)
+
+
+def _next_priority(db: sqlite3.Connection, below: int | None) -> int | None:
+    """The highest priority among the waiting, below another one: one look-up in the index."""
+    rest, values = ("", ()) if below is None else (" AND priority < ?", (below,))
+    found: int | None = db.execute(
+        f"SELECT max(priority) FROM taskloop_runs WHERE state = 'waiting'{rest}", values
+    ).fetchone()[0]
+    return found
+
+
+def _ready_after(db: sqlite3.Connection, priority: int, at: int) -> int | None:
+    found: int | None = db.execute(
+        "SELECT min(ready_at) FROM taskloop_runs WHERE state = 'waiting' AND priority = ? AND ready_at > ?",
+        (priority, at),
+    ).fetchone()[0]
+    return found
 
 
 class Fullness:
@@ -539,6 +555,9 @@ class Fullness:
             return True
         return one.group is not None and self._groups[one.group] >= one.places
 
+    def gated(self, job: str) -> bool:
+        return self._terms[job].gated
+
     def take(self, job: str) -> bool:
         """Count one more run of `job`, unless there is no place."""
         if job in self.jobs or self._is_full(job):
@@ -551,55 +570,49 @@ class Fullness:
         return True
 
 
-def _priorities(db: sqlite3.Connection) -> list[int]:
-    """The priorities among the waiting, highest first, by one look-up each."""
-    found: list[int] = []
-    while True:
-        below = "AND priority < ?" if found else ""
-        row = db.execute(
-            f"SELECT max(priority) FROM taskloop_runs WHERE state = 'waiting' {below}", found[-1:]
-        ).fetchone()
-        if row[0] is None:
-            return found
-        found.append(row[0])
+_CANDIDATES: Final = (
+    f"SELECT json_group_array(json_array({','.join(RUN_COLUMNS)})) FROM (SELECT {','.join('r.' + n for n in RUN_COLUMNS)} "
+    "FROM taskloop_runs r CROSS JOIN temp.taskloop_known k ON k.job = r.job "
+    "WHERE r.state = 'waiting' AND r.priority = ? AND r.ready_at <= ? AND k.held = 0 "
+    "AND (r.schedule IS NULL OR k.gated = 0 OR NOT EXISTS (SELECT 1 FROM taskloop_runs a "
+    "WHERE a.schedule = r.schedule AND a.schedule IS NOT NULL AND a.state IN ('waiting', 'running') "
+    "AND a.state = 'running'))"
+)
+_NEITHER: Final = (
+    " AND r.job NOT IN (SELECT value FROM json_each(?)) AND r.id NOT IN (SELECT value FROM json_each(?))"
+    " AND (r.schedule IS NULL OR k.gated = 0 OR r.schedule NOT IN (SELECT value FROM json_each(?)))"
+)
+_IN_ORDER: Final = " ORDER BY r.ready_at, r.id LIMIT ?)"
 
 
 def _choose(
     db: sqlite3.Connection, priority: int, at: int, slots: int, full: Fullness, chosen: list[list[Any]]
-) -> bool:
-    """Add runs of one priority to `chosen` up to `slots`; whether others of it may be ready too."""
-    while True:
-        taken = [row[0] for row in chosen]
+) -> None:
+    """Add runs of one priority to `chosen`, up to `slots`; asks again where a limit refused some."""
+    while len(chosen) < slots:
         wanted = slots - len(chosen)
-        columns = [f"r.{name}" for name in RUN_COLUMNS]
-        rows = json.loads(
-            db.execute(
-                f"SELECT json_group_array(json_array({','.join(RUN_COLUMNS)})) FROM (SELECT {','.join(columns)} "
-                "FROM taskloop_runs r CROSS JOIN temp.taskloop_known k ON k.job = r.job "
-                "WHERE r.state = 'waiting' AND r.priority = ? AND r.ready_at <= ? AND k.held = 0 "
-                "AND r.job NOT IN (SELECT value FROM json_each(?)) "
-                "AND (r.schedule IS NULL OR k.gated = 0 OR NOT EXISTS (SELECT 1 FROM taskloop_runs a "
-                "WHERE a.schedule = r.schedule AND a.schedule IS NOT NULL AND a.state IN ('waiting', 'running') "
-                "AND (a.state = 'running' OR a.id IN (SELECT value FROM json_each(?))))) "
-                "AND r.id NOT IN (SELECT value FROM json_each(?)) ORDER BY r.ready_at, r.id LIMIT ?)",
-                (priority, at, json.dumps(list(full.jobs)), json.dumps(taken), json.dumps(taken), max(1, wanted)),
-            ).fetchone()[0]
-        )
-        if not rows or wanted <= 0:
-            return bool(rows)
-        before = len(chosen)
-        _take(rows, full, chosen)
-        if len(chosen) == before + len(rows) < wanted + before:
-            return False
+        values: list[Any] = [priority, at]
+        without = bool(chosen or full.jobs)
+        if without:
+            schedules = [row[2] for row in chosen if row[2] is not None]
+            values += [json.dumps(sorted(full.jobs)), json.dumps([row[0] for row in chosen]), json.dumps(schedules)]
+        text = _CANDIDATES + (_NEITHER if without else "") + _IN_ORDER
+        rows = json.loads(db.execute(text, (*values, wanted)).fetchone()[0])
+        if _take(rows, full, chosen) == len(rows) or not rows:
+            return
 
 
-def _take(rows: Sequence[list[Any]], full: Fullness, chosen: list[list[Any]]) -> None:
+def _take(rows: Sequence[list[Any]], full: Fullness, chosen: list[list[Any]]) -> int:
+    """Add those rows to `chosen` that no limit refuses; gives how many."""
     schedules = {row[2] for row in chosen}
+    taken = 0
     for row in rows:
-        gated = row[2] is not None and row[2] in schedules and full._terms[row[1]].gated
+        gated = row[2] is not None and row[2] in schedules and full.gated(row[1])
         if not gated and full.take(row[1]):
             chosen.append(row)
             schedules.add(row[2])
+            taken += 1
+    return taken
 
 
 def _claimed(row: list[Any], worker: str, now: datetime) -> Run:

@@ -57,7 +57,8 @@ class Terms:
     places: int = 1
     """Runs at once in the group."""
     max_running: int | None = None
-    repeatable: bool = False
+    expires: bool = False
+    """Whether its fires may wait only so long."""
 
 
 @dataclass(frozen=True, slots=True)

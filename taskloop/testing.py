@@ -1,0 +1,581 @@
+"""Virtual time for tests: two weeks pass in milliseconds, with the real engine and a real store.
+
+Level 6, above the engine. `virtual_time` puts a scheduler into the loop of the test and takes over that loop's time:
+`asyncio.sleep`, timeouts and timers of jobs follow it too. Time stands still but for the verbs of `VirtualTime`.
+
+How: a loop asks two things of the world, `loop.time()` and `selector.select(timeout)`. `LoopTime` answers both. Asked
+to sleep, it lets threads at work finish in real time, then jumps to the next timer instead of waiting for it. Nothing
+of the engine is patched. Start at `VirtualTime`; `LoopTime.select` is the heart. User page: docs/testing.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import heapq
+import time
+from asyncio.selector_events import BaseSelectorEventLoop
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import aiosqlite
+import anyio.to_thread
+
+from taskloop import durations
+from taskloop.context import RunContext
+from taskloop.errors import Conflict, NotRunning, TaskloopError, nearest
+from taskloop.events import Event
+from taskloop.jobs import Duration, Job
+from taskloop.runs import ACTIVE, Cause, Run, RunId, State
+from taskloop.scheduler import TaskScheduler
+from taskloop.store import Store, open_store
+from taskloop.store_sqlite import SqliteStore
+
+__all__ = ["LoopTime", "Standstill", "VirtualClock", "VirtualTime", "run_context", "virtual_time"]
+
+T = TypeVar("T")
+
+STANDSTILL_SECONDS: Final = 10.0
+"""Real seconds without a step of virtual time or an event after which a test has hung."""
+POLL_SECONDS: Final = 0.05
+_MICROSECOND: Final = timedelta(microseconds=1)
+_ASKED: Final = frozenset({Cause.MANUAL, Cause.API, Cause.CLI, Cause.RERUN})
+_ENDS: Final = ("succeeded", "failed", "cancelled", "interrupted", "skipped")
+
+
+class Standstill(TaskloopError, TimeoutError):
+    """The test waits for something that only the passing of virtual time would bring about."""
+
+
+def virtual_time(
+    scheduler: TaskScheduler,
+    at: datetime | str = "2026-01-01T00:00Z",
+    *,
+    store: Any = None,
+    interval: Duration | None = None,
+    start: bool = True,
+    patience: Duration = "1s",
+) -> VirtualTime:
+    """`async with virtual_time(scheduler) as time:` starts the scheduler at `at` and stops it at the end.
+
+    `store`: an address, path or Store; None: in memory, whatever the scheduler names. `interval`: as for
+    `TaskScheduler.start`; `start` False: the test starts it. `patience`: how long, in real time, a call in a thread
+    may take before virtual time goes on without it. Raises `Conflict` if the scheduler runs already.
+    """
+    return VirtualTime(scheduler, at, store=store, interval=interval, start=start, patience=patience)
+
+
+class VirtualTime:
+    """The time of a test, and the scheduler that lives in it. Made by `virtual_time`."""
+
+    def __init__(
+        self,
+        scheduler: TaskScheduler,
+        at: datetime | str,
+        *,
+        store: Any,
+        interval: Duration | None,
+        start: bool,
+        patience: Duration,
+    ) -> None:
+        self.scheduler = scheduler
+        self.clock = VirtualClock(durations.absolute(at))
+        self._interval = interval
+        self._starts = start
+        self._patience = durations.parse(patience).total_seconds()
+        self._members = [_Member(scheduler, store if store is not None else MemoryStore(), self._heard)]
+        self._submitted: list[Run] = []
+        self._ended: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self.scheduler.is_running:
+            raise Conflict("the scheduler runs already; virtual_time() starts it itself")
+        self._loop_time = LoopTime(asyncio.get_running_loop(), self._members, self._patience)
+        self.clock.follow(self._loop_time)
+        self._loop_time.install()
+        try:
+            await self._members[0].move_in(self.clock)
+            if self._starts:
+                await self.start(self._interval)
+        except BaseException:
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave()
+        if self._loop_time.stalled is not None and kind is asyncio.CancelledError:
+            self._loop_time.test.uncancel()
+            raise Standstill(self._loop_time.stalled) from None
+
+    async def _leave(self) -> None:
+        try:
+            for member in reversed(self._members):
+                await self.until(member.scheduler.stop(grace=0))
+                await self.until(member.move_out())
+        finally:
+            self._loop_time.uninstall()
+
+    @property
+    def now(self) -> datetime:
+        """The wall clock."""
+        return self.clock.now()
+
+    # -- passing
+
+    async def advance(
+        self,
+        duration: Duration = 0,
+        *,
+        weeks: float = 0,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """Let this much time pass: every timer on the way fires at its instant, and what it starts goes on.
+
+        Returns when nothing is left to do at the end of it. Without arguments: what can be done now is done.
+        """
+        more = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        span = (durations.parse(duration) + durations.parse(more)) // _MICROSECOND
+        await self._loop_time.travel(self._loop_time.micros + span, asyncio.get_running_loop().create_future())
+
+    async def until(self, awaitable: Awaitable[T]) -> T:
+        """Let time pass, as fast as it can, until `awaitable` is done; gives its result or raises its error."""
+        task = asyncio.ensure_future(awaitable)
+        try:
+            await self._loop_time.travel(None, task)
+        finally:
+            if not task.done():
+                task.cancel()
+        return task.result()
+
+    async def run_until_idle(self, limit: Duration = "4w") -> None:
+        """Let time pass until no run is active, neither running nor waiting; fires on the way count too.
+
+        Raises `TimeoutError` if `limit` has passed and some still are.
+        """
+        loop = asyncio.get_running_loop()
+        end = self._loop_time.micros + durations.parse(limit) // _MICROSECOND
+        while True:
+            await self.advance()
+            active = await self.scheduler.runs(state=sorted(ACTIVE))
+            if not active:
+                return
+            if self._loop_time.micros >= end:
+                listed = ", ".join(f"{run.id} of '{run.job}' {run.state}" for run in active[:10])
+                raise TimeoutError(f"still active after {limit}: run {listed}")
+            self._ended = loop.create_future()
+            await self._loop_time.travel(end, self._ended)
+
+    def step(self, by: Duration) -> None:
+        """Set the wall clock forward, or back by `"-1h"`; the monotonic clock and all timers go on as before."""
+        back = isinstance(by, str) and by.startswith("-")
+        span = abs(by) if isinstance(by, timedelta) else durations.parse(by[1:] if isinstance(by, str) and back else by)
+        self.clock.step(-span if back or (isinstance(by, timedelta) and by < timedelta(0)) else span)
+
+    async def suspend(self, duration: Duration) -> None:
+        """Let the machine sleep: this much time is gone at once, and what fell due in it wakes late."""
+        self._loop_time.jump(self._loop_time.micros + durations.parse(duration) // _MICROSECOND)
+        await self.advance()
+
+    # -- living and dying
+
+    async def start(self, interval: Duration | None = None) -> None:
+        """Start the scheduler and let it do what is due now."""
+        await self._members[0].scheduler.start(interval)
+        await self.advance()
+
+    async def crash(self) -> None:
+        """End the scheduler as `kill -9` would: no cleanup runs, nothing is recorded, the store stays as it is.
+
+        Threads cannot be killed: a plain function that is being called goes on, unheard. `restart` begins a new life.
+        """
+        if not self.scheduler.is_running:
+            raise NotRunning("the scheduler is not running; there is nothing to crash")
+        worker = _worker_id(self.scheduler)
+        self._loop_time.kill()
+        await self._members[0].die(worker, self.now - 10 * self.scheduler.options.lease)
+
+    async def restart(self, after: Duration = 0, *, interval: Duration | None = None) -> None:
+        """Stop the scheduler, unless it crashed, let `after` pass and start it again on the same store."""
+        if self.scheduler.is_running:
+            await self.until(self.scheduler.stop())
+        await self.advance(after)
+        await self.start(interval if interval is not None else self._interval)
+
+    async def join(self, other: TaskScheduler, store: Any, *, start: bool = True) -> None:
+        """Let another scheduler live in the same time, on a store of its own choice; it is stopped at the end too."""
+        member = _Member(other, store, self._heard)
+        self._members.append(member)
+        await member.move_in(self.clock)
+        if start:
+            await other.start()
+            await self.advance()
+
+    # -- looking
+
+    async def runs(
+        self, job: str | Job[..., Any] | None = None, state: str | Sequence[str] | None = None
+    ) -> list[Run]:
+        """All runs, oldest first, of one job and in these states if given; skips only where `state` names them."""
+        found: list[Run] = []
+        before = None
+        while page := await self.scheduler.runs(job, state=state, before=before, limit=1000):
+            found += page
+            before = page[-1].id
+        return found[::-1]
+
+    def submitted(self, job: str | Job[..., Any] | None = None) -> Submitted:
+        """The runs that were asked for, not fired by a schedule, as they were then; oldest first."""
+        name = job.name if isinstance(job, Job) else job
+        return Submitted(run for run in self._submitted if name in (None, run.job))
+
+    def _heard(self, event: Event) -> None:
+        if event.name == "submitted" and event.run is not None and event.run.cause in _ASKED:
+            self._submitted.append(event.run)
+        if event.name in _ENDS and self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+
+class Submitted(list[Run]):
+    """A list that may be awaited too, like everything else that is asked of a `VirtualTime`."""
+
+    def __await__(self) -> Generator[Any, None, Submitted]:
+        yield from ()
+        return self
+
+
+def run_context(**fields_: Any) -> RunContext:
+    """A context for calling a job plainly: `await send_mail.function(run_context(attempt=2), batch=5)`.
+
+    Fields: those of a `Run`, and `step` and `cancelled`. What the job reports is in `.latest`.
+    """
+    extra = {name: fields_.pop(name) for name in ("step", "cancelled") if name in fields_}
+    names = [field.name for field in fields(Run)]
+    for name in fields_:
+        if name not in names:
+            near = nearest(name, [*names, "step", "cancelled"])
+            raise TypeError(f"run_context() has no field '{name}'" + (f"; did you mean '{near}'?" if near else ""))
+    now = datetime.now(UTC)
+    given = {"id": RunId(1), "job": "job", "state": State.RUNNING, "cause": Cause.MANUAL, "attempt": 1}
+    instants = {"due_at": now, "ready_at": now, "created_at": now, "started_at": now, "attempt_started_at": now}
+    context = RunContext(Run(**{**given, **instants, **fields_}), monotonic=time.monotonic)
+    context.step = extra.get("step")
+    context.cancelled = extra.get("cancelled", False)
+    return context
+
+
+class VirtualClock:
+    """The engine's clock in virtual time: the wall may be set, the monotonic clock only goes forward."""
+
+    def __init__(self, at: datetime) -> None:
+        self._at = at
+        self._time: LoopTime | None = None
+        self._since = 0
+
+    def follow(self, loop_time: LoopTime) -> None:
+        self._time, self._since = loop_time, loop_time.micros
+
+    def now(self) -> datetime:
+        return self._at + (self._time.micros - self._since) * _MICROSECOND if self._time else self._at
+
+    def monotonic(self) -> float:
+        return self._time.time() if self._time else 0.0
+
+    def step(self, by: timedelta) -> None:
+        self._at += by
+
+
+class MemoryStore(SqliteStore):
+    """A store in memory that outlives the lives of its scheduler: it is closed by `end`, not by `close`."""
+
+    def __init__(self, connection: aiosqlite.Connection | None = None) -> None:
+        super().__init__(":memory:")
+        self._kept = connection
+
+    async def _connect(self, create: bool) -> aiosqlite.Connection:
+        if self._kept is None:
+            self._kept = await super()._connect(create)
+        return self._kept
+
+    async def changed(self) -> bool:
+        return False  # nobody else can reach it
+
+    async def close(self) -> None:
+        """Nothing: what is in memory would be lost."""
+
+    async def end(self) -> None:
+        await super().close()
+
+    def heir(self) -> MemoryStore:
+        """A store with this one's content, for the life after a crash."""
+        return MemoryStore(self._kept)
+
+
+class _Member:
+    """A scheduler that lives in virtual time, with its store; knows what has to be reached inside the engine."""
+
+    def __init__(self, scheduler: TaskScheduler, store: Any, hear: Callable[[Event], None]) -> None:
+        self.scheduler = scheduler
+        self.store: Store = open_store(store)
+        self._before = (scheduler._store, scheduler._clock)
+        self._hear: Callable[[Event], None] | None = hear
+        scheduler.feed.subscribe(self._tell, "submitted", *_ENDS)
+
+    async def move_in(self, clock: VirtualClock) -> None:
+        await self.scheduler.close()
+        self.scheduler._store, self.scheduler._clock = self.store, clock
+
+    async def move_out(self) -> None:
+        self._hear = None
+        await self.scheduler.close()
+        if isinstance(self.store, MemoryStore):
+            await self.store.end()
+        self.scheduler._store, self.scheduler._clock = self._before
+
+    async def die(self, worker: str, long_ago: datetime) -> None:
+        """Go on with the content of the store alone, in which the worker looks as dead as it is."""
+        old = self.store
+        if isinstance(old, MemoryStore):
+            self.store = old.heir()
+        elif isinstance(old, SqliteStore):
+            await old.close()
+            self.store = SqliteStore(old.path, synchronous=old.synchronous)
+        else:
+            raise TypeError(f"crash() knows no way to reopen a {type(old).__name__}; use a sqlite store")
+        self.scheduler._forget()
+        self.scheduler._store = self.store
+        await self.store.open()
+        await self.store.beat(worker, long_ago)
+        await self.scheduler.close()
+
+    @property
+    def store_calls(self) -> int:
+        return getattr(self.store, "in_flight", 0)
+
+    @property
+    def job_calls(self) -> int:
+        return self.scheduler.in_flight - self.store_calls
+
+    def _tell(self, event: Event) -> None:
+        if self._hear is not None:
+            self._hear(event)
+
+
+def _worker_id(scheduler: TaskScheduler) -> str:
+    assert scheduler._worker is not None
+    return scheduler._worker.id
+
+
+class LoopTime:
+    """Takes the place of a loop's clock and selector. Time is kept in whole microseconds, so it never drifts."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, members: Iterable[_Member], patience: float) -> None:
+        if not isinstance(loop, BaseSelectorEventLoop):
+            raise NotRunning(
+                f"virtual time needs asyncio's own selector loop, this is {type(loop).__module__}."
+                f"{type(loop).__qualname__}; run the tests without a loop policy"
+            )
+        task = asyncio.current_task()
+        assert task is not None
+        self.test: asyncio.Task[Any] = task
+        self.stalled: str | None = None
+        """What a test that hung was told; None: it did not."""
+        self.micros = round(loop.time() * 1e6)
+        self._loop: Any = loop
+        self._members = members
+        self._patience = patience
+        self._limiter = anyio.to_thread.current_default_thread_limiter()
+        self._executor_calls = 0
+        self._given_up = 0
+        self._waiting: tuple[int, float] | None = None
+        self._target: int | None = None
+        self._stop: asyncio.Future[Any] | None = None
+        self._moved_at = time.monotonic()
+
+    # -- the loop's side
+
+    def install(self) -> None:
+        loop = self._loop
+        self._selector, self._resolution = loop._selector, loop._clock_resolution
+        self._factory = loop.get_task_factory()
+        self._outer, loop._scheduled = loop._scheduled, []  # a time limit around the test stays one of real time
+        self._real_time, self._real_run_in_executor = loop.time, loop.run_in_executor
+        loop._selector, loop._clock_resolution = self, 1e-6
+        loop.time, loop.run_in_executor = self.time, self._run_in_executor
+        loop.set_task_factory(self._make_task)
+
+    def uninstall(self) -> None:
+        loop = self._loop
+        loop.set_task_factory(self._factory)
+        loop._selector, loop._clock_resolution = self._selector, self._resolution
+        del loop.time, loop.run_in_executor
+        for handle in loop._scheduled:
+            handle._when += loop.time() - self.time()
+        loop._scheduled += self._outer
+        heapq.heapify(loop._scheduled)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._selector, name)
+
+    def time(self) -> float:
+        return self.micros / 1e6
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Events of the real world; asked to sleep, either wait for threads, or let virtual time pass."""
+        events = self._selector.select(0)
+        if self._outer:
+            self._ring_outer_timers()
+        if events:
+            self._moved_at, self._waiting = time.monotonic(), None
+            return events
+        if self._loop._ready or (timeout is not None and timeout <= 0):
+            self._guard()
+            return events
+        if self._threads_are_at_work() or self._stop is None:
+            return self._wait()
+        timer = self._loop._scheduled[0] if self._loop._scheduled else None
+        due = round(timer._when * 1e6) if timer is not None else None
+        if due is not None and (self._target is None or due <= self._target):
+            self.jump(due)
+        elif self._target is None:
+            return self._wait()
+        else:
+            self.jump(self._target)
+            if not self._stop.done():
+                self._stop.set_result(None)
+        return events
+
+    def jump(self, micros: int) -> None:
+        self.micros = max(self.micros, micros)
+        self._moved_at = time.monotonic()
+
+    async def travel(self, target: int | None, stop: asyncio.Future[Any]) -> None:
+        """Let time pass until `stop` is done; with a `target`, `stop` is a plain future that is done there."""
+        if self._stop is not None:
+            raise RuntimeError("time is passing already; one advance() or until() at a time")
+        self._target, self._stop = target, stop
+        try:
+            await asyncio.wait({stop})
+        finally:
+            self._target = self._stop = None
+
+    def _wait(self) -> Any:
+        """Wait for the real world, briefly."""
+        self._guard()
+        until = self._outer[0]._when - self._real_time() if self._outer else POLL_SECONDS
+        return self._selector.select(max(0.0, min(POLL_SECONDS, until)))
+
+    def _ring_outer_timers(self) -> None:
+        while self._outer and self._outer[0]._when <= self._real_time():
+            handle = heapq.heappop(self._outer)
+            handle._scheduled = False
+            self._loop._ready.append(handle)
+
+    def _threads_are_at_work(self) -> bool:
+        """Whether time has to wait: for a store always, for a job's thread until the patience is at its end."""
+        if any(member.store_calls for member in self._members):
+            return True
+        calls = sum(one.job_calls for one in self._members) + self._executor_calls + int(self._limiter.borrowed_tokens)
+        self._given_up = min(self._given_up, calls)
+        if calls == self._given_up:
+            return False
+        if self._waiting is None or self._waiting[0] != calls:
+            self._waiting = (calls, time.monotonic())
+        if time.monotonic() - self._waiting[1] > self._patience:
+            self._given_up = calls
+            return False
+        return True
+
+    def _run_in_executor(self, *args: Any) -> Any:
+        future = self._real_run_in_executor(*args)
+        self._executor_calls += 1
+        future.add_done_callback(self._executor_returned)
+        return future
+
+    def _executor_returned(self, _: Any) -> None:
+        self._executor_calls -= 1
+
+    def _guard(self) -> None:
+        if self.stalled is None and time.monotonic() - self._moved_at > STANDSTILL_SECONDS:
+            calls = sum(member.scheduler.in_flight for member in self._members) + self._executor_calls
+            tasks = [task for task in asyncio.all_tasks(self._loop) if task is not self.test]
+            names = sorted(f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in tasks)
+            self.stalled = (
+                f"virtual time stood still for {STANDSTILL_SECONDS:g} s of real time; in flight: {calls} calls in "
+                f"threads, {len(self._loop._scheduled)} timers, tasks {', '.join(names[:20]) or 'none'}; let time pass "
+                "with `await time.advance(...)`, or `await time.until(what is awaited)`"
+            )
+            self._moved_at = time.monotonic()
+            self.test.cancel()
+
+    # -- death
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> Any:
+        """Tasks of the engine, and all that these make, can be killed; those of the test cannot."""
+        parent = asyncio.current_task(loop)
+        if _is_engine(coroutine) or (parent is not None and isinstance(parent.get_coro(), _Mortal)):
+            coroutine = _Mortal(coroutine)
+        if self._factory is not None:
+            return self._factory(loop, coroutine, **more)
+        return asyncio.Task(coroutine, loop=loop, **more)
+
+    def kill(self) -> None:
+        """End all tasks of the engine where they stand, and forget its timers."""
+        for task in asyncio.all_tasks(self._loop):
+            body = task.get_coro()
+            if isinstance(body, _Mortal):
+                body.die()
+                task.cancel()
+        for handle in (*self._loop._scheduled, *self._loop._ready):
+            owner = getattr(handle._callback, "__self__", None)
+            if type(owner).__module__.startswith("taskloop."):
+                handle.cancel()
+
+
+class _Mortal(Coroutine[Any, Any, Any]):
+    """A coroutine that can end without any of its code, not even a `finally`, being run."""
+
+    __slots__ = ("_body", "_dead")
+
+    def __init__(self, body: Coroutine[Any, Any, Any]) -> None:
+        self._body = body
+        self._dead = False
+
+    def die(self) -> None:
+        self._dead = True
+        # Python runs the `finally` of a coroutine it takes apart; one that is held for ever is not taken apart.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._body))
+
+    def send(self, value: Any) -> Any:
+        if self._dead:
+            raise asyncio.CancelledError
+        return self._body.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        if self._dead:
+            raise asyncio.CancelledError
+        return self._body.throw(*error)
+
+    def close(self) -> None:
+        if not self._dead:
+            self._body.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        raise TypeError("the coroutine of a task cannot be awaited")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+
+def _is_engine(coroutine: Any) -> bool:
+    frame = getattr(coroutine, "cr_frame", None)
+    module: str = frame.f_globals.get("__name__", "") if frame is not None else ""
+    return module.startswith("taskloop.") and module != __name__

@@ -1,0 +1,575 @@
+"""The contract every store must pass, first part: opening, schedules, jobs, workers, switches, keeping house.
+
+The other parts are `test_store_fires` and `test_store_runs`; the kinds of stores stand in `stores`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from stores import (
+    NOW,
+    Stores,
+    as_declared,
+    asked,
+    at,
+    claimed,
+    ended,
+    fired,
+    finished,
+    firing,
+    hourly,
+    ids,
+    know,
+    put,
+    shared,
+    started,
+    state,
+    store,
+    stored,
+    stores,
+    submitted,
+)
+
+from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
+from taskloop.runs import Cause, Failure, Raised, RunId, State
+from taskloop.schedules import Schedule
+from taskloop.store import Definition, Query, Store, Switch, Terms, Worker, open_store
+from taskloop.triggers import At, Cron, Every
+
+__all__ = ["shared", "store", "stores"]
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def worker(id: str = "w1", **changes: Any) -> Worker:
+    facts = {"id": id, "name": "shop", "host": "h", "pid": 7, "process": "p", "started_at": NOW, "beat_at": NOW}
+    return Worker(**(facts | changes))
+
+
+# -- opening and closing
+
+
+async def test_a_store_opened_twice_is_open_once(store):
+    await store.open()
+    assert ids(await submitted(store)) == [1]
+
+
+async def test_a_store_closed_unopened_or_twice_is_closed(stores):
+    made = stores.new()
+    await made.close()
+    await made.open()
+    await made.close()
+    await made.close()
+
+
+async def test_a_closed_store_can_be_opened_again(stores):
+    made = await stores.make()
+    await made.close()
+    await made.open()
+    await know(made, "a")
+    assert len(await submitted(made)) == 1
+
+
+async def test_what_was_written_is_there_after_the_store_was_opened_again(shared):
+    made = await shared.make()
+    [run] = await submitted(made)
+    await put(made, hourly())
+    await made.close()
+    await made.open()
+    assert await made.run(run.id) == run
+    assert await stored(made, "s") == hourly()
+
+
+VERBS: list[Callable[[Store], Awaitable[Any]]] = [
+    lambda store: store.submit([asked()]),
+    lambda store: store.claim("w1", NOW, 1),
+    lambda store: store.fire([], "w1", NOW),
+    lambda store: store.due(NOW, 1),
+    lambda store: store.put([hourly()], as_declared),
+    lambda store: store.find(Query()),
+    lambda store: store.counts(),
+    lambda store: store.know([]),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_store_that_is_not_open_says_so(stores, verb, closed):
+    made = stores.new()
+    if closed:
+        await made.open()
+        await made.close()
+    with pytest.raises(StoreUnavailable, match="not open"):
+        await verb(made)
+
+
+async def test_closing_writes_what_is_queued(shared):
+    made = await shared.make()
+    asking = [asyncio.create_task(made.submit([asked()])) for _ in range(50)]
+    await asyncio.sleep(0)
+    await made.close()
+    answers = await asyncio.gather(*asking)
+    await made.open()
+    assert sorted(ids(await made.find(Query()))) == sorted(answer[0].id for answer in answers)
+
+
+async def test_opening_cancelled_at_any_tick_leaves_nothing_behind_and_the_store_can_be_opened(stores):
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    ticks, opened = 0, False
+    while not opened:
+        made = stores.new()
+        opening = asyncio.create_task(made.open())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        opened = opening.done()
+        opening.cancel()
+        await asyncio.wait({opening})
+        await made.open()
+        await submitted(made)
+        await made.close()
+        ticks += 1 + ticks // 2
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(5)
+    assert set(threading.enumerate()) <= threads
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_opening_twice_at_once_opens_once(stores):
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    made = stores.new()
+    await asyncio.gather(made.open(), made.open())
+    await submitted(made)
+    await made.close()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(1)
+    assert set(threading.enumerate()) <= threads
+    assert asyncio.all_tasks() == tasks
+
+
+def test_an_address_of_an_unknown_scheme_is_refused_with_those_that_are_known():
+    with pytest.raises(BadStore, match=r"'mongodb' is unknown.*sqlite:///file\.db"):
+        open_store("mongodb://localhost/runs")
+
+
+def test_a_store_is_an_address_of_itself(tmp_path):
+    made = open_store(tmp_path / "runs.db")
+    assert open_store(made) is made
+    assert made.url == f"sqlite:///{tmp_path}/runs.db"
+
+
+# -- schedules
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        hourly(),
+        hourly(trigger=Every("90s", anchor=NOW), anchor=None),
+        hourly(trigger=Every(), next_due=None, anchor=None, seen_at=at(5)),
+        hourly(trigger=Cron("0 2 * * 1-5", timezone="Europe/London", gap="skip", fold="both"), last_due=at(-60)),
+        hourly(trigger=At(at(90)), enabled=False, origin="file"),
+        hourly("i d'\"%_🙂", params={"list": [1, None, {"deep": "🙂\0"}], "big": 2**80, "": 0.1}, origin="code"),
+        hourly(next_due=NOW + timedelta(microseconds=1), last_due=NOW - timedelta(microseconds=1)),
+        hourly("x" * 1000, params={"text": "é" * 500_000}),
+    ],
+)
+async def test_a_schedule_comes_back_as_it_was_put(store, schedule):
+    assert list(await store.put([schedule], as_declared)) == [schedule]
+    assert await stored(store, schedule.id) == schedule
+    due = await store.due(at(7200), 10)
+    assert list(due.schedules) == ([schedule] if schedule.next_due else [])
+
+
+async def test_what_is_put_is_merged_with_what_stands_there(store):
+    seen: list[tuple[Schedule | None, Schedule]] = []
+
+    def merge(old: Schedule | None, new: Schedule) -> Schedule:
+        seen.append((old, new))
+        return old or new
+
+    old, changed = hourly("s"), hourly("s", trigger=Every("2h"))
+    await store.put([old], merge)
+    assert list(await store.put([changed, hourly("t")], merge)) == [old, hourly("t")]
+    assert seen == [(None, old), (old, changed), (None, hourly("t"))]
+    assert list(await store.schedules()) == [old, hourly("t")]
+
+
+async def test_schedules_are_put_all_or_none(store):
+    def merge(old: Schedule | None, new: Schedule) -> Schedule:
+        if new.id == "c":
+            raise TaskloopError("no c here")
+        return new
+
+    with pytest.raises(TaskloopError, match="no c here"):
+        await store.put([hourly("a"), hourly("b"), hourly("c")], merge)
+    assert list(await store.schedules()) == []
+
+
+async def test_dropping_gives_how_many_there_were_and_leaves_their_runs(store):
+    await put(store, hourly("a"), hourly("b"), hourly("c"))
+    await fired(store, firing(hourly("a")))
+    assert await store.drop(["a", "b", "nobody"]) == 2
+    assert await store.drop(["a"]) == 0
+    assert await store.drop([]) == 0
+    assert [one.id for one in await store.schedules()] == ["c"]
+    assert [run.schedule for run in await store.find(Query())] == ["a"]
+
+
+async def test_schedules_are_paged_by_id(store):
+    await put(store, *(hourly(f"s{n:03}") for n in range(25)))
+    pages = [await store.schedules(limit=10)]
+    while pages[-1]:
+        pages.append(await store.schedules(after=pages[-1][-1].id, limit=10))
+    assert [one.id for page in pages for one in page] == [f"s{n:03}" for n in range(25)]
+    assert [len(page) for page in pages] == [10, 10, 5, 0]
+
+
+async def test_schedules_are_found_by_job_id_and_prefix_together(store):
+    names = ["a", "a%", "a_", "aa", "ab", "a🙂x", "b", "A"]
+    await put(store, *(hourly(name, "b" if name == "ab" else "a") for name in names))
+
+    async def found(**conditions: Any) -> set[str]:
+        return {one.id for one in await store.schedules(**conditions)}
+
+    assert await found() == set(names)
+    assert await found(prefix="a") == set(names) - {"b", "A"}
+    assert await found(prefix="a_") == {"a_"}
+    assert await found(prefix="a%") == {"a%"}
+    assert await found(prefix="a🙂") == {"a🙂x"}
+    assert await found(prefix="a", job="b") == {"ab"}
+    assert await found(ids=["a", "b", "nobody"]) == {"a", "b"}
+    assert await found(ids=["a", "ab"], job="a") == {"a"}
+    assert await found(ids=[]) == set()
+
+
+async def test_due_schedules_come_earliest_first_up_to_the_limit(store):
+    await put(store, *(hourly(f"s{n}", next_due=at(-n)) for n in (3, 1, 5, 2, 4)), hourly("later", next_due=at(1)))
+    assert [one.id for one in (await store.due(NOW, 3)).schedules] == ["s5", "s4", "s3"]
+    assert [one.id for one in (await store.due(NOW, 100)).schedules] == ["s5", "s4", "s3", "s2", "s1"]
+
+
+async def test_a_schedule_is_due_at_its_instant_and_not_before(store):
+    await put(store, hourly(next_due=at(1)))
+    nothing = await store.due(at(1) - timedelta(microseconds=1), 10)
+    assert (list(nothing.schedules), nothing.next_at) == ([], at(1))
+    assert len((await store.due(at(1), 10)).schedules) == 1
+
+
+async def test_when_nothing_is_due_the_next_instant_is_told(store):
+    assert (await store.due(NOW, 10)).next_at is None
+    await put(store, hourly("x", next_due=at(9)), hourly("y", next_due=at(5)), hourly("never", next_due=None))
+    assert (await store.due(NOW, 10)).next_at == at(5)
+
+
+async def test_schedules_of_unknown_and_held_jobs_are_not_due(store):
+    await put(store, hourly("s", "a"), hourly("t", "b"), hourly("u", "c"))
+    await know(store, "a", Terms("b", held=True))
+    assert [one.id for one in (await store.due(NOW, 10)).schedules] == ["s"]
+    await know(store, Terms("b", held=False), "c")
+    assert {one.id for one in (await store.due(NOW, 10)).schedules} == {"t", "u"}
+    await know(store)
+    nothing = await store.due(NOW, 10)
+    assert (list(nothing.schedules), nothing.next_at) == ([], None)
+
+
+async def test_the_coming_schedules_are_told_whatever_their_job(store):
+    await put(store, hourly("z", "c", next_due=at(2)), hourly("y", next_due=at(-1)), hourly("x", next_due=None))
+    assert [one.id for one in await store.coming(10)] == ["y", "z"]
+    assert [one.id for one in await store.coming(1)] == ["y"]
+
+
+async def test_the_next_due_instant_of_a_job_is_that_of_its_earliest_schedule(store):
+    await put(
+        store, hourly("s", "a", next_due=at(5)), hourly("t", "a", next_due=at(3)), hourly("u", "b", next_due=None),
+        hourly("v", "c", next_due=at(1)),
+    )
+    assert await store.next_dues(["a", "b", "nobody"]) == {"a": at(3)}
+    assert await store.next_dues([]) == {}
+
+
+# -- jobs
+
+
+async def test_a_job_is_remembered_as_it_was_declared_last(store):
+    first = Definition("a", {"title": "é🙂", "n": [1, None]}, "code", NOW)
+    await store.define([first, Definition("b", {}, "file", NOW)])
+    await store.define([Definition("a", {"title": "new"}, "code", at(60))])
+    assert list(await store.definitions()) == [
+        Definition("a", {"title": "new"}, "code", at(60)), Definition("b", {}, "file", NOW),
+    ]
+
+
+# -- workers
+
+
+async def test_a_worker_that_enlists_hears_of_the_others_that_have_not_stopped(stores):
+    store = await stores.make()
+    assert list(await store.enlist(worker("w1"))) == []
+    assert list(await store.enlist(worker("w2", name=None))) == [worker("w1")]
+    await store.leave("w1", at(5))
+    assert list(await store.enlist(worker("w3"))) == [worker("w2", name=None)]
+
+
+async def test_a_beat_is_kept_and_the_living_come_before_those_that_left(store):
+    for name in ("w1", "w2", "w3"):
+        await store.enlist(worker(name))
+    await store.beat("w2", at(9))
+    await store.beat("w3", at(5))
+    await store.leave("w2", at(10))
+    await store.beat("nobody", at(99))
+    found = list(await store.workers())
+    assert [one.id for one in found] == ["w3", "w1", "w2"]
+    assert found[0] == worker("w3", beat_at=at(5))
+    assert found[2] == worker("w2", beat_at=at(9), stopped_at=at(10))
+
+
+async def test_the_orphans_are_the_running_runs_of_the_dead(store):
+    one = await started(store, "dead")
+    await started(store, "alive")
+    two = await started(store, "gone")
+    await finished(store)
+    await submitted(store)
+    assert ids(await store.orphans(["dead", "gone", "nobody"])) == [one.id, two.id]
+    assert list(await store.orphans([])) == []
+    assert list(await store.orphans(["dead"])) == [one]
+
+
+# -- what other processes wrote
+
+
+async def test_a_store_sees_that_another_process_wrote_and_not_its_own_writes(shared):
+    mine, other = await shared.make("a"), await shared.make("a")
+    await mine.changed()
+    assert not await mine.changed()
+    await submitted(mine)
+    assert not await mine.changed()
+    await submitted(other)
+    assert await mine.changed()
+    assert not await mine.changed()
+    await other.find(Query())
+    assert not await mine.changed()
+
+
+async def test_a_closed_store_has_not_changed(stores):
+    assert not await stores.new().changed()
+
+
+async def test_a_store_of_one_process_never_changes_by_itself(store):
+    await store.changed()
+    await submitted(store)
+    assert not await store.changed()
+
+
+# -- switches
+
+
+def off(**changes: Any) -> Switch:
+    facts = {"kind": "disabled", "job": "a", "since": NOW, "actor": "ann", "reason": "é🙂"}
+    return Switch(**(facts | changes))
+
+
+async def test_a_switch_is_an_interval_that_the_next_one_of_its_job_ends(store):
+    await store.switch(off(until=at(600)))
+    await store.switch(off(job="b"))
+    assert list(await store.switches()) == [off(until=at(600)), off(job="b")]
+    await store.switch(off(kind="enabled", since=at(60), actor="bob"))
+    assert list(await store.switches()) == [off(job="b"), off(kind="enabled", since=at(60), actor="bob")]
+
+
+async def test_a_pause_and_a_switch_of_one_job_do_not_end_each_other(store):
+    await store.switch(off())
+    await store.switch(off(kind="paused", since=at(1)))
+    await store.switch(off(kind="paused", job=None, since=at(2)))
+    assert [one.kind for one in await store.switches()] == ["disabled", "paused", "paused"]
+    assert await store.unswitch(None, ["paused"], at(3)) == 1
+    assert [(one.kind, one.job) for one in await store.switches() if one.ended_at is None] == [
+        ("disabled", "a"), ("paused", "a"),
+    ]
+
+
+async def test_an_ended_pause_is_kept_with_who_ended_it_and_how_its_fires_are_settled(store):
+    await store.switch(off(kind="paused"))
+    assert await store.unswitch("a", ["paused", "disabled"], at(60), actor="bob", missed="all") == 1
+    pause = off(kind="paused", ended_at=at(60), ended_by="bob", missed="all")
+    assert list(await store.switches()) == [pause]
+    assert await store.unswitch("a", ["paused"], at(61)) == 0
+    assert list(await store.switches()) == [pause]
+
+
+async def test_of_the_ended_pauses_only_the_newest_of_each_job_is_told(store):
+    for begin, job in ((0, "a"), (10, "b"), (20, "a"), (30, None), (40, None)):
+        await store.switch(off(kind="paused", job=job, since=at(begin)))
+        await store.unswitch(job, ["paused"], at(begin + 5))
+    assert [(one.job, one.since) for one in await store.switches()] == [("b", at(10)), ("a", at(20)), (None, at(40))]
+
+
+async def test_an_ended_switch_is_told_no_more(store):
+    await store.switch(off())
+    assert await store.unswitch("a", ["enabled", "disabled"], at(60)) == 1
+    assert list(await store.switches()) == []
+
+
+async def test_a_switch_that_ran_out_ended_when_it_ran_out(store):
+    await store.switch(off(kind="paused", until=at(60)))
+    await store.unswitch("a", ["paused"], at(600))
+    assert [one.ended_at for one in await store.switches()] == [at(60)]
+
+
+@pytest.mark.parametrize(
+    ("switch", "holds"),
+    [(off(), True), (off(until=at(1)), True), (off(until=NOW), False), (off(ended_at=at(-1)), False)],
+)
+def test_a_switch_holds_until_it_is_ended_or_runs_out(switch, holds):
+    assert switch.holds(NOW) is holds
+
+
+# -- keeping house
+
+
+async def test_pruning_deletes_the_oldest_ended_runs_up_to_the_limit(store):
+    for minute in range(6):
+        await finished(store, now=at(60 * minute))
+    assert await store.prune(ended_before=at(240), limit=3) == 3
+    assert await store.prune(ended_before=at(240), limit=3) == 1
+    assert await store.prune(ended_before=at(240)) == 0
+    assert ids(await store.find(Query())) == [6, 5]
+
+
+async def test_pruning_keeps_active_runs_and_takes_the_attempts_with_a_run(stores):
+    store = await stores.make("a")
+    waiting, running = (await submitted(store, asked(ready_at=at(9)), asked()))[0], (await claimed(store)).started[0]
+    retried = ended(await started(store, attempts=2), Raised(Failure("E", "m"), timedelta(0)))
+    await store.settle(retried)
+    again = (await claimed(store)).started[0]
+    await store.settle(ended(again))
+    await finished(store)
+    assert await store.prune(ended_before=at(1)) == 1
+    assert await store.run(again.id) is None
+    assert len(await store.attempts(retried.before)) <= 1
+    assert {await state(store, waiting.id), await state(store, running.id)} == {State.WAITING, State.RUNNING}
+
+
+async def test_the_newest_run_is_never_pruned_so_that_no_id_comes_twice(store):
+    await finished(store)
+    last = await finished(store)
+    assert await store.prune(ended_before=at(3600)) == 1
+    assert await store.prune(ended_before=at(3600)) == 0
+    assert await store.run(last.id) is not None
+    [fresh] = await submitted(store)
+    assert fresh.id > last.id
+
+
+async def test_counts_are_of_the_waiting_and_the_running(store):
+    assert dict(await store.counts()) == {State.WAITING: 0, State.RUNNING: 0}
+    await finished(store)
+    await started(store)
+    await submitted(store, asked(), asked(ready_at=at(60)))
+    assert dict(await store.counts()) == {State.WAITING: 2, State.RUNNING: 1}
+
+
+async def test_a_run_that_is_not_there_is_none(store):
+    assert await store.run(RunId(1)) is None
+    assert await store.cancel(RunId(1), actor=None, reason=None, now=NOW) is None
+
+
+# -- finding
+
+
+async def ten(store: Store) -> None:
+    """Ten runs: five states, two jobs, two causes, ids 1 to 10, made a minute apart."""
+    await put(store, hourly("s", "b"))
+    for minute in range(6):
+        await finished(store, Raised(Failure("E", "m"), None) if minute == 2 else None, created_at=at(60 * minute))
+    await started(store, created_at=at(360), cause=Cause.CLI)
+    await fired(store, firing(hourly("s", "b")), now=at(420))
+    skip = firing(hourly("s", "b", next_due=at(3600)), now=at(3600))
+    await fired(store, skip, now=at(3600))
+    [last] = await submitted(store, asked("b", created_at=at(3660), cause=Cause.MANUAL))
+    await store.cancel(last.id, actor=None, reason=None, now=at(3661))
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (Query(), [10, 8, 7, 6, 5, 4, 3, 2, 1]),
+        (Query(skipped=True), [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]),
+        (Query(limit=3), [10, 8, 7]),
+        (Query(before=8, limit=3), [7, 6, 5]),
+        (Query(jobs=["b"]), [10, 8]),
+        (Query(jobs=["a", "b"], limit=2), [10, 8]),
+        (Query(jobs=[]), []),
+        (Query(jobs=["nobody"]), []),
+        (Query(states=[State.FAILED]), [3]),
+        (Query(states=[State.SKIPPED]), [9]),
+        (Query(states=[State.SKIPPED, State.CANCELLED, State.RUNNING]), [10, 9, 7]),
+        (Query(states=[]), []),
+        (Query(cause="cli"), [7]),
+        (Query(cause="schedule", jobs=["b"], skipped=True), [9, 8]),
+        (Query(schedule="s"), [8]),
+        (Query(schedule="s", skipped=True), [9, 8]),
+        (Query(since=at(300)), [10, 8, 7, 6]),
+        (Query(until=at(120)), [2, 1]),
+        (Query(since=at(60), until=at(180), jobs=["a"], states=[State.SUCCEEDED]), [2]),
+    ],
+)
+async def test_runs_are_found_newest_first_by_every_condition(store, query, found):
+    await ten(store)
+    assert ids(await store.find(query)) == found
+
+
+async def test_found_runs_are_paged_by_id(store):
+    await store.submit([asked() for _ in range(25)])
+    pages = [await store.find(Query(limit=10))]
+    while pages[-1]:
+        pages.append(await store.find(Query(limit=10, before=pages[-1][-1].id)))
+    assert [run.id for page in pages for run in page] == list(range(25, 0, -1))
+
+
+FAILED = Raised(Failure("E", "m"), None)
+
+
+async def test_a_job_stands_as_its_newest_run_its_last_success_and_its_failures_since(store):
+    await finished(store, FAILED)
+    await finished(store, now=at(60))
+    await finished(store, FAILED)
+    newest = await finished(store, FAILED, now=at(90))
+    await put(store, hourly("s", "b"))
+    await fired(store, firing(hourly("s", "b"), enabled=False))
+    assert dict(await store.standing(["a", "b", "nobody"])) == {"a": (newest, at(60), 2)}
+    assert dict(await store.standing([])) == {}
+
+
+async def test_a_job_that_failed_and_runs_again_has_still_failed_since_its_last_success(store):
+    await finished(store)
+    await finished(store, FAILED)
+    await finished(store, FAILED)
+    running = await started(store)
+    assert dict(await store.standing(["a"])) == {"a": (running, NOW, 2)}
+
+
+async def test_a_success_ends_the_failures_and_a_job_that_never_succeeded_has_none(store):
+    await finished(store, FAILED)
+    newest = await finished(store, FAILED)
+    assert dict(await store.standing(["a"])) == {"a": (newest, None, 2)}
+    newest = await finished(store, now=at(7))
+    assert dict(await store.standing(["a"])) == {"a": (newest, at(7), 0)}
+
+
+async def test_failures_are_counted_up_to_a_hundred(store):
+    await know(store, "a")
+    runs = await submitted(store, *(asked() for _ in range(120)))
+    have = await claimed(store, slots=200)
+    assert len(have.started) == len(runs)
+    await asyncio.gather(*(store.settle(ended(run, FAILED)) for run in have.started))
+    assert (await store.standing(["a"]))["a"][2] == 100
