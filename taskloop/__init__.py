@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from taskloop.context import RunContext, current_run
     from taskloop.errors import TaskloopError
     from taskloop.events import Event
+    from taskloop.handles import RunHandle
     from taskloop.jobs import Call, Job, Jobs
-    from taskloop.ledger import RunHandle
     from taskloop.options import Options
     from taskloop.retry import Fatal, Retry, RetryAt
     from taskloop.runs import Run, State
@@ -47,7 +47,7 @@ _HOMES = {
     "RetryAt": "retry",
     "Run": "runs",
     "RunContext": "context",
-    "RunHandle": "ledger",
+    "RunHandle": "handles",
     "Schedule": "schedules",
     "State": "runs",
     "TaskScheduler": "scheduler",

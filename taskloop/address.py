@@ -201,7 +201,7 @@ def _named_store(sources: Sources) -> tuple[str, Any]:
     return f"{sources.prefix}store.url", section.get("url", DEFAULT_STORE)
 
 
-class _Unreadable(Exception):  # noqa: N818  a word from one function here to the next
+class _Unreadable(Exception):
     """Why a file cannot be used."""
 
 

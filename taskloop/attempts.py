@@ -51,7 +51,7 @@ class Attempt:
             value = await self._executor.call(self.job.function, self.context, arguments)
         except GeneratorExit:  # the loop is gone and Python is taking the coroutine apart
             raise
-        except BaseException as error:  # noqa: BLE001 - foreign code ends here
+        except BaseException as error:
             return self._after(error, now, chance)
         finally:
             self._disarm()

@@ -89,5 +89,5 @@ class Listeners:
                     await listener(event)
             else:
                 await self._thread.call(listener, None, {}, event)
-        except Exception as error:  # noqa: BLE001 - a listener's trouble is its own
+        except Exception as error:
             self._complain("WARNING", "listener.failed", event=event.name, error=repr(error))

@@ -31,7 +31,18 @@ class RunContext:
     Every method may be called from the loop and from any thread.
     """
 
-    __slots__ = ("_call", "_monotonic", "_progress", "_run", "_started", "cancelled", "scheduler", "step")
+    __slots__ = (
+        "_call",
+        "_monotonic",
+        "_progress",
+        "_report",
+        "_run",
+        "_started",
+        "cancelled",
+        "scheduler",
+        "step",
+        "unwritten",
+    )
 
     def __init__(
         self,
@@ -39,18 +50,22 @@ class RunContext:
         *,
         monotonic: Callable[[], float],
         call: Callable[..., Any] | None = None,
+        report: Callable[[], Any] | None = None,
         scheduler: Any = None,
     ) -> None:
         self._run = run
         self._monotonic = monotonic
         self._started = monotonic()
         self._call = call
+        self._report = report
         self._progress: Progress | None = None
         self.scheduler = scheduler
         """The scheduler this attempt runs in."""
         self.cancelled = False
         """True once the attempt is asked to end: by a timeout, a cancel, or a stop."""
         self.step: str | None = None
+        self.unwritten = False
+        """Whether `latest` is newer than what the store has; the engine clears it."""
 
     @property
     def id(self) -> RunId:
@@ -105,6 +120,10 @@ class RunContext:
         rate = done / elapsed if elapsed > 0 and done > 0 else None
         eta = max(0.0, (total - done) / rate) if rate else None
         self._progress = Progress(done, total, message, rate, eta)
+        if not self.unwritten:  # one call to the loop for however many reports until they are written
+            self.unwritten = True
+            if self._report is not None:
+                self._report()
 
     def check_cancelled(self) -> None:
         """Leave the attempt if it was asked to end; a job in a thread ends promptly only if it calls this.

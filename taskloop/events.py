@@ -17,8 +17,29 @@ from taskloop.runs import Run
 __all__ = ["EVENTS", "Event", "Feed", "Subscriber"]
 
 EVENTS: Final = frozenset(
-    "submitted started progress step_started step_done step_kept succeeded failed retrying cancelled interrupted "
-    "skipped overdue recovered paused resumed disabled enabled loop_blocked store_lost store_back".split()
+    [
+        "submitted",
+        "started",
+        "progress",
+        "step_started",
+        "step_done",
+        "step_kept",
+        "succeeded",
+        "failed",
+        "retrying",
+        "cancelled",
+        "interrupted",
+        "skipped",
+        "overdue",
+        "recovered",
+        "paused",
+        "resumed",
+        "disabled",
+        "enabled",
+        "loop_blocked",
+        "store_lost",
+        "store_back",
+    ]
 )
 
 
@@ -71,5 +92,5 @@ class Feed:
         for subscriber in subscribers:
             try:
                 subscriber(event)
-            except Exception:  # noqa: BLE001, S112 - a listener must never touch a run
+            except Exception:
                 continue

@@ -27,6 +27,9 @@ class Executor(Protocol):
     async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Any:
         """Call `function(**arguments)` with `context` as its current run; raises whatever it raises."""
 
+    def close(self) -> None:
+        """Hold nothing any more but the calls that still go on."""
+
 
 class OnLoop:
     """Calls an async function on the loop, in the task that asks."""
@@ -36,6 +39,9 @@ class OnLoop:
     async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Any:
         running.set(context)
         return await function(**arguments)
+
+    def close(self) -> None:
+        return
 
 
 class InThread:
@@ -64,7 +70,7 @@ class InThread:
         def work() -> None:
             try:
                 result, error = values.run(function, *positional, **arguments), None
-            except BaseException as raised:  # noqa: BLE001 - SystemExit too must reach the record, not the thread
+            except BaseException as raised:
                 result, error = None, raised
             try:
                 loop.call_soon_threadsafe(self._answer, answer, result, error)

@@ -33,7 +33,9 @@ class Desk(Protocol):
 
     async def _submit_call(self, call: Call[Any], at: Any, key: str | None, actor: str | None) -> Any: ...
 
-    async def schedule(self, job: Any, trigger: Trigger, *, id: str, params: Mapping[str, Any] | None = None) -> Any: ...
+    async def schedule(
+        self, job: Any, trigger: Trigger, *, id: str, params: Mapping[str, Any] | None = None
+    ) -> Any: ...
 
 
 class Call(Generic[T]):
@@ -134,7 +136,7 @@ class Job(Generic[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """The plain function, as if it were not decorated."""
-        return cast(T, self.function(*args, **kwargs))
+        return cast("T", self.function(*args, **kwargs))
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
         """This job with these parameters, checked now. Raises `BadParameters`."""
@@ -152,7 +154,7 @@ class Job(Generic[P, T]):
         """The scheduler that keeps this job's records: that of the run in hand, else the only one it was given to."""
         context = running.get()
         if context is not None and context.scheduler in self._desks:
-            return cast(Desk, context.scheduler)
+            return cast("Desk", context.scheduler)
         if len(self._desks) == 1:
             return self._desks[0]
         if not self._desks:
@@ -296,7 +298,7 @@ class Jobs:
         def register(function: Callable[..., Any]) -> Job[..., Any]:
             return self.add_job(function, trigger, name=name, params=params, aliases=aliases, **policy)
 
-        return cast(Register, register)
+        return cast("Register", register)
 
     def _add(self, job: Job[..., Any]) -> None:
         taken = self._jobs.get(job.name)

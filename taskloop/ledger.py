@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final
 
 from taskloop import durations
 from taskloop.clock import Clock, SystemClock
@@ -25,67 +25,31 @@ from taskloop.errors import (
     NoSuchJob,
     NoSuchRun,
     NoSuchSchedule,
-    RunFailed,
     nearest,
 )
 from taskloop.events import Event, Feed
+from taskloop.handles import RunHandle
 from taskloop.jobs import NAME, Call, Duration, Job, Jobs
 from taskloop.options import Options
 from taskloop.policy import Policy
-from taskloop.records import Condition, JobRecord, Status, policy_record, trigger_text
-from taskloop.runs import ACTIVE, Cause, Run, RunId, State
+from taskloop.records import JobRecord, Status, definition, standing
+from taskloop.runs import Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.schedules import next_due as following
-from taskloop.store import Definition, Query, Store, Switch, SwitchKind, Terms, open_store
+from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
+from taskloop.switches import Missed, Switch, Switches, SwitchKind
 from taskloop.triggers import Cron, Every, Trigger
 
-__all__ = ["Ledger", "RunHandle"]
+__all__ = ["Ledger"]
 
-T = TypeVar("T")
 Instant = datetime | timedelta | str
-Missed = Literal["skip", "latest", "all"]
 
 LOOK_SECONDS: Final = 0.25
 """How often a process looks at a run that another one has."""
 _NO_POLICY: Final = Policy()
+_NOTHING: Final[Mapping[str, Any]] = {}
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
-
-
-class RunHandle(Generic[T]):
-    """A run that was asked for: its record as it was when asked, and ways to wait for what it comes to.
-
-    Every field of `Run` can be read here too.
-    """
-
-    __slots__ = ("_job", "_ledger", "run")
-
-    def __init__(self, run: Run, ledger: Ledger, job: Job[..., Any] | None = None) -> None:
-        self.run = run
-        self._ledger = ledger
-        self._job = job
-
-    async def wait(self, timeout: Duration | None = None) -> Run:
-        """Wait until the run is final and give its record, whatever it came to.
-
-        Raises `TimeoutError` after `timeout` (None: waits as long as it takes); the run goes on.
-        """
-        return await self._ledger.wait(self.run.id, timeout)
-
-    async def value(self, timeout: Duration | None = None) -> T:
-        """Wait for the result, rebuilt by the job's return annotation. Raises `RunFailed` unless it succeeded."""
-        run = await self.wait(timeout)
-        if run.state is not State.SUCCEEDED:
-            why = f": {run.error.type}: {run.error.message}" if run.error else f" ({run.reason})" if run.reason else ""
-            raise RunFailed(run, f"run {run.id} of '{run.job}' {run.state}{why}; `taskloop show {run.id}` has the rest")
-        value: T = self._job.parameters.value(run.result) if self._job else run.result
-        return value
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.run, name)
-
-    def __repr__(self) -> str:
-        return f"<run {self.run.id} of {self.run.job} {self.run.state}>"
 
 
 class Ledger(Jobs):
@@ -111,7 +75,7 @@ class Ledger(Jobs):
         self._store_is_open = False
         self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
-        self._switches: list[Switch] = []
+        self._switches = Switches()
         self._held_until: datetime | None = None
         """When the first of the switches in force ends by itself."""
         self.feed = Feed()
@@ -150,6 +114,7 @@ class Ledger(Jobs):
         at: Instant | None = None,
         key: str | None = None,
         actor: str | None = None,
+        reason: str | None = None,
         cause: Cause = Cause.MANUAL,
     ) -> RunHandle[Any]:
         """Ask for one run; committed when this returns, and never skipped or merged afterwards.
@@ -160,35 +125,33 @@ class Ledger(Jobs):
         """
         one = self._job(job)
         call: Call[Any] = Call(one, one.parameters.check(params or {}))
-        return (await self._submit([(call, at, key)], actor, cause))[0]
+        run = _asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
+        return (await self._ask([(one, run)]))[0]
 
     async def submit_many(self, calls: Iterable[Call[Any]], *, actor: str | None = None) -> list[RunHandle[Any]]:
         """Ask for a run of each call, all in one transaction."""
-        return await self._submit([(call, None, None) for call in calls], actor, Cause.MANUAL)
+        now = self._clock.now()
+        return await self._ask([(call.job, _asked(call, now, actor=actor)) for call in calls])
 
     async def _submit_call(
         self, call: Call[Any], at: Instant | None, key: str | None, actor: str | None
     ) -> RunHandle[Any]:
-        return (await self._submit([(call, at, key)], actor, Cause.MANUAL))[0]
+        return (await self._ask([(call.job, _asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
 
-    async def _submit(
-        self, wanted: Sequence[tuple[Call[Any], Instant | None, str | None]], actor: str | None, cause: Cause
-    ) -> list[RunHandle[Any]]:
-        store = await self._opened()
-        now = self._clock.now()
+    async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]]) -> list[RunHandle[Any]]:
+        """Write runs that are asked for, all or none; those this process has a slot for are started."""
+        store, now = await self._opened(), self._clock.now()
         await self._refresh_switches()
-        runs = []
-        for call, at, key in wanted:
-            self._refuse_switched_off(call.job, now)
-            runs.append(_asked(call, durations.instant(at, now) if at is not None else now, key, actor, cause, now))
-        runs = self._admit(runs)
+        for job, _ in wanted:
+            self._refuse_switched_off(job, now)
+        runs = self._admit([run for _, run in wanted])
         written = await store.submit(runs, partial(self._submitted, runs))
-        return [RunHandle(run, self, call.job) for run, (call, _, _) in zip(written, wanted, strict=True)]
+        return [RunHandle(run, self, job) for run, (job, _) in zip(written, wanted, strict=True)]
 
     def _refuse_switched_off(self, job: Job[..., Any], now: datetime) -> None:
-        if self.is_enabled(job.name, job.policy.enabled, now):
+        if self._is_on(job, now):
             return
-        switch = self._switch_of(job.name, now)
+        switch = self._switches.thrown(self._names(job), now)
         who = f" since {switch.since:%d %b %Y}" if switch else " by its declaration"
         who += f" by {switch.actor}" if switch and switch.actor else ""
         who += f': "{switch.reason}"' if switch and switch.reason else ""
@@ -200,27 +163,20 @@ class Ledger(Jobs):
         params: Mapping[str, Any] | None = None,
         *,
         actor: str | None = None,
+        reason: str | None = None,
     ) -> RunHandle[Any]:
         """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`."""
         old = await self.run(run_id)
         job = self._job(old.job)
         call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
-        store, now = await self._opened(), self._clock.now()
-        await self._refresh_switches()
-        self._refuse_switched_off(job, now)
-        runs = self._admit([_asked(call, now, None, actor, Cause.RERUN, now).changed(rerun_of=old.id)])
-        written = await store.submit(runs, partial(self._submitted, runs))
-        return RunHandle(written[0], self, job)
+        run = _asked(call, self._clock.now(), cause=Cause.RERUN, actor=actor, reason=reason)
+        return (await self._ask([(job, run.changed(rerun_of=old.id))]))[0]
 
     async def run_all(self, *, actor: str | None = None) -> list[Run]:
         """Run every enabled job that needs no parameters, wait for all and give their final records."""
         await self._refresh_switches(force=True)
         now = self._clock.now()
-        ready = [
-            job
-            for job in self
-            if not job.parameters.required and self.is_enabled(job.name, job.policy.enabled, now)
-        ]
+        ready = [job for job in self if not job.parameters.required and self._is_on(job, now)]
         handles = await self.submit_many([Call(job, {}) for job in ready], actor=actor)
         return [await handle.wait() for handle in handles]
 
@@ -232,6 +188,10 @@ class Ledger(Jobs):
         if found is None:
             raise NoSuchRun(run_id)
         return found
+
+    async def attempts(self, run_id: int) -> list[Attempt]:
+        """The calls inside a run, oldest first. Raises `NoSuchRun`."""
+        return list(await (await self._opened()).attempts(await self.run(run_id)))
 
     async def runs(
         self,
@@ -424,24 +384,9 @@ class Ledger(Jobs):
         await self._switched()
         self.feed.send(kind, now, job=job, reason=reason, actor=actor)
 
-    def is_enabled(self, job: str, declared: bool, now: datetime) -> bool:
-        """Whether a job fires and takes submits, by the switches last read."""
-        switch = self._switch_of(job, now)
-        return declared if switch is None else switch.kind == "enabled"
-
-    def pause_of(self, job: str | None, now: datetime) -> Switch | None:
-        """The pause that holds a job, its own or that of all; None: none does."""
-        held = [one for one in self._switches if one.kind == "paused" and one.job in (None, job) and one.holds(now)]
-        return held[0] if held else None
-
-    def _switch_of(self, job: str, now: datetime) -> Switch | None:
-        names = (job, *(self._jobs[job].aliases if job in self else ()))
-        thrown = [one for one in self._switches if one.kind != "paused" and one.job in names and one.holds(now)]
-        return thrown[-1] if thrown else None
-
     async def _refresh_switches(self, *, force: bool = False) -> None:
         """Read the switches anew; a started engine keeps them fresh itself."""
-        self._switches = list(await (await self._opened()).switches())
+        self._switches = await (await self._opened()).switches()
 
     async def _switched(self) -> None:
         await self._refresh_switches(force=True)
@@ -455,68 +400,22 @@ class Ledger(Jobs):
         await self._refresh_switches(force=True)
         remembered = {one.name: one for one in await store.definitions()}
         names = sorted({*remembered, *(job.name for job in self)})
-        standing = await store.standing(names)
-        due = await store.next_dues(names)
-        records = []
-        for name in names:
-            facts = self.definition(self[name]) if name in self else remembered[name]
-            last, success, failures = standing.get(name, (None, None, 0))
-            records.append(self._record(facts, due.get(name), last, success, failures, now))
-        return records
+        last, due = await store.standing(names), await store.next_dues(names)
+        return [
+            standing(
+                self.definition(self[name]) if name in self else remembered[name],
+                next_due=due.get(name),
+                last=last.get(name),
+                switches=self._switches,
+                now=now,
+            )
+            for name in names
+        ]
 
     def definition(self, job: Job[..., Any]) -> Definition:
         """What a job declares, in plain JSON."""
         trigger = self.resolved(job.trigger) if job.trigger is not None else None
-        facts = {
-            "title": job.title,
-            "description": job.description,
-            "kind": job.kind,
-            "trigger": None if trigger is None else str(trigger),
-            "trigger_text": trigger_text(trigger),
-            "policy": policy_record(job.policy),
-            "params_schema": job.parameters.schema(),
-        }
-        return Definition(job.name, facts, job.origin, self._clock.now())
-
-    def _record(
-        self,
-        definition: Definition,
-        next_due: datetime | None,
-        last: Run | None,
-        success: datetime | None,
-        failures: int,
-        now: datetime,
-    ) -> JobRecord:
-        facts = definition.facts
-        enabled = self.is_enabled(definition.name, bool(facts["policy"]["enabled"]), now)
-        condition: Condition = "ok"
-        if not enabled:
-            condition = "disabled"
-        elif self.pause_of(definition.name, now):
-            condition = "paused"
-        elif last is None:
-            condition = "never_ran"
-        elif last.state in ACTIVE:
-            condition = "running"
-        elif last.state in (State.FAILED, State.INTERRUPTED):
-            condition = "failing"
-        return JobRecord(
-            name=definition.name,
-            title=facts["title"],
-            description=facts["description"],
-            kind=facts["kind"],
-            trigger=facts["trigger"],
-            trigger_text=facts["trigger_text"],
-            policy=facts["policy"],
-            enabled=enabled,
-            switch=self._switch_of(definition.name, now),
-            condition=condition,
-            next_due=next_due,
-            last_run=last,
-            last_success=success,
-            consecutive_failures=failures,
-            params_schema=facts["params_schema"],
-        )
+        return definition(job, trigger, self._clock.now())
 
     async def status(self) -> Status:
         """How the whole stands, as the store knows it."""
@@ -539,7 +438,7 @@ class Ledger(Jobs):
             running=bool(live),
             enabled=self.options.enabled,
             workers=live,
-            paused=self.pause_of(None, now),
+            paused=self._switches.pause(None, now),
             jobs=len(records),
             waiting=counts.get(State.WAITING, 0),
             active=await store.find(Query(states=[State.RUNNING], limit=100)),
@@ -574,14 +473,14 @@ class Ledger(Jobs):
     async def _know(self) -> None:
         """Tell the store which jobs this worker has, and on which terms."""
         now = self._clock.now()
-        self._held_until = min((one.until for one in self._switches if one.until and one.holds(now)), default=None)
+        self._held_until = self._switches.next_end(now)
         await (await self._opened()).know([self._terms(job, now) for job in self])
 
     def _terms(self, job: Job[..., Any], now: datetime) -> Terms:
         policy = job.policy
         return Terms(
             job=job.name,
-            held=self.pause_of(job.name, now) is not None,
+            held=self._switches.pause(job.name, now) is not None,
             gated=policy.overlap != "allow",
             group=policy.group,
             places=self.options.groups.get(policy.group, 1) if policy.group else 1,
@@ -598,7 +497,11 @@ class Ledger(Jobs):
         await store.define([self.definition(job) for job in self])
         declared = [
             Schedule(
-                id=job.name, job=job.name, trigger=self.resolved(job.trigger), params=job.params, origin=job.origin,
+                id=job.name,
+                job=job.name,
+                trigger=self.resolved(job.trigger),
+                params=job.params,
+                origin=job.origin,
                 seen_at=now,
             )
             for job in self
@@ -618,7 +521,8 @@ class Ledger(Jobs):
             await store.submit([_on_start(job, now) for job in wanted])
 
     def _is_on(self, job: Job[..., Any], now: datetime) -> bool:
-        return self.is_enabled(job.name, job.policy.enabled, now)
+        switch = self._switches.thrown(self._names(job), now)
+        return job.policy.enabled if switch is None else switch.kind == "enabled"
 
     # -- what an engine adds
 
@@ -668,6 +572,17 @@ class Ledger(Jobs):
         return listener
 
     # -- the store
+
+    def configure(self, options: Options, *, store: Any = None) -> None:
+        """Take these options instead of what the environment says, and `store` unless one was given when made."""
+        self.options, self._is_configured = options, True
+        if self._store is None and store is not None:
+            self._address = store
+
+    @property
+    def address(self) -> Any:
+        """The store's address, or the Store, given when made; None: the configuration's."""
+        return self._address
 
     async def _configure(self) -> None:
         """Read the configuration once: the environment, and the file if one was named. Raises `BadSettings`."""
@@ -727,9 +642,17 @@ class Ledger(Jobs):
 
 
 def _asked(
-    call: Call[Any], ready_at: datetime, key: str | None, actor: str | None, cause: Cause, now: datetime
+    call: Call[Any],
+    now: datetime,
+    at: Instant | None = None,
+    *,
+    cause: Cause = Cause.MANUAL,
+    key: str | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
 ) -> Run:
     policy = call.job.policy
+    ready_at = durations.instant(at, now) if at is not None else now
     return Run(
         job=call.job.name,
         cause=cause,
@@ -741,11 +664,12 @@ def _asked(
         ready_at=ready_at,
         created_at=now,
         priority=policy.priority,
+        data={"asked_because": reason} if reason else _NOTHING,
     )
 
 
 def _on_start(job: Job[..., Any], now: datetime) -> Run:
-    run = _asked(Call(job, job.params), now, None, None, Cause.ON_START, now)
+    run = _asked(Call(job, job.params), now, cause=Cause.ON_START)
     return run.changed(schedule=job.name if job.trigger is not None else None)
 
 

@@ -34,7 +34,7 @@ def returned(value: Any) -> Returned:
         return Returned()
     try:
         plain = _plain(value)
-    except Exception as error:  # noqa: BLE001 - any error of a foreign object; the run has succeeded all the same
+    except Exception as error:
         plain = _note(value, f"no JSON: {first_line(_message(error))}")
     return Returned(plain, first_line(plain) or None if isinstance(plain, str) else None)
 
@@ -60,7 +60,7 @@ def _note(value: Any, why: str) -> dict[str, str]:
 def _message(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as second:  # noqa: BLE001 - an error that cannot even say what it is
+    except Exception as second:
         text = f"(its text could not be made: {type(second).__qualname__})"
     return _clean(text, MESSAGE_CHARACTERS)
 
@@ -69,7 +69,7 @@ def _trace(error: BaseException) -> str:
     try:
         frames = traceback.TracebackException.from_exception(error, limit=-40, compact=True)
         return _clean("".join(frames.format(chain=True)), TRACEBACK_CHARACTERS)
-    except Exception:  # noqa: BLE001 - a cycle, a depth, a hostile __str__ in the chain
+    except Exception:
         return ""
 
 

@@ -36,7 +36,7 @@ class Parameters:
     def _hints(self) -> dict[str, Any]:
         try:
             return get_type_hints(self._function, include_extras=True)
-        except Exception:  # noqa: BLE001 - an annotation that only a type checker can read is no reason to refuse a job
+        except Exception:
             return dict(getattr(self._function, "__annotations__", {}))
 
     @cached_property
@@ -161,6 +161,6 @@ def _reason(error: Exception) -> str:
 def _cut(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a hostile __repr__ must not hide the error
+    except Exception:
         return f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:59] + "…"

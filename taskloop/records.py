@@ -11,16 +11,26 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from taskloop import durations
+from taskloop.jobs import Job
 from taskloop.policy import OPTIONS, Policy
 from taskloop.retry import Retry
-from taskloop.runs import Failure, Progress, Run
+from taskloop.runs import ACTIVE, Failure, Progress, Run, State
 from taskloop.schedules import Schedule
-from taskloop.store import Attempt, Switch, Worker
+from taskloop.store import Attempt, Definition, Worker
+from taskloop.switches import Switch, Switches
 from taskloop.triggers import Trigger
 
 __all__ = [
-    "JobRecord", "Status", "attempt_record", "instant_text", "job_record", "policy_record", "run_record",
-    "schedule_record", "status_record",
+    "JobRecord",
+    "Status",
+    "attempt_record",
+    "instant_text",
+    "job_record",
+    "definition",
+    "policy_record",
+    "run_record",
+    "schedule_record",
+    "status_record",
 ]
 
 Condition = Literal["ok", "failing", "running", "disabled", "paused", "overdue", "stuck", "never_ran", "orphan"]
@@ -61,6 +71,65 @@ class Status:
     attention: Sequence[Mapping[str, Any]] = field(default=())
     loop_lag_ms: float | None = None
     store: str
+
+
+def standing(
+    definition: Definition,
+    *,
+    next_due: datetime | None,
+    last: tuple[Run, datetime | None, int] | None,
+    switches: Switches,
+    now: datetime,
+) -> JobRecord:
+    """A job as it stands at `now`, from its declaration and what the store knows; `last` None: it never ran."""
+    facts, name = definition.facts, definition.name
+    last_run, last_success, failures = last or (None, None, 0)
+    switch = switches.thrown([name, *facts.get("aliases", ())], now)
+    enabled = bool(facts["policy"]["enabled"]) if switch is None else switch.kind == "enabled"
+    return JobRecord(
+        name=name,
+        title=facts["title"],
+        description=facts["description"],
+        kind=facts["kind"],
+        trigger=facts["trigger"],
+        trigger_text=facts["trigger_text"],
+        policy=facts["policy"],
+        enabled=enabled,
+        switch=switch,
+        condition=_condition(enabled, switches.pause(name, now) is not None, last_run),
+        next_due=next_due,
+        last_run=last_run,
+        last_success=last_success,
+        consecutive_failures=failures,
+        params_schema=facts["params_schema"],
+    )
+
+
+def _condition(enabled: bool, paused: bool, last: Run | None) -> Condition:
+    if not enabled:
+        return "disabled"
+    if paused:
+        return "paused"
+    if last is None:
+        return "never_ran"
+    if last.state in ACTIVE:
+        return "running"
+    return "failing" if last.state in (State.FAILED, State.INTERRUPTED) else "ok"
+
+
+def definition(job: Job[..., Any], trigger: Trigger | None, now: datetime) -> Definition:
+    """What a job declares, in plain JSON; `trigger` is its own with what it left to the scheduler."""
+    facts = {
+        "title": job.title,
+        "description": job.description,
+        "kind": job.kind,
+        "aliases": list(job.aliases),
+        "trigger": None if trigger is None else str(trigger),
+        "trigger_text": trigger_text(trigger),
+        "policy": policy_record(job.policy),
+        "params_schema": job.parameters.schema(),
+    }
+    return Definition(job.name, facts, job.origin, now)
 
 
 def instant_text(instant: datetime | None) -> str | None:

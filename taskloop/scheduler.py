@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop import durations
 from taskloop.audience import Listeners, Waiters
-from taskloop.clock import Clock
+from taskloop.clock import EPOCH, Clock
 from taskloop.context import RunContext, running
 from taskloop.errors import NotRunning, StoreUnavailable, TaskloopError
 from taskloop.events import Event, Subscriber
@@ -76,12 +76,10 @@ class TaskScheduler(Ledger):
         options: Options | None = None,
         name: str | None = None,
         clock: Clock | None = None,
-        executors: Mapping[str, Executor] | None = None,
     ) -> None:
         super().__init__(store, jobs=jobs, config=config, options=options, name=name, clock=clock)
         self.speaker = Speaker()
-        self.executors: Mapping[str, Executor] = executors or {}
-        self._own_executors = executors is None
+        self._executors: dict[str, Executor] = {}
         self._phase = "stopped"
         self._host: asyncio.Task[None] | None = None
         self._worker: Worker | None = None
@@ -95,7 +93,7 @@ class TaskScheduler(Ledger):
         self._next_at: datetime | None = None
         self._ready_at: datetime | None = None
         """When the next waiting run is ready that was not when last asked."""
-        self._watched_since: datetime | None = None
+        self._watched_since = EPOCH
         self._spoken = False
 
     @property
@@ -104,9 +102,14 @@ class TaskScheduler(Ledger):
         return self._phase == "running"
 
     @property
+    def worker(self) -> Worker | None:
+        """This process as the store knows it; None: not started."""
+        return self._worker
+
+    @property
     def in_flight(self) -> int:
         """Calls that wait for a thread, of the store, of jobs or of listeners: a virtual clock lets them end first."""
-        threads = sum(one.in_flight for one in self.executors.values()) + self._listeners.in_flight
+        threads = sum(one.in_flight for one in self._executors.values()) + self._listeners.in_flight
         return threads + getattr(self._store, "in_flight", 0)
 
     # -- start and stop
@@ -115,8 +118,8 @@ class TaskScheduler(Ledger):
         """Open the store, mend what an earlier life left, and begin to fire; waits until that is done.
 
         `interval`: of every `every()` that names none; None: the configuration's, 2 weeks. A second start warns and
-        changes nothing. A start that failed has closed everything again and may be tried anew. Raises `BadSettings`,
-        `BadJob`, `BadStore`, `StoreUnavailable`.
+        changes nothing. A start that failed may be tried again. Raises `BadSettings`, `BadJob`, `BadStore`,
+        `StoreUnavailable`.
         """
         if self._host is not None:
             self.speaker.say("WARNING", "scheduler.already_running")
@@ -220,12 +223,13 @@ class TaskScheduler(Ledger):
                 await self._slots.wind_down(timedelta(0), self._hurrying)
             if not started.done():
                 started.cancel()
-        except Exception as error:  # noqa: BLE001 - whoever awaits start() is told, whatever it was
+        except Exception as error:
             started.set_exception(error) if not started.done() else None
             self.speaker.say("ERROR", "scheduler.failed", error=repr(error))
         finally:
             for loop in loops:
                 loop.cancel()
+            await asyncio.wait(loops) if loops else None
             await self._end()
 
     async def _begin(self) -> Slots:
@@ -235,8 +239,7 @@ class TaskScheduler(Ledger):
             self.options = replace(self.options, interval=self._interval)
         self._prepare_jobs()
         store, now = await self._opened(), self._clock.now()
-        if self._own_executors:
-            self.executors = {"loop": OnLoop(), "thread": InThread(self.options.threads)}
+        self._executors = {"loop": OnLoop(), "thread": InThread(self.options.threads)}
         self._backlog, self._ready_at, self._unread, self._next_at = True, None, True, None
         self._listeners.loop = self._loop
         if not self._spoken:
@@ -244,14 +247,14 @@ class TaskScheduler(Ledger):
             self.feed.subscribe(self.speaker, *self.speaker.events())
         self._worker = this_process(self.name, now)
         self._slots = slots = Slots(
-            self.options.max_running, store=store, jobs=self, executors=self.executors, clock=self._clock,
+            self.options.max_running, store=store, jobs=self, executors=self._executors, clock=self._clock,
             kill_grace=self.options.kill_grace, waiters=self._waiters, listeners=self._listeners,
-            context=self._context, tell=self._tell, freed=self._freed,
-        )
+            context=self._context, tell=self._tell, freed=self._freed
+        )  # fmt: skip
         self._tending = Tending(
-            store, self._worker, jobs=self, slots=slots, options=self.options, clock=self._clock,
-            feed=self.feed, tell=self._tell,
-        )
+            store, self._worker, jobs=self, slots=slots, options=self.options, clock=self._clock, feed=self.feed,
+            tell=self._tell
+        )  # fmt: skip
         live = await self._tending.rescue(await store.enlist(self._worker))
         self._watched_since = min((one.started_at for one in live), default=now)
         await self._refresh_switches(force=True)
@@ -267,9 +270,8 @@ class TaskScheduler(Ledger):
                 await self._open_store.leave(self._worker.id, self._clock.now())
         with suppress(TaskloopError, asyncio.CancelledError):
             await self.close()
-        thread = self.executors.get("thread")
-        if self._own_executors and isinstance(thread, InThread):
-            thread.close()
+        for executor in self._executors.values():
+            executor.close()
         self.speaker.say("INFO", "scheduler.stopped")
         self._forget()
 
@@ -287,11 +289,11 @@ class TaskScheduler(Ledger):
                 if failures:
                     self.feed.send("store_back", self._clock.now())
                 failures = 0
-            except StoreUnavailable as error:
+            except Exception as error:  # whatever it is, the next fire must not depend on it
                 failures += 1
                 wake_at = self._clock.now() + timedelta(seconds=min(30.0, 0.5 * 2 ** min(failures, 6)))
                 if failures == 1:
-                    self.feed.send("store_lost", self._clock.now(), text=str(error))
+                    self.feed.send("store_lost", self._clock.now(), error=repr(error))
             await self._sleep_until(wake_at)
 
     async def _tick(self, now: datetime) -> datetime | None:
@@ -304,12 +306,12 @@ class TaskScheduler(Ledger):
         if due.schedules:
             firings = self._plans(due, slots, now)
             reserved = sum(one.starts for one in firings)
-            await self._open_store.fire(firings, self._worker.id, now, partial(self._fired, reserved))
+            await self._open_store.fire(firings, self._worker.id, now, partial(self._handed_out, reserved))
         if self._ready_at is not None and now >= self._ready_at:
             self._backlog = True
         if self._backlog and slots.free > 0:
             reserved, slots.free, self._backlog = slots.free, 0, False
-            claimed = await self._open_store.claim(self._worker.id, now, reserved, partial(self._claimed, reserved))
+            claimed = await self._open_store.claim(self._worker.id, now, reserved, partial(self._handed_out, reserved))
             self._ready_at = claimed.next_at
         if due.schedules or (self._backlog and slots.free > 0):
             return now
@@ -328,12 +330,12 @@ class TaskScheduler(Ledger):
         firings = []
         for schedule in due.schedules:
             job = self._jobs[schedule.job]
-            since, missed = self._watched(schedule.job, schedule.next_due)
             try:
+                since, missed = self._switches.settling(job.name, schedule.next_due or now, self._watched_since)
                 planned = plan(
                     schedule, job.policy, now=now, watched_since=since, enabled=self._is_on(job, now), missed=missed
                 )
-            except Exception as error:  # noqa: BLE001 - one schedule that cannot be planned must not stop the others
+            except Exception as error:
                 self.speaker.say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)
             starts = slots.free > 0
@@ -341,31 +343,8 @@ class TaskScheduler(Ledger):
             firings.append(Firing(planned, job.policy, starts))
         return firings
 
-    def _watched(self, job: str, due_at: datetime | None) -> tuple[datetime, Any]:
-        """Since when somebody was there to fire `job`, and how fires held by a pause are to be settled."""
-        since = self._watched_since or self._clock.now()
-        for pause in self._switches:
-            end = pause.ended_at or pause.until
-            if pause.kind == "paused" and pause.job in (None, job) and end is not None and due_at is not None:
-                if pause.since <= due_at < end:
-                    return max(since, end), pause.missed
-        return since, None
-
-    def _fired(self, reserved: int, answer: Fired | Exception) -> None:
-        """Start what a transaction of fires claimed, and give back the slots it did not need."""
-        assert self._slots is not None
-        self._slots.free += reserved
-        if isinstance(answer, Exception):
-            return
-        self._backlog |= answer.waiting > 0
-        for run in answer.started:
-            self._slots.launch(run)
-        for run in (*answer.skipped, *answer.cancelled):
-            self._ended(run)
-        for run_id in answer.replaced:
-            self._slots.ask(run_id, Cancelled("superseded"))
-
-    def _claimed(self, reserved: int, answer: Claimed | Exception) -> None:
+    def _handed_out(self, reserved: int, answer: Fired | Claimed | Exception) -> None:
+        """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
         assert self._slots is not None
         self._slots.free += reserved
         if isinstance(answer, Exception):
@@ -374,8 +353,10 @@ class TaskScheduler(Ledger):
         self._backlog |= answer.more
         for run in answer.started:
             self._slots.launch(run)
-        for run in answer.expired:
+        for run in answer.ended:
             self._ended(run)
+        for run_id in answer.replaced:
+            self._slots.ask(run_id, Cancelled("superseded"))
 
     async def _sleep_until(self, wake_at: datetime | None) -> None:
         """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
@@ -400,13 +381,16 @@ class TaskScheduler(Ledger):
 
     async def _tend_loop(self) -> None:
         while not self._closing.is_set():
-            with suppress(StoreUnavailable):
+            try:
                 if await self._tending.round():
                     await self._switched()
+            except Exception as error:  # the next round does what this one could not
+                self.speaker.say("WARNING", "tending.failed", error=repr(error))
             await self._tending.nap()
 
     def _context(self, run: Run) -> RunContext:
-        return RunContext(run, monotonic=self._clock.monotonic, call=self.call, scheduler=self)
+        report = self._slots.report if self._slots is not None else None
+        return RunContext(run, monotonic=self._clock.monotonic, call=self.call, report=report, scheduler=self)
 
     def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """From another thread: run an async function on the scheduler's loop, wait for it and give its result."""
@@ -438,7 +422,7 @@ class TaskScheduler(Ledger):
     def _begun(self, run: Run) -> Run:
         """The run as claimed by this process, if it has a slot and nothing else needs to be asked."""
         policy = self._jobs[run.job].policy
-        held = self._switches and self.pause_of(run.job, run.created_at) is not None
+        held = self._switches.pause(run.job, run.created_at) is not None
         assert self._slots is not None and self._worker is not None
         if self._slots.free <= 0 or run.ready_at > run.created_at or policy.constrained or held:
             return run

@@ -59,7 +59,7 @@ class Given:
             return "a number of many digits"
 
 
-class _Wrong(ValueError):  # noqa: N818  not raised to anybody outside
+class _Wrong(ValueError):
     """What is wrong with a value or a table, one text a mistake, ready to be shown."""
 
     def __init__(self, *problems: str) -> None:
@@ -470,7 +470,7 @@ class _Layer(PydanticBaseSettingsSource):
         super().__init__(settings)
         self._sections = sections
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         return self._sections.get(field_name), field_name, True
 
     def __call__(self) -> dict[str, Any]:

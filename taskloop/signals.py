@@ -33,6 +33,8 @@ class Signals:
         loop = asyncio.get_running_loop()
         for one in self._wanted:
             before = signal.getsignal(one)
+            if before is signal.SIG_IGN:  # whoever started the program meant it, as nohup does
+                continue
             try:
                 loop.add_signal_handler(one, self._hear, one)
             except (ValueError, RuntimeError, NotImplementedError):  # not the main thread, or no such signals here

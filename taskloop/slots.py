@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -51,8 +52,8 @@ class Slots:
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
         self.attempts: dict[RunId, Attempt] = {}
         """Runs that are started and whose end is not recorded yet."""
-        self.taken = asyncio.Event()
-        """Set when a run is launched; for whoever sleeps while nothing runs."""
+        self.reported = asyncio.Event()
+        """Set when a run has reported progress that is not written yet."""
         self._store = store
         self._jobs = jobs
         self._executors = executors
@@ -72,11 +73,15 @@ class Slots:
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         attempt = Attempt(run, job, self._context(run), executor)
         self.attempts[run.id] = attempt
-        self.taken.set()
         attempt.task = self._loop.create_task(self._perform(attempt))
         if job.policy.timeout is not None:
             attempt.limit(job.policy.timeout.total_seconds(), self._abandon, self._kill_grace)
         self._tell("started", run)
+
+    def report(self) -> None:
+        """A run reported progress; called from any thread."""
+        with suppress(RuntimeError):  # a job's thread may outlive the loop
+            self._loop.call_soon_threadsafe(self.reported.set)
 
     def ask(self, run_id: RunId, ending: Outcome) -> Run | None:
         """Ask a run in hand to end as `ending`; None: it is not in hand. Does not wait."""

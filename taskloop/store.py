@@ -15,6 +15,7 @@ from taskloop.errors import BadStore
 from taskloop.policy import Policy
 from taskloop.runs import Outcome, Progress, Run, RunId, State
 from taskloop.schedules import Plan, Schedule
+from taskloop.switches import Switch, Switches, SwitchKind
 
 __all__ = [
     "Attempt",
@@ -29,14 +30,12 @@ __all__ = [
     "Query",
     "Settling",
     "Store",
-    "Switch",
     "Terms",
     "Wish",
     "Worker",
     "open_store",
 ]
 
-SwitchKind = Literal["enabled", "disabled", "paused"]
 Merge = Callable[[Schedule | None, Schedule], Schedule]
 """What to store, from what is stored under the id (None: nothing) and what was declared."""
 Heed = Callable[[Any], None]
@@ -74,25 +73,6 @@ class Worker:
     started_at: datetime
     beat_at: datetime
     stopped_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """An interval in which a job (None: every job) was switched by hand or held."""
-
-    kind: SwitchKind
-    job: str | None
-    since: datetime
-    actor: str | None = None
-    reason: str | None = None
-    until: datetime | None = None
-    ended_at: datetime | None = None
-    ended_by: str | None = None
-    missed: Literal["skip", "latest", "all"] | None = None
-
-    def holds(self, now: datetime) -> bool:
-        """Whether it is in force at `now`: `until` ends it without anybody's doing."""
-        return self.ended_at is None and (self.until is None or now < self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +139,16 @@ class Fired:
     lost: int = 0
     """Firings that another process had done first."""
 
+    @property
+    def ended(self) -> Sequence[Run]:
+        """Runs that are final now."""
+        return (*self.skipped, *self.cancelled)
+
+    @property
+    def more(self) -> bool:
+        """Whether a claim may find something."""
+        return self.waiting > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -169,6 +159,12 @@ class Claimed:
     next_at: datetime | None
     more: bool
     """Whether others may be ready: ask again when a slot is free."""
+    replaced: Sequence[RunId] = ()
+
+    @property
+    def ended(self) -> Sequence[Run]:
+        """Runs that are final now."""
+        return self.expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +250,13 @@ class Store(Protocol):
         """Remove schedules; their runs stay. Gives how many there were."""
 
     async def schedules(
-        self, *, job: str | None = None, ids: Sequence[str] | None = None, prefix: str | None = None,
-        after: str | None = None, limit: int = 100,
+        self,
+        *,
+        job: str | None = None,
+        ids: Sequence[str] | None = None,
+        prefix: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> Sequence[Schedule]: ...
 
     async def coming(self, limit: int) -> Sequence[Schedule]:
@@ -309,11 +310,16 @@ class Store(Protocol):
         """Begin an interval; an open one of the same job and subject (switch or pause) ends."""
 
     async def unswitch(
-        self, job: str | None, kinds: Sequence[SwitchKind], now: datetime, *, actor: str | None = None,
+        self,
+        job: str | None,
+        kinds: Sequence[SwitchKind],
+        now: datetime,
+        *,
+        actor: str | None = None,
         missed: str | None = None,
     ) -> int: ...
 
-    async def switches(self) -> Sequence[Switch]:
+    async def switches(self) -> Switches:
         """The open ones, and of the ended pauses the newest of each job."""
 
 

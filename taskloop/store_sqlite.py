@@ -40,12 +40,11 @@ from taskloop.store import (
     Merge,
     Query,
     Settling,
-    Switch,
-    SwitchKind,
     Terms,
     Wish,
     Worker,
 )
+from taskloop.switches import Switch, Switches, SwitchKind
 
 __all__ = ["SqliteStore"]
 
@@ -70,6 +69,7 @@ class SqliteStore:
         self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []
         self._gathered: asyncio.Event | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._opening: asyncio.Future[None] | None = None
         self._terms: dict[str, Terms] = {}
         self._seen_version: int | None = None
 
@@ -78,16 +78,20 @@ class SqliteStore:
     async def open(self, *, create: bool = True) -> None:
         if self._writer is not None:
             return
-        opening = asyncio.ensure_future(self._open(create))
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+            return
+        self._opening = asyncio.ensure_future(self._open(create))
         self.in_flight += 1
         try:
-            await asyncio.shield(opening)
+            await asyncio.shield(self._opening)
         except asyncio.CancelledError:  # a half-open connection would keep a thread and a file: finish, then undo
-            await asyncio.wait({opening})
-            if opening.exception() is None:
+            await asyncio.wait({self._opening})
+            if self._opening.exception() is None:
                 await self.close()
             raise
         finally:
+            self._opening = None
             self.in_flight -= 1
 
     async def _open(self, create: bool) -> None:
@@ -172,7 +176,7 @@ class SqliteStore:
             work = [(verb, given) for verb, given, _, _ in batch]
             try:
                 answers = await self._run(writer, transact, work)
-            except Exception as error:  # noqa: BLE001 - the writer outlives whatever a batch does
+            except Exception as error:
                 answers = [error] * len(batch)
             for (_, _, future, heed), answer in zip(batch, answers, strict=True):
                 failed = isinstance(answer, Exception)
@@ -400,18 +404,19 @@ class SqliteStore:
         ended: int = await self._do(_unswitch, job, kinds, now, actor, missed)
         return ended
 
-    async def switches(self) -> Sequence[Switch]:
+    async def switches(self) -> Switches:
         rows = await self._read(
             _fetch,
             "SELECT kind, job, since, actor, reason, until, ended_at, ended_by, missed FROM taskloop_switches "
             "WHERE ended_at IS NULL OR id IN (SELECT max(id) FROM taskloop_switches "
             "WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
         )
-        return [
-            Switch(row[0], row[1], from_microseconds(row[2]), row[3], row[4], instant(row[5]), instant(row[6]),
-                   row[7], row[8])
+        return Switches(
+            Switch(
+                row[0], row[1], from_microseconds(row[2]), row[3], row[4], instant(row[5]), instant(row[6]), row[7], row[8]
+            )
             for row in rows
-        ]
+        )
 
     # -- keeping house
 
@@ -529,7 +534,7 @@ def transact(db: sqlite3.Connection, batch: Sequence[tuple[str, Any]]) -> list[A
     """Carry out a batch as one transaction; gives an answer or an error for each part, in order."""
     try:
         return _transact(db, batch)
-    except Exception as error:  # noqa: BLE001 - the parts' callers are to hear of it, not the writer
+    except Exception as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
         if len(batch) == 1 or any(text in str(error) for text in _HOPELESS):
@@ -652,9 +657,9 @@ def _standing(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
     names = ",".join(f"r.{name}" for name in RUN_COLUMNS)
     return db.execute(
         f"SELECT {names}, (SELECT ended_at FROM taskloop_runs WHERE job = j.value AND state = 'succeeded' "
-        "ORDER BY id DESC LIMIT 1), CASE WHEN r.state IN ('failed', 'interrupted') THEN (SELECT count(*) FROM "
+        "ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM "
         "(SELECT id FROM taskloop_runs WHERE job = j.value AND state IN ('failed', 'interrupted') AND id > coalesce("
-        "(SELECT max(id) FROM taskloop_runs WHERE job = j.value AND state = 'succeeded'), 0) LIMIT 100)) ELSE 0 END "
+        "(SELECT max(id) FROM taskloop_runs WHERE job = j.value AND state = 'succeeded'), 0) LIMIT 100)) "
         "FROM json_each(?) j JOIN taskloop_runs r ON r.id = (SELECT id FROM taskloop_runs "
         "WHERE job = j.value AND state <> 'skipped' ORDER BY id DESC LIMIT 1)",
         (json.dumps(jobs),),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -68,12 +69,13 @@ class Tending:
         return changed
 
     async def nap(self) -> None:
-        """Sleep until the next round; where nobody else can write, as long as nothing runs here."""
-        if not self._store.private or self._slots.attempts:
-            await asyncio.sleep(TEND_SECONDS)
-            return
-        self._slots.taken.clear()
-        await asyncio.wait({asyncio.ensure_future(self._slots.taken.wait())}, timeout=PRUNE_SECONDS)
+        """Sleep until the next round; where nobody else can write, until there is something to write here."""
+        if self._store.private:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PRUNE_SECONDS):
+                    await self._slots.reported.wait()
+        self._slots.reported.clear()
+        await asyncio.sleep(TEND_SECONDS)
 
     async def rescue(self, others: Sequence[Worker]) -> list[Worker]:
         """Settle the runs of workers that are gone, never of one that beats; gives those that live."""
@@ -101,7 +103,8 @@ class Tending:
         reports = []
         for attempt in self._slots.attempts.values():
             latest = attempt.context.latest
-            if latest is not None and latest is not attempt.run.progress and not attempt.settled:
+            if attempt.context.unwritten and latest is not None and not attempt.settled:
+                attempt.context.unwritten = False
                 attempt.run = attempt.run.changed(progress=latest)
                 reports.append((attempt.run, latest))
                 self._feed.send("progress", self._clock.now(), attempt.run)

@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import heapq
+import math
 import time
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -388,7 +389,7 @@ class LoopTime:
         self.test: asyncio.Task[Any] = task
         self.stalled: str | None = None
         """What a test that hung was told; None: it did not."""
-        self.micros = round(loop.time() * 1e6)
+        self.micros = math.ceil(loop.time()) * 1_000_000  # whole seconds, so that differences come out exact
         self._loop: Any = loop
         self._members = members
         self._patience = patience

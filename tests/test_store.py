@@ -47,11 +47,6 @@ __all__ = ["shared", "store", "stores"]
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def worker(id: str = "w1", **changes: Any) -> Worker:
     facts = {"id": id, "name": "shop", "host": "h", "pid": 7, "process": "p", "started_at": NOW, "beat_at": NOW}
     return Worker(**(facts | changes))

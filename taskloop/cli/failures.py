@@ -1,0 +1,95 @@
+"""What went wrong, as an exit code, one `error:` line and `help:` lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from taskloop import errors
+
+__all__ = ["CODES", "Failed", "Usage", "tell"]
+
+CODES: Final[dict[int, str]] = {
+    0: "done",
+    1: "a job failed, or a check found a problem",
+    2: "wrong use of the command line",
+    3: "no such job, run or schedule",
+    4: "conflict: the job is off or paused, a key is taken, a file exists",
+    5: "unreachable: nobody is there to run it",
+    6: "not allowed",
+    7: "configuration",
+    8: "store",
+    9: "timed out",
+    10: "skipped",
+    130: "stopped by SIGINT (Ctrl-C)",
+    143: "stopped by SIGTERM",
+}
+
+# The first that fits counts.
+_CODES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...]] = (
+    ((errors.NoSuchJob, errors.NoSuchRun, errors.NoSuchSchedule), 3),
+    (errors.Conflict, 4),
+    ((errors.BadSettings, errors.BadJob, errors.MissingExtra), 7),
+    ((errors.BadStore, errors.StoreUnavailable), 8),
+    ((errors.BadParameters, errors.BadTrigger, errors.BadDuration, errors.BadInstant), 2),
+    (errors.TaskloopError, 1),
+    (TimeoutError, 9),
+    (PermissionError, 6),
+)
+
+
+class Failed(Exception):
+    """A command that ends with `code`; the text says what and why, `mends` what to do."""
+
+    def __init__(self, code: int, text: str, *mends: str) -> None:
+        self.code = code
+        self.mends = mends
+        super().__init__(text)
+
+
+class Usage(Failed):
+    """The command line itself is wrong."""
+
+    def __init__(self, text: str, *mends: str) -> None:
+        super().__init__(2, text, *mends)
+
+
+def tell(error: Exception, *, verbose: bool) -> int:
+    """Say on stderr what went wrong; gives the exit code. `verbose`: with the traceback."""
+    code, lines = explain(error)
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    from taskloop.cli.output import clean
+
+    try:
+        print("\n".join(clean(line, keep="\n") for line in lines), file=sys.stderr, flush=True)
+    except OSError:
+        pass
+    return code
+
+
+def explain(error: Exception) -> tuple[int, list[str]]:
+    """The exit code, and the lines to show."""
+    if isinstance(error, Failed):
+        return error.code, [f"error: {error}", *(f"help: {mend}" for mend in error.mends)]
+    code = next((code for kinds, code in _CODES if isinstance(error, kinds)), None)
+    if isinstance(error, errors.BadSettings):
+        return 7, [f"error: {problem}" for problem in error.problems] + ["help: docs/configuration.md lists all keys"]
+    if isinstance(error, errors.TaskloopError):
+        what, _, mend = str(error).rpartition("; ")
+        return code or 1, [f"error: {what}", f"help: {mend}"] if what else [f"error: {mend}"]
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    if code is not None:
+        return code, [f"error: {text}"]
+    return 1, [f"error: unexpected {text}{_place(error)}", "help: the same command with -v shows the traceback"]
+
+
+def _place(error: Exception) -> str:
+    frame = error.__traceback__
+    if frame is None:
+        return ""
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    return f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})"

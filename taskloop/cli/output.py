@@ -1,0 +1,251 @@
+"""How a command shows its data: tables for people, JSON, JSON lines and CSV for programs; and text made harmless.
+
+Everything here works on the records of `taskloop.records`, so a table shows what the JSON says. Light: the commands
+that must be quick import it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+__all__ = [
+    "Cell", "Output", "clean", "has_color", "has_glyphs", "moment", "sign", "since_text", "span_text", "when", "width",
+]
+
+Cell = str | tuple[str, str]
+"""A text, or a text and its colour."""
+Record = Mapping[str, Any]
+
+COLORS: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
+SIGNS: Final = {
+    "succeeded": ("✓", "ok"), "ok": ("✓", "ok"), "failed": ("✗", "x"), "failing": ("✗", "x"), "running": ("▶", ">"),
+    "waiting": ("◌", "."), "cancelled": ("■", "#"), "interrupted": ("⚡", "!"), "skipped": ("◯", "-"),
+    "disabled": ("◯", "-"), "paused": ("‖", "="), "overdue": ("⚠", "!"), "stuck": ("⚠", "!"), "never_ran": ("·", "."),
+    "orphan": ("?", "?"), "warning": ("⚠", "!"), "retrying": ("↻", "~"),
+}
+TINTS: Final = {
+    "succeeded": "green", "ok": "green", "failed": "red", "failing": "red", "interrupted": "red", "running": "blue",
+    "skipped": "dim", "disabled": "dim", "never_ran": "dim", "waiting": "dim", "paused": "yellow", "overdue": "yellow",
+    "stuck": "yellow", "cancelled": "yellow", "warning": "yellow", "retrying": "yellow",
+}
+_PLAIN: Final = str.maketrans({"…": "...", "·": "-", "–": "-", "→": "->", "×": "x", "─": "-", "▓": "#", "░": "."})
+# C0 and C1 controls, line and paragraph separators, marks that turn the writing direction, lone surrogates.
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def clean(text: object, *, keep: str = "") -> str:
+    """A text from outside, with its control and escape characters shown instead of obeyed; `keep`: but these."""
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), str(text))
+
+
+def _escaped(character: str) -> str:
+    short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    code = ord(character)
+    return short.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON that no terminal obeys."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+# -- what a stream can show
+
+
+def has_color(stream: Any, wish: str = "auto") -> bool:
+    """Whether to colour: the option, NO_COLOR, FORCE_COLOR, TERM=dumb, a terminal; the first that speaks decides."""
+    if wish != "auto":
+        return wish == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return os.environ.get("TERM") != "dumb" and _is_terminal(stream)
+
+
+def has_glyphs(stream: Any, *, ascii_only: bool = False) -> bool:
+    """Whether signs beyond ASCII may be written to `stream`."""
+    names = (os.environ.get("LC_ALL"), os.environ.get("LC_CTYPE"), os.environ.get("LANG"))
+    # Python turns a C locale into UTF-8 and says so in LC_CTYPE; what the user said is C.
+    if ascii_only or names[0] in ("C", "POSIX") or (not names[0] and names[1] == "C.UTF-8" and names[2] == "C"):
+        return False
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "")
+    return encoding in ("utf8", "utf16", "utf32")
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+def width(text: str) -> int:
+    """How many columns a text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(one) else 2 if east_asian_width(one) in "WF" else 1 for one in text)
+
+
+def sign(word: str, *, glyphs: bool) -> str:
+    """The sign of a state or condition; the word always stands beside it."""
+    return SIGNS.get(word, ("·", "-"))[0 if glyphs else 1]
+
+
+# -- times and spans
+
+
+def moment(text: str | None) -> datetime | None:
+    """The instant of an RFC 3339 text."""
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def when(text: str | None, now: datetime) -> str:
+    """An instant on the local clock with its zone, as short as the day allows."""
+    at = moment(text)
+    if at is None:
+        return "–"
+    local, today = at.astimezone(), now.astimezone()
+    zone = local.strftime("%Z")
+    if local.date() == today.date():
+        return f"{local:%H:%M:%S} {zone}"
+    if abs((at - now).days) < 300:
+        return f"{local:%a %d %b %H:%M:%S} {zone}"
+    return f"{local:%Y-%m-%d %H:%M} {zone}"
+
+
+def span_text(seconds: float) -> str:
+    """A span in two units at most: `250 ms`, `4.2 s`, `3m 40s`, `2d 4h`."""
+    if seconds < 1:
+        return f"{round(seconds * 1000)} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{round(seconds)} s"
+    rest = round(seconds)
+    for (name, length), (lesser, step) in ((("d", 86400), ("h", 3600)), (("h", 3600), ("m", 60)), (("m", 60), ("s", 1))):
+        if rest >= length:
+            return f"{rest // length}{name} {rest % length // step}{lesser}"
+    return f"{rest} s"
+
+
+def since_text(start: str | None, end: str | None) -> str:
+    """How long it took from one instant to the other."""
+    first, last = moment(start), moment(end)
+    return "" if first is None or last is None else span_text(max(0.0, (last - first).total_seconds()))
+
+
+# -- output
+
+
+class Output:
+    """stdout, in the form that was asked for."""
+
+    def __init__(self, args: Any) -> None:
+        self.format: str = args.format
+        self.is_terminal = _is_terminal(sys.stdout)
+        self.color = has_color(sys.stdout, args.color)
+        self.glyphs = has_glyphs(sys.stdout, ascii_only=args.ascii)
+        self.now = datetime.now(UTC)
+
+    def line(self, text: str) -> None:
+        """One line for people; a text from outside must be `clean`."""
+        sys.stdout.write((text if self.glyphs else self._plain(text)) + "\n")
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        sys.stderr.write((clean(text) if has_glyphs(sys.stderr) else self._plain(clean(text))) + "\n")
+
+    def record(self, record: Record, show: Callable[[], None]) -> None:
+        """One record; `show` writes the form for people."""
+        if self.format == "table":
+            show()
+        elif self.format == "json":
+            self._write(json_text(record, indent=2))
+        elif self.format == "jsonl":
+            self._write(json_text(record))
+        else:
+            self._csv([record])
+
+    def items(self, records: Sequence[Record], show: Callable[[], None], *, next_id: int | str | None = None) -> None:
+        """A list of records; `next_id`: where the next page begins, None: there is none."""
+        if self.format == "table":
+            show()
+        elif self.format == "json":
+            self._write(json_text({"items": records, "next": next_id}, indent=2))
+        elif self.format == "jsonl":
+            for one in records:
+                self._write(json_text(one))
+        else:
+            self._csv(records)
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Columns, padded; on a terminal the last one is cut to fit."""
+        if not rows:
+            return
+        plain = [[self._cell(cell) for cell in row] for row in rows]
+        widths = [max(width(one) for one in column) for column in zip(heads, *[[text for text, _ in row] for row in plain])]
+        room = self._room(widths)
+        self._row([(head, "bold") for head in heads], widths, room)
+        for row in plain:
+            self._row(row, widths, room)
+
+    def state(self, word: str, text: str | None = None) -> Cell:
+        """A state with its sign and colour."""
+        return f"{sign(word, glyphs=self.glyphs)} {text or word.replace('_', ' ')}", TINTS.get(word, "")
+
+    def paint(self, text: str, color: str) -> str:
+        """A text in a colour, where there are colours."""
+        return f"\x1b[{COLORS[color]}m{text}\x1b[0m" if self.color and color and text else text
+
+    def _cell(self, cell: Cell) -> tuple[str, str]:
+        text, color = (cell, "") if isinstance(cell, str) else cell
+        return clean(text) if self.glyphs else self._plain(clean(text)), color
+
+    def _room(self, widths: Sequence[int]) -> int | None:
+        """Columns left for the last one; None: as many as it takes."""
+        if not self.is_terminal:
+            return None
+        from shutil import get_terminal_size
+
+        return max(8, get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1))
+
+    def _row(self, row: Sequence[tuple[str, str]], widths: Sequence[int], room: int | None) -> None:
+        parts = []
+        for index, (text, color) in enumerate(row):
+            last = index == len(row) - 1
+            if last and room is not None and width(text) > room:
+                text = text[: room - 1] + "…" if self.glyphs else text[: room - 3] + "..."
+            fill = "" if last else " " * (widths[index] - width(text))
+            parts.append(self.paint(text, color) + fill)
+        self._write("  ".join(parts).rstrip())
+
+    def _plain(self, text: str) -> str:
+        return text.translate(_PLAIN).encode("ascii", "backslashreplace").decode()
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text + "\n")
+
+    def _csv(self, records: Sequence[Record]) -> None:
+        import csv
+
+        if not records:
+            return
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(records[0])
+        for record in records:
+            writer.writerow([_csv_cell(value) for value in record.values()])
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return clean(value, keep="\n\t") if isinstance(value, str) else json_text(value)

@@ -1,0 +1,407 @@
+"""Every command: its words, its options, its help, and the function that does it.
+
+Imports no command: `load` fetches the one that was asked for, and only its own parser is built. Start at `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, NoReturn
+
+__all__ = ["COMMANDS", "Command", "Done", "load", "parse"]
+
+Parser = argparse.ArgumentParser
+
+
+class Done(Exception):
+    """Nothing is left to do but to end with `.code`."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        super().__init__(code)
+
+
+class Command(NamedTuple):
+    """One command. `options` adds what it takes to its parser."""
+
+    group: str
+    summary: str
+    run: str
+    options: Callable[[Parser], Any]
+    examples: tuple[str, ...] = ()
+    exits: str = "0 done"
+
+
+# -- options, by what they belong to
+
+
+def _everywhere(parser: Parser, *, default: Any = argparse.SUPPRESS) -> None:
+    group = parser.add_argument_group("everywhere")
+    group.add_argument("--config", metavar="FILE", default=default, help="instead of config.toml of this directory")
+    group.add_argument("--app", metavar="MODULE:NAME", default=default, help="a TaskScheduler or Jobs to load")
+    group.add_argument("--format", choices=("table", "json", "jsonl", "csv"), default=default, help="of the data")
+    group.add_argument("--color", choices=("auto", "always", "never"), default=default)
+    group.add_argument("--ascii", action="store_true", default=default, help="no signs beyond ASCII")
+    group.add_argument("-v", "--verbose", action="store_true", default=default, help="tracebacks, and debug lines")
+
+
+def _job(parser: Parser, *, many: bool = False, needed: bool = True) -> None:
+    parser.add_argument("jobs" if many else "job", metavar="JOB", nargs=("+" if needed else "*") if many else None)
+
+
+def _values(parser: Parser) -> None:
+    parser.add_argument("values", nargs="*", metavar="k=v", help="a parameter; k:=json, @file.json or - (stdin) too")
+
+
+def _told(parser: Parser) -> None:
+    parser.add_argument("--reason", metavar="TEXT", help="kept with the change")
+    parser.add_argument("--actor", metavar="NAME", help="who does it (default: the login name)")
+
+
+def _waiting(parser: Parser) -> None:
+    parser.add_argument("--wait", action="store_true", help="until the run has ended; its end is the exit code")
+    parser.add_argument("--timeout", metavar="D", help="wait no longer")
+
+
+def _page(parser: Parser, limit: int) -> None:
+    parser.add_argument("--limit", metavar="N", default=str(limit), help=f"at most, 1 to 1000 (default {limit})")
+
+
+def _engine(parser: Parser) -> None:
+    parser.add_argument("--dev", metavar="D", nargs="?", const="1", help="every recurring job each D (default 10s)")
+    parser.add_argument("--grace", metavar="D", help="given to running jobs at the end (default 30s)")
+    parser.add_argument("--log-format", choices=("auto", "text", "json"), help="of the lines on stderr")
+
+
+def _run(parser: Parser) -> None:
+    parser.add_argument("--for", dest="span", metavar="D", help="stop after this long, with exit code 0")
+    parser.add_argument("--jobs", metavar="GLOB,…", help="only these")
+    parser.add_argument("--no-fire", action="store_true", help="only run what is submitted")
+    _engine(parser)
+
+
+def _once(parser: Parser) -> None:
+    parser.add_argument("job", metavar="JOB", nargs="?")
+    _values(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--due", action="store_true", help="what is due since the last recorded fire (default)")
+    which.add_argument("--all", action="store_true", help="every enabled job that needs no parameters")
+    parser.add_argument("--timeout", metavar="D", help="then cancel what is running, exit 9")
+    _engine(parser)
+    _told(parser)
+
+
+def _process(parser: Parser) -> None:
+    _job(parser)
+    parser.add_argument("--every", metavar="D", required=True, help="0: again as soon as it ended")
+    parser.add_argument("--sleep", metavar="D", default="0", help="at least, between an end and the next start")
+    parser.add_argument("--max-runtime", metavar="D", help="end after the run in hand, with exit code 0")
+    _engine(parser)
+    _told(parser)
+
+
+def _next(parser: Parser) -> None:
+    parser.add_argument("--for", dest="span", metavar="D", help="no further ahead")
+    _page(parser, 20)
+
+
+def _runs(parser: Parser) -> None:
+    parser.add_argument("--job", metavar="JOB")
+    parser.add_argument("--state", metavar="STATE,…", help="skipped ones are shown only when named here")
+    parser.add_argument("--since", metavar="T", help="24h back from now, or an instant")
+    parser.add_argument("--before", metavar="RUN", help="only older ones: the next page")
+    _page(parser, 20)
+
+
+def _submit(parser: Parser) -> None:
+    _job(parser)
+    _values(parser)
+    parser.add_argument("--at", metavar="T", help="not before: +2h, or an instant such as 2030-01-01T02:00:00Z")
+    parser.add_argument("--key", metavar="KEY", help="one run per job and key")
+    _waiting(parser)
+    _told(parser)
+
+
+def _rerun(parser: Parser) -> None:
+    parser.add_argument("id", metavar="RUN")
+    _values(parser)
+    _waiting(parser)
+    _told(parser)
+
+
+def _one_run(parser: Parser) -> None:
+    parser.add_argument("id", metavar="RUN")
+    _told(parser)
+
+
+def _enable(parser: Parser) -> None:
+    _job(parser, many=True)
+    _told(parser)
+
+
+def _disable(parser: Parser) -> None:
+    _enable(parser)
+    parser.add_argument("--until", metavar="T", help="then on again: +2h, or an instant")
+
+
+def _pause(parser: Parser) -> None:
+    _job(parser, many=True, needed=False)
+    parser.add_argument("--until", metavar="T", help="then go on: +2h, or an instant")
+    _told(parser)
+
+
+def _resume(parser: Parser) -> None:
+    _job(parser, many=True, needed=False)
+    parser.add_argument("--missed", choices=("skip", "latest", "all"), help="the held fires (default: each job's own)")
+    _told(parser)
+
+
+def _schedule_add(parser: Parser) -> None:
+    _job(parser)
+    _values(parser)
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--every", metavar="D")
+    kind.add_argument("--cron", metavar="EXPR")
+    kind.add_argument("--at", metavar="T", help="+2h, or an instant")
+    parser.add_argument("--timezone", metavar="ZONE", help="of --cron")
+    parser.add_argument("--id", metavar="ID", help="its name; a known one is replaced (default: JOB and the trigger)")
+    _told(parser)
+
+
+def _schedule_list(parser: Parser) -> None:
+    parser.add_argument("--job", metavar="JOB")
+    parser.add_argument("--before", metavar="ID", help="the last id of the page before")
+    _page(parser, 100)
+
+
+def _schedule_remove(parser: Parser) -> None:
+    parser.add_argument("ids", metavar="ID", nargs="+")
+    _told(parser)
+
+
+def _cron(parser: Parser) -> None:
+    parser.add_argument("expression", metavar="EXPR", nargs="+", help="five fields, or six with leading seconds")
+    parser.add_argument("--timezone", metavar="ZONE", help="default: UTC")
+    parser.add_argument("--count", metavar="N", default="5", help="of fires, 1 to 1000 (default 5)")
+    parser.add_argument("--from", dest="start", metavar="T", help="instead of now")
+
+
+def _prune(parser: Parser) -> None:
+    parser.add_argument("--keep", metavar="D", help="instead of store.keep of the configuration")
+    _told(parser)
+
+
+def _backup(parser: Parser) -> None:
+    parser.add_argument("target", metavar="FILE", help="a new file")
+
+
+def _one_subject(parser: Parser) -> None:
+    parser.add_argument("subject", metavar="JOB|RUN")
+
+
+def _none(parser: Parser) -> None:
+    pass
+
+
+# -- the commands
+
+COMMANDS: Final[dict[str, Command]] = {
+    "run": Command(
+        "run", "Start the scheduler and keep it running.", "running:run", _run,
+        ("taskloop run", "taskloop run --app shop.jobs:scheduler --grace 1m", "taskloop run --dev 2s --for 30s"),
+        "0 --for or max_runtime is over · 7 configuration · 8 store · 130/143 stopped by a signal",
+    ),
+    "once": Command(
+        "run", "Run what is due, one job or all jobs, then end.", "once:once", _once,
+        ("taskloop once", "taskloop once report days=7", "taskloop once --all --timeout 10m"),
+        "0 all succeeded or nothing due · 1 one failed · 4 off or paused · 9 timed out · 10 skipped",
+    ),
+    "process": Command(
+        "run", "Run one job again and again in a process of its own, for supervisors.", "continual:process", _process,
+        ("taskloop process mails --every 30s", "taskloop process mails --every 0 --sleep 1s --max-runtime 1h"),
+        "0 max-runtime is over · 3 no such job · 130/143 stopped by a signal",
+    ),
+    "list": Command("look", "Jobs: next fire, last run, state.", "listing:jobs", _none,
+                    ("taskloop list", "taskloop list --format json")),
+    "status": Command("look", "Is it running, what runs, what is wrong.", "look:status", _none,
+                      ("taskloop status",), "0 well · 1 something needs attention"),
+    "show": Command("look", "One job, or one run with its attempts and its error.", "look:show", _one_subject,
+                    ("taskloop show report", "taskloop show 12"), "0 done · 3 no such job or run"),
+    "runs": Command("look", "The history, newest first.", "look:runs", _runs,
+                    ("taskloop runs --job report --since 24h", "taskloop runs --state failed,interrupted",
+                     "taskloop runs --state skipped --format csv")),
+    "next": Command("look", "The coming fires of all jobs.", "look:upcoming", _next, ("taskloop next --for 2h",)),
+    "submit": Command(
+        "change", "Ask for a run of a job.", "ask:submit", _submit,
+        ("taskloop submit report days=7", "taskloop submit report options:='{\"mail\": false}' --wait",
+         "taskloop submit remind user=7 --at +2h --key remind-7"),
+        "0 done · 2 wrong parameters · 3 no such job · 4 off, or the key is taken · with --wait: 0 succeeded · 1 failed"
+        " · 5 nobody is there to run it · 9 timed out · 10 skipped",
+    ),
+    "rerun": Command("change", "Ask for a run like an earlier one.", "ask:rerun", _rerun,
+                     ("taskloop rerun 12", "taskloop rerun 12 days=1 --wait"), "as of submit"),
+    "cancel": Command("change", "Ask for the end of a run.", "ask:cancel", _one_run,
+                      ("taskloop cancel 12 --reason 'wrong day'",), "0 done · 3 no such run · 4 it has ended"),
+    "enable": Command("change", "Switch jobs on.", "switch:enable", _enable, ("taskloop enable report",),
+                      "0 done · 3 no such job"),
+    "disable": Command(
+        "change", "Switch jobs off: due fires are skipped, a submit is refused. Survives restarts.", "switch:disable",
+        _disable, ("taskloop disable report --reason 'db migration' --until +2h",), "0 done · 3 no such job",
+    ),
+    "pause": Command("change", "Hold jobs, none named: all. Nothing new starts, due fires are kept.", "switch:pause",
+                     _pause, ("taskloop pause", "taskloop pause report --until +1h"), "0 done · 3 no such job"),
+    "resume": Command("change", "End a pause and settle the held fires.", "switch:resume", _resume,
+                      ("taskloop resume", "taskloop resume report --missed skip"), "0 done · 3 no such job"),
+    "schedule add": Command(
+        "change", "Store a schedule for a job.", "timetable:add", _schedule_add,
+        ("taskloop schedule add report days=7 --cron '0 6 * * mon' --timezone Europe/London",
+         "taskloop schedule add mails --every 5m --id often"), "0 done · 2 wrong trigger · 3 no such job · 4 id taken"),
+    "schedule list": Command("change", "Show the schedules.", "timetable:show", _schedule_list),
+    "schedule remove": Command("change", "Remove stored schedules; their runs stay.", "timetable:remove",
+                               _schedule_remove, ("taskloop schedule remove often",), "0 done · 3 no such schedule"),
+    "cron": Command("plan and check", "Explain a cron expression and list its fires.", "plan:cron", _cron,
+                    ("taskloop cron '0 2 * * *' --timezone Europe/London", "taskloop cron @weekly --count 3"),
+                    "0 done · 2 the expression cannot be"),
+    "check": Command("plan and check", "Check the configuration and the jobs; touches no store.", "plan:check", _none,
+                     ("taskloop check",), "0 well · 1 a problem · 7 the configuration is wrong"),
+    "init": Command("operate", "Write a starter file and a configuration; overwrites nothing.", "plan:init", _none,
+                    ("taskloop init",), "0 done · 4 both files are there"),
+    "db upgrade": Command("operate", "Bring the store's schema up to date.", "house:upgrade", _none),
+    "db prune": Command("operate", "Delete old runs.", "house:prune", _prune, ("taskloop db prune --keep 30d",)),
+    "db check": Command("operate", "Look for damage in the store.", "house:check", _none, (), "0 well · 1 damaged"),
+    "db backup": Command("operate", "Copy the store while it is in use.", "house:backup", _backup,
+                         ("taskloop db backup copy.db",), "0 done · 4 the file exists"),
+}
+ALIASES: Final = {"trigger": "submit", "ls": "list"}
+FAMILIES: Final = {"schedule": "add, list, remove", "db": "upgrade, prune, check, backup"}
+_GROUPS: Final = {
+    "run": "run in the foreground", "look": "look", "change": "change", "plan and check": "plan and check",
+    "operate": "operate",
+}
+
+
+class _Quiet(argparse.ArgumentParser):
+    """A parser whose complaints are `Usage` errors."""
+
+    def error(self, message: str) -> NoReturn:
+        from taskloop.cli.failures import Usage
+
+        raise Usage(message, f"{self.prog} --help")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+        raise Done(status)
+
+
+def load(target: str) -> Callable[[argparse.Namespace], int]:
+    """The function at `module:name` of this package."""
+    from importlib import import_module
+
+    module, _, name = target.partition(":")
+    function: Callable[[argparse.Namespace], int] = getattr(import_module(f"taskloop.cli.{module}"), name)
+    return function
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """What the command line asks for. Raises `Usage`, and `Done` where help or the version was all it asked for."""
+    top = _Quiet("taskloop", add_help=False, allow_abbrev=False)
+    _everywhere(top)
+    top.add_argument("-h", "--help", action="store_true")
+    top.add_argument("--version", action="store_true")
+    top.add_argument("command", nargs="?")
+    top.add_argument("rest", nargs=argparse.REMAINDER)
+    given, strange = top.parse_known_args(arguments)
+    if given.version:
+        from taskloop import __version__
+
+        raise _said(f"taskloop {__version__}\n")
+    if strange:
+        _refuse_option(strange[0], top)
+    if given.help or given.command in (None, "help"):
+        raise _help(given.rest if given.command == "help" else [], asked=given.help or given.command is not None)
+    name, rest = _named(given.command, given.rest)
+    base = argparse.Namespace(config=None, app=None, format="table", color="auto", ascii=False, verbose=False)
+    for key, value in vars(given).items():
+        if key in vars(base):
+            setattr(base, key, value)
+    args, strange = _parser(name).parse_known_intermixed_args(rest, base)
+    if strange:
+        _refuse_option(strange[0], _parser(name))
+    args.command, args.run = name, COMMANDS[name].run
+    return args
+
+
+def _named(word: str, rest: list[str]) -> tuple[str, list[str]]:
+    """The command that the first words name, and what is left of them."""
+    from taskloop.cli.failures import Usage
+
+    name = ALIASES.get(word, word)
+    if name in FAMILIES:
+        if rest and f"{name} {rest[0]}" in COMMANDS:
+            return f"{name} {rest[0]}", rest[1:]
+        if not rest or rest[0] in ("-h", "--help"):
+            raise _family_help(name, 0 if rest else 2)
+        raise Usage(f"no command '{name} {rest[0]}'; there are: {FAMILIES[name]}", f"taskloop {name} --help")
+    if name not in COMMANDS:
+        from taskloop.errors import nearest
+
+        near = nearest(word, [*COMMANDS, *ALIASES, *FAMILIES])
+        raise Usage(f"no command '{word}'" + (f". Did you mean '{near}'?" if near else ""), "taskloop --help")
+    return name, rest
+
+
+def _refuse_option(option: str, parser: Parser) -> NoReturn:
+    from taskloop.cli.failures import Usage
+    from taskloop.errors import nearest
+
+    word = option.partition("=")[0]
+    if not word.startswith("-"):
+        raise Usage(f"'{option}' is one word too many", f"{parser.prog} --help")
+    near = nearest(word, parser._option_string_actions)  # argparse has no public list of them
+    raise Usage(f"no option '{word}'" + (f". Did you mean '{near}'?" if near else ""), f"{parser.prog} --help")
+
+
+def _parser(name: str) -> Parser:
+    command = COMMANDS[name]
+    epilog = "".join(f"  {example}\n" for example in command.examples)
+    epilog = (f"examples:\n{epilog}\n" if epilog else "") + f"exit: {command.exits}"
+    parser = _Quiet(
+        f"taskloop {name}", description=command.summary, epilog=epilog, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.options(parser)
+    _everywhere(parser)
+    return parser
+
+
+# -- help
+
+
+def _said(text: str, code: int = 0) -> Done:
+    (sys.stdout if code == 0 else sys.stderr).write(text)
+    return Done(code)
+
+
+def _help(topic: list[str], *, asked: bool) -> Done:
+    if topic == ["exit-codes"]:
+        from taskloop.cli.failures import CODES
+
+        return _said("".join(f"{code:>4}  {meaning}\n" for code, meaning in CODES.items()))
+    if topic:
+        name, _ = _named(topic[0], topic[1:])
+        return _said(_parser(name).format_help())
+    lines = ["usage: taskloop [--config FILE] [--app MODULE:NAME] [--format table|json|jsonl|csv]",
+             "                [--color auto|always|never] [--ascii] [-v] [--version] COMMAND ...", ""]
+    for group, title in _GROUPS.items():
+        lines.append(title)
+        lines += [f"  {name:<17}{one.summary}" for name, one in COMMANDS.items() if one.group == group]
+    lines += ["", "`taskloop COMMAND --help` has the details, `taskloop help exit-codes` the exit codes.",
+              "Durations: 90s, 5m, 1h30m, 2w. Data goes to stdout, everything else to stderr.", ""]
+    return _said("\n".join(lines), 0 if asked else 2)
+
+
+def _family_help(family: str, code: int) -> Done:
+    lines = [f"usage: taskloop {family} {{{FAMILIES[family].replace(', ', ',')}}} ...", ""]
+    lines += [f"  {name:<17}{one.summary}" for name, one in COMMANDS.items() if name.startswith(family + " ")]
+    return _said("\n".join([*lines, "", f"`taskloop {family} COMMAND --help` has the details.", ""]), code)

@@ -1,0 +1,164 @@
+"""The program that the configuration describes: its jobs gathered in one `TaskScheduler`, ready to start.
+
+Jobs come from the app (`--app`, `scheduler.app`), from the tables `[jobs.NAME]` that have a `call`, and from here: the
+built-in `git_metrics`, and for trying out `heartbeat` and `current_date`, which are off unless the file says otherwise.
+Start at `compose`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from taskloop.errors import BadParameters, BadSettings, BadStore, TaskloopError
+from taskloop.scheduler import TaskScheduler
+from taskloop.store import Store, open_store
+from taskloop.triggers import Every, Trigger
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from taskloop.jobs import Jobs
+    from taskloop.settings import FileJob, Settings
+
+__all__ = ["address", "compose", "configured", "opened", "origin"]
+
+
+def configured(args: Namespace) -> Settings:
+    """The configuration as this command line has it. Raises `BadSettings`."""
+    from taskloop import settings
+
+    asked = {
+        "scheduler.app": args.app,
+        "scheduler.grace": getattr(args, "grace", None),
+        "log.format": getattr(args, "log_format", None),
+        "dev": getattr(args, "dev", None),
+    }
+    return settings.load(args.config, arguments=asked)
+
+
+def compose(
+    settings: Settings, *, only: str | None = None, store: Any = None, wrap: Callable[[Store], Store] | None = None
+) -> TaskScheduler:
+    """The scheduler with every job there is, not started; nothing is opened. Raises `BadSettings`, `BadJob`.
+
+    `only`: globs, with commas between; other jobs are left out. `store`: instead of the one that is configured.
+    `wrap`: what the engine sees of the store.
+    """
+    if str(settings.directory) not in sys.path:
+        sys.path.insert(0, str(settings.directory))  # for as long as it runs: jobs import too
+    app = _app(settings)
+    place = store if store is not None else address(app, settings)
+    if wrap is not None:
+        place = wrap(opened(place))
+    scheduler = _scheduler(app, settings, place)
+    _add_built_in(scheduler, settings)
+    for job in settings.file_jobs():
+        _lay_over(scheduler, job)
+    if only is not None:
+        _keep(scheduler, only)
+    for one in scheduler:
+        one.configure(settings.options().defaults, settings.options().jobs.get(one.name, {}))
+    return scheduler
+
+
+def address(app: Jobs | None, settings: Settings) -> Any:
+    """The store: in dev mode that of dev mode, else the one that the app's scheduler was made with, else the file's."""
+    own = app._address if isinstance(app, TaskScheduler) else None
+    return settings.store.url if own is None or settings.dev else own
+
+
+def opened(place: Any) -> Store:
+    """The store at an address, not open yet. Raises `BadSettings` for a scheme that nobody knows."""
+    try:
+        return open_store(place)
+    except BadStore as error:
+        raise BadSettings([str(error)]) from None
+
+
+def origin(settings: Settings) -> str:
+    """Where the jobs come from, in a few words."""
+    return settings.app or ("config.toml" if any(job.call for job in settings.file_jobs()) else "built in")
+
+
+def _app(settings: Settings) -> Jobs | None:
+    from taskloop import settings as loading
+
+    return None if settings.app is None else loading.load_app(settings.app, settings.directory)
+
+
+def _scheduler(app: Jobs | None, settings: Settings, place: Any) -> TaskScheduler:
+    if not isinstance(app, TaskScheduler):
+        return TaskScheduler(place, jobs=[app] if app is not None else [], options=settings.options())
+    app.options = settings.options()
+    app._is_configured = True
+    app._store, app._address = opened(place), place
+    return app
+
+
+def _add_built_in(scheduler: TaskScheduler, settings: Settings) -> None:
+    if "git_metrics" not in scheduler:
+        from taskloop.git_metrics import make_job
+
+        scheduler.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
+    for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
+        if function.__name__ not in scheduler:
+            scheduler.add_job(function, Every(interval), enabled=False)
+
+
+def heartbeat() -> str:
+    """Says that the scheduler is alive; for trying out."""
+    return "alive"
+
+
+def current_date() -> str:
+    """Says what day and time it is; for trying out."""
+    return f"it is {datetime.now().astimezone():%A, %d %B %Y, %H:%M:%S %Z}"
+
+
+def _lay_over(scheduler: TaskScheduler, said: FileJob) -> None:
+    """Take a job from its table, or lay the table's trigger and parameters over what the code says."""
+    from taskloop import settings as loading
+
+    if said.call is not None:
+        job = loading.load_job(said)
+        if job.name in scheduler and scheduler[job.name].origin == "file":
+            scheduler.remove_job(job.name)  # the same program, composed again
+        added = scheduler.add_job(job.function, job.trigger, name=job.name, params=job.params, **_options(job.options))
+        added.origin = "file"
+        return
+    if said.name not in scheduler:
+        loading.load_job(said)  # says what is missing
+    declared = scheduler[said.name]
+    trigger: Trigger | None = said.trigger
+    if trigger is not None:
+        declared.trigger = trigger
+    try:
+        declared.params = declared.parameters.check({**declared.params, **said.params})
+    except BadParameters as error:
+        if said.params or declared.trigger is not None:
+            raise _wrong(said, error) from None
+
+
+def _options(options: Mapping[str, Any]) -> Any:
+    return dict(options)
+
+
+def _wrong(said: FileJob, error: TaskloopError) -> BadSettings:
+    return BadSettings([f"{said.where or 'jobs.' + said.name}: {line}" for line in str(error).splitlines()])
+
+
+def _keep(scheduler: TaskScheduler, only: str) -> None:
+    globs = [one.strip() for one in only.split(",") if one.strip()]
+    names = [job.name for job in scheduler]
+    kept = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
+    if not kept:
+        from taskloop.cli.failures import Failed
+
+        raise Failed(3, f"no job is like {only!r}; there are: {', '.join(sorted(names))}")
+    for name in names:
+        if name not in kept:
+            scheduler.remove_job(name)

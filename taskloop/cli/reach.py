@@ -1,0 +1,136 @@
+"""How a command reaches the records: which store, whether it is there yet, and the verbs on it.
+
+A command that reads never makes a file, and needs no more of the configuration than the store's address. Only where
+no store is at that address, and the configuration names an app that may bring its own, is the program loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from taskloop import address as addresses
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from taskloop.ledger import Ledger
+    from taskloop.store import Store
+
+__all__ = ["actor", "at_work", "desk", "drive", "file_of", "known", "names_app", "reading", "store_file"]
+
+T = TypeVar("T")
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end."""
+    import asyncio
+
+    return asyncio.run(work)
+
+
+def file_of(address: str) -> str | None:
+    """The file of an SQLite store; None: the store is none, or has no file."""
+    if "://" not in address:
+        return address
+    scheme, _, path = address.partition(":///")
+    return path if scheme == "sqlite" and path and path != ":memory:" else None
+
+
+def store_file(args: Namespace) -> str | None:
+    """The store's file by the configuration alone, if there is one already. Raises `BadSettings`."""
+    path = file_of(addresses.store_address(config=args.config))
+    return path if path is not None and os.path.exists(path) else None
+
+
+def names_app(args: Namespace) -> bool:
+    """Whether somebody names an app, or a job in the file: then the program may know more than the store."""
+    if args.app:
+        return True
+    sources = addresses.gather(args.config)
+    named = any(texts.get("TASKLOOP_SCHEDULER__APP") for _, texts in sources.texts())
+    scheduler = sources.table.get("scheduler")
+    return named or bool(isinstance(scheduler, dict) and scheduler.get("app"))
+
+
+@asynccontextmanager
+async def reading(args: Namespace) -> AsyncIterator[Ledger | None]:
+    """The verbs on the records; None: there is no store yet."""
+    store = _existing(args)
+    if store is None:
+        yield None
+        return
+    from taskloop.ledger import Ledger
+    from taskloop.options import Options
+
+    await store.open(create=False)
+    try:
+        yield Ledger(store, options=Options())
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def desk(args: Namespace) -> AsyncIterator[Ledger]:
+    """The verbs on the records, for a change: where there is no store yet, that of the program is made."""
+    async with reading(args) as ledger:
+        if ledger is not None:
+            yield ledger
+            return
+    from taskloop.cli import program
+
+    scheduler = program.compose(program.configured(args))
+    try:
+        yield scheduler
+    finally:
+        await scheduler.close()
+
+
+def _existing(args: Namespace) -> Store | None:
+    from taskloop.cli import program
+
+    address: Any = addresses.store_address(config=args.config)
+    path = file_of(address)
+    if (path is None or not os.path.exists(path)) and names_app(args):
+        settings = program.configured(args)
+        address = program.address(program.compose(settings), settings)
+        path = file_of(address) if isinstance(address, str) else None
+    if isinstance(address, str) and (path is None or not os.path.exists(path)) and "postgresql" not in address:
+        return None
+    return program.opened(address)
+
+
+async def known(ledger: Ledger, args: Namespace, names: list[str]) -> None:
+    """See that all these jobs exist, in the store or in the code. Raises `NoSuchJob`."""
+    from taskloop.errors import NoSuchJob, nearest
+
+    there = {one.name for one in await ledger.jobs()}
+    if all(name in there for name in names):
+        return
+    from taskloop.cli import program
+
+    there |= {job.name for job in program.compose(program.configured(args))}
+    for name in names:
+        if name not in there:
+            raise NoSuchJob(name, nearest(name, there))
+
+
+async def at_work(ledger: Ledger) -> bool:
+    """Whether a worker is there that would take what is submitted."""
+    from taskloop.processes import is_dead
+
+    return any(not is_dead(one) for one in (await ledger.status()).workers)
+
+
+def actor(args: Namespace) -> str:
+    """Who does it: `--actor`, else the login name."""
+    if args.actor:
+        return str(args.actor)
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container may run under a number that has no name
+        return f"uid {os.getuid()}"

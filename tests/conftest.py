@@ -1,0 +1,78 @@
+"""What every test gets: asyncio as the loop, a guard against blocking it, and a look at what a test leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+import time
+
+import pytest
+from blockbuster import BlockBuster
+
+from taskloop.pytest_plugin import virtual_time as virtual_time
+
+MAY_BLOCK = [
+    # (function, file, names, why it may)
+    ("threading.Lock.acquire", "taskloop/executors.py", {"_grow", "close"}, "held for a few instructions at most"),
+    ("io.BufferedReader.read", "taskloop/store_sqlite.py", {"inspect"}, "16 bytes, once, before the store opens"),
+    ("io.TextIOWrapper.read", "taskloop/processes.py", {"_birth"}, "/proc is memory, not a disk"),
+    ("io.BufferedReader.read", "taskloop/processes.py", {"_birth"}, "/proc is memory, not a disk"),
+    ("os.stat", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
+    ("os.path.abspath", "taskloop/store_sqlite.py", {"_connect"}, "once, before the store opens"),
+    ("os.getcwd", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
+    ("io.TextIOWrapper.read", "pathlib.py", {"read_text"}, "schema files, read once when a store is made"),
+]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def guard():
+    """Knows what blocks; a call from code of taskloop, on the loop, is an error."""
+    blockbuster = BlockBuster("taskloop")
+    for function, file, names, _ in MAY_BLOCK:
+        blockbuster.functions[function].can_block_in(file, names)
+    return blockbuster
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop(guard):
+    guard.activate()
+    yield
+    guard.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    """After a test none of its threads lives: stores are closed (each has one), pools are empty."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 3
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert not left, f"threads left behind: {[thread.name for thread in left]}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Look at the tasks an async test leaves behind, before its loop is closed and cancels them."""
+    if inspect.iscoroutinefunction(pyfuncitem.obj):
+        pyfuncitem.obj = leaving_no_task(pyfuncitem.obj)
+
+
+def leaving_no_task(test):
+    @functools.wraps(test)
+    async def wrapped(*args, **kwargs):
+        before = asyncio.all_tasks()
+        await test(*args, **kwargs)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        left = asyncio.all_tasks() - before
+        assert not left, f"tasks left behind: {left}"
+
+    return wrapped
