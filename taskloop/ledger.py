@@ -66,6 +66,7 @@ class Ledger(Jobs):
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
+        self._removed: set[str] = set()
         self.name = name
         self.options = options or Options()
         self._config = config
@@ -87,12 +88,19 @@ class Ledger(Jobs):
     def _add(self, job: Job[..., Any]) -> None:
         super()._add(job)
         job.attach(self)
+        self._removed.discard(job.name)
+        self._redeclared(job)
 
     def _collect(self, collection: Jobs) -> None:
         """Take over what `collection` holds; asked again at start, for modules that declare later."""
         for job in collection:
-            if self._jobs.get(job.name) is not job:
+            if self._jobs.get(job.name) is not job and job.name not in self._removed:
                 self._add(job)
+
+    def remove_job(self, name: str) -> None:
+        super().remove_job(name)
+        self._removed.add(name)
+        self._redeclared(None)
 
     def resolved(self, trigger: Trigger) -> Trigger:
         """The trigger with what it left to the scheduler: its interval, its zone, or the pace of dev mode."""
@@ -464,7 +472,10 @@ class Ledger(Jobs):
         """Take over what the collections hold by now, and lay the configuration around each job's policy."""
         for collection in self._collections:
             self._collect(collection)
-        for job in self:
+        self._configure_jobs(self)
+
+    def _configure_jobs(self, jobs: Iterable[Job[..., Any]]) -> None:
+        for job in jobs:
             options, name = self.options, job.name
             job.configure(
                 options.defaults, options.jobs.get(name, {}), options.triggers.get(name), options.params.get(name)
@@ -488,13 +499,13 @@ class Ledger(Jobs):
             expires=policy.max_late is not None,
         )
 
-    async def _declare(self, *, on_start: bool) -> None:
+    async def _declare(self, jobs: Sequence[Job[..., Any]], *, on_start: bool = False) -> None:
         """Store what code and file declare; a schedule that is stored already keeps its cursor.
 
         `on_start`: also ask for a run of each job that wants one at a start, unless it is due anyway.
         """
         store, now = await self._opened(), self._clock.now()
-        await store.define([self.definition(job) for job in self])
+        await store.define([self.definition(job) for job in jobs])
         declared = [
             Schedule(
                 id=job.name,
@@ -504,27 +515,51 @@ class Ledger(Jobs):
                 origin=job.origin,
                 seen_at=now,
             )
-            for job in self
+            for job in jobs
             if job.trigger is not None
         ]
 
+        earlier = await self._forerunners(jobs)
+
         def merge(old: Schedule | None, new: Schedule) -> Schedule:
-            policy = self._jobs[new.job].policy
-            return bind(new, policy, now) if old is None else rebind(old, new, policy, now)
+            policy, before = self._jobs[new.job].policy, old or earlier.get(new.id)
+            return bind(new, policy, now) if before is None else rebind(before, new, policy, now)
 
         stored: list[Schedule] = []
         for start in range(0, len(declared), TOGETHER):
             stored += await store.put(declared[start : start + TOGETHER], merge)
         if on_start:
             due = {one.id for one in stored if one.next_due is not None and one.next_due <= now}
-            wanted = [job for job in self if job.policy.on_start and job.name not in due and self._is_on(job, now)]
+            wanted = [job for job in jobs if job.policy.on_start and job.name not in due and self._is_on(job, now)]
             await store.submit([_on_start(job, now) for job in wanted])
+
+    async def _forerunners(self, jobs: Sequence[Job[..., Any]]) -> dict[str, Schedule]:
+        """Schedules that stand under an alias of a job, by its name now; taken out of the store, as are those of jobs
+        that have no trigger any more."""
+        names = {alias: job.name for job in jobs for alias in job.aliases}
+        names |= {job.name: "" for job in jobs if job.trigger is None}
+        if not names:
+            return {}
+        store = await self._opened()
+        found = [one for one in await store.schedules(ids=list(names), limit=len(names)) if one.origin != "stored"]
+        await store.drop([one.id for one in found])
+        return {names[one.id]: one for one in found}
+
+    async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
+        """Declare jobs that were added to, or take back those removed from, a started scheduler."""
+        self._configure_jobs(jobs)
+        await self._know()
+        await self._declare(jobs)
+        self._stirred()
 
     def _is_on(self, job: Job[..., Any], now: datetime) -> bool:
         switch = self._switches.thrown(self._names(job), now)
         return job.policy.enabled if switch is None else switch.kind == "enabled"
 
     # -- what an engine adds
+
+    def _redeclared(self, job: Job[..., Any] | None) -> None:
+        """A job was added, or (None) one was removed: a started engine tells its store."""
 
     def _admit(self, runs: list[Run]) -> list[Run]:
         """Claim at once those runs for which this process has a slot; without an engine all wait."""

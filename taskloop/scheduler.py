@@ -34,7 +34,7 @@ from taskloop.context import RunContext, running
 from taskloop.errors import NotRunning, StoreUnavailable, TaskloopError
 from taskloop.events import Event, Subscriber
 from taskloop.executors import Executor, InThread, OnLoop
-from taskloop.jobs import Duration, Jobs
+from taskloop.jobs import Duration, Job, Jobs
 from taskloop.ledger import Ledger
 from taskloop.logs import Speaker
 from taskloop.options import Options
@@ -259,7 +259,7 @@ class TaskScheduler(Ledger):
         self._watched_since = min((one.started_at for one in live), default=now)
         await self._refresh_switches(force=True)
         await self._know()
-        await self._declare(on_start=self.options.enabled and not live)
+        await self._declare(list(self), on_start=self.options.enabled and not live)
         return slots
 
     async def _end(self) -> None:
@@ -413,6 +413,10 @@ class TaskScheduler(Ledger):
         if self._store is None or not self._store_is_open:
             raise StoreUnavailable("the store is closed; the scheduler is stopping")
         return self._store
+
+    def _redeclared(self, job: Job[..., Any] | None) -> None:
+        if self._phase == "running":
+            self._listeners.begin(self._declare_late([job] if job is not None else []))
 
     def _admit(self, runs: list[Run]) -> list[Run]:
         if self._phase != "running" or not self.options.enabled or self._backlog:

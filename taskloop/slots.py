@@ -20,7 +20,7 @@ from taskloop.context import RunContext
 from taskloop.errors import StoreUnavailable
 from taskloop.executors import Executor
 from taskloop.jobs import Jobs
-from taskloop.runs import Outcome, Run, RunId, ShutDown, State, settle
+from taskloop.runs import Lost, Outcome, Reason, Run, RunId, ShutDown, State, settle
 from taskloop.store import Settling, Store
 
 __all__ = ["Slots"]
@@ -68,6 +68,9 @@ class Slots:
 
     def launch(self, run: Run) -> None:
         """Take a slot for a run that is committed as running, and give it a task of its own."""
+        if run.job not in self._jobs:  # removed between the claim and now
+            self._listeners.begin(self._disown(run))
+            return
         self.free -= 1
         job = self._jobs[run.job]
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
@@ -131,6 +134,12 @@ class Slots:
         # Itself, the next of its schedule or one of its group may be able to start now.
         if after.state is State.WAITING or after.schedule is not None or attempt.policy.constrained:
             self._freed(True)
+
+    async def _disown(self, run: Run) -> None:
+        after = run.changed(state=State.INTERRUPTED, reason=Reason.UNKNOWN_JOB.value, ended_at=self._clock.now())
+        if await self._settle(Settling(run, after, Lost())):
+            self._waiters.announce(run.id, after)
+            self._tell("interrupted", after)
 
     async def _settle(self, settling: Settling) -> bool:
         wait = FIRST_WAIT

@@ -116,9 +116,7 @@ class SqliteStore:
                 raise self._explained(error) from error
         mode = "memory" if self.path == ":memory:" else "rwc" if create else "rw"
         uri = ":memory:" if mode == "memory" else f"{Path(self.path).absolute().as_uri()}?mode={mode}"
-        connection = aiosqlite.connect(
-            uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=512
-        )
+        connection = aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=512)
         # Otherwise a host that forgets stop() hangs at exit in a join of this thread; SQLite survives its end.
         connection._thread.daemon = True
         try:
@@ -183,9 +181,16 @@ class SqliteStore:
                 if failed:
                     answer = self._explained(answer)
                 if heed is not None:
-                    heed(answer)
+                    self._tell(heed, answer)
                 if not future.done():
                     future.set_exception(answer) if failed else future.set_result(answer)
+
+    def _tell(self, heed: Heed, answer: Any) -> None:
+        try:
+            heed(answer)
+        except Exception as error:  # the next batch must not depend on who hears of this one
+            loop = asyncio.get_running_loop()
+            loop.call_exception_handler({"message": "taskloop: a store's answer was not taken", "exception": error})
 
     async def _run(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> Any:
         """One hop: call `function(sqlite3 connection, …)` on the connection's thread.
@@ -218,7 +223,9 @@ class SqliteStore:
             return StoreUnavailable(f"store {self.url} does not exist; `taskloop run` or start() makes one")
         if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, StoreUnavailable):
             folder = Path(self.path).absolute().parent
-            mend = "check that the folder exists and can be written" if not folder.is_dir() else "see `taskloop db check`"
+            mend = (
+                "check that the folder exists and can be written" if not folder.is_dir() else "see `taskloop db check`"
+            )
             return StoreUnavailable(f"store {self.url}: {error}; {mend}")
         return error
 
@@ -272,8 +279,13 @@ class SqliteStore:
         return dropped
 
     async def schedules(
-        self, *, job: str | None = None, ids: Sequence[str] | None = None, prefix: str | None = None,
-        after: str | None = None, limit: int = 100,
+        self,
+        *,
+        job: str | None = None,
+        ids: Sequence[str] | None = None,
+        prefix: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> Sequence[Schedule]:
         wanted: list[tuple[str, Any]] = []
         if job is not None:
@@ -287,7 +299,8 @@ class SqliteStore:
             wanted.append(("id > ?", after))
         where = " AND ".join(text for text, _ in wanted) or "1"
         rows = await self._read(
-            _fetch, f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE {where} ORDER BY id LIMIT ?",
+            _fetch,
+            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE {where} ORDER BY id LIMIT ?",
             (*(value for _, value in wanted), limit),
         )
         return [read_schedule(row) for row in rows]
@@ -319,9 +332,7 @@ class SqliteStore:
             raise self._explained(error) from error
         return Due([read_schedule(row) for row in rows], instant(next_at))
 
-    async def fire(
-        self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None
-    ) -> Fired:
+    async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
         fired: Fired = await self._do(statements.fire, firings, worker, now, heed=heed)
         return fired
 
@@ -398,7 +409,12 @@ class SqliteStore:
         await self._do(_switch, switch)
 
     async def unswitch(
-        self, job: str | None, kinds: Sequence[SwitchKind], now: datetime, *, actor: str | None = None,
+        self,
+        job: str | None,
+        kinds: Sequence[SwitchKind],
+        now: datetime,
+        *,
+        actor: str | None = None,
         missed: str | None = None,
     ) -> int:
         ended: int = await self._do(_unswitch, job, kinds, now, actor, missed)
@@ -413,7 +429,15 @@ class SqliteStore:
         )
         return Switches(
             Switch(
-                row[0], row[1], from_microseconds(row[2]), row[3], row[4], instant(row[5]), instant(row[6]), row[7], row[8]
+                row[0],
+                row[1],
+                from_microseconds(row[2]),
+                row[3],
+                row[4],
+                instant(row[5]),
+                instant(row[6]),
+                row[7],
+                row[8],
             )
             for row in rows
         )
@@ -469,12 +493,17 @@ def migrations() -> list[tuple[int, str]]:
 def version(db: sqlite3.Connection) -> int:
     """The number of the last schema change in the file; 0: none of ours. Raises `BadStore` for a foreign schema."""
     ours = {
-        row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'taskloop\\_%' ESCAPE '\\'")
+        row[0]
+        for row in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'taskloop\\_%' ESCAPE '\\'"
+        )
     }
     if not ours:
         return 0
     if "taskloop_meta" not in ours:
-        raise BadStore("the file holds tables named taskloop_ that are not ours; it was left as it is, name another file")
+        raise BadStore(
+            "the file holds tables named taskloop_ that are not ours; it was left as it is, name another file"
+        )
     row = db.execute("SELECT value FROM taskloop_meta WHERE key = 'schema'").fetchone()
     if row is None or not str(row[0]).isdecimal():
         raise BadStore("the file names no schema version; it was left as it is, restore a backup or name another file")
@@ -577,8 +606,15 @@ def _enlist(db: sqlite3.Connection, worker: Worker) -> list[Worker]:
     others = _workers(db, "WHERE stopped_at IS NULL ORDER BY started_at LIMIT 10000")
     db.execute(
         "INSERT INTO taskloop_workers (id, name, host, pid, process, started_at, beat_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (worker.id, worker.name, worker.host, worker.pid, worker.process, microseconds(worker.started_at),
-         microseconds(worker.beat_at)),
+        (
+            worker.id,
+            worker.name,
+            worker.host,
+            worker.pid,
+            worker.process,
+            microseconds(worker.started_at),
+            microseconds(worker.beat_at),
+        ),
     )
     return others
 
@@ -589,8 +625,14 @@ def _workers(db: sqlite3.Connection, rest: str) -> list[Worker]:
     ).fetchall()
     return [
         Worker(
-            id=row[0], name=row[1], host=row[2], pid=row[3], process=row[4], started_at=from_microseconds(row[5]),
-            beat_at=from_microseconds(row[6]), stopped_at=instant(row[7]),
+            id=row[0],
+            name=row[1],
+            host=row[2],
+            pid=row[3],
+            process=row[4],
+            started_at=from_microseconds(row[5]),
+            beat_at=from_microseconds(row[6]),
+            stopped_at=instant(row[7]),
         )
         for row in rows
     ]
@@ -635,7 +677,9 @@ def _conditions(query: Query) -> tuple[str, list[Any]]:
     wanted: list[tuple[str, Any]] = []
     if query.jobs is not None:
         names = list(query.jobs)
-        wanted.append(("job = ?", names[0]) if len(names) == 1 else ("job IN (SELECT value FROM json_each(?))", json.dumps(names)))
+        wanted.append(
+            ("job = ?", names[0]) if len(names) == 1 else ("job IN (SELECT value FROM json_each(?))", json.dumps(names))
+        )
     if query.states is not None:
         inside = ",".join(f"'{State(one).value}'" for one in query.states)
         wanted.append((f"state IN ({inside}) AND ?", 1))

@@ -92,6 +92,12 @@ async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
 
 
+@pytest.fixture
+async def pair(shared: Stores) -> tuple[Store, Store]:
+    """One store, open in two processes that both know the jobs `a` and `b`."""
+    return await shared.make("a", "b"), await shared.make("a", "b")
+
+
 async def know(store: Store, *jobs: str | Terms) -> None:
     await store.know([Terms(one) if isinstance(one, str) else one for one in jobs])
 

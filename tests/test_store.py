@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from stores import (
     NOW,
-    Stores,
     as_declared,
     asked,
     at,
@@ -27,6 +26,7 @@ from stores import (
     ids,
     know,
     put,
+    pair,
     shared,
     started,
     state,
@@ -42,7 +42,7 @@ from taskloop.schedules import Schedule
 from taskloop.store import Definition, Query, Store, Switch, Terms, Worker, open_store
 from taskloop.triggers import At, Cron, Every
 
-__all__ = ["shared", "store", "stores"]
+__all__ = ["pair", "shared", "store", "stores"]
 
 pytestmark = pytest.mark.anyio
 
@@ -68,22 +68,23 @@ async def test_a_store_closed_unopened_or_twice_is_closed(stores):
     await made.close()
 
 
-async def test_a_closed_store_can_be_opened_again(stores):
-    made = await stores.make()
-    await made.close()
-    await made.open()
-    await know(made, "a")
-    assert len(await submitted(made)) == 1
+async def test_a_closed_store_can_be_opened_again(store):
+    await store.close()
+    await store.open()
+    await know(store, "a")
+    assert len(await submitted(store)) == 1
+    await store.close()
 
 
-async def test_what_was_written_is_there_after_the_store_was_opened_again(shared):
-    made = await shared.make()
-    [run] = await submitted(made)
-    await put(made, hourly())
-    await made.close()
-    await made.open()
-    assert await made.run(run.id) == run
-    assert await stored(made, "s") == hourly()
+async def test_what_was_written_is_there_after_the_store_was_opened_again(pair):
+    store, _ = pair
+    [run] = await submitted(store)
+    await put(store, hourly())
+    await store.close()
+    await store.open()
+    assert await store.run(run.id) == run
+    assert await stored(store, "s") == hourly()
+    await store.close()
 
 
 VERBS: list[Callable[[Store], Awaitable[Any]]] = [
@@ -109,14 +110,13 @@ async def test_a_store_that_is_not_open_says_so(stores, verb, closed):
         await verb(made)
 
 
-async def test_closing_writes_what_is_queued(shared):
-    made = await shared.make()
-    asking = [asyncio.create_task(made.submit([asked()])) for _ in range(50)]
+async def test_closing_writes_what_is_queued(pair):
+    store, other = pair
+    asking = [asyncio.create_task(store.submit([asked()])) for _ in range(50)]
     await asyncio.sleep(0)
-    await made.close()
+    await store.close()
     answers = await asyncio.gather(*asking)
-    await made.open()
-    assert sorted(ids(await made.find(Query()))) == sorted(answer[0].id for answer in answers)
+    assert sorted(ids(await other.find(Query()))) == sorted(answer[0].id for answer in answers)
 
 
 async def test_opening_cancelled_at_any_tick_leaves_nothing_behind_and_the_store_can_be_opened(stores):
@@ -308,8 +308,7 @@ async def test_a_job_is_remembered_as_it_was_declared_last(store):
 # -- workers
 
 
-async def test_a_worker_that_enlists_hears_of_the_others_that_have_not_stopped(stores):
-    store = await stores.make()
+async def test_a_worker_that_enlists_hears_of_the_others_that_have_not_stopped(store):
     assert list(await store.enlist(worker("w1"))) == []
     assert list(await store.enlist(worker("w2", name=None))) == [worker("w1")]
     await store.leave("w1", at(5))
@@ -343,8 +342,8 @@ async def test_the_orphans_are_the_running_runs_of_the_dead(store):
 # -- what other processes wrote
 
 
-async def test_a_store_sees_that_another_process_wrote_and_not_its_own_writes(shared):
-    mine, other = await shared.make("a"), await shared.make("a")
+async def test_a_store_sees_that_another_process_wrote_and_not_its_own_writes(pair):
+    mine, other = pair
     await mine.changed()
     assert not await mine.changed()
     await submitted(mine)
@@ -441,8 +440,7 @@ async def test_pruning_deletes_the_oldest_ended_runs_up_to_the_limit(store):
     assert ids(await store.find(Query())) == [6, 5]
 
 
-async def test_pruning_keeps_active_runs_and_takes_the_attempts_with_a_run(stores):
-    store = await stores.make("a")
+async def test_pruning_keeps_active_runs_and_takes_the_attempts_with_a_run(store):
     waiting, running = (await submitted(store, asked(ready_at=at(9)), asked()))[0], (await claimed(store)).started[0]
     retried = ended(await started(store, attempts=2), Raised(Failure("E", "m"), timedelta(0)))
     await store.settle(retried)

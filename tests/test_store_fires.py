@@ -18,6 +18,7 @@ from stores import (
     hourly,
     ids,
     put,
+    pair,
     shared,
     state,
     store,
@@ -31,7 +32,7 @@ from taskloop.schedules import Schedule, plan
 from taskloop.store import Firing, Query, Store, Terms, Wish
 from taskloop.triggers import At
 
-__all__ = ["shared", "store", "stores"]
+__all__ = ["pair", "shared", "store", "stores"]
 
 pytestmark = pytest.mark.anyio
 
@@ -114,8 +115,8 @@ async def test_who_asked_for_a_fire_is_told_though_gone(store):
 # -- one winner
 
 
-async def test_of_two_processes_with_the_same_plan_one_wins(shared):
-    mine, other = await shared.make("a"), await shared.make("a")
+async def test_of_two_processes_with_the_same_plan_one_wins(pair):
+    mine, other = pair
     schedules = [hourly(f"s{n}") for n in range(50)]
     await put(mine, *schedules)
     plans = [firing(one, starts=True) for one in schedules]
@@ -325,8 +326,8 @@ async def test_of_one_gated_schedule_one_run_is_claimed_at_a_time_and_of_the_oth
     assert [run.due_at for run in (await claimed(store, now=NOW + 2 * HOUR)).started] == [NOW + HOUR]
 
 
-async def test_gates_hold_across_two_processes(shared):
-    mine, other = await shared.make("a"), await shared.make("a")
+async def test_gates_hold_across_two_processes(pair):
+    mine, other = pair
     await put(mine, hourly())
     await fired(mine, overdue(hourly(), NOW + 2 * HOUR, missed="all"), now=NOW + 2 * HOUR)
     answers = await asyncio.gather(
@@ -363,8 +364,8 @@ async def test_a_fire_that_began_in_time_does_not_expire_while_it_waits_for_its_
 # -- counters
 
 
-async def test_the_counters_of_a_day_are_what_a_recount_of_its_runs_gives(shared):
-    store = await shared.make("a", "b")
+async def test_the_counters_of_a_day_are_what_a_recount_of_its_runs_gives(pair, shared):
+    store, _ = pair
     await put(store, hourly("s"), hourly("t", "b"), hourly("u", "b"))
     await fired(
         store, overdue(hourly("s"), NOW + 30 * HOUR), overdue(hourly("t", "b"), NOW + 30 * HOUR, missed="skip"),

@@ -20,7 +20,7 @@ BUSY_SECONDS: Final = 5.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _JOBS: Final = "SELECT name, definition FROM taskloop_jobs"
-_DUE: Final = "SELECT job, min(next_due) FROM taskloop_schedules WHERE next_due IS NOT NULL AND enabled GROUP BY job"
+_DUE: Final = "SELECT job, min(next_due) FROM taskloop_schedules WHERE next_due IS NOT NULL GROUP BY job"
 _SWITCHES: Final = "SELECT kind, job, actor, reason, since, until FROM taskloop_switches WHERE ended_at IS NULL ORDER BY id"
 # Of each job its newest run that is no skip, its last success, and its failures since, counted to 100.
 _STANDING: Final = """

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from taskloop.errors import BadParameters, BadSettings, BadStore, TaskloopError
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from taskloop.jobs import Jobs
     from taskloop.settings import FileJob, Settings
 
-__all__ = ["address", "compose", "configured", "opened", "origin"]
+__all__ = ["compose", "configured", "opened", "origin", "place"]
 
 
 def configured(args: Namespace) -> Settings:
@@ -40,35 +39,26 @@ def configured(args: Namespace) -> Settings:
     return settings.load(args.config, arguments=asked)
 
 
-def compose(
-    settings: Settings, *, only: str | None = None, store: Any = None, wrap: Callable[[Store], Store] | None = None
-) -> TaskScheduler:
+def compose(settings: Settings, *, store: Any = None, wrap: Callable[[Store], Store] | None = None) -> TaskScheduler:
     """The scheduler with every job there is, not started; nothing is opened. Raises `BadSettings`, `BadJob`.
 
-    `only`: globs, with commas between; other jobs are left out. `store`: instead of the one that is configured.
-    `wrap`: what the engine sees of the store.
+    `store`: instead of the one that is configured. `wrap`: what the engine sees of the store.
     """
     if str(settings.directory) not in sys.path:
         sys.path.insert(0, str(settings.directory))  # for as long as it runs: jobs import too
-    app = _app(settings)
-    place = store if store is not None else address(app, settings)
-    if wrap is not None:
-        place = wrap(opened(place))
-    scheduler = _scheduler(app, settings, place)
+    scheduler = _scheduler(_app(settings), settings, store, wrap)
     _add_built_in(scheduler, settings)
     for job in settings.file_jobs():
         _lay_over(scheduler, job)
-    if only is not None:
-        _keep(scheduler, only)
+    options = settings.options()
     for one in scheduler:
-        one.configure(settings.options().defaults, settings.options().jobs.get(one.name, {}))
+        one.configure(options.defaults, options.jobs.get(one.name, {}))
     return scheduler
 
 
-def address(app: Jobs | None, settings: Settings) -> Any:
-    """The store: in dev mode that of dev mode, else the one that the app's scheduler was made with, else the file's."""
-    own = app._address if isinstance(app, TaskScheduler) else None
-    return settings.store.url if own is None or settings.dev else own
+def place(scheduler: TaskScheduler) -> Any:
+    """The address of a composed scheduler's store, or the store itself."""
+    return scheduler._address
 
 
 def opened(place: Any) -> Store:
@@ -90,12 +80,23 @@ def _app(settings: Settings) -> Jobs | None:
     return None if settings.app is None else loading.load_app(settings.app, settings.directory)
 
 
-def _scheduler(app: Jobs | None, settings: Settings, place: Any) -> TaskScheduler:
+def _scheduler(
+    app: Jobs | None, settings: Settings, store: Any, wrap: Callable[[Store], Store] | None
+) -> TaskScheduler:
+    """The app's own scheduler, else a new one that has the app's jobs.
+
+    Its store: the one asked for, in dev mode that of dev mode, else the one the app's scheduler was made with.
+    """
+    own = app._address if isinstance(app, TaskScheduler) and settings.dev is None else None
+    address = store if store is not None else own if own is not None else settings.store.url
+    place = opened(address) if wrap is None else wrap(opened(address))
     if not isinstance(app, TaskScheduler):
-        return TaskScheduler(place, jobs=[app] if app is not None else [], options=settings.options())
+        scheduler = TaskScheduler(place, jobs=[app] if app is not None else [], options=settings.options())
+        scheduler._address = address
+        return scheduler
     app.options = settings.options()
     app._is_configured = True
-    app._store, app._address = opened(place), place
+    app._store, app._address = place, address
     return app
 
 
@@ -149,16 +150,3 @@ def _options(options: Mapping[str, Any]) -> Any:
 
 def _wrong(said: FileJob, error: TaskloopError) -> BadSettings:
     return BadSettings([f"{said.where or 'jobs.' + said.name}: {line}" for line in str(error).splitlines()])
-
-
-def _keep(scheduler: TaskScheduler, only: str) -> None:
-    globs = [one.strip() for one in only.split(",") if one.strip()]
-    names = [job.name for job in scheduler]
-    kept = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
-    if not kept:
-        from taskloop.cli.failures import Failed
-
-        raise Failed(3, f"no job is like {only!r}; there are: {', '.join(sorted(names))}")
-    for name in names:
-        if name not in kept:
-            scheduler.remove_job(name)

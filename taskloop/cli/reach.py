@@ -89,17 +89,21 @@ async def desk(args: Namespace) -> AsyncIterator[Ledger]:
 
 
 def _existing(args: Namespace) -> Store | None:
+    """The store, not open yet; None: there is none to open."""
     from taskloop.cli import program
 
     address: Any = addresses.store_address(config=args.config)
-    path = file_of(address)
-    if (path is None or not os.path.exists(path)) and names_app(args):
+    if _is_missing(address) and names_app(args):
         settings = program.configured(args)
-        address = program.address(program.compose(settings), settings)
-        path = file_of(address) if isinstance(address, str) else None
-    if isinstance(address, str) and (path is None or not os.path.exists(path)) and "postgresql" not in address:
-        return None
-    return program.opened(address)
+        address = program.place(program.compose(settings))
+    return None if _is_missing(address) else program.opened(address)
+
+
+def _is_missing(address: Any) -> bool:
+    if not isinstance(address, str):
+        return False
+    path = file_of(address)
+    return address.endswith(":memory:") if path is None else not os.path.exists(path)
 
 
 async def known(ledger: Ledger, args: Namespace, names: list[str]) -> None:

@@ -1,0 +1,98 @@
+"""`taskloop list`: every job with its next fire, its last run and its condition.
+
+Quick where the store is a file that is there already; else the program says which jobs it would have.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from taskloop.cli import glance, reach
+from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_text, when
+
+__all__ = ["jobs", "result_cell"]
+
+
+def jobs(args: Namespace) -> int:
+    """Show the jobs that the store knows; before there is a store, those that the configuration declares."""
+    out = Output(args)
+    path = None if args.app else reach.store_file(args)
+    records = glance.jobs(path, datetime.now(UTC)) if path is not None else None
+    if not records:
+        records = reach.drive(_asked(args))
+    out.items(records, lambda: _show(out, records))
+    return 0
+
+
+async def _asked(args: Namespace) -> list[dict[str, Any]]:
+    """The jobs of the store by its verbs, or those of the program where the store knows none."""
+    from taskloop.records import job_record
+
+    async with reach.reading(args) as ledger:
+        found = await ledger.jobs() if ledger is not None else []
+    if not found:
+        from taskloop.cli import program
+
+        declared = program.compose(program.configured(args), store="sqlite:///:memory:")
+        try:
+            found = await declared.jobs()
+        finally:
+            await declared.close()
+    return [job_record(one) for one in found]
+
+
+def _show(out: Output, records: Sequence[Mapping[str, Any]]) -> None:
+    heads = ("JOB", "SCHEDULE", "NEXT", "LEFT", "LAST", "STATE", "RESULT")
+    out.table(heads, [_row(out, one) for one in records])
+    if not out.is_terminal:
+        return
+    counts = [f"{len(records)} job{'' if len(records) == 1 else 's'}"]
+    for condition in ("failing", "paused", "disabled", "running"):
+        count = sum(one["condition"] == condition for one in records)
+        counts += [f"{count} {'off' if condition == 'disabled' else condition}"] if count else []
+    sys.stdout.flush()
+    out.note(" · ".join(counts))
+
+
+def _row(out: Output, job: Mapping[str, Any]) -> list[Cell]:
+    due = moment(job["next_due"])
+    left = "" if due is None else "now" if due <= out.now else span_text((due - out.now).total_seconds())
+    last = job["last_run"]
+    ended = moment(last["ended_at"] or last["started_at"] or last["created_at"]) if last else None
+    ago = "never" if ended is None else f"{span_text(max(0.0, (out.now - ended).total_seconds()))} ago"
+    is_off = job["condition"] == "disabled"
+    return [
+        job["name"], job["trigger_text"], "–" if is_off else when(job["next_due"], out.now), "" if is_off else left,
+        ago, _state(out, job), result_cell(last) if last else "",
+    ]
+
+
+def _state(out: Output, job: Mapping[str, Any]) -> Cell:
+    condition, switch = job["condition"], job["switch"]
+    if condition == "failing":
+        return out.state(condition, f"failing {job['consecutive_failures']}x")
+    if condition == "disabled":
+        who = f" by {switch['by']}" if switch and switch["by"] else ""
+        why = f': "{switch["reason"]}"' if switch and switch["reason"] else ""
+        return out.state(condition, f"off{who}{why}")
+    return out.state(condition)
+
+
+def result_cell(run: Mapping[str, Any]) -> Cell:
+    """What a run came to, in a few words."""
+    error = run["error"]
+    took = since_text(run["started_at"], run["ended_at"])
+    if run["state"] in ("failed", "interrupted"):
+        said = f"{error['type']}: {run['summary'] or error['message']}" if error else run["reason"] or run["state"]
+        return clean(said.partition("\n")[0]), "red"
+    if run["state"] == "running" and run["progress"]:
+        progress = run["progress"]
+        return f"{progress['fraction']:.0%} {progress['message']}".strip(), "blue"
+    if run["state"] in ("skipped", "cancelled"):
+        times = f" (x{run['count']})" if run["count"] > 1 else ""
+        return f"{run['reason'] or ''}{times}", ""
+    return "  ".join(part for part in (took, run["summary"] or "") if part), ""

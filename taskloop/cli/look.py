@@ -1,0 +1,333 @@
+"""The commands that read through the ledger: `status`, `show`, `runs`, `next`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from taskloop.address import without_password
+from taskloop.cli import reach
+from taskloop.cli.failures import Usage
+from taskloop.cli.listing import result_cell
+from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_text, when
+from taskloop.errors import NoSuchJob, NoSuchRun, nearest
+from taskloop.records import attempt_record, instant_text, job_record, run_record, status_record
+
+if TYPE_CHECKING:
+    from taskloop.ledger import Ledger
+    from taskloop.records import Status
+
+__all__ = ["NO_STORE", "number", "run_lines", "runs", "show", "status", "upcoming"]
+
+Record = Mapping[str, Any]
+NO_STORE = "there is no store yet; `taskloop run` or `taskloop once` makes one"
+LATE = timedelta(seconds=30)
+"""A fire that nobody made within this time needs somebody's attention."""
+
+
+def number(text: str, option: str, *, most: int | None = None) -> int:
+    """A whole number of a command line, from 1. Raises `Usage`."""
+    if not text.isdecimal() or not text.isascii() or len(text) > 18 or not 1 <= int(text) <= (most or 10**18):
+        raise Usage(f"{option} is '{clean(text)}'; allowed is a whole number from 1{f' to {most}' if most else ''}")
+    return int(text)
+
+
+# -- runs
+
+
+def runs(args: Namespace) -> int:
+    """Show the history."""
+    return reach.drive(_runs(args))
+
+
+async def _runs(args: Namespace) -> int:
+    out, limit = Output(args), number(args.limit, "--limit", most=1000)
+    before = number(args.before, "--before") if args.before else None
+    states = [one.strip() for one in args.state.split(",")] if args.state else None
+    async with reach.reading(args) as ledger:
+        if ledger is None:
+            out.note(NO_STORE)
+            found = []
+        else:
+            if args.job and not await ledger.runs(args.job, limit=1):
+                await reach.known(ledger, args, [args.job])
+            found = await _found(ledger, args, states, before, limit + 1)
+    more, page = len(found) > limit, [run_record(one) for one in found[:limit]]
+    next_id = page[-1]["id"] if more else None
+    out.items(page, lambda: _show_runs(out, page), next_id=next_id)
+    if next_id is not None and out.format == "table":
+        out.note(f"more: --before {next_id}")
+    return 0
+
+
+async def _found(ledger: Ledger, args: Namespace, states: list[str] | None, before: int | None, limit: int) -> Any:
+    from taskloop.errors import TaskloopError
+
+    try:
+        return await ledger.runs(args.job, state=states, since=args.since, before=before, limit=limit)
+    except TaskloopError:
+        raise
+    except ValueError as error:  # a state that there is not
+        raise Usage(f"--state: {error}") from None
+
+
+def _show_runs(out: Output, page: Sequence[Record]) -> None:
+    heads = ("RUN", "JOB", "STATE", "DUE", "TOOK", "TRY", "CAUSE", "RESULT")
+    out.table(heads, [_run_row(out, one) for one in page])
+
+
+def _run_row(out: Output, run: Record) -> list[Cell]:
+    took = since_text(run["started_at"], run["ended_at"])
+    tries = f"{run['attempt']}/{run['attempts']}" if run["attempts"] > 1 else ""
+    cause = run["cause"] + (f" by {run['actor']}" if run["actor"] else "")
+    told = result_cell({**run, "started_at": None})
+    return [str(run["id"]), run["job"], out.state(run["state"]), when(run["due_at"], out.now), took, tries, cause, told]
+
+
+# -- next
+
+
+def upcoming(args: Namespace) -> int:
+    """Show the coming fires."""
+    return reach.drive(_upcoming(args))
+
+
+async def _upcoming(args: Namespace) -> int:
+    out, limit = Output(args), number(args.limit, "--limit", most=1000)
+    async with reach.reading(args) as ledger:
+        if ledger is None:
+            out.note(NO_STORE)
+            fires = []
+        else:
+            fires = await ledger.upcoming(f"+{args.span}" if args.span else None, limit)
+            off = {one.name: one.condition for one in await ledger.jobs() if one.condition in ("disabled", "paused")}
+    records = [
+        {
+            "at": instant_text(at), "job": one.job, "schedule": one.id, "trigger": str(one.trigger),
+            "trigger_text": one.trigger.describe(), "params": dict(one.params), "held": off.get(one.job),
+        }
+        for at, one in fires
+    ]
+    out.items(records, lambda: _show_fires(out, records))
+    return 0
+
+
+def _show_fires(out: Output, records: Sequence[Record]) -> None:
+    rows: list[list[Cell]] = []
+    for one in records:
+        at = moment(one["at"])
+        left = max(0.0, (at - out.now).total_seconds()) if at else 0.0
+        held: Cell = out.state(one["held"], "off" if one["held"] == "disabled" else None) if one["held"] else ""
+        rows.append([when(one["at"], out.now), span_text(left) if left else "now", one["job"], one["schedule"],
+                     one["trigger_text"], held])
+    out.table(("AT", "IN", "JOB", "SCHEDULE", "TRIGGER", "NOTE"), rows)
+
+
+# -- status
+
+
+def status(args: Namespace) -> int:
+    """Show how the whole stands; 1 when something needs attention."""
+    return reach.drive(_status(args))
+
+
+async def _status(args: Namespace) -> int:
+    out = Output(args)
+    async with reach.reading(args) as ledger:
+        if ledger is None:
+            out.note(NO_STORE)
+            if out.format != "table":
+                out.record({"running": False, "store": None, "attention": []}, lambda: None)
+            return 0
+        found = await ledger.status()
+        record = status_record(found)
+        record["store"] = without_password(record["store"])
+        record["attention"] += await _overdue(ledger, found, out)
+    out.record(record, lambda: _show_status(out, record))
+    return 1 if record["attention"] else 0
+
+
+async def _overdue(ledger: Ledger, found: Status, out: Output) -> list[dict[str, Any]]:
+    """Jobs that should have fired and did not, and runs that wait for nobody."""
+    late = [
+        {
+            "job": one.name, "condition": "overdue", "failures": one.consecutive_failures,
+            "text": f"due at {when(instant_text(one.next_due), out.now)}" + ("" if found.running else "; no worker runs"),
+        }
+        for one in await ledger.jobs()
+        if one.next_due is not None and one.next_due < out.now - LATE and one.enabled and one.condition != "paused"
+    ]
+    if found.waiting and not found.running and found.paused is None:
+        waiting = await ledger.runs(state="waiting", limit=100)
+        ready = [one for one in waiting if one.ready_at < out.now - LATE]
+        late += [
+            {"job": one.job, "condition": "stuck", "text": f"run {one.id} waits; no worker runs", "failures": 0}
+            for one in ready[:10]
+        ]
+    return late
+
+
+def _show_status(out: Output, record: Record) -> None:
+    workers, attention = record["workers"], record["attention"]
+    mark = out.state("failing" if attention else "ok", "")
+    text = mark[0].strip() if isinstance(mark, tuple) else ""
+    people = ", ".join(f"{one['host']} pid {one['pid']}" for one in workers[:5])
+    running = f"{len(workers)} worker{'' if len(workers) == 1 else 's'} ({people})" if workers else "no worker runs"
+    out.line(out.paint(text, "red" if attention else "green") + clean(
+        f" {running} · {record['jobs']} jobs · {len(record['active'])} running, {record['waiting']} waiting"
+        f" · {record['store']}"
+    ))
+    if record["paused"]:
+        pause = record["paused"]
+        out.line("  " + clean(
+            f"all jobs are paused since {when(pause['at'], out.now)}" + (f" by {pause['by']}" if pause["by"] else "")
+            + (f': "{pause["reason"]}"' if pause["reason"] else "")
+        ))
+    for one in attention:
+        times = f" {one['failures']}x" if one["condition"] == "failing" else ""
+        state = out.state(one["condition"], one["condition"] + times)
+        painted = out.paint(*state) if isinstance(state, tuple) else state
+        out.line(f"  {clean(one['job'])}  {painted}  {clean(one['text'] or '')}".rstrip())
+    _show_runs(out, record["active"])
+
+
+# -- show
+
+
+def show(args: Namespace) -> int:
+    """Show a job or a run."""
+    return reach.drive(_show(args))
+
+
+async def _show(args: Namespace) -> int:
+    out = Output(args)
+    is_run = args.subject.isdecimal()
+    async with reach.reading(args) as ledger:
+        if ledger is None and is_run:
+            raise NoSuchRun(args.subject)
+        if ledger is None:
+            return await _show_declared(args, out)
+        if is_run:
+            return await _show_run(ledger, number(args.subject, "RUN"), out)
+        records = {one.name: one for one in await ledger.jobs()}
+        if args.subject not in records:
+            await reach.known(ledger, args, [args.subject])
+            return await _show_declared(args, out)
+        job = job_record(records[args.subject])
+        last = [run_record(one) for one in await ledger.runs(args.subject, limit=5)]
+        schedules = [one for one in await ledger.schedules(args.subject, limit=20)]
+        fires = [(at, one) for at, one in await ledger.upcoming(limit=1000) if one.job == args.subject][:3]
+    out.record(job, lambda: _show_job(out, job))
+    if out.format == "table":
+        if fires:
+            out.line("next:        " + ", ".join(when(instant_text(at), out.now) for at, _ in fires))
+        for one in schedules:
+            given = f" with {_values(one.params)}" if one.params else ""
+            out.line(clean(f"schedule:    {one.id}  {one.trigger.describe()}{given}  ({one.origin})"))
+        out.line("") if last else None
+        _show_runs(out, last)
+    return 0
+
+
+async def _show_declared(args: Namespace, out: Output) -> int:
+    """A job that no worker has told the store of yet."""
+    from taskloop.cli import program
+
+    declared = program.compose(program.configured(args), store="sqlite:///:memory:")
+    try:
+        records = {one.name: one for one in await declared.jobs()}
+    finally:
+        await declared.close()
+    if args.subject not in records:
+        raise NoSuchJob(args.subject, nearest(args.subject, records))
+    job = job_record(records[args.subject])
+    out.record(job, lambda: _show_job(out, job))
+    return 0
+
+
+def _show_job(out: Output, job: Record) -> None:
+    state = out.state(job["condition"])
+    out.line(f"{out.paint(clean(job['name']), 'bold')}  {out.paint(*state) if isinstance(state, tuple) else state}")
+    facts = [("", job["description"]), ("runs", job["trigger_text"])]
+    if job["switch"]:
+        switch = job["switch"]
+        facts.append(("switched", f"{switch['kind']} by {switch['by'] or 'somebody'} at {when(switch['at'], out.now)}"
+                      + (f': "{switch["reason"]}"' if switch["reason"] else "")
+                      + (f", until {when(switch['until'], out.now)}" if switch["until"] else "")))
+    facts.append(("policy", ", ".join(f"{name} {_policy_text(value)}" for name, value in job["policy"].items()
+                                      if value not in (None, [], "") and name not in ("title", "description"))))
+    for name, schema in job["params_schema"].get("properties", {}).items():
+        needed = name in job["params_schema"].get("required", ())
+        facts.append(("parameter", f"{name}: {_type_text(schema)}" + (" (needed)" if needed else "")))
+    for label, text in facts:
+        if text:
+            out.line(clean(f"{label + ':':<13}{text.partition(chr(10))[0]}" if label else f"  {text.partition(chr(10))[0]}"))
+
+
+def _policy_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{value.get('attempts')}x"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _type_text(schema: Record) -> str:
+    kinds = [str(one.get("format") or one.get("type") or "any") for one in schema.get("anyOf", [schema])]
+    allowed = " one of " + ", ".join(map(str, schema["enum"])) if "enum" in schema else ""
+    return " or ".join(kinds) + allowed + (f" = {schema['default']}" if "default" in schema else "")
+
+
+def _values(params: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in params.items())
+
+
+async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
+    run = await ledger.run(run_id)
+    attempts = [attempt_record(one) for one in await (await ledger._opened()).attempts(run)]
+    record = run_record(run)
+    out.record(record, lambda: run_lines(out, record, attempts))
+    return 0
+
+
+def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None:
+    """A run in full."""
+    state = out.state(run["state"])
+    head = out.paint(clean(f"run {run['id']} of {run['job']}"), "bold")
+    out.line(f"{head}  {out.paint(*state) if isinstance(state, tuple) else state}")
+    facts = [
+        ("cause", run["cause"] + (f" by {run['actor']}" if run["actor"] else "")
+         + (f", again for run {run['rerun_of']}" if run["rerun_of"] else "")),
+        ("reason", run["reason"]), ("key", run["key"]), ("params", _values(run["params"])),
+        ("due", when(run["due_at"], out.now)),
+        ("started", when(run["started_at"], out.now) if run["started_at"] else None),
+        ("ended", when(run["ended_at"], out.now) if run["ended_at"] else None),
+        ("took", since_text(run["started_at"], run["ended_at"])), ("summary", run["summary"]),
+    ]
+    if run["progress"]:
+        facts.append(("progress", f"{run['progress']['fraction']:.0%} {run['progress']['message']}"))
+    for label, text in facts:
+        if text:
+            out.line(f"{label + ':':<13}{clean(text)}")
+    _show_outcome(out, run, attempts)
+
+
+def _show_outcome(out: Output, run: Record, attempts: Sequence[Record]) -> None:
+    from taskloop.cli.output import json_text
+
+    if run["result"] is not None and run["result"] != run["summary"]:
+        out.line(f"{'result:':<13}{_cut(json_text(run['result']))}")
+    if len(attempts) > 1:
+        for one in attempts:
+            error = f"{one['error'].get('type')}: {one['error'].get('message')}" if one["error"] else ""
+            took = since_text(one["started_at"], one["ended_at"])
+            out.line(clean(f"attempt {one['attempt']}:   {one['outcome']} {took}  {error.partition(chr(10))[0]}").rstrip())
+    error = run["error"]
+    if error:
+        out.line(f"{'error:':<13}{clean(error['type'])}: {clean(error['message'], keep=chr(10))}")
+        for line in (error["traceback"] or "").rstrip().splitlines():
+            out.line(clean(f"  {line}"))
+
+
+def _cut(text: str, limit: int = 2000) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}… (the rest with --format json)"

@@ -1,0 +1,76 @@
+"""A store that shows an engine only a part of what is there: `run --jobs`, `run --no-fire`, `once`, `process`.
+
+The engine stays as it is: it fires what the store says is due and starts what the store hands out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from taskloop.runs import Cause, Run
+from taskloop.store import Due, Heed, Store, Terms
+
+__all__ = ["Narrow"]
+
+
+class Narrow:
+    """The store beneath, but: fires until an instant only, runs of certain jobs only, no runs for being started."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        only: Collection[str] | None = None,
+        fires: bool = True,
+        until: datetime | None = None,
+        on_start: bool = False,
+    ) -> None:
+        """`only`: these jobs, and what they submit here; None: all. `until`: what is due later is left to others."""
+        self._store = store
+        self._only = None if only is None else set(only)
+        self._fires = fires
+        self._until = until
+        self._on_start = on_start
+        self._terms: list[Terms] = []
+        self.nothing_due = asyncio.Event()
+        """Set once the engine was told that nothing is due."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def know(self, terms: Iterable[Terms]) -> None:
+        self._terms = list(terms)
+        await self._store.know([one for one in self._terms if self._only is None or one.job in self._only])
+
+    async def due(self, now: datetime, limit: int) -> Due:
+        if not self._fires:
+            self.nothing_due.set()
+            return Due((), None)
+        if self._until is None:
+            return await self._store.due(now, limit)
+        found = await self._store.due(min(now, self._until), limit)
+        if not found.schedules:
+            self.nothing_due.set()
+        later = found.next_at is not None and found.next_at > self._until
+        return Due(found.schedules, None if later else found.next_at)
+
+    async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
+        wanted = [run for run in runs if self._takes(run)]
+        if not wanted and runs:
+            return ()
+        new = set() if self._only is None else {run.job for run in wanted} - self._only
+        if self._only is not None and new:
+            self._only |= new
+            await self.know(self._terms)
+        return await self._store.submit(wanted, heed)
+
+    def _takes(self, run: Run) -> bool:
+        if run.cause is not Cause.ON_START:
+            return True
+        return self._on_start and (self._only is None or run.job in self._only)
+
+    def as_store(self) -> Store:
+        return cast(Store, self)
