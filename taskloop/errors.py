@@ -31,6 +31,7 @@ __all__ = [
     "RunFailed",
     "StoreUnavailable",
     "TaskloopError",
+    "Unstorable",
     "nearest",
 ]
 
@@ -193,6 +194,14 @@ class NotRunning(TaskloopError, RuntimeError):
 
 class BadStore(TaskloopError, ValueError):
     """A store that must not be touched: foreign, newer than this program, corrupt, or of an unknown scheme."""
+
+
+class Unstorable(TaskloopError, ValueError):
+    """A value that no store can keep: no JSON, a number beyond 64 bits, a text that is no Unicode."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"a value cannot be stored: {why}; give plain JSON: texts, numbers below 2**63, lists, tables")
 
 
 class StoreUnavailable(TaskloopError, OSError):

@@ -699,6 +699,7 @@ def _asked(
         ready_at=ready_at,
         created_at=now,
         priority=policy.priority,
+        group=policy.group,
         data={"asked_because": reason} if reason else _NOTHING,
     )
 

@@ -162,6 +162,8 @@ class Run:
     token: int = 0
     """Grows with each claim; a write that carries an older one changes nothing."""
     priority: int = 0
+    group: str | None = None
+    """Whose places it takes while it runs."""
     progress: Progress | None = None
     summary: str | None = None
     result: Any = None

@@ -25,22 +25,78 @@ from taskloop.schedules import Admission, Fire, Schedule, admit
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Settling, Terms
 
 __all__ = [
-    "cancel", "claim", "due", "fire", "next_id", "progress", "put_schedules", "read_run", "settle", "submit",
+    "cancel",
+    "claim",
+    "due",
+    "fire",
+    "next_id",
+    "progress",
+    "put_schedules",
+    "read_run",
+    "settle",
+    "submit",
 ]
 
 Row = tuple[Any, ...]
 
 RUN_COLUMNS: Final = (
-    "id", "job", "schedule", "state", "reason", "cause", "actor", "key", "params", "attempt", "attempts", "due_at",
-    "until_at", "ready_at", "expires_at", "created_at", "started_at", "attempt_started_at", "ended_at", "worker",
-    "token", "priority", "progress", "summary", "result", "error", "rerun_of", "count", "data",
+    "id",
+    "job",
+    "schedule",
+    "state",
+    "reason",
+    "cause",
+    "actor",
+    "key",
+    "params",
+    "attempt",
+    "attempts",
+    "due_at",
+    "until_at",
+    "ready_at",
+    "expires_at",
+    "created_at",
+    "started_at",
+    "attempt_started_at",
+    "ended_at",
+    "worker",
+    "token",
+    "priority",
+    "progress",
+    "summary",
+    "result",
+    "error",
+    "rerun_of",
+    "count",
+    "data",
+    '"group"',
 )
 SCHEDULE_COLUMNS: Final = (
-    "id", "job", "trigger", "params", "next_due", "last_due", "anchor", "seen_at", "enabled", "origin",
+    "id",
+    "job",
+    "trigger",
+    "params",
+    "next_due",
+    "last_due",
+    "anchor",
+    "seen_at",
+    "enabled",
+    "origin",
 )
 SETTLED_COLUMNS: Final = (
-    "id", "token", "state", "reason", "actor", "attempt", "ready_at", "ended_at", "worker", "progress", "summary",
-    "result", "error",
+    "id",
+    "token",
+    "state",
+    "reason",
+    "actor",
+    "attempt",
+    "ready_at",
+    "ended_at",
+    "worker",
+    "progress",
+    "summary",
+    "result",
+    "error",
 )
 _CHUNKS: Final = (256, 64, 16, 4, 1)
 """Rows of one statement: few sizes, so that few statements are kept prepared."""
@@ -67,26 +123,72 @@ def instant(moment: int | None) -> datetime | None:
 def write_run(run: Run) -> Row:
     """The values of RUN_COLUMNS."""
     return (
-        run.id, run.job, run.schedule, run.state.value, run.reason, run.cause.value, run.actor, run.key,
-        encode(run.params), run.attempt, run.attempts, microseconds(run.due_at), moment(run.until_at),
-        microseconds(run.ready_at), moment(run.expires_at), microseconds(run.created_at), moment(run.started_at),
-        moment(run.attempt_started_at), moment(run.ended_at), run.worker, run.token, run.priority,
-        write_progress(run.progress), run.summary, _write_result(run.result), write_failure(run.error), run.rerun_of,
-        run.count, encode(run.data),
+        run.id,
+        run.job,
+        run.schedule,
+        run.state.value,
+        run.reason,
+        run.cause.value,
+        run.actor,
+        run.key,
+        encode(run.params),
+        run.attempt,
+        run.attempts,
+        microseconds(run.due_at),
+        moment(run.until_at),
+        microseconds(run.ready_at),
+        moment(run.expires_at),
+        microseconds(run.created_at),
+        moment(run.started_at),
+        moment(run.attempt_started_at),
+        moment(run.ended_at),
+        run.worker,
+        run.token,
+        run.priority,
+        write_progress(run.progress),
+        run.summary,
+        _write_result(run.result),
+        write_failure(run.error),
+        run.rerun_of,
+        run.count,
+        encode(run.data),
+        run.group,
     )
 
 
 def read_run(row: Sequence[Any]) -> Run:
     """The run of a row of RUN_COLUMNS."""
     return Run(
-        id=RunId(row[0]), job=row[1], schedule=row[2], state=State(row[3]), reason=row[4], cause=Cause(row[5]),
-        actor=row[6], key=row[7], params=json.loads(row[8]) if row[8] else {}, attempt=row[9], attempts=row[10],
-        due_at=from_microseconds(row[11]), until_at=instant(row[12]), ready_at=from_microseconds(row[13]),
-        expires_at=instant(row[14]), created_at=from_microseconds(row[15]), started_at=instant(row[16]),
-        attempt_started_at=instant(row[17]), ended_at=instant(row[18]), worker=row[19], token=row[20],
-        priority=row[21], progress=Progress(*json.loads(row[22])) if row[22] else None, summary=row[23],
-        result=json.loads(row[24]) if row[24] else None, error=Failure(*json.loads(row[25])) if row[25] else None,
-        rerun_of=row[26], count=row[27], data=json.loads(row[28]) if row[28] else {},
+        id=RunId(row[0]),
+        job=row[1],
+        schedule=row[2],
+        state=State(row[3]),
+        reason=row[4],
+        cause=Cause(row[5]),
+        actor=row[6],
+        key=row[7],
+        params=json.loads(row[8]) if row[8] else {},
+        attempt=row[9],
+        attempts=row[10],
+        due_at=from_microseconds(row[11]),
+        until_at=instant(row[12]),
+        ready_at=from_microseconds(row[13]),
+        expires_at=instant(row[14]),
+        created_at=from_microseconds(row[15]),
+        started_at=instant(row[16]),
+        attempt_started_at=instant(row[17]),
+        ended_at=instant(row[18]),
+        worker=row[19],
+        token=row[20],
+        priority=row[21],
+        progress=Progress(*json.loads(row[22])) if row[22] else None,
+        summary=row[23],
+        result=json.loads(row[24]) if row[24] else None,
+        error=Failure(*json.loads(row[25])) if row[25] else None,
+        rerun_of=row[26],
+        count=row[27],
+        data=json.loads(row[28]) if row[28] else {},
+        group=row[29],
     )
 
 
@@ -107,8 +209,15 @@ def _write_result(result: Any) -> str | None:
 def write_schedule(schedule: Schedule) -> Row:
     """The values of SCHEDULE_COLUMNS."""
     return (
-        schedule.id, schedule.job, str(schedule.trigger), encode(schedule.params), moment(schedule.next_due),
-        moment(schedule.last_due), moment(schedule.anchor), microseconds(schedule.seen_at), int(schedule.enabled),
+        schedule.id,
+        schedule.job,
+        str(schedule.trigger),
+        encode(schedule.params),
+        moment(schedule.next_due),
+        moment(schedule.last_due),
+        moment(schedule.anchor),
+        microseconds(schedule.seen_at),
+        int(schedule.enabled),
         schedule.origin,
     )
 
@@ -116,9 +225,16 @@ def write_schedule(schedule: Schedule) -> Row:
 def read_schedule(row: Sequence[Any]) -> Schedule:
     """The schedule of a row of SCHEDULE_COLUMNS."""
     return Schedule(
-        id=row[0], job=row[1], trigger=triggers.parse(row[2]), params=json.loads(row[3]) if row[3] else {},
-        next_due=instant(row[4]), last_due=instant(row[5]), anchor=instant(row[6]),
-        seen_at=from_microseconds(row[7]), enabled=bool(row[8]), origin=row[9],
+        id=row[0],
+        job=row[1],
+        trigger=triggers.parse(row[2]),
+        params=json.loads(row[3]) if row[3] else {},
+        next_due=instant(row[4]),
+        last_due=instant(row[5]),
+        anchor=instant(row[6]),
+        seen_at=from_microseconds(row[7]),
+        enabled=bool(row[8]),
+        origin=row[9],
     )
 
 
@@ -153,25 +269,24 @@ def _insert_fires(values: str) -> str:
 
 def _upsert_schedules(values: str) -> str:
     changes = ",".join(f"{name}=excluded.{name}" for name in SCHEDULE_COLUMNS[1:])
-    return (
-        f"INSERT INTO taskloop_schedules ({','.join(SCHEDULE_COLUMNS)}) {values} ON CONFLICT (id) DO UPDATE SET {changes}"
-    )
+    return f"INSERT INTO taskloop_schedules ({','.join(SCHEDULE_COLUMNS)}) {values} ON CONFLICT (id) DO UPDATE SET {changes}"
+
+
+# Python 3.11 tells no row count of a statement that begins with WITH: hence `FROM (VALUES …) AS v` and its own names.
 
 
 def _settle_runs(values: str) -> str:
-    names = ",".join(SETTLED_COLUMNS)
-    changes = ",".join(f"{name}=v.{name}" for name in SETTLED_COLUMNS[2:])
+    changes = ",".join(f"{name} = v.column{place}" for place, name in enumerate(SETTLED_COLUMNS, 1) if place > 2)
     return (
-        f"WITH v ({names}) AS ({values}) UPDATE taskloop_runs SET {changes} FROM v "
-        "WHERE taskloop_runs.id = v.id AND taskloop_runs.token = v.token AND taskloop_runs.state = 'running'"
+        f"UPDATE taskloop_runs SET {changes} FROM ({values}) AS v "
+        "WHERE taskloop_runs.id = v.column1 AND taskloop_runs.token = v.column2 AND taskloop_runs.state = 'running'"
     )
 
 
 def _move_cursors(values: str) -> str:
     return (
-        f"WITH v (id, expected, next_due, last_due) AS ({values}) "
-        "UPDATE taskloop_schedules SET next_due = v.next_due, last_due = v.last_due FROM v "
-        "WHERE taskloop_schedules.id = v.id AND taskloop_schedules.next_due = v.expected"
+        f"UPDATE taskloop_schedules SET next_due = v.column3, last_due = v.column4 FROM ({values}) AS v "
+        "WHERE taskloop_schedules.id = v.column1 AND taskloop_schedules.next_due = v.column2"
     )
 
 
@@ -195,8 +310,8 @@ def _insert_attempts(values: str) -> str:
 
 def _report_progress(values: str) -> str:
     return (
-        f"WITH v (id, token, progress) AS ({values}) UPDATE taskloop_runs SET progress = v.progress FROM v "
-        "WHERE taskloop_runs.id = v.id AND taskloop_runs.token = v.token AND taskloop_runs.state = 'running'"
+        f"UPDATE taskloop_runs SET progress = v.column3 FROM ({values}) AS v "
+        "WHERE taskloop_runs.id = v.column1 AND taskloop_runs.token = v.column2 AND taskloop_runs.state = 'running'"
     )
 
 
@@ -236,20 +351,24 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
     answers: list[Any] = []
     fresh: list[Run] = []
     number = next_id(db)
-    keyed: dict[tuple[str, str], Run] = {}
+    taken: dict[tuple[str, str], Run] = {}
     for runs in calls:
+        written: list[Run] = []
         answer: list[Run] = []
+        keys = dict(taken)
         try:
             for run in runs:
-                answer.append(_earlier(db, run, keyed) or _numbered(run, number + len(fresh)))
-                if answer[-1] is run:
-                    fresh.append(run)
-                    keyed |= {(run.job, run.key): run} if run.key is not None else {}
+                earlier = _earlier(db, run, keys)
+                if earlier is None:
+                    written.append(run.changed(id=RunId(number + len(fresh) + len(written))))
+                    keys |= {(run.job, run.key): written[-1]} if run.key is not None else {}
+                answer.append(earlier or written[-1])
         except KeyConflict as error:
-            fresh = [run for run in fresh if all(run is not one for one in answer)]
             answers.append(error)
             continue
         answers.append(answer)
+        fresh += written
+        taken = keys
     many(db, _insert_runs, [write_run(run) for run in fresh])
     return answers
 
@@ -260,7 +379,8 @@ def _earlier(db: sqlite3.Connection, run: Run, keyed: Mapping[tuple[str, str], R
     found = keyed.get((run.job, run.key))
     if found is None:
         rows = _all(
-            db, RUN_COLUMNS,
+            db,
+            RUN_COLUMNS,
             "FROM taskloop_runs WHERE job = ? AND key = ? AND key IS NOT NULL "
             "AND state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')",
             (run.job, run.key),
@@ -336,7 +456,9 @@ def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
     """Move each cursor that still stands where the plan saw it; gives the firings this worker thereby owns."""
     moves = [
         (
-            one.plan.schedule.id, moment(one.plan.schedule.next_due), moment(one.plan.next_due),
+            one.plan.schedule.id,
+            moment(one.plan.schedule.next_due),
+            moment(one.plan.next_due),
             microseconds(one.plan.last_due),
         )
         for one in firings
@@ -351,9 +473,7 @@ def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
         firings = owned
     db.execute("RELEASE cursors")
     ended = [
-        (one.plan.schedule.id,)
-        for one in firings
-        if one.plan.next_due is None and one.plan.schedule.origin == "stored"
+        (one.plan.schedule.id,) for one in firings if one.plan.next_due is None and one.plan.schedule.origin == "stored"
     ]
     many(db, _drop_schedules, ended)
     return firings
@@ -364,7 +484,8 @@ def _active(db: sqlite3.Connection, schedules: Sequence[str]) -> dict[str, list[
     if not schedules:
         return {}
     rows = _all(
-        db, RUN_COLUMNS,
+        db,
+        RUN_COLUMNS,
         "FROM taskloop_runs WHERE schedule IS NOT NULL AND state IN ('waiting', 'running') "
         "AND schedule IN (SELECT value FROM json_each(?)) ORDER BY id",
         (json.dumps(schedules),),
@@ -395,7 +516,6 @@ def _outcome(
             late = {"late_seconds": round((now - one.due_at).total_seconds(), 3)}
             runs.append(_skip(firing, one, one.reason, now, late))
     if ready and answer is Admission.REPLACE:
-
         gone = [
             replace(run, state=State.CANCELLED, reason=Reason.SUPERSEDED, ended_at=now)
             for run in active
@@ -420,10 +540,22 @@ def _begin(firing: Firing, fire: Fire, worker: str | None, now: datetime) -> Run
     policy, schedule = firing.policy, firing.plan.schedule
     started = worker is not None
     return Run(
-        job=schedule.job, schedule=schedule.id, state=State.RUNNING if started else State.WAITING, cause=fire.cause,
-        params=schedule.params, attempt=int(started), attempts=policy.retry.attempts, due_at=fire.due_at,
-        ready_at=fire.due_at, created_at=now, started_at=now if started else None,
-        attempt_started_at=now if started else None, worker=worker, token=int(started), priority=policy.priority,
+        job=schedule.job,
+        schedule=schedule.id,
+        state=State.RUNNING if started else State.WAITING,
+        cause=fire.cause,
+        params=schedule.params,
+        attempt=int(started),
+        attempts=policy.retry.attempts,
+        due_at=fire.due_at,
+        ready_at=fire.due_at,
+        created_at=now,
+        started_at=now if started else None,
+        attempt_started_at=now if started else None,
+        worker=worker,
+        token=int(started),
+        priority=policy.priority,
+        group=policy.group,
         expires_at=None if started or policy.max_late is None else fire.due_at + policy.max_late,
     )
 
@@ -431,9 +563,19 @@ def _begin(firing: Firing, fire: Fire, worker: str | None, now: datetime) -> Run
 def _skip(firing: Firing, fire: Fire, reason: Reason, now: datetime, data: dict[str, Any]) -> Run:
     schedule = firing.plan.schedule
     return Run(
-        job=schedule.job, schedule=schedule.id, state=State.SKIPPED, reason=reason.value, cause=fire.cause,
-        params=schedule.params, due_at=fire.due_at, until_at=fire.until_at, ready_at=fire.due_at, created_at=now,
-        ended_at=now, count=fire.count, data=data,
+        job=schedule.job,
+        schedule=schedule.id,
+        state=State.SKIPPED,
+        reason=reason.value,
+        cause=fire.cause,
+        params=schedule.params,
+        due_at=fire.due_at,
+        until_at=fire.until_at,
+        ready_at=fire.due_at,
+        created_at=now,
+        ended_at=now,
+        count=fire.count,
+        data=data,
     )
 
 
@@ -504,7 +646,7 @@ def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms:
     if started:
         db.execute(
             "UPDATE taskloop_runs SET state = 'running', worker = ?, token = token + 1, attempt = attempt + 1, "
-            "started_at = coalesce(started_at, ?), attempt_started_at = ?, expires_at = NULL, progress = NULL "
+            "started_at = coalesce(started_at, ?), attempt_started_at = ?, expires_at = NULL, progress = NULL, error = NULL "
             "WHERE id IN (SELECT value FROM json_each(?))",
             (worker, at, at, json.dumps([run.id for run in started])),
         )
@@ -534,19 +676,19 @@ class Fullness:
     def __init__(self, db: sqlite3.Connection, terms: Mapping[str, Terms]) -> None:
         self._terms = terms
         self._jobs: Counter[str] = Counter()
-        self._groups: Counter[str] = Counter()
+        self._groups: Counter[str | None] = Counter()
         self.jobs: set[str] = set()
         if any(one.group or one.max_running for one in terms.values()):
             self._count(db)
 
     def _count(self, db: sqlite3.Connection) -> None:
-        self._jobs.update(
-            dict(db.execute("SELECT job, count(*) FROM taskloop_runs WHERE state = 'running' GROUP BY job").fetchall())
-        )
-        for job, number in self._jobs.items():
-            group = self._terms[job].group if job in self._terms else None
-            if group:
-                self._groups[group] += number
+        # By the group that stands in the row: a run of a job that only another program knows takes a place too.
+        rows = db.execute(
+            'SELECT job, "group", count(*) FROM taskloop_runs WHERE state = \'running\' GROUP BY job, "group"'
+        ).fetchall()
+        for job, group, number in rows:
+            self._jobs[job] += number
+            self._groups[group or (self._terms[job].group if job in self._terms else None)] += number
         self.jobs = {job for job in self._terms if self._is_full(job)}
 
     def _is_full(self, job: str) -> bool:
@@ -618,14 +760,15 @@ def _take(rows: Sequence[list[Any]], full: Fullness, chosen: list[list[Any]]) ->
 def _claimed(row: list[Any], worker: str, now: datetime) -> Run:
     at = microseconds(now)
     row[3], row[9], row[14], row[19], row[20] = "running", row[9] + 1, None, worker, row[20] + 1
-    row[16], row[17], row[22] = row[16] if row[16] is not None else at, at, None
+    row[16], row[17], row[22], row[25] = row[16] if row[16] is not None else at, at, None, None
     return read_run(row)
 
 
 def _expire(db: sqlite3.Connection, now: datetime, terms: Mapping[str, Terms]) -> list[Run]:
     """Skip fires that waited beyond `max_late`: for their group as `group_full`, for a slot as `too_late`."""
     rows = _all(
-        db, RUN_COLUMNS,
+        db,
+        RUN_COLUMNS,
         "FROM taskloop_runs WHERE state = 'waiting' AND expires_at IS NOT NULL AND expires_at < ? LIMIT 1000",
         (microseconds(now),),
     )
@@ -666,8 +809,18 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
 def _settled(one: Settling) -> Row:
     run = one.after
     return (
-        run.id, one.before.token, run.state.value, run.reason, run.actor, run.attempt, microseconds(run.ready_at),
-        moment(run.ended_at), run.worker, write_progress(run.progress), run.summary, _write_result(run.result),
+        run.id,
+        one.before.token,
+        run.state.value,
+        run.reason,
+        run.actor,
+        run.attempt,
+        microseconds(run.ready_at),
+        moment(run.ended_at),
+        run.worker,
+        write_progress(run.progress),
+        run.summary,
+        _write_result(run.result),
         write_failure(run.error),
     )
 
@@ -681,7 +834,13 @@ def _attempted(one: Settling) -> Row:
     if isinstance(outcome, Raised) and outcome.retry_in is not None:
         ended = one.after.ready_at - outcome.retry_in
     return (
-        run.id, run.attempt, run.token, run.worker, moment(run.attempt_started_at), moment(ended), word,
+        run.id,
+        run.attempt,
+        run.token,
+        run.worker,
+        moment(run.attempt_started_at),
+        moment(ended),
+        word,
         write_failure(error),
     )
 
@@ -719,7 +878,9 @@ def put_schedules(
 ) -> list[Schedule]:
     """Store each schedule as `merge` has it beside what stands there."""
     rows = _all(
-        db, SCHEDULE_COLUMNS, "FROM taskloop_schedules WHERE id IN (SELECT value FROM json_each(?))",
+        db,
+        SCHEDULE_COLUMNS,
+        "FROM taskloop_schedules WHERE id IN (SELECT value FROM json_each(?))",
         (json.dumps([one.id for one in schedules]),),
     )
     old = {row[0]: read_schedule(row) for row in rows}

@@ -108,7 +108,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Schedules that are due, earliest first, and the next instant at which one will be (None: never)."""
+    """Schedules that are due, earliest first; where none is, the next instant at which one will be (None: never)."""
 
     schedules: Sequence[Schedule]
     next_at: datetime | None

@@ -24,7 +24,7 @@ import aiosqlite
 
 from taskloop import statements_sqlite as statements
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.errors import BadStore, StoreUnavailable, TaskloopError, Unstorable
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule
@@ -227,6 +227,8 @@ class SqliteStore:
                 "check that the folder exists and can be written" if not folder.is_dir() else "see `taskloop db check`"
             )
             return StoreUnavailable(f"store {self.url}: {error}; {mend}")
+        if isinstance(error, OverflowError | ValueError | TypeError) and not isinstance(error, TaskloopError):
+            return Unstorable(str(error))
         return error
 
     # -- workers
@@ -376,12 +378,12 @@ class SqliteStore:
     async def attempts(self, run: Run) -> Sequence[Attempt]:
         rows = await self._read(
             _fetch,
-            "SELECT attempt, started_at, ended_at, outcome, worker, error FROM taskloop_attempts "
+            "SELECT attempt, started_at, ended_at, outcome, worker, error, token FROM taskloop_attempts "
             "WHERE run = ? ORDER BY token",
             (run.id,),
         )
         ended = [Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], _error(row[5])) for row in rows]
-        if run.attempt and run.state is not State.WAITING:
+        if run.attempt and run.state is not State.WAITING and run.token not in [row[6] for row in rows]:
             error = _error(statements.write_failure(run.error))
             last = Attempt(run.attempt, run.attempt_started_at, run.ended_at, run.state.value, run.worker, error)
             ended.append(last)

@@ -8,14 +8,15 @@ Start at `compose`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from taskloop.errors import BadParameters, BadSettings, BadStore, TaskloopError
+from taskloop.cli.reach import opened
+from taskloop.errors import BadParameters, BadSettings
 from taskloop.scheduler import TaskScheduler
-from taskloop.store import Store, open_store
-from taskloop.triggers import Every, Trigger
+from taskloop.store import Store
+from taskloop.triggers import Every
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from taskloop.jobs import Jobs
     from taskloop.settings import FileJob, Settings
 
-__all__ = ["compose", "configured", "opened", "origin", "place"]
+__all__ = ["compose", "configured", "origin", "place"]
 
 
 def configured(args: Namespace) -> Settings:
@@ -46,58 +47,36 @@ def compose(settings: Settings, *, store: Any = None, wrap: Callable[[Store], St
     """
     if str(settings.directory) not in sys.path:
         sys.path.insert(0, str(settings.directory))  # for as long as it runs: jobs import too
-    scheduler = _scheduler(_app(settings), settings, store, wrap)
+    scheduler = _scheduler(settings)
     _add_built_in(scheduler, settings)
-    for job in settings.file_jobs():
-        _lay_over(scheduler, job)
-    options = settings.options()
-    for one in scheduler:
-        one.configure(options.defaults, options.jobs.get(one.name, {}))
+    for said in settings.file_jobs():
+        _add_from_file(scheduler, said)
+    _configure_jobs(scheduler, settings)
+    chosen = place(scheduler, settings) if store is None else store
+    made = opened(chosen, synchronous=settings.store.synchronous)
+    scheduler.furnish(store=made if wrap is None else wrap(made))
     return scheduler
 
 
-def place(scheduler: TaskScheduler) -> Any:
-    """The address of a composed scheduler's store, or the store itself."""
-    return scheduler._address
-
-
-def opened(place: Any) -> Store:
-    """The store at an address, not open yet. Raises `BadSettings` for a scheme that nobody knows."""
-    try:
-        return open_store(place)
-    except BadStore as error:
-        raise BadSettings([str(error)]) from None
+def place(scheduler: TaskScheduler, settings: Settings) -> Any:
+    """The store: in dev mode that of dev mode, else the one the app's scheduler was made with, else the configured."""
+    return settings.store.url if settings.dev is not None or scheduler.address is None else scheduler.address
 
 
 def origin(settings: Settings) -> str:
     """Where the jobs come from, in a few words."""
-    return settings.app or ("config.toml" if any(job.call for job in settings.file_jobs()) else "built in")
+    return settings.app or ("the configuration" if any(job.call for job in settings.file_jobs()) else "built in")
 
 
-def _app(settings: Settings) -> Jobs | None:
+def _scheduler(settings: Settings) -> TaskScheduler:
+    """The app's own scheduler, else a new one that has the app's jobs."""
     from taskloop import settings as loading
 
-    return None if settings.app is None else loading.load_app(settings.app, settings.directory)
-
-
-def _scheduler(
-    app: Jobs | None, settings: Settings, store: Any, wrap: Callable[[Store], Store] | None
-) -> TaskScheduler:
-    """The app's own scheduler, else a new one that has the app's jobs.
-
-    Its store: the one asked for, in dev mode that of dev mode, else the one the app's scheduler was made with.
-    """
-    own = app._address if isinstance(app, TaskScheduler) and settings.dev is None else None
-    address = store if store is not None else own if own is not None else settings.store.url
-    place = opened(address) if wrap is None else wrap(opened(address))
-    if not isinstance(app, TaskScheduler):
-        scheduler = TaskScheduler(place, jobs=[app] if app is not None else [], options=settings.options())
-        scheduler._address = address
-        return scheduler
-    app.options = settings.options()
-    app._is_configured = True
-    app._store, app._address = place, address
-    return app
+    app: Jobs | None = None if settings.app is None else loading.load_app(settings.app, settings.directory)
+    if isinstance(app, TaskScheduler):
+        app.configure(settings.options())
+        return app
+    return TaskScheduler(jobs=[app] if app is not None else [], options=settings.options())
 
 
 def _add_built_in(scheduler: TaskScheduler, settings: Settings) -> None:
@@ -120,33 +99,30 @@ def current_date() -> str:
     return f"it is {datetime.now().astimezone():%A, %d %B %Y, %H:%M:%S %Z}"
 
 
-def _lay_over(scheduler: TaskScheduler, said: FileJob) -> None:
-    """Take a job from its table, or lay the table's trigger and parameters over what the code says."""
+def _add_from_file(scheduler: TaskScheduler, said: FileJob) -> None:
+    """Add the job that a table declares, or see that the code declares the job that a table speaks of."""
     from taskloop import settings as loading
 
-    if said.call is not None:
-        job = loading.load_job(said)
-        if job.name in scheduler and scheduler[job.name].origin == "file":
-            scheduler.remove_job(job.name)  # the same program, composed again
-        added = scheduler.add_job(job.function, job.trigger, name=job.name, params=job.params, **_options(job.options))
-        added.origin = "file"
+    if said.call is None and said.name in scheduler:
         return
-    if said.name not in scheduler:
-        loading.load_job(said)  # says what is missing
-    declared = scheduler[said.name]
-    trigger: Trigger | None = said.trigger
-    if trigger is not None:
-        declared.trigger = trigger
-    try:
-        declared.params = declared.parameters.check({**declared.params, **said.params})
-    except BadParameters as error:
-        if said.params or declared.trigger is not None:
-            raise _wrong(said, error) from None
+    job = loading.load_job(said)  # without `call` it says what is missing
+    if said.name in scheduler and scheduler[said.name].origin == "file":
+        scheduler.remove_job(said.name)  # the app's scheduler, composed before in this process
+    scheduler.add_job(job.function, job.trigger, name=job.name, params=job.params, **_any(job.options)).origin = "file"
 
 
-def _options(options: Mapping[str, Any]) -> Any:
-    return dict(options)
+def _any(options: dict[str, Any]) -> Any:
+    return options
 
 
-def _wrong(said: FileJob, error: TaskloopError) -> BadSettings:
-    return BadSettings([f"{said.where or 'jobs.' + said.name}: {line}" for line in str(error).splitlines()])
+def _configure_jobs(scheduler: TaskScheduler, settings: Settings) -> None:
+    """Lay the file's word around what the code says, as a start will: for commands that never start."""
+    options, where = settings.options(), {said.name: said.where for said in settings.file_jobs()}
+    for job in scheduler:
+        laid = (options.jobs.get(job.name, {}), options.triggers.get(job.name), options.params.get(job.name))
+        try:
+            job.configure(options.defaults, *laid)
+        except BadParameters as error:
+            if job.name not in where:
+                raise
+            raise BadSettings([f"{where[job.name]}: {line}" for line in str(error).splitlines()]) from None

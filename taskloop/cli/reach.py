@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from taskloop.ledger import Ledger
     from taskloop.store import Store
 
-__all__ = ["actor", "at_work", "desk", "drive", "file_of", "known", "names_app", "reading", "store_file"]
+__all__ = [
+    "actor", "at_work", "bare", "desk", "drive", "file_of", "known", "names_app", "opened", "reading", "store_file",
+]
 
 T = TypeVar("T")
 
@@ -56,20 +58,30 @@ def names_app(args: Namespace) -> bool:
 
 
 @asynccontextmanager
-async def reading(args: Namespace) -> AsyncIterator[Ledger | None]:
-    """The verbs on the records; None: there is no store yet."""
+async def bare(args: Namespace) -> AsyncIterator[Store | None]:
+    """The store itself, open; None: there is none yet."""
     store = _existing(args)
     if store is None:
         yield None
         return
-    from taskloop.ledger import Ledger
-    from taskloop.options import Options
-
     await store.open(create=False)
     try:
-        yield Ledger(store, options=Options())
+        yield store
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def reading(args: Namespace) -> AsyncIterator[Ledger | None]:
+    """The verbs on the records; None: there is no store yet."""
+    async with bare(args) as store:
+        if store is None:
+            yield None
+            return
+        from taskloop.ledger import Ledger
+        from taskloop.options import Options
+
+        yield Ledger(store, options=Options())
 
 
 @asynccontextmanager
@@ -88,15 +100,26 @@ async def desk(args: Namespace) -> AsyncIterator[Ledger]:
         await scheduler.close()
 
 
+def opened(address: Any, *, synchronous: Any = "full") -> Store:
+    """The store at an address, not open yet. Raises `BadSettings` for a scheme that nobody knows."""
+    from taskloop.errors import BadSettings, BadStore
+    from taskloop.store import open_store
+
+    try:
+        return open_store(address, synchronous=synchronous)
+    except BadStore as error:
+        raise BadSettings([str(error)]) from None
+
+
 def _existing(args: Namespace) -> Store | None:
     """The store, not open yet; None: there is none to open."""
-    from taskloop.cli import program
-
     address: Any = addresses.store_address(config=args.config)
     if _is_missing(address) and names_app(args):
+        from taskloop.cli import program
+
         settings = program.configured(args)
-        address = program.place(program.compose(settings))
-    return None if _is_missing(address) else program.opened(address)
+        address = program.place(program.compose(settings), settings)
+    return None if _is_missing(address) else opened(address)
 
 
 def _is_missing(address: Any) -> bool:

@@ -58,7 +58,8 @@ CREATE TABLE taskloop_runs (
     error      TEXT,                   -- JSON
     rerun_of   INTEGER,
     count      INTEGER NOT NULL,
-    data       TEXT                    -- JSON: the numbers behind the reason
+    data       TEXT,                   -- JSON: the numbers behind the reason
+    "group"    TEXT                    -- whose places it takes while it runs
 );
 -- The promise "one record a due instant", kept by the file itself whatever the processes believe.
 CREATE UNIQUE INDEX taskloop_runs_fire ON taskloop_runs (schedule, due_at) WHERE schedule IS NOT NULL;
@@ -69,7 +70,7 @@ CREATE INDEX taskloop_runs_active ON taskloop_runs (schedule, state)
     WHERE schedule IS NOT NULL AND state IN ('waiting', 'running');
 CREATE INDEX taskloop_runs_waiting ON taskloop_runs (priority, ready_at, id) WHERE state = 'waiting';
 CREATE INDEX taskloop_runs_expiring ON taskloop_runs (expires_at) WHERE state = 'waiting' AND expires_at IS NOT NULL;
-CREATE INDEX taskloop_runs_running ON taskloop_runs (worker, job) WHERE state = 'running';
+CREATE INDEX taskloop_runs_running ON taskloop_runs (job, "group", worker) WHERE state = 'running';
 CREATE INDEX taskloop_runs_job ON taskloop_runs (job, id);
 CREATE INDEX taskloop_runs_troubled ON taskloop_runs (state, id)
     WHERE state IN ('failed', 'interrupted', 'cancelled', 'skipped');

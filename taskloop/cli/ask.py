@@ -1,0 +1,244 @@
+"""The commands that ask for runs and for their end: `submit`, `rerun`, `cancel`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any, Final, Literal, Union
+from uuid import UUID
+
+from taskloop import durations
+from taskloop.address import without_password
+from taskloop.cli import reach
+from taskloop.cli.entrance import before_exit
+from taskloop.cli.failures import Failed, Usage
+from taskloop.cli.look import number, run_lines
+from taskloop.cli.output import Output, clean
+from taskloop.errors import Conflict, NoSuchJob, nearest
+from taskloop.records import run_record
+from taskloop.runs import Cause, Run, State
+
+if TYPE_CHECKING:
+    from taskloop.ledger import Ledger, RunHandle
+    from taskloop.records import JobRecord
+
+__all__ = ["ENDINGS", "cancel", "declared", "rerun", "submit", "values"]
+
+ENDINGS: Final = {State.SUCCEEDED: 0, State.SKIPPED: 10}
+"""The exit code of a command that waited for a run, by its state; 1 for all others."""
+_KINDS: Final[dict[str, tuple[type, ...]]] = {
+    "integer": (int,), "number": (int, float), "boolean": (bool,), "string": (str,), "array": (list,),
+    "object": (dict,), "null": (type(None),),
+}
+_FORMATS: Final[dict[str, type]] = {
+    "date": date, "date-time": datetime, "time": time, "duration": timedelta, "uuid": UUID,
+}
+
+
+def submit(args: Namespace) -> int:
+    """Ask for a run of a job."""
+    return reach.drive(_submit(args))
+
+
+async def _submit(args: Namespace) -> int:
+    out = Output(args)
+    async with reach.desk(args) as ledger:
+        given = values(args.values, await declared(ledger, args, args.job))
+        await _see_to_worker(ledger, args, out)
+        handle = await ledger.submit(
+            args.job, given, at=args.at, key=args.key, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI
+        )
+        return await _asked(ledger, handle, args, out)
+
+
+def rerun(args: Namespace) -> int:
+    """Ask for a run like an earlier one."""
+    return reach.drive(_rerun(args))
+
+
+async def _rerun(args: Namespace) -> int:
+    out, run_id = Output(args), number(args.id, "RUN")
+    async with reach.desk(args) as ledger:
+        job = (await ledger.run(run_id)).job
+        given = values(args.values, await declared(ledger, args, job))
+        await _see_to_worker(ledger, args, out)
+        handle = await ledger.rerun(run_id, given, actor=reach.actor(args), reason=args.reason)
+        return await _asked(ledger, handle, args, out)
+
+
+def cancel(args: Namespace) -> int:
+    """Ask for the end of a run."""
+    return reach.drive(_cancel(args))
+
+
+async def _cancel(args: Namespace) -> int:
+    out, run_id = Output(args), number(args.id, "RUN")
+    async with reach.desk(args) as ledger:
+        before = await ledger.run(run_id)
+        if before.final:
+            raise Conflict(f"run {run_id} {before.state} already; `taskloop rerun {run_id}` runs it again")
+        run = await ledger.cancel(run_id, reason=args.reason, actor=reach.actor(args))
+    said = "is cancelled" if run.final else "is asked to end"
+    out.record(run_record(run), lambda: out.line(clean(f"run {run.id} of {run.job} {said}")))
+    return 0
+
+
+async def _see_to_worker(ledger: Ledger, args: Namespace, out: Output) -> None:
+    """See whether somebody is there to run it: nobody is a warning, and with `--wait` an error before it is asked."""
+    if await reach.at_work(ledger):
+        return
+    store = without_password((await ledger.status()).store)
+    if args.wait:
+        raise Failed(5, f"no worker is there to run it, so nothing was submitted (store {store})",
+                     "start one: taskloop run; or run it here: taskloop once JOB")
+    out.note("warning: no worker is running; the run waits until one is started: taskloop run")
+
+
+async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: Output) -> int:
+    """Say what was asked for, and with `--wait` what it came to."""
+    run = handle.run
+    if not args.wait:
+        state = "exists already, " if run.existed else ""
+        out.record(run_record(run), lambda: out.line(clean(f"run {run.id} of {run.job}: {state}{run.state}")))
+        return 0
+    leave = _farewell(run)
+    before_exit.append(leave)
+    try:
+        span = durations.parse(args.timeout) if args.timeout else None
+        ended = await ledger.wait(run.id, span)
+    except TimeoutError:
+        raise Failed(9, f"run {run.id} of {run.job} has not ended after {args.timeout}; it goes on",
+                     f"taskloop show {run.id}", f"taskloop cancel {run.id}") from None
+    finally:
+        before_exit.remove(leave)
+    out.record(run_record(ended), lambda: run_lines(out, run_record(ended)))
+    return ENDINGS.get(ended.state, 1)
+
+
+def _farewell(run: Run) -> Callable[[], None]:
+    def say() -> None:
+        sys.stderr.write(f"run {run.id} goes on; taskloop show {run.id}, or taskloop cancel {run.id}\n")
+        sys.stderr.flush()
+
+    return say
+
+
+# -- a job that may be known from the code, or only from the store
+
+
+async def declared(ledger: Ledger, args: Namespace, job: str) -> Mapping[str, Any]:
+    """Make the ledger able to submit a job, and give the JSON Schema of its parameters. Raises `NoSuchJob`.
+
+    By the code where it declares the job, which knows every type; else by what a worker said of it.
+    """
+    if job in ledger:
+        return ledger[job].parameters.schema()
+    from taskloop.cli import program
+
+    declared = program.compose(program.configured(args))
+    if job in declared:
+        one, laid = declared[job], declared.options
+        options: Any = one.options
+        added = ledger.add_job(one.function, None, name=job, aliases=one.aliases, **options)
+        added.configure(laid.defaults, laid.jobs.get(job, {}))
+        return added.parameters.schema()
+    remembered = {one.name: one for one in await ledger.jobs()}
+    if job not in remembered:
+        raise NoSuchJob(job, nearest(job, {*remembered, *(one.name for one in declared)}))
+    return _remember(ledger, remembered[job])
+
+
+def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
+    """Declare a job by its record: the names and types of its parameters, its attempts, its state."""
+    schema, policy = record.params_schema, record.policy
+    properties, needed = schema.get("properties", {}), schema.get("required", ())
+
+    def elsewhere() -> None:
+        raise NotImplementedError("this job runs where its code is")
+
+    elsewhere.__annotations__ = {name: _annotation(one, schema) for name, one in properties.items()}
+    elsewhere.__signature__ = Signature(  # type: ignore[attr-defined]
+        Parameter(name, Parameter.KEYWORD_ONLY, default=Parameter.empty if name in needed else None)
+        for name in sorted(properties, key=lambda name: name not in needed)
+    )
+    ledger.add_job(
+        elsewhere, None, name=record.name, retry=policy["retry"], priority=policy["priority"], enabled=policy["enabled"]
+    )
+    return schema
+
+
+def _annotation(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    """The type that a JSON Schema was most likely made from."""
+    if schema.get("format") in _FORMATS:
+        return _FORMATS[schema["format"]]
+    if "enum" in schema:
+        return Literal[tuple(schema["enum"])]
+    kinds = tuple(kinds_of(schema, root))
+    return Union[kinds] if kinds else Any  # noqa: UP007 - made at run time
+
+
+# -- values of a command line
+
+
+def values(words: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that `k=v`, `k:=json`, `@file.json` and `-` give, each by its type. Raises `Usage`."""
+    given: dict[str, Any] = {}
+    for word in words:
+        if word == "-" or word.startswith("@"):
+            given |= _object(word)
+            continue
+        name, equals, text = word.partition("=")
+        if not equals or not name.strip(":"):
+            raise Usage(f"'{clean(word)}' is no parameter; write name=value, name:=json, @file.json or -")
+        if name.endswith(":"):
+            given[name[:-1]] = _json(text, word)
+        else:
+            given[name] = _typed(text, schema.get("properties", {}).get(name, {}), schema)
+    return given
+
+
+def _object(word: str) -> dict[str, Any]:
+    try:
+        with sys.stdin if word == "-" else open(word[1:], encoding="utf-8") as source:
+            found = _json(source.read(), word)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage(f"'{clean(word)}' cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise Usage(f"'{clean(word)}' holds no object of parameters; write {{\"name\": value}}")
+    return found
+
+
+def _json(text: str, word: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Usage(f"'{clean(word)}' is no JSON: {error}; for a text write name=value") from None
+
+
+def _typed(text: str, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    """A text as the type that the parameter has; what cannot be read stays a text, for the job to refuse."""
+    kinds = kinds_of(schema, root)
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(read, bool):
+        return read if bool in kinds and str not in kinds else text
+    return read if isinstance(read, tuple(kinds - {bool})) and str not in kinds else text
+
+
+def kinds_of(schema: Mapping[str, Any], root: Mapping[str, Any]) -> set[type]:
+    """The Python types that a parameter takes, as far as its JSON schema says."""
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rpartition("/")[2]
+        schema = (schema.get("$defs") or root.get("$defs") or {}).get(name, {})
+    found = {kind for one in schema.get("anyOf", ()) for kind in kinds_of({**one, "$defs": schema.get("$defs")}, root)}
+    found |= set(_KINDS.get(str(schema.get("type")), ()))
+    found |= {type(one) for one in schema.get("enum", ())} | ({type(schema["const"])} if "const" in schema else set())
+    if not found and schema.get("default") is not None:
+        found = {type(schema["default"])}
+    return found

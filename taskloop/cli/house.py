@@ -1,0 +1,91 @@
+"""The commands that keep the store in order: `db upgrade`, `db prune`, `db check`, `db backup`."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from taskloop import durations
+from taskloop.address import without_password
+from taskloop.cli import reach
+from taskloop.cli.failures import Failed, Usage
+from taskloop.cli.output import Output, clean
+
+__all__ = ["backup", "check", "prune", "upgrade"]
+
+BATCH = 1000
+
+
+def upgrade(args: Namespace) -> int:
+    """Bring the schema up to date; opening a store does that."""
+
+    async def work(store: Any, out: Output) -> int:
+        return _said(out, store, "is up to date", {"upgraded": True})
+
+    return reach.drive(_with_store(args, work))
+
+
+def check(args: Namespace) -> int:
+    """Look for damage."""
+
+    async def work(store: Any, out: Output) -> int:
+        problems = list(await store.check())
+        for problem in problems if out.format == "table" else ():
+            out.line(clean(problem))
+        _said(out, store, f"has {len(problems)} problems" if problems else "is sound", {"problems": problems})
+        return 1 if problems else 0
+
+    return reach.drive(_with_store(args, work))
+
+
+def backup(args: Namespace) -> int:
+    """Copy the store to a new file while it is in use."""
+    if os.path.lexists(args.target):
+        raise Failed(4, f"file {args.target} exists; it was left as it is", "name a new file")
+    folder = os.path.dirname(os.path.abspath(args.target))
+    if not os.path.isdir(folder):
+        raise Usage(f"folder {folder} does not exist", "name a file in a folder that exists")
+
+    async def work(store: Any, out: Output) -> int:
+        await store.backup(args.target)
+        return _said(out, store, f"is copied to {args.target}", {"backup": args.target})
+
+    return reach.drive(_with_store(args, work))
+
+
+def prune(args: Namespace) -> int:
+    """Delete runs that ended long ago."""
+    if args.keep:
+        keep: timedelta | None = durations.parse(args.keep)
+    else:
+        from taskloop.cli import program
+
+        keep = program.configured(args).store.keep
+    if keep is None:
+        raise Usage("store.keep is off, so nothing is old", "say how much to keep: taskloop db prune --keep 90d")
+    span = keep
+
+    async def work(store: Any, out: Output) -> int:
+        total = 0
+        while deleted := await store.prune(ended_before=out.now - span, limit=BATCH):
+            total += deleted
+        old = f"older than {durations.format(span)}"
+        return _said(out, store, f"had {total} run{'' if total == 1 else 's'} {old}, now deleted", {"deleted": total})
+
+    return reach.drive(_with_store(args, work))
+
+
+async def _with_store(args: Namespace, work: Callable[[Any, Output], Awaitable[int]]) -> int:
+    async with reach.bare(args) as store:
+        if store is None:
+            raise Failed(8, "there is no store yet", "`taskloop run` or `taskloop once` makes one")
+        return await work(store, Output(args))
+
+
+def _said(out: Output, store: Any, text: str, facts: dict[str, Any]) -> int:
+    address = without_password(store.url)
+    out.record({"store": address, **facts}, lambda: out.line(clean(f"store {address} {text}")))
+    return 0

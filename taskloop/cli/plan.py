@@ -1,0 +1,176 @@
+"""The commands that touch no store: `cron`, `check`, `init`."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from taskloop import durations
+from taskloop.address import without_password
+from taskloop.cli.failures import Failed
+from taskloop.cli.look import number
+from taskloop.cli.output import Cell, Output, clean, span_text
+from taskloop.triggers import Cron, Trigger
+
+if TYPE_CHECKING:
+    from taskloop.scheduler import TaskScheduler
+
+__all__ = ["check", "cron", "init"]
+
+
+def cron(args: Namespace) -> int:
+    """Explain an expression and list its next fires."""
+    out, count = Output(args), number(args.count, "--count", most=1000)
+    trigger = Cron(" ".join(args.expression), timezone=args.timezone or "UTC")
+    at: datetime | None = durations.ahead(args.start, out.now) if args.start else out.now
+    fires = []
+    while at is not None and len(fires) < count:
+        at = trigger.after(at)
+        fires += [at] if at is not None else []
+    records = [{"at": durations.rfc3339(one)} for one in fires]
+    record = {"expression": trigger.expression, "timezone": trigger.timezone, "text": trigger.describe(),
+              "items": records, "next": None}
+    if out.format in ("jsonl", "csv"):
+        out.items(records, lambda: None)
+    else:
+        out.record(record, lambda: _show_fires(out, trigger, fires))
+    return 0
+
+
+def _show_fires(out: Output, trigger: Cron, fires: list[datetime]) -> None:
+    from zoneinfo import ZoneInfo
+
+    zone = ZoneInfo(trigger.timezone or "UTC")
+    out.line(f"{trigger.expression}  {trigger.describe()}")
+    rows: list[list[Cell]] = []
+    for one in fires:
+        local = one.astimezone(zone)
+        left = (one - out.now).total_seconds()
+        rows.append([f"{local:%a %d %b %Y %H:%M:%S %Z}", f"in {span_text(left)}" if left >= 0 else ""])
+    out.table(("NEXT", ""), rows)
+
+
+# -- check
+
+
+def check(args: Namespace) -> int:
+    """Validate the configuration and the jobs, offline. All that is wrong in the configuration is told at once."""
+    from taskloop.cli import program
+
+    out = Output(args)
+    settings = program.configured(args)
+    for warning in settings.warnings:
+        out.note(f"warning: {warning}")
+    scheduler = program.compose(settings)
+    place = program.place(scheduler, settings)
+    address = without_password(place if isinstance(place, str) else getattr(place, "url", repr(place)))
+    found = [
+        _found("config", ok=True, text=args.config or ("config.toml" if Path("config.toml").is_file() else "no file")),
+        _found("jobs", ok=True, text=f"{len(scheduler)}, {program.origin(settings)}"),
+        _found("store", ok=True, text=f"{address} (not opened)"),
+        *_checked_jobs(scheduler, out.now),
+    ]
+    out.items(found, lambda: out.table(("", "CHECK", "FOUND"), [_check_row(out, one) for one in found]))
+    return 0 if all(one["ok"] for one in found) else 1
+
+
+def _found(name: str, *, ok: bool, text: str) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "text": text}
+
+
+def _check_row(out: Output, one: dict[str, Any]) -> list[Cell]:
+    state = out.state("ok" if one["ok"] else "failed", "")
+    return [(state[0].strip(), state[1]), one["name"], one["text"]]
+
+
+def _checked_jobs(scheduler: TaskScheduler, now: datetime) -> list[dict[str, Any]]:
+    """What is wrong with single jobs: triggers that never come, parameters whose types make no form."""
+    found = []
+    for job in scheduler:
+        problems = [text for text in (_never(scheduler, job.trigger, now), _said(job.parameters.schema)) if text]
+        found += [_found(f"job {job.name}", ok=False, text=text) for text in problems]
+    return found
+
+
+def _never(scheduler: TaskScheduler, trigger: Trigger | None, now: datetime) -> str:
+    if trigger is None or scheduler.resolved(trigger).after(now) is not None:
+        return ""
+    return f"'{trigger}' will not fire any more: {trigger.describe()}"
+
+
+def _said(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except Exception as error:  # noqa: BLE001 - annotations are foreign code
+        return f"its parameters have no JSON Schema: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return ""
+
+
+# -- init
+
+CONFIG: Final = """\
+# The configuration of taskloop. docs/configuration.md has every key; `taskloop check` finds mistakes.
+
+[scheduler]
+app = "tasks:jobs"              # the Jobs in tasks.py
+# timezone = "Europe/London"    # of every cron that names none; UTC
+
+[store]
+url = "sqlite:///taskloop.db"
+
+[git_metrics]                   # the built-in job: what happened in these repositories
+repositories = ["."]
+
+# [jobs.hello]                  # the operator's word on a job; it wins over the code
+# every = "10m"
+# enabled = false
+"""
+
+TASKS: Final = '''\
+"""The jobs of this program. Try: taskloop list; taskloop once hello name=you; taskloop run."""
+
+from __future__ import annotations
+
+import asyncio
+
+from taskloop import Jobs, RunContext
+
+jobs = Jobs()
+
+
+@jobs.every("1m", timeout="30s")
+async def hello(run: RunContext, name: str = "world") -> str:
+    """Say hello, slowly."""
+    for done in range(3):
+        run.progress(done, 3, "thinking")
+        await asyncio.sleep(0.2)
+    return f"hello {name}"
+
+
+@jobs.cron("0 2 * * *", retry=3)
+def tidy() -> None:
+    """Runs every night; a plain function has a thread of its own."""
+'''
+
+
+def init(args: Namespace) -> int:
+    """Write a configuration and a file with two jobs; what is there already is left alone."""
+    out, written = Output(args), []
+    for name, text in (("config.toml", CONFIG), ("tasks.py", TASKS)):
+        try:
+            with open(name, "x", encoding="utf-8") as file:
+                file.write(text)
+            written.append(name)
+        except FileExistsError:
+            out.note(f"{name} exists; it was left as it is")
+        except OSError as error:
+            raise Failed(1, f"{name} cannot be written: {error.strerror}", f"check the folder {os.getcwd()}") from None
+    out.items([{"file": name} for name in written], lambda: [out.line(f"{name} written") for name in written] and None)
+    if not written:
+        raise Failed(4, "both files exist already", "nothing was changed")
+    out.note("next: taskloop check; taskloop once hello name=you; taskloop run")
+    return 0

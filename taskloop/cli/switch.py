@@ -1,0 +1,73 @@
+"""The commands that switch and hold jobs: `enable`, `disable`, `pause`, `resume`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from taskloop.cli import reach
+from taskloop.cli.output import Output, clean
+from taskloop.records import job_record
+
+if TYPE_CHECKING:
+    from taskloop.ledger import Ledger
+
+__all__ = ["disable", "enable", "pause", "resume"]
+
+Verb = Callable[["Ledger", str | None, dict[str, Any]], Awaitable[None]]
+
+
+def enable(args: Namespace) -> int:
+    """Switch jobs on."""
+
+    async def verb(ledger: Ledger, job: str | None, told: dict[str, Any]) -> None:
+        await ledger.enable(str(job), **told)
+
+    return reach.drive(_change(args, verb, "is on"))
+
+
+def disable(args: Namespace) -> int:
+    """Switch jobs off."""
+
+    async def verb(ledger: Ledger, job: str | None, told: dict[str, Any]) -> None:
+        await ledger.disable(str(job), until=args.until, **told)
+
+    return reach.drive(_change(args, verb, "is off: due fires are skipped, a submit is refused"))
+
+
+def pause(args: Namespace) -> int:
+    """Hold jobs, none named: all of them."""
+
+    async def verb(ledger: Ledger, job: str | None, told: dict[str, Any]) -> None:
+        await ledger.pause(job, until=args.until, **told)
+
+    return reach.drive(_change(args, verb, "paused: nothing new starts, due fires are kept"))
+
+
+def resume(args: Namespace) -> int:
+    """End a pause."""
+
+    async def verb(ledger: Ledger, job: str | None, told: dict[str, Any]) -> None:
+        await ledger.resume(job, missed=args.missed, actor=told["actor"])
+
+    return reach.drive(_change(args, verb, "resumed"))
+
+
+async def _change(args: Namespace, verb: Verb, said: str) -> int:
+    """Do `verb` to every job named, or to all at once, and say how they stand now. All names are checked first."""
+    out, told = Output(args), {"actor": reach.actor(args), "reason": args.reason}
+    async with reach.desk(args) as ledger:
+        await reach.known(ledger, args, args.jobs)
+        for job in args.jobs or [None]:
+            await verb(ledger, job, told)
+        records = [job_record(one) for one in await ledger.jobs() if not args.jobs or one.name in args.jobs]
+
+    def show() -> None:
+        for job in args.jobs:
+            out.line(clean(f"{job} {said if said.startswith('is ') else 'is ' + said}"))
+        if not args.jobs:
+            out.line(f"all jobs are {said}")
+
+    out.items(records, show)
+    return 0

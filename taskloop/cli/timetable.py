@@ -1,0 +1,104 @@
+"""The commands on stored schedules: `schedule add`, `schedule list`, `schedule remove`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from taskloop import durations
+from taskloop.cli import reach
+from taskloop.cli.ask import declared, values
+from taskloop.cli.failures import Usage
+from taskloop.cli.look import NO_STORE, number
+from taskloop.cli.output import Output, clean, when
+from taskloop.errors import Conflict, NoSuchSchedule
+from taskloop.records import schedule_record
+from taskloop.triggers import At, Cron, Every, Trigger
+
+__all__ = ["add", "remove", "show"]
+
+
+def add(args: Namespace) -> int:
+    """Store a schedule."""
+    return reach.drive(_add(args))
+
+
+async def _add(args: Namespace) -> int:
+    out = Output(args)
+    trigger = _trigger(args, out.now)
+    async with reach.desk(args) as ledger:
+        given = values(args.values, await declared(ledger, args, args.job))
+        name = args.id or f"{args.job}:{trigger}".replace(" ", "_")
+        if name in {one.name for one in await ledger.jobs() if one.trigger is not None}:
+            raise Conflict(f"schedule '{name}' is that of the job of this name; choose another --id")
+        stored = await ledger.schedule(args.job, trigger, id=name, params=given)
+    record = schedule_record(stored)
+    text = f"schedule {stored.id}: {stored.job} {stored.trigger.describe()}, next {when(record['next_due'], out.now)}"
+    out.record(record, lambda: out.line(clean(text)))
+    return 0
+
+
+def _trigger(args: Namespace, now: datetime) -> Trigger:
+    if args.timezone and not args.cron:
+        raise Usage("--timezone belongs to --cron; leave it out")
+    if args.cron:
+        return Cron(args.cron, timezone=args.timezone)
+    return Every(args.every) if args.every else At(durations.instant(args.at, now))
+
+
+def show(args: Namespace) -> int:
+    """Show the schedules."""
+    return reach.drive(_show(args))
+
+
+async def _show(args: Namespace) -> int:
+    out, limit = Output(args), number(args.limit, "--limit", most=1000)
+    async with reach.reading(args) as ledger:
+        if ledger is None:
+            out.note(NO_STORE)
+            found = []
+        else:
+            if args.job:
+                await reach.known(ledger, args, [args.job])
+            found = await ledger.schedules(args.job, before=args.before, limit=limit + 1)
+    page, next_id = [schedule_record(one) for one in found[:limit]], found[limit - 1].id if len(found) > limit else None
+    out.items(page, lambda: _table(out, page), next_id=next_id)
+    return 0
+
+
+def _table(out: Output, page: Sequence[Mapping[str, Any]]) -> None:
+    heads = ("ID", "JOB", "TRIGGER", "NEXT", "ORIGIN", "PARAMETERS")
+    rows = [
+        [one["id"], one["job"], one["trigger_text"], when(one["next_due"], out.now), one["origin"],
+         " ".join(f"{name}={value}" for name, value in one["params"].items())]
+        for one in page
+    ]
+    out.table(heads, rows)
+
+
+def remove(args: Namespace) -> int:
+    """Remove stored schedules."""
+    return reach.drive(_remove(args))
+
+
+async def _remove(args: Namespace) -> int:
+    out = Output(args)
+    async with reach.reading(args) as ledger:
+        if ledger is None:
+            raise NoSuchSchedule(args.ids[0])
+        found = []
+        for name in args.ids:
+            one = next((one for one in await ledger.schedules(prefix=name, limit=1) if one.id == name), None)
+            if one is None:
+                raise NoSuchSchedule(name)
+            if one.origin != "stored":
+                raise Conflict(f"schedule '{name}' is declared by {one.origin}, it would be back at the next start; "
+                               f"take it out there, or `taskloop disable {one.job}`")
+            found.append(one)
+        for one in found:
+            await ledger.unschedule(one.id)
+    page = [schedule_record(one) for one in found]
+    out.items(page, lambda: [out.line(clean(f"schedule {one.id} removed")) for one in found] and None)
+    return 0

@@ -1,0 +1,74 @@
+"""The examples do what they say, over real HTTP and with real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_plain_example_counts_until_it_is_interrupted(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "examples" / "plain.py")],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert line.endswith("count_to_ten succeeded: counted to ten\n")
+    assert errors == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.anyio
+async def test_the_aiohttp_example_answers_quickly_while_it_reads_the_repository(tmp_path: Path) -> None:
+    aiohttp = pytest.importorskip("aiohttp", reason="the web extra is not installed")
+    from aiohttp import web
+
+    example = load("aiohttp_server")
+    runner = web.AppRunner(example.make_app(f"sqlite:///{tmp_path}/server.db"))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with aiohttp.ClientSession() as client:
+            asked = await client.post(f"{address}/refresh")
+            assert asked.status == 202
+            slowest, figures = 0.0, {}
+            deadline = time.monotonic() + 60
+            while not figures.get("repositories") and time.monotonic() < deadline:
+                began = time.perf_counter()
+                assert (await (await client.get(f"{address}/")).json())["hello"] == "world"
+                slowest = max(slowest, time.perf_counter() - began)
+                figures = await (await client.get(f"{address}/metrics")).json()
+                await asyncio.sleep(0.01)
+    finally:
+        await runner.cleanup()
+    assert next(iter(figures["repositories"].values()))["commits"] > 0
+    assert slowest < 1.0
