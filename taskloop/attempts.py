@@ -26,7 +26,19 @@ __all__ = ["Attempt"]
 class Attempt:
     """The attempt in hand of a running run."""
 
-    __slots__ = ("_executor", "_killer", "_timer", "context", "ending", "job", "policy", "run", "settled", "task")
+    __slots__ = (
+        "_executor",
+        "_killer",
+        "_timer",
+        "begun",
+        "context",
+        "ending",
+        "job",
+        "policy",
+        "run",
+        "settled",
+        "task",
+    )
 
     def __init__(self, run: Run, job: Job[..., Any], context: RunContext, executor: Executor) -> None:
         self.run = run
@@ -36,6 +48,8 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         self.ending: Outcome | None = None
         """What the attempt comes to because it was asked to end; None: it was not."""
+        self.begun = False
+        """Whether the function may have been called; a task cancelled before its first step would never record."""
         self.settled = False
         """Its end is recorded: what it still does or returns concerns nobody."""
         self._executor = executor
@@ -44,6 +58,9 @@ class Attempt:
 
     async def outcome(self, now: Callable[[], datetime], chance: Callable[[], float]) -> Outcome:
         """Call the function and give what it came to; `chance` in [0, 1) spreads the wait before a retry."""
+        if self.ending is not None:  # asked to end before it began: nothing is called
+            return self.ending
+        self.begun = True
         try:
             arguments = self.job.parameters.rebuild(self.run.params)
             if self.job.parameters.context_name is not None:
@@ -72,7 +89,7 @@ class Attempt:
         self.ending = ending
         self.context.cancelled = True
         self._killer = asyncio.get_running_loop().call_later(kill_grace, kill, self)
-        if self.job.is_async and self.task is not None:
+        if self.job.is_async and self.begun and self.task is not None:
             self.task.cancel()
 
     def abandoned(self) -> Outcome:

@@ -68,6 +68,8 @@ class Ledger(Jobs):
         super().__init__()
         self._removed: set[str] = set()
         self.name = name
+        self._interval: timedelta | None = None
+        """The interval given to `start()`; None: the options'."""
         self.options = options or Options()
         self._config = config
         self._is_configured = options is not None
@@ -107,7 +109,7 @@ class Ledger(Jobs):
         if self.options.dev is not None and trigger.recurring:
             return Every(self.options.dev)
         if isinstance(trigger, Every) and trigger.interval is None:
-            return Every(self.options.interval, anchor=trigger.anchor)
+            return Every(self._interval or self.options.interval, anchor=trigger.anchor)
         if isinstance(trigger, Cron) and trigger.timezone is None:
             return trigger.bound(self.options.timezone)
         return trigger

@@ -18,10 +18,8 @@ a run that is committed as running is always started.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -31,7 +29,7 @@ from taskloop import durations
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import EPOCH, Clock
 from taskloop.context import RunContext, running
-from taskloop.errors import NotRunning, StoreUnavailable, TaskloopError
+from taskloop.errors import Conflict, NotRunning, StoreUnavailable, TaskloopError
 from taskloop.events import Event, Subscriber
 from taskloop.executors import Executor, InThread, OnLoop
 from taskloop.jobs import Duration, Job, Jobs
@@ -41,7 +39,7 @@ from taskloop.options import Options
 from taskloop.processes import this_process
 from taskloop.runs import Cancelled, Run, RunId, State
 from taskloop.schedules import Plan, plan
-from taskloop.signals import Signals
+from taskloop.signals import until_signal
 from taskloop.slots import Slots
 from taskloop.store import Claimed, Due, Fired, Firing, Store, Worker
 from taskloop.tending import Tending
@@ -83,6 +81,7 @@ class TaskScheduler(Ledger):
         self._phase = "stopped"
         self._host: asyncio.Task[None] | None = None
         self._worker: Worker | None = None
+        self._closing, self._hurrying, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiters = Waiters()
         self._listeners = Listeners(self.speaker.say)
         self._slots: Slots | None = None
@@ -127,7 +126,7 @@ class TaskScheduler(Ledger):
         self._interval = None if interval is None else durations.parse_interval(interval)
         self._closing, self._hurrying, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._grace: timedelta | None = None
+        self._grace = timedelta(0)
         started: asyncio.Future[None] = self._loop.create_future()
         self._phase = "starting"
         self._host = self._loop.create_task(self._live(started), name="taskloop")
@@ -135,6 +134,9 @@ class TaskScheduler(Ledger):
             await asyncio.shield(started)
         except asyncio.CancelledError:
             await self.stop(grace=0)
+            raise
+        except BaseException:
+            await asyncio.wait({self._host})
             raise
 
     async def stop(self, grace: Duration | None = None) -> None:
@@ -168,27 +170,17 @@ class TaskScheduler(Ledger):
         A second signal ends the grace. Handlers that stood before are called too, and put back afterwards. `run_for`
         None: the configuration's `max_runtime`, by default no end. Raises what `start` raises.
         """
-        with Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            signals.on_repeat = self._hurry
-            starting, first = asyncio.ensure_future(self.start(interval)), asyncio.ensure_future(signals.wait())
-            try:
-                await asyncio.wait({starting, first}, return_when=asyncio.FIRST_COMPLETED)
-                if starting.done():
-                    starting.result()
-                    span = durations.parse(run_for) if run_for is not None else self.options.max_runtime
-                    await asyncio.wait(
-                        {first, *([self._host] if self._host else [])},
-                        timeout=span.total_seconds() if span else None,
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
-                if signals.received is not None:
-                    self.speaker.say("INFO", "signal.received", signal=signal.Signals(signals.received).name)
-            finally:
-                starting.cancel()
-                await asyncio.wait({starting})
-                await self.stop()
-                first.cancel()
-            return signals.received
+
+        async def served() -> None:
+            await self.start(interval)
+            span = durations.parse(run_for) if run_for is not None else self.options.max_runtime
+            if self._host is not None:
+                await asyncio.wait({self._host}, timeout=span.total_seconds() if span else None)
+
+        received = await until_signal(served(), stop=self.stop, hurry=lambda: self._hurrying.set())
+        if received is not None:
+            self.speaker.say("INFO", "signal.received", signal=received.name)
+        return received
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -197,46 +189,42 @@ class TaskScheduler(Ledger):
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _hurry(self) -> None:
-        if self._host is not None:
-            self._hurrying.set()
-
     # -- the host task
 
     async def _live(self, started: asyncio.Future[None]) -> None:
         """Everything between start and stop, in a task that outlives the one that called `start`."""
-        loops: list[asyncio.Task[None]] = []
+        from anyio import (
+            create_task_group,  # here, not above: importing taskloop should cost a host as little as it can
+        )
+
         try:
             slots = await self._begin()
-            self._phase = "running"
-            if self.options.enabled:
-                loops.append(self._loop.create_task(self._fire_loop(), name="taskloop fire"))
-            loops.append(self._loop.create_task(self._tend_loop(), name="taskloop tend"))
-            self.speaker.say("INFO", "scheduler.started", jobs=len(self), store=self._open_store.url)
-            started.set_result(None)
-            await self._closing.wait()
-            self._phase = "stopping"
-            self.speaker.say("INFO", "scheduler.stopping", running=len(slots.attempts))
-            await slots.wind_down(self._grace or timedelta(0), self._hurrying)
+            async with create_task_group() as loops:
+                self._phase = "running"
+                if self.options.enabled:
+                    loops.start_soon(self._fire_loop)
+                loops.start_soon(self._tend_loop)
+                self.speaker.say("INFO", "scheduler.started", jobs=len(self), store=self._open_store.url)
+                started.set_result(None)
+                await self._closing.wait()
+                self._phase = "stopping"
+                self.speaker.say("INFO", "scheduler.stopping", running=len(slots.attempts))
+                await slots.wind_down(self._grace, self._hurrying)
+                loops.cancel_scope.cancel()
         except asyncio.CancelledError:  # the host is ending its loop: no time for a grace
             if self._slots is not None:
                 await self._slots.wind_down(timedelta(0), self._hurrying)
-            if not started.done():
-                started.cancel()
+            started.cancel()
         except Exception as error:
-            started.set_exception(error) if not started.done() else None
-            self.speaker.say("ERROR", "scheduler.failed", error=repr(error))
+            if started.done():
+                raise
+            started.set_exception(error)
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.wait(loops) if loops else None
             await self._end()
 
     async def _begin(self) -> Slots:
         self.speaker.say("INFO", "scheduler.starting")
         await self._configure()
-        if self._interval is not None:
-            self.options = replace(self.options, interval=self._interval)
         self._prepare_jobs()
         store, now = await self._opened(), self._clock.now()
         self._executors = {"loop": OnLoop(), "thread": InThread(self.options.threads)}
@@ -270,6 +258,8 @@ class TaskScheduler(Ledger):
                 await self._open_store.leave(self._worker.id, self._clock.now())
         with suppress(TaskloopError, asyncio.CancelledError):
             await self.close()
+        if self._slots is not None:
+            self._slots.closed = True
         for executor in self._executors.values():
             executor.close()
         self.speaker.say("INFO", "scheduler.stopped")
@@ -321,7 +311,11 @@ class TaskScheduler(Ledger):
         """What is due; the store is not asked again before the instant it named, unless something stirred."""
         if self._unread or self._next_at is None or now >= self._next_at:
             self._unread = False
-            due = await self._open_store.due(now, DUE_AT_ONCE)
+            try:
+                due = await self._open_store.due(now, DUE_AT_ONCE)
+            except BaseException:
+                self._unread = True
+                raise
             self._next_at = now if due.schedules else due.next_at or now + timedelta(seconds=LONGEST_NAP)
             return due
         return Due((), self._next_at)
@@ -380,7 +374,7 @@ class TaskScheduler(Ledger):
             self.speaker.say("WARNING", "clock.gap", seconds=round((now - asleep_at).total_seconds(), 1))
 
     async def _tend_loop(self) -> None:
-        while not self._closing.is_set():
+        while True:  # to the very end: a worker that stops must still beat
             try:
                 if await self._tending.round():
                     await self._switched()
@@ -396,6 +390,8 @@ class TaskScheduler(Ledger):
         """From another thread: run an async function on the scheduler's loop, wait for it and give its result."""
         if self._host is None:
             raise NotRunning("call() needs a started scheduler; await start() first")
+        if asyncio._get_running_loop() is self._loop:
+            raise Conflict("call() would wait for the loop it blocks; on the loop, await the function itself")
 
         async def called() -> T:
             return await function(*args, **kwargs)

@@ -7,14 +7,36 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, Self
 
-__all__ = ["Signals"]
+__all__ = ["Signals", "until_signal"]
 
 _NOT_CHAINED: Final = ("asyncio.runners",)
 """Modules whose handler would do what we do: end the program."""
+
+
+async def until_signal(
+    work: Coroutine[Any, Any, None], *, stop: Callable[[], Awaitable[None]], hurry: Callable[[], None]
+) -> signal.Signals | None:
+    """Do `work` until it ends or SIGINT, SIGTERM or SIGHUP comes, then `stop`; a second signal hurries that.
+
+    Gives the signal, None if the work ended by itself. Raises what the work raises.
+    """
+    with Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        signals.on_repeat = hurry
+        working, first = asyncio.ensure_future(work), asyncio.ensure_future(signals.wait())
+        try:
+            await asyncio.wait({working, first}, return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                working.result()
+        finally:
+            working.cancel()
+            await asyncio.wait({working})
+            await stop()
+            first.cancel()
+        return signals.received
 
 
 class Signals:
@@ -24,7 +46,7 @@ class Signals:
         self._wanted = wanted
         self._before: dict[signal.Signals, Any] = {}
         self._first: asyncio.Event = asyncio.Event()
-        self.received: int | None = None
+        self.received: signal.Signals | None = None
         """The first signal; None: none came."""
         self.on_repeat: Callable[[], None] | None = None
         """Called at each further signal."""
@@ -48,7 +70,7 @@ class Signals:
             loop.remove_signal_handler(one)
             signal.signal(one, before if before is not None else signal.SIG_DFL)
 
-    async def wait(self) -> int:
+    async def wait(self) -> signal.Signals:
         """The first signal, as soon as there is one."""
         await self._first.wait()
         assert self.received is not None
@@ -56,7 +78,7 @@ class Signals:
 
     def _hear(self, one: signal.Signals) -> None:
         if self.received is None:
-            self.received = int(one)
+            self.received = one
             self._first.set()
         elif self.on_repeat is not None:
             self.on_repeat()

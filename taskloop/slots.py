@@ -54,6 +54,8 @@ class Slots:
         """Runs that are started and whose end is not recorded yet."""
         self.reported = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
+        self.closed = False
+        """Whether the store is closed for good, so that nothing more can be written."""
         self._store = store
         self._jobs = jobs
         self._executors = executors
@@ -147,6 +149,8 @@ class Slots:
             try:
                 return await self._store.settle(settling)
             except StoreUnavailable:
+                if self.closed:
+                    return False  # the next start finds the run without its worker and says so
                 await asyncio.sleep(wait)
                 wait = min(LONGEST_WAIT, wait * 2)
 

@@ -109,16 +109,24 @@ class VirtualTime:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._leave()
+        try:
+            await self._leave()
+        except asyncio.CancelledError as cancelled:
+            kind = type(cancelled)
+            if self._loop_time.stalled is None:
+                raise
         if self._loop_time.stalled is not None and kind is asyncio.CancelledError:
             self._loop_time.test.uncancel()
             raise Standstill(self._loop_time.stalled) from None
 
     async def _leave(self) -> None:
         try:
+            self._loop_time.halt()
             for member in reversed(self._members):
-                await self.until(member.scheduler.stop(grace=0))
-                await self.until(member.move_out())
+                try:
+                    await self.until(member.scheduler.stop(grace=0))
+                finally:
+                    await self.until(member.move_out())
         finally:
             self._loop_time.uninstall()
 
@@ -466,7 +474,14 @@ class LoopTime:
         try:
             await asyncio.wait({stop})
         finally:
-            self._target = self._stop = None
+            if self._stop is stop:
+                self._target = self._stop = None
+
+    def halt(self) -> None:
+        """End the verb that lets time pass in some forgotten task."""
+        if self._stop is not None:
+            self._stop.cancel()
+        self._target = self._stop = None
 
     def _wait(self) -> Any:
         """Wait for the real world, briefly."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from taskloop.ledger import Ledger
     from taskloop.records import Status
 
-__all__ = ["NO_STORE", "number", "run_lines", "runs", "show", "status", "upcoming"]
+__all__ = ["NO_STORE", "number", "run_lines", "runs", "show", "show_runs", "status", "upcoming"]
 
 Record = Mapping[str, Any]
 NO_STORE = "there is no store yet; `taskloop run` or `taskloop once` makes one"
@@ -56,7 +56,7 @@ async def _runs(args: Namespace) -> int:
             found = await _found(ledger, args, states, before, limit + 1)
     more, page = len(found) > limit, [run_record(one) for one in found[:limit]]
     next_id = page[-1]["id"] if more else None
-    out.items(page, lambda: _show_runs(out, page), next_id=next_id)
+    out.items(page, lambda: show_runs(out, page), next_id=next_id)
     if next_id is not None and out.format == "table":
         out.note(f"more: --before {next_id}")
     return 0
@@ -73,7 +73,7 @@ async def _found(ledger: Ledger, args: Namespace, states: list[str] | None, befo
         raise Usage(f"--state: {error}") from None
 
 
-def _show_runs(out: Output, page: Sequence[Record]) -> None:
+def show_runs(out: Output, page: Sequence[Record]) -> None:
     heads = ("RUN", "JOB", "STATE", "DUE", "TOOK", "TRY", "CAUSE", "RESULT")
     out.table(heads, [_run_row(out, one) for one in page])
 
@@ -190,7 +190,7 @@ def _show_status(out: Output, record: Record) -> None:
         state = out.state(one["condition"], one["condition"] + times)
         painted = out.paint(*state) if isinstance(state, tuple) else state
         out.line(f"  {clean(one['job'])}  {painted}  {clean(one['text'] or '')}".rstrip())
-    _show_runs(out, record["active"])
+    show_runs(out, record["active"])
 
 
 # -- show
@@ -227,7 +227,7 @@ async def _show(args: Namespace) -> int:
             given = f" with {_values(one.params)}" if one.params else ""
             out.line(clean(f"schedule:    {one.id}  {one.trigger.describe()}{given}  ({one.origin})"))
         out.line("") if last else None
-        _show_runs(out, last)
+        show_runs(out, last)
     return 0
 
 

@@ -25,14 +25,15 @@ class Narrow:
         *,
         only: Collection[str] | None = None,
         fires: bool = True,
-        until: datetime | None = None,
+        one_round: bool = False,
         on_start: bool = False,
     ) -> None:
-        """`only`: these jobs, and what they submit here; None: all. `until`: what is due later is left to others."""
+        """`only`: these jobs, and what they submit here; None: all. `one_round`: what is due by the first look only."""
         self._store = store
         self._only = None if only is None else set(only)
         self._fires = fires
-        self._until = until
+        self._one_round = one_round
+        self._until: datetime | None = None
         self._on_start = on_start
         self._terms: list[Terms] = []
         self.nothing_due = asyncio.Event()
@@ -49,8 +50,9 @@ class Narrow:
         if not self._fires:
             self.nothing_due.set()
             return Due((), None)
-        if self._until is None:
+        if not self._one_round:
             return await self._store.due(now, limit)
+        self._until = self._until or now
         found = await self._store.due(min(now, self._until), limit)
         if not found.schedules:
             self.nothing_due.set()

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 __all__ = [
-    "Cell", "Output", "clean", "has_color", "has_glyphs", "moment", "sign", "since_text", "span_text", "when", "width",
+    "COLORS", "TINTS", "Cell", "Output", "clean", "has_color", "has_glyphs", "json_text", "moment", "plain", "sign",
+    "since_text", "span_text", "when", "width",
 ]
 
 Cell = str | tuple[str, str]
@@ -55,6 +56,11 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     """JSON that no terminal obeys."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plain(text: str) -> str:
+    """A text in ASCII."""
+    return text.translate(_PLAIN).encode("ascii", "backslashreplace").decode()
 
 
 # -- what a stream can show
@@ -158,11 +164,11 @@ class Output:
 
     def line(self, text: str) -> None:
         """One line for people; a text from outside must be `clean`."""
-        sys.stdout.write((text if self.glyphs else self._plain(text)) + "\n")
+        sys.stdout.write((text if self.glyphs else plain(text)) + "\n")
 
     def note(self, text: str) -> None:
         """A line on stderr."""
-        sys.stderr.write((clean(text) if has_glyphs(sys.stderr) else self._plain(clean(text))) + "\n")
+        sys.stderr.write((clean(text) if has_glyphs(sys.stderr) else plain(clean(text))) + "\n")
 
     def record(self, record: Record, show: Callable[[], None]) -> None:
         """One record; `show` writes the form for people."""
@@ -200,7 +206,7 @@ class Output:
 
     def state(self, word: str, text: str | None = None) -> Cell:
         """A state with its sign and colour."""
-        return f"{sign(word, glyphs=self.glyphs)} {text or word.replace('_', ' ')}", TINTS.get(word, "")
+        return f"{sign(word, glyphs=self.glyphs)} {word.replace('_', ' ') if text is None else text}".rstrip(), TINTS.get(word, "")
 
     def paint(self, text: str, color: str) -> str:
         """A text in a colour, where there are colours."""
@@ -208,7 +214,7 @@ class Output:
 
     def _cell(self, cell: Cell) -> tuple[str, str]:
         text, color = (cell, "") if isinstance(cell, str) else cell
-        return clean(text) if self.glyphs else self._plain(clean(text)), color
+        return clean(text) if self.glyphs else plain(clean(text)), color
 
     def _room(self, widths: Sequence[int]) -> int | None:
         """Columns left for the last one; None: as many as it takes."""
@@ -227,9 +233,6 @@ class Output:
             fill = "" if last else " " * (widths[index] - width(text))
             parts.append(self.paint(text, color) + fill)
         self._write("  ".join(parts).rstrip())
-
-    def _plain(self, text: str) -> str:
-        return text.translate(_PLAIN).encode("ascii", "backslashreplace").decode()
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text + "\n")

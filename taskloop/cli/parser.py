@@ -288,7 +288,7 @@ class _Quiet(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         from taskloop.cli.failures import Usage
 
-        raise Usage(message, f"{self.prog} --help")
+        raise Usage(message.replace(", k=v", ""), f"{self.prog} --help")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
         raise Done(status)

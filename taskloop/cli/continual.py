@@ -1,0 +1,89 @@
+"""`taskloop process JOB`: one job again and again in a process of its own, for supervisors."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from taskloop import durations
+from taskloop.cli import lines, program, reach
+from taskloop.cli.narrow import Narrow
+from taskloop.cli.session import Session
+from taskloop.errors import BadParameters, Conflict
+from taskloop.runs import Cause
+
+if TYPE_CHECKING:
+    from taskloop.scheduler import TaskScheduler
+
+__all__ = ["process"]
+
+LOOK_SECONDS = 0.5
+"""How often a job that is off or paused is looked at."""
+
+
+def process(args: Namespace) -> int:
+    """Run one job continually until a signal comes or its time is over."""
+    every, sleep = durations.parse(args.every), durations.parse(args.sleep)
+    settings = program.configured(args)
+    span = durations.parse_interval(args.max_runtime) if args.max_runtime else settings.scheduler.max_runtime
+    level = "DEBUG" if args.verbose else settings.log.level
+    with lines.opened(args, settings.log.format, level) as log:
+        scheduler = program.compose(settings, wrap=lambda store: Narrow(store, only=[args.job], fires=False).as_store())
+        if scheduler[args.job].parameters.required:
+            needed = scheduler[args.job].parameters.required
+            raise BadParameters(args.job, dict.fromkeys(needed, "is missing, and nobody gives it here"))
+        rhythm = _Rhythm(scheduler, args, lines.Narrator(level), every, sleep)
+        return reach.drive(rhythm.run(log, span))
+
+
+class _Rhythm:
+    """When the job runs next, and whether it may."""
+
+    def __init__(
+        self, scheduler: TaskScheduler, args: Namespace, narrator: lines.Narrator, every: timedelta, sleep: timedelta
+    ) -> None:
+        self._scheduler, self._args, self._narrator = scheduler, args, narrator
+        self._every, self._sleep = every.total_seconds(), sleep.total_seconds()
+        self._held: str | None = None
+
+    async def run(self, log: lines.Log, span: timedelta | None) -> int:
+        """Go on until a signal comes (its exit code) or `span` is over (0)."""
+        session: Session[None] = Session(self._scheduler, self._narrator, log)
+        loop = asyncio.get_running_loop()
+        end = None if span is None else loop.time() + span.total_seconds()
+
+        async def work() -> None:
+            start = loop.time()
+            while end is None or loop.time() < end:
+                start = max(start, loop.time())
+                await self._one()
+                start = max(start + self._every, loop.time() + self._sleep)
+                if self._held is not None:
+                    start = loop.time() + LOOK_SECONDS
+                await asyncio.sleep(max(0.0, (start if end is None else min(start, end)) - loop.time()))
+
+        await session.drive(work)
+        return 128 + session.signal if session.signal is not None else 0
+
+    async def _one(self) -> None:
+        """One run, unless the job is off or paused; says so at each change."""
+        job = self._args.job
+        record = next(one for one in await self._scheduler.jobs() if one.name == job)
+        held = {"disabled": "off", "paused": "paused"}.get(record.condition)
+        if held is None:
+            try:
+                handle = await self._scheduler.submit(
+                    job, actor=reach.actor(self._args), reason=self._args.reason, cause=Cause.CLI
+                )
+            except Conflict:
+                held = "off"  # switched between the look and the submit
+        if held != self._held:
+            self._held = held
+            switch: Any = record.switch if held == "off" else None
+            who = {"by": switch.actor, "reason": switch.reason} if switch is not None else {}
+            text = f"job is {held}, nothing runs until it is on again" if held else "job is on again"
+            self._narrator.say("WARNING" if held else "INFO", f"job.{held or 'on'}", job=job, text=text, **who)
+        if held is None:
+            await handle.wait()

@@ -1,0 +1,49 @@
+"""What `git_metrics` found, in a few lines: for whoever ran it and does not want to read JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from taskloop.cli.lines import Log, Narrator
+from taskloop.cli.output import clean, width
+from taskloop.events import Event
+
+__all__ = ["summary"]
+
+
+def summary(narrator: Narrator, log: Log) -> Callable[[Event], None]:
+    """A subscriber that tells of each repository: a table on a terminal, a line each elsewhere."""
+
+    def tell(event: Event) -> None:
+        run = event.run
+        if run is None or run.job != "git_metrics" or not isinstance(run.result, Mapping):
+            return
+        found, failed = run.result.get("repositories", {}), run.result.get("failed", {})
+        if log.form == "people":
+            for line in _table(found):
+                log.line(line)
+        else:
+            for path, one in found.items():
+                narrator.say("INFO", "git_metrics.repository", path=path, **_facts(one))
+        for path, reason in failed.items():
+            narrator.say("WARNING", "git_metrics.unread", path=path, text=reason)
+
+    return tell
+
+
+def _facts(one: Mapping[str, Any]) -> dict[str, Any]:
+    hot = ", ".join(f"{file['path']} ({file['changes']})" for file in one.get("hot_files", ())[:3])
+    return {name: one.get(name) for name in ("commits", "commits_30d", "authors", "churn_30d")} | {"hot": hot}
+
+
+def _table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    heads = ("repository", "commits", "30 d", "authors", "churn 30 d", "hot files")
+    rows = [[clean(path), *(clean(value) for value in _facts(one).values())] for path, one in found.items()]
+    if not rows:
+        return []
+    widths = [max(width(one) for one in column) for column in zip(heads, *rows, strict=True)]
+    return [
+        "  " + "  ".join(cell + " " * (room - width(cell)) for cell, room in zip(row, widths, strict=True)).rstrip()
+        for row in (heads, *rows)
+    ]

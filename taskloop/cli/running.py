@@ -1,0 +1,132 @@
+"""`taskloop run`: the scheduler in the foreground, until a signal comes or its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from argparse import Namespace
+from contextlib import suppress
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from taskloop import __version__, durations
+from taskloop.address import without_password
+from taskloop.cli import lines, program, reach
+from taskloop.cli.entrance import before_exit
+from taskloop.cli.failures import Failed
+from taskloop.cli.narrow import Narrow
+from taskloop.cli.output import when
+from taskloop.cli.repositories import summary
+from taskloop.errors import TaskloopError
+from taskloop.records import instant_text
+from taskloop.store import Store
+
+if TYPE_CHECKING:
+    from taskloop.cli.screen import Screen
+    from taskloop.scheduler import TaskScheduler
+    from taskloop.settings import Settings
+
+__all__ = ["run"]
+
+
+def run(args: Namespace) -> int:
+    """Run the scheduler; gives 0 when its time is over, else 128 and the signal's number."""
+    span = durations.parse_interval(args.span) if args.span else None
+    settings = program.configured(args)
+    level = "DEBUG" if args.verbose else settings.log.level
+    with lines.opened(args, settings.log.format, level) as log:
+        started = asyncio.Event()
+        narrator = lines.Narrator(level, started.set)
+        scheduler = _composed(args, settings)
+        scheduler.speaker = narrator
+        scheduler.feed.subscribe(summary(narrator, log), "succeeded")
+        _announce(scheduler, settings, narrator, log)
+        screen = _screen(log, scheduler)
+        try:
+            number = reach.drive(_serve(scheduler, narrator, log, started, screen, span))
+        finally:
+            if screen is not None:
+                screen.stop()
+                before_exit.remove(screen.show_cursor)
+    return 128 + number if number else 0
+
+
+def _composed(args: Namespace, settings: Settings) -> TaskScheduler:
+    """The program, with what `--jobs` and `--no-fire` leave of it."""
+    if not args.jobs and not args.no_fire:
+        return program.compose(settings)
+    only = None
+    if args.jobs:
+        names = [job.name for job in program.compose(settings)]
+        globs = [one.strip() for one in args.jobs.split(",") if one.strip()]
+        only = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
+        if not only:
+            raise Failed(3, f"no job is like '{args.jobs}'", f"there are: {', '.join(sorted(names))}")
+
+    def wrap(store: Store) -> Store:
+        return Narrow(store, only=only, fires=not args.no_fire, on_start=not args.no_fire).as_store()
+
+    return program.compose(settings, wrap=wrap)
+
+
+def _announce(scheduler: TaskScheduler, settings: Settings, narrator: lines.Narrator, log: lines.Log) -> None:
+    """Say what is about to run, and in dev mode that it is dev mode."""
+    place = program.place(scheduler, settings)
+    store = without_password(place if isinstance(place, str) else str(getattr(place, "url", place)))
+    where, zone = program.origin(settings), settings.scheduler.timezone
+    if log.form == "people":
+        log.line(f"taskloop {__version__} · {len(scheduler)} jobs, {where} · {store} · {zone}")
+    else:
+        narrator.say("INFO", "scheduler.configured", version=__version__, jobs=len(scheduler), source=where, store=store)
+    for warning in settings.warnings:
+        narrator.say("WARNING", "config.warning", text=warning)
+    if settings.banner:
+        narrator.say("WARNING", "dev.mode", text=settings.banner)
+
+
+def _screen(log: lines.Log, scheduler: TaskScheduler) -> Screen | None:
+    """The live part, where there is a terminal that can show it."""
+    if log.form != "people" or os.environ.get("TERM") == "dumb":
+        return None
+    from taskloop.cli.screen import Screen
+
+    screen = Screen(log, scheduler)
+    before_exit.append(screen.show_cursor)
+    screen.start()
+    return screen
+
+
+async def _serve(
+    scheduler: TaskScheduler,
+    narrator: lines.Narrator,
+    log: lines.Log,
+    started: asyncio.Event,
+    screen: Screen | None,
+    span: timedelta | None,
+) -> int | None:
+    """Serve until it ends; gives the signal's number, None without one."""
+    beside = [asyncio.create_task(_ready(scheduler, narrator, log, started))]
+    if screen is not None:
+        beside.append(asyncio.create_task(screen.keep()))
+    try:
+        return await scheduler.serve(run_for=span)
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
+
+
+async def _ready(
+    scheduler: TaskScheduler, narrator: lines.Narrator, log: lines.Log, started: asyncio.Event
+) -> None:
+    """Once it has started, say so and what fires next."""
+    await started.wait()
+    fields: dict[str, Any] = {}
+    with suppress(TaskloopError):
+        due = [(one.next_due, one.name) for one in await scheduler.jobs() if one.enabled and one.next_due is not None]
+        if due:
+            at, name = min(due)
+            text = instant_text(at)
+            fields = {"next": name, "at": when(text, at) if log.form == "people" else text}
+    narrator.say("INFO", "scheduler.ready", **fields)

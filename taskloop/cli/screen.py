@@ -1,0 +1,143 @@
+"""The live part of `run` on a terminal: a bar for each run in hand, below log lines that scroll.
+
+At most half the screen and five redraws a second. Lines and bars are drawn by the same tick, so they never tear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from taskloop.cli.output import clean, plain, span_text
+from taskloop.errors import TaskloopError
+from taskloop.events import Event
+from taskloop.runs import Run, RunId
+
+if TYPE_CHECKING:
+    from taskloop.cli.lines import Log
+    from taskloop.scheduler import TaskScheduler
+
+__all__ = ["Screen"]
+
+TICK_SECONDS: Final = 0.2
+BAR: Final = 20
+_ENDS: Final = ("succeeded", "failed", "retrying", "cancelled", "interrupted", "skipped")
+
+
+class Screen:
+    """What a terminal shows while the scheduler runs."""
+
+    def __init__(self, log: Log, scheduler: TaskScheduler) -> None:
+        self._log, self._scheduler = log, scheduler
+        self._console = Console(
+            stderr=True, no_color=not log.color, highlight=False, markup=False, emoji=False, soft_wrap=False
+        )
+        self._live = Live(
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty(),
+            get_renderable=self._frame, vertical_overflow="crop",
+        )
+        self._lines: deque[str] = deque()
+        self._running: dict[RunId, Run] = {}
+        self._counts = {"succeeded": 0, "failed": 0, "skipped": 0}
+        self._next: tuple[str, datetime] | None = None
+        self._asked_at = float("-inf")
+        self._is_stale = True
+        scheduler.feed.subscribe(self._hear, "started", "progress", *_ENDS)
+
+    def start(self) -> None:
+        """Take the terminal."""
+        self._log.write = self._lines.append
+        self._live.start()
+
+    def stop(self) -> None:
+        """Give the terminal back: every line written, no bar left, the cursor shown."""
+        with suppress(OSError, ValueError):
+            self._print_lines()
+            self._live.stop()
+        del self._log.write
+
+    def show_cursor(self) -> None:
+        """The least that must be done when the process is about to vanish."""
+        with suppress(OSError, ValueError):
+            self._console.file.write("\x1b[?25h")
+            self._console.file.flush()
+
+    async def keep(self) -> None:
+        """Redraw until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            await self._look_ahead()
+            try:
+                self._print_lines()
+                self._live.refresh()
+            except (OSError, ValueError):
+                return  # the terminal is gone; a signal will come
+
+    def _hear(self, event: Event) -> None:
+        run: Any = event.run
+        if event.name in _ENDS:
+            self._running.pop(run.id, None)
+            kind = "failed" if event.name == "interrupted" else event.name
+            if kind in self._counts:
+                self._counts[kind] += 1
+        else:
+            self._running[run.id] = run
+        self._is_stale = True
+
+    async def _look_ahead(self) -> None:
+        """What fires next, asked again at most once a second and only after something happened."""
+        now = time.monotonic()
+        passed = self._next is not None and self._next[1] <= datetime.now(UTC)
+        if not (self._is_stale or passed) or now < self._asked_at + 1 or not self._scheduler.is_running:
+            return
+        self._asked_at, self._is_stale = now, False
+        with suppress(TaskloopError):
+            due = [(one.next_due, one.name) for one in await self._scheduler.jobs() if one.enabled and one.next_due]
+            self._next = min((name, at) for at, name in [min(due)]) if due else None
+
+    def _print_lines(self) -> None:
+        waiting = [self._lines.popleft() for _ in range(len(self._lines))]
+        if waiting:
+            self._console.print(Text.from_ansi("\n".join(waiting)), soft_wrap=True)
+
+    def _frame(self) -> RenderableType:
+        room = max(1, self._console.height // 2 - 2)
+        runs = list(self._running.values())
+        shown = [self._bar(run) for run in runs[:room]]
+        if len(runs) > room:
+            shown.append(self._text(f"… and {len(runs) - room} more"))
+        return Group(*shown, self._text(self._foot()))
+
+    def _bar(self, run: Run) -> Text:
+        elapsed = 0.0 if run.started_at is None else max(0.0, (datetime.now(UTC) - run.started_at).total_seconds())
+        progress = run.progress
+        if progress is None or progress.total <= 0:
+            at = round(elapsed * 4) % BAR
+            return self._text(f"▶ {run.job:<18} {'░' * at}▓{'░' * (BAR - at - 1)}        {span_text(elapsed)}")
+        filled = round(progress.fraction * BAR)
+        eta = f"  ETA {span_text(progress.eta_seconds)}" if progress.eta_seconds else ""
+        done = f"{progress.done:g}/{progress.total:g}"
+        return self._text(
+            f"▶ {run.job:<18} {'▓' * filled}{'░' * (BAR - filled)}  {progress.fraction:4.0%}  {done}"
+            f"  {span_text(elapsed)}{eta}  {clean(progress.message)}"
+        )
+
+    def _foot(self) -> str:
+        counts = "  ".join(f"{'ok' if name == 'succeeded' else name} {count}" for name, count in self._counts.items())
+        if self._next is None:
+            return f"nothing is due  ·  {counts}"
+        name, at = self._next
+        left = (at - datetime.now(UTC)).total_seconds()
+        return f"next {name} {'now' if left <= 0 else 'in ' + span_text(max(1, round(left)))}  ·  {counts}"
+
+    def _text(self, text: str) -> Text:
+        return Text(text if self._log.glyphs else plain(text).replace("▶", ">"), no_wrap=True, overflow="ellipsis")
