@@ -507,7 +507,10 @@ class Ledger(Jobs):
         `on_start`: also ask for a run of each job that wants one at a start, unless it is due anyway.
         """
         store, now = await self._opened(), self._clock.now()
-        await store.define([self.definition(job) for job in jobs])
+        if any(job.parameters.names for job in jobs):  # pydantic: its import and first use are long for a loop
+            await store.define(await asyncio.to_thread(lambda: [self.definition(job) for job in jobs]))
+        else:
+            await store.define([self.definition(job) for job in jobs])
         declared = [
             Schedule(
                 id=job.name,

@@ -65,6 +65,8 @@ class TaskScheduler(Ledger):
     `options`: the same as values. Making a scheduler opens nothing: no file, no thread, no loop.
     """
 
+    _phase = "stopped"
+
     def __init__(
         self,
         store: Any = None,
@@ -78,7 +80,6 @@ class TaskScheduler(Ledger):
         super().__init__(store, jobs=jobs, config=config, options=options, name=name, clock=clock)
         self.speaker = Speaker()
         self._executors: dict[str, Executor] = {}
-        self._phase = "stopped"
         self._host: asyncio.Task[None] | None = None
         self._worker: Worker | None = None
         self._closing, self._hurrying, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -150,8 +151,10 @@ class TaskScheduler(Ledger):
         if host is None:
             await self.close()
             return
-        if self._loop.is_closed():
-            self._forget()
+        if self._loop.is_closed():  # the host took the engine away with its loop; the next start mends the records
+            self._host = self._worker = self._slots = None
+            self._phase = "stopped"
+            await self.close()
             return
         span = durations.parse(grace) if grace is not None else self.options.grace
         if not self._closing.is_set():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -109,19 +110,12 @@ class SqliteStore:
         self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
 
     async def _connect(self, create: bool) -> aiosqlite.Connection:
-        if self.path != ":memory:":
-            try:
-                inspect(self.path, create)
-            except OSError as error:
-                raise self._explained(error) from error
-        mode = "memory" if self.path == ":memory:" else "rwc" if create else "rw"
-        uri = ":memory:" if mode == "memory" else f"{Path(self.path).absolute().as_uri()}?mode={mode}"
-        connection = aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=512)
+        connection = aiosqlite.Connection(partial(connect, self.path, create), iter_chunk_size=64)
         # Otherwise a host that forgets stop() hangs at exit in a join of this thread; SQLite survives its end.
         connection._thread.daemon = True
         try:
             return await connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise self._explained(error) from error
 
     async def close(self) -> None:
@@ -133,10 +127,11 @@ class SqliteStore:
             self._gathered.set()
         self.in_flight += 1
         try:
-            await asyncio.wait({writing}, timeout=CLOSE_SECONDS)
+            if writing.get_loop() is asyncio.get_running_loop():  # else the loop that had it is gone, and it with it
+                await asyncio.wait({writing}, timeout=CLOSE_SECONDS)
+                writing.cancel()
         finally:
             self.in_flight -= 1
-            writing.cancel()
             for connection in (writer, reader if reader is not writer else None):
                 if connection is not None:
                     self.in_flight += 1
@@ -453,8 +448,6 @@ class SqliteStore:
 
     async def backup(self, target: str | Path) -> None:
         """Copy the store to a new file while it is in use. Raises `BadStore` if the file exists."""
-        if Path(target).exists():
-            raise BadStore(f"backup to {target}: the file exists; name a new one")
         await self._read(_backup, str(target))
 
 
@@ -468,21 +461,34 @@ async def _let_go(connection: aiosqlite.Connection) -> None:
 # -- on the writing thread
 
 
+def connect(path: str, create: bool) -> sqlite3.Connection:
+    """A connection of this thread to a file that may be touched."""
+    address = "file::memory:"
+    if path != ":memory:":
+        inspect(path, create)
+        address = f"{Path(path).absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=512)
+
+
 def inspect(path: str, create: bool) -> None:
-    """Refuse what must not be touched before SQLite does: no file where one must be, a folder, another format."""
+    """Refuse what SQLite would not, or not at once: a folder, no file where one must be, a file that cannot be written.
+
+    By looking at it only. To open and close the file would take away every lock this process has on it, and another
+    process that comes and goes would then delete the log beneath our connections.
+    """
     file = Path(path)
     if file.is_dir():
         raise BadStore(f"store {path} is a folder; name a file in it, such as {path.rstrip('/')}/taskloop.db")
-    if not file.exists():
-        if not create:
-            raise FileNotFoundError(path)
-        if not file.absolute().parent.is_dir():
-            raise FileNotFoundError(2, f"folder {file.absolute().parent} does not exist")
+    if file.exists():
+        if not os.access(file, os.W_OK):
+            raise PermissionError(13, "permission denied: this user may not write the file")
+        if 0 < file.stat().st_size < 100:  # shorter than a header: SQLite would take it for an empty database
+            raise BadStore(f"store {path} is not an SQLite database; it was left as it is, name another file")
         return
-    with file.open("rb") as opened:
-        head = opened.read(16)
-    if head and head != b"SQLite format 3\0":
-        raise BadStore(f"store {path} is not an SQLite database; it was left as it is, name another file")
+    if not create:
+        raise FileNotFoundError(path)
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(2, f"folder {file.absolute().parent} does not exist")
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -751,6 +757,8 @@ def _error(text: str | None) -> dict[str, Any] | None:
 
 
 def _backup(db: sqlite3.Connection, target: str) -> None:
+    if Path(target).exists():
+        raise BadStore(f"backup to {target}: the file exists; name a new one")
     copy = sqlite3.connect(target)
     try:
         db.backup(copy)

@@ -23,6 +23,10 @@ MAY_BLOCK = [
     ("os.path.abspath", "taskloop/store_sqlite.py", {"_connect"}, "once, before the store opens"),
     ("os.getcwd", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
     ("io.TextIOWrapper.read", "pathlib.py", {"read_text"}, "schema files, read once when a store is made"),
+    ("os.stat", "pydantic/plugin/_loader.py", {"get_plugins"}, "once a process, when pydantic makes its first schema"),
+    ("os.listdir", "pydantic/plugin/_loader.py", {"get_plugins"}, "the same"),
+    ("io.TextIOWrapper.read", "pydantic/plugin/_loader.py", {"get_plugins"}, "the same"),
+    ("io.BufferedReader.read", "pydantic/plugin/_loader.py", {"get_plugins"}, "the same"),
 ]
 
 

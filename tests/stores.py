@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,13 @@ SHARED = ("file",)
 """Kinds that several processes can have open at once."""
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@contextmanager
+def database(path: Path) -> Iterator[sqlite3.Connection]:
+    """A file as any other program sees it; what was changed there is committed."""
+    with closing(sqlite3.connect(path)) as db, db:
+        yield db
 
 
 class Stores:
@@ -52,7 +60,7 @@ class Stores:
 
     def rows(self, statement: str) -> list[Any]:
         """What stands in the store, read past it; `{}` in a statement stands for the prefix of our tables."""
-        with sqlite3.connect(self.path) as db:
+        with database(self.path) as db:
             return db.execute(statement.replace("{}", "taskloop_")).fetchall()
 
     def commits(self) -> int:

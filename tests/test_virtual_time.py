@@ -354,7 +354,7 @@ async def test_leaving_by_an_error_puts_everything_back_and_lets_the_error_out(s
 
 
 async def test_a_failing_start_puts_everything_back(scheduler, virtual_time, tmp_path):
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(OSError):
         async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/no/such.db"):
             pass
     assert "time" not in vars(asyncio.get_running_loop())

@@ -48,7 +48,7 @@ async def _submit(args: Namespace) -> int:
     out = Output(args)
     async with reach.desk(args) as ledger:
         given = values(args.values, await declared(ledger, args, args.job))
-        await _see_to_worker(ledger, args, out)
+        await _see_to_worker(ledger, args, args.job, out)
         handle = await ledger.submit(
             args.job, given, at=args.at, key=args.key, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI
         )
@@ -65,7 +65,7 @@ async def _rerun(args: Namespace) -> int:
     async with reach.desk(args) as ledger:
         job = (await ledger.run(run_id)).job
         given = values(args.values, await declared(ledger, args, job))
-        await _see_to_worker(ledger, args, out)
+        await _see_to_worker(ledger, args, job, out)
         handle = await ledger.rerun(run_id, given, actor=reach.actor(args), reason=args.reason)
         return await _asked(ledger, handle, args, out)
 
@@ -87,14 +87,14 @@ async def _cancel(args: Namespace) -> int:
     return 0
 
 
-async def _see_to_worker(ledger: Ledger, args: Namespace, out: Output) -> None:
+async def _see_to_worker(ledger: Ledger, args: Namespace, job: str, out: Output) -> None:
     """See whether somebody is there to run it: nobody is a warning, and with `--wait` an error before it is asked."""
     if await reach.at_work(ledger):
         return
     store = without_password((await ledger.status()).store)
     if args.wait:
         raise Failed(5, f"no worker is there to run it, so nothing was submitted (store {store})",
-                     "start one: taskloop run; or run it here: taskloop once JOB")
+                     "start one: taskloop run", f"or run it here: taskloop once {job}")
     out.note("warning: no worker is running; the run waits until one is started: taskloop run")
 
 

@@ -42,6 +42,9 @@ class Narrator(Speaker):
 
     def __call__(self, event: Event) -> None:
         run = event.run
+        if event.name == "skipped" and run is not None and run.reason == "disabled":
+            self.say("DEBUG", "run.skipped", job=run.job, run=run.id, reason=run.reason)  # it was switched off: no news
+            return
         if event.name == "succeeded" and run is not None and run.summary:
             event = replace(event, data={**event.data, "summary": run.summary})
         super().__call__(event)
@@ -67,7 +70,7 @@ class Log:
         if self.form == "people":
             self.write(text if self.glyphs else plain(text))
 
-    def __call__(self, message: Any) -> None:
+    def hear(self, message: Any) -> None:
         """What loguru calls."""
         record = message.record
         fields = dict(record["extra"])
@@ -144,7 +147,7 @@ def opened(args: Namespace, wanted: str, level: str) -> Iterator[Log]:
 
     log = Log(args, wanted)
     logger.remove()
-    added = logger.add(log, level=level, format="{message}", diagnose=False, backtrace=False)
+    added = logger.add(log.hear, level=level, format="{message}", diagnose=False, backtrace=False)
     root, forward = logging.getLogger(), _Forward()
     is_heard = bool(root.handlers)
     root.addHandler(forward) if not is_heard else None

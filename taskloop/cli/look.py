@@ -298,13 +298,13 @@ def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None
     facts = [
         ("cause", run["cause"] + (f" by {run['actor']}" if run["actor"] else "")
          + (f", again for run {run['rerun_of']}" if run["rerun_of"] else "")),
-        ("reason", run["reason"]), ("key", run["key"]), ("params", _values(run["params"])),
+        ("reason", run["reason"]), ("asked", run["data"].get("asked_because")), ("key", run["key"]), ("params", _values(run["params"])),
         ("due", when(run["due_at"], out.now)),
         ("started", when(run["started_at"], out.now) if run["started_at"] else None),
         ("ended", when(run["ended_at"], out.now) if run["ended_at"] else None),
         ("took", since_text(run["started_at"], run["ended_at"])), ("summary", run["summary"]),
     ]
-    if run["progress"]:
+    if run["progress"] and run["ended_at"] is None:
         facts.append(("progress", f"{run['progress']['fraction']:.0%} {run['progress']['message']}"))
     for label, text in facts:
         if text:

@@ -55,8 +55,9 @@ def _values(parser: Parser) -> None:
     parser.add_argument("values", nargs="*", metavar="k=v", help="a parameter; k:=json, @file.json or - (stdin) too")
 
 
-def _told(parser: Parser) -> None:
-    parser.add_argument("--reason", metavar="TEXT", help="kept with the change")
+def _told(parser: Parser, *, kept: bool = True) -> None:
+    text = "why; kept with the change" if kept else "why; taken like everywhere, but not kept"
+    parser.add_argument("--reason", metavar="TEXT", help=text)
     parser.add_argument("--actor", metavar="NAME", help="who does it (default: the login name)")
 
 
@@ -155,7 +156,7 @@ def _pause(parser: Parser) -> None:
 def _resume(parser: Parser) -> None:
     _job(parser, many=True, needed=False)
     parser.add_argument("--missed", choices=("skip", "latest", "all"), help="the held fires (default: each job's own)")
-    _told(parser)
+    _told(parser, kept=False)
 
 
 def _schedule_add(parser: Parser) -> None:
@@ -167,7 +168,7 @@ def _schedule_add(parser: Parser) -> None:
     kind.add_argument("--at", metavar="T", help="+2h, or an instant")
     parser.add_argument("--timezone", metavar="ZONE", help="of --cron")
     parser.add_argument("--id", metavar="ID", help="its name; a known one is replaced (default: JOB and the trigger)")
-    _told(parser)
+    _told(parser, kept=False)
 
 
 def _schedule_list(parser: Parser) -> None:
@@ -178,7 +179,7 @@ def _schedule_list(parser: Parser) -> None:
 
 def _schedule_remove(parser: Parser) -> None:
     parser.add_argument("ids", metavar="ID", nargs="+")
-    _told(parser)
+    _told(parser, kept=False)
 
 
 def _cron(parser: Parser) -> None:
@@ -190,7 +191,7 @@ def _cron(parser: Parser) -> None:
 
 def _prune(parser: Parser) -> None:
     parser.add_argument("--keep", metavar="D", help="instead of store.keep of the configuration")
-    _told(parser)
+    _told(parser, kept=False)
 
 
 def _backup(parser: Parser) -> None:

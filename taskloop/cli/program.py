@@ -85,8 +85,11 @@ def _add_built_in(scheduler: TaskScheduler, settings: Settings) -> None:
 
         scheduler.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
     for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
-        if function.__name__ not in scheduler:
-            scheduler.add_job(function, Every(interval), enabled=False)
+        name = function.__name__
+        if name not in scheduler:
+            # Without a trigger while it is off: else each of its fires would be a row that says so.
+            wanted = name in settings.jobs and settings.jobs[name].options.get("enabled") is True
+            scheduler.add_job(function, Every(interval) if wanted else None, enabled=False)
 
 
 def heartbeat() -> str:

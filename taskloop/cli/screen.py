@@ -41,10 +41,6 @@ class Screen:
         self._console = Console(
             stderr=True, no_color=not log.color, highlight=False, markup=False, emoji=False, soft_wrap=False
         )
-        self._live = Live(
-            console=self._console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty(),
-            get_renderable=self._frame, vertical_overflow="crop",
-        )
         self._lines: deque[str] = deque()
         self._running: dict[RunId, Run] = {}
         self._counts = {"succeeded": 0, "failed": 0, "skipped": 0}
@@ -52,6 +48,10 @@ class Screen:
         self._asked_at = float("-inf")
         self._is_stale = True
         scheduler.feed.subscribe(self._hear, "started", "progress", *_ENDS)
+        self._live = Live(
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty(),
+            get_renderable=self._frame, vertical_overflow="crop",
+        )
 
     def start(self) -> None:
         """Take the terminal."""

@@ -1,0 +1,289 @@
+"""What becomes of the fires of a schedule: which instants are due, with which fate, and where the cursor goes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from taskloop.clock import EPOCH
+from taskloop.policy import Policy
+from taskloop.runs import Cause, Reason, State
+from taskloop.schedules import (
+    Admission,
+    Fire,
+    Plan,
+    Schedule,
+    admit,
+    bind,
+    first_due,
+    next_due,
+    offset,
+    plan,
+    rebind,
+    timetable,
+)
+from taskloop.triggers import At, Cron, Every, Trigger
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+LONG_AGO = NOW - timedelta(days=999)
+
+
+def at(hours: float) -> datetime:
+    return NOW + hours * HOUR
+
+
+def hourly(**changes: Any) -> Schedule:
+    facts = {"id": "s", "job": "a", "trigger": Every("1h"), "next_due": NOW, "anchor": NOW, "seen_at": NOW}
+    return Schedule(**(facts | changes))
+
+
+def planned(schedule: Schedule, now: datetime, *, watched: datetime = LONG_AGO, **options: Any) -> Plan:
+    switches = {name: options.pop(name) for name in ("enabled", "settled") if name in options}
+    how = {"enabled": switches.get("enabled", True), "missed": switches.get("settled")}
+    return plan(schedule, Policy.of("a", options), now=now, watched_since=watched, **how)
+
+
+ON_TIME = (Fire(NOW),)
+OUTAGE = {"now": at(4.5), "watched": at(4.5)}
+LATE = Fire(at(4), None, Cause.CATCH_UP)
+OLDER = Fire(NOW, Reason.MISSED, count=4, until_at=at(3))
+
+
+@pytest.mark.parametrize(
+    ("given", "fires"),
+    [
+        ({"now": NOW}, ON_TIME),
+        ({"now": at(0.5)}, ON_TIME),
+        ({"now": NOW, "enabled": False}, (Fire(NOW, Reason.DISABLED),)),
+        ({"now": NOW, "max_late": "1m"}, ON_TIME),
+        ({"now": at(0.5), "max_late": "1m"}, (Fire(NOW, Reason.TOO_LATE),)),
+        ({"now": at(0.5), "max_late": "30m"}, ON_TIME),
+        ({"now": at(0.5), "watched": at(0.1)}, (Fire(NOW, None, Cause.CATCH_UP),)),
+        ({"now": at(0.5), "watched": at(0.1), "missed": "all"}, (Fire(NOW, None, Cause.CATCH_UP),)),
+        ({"now": at(0.5), "watched": at(0.1), "missed": "skip"}, (Fire(NOW, Reason.MISSED),)),
+        ({"now": at(0.5), "missed": "skip"}, ON_TIME),
+        (OUTAGE, (OLDER, LATE)),
+        (OUTAGE | {"missed": "skip"}, (Fire(NOW, Reason.MISSED, count=5, until_at=at(4)),)),
+        (OUTAGE | {"missed": "skip", "watched": at(3.9)}, (OLDER, LATE)),
+        (OUTAGE | {"missed": "all"}, tuple(Fire(at(n), None, Cause.CATCH_UP) for n in range(5))),
+        (OUTAGE | {"missed": "all", "missed_limit": 2},
+         (Fire(NOW, Reason.MISSED, count=3, until_at=at(2)), Fire(at(3), None, Cause.CATCH_UP), LATE)),
+        (OUTAGE | {"missed": "all", "missed_limit": 4},
+         (Fire(NOW, Reason.MISSED), *(Fire(at(n), None, Cause.CATCH_UP) for n in range(1, 5)))),
+        (OUTAGE | {"missed": "all", "max_late": "90m"},
+         (*(Fire(at(n), Reason.TOO_LATE, Cause.CATCH_UP) for n in range(3)),
+          Fire(at(3), None, Cause.CATCH_UP), LATE)),
+        (OUTAGE | {"max_late": "10m"}, (OLDER, replace(LATE, reason=Reason.TOO_LATE))),
+        (OUTAGE | {"enabled": False}, (Fire(NOW, Reason.DISABLED, count=5, until_at=at(4)),)),
+        (OUTAGE | {"settled": "skip"}, (Fire(NOW, Reason.MISSED, count=5, until_at=at(4)),)),
+        (OUTAGE | {"settled": "latest", "missed": "skip"}, (OLDER, LATE)),
+        (OUTAGE | {"settled": "all", "missed": "skip", "missed_limit": 1}, (OLDER, LATE)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_instant_that_is_due_gets_the_fate_of_the_table(given, fires):
+    given = dict(given)
+    done = planned(hourly(), given.pop("now"), **given)
+    assert done.fires == fires
+    newest = max(fire.until_at or fire.due_at for fire in fires)
+    assert (done.last_due, done.next_due) == (newest, newest + HOUR)
+
+
+def test_a_schedule_that_is_not_due_has_no_plan():
+    for schedule in (hourly(next_due=None), hourly(next_due=at(1))):
+        with pytest.raises(ValueError, match="schedule 's' is not due"):
+            planned(schedule, NOW)
+
+
+def test_an_instant_first_seen_after_it_had_passed_is_missed():
+    once = hourly(trigger=At(NOW), anchor=None, seen_at=at(1))
+    assert planned(once, at(2)) == Plan(once, (Fire(NOW, Reason.MISSED),), None, NOW)
+    assert planned(replace(once, seen_at=at(-1)), at(2)).fires == ON_TIME
+
+
+def test_cron_walks_its_own_grid_over_a_change_of_the_clocks():
+    nightly = hourly(
+        trigger=Cron("30 1 * * *", timezone="Europe/London"), anchor=None,
+        next_due=datetime(2026, 3, 27, 1, 30, tzinfo=UTC),
+    )
+    done = planned(nightly, datetime(2026, 3, 30, 12, tzinfo=UTC), missed="all")
+    # The clocks go from 1:00 to 2:00 on the 29th, and what the gap skipped runs right after it.
+    assert [fire.due_at.isoformat() for fire in done.fires] == [
+        "2026-03-27T01:30:00+00:00", "2026-03-28T01:30:00+00:00", "2026-03-29T01:00:00+00:00",
+        "2026-03-30T00:30:00+00:00",
+    ]
+    assert done.next_due == datetime(2026, 3, 31, 0, 30, tzinfo=UTC)
+
+
+def test_a_schedule_with_an_end_of_time_has_no_next_instant():
+    last = datetime(9999, 12, 31, 23, 30, tzinfo=UTC)
+    assert planned(hourly(next_due=last, anchor=last), last).next_due is None
+
+
+def test_a_trigger_that_changed_under_its_cursor_still_gets_the_cursors_instant():
+    off_grid = hourly(next_due=at(0.25))
+    done = planned(off_grid, at(0.5))
+    assert (done.fires, done.next_due) == ((Fire(at(0.25)),), at(1))
+
+
+TRIGGERS: list[Trigger] = [
+    Every("7m", anchor=NOW), Every("1h", anchor=NOW), Cron("*/13 * * * *"), Cron("30 1 * * *", timezone="Europe/London"),
+    Cron("0 12 * * 1-5"), At(NOW),
+]  # fmt: skip
+spans = st.timedeltas(timedelta(0), timedelta(days=3))
+
+
+@given(
+    st.sampled_from(TRIGGERS), spans, spans, st.sampled_from(["skip", "latest", "all"]), st.integers(1, 9),
+    st.none() | st.timedeltas(timedelta(seconds=1), timedelta(days=1)),
+    st.none() | st.timedeltas(timedelta(seconds=1), timedelta(hours=2)), st.booleans(),
+)  # fmt: skip
+def test_every_due_instant_is_decided_exactly_once(trigger, passed, watched, missed, limit, late, spread, enabled):
+    rules = Policy(missed=missed, missed_limit=limit, max_late=late, spread=spread)
+    schedule = Schedule(id="s", job="a", trigger=trigger, seen_at=LONG_AGO)
+    first = next_due(schedule, rules, NOW - timedelta(microseconds=1))
+    assume(first is not None)
+    now = first + passed
+    schedule = replace(schedule, next_due=first)
+    walked, instant = [], first
+    while instant is not None and instant <= now:
+        walked.append(instant)
+        instant = next_due(schedule, rules, instant)
+    done = plan(schedule, rules, now=now, watched_since=NOW + watched, enabled=enabled)
+    assert sum(fire.count for fire in done.fires) == len(walked)
+    assert (done.last_due, done.next_due) == (walked[-1], instant)
+    covered = [one for fire in done.fires for one in walked if fire.due_at <= one <= (fire.until_at or fire.due_at)]
+    assert covered == walked
+    assert all(fire.count == sum(fire.due_at <= one <= (fire.until_at or fire.due_at) for one in walked)
+               for fire in done.fires)
+    ready = [fire for fire in done.fires if fire.reason is None]
+    assert len(ready) <= (limit if missed == "all" else 1)
+    assert enabled or [fire.reason for fire in done.fires] == [Reason.DISABLED]
+    assert all(late is None or now - fire.due_at <= late for fire in ready)
+    assert all(fire.reason in {Reason.DISABLED, Reason.MISSED} for fire in done.fires if fire.count > 1)
+
+
+def test_a_year_of_seconds_is_planned_at_once():
+    done = planned(hourly(trigger=Every("1s")), NOW + timedelta(days=365))
+    assert sum(fire.count for fire in done.fires) == 365 * 86_400 + 1
+    assert len(done.fires) == 2
+
+
+# -- binding
+
+
+def unbound(trigger: Trigger, **changes: Any) -> Schedule:
+    return Schedule(**({"id": "s", "job": "a", "trigger": trigger} | changes))
+
+
+ALIGNED = datetime(2026, 3, 1, 14, tzinfo=UTC)  # 7 h divide the hours since 1970 there
+
+
+@pytest.mark.parametrize(
+    ("trigger", "first", "anchor", "due"),
+    [
+        (Every("7h"), "now", NOW, NOW),
+        (Every("7h"), "after", NOW, at(7)),
+        (Every("7h"), "aligned", EPOCH, EPOCH + ((NOW - EPOCH) // (7 * HOUR) + 1) * 7 * HOUR),
+        (Every("7h", anchor=at(1)), "now", None, at(1)),
+        (Every("7h", anchor=at(-1)), "after", None, at(6)),
+        (Cron("0 14 * * *"), "now", None, ALIGNED),
+        (At(at(3)), "now", None, at(3)),
+        (At(at(-3)), "now", None, at(-3)),
+    ],
+)
+def test_a_schedule_seen_first_is_bound_by_the_policys_first(trigger, first, anchor, due):
+    bound = bind(unbound(trigger), Policy(first=first), NOW)
+    assert bound == unbound(trigger, anchor=anchor, next_due=due, seen_at=NOW)
+    assert first_due(bound, Policy(first=first), NOW) == due
+
+
+OLD = hourly(last_due=at(-1), enabled=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "trigger", "first", "changes"),
+    [
+        (OLD, Every("1h"), "now", {"next_due": NOW, "anchor": NOW, "seen_at": NOW, "last_due": at(-1)}),
+        (OLD, Every("3h"), "now", {"next_due": at(2), "anchor": at(-1), "seen_at": at(0.5), "last_due": at(-1)}),
+        (OLD, Every("3h"), "aligned", {
+            "next_due": EPOCH + ((at(-1) - EPOCH) // (3 * HOUR) + 1) * 3 * HOUR, "anchor": EPOCH, "seen_at": at(0.5),
+            "last_due": at(-1),
+        }),
+        (OLD, Every("3h", anchor=NOW), "now", {"next_due": NOW, "seen_at": at(0.5), "last_due": at(-1)}),
+        (OLD, Cron("0 14 * * *"), "now", {"next_due": ALIGNED, "seen_at": at(0.5), "last_due": at(-1)}),
+        (OLD, At(at(9)), "now", {"next_due": at(9), "seen_at": at(0.5)}),
+        (replace(OLD, last_due=None), Every("3h"), "now", {"next_due": at(0.5), "anchor": at(0.5), "seen_at": at(0.5)}),
+        (replace(OLD, next_due=None), Every("1h"), "now",
+         {"next_due": None, "anchor": NOW, "seen_at": NOW, "last_due": at(-1)}),
+    ],
+)  # fmt: skip
+def test_a_stored_schedule_is_continued_by_an_equal_trigger_and_moved_by_another(old, trigger, first, changes):
+    new = unbound(trigger, params={"n": 1}, origin="code")
+    expected = unbound(trigger, **({"params": {"n": 1}, "origin": "code", "enabled": False} | changes))
+    assert rebind(old, new, Policy(first=first), at(0.5)) == expected
+
+
+def test_a_schedule_edited_at_each_deploy_still_fires():
+    schedule = bind(unbound(Every("14d")), Policy(first="after"), NOW)
+    schedule = replace(schedule, last_due=NOW)
+    for day in range(1, 14):
+        edited = unbound(Every(f"{14 + day % 2}d"))
+        schedule = rebind(schedule, edited, Policy(), NOW + timedelta(days=day))
+        assert schedule.next_due == NOW + edited.trigger.interval
+
+
+def test_the_timetable_of_a_bound_interval_is_its_grid():
+    assert timetable(hourly()) == Every("1h", anchor=NOW)
+    assert timetable(hourly(anchor=None)) == Every("1h")
+    assert timetable(hourly(trigger=At(NOW))) == At(NOW)
+
+
+def test_spread_shifts_each_schedule_by_its_own_share_the_same_in_every_life():
+    shares = {offset(f"s{n}", HOUR) for n in range(100)}
+    assert len(shares) == 100
+    assert all(timedelta(0) <= share < HOUR for share in shares)
+    assert offset("s", HOUR) == timedelta(microseconds=offset("s", HOUR) // timedelta(microseconds=1))
+    assert offset("s", None) == offset("s", timedelta(0)) == timedelta(0)
+
+
+def test_a_spread_schedule_fires_first_and_next_with_its_shift():
+    rules = Policy(spread=HOUR)
+    shift = offset("s", HOUR)
+    bound = bind(unbound(Every("2h")), rules, NOW)
+    assert bound.next_due == NOW + shift
+    done = plan(bound, rules, now=NOW + shift, watched_since=NOW)
+    assert done.next_due == NOW + 2 * HOUR + shift
+    late = plan(bound, rules, now=NOW + 5 * HOUR + shift, watched_since=NOW)
+    assert (late.last_due, late.next_due) == (NOW + 4 * HOUR + shift, NOW + 6 * HOUR + shift)
+
+
+# -- overlap
+
+RUNNING, WAITING = State.RUNNING, State.WAITING
+
+
+@pytest.mark.parametrize(
+    ("overlap", "active", "answer"),
+    [
+        ("skip", [], Admission.ADMIT),
+        ("skip", [RUNNING], Admission.SKIP),
+        ("skip", [WAITING], Admission.SKIP),
+        ("queue", [], Admission.ADMIT),
+        ("queue", [RUNNING], Admission.ADMIT),
+        ("queue", [WAITING], Admission.SKIP),
+        ("queue", [RUNNING, WAITING], Admission.SKIP),
+        ("replace", [], Admission.ADMIT),
+        ("replace", [RUNNING, WAITING], Admission.REPLACE),
+        ("allow", [], Admission.ADMIT),
+        ("allow", [RUNNING, WAITING], Admission.ADMIT),
+    ],
+)
+def test_what_an_earlier_run_means_for_a_fire(overlap, active, answer):
+    assert admit(Policy(overlap=overlap), active) is answer
