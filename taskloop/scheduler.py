@@ -130,14 +130,14 @@ class TaskScheduler(Ledger):
         self._grace = timedelta(0)
         started: asyncio.Future[None] = self._loop.create_future()
         self._phase = "starting"
-        self._host = self._loop.create_task(self._live(started), name="taskloop")
+        self._host = host = self._loop.create_task(self._live(started), name="taskloop")
         try:
             await asyncio.shield(started)
         except asyncio.CancelledError:
             await self.stop(grace=0)
             raise
         except BaseException:
-            await asyncio.wait({self._host})
+            await asyncio.wait({host})
             raise
 
     async def stop(self, grace: Duration | None = None) -> None:

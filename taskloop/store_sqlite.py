@@ -214,7 +214,7 @@ class SqliteStore:
             return BadStore(
                 f"store {self.url} cannot be read: {error}; it was left as it is, restore a backup or name another file"
             )
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and len(error.args) == 1:
             return StoreUnavailable(f"store {self.url} does not exist; `taskloop run` or start() makes one")
         if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, StoreUnavailable):
             folder = Path(self.path).absolute().parent

@@ -10,7 +10,10 @@ import time
 
 import pytest
 from blockbuster import BlockBuster
+from loguru import logger
+from pydantic import TypeAdapter
 
+from taskloop import Options, TaskScheduler
 from taskloop.pytest_plugin import virtual_time as virtual_time
 
 MAY_BLOCK = [
@@ -23,10 +26,6 @@ MAY_BLOCK = [
     ("os.path.abspath", "taskloop/store_sqlite.py", {"_connect"}, "once, before the store opens"),
     ("os.getcwd", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
     ("io.TextIOWrapper.read", "pathlib.py", {"read_text"}, "schema files, read once when a store is made"),
-    ("os.stat", "pydantic/plugin/_loader.py", {"get_plugins"}, "once a process, when pydantic makes its first schema"),
-    ("os.listdir", "pydantic/plugin/_loader.py", {"get_plugins"}, "the same"),
-    ("io.TextIOWrapper.read", "pydantic/plugin/_loader.py", {"get_plugins"}, "the same"),
-    ("io.BufferedReader.read", "pydantic/plugin/_loader.py", {"get_plugins"}, "the same"),
 ]
 
 
@@ -38,6 +37,7 @@ def anyio_backend():
 @pytest.fixture(scope="session")
 def guard():
     """Knows what blocks; a call from code of taskloop, on the loop, is an error."""
+    TypeAdapter(int)  # pydantic looks for its plugins once a process
     blockbuster = BlockBuster("taskloop")
     for function, file, names, _ in MAY_BLOCK:
         blockbuster.functions[function].can_block_in(file, names)
@@ -80,3 +80,18 @@ def leaving_no_task(test):
         assert not left, f"tasks left behind: {left}"
 
     return wrapped
+
+
+@pytest.fixture
+def scheduler():
+    """A scheduler whose every option is the default, whatever the environment says."""
+    return TaskScheduler("sqlite:///:memory:", options=Options())
+
+
+@pytest.fixture
+def lines():
+    """The names of the log lines as they are written."""
+    written = []
+    number = logger.add(lambda message: written.append(message.record["extra"].get("event")), level="DEBUG")
+    yield written
+    logger.remove(number)

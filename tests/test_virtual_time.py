@@ -271,10 +271,10 @@ async def test_a_crash_leaves_tasks_of_the_test_alone(scheduler, virtual_time):
 
 
 async def test_a_store_in_a_file_survives_crashes_too(scheduler, virtual_time, tmp_path):
-    scheduler.add_job(nothing, Every("1h"))
+    scheduler.add_job(nothing, Every("1m"))
     async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/runs.db") as time:
         for _ in range(3):
-            await time.advance("1h")
+            await time.advance("1m")
             await time.crash()
             await time.restart()
         assert len(await time.runs()) == 4
@@ -425,11 +425,11 @@ def test_a_loop_that_is_no_selector_loop_is_refused(scheduler):
 
 async def test_two_schedulers_share_one_time(virtual_time, tmp_path):
     first, second = (TaskScheduler(options=Options()) for _ in range(2))
-    first.add_job(nothing, Every("1h"), name="first")
-    second.add_job(nothing, Every("30m"), name="second")
+    first.add_job(nothing, Every("2m"), name="first")
+    second.add_job(nothing, Every("1m"), name="second")
     async with virtual_time(first) as time:
         await time.join(second, f"sqlite:///{tmp_path}/second.db")
-        await time.advance("2h")
+        await time.advance("4m")
         assert len(await first.runs()) == 3
         assert len(await second.runs()) == 5
     assert not second.is_running

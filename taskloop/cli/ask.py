@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Union
 from uuid import UUID
 
@@ -23,7 +24,8 @@ from taskloop.records import run_record
 from taskloop.runs import Cause, Run, State
 
 if TYPE_CHECKING:
-    from taskloop.ledger import Ledger, RunHandle
+    from taskloop.handles import RunHandle
+    from taskloop.ledger import Ledger
     from taskloop.records import JobRecord
 
 __all__ = ["ENDINGS", "cancel", "declared", "rerun", "submit", "values"]
@@ -31,11 +33,20 @@ __all__ = ["ENDINGS", "cancel", "declared", "rerun", "submit", "values"]
 ENDINGS: Final = {State.SUCCEEDED: 0, State.SKIPPED: 10}
 """The exit code of a command that waited for a run, by its state; 1 for all others."""
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
-    "integer": (int,), "number": (int, float), "boolean": (bool,), "string": (str,), "array": (list,),
-    "object": (dict,), "null": (type(None),),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "string": (str,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
 }
 _FORMATS: Final[dict[str, type]] = {
-    "date": date, "date-time": datetime, "time": time, "duration": timedelta, "uuid": UUID,
+    "date": date,
+    "date-time": datetime,
+    "time": time,
+    "duration": timedelta,
+    "uuid": UUID,
 }
 
 
@@ -93,8 +104,12 @@ async def _see_to_worker(ledger: Ledger, args: Namespace, job: str, out: Output)
         return
     store = without_password((await ledger.status()).store)
     if args.wait:
-        raise Failed(5, f"no worker is there to run it, so nothing was submitted (store {store})",
-                     "start one: taskloop run", f"or run it here: taskloop once {job}")
+        raise Failed(
+            5,
+            f"no worker is there to run it, so nothing was submitted (store {store})",
+            "start one: taskloop run",
+            f"or run it here: taskloop once {job}",
+        )
     out.note("warning: no worker is running; the run waits until one is started: taskloop run")
 
 
@@ -111,8 +126,12 @@ async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: O
         span = durations.parse(args.timeout) if args.timeout else None
         ended = await ledger.wait(run.id, span)
     except TimeoutError:
-        raise Failed(9, f"run {run.id} of {run.job} has not ended after {args.timeout}; it goes on",
-                     f"taskloop show {run.id}", f"taskloop cancel {run.id}") from None
+        raise Failed(
+            9,
+            f"run {run.id} of {run.job} has not ended after {args.timeout}; it goes on",
+            f"taskloop show {run.id}",
+            f"taskloop cancel {run.id}",
+        ) from None
     finally:
         before_exit.remove(leave)
     out.record(run_record(ended), lambda: run_lines(out, run_record(ended)))
@@ -161,10 +180,11 @@ def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
         raise NotImplementedError("this job runs where its code is")
 
     elsewhere.__annotations__ = {name: _annotation(one, schema) for name, one in properties.items()}
-    elsewhere.__signature__ = Signature(  # type: ignore[attr-defined]
+    parameters = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=Parameter.empty if name in needed else None)
-        for name in sorted(properties, key=lambda name: name not in needed)
-    )
+        for name in properties
+    ]
+    elsewhere.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     ledger.add_job(
         elsewhere, None, name=record.name, retry=policy["retry"], priority=policy["priority"], enabled=policy["enabled"]
     )
@@ -203,8 +223,7 @@ def values(words: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object(word: str) -> dict[str, Any]:
     try:
-        with sys.stdin if word == "-" else open(word[1:], encoding="utf-8") as source:
-            found = _json(source.read(), word)
+        found = _json(sys.stdin.read() if word == "-" else Path(word[1:]).read_text("utf-8"), word)
     except (OSError, UnicodeDecodeError) as error:
         raise Usage(f"'{clean(word)}' cannot be read: {error}") from None
     if not isinstance(found, dict):

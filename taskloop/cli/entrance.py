@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def command(arguments: Sequence[str]) -> int:
         return failures.tell(error, verbose=getattr(args, "verbose", "-v" in arguments))
 
 
-def _end_now(number: int, frame: Any) -> None:
+def _end_now(number: int, _frame: Any) -> None:
     if signal.getsignal(number) is not _end_now:
         return  # an engine listens, and passes on to us what it has heard
     for act in before_exit:
@@ -72,9 +73,7 @@ def _end_now(number: int, frame: Any) -> None:
 
 def _to_nowhere(stream: Any) -> None:
     """Let what is left in a stream's buffer vanish; else Python complains of it at exit."""
-    try:
+    with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-    except (OSError, ValueError):
-        pass

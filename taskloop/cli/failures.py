@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Final
 
 from taskloop import errors
@@ -63,10 +64,8 @@ def tell(error: Exception, *, verbose: bool) -> int:
         traceback.print_exception(error)
     from taskloop.cli.output import clean
 
-    try:
+    with suppress(OSError):
         print("\n".join(clean(line, keep="\n") for line in lines), file=sys.stderr, flush=True)
-    except OSError:
-        pass
     return code
 
 

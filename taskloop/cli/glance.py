@@ -21,7 +21,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _JOBS: Final = "SELECT name, definition FROM taskloop_jobs"
 _DUE: Final = "SELECT job, min(next_due) FROM taskloop_schedules WHERE next_due IS NOT NULL GROUP BY job"
-_SWITCHES: Final = "SELECT kind, job, actor, reason, since, until FROM taskloop_switches WHERE ended_at IS NULL ORDER BY id"
+_SWITCHES: Final = (
+    "SELECT kind, job, actor, reason, since, until FROM taskloop_switches WHERE ended_at IS NULL ORDER BY id"
+)
 # Of each job its newest run that is no skip, its last success, and its failures since, counted to 100.
 _STANDING: Final = """
 SELECT r.*, (SELECT ended_at FROM taskloop_runs WHERE job = j.name AND state = 'succeeded' ORDER BY id DESC LIMIT 1)
@@ -33,8 +35,13 @@ FROM taskloop_jobs j JOIN taskloop_runs r ON r.id = (SELECT id FROM taskloop_run
     WHERE job = j.name AND state <> 'skipped' ORDER BY id DESC LIMIT 1)
 """
 _STATUS: Final = {
-    "waiting": "PENDING", "running": "RUNNING", "succeeded": "SUCCESS", "failed": "FAILED", "cancelled": "CANCELLED",
-    "interrupted": "FAILED", "skipped": "SKIPPED",
+    "waiting": "PENDING",
+    "running": "RUNNING",
+    "succeeded": "SUCCESS",
+    "failed": "FAILED",
+    "cancelled": "CANCELLED",
+    "interrupted": "FAILED",
+    "skipped": "SKIPPED",
 }
 
 
@@ -100,18 +107,27 @@ def _record(
     }
 
 
-def _condition(enabled: bool, held: bool, state: str | None) -> str:  # noqa: FBT001
+def _condition(enabled: bool, held: bool, state: str | None) -> str:
     if not enabled:
         return "disabled"
     if held:
         return "paused"
-    words = {None: "never_ran", "waiting": "running", "running": "running", "failed": "failing", "interrupted": "failing"}
+    words = {
+        None: "never_ran",
+        "waiting": "running",
+        "running": "running",
+        "failed": "failing",
+        "interrupted": "failing",
+    }
     return words.get(state, "ok")
 
 
 def _switch(row: sqlite3.Row) -> dict[str, Any]:
     return {
-        "kind": row["kind"], "by": row["actor"], "at": _text(row["since"]), "reason": row["reason"],
+        "kind": row["kind"],
+        "by": row["actor"],
+        "at": _text(row["since"]),
+        "reason": row["reason"],
         "until": _text(row["until"]),
     }
 
@@ -121,24 +137,46 @@ def _run(row: sqlite3.Row) -> dict[str, Any]:
     error = json.loads(row["error"]) if row["error"] else None
     between = row["state"] == "waiting" and row["attempt"] > 0
     return {
-        "id": row["id"], "job": row["job"], "schedule": row["schedule"], "state": row["state"],
-        "status": "RUNNING" if between else _STATUS[row["state"]], "reason": row["reason"], "cause": row["cause"],
-        "actor": row["actor"], "key": row["key"], "params": json.loads(row["params"] or "{}"),
-        "attempt": row["attempt"], "attempts": row["attempts"], "due_at": _text(row["due_at"]),
-        "until_at": _text(row["until_at"]), "ready_at": _text(row["ready_at"]),
-        "created_at": _text(row["created_at"]), "started_at": _text(row["started_at"]),
-        "ended_at": _text(row["ended_at"]), "worker": row["worker"], "priority": row["priority"],
-        "progress": None if progress is None else _progress(*progress), "summary": row["summary"],
+        "id": row["id"],
+        "job": row["job"],
+        "schedule": row["schedule"],
+        "state": row["state"],
+        "status": "RUNNING" if between else _STATUS[row["state"]],
+        "reason": row["reason"],
+        "cause": row["cause"],
+        "actor": row["actor"],
+        "key": row["key"],
+        "params": json.loads(row["params"] or "{}"),
+        "attempt": row["attempt"],
+        "attempts": row["attempts"],
+        "due_at": _text(row["due_at"]),
+        "until_at": _text(row["until_at"]),
+        "ready_at": _text(row["ready_at"]),
+        "created_at": _text(row["created_at"]),
+        "started_at": _text(row["started_at"]),
+        "ended_at": _text(row["ended_at"]),
+        "worker": row["worker"],
+        "priority": row["priority"],
+        "progress": None if progress is None else _progress(*progress),
+        "summary": row["summary"],
         "result": json.loads(row["result"]) if row["result"] else None,
         "error": dict(zip(("type", "message", "traceback", "fingerprint"), error, strict=False)) if error else None,
-        "rerun_of": row["rerun_of"], "count": row["count"], "data": json.loads(row["data"] or "{}"), "existed": False,
+        "rerun_of": row["rerun_of"],
+        "count": row["count"],
+        "data": json.loads(row["data"] or "{}"),
+        "existed": False,
     }
 
 
 def _progress(done: float, total: float, message: str, rate: float | None, eta: float | None) -> dict[str, Any]:
     fraction = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
     return {
-        "fraction": fraction, "done": done, "total": total, "message": message, "rate": rate, "eta_seconds": eta,
+        "fraction": fraction,
+        "done": done,
+        "total": total,
+        "message": message,
+        "rate": rate,
+        "eta_seconds": eta,
     }
 
 

@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from taskloop import durations
@@ -45,8 +46,8 @@ def backup(args: Namespace) -> int:
     """Copy the store to a new file while it is in use."""
     if os.path.lexists(args.target):
         raise Failed(4, f"file {args.target} exists; it was left as it is", "name a new file")
-    folder = os.path.dirname(os.path.abspath(args.target))
-    if not os.path.isdir(folder):
+    folder = Path(args.target).absolute().parent
+    if not folder.is_dir():
         raise Usage(f"folder {folder} does not exist", "name a file in a folder that exists")
 
     async def work(store: Any, out: Output) -> int:

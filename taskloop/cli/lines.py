@@ -39,6 +39,8 @@ class Narrator(Speaker):
     def __init__(self, level: str, on_started: Callable[[], None] | None = None) -> None:
         super().__init__(level)
         self._on_started = on_started
+        self.afterwards: list[Callable[[Event], None]] = []
+        """Called after the line of an event was written."""
 
     def __call__(self, event: Event) -> None:
         run = event.run
@@ -48,6 +50,8 @@ class Narrator(Speaker):
         if event.name == "succeeded" and run is not None and run.summary:
             event = replace(event, data={**event.data, "summary": run.summary})
         super().__call__(event)
+        for tell in self.afterwards:
+            tell(event)
 
     def say(self, level: str, name: str, **fields: Any) -> None:
         if name == "scheduler.started" and self._on_started is not None:
@@ -108,7 +112,9 @@ class Log:
             parts.append(kind)
         said = [clean(rest.pop(key)) for key in ("message", "text", "summary", "error") if key in rest]
         if event.startswith("run."):
-            rest = {key: rest[key] for key in rest if key not in ("attempt", "cause") or rest[key] not in (1, "schedule")}
+            rest = {
+                key: rest[key] for key in rest if key not in ("attempt", "cause") or rest[key] not in (1, "schedule")
+            }
         parts += [f"{_KEY.sub('_', key)}={_value(value)}" for key, value in rest.items()]
         stamp = f"{at.astimezone():%H:%M:%S %Z}"
         return "  ".join([self._paint(stamp, "dim"), self._paint(f"{mark} {parts[0]}", tint), *parts[1:], *said])

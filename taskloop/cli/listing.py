@@ -66,8 +66,13 @@ def _row(out: Output, job: Mapping[str, Any]) -> list[Cell]:
     ago = "never" if ended is None else f"{span_text(max(0.0, (out.now - ended).total_seconds()))} ago"
     is_off = job["condition"] == "disabled"
     return [
-        job["name"], job["trigger_text"], "–" if is_off else when(job["next_due"], out.now), "" if is_off else left,
-        ago, _state(out, job), result_cell(last) if last else "",
+        job["name"],
+        job["trigger_text"],
+        "–" if is_off else when(job["next_due"], out.now),
+        "" if is_off else left,
+        ago,
+        _state(out, job),
+        result_cell(last) if last else "",
     ]
 
 

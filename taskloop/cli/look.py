@@ -105,8 +105,13 @@ async def _upcoming(args: Namespace) -> int:
             off = {one.name: one.condition for one in await ledger.jobs() if one.condition in ("disabled", "paused")}
     records = [
         {
-            "at": instant_text(at), "job": one.job, "schedule": one.id, "trigger": str(one.trigger),
-            "trigger_text": one.trigger.describe(), "params": dict(one.params), "held": off.get(one.job),
+            "at": instant_text(at),
+            "job": one.job,
+            "schedule": one.id,
+            "trigger": str(one.trigger),
+            "trigger_text": one.trigger.describe(),
+            "params": dict(one.params),
+            "held": off.get(one.job),
         }
         for at, one in fires
     ]
@@ -120,8 +125,16 @@ def _show_fires(out: Output, records: Sequence[Record]) -> None:
         at = moment(one["at"])
         left = max(0.0, (at - out.now).total_seconds()) if at else 0.0
         held: Cell = out.state(one["held"], "off" if one["held"] == "disabled" else None) if one["held"] else ""
-        rows.append([when(one["at"], out.now), span_text(left) if left else "now", one["job"], one["schedule"],
-                     one["trigger_text"], held])
+        rows.append(
+            [
+                when(one["at"], out.now),
+                span_text(left) if left else "now",
+                one["job"],
+                one["schedule"],
+                one["trigger_text"],
+                held,
+            ]
+        )
     out.table(("AT", "IN", "JOB", "SCHEDULE", "TRIGGER", "NOTE"), rows)
 
 
@@ -153,8 +166,11 @@ async def _overdue(ledger: Ledger, found: Status, out: Output) -> list[dict[str,
     """Jobs that should have fired and did not, and runs that wait for nobody."""
     late = [
         {
-            "job": one.name, "condition": "overdue", "failures": one.consecutive_failures,
-            "text": f"due at {when(instant_text(one.next_due), out.now)}" + ("" if found.running else "; no worker runs"),
+            "job": one.name,
+            "condition": "overdue",
+            "failures": one.consecutive_failures,
+            "text": f"due at {when(instant_text(one.next_due), out.now)}"
+            + ("" if found.running else "; no worker runs"),
         }
         for one in await ledger.jobs()
         if one.next_due is not None and one.next_due < out.now - LATE and one.enabled and one.condition != "paused"
@@ -175,16 +191,23 @@ def _show_status(out: Output, record: Record) -> None:
     text = mark[0].strip() if isinstance(mark, tuple) else ""
     people = ", ".join(f"{one['host']} pid {one['pid']}" for one in workers[:5])
     running = f"{len(workers)} worker{'' if len(workers) == 1 else 's'} ({people})" if workers else "no worker runs"
-    out.line(out.paint(text, "red" if attention else "green") + clean(
-        f" {running} · {record['jobs']} jobs · {len(record['active'])} running, {record['waiting']} waiting"
-        f" · {record['store']}"
-    ))
+    out.line(
+        out.paint(text, "red" if attention else "green")
+        + clean(
+            f" {running} · {record['jobs']} jobs · {len(record['active'])} running, {record['waiting']} waiting"
+            f" · {record['store']}"
+        )
+    )
     if record["paused"]:
         pause = record["paused"]
-        out.line("  " + clean(
-            f"all jobs are paused since {when(pause['at'], out.now)}" + (f" by {pause['by']}" if pause["by"] else "")
-            + (f': "{pause["reason"]}"' if pause["reason"] else "")
-        ))
+        out.line(
+            "  "
+            + clean(
+                f"all jobs are paused since {when(pause['at'], out.now)}"
+                + (f" by {pause['by']}" if pause["by"] else "")
+                + (f': "{pause["reason"]}"' if pause["reason"] else "")
+            )
+        )
     for one in attention:
         times = f" {one['failures']}x" if one["condition"] == "failing" else ""
         state = out.state(one["condition"], one["condition"] + times)
@@ -217,7 +240,7 @@ async def _show(args: Namespace) -> int:
             return await _show_declared(args, out)
         job = job_record(records[args.subject])
         last = [run_record(one) for one in await ledger.runs(args.subject, limit=5)]
-        schedules = [one for one in await ledger.schedules(args.subject, limit=20)]
+        schedules = await ledger.schedules(args.subject, limit=20)
         fires = [(at, one) for at, one in await ledger.upcoming(limit=1000) if one.job == args.subject][:3]
     out.record(job, lambda: _show_job(out, job))
     if out.format == "table":
@@ -253,17 +276,32 @@ def _show_job(out: Output, job: Record) -> None:
     facts = [("", job["description"]), ("runs", job["trigger_text"])]
     if job["switch"]:
         switch = job["switch"]
-        facts.append(("switched", f"{switch['kind']} by {switch['by'] or 'somebody'} at {when(switch['at'], out.now)}"
-                      + (f': "{switch["reason"]}"' if switch["reason"] else "")
-                      + (f", until {when(switch['until'], out.now)}" if switch["until"] else "")))
-    facts.append(("policy", ", ".join(f"{name} {_policy_text(value)}" for name, value in job["policy"].items()
-                                      if value not in (None, [], "") and name not in ("title", "description"))))
+        facts.append(
+            (
+                "switched",
+                f"{switch['kind']} by {switch['by'] or 'somebody'} at {when(switch['at'], out.now)}"
+                + (f': "{switch["reason"]}"' if switch["reason"] else "")
+                + (f", until {when(switch['until'], out.now)}" if switch["until"] else ""),
+            )
+        )
+    facts.append(
+        (
+            "policy",
+            ", ".join(
+                f"{name} {_policy_text(value)}"
+                for name, value in job["policy"].items()
+                if value not in (None, [], "") and name not in ("title", "description")
+            ),
+        )
+    )
     for name, schema in job["params_schema"].get("properties", {}).items():
         needed = name in job["params_schema"].get("required", ())
         facts.append(("parameter", f"{name}: {_type_text(schema)}" + (" (needed)" if needed else "")))
     for label, text in facts:
         if text:
-            out.line(clean(f"{label + ':':<13}{text.partition(chr(10))[0]}" if label else f"  {text.partition(chr(10))[0]}"))
+            out.line(
+                clean(f"{label + ':':<13}{text.partition(chr(10))[0]}" if label else f"  {text.partition(chr(10))[0]}")
+            )
 
 
 def _policy_text(value: Any) -> str:
@@ -284,7 +322,7 @@ def _values(params: Mapping[str, Any]) -> str:
 
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     run = await ledger.run(run_id)
-    attempts = [attempt_record(one) for one in await (await ledger._opened()).attempts(run)]
+    attempts = [attempt_record(one) for one in await ledger.attempts(run_id)]
     record = run_record(run)
     out.record(record, lambda: run_lines(out, record, attempts))
     return 0
@@ -296,13 +334,21 @@ def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None
     head = out.paint(clean(f"run {run['id']} of {run['job']}"), "bold")
     out.line(f"{head}  {out.paint(*state) if isinstance(state, tuple) else state}")
     facts = [
-        ("cause", run["cause"] + (f" by {run['actor']}" if run["actor"] else "")
-         + (f", again for run {run['rerun_of']}" if run["rerun_of"] else "")),
-        ("reason", run["reason"]), ("asked", run["data"].get("asked_because")), ("key", run["key"]), ("params", _values(run["params"])),
+        (
+            "cause",
+            run["cause"]
+            + (f" by {run['actor']}" if run["actor"] else "")
+            + (f", again for run {run['rerun_of']}" if run["rerun_of"] else ""),
+        ),
+        ("reason", run["reason"]),
+        ("asked", run["data"].get("asked_because")),
+        ("key", run["key"]),
+        ("params", _values(run["params"])),
         ("due", when(run["due_at"], out.now)),
         ("started", when(run["started_at"], out.now) if run["started_at"] else None),
         ("ended", when(run["ended_at"], out.now) if run["ended_at"] else None),
-        ("took", since_text(run["started_at"], run["ended_at"])), ("summary", run["summary"]),
+        ("took", since_text(run["started_at"], run["ended_at"])),
+        ("summary", run["summary"]),
     ]
     if run["progress"] and run["ended_at"] is None:
         facts.append(("progress", f"{run['progress']['fraction']:.0%} {run['progress']['message']}"))
@@ -321,7 +367,9 @@ def _show_outcome(out: Output, run: Record, attempts: Sequence[Record]) -> None:
         for one in attempts:
             error = f"{one['error'].get('type')}: {one['error'].get('message')}" if one["error"] else ""
             took = since_text(one["started_at"], one["ended_at"])
-            out.line(clean(f"attempt {one['attempt']}:   {one['outcome']} {took}  {error.partition(chr(10))[0]}").rstrip())
+            out.line(
+                clean(f"attempt {one['attempt']}:   {one['outcome']} {took}  {error.partition(chr(10))[0]}").rstrip()
+            )
     error = run["error"]
     if error:
         out.line(f"{'error:':<13}{clean(error['type'])}: {clean(error['message'], keep=chr(10))}")

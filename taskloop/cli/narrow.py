@@ -75,4 +75,4 @@ class Narrow:
         return self._on_start and (self._only is None or run.job in self._only)
 
     def as_store(self) -> Store:
-        return cast(Store, self)
+        return cast("Store", self)

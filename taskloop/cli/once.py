@@ -120,8 +120,11 @@ async def _driven(session: Session[Any], work: Any, seconds: float | None, args:
         return await session.drive(work, seconds)
     except TimeoutError:
         late = ", ".join(f"{run.id} of {run.job}" for run in session.seen.values() if run.state is not State.SUCCEEDED)
-        raise Failed(9, f"not done after {args.timeout}; cancelled: {late or 'nothing'}",
-                     "give it longer with --timeout, or look: taskloop runs") from None
+        raise Failed(
+            9,
+            f"not done after {args.timeout}; cancelled: {late or 'nothing'}",
+            "give it longer with --timeout, or look: taskloop runs",
+        ) from None
 
 
 async def _refuse_paused(scheduler: TaskScheduler, names: Sequence[str]) -> None:

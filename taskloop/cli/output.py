@@ -10,13 +10,26 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 __all__ = [
-    "COLORS", "TINTS", "Cell", "Output", "clean", "has_color", "has_glyphs", "json_text", "moment", "plain", "sign",
-    "since_text", "span_text", "when", "width",
+    "COLORS",
+    "TINTS",
+    "Cell",
+    "Output",
+    "clean",
+    "has_color",
+    "has_glyphs",
+    "json_text",
+    "moment",
+    "plain",
+    "sign",
+    "since_text",
+    "span_text",
+    "when",
+    "width",
 ]
 
 Cell = str | tuple[str, str]
@@ -25,20 +38,50 @@ Record = Mapping[str, Any]
 
 COLORS: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
 SIGNS: Final = {
-    "succeeded": ("✓", "ok"), "ok": ("✓", "ok"), "failed": ("✗", "x"), "failing": ("✗", "x"), "running": ("▶", ">"),
-    "waiting": ("◌", "."), "cancelled": ("■", "#"), "interrupted": ("⚡", "!"), "skipped": ("◯", "-"),
-    "disabled": ("◯", "-"), "paused": ("‖", "="), "overdue": ("⚠", "!"), "stuck": ("⚠", "!"), "never_ran": ("·", "."),
-    "orphan": ("?", "?"), "warning": ("⚠", "!"), "retrying": ("↻", "~"),
+    "succeeded": ("✓", "ok"),
+    "ok": ("✓", "ok"),
+    "failed": ("✗", "x"),
+    "failing": ("✗", "x"),
+    "running": ("▶", ">"),
+    "waiting": ("◌", "."),
+    "cancelled": ("■", "#"),
+    "interrupted": ("⚡", "!"),
+    "skipped": ("◯", "-"),
+    "disabled": ("◯", "-"),
+    "paused": ("‖", "="),
+    "overdue": ("⚠", "!"),
+    "stuck": ("⚠", "!"),
+    "never_ran": ("·", "."),
+    "orphan": ("?", "?"),
+    "warning": ("⚠", "!"),
+    "retrying": ("↻", "~"),
 }
 TINTS: Final = {
-    "succeeded": "green", "ok": "green", "failed": "red", "failing": "red", "interrupted": "red", "running": "blue",
-    "skipped": "dim", "disabled": "dim", "never_ran": "dim", "waiting": "dim", "paused": "yellow", "overdue": "yellow",
-    "stuck": "yellow", "cancelled": "yellow", "warning": "yellow", "retrying": "yellow",
+    "succeeded": "green",
+    "ok": "green",
+    "failed": "red",
+    "failing": "red",
+    "interrupted": "red",
+    "running": "blue",
+    "skipped": "dim",
+    "disabled": "dim",
+    "never_ran": "dim",
+    "waiting": "dim",
+    "paused": "yellow",
+    "overdue": "yellow",
+    "stuck": "yellow",
+    "cancelled": "yellow",
+    "warning": "yellow",
+    "retrying": "yellow",
 }
 _PLAIN: Final = str.maketrans({"…": "...", "·": "-", "–": "-", "→": "->", "×": "x", "─": "-", "▓": "#", "░": "."})
 # C0 and C1 controls, line and paragraph separators, marks that turn the writing direction, lone surrogates.
-_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-_UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_UNSAFE_IN_JSON: Final = re.compile(
+    "[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 def clean(text: object, *, keep: str = "") -> str:
@@ -137,7 +180,11 @@ def span_text(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{round(seconds)} s"
     rest = round(seconds)
-    for (name, length), (lesser, step) in ((("d", 86400), ("h", 3600)), (("h", 3600), ("m", 60)), (("m", 60), ("s", 1))):
+    for (name, length), (lesser, step) in (
+        (("d", 86400), ("h", 3600)),
+        (("h", 3600), ("m", 60)),
+        (("m", 60), ("s", 1)),
+    ):
         if rest >= length:
             return f"{rest // length}{name} {rest % length // step}{lesser}"
     return f"{rest} s"
@@ -165,6 +212,11 @@ class Output:
     def line(self, text: str) -> None:
         """One line for people; a text from outside must be `clean`."""
         sys.stdout.write((text if self.glyphs else plain(text)) + "\n")
+
+    def lines(self, texts: Iterable[str]) -> None:
+        """Some lines."""
+        for text in texts:
+            self.line(text)
 
     def note(self, text: str) -> None:
         """A line on stderr."""
@@ -197,16 +249,20 @@ class Output:
         """Columns, padded; on a terminal the last one is cut to fit."""
         if not rows:
             return
-        plain = [[self._cell(cell) for cell in row] for row in rows]
-        widths = [max(width(one) for one in column) for column in zip(heads, *[[text for text, _ in row] for row in plain])]
+        cells = [[self._cell(cell) for cell in row] for row in rows]
+        words = [[text for text, _ in row] for row in cells]
+        widths = [max(width(one) for one in column) for column in zip(heads, *words, strict=True)]
         room = self._room(widths)
         self._row([(head, "bold") for head in heads], widths, room)
-        for row in plain:
+        for row in cells:
             self._row(row, widths, room)
 
     def state(self, word: str, text: str | None = None) -> Cell:
         """A state with its sign and colour."""
-        return f"{sign(word, glyphs=self.glyphs)} {word.replace('_', ' ') if text is None else text}".rstrip(), TINTS.get(word, "")
+        return (
+            f"{sign(word, glyphs=self.glyphs)} {word.replace('_', ' ') if text is None else text}".rstrip(),
+            TINTS.get(word, ""),
+        )
 
     def paint(self, text: str, color: str) -> str:
         """A text in a colour, where there are colours."""
@@ -227,11 +283,11 @@ class Output:
     def _row(self, row: Sequence[tuple[str, str]], widths: Sequence[int], room: int | None) -> None:
         parts = []
         for index, (text, color) in enumerate(row):
-            last = index == len(row) - 1
+            last, shown = index == len(row) - 1, text
             if last and room is not None and width(text) > room:
-                text = text[: room - 1] + "…" if self.glyphs else text[: room - 3] + "..."
+                shown = text[: room - 1] + "…" if self.glyphs else text[: room - 3] + "..."
             fill = "" if last else " " * (widths[index] - width(text))
-            parts.append(self.paint(text, color) + fill)
+            parts.append(self.paint(shown, color) + fill)
         self._write("  ".join(parts).rstrip())
 
     def _write(self, text: str) -> None:

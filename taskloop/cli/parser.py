@@ -210,75 +210,183 @@ def _none(parser: Parser) -> None:
 
 COMMANDS: Final[dict[str, Command]] = {
     "run": Command(
-        "run", "Start the scheduler and keep it running.", "running:run", _run,
+        "run",
+        "Start the scheduler and keep it running.",
+        "running:run",
+        _run,
         ("taskloop run", "taskloop run --app shop.jobs:scheduler --grace 1m", "taskloop run --dev 2s --for 30s"),
         "0 --for or max_runtime is over · 7 configuration · 8 store · 130/143 stopped by a signal",
     ),
     "once": Command(
-        "run", "Run what is due, one job or all jobs, then end.", "once:once", _once,
+        "run",
+        "Run what is due, one job or all jobs, then end.",
+        "once:once",
+        _once,
         ("taskloop once", "taskloop once report days=7", "taskloop once --all --timeout 10m"),
         "0 all succeeded or nothing due · 1 one failed · 4 off or paused · 9 timed out · 10 skipped",
     ),
     "process": Command(
-        "run", "Run one job again and again in a process of its own, for supervisors.", "continual:process", _process,
+        "run",
+        "Run one job again and again in a process of its own, for supervisors.",
+        "continual:process",
+        _process,
         ("taskloop process mails --every 30s", "taskloop process mails --every 0 --sleep 1s --max-runtime 1h"),
         "0 max-runtime is over · 3 no such job · 130/143 stopped by a signal",
     ),
-    "list": Command("look", "Jobs: next fire, last run, state.", "listing:jobs", _none,
-                    ("taskloop list", "taskloop list --format json")),
-    "status": Command("look", "Is it running, what runs, what is wrong.", "look:status", _none,
-                      ("taskloop status",), "0 well · 1 something needs attention"),
-    "show": Command("look", "One job, or one run with its attempts and its error.", "look:show", _one_subject,
-                    ("taskloop show report", "taskloop show 12"), "0 done · 3 no such job or run"),
-    "runs": Command("look", "The history, newest first.", "look:runs", _runs,
-                    ("taskloop runs --job report --since 24h", "taskloop runs --state failed,interrupted",
-                     "taskloop runs --state skipped --format csv")),
+    "list": Command(
+        "look",
+        "Jobs: next fire, last run, state.",
+        "listing:jobs",
+        _none,
+        ("taskloop list", "taskloop list --format json"),
+    ),
+    "status": Command(
+        "look",
+        "Is it running, what runs, what is wrong.",
+        "look:status",
+        _none,
+        ("taskloop status",),
+        "0 well · 1 something needs attention",
+    ),
+    "show": Command(
+        "look",
+        "One job, or one run with its attempts and its error.",
+        "look:show",
+        _one_subject,
+        ("taskloop show report", "taskloop show 12"),
+        "0 done · 3 no such job or run",
+    ),
+    "runs": Command(
+        "look",
+        "The history, newest first.",
+        "look:runs",
+        _runs,
+        (
+            "taskloop runs --job report --since 24h",
+            "taskloop runs --state failed,interrupted",
+            "taskloop runs --state skipped --format csv",
+        ),
+    ),
     "next": Command("look", "The coming fires of all jobs.", "look:upcoming", _next, ("taskloop next --for 2h",)),
     "submit": Command(
-        "change", "Ask for a run of a job.", "ask:submit", _submit,
-        ("taskloop submit report days=7", "taskloop submit report options:='{\"mail\": false}' --wait",
-         "taskloop submit remind user=7 --at +2h --key remind-7"),
+        "change",
+        "Ask for a run of a job.",
+        "ask:submit",
+        _submit,
+        (
+            "taskloop submit report days=7",
+            "taskloop submit report options:='{\"mail\": false}' --wait",
+            "taskloop submit remind user=7 --at +2h --key remind-7",
+        ),
         "0 done · 2 wrong parameters · 3 no such job · 4 off, or the key is taken · with --wait: 0 succeeded · 1 failed"
         " · 5 nobody is there to run it · 9 timed out · 10 skipped",
     ),
-    "rerun": Command("change", "Ask for a run like an earlier one.", "ask:rerun", _rerun,
-                     ("taskloop rerun 12", "taskloop rerun 12 days=1 --wait"), "as of submit"),
-    "cancel": Command("change", "Ask for the end of a run.", "ask:cancel", _one_run,
-                      ("taskloop cancel 12 --reason 'wrong day'",), "0 done · 3 no such run · 4 it has ended"),
-    "enable": Command("change", "Switch jobs on.", "switch:enable", _enable, ("taskloop enable report",),
-                      "0 done · 3 no such job"),
-    "disable": Command(
-        "change", "Switch jobs off: due fires are skipped, a submit is refused. Survives restarts.", "switch:disable",
-        _disable, ("taskloop disable report --reason 'db migration' --until +2h",), "0 done · 3 no such job",
+    "rerun": Command(
+        "change",
+        "Ask for a run like an earlier one.",
+        "ask:rerun",
+        _rerun,
+        ("taskloop rerun 12", "taskloop rerun 12 days=1 --wait"),
+        "as of submit",
     ),
-    "pause": Command("change", "Hold jobs, none named: all. Nothing new starts, due fires are kept.", "switch:pause",
-                     _pause, ("taskloop pause", "taskloop pause report --until +1h"), "0 done · 3 no such job"),
-    "resume": Command("change", "End a pause and settle the held fires.", "switch:resume", _resume,
-                      ("taskloop resume", "taskloop resume report --missed skip"), "0 done · 3 no such job"),
+    "cancel": Command(
+        "change",
+        "Ask for the end of a run.",
+        "ask:cancel",
+        _one_run,
+        ("taskloop cancel 12 --reason 'wrong day'",),
+        "0 done · 3 no such run · 4 it has ended",
+    ),
+    "enable": Command(
+        "change", "Switch jobs on.", "switch:enable", _enable, ("taskloop enable report",), "0 done · 3 no such job"
+    ),
+    "disable": Command(
+        "change",
+        "Switch jobs off: due fires are skipped, a submit is refused. Survives restarts.",
+        "switch:disable",
+        _disable,
+        ("taskloop disable report --reason 'db migration' --until +2h",),
+        "0 done · 3 no such job",
+    ),
+    "pause": Command(
+        "change",
+        "Hold jobs, none named: all. Nothing new starts, due fires are kept.",
+        "switch:pause",
+        _pause,
+        ("taskloop pause", "taskloop pause report --until +1h"),
+        "0 done · 3 no such job",
+    ),
+    "resume": Command(
+        "change",
+        "End a pause and settle the held fires.",
+        "switch:resume",
+        _resume,
+        ("taskloop resume", "taskloop resume report --missed skip"),
+        "0 done · 3 no such job",
+    ),
     "schedule add": Command(
-        "change", "Store a schedule for a job.", "timetable:add", _schedule_add,
-        ("taskloop schedule add report days=7 --cron '0 6 * * mon' --timezone Europe/London",
-         "taskloop schedule add mails --every 5m --id often"), "0 done · 2 wrong trigger · 3 no such job · 4 id taken"),
+        "change",
+        "Store a schedule for a job.",
+        "timetable:add",
+        _schedule_add,
+        (
+            "taskloop schedule add report days=7 --cron '0 6 * * mon' --timezone Europe/London",
+            "taskloop schedule add mails --every 5m --id often",
+        ),
+        "0 done · 2 wrong trigger · 3 no such job · 4 id taken",
+    ),
     "schedule list": Command("change", "Show the schedules.", "timetable:show", _schedule_list),
-    "schedule remove": Command("change", "Remove stored schedules; their runs stay.", "timetable:remove",
-                               _schedule_remove, ("taskloop schedule remove often",), "0 done · 3 no such schedule"),
-    "cron": Command("plan and check", "Explain a cron expression and list its fires.", "plan:cron", _cron,
-                    ("taskloop cron '0 2 * * *' --timezone Europe/London", "taskloop cron @weekly --count 3"),
-                    "0 done · 2 the expression cannot be"),
-    "check": Command("plan and check", "Check the configuration and the jobs; touches no store.", "plan:check", _none,
-                     ("taskloop check",), "0 well · 1 a problem · 7 the configuration is wrong"),
-    "init": Command("operate", "Write a starter file and a configuration; overwrites nothing.", "plan:init", _none,
-                    ("taskloop init",), "0 done · 4 both files are there"),
+    "schedule remove": Command(
+        "change",
+        "Remove stored schedules; their runs stay.",
+        "timetable:remove",
+        _schedule_remove,
+        ("taskloop schedule remove often",),
+        "0 done · 3 no such schedule",
+    ),
+    "cron": Command(
+        "plan and check",
+        "Explain a cron expression and list its fires.",
+        "plan:cron",
+        _cron,
+        ("taskloop cron '0 2 * * *' --timezone Europe/London", "taskloop cron @weekly --count 3"),
+        "0 done · 2 the expression cannot be",
+    ),
+    "check": Command(
+        "plan and check",
+        "Check the configuration and the jobs; touches no store.",
+        "plan:check",
+        _none,
+        ("taskloop check",),
+        "0 well · 1 a problem · 7 the configuration is wrong",
+    ),
+    "init": Command(
+        "operate",
+        "Write a starter file and a configuration; overwrites nothing.",
+        "plan:init",
+        _none,
+        ("taskloop init",),
+        "0 done · 4 both files are there",
+    ),
     "db upgrade": Command("operate", "Bring the store's schema up to date.", "house:upgrade", _none),
     "db prune": Command("operate", "Delete old runs.", "house:prune", _prune, ("taskloop db prune --keep 30d",)),
     "db check": Command("operate", "Look for damage in the store.", "house:check", _none, (), "0 well · 1 damaged"),
-    "db backup": Command("operate", "Copy the store while it is in use.", "house:backup", _backup,
-                         ("taskloop db backup copy.db",), "0 done · 4 the file exists"),
+    "db backup": Command(
+        "operate",
+        "Copy the store while it is in use.",
+        "house:backup",
+        _backup,
+        ("taskloop db backup copy.db",),
+        "0 done · 4 the file exists",
+    ),
 }
 ALIASES: Final = {"trigger": "submit", "ls": "list"}
 FAMILIES: Final = {"schedule": "add, list, remove", "db": "upgrade, prune, check, backup"}
 _GROUPS: Final = {
-    "run": "run in the foreground", "look": "look", "change": "change", "plan and check": "plan and check",
+    "run": "run in the foreground",
+    "look": "look",
+    "change": "change",
+    "plan and check": "plan and check",
     "operate": "operate",
 }
 
@@ -368,7 +476,10 @@ def _parser(name: str) -> Parser:
     epilog = "".join(f"  {example}\n" for example in command.examples)
     epilog = (f"examples:\n{epilog}\n" if epilog else "") + f"exit: {command.exits}"
     parser = _Quiet(
-        f"taskloop {name}", description=command.summary, epilog=epilog, allow_abbrev=False,
+        f"taskloop {name}",
+        description=command.summary,
+        epilog=epilog,
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.options(parser)
@@ -392,13 +503,20 @@ def _help(topic: list[str], *, asked: bool) -> Done:
     if topic:
         name, _ = _named(topic[0], topic[1:])
         return _said(_parser(name).format_help())
-    lines = ["usage: taskloop [--config FILE] [--app MODULE:NAME] [--format table|json|jsonl|csv]",
-             "                [--color auto|always|never] [--ascii] [-v] [--version] COMMAND ...", ""]
+    lines = [
+        "usage: taskloop [--config FILE] [--app MODULE:NAME] [--format table|json|jsonl|csv]",
+        "                [--color auto|always|never] [--ascii] [-v] [--version] COMMAND ...",
+        "",
+    ]
     for group, title in _GROUPS.items():
         lines.append(title)
         lines += [f"  {name:<17}{one.summary}" for name, one in COMMANDS.items() if one.group == group]
-    lines += ["", "`taskloop COMMAND --help` has the details, `taskloop help exit-codes` the exit codes.",
-              "Durations: 90s, 5m, 1h30m, 2w. Data goes to stdout, everything else to stderr.", ""]
+    lines += [
+        "",
+        "`taskloop COMMAND --help` has the details, `taskloop help exit-codes` the exit codes.",
+        "Durations: 90s, 5m, 1h30m, 2w. Data goes to stdout, everything else to stderr.",
+        "",
+    ]
     return _said("\n".join(lines), 0 if asked else 2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections.abc import Callable
 from datetime import datetime
@@ -13,7 +12,7 @@ from taskloop import durations
 from taskloop.address import without_password
 from taskloop.cli.failures import Failed
 from taskloop.cli.look import number
-from taskloop.cli.output import Cell, Output, clean, span_text
+from taskloop.cli.output import Cell, Output, span_text
 from taskloop.triggers import Cron, Trigger
 
 if TYPE_CHECKING:
@@ -27,13 +26,18 @@ def cron(args: Namespace) -> int:
     out, count = Output(args), number(args.count, "--count", most=1000)
     trigger = Cron(" ".join(args.expression), timezone=args.timezone or "UTC")
     at: datetime | None = durations.ahead(args.start, out.now) if args.start else out.now
-    fires = []
+    fires: list[datetime] = []
     while at is not None and len(fires) < count:
         at = trigger.after(at)
         fires += [at] if at is not None else []
     records = [{"at": durations.rfc3339(one)} for one in fires]
-    record = {"expression": trigger.expression, "timezone": trigger.timezone, "text": trigger.describe(),
-              "items": records, "next": None}
+    record = {
+        "expression": trigger.expression,
+        "timezone": trigger.timezone,
+        "text": trigger.describe(),
+        "items": records,
+        "next": None,
+    }
     if out.format in ("jsonl", "csv"):
         out.items(records, lambda: None)
     else:
@@ -105,7 +109,7 @@ def _never(scheduler: TaskScheduler, trigger: Trigger | None, now: datetime) -> 
 def _said(work: Callable[[], object]) -> str:
     try:
         work()
-    except Exception as error:  # noqa: BLE001 - annotations are foreign code
+    except Exception as error:  # annotations are foreign code
         return f"its parameters have no JSON Schema: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
 
@@ -162,14 +166,14 @@ def init(args: Namespace) -> int:
     out, written = Output(args), []
     for name, text in (("config.toml", CONFIG), ("tasks.py", TASKS)):
         try:
-            with open(name, "x", encoding="utf-8") as file:
+            with Path(name).open("x", encoding="utf-8") as file:
                 file.write(text)
             written.append(name)
         except FileExistsError:
             out.note(f"{name} exists; it was left as it is")
         except OSError as error:
-            raise Failed(1, f"{name} cannot be written: {error.strerror}", f"check the folder {os.getcwd()}") from None
-    out.items([{"file": name} for name in written], lambda: [out.line(f"{name} written") for name in written] and None)
+            raise Failed(1, f"{name} cannot be written: {error.strerror}", f"check the folder {Path.cwd()}") from None
+    out.items([{"file": name} for name in written], lambda: out.lines(f"{name} written" for name in written))
     if not written:
         raise Failed(4, "both files exist already", "nothing was changed")
     out.note("next: taskloop check; taskloop once hello name=you; taskloop run")

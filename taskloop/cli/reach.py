@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from taskloop.store import Store
 
 __all__ = [
-    "actor", "at_work", "bare", "desk", "drive", "file_of", "known", "names_app", "opened", "reading", "store_file",
+    "actor",
+    "at_work",
+    "bare",
+    "desk",
+    "drive",
+    "file_of",
+    "known",
+    "names_app",
+    "opened",
+    "reading",
+    "store_file",
 ]
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ __all__ = ["summary"]
 
 
 def summary(narrator: Narrator, log: Log) -> Callable[[Event], None]:
-    """A subscriber that tells of each repository: a table on a terminal, a line each elsewhere."""
+    """What tells of each repository when the job succeeded: a table on a terminal, a line each elsewhere."""
 
     def tell(event: Event) -> None:
         run = event.run
-        if run is None or run.job != "git_metrics" or not isinstance(run.result, Mapping):
+        if event.name != "succeeded" or run is None or run.job != "git_metrics" or not isinstance(run.result, Mapping):
             return
         found, failed = run.result.get("repositories", {}), run.result.get("failed", {})
         if log.form == "people":

@@ -40,11 +40,11 @@ def run(args: Namespace) -> int:
         narrator = lines.Narrator(level, started.set)
         scheduler = _composed(args, settings)
         scheduler.speaker = narrator
-        scheduler.feed.subscribe(summary(narrator, log), "succeeded")
+        narrator.afterwards.append(summary(narrator, log))
         _announce(scheduler, settings, narrator, log)
         screen = _screen(log, scheduler)
         try:
-            number = reach.drive(_serve(scheduler, narrator, log, started, screen, span))
+            number = reach.drive(_serve(scheduler, narrator, log, started=started, screen=screen, span=span))
         finally:
             if screen is not None:
                 screen.stop()
@@ -78,7 +78,9 @@ def _announce(scheduler: TaskScheduler, settings: Settings, narrator: lines.Narr
     if log.form == "people":
         log.line(f"taskloop {__version__} · {len(scheduler)} jobs, {where} · {store} · {zone}")
     else:
-        narrator.say("INFO", "scheduler.configured", version=__version__, jobs=len(scheduler), source=where, store=store)
+        narrator.say(
+            "INFO", "scheduler.configured", version=__version__, jobs=len(scheduler), source=where, store=store
+        )
     for warning in settings.warnings:
         narrator.say("WARNING", "config.warning", text=warning)
     if settings.banner:
@@ -101,6 +103,7 @@ async def _serve(
     scheduler: TaskScheduler,
     narrator: lines.Narrator,
     log: lines.Log,
+    *,
     started: asyncio.Event,
     screen: Screen | None,
     span: timedelta | None,
@@ -117,9 +120,7 @@ async def _serve(
         await asyncio.wait(beside)
 
 
-async def _ready(
-    scheduler: TaskScheduler, narrator: lines.Narrator, log: lines.Log, started: asyncio.Event
-) -> None:
+async def _ready(scheduler: TaskScheduler, narrator: lines.Narrator, log: lines.Log, started: asyncio.Event) -> None:
     """Once it has started, say so and what fires next."""
     await started.wait()
     fields: dict[str, Any] = {}

@@ -47,11 +47,15 @@ class Screen:
         self._next: tuple[str, datetime] | None = None
         self._asked_at = float("-inf")
         self._is_stale = True
-        scheduler.feed.subscribe(self._hear, "started", "progress", *_ENDS)
         self._live = Live(
-            console=self._console, auto_refresh=False, transient=True, redirect_stdout=sys.stdout.isatty(),
-            get_renderable=self._frame, vertical_overflow="crop",
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+            get_renderable=self._frame,
+            vertical_overflow="crop",
         )
+        scheduler.feed.subscribe(self._hear, "started", "progress", *_ENDS)
 
     def start(self) -> None:
         """Take the terminal."""

@@ -34,7 +34,7 @@ class Session(Generic[T]):
         scheduler.feed.subscribe(
             self._hear, "submitted", "started", "succeeded", "failed", "retrying", "cancelled", "interrupted", "skipped"
         )
-        scheduler.feed.subscribe(summary(narrator, log), "succeeded")
+        narrator.afterwards.append(summary(narrator, log))
 
     async def drive(self, work: Callable[[], Awaitable[T]], seconds: float | None = None) -> T | None:
         """Start, do `work`, stop; gives what `work` gave, None if a signal ended it, which is in `.signal` then.

@@ -71,8 +71,14 @@ async def _show(args: Namespace) -> int:
 def _table(out: Output, page: Sequence[Mapping[str, Any]]) -> None:
     heads = ("ID", "JOB", "TRIGGER", "NEXT", "ORIGIN", "PARAMETERS")
     rows = [
-        [one["id"], one["job"], one["trigger_text"], when(one["next_due"], out.now), one["origin"],
-         " ".join(f"{name}={value}" for name, value in one["params"].items())]
+        [
+            one["id"],
+            one["job"],
+            one["trigger_text"],
+            when(one["next_due"], out.now),
+            one["origin"],
+            " ".join(f"{name}={value}" for name, value in one["params"].items()),
+        ]
         for one in page
     ]
     out.table(heads, rows)
@@ -94,11 +100,13 @@ async def _remove(args: Namespace) -> int:
             if one is None:
                 raise NoSuchSchedule(name)
             if one.origin != "stored":
-                raise Conflict(f"schedule '{name}' is declared by {one.origin}, it would be back at the next start; "
-                               f"take it out there, or `taskloop disable {one.job}`")
+                raise Conflict(
+                    f"schedule '{name}' is declared by {one.origin}, it would be back at the next start; "
+                    f"take it out there, or `taskloop disable {one.job}`"
+                )
             found.append(one)
         for one in found:
             await ledger.unschedule(one.id)
     page = [schedule_record(one) for one in found]
-    out.items(page, lambda: [out.line(clean(f"schedule {one.id} removed")) for one in found] and None)
+    out.items(page, lambda: out.lines(clean(f"schedule {one.id} removed") for one in found))
     return 0

@@ -1,0 +1,71 @@
+"""`python -m benchmarks`: measure workloads, print the table, keep the numbers, draw the pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness, machine, table
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["--measure"]:
+        harness.measure(*sys.argv[2:])
+        return 0
+    given = _parser().parse_args()
+    report = json.loads(given.table.read_text("utf-8")) if given.table else _measured(given)
+    for line in machine.lines(report["machine"]):
+        print(line)
+    print()
+    for line in table.lines(report["workloads"]):
+        print(line)
+    for line in table.notes(report["workloads"]):
+        print(line)
+    if given.plot:
+        from benchmarks import plots
+
+        for file in plots.draw(report["workloads"], given.plot):
+            print(f"drawn: {file}")
+    failed = any("error" in one for measured in report["workloads"].values() for one in measured["measurements"])
+    return 1 if failed else 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
+    parser.add_argument("workload", nargs="*", choices=[*harness.WORKLOADS, []], help="none: all of them")
+    parser.add_argument("--peers", action="store_true", help="measure the peers too, where they are installed")
+    parser.add_argument("--rounds", type=int, default=None, metavar="N", help="the median is taken of so many (3)")
+    parser.add_argument("--quick", action="store_true", help="a tiny size, once: whether it works, no figures to keep")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep every number here")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw a picture of each figure here")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="measure nothing, show the numbers kept in FILE")
+    return parser
+
+
+def _measured(given: Namespace) -> dict[str, Any]:
+    rounds = given.rounds or (1 if given.quick else 3)
+    report: dict[str, Any] = {
+        "machine": machine.facts(),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rounds": rounds,
+        "quick": given.quick,
+    }
+    report["workloads"] = {}
+    for name in given.workload or harness.WORKLOADS:
+        measured = harness.run(harness.load(name), rounds=rounds, quick=given.quick, peers=given.peers, tell=_tell)
+        report["workloads"][name] = measured
+        if given.json:  # after each: a long run that is stopped keeps what it has
+            given.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return report
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

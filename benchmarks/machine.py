@@ -1,0 +1,61 @@
+"""On what the figures were read: versions and the machine, without a name or a path."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+import time
+from importlib import metadata
+from typing import Any
+
+PACKAGES = ("aiosqlite", "anyio", "aiohttp", "apscheduler", "huey", "sqlalchemy", "matplotlib")
+
+
+def facts() -> dict[str, Any]:
+    """Plain JSON."""
+    import taskloop
+
+    return {
+        "taskloop": taskloop.__version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "sqlite": sqlite3.sqlite_version,
+        "kernel": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "fsync_ms": round(_fsync_seconds() * 1000, 3),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def lines(machine: dict[str, Any]) -> list[str]:
+    """The facts for a reader."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    return [
+        f"taskloop {machine['taskloop']}, {machine['python']}, SQLite {machine['sqlite']}, {machine['kernel']} "
+        f"{machine['architecture']}, {machine['cpus']} CPUs,",
+        f"fsync of a page {machine['fsync_ms']:g} ms, load before {machine['load_before']:g}; {packages}.",
+    ]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _fsync_seconds() -> float:
+    """The median of writing a page of the temporary folder through to the disk."""
+    took = []
+    with tempfile.TemporaryFile() as file:
+        for _ in range(50):
+            file.write(b"x" * 4096)
+            file.flush()
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            took.append(time.perf_counter() - began)
+    return statistics.median(took)

@@ -1,0 +1,111 @@
+"""P7: what a web server notices of git metrics and a hundred jobs a second in its own process.
+
+The same server without taskloop is the limit. Requests come from a process of their own, at a steady pace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+from benchmarks.harness import ROOT, Figure, Numbers, Setting, Workload, percentile
+from benchmarks.p10_git import UNTIL, prepare
+from taskloop import Every, TaskScheduler
+from taskloop.git_metrics import collect
+from taskloop.options import Options
+
+
+async def nothing() -> None: ...
+
+
+async def _served(setting: Setting) -> Numbers:
+    """Serve for as long as the requests come."""
+    from aiohttp import web
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response({"path": request.path, "items": list(range(20))})
+
+    app = web.Application()
+    app.router.add_get("/items", handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]
+    source = f"from benchmarks.p7_host import ask; ask({port}, {setting.pace}, {setting.seconds})"
+    asking = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", source, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    answer, _ = await asking.communicate()
+    await runner.cleanup()
+    numbers: Numbers = json.loads(answer)
+    return numbers
+
+
+async def own(setting: Setting) -> Numbers:
+    scheduler = TaskScheduler(setting.folder / "store.db", options=Options())
+    repository, passes = setting.shared / "large.git", 0
+
+    def metrics() -> None:
+        nonlocal passes
+        collect([repository], now=datetime.fromtimestamp(UNTIL, UTC))
+        passes += 1
+
+    job = scheduler.add_job(nothing)
+    scheduler.add_job(metrics, Every("250ms"))  # skipped while one is under way: there is always one
+    async with scheduler:
+        now = datetime.now(UTC)
+        await scheduler.schedule_many(
+            (job.bind(), Every("1s", anchor=now + timedelta(seconds=one / setting.rate)), f"nothing-{one}")
+            for one in range(setting.rate)
+        )
+        numbers = await _served(setting)
+        numbers["passes"] = passes
+        await scheduler.stop(grace=60)
+    return numbers
+
+
+async def limit(setting: Setting) -> Numbers:
+    return await _served(setting)
+
+
+def ask(port: int, pace: int, seconds: float) -> None:
+    """In a process of its own: send requests at `pace` a second and print how long each took."""
+    print(json.dumps(asyncio.run(_ask(port, pace, seconds))))
+
+
+async def _ask(port: int, pace: int, seconds: float) -> Numbers:
+    import aiohttp
+
+    took: list[float] = []
+    async with aiohttp.ClientSession() as session:
+
+        async def one(at: float) -> None:
+            async with session.get(f"http://127.0.0.1:{port}/items") as response:
+                await response.read()
+            took.append(1000 * (time.perf_counter() - at))
+
+        asked = []
+        began = time.perf_counter() + 0.2
+        for number in range(int(pace * seconds)):
+            at = began + number / pace
+            await asyncio.sleep(at - time.perf_counter())
+            asked.append(asyncio.create_task(one(time.perf_counter())))
+        await asyncio.gather(*asked)
+    took = took[len(took) // 10 :]
+    return {"p50_ms": percentile(took, 0.5), "p99_ms": percentile(took, 0.99), "max_ms": max(took)}
+
+
+WORKLOAD = Workload(
+    name="p7",
+    title="host: git metrics and 100 jobs a second in a web server",
+    figures=(Figure("p99_ms", "p99 of a request", "ms", must=1.25, aim=1.05),),
+    own={"taskloop": own},
+    limit=limit,
+    size={"commits": 5500, "rate": 100, "pace": 200, "seconds": 10},
+    quick={"commits": 50, "rate": 20, "pace": 50, "seconds": 1},
+    prepare=prepare,
+)

@@ -1,0 +1,92 @@
+"""What was measured, as one aligned table: our figures against limit and goal, and below them the peers'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.harness import WORKLOADS, Figure, Workload, load, median, values
+
+HEAD = ("what", "who", "figure", "lowest–highest", "to limit", "must / aim", "reached")
+NUMERIC = frozenset(("figure", "lowest–highest", "to limit", "must / aim"))
+
+
+def lines(workloads: Mapping[str, Any]) -> list[str]:
+    """The table in Markdown, its columns aligned."""
+    rows = [HEAD, *(row for name in WORKLOADS if name in workloads for row in _rows(load(name), workloads[name]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    rule = ["-" * (width + 1) + (":" if name in NUMERIC else "-") for name, width in zip(HEAD, widths, strict=True)]
+    return [_line(HEAD, widths), "|" + "|".join(rule) + "|", *(_line(row, widths) for row in rows[1:])]
+
+
+def notes(workloads: Mapping[str, Any]) -> list[str]:
+    """Who was left out, and what went wrong."""
+    found = []
+    for name, measured in workloads.items():
+        found += [f"{name.upper()}: {peer} left out, it is not installed" for peer in measured["absent"]]
+        failed = {one["contestant"]: one["error"] for one in measured["measurements"] if "error" in one}
+        found += [f"{name.upper()}: {who} gave no figure: {error}" for who, error in failed.items()]
+    return found
+
+
+def _line(row: tuple[str, ...], widths: list[int]) -> str:
+    cells = [
+        cell.rjust(width) if name in NUMERIC else cell.ljust(width)
+        for name, cell, width in zip(HEAD, row, widths, strict=True)
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rows(workload: Workload, measured: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for figure in workload.figures:
+        limit = median(measured, "limit", figure.limit or figure.name)
+        what = f"{workload.name.upper()} {figure.text}"
+        for who in (*workload.own, "limit", *workload.also, *workload.peers):
+            name = figure.limit or figure.name if who == "limit" else figure.name
+            value = median(measured, who, name)
+            own = who in workload.own
+            if value is None and not own:
+                continue
+            ratio = value / limit if limit and value is not None else None
+            rows.append((
+                what,
+                who,
+                "not there yet" if value is None else shown(value, figure.unit),
+                _spread(values(measured, who, name)),
+                "" if ratio is None or who == "limit" else f"{number(ratio)} ×",
+                _goals(figure) if own else "",
+                _reached(figure, value, ratio) if own and value is not None else "",
+            ))
+            what = ""
+    return rows
+
+
+def number(value: float) -> str:
+    """With three digits that count."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def shown(value: float, unit: str) -> str:
+    return f"{number(value)} {unit}"
+
+
+def _spread(found: list[float]) -> str:
+    return f"{number(min(found))}–{number(max(found))}" if len(found) > 1 else ""
+
+
+def _goals(figure: Figure) -> str:
+    goals = [number(goal) for goal in (figure.must, figure.aim) if goal is not None]
+    return f"{' / '.join(goals)} {figure.unit if figure.absolute else '×'}" if goals else ""
+
+
+def _reached(figure: Figure, value: float, ratio: float | None) -> str:
+    measured = value if figure.absolute else ratio
+    if measured is None:
+        return ""
+    for word, goal in (("aim", figure.aim), ("must", figure.must)):
+        if goal is not None and (measured >= goal if figure.more else measured <= goal):
+            return word
+    return "no"

@@ -1,0 +1,116 @@
+"""The benchmarks run: each workload, at a tiny size, gives its figures. What they are is no test's business."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FIGURES = {
+    "p1": {"p99_ms"},
+    "p2": {"per_second"},
+    "p3": {"last_ms", "stall_ms"},
+    "p5": {"each_us"},
+    "p6": {"p50_ms"},
+    "p7": {"p99_ms"},
+    "p10": {"full_ms", "second_ms"},
+    "p11": {"import_ms", "help_ms"},
+}
+
+
+def benchmarks(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_every_workload_gives_its_figures_and_its_limit(tmp_path):
+    file = tmp_path / "numbers.json"
+
+    done = benchmarks("--quick", "--json", file)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(file.read_text("utf-8"))
+    assert set(report["workloads"]) == set(FIGURES)
+    for name, measured in report["workloads"].items():
+        gave = {one["contestant"]: set(one["numbers"]) for one in measured["measurements"]}
+        for contestant, numbers in gave.items():
+            wanted = FIGURES[name] - ({"second_ms"} if contestant == "limit" else set())
+            assert wanted <= numbers, (name, contestant)
+    for who in ("taskloop", "limit"):
+        assert any(who in line for line in done.stdout.splitlines())
+
+
+def test_every_run_of_the_benchmarks_is_recorded(tmp_path):
+    file = tmp_path / "numbers.json"
+
+    benchmarks("p3", "--quick", "--json", file)
+
+    measured = json.loads(file.read_text("utf-8"))["workloads"]["p3"]
+    own = [one["numbers"] for one in measured["measurements"] if one["contestant"].startswith("taskloop")]
+    assert [one["recorded"] for one in own] == [measured["size"]["number"]] * 2
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A file of numbers made by hand: a median of three, a failure and a peer that is absent."""
+    taskloop = [{"contestant": "taskloop", "round": n, "numbers": {"p99_ms": ms}} for n, ms in enumerate((3, 9, 4))]
+    limit = [{"contestant": "limit", "round": n, "numbers": {"p99_ms": 2}} for n in range(3)]
+    failed = [{"contestant": "APScheduler 3, memory", "round": 1, "error": "not done within 300 s"}]
+    machine = {
+        "taskloop": "0", "python": "CPython 3", "sqlite": "3", "kernel": "Linux", "architecture": "x", "cpus": 2,
+        "load_before": 0, "fsync_ms": 1, "packages": {},
+    }
+    measured = {"title": "", "size": {}, "measurements": taskloop + limit + failed, "absent": ["huey, SQLite"]}
+    workloads = {"p1": measured}
+    file = tmp_path / "kept.json"
+    file.write_text(json.dumps({"machine": machine, "workloads": workloads}), "utf-8")
+    return file
+
+
+def test_the_table_of_kept_numbers_sets_medians_against_limit_and_goal(kept):
+    done = benchmarks("--table", kept)
+
+    row = next(line for line in done.stdout.splitlines() if "| taskloop" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["P1 p99 of start after due", "taskloop", "4 ms", "3–9", "2 ×", "2 / 1.2 ×", "must"]
+
+
+def test_the_table_says_who_was_left_out_and_what_failed(kept):
+    done = benchmarks("--table", kept)
+
+    assert "P1: huey, SQLite left out, it is not installed" in done.stdout
+    assert "P1: APScheduler 3, memory gave no figure: not done within 300 s" in done.stdout
+    assert done.returncode == 1
+
+
+def test_the_plots_are_drawn_from_kept_numbers(kept, tmp_path):
+    pytest.importorskip("matplotlib")
+
+    benchmarks("--table", kept, "--plot", tmp_path / "plots", environment={"MPLCONFIGDIR": str(tmp_path)})
+
+    assert [file.name for file in (tmp_path / "plots").iterdir()] == ["p1_p99_ms.svg"]
+
+
+def test_a_table_holds_no_name_and_no_path_of_the_machine(tmp_path):
+    import platform
+
+    file = tmp_path / "numbers.json"
+
+    benchmarks("p6", "--quick", "--json", file)
+
+    text = file.read_text("utf-8")
+    assert str(ROOT) not in text
+    assert f'"{platform.node()}"' not in text

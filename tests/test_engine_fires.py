@@ -1,0 +1,360 @@
+"""Fires: when a schedule comes due, and what becomes of instants that nobody was there for."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from stories import START, fates, lasting, nothing, stamp, starts
+
+from taskloop import At, Cron, Every, Options, State, TaskScheduler
+
+pytestmark = pytest.mark.anyio
+
+
+async def again(time, trigger, after=0, **policy):
+    """Deploy: stop, declare the job `job` with another trigger or policy, start `after` later."""
+    scheduler = time.scheduler
+    if scheduler.is_running:
+        await time.until(scheduler.stop())
+    await time.advance(after)
+    scheduler.remove_job("job")
+    scheduler.add_job(nothing, trigger, name="job", **policy)
+    await time.start()
+
+
+async def test_a_two_week_job_is_not_restarted_by_daily_deploys(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("2w"))
+    async with virtual_time(scheduler, at=START) as time:
+        for _ in range(30):
+            await time.restart(after="23h59m")
+            await time.advance("1m")
+        assert await starts(time) == ["00:00", "+14d 00:00", "+28d 00:00"]
+
+
+async def test_a_two_week_job_whose_time_passed_while_down_is_caught_up_once(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("2w"))
+    async with virtual_time(scheduler) as time:
+        await time.advance("13d")
+        await time.restart(after="5d")
+        await time.advance("9d")
+        assert await starts(time) == ["00:00", "+18d 00:00"]
+        await time.advance("1d")
+        assert await fates(time) == ["00:00 succeeded", "+14d 00:00 succeeded", "+28d 00:00 succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("first", "instants"),
+    [
+        ("now", ["00:07", "01:07", "02:07"]),
+        ("after", ["01:07", "02:07"]),
+        ("aligned", ["01:00", "02:00", "03:00"]),
+    ],
+)
+async def test_an_every_seen_for_the_first_time_fires_as_first_says(scheduler, virtual_time, first, instants):
+    scheduler.add_job(nothing, Every("1h"), first=first)
+    async with virtual_time(scheduler, at="2026-01-01T00:07Z") as time:
+        await time.advance("2h55m")
+        assert await starts(time) == instants
+
+
+async def test_first_counts_only_once_and_a_restart_continues_the_grid(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), first="after")
+    async with virtual_time(scheduler) as time:
+        for _ in range(4):
+            await time.restart(after="25m")
+        assert await starts(time) == ["01:00"] or await fates(time) == ["01:00 succeeded"]
+        await time.advance("20m")
+        assert (await fates(time))[-1] == "02:00 succeeded"
+
+
+async def test_fires_keep_to_a_grid_and_never_drift(scheduler, virtual_time):
+    scheduler.add_job(lasting(0.4), Every("1s"))
+    async with virtual_time(scheduler) as time:
+        await time.advance("300s")
+        runs = await time.runs()
+    assert [run.due_at for run in runs] == [START + timedelta(seconds=number) for number in range(301)]
+    assert all(run.started_at == run.due_at for run in runs)
+
+
+async def test_a_changed_trigger_is_asked_anew_from_the_last_due_instant(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("3h10m")
+        await again(time, Every("30m"))
+        await time.advance("21m")
+        assert (await starts(time))[-2:] == ["03:00", "03:30"]
+
+
+async def test_a_trigger_made_longer_at_each_deploy_still_fires(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        for minutes in (61, 62, 63, 64):
+            await again(time, Every(minutes * 60), after="20m")
+        assert (await starts(time))[-1] == "01:20"
+
+
+async def test_an_equal_trigger_declared_anew_keeps_the_cursor(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await again(time, Every(timedelta(minutes=60)), after="10m")
+        assert await starts(time) == ["00:00"]
+        await time.advance("40m")
+        assert await starts(time) == ["00:00", "01:00"]
+
+
+async def test_another_interval_given_to_start_is_a_changed_trigger(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every())
+    async with virtual_time(scheduler, interval="1d") as time:
+        await time.advance("1h")
+        await time.restart(interval="2h")
+        await time.advance("1h")
+        assert await starts(time) == ["00:00", "02:00"]
+
+
+async def test_cron_follows_the_clock_of_its_zone_or_the_schedulers(virtual_time):
+    scheduler = TaskScheduler(options=Options(timezone="Europe/London"))
+    scheduler.add_job(nothing, Cron("0 2 * * *"), name="london")
+    scheduler.add_job(nothing, Cron("30 4 * * *", timezone="Asia/Tokyo"), name="tokyo")
+    async with virtual_time(scheduler, at="2026-07-01T00:00Z") as time:
+        await time.advance("1d")
+        assert [run.due_at.strftime("%d %H:%M") for run in await time.runs("london")] == ["01 01:00"]
+        assert [run.due_at.strftime("%d %H:%M") for run in await time.runs("tokyo")] == ["01 19:30"]
+
+
+async def test_a_cron_job_fires_once_in_the_night_the_clocks_go_back(scheduler, virtual_time):
+    scheduler.add_job(nothing, Cron("30 1 * * *", timezone="Europe/London"))
+    async with virtual_time(scheduler, at="2026-10-24T12:00Z") as time:
+        await time.advance("1d")
+        assert [run.due_at.strftime("%d %H:%M") for run in await time.runs()] == ["25 00:30"]
+
+
+async def test_at_fires_once_and_not_again_after_a_restart(scheduler, virtual_time):
+    scheduler.add_job(nothing, At("2026-01-01T05:00Z"))
+    async with virtual_time(scheduler) as time:
+        await time.advance("6h")
+        await time.restart(after="1d")
+        assert await fates(time) == ["05:00 succeeded"]
+
+
+async def test_at_whose_instant_passed_while_down_is_caught_up(scheduler, virtual_time):
+    scheduler.add_job(nothing, At("2026-01-01T05:00Z"))
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="6h")
+        assert await fates(time) == ["05:00 succeeded"]
+        assert (await time.runs())[0].cause == "catch_up"
+
+
+async def test_at_first_seen_after_its_instant_is_a_skip_missed(scheduler, virtual_time):
+    scheduler.add_job(nothing, At("2025-12-31T23:00Z"))
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h")
+        assert await fates(time) == ["-1d 23:00 skipped missed"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ({}, ["00:00 succeeded", "01:00 skipped missed x4", "05:00 succeeded"]),
+        ({"missed": "skip"}, ["00:00 succeeded", "01:00 skipped missed x5"]),
+        ({"missed": "all", "overlap": "allow"}, [f"0{hour}:00 succeeded" for hour in range(6)]),
+        (
+            {"missed": "all", "missed_limit": 2, "overlap": "allow"},
+            ["00:00 succeeded", "01:00 skipped missed x3", "04:00 succeeded", "05:00 succeeded"],
+        ),
+        ({"missed": "all"}, [f"0{hour}:00 succeeded" for hour in range(6)]),
+    ],
+    ids=["latest", "skip", "all", "all of two", "all with overlap skip"],
+)
+async def test_an_outage_of_five_and_a_half_hours(scheduler, virtual_time, policy, told):
+    scheduler.add_job(nothing, Every("1h"), **policy)
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="5h30m")
+        await time.run_until_idle()
+        assert await fates(time) == told
+        await time.advance("30m")
+        assert (await fates(time))[-1] == "06:00 succeeded"
+
+
+async def test_what_is_caught_up_says_so_and_stands_for_the_last_missed_instant(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"))
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="5h30m")
+        late = (await time.runs())[-1]
+        assert (late.cause, stamp(late.due_at), stamp(late.started_at)) == ("catch_up", "05:00", "05:30")
+        row = (await time.runs(state="skipped"))[0]
+        assert (row.count, stamp(row.due_at), stamp(row.until_at)) == (4, "01:00", "04:00")
+
+
+async def test_one_instant_missed_is_one_late_run(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"))
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="1h30m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 succeeded"]
+
+
+async def test_a_year_of_missed_minutes_is_one_row_and_one_run(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1m"))
+    async with virtual_time(scheduler) as time:
+        await time.until(scheduler.stop())
+        time.clock.step(timedelta(days=365))
+        await time.start()
+        assert await fates(time) == ["00:00 succeeded", f"00:01 skipped missed x{365 * 1440 - 1}", "+365d 00:00 succeeded"]
+
+
+async def test_later_than_max_late_is_a_skip_too_late(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), max_late="10m")
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="1h30m")
+        await time.restart(after="35m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped too_late", "02:00 succeeded"]
+
+
+async def test_max_late_holds_for_a_wait_for_a_slot_too(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(lasting(3600), name="long")
+    scheduler.add_job(nothing, Every("1d", anchor=START + timedelta(minutes=10)), name="late", max_late="20m")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("long")
+        await time.advance("2h")
+        assert await fates(time, "late") == ["00:10 skipped too_late"]
+
+
+async def test_spread_shifts_each_schedule_by_a_fixed_share(scheduler, virtual_time):
+    for number in range(20):
+        scheduler.add_job(nothing, Every("1h"), name=f"job-{number}", spread="30m")
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="45m")
+        await time.advance("50m")
+        offsets = {}
+        for run in await time.runs():
+            offsets.setdefault(run.job, set()).add((run.due_at - START) % timedelta(hours=1))
+    assert all(len(found) == 1 for found in offsets.values())
+    shifts = {min(found) for found in offsets.values()}
+    assert all(timedelta(0) <= shift < timedelta(minutes=30) for shift in shifts)
+    assert len(shifts) == 20
+
+
+async def test_on_start_fires_at_each_start_beside_the_grid(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), first="after", on_start=True)
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="20m")
+        assert [(run.cause, stamp(run.due_at)) for run in await time.runs()] == [
+            ("on_start", "00:00"), ("on_start", "00:20"),
+        ]
+        await time.advance("40m")
+        assert await starts(time) == ["00:00", "00:20", "01:00"]
+
+
+async def test_on_start_together_with_first_is_one_fire(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), on_start=True)
+    async with virtual_time(scheduler) as time:
+        assert await starts(time) == ["00:00"]
+
+
+async def test_on_start_together_with_a_catch_up_is_one_fire(scheduler, virtual_time):
+    scheduler.add_job(nothing, Cron("0 * * * *"), on_start=True)
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="1h30m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 succeeded"]
+
+
+async def test_on_start_does_nothing_while_another_worker_has_the_job(virtual_time, tmp_path):
+    first, second = (TaskScheduler(options=Options()) for _ in range(2))
+    for scheduler in (first, second):
+        scheduler.add_job(nothing, Every("1d"), name="job", first="after", on_start=True)
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(first, store=address) as time:
+        await time.advance("5s")
+        await time.join(second, address)
+        await time.advance("5s")
+        assert await starts(time) == ["00:00"]
+
+
+async def test_on_start_does_not_fire_a_job_that_is_off(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), first="after", on_start=True, enabled=False)
+    async with virtual_time(scheduler) as time:
+        await time.advance("1m")
+        assert await starts(time) == []
+
+
+async def test_five_hundred_schedules_due_together_fire_once_each(scheduler, virtual_time):
+    for number in range(500):
+        scheduler.add_job(nothing, Every("1h"), name=f"job-{number}")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h")
+        runs = await time.runs()
+    assert len(runs) == len({(run.job, run.due_at) for run in runs}) == 1000
+
+
+async def test_upcoming_tells_the_fires_that_then_happen(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("20m"), name="a")
+    scheduler.add_job(nothing, Cron("5,50 * * * *"), name="b")
+    async with virtual_time(scheduler) as time:
+        told = [(stamp(at), schedule.id) for at, schedule in await scheduler.upcoming(until="+1h")]
+        await time.advance("1h")
+        assert told == sorted((stamp(run.due_at), run.schedule) for run in await time.runs() if run.id > 1)
+
+
+# -- the clock changes
+
+
+async def test_a_wall_clock_stepped_back_an_hour_fires_nothing_twice(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("5m"), name="every")
+    scheduler.add_job(nothing, Cron("*/5 * * * *"), name="cron")
+    async with virtual_time(scheduler) as time:
+        await time.advance("2h1m")
+        time.step("-1h")
+        await time.advance("3h")
+        for name in ("every", "cron"):
+            instants = [run.due_at for run in await time.runs(name)]
+            assert len(set(instants)) == len(instants)
+            assert instants == sorted(instants)
+            assert instants[-1] == START + timedelta(hours=4)
+
+
+async def test_a_wall_clock_stepped_forward_a_year_is_one_bounded_catch_up(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1m"))
+    async with virtual_time(scheduler) as time:
+        await time.advance("30s")
+        time.step("365d")
+        await time.advance("1m")
+        told = await fates(time)
+        assert told[:2] == ["00:00 succeeded", f"00:01 skipped missed x{365 * 1440 - 1}"]
+        assert told[2:] in (
+            ["+365d 00:00 succeeded", "+365d 00:01 succeeded"],
+            ["+365d 00:01 succeeded"],
+        ) or told[2:] == ["+365d 00:00 succeeded"]
+
+
+async def test_a_step_of_the_wall_clock_is_noticed_within_a_minute(scheduler, virtual_time):
+    scheduler.add_job(nothing, Cron("0 12 * * *"))
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h")
+        time.step("11h")
+        await time.advance("1m")
+        assert await fates(time) == ["12:00 succeeded"]
+
+
+async def test_a_suspend_of_ninety_seconds_is_noticed_and_what_fell_into_it_was_missed(scheduler, virtual_time, lines):
+    scheduler.add_job(nothing, Every("10s"), missed="skip")
+    async with virtual_time(scheduler) as time:
+        await time.advance("5s")
+        await time.suspend("90s")
+        assert await fates(time) == ["00:00 succeeded", "00:00:10 skipped missed x9"]
+        await time.advance("5s")
+        assert (await fates(time))[-1] == "00:01:40 succeeded"
+    assert "clock.gap" in lines
+
+
+async def test_timeouts_and_retries_do_not_mind_a_step_of_the_wall_clock(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), name="long", timeout="5m")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("long")
+        await time.advance("1m")
+        time.step("1h")
+        await time.advance("3m59s")
+        assert (await scheduler.run(run.id)).state is State.RUNNING
+        await time.advance("1s")
+        assert (await scheduler.run(run.id)).error.type == "Timeout"

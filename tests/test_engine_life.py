@@ -1,0 +1,291 @@
+"""Starting and stopping: what holds whoever calls which, when and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from stories import fates, lasting, nothing, starts, stubborn
+
+from taskloop import Every, Options, State, TaskScheduler
+from taskloop.errors import StoreUnavailable
+
+pytestmark = pytest.mark.anyio
+
+
+def test_making_a_scheduler_opens_nothing(tmp_path):
+    threads = threading.active_count()
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    scheduler.add_job(nothing, Every("1h"))
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == []
+    assert not scheduler.is_running
+
+
+async def test_a_second_start_warns_and_changes_nothing(scheduler, virtual_time, lines):
+    scheduler.add_job(nothing, Every())
+    async with virtual_time(scheduler, interval="1h") as time:
+        await scheduler.start("1m")
+        await time.advance("1h")
+        assert await starts(time) == ["00:00", "01:00"]
+    assert "scheduler.already_running" in lines
+
+
+async def test_a_stop_before_the_start_and_a_second_stop_do_nothing(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    await scheduler.stop()
+    await scheduler.start()
+    assert scheduler.is_running
+    await scheduler.stop()
+    await scheduler.stop()
+    assert not scheduler.is_running
+
+
+async def test_start_and_stop_may_be_called_from_different_tasks(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"))
+    async with virtual_time(scheduler, start=False) as time:
+        await asyncio.create_task(scheduler.start())
+        await time.advance("1h")
+        await asyncio.gather(scheduler.stop(), scheduler.stop())
+        assert not scheduler.is_running
+        assert await starts(time) == ["00:00", "01:00"]
+
+
+async def test_a_stopped_scheduler_can_be_started_again(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    scheduler.add_job(nothing, name="job")
+    for _ in range(3):
+        await scheduler.start()
+        await (await scheduler.submit("job")).wait()
+        await scheduler.stop()
+    assert len(await scheduler.runs()) == 3
+    await scheduler.stop()
+
+
+async def test_async_with_starts_and_stops(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    with pytest.raises(ZeroDivisionError):
+        async with scheduler as entered:
+            assert entered is scheduler
+            assert scheduler.is_running
+            raise ZeroDivisionError
+    assert not scheduler.is_running
+
+
+async def test_a_start_cancelled_at_any_tick_leaves_nothing_and_can_be_repeated(tmp_path):
+    for ticks in [*range(25), 50, 100, 200, 400]:
+        scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+        starting = asyncio.create_task(scheduler.start())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            assert not scheduler.is_running
+            await scheduler.start()
+        assert scheduler.is_running
+        await scheduler.stop()
+
+
+async def test_a_stop_that_is_cancelled_goes_on_stopping(scheduler, virtual_time):
+    scheduler.add_job(lasting(10), Every("1h"))
+    async with virtual_time(scheduler) as time:
+        stopping = asyncio.create_task(scheduler.stop())
+        await time.advance("1s")
+        stopping.cancel()
+        await time.advance("10s")
+        assert not scheduler.is_running
+        assert await fates(time) == ["00:00 succeeded"]
+
+
+async def test_stop_inside_a_job_returns_at_once_and_the_job_gets_the_grace_too(scheduler, virtual_time):
+    @scheduler.job()
+    async def last():
+        await scheduler.stop(grace="10s")
+        await asyncio.sleep(5)
+        return "said goodbye"
+
+    async with virtual_time(scheduler) as time:
+        await last.submit()
+        await time.advance("1m")
+        assert not scheduler.is_running
+        assert [run.summary for run in await time.runs()] == ["said goodbye"]
+
+
+async def test_stop_inside_a_job_in_a_thread_works_by_call(scheduler, virtual_time):
+    from taskloop import RunContext
+
+    @scheduler.job()
+    def last(run: RunContext):
+        run.call(scheduler.stop, grace="10s")
+        return "said goodbye"
+
+    async with virtual_time(scheduler) as time:
+        await last.submit()
+        await time.advance("1m")
+        assert not scheduler.is_running
+        assert [run.summary for run in await time.runs()] == ["said goodbye"]
+
+
+async def test_a_start_that_failed_closes_all_and_can_be_tried_again(tmp_path):
+    folder = tmp_path / "later"
+    scheduler = TaskScheduler(folder / "app.db", options=Options())
+    with pytest.raises(StoreUnavailable) as caught:
+        await scheduler.start()
+    assert "folder" in str(caught.value)
+    assert not scheduler.is_running
+    await scheduler.stop()
+    folder.mkdir()
+    await scheduler.start()
+    assert scheduler.is_running
+    await scheduler.stop()
+
+
+async def test_the_interval_given_to_start_is_that_of_every_every_without_one(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every(), name="open")
+    scheduler.add_job(nothing, Every("1h"), name="own")
+    async with virtual_time(scheduler, interval=1800) as time:
+        await time.advance("1h")
+        assert await starts(time, "open") == ["00:00", "00:30", "01:00"]
+        assert await starts(time, "own") == ["00:00", "01:00"]
+
+
+async def test_without_an_interval_it_is_two_weeks(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every())
+    async with virtual_time(scheduler) as time:
+        await time.advance("14d")
+        assert await starts(time) == ["00:00", "+14d 00:00"]
+
+
+async def test_two_schedulers_on_one_file_fire_each_instant_once(virtual_time, tmp_path):
+    first, second = (TaskScheduler(options=Options()) for _ in range(2))
+    for scheduler in (first, second):
+        scheduler.add_job(nothing, Every("1m"), name="job")
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(first, store=address) as time:
+        await time.join(second, address)
+        await time.advance("10m")
+        runs = await time.runs()
+        assert len({run.due_at for run in runs}) == len(runs) == 11
+        assert {run.state for run in runs} == {State.SUCCEEDED}
+
+
+async def test_a_scheduler_that_is_not_enabled_submits_and_leaves_the_work_to_others(virtual_time, tmp_path):
+    quiet, busy = TaskScheduler(options=Options(enabled=False)), TaskScheduler(options=Options())
+    for scheduler in (quiet, busy):
+        scheduler.add_job(nothing, name="asked")
+        scheduler.add_job(nothing, Every("1m"), name="fired")
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(quiet, store=address) as time:
+        run = await quiet.submit("asked")
+        await time.advance("2m")
+        assert [one.state for one in await time.runs()] == [State.WAITING]
+        await time.join(busy, address)
+        done = await time.until(run.wait())
+        assert done.state is State.SUCCEEDED
+        assert {one.state for one in await time.runs("fired")} == {State.SUCCEEDED}
+
+
+async def test_what_was_submitted_before_the_start_runs_after_it(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler, start=False) as time:
+        run = await scheduler.submit("job")
+        assert (await scheduler.run(run.id)).state is State.WAITING
+        await time.advance("1h")
+        await time.start()
+        assert (await scheduler.run(run.id)).state is State.SUCCEEDED
+
+
+async def test_a_stop_lets_running_jobs_end_within_the_grace(scheduler, virtual_time):
+    scheduler.add_job(lasting(20), Every("1h"))
+    async with virtual_time(scheduler) as time:
+        await time.until(scheduler.stop())
+        assert await fates(time) == ["00:00 succeeded"]
+        assert (time.now - (await time.runs())[0].created_at).total_seconds() == 20
+
+
+async def test_a_stop_cancels_what_outlives_the_grace(scheduler, virtual_time):
+    tape = []
+    scheduler.add_job(lasting(600, tape), Every("1h"))
+    async with virtual_time(scheduler) as time:
+        await time.until(scheduler.stop(grace="1m"))
+        assert await fates(time) == ["00:00 interrupted shutting_down"]
+        assert 60 <= (await time.runs())[0].ended_at.minute * 60 < 66
+    assert tape == ["begin"]
+
+
+async def test_a_run_cut_short_by_a_stop_waits_again_with_its_attempt_given_back(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), Every("1h"), retry=2)
+    async with virtual_time(scheduler) as time:
+        await time.until(scheduler.stop(grace=0))
+        waiting = (await time.runs())[0]
+        assert (waiting.state, waiting.attempt) == (State.WAITING, 0)
+        await time.restart(after="5m")
+        await time.advance("10m")
+        ended = (await time.runs())[0]
+        assert (ended.state, ended.attempt) == (State.SUCCEEDED, 1)
+
+
+async def test_on_crash_fail_makes_a_run_cut_short_final(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), Every("1h"), retry=2, on_crash="fail")
+    async with virtual_time(scheduler) as time:
+        await time.until(scheduler.stop(grace=0))
+        assert await fates(time) == ["00:00 interrupted shutting_down"]
+
+
+async def test_a_job_that_swallows_the_stop_is_abandoned_after_the_kill_grace(scheduler, virtual_time):
+    scheduler.add_job(stubborn(40), Every("1d"), retry=2)
+    async with virtual_time(scheduler) as time:
+        await time.until(scheduler.stop(grace="10s"))
+        assert 15 <= time.now.second <= 17
+        assert (await time.runs())[0].state is State.INTERRUPTED
+        await time.advance("1m")
+
+
+async def test_a_job_in_a_thread_that_does_not_end_is_abandoned_and_never_repeated(scheduler, virtual_time):
+    enough = threading.Event()
+
+    @scheduler.job(retry=3)
+    def stuck():
+        enough.wait(10)
+        return "too late"
+
+    async with virtual_time(scheduler, patience="50ms") as time:
+        await stuck.submit()
+        await time.until(scheduler.stop(grace="1s"))
+        assert [(run.state, run.reason) for run in await time.runs()] == [(State.INTERRUPTED, "abandoned")]
+        enough.set()
+        await time.restart()
+        await time.advance("1h")
+        assert [(run.state, run.result) for run in await time.runs()] == [(State.INTERRUPTED, None)]
+
+
+async def test_a_second_stop_with_no_grace_ends_the_grace_of_the_first(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), Every("1h"))
+    async with virtual_time(scheduler) as time:
+        first = asyncio.create_task(scheduler.stop(grace="5m"))
+        await time.advance("1m")
+        await time.until(scheduler.stop(grace=0))
+        await first
+        assert time.now.minute == 1
+
+
+async def test_nothing_new_starts_while_stopping(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), Every("1d"), name="long")
+    scheduler.add_job(nothing, Every("1m"), name="often")
+    async with virtual_time(scheduler) as time:
+        await time.until(scheduler.stop(grace="20m"))
+        assert await starts(time, "often") == ["00:00"]
+        assert await fates(time, "long") == ["00:00 succeeded"]
+
+
+async def test_a_removed_job_fires_no_more_and_keeps_its_history(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="gone")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h")
+        await time.until(scheduler.stop())
+        scheduler.remove_job("gone")
+        await time.restart()
+        await time.advance("5h")
+        assert await fates(time, "gone") == ["00:00 succeeded", "01:00 succeeded"]

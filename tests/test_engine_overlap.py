@@ -1,0 +1,254 @@
+"""A fire that finds an earlier run of its schedule active; groups, limits and the order of those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from stories import START, failing, fates, lasting, nothing, stamp, starts, stubborn
+
+from taskloop import Every, Options, Retry, RunContext, State, TaskScheduler
+
+pytestmark = pytest.mark.anyio
+
+NINETY = 90 * 60
+
+
+async def test_skip_leaves_a_trace_with_its_reason(scheduler, virtual_time):
+    scheduler.add_job(lasting(NINETY), Every("1h"))
+    async with virtual_time(scheduler) as time:
+        await time.advance("2h")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped overlap", "02:00 running"]
+        skip = (await time.runs(state="skipped"))[0]
+        assert skip.data["run"] == 1
+        assert skip.data["age_seconds"] == 3600
+
+
+async def test_queue_keeps_one_waiting_and_skips_the_others(scheduler, virtual_time):
+    scheduler.add_job(lasting(150 * 60), Every("1h"), overlap="queue")
+    async with virtual_time(scheduler) as time:
+        await time.advance("2h30m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 running", "02:00 skipped overlap"]
+        await time.advance("2h")
+        assert (await fates(time))[1:] == [
+            "01:00 running", "02:00 skipped overlap", "03:00 waiting", "04:00 skipped overlap",
+        ]
+        assert await starts(time) == ["00:00", "02:30"]
+
+
+async def test_replace_cancels_the_old_and_starts_when_it_has_ended(scheduler, virtual_time):
+    tape = []
+
+    @scheduler.every("1h", overlap="replace")
+    async def job(run: RunContext):
+        try:
+            await asyncio.sleep(NINETY)
+        finally:
+            await asyncio.sleep(2)
+            tape.append(run.id)
+
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h1m")
+        assert await fates(time) == ["00:00 cancelled superseded", "01:00 running"]
+        assert await starts(time) == ["00:00", "01:00:02"]
+    assert tape[0] == 1
+
+
+async def test_replace_starts_when_the_old_was_abandoned(scheduler, virtual_time):
+    scheduler.add_job(stubborn(4000), Every("1h"), overlap="replace")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h1m")
+        assert (await fates(time))[0].startswith("00:00 interrupted")
+        assert await starts(time) == ["00:00", "01:00:05"]
+        await time.advance("59m")
+
+
+async def test_allow_lets_them_run_side_by_side(scheduler, virtual_time):
+    scheduler.add_job(lasting(NINETY), Every("1h"), overlap="allow")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h")
+        assert await fates(time) == ["00:00 running", "01:00 running"]
+
+
+async def test_a_waiting_retry_is_active_under_skip(scheduler, virtual_time):
+    scheduler.add_job(failing(1), Every("1h"), retry=Retry(2, first="90m", max="2h"))
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h45m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped overlap"]
+
+
+async def test_a_waiting_retry_is_the_one_that_waits_under_queue(scheduler, virtual_time):
+    scheduler.add_job(failing(1), Every("1h"), retry=Retry(2, first="90m", max="2h"), overlap="queue")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h45m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped overlap"]
+
+
+async def test_a_waiting_retry_gives_way_under_replace(scheduler, virtual_time):
+    scheduler.add_job(failing(1), Every("1h"), retry=Retry(2, first="90m", max="2h"), overlap="replace")
+    async with virtual_time(scheduler) as time:
+        await time.advance("2h")
+        assert await fates(time) == ["00:00 cancelled superseded", "01:00 succeeded", "02:00 succeeded"]
+
+
+async def test_only_runs_of_the_same_schedule_are_in_the_way(scheduler, virtual_time):
+    job = scheduler.add_job(lasting(NINETY), Every("1h"), name="job", first="after")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("job")
+        await scheduler.schedule(job, Every("1h"), id="other")
+        await time.advance("1h")
+        assert sorted(run.schedule or "" for run in await time.runs(state="running")) == ["", "job", "other"]
+
+
+async def test_what_was_submitted_is_never_skipped(scheduler, virtual_time):
+    scheduler.add_job(lasting(60), name="job", overlap="skip")
+    async with virtual_time(scheduler) as time:
+        for _ in range(5):
+            await scheduler.submit("job")
+        await time.run_until_idle()
+        assert [run.state for run in await time.runs()] == [State.SUCCEEDED] * 5
+
+
+# -- groups, limits, order
+
+
+async def test_jobs_of_one_group_take_turns(scheduler, virtual_time):
+    for name in ("a", "b", "c"):
+        scheduler.add_job(lasting(600), Every("1d"), name=name, group="worker")
+    async with virtual_time(scheduler) as time:
+        await time.run_until_idle()
+        assert await starts(time) == ["00:00", "00:10", "00:20"]
+        assert {run.state for run in await time.runs()} == {State.SUCCEEDED}
+
+
+async def test_a_group_has_as_many_places_as_the_options_give_it(virtual_time):
+    scheduler = TaskScheduler(options=Options(groups={"worker": 2}))
+    scheduler.add_job(lasting(600), name="job", group="worker")
+    async with virtual_time(scheduler) as time:
+        for _ in range(5):
+            await scheduler.submit("job")
+        await time.run_until_idle()
+        assert await starts(time) == ["00:00", "00:00", "00:10", "00:10", "00:20"]
+
+
+async def test_a_place_in_the_group_is_waited_for_until_max_late(scheduler, virtual_time):
+    scheduler.add_job(lasting(3600), name="long", group="worker")
+    scheduler.add_job(nothing, Every("1d", anchor=START + timedelta(minutes=1)), name="short", group="worker", max_late="30m")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("long")
+        await time.advance("32m")
+        assert await fates(time, "short") == ["00:01 skipped group_full"]
+
+
+async def test_a_group_holds_across_workers(virtual_time, tmp_path):
+    first, second = (TaskScheduler(options=Options()) for _ in range(2))
+    for scheduler in (first, second):
+        scheduler.add_job(lasting(20), name="job", group="worker")
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(first, store=address) as time:
+        await time.join(second, address)
+        for scheduler in (first, second, first):
+            await scheduler.submit("job")
+        await time.run_until_idle(limit="5m")
+        runs = sorted(await time.runs(), key=lambda run: run.started_at)
+        assert all(one.ended_at <= other.started_at for one, other in zip(runs, runs[1:], strict=False))
+
+
+async def test_max_running_of_a_job_holds_for_fires_and_submits(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), Every("1d"), name="job", max_running=2)
+    async with virtual_time(scheduler) as time:
+        for _ in range(3):
+            await scheduler.submit("job")
+        await time.run_until_idle()
+        assert await starts(time) == ["00:00", "00:00", "00:10", "00:10"]
+
+
+async def test_max_running_of_the_process_holds_for_all(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=3))
+    for number in range(7):
+        scheduler.add_job(lasting(600), Every("1d"), name=f"job-{number}")
+    async with virtual_time(scheduler) as time:
+        await time.run_until_idle()
+        assert await starts(time) == ["00:00"] * 3 + ["00:10"] * 3 + ["00:20"]
+
+
+async def test_the_waiting_start_by_priority_then_by_age(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(lasting(60), name="blocker")
+    for name, priority in (("low", -5), ("normal", 0), ("high", 10)):
+        scheduler.add_job(lasting(1), name=name, priority=priority)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("blocker")
+        for name in ("low", "normal", "high", "low", "normal", "high"):
+            await scheduler.submit(name)
+        await time.run_until_idle()
+        runs = sorted(await time.runs(), key=lambda run: run.started_at)
+    assert [(run.job, run.id) for run in runs[1:]] == [
+        ("high", 4), ("high", 7), ("normal", 3), ("normal", 6), ("low", 2), ("low", 5),
+    ]
+
+
+async def test_a_high_priority_that_has_no_place_does_not_hold_up_the_others(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=2))
+    scheduler.add_job(lasting(600), name="full", group="one", priority=10)
+    scheduler.add_job(nothing, name="free")
+    async with virtual_time(scheduler) as time:
+        for name in ("full", "full", "full", "free"):
+            await scheduler.submit(name)
+        await time.advance("1s")
+        assert (await time.runs("free"))[0].state is State.SUCCEEDED
+
+
+async def test_a_run_that_awaits_another_gives_its_slot_back(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+
+    @scheduler.job()
+    async def child(number: int) -> int:
+        await asyncio.sleep(60)
+        return number * 2
+
+    @scheduler.job()
+    async def parent() -> int:
+        first = await child.submit(1)
+        both = await asyncio.gather(first.value(), (await child.submit(2)).value())
+        return sum(both)
+
+    async with virtual_time(scheduler) as time:
+        run = await parent.submit()
+        await time.advance("1h")
+        assert await run.value() == 6
+        assert [stamp(one.started_at) for one in await time.runs("child")] == ["00:00", "00:01"]
+
+
+async def test_a_slot_given_back_is_taken_again_before_the_job_goes_on(virtual_time):
+    """Else more than `max_running` jobs would work at once."""
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    active, most = set(), []
+
+    async def work(name):
+        active.add(name)
+        most.append(len(active))
+        await asyncio.sleep(60)
+        active.discard(name)
+
+    @scheduler.job()
+    async def child():
+        await work("child")
+
+    @scheduler.job()
+    async def parent():
+        await (await child.submit()).wait()
+        await work("parent")
+
+    @scheduler.job()
+    async def other(number: int):
+        await work(f"other {number}")
+
+    async with virtual_time(scheduler) as time:
+        await parent.submit()
+        for number in range(3):
+            await other.submit(number)
+        await time.run_until_idle()
+    assert len(most) == 5
+    assert max(most) == 1

@@ -1,0 +1,207 @@
+"""Switches: disable drops, pause holds, enable overrules the code, reset gives back to it."""
+
+from __future__ import annotations
+
+import pytest
+from stories import fates, lasting, nothing, starts
+
+from taskloop import Every, Retry, State
+from taskloop.errors import Conflict
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("missed", "told"),
+    [
+        (None, ["01:00 skipped missed x2", "03:00 succeeded"]),
+        ("latest", ["01:00 skipped missed x2", "03:00 succeeded"]),
+        ("skip", ["01:00 skipped missed x3"]),
+        ("all", ["01:00 succeeded", "02:00 succeeded", "03:00 succeeded"]),
+    ],
+)
+async def test_resume_settles_what_a_pause_held(scheduler, virtual_time, missed, told):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await scheduler.pause("job", reason="migration", actor="ann")
+        await time.advance("3h")
+        assert await fates(time) == ["00:00 succeeded"]
+        await scheduler.resume("job", missed=missed)
+        await time.advance("30m")
+        assert (await fates(time))[1:] == told
+        await time.advance("1h")
+        assert (await fates(time))[-1] == "04:00 succeeded"
+
+
+async def test_a_pause_of_all_holds_every_job_and_resume_frees_them(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="a", missed="skip")
+    scheduler.add_job(nothing, Every("1h"), name="b")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await scheduler.pause()
+        assert (await scheduler.status()).paused is not None
+        await time.advance("3h")
+        assert len(await fates(time)) == 2
+        await scheduler.resume()
+        await time.advance("1m")
+        assert await fates(time, "a") == ["00:00 succeeded", "01:00 skipped missed x3"]
+        assert await fates(time, "b") == ["00:00 succeeded", "01:00 skipped missed x2", "03:00 succeeded"]
+
+
+async def test_a_pause_of_one_job_holds_no_other(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="a")
+    scheduler.add_job(nothing, Every("1h"), name="b")
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause("a")
+        await time.advance("2h")
+        assert await starts(time, "a") == ["00:00"]
+        assert await starts(time, "b") == ["00:00", "01:00", "02:00"]
+
+
+async def test_a_pause_ends_by_itself_at_its_until(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await scheduler.pause("job", until="+2h")
+        await time.advance("2h1m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped missed", "02:00 succeeded"]
+        assert await starts(time) == ["00:00", "02:10"]
+
+
+async def test_submits_wait_through_a_pause_and_running_runs_go_on(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), name="job")
+    async with virtual_time(scheduler) as time:
+        running = await scheduler.submit("job")
+        await time.advance("1m")
+        await scheduler.pause("job")
+        held = await scheduler.submit("job")
+        await time.advance("1h")
+        assert (await scheduler.run(running.id)).state is State.SUCCEEDED
+        assert (await scheduler.run(held.id)).state is State.WAITING
+        await scheduler.resume("job")
+        await time.advance("10m")
+        assert (await scheduler.run(held.id)).state is State.SUCCEEDED
+
+
+async def test_a_retry_waits_through_a_pause(scheduler, virtual_time):
+    tries = []
+
+    @scheduler.job(retry=Retry(2, first="1m"))
+    async def job():
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError
+
+    async with virtual_time(scheduler) as time:
+        await job.submit()
+        await time.advance("10s")
+        await scheduler.pause("job")
+        await time.advance("1h")
+        assert len(tries) == 1
+        await scheduler.resume("job")
+        await time.advance("1s")
+        assert len(tries) == 2
+
+
+async def test_a_pause_outlives_restarts(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause()
+        await time.restart(after="90m")
+        await time.advance("1h")
+        assert await starts(time) == ["00:00"]
+        await scheduler.resume()
+        await time.advance("1s")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped missed", "02:00 succeeded"]
+
+
+async def test_resume_of_what_is_not_paused_does_nothing(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.resume("job")
+        await scheduler.resume()
+        await time.advance("1h")
+        assert await starts(time) == ["00:00", "01:00"]
+
+
+async def test_each_fire_of_a_disabled_job_is_counted_in_one_row(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await scheduler.disable("job", reason="broken upstream", actor="ann")
+        await time.advance("5h")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped disabled x5"]
+        await scheduler.enable("job")
+        await time.advance("1h")
+        assert (await fates(time))[2:] == ["06:00 succeeded"]
+
+
+async def test_a_submit_to_a_disabled_job_is_refused_with_who_and_why(scheduler, virtual_time):
+    job = scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.disable("job", reason="broken upstream", actor="ann")
+        for ask in (job.submit, lambda: scheduler.submit("job"), lambda: scheduler.submit_many([job.bind()])):
+            with pytest.raises(Conflict, match="ann.*broken upstream"):
+                await ask()
+        assert await fates(time) == []
+
+
+async def test_disable_drops_what_falls_into_down_time_too(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.disable("job")
+        await time.restart(after="3h30m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped disabled x3"]
+
+
+async def test_disable_ends_by_itself_at_its_until(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.disable("job", until="+90m")
+        await time.advance("2h")
+        assert await fates(time) == ["00:00 succeeded", "01:00 skipped disabled", "02:00 succeeded"]
+
+
+async def test_enable_overrules_the_code_and_outlives_a_restart_and_reset_gives_back(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job", enabled=False)
+    async with virtual_time(scheduler) as time:
+        await time.advance("90m")
+        assert await fates(time) == ["00:00 skipped disabled x2"]
+        await scheduler.enable("job")
+        await time.restart()
+        await time.advance("1h")
+        assert (await fates(time))[-1] == "02:00 succeeded"
+        await scheduler.reset("job")
+        await time.advance("1h")
+        assert (await fates(time))[-1] == "03:00 skipped disabled"
+        assert (await scheduler.jobs())[0].switch is None
+
+
+async def test_a_running_run_goes_on_when_its_job_is_disabled(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.disable("job")
+        await time.advance("10m")
+        assert await fates(time) == ["00:00 succeeded"]
+
+
+async def test_a_job_may_be_disabled_and_paused_at_once(scheduler, virtual_time):
+    """Two questions with an answer each: a resume does not switch it on."""
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.disable("job")
+        await scheduler.pause("job")
+        await time.advance("2h")
+        await scheduler.resume("job", missed="all")
+        await time.advance("1h")
+        assert {run.state for run in await time.runs(state=list(State)) if run.id > 1} == {State.SKIPPED}
+
+
+async def test_the_record_of_a_job_tells_its_switch(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.disable("job", reason="why", actor="ann", until="+1d")
+        record = (await scheduler.jobs())[0]
+        assert (record.enabled, record.condition) == (False, "disabled")
+        assert (record.switch.actor, record.switch.reason, record.switch.since) == ("ann", "why", time.now)

@@ -1,0 +1,289 @@
+"""Parameters: checked by the signature before a record exists, rebuilt for the call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, StrEnum
+from typing import Any, Literal
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from taskloop.context import RunContext
+from taskloop.errors import BadJob, BadParameters
+from taskloop.parameters import Parameters
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Word(StrEnum):
+    YES = "yes"
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: float = 0.0
+
+
+class Order(BaseModel):
+    id: int
+    lines: list[str] = []
+
+
+def typed(
+    number: int = 1,
+    ratio: float = 0.5,
+    text: str = "",
+    day: date = date(2026, 1, 1),
+    moment: datetime | None = None,
+    span: timedelta = timedelta(0),
+    uid: UUID | None = None,
+    price: Decimal = Decimal(0),
+    colour: Colour = Colour.RED,
+    choice: Literal["a", "b"] = "a",
+    point: Point | None = None,
+    order: Order | None = None,
+    pair: tuple[int, str] | None = None,
+    names: set[str] | None = None,
+    table: dict[str, list[int]] | None = None,
+) -> None: ...
+
+
+def untyped(value, other=None): ...
+
+
+def of(function: Any) -> Parameters:
+    return Parameters("job", function)
+
+
+MOMENT = datetime(2026, 3, 1, 2, 30, tzinfo=timezone(timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "plain"),
+    [
+        ("number", 7, 7),
+        ("number", "7", 7),
+        ("number", 2**70, 2**70),
+        ("ratio", 1, 1.0),
+        ("text", "é🙂\0", "é🙂\0"),
+        ("day", date(2026, 3, 1), "2026-03-01"),
+        ("day", "2026-03-01", "2026-03-01"),
+        ("moment", MOMENT, "2026-03-01T02:30:00+01:00"),
+        ("moment", None, None),
+        ("span", timedelta(hours=1.5), "PT1H30M"),
+        ("uid", UUID(int=5), str(UUID(int=5))),
+        ("price", Decimal("1.10"), "1.10"),
+        ("colour", Colour.RED, "red"),
+        ("choice", "b", "b"),
+        ("point", Point(1, 2.5), {"x": 1, "y": 2.5}),
+        ("point", {"x": 1}, {"x": 1, "y": 0.0}),
+        ("order", Order(id=3), {"id": 3, "lines": []}),
+        ("pair", (1, "a"), [1, "a"]),
+        ("names", {"a"}, ["a"]),
+        ("table", {"a": [1]}, {"a": [1]}),
+    ],
+)
+def test_a_value_is_stored_as_json_and_rebuilt_by_its_annotation(name, value, plain):
+    parameters = of(typed)
+    assert parameters.check({name: value}) == {name: plain}
+    stored = json.loads(json.dumps(parameters.check({name: value})))
+    rebuilt = parameters.rebuild(stored)[name]
+    assert parameters.check({name: rebuilt}) == {name: plain}
+    if type(value) is not str:
+        assert type(rebuilt) in {type(value), Point, Order, float}
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1, 1.5, "é🙂", True, [1, [2]], {"a": {"b": None}}, 2**70, Word.YES, (1, (2, 3)), {1: "a"}]
+)
+def test_what_has_no_annotation_is_stored_as_the_json_it_comes_back_as(value):
+    checked = of(untyped).check({"value": value})
+    assert checked == json.loads(json.dumps(checked))
+    assert of(untyped).rebuild(checked) == checked
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "text"),
+    [
+        ({"number": "seven"}, "number", "got 'seven'"),
+        ({"number": 1.5}, "number", "integer"),
+        ({"number": None}, "number", "got None"),
+        ({"ratio": float("nan")}, "ratio", "not JSON compliant"),
+        ({"text": "\ud800"}, "text", "got '\\ud800'"),
+        ({"choice": "c"}, "choice", "'a' or 'b'"),
+        ({"day": "soon"}, "day", "got 'soon'"),
+        ({"point": {"x": "y"}}, "point", "at x"),
+        ({"order": {"id": 1, "lines": [1]}}, "order", "at lines.0"),
+        ({"numbr": 1}, "numbr", "is unknown; did you mean 'number'?"),
+        ({"zzz": 1}, "zzz", "is unknown"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_where_and_what(given, name, text):
+    with pytest.raises(BadParameters) as caught:
+        of(typed).check(given)
+    assert list(caught.value.problems) == [name]
+    assert text in caught.value.problems[name]
+    assert isinstance(caught.value, ValueError)
+
+
+def cycle() -> list[Any]:
+    ring: list[Any] = []
+    ring.append(ring)
+    return ring
+
+
+def deep(levels: int) -> list[Any]:
+    nest: list[Any] = []
+    for _ in range(levels):
+        nest = [nest]
+    return nest
+
+
+class Hostile:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{1, 2}, b"x", object(), float("nan"), float("inf"), "\ud800", {"\udfff": 1}, cycle(), deep(100_000), Hostile(), print],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_json_is_refused_and_named_whatever_it_is(value):
+    with pytest.raises(BadParameters) as caught:
+        of(untyped).check({"value": value})
+    assert list(caught.value.problems) == ["value"]
+    assert len(str(caught.value)) < 500
+
+
+def test_every_mistake_is_told_at_once():
+    def job(user: int, text: str, day: date = date(2026, 1, 1)) -> None: ...
+
+    with pytest.raises(BadParameters) as caught:
+        of(job).check({"user": "x", "dya": 1, "day": "soon"})
+    assert set(caught.value.problems) == {"text", "user", "dya", "day"}
+    assert caught.value.problems["text"] == "is missing"
+    assert caught.value.job == "job"
+
+
+def test_a_secret_is_stored_as_it_is_since_the_job_needs_it():
+    def login(password: SecretStr) -> None: ...
+
+    plain = of(login).check({"password": SecretStr("hunter2")})
+    assert of(login).rebuild(plain)["password"].get_secret_value() == "hunter2"
+
+
+# -- the signature
+
+
+@pytest.mark.parametrize(
+    ("function", "shown"),
+    [
+        (lambda *args: None, r"\*args"),
+        (lambda **options: None, r"\*\*options"),
+        (lambda a, /: None, "'a'"),
+    ],
+)
+def test_parameters_without_a_name_of_their_own_are_refused(function, shown):
+    with pytest.raises(BadJob, match=f"job 'job' takes .*{shown}.*give every parameter a name of its own"):
+        of(function)
+
+
+def with_context(run: RunContext, user: int, *, text: str = "hi") -> None: ...
+
+
+def test_the_context_is_no_parameter():
+    parameters = of(with_context)
+    assert parameters.context_name == "run"
+    assert list(parameters.names) == ["user", "text"]
+    assert parameters.required == ("user",)
+    with pytest.raises(BadParameters, match="'run' is unknown"):
+        parameters.check({"run": 1, "user": 1})
+
+
+def test_the_context_is_found_by_its_annotation_alone():
+    def later(user, ctx: RunContext): ...
+    def text(run: "Unknown", ctx: "RunContext"): ...  # noqa: F821, UP037
+    def none(run, user): ...
+
+    assert of(later).context_name == "ctx"
+    assert of(text).context_name == "ctx"
+    assert of(none).context_name is None
+
+
+def test_an_annotation_that_only_a_type_checker_can_read_is_no_annotation():
+    def job(a: "OnlyForTypeChecking", b: int = 1): ...  # noqa: F821, UP037
+
+    assert of(job).check({"a": [1], "b": "2"}) == {"a": [1], "b": "2"}
+    assert of(job).rebuild({"a": [1]}) == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "named"),
+    [
+        ((), {}, {}),
+        ((7,), {}, {"user": 7}),
+        ((7, "x"), {}, {"user": 7, "text": "x"}),
+        ((7,), {"text": "x"}, {"user": 7, "text": "x"}),
+        ((), {"text": "x", "zzz": 1}, {"text": "x", "zzz": 1}),
+    ],
+)
+def test_arguments_are_named_by_the_signature(args, kwargs, named):
+    assert of(with_context).named(args, kwargs) == named
+
+
+def test_too_many_arguments_and_those_given_twice_are_refused():
+    with pytest.raises(BadParameters, match="3 positional values given, at most 2 taken"):
+        of(with_context).named((1, 2, 3), {})
+    with pytest.raises(BadParameters, match="parameter 'user' is given twice"):
+        of(with_context).named((1,), {"user": 2})
+
+
+def test_a_job_that_takes_nothing_is_given_nothing():
+    def job(): ...
+
+    assert of(job).check({}) == {}
+    assert of(job).rebuild({}) == {}
+    assert of(job).schema() == {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def test_the_schema_says_what_may_be_given():
+    def job(user: int, day: date = date(2026, 1, 1), any=None, odd=object(), lost: Any = {1}) -> None: ...  # noqa: B006, B008
+
+    schema = of(job).schema()
+    assert schema["required"] == ["user"]
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["user"] == {"type": "integer"}
+    assert schema["properties"]["day"] == {"type": "string", "format": "date", "default": "2026-01-01"}
+    assert schema["properties"]["any"] == {"default": None}
+    assert schema["properties"]["odd"] == {}
+    assert schema["properties"]["lost"] == {}
+    json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    ("hint", "plain", "value"),
+    [
+        (date, "2026-03-01", date(2026, 3, 1)),
+        (Point, {"x": 1}, Point(1)),
+        (list[Order], [{"id": 1}], [Order(id=1)]),
+        (Any, {"x": 1}, {"x": 1}),
+        (None, None, None),
+        ("Unknown", [1], [1]),
+        (int, None, None),
+    ],
+)
+def test_a_result_is_rebuilt_by_the_return_annotation(hint, plain, value):
+    def job(): ...
+
+    if hint is not None:
+        job.__annotations__["return"] = hint
+    assert of(job).value(plain) == value
