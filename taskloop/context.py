@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
+from math import isfinite
 from typing import Any, Final, ParamSpec, TypeVar
 
 from taskloop.runs import Progress, Run, RunId
@@ -111,8 +112,11 @@ class RunContext:
     def progress(self, done: float | None = None, total: float = 100, message: str = "") -> None:
         """Say how far the attempt has come: `done` of `total`. Costs no more than an assignment.
 
-        `done` None keeps the figures of the last call and changes the message alone.
+        `done` None keeps the figures of the last call and changes the message alone. Raises `ValueError` for figures
+        that are not finite.
         """
+        if not (isfinite(total) and (done is None or isfinite(done))):
+            raise ValueError(f"progress is {done} of {total}; finite numbers are allowed")
         last = self._progress
         if done is None:
             done, total = (last.done, last.total) if last else (0, total)

@@ -74,8 +74,11 @@ class Feed:
             self._subscribers[name] = (*self._subscribers.get(name, ()), subscriber)
 
         def unsubscribe() -> None:
-            for name, subscribers in list(self._subscribers.items()):
-                self._subscribers[name] = tuple(one for one in subscribers if one is not subscriber)
+            for name in names or EVENTS:
+                left = list(self._subscribers.get(name, ()))
+                if subscriber in left:
+                    left.remove(subscriber)
+                self._subscribers[name] = tuple(left)
 
         return unsubscribe
 

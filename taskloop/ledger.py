@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.clock import Clock, SystemClock
@@ -32,13 +33,15 @@ from taskloop.handles import RunHandle
 from taskloop.jobs import NAME, Call, Duration, Job, Jobs
 from taskloop.options import Options
 from taskloop.policy import Policy
-from taskloop.records import JobRecord, Status, definition, standing
 from taskloop.runs import Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.schedules import next_due as following
 from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
 from taskloop.switches import Missed, Switch, Switches, SwitchKind
 from taskloop.triggers import Cron, Every, Trigger
+
+if TYPE_CHECKING:
+    from taskloop.records import JobRecord, Status
 
 __all__ = ["Ledger"]
 
@@ -251,10 +254,12 @@ class Ledger(Jobs):
         while True:
             heard = self._watch(run_id)
             try:
-                here = self._is_here(run_id)
-                run = None if here else await self.run(run_id)
-                if run is None or not run.final:
-                    run = await self._hear(heard, None if here else LOOK_SECONDS)
+                patience = self._patience(run_id)
+                run = await self._hear(heard, patience) if patience != 0 else None
+                if run is None:
+                    run = await self.run(run_id)
+                    if not run.final:
+                        run = await self._hear(heard, LOOK_SECONDS)
             finally:
                 self._unwatch(run_id, heard)
             if run is not None and run.final:
@@ -290,25 +295,28 @@ class Ledger(Jobs):
     async def schedule_many(self, wanted: Iterable[tuple[Call[Any], Trigger, str]]) -> list[Schedule]:
         """Store many schedules, one transaction a thousand."""
         store, now = await self._opened(), self._clock.now()
-        schedules, policies = [], {}
-        for call, trigger, name in wanted:
-            if name in self and self[name].trigger is not None:
-                raise Conflict(f"schedule '{name}' is that of the job of this name; choose another id")
-            if not 0 < len(name) <= 200 or not name.isprintable():
-                raise BadTrigger(name, "a schedule's id is a text of 1 to 200 printable characters")
-            policies[name] = call.job.policy
-            trigger = self.resolved(trigger)
-            schedules.append(Schedule(id=name, job=call.job.name, trigger=trigger, params=call.params, seen_at=now))
+        policies: dict[str, Policy] = {}
 
         def merge(old: Schedule | None, new: Schedule) -> Schedule:
             policy = policies[new.id]
             return bind(new, policy, now) if old is None else rebind(old, new, policy, now)
 
         stored: list[Schedule] = []
-        for start in range(0, len(schedules), TOGETHER):
-            stored += await store.put(schedules[start : start + TOGETHER], merge)
+        left = iter(wanted)
+        while batch := list(islice(left, TOGETHER)):
+            schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
+            policies = {name: call.job.policy for call, _, name in batch}
+            stored += await store.put(schedules, merge)
         self._stirred()
         return stored
+
+    def _schedule(self, call: Call[Any], trigger: Trigger, name: str, now: datetime) -> Schedule:
+        if name in self._jobs and self._jobs[name].trigger is not None:
+            raise Conflict(f"schedule '{name}' is that of the job of this name; choose another id")
+        if not 0 < len(name) <= 200 or not name.isprintable():
+            raise BadTrigger(name, "a schedule's id is a text of 1 to 200 printable characters")
+        job = call.job.name
+        return Schedule(id=name, job=job, trigger=self.resolved(trigger), params=call.params, seen_at=now)
 
     async def unschedule(self, id: str) -> None:
         """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`."""
@@ -410,6 +418,8 @@ class Ledger(Jobs):
         await self._refresh_switches(force=True)
         remembered = {one.name: one for one in await store.definitions()}
         names = sorted({*remembered, *(job.name for job in self)})
+        from taskloop.records import standing
+
         last, due = await store.standing(names), await store.next_dues(names)
         return [
             standing(
@@ -424,6 +434,8 @@ class Ledger(Jobs):
 
     def definition(self, job: Job[..., Any]) -> Definition:
         """What a job declares, in plain JSON."""
+        from taskloop.records import definition
+
         trigger = self.resolved(job.trigger) if job.trigger is not None else None
         return definition(job, trigger, self._clock.now())
 
@@ -444,6 +456,8 @@ class Ledger(Jobs):
             for one in records
             if one.condition == "failing"
         ]
+        from taskloop.records import Status
+
         return Status(
             running=bool(live),
             enabled=self.options.enabled,
@@ -594,9 +608,9 @@ class Ledger(Jobs):
 
     def _unwatch(self, run_id: RunId, heard: asyncio.Future[Run | None] | None) -> None: ...
 
-    def _is_here(self, run_id: RunId) -> bool:
-        """Whether this process has the run in hand, so that its end will be heard."""
-        return False
+    def _patience(self, run_id: RunId) -> float | None:
+        """Seconds to listen before the store is asked; None: this process has the run and will tell for certain."""
+        return 0
 
     async def _hear(self, heard: asyncio.Future[Run | None] | None, seconds: float | None) -> Run | None:
         """Wait for news of a run, at most `seconds`; None: there are none."""

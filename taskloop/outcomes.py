@@ -15,6 +15,7 @@ from taskloop.runs import Failure, Returned, first_line
 
 __all__ = ["MESSAGE_CHARACTERS", "RESULT_BYTES", "TRACEBACK_CHARACTERS", "failure", "returned"]
 
+NAME_CHARACTERS: Final = 200
 MESSAGE_CHARACTERS: Final = 4_000
 TRACEBACK_CHARACTERS: Final = 30_000
 RESULT_BYTES: Final = 1_000_000
@@ -23,7 +24,7 @@ _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 def failure(error: BaseException) -> Failure:
     """An error as it is kept: its type, message and traceback, cut where they grow wild."""
-    kind = type(error).__qualname__
+    kind = _clean(type(error).__qualname__, NAME_CHARACTERS)
     message = _message(error)
     return Failure(kind, message, _trace(error), _fingerprint(kind, message, error))
 
@@ -89,4 +90,4 @@ def _fingerprint(kind: str, message: str, error: BaseException) -> str:
         place = f"{step.tb_frame.f_code.co_filename}:{step.tb_frame.f_code.co_qualname}"
         step = step.tb_next
     text = f"{kind}\n{place}\n{_NUMBERS.sub('#', first_line(message))}"
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    return blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()

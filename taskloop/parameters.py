@@ -142,9 +142,16 @@ class Parameters:
     def _plain(self, name: str, value: Any) -> Any:
         if self._typed(name):
             adapter = self._adapter(name)
-            value = adapter.dump_python(adapter.validate_python(value), mode="json")
-        json.dumps(value, allow_nan=False).encode()
-        return value
+            value = adapter.validate_python(value)
+            value = _revealed(value) if hasattr(value, "get_secret_value") else adapter.dump_python(value, mode="json")
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()  # a lone surrogate is no text of any store
+        return json.loads(text)  # as it will come back: a tuple as a list, every key a text
+
+
+def _revealed(secret: Any) -> Any:
+    """A pydantic secret in clear: the store keeps it so, for the job needs it."""
+    return secret.get_secret_value()
 
 
 def _reason(error: Exception) -> str:

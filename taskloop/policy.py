@@ -213,6 +213,6 @@ def _name(name: str, value: Any) -> str | None:
 
 
 def _tags(name: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(tag, str) for tag in value):
         raise BadJob(f"{name} is {value!r}; a list of texts is allowed")
     return tuple(value)

@@ -11,8 +11,8 @@ two loops:
 `slots` gives each run a task of its own: call the function (`attempts`), `settle` (pure), write, tell. `stop` ends the
 loops, waits for the runs in hand, asks the rest to end, abandons what does not, lets go of the store.
 
-Whatever the store hands out arrives by a `heed` callback, even if the task that asked for it was cancelled meanwhile:
-a run that is committed as running is always started.
+Whatever the store hands out arrives by a `heed` callback, even if the task that asked was cancelled meanwhile: a run
+that is committed as running is always started.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from signal import Signals
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop import durations
@@ -33,7 +34,7 @@ from taskloop.errors import Conflict, NotRunning, StoreUnavailable, TaskloopErro
 from taskloop.events import Event, Subscriber
 from taskloop.executors import Executor, InThread, OnLoop
 from taskloop.jobs import Duration, Job, Jobs
-from taskloop.ledger import Ledger
+from taskloop.ledger import LOOK_SECONDS, Ledger
 from taskloop.logs import Speaker
 from taskloop.options import Options
 from taskloop.processes import this_process
@@ -81,7 +82,8 @@ class TaskScheduler(Ledger):
         self.speaker = Speaker()
         self._executors: dict[str, Executor] = {}
         self._host: asyncio.Task[None] | None = None
-        self._worker: Worker | None = None
+        self.worker: Worker | None = None
+        """This process as the store knows it; None: not started."""
         self._closing, self._hurrying, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._waiters = Waiters()
         self._listeners = Listeners(self.speaker.say)
@@ -100,11 +102,6 @@ class TaskScheduler(Ledger):
     def is_running(self) -> bool:
         """Whether it was started and is not stopping."""
         return self._phase == "running"
-
-    @property
-    def worker(self) -> Worker | None:
-        """This process as the store knows it; None: not started."""
-        return self._worker
 
     @property
     def in_flight(self) -> int:
@@ -152,7 +149,7 @@ class TaskScheduler(Ledger):
             await self.close()
             return
         if self._loop.is_closed():  # the host took the engine away with its loop; the next start mends the records
-            self._host = self._worker = self._slots = None
+            self._host = self.worker = self._slots = None
             self._phase = "stopped"
             await self.close()
             return
@@ -180,10 +177,10 @@ class TaskScheduler(Ledger):
             if self._host is not None:
                 await asyncio.wait({self._host}, timeout=span.total_seconds() if span else None)
 
-        received = await until_signal(served(), stop=self.stop, hurry=lambda: self._hurrying.set())
-        if received is not None:
-            self.speaker.say("INFO", "signal.received", signal=received.name)
-        return received
+        def heard(one: Signals) -> None:
+            self.speaker.say("INFO", "signal.received", signal=one.name)
+
+        return await until_signal(served(), stop=self.stop, hurry=lambda: self._hurrying.set(), heard=heard)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -236,17 +233,17 @@ class TaskScheduler(Ledger):
         if not self._spoken:
             self._spoken = True
             self.feed.subscribe(self.speaker, *self.speaker.events())
-        self._worker = this_process(self.name, now)
+        self.worker = this_process(self.name, now)
         self._slots = slots = Slots(
             self.options.max_running, store=store, jobs=self, executors=self._executors, clock=self._clock,
             kill_grace=self.options.kill_grace, waiters=self._waiters, listeners=self._listeners,
             context=self._context, tell=self._tell, freed=self._freed
         )  # fmt: skip
         self._tending = Tending(
-            store, self._worker, jobs=self, slots=slots, options=self.options, clock=self._clock, feed=self.feed,
+            store, self.worker, jobs=self, slots=slots, options=self.options, clock=self._clock, feed=self.feed,
             tell=self._tell
         )  # fmt: skip
-        live = await self._tending.rescue(await store.enlist(self._worker))
+        live = await self._tending.rescue(await store.enlist(self.worker))
         self._watched_since = min((one.started_at for one in live), default=now)
         await self._refresh_switches(force=True)
         await self._know()
@@ -257,8 +254,8 @@ class TaskScheduler(Ledger):
         """Leave nothing open; the last thing a host task does."""
         with suppress(TaskloopError, asyncio.CancelledError):
             await self._listeners.end(1.0)
-            if self._worker is not None and self._store_is_open:
-                await self._open_store.leave(self._worker.id, self._clock.now())
+            if self.worker is not None and self._store_is_open:
+                await self._open_store.leave(self.worker.id, self._clock.now())
         with suppress(TaskloopError, asyncio.CancelledError):
             await self.close()
         if self._slots is not None:
@@ -269,7 +266,7 @@ class TaskScheduler(Ledger):
         self._forget()
 
     def _forget(self) -> None:
-        self._host, self._worker, self._slots = None, None, None
+        self._host, self.worker, self._slots = None, None, None
         self._phase, self._store_is_open = "stopped", False
 
     # -- firing
@@ -291,20 +288,20 @@ class TaskScheduler(Ledger):
 
     async def _tick(self, now: datetime) -> datetime | None:
         """Fire what is due and start what waits; gives the instant of the next thing to do, None: none is known."""
-        assert self._worker is not None and self._slots is not None
+        assert self.worker is not None and self._slots is not None
         slots = self._slots
         if self._held_until is not None and now >= self._held_until:
             await self._know()
         due = await self._due(now)
         if due.schedules:
+            await asyncio.sleep(0)  # the host's turn, between reading and planning
             firings = self._plans(due, slots, now)
             reserved = sum(one.starts for one in firings)
-            await self._open_store.fire(firings, self._worker.id, now, partial(self._handed_out, reserved))
-        if self._ready_at is not None and now >= self._ready_at:
-            self._backlog = True
-        if self._backlog and slots.free > 0:
+            await self._open_store.fire(firings, self.worker.id, now, partial(self._handed_out, reserved))
+        expected = self._ready_at is not None and now >= self._ready_at
+        if (self._backlog and slots.free > 0) or expected:
             reserved, slots.free, self._backlog = slots.free, 0, False
-            claimed = await self._open_store.claim(self._worker.id, now, reserved, partial(self._handed_out, reserved))
+            claimed = await self._open_store.claim(self.worker.id, now, reserved, partial(self._handed_out, reserved))
             self._ready_at = claimed.next_at
         if due.schedules or (self._backlog and slots.free > 0):
             return now
@@ -325,19 +322,19 @@ class TaskScheduler(Ledger):
 
     def _plans(self, due: Due, slots: Slots, now: datetime) -> list[Firing]:
         firings = []
+        enabled = {name: self._is_on(self._jobs[name], now) for name in {one.job for one in due.schedules}}
         for schedule in due.schedules:
-            job = self._jobs[schedule.job]
+            policy = self._jobs[schedule.job].policy
             try:
-                since, missed = self._switches.settling(job.name, schedule.next_due or now, self._watched_since)
-                planned = plan(
-                    schedule, job.policy, now=now, watched_since=since, enabled=self._is_on(job, now), missed=missed
-                )
+                since, missed = self._switches.settling(schedule.job, schedule.next_due or now, self._watched_since)
+                on = enabled[schedule.job]
+                planned = plan(schedule, policy, now=now, watched_since=since, enabled=on, missed=missed)
             except Exception as error:
                 self.speaker.say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)
             starts = slots.free > 0
             slots.free -= starts
-            firings.append(Firing(planned, job.policy, starts))
+            firings.append(Firing(planned, policy, starts))
         return firings
 
     def _handed_out(self, reserved: int, answer: Fired | Claimed | Exception) -> None:
@@ -348,8 +345,7 @@ class TaskScheduler(Ledger):
             self._backlog = True
             return
         self._backlog |= answer.more
-        for run in answer.started:
-            self._slots.launch(run)
+        self._slots.launch_all(answer.started)
         for run in answer.ended:
             self._ended(run)
         for run_id in answer.replaced:
@@ -426,13 +422,13 @@ class TaskScheduler(Ledger):
         """The run as claimed by this process, if it has a slot and nothing else needs to be asked."""
         policy = self._jobs[run.job].policy
         held = self._switches.pause(run.job, run.created_at) is not None
-        assert self._slots is not None and self._worker is not None
+        assert self._slots is not None and self.worker is not None
         if self._slots.free <= 0 or run.ready_at > run.created_at or policy.constrained or held:
             return run
         self._slots.free -= 1
         at = run.created_at
         return run.changed(
-            state=State.RUNNING, worker=self._worker.id, token=1, attempt=1, started_at=at, attempt_started_at=at
+            state=State.RUNNING, worker=self.worker.id, token=1, attempt=1, started_at=at, attempt_started_at=at
         )
 
     def _submitted(self, asked: Sequence[Run], answer: Sequence[Run] | Exception) -> None:
@@ -442,7 +438,8 @@ class TaskScheduler(Ledger):
         for run in () if isinstance(answer, Exception) else answer:
             if run.state is State.RUNNING and not run.existed and self._slots is not None:
                 self._slots.launch(run)
-            elif run.state is State.WAITING:
+            elif run.state is State.WAITING and self._slots is not None:
+                self._slots.expected.add(run.id)
                 self._freed(True)
 
     def _freed(self, stirred: bool) -> None:
@@ -469,12 +466,11 @@ class TaskScheduler(Ledger):
 
     def _lend(self, context: RunContext | None) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:
-            self._slots.free += 1
-            self._freed(False)
+            self._slots.lend(context.id)
 
     def _take_back(self, context: RunContext | None) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:
-            self._slots.free -= 1
+            self._slots.take_back(context.id)
 
     def _watch(self, run_id: RunId) -> asyncio.Future[Run | None] | None:
         return self._waiters.add(run_id) if self._host is not None else None
@@ -483,11 +479,15 @@ class TaskScheduler(Ledger):
         if heard is not None:
             self._waiters.discard(run_id, heard)
 
-    def _is_here(self, run_id: RunId) -> bool:
-        return self._slots is not None and run_id in self._slots.attempts
+    def _patience(self, run_id: RunId) -> float | None:
+        if self._slots is None:
+            return 0
+        return None if run_id in self._slots.attempts else LOOK_SECONDS if run_id in self._slots.expected else 0
 
     def _ended(self, run: Run) -> None:
         self._waiters.announce(run.id, run)
+        if self._slots is not None:
+            self._slots.expected.discard(run.id)
         self._tell(run.state.value, run)
 
     def _tell(self, name: str, run: Run) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from hashlib import blake2b
 from typing import Any, Final, Literal
 
 from taskloop.clock import EPOCH
@@ -18,10 +17,11 @@ from taskloop.policy import Policy
 from taskloop.runs import Cause, Reason, State
 from taskloop.triggers import At, Every, Trigger
 
-__all__ = ["Admission", "Fire", "Plan", "Schedule", "admit", "bind", "first_due", "next_due", "plan", "rebind"]
+__all__ = ["Admission", "Fire", "Plan", "Schedule", "admit", "bind", "next_due", "plan", "rebind"]
 
 Origin = Literal["code", "file", "stored"]
 _MOMENT: Final = timedelta(microseconds=1)
+_NOTHING: Final = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,44 +67,48 @@ class Plan:
 
 def timetable(schedule: Schedule) -> Trigger:
     """The trigger with its anchor: the grid that the cursor walks."""
-    trigger = schedule.trigger
-    if isinstance(trigger, Every) and trigger.anchor is None and schedule.anchor is not None:
-        return replace(trigger, anchor=schedule.anchor)
+    return _anchored(schedule.trigger, schedule.anchor)
+
+
+def _anchored(trigger: Trigger, anchor: datetime | None) -> Trigger:
+    if isinstance(trigger, Every) and trigger.anchor is None and anchor is not None:
+        return Every(trigger.interval, anchor=anchor)
     return trigger
 
 
 def offset(schedule_id: str, spread: timedelta | None) -> timedelta:
     """Where in [0, spread) this schedule stands: the same in every process and life."""
     if not spread:
-        return timedelta(0)
+        return _NOTHING
+    from hashlib import blake2b  # here, not above: it costs 10 ms, and few jobs are spread
+
     digest = int.from_bytes(blake2b(schedule_id.encode(), digest_size=8).digest(), "big")
     return spread * (digest / 2**64)
 
 
 def next_due(schedule: Schedule, policy: Policy, instant: datetime) -> datetime | None:
     """The first due instant strictly after `instant`, the policy's `spread` included."""
-    shift = offset(schedule.id, policy.spread)
-    found = timetable(schedule).after(instant - shift)
+    return _shifted(timetable(schedule), offset(schedule.id, policy.spread), instant)
+
+
+def _shifted(grid: Trigger, shift: timedelta, instant: datetime) -> datetime | None:
+    found = grid.after(instant - shift)
     return found + shift if found is not None else None
 
 
 def bind(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
     """A schedule seen for the first time, with its anchor and first due instant by the policy's `first`."""
-    anchor = None
-    if isinstance(schedule.trigger, Every) and schedule.trigger.anchor is None:
-        anchor = EPOCH if policy.first == "aligned" else now
-    bound = replace(schedule, anchor=anchor, seen_at=now)
-    return replace(bound, next_due=first_due(bound, policy, now))
-
-
-def first_due(schedule: Schedule, policy: Policy, now: datetime) -> datetime | None:
-    """When a schedule bound at `now` fires first."""
-    trigger = schedule.trigger
+    trigger, shift = schedule.trigger, offset(schedule.id, policy.spread)
+    anchor: datetime | None = None
+    first: datetime | None
     if isinstance(trigger, At):
-        return trigger.instant
-    if isinstance(trigger, Every) and trigger.anchor is None and policy.first == "now":
-        return now + offset(schedule.id, policy.spread)
-    return next_due(schedule, policy, now)
+        first = trigger.instant
+    elif isinstance(trigger, Every) and trigger.anchor is None:
+        anchor = EPOCH if policy.first == "aligned" else now
+        first = now + shift if policy.first == "now" else _shifted(_anchored(trigger, anchor), shift, now)
+    else:
+        first = _shifted(trigger, shift, now)
+    return replace(schedule, anchor=anchor, seen_at=now, next_due=first)
 
 
 def rebind(old: Schedule, new: Schedule, policy: Policy, now: datetime) -> Schedule:

@@ -18,9 +18,13 @@ _NOT_CHAINED: Final = ("asyncio.runners",)
 
 
 async def until_signal(
-    work: Coroutine[Any, Any, None], *, stop: Callable[[], Awaitable[None]], hurry: Callable[[], None]
+    work: Coroutine[Any, Any, None],
+    *,
+    stop: Callable[[], Awaitable[None]],
+    hurry: Callable[[], None],
+    heard: Callable[[signal.Signals], None],
 ) -> signal.Signals | None:
-    """Do `work` until it ends or SIGINT, SIGTERM or SIGHUP comes, then `stop`; a second signal hurries that.
+    """Do `work` until it ends or SIGINT, SIGTERM or SIGHUP is `heard`, then `stop`; a second signal hurries that.
 
     Gives the signal, None if the work ended by itself. Raises what the work raises.
     """
@@ -29,7 +33,9 @@ async def until_signal(
         working, first = asyncio.ensure_future(work), asyncio.ensure_future(signals.wait())
         try:
             await asyncio.wait({working, first}, return_when=asyncio.FIRST_COMPLETED)
-            if not first.done():
+            if first.done():
+                heard(first.result())
+            else:
                 working.result()
         finally:
             working.cancel()

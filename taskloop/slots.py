@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -25,6 +26,8 @@ from taskloop.store import Settling, Store
 
 __all__ = ["Slots"]
 
+TURN: Final = 50
+"""Runs launched in one turn of the loop."""
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 30.0
 """Seconds between two tries to write an end while the store is away."""
@@ -52,6 +55,9 @@ class Slots:
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
         self.attempts: dict[RunId, Attempt] = {}
         """Runs that are started and whose end is not recorded yet."""
+        self.expected: set[RunId] = set()
+        """Waiting runs that this process wrote: those who wait for them need not ask the store at once."""
+        self._lent: Counter[RunId] = Counter()
         self.reported = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
         self.closed = False
@@ -68,12 +74,25 @@ class Slots:
         self._freed = freed
         self._loop = asyncio.get_running_loop()
 
+    def launch_all(self, runs: Sequence[Run]) -> None:
+        """Launch a few runs now and the rest in the next turns of the loop, so that a thousand do not hold it up."""
+        for run in runs[:TURN]:
+            self.launch(run)
+        if len(runs) > TURN:
+            self.free -= len(runs) - TURN
+            self._loop.call_soon(self._launch_rest, runs[TURN:])
+
+    def _launch_rest(self, runs: Sequence[Run]) -> None:
+        self.free += len(runs)
+        self.launch_all(runs)
+
     def launch(self, run: Run) -> None:
         """Take a slot for a run that is committed as running, and give it a task of its own."""
         if run.job not in self._jobs:  # removed between the claim and now
             self._listeners.begin(self._disown(run))
             return
         self.free -= 1
+        self.expected.discard(run.id)
         job = self._jobs[run.job]
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         attempt = Attempt(run, job, self._context(run), executor)
@@ -82,6 +101,19 @@ class Slots:
         if job.policy.timeout is not None:
             attempt.limit(job.policy.timeout.total_seconds(), self._abandon, self._kill_grace)
         self._tell("started", run)
+
+    def lend(self, run_id: RunId) -> None:
+        """A run waits for another, or for one more: its slot is free until it waits for none."""
+        self._lent[run_id] += 1
+        if self._lent[run_id] == 1:
+            self.free += 1
+            self._freed(False)
+
+    def take_back(self, run_id: RunId) -> None:
+        self._lent[run_id] -= 1
+        if not self._lent[run_id]:
+            del self._lent[run_id]
+            self.free -= 1
 
     def report(self) -> None:
         """A run reported progress; called from any thread."""

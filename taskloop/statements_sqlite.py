@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from taskloop import triggers
@@ -98,6 +98,8 @@ SETTLED_COLUMNS: Final = (
     "result",
     "error",
 )
+_STATES: Final = {state.value: state for state in State}
+_CAUSES: Final = {cause.value: cause for cause in Cause}
 _CHUNKS: Final = (256, 64, 16, 4, 1)
 """Rows of one statement: few sizes, so that few statements are kept prepared."""
 
@@ -159,12 +161,12 @@ def write_run(run: Run) -> Row:
 def read_run(row: Sequence[Any]) -> Run:
     """The run of a row of RUN_COLUMNS."""
     return Run(
-        id=RunId(row[0]),
+        id=row[0],
         job=row[1],
         schedule=row[2],
-        state=State(row[3]),
+        state=_STATES[row[3]],
         reason=row[4],
-        cause=Cause(row[5]),
+        cause=_CAUSES[row[5]],
         actor=row[6],
         key=row[7],
         params=json.loads(row[8]) if row[8] else {},
@@ -211,7 +213,7 @@ def write_schedule(schedule: Schedule) -> Row:
     return (
         schedule.id,
         schedule.job,
-        str(schedule.trigger),
+        _trigger_text(schedule.trigger),
         encode(schedule.params),
         moment(schedule.next_due),
         moment(schedule.last_due),
@@ -220,6 +222,11 @@ def write_schedule(schedule: Schedule) -> Row:
         int(schedule.enabled),
         schedule.origin,
     )
+
+
+@lru_cache(4096)
+def _trigger_text(trigger: Any) -> str:
+    return str(trigger)  # a million schedules share a few triggers, and their text costs as much as their row
 
 
 def read_schedule(row: Sequence[Any]) -> Schedule:
@@ -330,16 +337,16 @@ def _all(db: sqlite3.Connection, columns: Sequence[str], rest: str, values: Iter
 
 def count_days(db: sqlite3.Connection, ended: Iterable[Run]) -> None:
     """Add final runs to the counters of their day."""
-    runs: Counter[tuple[int, str, str]] = Counter()
-    took: Counter[tuple[int, str, str]] = Counter()
+    counted: dict[tuple[int, str, str], list[int]] = {}
     for run in ended:
         if run.ended_at is None:
             continue
-        key = (microseconds(run.ended_at) // 86_400_000_000, run.job, run.state.value)
-        runs[key] += run.count
+        at = microseconds(run.ended_at)
+        one = counted.setdefault((at // 86_400_000_000, run.job, run.state.value), [0, 0])
+        one[0] += run.count
         if run.started_at is not None:
-            took[key] += max(0, microseconds(run.ended_at) - microseconds(run.started_at))
-    many(db, _count_days, [(*key, number, took[key]) for key, number in runs.items()])
+            one[1] += max(0, at - microseconds(run.started_at))
+    many(db, _count_days, [(*key, *one) for key, one in counted.items()])
 
 
 # -- runs asked for
@@ -501,6 +508,9 @@ def _outcome(
 ) -> tuple[list[Run], list[Run], list[RunId]]:
     """The rows a firing becomes, the waiting runs that give way to it, and the running ones asked to."""
     fires = firing.plan.fires
+    if not active and len(fires) == 1 and fires[0].reason is None:  # what nearly every fire is
+        starts = firing.starts and not firing.policy.constrained
+        return [_begin(firing, fires[0], worker if starts else None, now)], [], []
     answer = admit(firing.policy, [run.state for run in active])
     runs: list[Run] = []
     gone: list[Run] = []
@@ -631,10 +641,11 @@ def _cancel_waiting(db: sqlite3.Connection, runs: Sequence[Run]) -> None:
 def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms: Mapping[str, Terms]) -> Claimed:
     """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
     at = microseconds(now)
-    expired = _expire(db, now, terms) if any(one.expires for one in terms.values()) else []
+    expires = any(one.expires for one in terms.values())
+    expired = _expire(db, now, terms) if expires else []
     full = Fullness(db, terms)
     chosen: list[list[Any]] = []
-    next_at: int | None = None
+    next_at = _next_expiry(db) if expires else None
     priority = _next_priority(db, None)
     while priority is not None and len(chosen) < slots:
         _choose(db, priority, at, slots, full, chosen)
@@ -660,6 +671,14 @@ def _next_priority(db: sqlite3.Connection, below: int | None) -> int | None:
         f"SELECT max(priority) FROM taskloop_runs WHERE state = 'waiting'{rest}", values
     ).fetchone()[0]
     return found
+
+
+def _next_expiry(db: sqlite3.Connection) -> int | None:
+    """The first moment at which a waiting fire is too late."""
+    soonest = db.execute(
+        "SELECT min(expires_at) FROM taskloop_runs WHERE state = 'waiting' AND expires_at IS NOT NULL"
+    ).fetchone()[0]
+    return None if soonest is None else soonest + 1
 
 
 def _ready_after(db: sqlite3.Connection, priority: int, at: int) -> int | None:

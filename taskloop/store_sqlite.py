@@ -71,6 +71,7 @@ class SqliteStore:
         self._gathered: asyncio.Event | None = None
         self._writing: asyncio.Task[None] | None = None
         self._opening: asyncio.Future[None] | None = None
+        self._openers = 0
         self._terms: dict[str, Terms] = {}
         self._seen_version: int | None = None
 
@@ -79,33 +80,38 @@ class SqliteStore:
     async def open(self, *, create: bool = True) -> None:
         if self._writer is not None:
             return
-        if self._opening is not None:
-            await asyncio.shield(self._opening)
-            return
-        self._opening = asyncio.ensure_future(self._open(create))
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._open(create))
+        opening = self._opening
         self.in_flight += 1
+        self._openers += 1
         try:
-            await asyncio.shield(self._opening)
+            await asyncio.shield(opening)
         except asyncio.CancelledError:  # a half-open connection would keep a thread and a file: finish, then undo
-            await asyncio.wait({self._opening})
-            if self._opening.exception() is None:
-                await self.close()
+            if self._openers == 1:
+                await asyncio.wait({opening})
+                if opening.exception() is None:
+                    await self.close()
             raise
         finally:
-            self._opening = None
+            self._openers -= 1
             self.in_flight -= 1
+            if opening.done():
+                self._opening = None
 
     async def _open(self, create: bool) -> None:
         writer = await self._connect(create)
+        reader = writer
         try:
-            await self._run(writer, prepare, self.synchronous, self.path == ":memory:", self.path)
-            self._reader = writer if self.path == ":memory:" else await self._connect(create=False)
-            if self._reader is not writer:
-                await self._run(self._reader, _reading)
+            await self._run(writer, prepare, self.synchronous, self.private, self.path)
+            if not self.private:
+                reader = await self._connect(create=False)
+                await self._run(reader, _reading)
         except BaseException as error:
-            await writer.close()
+            for connection in {writer, reader}:
+                await connection.close()
             raise self._explained(error) from error
-        self._writer = writer
+        self._writer, self._reader = writer, reader
         self._gathered = asyncio.Event()
         self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
 
@@ -116,6 +122,8 @@ class SqliteStore:
         try:
             return await connection
         except (sqlite3.Error, OSError) as error:
+            # aiosqlite has told its thread to end; it must have, before a host may close its loop.
+            await asyncio.to_thread(connection._thread.join, CLOSE_SECONDS)
             raise self._explained(error) from error
 
     async def close(self) -> None:

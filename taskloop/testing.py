@@ -379,8 +379,8 @@ class _Member:
 
 
 def _worker_id(scheduler: TaskScheduler) -> str:
-    assert scheduler._worker is not None
-    return scheduler._worker.id
+    assert scheduler.worker is not None
+    return scheduler.worker.id
 
 
 class LoopTime:

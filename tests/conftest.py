@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import signal
 import threading
 import time
 
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter
 from taskloop import Options, TaskScheduler
 from taskloop.pytest_plugin import virtual_time as virtual_time
 
+TEST_SECONDS = 20
 MAY_BLOCK = [
     # (function, file, names, why it may)
     ("threading.Lock.acquire", "taskloop/executors.py", {"_grow", "close"}, "held for a few instructions at most"),
@@ -25,6 +27,7 @@ MAY_BLOCK = [
     ("os.stat", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
     ("os.path.abspath", "taskloop/store_sqlite.py", {"_connect"}, "once, before the store opens"),
     ("os.getcwd", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
+    ("os.stat", "zoneinfo/_tzpath.py", {"find_tzfile"}, "a small file, once a zone, when its first trigger is made"),
     ("io.TextIOWrapper.read", "pathlib.py", {"read_text"}, "schema files, read once when a store is made"),
 ]
 
@@ -42,6 +45,20 @@ def guard():
     for function, file, names, _ in MAY_BLOCK:
         blockbuster.functions[function].can_block_in(file, names)
     return blockbuster
+
+
+@pytest.fixture(autouse=True)
+def no_test_takes_longer_than_this():
+    """A test that hangs is ended by an error at the line it hangs in."""
+
+    def ring(*_):
+        raise TimeoutError(f"the test takes longer than {TEST_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(TEST_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

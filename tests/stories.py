@@ -40,17 +40,17 @@ def failing(times, error=OSError):
     return job
 
 
-def stubborn(seconds):
-    """A job that does not let itself be cancelled."""
+def stubborn():
+    """A job that does not let itself be cancelled, until its attribute `enough` is set."""
 
     async def job():
-        end = asyncio.get_running_loop().time() + seconds
-        while (rest := end - asyncio.get_running_loop().time()) > 0:
+        while not job.enough:
             try:
-                await asyncio.sleep(rest)
+                await asyncio.sleep(1)
             except asyncio.CancelledError:
                 continue
 
+    job.enough = False
     return job
 
 

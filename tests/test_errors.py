@@ -27,6 +27,7 @@ from taskloop.errors import (
     RunFailed,
     StoreUnavailable,
     TaskloopError,
+    Unstorable,
     nearest,
 )
 from taskloop.git_metrics import NothingRead
@@ -64,6 +65,8 @@ TABLE = [
     (RunFailed({"id": 3}, "run 3 failed: no"), RuntimeError, {"run": {"id": 3}}, "run 3 failed: no"),
     (NotRunning("start it first"), RuntimeError, {}, "start it first"),
     (BadStore("store x is a folder; name a file"), ValueError, {}, "store x is a folder; name a file"),
+    (Unstorable("a set is no JSON"), ValueError, {"why": "a set is no JSON"},
+     "a value cannot be stored: a set is no JSON; give plain JSON: texts, numbers below 2**63, lists, tables"),
     (StoreUnavailable("store x is full; free some space"), OSError, {}, "store x is full; free some space"),
     (MissingExtra("aiohttp", "web"), ImportError, {"package": "aiohttp", "extra": "web"},
      "package 'aiohttp' is not installed; run: pip install \"taskloop[web]\""),
@@ -152,9 +155,7 @@ def test_a_long_name_is_cut_in_the_text_and_whole_in_the_facts(make):
     assert "x" * 100_000 in vars(error).values()
 
 
-@pytest.mark.parametrize(
-    ("name", "found"), [("reprot", "report"), ("report", "report"), ("zzz", None), ("", None)]
-)
+@pytest.mark.parametrize(("name", "found"), [("reprot", "report"), ("report", "report"), ("zzz", None), ("", None)])
 def test_the_nearest_name_is_told_when_it_is_near_enough_to_be_meant(name, found):
     assert nearest(name, ["report", "clean", "mail"]) == found
     assert nearest(name, []) is None

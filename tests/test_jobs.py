@@ -147,7 +147,10 @@ def test_each_decorator_declares_a_job_with_its_trigger():
     asked = jobs.job(name="asked", aliases=("old",))(clean)
     added = jobs.add_job(clean, At("2026-03-01T00:00Z"), name="added", params={"days": 1})
     assert [job.trigger for job in jobs] == [
-        Every("5m"), Every(), Cron("0 2 * * *", timezone="Europe/London", gap="skip", fold="both"), None,
+        Every("5m"),
+        Every(),
+        Cron("0 2 * * *", timezone="Europe/London", gap="skip", fold="both"),
+        None,
         At("2026-03-01T00:00Z"),
     ]
     assert list(jobs) == [every, start, cron, asked, added]
@@ -190,7 +193,9 @@ def test_two_jobs_of_one_name_are_refused_with_both_places():
 
     def other() -> None: ...
 
-    with pytest.raises(BadJob, match=r"two jobs are named 'clean': .*test_jobs\.py:\d+ and .*test_jobs\.py:\d+") as caught:
+    with pytest.raises(
+        BadJob, match=r"two jobs are named 'clean': .*test_jobs\.py:\d+ and .*test_jobs\.py:\d+"
+    ) as caught:
         jobs.add_job(other, name="clean")
     assert len(set(re.findall(r"\.py:\d+", str(caught.value)))) == 2
     assert jobs["clean"].function is clean

@@ -154,7 +154,19 @@ class Hostile:
 
 @pytest.mark.parametrize(
     "value",
-    [{1, 2}, b"x", object(), float("nan"), float("inf"), "\ud800", {"\udfff": 1}, cycle(), deep(100_000), Hostile(), print],
+    [
+        {1, 2},
+        b"x",
+        object(),
+        float("nan"),
+        float("inf"),
+        "\ud800",
+        {"\udfff": 1},
+        cycle(),
+        deep(100_000),
+        Hostile(),
+        print,
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_json_is_refused_and_named_whatever_it_is(value):

@@ -115,7 +115,9 @@ def test_a_later_layer_wins_and_what_it_does_not_say_stays():
 
 
 def test_to_repeat_after_a_crash_needs_an_attempt_to_repeat_with():
-    with pytest.raises(BadJob, match=r"job 'a': on_crash='retry' needs an attempt.*retry=2 or more, or on_crash='fail'"):
+    with pytest.raises(
+        BadJob, match=r"job 'a': on_crash='retry' needs an attempt.*retry=2 or more, or on_crash='fail'"
+    ):
         Policy.of("a", {"on_crash": "retry"})
     with pytest.raises(BadJob, match="on_crash='retry'"):
         Policy.of("a", {"on_crash": "retry", "retry": 3}, {"retry": 1})

@@ -36,8 +36,19 @@ BAD = Failure("ValueError", "  no such user\nand more")
 
 def running(**changes: object) -> Run:
     facts = {
-        "id": RunId(7), "job": "a", "state": State.RUNNING, "attempt": 1, "attempts": 3, "due_at": NOW, "ready_at": NOW,
-        "created_at": NOW, "started_at": NOW, "attempt_started_at": NOW, "worker": "w1", "token": 1, "actor": "ann",
+        "id": RunId(7),
+        "job": "a",
+        "state": State.RUNNING,
+        "attempt": 1,
+        "attempts": 3,
+        "due_at": NOW,
+        "ready_at": NOW,
+        "created_at": NOW,
+        "started_at": NOW,
+        "attempt_started_at": NOW,
+        "worker": "w1",
+        "token": 1,
+        "actor": "ann",
     }
     return Run(**(facts | changes))
 

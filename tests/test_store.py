@@ -152,6 +152,29 @@ async def test_opening_twice_at_once_opens_once(stores):
     assert asyncio.all_tasks() == tasks
 
 
+async def test_cancelling_one_of_two_that_open_a_store_leaves_it_open_for_the_other(stores):
+    made = stores.new()
+    first, second = asyncio.create_task(made.open()), asyncio.create_task(made.open())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait({first, second})
+    assert second.exception() is None
+    await know(made, "a")
+    assert len(await submitted(made)) == 1
+    await made.close()
+
+
+async def test_a_store_that_could_not_be_opened_can_be_opened_when_it_can(shared):
+    made = shared.new()
+    shared.path.mkdir()
+    with pytest.raises(BadStore):
+        await made.open()
+    shared.path.rmdir()
+    await made.open()
+    assert len(await submitted(made)) == 1
+    await made.close()
+
+
 def test_an_address_of_an_unknown_scheme_is_refused_with_those_that_are_known():
     with pytest.raises(BadStore, match=r"'mongodb' is unknown.*sqlite:///file\.db"):
         open_store("mongodb://localhost/runs")
@@ -286,7 +309,10 @@ async def test_the_coming_schedules_are_told_whatever_their_job(store):
 
 async def test_the_next_due_instant_of_a_job_is_that_of_its_earliest_schedule(store):
     await put(
-        store, hourly("s", "a", next_due=at(5)), hourly("t", "a", next_due=at(3)), hourly("u", "b", next_due=None),
+        store,
+        hourly("s", "a", next_due=at(5)),
+        hourly("t", "a", next_due=at(3)),
+        hourly("u", "b", next_due=None),
         hourly("v", "c", next_due=at(1)),
     )
     assert await store.next_dues(["a", "b", "nobody"]) == {"a": at(3)}
@@ -301,7 +327,8 @@ async def test_a_job_is_remembered_as_it_was_declared_last(store):
     await store.define([first, Definition("b", {}, "file", NOW)])
     await store.define([Definition("a", {"title": "new"}, "code", at(60))])
     assert list(await store.definitions()) == [
-        Definition("a", {"title": "new"}, "code", at(60)), Definition("b", {}, "file", NOW),
+        Definition("a", {"title": "new"}, "code", at(60)),
+        Definition("b", {}, "file", NOW),
     ]
 
 
@@ -388,7 +415,8 @@ async def test_a_pause_and_a_switch_of_one_job_do_not_end_each_other(store):
     assert [one.kind for one in await store.switches()] == ["disabled", "paused", "paused"]
     assert await store.unswitch(None, ["paused"], at(3)) == 1
     assert [(one.kind, one.job) for one in await store.switches() if one.ended_at is None] == [
-        ("disabled", "a"), ("paused", "a"),
+        ("disabled", "a"),
+        ("paused", "a"),
     ]
 
 

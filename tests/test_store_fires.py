@@ -59,8 +59,18 @@ async def test_a_fire_moves_the_cursor_and_leaves_a_waiting_run(store):
     assert await stored(store, "s") == replace(schedule, next_due=NOW + HOUR, last_due=NOW)
     [run] = await every_run(store)
     assert run == Run(
-        id=run.id, job="a", schedule="s", state=State.WAITING, cause=Cause.SCHEDULE, params={"n": 1}, attempts=3,
-        due_at=NOW, ready_at=NOW, expires_at=at(600), created_at=at(2), priority=5,
+        id=run.id,
+        job="a",
+        schedule="s",
+        state=State.WAITING,
+        cause=Cause.SCHEDULE,
+        params={"n": 1},
+        attempts=3,
+        due_at=NOW,
+        ready_at=NOW,
+        expires_at=at(600),
+        created_at=at(2),
+        priority=5,
     )
 
 
@@ -217,7 +227,9 @@ async def test_a_run_between_them_ends_the_row_of_disabled_fires(store):
         now = NOW + hour * HOUR
         await fired(store, await again(store, now=now, enabled=enabled), now=now)
     assert [(run.state.value, run.count) for run in await every_run(store)] == [
-        ("skipped", 2), ("waiting", 1), ("skipped", 3),
+        ("skipped", 2),
+        ("waiting", 1),
+        ("skipped", 3),
     ]
 
 
@@ -261,8 +273,8 @@ async def test_queue_lets_one_wait_behind_the_running_one(store):
 async def test_replace_cancels_the_waiting_ones(store):
     earlier = await with_an_earlier(store, False, overlap="replace")
     done = await fired(store, await again(store, now=NOW + HOUR, overlap="replace"), now=NOW + HOUR)
-    assert ids(done.cancelled) == [earlier.id]
-    assert (done.waiting, list(done.replaced)) == (1, [])
+    assert ids(done.cancelled) == ids(done.ended) == [earlier.id]
+    assert (done.waiting, done.more, list(done.replaced)) == (1, True, [])
     gone = await store.run(earlier.id)
     assert gone is not None
     assert (gone.state, gone.reason, gone.ended_at) == (State.CANCELLED, "superseded", NOW + HOUR)
@@ -319,7 +331,10 @@ async def test_of_one_gated_schedule_one_run_is_claimed_at_a_time_and_of_the_oth
         await fired(store, late, now=NOW + 2 * HOUR)
     have = await claimed(store, now=NOW + 2 * HOUR)
     assert sorted((run.schedule, run.due_at) for run in have.started) == [
-        ("s", NOW), ("t", NOW), ("t", NOW + HOUR), ("t", NOW + 2 * HOUR),
+        ("s", NOW),
+        ("t", NOW),
+        ("t", NOW + HOUR),
+        ("t", NOW + 2 * HOUR),
     ]
     assert list((await claimed(store, now=NOW + 2 * HOUR)).started) == []
     await store.settle(ended(next(run for run in have.started if run.schedule == "s")))
@@ -344,10 +359,12 @@ async def test_a_fire_that_waited_beyond_its_time_is_skipped(store):
     have = await claimed(store, now=at(61))
     assert list(have.started) == []
     assert {(run.schedule, run.state.value, run.reason) for run in have.expired} == {
-        ("s", "skipped", "too_late"), ("t", "skipped", "group_full"),
+        ("s", "skipped", "too_late"),
+        ("t", "skipped", "group_full"),
     }
     assert all(run.data["late_seconds"] == 61 and run.ended_at == at(61) for run in have.expired)
     assert [await store.run(run.id) for run in have.expired] == list(have.expired)
+    assert list(have.ended) == list(have.expired)
     assert list((await claimed(store, now=at(61))).expired) == []
 
 
@@ -368,8 +385,11 @@ async def test_the_counters_of_a_day_are_what_a_recount_of_its_runs_gives(pair, 
     store, _ = pair
     await put(store, hourly("s"), hourly("t", "b"), hourly("u", "b"))
     await fired(
-        store, overdue(hourly("s"), NOW + 30 * HOUR), overdue(hourly("t", "b"), NOW + 30 * HOUR, missed="skip"),
-        firing(hourly("u", "b"), now=NOW + 30 * HOUR, enabled=False), now=NOW + 30 * HOUR,
+        store,
+        overdue(hourly("s"), NOW + 30 * HOUR),
+        overdue(hourly("t", "b"), NOW + 30 * HOUR, missed="skip"),
+        firing(hourly("u", "b"), now=NOW + 30 * HOUR, enabled=False),
+        now=NOW + 30 * HOUR,
     )
     now = NOW + 31 * HOUR
     await fired(store, await again(store, "u", now=now, enabled=False), now=now)

@@ -85,8 +85,16 @@ async def test_ids_of_two_processes_never_meet(pair):
 
 async def test_a_run_comes_back_as_it_was_asked_for(store):
     run = asked(
-        actor="ann é🙂", key="k", cause=Cause.API, attempts=7, priority=-3, rerun_of=RunId(1), due_at=at(60),
-        ready_at=at(60), params={"n": [1, None, 2.5, {"é": "🙂"}], "": False}, data={"x": 1},
+        actor="ann é🙂",
+        key="k",
+        cause=Cause.API,
+        attempts=7,
+        priority=-3,
+        rerun_of=RunId(1),
+        due_at=at(60),
+        ready_at=at(60),
+        params={"n": [1, None, 2.5, {"é": "🙂"}], "": False},
+        data={"x": 1},
         created_at=datetime(1999, 1, 1, 0, 0, 0, 1, UTC),
     )
     [given] = await submitted(store, run)
@@ -224,8 +232,12 @@ IMPOSSIBLE = [
 @pytest.mark.parametrize("run", IMPOSSIBLE, ids=range(len(IMPOSSIBLE)))
 async def test_what_cannot_be_stored_is_refused_alone_and_clearly(store, run):
     answers = await asyncio.gather(
-        submitted(store, asked()), submitted(store, asked(), run), submitted(store, asked()), store.counts(),
-        put(store, hourly()), return_exceptions=True,
+        submitted(store, asked()),
+        submitted(store, asked(), run),
+        submitted(store, asked()),
+        store.counts(),
+        put(store, hourly()),
+        return_exceptions=True,
     )
     assert isinstance(answers[1], TaskloopError), repr(answers[1])
     assert not any(isinstance(one, BaseException) for place, one in enumerate(answers) if place != 1)
@@ -236,7 +248,9 @@ async def test_what_cannot_be_stored_is_refused_alone_and_clearly(store, run):
 async def test_what_cannot_be_stored_is_refused_alone_whatever_the_error(store):
     for run in IMPOSSIBLE:
         answers = await asyncio.gather(
-            submitted(store, asked()), submitted(store, asked(), run), submitted(store, asked()),
+            submitted(store, asked()),
+            submitted(store, asked(), run),
+            submitted(store, asked()),
             return_exceptions=True,
         )
         assert [isinstance(one, Exception) for one in answers] == [False, True, False]
@@ -250,8 +264,15 @@ async def test_a_claimed_run_is_running_and_its_workers_alone(store):
     [run] = await submitted(store, asked(expires_at=at(60), progress=Progress(1, 2)))
     have = await claimed(store, now=at(5))
     expected = replace(
-        run, state=State.RUNNING, worker="w1", attempt=1, token=1, started_at=at(5), attempt_started_at=at(5),
-        expires_at=None, progress=None,
+        run,
+        state=State.RUNNING,
+        worker="w1",
+        attempt=1,
+        token=1,
+        started_at=at(5),
+        attempt_started_at=at(5),
+        expires_at=None,
+        progress=None,
     )
     assert list(have.started) == [expected]
     assert await found(store, run) == expected
@@ -268,8 +289,13 @@ async def test_each_waiting_run_is_claimed_by_one_of_two_processes(pair):
 
 async def test_the_more_urgent_come_first_then_those_longest_ready_then_the_oldest(store):
     await submitted(
-        store, asked(ready_at=at(-1)), asked(ready_at=at(-2)), asked(priority=1), asked(priority=-1, ready_at=at(-9)),
-        asked(priority=1), asked("b", ready_at=at(-2)),
+        store,
+        asked(ready_at=at(-1)),
+        asked(ready_at=at(-2)),
+        asked(priority=1),
+        asked(priority=-1, ready_at=at(-9)),
+        asked(priority=1),
+        asked("b", ready_at=at(-2)),
     )
     have = []
     for _ in range(6):
@@ -338,7 +364,7 @@ async def test_a_group_is_full_of_jobs_that_this_process_does_not_know(pair):
     mine, other = pair
     await know(mine, Terms("a", group="g"))
     await know(other, Terms("b", group="g"))
-    await submitted(mine, asked("a"), asked("b"))
+    await submitted(mine, asked("a", group="g"), asked("b", group="g"))
     assert len((await claimed(mine, "w1")).started) == 1
     assert list((await claimed(other, "w2")).started) == []
 
@@ -444,7 +470,8 @@ async def test_a_retry_waits_and_keeps_the_row_of_its_attempt(store):
     await store.settle(ended(again, now=at(50)))
     last = Attempt(2, at(40), at(50), "succeeded", "w2")
     assert [replace(one, error=None) for one in await store.attempts(await found(store, run))] == [
-        replace(first, error=None), last,
+        replace(first, error=None),
+        last,
     ]
 
 
@@ -471,9 +498,9 @@ async def test_a_stop_gives_the_attempt_back_and_each_call_keeps_its_row(store):
     await store.settle(ended(again, Lost(), now=at(9), repeatable=True))
     [last] = (await claimed(store, "w3", now=at(10))).started
     await store.settle(ended(last, FAILED, now=at(11)))
-    assert [(one.attempt, one.outcome, one.worker, one.ended_at) for one in await store.attempts(
-        await found(store, run)
-    )] == [(1, "shut_down", "w1", at(3)), (1, "lost", "w2", at(9)), (2, "failed", "w3", at(11))]
+    assert [
+        (one.attempt, one.outcome, one.worker, one.ended_at) for one in await store.attempts(await found(store, run))
+    ] == [(1, "shut_down", "w1", at(3)), (1, "lost", "w2", at(9)), (2, "failed", "w3", at(11))]
 
 
 async def test_a_waiting_run_has_made_no_attempt(store):
@@ -528,7 +555,8 @@ async def test_a_waiting_run_is_cancelled_at_once(store):
     done = await store.cancel(run.id, actor="bob", reason="enough é🙂", now=at(5))
     assert done is not None
     assert (done.wished, done.run) == (
-        False, replace(run, state=State.CANCELLED, actor="bob", reason="enough é🙂", ended_at=at(5)),
+        False,
+        replace(run, state=State.CANCELLED, actor="bob", reason="enough é🙂", ended_at=at(5)),
     )
     assert await found(store, run) == done.run
     assert list((await claimed(store)).started) == []
@@ -619,6 +647,19 @@ async def test_who_is_gone_is_told_of_an_error_too(store):
     assert [type(one) for one in heard] == [KeyConflict]
 
 
+async def test_who_cannot_bear_an_answer_harms_neither_his_own_call_nor_another(store):
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, facts: told.append(facts))
+
+    def refuse(answer: Any) -> None:
+        raise RuntimeError("not now")
+
+    answers = await asyncio.gather(store.submit([asked()], refuse), store.submit([asked()]))
+    assert [ids(answer) for answer in answers] == [[1], [2]]
+    assert [str(facts["exception"]) for facts in told] == ["not now"]
+    assert ids(await submitted(store)) == [3]
+
+
 def write(store: Store) -> list[Callable[[], Awaitable[Any]]]:
     """One call of every verb that writes, each of which succeeds."""
     return [
@@ -660,7 +701,9 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("submit"), st.sampled_from(["a", "b"]), st.sampled_from([None, "k", "l"]), st.integers(0, 2)),
         st.tuples(st.just("claim"), st.sampled_from(["w1", "w2"]), st.integers(0, 3)),
-        st.tuples(st.just("settle"), st.integers(0, 20), st.sampled_from(["return", "raise", "retry", "lost", "stale"])),
+        st.tuples(
+            st.just("settle"), st.integers(0, 20), st.sampled_from(["return", "raise", "retry", "lost", "stale"])
+        ),
         st.tuples(st.just("cancel"), st.integers(0, 20)),
         st.tuples(st.just("wishes"), st.sampled_from(["w1", "w2"])),
     ),

@@ -102,7 +102,11 @@ def script(body: str) -> list[str]:
 def ran(command: list[str], *arguments: object, before: tuple[str, ...] = ()) -> str:
     """What a program says; it must end by itself, in time and without an error."""
     done = subprocess.run(
-        [*before, *command, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, timeout=30,
+        [*before, *command, *map(str, arguments)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=30,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -225,6 +229,19 @@ async def test_another_applications_database_keeps_its_tables_and_works_beside_o
     assert await works(path)
 
 
+async def test_a_schema_that_cannot_be_made_whole_is_not_made_at_all(path):
+    with database(path) as db:
+        db.execute("CREATE TABLE theirs (id)")
+        db.execute("CREATE INDEX taskloop_runs_fire ON theirs (id)")
+    error = await refusal(path)
+    assert "taskloop_runs_fire already exists" in str(error)
+    with database(path) as db:
+        assert db.execute("SELECT name FROM sqlite_master ORDER BY 1").fetchall() == [
+            ("taskloop_runs_fire",),
+            ("theirs",),
+        ]
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -274,6 +291,7 @@ async def test_a_write_ahead_log_left_by_a_killed_process_is_read_and_no_lone_pa
     runs = await submitted(store, *(asked() for _ in range(50)))
     copy = shared.path.parent / "copy"
     copy.mkdir()
+    # Reading the file ourselves drops this process's locks on it; nobody else has it open here.
     shutil.copy(shared.path, copy)
     shutil.copy(f"{shared.path}-wal", copy)
     async with opened(copy / "runs.db") as found:
@@ -361,7 +379,12 @@ def as_anybody() -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("file", "folder", "reason"),
-    [(None, 0o555, "unable to open"), (0o444, 0o755, "ermission"), (0o444, 0o555, "ermission"), (0o000, 0o755, "ermission")],
+    [
+        (None, 0o555, "unable to open"),
+        (0o444, 0o755, "ermission"),
+        (0o444, 0o555, "ermission"),
+        (0o000, 0o755, "ermission"),
+    ],
     ids=["a new file in a read-only folder", "a read-only file", "both", "an unreadable file"],
 )
 async def test_what_may_not_be_written_is_refused_at_the_start_with_the_reason(tmp_path, file, folder, reason):
@@ -510,11 +533,11 @@ async def test_killing_writers_loses_nothing_that_was_reported(path, programs):
         for one in four:
             one.send_signal(signal.SIGKILL)
         for one in four:
-            lines += one.communicate()[0].splitlines()
+            assert one.stdout is not None
+            lines += one.stdout.read().splitlines()
         for line in lines:
             word, _, number = line.partition(" ")
-            if number.isdecimal():  # the last line may be cut
-                reported[int(number)] = max(reported.get(int(number), "waiting"), word, key=ORDER.index)
+            reported[int(number)] = max(reported.get(int(number), "waiting"), word, key=ORDER.index)
         assert sound(path)
     async with opened(path) as store:
         for number, word in reported.items():
@@ -614,7 +637,10 @@ def tmpfs(folder: Path) -> tuple[str, ...]:
     """What to write before a command so that `folder` is a small disk of its own, for it alone."""
     mount = f'mount -t tmpfs -o size=512k tmpfs "{folder}" && exec "$@"'
     before = ("unshare", "--mount", "sh", "-c", mount, "sh")
-    if shutil.which("unshare") is None or subprocess.run([*before, "true"], capture_output=True, check=False).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*before, "true"], capture_output=True, check=False).returncode
+    ):
         pytest.skip("a small disk can only be mounted by root")
     return before
 

@@ -37,8 +37,13 @@ def process(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
+        except BrokenPipeError:
             _to_nowhere(stream)
+        except (OSError, ValueError) as error:
+            _to_nowhere(stream)
+            code = code or 1
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"error: what was to be shown could not be written: {error}\n")
     return code
 
 

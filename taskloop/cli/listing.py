@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskloop.cli import glance, reach
 from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_text, when
 
-__all__ = ["jobs", "result_cell"]
+if TYPE_CHECKING:
+    from taskloop.records import JobRecord
+
+__all__ = ["jobs", "next_fire", "result_cell"]
 
 
 def jobs(args: Namespace) -> int:
@@ -30,14 +33,16 @@ def jobs(args: Namespace) -> int:
 
 async def _asked(args: Namespace) -> list[dict[str, Any]]:
     """The jobs of the store by its verbs, or those of the program where the store knows none."""
+    from taskloop.ledger import Ledger
+    from taskloop.options import Options
     from taskloop.records import job_record
 
-    async with reach.reading(args) as ledger:
-        found = await ledger.jobs() if ledger is not None else []
+    async with reach.bare(args) as store:
+        found = await Ledger(store, options=Options()).jobs() if store is not None and not args.app else []
     if not found:
         from taskloop.cli import program
 
-        declared = program.compose(program.configured(args), store="sqlite:///:memory:")
+        declared = program.compose(program.configured(args), store=store or "sqlite:///:memory:")
         try:
             found = await declared.jobs()
         finally:
@@ -101,3 +106,12 @@ def result_cell(run: Mapping[str, Any]) -> Cell:
         times = f" (x{run['count']})" if run["count"] > 1 else ""
         return f"{run['reason'] or ''}{times}", ""
     return "  ".join(part for part in (took, run["summary"] or "") if part), ""
+
+
+def next_fire(records: Iterable[JobRecord], names: Collection[str]) -> tuple[str, datetime] | None:
+    """Which of the jobs `names` fires next and when, None: none does."""
+    due = [(one.next_due, one.name) for one in records if one.enabled and one.next_due and one.name in names]
+    if not due:
+        return None
+    at, name = min(due)
+    return name, at

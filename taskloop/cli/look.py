@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from taskloop import durations
 from taskloop.address import without_password
 from taskloop.cli import reach
 from taskloop.cli.failures import Usage
@@ -14,6 +15,7 @@ from taskloop.cli.listing import result_cell
 from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_text, when
 from taskloop.errors import NoSuchJob, NoSuchRun, nearest
 from taskloop.records import attempt_record, instant_text, job_record, run_record, status_record
+from taskloop.runs import Run, State
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -45,15 +47,16 @@ def runs(args: Namespace) -> int:
 async def _runs(args: Namespace) -> int:
     out, limit = Output(args), number(args.limit, "--limit", most=1000)
     before = number(args.before, "--before") if args.before else None
-    states = [one.strip() for one in args.state.split(",")] if args.state else None
+    since = durations.since(args.since, out.now) if args.since else None
+    states = [_state(one.strip()) for one in args.state.split(",")] if args.state else None
+    found: list[Run] = []
     async with reach.reading(args) as ledger:
         if ledger is None:
             out.note(NO_STORE)
-            found = []
         else:
-            if args.job and not await ledger.runs(args.job, limit=1):
-                await reach.known(ledger, args, [args.job])
-            found = await _found(ledger, args, states, before, limit + 1)
+            found = await ledger.runs(args.job, state=states, since=since, before=before, limit=limit + 1)
+        if args.job and not found:
+            await reach.known(ledger, args, [args.job])
     more, page = len(found) > limit, [run_record(one) for one in found[:limit]]
     next_id = page[-1]["id"] if more else None
     out.items(page, lambda: show_runs(out, page), next_id=next_id)
@@ -62,15 +65,13 @@ async def _runs(args: Namespace) -> int:
     return 0
 
 
-async def _found(ledger: Ledger, args: Namespace, states: list[str] | None, before: int | None, limit: int) -> Any:
-    from taskloop.errors import TaskloopError
-
+def _state(word: str) -> State:
     try:
-        return await ledger.runs(args.job, state=states, since=args.since, before=before, limit=limit)
-    except TaskloopError:
-        raise
-    except ValueError as error:  # a state that there is not
-        raise Usage(f"--state: {error}") from None
+        return State(word)
+    except ValueError:
+        near = nearest(word, list(State))
+        meant = f"did you mean '{near}'? " if near else ""
+        raise Usage(f"--state: no state '{clean(word)}'", f"{meant}states are: {', '.join(State)}") from None
 
 
 def show_runs(out: Output, page: Sequence[Record]) -> None:
@@ -96,12 +97,13 @@ def upcoming(args: Namespace) -> int:
 
 async def _upcoming(args: Namespace) -> int:
     out, limit = Output(args), number(args.limit, "--limit", most=1000)
+    until = out.now + durations.parse_interval(args.span) if args.span else None
     async with reach.reading(args) as ledger:
         if ledger is None:
             out.note(NO_STORE)
             fires = []
         else:
-            fires = await ledger.upcoming(f"+{args.span}" if args.span else None, limit)
+            fires = await ledger.upcoming(until, limit)
             off = {one.name: one.condition for one in await ledger.jobs() if one.condition in ("disabled", "paused")}
     records = [
         {

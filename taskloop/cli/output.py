@@ -74,6 +74,8 @@ TINTS: Final = {
     "warning": "yellow",
     "retrying": "yellow",
 }
+LEAST: Final = 8
+"""Columns of text that a terminal shows of each column of a table, however narrow it is."""
 _PLAIN: Final = str.maketrans({"…": "...", "·": "-", "–": "-", "→": "->", "×": "x", "─": "-", "▓": "#", "░": "."})
 # C0 and C1 controls, line and paragraph separators, marks that turn the writing direction, lone surrogates.
 _UNSAFE: Final = re.compile(
@@ -246,16 +248,15 @@ class Output:
             self._csv(records)
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Columns, padded; on a terminal the last one is cut to fit."""
+        """Columns, padded; on a terminal cut to its width, the last one first."""
         if not rows:
             return
         cells = [[self._cell(cell) for cell in row] for row in rows]
         words = [[text for text, _ in row] for row in cells]
-        widths = [max(width(one) for one in column) for column in zip(heads, *words, strict=True)]
-        room = self._room(widths)
-        self._row([(head, "bold") for head in heads], widths, room)
+        widths = self._fitted([max(width(one) for one in column) for column in zip(heads, *words, strict=True)])
+        self._row([(head, "bold") for head in heads], widths)
         for row in cells:
-            self._row(row, widths, room)
+            self._row(row, widths)
 
     def state(self, word: str, text: str | None = None) -> Cell:
         """A state with its sign and colour."""
@@ -272,23 +273,34 @@ class Output:
         text, color = (cell, "") if isinstance(cell, str) else cell
         return clean(text) if self.glyphs else plain(clean(text)), color
 
-    def _room(self, widths: Sequence[int]) -> int | None:
-        """Columns left for the last one; None: as many as it takes."""
+    def _fitted(self, widths: list[int]) -> list[int]:
+        """The widths of columns that together fit the terminal; in a pipe as they are."""
         if not self.is_terminal:
-            return None
+            return widths
         from shutil import get_terminal_size
 
-        return max(8, get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1))
+        over = sum(widths) + 2 * (len(widths) - 1) - get_terminal_size().columns
+        if over > 0:
+            kept = max(LEAST, widths[-1] - over)
+            over -= max(0, widths[-1] - kept)
+            widths[-1] = min(widths[-1], kept)
+        while over > 0 and max(widths) > LEAST:
+            widths[widths.index(max(widths))] -= 1
+            over -= 1
+        return widths
 
-    def _row(self, row: Sequence[tuple[str, str]], widths: Sequence[int], room: int | None) -> None:
+    def _row(self, row: Sequence[tuple[str, str]], widths: Sequence[int]) -> None:
         parts = []
-        for index, (text, color) in enumerate(row):
-            last, shown = index == len(row) - 1, text
-            if last and room is not None and width(text) > room:
-                shown = text[: room - 1] + "…" if self.glyphs else text[: room - 3] + "..."
-            fill = "" if last else " " * (widths[index] - width(text))
-            parts.append(self.paint(shown, color) + fill)
+        for (text, color), room in zip(row, widths, strict=True):
+            shown = text if width(text) <= room else self._cut(text, room)
+            parts.append(self.paint(shown, color) + " " * (room - width(shown)))
         self._write("  ".join(parts).rstrip())
+
+    def _cut(self, text: str, room: int) -> str:
+        end = "…" if self.glyphs else "..."
+        while text and width(text) > room - len(end):
+            text = text[:-1]
+        return text + end
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text + "\n")

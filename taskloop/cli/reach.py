@@ -139,11 +139,11 @@ def _is_missing(address: Any) -> bool:
     return address.endswith(":memory:") if path is None else not os.path.exists(path)
 
 
-async def known(ledger: Ledger, args: Namespace, names: list[str]) -> None:
+async def known(ledger: Ledger | None, args: Namespace, names: list[str]) -> None:
     """See that all these jobs exist, in the store or in the code. Raises `NoSuchJob`."""
     from taskloop.errors import NoSuchJob, nearest
 
-    there = {one.name for one in await ledger.jobs()}
+    there = {one.name for one in await ledger.jobs()} if ledger is not None else set()
     if all(name in there for name in names):
         return
     from taskloop.cli import program

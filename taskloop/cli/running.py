@@ -15,6 +15,7 @@ from taskloop.address import without_password
 from taskloop.cli import lines, program, reach
 from taskloop.cli.entrance import before_exit
 from taskloop.cli.failures import Failed
+from taskloop.cli.listing import next_fire
 from taskloop.cli.narrow import Narrow
 from taskloop.cli.output import when
 from taskloop.cli.repositories import summary
@@ -38,13 +39,16 @@ def run(args: Namespace) -> int:
     with lines.opened(args, settings.log.format, level) as log:
         started = asyncio.Event()
         narrator = lines.Narrator(level, started.set)
-        scheduler = _composed(args, settings)
+        scheduler, names = _composed(args, settings)
         scheduler.speaker = narrator
         narrator.afterwards.append(summary(narrator, log))
-        _announce(scheduler, settings, narrator, log)
-        screen = _screen(log, scheduler)
+        _announce(scheduler, settings, narrator, log, count=len(names))
+        firing = set() if args.no_fire else names
+        screen = _screen(log, scheduler, firing)
         try:
-            number = reach.drive(_serve(scheduler, narrator, log, started=started, screen=screen, span=span))
+            number = reach.drive(
+                _serve(scheduler, narrator, log, started=started, screen=screen, span=span, firing=firing)
+            )
         finally:
             if screen is not None:
                 screen.stop()
@@ -52,48 +56,48 @@ def run(args: Namespace) -> int:
     return 128 + number if number else 0
 
 
-def _composed(args: Namespace, settings: Settings) -> TaskScheduler:
-    """The program, with what `--jobs` and `--no-fire` leave of it."""
+def _composed(args: Namespace, settings: Settings) -> tuple[TaskScheduler, set[str]]:
+    """The program with what `--jobs` and `--no-fire` leave of it, and the names of its jobs."""
+    scheduler = program.compose(settings)
+    names = {job.name for job in scheduler}
     if not args.jobs and not args.no_fire:
-        return program.compose(settings)
-    only = None
-    if args.jobs:
-        names = [job.name for job in program.compose(settings)]
-        globs = [one.strip() for one in args.jobs.split(",") if one.strip()]
-        only = [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
-        if not only:
-            raise Failed(3, f"no job is like '{args.jobs}'", f"there are: {', '.join(sorted(names))}")
+        return scheduler, names
+    globs = [one.strip() for one in (args.jobs or "*").split(",") if one.strip()]
+    only = {name for name in names if any(fnmatchcase(name, glob) for glob in globs)}
+    if not only:
+        raise Failed(3, f"no job is like '{args.jobs}'", f"there are: {', '.join(sorted(names))}")
 
     def wrap(store: Store) -> Store:
-        return Narrow(store, only=only, fires=not args.no_fire, on_start=not args.no_fire).as_store()
+        on_start = fires = not args.no_fire
+        return Narrow(store, only=only if args.jobs else None, fires=fires, on_start=on_start).as_store()
 
-    return program.compose(settings, wrap=wrap)
+    return program.compose(settings, wrap=wrap), only
 
 
-def _announce(scheduler: TaskScheduler, settings: Settings, narrator: lines.Narrator, log: lines.Log) -> None:
+def _announce(
+    scheduler: TaskScheduler, settings: Settings, narrator: lines.Narrator, log: lines.Log, *, count: int
+) -> None:
     """Say what is about to run, and in dev mode that it is dev mode."""
     place = program.place(scheduler, settings)
     store = without_password(place if isinstance(place, str) else str(getattr(place, "url", place)))
     where, zone = program.origin(settings), settings.scheduler.timezone
     if log.form == "people":
-        log.line(f"taskloop {__version__} · {len(scheduler)} jobs, {where} · {store} · {zone}")
+        log.line(f"taskloop {__version__} · {count} jobs, {where} · {store} · {zone}")
     else:
-        narrator.say(
-            "INFO", "scheduler.configured", version=__version__, jobs=len(scheduler), source=where, store=store
-        )
+        narrator.say("INFO", "scheduler.configured", version=__version__, jobs=count, source=where, store=store)
     for warning in settings.warnings:
         narrator.say("WARNING", "config.warning", text=warning)
     if settings.banner:
         narrator.say("WARNING", "dev.mode", text=settings.banner)
 
 
-def _screen(log: lines.Log, scheduler: TaskScheduler) -> Screen | None:
+def _screen(log: lines.Log, scheduler: TaskScheduler, firing: set[str]) -> Screen | None:
     """The live part, where there is a terminal that can show it."""
     if log.form != "people" or os.environ.get("TERM") == "dumb":
         return None
     from taskloop.cli.screen import Screen
 
-    screen = Screen(log, scheduler)
+    screen = Screen(log, scheduler, firing)
     before_exit.append(screen.show_cursor)
     screen.start()
     return screen
@@ -107,9 +111,10 @@ async def _serve(
     started: asyncio.Event,
     screen: Screen | None,
     span: timedelta | None,
+    firing: set[str],
 ) -> int | None:
     """Serve until it ends; gives the signal's number, None without one."""
-    beside = [asyncio.create_task(_ready(scheduler, narrator, log, started))]
+    beside = [asyncio.create_task(_ready(scheduler, narrator, log, started=started, firing=firing))]
     if screen is not None:
         beside.append(asyncio.create_task(screen.keep()))
     try:
@@ -120,14 +125,16 @@ async def _serve(
         await asyncio.wait(beside)
 
 
-async def _ready(scheduler: TaskScheduler, narrator: lines.Narrator, log: lines.Log, started: asyncio.Event) -> None:
+async def _ready(
+    scheduler: TaskScheduler, narrator: lines.Narrator, log: lines.Log, *, started: asyncio.Event, firing: set[str]
+) -> None:
     """Once it has started, say so and what fires next."""
     await started.wait()
     fields: dict[str, Any] = {}
     with suppress(TaskloopError):
-        due = [(one.next_due, one.name) for one in await scheduler.jobs() if one.enabled and one.next_due is not None]
-        if due:
-            at, name = min(due)
+        due = next_fire(await scheduler.jobs(), firing)
+        if due is not None:
+            name, at = due
             text = instant_text(at)
             fields = {"next": name, "at": when(text, at) if log.form == "people" else text}
     narrator.say("INFO", "scheduler.ready", **fields)

@@ -9,6 +9,7 @@ import asyncio
 import sys
 import time
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from taskloop.cli.listing import next_fire
 from taskloop.cli.output import clean, plain, span_text
 from taskloop.errors import TaskloopError
 from taskloop.events import Event
@@ -36,8 +38,8 @@ _ENDS: Final = ("succeeded", "failed", "retrying", "cancelled", "interrupted", "
 class Screen:
     """What a terminal shows while the scheduler runs."""
 
-    def __init__(self, log: Log, scheduler: TaskScheduler) -> None:
-        self._log, self._scheduler = log, scheduler
+    def __init__(self, log: Log, scheduler: TaskScheduler, firing: Collection[str]) -> None:
+        self._log, self._scheduler, self._firing = log, scheduler, firing
         self._console = Console(
             stderr=True, no_color=not log.color, highlight=False, markup=False, emoji=False, soft_wrap=False
         )
@@ -105,8 +107,7 @@ class Screen:
             return
         self._asked_at, self._is_stale = now, False
         with suppress(TaskloopError):
-            due = [(one.next_due, one.name) for one in await self._scheduler.jobs() if one.enabled and one.next_due]
-            self._next = min((name, at) for at, name in [min(due)]) if due else None
+            self._next = next_fire(await self._scheduler.jobs(), self._firing)
 
     def _print_lines(self) -> None:
         waiting = [self._lines.popleft() for _ in range(len(self._lines))]

@@ -1,0 +1,300 @@
+"""Real processes: exit codes, signals at any moment, and commands that act on a running scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from command_line import SECONDS, surroundings, until
+from command_line import call as call
+from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
+from command_line import shop as shop
+from test_cli_words import taken_apart
+
+READY = r"INFO scheduler\.ready"
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+def test_run_ends_by_itself_with_code_0_and_says_one_event_a_line(shop):
+    done = shop.process("run", "--for", "300ms")
+    assert done.code == 0 and done.out == ""
+    events = [taken_apart(line)["event"] for line in done.err.splitlines()]
+    assert events[:2] == ["scheduler.configured", "scheduler.starting"]
+    assert {"scheduler.started", "scheduler.ready", "run.started", "run.succeeded", "scheduler.stopped"} <= set(events)
+    [ran] = [taken_apart(line) for line in done.err.splitlines() if "run.succeeded" in line]
+    assert (ran["job"], ran["summary"]) == ("hourly", "ticked")
+
+
+def test_run_speaks_json_when_asked(shop):
+    done = shop.process("run", "--for", "300ms", "--log-format", "json", "--no-fire")
+    events = [json.loads(line)["event"] for line in done.err.splitlines()]
+    assert "scheduler.ready" in events and "run.started" not in events
+
+
+def test_under_the_journal_a_line_has_a_priority_and_no_time(shop):
+    done = shop.process("run", "--for", "200ms", "--jobs", "nightly", JOURNAL_STREAM="8:1")
+    assert all(re.match(r"<\d>[a-z_]+\.[a-z_]+( |$)", line) for line in done.err.splitlines())
+    assert "hourly" not in done.err
+
+
+def test_jobs_that_log_and_print_keep_the_streams_apart(shop):
+    shop.write(
+        "loud.py",
+        "import logging, sys\nfrom loguru import logger\nfrom taskloop import Jobs\njobs = Jobs()\n"
+        "@jobs.every('1h')\ndef loud():\n    print('to stdout')\n    logger.bind(n=3).info('hi \\x1b[2J {} there')\n"
+        "    logging.getLogger('mine').warning('old %s', 'way')\n",
+    )
+    done = shop.process("--app", "loud:jobs", "run", "--for", "300ms")
+    assert done.out == "to stdout\n" and "\x1b" not in done.err
+    said = [taken_apart(line) for line in done.err.splitlines()]
+    assert [one["message"] for one in said if one["event"] == "log"] == ["hi \x1b[2J {} there", "old way"]
+
+
+def test_dev_mode_says_so_and_fires_everything_often(shop):
+    done = shop.process("run", "--dev", "100ms", "--for", "500ms", "--jobs", "nightly")
+    assert "DEV MODE" in done.err and done.err.count("run.succeeded job=nightly") >= 3
+    assert "taskloop.dev.db" in shop.files
+
+
+def test_git_metrics_shows_what_it_found(shop):
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main"]
+    shop.write("one.txt", "1\n")
+    for words in (["init", "-q"], ["add", "one.txt"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *words], cwd=shop.folder, check=True, timeout=SECONDS)
+    done = shop.process("once", "git_metrics", "--format", "json", HOME=str(shop.folder))
+    assert done.code == 0 and done.data["result"]["repositories"]["."]["commits"] == 1
+    assert 'git_metrics.repository path=. commits=1 commits_30d=1 authors=1 churn_30d=1 hot="one.txt (1)"' in done.err
+
+
+# -- signals
+
+
+@pytest.mark.parametrize(
+    ("number", "delay"), [(TERM, 0.1), (TERM, 0.2), (INT, 0.25), (TERM, 0.35), (INT, 0.4), (TERM, 0.5), (INT, 0.7)]
+)
+def test_a_signal_during_the_start_ends_it_with_its_code_and_no_traceback(shop, number, delay):
+    with shop.start("run") as running:
+        time.sleep(delay)  # the moment itself is what is tested
+        assert running.end(number) == 128 + number
+        assert "Traceback" not in running.said and "Error" not in running.said
+
+
+@pytest.mark.parametrize("number", [TERM, INT], ids=["term", "int"])
+def test_a_signal_lets_runs_end_and_gives_128_and_its_number(shop, call, number):
+    with shop.start("run", "--no-fire") as running:
+        running.hear(READY)
+        call("submit", "slow", "seconds=1")
+        running.hear("run.started job=slow")
+        assert running.end(number) == 128 + number
+        assert "run.succeeded job=slow" in running.said and "scheduler.stopped" in running.said
+
+
+def test_a_second_signal_ends_the_grace_and_the_code_stays(shop, call):
+    with shop.start("run", "--no-fire") as running:
+        running.hear(READY)
+        call("submit", "slow", "seconds=60")
+        running.hear("run.started job=slow")
+        running.process.send_signal(TERM)
+        running.hear("scheduler.stopping")
+        began = time.monotonic()
+        assert running.end(TERM) == 143
+        assert time.monotonic() - began < 10 and "Traceback" not in running.said
+        assert "run.interrupted job=slow" in running.said
+
+
+def test_the_grace_can_be_short(shop, call):
+    with shop.start("run", "--no-fire", "--grace", "100ms") as running:
+        running.hear(READY)
+        call("submit", "slow")
+        running.hear("run.started job=slow")
+        began = time.monotonic()
+        assert running.end(INT) == 130 and time.monotonic() - began < 5
+
+
+def test_once_is_stopped_by_a_signal_too(shop, call):
+    with shop.start("once", "slow", "seconds=60", "--grace", "100ms") as running:
+        running.hear("run.started job=slow")
+        assert running.end(TERM) == 143
+        assert "Traceback" not in running.said
+    assert call("runs", "--format", "json").items[0]["state"] == "interrupted"
+
+
+# -- beside a running process
+
+
+def test_commands_act_on_a_running_scheduler_within_a_second(shop, call):
+    with shop.start("run", "--no-fire") as running:
+        running.hear(READY)
+        assert call("status", "--format", "json").data["running"] is True
+
+        waited = call("submit", "add", "a=2", "--wait", "--format", "json")
+        assert waited.code == 0 and waited.data["result"] == 4 and not waited.err
+        assert call("submit", "fails", "--wait").code == 1
+        assert call("submit", "slow", "--wait", "--timeout", "300ms").code == 9
+
+        running.hear("run.started job=slow", 5)
+        run = call("runs", "--state", "running", "--format", "json").items[0]["id"]
+        assert call("cancel", str(run)).code == 0
+        assert running.hear(f"run.cancelled job=slow run={run}", 5) < 1.5
+
+        call("pause")
+        call("submit", "add", "a=5")
+        call("resume")
+        assert running.hear("run.succeeded job=add .*summary=7|run.succeeded job=add run=4", 5) < 1.5
+
+        call("disable", "add")
+        assert call("submit", "add", "a=1").code == 4
+        call("enable", "add")
+        assert call("rerun", "1", "b=9", "--wait", "--format", "json").data["result"] == 11
+
+
+def test_a_pause_holds_what_a_running_scheduler_would_start(shop, call):
+    with shop.start("run", "--no-fire") as running:
+        running.hear(READY)
+        call("pause", "add")
+        time.sleep(1)  # what is promised is that a second is enough
+        run = call("submit", "add", "a=1", "--format", "json").data["id"]
+        call("submit", "order", "day=2026-03-01", "--wait")
+        assert call("show", str(run), "--format", "json").data["state"] == "waiting"
+        call("resume", "add")
+        running.hear(f"run.succeeded job=add run={run}", 5)
+
+
+# -- process
+
+
+def test_process_runs_one_job_continually_until_its_time_is_over(shop, call):
+    done = shop.process("process", "add", "--every", "0")
+    assert done.code == 2 and "'a' is missing" in done.err
+    done = shop.process("process", "hourly", "--every", "0", "--sleep", "100ms", "--max-runtime", "700ms")
+    assert done.code == 0 and 3 <= done.err.count("run.succeeded job=hourly") <= 8
+    assert "nightly" not in done.err
+    assert shop.process("process", "nobody", "--every", "1s").code == 3
+
+
+def test_process_says_once_that_its_job_is_off_and_ends_after_the_run_in_hand(shop, call):
+    call("disable", "stubborn", "--actor", "tom", "--reason", "later")
+    with shop.start("process", "stubborn", "--every", "0", "--sleep", "10ms") as running:
+        running.hear('job.off job=stubborn text="job is off')
+        call("enable", "stubborn")
+        running.hear("run.started job=stubborn")
+        assert running.said.count("job is off") == 1 and "by=tom" in running.said
+        assert running.end(TERM) == 143
+        assert "run.succeeded job=stubborn" in running.said
+
+
+# -- streams and terminals
+
+
+def test_a_reader_that_leaves_early_causes_no_traceback(shop, call):
+    call("once", "add", "a=1")
+    for words in (["--help"], ["runs", "--format", "json"], ["run", "--for", "400ms"]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "taskloop", *words], cwd=shop.folder, env=surroundings({}),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        (process.stderr if words[0] == "run" else process.stdout).close()
+        rest = process.stdout if words[0] == "run" else process.stderr
+        assert rest.read() == "" and process.wait(SECONDS) == 0
+        rest.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+def test_data_that_could_not_be_written_is_an_error(shop, call):
+    call("once", "add", "a=1")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "taskloop", "runs"], cwd=shop.folder, env=surroundings({}), stdout=full,
+            stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def on_a_terminal(shop, *words: str, end: int | None = None, **environ: str) -> tuple[int, str]:
+    """A command whose stdout and stderr are a terminal: its code and what the terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskloop", *words], cwd=shop.folder, stdin=theirs, stdout=theirs, stderr=theirs,
+        env=surroundings({"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "24", **environ}),
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            said += os.read(ours, 65536)
+        except OSError:
+            break
+        if end is not None and "▓▓▓".encode() in said:
+            process.send_signal(end)
+            end = None
+    os.close(ours)
+    return process.wait(SECONDS), said.decode()
+
+
+CRAWL = """
+import asyncio
+from taskloop import Jobs, RunContext
+jobs = Jobs()
+@jobs.every("1h")
+async def crawl(run: RunContext) -> str:
+    for page in range(60):
+        run.progress(page, 60, "page \\x1b[5m" + str(page))
+        await asyncio.sleep(0.05)
+    return "all read"
+"""
+
+
+def test_a_terminal_shows_bars_below_the_lines_and_gets_its_cursor_back(shop):
+    shop.write("crawling.py", CRAWL)
+    code, said = on_a_terminal(shop, "--app", "crawling:jobs", "run", "--grace", "0", end=INT)
+    assert code == 130
+    assert "▶ crawl" in said and re.search(r"\d+%  \d+/60", said) and "scheduler.ready" in said
+    assert "\x1b[5m" not in said and "page \\x1b[5m" in said
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+    assert "Traceback" not in said
+
+
+def test_a_dumb_terminal_gets_plain_lines(shop):
+    code, said = on_a_terminal(shop, "run", "--for", "300ms", TERM="dumb")
+    assert code == 0 and "\x1b" not in said and "✓ hourly" in said
+    code, said = on_a_terminal(shop, "--ascii", "run", "--for", "300ms", NO_COLOR="1", TERM="dumb")
+    assert said.isascii()
+
+
+def test_a_terminal_that_says_no_colour_gets_none(shop):
+    _, said = on_a_terminal(shop, "list", NO_COLOR="1")
+    assert "\x1b" not in said and "10 jobs" in said
+
+
+def test_a_table_is_cut_to_the_terminal_at_its_last_column(shop, call):
+    call("once", "add", "a=1", "note=" + "x" * 100)
+    call("once", "fails")
+    _, said = on_a_terminal(shop, "list", NO_COLOR="1", COLUMNS="110")
+    lines = said.splitlines()
+    assert max(map(len, lines)) <= 110 and any(line.endswith("…") for line in lines)
+
+
+def test_a_pipe_is_coloured_only_when_forced(shop, call):
+    call("once", "add", "a=1")
+    assert "\x1b" not in shop.process("runs").out
+    assert "\x1b[32m✓ succeeded" in shop.process("runs", FORCE_COLOR="1").out
+    assert shop.process("runs", LANG="C").out.isascii()
+    assert shop.process("runs", PYTHONIOENCODING="latin-1").out.isascii()
+
+
+def test_ctrl_c_leaves_a_wait_and_says_that_the_run_goes_on(shop, call):
+    with shop.start("run", "--no-fire") as running:
+        running.hear(READY)
+        with shop.start("submit", "slow", "--wait") as waiting:
+            until(lambda: call("runs", "--state", "running", "--format", "json").items)
+            assert waiting.end(INT) == 130
+            assert "run 1 goes on" in waiting.said and "Traceback" not in waiting.said
+        assert call("cancel", "1").code == 0

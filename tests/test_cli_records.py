@@ -1,0 +1,555 @@
+"""The commands that read and change records, called in this process, each test in a directory of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import sqlite3
+from datetime import UTC, datetime
+
+import pytest
+from command_line import call as call
+from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
+from command_line import shop as shop
+
+from taskloop import Jobs, Options, TaskScheduler
+from taskloop.cli import glance
+from taskloop.ledger import Ledger
+from taskloop.records import job_record, run_record
+
+READING = ["list", "runs", "next", "status", "schedule list"]
+
+
+@pytest.fixture
+def done(shop, call):
+    """A shop with one run that succeeded, of `add`, and one that failed."""
+    assert call("once", "add", "a=1", "note=hi", "--actor", "anna", "--reason", "try").code == 0
+    assert call("once", "fails").code == 1
+    return shop
+
+
+# -- before there is a store
+
+
+@pytest.mark.parametrize("command", READING)
+def test_reading_before_there_is_a_store_succeeds_and_makes_no_file(shop, call, command):
+    done = call(*command.split())
+    assert done.code == 0
+    assert command == "list" or "no store yet" in done.err
+    assert shop.files == {"config.toml", "shop.py"}
+
+
+def test_an_empty_list_has_the_shape_of_any_other(shop, call):
+    assert call("runs", "--format", "json").data == {"items": [], "next": None}
+    assert call("runs", "--format", "jsonl").out == call("runs", "--format", "csv").out == ""
+
+
+def test_the_declared_jobs_are_listed_before_anything_ran(shop, call):
+    jobs = {one["name"]: one for one in call("list", "--format", "json").items}
+    assert set(jobs) == {
+        "add", "fails", "slow", "stubborn", "hourly", "nightly", "order", "git_metrics", "heartbeat", "current_date",
+    }  # fmt: skip
+    assert jobs["hourly"]["condition"] == "never_ran" and jobs["hourly"]["trigger"] == "every 1h"
+    assert jobs["heartbeat"]["condition"] == "disabled"
+    assert shop.files == {"config.toml", "shop.py"}
+
+
+def test_a_job_can_be_shown_before_anything_ran(shop, call):
+    done = call("show", "order")
+    assert done.code == 0 and "day: date (needed)" in done.out and "one of small, large" in done.out
+    assert call("show", "ordr").code == 3 and "did you mean 'order'" in call("show", "ordr").err
+    assert call("show", "5").code == 3
+
+
+@pytest.mark.parametrize("command", [["cancel", "1"], ["rerun", "1"], ["schedule", "remove", "x"]])
+def test_what_cannot_be_found_without_a_store_is_code_3(shop, call, command):
+    assert call(*command).code == 3
+
+
+@pytest.mark.parametrize("command", ["check", "upgrade", "backup copy.db", "prune --keep 1d"])
+def test_keeping_house_without_a_store_is_code_8_and_makes_none(shop, call, command):
+    done = call("db", *command.split())
+    assert done.code == 8 and "no store yet" in done.err
+    assert shop.files == {"config.toml", "shop.py"}
+
+
+def test_an_app_that_is_named_is_listed_beside_what_the_store_knows(done, call):
+    done.write("more.py", "from taskloop import Jobs\njobs = Jobs()\n@jobs.job()\ndef extra(): ...\n")
+    jobs = {one["name"]: one for one in call("--app", "more:jobs", "list", "--format", "json").items}
+    assert jobs["extra"]["condition"] == "never_ran" and jobs["add"]["condition"] == "ok"
+
+
+# -- once
+
+
+def test_once_runs_a_job_with_its_parameters_and_shows_the_record(shop, call):
+    done = call("once", "add", "a=1", "b=5", "--format", "json")
+    assert done.code == 0
+    assert done.data["result"] == 6 and done.data["state"] == "succeeded" and done.data["cause"] == "cli"
+    assert done.data == call("show", str(done.data["id"]), "--format", "json").data
+    assert "run.succeeded" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["fails"], 1, "ValueError"), (["nobody"], 3, "no job 'nobody'"), (["add"], 2, "parameter 'a' is missing"),
+        (["add", "a=x"], 2, "integer"), (["add", "a=1", "bb=2"], 2, "did you mean 'b'"), (["heartbeat"], 4, "is off"),
+        (["slow", "--timeout", "200ms"], 9, "slow"), (["order", "day=tomorrow"], 2, "date"),
+    ],
+)  # fmt: skip
+def test_once_ends_with_what_the_run_came_to(shop, call, words, code, said):
+    done = call("once", *words)
+    assert (done.code, said in done.err + done.out) == (code, True)
+    assert "Traceback" not in done.err
+
+
+def test_a_timed_out_run_is_cancelled_on_record(shop, call):
+    call("once", "slow", "--timeout", "200ms")
+    run = call("runs", "--format", "json").items[0]
+    assert (run["state"], run["reason"]) == ("cancelled", "timed out")
+
+
+def test_once_due_runs_what_is_due_and_nothing_the_second_time(shop, call):
+    first, second = call("once"), call("once", "--due", "--format", "json")
+    assert first.code == 0 and "once: 1 due, 1 ok, 0 failed, 0 skipped in" in first.err
+    assert "hourly" in first.out and "ticked" in first.out
+    assert second.code == 0 and "once: 0 due" in second.err and second.items == []
+
+
+def test_once_due_also_runs_what_was_submitted_and_tells_of_failures(shop, call):
+    assert "no worker" in call("submit", "fails").err
+    done = call("once")
+    assert done.code == 1 and "once: 2 due, 1 ok, 1 failed" in done.err
+
+
+def test_once_all_runs_every_enabled_job_that_needs_nothing(shop, call):
+    shop.write("shop.py", "from taskloop import Jobs\njobs = Jobs()\n@jobs.job()\ndef a(): ...\n@jobs.job()\ndef b(): ...\n")
+    done = call("once", "--all", "--format", "json")
+    assert {one["job"] for one in done.items} == {"a", "b", "git_metrics"}
+    assert "once: 3 jobs" in done.err
+
+
+def test_once_of_one_job_touches_no_schedule_and_no_other_submit(shop, call):
+    call("submit", "add", "a=1")
+    assert call("once", "fails").code == 1
+    states = {one["job"]: one["state"] for one in call("runs", "--format", "json").items}
+    assert states == {"add": "waiting", "fails": "failed"}
+
+
+def test_a_paused_job_is_not_waited_for(shop, call):
+    call("pause")
+    done = call("once", "add", "a=1")
+    assert done.code == 4 and "paused" in done.err
+    assert call("runs", "--format", "json").items == []
+
+
+# -- submit, rerun, cancel
+
+
+def test_a_submit_without_a_worker_is_kept_with_a_warning(shop, call):
+    done = call("submit", "add", "a=1", "--at", "+2h", "--key", "k", "--actor", "anna", "--format", "json")
+    assert done.code == 0 and "warning: no worker" in done.err
+    assert (done.data["state"], done.data["actor"], done.data["cause"], done.data["key"]) == ("waiting", "anna", "cli", "k")
+    assert call("trigger", "add", "a=1", "--key", "k", "--format", "json").data["existed"] is True
+    again = call("submit", "add", "a=2", "--key", "k")
+    assert again.code == 4 and "belongs to run 1" in again.err
+
+
+def test_waiting_without_a_worker_is_code_5_and_submits_nothing(shop, call):
+    done = call("submit", "add", "a=1", "--wait")
+    assert done.code == 5 and "taskloop run" in done.err
+    assert call("runs", "--format", "json").items == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["nobody"], 3), (["add"], 2), (["add", "a=x"], 2), (["add", "a=1", "--at", "12:00"], 2), (["heartbeat"], 4)],
+)
+def test_a_refused_submit_leaves_no_record(shop, call, words, code):
+    assert call("submit", *words).code == code
+    assert call("runs", "--format", "json").items == []
+
+
+def test_a_job_whose_code_is_elsewhere_is_submitted_by_what_the_store_knows(done, call):
+    call("once", "hourly")
+    done.write("config.toml", "")
+    run = call("submit", "add", "a=5", "note=7", "--format", "json").data
+    assert run["params"] == {"a": 5, "note": "7"}
+    for wrong in ("a=x", "a:=1.5", "c=1"):
+        assert call("submit", "add", "a=1", wrong).code == 2
+    assert call("submit", "add").code == 2
+    assert call("submit", "order", "day=2026-03-01").code == 0
+    assert call("submit", "order", "day=soon").code == 2
+    assert call("submit", "order", "day=2026-03-01", "size=huge").code == 2
+    assert call("submit", "ad").code == 3 and "did you mean 'add'" in call("submit", "ad").err
+    assert call("rerun", "1", "a=9", "--format", "json").data["params"] == {"a": 9, "note": "hi"}
+
+
+def test_rerun_lays_parameters_over_those_of_the_run_it_names(done, call):
+    run = call("rerun", "1", "b=10", "--format", "json").data
+    assert run["params"] == {"a": 1, "b": 10, "note": "hi"} and run["rerun_of"] == 1 and run["cause"] == "rerun"
+    assert call("rerun", "77").code == 3
+
+
+def test_a_waiting_run_is_cancelled_and_an_ended_one_is_a_conflict(done, call):
+    run = call("submit", "slow", "--format", "json").data["id"]
+    assert "is cancelled" in call("cancel", str(run), "--reason", "no", "--actor", "tom").out
+    record = call("show", str(run), "--format", "json").data
+    assert (record["state"], record["reason"], record["actor"]) == ("cancelled", "no", "tom")
+    again = call("cancel", str(run))
+    assert again.code == 4 and "cancelled already" in again.err
+    assert call("cancel", "99").code == 3
+    assert call("cancel", "x").code == 2
+
+
+# -- switches
+
+
+def test_a_job_is_switched_off_and_on_with_reason_actor_and_end(done, call):
+    said = call("disable", "hourly", "--reason", "move", "--actor", "tom", "--until", "+2h", "--format", "json")
+    switch = said.items[0]["switch"]
+    assert (switch["kind"], switch["by"], switch["reason"]) == ("disabled", "tom", "move") and switch["until"]
+    assert 'off by tom: "move"' in call("list").out
+    assert call("once", "hourly").code == call("submit", "hourly").code == 4
+    assert call("enable", "hourly").out == "hourly is on\n"
+    assert call("once", "hourly").code == 0
+
+
+@pytest.mark.parametrize("verb", ["enable", "disable", "pause", "resume"])
+def test_an_unknown_job_is_not_switched_and_neither_are_the_others(done, call, verb):
+    result = call(verb, "hourly", "hourli")
+    assert result.code == 3 and "did you mean 'hourly'" in result.err
+    assert {one["condition"] for one in call("list", "--format", "json").items} <= {"ok", "failing", "never_ran", "disabled"}
+
+
+def test_a_job_can_be_switched_before_it_ever_ran(shop, call):
+    assert call("disable", "hourly").code == 0
+    assert call("once", "hourly").code == 4
+
+
+def test_everything_is_paused_and_resumed(done, call):
+    assert "all jobs are paused" in call("pause", "--reason", "night").out
+    assert "night" in call("status").out
+    assert {one["condition"] for one in call("list", "--format", "json").items} == {"paused", "disabled"}
+    assert call("resume", "--missed", "skip").code == 0
+    assert "paused" not in call("list").out
+
+
+def test_the_actor_is_the_login_name_unless_given(shop, call, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "maria")
+    assert call("submit", "add", "a=1", "--format", "json").data["actor"] == "maria"
+
+
+# -- schedules
+
+
+def test_schedules_are_added_listed_replaced_and_removed(done, call):
+    call("once", "hourly")
+    added = call("schedule", "add", "add", "a=3", "--cron", "0 6 * * mon", "--timezone", "Europe/London", "--format", "json")
+    assert added.code == 0 and added.data["params"] == {"a": 3} and added.data["origin"] == "stored"
+    assert added.data["id"] == "add:cron_0_6_*_*_MON_Europe/London" or added.data["id"].startswith("add:")
+    assert call("schedule", "add", "add", "a=4", "--every", "5m", "--id", "often").code == 0
+    assert call("schedule", "add", "add", "a=5", "--every", "5m", "--id", "often").code == 0
+    page = call("schedule", "list", "--job", "add", "--format", "json").items
+    assert [one["params"] for one in page] == [{"a": 3}, {"a": 5}]
+    assert call("schedule", "remove", "often").code == 0
+    assert call("schedule", "remove", "often").code == 3
+    assert call("schedule", "add", "add", "a=1", "--at", "+1h", "--id", "hourly").code == 4
+    assert call("schedule", "remove", "hourly").code == 4
+
+
+def test_a_page_of_schedules_names_the_next(done, call):
+    for name in "abc":
+        call("schedule", "add", "add", "a=1", "--every", "1h", "--id", name)
+    first = call("schedule", "list", "--job", "add", "--limit", "2", "--format", "json").data
+    rest = call("schedule", "list", "--job", "add", "--before", first["next"], "--format", "json").data
+    assert [one["id"] for one in (*first["items"], *rest["items"])] == ["a", "b", "c"] and rest["next"] is None
+
+
+@pytest.mark.parametrize("words", [["--every", "0"], ["--cron", "* *"], ["--at", "noon"], ["--cron", "0 0 30 2 *"]])
+def test_a_schedule_that_cannot_be_is_code_2(done, call, words):
+    assert call("schedule", "add", "add", "a=1", *words).code == 2
+
+
+def test_the_coming_fires_are_told_in_order(done, call):
+    call("once")
+    fires = call("next", "--for", "3h", "--limit", "50", "--format", "json").items
+    assert [one["job"] for one in fires if one["job"] != "nightly"] == ["hourly"] * 3
+    assert [one["at"] for one in fires] == sorted(one["at"] for one in fires)
+    assert "every hour" in call("next").out
+
+
+# -- looking
+
+
+def test_json_is_exactly_the_records(done, call):
+    async def expected():
+        ledger = Ledger("sqlite:///taskloop.db", options=Options())
+        try:
+            return [run_record(one) for one in await ledger.runs()], [job_record(one) for one in await ledger.jobs()]
+        finally:
+            await ledger.close()
+
+    runs, jobs = asyncio.run(expected())
+    assert call("runs", "--format", "json").data == {"items": json.loads(json.dumps(runs)), "next": None}
+    assert call("list", "--format", "json").data == {"items": json.loads(json.dumps(jobs)), "next": None}
+    assert call("show", "1", "--format", "json").data == json.loads(json.dumps(runs[-1]))
+    assert call("show", "add", "--format", "json").data in call("list", "--format", "json").items
+
+
+def test_lines_and_csv_hold_the_same_records(done, call):
+    items = call("runs", "--format", "json").items
+    assert [json.loads(line) for line in call("runs", "--format", "jsonl").out.splitlines()] == items
+    rows = list(csv.DictReader(io.StringIO(call("runs", "--format", "csv").out)))
+    assert [row["id"] for row in rows] == [str(one["id"]) for one in items]
+    assert json.loads(rows[-1]["params"]) == {"a": 1, "note": "hi"} and rows[-1]["schedule"] == ""
+
+
+def test_history_is_filtered_and_paged_by_id(done, call):
+    for number in range(4):
+        call("submit", "add", f"a={number}")
+    first = call("runs", "--job", "add", "--limit", "3", "--format", "json").data
+    rest = call("runs", "--job", "add", "--before", str(first["next"]), "--format", "json").data
+    assert [one["id"] for one in (*first["items"], *rest["items"])] == [6, 5, 4, 3, 1] and rest["next"] is None
+    assert "more: --before 4" in call("runs", "--job", "add", "--limit", "3").err
+    assert [one["job"] for one in call("runs", "--state", "failed,interrupted", "--format", "json").items] == ["fails"]
+    assert len(call("runs", "--since", "1h", "--format", "json").items) == 6
+    assert call("runs", "--since", "2020-01-01T00:00:00Z", "--state", "waiting", "--format", "json").items[0]["id"] == 6
+    wrong = call("runs", "--state", "faild")
+    assert wrong.code == 2 and "did you mean 'failed'" in wrong.err
+    assert call("runs", "--job", "ad").code == 3
+
+
+def test_a_run_is_shown_with_who_why_error_and_traceback(done, call):
+    text = call("show", "1").out
+    assert "cause:       cli by anna" in text and "asked:       try" in text and "params:      a=1 note=hi" in text
+    text = call("show", "2").out
+    assert "ValueError: bad \\x1b[31m luck\nsecond line" in text and 'shop.py", line' in text
+    assert "\x1b" not in text
+
+
+def test_text_of_jobs_is_harmless_everywhere(done, call):
+    for words in (["list"], ["runs"], ["show", "2"], ["status"], ["runs", "--format", "json"], ["list", "--format", "csv"]):
+        assert "\x1b" not in call(*words, "--color", "never").out
+
+
+def test_status_is_a_probe(done, call):
+    failing = call("status")
+    assert failing.code == 1 and "fails" in failing.out and "failing 1x" in failing.out
+    assert call("status", "--format", "json").data["attention"][0]["job"] == "fails"
+    call("disable", "fails")
+    assert call("status").code == 0
+
+
+def test_status_notices_fires_that_nobody_makes(done, call):
+    call("once")
+    call("disable", "fails")
+    with sqlite3.connect("taskloop.db") as db:
+        db.execute("UPDATE taskloop_schedules SET next_due = next_due - 7200000000 WHERE id = 'hourly'")
+    db.close()
+    said = call("status")
+    assert said.code == 1 and "overdue" in said.out and "no worker runs" in said.out
+
+
+def test_glyphs_and_colour_are_taken_away_without_loss(done, call):
+    assert "✓ succeeded" in call("runs").out
+    plain = call("runs", "--ascii").out
+    assert "ok succeeded" in plain and "x failed" in plain and plain.isascii()
+    assert "\x1b[31m✗ failed\x1b[0m" in call("runs", "--color", "always").out
+
+
+# -- `list` reads the file itself: it must say what the ledger says
+
+
+def test_the_quick_list_says_what_the_ledger_says(tmp_path):
+    jobs = Jobs()
+    for name in ("ok", "bad", "off", "paused", "waiting", "fresh", "again", "cancelled"):
+
+        def function(times: int = 0) -> str:
+            if times:
+                raise ValueError("no")
+            return "fine"
+
+        jobs.add_job(function, name=name, tags=["t"], retry=2 if name == "bad" else 1)
+    path = tmp_path / "a.db"
+
+    async def scenario():
+        scheduler = TaskScheduler(str(path), jobs=[jobs], options=Options())
+        async with scheduler:
+            for name, times in (("ok", 0), ("bad", 0), ("bad", 1), ("again", 1), ("again", 0), ("off", 0), ("paused", 1)):
+                await (await scheduler.submit(name, {"times": times})).wait()
+            await scheduler.submit("waiting", at="+1h", key="k")
+            run = await scheduler.submit("cancelled", at="+1h")
+            await scheduler.cancel(run.id, reason="why", actor="tom")
+            await scheduler.disable("off", reason="r", actor="anna", until="+1h")
+            await scheduler.pause("paused")
+            await scheduler.schedule("ok", __import__("taskloop").Every("1h"), id="s", params={"times": 0})
+        ledger = Ledger(str(path), options=Options())
+        try:
+            return [job_record(one) for one in await ledger.jobs()]
+        finally:
+            await ledger.close()
+
+    expected = asyncio.run(scenario())
+    assert {one["condition"] for one in expected} == {
+        "ok", "failing", "disabled", "paused", "running", "never_ran"
+    }  # fmt: skip
+    assert glance.jobs(str(path), datetime.now(UTC)) == json.loads(json.dumps(expected))
+
+
+def test_a_schema_the_quick_list_does_not_know_is_left_to_the_ledger(done, call):
+    with sqlite3.connect("taskloop.db") as db:
+        db.execute("UPDATE taskloop_meta SET value = '99' WHERE key = 'schema'")
+    db.close()
+    assert glance.jobs("taskloop.db", datetime.now(UTC)) is None
+    said = call("list")
+    assert said.code == 8 and "schema 99" in said.err
+
+
+def test_a_file_that_is_no_store_is_code_8_and_stays_as_it_is(shop, call):
+    shop.write("taskloop.db", "this is a diary, not a database")
+    for command in ("list", "runs", "status", "once", "run"):
+        done = call(*command.split())
+        assert done.code == 8 and "not an SQLite database" in done.err, done
+    assert (shop.folder / "taskloop.db").read_text() == "this is a diary, not a database"
+
+
+# -- configuration
+
+
+def test_all_mistakes_of_the_configuration_are_told_at_once_with_code_7(shop, call):
+    shop.write("config.toml", '[scheduler]\ngrace = "-5s"\nintervall = "1w"\n[jobs.x]\nevery = "often"\n')
+    for command in (["check"], ["once"], ["run"], ["list"]):
+        done = call(*command)
+        assert done.code == 7 and not done.out
+        assert all(text in done.err for text in ("scheduler.grace", "did you mean 'interval'", "jobs.x.every"))
+        assert all(line.startswith(("error: ", "help: ")) for line in done.err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config", "none.toml", "runs"], "no such file"),
+        (["--app", "shop:job", "check"], "did you mean 'jobs'"),
+        (["--app", "shp:jobs", "once"], "no module 'shp'"),
+    ],
+)
+def test_what_is_named_and_not_there_is_code_7(shop, call, words, said):
+    done = call(*words)
+    assert done.code == 7 and said in done.err
+
+
+def test_an_unknown_scheme_of_the_store_is_code_7(shop, call, monkeypatch):
+    monkeypatch.setenv("TASKLOOP_STORE__URL", "sqlit:///a.db")
+    for command in ("list", "runs", "run", "check"):
+        done = call(command)
+        assert done.code == 7 and "did you mean 'sqlite'" in done.err
+
+
+def test_check_finds_what_a_start_would_trip_over(shop, call):
+    assert call("check").code == 0
+    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[jobs.hourly]\nat = 2001-01-01T00:00:00Z\n')
+    done = call("check", "--format", "json")
+    assert done.code == 1
+    assert [one["name"] for one in done.items if not one["ok"]] == ["job hourly"]
+    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[jobs.add]\nevery = "1h"\n')
+    assert call("check").code == 7 and "parameter 'a' is missing" in call("check").err
+    shop.write("config.toml", '[jobs.ghost]\nevery = "1h"\n')
+    assert call("check").code == 7 and "no code declares" in call("check").err
+
+
+def test_the_file_adds_jobs_and_changes_their_triggers(shop, call):
+    shop.write(
+        "config.toml",
+        '[scheduler]\napp = "shop:jobs"\n[jobs.hourly]\nevery = "5m"\n[jobs.heartbeat]\nenabled = true\n'
+        '[jobs.sum]\ncall = "shop:add"\ncron = "0 4 * * *"\nparams = { a = 7 }\n[jobs.git_metrics]\nenabled = false\n',
+    )
+    jobs = {one["name"]: one for one in call("list", "--format", "json").items}
+    assert jobs["hourly"]["trigger"] == "every 5m" and jobs["heartbeat"]["trigger"] == "every 30s"
+    assert jobs["heartbeat"]["enabled"] and not jobs["git_metrics"]["enabled"]
+    assert jobs["sum"]["trigger_text"] == "at 04:00 every day, UTC"
+    assert call("once", "sum", "a=1", "b=1", "--format", "json").data["result"] == 2
+    assert call("once", "heartbeat", "--format", "json").data["result"] == "alive"
+
+
+def test_dev_mode_has_a_store_of_its_own_for_every_command(shop, call, monkeypatch):
+    monkeypatch.setenv("TASKLOOP_DEV", "2s")
+    done = call("once", "add", "a=1")
+    assert done.code == 0 and "DEV MODE" in done.err
+    assert "taskloop.dev.db" in shop.files and "taskloop.db" not in shop.files
+    assert len(call("runs", "--format", "json").items) == 1
+    monkeypatch.delenv("TASKLOOP_DEV")
+    assert call("runs", "--format", "json").items == []
+
+
+def test_a_store_named_in_the_code_is_found_by_every_command(shop, call):
+    shop.write(
+        "own.py",
+        "from taskloop import TaskScheduler\nscheduler = TaskScheduler('sqlite:///own.db')\n"
+        "@scheduler.job()\ndef greet(name: str = 'you') -> str:\n    return 'hi ' + name\n",
+    )
+    shop.write("config.toml", '[scheduler]\napp = "own:scheduler"\n[jobs.git_metrics]\nat = 2099-01-01T00:00:00Z\n')
+    assert call("once", "greet").code == 0
+    assert "own.db" in shop.files and "taskloop.db" not in shop.files
+    assert call("runs", "--format", "json").items[0]["summary"] == "hi you"
+    assert {"greet", "git_metrics"} <= {one["name"] for one in call("list", "--format", "json").items}
+    assert call("submit", "greet", "name=bob").code == 0
+    assert call("disable", "greet").code == 0 and call("once", "greet").code == 4
+
+
+# -- init, cron, db
+
+
+def test_init_writes_a_program_that_works_and_overwrites_nothing(tmp_path, monkeypatch, call, shop):
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    monkeypatch.chdir(fresh)
+    assert call("init").code == 0
+    assert call("check").code == 0
+    assert call("once", "hello", "name=you", "--format", "json").data["result"] == "hello you"
+    (fresh / "tasks.py").write_text("mine")
+    again = call("init")
+    assert again.code == 4 and "tasks.py exists" in again.err and (fresh / "tasks.py").read_text() == "mine"
+    (fresh / "config.toml").unlink()
+    assert call("init").code == 0 and (fresh / "tasks.py").read_text() == "mine"
+
+
+def test_cron_explains_and_lists_fires_in_the_zone_asked_for(call, shop):
+    words = ["cron", "30 1 * * *", "--timezone", "Europe/London", "--from", "2026-03-27T00:00:00Z", "--count", "3"]
+    assert "01:30 every day" in call(*words).out and "BST" in call(*words).out
+    found = call(*words, "--format", "json").data
+    assert [one["at"] for one in found["items"]] == [
+        "2026-03-27T01:30:00Z", "2026-03-28T01:30:00Z", "2026-03-29T01:00:00Z"
+    ]  # fmt: skip
+    assert call(*words, "--format", "csv").out.splitlines()[0] == "at"
+    assert call("cron", "0", "2", "*", "*", "*").code == 0
+
+
+def test_the_store_is_checked_pruned_and_copied(done, call):
+    assert "is sound" in call("db", "check").out
+    assert call("db", "check", "--format", "json").data["problems"] == []
+    assert "up to date" in call("db", "upgrade").out
+    assert call("db", "backup", "copy.db").code == 0
+    exists = call("db", "backup", "copy.db")
+    assert exists.code == 4 and "exists" in exists.err
+    assert call("db", "backup", "none/copy.db").code == 2
+    assert call("db", "prune", "--format", "json").data["deleted"] == 0
+    assert call("db", "prune", "--keep", "0", "--format", "json").data["deleted"] == 1
+    with sqlite3.connect("copy.db") as db:
+        assert db.execute("SELECT count(*) FROM taskloop_runs").fetchone() == (2,)
+    db.close()
+
+
+# -- mistakes nobody foresaw
+
+
+def test_an_unexpected_error_is_one_line_and_with_v_a_traceback(shop, call, monkeypatch):
+    monkeypatch.setattr(glance, "jobs", lambda *_: 1 / 0)
+    call("once", "add", "a=1")
+    done = call("list")
+    assert done.code == 1 and done.err.startswith("error: unexpected ZeroDivisionError: division by zero (")
+    assert "-v shows" in done.err and "Traceback" not in done.err
+    assert "Traceback" in call("-v", "list").err

@@ -1,0 +1,473 @@
+"""Asking for runs: submit, key, rerun, wait, value, cancel; and what belongs to whom."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import date, timedelta
+
+import pytest
+from stories import START, failing, fates, lasting, nothing, stamp, starts, stubborn
+
+from taskloop import Every, Fatal, Jobs, Options, Retry, RunContext, State, TaskScheduler, current_run
+from taskloop.errors import BadJob, BadParameters, Conflict, KeyConflict, NoSuchJob, NoSuchRun, RunFailed
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_submit_is_committed_when_it_returns(scheduler, virtual_time):
+    @scheduler.job()
+    async def job(number: int) -> int:
+        return number * 2
+
+    async with virtual_time(scheduler) as time:
+        run = await job.submit(21)
+        assert (await scheduler.run(run.id)).params == {"number": 21}
+        assert await time.until(run.value()) == 42
+        assert (run.job, run.cause, run.schedule) == ("job", "manual", None)
+
+
+async def test_at_is_not_before_and_not_much_after(scheduler, virtual_time):
+    job = scheduler.add_job(nothing)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("nothing", at="+2h")
+        await job.bind().submit(at=START + timedelta(hours=1))
+        await job.bind().submit(at=timedelta(minutes=30))
+        await time.run_until_idle()
+        assert await starts(time) == ["00:30", "01:00", "02:00"]
+
+
+async def test_what_was_submitted_for_later_survives_a_restart(scheduler, virtual_time):
+    scheduler.add_job(nothing)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("nothing", at="+2h")
+        await time.restart(after="1h")
+        await time.run_until_idle()
+        assert await starts(time) == ["02:00"]
+
+
+async def test_a_key_names_one_run_while_it_is_kept(scheduler, virtual_time):
+    scheduler.add_job(nothing)
+    other = scheduler.add_job(nothing, name="other")
+    async with virtual_time(scheduler) as time:
+        first = await scheduler.submit("nothing", key="k")
+        again = await scheduler.submit("nothing", key="k")
+        assert (again.id, again.existed, first.existed) == (first.id, True, False)
+        await time.run_until_idle()
+        assert (await scheduler.submit("nothing", key="k")).id == first.id
+        assert not (await other.bind().submit(key="k")).existed
+
+
+async def test_a_key_with_other_parameters_is_a_conflict(scheduler, virtual_time):
+    @scheduler.job()
+    async def remind(user: int):
+        """Remind."""
+
+    async with virtual_time(scheduler):
+        first = await remind.bind(7).submit(key="k")
+        with pytest.raises(KeyConflict, match="other parameters") as caught:
+            await remind.bind(8).submit(key="k")
+        assert caught.value.run == first.id
+
+
+async def test_failed_cancelled_and_interrupted_runs_do_not_hold_their_key(scheduler, virtual_time):
+    scheduler.add_job(failing(1), name="fails")
+    scheduler.add_job(lasting(600), name="lasts")
+    async with virtual_time(scheduler) as time:
+        first = await scheduler.submit("fails", key="k")
+        await time.run_until_idle()
+        assert (await scheduler.submit("fails", key="k")).id != first.id
+        second = await scheduler.submit("lasts", key="k")
+        await scheduler.cancel(second.id)
+        await time.run_until_idle()
+        third = await scheduler.submit("lasts", key="k")
+        assert third.id != second.id
+        await time.crash()
+        await time.restart()
+        assert not (await scheduler.submit("lasts", key="k")).existed
+
+
+async def test_a_run_in_hand_knows_its_key(scheduler, virtual_time):
+    seen = []
+
+    @scheduler.job()
+    async def job(run: RunContext):
+        seen.append(run.key)
+
+    async with virtual_time(scheduler) as time:
+        await job.bind().submit(key="mine")
+        await job.submit()
+        await time.run_until_idle()
+    assert seen == ["mine", "job:2"]
+
+
+async def test_submit_many_is_one_transaction(scheduler, virtual_time):
+    job = scheduler.add_job(nothing, name="on")
+    off = scheduler.add_job(nothing, name="off", enabled=False)
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(Conflict):
+            await scheduler.submit_many([job.bind(), off.bind(), job.bind()])
+        assert await fates(time) == []
+        runs = await scheduler.submit_many([job.bind()] * 3)
+        assert [run.id for run in runs] == [1, 2, 3]
+        await time.run_until_idle()
+        assert [run.state for run in await time.runs()] == [State.SUCCEEDED] * 3
+        assert await scheduler.submit_many([]) == []
+
+
+async def test_wrong_parameters_and_unknown_jobs_are_refused_before_a_record_exists(scheduler, virtual_time):
+    @scheduler.job()
+    async def report(day: date, pages: int = 1):
+        """Report."""
+
+    async with virtual_time(scheduler) as time:
+        for params in ({}, {"day": "tomorrow"}, {"day": "2026-01-01", "page": 1}):
+            with pytest.raises(BadParameters):
+                await scheduler.submit("report", params)
+        with pytest.raises(BadParameters, match="pages"):
+            report.bind(date(2026, 1, 1), pages="many")
+        with pytest.raises(NoSuchJob, match="did you mean 'report'"):
+            await scheduler.submit("reprot")
+        assert await fates(time) == []
+
+
+async def test_parameters_are_rebuilt_by_annotation_for_the_call(scheduler, virtual_time):
+    seen = []
+
+    @scheduler.job()
+    async def report(day: date, *, within: timedelta = timedelta(hours=1)):
+        seen.append((day, within))
+
+    async with virtual_time(scheduler) as time:
+        await report.submit(date(2026, 3, 1), within=timedelta(minutes=5))
+        await scheduler.submit("report", {"day": "2026-03-02"})
+        await time.run_until_idle()
+    assert seen == [(date(2026, 3, 1), timedelta(minutes=5)), (date(2026, 3, 2), timedelta(hours=1))]
+
+
+async def test_a_call_may_be_used_again_and_again(scheduler, virtual_time):
+    @scheduler.job()
+    async def remind(user: int):
+        """Remind."""
+
+    async with virtual_time(scheduler) as time:
+        call = remind.bind(user=7)
+        await call.submit()
+        await call.submit(at="+1h", actor="ann")
+        await call.schedule(Every("2h"), id="often")
+        await time.advance("2h")
+        assert [(run.params, run.actor) for run in await time.runs()] == [
+            ({"user": 7}, None), ({"user": 7}, "ann"), ({"user": 7}, None), ({"user": 7}, None),
+        ]
+
+
+async def test_a_rerun_is_a_new_run_with_parameters_laid_over_the_old(scheduler, virtual_time):
+    @scheduler.job()
+    async def report(day: str, pages: int = 1):
+        """Report."""
+
+    async with virtual_time(scheduler) as time:
+        first = await report.submit("monday", pages=5)
+        await time.run_until_idle()
+        again = await scheduler.rerun(first.id, {"pages": 7}, actor="ann")
+        await time.run_until_idle()
+        assert again.id != first.id
+        assert again.params == {"day": "monday", "pages": 7}
+        assert (again.rerun_of, again.cause, again.actor) == (first.id, "rerun", "ann")
+        with pytest.raises(BadParameters):
+            await scheduler.rerun(first.id, {"page": 7})
+        with pytest.raises(NoSuchRun):
+            await scheduler.rerun(99)
+
+
+async def test_run_all_runs_every_enabled_job_that_needs_no_parameters(scheduler, virtual_time):
+    async def needs(one: int):
+        """Need one."""
+
+    scheduler.add_job(nothing, Every("1d"), name="periodic", first="after")
+    scheduler.add_job(lasting(60), name="asked")
+    scheduler.add_job(failing(1), name="fails")
+    scheduler.add_job(nothing, name="off", enabled=False)
+    scheduler.add_job(needs)
+    async with virtual_time(scheduler) as time:
+        runs = await time.until(scheduler.run_all())
+        assert {run.job: run.state for run in runs} == {
+            "periodic": State.SUCCEEDED, "asked": State.SUCCEEDED, "fails": State.FAILED,
+        }
+
+
+# -- waiting
+
+
+async def test_wait_never_raises_for_the_job_and_value_does(scheduler, virtual_time):
+    scheduler.add_job(failing(9, ZeroDivisionError), name="fails")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("fails")
+        assert (await time.until(run.wait())).state is State.FAILED
+        with pytest.raises(RunFailed, match="ZeroDivisionError: no luck") as caught:
+            await run.value()
+        assert caught.value.run.id == run.id
+
+
+async def test_wait_gives_up_after_its_timeout_and_the_run_goes_on(scheduler, virtual_time):
+    scheduler.add_job(lasting(60), name="job")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job")
+        with pytest.raises(TimeoutError):
+            await time.until(run.wait(timeout="10s"))
+        assert stamp(time.now) == "00:00:10"
+        assert (await time.until(run.wait())).state is State.SUCCEEDED
+
+
+async def test_a_wait_begun_before_the_run_ends_by_a_cancel_ends_too(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job", at="+1h")
+        waiting = asyncio.create_task(run.wait())
+        await time.advance("1m")
+        await scheduler.cancel(run.id)
+        assert (await time.until(waiting)).state is State.CANCELLED
+        with pytest.raises(RunFailed):
+            await run.value()
+
+
+async def test_a_value_is_rebuilt_by_the_return_annotation(scheduler, virtual_time):
+    @scheduler.job()
+    async def when() -> dict[str, date]:
+        return {"day": date(2026, 3, 1)}
+
+    async with virtual_time(scheduler) as time:
+        run = await when.submit()
+        assert await time.until(run.value()) == {"day": date(2026, 3, 1)}
+        assert (await scheduler.run(run.id)).result == {"day": "2026-03-01"}
+
+
+async def test_many_may_wait_for_one_run(scheduler, virtual_time):
+    scheduler.add_job(lasting(60), name="job")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job")
+        ends = await time.until(asyncio.gather(*(run.wait() for _ in range(20))))
+        assert {end.id for end in ends} == {run.id}
+
+
+async def test_an_unknown_run_is_named(scheduler, virtual_time):
+    async with virtual_time(scheduler):
+        for verb in (scheduler.run, scheduler.wait, scheduler.cancel):
+            with pytest.raises(NoSuchRun, match="42"):
+                await verb(42)
+
+
+# -- cancelling
+
+
+async def test_a_waiting_run_is_cancelled_at_once(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job", at="+1h")
+        done = await scheduler.cancel(run.id, reason="not needed", actor="ann")
+        assert (done.state, done.reason, done.actor) == (State.CANCELLED, "not needed", "ann")
+        await time.advance("2h")
+        assert await starts(time) == []
+
+
+async def test_a_running_run_may_clean_up_when_cancelled(scheduler, virtual_time):
+    tape = []
+
+    @scheduler.job(retry=3)
+    async def job():
+        try:
+            await asyncio.sleep(600)
+        finally:
+            await asyncio.sleep(1)
+            tape.append("cleaned")
+
+    async with virtual_time(scheduler) as time:
+        run = await job.submit()
+        await time.advance("10s")
+        await scheduler.cancel(run.id, reason="enough", actor="ann")
+        end = await time.until(run.wait())
+        assert (end.state, end.reason, end.actor, stamp(end.ended_at)) == (
+            State.CANCELLED, "enough", "ann", "00:00:11",
+        )
+    assert tape == ["cleaned"]
+
+
+async def test_a_run_that_waits_for_its_retry_is_cancelled_at_once(scheduler, virtual_time):
+    scheduler.add_job(failing(9), name="job", retry=Retry(5, first="1h"))
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job")
+        await time.advance("1m")
+        assert (await scheduler.cancel(run.id)).state is State.CANCELLED
+        await time.advance("1d")
+        assert (await scheduler.run(run.id)).attempt == 1
+
+
+async def test_a_run_in_a_thread_ends_when_it_looks(scheduler, virtual_time):
+    begun = threading.Event()
+
+    @scheduler.job()
+    def job(run: RunContext):
+        begun.set()
+        while True:
+            run.check_cancelled()
+            threading.Event().wait(0.005)
+
+    async with virtual_time(scheduler, patience="50ms") as time:
+        run = await job.submit()
+        await asyncio.to_thread(begun.wait)
+        await scheduler.cancel(run.id)
+        assert (await time.until(run.wait())).state is State.CANCELLED
+
+
+async def test_a_run_that_swallows_its_cancellation_is_abandoned(scheduler, virtual_time):
+    job = stubborn()
+    scheduler.add_job(job, name="job")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job")
+        await scheduler.cancel(run.id)
+        end = await time.until(run.wait())
+        assert (end.state, end.reason, stamp(end.ended_at)) == (State.INTERRUPTED, "abandoned", "00:00:05")
+        job.enough = True
+        await time.advance("1s")
+        assert (await scheduler.run(run.id)).state is State.INTERRUPTED
+
+
+async def test_an_abandoned_run_keeps_its_slot_until_it_really_ends(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    job = stubborn()
+    scheduler.add_job(job, name="job")
+    scheduler.add_job(nothing, name="next")
+    async with virtual_time(scheduler) as time:
+        await scheduler.cancel((await scheduler.submit("job")).id)
+        await scheduler.submit("next")
+        await time.advance("1m")
+        assert [run.state for run in await time.runs("next")] == [State.WAITING]
+        job.enough = True
+        await time.advance("1s")
+        assert [run.state for run in await time.runs("next")] == [State.SUCCEEDED]
+
+
+async def test_a_final_run_stays_as_it_is(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job")
+        await time.run_until_idle()
+        assert (await scheduler.cancel(run.id)).state is State.SUCCEEDED
+
+
+async def test_a_run_of_another_process_hears_of_its_cancel_within_a_second(virtual_time, tmp_path):
+    worker, other = TaskScheduler(options=Options()), TaskScheduler(options=Options(enabled=False))
+    for scheduler in (worker, other):
+        scheduler.add_job(lasting(600), name="job")
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(worker, store=address) as time:
+        await time.join(other, address)
+        run = await other.submit("job")
+        await time.advance("1s")
+        assert (await other.run(run.id)).state is State.RUNNING
+        await other.cancel(run.id, actor="ann")
+        await time.advance("1s")
+        end = await other.run(run.id)
+        assert (end.state, end.actor) == (State.CANCELLED, "ann")
+
+
+# -- whose job is it
+
+
+async def test_a_job_submits_by_the_scheduler_of_the_run_in_hand(virtual_time, tmp_path):
+    jobs = Jobs()
+
+    @jobs.job()
+    async def child():
+        """Do nothing."""
+
+    @jobs.job()
+    async def parent():
+        await child.submit()
+        return current_run().job
+
+    first, second = (TaskScheduler(jobs=[jobs], options=Options()) for _ in range(2))
+    async with virtual_time(first) as time:
+        await time.join(second, f"sqlite:///{tmp_path}/second.db")
+        with pytest.raises(Conflict, match="several schedulers"):
+            await parent.submit()
+        await second.submit("parent")
+        await time.advance("10s")
+        assert [run.job for run in await second.runs()] == ["child", "parent"]
+        assert await first.runs() == []
+
+
+async def test_a_job_of_no_scheduler_says_how_to_give_it_one():
+    jobs = Jobs()
+    job = jobs.add_job(nothing)
+    with pytest.raises(Conflict, match=r"jobs=\["):
+        await job.submit()
+
+
+async def test_a_prefix_stands_before_every_name_of_a_collection(virtual_time):
+    mail, billing = Jobs("mail."), Jobs("billing.")
+    for jobs in (mail, billing):
+        jobs.add_job(nothing, Every("1h"), name="sync")
+    scheduler = TaskScheduler(jobs=[mail, billing], options=Options())
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("mail.sync")
+        assert sorted(run.job for run in await time.runs()) == ["billing.sync", "mail.sync", "mail.sync"]
+
+
+async def test_jobs_declared_after_the_collection_was_given_are_found_at_start(virtual_time):
+    jobs = Jobs()
+    scheduler = TaskScheduler(jobs=[jobs], options=Options())
+    jobs.add_job(nothing, Every("1h"), name="late")
+    async with virtual_time(scheduler) as time:
+        assert await starts(time, "late") == ["00:00"]
+
+
+async def test_two_jobs_of_one_name_are_an_error_that_names_both_places(virtual_time):
+    one, other = Jobs(), Jobs()
+    one.add_job(nothing, name="same")
+    other.add_job(lasting(1), name="same")
+    with pytest.raises(BadJob, match=r"(?s)'same'.*stories\.py:\d+.*stories\.py:\d+"):
+        async with virtual_time(TaskScheduler(jobs=[one, other], options=Options())):
+            pass
+
+
+async def test_an_alias_keeps_history_and_switches_over_a_rename(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="old")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h")
+        await scheduler.disable("old", reason="by its old name")
+        await time.until(scheduler.stop())
+        scheduler.remove_job("old")
+        scheduler.add_job(nothing, Every("1h"), name="new", aliases=("old",))
+        await time.start()
+        await time.advance("1h")
+        assert [run.job for run in await time.runs("new")] == ["old", "old"]
+        with pytest.raises(Conflict, match="by its old name"):
+            await scheduler.submit("new")
+
+
+async def test_an_alias_keeps_the_cursor_over_a_rename(scheduler, virtual_time):
+    """A two-week job that is renamed a day after it ran must not run again at once."""
+    scheduler.add_job(nothing, Every("2w"), name="old")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1d")
+        await time.until(scheduler.stop())
+        scheduler.remove_job("old")
+        scheduler.add_job(nothing, Every("2w"), name="new", aliases=("old",))
+        await time.start()
+        assert await starts(time) == ["00:00"]
+        await time.advance("13d")
+        assert [(run.job, stamp(run.due_at)) for run in await time.runs()] == [("old", "00:00"), ("new", "+14d 00:00")]
+
+
+async def test_a_decorated_function_stays_callable():
+    @Jobs().job()
+    async def double(number: int) -> int:
+        return number * 2
+
+    assert await double(4) == 8
+
+
+async def test_fatal_is_an_error_like_others_outside_of_a_run():
+    with pytest.raises(Fatal, match="why"):
+        raise Fatal("why")

@@ -1,0 +1,82 @@
+"""Switches: what the intervals in which a job was on, off or held mean for it now and for a fire they held."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taskloop.switches import Switch, Switches
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return NOW + timedelta(minutes=minutes)
+
+
+def switch(kind: Any = "disabled", job: str | None = "a", since: datetime = NOW, **changes: Any) -> Switch:
+    return Switch(kind, job, since, **changes)
+
+
+@pytest.mark.parametrize(
+    ("one", "holds"),
+    [
+        (switch(), True),
+        (switch(until=at(1)), True),
+        (switch(until=NOW), False),
+        (switch(ended_at=at(-1)), False),
+    ],
+)
+def test_a_switch_holds_until_it_is_ended_or_runs_out(one, holds):
+    assert one.holds(NOW) is holds
+
+
+def test_the_last_switch_in_force_of_any_name_of_a_job_says_whether_it_is_on():
+    off, on = switch(), switch("enabled", "old")
+    assert Switches([off, on]).thrown(["a", "old"], NOW) is on
+    assert Switches([on, off]).thrown(["a", "old"], NOW) is off
+    assert Switches([off]).thrown(["b"], NOW) is None
+    assert Switches([switch("paused")]).thrown(["a"], NOW) is None
+    assert Switches([switch(until=NOW)]).thrown(["a"], NOW) is None
+    assert Switches().thrown(["a"], NOW) is None
+
+
+def test_a_job_is_held_by_its_own_pause_or_that_of_all():
+    own, all_ = switch("paused"), switch("paused", None)
+    assert Switches([own]).pause("a", NOW) is own
+    assert Switches([own]).pause("b", NOW) is None
+    assert Switches([all_]).pause("b", NOW) is all_
+    assert Switches([own, all_]).pause(None, NOW) is all_
+    assert Switches([switch()]).pause("a", NOW) is None
+    assert Switches([switch("paused", until=NOW)]).pause("a", NOW) is None
+
+
+def test_the_next_end_is_that_of_the_first_in_force_to_run_out():
+    found = Switches([switch(until=at(9)), switch("paused", until=at(5)), switch(until=at(-1)), switch(job="b")])
+    assert found.next_end(NOW) == at(5)
+    assert Switches([switch()]).next_end(NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("pause", "due", "watched"),
+    [
+        (switch("paused", ended_at=at(10), missed="all"), at(5), (at(10), "all")),
+        (switch("paused", None, ended_at=at(10)), at(5), (at(10), None)),
+        (switch("paused", until=at(10)), at(5), (at(10), None)),
+        (switch("paused", ended_at=at(10)), NOW, (at(10), None)),
+        (switch("paused", ended_at=at(10)), at(10), (NOW, None)),
+        (switch("paused", ended_at=at(10)), at(-1), (NOW, None)),
+        (switch("paused", "b", ended_at=at(10)), at(5), (NOW, None)),
+        (switch("paused"), at(5), (NOW, None)),
+        (switch(ended_at=at(10)), at(5), (NOW, None)),
+    ],
+)
+def test_a_fire_that_a_pause_held_was_watched_from_its_end_on(pause, due, watched):
+    assert Switches([pause]).settling("a", due, NOW) == watched
+
+
+def test_a_watch_that_began_after_the_pause_began_then():
+    pause = switch("paused", since=at(-60), ended_at=at(-30), missed="skip")
+    assert Switches([pause]).settling("a", at(-45), NOW) == (NOW, "skip")
