@@ -124,9 +124,7 @@ def load(name: str) -> Workload:
 # -- the parent: rounds of measurements
 
 
-def run(
-    workload: Workload, *, rounds: int, quick: bool, peers: bool, tell: Callable[[str], None]
-) -> dict[str, Any]:
+def run(workload: Workload, *, rounds: int, quick: bool, peers: bool, tell: Callable[[str], None]) -> dict[str, Any]:
     """Measure each contestant so many times and give every number, plain JSON."""
     size = {**workload.size, **(workload.quick if quick else {})}
     measurements = []
@@ -152,8 +150,14 @@ def _measured(workload: str, contestant: str, size: Mapping[str, Any], shared: s
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            timeout=LONGEST_SECONDS, check=False,
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LONGEST_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return {"error": f"not done within {LONGEST_SECONDS:g} s"}

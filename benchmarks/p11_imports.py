@@ -27,9 +27,7 @@ def _milliseconds(*commands: Sequence[str], times: int) -> list[float]:
 
 
 def own(setting: Setting) -> Numbers:
-    bare, names = _milliseconds(
-        ("-c", BARE), ("-c", f"{BARE}\nfrom taskloop import {NAMES}"), times=setting.times
-    )
+    bare, names = _milliseconds(("-c", BARE), ("-c", f"{BARE}\nfrom taskloop import {NAMES}"), times=setting.times)
     numbers = {"bare_import_ms": bare, "import_ms": names - bare}
     if importlib.util.find_spec("taskloop.__main__") is not None:
         nothing, help_page = _milliseconds(("-c", "pass"), ("-m", "taskloop", "--help"), times=setting.times)

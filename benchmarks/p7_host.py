@@ -106,6 +106,6 @@ WORKLOAD = Workload(
     own={"taskloop": own},
     limit=limit,
     size={"commits": 5500, "rate": 100, "pace": 200, "seconds": 10},
-    quick={"commits": 50, "rate": 20, "pace": 50, "seconds": 1},
+    quick={"commits": 50, "rate": 20, "pace": 50, "seconds": 0.5},
     prepare=prepare,
 )

@@ -53,7 +53,8 @@ def _draw(workload: Workload, figure: Figure, bars: list[tuple[str, float, str]]
         axes.set_xscale("log")
     axes.margins(x=0.18)
     better = "more is better" if figure.more else "less is better"
-    axes.set_title(f"{workload.name.upper()}  {workload.title}: {figure.text} ({better})", loc="left", fontsize=10)
+    title = f"{workload.name.upper()}  {figure.text} ({better})"
+    picture.suptitle(title, x=0.01, horizontalalignment="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     picture.savefig(file, metadata={"Date": None})
     plt.close(picture)

@@ -49,15 +49,17 @@ def _rows(workload: Workload, measured: Mapping[str, Any]) -> list[tuple[str, ..
             if value is None and not own:
                 continue
             ratio = value / limit if limit and value is not None else None
-            rows.append((
-                what,
-                who,
-                "not there yet" if value is None else shown(value, figure.unit),
-                _spread(values(measured, who, name)),
-                "" if ratio is None or who == "limit" else f"{number(ratio)} ×",
-                _goals(figure) if own else "",
-                _reached(figure, value, ratio) if own and value is not None else "",
-            ))
+            rows.append(
+                (
+                    what,
+                    who,
+                    "not there yet" if value is None else shown(value, figure.unit),
+                    _spread(values(measured, who, name)),
+                    "" if ratio is None or who == "limit" else f"{number(ratio)} ×",
+                    _goals(figure) if own else "",
+                    _reached(figure, value, ratio) if own and value is not None else "",
+                )
+            )
             what = ""
     return rows
 

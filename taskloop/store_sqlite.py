@@ -26,9 +26,9 @@ import aiosqlite
 from taskloop import statements_sqlite as statements
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError, Unstorable
+from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule, write_failure
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.statements_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule
 from taskloop.store import (
     Attempt,
     Cancelling,
@@ -121,7 +121,7 @@ class SqliteStore:
         connection._thread.daemon = True
         try:
             return await connection
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
             # aiosqlite has told its thread to end; it must have, before a host may close its loop.
             await asyncio.to_thread(connection._thread.join, CLOSE_SECONDS)
             raise self._explained(error) from error
@@ -387,7 +387,7 @@ class SqliteStore:
         )
         ended = [Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], _error(row[5])) for row in rows]
         if run.attempt and run.state is not State.WAITING and run.token not in [row[6] for row in rows]:
-            error = _error(statements.write_failure(run.error))
+            error = _error(write_failure(run.error))
             last = Attempt(run.attempt, run.attempt_started_at, run.ended_at, run.state.value, run.worker, error)
             ended.append(last)
         return ended

@@ -42,6 +42,9 @@ class Trigger(Protocol):
     def __str__(self) -> str:
         """The text that `parse` reads back to an equal trigger."""
 
+    def __hash__(self) -> int:
+        """Equal for equal triggers: they are values."""
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Every:

@@ -28,6 +28,7 @@ MAY_BLOCK = [
     ("os.path.abspath", "taskloop/store_sqlite.py", {"_connect"}, "once, before the store opens"),
     ("os.getcwd", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
     ("os.stat", "zoneinfo/_tzpath.py", {"find_tzfile"}, "a small file, once a zone, when its first trigger is made"),
+    ("io.BufferedReader.read", "zoneinfo/_common.py", {"load_data"}, "the same"),
     ("io.TextIOWrapper.read", "pathlib.py", {"read_text"}, "schema files, read once when a store is made"),
 ]
 

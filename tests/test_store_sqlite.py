@@ -23,7 +23,7 @@ from stores import NOW, Stores, asked, claimed, database, finished, hourly, ids,
 import taskloop
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import RunId, State
-from taskloop.statements_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS
+from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS
 from taskloop.store import Query, Store, open_store
 from taskloop.store_sqlite import SqliteStore, migrations, prepare
 

@@ -58,8 +58,9 @@ def submit(args: Namespace) -> int:
 async def _submit(args: Namespace) -> int:
     out = Output(args)
     async with reach.desk(args) as ledger:
-        given = values(args.values, await declared(ledger, args, args.job))
-        await _see_to_worker(ledger, args, args.job, out)
+        schema = await declared(ledger, args, args.job)
+        given = ledger[args.job].parameters.check(values(args.values, schema))
+        await _refuse_to_wait_for_nobody(ledger, args, args.job)
         handle = await ledger.submit(
             args.job, given, at=args.at, key=args.key, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI
         )
@@ -76,7 +77,7 @@ async def _rerun(args: Namespace) -> int:
     async with reach.desk(args) as ledger:
         job = (await ledger.run(run_id)).job
         given = values(args.values, await declared(ledger, args, job))
-        await _see_to_worker(ledger, args, job, out)
+        await _refuse_to_wait_for_nobody(ledger, args, job)
         handle = await ledger.rerun(run_id, given, actor=reach.actor(args), reason=args.reason)
         return await _asked(ledger, handle, args, out)
 
@@ -98,19 +99,16 @@ async def _cancel(args: Namespace) -> int:
     return 0
 
 
-async def _see_to_worker(ledger: Ledger, args: Namespace, job: str, out: Output) -> None:
-    """See whether somebody is there to run it: nobody is a warning, and with `--wait` an error before it is asked."""
-    if await reach.at_work(ledger):
-        return
-    store = without_password((await ledger.status()).store)
-    if args.wait:
+async def _refuse_to_wait_for_nobody(ledger: Ledger, args: Namespace, job: str) -> None:
+    """With `--wait` somebody must be there to run it; looked at before anything is asked for."""
+    if args.wait and not await reach.at_work(ledger):
+        store = without_password((await ledger.status()).store)
         raise Failed(
             5,
             f"no worker is there to run it, so nothing was submitted (store {store})",
             "start one: taskloop run",
             f"or run it here: taskloop once {job}",
         )
-    out.note("warning: no worker is running; the run waits until one is started: taskloop run")
 
 
 async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: Output) -> int:
@@ -119,6 +117,8 @@ async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: O
     if not args.wait:
         state = "exists already, " if run.existed else ""
         out.record(run_record(run), lambda: out.line(clean(f"run {run.id} of {run.job}: {state}{run.state}")))
+        if not await reach.at_work(ledger):
+            out.note("warning: no worker is running; the run waits until one is started: taskloop run")
         return 0
     leave = _farewell(run)
     before_exit.append(leave)

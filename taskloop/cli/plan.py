@@ -133,6 +133,10 @@ repositories = ["."]
 # every = "10m"
 # enabled = false
 """
+NO_GIT: Final = """
+[jobs.git_metrics]
+enabled = false                 # here is no git repository; name some above and take this away
+"""
 
 TASKS: Final = '''\
 """The jobs of this program. Try: taskloop list; taskloop once hello name=you; taskloop run."""
@@ -164,7 +168,9 @@ def tidy() -> None:
 def init(args: Namespace) -> int:
     """Write a configuration and a file with two jobs; what is there already is left alone."""
     out, written = Output(args), []
-    for name, text in (("config.toml", CONFIG), ("tasks.py", TASKS)):
+    here = Path.cwd()
+    has_git = any((folder / ".git").exists() for folder in (here, *here.parents))
+    for name, text in (("config.toml", CONFIG if has_git else CONFIG + NO_GIT), ("tasks.py", TASKS)):
         try:
             with Path(name).open("x", encoding="utf-8") as file:
                 file.write(text)

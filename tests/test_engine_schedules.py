@@ -1,0 +1,146 @@
+"""Schedules that are made at run time and live in the store."""
+
+from __future__ import annotations
+
+import pytest
+from stories import START, fates, nothing, stamp, starts
+
+from taskloop import At, Cron, Every
+from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def remind(scheduler):
+    @scheduler.job()
+    async def remind(user: int = 0):
+        """Remind somebody."""
+
+    return remind
+
+
+async def test_a_stored_schedule_fires_with_its_parameters_and_survives_restarts(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        made = await scheduler.schedule(remind, Every("1h"), id="remind-7", params={"user": 7})
+        assert (made.id, made.job, made.origin, made.next_due) == ("remind-7", "remind", "stored", START)
+        await time.restart(after="30m")
+        await time.advance("45m")
+        assert [(run.schedule, run.params, stamp(run.due_at)) for run in await time.runs()] == [
+            ("remind-7", {"user": 7}, "00:00"), ("remind-7", {"user": 7}, "01:00"),
+        ]
+
+
+async def test_a_stored_schedule_outlives_a_crash(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        await remind.bind(7).schedule(Cron("0 12 * * *"), id="noon")
+        await time.crash()
+        await time.restart(after="11h")
+        await time.advance("2h")
+        assert await fates(time) == ["12:00 succeeded"]
+
+
+async def test_a_known_id_with_an_equal_trigger_keeps_its_cursor(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        for user in range(4):
+            await remind.bind(user).schedule(Every("1h"), id="same")
+            await time.advance("25m")
+        assert [(run.params["user"], stamp(run.due_at)) for run in await time.runs()] == [(0, "00:00"), (2, "01:00")]
+
+
+async def test_a_known_id_with_another_trigger_is_asked_anew_from_the_last_due_instant(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        await remind.bind().schedule(Every("1h"), id="same")
+        await time.advance("1h10m")
+        await remind.bind().schedule(Every("20m"), id="same")
+        await time.advance("15m")
+        assert await starts(time) == ["00:00", "01:00", "01:20"]
+
+
+async def test_a_schedule_that_never_fires_again_is_removed_and_its_runs_stay(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        await remind.bind(7).schedule(At("2026-01-01T05:00Z"), id="once")
+        assert [one.id for one in await scheduler.schedules()] == ["once"]
+        await time.advance("6h")
+        assert await scheduler.schedules() == []
+        assert await fates(time) == ["05:00 succeeded"]
+
+
+async def test_at_in_the_past_is_one_skip_and_removed(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        await remind.bind(7).schedule(At("2025-12-31T23:00Z"), id="late")
+        await time.advance("1m")
+        assert await fates(time) == ["-1d 23:00 skipped missed"]
+        assert await scheduler.schedules() == []
+
+
+async def test_thousands_are_stored_at_once(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        made = await scheduler.schedule_many([(remind.bind(n), Every("1d"), f"user-{n:04}") for n in range(2500)])
+        assert len(made) == 2500
+        await time.advance("1m")
+        assert len(await time.runs()) == 2500
+
+
+async def test_schedule_many_is_refused_as_a_whole(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler):
+        with pytest.raises(BadTrigger):
+            await scheduler.schedule_many([(remind.bind(), Every("1d"), "good"), (remind.bind(), Every("1d"), "bad\n")])
+        assert await scheduler.schedules() == []
+
+
+async def test_unschedule_ends_the_fires_and_keeps_the_runs(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        await remind.bind().schedule(Every("1h"), id="often")
+        await time.advance("1h")
+        await scheduler.unschedule("often")
+        await time.advance("5h")
+        assert await starts(time) == ["00:00", "01:00"]
+        with pytest.raises(NoSuchSchedule, match="often"):
+            await scheduler.unschedule("often")
+
+
+async def test_schedules_are_listed_by_id_job_and_prefix_page_by_page(scheduler, virtual_time, remind):
+    scheduler.add_job(nothing, Every("1h"), name="declared")
+    async with virtual_time(scheduler):
+        for name in ("b-2", "b-1", "a-1", "b-3"):
+            await remind.bind().schedule(Every("1h"), id=name)
+        assert [one.id for one in await scheduler.schedules()] == ["a-1", "b-1", "b-2", "b-3", "declared"]
+        assert [one.id for one in await scheduler.schedules("declared")] == ["declared"]
+        assert [one.id for one in await scheduler.schedules(remind, prefix="b-", limit=2)] == ["b-1", "b-2"]
+        assert [one.id for one in await scheduler.schedules(prefix="b-", before="b-2")] == ["b-3"]
+
+
+async def test_what_cannot_be_scheduled_is_refused_before_anything_is_stored(scheduler, virtual_time, remind):
+    scheduler.add_job(nothing, Every("1h"), name="declared")
+    async with virtual_time(scheduler):
+        with pytest.raises(Conflict, match="declared"):
+            await scheduler.schedule(remind, Every("1h"), id="declared")
+        with pytest.raises(NoSuchJob, match="did you mean 'remind'"):
+            await scheduler.schedule("remnid", Every("1h"), id="x")
+        with pytest.raises(BadParameters):
+            await scheduler.schedule(remind, Every("1h"), id="x", params={"usr": 1})
+        assert [one.id for one in await scheduler.schedules()] == ["declared"]
+
+
+async def test_a_job_may_schedule_another(scheduler, virtual_time, remind):
+    @scheduler.job()
+    async def sign_up(user: int):
+        await remind.bind(user).schedule(At("2026-01-08T00:00Z"), id=f"welcome-{user}")
+
+    async with virtual_time(scheduler) as time:
+        await sign_up.submit(7)
+        await time.advance("8d")
+        assert [(run.params, stamp(run.due_at)) for run in await time.runs(remind)] == [({"user": 7}, "+7d 00:00")]
+
+
+async def test_an_outage_is_settled_for_each_schedule_of_a_job(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler) as time:
+        for user in (1, 2):
+            await remind.bind(user).schedule(Every("1h"), id=f"user-{user}")
+        await time.advance("1m")
+        await time.restart(after="3h")
+        assert await fates(time) == [
+            "00:00 succeeded", "00:00 succeeded", "01:00 skipped missed x2", "01:00 skipped missed x2",
+            "03:00 succeeded", "03:00 succeeded",
+        ]
