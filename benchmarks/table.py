@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.harness import WORKLOADS, Figure, Workload, load, median, values
 
-HEAD = ("what", "who", "figure", "lowest–highest", "to limit", "must / aim", "reached")
-NUMERIC = frozenset(("figure", "lowest–highest", "to limit", "must / aim"))
+HEAD = ("what", "who", "figure", "lowest–highest", "to limit", "to ours", "must / aim", "reached")
+NUMERIC = frozenset(("figure", "lowest–highest", "to limit", "to ours", "must / aim"))
 
 
 def lines(workloads: Mapping[str, Any]) -> list[str]:
@@ -41,6 +41,7 @@ def _rows(workload: Workload, measured: Mapping[str, Any]) -> list[tuple[str, ..
     rows: list[tuple[str, ...]] = []
     for figure in workload.figures:
         limit = median(measured, "limit", figure.limit or figure.name)
+        ours = median(measured, next(iter(workload.own)), figure.name)
         what = f"{workload.name.upper()} {figure.text}"
         for who in (*workload.own, "limit", *workload.also, *workload.peers):
             name = figure.limit or figure.name if who == "limit" else figure.name
@@ -56,6 +57,7 @@ def _rows(workload: Workload, measured: Mapping[str, Any]) -> list[tuple[str, ..
                     "not there yet" if value is None else shown(value, figure.unit),
                     _spread(values(measured, who, name)),
                     "" if ratio is None or who == "limit" else f"{number(ratio)} ×",
+                    f"{number(value / ours)} ×" if who in workload.peers and ours and value is not None else "",
                     _goals(figure) if own else "",
                     _reached(figure, value, ratio) if own and value is not None else "",
                 )

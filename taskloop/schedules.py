@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from taskloop.clock import EPOCH
 from taskloop.policy import Policy
@@ -55,8 +55,7 @@ class Fire:
     until_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to do about a due schedule: its fires, oldest first, and where its cursor goes."""
 
     schedule: Schedule

@@ -1,15 +1,16 @@
 """The Store protocol: what the engine asks of a memory, and the plain data that passes between them.
 
-Level 4. A store takes `now`, it never asks a clock. `tests/test_store.py` is the suite every store must pass.
-Start at `Store`; `open_store` turns an address into one.
+Level 4. A store takes `now`, it never asks a clock. `tests/test_store*.py` is the suite every store must pass.
+Start at `Store`; `open_store` turns an address into one. What only passes through is a NamedTuple: making the class of a
+dataclass takes a millisecond, and every command line pays it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from taskloop.errors import BadStore
 from taskloop.policy import Policy
@@ -43,8 +44,7 @@ Heed = Callable[[Any], None]
 handed out is never forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What a store must know of a job to hand out its runs."""
 
     job: str
@@ -75,8 +75,7 @@ class Worker:
     stopped_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What another process asks of the worker that has a run."""
 
     run: RunId
@@ -84,8 +83,7 @@ class Wish:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(NamedTuple):
     """A job as some worker last declared it, in plain JSON."""
 
     name: str
@@ -106,8 +104,7 @@ class Attempt:
     error: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """Schedules that are due, earliest first; where none is, the next instant at which one will be (None: never)."""
 
     schedules: Sequence[Schedule]
@@ -123,8 +120,7 @@ class Firing:
     starts: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Fired:
+class Fired(NamedTuple):
     """What became of firings in the store."""
 
     started: Sequence[Run] = ()
@@ -150,8 +146,7 @@ class Fired:
         return self.waiting > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """Runs this worker now has, runs that waited too long, and when the next waiting one is ready (None: none)."""
 
     started: Sequence[Run]
@@ -167,8 +162,7 @@ class Claimed:
         return self.expired
 
 
-@dataclass(frozen=True, slots=True)
-class Settling:
+class Settling(NamedTuple):
     """A running run as it was claimed, and as it is to stand after its attempt."""
 
     before: Run
@@ -176,16 +170,14 @@ class Settling:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelling:
+class Cancelling(NamedTuple):
     """What a cancel did: the run as it now stands, and whether a wish was left with the worker that has it."""
 
     run: Run
     wished: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(NamedTuple):
     """Which runs to find, newest first. None: no such condition; skips are left out unless `state` names them."""
 
     jobs: Sequence[str] | None = None
@@ -196,7 +188,7 @@ class Query:
     until: datetime | None = None
     before: int | None = None
     limit: int = 100
-    skipped: bool = field(default=False)
+    skipped: bool = False
 
 
 class Store(Protocol):

@@ -22,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-import aiosqlite
 import anyio.to_thread
 
 from taskloop import durations
@@ -202,21 +201,24 @@ class VirtualTime:
         await self.advance()
 
     async def crash(self) -> None:
-        """End the scheduler as `kill -9` would: no cleanup runs, nothing is recorded, the store stays as it is.
+        """End the process as `kill -9` would: no cleanup runs, nothing is recorded, the store stays as it is.
 
         Threads cannot be killed: a plain function that is being called goes on, unheard. `restart` begins a new life.
         """
         if not self.scheduler.is_running:
             raise NotRunning("the scheduler is not running; there is nothing to crash")
-        worker = _worker_id(self.scheduler)
         self._loop_time.kill()
-        await self._members[0].die(worker, self.now - 10 * self.scheduler.options.lease)
+        for member in self._members:
+            await member.die(self.now)
 
     async def restart(self, after: Duration = 0, *, interval: Duration | None = None) -> None:
         """Stop the scheduler, unless it crashed, let `after` pass and start it again on the same store."""
         if self.scheduler.is_running:
             await self.until(self.scheduler.stop())
         await self.advance(after)
+        for member in self._members[1:]:
+            if member.died:
+                await member.scheduler.start()
         await self.start(interval if interval is not None else self._interval)
 
     async def join(self, other: TaskScheduler, store: Any, *, start: bool = True) -> None:
@@ -305,11 +307,11 @@ class VirtualClock:
 class MemoryStore(SqliteStore):
     """A store in memory that outlives the lives of its scheduler: it is closed by `end`, not by `close`."""
 
-    def __init__(self, connection: aiosqlite.Connection | None = None) -> None:
+    def __init__(self, connection: Any = None) -> None:
         super().__init__(":memory:")
         self._kept = connection
 
-    async def _connect(self, create: bool) -> aiosqlite.Connection:
+    async def _connect(self, create: bool) -> Any:
         if self._kept is None:
             self._kept = await super()._connect(create)
         return self._kept
@@ -336,6 +338,7 @@ class _Member:
         self.store: Store = open_store(store)
         self._before = (scheduler._store, scheduler._clock)
         self._hear: Callable[[Event], None] | None = hear
+        self.died = False
         scheduler.feed.subscribe(self._tell, "submitted", *_ENDS)
 
     async def move_in(self, clock: VirtualClock) -> None:
@@ -349,21 +352,20 @@ class _Member:
             await self.store.end()
         self.scheduler._store, self.scheduler._clock = self._before
 
-    async def die(self, worker: str, long_ago: datetime) -> None:
+    async def die(self, now: datetime) -> None:
         """Go on with the content of the store alone, in which the worker looks as dead as it is."""
-        old = self.store
-        if isinstance(old, MemoryStore):
-            self.store = old.heir()
-        elif isinstance(old, SqliteStore):
-            await old.close()
-            self.store = SqliteStore(old.path, synchronous=old.synchronous)
-        else:
-            raise TypeError(f"crash() knows no way to reopen a {type(old).__name__}; use a sqlite store")
-        self.scheduler._forget()
-        self.scheduler._store = self.store
+        scheduler, old = self.scheduler, self.store
+        if scheduler.worker is None:
+            return
+        worker, long_ago = scheduler.worker.id, now - 10 * scheduler.options.lease
+        for executor in scheduler._executors.values():
+            executor.close()
+        scheduler._forget()
+        scheduler._store = self.store = await _reopened(old)
+        self.died = True
         await self.store.open()
         await self.store.beat(worker, long_ago)
-        await self.scheduler.close()
+        await self.store.close()
 
     @property
     def store_calls(self) -> int:
@@ -378,9 +380,14 @@ class _Member:
             self._hear(event)
 
 
-def _worker_id(scheduler: TaskScheduler) -> str:
-    assert scheduler.worker is not None
-    return scheduler.worker.id
+async def _reopened(store: Store) -> Store:
+    """A store as the next process would open it."""
+    if isinstance(store, MemoryStore):
+        return store.heir()
+    if not isinstance(store, SqliteStore):
+        raise TypeError(f"crash() knows no way to reopen a {type(store).__name__}; use a sqlite store")
+    await store.close()
+    return SqliteStore(store.path, synchronous=store.synchronous)
 
 
 class LoopTime:

@@ -683,7 +683,7 @@ async def test_a_bad_call_of_any_verb_harms_no_other_of_its_batch(store):
 
     bad: list[Awaitable[Any]] = [
         store.put([hourly("x")], refuse),
-        store.settle(replace(ended(run), after=replace(ended(run).after, result={1, 2}))),
+        store.settle(ended(run)._replace(after=replace(ended(run).after, result={1, 2}))),
         store.cancel(RunId(2**70), actor=None, reason=None, now=NOW),
         store.submit([asked(priority=2**70)]),
     ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 import threading
 import time as real_time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import anyio
 import pytest
@@ -446,3 +449,17 @@ def test_run_context_lets_a_job_be_called_plainly():
 def test_run_context_refuses_a_field_it_does_not_have():
     with pytest.raises(TypeError, match="did you mean 'attempt'"):
         run_context(atempt=2)
+
+
+def examples():
+    """The tests on the page for users, by name."""
+    page = (Path(__file__).parents[1] / "docs" / "testing.md").read_text("utf-8")
+    names = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), names)
+    return {name: one for name, one in names.items() if name.startswith("test_")}
+
+
+@pytest.mark.parametrize("name", examples())
+async def test_what_the_page_shows_is_true(name, virtual_time):
+    test = examples()[name]
+    await (test(virtual_time) if inspect.signature(test).parameters else test())
