@@ -2,7 +2,7 @@
 
 import asyncio
 
-from taskloop import RunContext, TaskScheduler
+from taskloop import Event, RunContext, TaskScheduler
 
 scheduler = TaskScheduler("sqlite:///plain.db")
 
@@ -16,8 +16,9 @@ def count_to_ten(run: RunContext) -> str:
 
 
 @scheduler.on("succeeded", "failed", "skipped")
-def tell(event) -> None:  # type: ignore[no-untyped-def]
-    print(f"{event.run.due_at:%H:%M:%S}  run {event.run.id} of {event.job} {event.name}: {event.run.summary}", flush=True)
+def tell(event: Event) -> None:
+    if event.run is not None:
+        print(f"run {event.run.id} of {event.job} {event.name}: {event.run.summary}", flush=True)
 
 
 if __name__ == "__main__":

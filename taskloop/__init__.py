@@ -57,8 +57,26 @@ _HOMES = {
 }
 
 __all__ = [
-    "At", "Call", "Cron", "Event", "Every", "Fatal", "Job", "Jobs", "Options", "Retry", "RetryAt", "Run", "RunContext",
-    "RunHandle", "Schedule", "State", "TaskScheduler", "TaskloopError", "Trigger", "current_run",
+    "At",
+    "Call",
+    "Cron",
+    "Event",
+    "Every",
+    "Fatal",
+    "Job",
+    "Jobs",
+    "Options",
+    "Retry",
+    "RetryAt",
+    "Run",
+    "RunContext",
+    "RunHandle",
+    "Schedule",
+    "State",
+    "TaskScheduler",
+    "TaskloopError",
+    "Trigger",
+    "current_run",
 ]
 
 

@@ -89,5 +89,7 @@ class Listeners:
                     await listener(event)
             else:
                 await self._thread.call(listener, None, {}, event)
-        except Exception as error:
-            self._complain("WARNING", "listener.failed", event=event.name, error=repr(error))
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # SystemExit too: in a task it would end the host's loop
+            self._complain("WARNING", "listener.failed", heard=event.name, error=repr(error))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
+from taskloop.audience import Waiters
 from taskloop.clock import Clock, SystemClock
 from taskloop.context import running
 from taskloop.errors import (
@@ -85,6 +86,7 @@ class Ledger(Jobs):
         self._held_until: datetime | None = None
         """When the first of the switches in force ends by itself."""
         self.feed = Feed()
+        self._waiters = Waiters()
         for collection in self._collections:
             self._collect(collection)
 
@@ -252,16 +254,16 @@ class Ledger(Jobs):
 
     async def _final(self, run_id: RunId) -> Run:
         while True:
-            heard = self._watch(run_id)
+            heard = self._waiters.add(run_id)
             try:
                 patience = self._patience(run_id)
-                run = await self._hear(heard, patience) if patience != 0 else None
+                run = await _hear(heard, patience) if patience != 0 else None
                 if run is None:
                     run = await self.run(run_id)
                     if not run.final:
-                        run = await self._hear(heard, LOOK_SECONDS)
+                        run = await _hear(heard, self._look_seconds())
             finally:
-                self._unwatch(run_id, heard)
+                self._waiters.discard(run_id, heard)
             if run is not None and run.final:
                 return run
 
@@ -554,7 +556,8 @@ class Ledger(Jobs):
 
     async def _forerunners(self, jobs: Sequence[Job[..., Any]]) -> dict[str, Schedule]:
         """Schedules that stand under an alias of a job, by its name now; taken out of the store, as are those of jobs
-        that have no trigger any more."""
+        that have no trigger any more.
+        """
         names = {alias: job.name for job in jobs for alias in job.aliases}
         names |= {job.name: "" for job in jobs if job.trigger is None}
         if not names:
@@ -602,25 +605,13 @@ class Ledger(Jobs):
 
     def _take_back(self, context: Any) -> None: ...
 
-    def _watch(self, run_id: RunId) -> asyncio.Future[Run | None] | None:
-        """A future that gives the run when this process ends an attempt of it; None: nobody here would tell."""
-        return None
-
-    def _unwatch(self, run_id: RunId, heard: asyncio.Future[Run | None] | None) -> None: ...
-
     def _patience(self, run_id: RunId) -> float | None:
         """Seconds to listen before the store is asked; None: this process has the run and will tell for certain."""
         return 0
 
-    async def _hear(self, heard: asyncio.Future[Run | None] | None, seconds: float | None) -> Run | None:
-        """Wait for news of a run, at most `seconds`; None: there are none."""
-        if heard is None:
-            await asyncio.sleep(LOOK_SECONDS)
-            return None
-        if seconds is None:
-            return await heard
-        done, _ = await asyncio.wait({heard}, timeout=seconds)
-        return heard.result() if done else None
+    def _look_seconds(self) -> float | None:
+        """How long to listen for a run that is not final before looking again; None: until it is told."""
+        return LOOK_SECONDS
 
     def _deliver(self, listener: Callable[[Event], Any]) -> Callable[[Event], None]:
         return listener
@@ -693,6 +684,14 @@ class Ledger(Jobs):
         if not NAME.fullmatch(job):
             raise NoSuchJob(job, nearest(job, self._jobs))
         return job
+
+
+async def _hear(heard: asyncio.Future[Run | None], seconds: float | None) -> Run | None:
+    """What is told of a run within `seconds`, None: without end; gives None if nothing was."""
+    if seconds is None:
+        return await heard
+    done, _ = await asyncio.wait({heard}, timeout=seconds)
+    return heard.result() if done else None
 
 
 def _asked(

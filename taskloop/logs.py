@@ -64,4 +64,4 @@ class Speaker:
             return
         from loguru import logger
 
-        logger.bind(event=name, **fields).opt(depth=1).log(level, name)
+        logger.bind(**{**fields, "event": name}).opt(depth=1).log(level, name)

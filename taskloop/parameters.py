@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, get_type_hints
 
@@ -121,10 +122,8 @@ class Parameters:
     def _property(self, name: str, parameter: inspect.Parameter) -> dict[str, Any]:
         schema: dict[str, Any] = self._adapter(name).json_schema() if self._typed(name) else {}
         if parameter.default is not parameter.empty:
-            try:
+            with suppress(TypeError, ValueError):  # a default that is no JSON stays the function's own business
                 schema["default"] = self._plain(name, parameter.default)
-            except (TypeError, ValueError):
-                pass  # a default that is no JSON stays the function's own business
         return schema
 
     def _typed(self, name: str) -> bool:

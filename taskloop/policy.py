@@ -48,13 +48,16 @@ class PolicyOptions(TypedDict, total=False):
     description: str | None
 
 
+_ONCE: Final = Retry()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """How a job's fires and runs are treated. Durations are None for "no such limit"."""
 
     timeout: timedelta | None = None
     """Ends the attempt after this; it has failed with error type `Timeout` and may be retried."""
-    retry: Retry = Retry()
+    retry: Retry = _ONCE
     overlap: Overlap = "skip"
     """What a fire does while an earlier run of the same schedule is running or waiting."""
     missed: Missed = "latest"

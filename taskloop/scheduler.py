@@ -27,7 +27,7 @@ from signal import Signals
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop import durations
-from taskloop.audience import Listeners, Waiters
+from taskloop.audience import Listeners
 from taskloop.clock import EPOCH, Clock
 from taskloop.context import RunContext, running
 from taskloop.errors import Conflict, NotRunning, StoreUnavailable, TaskloopError
@@ -85,11 +85,12 @@ class TaskScheduler(Ledger):
         self.worker: Worker | None = None
         """This process as the store knows it; None: not started."""
         self._closing, self._hurrying, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._waiters = Waiters()
         self._listeners = Listeners(self.speaker.say)
         self._slots: Slots | None = None
         self._backlog = False
         """Whether runs may be waiting in the store that a free slot should go to."""
+        self._waits = True
+        """Whether any run may be waiting in the store at all."""
         self._unread = True
         """Whether schedules may have changed since they were last read."""
         self._next_at: datetime | None = None
@@ -180,7 +181,10 @@ class TaskScheduler(Ledger):
         def heard(one: Signals) -> None:
             self.speaker.say("INFO", "signal.received", signal=one.name)
 
-        return await until_signal(served(), stop=self.stop, hurry=lambda: self._hurrying.set(), heard=heard)
+        return await until_signal(served(), stop=self.stop, hurry=self._hurry, heard=heard)
+
+    def _hurry(self) -> None:
+        self._hurrying.set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -260,12 +264,13 @@ class TaskScheduler(Ledger):
             await self.close()
         if self._slots is not None:
             self._slots.closed = True
-        for executor in self._executors.values():
-            executor.close()
         self.speaker.say("INFO", "scheduler.stopped")
         self._forget()
 
     def _forget(self) -> None:
+        for executor in self._executors.values():
+            executor.close()
+        self._executors = {}
         self._host, self.worker, self._slots = None, None, None
         self._phase, self._store_is_open = "stopped", False
 
@@ -345,6 +350,7 @@ class TaskScheduler(Ledger):
             self._backlog = True
             return
         self._backlog |= answer.more
+        self._waits = answer.left if isinstance(answer, Claimed) else self._waits or answer.more
         self._slots.launch_all(answer.started)
         for run in answer.ended:
             self._ended(run)
@@ -440,17 +446,18 @@ class TaskScheduler(Ledger):
                 self._slots.launch(run)
             elif run.state is State.WAITING and self._slots is not None:
                 self._slots.expected.add(run.id)
-                self._freed(True)
+                self._freed(True, True)
 
-    def _freed(self, stirred: bool) -> None:
-        """A slot is free again; `stirred`: a run that waited for more than a slot may be able to start."""
-        self._backlog |= stirred
+    def _freed(self, stirred: bool, waits: bool) -> None:
+        """A slot is free again. `stirred`: a run that waits for more than a slot may start; `waits`: one does wait."""
+        self._waits |= waits
+        self._backlog |= stirred and self._waits
         if self._backlog:
             self._wake.set()
 
     def _stirred(self) -> None:
         if self._phase == "running":
-            self._backlog = self._unread = True
+            self._backlog = self._unread = self._waits = True
             self._wake.set()
 
     async def _refresh_switches(self, *, force: bool = False) -> None:
@@ -472,17 +479,13 @@ class TaskScheduler(Ledger):
         if context is not None and context.scheduler is self and self._slots is not None:
             self._slots.take_back(context.id)
 
-    def _watch(self, run_id: RunId) -> asyncio.Future[Run | None] | None:
-        return self._waiters.add(run_id) if self._host is not None else None
-
-    def _unwatch(self, run_id: RunId, heard: asyncio.Future[Run | None] | None) -> None:
-        if heard is not None:
-            self._waiters.discard(run_id, heard)
-
     def _patience(self, run_id: RunId) -> float | None:
         if self._slots is None:
             return 0
         return None if run_id in self._slots.attempts else LOOK_SECONDS if run_id in self._slots.expected else 0
+
+    def _look_seconds(self) -> float | None:
+        return None if self._phase == "running" and self._open_store.private else LOOK_SECONDS
 
     def _ended(self, run: Run) -> None:
         self._waiters.announce(run.id, run)

@@ -49,7 +49,7 @@ class Slots:
         listeners: Listeners,
         context: Callable[[Run], RunContext],
         tell: Callable[[str, Run], None],
-        freed: Callable[[bool], None],
+        freed: Callable[[bool, bool], None],
     ) -> None:
         self.free = number
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
@@ -107,7 +107,7 @@ class Slots:
         self._lent[run_id] += 1
         if self._lent[run_id] == 1:
             self.free += 1
-            self._freed(False)
+            self._freed(False, False)
 
     def take_back(self, run_id: RunId) -> None:
         self._lent[run_id] -= 1
@@ -149,7 +149,7 @@ class Slots:
     async def _perform(self, attempt: Attempt) -> None:
         outcome = await attempt.outcome(self._clock.now, random.random)
         self.free += 1
-        self._freed(False)
+        self._freed(False, False)
         if not attempt.settled:
             await self._record(attempt, outcome)
 
@@ -166,8 +166,9 @@ class Slots:
         if written:
             self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
         # Itself, the next of its schedule or one of its group may be able to start now.
-        if after.state is State.WAITING or after.schedule is not None or attempt.policy.constrained:
-            self._freed(True)
+        waits = after.state is State.WAITING
+        if waits or after.schedule is not None or attempt.policy.constrained:
+            self._freed(True, waits)
 
     async def _disown(self, run: Run) -> None:
         after = run.changed(state=State.INTERRUPTED, reason=Reason.UNKNOWN_JOB.value, ended_at=self._clock.now())

@@ -180,7 +180,8 @@ def count_days(db: sqlite3.Connection, ended: Iterable[Run]) -> None:
 
 def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any]:
     """Write the runs of each call; gives per call its runs with their ids (an earlier one, with `existed`, where a key
-    is taken), or the error that refuses the whole call."""
+    is taken), or the error that refuses the whole call.
+    """
     answers: list[Any] = []
     fresh: list[Run] = []
     number = next_id(db)
@@ -487,7 +488,8 @@ def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms:
             "WHERE id IN (SELECT value FROM json_each(?))",
             (worker, at, at, json.dumps([run.id for run in started])),
         )
-    return Claimed(started, expired, instant(next_at), len(chosen) == slots)
+    left = bool(db.execute("SELECT EXISTS (SELECT 1 FROM taskloop_runs WHERE state = 'waiting')").fetchone()[0])
+    return Claimed(started, expired, instant(next_at), len(chosen) == slots, left)
 
 
 def _next_priority(db: sqlite3.Connection, below: int | None) -> int | None:

@@ -154,6 +154,8 @@ class Claimed(NamedTuple):
     next_at: datetime | None
     more: bool
     """Whether others may be ready: ask again when a slot is free."""
+    left: bool = True
+    """Whether any run waits at all, for whatever: if none does, the end of a run starts no other."""
     replaced: Sequence[RunId] = ()
 
     @property

@@ -179,10 +179,9 @@ class SqliteStore:
                 answers = await self._run(writer, transact, work)
             except Exception as error:
                 answers = [error] * len(batch)
-            for (_, _, future, heed), answer in zip(batch, answers, strict=True):
-                failed = isinstance(answer, Exception)
-                if failed:
-                    answer = self._explained(answer)
+            for (_, _, future, heed), given in zip(batch, answers, strict=True):
+                failed = isinstance(given, Exception)
+                answer = self._explained(given) if failed else given
                 if heed is not None:
                     self._tell(heed, answer)
                 if not future.done():

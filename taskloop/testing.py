@@ -232,9 +232,7 @@ class VirtualTime:
 
     # -- looking
 
-    async def runs(
-        self, job: str | Job[..., Any] | None = None, state: str | Sequence[str] | None = None
-    ) -> list[Run]:
+    async def runs(self, job: str | Job[..., Any] | None = None, state: str | Sequence[str] | None = None) -> list[Run]:
         """All runs, oldest first, of one job and in these states if given; skips only where `state` names them."""
         found: list[Run] = []
         before = None
@@ -478,6 +476,7 @@ class LoopTime:
         if self._stop is not None:
             raise RuntimeError("time is passing already; one advance() or until() at a time")
         self._target, self._stop = target, stop
+        self._given_up, self._waiting = 0, None
         try:
             await asyncio.wait({stop})
         finally:

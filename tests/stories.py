@@ -54,11 +54,19 @@ def stubborn():
     return job
 
 
+async def threads_ended(time):
+    """Wait until every call in a thread has returned and was heard."""
+    while time.scheduler.in_flight:
+        await time.advance(0)
+
+
 def stamp(instant):
     """`01:30`, `+2d 01:30`, `01:30:05`: an instant after START."""
     since = instant - START
     seconds = since.seconds + since.microseconds / 1e6
-    clock = f"{int(seconds // 3600):02}:{int(seconds % 3600 // 60):02}" + (f":{seconds % 60:02g}" if seconds % 60 else "")
+    clock = f"{int(seconds // 3600):02}:{int(seconds % 3600 // 60):02}" + (
+        f":{seconds % 60:02g}" if seconds % 60 else ""
+    )
     return f"{since.days:+}d {clock}" if since.days else clock
 
 
@@ -70,7 +78,12 @@ async def fates(time, job=None):
 
 def _told(run):
     return " ".join(
-        [stamp(run.due_at), run.state.value, *([run.reason] if run.reason else []), *([f"x{run.count}"] if run.count > 1 else [])]
+        [
+            stamp(run.due_at),
+            run.state.value,
+            *([run.reason] if run.reason else []),
+            *([f"x{run.count}"] if run.count > 1 else []),
+        ]
     )
 
 

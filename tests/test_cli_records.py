@@ -126,7 +126,9 @@ def test_once_due_also_runs_what_was_submitted_and_tells_of_failures(shop, call)
 
 
 def test_once_all_runs_every_enabled_job_that_needs_nothing(shop, call):
-    shop.write("shop.py", "from taskloop import Jobs\njobs = Jobs()\n@jobs.job()\ndef a(): ...\n@jobs.job()\ndef b(): ...\n")
+    shop.write(
+        "shop.py", "from taskloop import Jobs\njobs = Jobs()\n@jobs.job()\ndef a(): ...\n@jobs.job()\ndef b(): ...\n"
+    )
     done = call("once", "--all", "--format", "json")
     assert {one["job"] for one in done.items} == {"a", "b", "git_metrics"}
     assert "once: 3 jobs" in done.err
@@ -152,7 +154,12 @@ def test_a_paused_job_is_not_waited_for(shop, call):
 def test_a_submit_without_a_worker_is_kept_with_a_warning(shop, call):
     done = call("submit", "add", "a=1", "--at", "+2h", "--key", "k", "--actor", "anna", "--format", "json")
     assert done.code == 0 and "warning: no worker" in done.err
-    assert (done.data["state"], done.data["actor"], done.data["cause"], done.data["key"]) == ("waiting", "anna", "cli", "k")
+    assert (done.data["state"], done.data["actor"], done.data["cause"], done.data["key"]) == (
+        "waiting",
+        "anna",
+        "cli",
+        "k",
+    )
     assert call("trigger", "add", "a=1", "--key", "k", "--format", "json").data["existed"] is True
     again = call("submit", "add", "a=2", "--key", "k")
     assert again.code == 4 and "belongs to run 1" in again.err
@@ -222,7 +229,12 @@ def test_a_job_is_switched_off_and_on_with_reason_actor_and_end(done, call):
 def test_an_unknown_job_is_not_switched_and_neither_are_the_others(done, call, verb):
     result = call(verb, "hourly", "hourli")
     assert result.code == 3 and "did you mean 'hourly'" in result.err
-    assert {one["condition"] for one in call("list", "--format", "json").items} <= {"ok", "failing", "never_ran", "disabled"}
+    assert {one["condition"] for one in call("list", "--format", "json").items} <= {
+        "ok",
+        "failing",
+        "never_ran",
+        "disabled",
+    }
 
 
 def test_a_job_can_be_switched_before_it_ever_ran(shop, call):
@@ -248,7 +260,9 @@ def test_the_actor_is_the_login_name_unless_given(shop, call, monkeypatch):
 
 def test_schedules_are_added_listed_replaced_and_removed(done, call):
     call("once", "hourly")
-    added = call("schedule", "add", "add", "a=3", "--cron", "0 6 * * mon", "--timezone", "Europe/London", "--format", "json")
+    added = call(
+        "schedule", "add", "add", "a=3", "--cron", "0 6 * * mon", "--timezone", "Europe/London", "--format", "json"
+    )
     assert added.code == 0 and added.data["params"] == {"a": 3} and added.data["origin"] == "stored"
     assert added.data["id"] == "add:cron_0_6_*_*_MON_Europe/London" or added.data["id"].startswith("add:")
     assert call("schedule", "add", "add", "a=4", "--every", "5m", "--id", "often").code == 0
@@ -332,7 +346,14 @@ def test_a_run_is_shown_with_who_why_error_and_traceback(done, call):
 
 
 def test_text_of_jobs_is_harmless_everywhere(done, call):
-    for words in (["list"], ["runs"], ["show", "2"], ["status"], ["runs", "--format", "json"], ["list", "--format", "csv"]):
+    for words in (
+        ["list"],
+        ["runs"],
+        ["show", "2"],
+        ["status"],
+        ["runs", "--format", "json"],
+        ["list", "--format", "csv"],
+    ):
         assert "\x1b" not in call(*words, "--color", "never").out
 
 
@@ -379,7 +400,15 @@ def test_the_quick_list_says_what_the_ledger_says(tmp_path):
     async def scenario():
         scheduler = TaskScheduler(str(path), jobs=[jobs], options=Options())
         async with scheduler:
-            for name, times in (("ok", 0), ("bad", 0), ("bad", 1), ("again", 1), ("again", 0), ("off", 0), ("paused", 1)):
+            for name, times in (
+                ("ok", 0),
+                ("bad", 0),
+                ("bad", 1),
+                ("again", 1),
+                ("again", 0),
+                ("off", 0),
+                ("paused", 1),
+            ):
                 await (await scheduler.submit(name, {"times": times})).wait()
             await scheduler.submit("waiting", at="+1h", key="k")
             run = await scheduler.submit("cancelled", at="+1h")

@@ -46,7 +46,9 @@ def test_a_command_that_reads_imports_no_settings_library(full, command):
         [sys.executable, "-c", code, *command.split()], cwd=full.folder, env=surroundings({}), capture_output=True,
         text=True, timeout=30, check=True,
     )  # fmt: skip
-    assert not {"pydantic", "pydantic_settings", "loguru", "rich"} & {name.split(".")[0] for name in done.stderr.split()}
+    assert not {"pydantic", "pydantic_settings", "loguru", "rich"} & {
+        name.split(".")[0] for name in done.stderr.split()
+    }
 
 
 @pytest.mark.parametrize("words", QUICK[:3], ids=" ".join)

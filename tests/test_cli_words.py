@@ -43,7 +43,9 @@ def test_every_command_explains_itself_and_its_exit_codes(call, name):
     assert callable(load(COMMANDS[name].run))
 
 
-@pytest.mark.parametrize("name", [name for name, one in COMMANDS.items() if one.group == "change" and "list" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name, one in COMMANDS.items() if one.group == "change" and "list" not in name]
+)
 def test_every_changing_command_takes_a_reason_and_an_actor(call, name):
     assert {"--reason", "--actor"} <= set(re.findall(r"--\w+", call(*name.split(), "--help").out))
 
@@ -148,7 +150,9 @@ def test_parameters_may_come_from_a_file(tmp_path):
 def test_no_text_from_outside_reaches_a_terminal_as_a_command(text):
     assert not ANY_CONTROL.search(output.clean(text))
     assert not ANY_CONTROL.search(output.json_text({text: text}).replace("\n", ""))
-    assert json.loads(output.json_text(text)) == text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    assert json.loads(output.json_text(text)) == text.encode("utf-16", "surrogatepass").decode(
+        "utf-16", "surrogatepass"
+    )
 
 
 @pytest.mark.parametrize(
@@ -187,7 +191,9 @@ class Stream:
         ({"FORCE_COLOR": "1"}, True, "never", False),
     ],
 )  # fmt: skip
-def test_colours_follow_the_option_then_the_environment_then_the_terminal(monkeypatch, environ, terminal, wish, colored):
+def test_colours_follow_the_option_then_the_environment_then_the_terminal(
+    monkeypatch, environ, terminal, wish, colored
+):
     for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
@@ -247,7 +253,8 @@ def test_every_line_can_be_taken_apart_whatever_jobs_say(fields):
     read = taken_apart(text)
     assert read["event"] == "run.failed" and read["level"] == "INFO"
     assert {name: read[name] for name in fields} == {
-        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") for name, value in fields.items()
+        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        for name, value in fields.items()
     }
 
 

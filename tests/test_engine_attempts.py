@@ -8,7 +8,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from stories import failing, fates, lasting, nothing, stamp, starts, stubborn
+from stories import failing, fates, lasting, nothing, stamp, starts, stubborn, threads_ended
 
 from taskloop import Every, Fatal, Retry, RetryAt, RunContext, State, current_run
 
@@ -96,7 +96,7 @@ async def test_a_thread_that_does_not_hear_its_timeout_is_left_behind(scheduler,
         run = await time.until((await job.submit()).wait())
         assert (run.state, run.error.type, stamp(run.ended_at)) == (State.FAILED, "Timeout", "00:01:05")
         enough.set()
-        await time.advance("1s")
+        await threads_ended(time)
         assert (await scheduler.run(run.id)).state is State.FAILED
 
 
@@ -139,7 +139,10 @@ async def test_a_run_between_two_attempts_waits_and_its_status_is_running(schedu
         await time.advance("30s")
         run = await scheduler.run(handle.id)
         assert (run.state, run.status, run.error.type, stamp(run.ready_at)) == (
-            State.WAITING, "RUNNING", "OSError", "00:01",
+            State.WAITING,
+            "RUNNING",
+            "OSError",
+            "00:01",
         )
         await time.advance("30s")
         run = await scheduler.run(handle.id)
@@ -376,7 +379,16 @@ async def test_a_result_is_kept_as_json(scheduler, virtual_time, make, kept):
         assert (run.state, run.result) == (State.SUCCEEDED, kept)
 
 
-UNKEPT = [Odd, lambda: math.nan, lambda: b"\xff\x00", deep, ring, lambda: "x" * 2_000_000, lambda: "\ud800", lambda: "a\0b"]
+UNKEPT = [
+    Odd,
+    lambda: math.nan,
+    lambda: b"\xff\x00",
+    deep,
+    ring,
+    lambda: "x" * 2_000_000,
+    lambda: "\ud800",
+    lambda: "a\0b",
+]
 
 
 @pytest.mark.parametrize("make", UNKEPT, ids=["object", "nan", "bytes", "deep", "ring", "huge", "surrogate", "nul"])

@@ -138,7 +138,7 @@ async def test_a_listener_that_hangs_delays_nobody_and_is_given_up(scheduler, vi
     assert "listener.failed" in lines
 
 
-async def test_a_listener_that_exits_ends_nothing(scheduler, virtual_time):
+def test_a_listener_that_exits_ends_nothing(scheduler, virtual_time):
     """Foreign code: what would end a process ends its call alone."""
 
     @scheduler.on("started")
@@ -149,10 +149,16 @@ async def test_a_listener_that_exits_ends_nothing(scheduler, virtual_time):
     def exits_too(event):
         raise SystemExit(3)
 
-    scheduler.add_job(nothing, Every("1h"))
-    async with virtual_time(scheduler) as time:
-        await time.advance("2h")
-        assert [run.state for run in await time.runs()] == [State.SUCCEEDED] * 3
+    async def story():
+        scheduler.add_job(nothing, Every("1h"))
+        async with virtual_time(scheduler) as time:
+            await time.advance("2h")
+            return [run.state for run in await time.runs()]
+
+    try:
+        assert asyncio.run(story()) == [State.SUCCEEDED] * 3
+    except SystemExit:
+        pytest.fail("a listener ended the loop of its host")
 
 
 async def test_a_plain_listener_is_called_off_the_loop(scheduler, virtual_time):

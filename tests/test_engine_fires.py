@@ -200,7 +200,11 @@ async def test_a_year_of_missed_minutes_is_one_row_and_one_run(scheduler, virtua
         await time.until(scheduler.stop())
         time.clock.step(timedelta(days=365))
         await time.start()
-        assert await fates(time) == ["00:00 succeeded", f"00:01 skipped missed x{365 * 1440 - 1}", "+365d 00:00 succeeded"]
+        assert await fates(time) == [
+            "00:00 succeeded",
+            f"00:01 skipped missed x{365 * 1440 - 1}",
+            "+365d 00:00 succeeded",
+        ]
 
 
 async def test_later_than_max_late_is_a_skip_too_late(scheduler, virtual_time):
@@ -241,7 +245,8 @@ async def test_on_start_fires_at_each_start_beside_the_grid(scheduler, virtual_t
     async with virtual_time(scheduler) as time:
         await time.restart(after="20m")
         assert [(run.cause, stamp(run.due_at)) for run in await time.runs()] == [
-            ("on_start", "00:00"), ("on_start", "00:20"),
+            ("on_start", "00:00"),
+            ("on_start", "00:20"),
         ]
         await time.advance("40m")
         assert await starts(time) == ["00:00", "00:20", "01:00"]

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from stories import fates, lasting, nothing, starts, stubborn
+from stories import fates, lasting, nothing, starts, stubborn, threads_ended
 
 from taskloop import Every, Options, State, TaskScheduler
 from taskloop.errors import StoreUnavailable
@@ -258,6 +258,7 @@ async def test_a_job_in_a_thread_that_does_not_end_is_abandoned_and_never_repeat
         await time.until(scheduler.stop(grace="1s"))
         assert [(run.state, run.reason) for run in await time.runs()] == [(State.INTERRUPTED, "abandoned")]
         enough.set()
+        await threads_ended(time)
         await time.restart()
         await time.advance("1h")
         assert [(run.state, run.result) for run in await time.runs()] == [(State.INTERRUPTED, None)]

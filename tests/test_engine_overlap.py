@@ -32,7 +32,10 @@ async def test_queue_keeps_one_waiting_and_skips_the_others(scheduler, virtual_t
         assert await fates(time) == ["00:00 succeeded", "01:00 running", "02:00 skipped overlap"]
         await time.advance("2h")
         assert (await fates(time))[1:] == [
-            "01:00 running", "02:00 skipped overlap", "03:00 waiting", "04:00 skipped overlap",
+            "01:00 running",
+            "02:00 skipped overlap",
+            "03:00 waiting",
+            "04:00 skipped overlap",
         ]
         assert await starts(time) == ["00:00", "02:30"]
 
@@ -136,7 +139,9 @@ async def test_a_group_has_as_many_places_as_the_options_give_it(virtual_time):
 
 async def test_a_place_in_the_group_is_waited_for_until_max_late(scheduler, virtual_time):
     scheduler.add_job(lasting(3600), name="long", group="worker")
-    scheduler.add_job(nothing, Every("1d", anchor=START + timedelta(minutes=1)), name="short", group="worker", max_late="30m")
+    scheduler.add_job(
+        nothing, Every("1d", anchor=START + timedelta(minutes=1)), name="short", group="worker", max_late="30m"
+    )
     async with virtual_time(scheduler) as time:
         await scheduler.submit("long")
         await time.advance("32m")
@@ -187,7 +192,12 @@ async def test_the_waiting_start_by_priority_then_by_age(virtual_time):
         await time.run_until_idle()
         runs = sorted(await time.runs(), key=lambda run: run.started_at)
     assert [(run.job, run.id) for run in runs[1:]] == [
-        ("high", 4), ("high", 7), ("normal", 3), ("normal", 6), ("low", 2), ("low", 5),
+        ("high", 4),
+        ("high", 7),
+        ("normal", 3),
+        ("normal", 6),
+        ("low", 2),
+        ("low", 5),
     ]
 
 

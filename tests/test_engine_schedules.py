@@ -27,7 +27,8 @@ async def test_a_stored_schedule_fires_with_its_parameters_and_survives_restarts
         await time.restart(after="30m")
         await time.advance("45m")
         assert [(run.schedule, run.params, stamp(run.due_at)) for run in await time.runs()] == [
-            ("remind-7", {"user": 7}, "00:00"), ("remind-7", {"user": 7}, "01:00"),
+            ("remind-7", {"user": 7}, "00:00"),
+            ("remind-7", {"user": 7}, "01:00"),
         ]
 
 
@@ -141,6 +142,10 @@ async def test_an_outage_is_settled_for_each_schedule_of_a_job(scheduler, virtua
         await time.advance("1m")
         await time.restart(after="3h")
         assert await fates(time) == [
-            "00:00 succeeded", "00:00 succeeded", "01:00 skipped missed x2", "01:00 skipped missed x2",
-            "03:00 succeeded", "03:00 succeeded",
+            "00:00 succeeded",
+            "00:00 succeeded",
+            "01:00 skipped missed x2",
+            "01:00 skipped missed x2",
+            "03:00 succeeded",
+            "03:00 succeeded",
         ]

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 import pytest
 from stories import START, failing, fates, lasting, nothing, stamp, starts, stubborn
 
-from taskloop import Every, Fatal, Jobs, Options, Retry, RunContext, State, TaskScheduler, current_run
+from taskloop import Every, Jobs, Options, Retry, RunContext, State, TaskScheduler, current_run
 from taskloop.errors import BadJob, BadParameters, Conflict, KeyConflict, NoSuchJob, NoSuchRun, RunFailed
 
 pytestmark = pytest.mark.anyio
@@ -157,7 +157,10 @@ async def test_a_call_may_be_used_again_and_again(scheduler, virtual_time):
         await call.schedule(Every("2h"), id="often")
         await time.advance("2h")
         assert [(run.params, run.actor) for run in await time.runs()] == [
-            ({"user": 7}, None), ({"user": 7}, "ann"), ({"user": 7}, None), ({"user": 7}, None),
+            ({"user": 7}, None),
+            ({"user": 7}, "ann"),
+            ({"user": 7}, None),
+            ({"user": 7}, None),
         ]
 
 
@@ -192,7 +195,9 @@ async def test_run_all_runs_every_enabled_job_that_needs_no_parameters(scheduler
     async with virtual_time(scheduler) as time:
         runs = await time.until(scheduler.run_all())
         assert {run.job: run.state for run in runs} == {
-            "periodic": State.SUCCEEDED, "asked": State.SUCCEEDED, "fails": State.FAILED,
+            "periodic": State.SUCCEEDED,
+            "asked": State.SUCCEEDED,
+            "fails": State.FAILED,
         }
 
 
@@ -287,7 +292,10 @@ async def test_a_running_run_may_clean_up_when_cancelled(scheduler, virtual_time
         await scheduler.cancel(run.id, reason="enough", actor="ann")
         end = await time.until(run.wait())
         assert (end.state, end.reason, end.actor, stamp(end.ended_at)) == (
-            State.CANCELLED, "enough", "ann", "00:00:11",
+            State.CANCELLED,
+            "enough",
+            "ann",
+            "00:00:11",
         )
     assert tape == ["cleaned"]
 
@@ -466,8 +474,3 @@ async def test_a_decorated_function_stays_callable():
         return number * 2
 
     assert await double(4) == 8
-
-
-async def test_fatal_is_an_error_like_others_outside_of_a_run():
-    with pytest.raises(Fatal, match="why"):
-        raise Fatal("why")

@@ -335,7 +335,13 @@ async def test_leaving_puts_loop_and_scheduler_back(virtual_time, tmp_path):
     async with virtual_time(scheduler) as time:
         inner = loop.call_later(3600, nothing)
         await time.advance("30m")
-    assert (loop._selector, loop._clock_resolution, loop.get_task_factory(), scheduler._store, scheduler._clock) == before
+    assert (
+        loop._selector,
+        loop._clock_resolution,
+        loop.get_task_factory(),
+        scheduler._store,
+        scheduler._clock,
+    ) == before
     assert not {"time", "run_in_executor"} & set(vars(loop))
     assert timer.when() == due
     assert inner.when() == pytest.approx(loop.time() + 1800, abs=1)

@@ -399,7 +399,7 @@ class _Quiet(argparse.ArgumentParser):
 
         raise Usage(message.replace(", k=v", ""), f"{self.prog} --help")
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         raise Done(status)
 
 
