@@ -636,17 +636,24 @@ class Ledger(Jobs):
         named = any(name.startswith(("TASKLOOP_", "TASK_SCHEDULER_")) for name in os.environ)
         if self._config is not None or named:
             # In a thread: the settings library takes longer to import than a host's loop may stand still.
-            settings = await asyncio.to_thread(_settings, self._config)
-            self.options = settings.options()
-            for one in settings.file_jobs():
-                if one.call is not None:
-                    self._add(settings.load_job(one))
+            await asyncio.to_thread(self._read_configuration)
         self._is_configured = True
+
+    def _read_configuration(self) -> None:
+        from taskloop.built_in import declare
+        from taskloop.settings import load
+
+        settings = load(self._config, files=self._config is not None)
+        self.options = settings.options()
+        if self._config is not None:
+            declare(self, settings, unasked=False)
+        if self.options.dev is not None and isinstance(self._address, str | Path):
+            self._store = self._address = None  # dev mode never touches the real store
 
     async def _opened(self) -> Store:
         """The store, opened at first use."""
         await self._configure()
-        if self._store is None:
+        if self._store is None or (isinstance(self._address, str | Path) and not self._store_is_open):
             self._store = open_store(self._address or self.options.store_url, synchronous=self.options.synchronous)
         if not self._store_is_open:
             await self._store.open()
@@ -658,7 +665,7 @@ class Ledger(Jobs):
         if self._store_is_open:
             raise Conflict("the store is open; stop the scheduler, or close the ledger, first")
         if store is not None:
-            self._store = open_store(store)
+            self._store = self._address = open_store(store)
         self._clock = clock or self._clock
 
     async def close(self) -> None:
@@ -725,12 +732,6 @@ def _asked(
 def _on_start(job: Job[..., Any], now: datetime) -> Run:
     run = _asked(Call(job, job.params), now, cause=Cause.ON_START)
     return run.changed(schedule=job.name if job.trigger is not None else None)
-
-
-def _settings(config: str | Path | None) -> Any:
-    from taskloop.settings import load
-
-    return load(config, files=config is not None)
 
 
 def _state(word: str) -> State:

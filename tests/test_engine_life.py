@@ -292,3 +292,25 @@ async def test_a_removed_job_fires_no_more_and_keeps_its_history(scheduler, virt
         await time.restart()
         await time.advance("5h")
         assert await fates(time, "gone") == ["00:00 succeeded", "01:00 succeeded"]
+
+
+def test_a_host_that_ended_its_loop_without_a_stop_leaves_nothing_open(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    scheduler.add_job(lasting(600), name="job")
+    scheduler.add_job(lasting(600), name="again", retry=2)
+
+    async def host():
+        await scheduler.start()
+        await scheduler.submit("job")
+        await scheduler.submit("again")
+
+    async def afterwards():
+        await scheduler.stop()
+        runs = await scheduler.runs()
+        await scheduler.stop()
+        return runs
+
+    asyncio.run(host())
+    assert not scheduler.is_running
+    again, job = asyncio.run(afterwards())
+    assert (job.state, again.state) == (State.INTERRUPTED, State.WAITING)

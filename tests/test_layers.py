@@ -21,7 +21,7 @@ LEVELS = [
     {"jobs", "schedules", "options", "switches"},
     {"store", "records", "handles", "executors", "attempts", "audience", "processes", "logs", "signals"},
     {"ledger", "slots", "tending", "scheduler", "store_sqlite", "statements_sqlite", "rows_sqlite"},
-    {"settings", "git_metrics", "git_history", "testing", "pytest_plugin"},
+    {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -29,7 +29,7 @@ PURE = {name for names in LEVELS[:4] for name in names} - {"address"}
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
 ONE_HOME = {"aiosqlite": "store_sqlite", "loguru": None, "pydantic_settings": "settings", "cronsim": "cron"}
 MORE_HOMES = {"cronsim": {"triggers"}}
-LAZY_UPWARDS = {("store", "store_sqlite"), ("ledger", "settings")}
+LAZY_UPWARDS = {("store", "store_sqlite"), ("ledger", "settings"), ("ledger", "built_in")}
 """Where a lower room composes a higher one, inside a function: stores by URL, settings by environment."""
 FORBIDDEN = {"utils", "util", "helpers", "helper", "base", "manager", "common", "types", "constants", "misc"}
 CEILINGS = {"scheduler": 500}

@@ -444,6 +444,23 @@ async def test_two_schedulers_share_one_time(virtual_time, tmp_path):
     assert not second.is_running
 
 
+async def test_a_crash_ends_all_schedulers_of_the_process_and_a_restart_starts_them_again(virtual_time, tmp_path):
+    first, second = (TaskScheduler(options=Options()) for _ in range(2))
+    for scheduler in (first, second):
+        scheduler.add_job(nothing, Every("1m"), name="job")
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(first, store=address) as time:
+        await time.join(second, address)
+        await time.crash()
+        assert not first.is_running
+        assert not second.is_running
+        await time.restart(after="30s")
+        assert first.is_running
+        assert second.is_running
+        await time.advance("2m")
+        assert len(await time.runs()) == 3
+
+
 def test_run_context_lets_a_job_be_called_plainly():
     context = run_context(job="mail", attempt=2, params={"batch": 3}, step="send", cancelled=True)
     context.progress(5, 10, "half")

@@ -1,7 +1,6 @@
 """The program that the configuration describes: its jobs gathered in one `TaskScheduler`, ready to start.
 
-Jobs come from the app (`--app`, `scheduler.app`), from the tables `[jobs.NAME]` that have a `call`, and from here: the
-built-in `git_metrics`, and for trying out `heartbeat` and `current_date`, which are off unless the file says otherwise.
+Jobs come from the app (`--app`, `scheduler.app`), from the tables `[jobs.NAME]` that have a `call`, and are built in.
 Start at `compose`.
 """
 
@@ -9,20 +8,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from taskloop.built_in import declare
 from taskloop.cli.reach import opened
 from taskloop.errors import BadParameters, BadSettings
 from taskloop.scheduler import TaskScheduler
 from taskloop.store import Store
-from taskloop.triggers import Every
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from taskloop.jobs import Jobs
-    from taskloop.settings import FileJob, Settings
+    from taskloop.settings import Settings
 
 __all__ = ["compose", "configured", "origin", "place"]
 
@@ -48,9 +46,7 @@ def compose(settings: Settings, *, store: Any = None, wrap: Callable[[Store], St
     if str(settings.directory) not in sys.path:
         sys.path.insert(0, str(settings.directory))  # for as long as it runs: jobs import too
     scheduler = _scheduler(settings)
-    _add_built_in(scheduler, settings)
-    for said in settings.file_jobs():
-        _add_from_file(scheduler, said)
+    declare(scheduler, settings, unasked=True)
     _configure_jobs(scheduler, settings)
     chosen = place(scheduler, settings) if store is None else store
     made = opened(chosen, synchronous=settings.store.synchronous)
@@ -77,45 +73,6 @@ def _scheduler(settings: Settings) -> TaskScheduler:
         app.configure(settings.options())
         return app
     return TaskScheduler(jobs=[app] if app is not None else [], options=settings.options())
-
-
-def _add_built_in(scheduler: TaskScheduler, settings: Settings) -> None:
-    if "git_metrics" not in scheduler:
-        from taskloop.git_metrics import make_job
-
-        scheduler.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
-    for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
-        name = function.__name__
-        if name not in scheduler:
-            # Without a trigger while it is off: else each of its fires would be a row that says so.
-            wanted = name in settings.jobs and settings.jobs[name].options.get("enabled") is True
-            scheduler.add_job(function, Every(interval) if wanted else None, enabled=False)
-
-
-def heartbeat() -> str:
-    """Says that the scheduler is alive; for trying out."""
-    return "alive"
-
-
-def current_date() -> str:
-    """Says what day and time it is; for trying out."""
-    return f"it is {datetime.now().astimezone():%A, %d %B %Y, %H:%M:%S %Z}"
-
-
-def _add_from_file(scheduler: TaskScheduler, said: FileJob) -> None:
-    """Add the job that a table declares, or see that the code declares the job that a table speaks of."""
-    from taskloop import settings as loading
-
-    if said.call is None and said.name in scheduler:
-        return
-    job = loading.load_job(said)  # without `call` it says what is missing
-    if said.name in scheduler and scheduler[said.name].origin == "file":
-        scheduler.remove_job(said.name)  # the app's scheduler, composed before in this process
-    scheduler.add_job(job.function, job.trigger, name=job.name, params=job.params, **_any(job.options)).origin = "file"
-
-
-def _any(options: dict[str, Any]) -> Any:
-    return options
 
 
 def _configure_jobs(scheduler: TaskScheduler, settings: Settings) -> None:

@@ -1,0 +1,64 @@
+"""The jobs that come with taskloop, and those that stand in a configuration file alone.
+
+Level 6. `git_metrics` is the main one; `heartbeat` and `current_date` are for trying out, and off unless the file says
+otherwise. Start at `declare`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from taskloop.jobs import Jobs
+from taskloop.triggers import Every
+
+if TYPE_CHECKING:
+    from taskloop.settings import FileJob, Settings
+
+__all__ = ["current_date", "declare", "heartbeat"]
+
+
+def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
+    """Add what a configuration declares to `jobs`: the built-in jobs, and each table that has a `call`.
+
+    `unasked`: add a built-in job without a table too, as a command line does; else only one that the file names, as
+    for a scheduler inside another program. Raises `BadSettings`, `BadJob`.
+    """
+    if "git_metrics" not in jobs and (unasked or "git_metrics" in settings.jobs):
+        from taskloop.git_metrics import make_job
+
+        jobs.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
+    for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
+        name = function.__name__
+        wanted = name in settings.jobs and settings.jobs[name].options.get("enabled") is True
+        if name not in jobs and (unasked or name in settings.jobs):
+            # Without a trigger while it is off: else each of its fires would be a row that says so.
+            jobs.add_job(function, Every(interval) if wanted else None, enabled=False)
+    for said in settings.file_jobs():
+        _add_from_file(jobs, said)
+
+
+def heartbeat() -> str:
+    """Says that the scheduler is alive; for trying out."""
+    return "alive"
+
+
+def current_date() -> str:
+    """Says what day and time it is; for trying out."""
+    return f"it is {datetime.now().astimezone():%A, %d %B %Y, %H:%M:%S %Z}"
+
+
+def _add_from_file(jobs: Jobs, said: FileJob) -> None:
+    """Add the job that a table declares, or see that the code declares the job that a table speaks of."""
+    from taskloop.settings import load_job
+
+    if said.call is None and said.name in jobs:
+        return
+    job = load_job(said)  # without `call` it says what is missing
+    if said.name in jobs and jobs[said.name].origin == "file":
+        jobs.remove_job(said.name)  # the app's scheduler, composed before in this process
+    jobs.add_job(job.function, job.trigger, name=job.name, params=job.params, **_any(job.options)).origin = "file"
+
+
+def _any(options: dict[str, Any]) -> Any:
+    return options
