@@ -89,7 +89,8 @@ class Attempt:
         self.ending = ending
         self.context.cancelled = True
         self._killer = asyncio.get_running_loop().call_later(kill_grace, kill, self)
-        if self.job.is_async and self.begun and self.task is not None:
+        # Once: a second cancellation would reach the writing of the record.
+        if self.job.is_async and self.begun and self.task is not None and not self.task.cancelling():
             self.task.cancel()
 
     def abandoned(self) -> Outcome:

@@ -181,10 +181,7 @@ class TaskScheduler(Ledger):
         def heard(one: Signals) -> None:
             self.speaker.say("INFO", "signal.received", signal=one.name)
 
-        return await until_signal(served(), stop=self.stop, hurry=self._hurry, heard=heard)
-
-    def _hurry(self) -> None:
-        self._hurrying.set()
+        return await until_signal(served(), stop=self.stop, hurry=lambda: self._hurrying.set(), heard=heard)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -305,7 +302,8 @@ class TaskScheduler(Ledger):
             await self._open_store.fire(firings, self.worker.id, now, partial(self._handed_out, reserved))
         expected = self._ready_at is not None and now >= self._ready_at
         if (self._backlog and slots.free > 0) or expected:
-            reserved, slots.free, self._backlog = slots.free, 0, False
+            reserved, self._backlog = max(0, slots.free), False
+            slots.reserve(reserved)
             claimed = await self._open_store.claim(self.worker.id, now, reserved, partial(self._handed_out, reserved))
             self._ready_at = claimed.next_at
         if due.schedules or (self._backlog and slots.free > 0):
@@ -338,14 +336,14 @@ class TaskScheduler(Ledger):
                 self.speaker.say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)
             starts = slots.free > 0
-            slots.free -= starts
+            slots.reserve(starts)
             firings.append(Firing(planned, policy, starts))
         return firings
 
     def _handed_out(self, reserved: int, answer: Fired | Claimed | Exception) -> None:
         """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
         assert self._slots is not None
-        self._slots.free += reserved
+        self._slots.release(reserved)
         if isinstance(answer, Exception):
             self._backlog = True
             return
@@ -431,7 +429,7 @@ class TaskScheduler(Ledger):
         assert self._slots is not None and self.worker is not None
         if self._slots.free <= 0 or run.ready_at > run.created_at or policy.constrained or held:
             return run
-        self._slots.free -= 1
+        self._slots.reserve(1)
         at = run.created_at
         return run.changed(
             state=State.RUNNING, worker=self.worker.id, token=1, attempt=1, started_at=at, attempt_started_at=at
@@ -439,7 +437,7 @@ class TaskScheduler(Ledger):
 
     def _submitted(self, asked: Sequence[Run], answer: Sequence[Run] | Exception) -> None:
         if self._slots is not None:
-            self._slots.free += sum(run.state is State.RUNNING for run in asked)
+            self._slots.release(sum(run.state is State.RUNNING for run in asked))
         super()._submitted(asked, answer)
         for run in () if isinstance(answer, Exception) else answer:
             if run.state is State.RUNNING and not run.existed and self._slots is not None:

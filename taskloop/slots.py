@@ -26,6 +26,8 @@ from taskloop.store import Settling, Store
 
 __all__ = ["Slots"]
 
+ANSWER_SECONDS: Final = 5.0
+"""How long a stop waits for the store to say which runs it has just handed out."""
 TURN: Final = 50
 """Runs launched in one turn of the loop."""
 FIRST_WAIT: Final = 0.1
@@ -58,6 +60,9 @@ class Slots:
         self.expected: set[RunId] = set()
         """Waiting runs that this process wrote: those who wait for them need not ask the store at once."""
         self._lent: Counter[RunId] = Counter()
+        self.expecting = 0
+        """Slots held for runs that the store is asked to hand out and has not answered about."""
+        self._answered = asyncio.Event()
         self.reported = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
         self.closed = False
@@ -74,16 +79,29 @@ class Slots:
         self._freed = freed
         self._loop = asyncio.get_running_loop()
 
+    def reserve(self, number: int) -> None:
+        """Hold slots for runs that the store is asked to hand out."""
+        self.free -= number
+        self.expecting += number
+        self._answered.clear()
+
+    def release(self, number: int) -> None:
+        """The store has answered: what it did hand out is launched next."""
+        self.free += number
+        self.expecting -= number
+        if not self.expecting:
+            self._answered.set()
+
     def launch_all(self, runs: Sequence[Run]) -> None:
         """Launch a few runs now and the rest in the next turns of the loop, so that a thousand do not hold it up."""
         for run in runs[:TURN]:
             self.launch(run)
         if len(runs) > TURN:
-            self.free -= len(runs) - TURN
+            self.reserve(len(runs) - TURN)
             self._loop.call_soon(self._launch_rest, runs[TURN:])
 
     def _launch_rest(self, runs: Sequence[Run]) -> None:
-        self.free += len(runs)
+        self.release(len(runs))
         self.launch_all(runs)
 
     def launch(self, run: Run) -> None:
@@ -130,6 +148,10 @@ class Slots:
 
     async def wind_down(self, grace: timedelta, hurrying: asyncio.Event) -> None:
         """Let runs end for at most `grace`, or until somebody hurries; ask the rest to end; abandon what does not."""
+        if self.expecting:  # a run that is committed as ours while we begin to stop is ours to start, and to end
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._answered.wait()
         await self._all_recorded(grace.total_seconds(), hurrying)
         for run_id in list(self.attempts):
             self.ask(run_id, ShutDown())

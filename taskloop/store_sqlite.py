@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -157,6 +158,8 @@ class SqliteStore:
         self._gathered.set()
         self.in_flight += 1
         try:
+            if self._writing is not None and self._writing.done():
+                await self._write_batch(self._writer)
             return await answer
         finally:
             self.in_flight -= 1
@@ -165,27 +168,47 @@ class SqliteStore:
         return await self._write("do", partial(function, *args), heed)
 
     async def _write_gathered(self) -> None:
-        """The writer task: one batch after the other, until the store is closed and the queue is empty."""
+        """The writer task: one batch after the other, until the store is closed and the queue is empty.
+
+        A host that ends its loop cancels this task too. What is in hand is then still written and answered, and whoever
+        writes afterwards, as the end of an attempt does, writes for itself.
+        """
         writer, gathered = self._writer, self._gathered
         assert writer is not None and gathered is not None
-        while self._writer is writer or self._queue:
-            await gathered.wait()
-            gathered.clear()
-            batch, self._queue = self._queue, []
-            if not batch:
-                continue
-            work = [(verb, given) for verb, given, _, _ in batch]
-            try:
-                answers = await self._run(writer, transact, work)
-            except Exception as error:
-                answers = [error] * len(batch)
-            for (_, _, future, heed), given in zip(batch, answers, strict=True):
-                failed = isinstance(given, Exception)
-                answer = self._explained(given) if failed else given
-                if heed is not None:
-                    self._tell(heed, answer)
-                if not future.done():
-                    future.set_exception(answer) if failed else future.set_result(answer)
+        try:
+            while self._writer is writer or self._queue:
+                await gathered.wait()
+                gathered.clear()
+                await self._write_batch(writer)
+        except asyncio.CancelledError:
+            await self._write_batch(writer)
+            raise
+
+    async def _write_batch(self, writer: aiosqlite.Connection) -> None:
+        batch, self._queue = self._queue, []
+        if not batch:
+            return
+        hop = self._hop(writer, transact, [(verb, given) for verb, given, _, _ in batch])
+        try:
+            await asyncio.shield(hop)
+        except asyncio.CancelledError:
+            await asyncio.wait({hop})
+            raise
+        except Exception:  # each caller is told below
+            hop.exception()
+        finally:
+            if hop.done() and not hop.cancelled():
+                failed = hop.exception()
+                self._answer(batch, [failed] * len(batch) if failed is not None else hop.result())
+
+    def _answer(self, batch: Sequence[Any], answers: Sequence[Any]) -> None:
+        for (_, _, future, heed), given in zip(batch, answers, strict=True):
+            failed = isinstance(given, Exception)
+            answer = self._explained(given) if failed else given
+            if heed is not None:
+                self._tell(heed, answer)
+            if not future.done():
+                future.set_exception(answer) if failed else future.set_result(answer)
 
     def _tell(self, heed: Heed, answer: Any) -> None:
         try:
@@ -195,15 +218,25 @@ class SqliteStore:
             loop.call_exception_handler({"message": "taskloop: a store's answer was not taken", "exception": error})
 
     async def _run(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> Any:
-        """One hop: call `function(sqlite3 connection, …)` on the connection's thread.
+        """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it."""
+        return await self._hop(connection, function, *args)
 
-        aiosqlite offers a hop for each statement; one for a whole transaction is its own `_execute`.
+    def _hop(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Begin a call of `function(sqlite3 connection, …)` on the connection's thread.
+
+        aiosqlite offers a hop for each statement, within the task that asks. This is one for a whole transaction, and
+        a future that no task owns: the end of the task does not lose its answer. Hence its own queue, `_tx`.
         """
+        if not connection._running:
+            raise StoreUnavailable(f"store {self.url} is closed")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.in_flight += 1
-        try:
-            return await connection._execute(function, connection._conn, *args)  # type: ignore[no-untyped-call]
-        finally:
-            self.in_flight -= 1
+        answer.add_done_callback(self._landed)
+        connection._tx.put_nowait((answer, partial(function, connection._conn, *args)))
+        return answer
+
+    def _landed(self, _: asyncio.Future[Any]) -> None:
+        self.in_flight -= 1
 
     async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
         if self._reader is None:
@@ -535,12 +568,25 @@ def prepare(db: sqlite3.Connection, synchronous: str, memory: bool, path: str = 
             "install the newer taskloop that wrote it"
         )
     if not memory:
-        db.execute("PRAGMA journal_mode = WAL").fetchall()
+        _write_ahead(db)
     db.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
     db.execute("PRAGMA temp_store = MEMORY")
     if found < newest:
         _migrate(db, newest)
     _know(db, [])
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log. SQLite does not wait for the lock this needs: processes that start at once do."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _migrate(db: sqlite3.Connection, newest: int) -> None:

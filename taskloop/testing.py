@@ -334,21 +334,20 @@ class _Member:
     def __init__(self, scheduler: TaskScheduler, store: Any, hear: Callable[[Event], None]) -> None:
         self.scheduler = scheduler
         self.store: Store = open_store(store)
-        self._before = (scheduler._store, scheduler._clock)
-        self._hear: Callable[[Event], None] | None = hear
+        self._before = (scheduler._store, scheduler._address, scheduler._clock)
         self.died = False
-        scheduler.feed.subscribe(self._tell, "submitted", *_ENDS)
+        self._unsubscribe = scheduler.feed.subscribe(hear, "submitted", *_ENDS)
 
     async def move_in(self, clock: VirtualClock) -> None:
         await self.scheduler.close()
-        self.scheduler._store, self.scheduler._clock = self.store, clock
+        self.scheduler.furnish(store=self.store, clock=clock)
 
     async def move_out(self) -> None:
-        self._hear = None
+        self._unsubscribe()
         await self.scheduler.close()
         if isinstance(self.store, MemoryStore):
             await self.store.end()
-        self.scheduler._store, self.scheduler._clock = self._before
+        self.scheduler._store, self.scheduler._address, self.scheduler._clock = self._before
 
     async def die(self, now: datetime) -> None:
         """Go on with the content of the store alone, in which the worker looks as dead as it is."""
@@ -356,10 +355,9 @@ class _Member:
         if scheduler.worker is None:
             return
         worker, long_ago = scheduler.worker.id, now - 10 * scheduler.options.lease
-        for executor in scheduler._executors.values():
-            executor.close()
         scheduler._forget()
-        scheduler._store = self.store = await _reopened(old)
+        self.store = await _reopened(old)
+        scheduler.furnish(store=self.store)
         self.died = True
         await self.store.open()
         await self.store.beat(worker, long_ago)
@@ -372,10 +370,6 @@ class _Member:
     @property
     def job_calls(self) -> int:
         return self.scheduler.in_flight - self.store_calls
-
-    def _tell(self, event: Event) -> None:
-        if self._hear is not None:
-            self._hear(event)
 
 
 async def _reopened(store: Store) -> Store:

@@ -82,7 +82,8 @@ def test_git_metrics_shows_what_it_found(shop):
 def test_a_signal_during_the_start_ends_it_with_its_code_and_no_traceback(shop, number, delay):
     with shop.start("run") as running:
         time.sleep(delay)  # the moment itself is what is tested
-        assert running.end(number) == 128 + number
+        # A signal before Python runs our first line ends it by the kernel's default: the same to a shell.
+        assert running.end(number) in (128 + number, -number)
         assert "Traceback" not in running.said and "Error" not in running.said
 
 
