@@ -77,7 +77,7 @@ class Ledger(Jobs):
         self.options = options or Options()
         self._config = config
         self._is_configured = options is not None
-        self._address = store
+        self._given = self._address = store
         self._store: Store | None = open_store(store) if store is not None else None
         self._store_is_open = False
         self._clock: Clock = clock or SystemClock()
@@ -627,7 +627,7 @@ class Ledger(Jobs):
     @property
     def address(self) -> Any:
         """The store's address, or the Store, given when made; None: the configuration's."""
-        return self._address
+        return self._given
 
     async def _configure(self) -> None:
         """Read the configuration once: the environment, and the file if one was named. Raises `BadSettings`."""

@@ -49,10 +49,10 @@ async def test_without_config_no_file_is_read_even_if_one_is_there(tmp_path):
 
 
 async def test_a_named_file_gives_limits_jobs_and_the_built_in_ones_it_names(tmp_path):
-    (tmp_path / "shop.py").write_text("def sync(size: int = 1) -> int:\n    return size\n")
+    (tmp_path / "bakery.py").write_text("def sync(size: int = 1) -> int:\n    return size\n")
     (tmp_path / "config.toml").write_text(
         '[scheduler]\ninterval = "3d"\nmax_running = 7\n[git_metrics]\nrepositories = ["nowhere"]\n[jobs.git_metrics]\n'
-        'enabled = false\n[jobs.nightly]\ncall = "shop:sync"\ncron = "0 2 * * *"\nparams = { size = 5 }\n'
+        'enabled = false\n[jobs.nightly]\ncall = "bakery:sync"\ncron = "0 2 * * *"\nparams = { size = 5 }\n'
     )
     scheduler = beats(TaskScheduler("app.db", config=tmp_path / "config.toml"))
     async with scheduler:
