@@ -18,7 +18,7 @@ that is committed as running is always started.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -50,7 +50,7 @@ __all__ = ["TaskScheduler"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DUE_AT_ONCE: Final = 200
+DUE_AT_ONCE: Final = 100
 """Schedules planned in one go: a few milliseconds of the loop, however many are due."""
 LONGEST_NAP: Final = 60.0
 """No sleep is longer, so that a step of the wall clock is noticed within a minute."""
@@ -363,10 +363,14 @@ class TaskScheduler(Ledger):
             nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
             if nap <= 0:
                 break
-            with suppress(TimeoutError):
-                async with asyncio.timeout(nap):
-                    await self._wake.wait()
+            timer = self._loop.call_later(nap, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
             self._notice_gap(now, nap)
+            # Before its time: somebody woke us. At its time somebody may have too, and then left a flag.
+            if timer.when() - self._loop.time() > 0.001 or self._backlog or self._unread or self._closing.is_set():
+                break
+            self._wake.clear()
         self._wake.clear()
 
     def _notice_gap(self, asleep_at: datetime, nap: float) -> None:
@@ -389,17 +393,13 @@ class TaskScheduler(Ledger):
         report = self._slots.report if self._slots is not None else None
         return RunContext(run, monotonic=self._clock.monotonic, call=self.call, report=report, scheduler=self)
 
-    def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """From another thread: run an async function on the scheduler's loop, wait for it and give its result."""
         if self._host is None:
             raise NotRunning("call() needs a started scheduler; await start() first")
         if asyncio._get_running_loop() is self._loop:
             raise Conflict("call() would wait for the loop it blocks; on the loop, await the function itself")
-
-        async def called() -> T:
-            return await function(*args, **kwargs)
-
-        return asyncio.run_coroutine_threadsafe(called(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(function(*args, **kwargs), self._loop).result()
 
     async def cancel(self, run_id: int, *, reason: str | None = None, actor: str | None = None) -> Run:
         asked = self._slots.ask(RunId(run_id), Cancelled(reason, actor)) if self._slots is not None else None
