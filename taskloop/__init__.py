@@ -2,14 +2,18 @@
 
 The rooms, from the ground up; each imports only from rooms below it:
 
-    errors clock durations                 what went wrong; where time comes from; "2w"
+    errors clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
     runs outcomes retry                    the state machine of a run; what a call came to; waits between attempts
-    triggers events context parameters policy
-    jobs schedules options                 what is declared; which fires are due and with which fate
-    store records attempts executors       what a memory must do; JSON of everything; one call of a function
-    ledger scheduler                       verbs on records; the engine
-    store_sqlite                           the memory in one file
-    settings git_metrics testing cli       configuration; the built-in job; virtual time; the command line
+    triggers cron events context           when next; what happened; what a running job sees
+    parameters policy                      what a job takes; how its runs are treated
+    jobs schedules options switches        what is declared; which fires are due with which fate; what was switched
+    store records handles                  what a memory must do; JSON of everything; a run that was asked for
+    executors attempts audience            where a function is called; one call of it; who waits and listens
+    processes logs signals                 who is alive; log lines; SIGTERM and its kin
+    ledger slots tending scheduler         verbs on records; runs in hand; housekeeping; the engine
+    store_sqlite statements_sqlite rows_sqlite   the memory in one file
+    settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
+    cli                                    the command line
 
 Start reading at `scheduler`. The names below are the public ones; each is imported when first asked for.
 """
