@@ -84,7 +84,11 @@ class Attempt:
 
     def ask(self, ending: Outcome, kill: Callable[[Attempt], None], kill_grace: float) -> None:
         """Ask the attempt to end as `ending`; a second time changes nothing. Does not wait."""
-        if self.ending is not None or self.settled:
+        if self.settled:
+            return
+        if self.ending is not None:
+            if isinstance(ending, Cancelled):  # outranks a timeout or a stop, after which it might be tried again
+                self.ending = ending
             return
         self.ending = ending
         self.context.cancelled = True

@@ -16,6 +16,8 @@ from taskloop.runs import Progress, Run, RunId
 __all__ = ["AttemptCancelled", "RunContext", "current_run", "running"]
 
 P = ParamSpec("P")
+MESSAGE_CHARACTERS: Final = 1_000
+"""What is kept of a progress message."""
 T = TypeVar("T")
 
 running: Final[ContextVar[RunContext | None]] = ContextVar("taskloop_run", default=None)
@@ -115,6 +117,7 @@ class RunContext:
         `done` None keeps the figures of the last call and changes the message alone. Raises `ValueError` for figures
         that are not finite.
         """
+        total, done = float(total), None if done is None else float(done)
         if not (isfinite(total) and (done is None or isfinite(done))):
             raise ValueError(f"progress is {done} of {total}; finite numbers are allowed")
         last = self._progress
@@ -123,7 +126,8 @@ class RunContext:
         elapsed = self._monotonic() - self._started
         rate = done / elapsed if elapsed > 0 and done > 0 else None
         eta = max(0.0, (total - done) / rate) if rate else None
-        self._progress = Progress(done, total, message, rate, eta)
+        text = str(message).encode(errors="replace").decode().replace("\0", "�")[:MESSAGE_CHARACTERS]
+        self._progress = Progress(done, total, text, rate, eta)
         if not self.unwritten:  # one call to the loop for however many reports until they are written
             self.unwritten = True
             if self._report is not None:

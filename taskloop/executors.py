@@ -10,10 +10,10 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from taskloop.context import RunContext, running
+from taskloop.context import AttemptCancelled, RunContext, running
 
 __all__ = ["Executor", "InThread", "OnLoop"]
 
@@ -69,6 +69,8 @@ class InThread:
 
         def work() -> None:
             try:
+                if context is not None and context.cancelled:  # asked to end while it waited for a thread
+                    raise AttemptCancelled("asked to end before it began")
                 result, error = values.run(function, *positional, **arguments), None
             except BaseException as raised:
                 result, error = None, raised
@@ -101,7 +103,10 @@ class InThread:
 
     def _grow(self) -> None:
         with self._lock:
-            if self._idle > 0 or self._threads >= self._limit:
+            if self._idle > 0:
+                self._idle -= 1  # that thread is spoken for
+                return
+            if self._threads >= self._limit:
                 return
             self._threads += 1
             number = self._threads
@@ -109,13 +114,15 @@ class InThread:
 
     def _serve(self) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
-            work = self._calls.get()
-            with self._lock:
-                self._idle -= 1
-                if work is None:
+            try:
+                work = self._calls.get_nowait()
+            except Empty:
+                with self._lock:
+                    self._idle += 1
+                work = self._calls.get()
+            if work is None:
+                with self._lock:
                     self._threads -= 1
-                    return
+                return
             work()
             del work  # else the last call's objects live until the next call

@@ -502,8 +502,8 @@ class Ledger(Jobs):
     async def _know(self) -> None:
         """Tell the store which jobs this worker has, and on which terms."""
         now = self._clock.now()
-        self._held_until = self._switches.next_end(now)
         await (await self._opened()).know([self._terms(job, now) for job in self])
+        self._held_until = self._switches.next_end(now)
 
     def _terms(self, job: Job[..., Any], now: datetime) -> Terms:
         policy = job.policy

@@ -147,14 +147,12 @@ class TaskScheduler(Ledger):
         """
         host = self._host
         if host is None:
-            await self.close()
-            return
+            return await self.close()
         if self._loop.is_closed():  # the host took the engine away with its loop; the next start mends the records
             self._host = self.worker = self._slots = None
             self._phase = "stopped"
-            await self.close()
-            return
-        span = durations.parse(grace) if grace is not None else self.options.grace
+            return await self.close()
+        span = self.options.grace if grace is None else durations.parse(grace)
         if not self._closing.is_set():
             self._grace = span
         elif not span:
@@ -255,12 +253,11 @@ class TaskScheduler(Ledger):
         """Leave nothing open; the last thing a host task does."""
         with suppress(TaskloopError, asyncio.CancelledError):
             await self._listeners.end(1.0)
-            if self.worker is not None and self._store_is_open:
+            unsaid = self._slots is not None and self._slots.attempts  # then the lease tells, not we
+            if self.worker is not None and self._store_is_open and not unsaid:
                 await self._open_store.leave(self.worker.id, self._clock.now())
         with suppress(TaskloopError, asyncio.CancelledError):
             await self.close()
-        if self._slots is not None:
-            self._slots.closed = True
         self.speaker.say("INFO", "scheduler.stopped")
         self._forget()
 
@@ -268,6 +265,8 @@ class TaskScheduler(Ledger):
         for executor in self._executors.values():
             executor.close()
         self._executors = {}
+        if self._slots is not None:
+            self._slots.closed = True
         self._host, self.worker, self._slots = None, None, None
         self._phase, self._store_is_open = "stopped", False
 
@@ -294,6 +293,7 @@ class TaskScheduler(Ledger):
         slots = self._slots
         if self._held_until is not None and now >= self._held_until:
             await self._know()
+            self._stirred()
         due = await self._due(now)
         if due.schedules:
             await asyncio.sleep(0)  # the host's turn, between reading and planning
@@ -383,8 +383,10 @@ class TaskScheduler(Ledger):
     async def _tend_loop(self) -> None:
         while True:  # to the very end: a worker that stops must still beat
             try:
-                if await self._tending.round():
+                await self._tending.round()
+                if self._tending.changed:
                     await self._switched()
+                    self._tending.changed = False
             except Exception as error:  # the next round does what this one could not
                 self.speaker.say("WARNING", "tending.failed", error=repr(error))
             await self._tending.nap()
@@ -442,7 +444,7 @@ class TaskScheduler(Ledger):
         for run in () if isinstance(answer, Exception) else answer:
             if run.state is State.RUNNING and not run.existed and self._slots is not None:
                 self._slots.launch(run)
-            elif run.state is State.WAITING and self._slots is not None:
+            elif run.state is State.WAITING and self._slots is not None and self.options.enabled:
                 self._slots.expected.add(run.id)
                 self._freed(True, True)
 

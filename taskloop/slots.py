@@ -18,9 +18,10 @@ from taskloop.attempts import Attempt
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
-from taskloop.errors import StoreUnavailable
+from taskloop.errors import StoreUnavailable, TaskloopError
 from taskloop.executors import Executor
 from taskloop.jobs import Jobs
+from taskloop.outcomes import failure
 from taskloop.runs import Lost, Outcome, Reason, Run, RunId, ShutDown, State, settle
 from taskloop.store import Settling, Store
 
@@ -141,7 +142,7 @@ class Slots:
     def ask(self, run_id: RunId, ending: Outcome) -> Run | None:
         """Ask a run in hand to end as `ending`; None: it is not in hand. Does not wait."""
         attempt = self.attempts.get(run_id)
-        if attempt is None:
+        if attempt is None or attempt.settled:  # its end is being written: the store decides, after that
             return None
         attempt.ask(ending, self._abandon, self._kill_grace)
         return attempt.run
@@ -182,8 +183,15 @@ class Slots:
         if attempt.context.latest is not None:
             run = run.changed(progress=attempt.context.latest)
         after = settle(run, outcome, now=self._clock.now(), repeatable=attempt.policy.repeatable)
-        written = await self._settle(Settling(attempt.run, after, outcome))
-        self.attempts.pop(run.id, None)
+        try:
+            written = await self._settle(Settling(attempt.run, after, outcome))
+        except TaskloopError as error:  # what the job left cannot be stored; that it ended must be
+            after = attempt.run.changed(
+                state=State.FAILED, error=failure(error), progress=None, ended_at=self._clock.now()
+            )
+            written = await self._settle(Settling(attempt.run, after, Lost()))
+        if self.attempts.get(run.id) is attempt:  # a retry without delay may be launched already
+            del self.attempts[run.id]
         self._waiters.announce(run.id, after if written else None)
         if written:
             self._tell("retrying" if after.state is State.WAITING else after.state.value, after)

@@ -270,8 +270,9 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
     _cancel_waiting(db, cancelled)
     for run_id in replaced:
         db.execute(
-            "INSERT INTO taskloop_wishes (run, kind, reason, at) VALUES (?, 'cancel', ?, ?)",
-            (run_id, Reason.SUPERSEDED.value, microseconds(now)),
+            "INSERT INTO taskloop_wishes (run, kind, reason, at) SELECT id, 'cancel', ?, ? FROM taskloop_runs "
+            "WHERE id = ? AND worker IS NOT ?",  # our own are asked by what this returns
+            (Reason.SUPERSEDED.value, microseconds(now), run_id, worker),
         )
     runs = _written(db, runs)
     skipped = [run for run in runs if run.state is State.SKIPPED]

@@ -112,7 +112,7 @@ class SqliteStore:
             for connection in {writer, reader}:
                 await connection.close()
             raise self._explained(error) from error
-        self._writer, self._reader = writer, reader
+        self._writer, self._reader, self._seen_version = writer, reader, None
         self._gathered = asyncio.Event()
         self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
 
@@ -273,7 +273,11 @@ class SqliteStore:
         return others
 
     async def beat(self, worker: str, now: datetime) -> None:
-        await self._do(_change, "UPDATE taskloop_workers SET beat_at = ? WHERE id = ?", (microseconds(now), worker))
+        await self._do(
+            _change,
+            "UPDATE taskloop_workers SET beat_at = ?, stopped_at = NULL WHERE id = ?",
+            (microseconds(now), worker),
+        )
 
     async def leave(self, worker: str, now: datetime) -> None:
         await self._do(_change, "UPDATE taskloop_workers SET stopped_at = ? WHERE id = ?", (microseconds(now), worker))
@@ -283,7 +287,7 @@ class SqliteStore:
         return found
 
     async def orphans(self, dead: Iterable[str]) -> Sequence[Run]:
-        rest = "WHERE state = 'running' AND worker IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1000"
+        rest = "WHERE state = 'running' AND worker IN (SELECT value FROM json_each(?)) ORDER BY id"
         return await self._runs(rest, (json.dumps(list(dead)),))
 
     async def changed(self) -> bool:
@@ -291,7 +295,7 @@ class SqliteStore:
             return False
         version = await self._run(self._writer, _one, "PRAGMA data_version")
         before, self._seen_version = self._seen_version, version
-        return before is not None and before != version
+        return bool(before != version)
 
     # -- jobs and schedules
 
@@ -778,6 +782,11 @@ def _prune(db: sqlite3.Connection, ended_before: int, limit: int) -> int:
         (ended_before, limit),
     ).fetchall()
     ids = json.dumps([row[0] for row in rows])
+    db.execute(
+        "DELETE FROM taskloop_workers WHERE stopped_at < ? AND id NOT IN "
+        "(SELECT worker FROM taskloop_runs WHERE state = 'running' AND worker IS NOT NULL)",
+        (ended_before,),
+    )
     db.execute("DELETE FROM taskloop_attempts WHERE run IN (SELECT value FROM json_each(?))", (ids,))
     db.execute("DELETE FROM taskloop_runs WHERE id IN (SELECT value FROM json_each(?))", (ids,))
     return len(rows)
@@ -785,10 +794,18 @@ def _prune(db: sqlite3.Connection, ended_before: int, limit: int) -> int:
 
 def _switch(db: sqlite3.Connection, switch: Switch) -> None:
     kinds = ("paused",) if switch.kind == "paused" else ("enabled", "disabled")
+    since = microseconds(switch.since)
+    if switch.kind == "paused":  # a pause laid over one in force goes on from its beginning: it holds its fires too
+        (earlier,) = db.execute(
+            "SELECT min(since) FROM taskloop_switches WHERE kind = 'paused' AND job IS ? AND ended_at IS NULL "
+            "AND coalesce(until, ?) >= ?",
+            (switch.job, since, since),
+        ).fetchone()
+        since = since if earlier is None else earlier
     _unswitch(db, switch.job, kinds, switch.since, switch.actor, None)
     db.execute(
         "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES (?, ?, ?, ?, ?, ?)",
-        (switch.job, switch.kind, switch.actor, switch.reason, microseconds(switch.since), moment(switch.until)),
+        (switch.job, switch.kind, switch.actor, switch.reason, since, moment(switch.until)),
     )
 
 

@@ -63,8 +63,10 @@ class Switches(tuple[Switch, ...]):
 
         `since`: the start of the watch. An instant within a pause that is over was not watched until it was over.
         """
+        over: tuple[datetime, Missed | None] | None = None
         for one in self:
             end = one.ended_at or one.until
-            if one.kind == "paused" and one.job in (None, job) and end is not None and one.since <= due_at < end:
-                return max(since, end), one.missed
-        return since, None
+            held = one.kind == "paused" and one.job in (None, job) and end is not None and one.since <= due_at < end
+            if held and end is not None and (over is None or end > over[0]):
+                over = (end, one.missed)
+        return (max(since, over[0]), over[1]) if over is not None else (since, None)

@@ -50,23 +50,26 @@ class Tending:
         self._clock = clock
         self._feed = feed
         self._tell = tell
+        self.changed = False
+        """Whether something was written by others that the engine has not looked at."""
         self._beat_at = self._prune_at = float("-inf")
 
-    async def round(self) -> bool:
-        """Do what is to be done now; whether another process has written since the last round."""
-        changed = not self._store.private and await self._store.changed()
-        if changed:
-            await self._grant_wishes()
-        await self._write_progress()
+    async def round(self) -> None:
+        """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear."""
+        self.changed |= not self._store.private and await self._store.changed()
         now = self._clock.monotonic()
         if now >= self._beat_at and not self._store.private:
-            self._beat_at = now + self._options.heartbeat.total_seconds()
             await self._store.beat(self._worker.id, self._clock.now())
-            await self.rescue([one for one in await self._store.workers() if one.stopped_at is None])
+            self._beat_at = now + self._options.heartbeat.total_seconds()
+            others = [one for one in await self._store.workers() if one.stopped_at is None]
+            others = [one for one in others if one.id != self._worker.id]
+            self.changed |= len(await self.rescue(others)) < len(others)
+        if self.changed:
+            await self._grant_wishes()
+        await self._write_progress()
         if now >= self._prune_at and self._options.keep is not None:
             self._prune_at = now + PRUNE_SECONDS
             await self._prune(self._options.keep)
-        return changed
 
     async def nap(self) -> None:
         """Sleep until the next round; where nobody else can write, until there is something to write here."""
@@ -85,7 +88,7 @@ class Tending:
             for one in others
             if one.id != self._worker.id and (is_dead(one) or now - one.beat_at > self._options.lease)
         ]
-        for run in await self._store.orphans([one.id for one in dead]) if dead else ():
+        for run in await self._orphans([one.id for one in dead]):
             repeatable = run.job in self._jobs and self._jobs[run.job].policy.repeatable
             after = settle(run, Lost(), now=now, repeatable=repeatable)
             if await self._store.settle(Settling(run, after, Lost())):
@@ -94,6 +97,9 @@ class Tending:
         for one in dead:
             await self._store.leave(one.id, one.beat_at)
         return [one for one in others if one.id != self._worker.id and one not in dead]
+
+    async def _orphans(self, dead: Sequence[str]) -> Sequence[Run]:
+        return await self._store.orphans(dead) if dead else ()
 
     async def _grant_wishes(self) -> None:
         for wish in await self._store.wishes(self._worker.id):
