@@ -559,6 +559,10 @@ class Ledger(Jobs):
         that have no trigger any more.
         """
         names = {alias: job.name for job in jobs for alias in job.aliases}
+        if names:
+            await (await self._opened()).rename(names)
+            await self._refresh_switches(force=True)
+            await self._know()
         names |= {job.name: "" for job in jobs if job.trigger is None}
         if not names:
             return {}

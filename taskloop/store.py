@@ -237,6 +237,9 @@ class Store(Protocol):
 
     async def definitions(self) -> Sequence[Definition]: ...
 
+    async def rename(self, names: Mapping[str, str]) -> None:
+        """Give waiting runs, stored schedules and switches in force of old job names to the new ones (old: new)."""
+
     async def put(self, schedules: Sequence[Schedule], merge: Merge) -> Sequence[Schedule]:
         """Store each as `merge` has it, all in one transaction; gives what is stored now."""
 

@@ -311,6 +311,9 @@ class SqliteStore:
         rows = await self._read(_fetch, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
         return [Definition(row[0], json.loads(row[1]), row[2], from_microseconds(row[3])) for row in rows]
 
+    async def rename(self, names: Mapping[str, str]) -> None:
+        await self._do(_rename, [(new, old) for old, new in names.items()])
+
     async def put(self, schedules: Sequence[Schedule], merge: Merge) -> Sequence[Schedule]:
         stored: Sequence[Schedule] = await self._do(statements.put_schedules, schedules, merge)
         return stored
@@ -720,6 +723,12 @@ def _define(db: sqlite3.Connection, rows: Sequence[Any]) -> None:
         "WHERE definition <> excluded.definition",
         rows,
     )
+
+
+def _rename(db: sqlite3.Connection, pairs: Sequence[tuple[str, str]]) -> None:
+    db.executemany("UPDATE taskloop_runs SET job = ? WHERE job = ? AND state = 'waiting'", pairs)
+    db.executemany("UPDATE taskloop_schedules SET job = ? WHERE job = ? AND origin = 'stored'", pairs)
+    db.executemany("UPDATE taskloop_switches SET job = ? WHERE job = ? AND ended_at IS NULL", pairs)
 
 
 def _drop(db: sqlite3.Connection, ids: Sequence[str]) -> int:

@@ -143,6 +143,27 @@ async def test_a_cancel_outranks_a_timeout_that_would_be_retried(virtual_time):
         assert (await scheduler.run(run.id)).state == "cancelled"
 
 
+async def test_a_renamed_job_takes_its_waiting_runs_schedules_and_pauses_along(tmp_path):
+    before = TaskScheduler(tmp_path / "a.db")
+
+    @before.job()
+    async def old() -> None: ...
+
+    async with before:
+        run = await before.submit("old", at="+2h")
+        await before.schedule("old", Every("1d"), id="daily")
+        await before.pause("old", reason="a move")
+    after = TaskScheduler(tmp_path / "a.db")
+
+    @after.job(name="new", aliases=("old",))
+    async def renamed() -> None: ...
+
+    async with after:
+        assert (await after.run(run.id)).job == "new"
+        assert [one.job for one in await after.schedules()] == ["new"]
+        assert [one.condition for one in await after.jobs() if one.name == "new"] == ["paused"]
+
+
 async def test_what_a_dead_worker_left_is_taken_on_by_the_one_that_lives(tmp_path):
     from datetime import timedelta
 
