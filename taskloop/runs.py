@@ -188,7 +188,7 @@ class Run:
     def changed(self, **changes: Any) -> Run:
         """A copy with these fields changed.
 
-        What `dataclasses.replace` does, by the slots themselves: 2 µs instead of 8, and each run pays it twice.
+        What `dataclasses.replace` does, by the slots themselves: 4 µs instead of 8, and each run pays it several times.
         """
         copy = object.__new__(Run)
         for read, write in _SLOTS:

@@ -61,8 +61,8 @@ class Tending:
         if now >= self._beat_at and not self._store.private:
             await self._store.beat(self._worker.id, self._clock.now())
             self._beat_at = now + self._options.heartbeat.total_seconds()
-            others = [one for one in await self._store.workers() if one.stopped_at is None]
-            others = [one for one in others if one.id != self._worker.id]
+            live = [one for one in await self._store.workers() if one.stopped_at is None]
+            others = [one for one in live if one.id != self._worker.id]
             self.changed |= len(await self.rescue(others)) < len(others)
         if self.changed:
             await self._grant_wishes()
