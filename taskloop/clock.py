@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-__all__ = ["EPOCH", "Clock", "SystemClock", "from_microseconds", "microseconds"]
+__all__ = ["EPOCH", "Clock", "ClockWatch", "Look", "SystemClock", "from_microseconds", "later", "microseconds"]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -26,8 +26,19 @@ def from_microseconds(count: int) -> datetime:
     return EPOCH + timedelta(microseconds=count)
 
 
+def later(instant: datetime, span: timedelta) -> datetime:
+    """`instant + span`, or the last instant that can be said: a clock may be set to the year 9999."""
+    try:
+        return instant + span
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
 class Clock(Protocol):
     """What the engine may ask about time."""
+
+    steps_by_hand: bool
+    """Whether this is the clock of a test: threads of ours know nothing of its time, so none is started."""
 
     def now(self) -> datetime:
         """The wall clock: aware, UTC. May jump forward or back."""
@@ -39,8 +50,36 @@ class Clock(Protocol):
 class SystemClock:
     """The clocks of this machine."""
 
+    steps_by_hand = False
+
     def now(self) -> datetime:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+class Look(NamedTuple):
+    """What became of both clocks between two looks."""
+
+    before: datetime
+    """The wall clock at the look before."""
+    since: float
+    """The steady clock at the look before."""
+    elapsed: float
+    """Seconds of the steady clock between the looks."""
+    step: float
+    """Seconds by which the wall clock went further (above zero) or less far than that: it was set, or the machine slept."""
+
+
+class ClockWatch:
+    """Compares the wall clock with the steady one from look to look."""
+
+    def __init__(self, now: datetime, monotonic: float) -> None:
+        self._now, self._monotonic = now, monotonic
+
+    def look(self, now: datetime, monotonic: float) -> Look:
+        elapsed = monotonic - self._monotonic
+        found = Look(self._now, self._monotonic, elapsed, (now - self._now).total_seconds() - elapsed)
+        self._now, self._monotonic = now, monotonic
+        return found

@@ -28,7 +28,7 @@ from taskloop.errors import BadCron, BadTrigger, nearest
 if TYPE_CHECKING:
     from cronsim import CronSim
 
-__all__ = ["Fields", "WallClock", "clock_of", "fields_of", "instant_of", "normal", "second_of", "zone_of"]
+__all__ = ["Fields", "WallClock", "clock_of", "fields_of", "instant_of", "normal", "second_of", "shown_at", "zone_of"]
 
 _DAY: Final = 86_400
 _WEEK: Final = 7 * _DAY
@@ -251,6 +251,22 @@ class Fields:
             self._calendars[calendar] = days
         return days
 
+    def misfits(self, shown: int) -> list[tuple[str, str]]:
+        """Which fields do not match a time that a clock shows, each with what it shows there; a day counts as one."""
+        day, time = divmod(shown, _DAY)
+        at = date.fromordinal(day + _EPOCH_DAY)
+        parts = (("second", time % 60, self._seconds), ("minute", time // 60 % 60, self._minutes))
+        found = [
+            (name, str(value))
+            for name, value, wanted in (*parts, ("hour", time // 3600, self._hours))
+            if value not in wanted
+        ]
+        if at.month not in self._sim.months:
+            found.append(("month", f"{at:%B}"))
+        elif not self._sim.match_day(at):
+            found.append(("day", f"{at:%A} {at.day}"))
+        return found
+
     @property
     def _per_day(self) -> int:
         return len(self._hours) * len(self._minutes) * len(self._seconds)
@@ -436,6 +452,11 @@ def clock_of(expression: str, timezone: str | None, gap: str, fold: str) -> Wall
 @lru_cache(maxsize=4096)
 def _week(zone: str, week: int) -> tuple[_Stretch, ...]:
     return tuple(_stretches(zone_of(zone), week * _WEEK, (week + 1) * _WEEK))
+
+
+def shown_at(timezone: str | None, second: int) -> int:
+    """The time that a zone's clock shows at a second of UTC, as seconds since its 1970."""
+    return second + _offset(zone_of(timezone or "UTC"), second)
 
 
 def _stretches(zone: tzinfo, low: int, high: int) -> Iterator[_Stretch]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,6 +28,7 @@ from taskloop.errors import (
     NoSuchJob,
     NoSuchRun,
     NoSuchSchedule,
+    NotRunning,
     nearest,
 )
 from taskloop.events import Event, Feed
@@ -38,13 +40,15 @@ from taskloop.runs import Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.schedules import next_due as following
 from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
-from taskloop.switches import Missed, Switch, Switches, SwitchKind
+from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 from taskloop.triggers import Cron, Every, Trigger
 
 if TYPE_CHECKING:
+    from taskloop.declaring import StartPlan
     from taskloop.records import JobRecord, Status
+    from taskloop.why import Explanation
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "asked"]
 
 Instant = datetime | timedelta | str
 
@@ -83,8 +87,14 @@ class Ledger(Jobs):
         self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
         self._switches = Switches()
-        self._held_until: datetime | None = None
-        """When the first of the switches in force ends by itself."""
+        self._terms_end: datetime | None = None
+        """When what the store knows of the jobs changes by itself: the first switch in force runs out."""
+        self._home: asyncio.AbstractEventLoop | None = None
+        """The loop on which the store was opened."""
+        self._forked_from: int | None = None
+        """The process in which the store was opened, if this one is its child."""
+        self.start_plan: StartPlan | None = None
+        """What the last start changed and fired at once; None: there was none here."""
         self.feed = Feed()
         self._waiters = Waiters()
         for collection in self._collections:
@@ -116,7 +126,7 @@ class Ledger(Jobs):
         if isinstance(trigger, Every) and trigger.interval is None:
             return Every(self._interval or self.options.interval, anchor=trigger.anchor)
         if isinstance(trigger, Cron) and trigger.timezone is None:
-            return trigger.bound(self.options.timezone)
+            return trigger.bound(self.options.timezone or "UTC")
         return trigger
 
     # -- asking for runs
@@ -140,18 +150,18 @@ class Ledger(Jobs):
         """
         one = self._job(job)
         call: Call[Any] = Call(one, one.parameters.check(params or {}))
-        run = _asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
+        run = asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
         return (await self._ask([(one, run)]))[0]
 
     async def submit_many(self, calls: Iterable[Call[Any]], *, actor: str | None = None) -> list[RunHandle[Any]]:
         """Ask for a run of each call, all in one transaction."""
         now = self._clock.now()
-        return await self._ask([(call.job, _asked(call, now, actor=actor)) for call in calls])
+        return await self._ask([(call.job, asked(call, now, actor=actor)) for call in calls])
 
     async def _submit_call(
         self, call: Call[Any], at: Instant | None, key: str | None, actor: str | None
     ) -> RunHandle[Any]:
-        return (await self._ask([(call.job, _asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
+        return (await self._ask([(call.job, asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
 
     async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]]) -> list[RunHandle[Any]]:
         """Write runs that are asked for, all or none; those this process has a slot for are started."""
@@ -184,7 +194,7 @@ class Ledger(Jobs):
         old = await self.run(run_id)
         job = self._job(old.job)
         call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
-        run = _asked(call, self._clock.now(), cause=Cause.RERUN, actor=actor, reason=reason)
+        run = asked(call, self._clock.now(), cause=Cause.RERUN, actor=actor, reason=reason)
         return (await self._ask([(job, run.changed(rerun_of=old.id))]))[0]
 
     async def run_all(self, *, actor: str | None = None) -> list[Run]:
@@ -308,7 +318,7 @@ class Ledger(Jobs):
         while batch := list(islice(left, TOGETHER)):
             schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
             policies = {name: call.job.policy for call, _, name in batch}
-            stored += await store.put(schedules, merge)
+            stored += await store.put(schedules, merge, now)
         self._stirred()
         return stored
 
@@ -322,7 +332,7 @@ class Ledger(Jobs):
 
     async def unschedule(self, id: str) -> None:
         """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`."""
-        if not await (await self._opened()).drop([id]):
+        if not await (await self._opened()).drop([id], self._clock.now()):
             raise NoSuchSchedule(id)
         self._stirred()
 
@@ -367,10 +377,11 @@ class Ledger(Jobs):
         """Switch a job on, whatever its declaration says."""
         await self._throw("enabled", self._known(job), reason, None, actor)
 
-    async def reset(self, job: str, *, actor: str | None = None) -> None:
-        """Take back what was switched by hand: the declaration decides again."""
-        kinds: tuple[SwitchKind, ...] = ("enabled", "disabled")
-        await (await self._opened()).unswitch(self._known(job), kinds, self._clock.now(), actor=actor)
+    async def reset(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
+        """Take back what was switched, by hand or by the job's breaker: the declaration decides again."""
+        kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
+        store, now = await self._opened(), self._clock.now()
+        await store.unswitch(self._known(job), kinds, now, actor=actor, reason=reason)
         await self._switched()
 
     async def pause(
@@ -384,14 +395,22 @@ class Ledger(Jobs):
         """Hold a job, None: all jobs, in the whole store: nothing new starts, submits wait, fires are kept."""
         await self._throw("paused", None if job is None else self._known(job), reason, until, actor)
 
-    async def resume(self, job: str | None = None, *, missed: Missed | None = None, actor: str | None = None) -> None:
+    async def resume(
+        self,
+        job: str | None = None,
+        *,
+        missed: Missed | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> None:
         """End a pause and settle the held fires: `missed` None by each job's own policy."""
         if missed not in (None, "skip", "latest", "all"):
             raise BadJob(f"missed is {missed!r}; allowed are 'skip', 'latest', 'all' or None for each job's own policy")
         name = None if job is None else self._known(job)
-        await (await self._opened()).unswitch(name, ("paused",), self._clock.now(), actor=actor, missed=missed)
+        store, now = await self._opened(), self._clock.now()
+        await store.unswitch(name, ("paused",), now, actor=actor, reason=reason, missed=missed)
         await self._switched()
-        self.feed.send("resumed", self._clock.now(), job=name, actor=actor)
+        self.feed.send("resumed", now, job=name, actor=actor, reason=reason)
 
     async def _throw(
         self, kind: SwitchKind, job: str | None, reason: str | None, until: Instant | None, actor: str | None
@@ -416,23 +435,27 @@ class Ledger(Jobs):
 
     async def jobs(self) -> list[JobRecord]:
         """Every job that is declared here or that a worker of the store declared, by name."""
-        store, now = await self._opened(), self._clock.now()
-        await self._refresh_switches(force=True)
-        remembered = {one.name: one for one in await store.definitions()}
-        names = sorted({*remembered, *(job.name for job in self)})
-        from taskloop.records import standing
+        from taskloop import looking
 
-        last, due = await store.standing(names), await store.next_dues(names)
-        return [
-            standing(
-                self.definition(self[name]) if name in self else remembered[name],
-                next_due=due.get(name),
-                last=last.get(name),
-                switches=self._switches,
-                now=now,
-            )
-            for name in names
-        ]
+        return await looking.jobs(self, await self._opened())
+
+    async def status(self) -> Status:
+        """How the whole stands, as the store knows it; `attention` says first what is worst."""
+        from taskloop import looking
+
+        return await looking.status(self, await self._opened())
+
+    async def why(
+        self, job: str | Job[..., Any] | None = None, at: Instant | None = None, run: int | None = None
+    ) -> Explanation:
+        """Why a job did or did not run at an instant, or what became of a run and why; from what is on record.
+
+        `at` takes an instant or the time back from now (`"24h"`); None: what is due now, or was last. Raises
+        `NoSuchJob`, `NoSuchRun`, `ValueError` where neither a job nor a run is named.
+        """
+        from taskloop import looking
+
+        return await looking.why(self, await self._opened(), job, at, run)
 
     def definition(self, job: Job[..., Any]) -> Definition:
         """What a job declares, in plain JSON."""
@@ -440,37 +463,6 @@ class Ledger(Jobs):
 
         trigger = self.resolved(job.trigger) if job.trigger is not None else None
         return definition(job, trigger, self._clock.now())
-
-    async def status(self) -> Status:
-        """How the whole stands, as the store knows it."""
-        store, now = await self._opened(), self._clock.now()
-        records = await self.jobs()
-        workers = [one for one in await store.workers() if one.stopped_at is None]
-        live = [one for one in workers if now - one.beat_at <= self.options.lease]
-        counts = await store.counts()
-        attention = [
-            {
-                "job": one.name,
-                "condition": one.condition,
-                "text": one.last_run.summary if one.last_run else None,
-                "failures": one.consecutive_failures,
-            }
-            for one in records
-            if one.condition == "failing"
-        ]
-        from taskloop.records import Status
-
-        return Status(
-            running=bool(live),
-            enabled=self.options.enabled,
-            workers=live,
-            paused=self._switches.pause(None, now),
-            jobs=len(records),
-            waiting=counts.get(State.WAITING, 0),
-            active=await store.find(Query(states=[State.RUNNING], limit=100)),
-            attention=attention,
-            store=store.url,
-        )
 
     def on(self, *names: str) -> Callable[[Callable[[Event], Any]], Callable[[Event], Any]]:
         """A decorator: call the function at each of these events; none named: at every event.
@@ -503,13 +495,14 @@ class Ledger(Jobs):
         """Tell the store which jobs this worker has, and on which terms."""
         now = self._clock.now()
         await (await self._opened()).know([self._terms(job, now) for job in self])
-        self._held_until = self._switches.next_end(now)
+        ends = [self._switches.next_end(now), self._next_left(now)]
+        self._terms_end = min((one for one in ends if one is not None), default=None)
 
     def _terms(self, job: Job[..., Any], now: datetime) -> Terms:
         policy = job.policy
         return Terms(
             job=job.name,
-            held=self._switches.pause(job.name, now) is not None,
+            held=self._is_held(job.name, now),
             gated=policy.overlap != "allow",
             group=policy.group,
             places=self.options.groups.get(policy.group, 1) if policy.group else 1,
@@ -517,72 +510,35 @@ class Ledger(Jobs):
             expires=policy.max_late is not None,
         )
 
-    async def _declare(self, jobs: Sequence[Job[..., Any]], *, on_start: bool = False) -> None:
-        """Store what code and file declare; a schedule that is stored already keeps its cursor.
-
-        `on_start`: also ask for a run of each job that wants one at a start, unless it is due anyway.
-        """
-        store, now = await self._opened(), self._clock.now()
-        if any(job.parameters.names for job in jobs):  # pydantic: its import and first use are long for a loop
-            await store.define(await asyncio.to_thread(lambda: [self.definition(job) for job in jobs]))
-        else:
-            await store.define([self.definition(job) for job in jobs])
-        declared = [
-            Schedule(
-                id=job.name,
-                job=job.name,
-                trigger=self.resolved(job.trigger),
-                params=job.params,
-                origin=job.origin,
-                seen_at=now,
-            )
-            for job in jobs
-            if job.trigger is not None
-        ]
-
-        earlier = await self._forerunners(jobs)
-
-        def merge(old: Schedule | None, new: Schedule) -> Schedule:
-            policy, before = self._jobs[new.job].policy, old or earlier.get(new.id)
-            return bind(new, policy, now) if before is None else rebind(before, new, policy, now)
-
-        stored: list[Schedule] = []
-        for start in range(0, len(declared), TOGETHER):
-            stored += await store.put(declared[start : start + TOGETHER], merge)
-        if on_start:
-            due = {one.id for one in stored if one.next_due is not None and one.next_due <= now}
-            wanted = [job for job in jobs if job.policy.on_start and job.name not in due and self._is_on(job, now)]
-            await store.submit([_on_start(job, now) for job in wanted])
-
-    async def _forerunners(self, jobs: Sequence[Job[..., Any]]) -> dict[str, Schedule]:
-        """Schedules that stand under an alias of a job, by its name now; taken out of the store, as are those of jobs
-        that have no trigger any more.
-        """
-        names = {alias: job.name for job in jobs for alias in job.aliases}
-        if names:
-            await (await self._opened()).rename(names)
-            await self._refresh_switches(force=True)
-            await self._know()
-        names |= {job.name: "" for job in jobs if job.trigger is None}
-        if not names:
-            return {}
-        store = await self._opened()
-        found = [one for one in await store.schedules(ids=list(names), limit=len(names)) if one.origin != "stored"]
-        await store.drop([one.id for one in found])
-        return {names[one.id]: one for one in found}
-
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
         """Declare jobs that were added to, or take back those removed from, a started scheduler."""
+        from taskloop.declaring import declare
+
         self._configure_jobs(jobs)
         await self._know()
-        await self._declare(jobs)
+        await declare(self, await self._opened(), jobs, self._clock.now())
         self._stirred()
 
+    def _verdict(self, job: str, now: datetime) -> Verdict:
+        """Whether a job is on, by its switches and its declaration."""
+        return self._switches.verdict(self._names(job), now, declared=self._jobs[job].policy.enabled)
+
     def _is_on(self, job: Job[..., Any], now: datetime) -> bool:
-        switch = self._switches.thrown(self._names(job), now)
-        return job.policy.enabled if switch is None else switch.kind == "enabled"
+        return self._verdict(job.name, now).on
+
+    def _is_held(self, job: str, now: datetime) -> bool:
+        """Whether nothing of a job may fire or start here: it is paused, or left to others."""
+        return self._switches.pause(job, now) is not None
+
+    def _next_left(self, now: datetime) -> datetime | None:
+        """When the next job is left to other workers, because the time left here is too short for it; None: never."""
+        return None
 
     # -- what an engine adds
+
+    def _vitals(self) -> Mapping[str, Any]:
+        """What this process says of itself as a worker; empty: it is none."""
+        return {}
 
     def _redeclared(self, job: Job[..., Any] | None) -> None:
         """A job was added, or (None) one was removed: a started engine tells its store."""
@@ -655,14 +611,39 @@ class Ledger(Jobs):
             self._store = self._address = None  # dev mode never touches the real store
 
     async def _opened(self) -> Store:
-        """The store, opened at first use."""
+        """The store, opened at first use. Raises `NotRunning` in another process or on another loop than then."""
+        if self._home is not asyncio.get_running_loop():
+            await self._come_home()
         await self._configure()
         if self._store is None or (isinstance(self._address, str | Path) and not self._store_is_open):
             self._store = open_store(self._address or self.options.store_url, synchronous=self.options.synchronous)
         if not self._store_is_open:
             await self._store.open()
             self._store_is_open = True
+            _OPEN.add(self)
         return self._store
+
+    async def _come_home(self) -> None:
+        """Make this loop the one that the store is opened on, unless another one has it."""
+        if self._forked_from is not None:
+            raise NotRunning(
+                f"the scheduler was open in process {self._forked_from} when that forked, and this is its child "
+                f"{os.getpid()}: nothing of it runs here, and its store cannot be opened here; start it after the fork, "
+                "in the process that is to use it"
+            )
+        if self._store_is_open and self._home is not None:
+            if not self._home.is_closed():
+                raise NotRunning(
+                    "the scheduler belongs to another event loop; use it there, or from another thread by "
+                    "scheduler.call(function, ...)"
+                )
+            await self.close()  # the loop that had it is gone, and with it whoever wrote there
+        self._home = asyncio.get_running_loop()
+
+    def _is_forked(self, parent: int) -> None:
+        """This process is a fork of the one that uses the store: forget all that belongs to that one."""
+        self._forked_from = parent
+        self._home, self._store_is_open = None, False
 
     def furnish(self, *, store: Any = None, clock: Clock | None = None) -> None:
         """Give a ledger whose store is closed another store or clock: what a test does to a program's scheduler."""
@@ -672,11 +653,12 @@ class Ledger(Jobs):
             self._store = self._address = open_store(store)
         self._clock = clock or self._clock
 
-    async def close(self) -> None:
-        """Let go of the store; the next verb opens it again."""
+    async def close(self, within: float = 10.0) -> None:
+        """Let go of the store, in about `within` seconds; the next verb opens it again."""
+        _OPEN.discard(self)
         if self._store is not None and self._store_is_open:
             self._store_is_open = False
-            await self._store.close()
+            await self._store.close(within)
 
     def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
         if isinstance(job, str):
@@ -697,6 +679,21 @@ class Ledger(Jobs):
         return job
 
 
+_OPEN: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
+"""Ledgers whose store is open in this process."""
+
+
+def _forked() -> None:
+    parent, ledgers = os.getppid(), list(_OPEN)
+    _OPEN.clear()
+    for ledger in ledgers:
+        ledger._is_forked(parent)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 async def _hear(heard: asyncio.Future[Run | None], seconds: float | None) -> Run | None:
     """What is told of a run within `seconds`, None: without end; gives None if nothing was."""
     if seconds is None:
@@ -705,7 +702,7 @@ async def _hear(heard: asyncio.Future[Run | None], seconds: float | None) -> Run
     return heard.result() if done else None
 
 
-def _asked(
+def asked(
     call: Call[Any],
     now: datetime,
     at: Instant | None = None,
@@ -715,6 +712,7 @@ def _asked(
     actor: str | None = None,
     reason: str | None = None,
 ) -> Run:
+    """A run of `call` as somebody asks for it at `now`, not yet in any store."""
     policy = call.job.policy
     ready_at = durations.instant(at, now) if at is not None else now
     return Run(
@@ -731,11 +729,6 @@ def _asked(
         group=policy.group,
         data={"asked_because": reason} if reason else _NOTHING,
     )
-
-
-def _on_start(job: Job[..., Any], now: datetime) -> Run:
-    run = _asked(Call(job, job.params), now, cause=Cause.ON_START)
-    return run.changed(schedule=job.name if job.trigger is not None else None)
 
 
 def _state(word: str) -> State:

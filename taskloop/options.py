@@ -23,8 +23,8 @@ class Options:
     """False: the store opens, nothing fires, what is submitted here is left to other workers."""
     interval: timedelta = timedelta(weeks=2)
     """Of every `every()` that names none."""
-    timezone: str = "UTC"
-    """Of every `cron()` that names none."""
+    timezone: str | None = None
+    """Of every `cron()` that names none; None: UTC, and nobody said so."""
     max_running: int = 64
     """Runs at once in this process."""
     threads: int = 16
@@ -36,6 +36,8 @@ class Options:
     heartbeat: timedelta = timedelta(seconds=5)
     lease: timedelta = timedelta(seconds=15)
     """A worker silent for this long is dead, and its runs are settled by others."""
+    loop_limit: timedelta | None = timedelta(milliseconds=100)
+    """How long the loop may stand still before that is recorded, with the line that held it; None: not watched."""
     max_runtime: timedelta | None = None
     """Leave cleanly after this long."""
     dev: timedelta | None = None

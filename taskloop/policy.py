@@ -6,6 +6,7 @@ Level 2, pure. A policy is built from layers (the program's defaults, `[defaults
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -46,6 +47,12 @@ class PolicyOptions(TypedDict, total=False):
     tags: tuple[str, ...] | list[str]
     title: str | None
     description: str | None
+    keep: timedelta | float | str | None
+    keep_runs: int | None
+    ping: str | Mapping[str, str] | None
+    expect: timedelta | float | str | None
+    pause_after: int | None
+    trial_after: timedelta | float | str
 
 
 _ONCE: Final = Retry()
@@ -87,6 +94,23 @@ class Policy:
     tags: tuple[str, ...] = ()
     title: str | None = None
     description: str | None = None
+    keep: timedelta | None = None
+    """How long its final runs are kept; None: as long as the store keeps any."""
+    keep_runs: int | None = None
+    """How many of its newest final runs are kept at most, skips not counted."""
+    ping: Mapping[str, str] | None = None
+    """Addresses to call at the `start`, `success` and `fail` of a run, for a service that raises an alarm."""
+    expect: timedelta | None = None
+    """The longest that an attempt usually takes; one that takes longer is stuck. None: judged by its history."""
+    pause_after: int | None = None
+    """Failures in a row that switch the job off."""
+    trial_after: timedelta = timedelta(hours=1)
+    """How long it is off then, until one run is tried; as it ends, the job is on again or off once more."""
+
+    @property
+    def breaker(self) -> tuple[int, timedelta] | None:
+        """Failures in a row that switch the job off, and for how long; None: none do."""
+        return None if self.pause_after is None else (self.pause_after, self.trial_after)
 
     @property
     def repeatable(self) -> bool:
@@ -158,6 +182,12 @@ def _readers() -> dict[str, Callable[[str, Any], Any]]:
         "tags": _tags,
         "title": _text,
         "description": _text,
+        "keep": _span,
+        "keep_runs": _optional(_whole(1, 1_000_000)),
+        "ping": _ping,
+        "expect": _span,
+        "pause_after": _optional(_whole(1, 1_000_000)),
+        "trial_after": _needed(_span),
     }
 
 
@@ -195,6 +225,37 @@ def _whole(lowest: int, highest: int) -> Callable[[str, Any], int]:
 
 def _optional(read: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     return lambda name, value: None if value is None else read(name, value)
+
+
+def _needed(read: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    def needed(name: str, value: Any) -> Any:
+        found = read(name, value)
+        if found is None:
+            raise BadJob(f"{name} is {value!r}; a duration above zero is allowed")
+        return found
+
+    return needed
+
+
+_PINGS: Final = ("start", "success", "fail")
+
+
+def _ping(name: str, value: Any) -> Mapping[str, str] | None:
+    """The addresses of `start`, `success` and `fail`, from one, to which `/start` and `/fail` are added, or a table."""
+    if value is None or value == "off":
+        return None
+    if isinstance(value, str):
+        base = _address(name, value).rstrip("/")
+        return {"start": f"{base}/start", "success": base, "fail": f"{base}/fail"}
+    if not isinstance(value, Mapping) or not value or not set(value) <= set(_PINGS):
+        raise BadJob(f"{name} is {value!r}; an address is allowed, or a table with some of {', '.join(_PINGS)}")
+    return {word: _address(f"{name}.{word}", value[word]) for word in _PINGS if word in value}
+
+
+def _address(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+[!-~]{0,1000}", value):
+        raise BadJob(f"{name} is {value!r}; an address such as 'https://checks.example/ping/1234' is allowed")
+    return value
 
 
 def _flag(name: str, value: Any) -> bool:

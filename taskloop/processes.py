@@ -8,22 +8,53 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Collection
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import Final, NamedTuple
 
+from taskloop import __version__
 from taskloop.store import Worker
 
-__all__ = ["is_dead", "this_process"]
+__all__ = ["birth", "boot", "is_dead", "place", "silent_seconds", "this_process"]
+
+NAMES_TOLD: Final = 1000
+"""Jobs up to which a worker says which ones it knows."""
 
 
-def this_process(name: str | None, now: datetime) -> Worker:
+def this_process(
+    name: str | None, now: datetime, tick: float, *, fires: bool = True, jobs: Collection[str] = ()
+) -> Worker:
     """A worker row for this process, with an id that no other life of it shares."""
-    return Worker(secrets.token_hex(6), name, socket.gethostname(), os.getpid(), _birth(os.getpid()), now, now)
+    return Worker(
+        secrets.token_hex(6),
+        name,
+        socket.gethostname(),
+        os.getpid(),
+        place(),
+        now,
+        now,
+        beat_tick=tick,
+        fires=fires,
+        jobs=frozenset(jobs) if len(jobs) <= NAMES_TOLD else None,
+        version=__version__,
+    )
 
 
 def is_dead(worker: Worker) -> bool:
-    """Whether the worker's process is known to be gone: only ever true for one of this machine."""
+    """Whether the worker's process is known to be gone: only ever true for one of this machine.
+
+    A host's name alone is not enough: containers, and machines made from one image, may share it.
+    """
     if worker.host != socket.gethostname():
+        return False
+    theirs, ours = _Place.read(worker.process), _Place.read(place())
+    if theirs.machine != ours.machine:
+        return False
+    if theirs.boot != ours.boot:
+        return True
+    if theirs.pids != ours.pids:
         return False
     try:
         os.kill(worker.pid, 0)
@@ -31,14 +62,63 @@ def is_dead(worker: Worker) -> bool:
         return True
     except PermissionError:
         return False
-    return bool(worker.process) and worker.process != _birth(worker.pid)
+    return bool(theirs.birth) and theirs.birth != birth(worker.pid)
 
 
-def _birth(pid: int) -> str:
-    """What tells this holder of the pid from an earlier one: boot and start tick; empty where nothing tells."""
+def silent_seconds(worker: Worker, tick: float) -> float | None:
+    """How long a worker of this machine has not beaten, by the steady clock that all its processes share; None: of
+    another machine, or of another time, whose clock says nothing to ours.
+    """
+    theirs, ours = _Place.read(worker.process), _Place.read(place())
+    if worker.beat_tick is None or worker.host != socket.gethostname() or not ours.boot or theirs[:2] != ours[:2]:
+        return None
+    return tick - worker.beat_tick if tick >= worker.beat_tick else None
+
+
+class _Place(NamedTuple):
+    """What tells one process from every other: machine, its boot, the namespace of pids, and when it was born there."""
+
+    machine: str
+    boot: str
+    pids: str
+    birth: str
+
+    @classmethod
+    def read(cls, text: str) -> _Place:
+        parts = text.split(":")
+        return cls(*parts) if len(parts) == 4 else cls("?", "", "", "")
+
+
+def place() -> str:
+    """Where this process lives, as it stands in a worker's row; parts are empty where nothing tells them."""
+    return ":".join([*_surroundings(), birth(os.getpid())])
+
+
+def boot() -> str:
+    """What tells this life of the machine from another one; empty where nothing tells."""
+    return _surroundings()[1]
+
+
+@cache
+def _surroundings() -> tuple[str, str, str]:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        pids = str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        pids = ""
+    return _first_line("/etc/machine-id")[:8], _first_line("/proc/sys/kernel/random/boot_id")[:8], pids
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text("ascii", "replace").partition("\n")[0].replace(":", "")
     except OSError:
         return ""
-    return f"{boot[:8]}:{stat.rpartition(')')[2].split()[19]}"
+
+
+def birth(pid: int) -> str:
+    """What tells this holder of a pid from an earlier one: the tick at which it was started; empty where nothing tells."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from taskloop import durations
 from taskloop.jobs import Job
 from taskloop.policy import OPTIONS, Policy
+from taskloop.punctuality import Condition, condition
 from taskloop.retry import Retry
-from taskloop.runs import ACTIVE, Failure, Progress, Run, State
+from taskloop.runs import Failure, Progress, Run
 from taskloop.schedules import Schedule
 from taskloop.store import Attempt, Definition, Worker
 from taskloop.switches import Switch, Switches
@@ -32,8 +33,6 @@ __all__ = [
     "schedule_record",
     "status_record",
 ]
-
-Condition = Literal["ok", "failing", "running", "disabled", "paused", "overdue", "stuck", "never_ran", "orphan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +79,15 @@ def standing(
     last: tuple[Run, datetime | None, int] | None,
     switches: Switches,
     now: datetime,
+    orphan: bool = False,
+    stuck: bool = False,
+    overdue: bool = False,
 ) -> JobRecord:
     """A job as it stands at `now`, from its declaration and what the store knows; `last` None: it never ran."""
     facts, name = definition.facts, definition.name
     last_run, last_success, failures = last or (None, None, 0)
-    switch = switches.thrown([name, *facts.get("aliases", ())], now)
+    names = [name, *facts.get("aliases", ())]
+    switch = switches.thrown(names, now)
     enabled = bool(facts["policy"]["enabled"]) if switch is None else switch.kind == "enabled"
     return JobRecord(
         name=name,
@@ -96,25 +99,20 @@ def standing(
         policy=facts["policy"],
         enabled=enabled,
         switch=switch,
-        condition=_condition(enabled, switches.pause(name, now) is not None, last_run),
+        condition=condition(
+            state=None if last_run is None else last_run.state.value,
+            enabled=enabled,
+            paused=switches.pause(name, now) is not None,
+            orphan=orphan,
+            stuck=stuck,
+            overdue=overdue,
+        ),
         next_due=next_due,
         last_run=last_run,
         last_success=last_success,
         consecutive_failures=failures,
         params_schema=facts["params_schema"],
     )
-
-
-def _condition(enabled: bool, paused: bool, last: Run | None) -> Condition:
-    if not enabled:
-        return "disabled"
-    if paused:
-        return "paused"
-    if last is None:
-        return "never_ran"
-    if last.state in ACTIVE:
-        return "running"
-    return "failing" if last.state in (State.FAILED, State.INTERRUPTED) else "ok"
 
 
 def definition(job: Job[..., Any], trigger: Trigger | None, now: datetime) -> Definition:
@@ -285,7 +283,15 @@ def status_record(status: Status) -> dict[str, Any]:
 
 def policy_record(policy: Policy) -> dict[str, Any]:
     """A policy, every option in the form a configuration file would have it."""
-    return {name: _option(getattr(policy, name)) for name in OPTIONS}
+    options = {name: _option(getattr(policy, name)) for name in OPTIONS}
+    if policy.ping is not None:  # who knows such an address can silence the alarm behind it
+        options["ping"] = {word: _masked(address) for word, address in policy.ping.items()}
+    return options
+
+
+def _masked(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}/…"
 
 
 def _option(value: Any) -> Any:

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal, NewType, assert_never
 
+from taskloop.clock import later
+
 __all__ = [
     "ACTIVE",
     "FINAL",
@@ -256,7 +258,7 @@ def settle(run: Run, outcome: Outcome, *, now: datetime, repeatable: bool) -> Ru
             return _end(run, State.SUCCEEDED, now, result=result, summary=summary, error=None)
         case Raised(failure, retry_in):
             if retry_in is not None and run.attempt < run.attempts:
-                return _wait(run, now + retry_in, error=failure)
+                return _wait(run, later(now, retry_in), error=failure)
             return _end(run, State.FAILED, now, error=failure, summary=first_line(failure.message))
         case Cancelled(reason, actor):
             return _end(run, State.CANCELLED, now, reason=reason, actor=actor or run.actor)

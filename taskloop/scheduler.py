@@ -3,59 +3,58 @@
 The way of a fire. `start` makes one host task, `_live`; it opens the store, mends what an earlier life left, and keeps
 two loops:
 
-    _fire_loop   one timer: sleep until the earliest due instant, or a wake -> `_tick`
-                 _tick: what is due -> plan (pure) -> store.fire (one transaction) -> slots.launch what it claimed
-                        what waits  -> store.claim -> slots.launch
-    _tend_loop   `tending`: beats, runs of dead workers, wishes and switches of other processes, progress, pruning
+    firing.FireLoop   one timer: sleep until the earliest due instant, or a wake; what is due -> plan (pure)
+                      -> store.fire (one transaction) -> slots.launch what it claimed; what waits -> store.claim
+    _tend_loop        `tending`: runs of dead workers, wishes and switches of other processes, progress, pruning
 
-`slots` gives each run a task of its own: call the function (`attempts`), `settle` (pure), write, tell. `stop` ends the
-loops, waits for the runs in hand, asks the rest to end, abandons what does not, lets go of the store.
-
-Whatever the store hands out arrives by a `heed` callback, even if the task that asked was cancelled meanwhile: a run
-that is committed as running is always started.
+`slots` gives each run a task of its own: call the function (`attempts`), `settle` (pure), write, tell. `guard` watches
+over all of it from two threads: one beats for this worker, one sees when the loop stands still. `stop` ends the loops,
+waits for the runs in hand, asks the rest to end, abandons what does not, lets go of the store.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from signal import Signals
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop import durations
 from taskloop.audience import Listeners
-from taskloop.clock import EPOCH, Clock
+from taskloop.clock import Clock, later
 from taskloop.context import RunContext, running
-from taskloop.errors import Conflict, NotRunning, StoreUnavailable, TaskloopError
+from taskloop.errors import BadStore, Conflict, NotRunning, StoreUnavailable, TaskloopError
 from taskloop.events import Event, Subscriber
 from taskloop.executors import Executor, InThread, OnLoop
+from taskloop.firing import FireLoop
+from taskloop.guard import Guard
 from taskloop.jobs import Duration, Job, Jobs
+from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import LOOK_SECONDS, Ledger
 from taskloop.logs import Speaker
 from taskloop.options import Options
 from taskloop.processes import this_process
 from taskloop.runs import Cancelled, Run, RunId, State
-from taskloop.schedules import Plan, plan
 from taskloop.signals import until_signal
 from taskloop.slots import Slots
-from taskloop.store import Claimed, Due, Fired, Firing, Store, Worker
+from taskloop.store import Store, Worker
 from taskloop.tending import Tending
+
+if TYPE_CHECKING:
+    from taskloop.pings import Pings
+    from taskloop.punctuality import Curfew
+    from taskloop.records import Status
 
 __all__ = ["TaskScheduler"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DUE_AT_ONCE: Final = 100
-"""Schedules planned in one go: a few milliseconds of the loop, however many are due."""
-LONGEST_NAP: Final = 60.0
-"""No sleep is longer, so that a step of the wall clock is noticed within a minute."""
-GAP: Final = timedelta(seconds=30)
-"""A nap that ends this much later than it should was no nap: the machine slept or its clock was set."""
+LAST_SECONDS: Final = 0.3
+"""How long a stop waits for each of the last things it does; together with `slots.LAST_SECONDS` less than two."""
 
 
 class TaskScheduler(Ledger):
@@ -67,6 +66,10 @@ class TaskScheduler(Ledger):
     """
 
     _phase = "stopped"
+    _loop: asyncio.AbstractEventLoop
+    """Of the life in hand, or the last one."""
+    _tending: Tending
+    _journal: Journal
 
     def __init__(
         self,
@@ -82,26 +85,21 @@ class TaskScheduler(Ledger):
         self.speaker = Speaker()
         self._executors: dict[str, Executor] = {}
         self._host: asyncio.Task[None] | None = None
+        self._pings: Pings | None = None
         self.worker: Worker | None = None
         """This process as the store knows it; None: not started."""
-        self._closing, self._hurrying, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._closing, self._hurrying = asyncio.Event(), asyncio.Event()
         self._listeners = Listeners(self.speaker.say)
         self._slots: Slots | None = None
-        self._backlog = False
-        """Whether runs may be waiting in the store that a free slot should go to."""
-        self._waits = True
-        """Whether any run may be waiting in the store at all."""
-        self._unread = True
-        """Whether schedules may have changed since they were last read."""
-        self._next_at: datetime | None = None
-        self._ready_at: datetime | None = None
-        """When the next waiting run is ready that was not when last asked."""
-        self._watched_since = EPOCH
+        self._fires: FireLoop | None = None
+        self._guard: Guard | None = None
+        self._curfew: Curfew | None = None
+        """What may not begin here any more; None: nobody said when this worker stops."""
         self._spoken = False
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and is not stopping."""
+        """Whether it was started, in this process, and is not stopping."""
         return self._phase == "running"
 
     @property
@@ -117,18 +115,23 @@ class TaskScheduler(Ledger):
 
         `interval`: of every `every()` that names none; None: the configuration's, 2 weeks. A second start warns and
         changes nothing. A start that failed may be tried again. Raises `BadSettings`, `BadJob`, `BadStore`,
-        `StoreUnavailable`.
+        `StoreUnavailable`, and `NotRunning` on another loop than the one it runs on, or in a fork of its process.
         """
+        loop = asyncio.get_running_loop()
+        if self._host is not None and self._loop.is_closed():
+            await self.stop()
         if self._host is not None:
+            if self._loop is not loop:
+                raise NotRunning("the scheduler runs on another event loop; stop it there, or make another scheduler")
             self.speaker.say("WARNING", "scheduler.already_running")
             return
         self._interval = None if interval is None else durations.parse_interval(interval)
-        self._closing, self._hurrying, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._loop = asyncio.get_running_loop()
+        self._closing, self._hurrying = asyncio.Event(), asyncio.Event()
+        self._loop, self._curfew = loop, None
         self._grace = timedelta(0)
-        started: asyncio.Future[None] = self._loop.create_future()
+        started: asyncio.Future[None] = loop.create_future()
         self._phase = "starting"
-        self._host = host = self._loop.create_task(self._live(started), name="taskloop")
+        self._host = host = loop.create_task(self._live(started), name="taskloop")
         try:
             await asyncio.shield(started)
         except asyncio.CancelledError:
@@ -141,24 +144,26 @@ class TaskScheduler(Ledger):
     async def stop(self, grace: Duration | None = None) -> None:
         """Fire no more, let running runs end, record what each came to, and let go of the store.
 
-        Waits at most `grace` (None: the configuration's, 30 s), then cancels, waits `kill_grace`, then abandons. Safe
-        before `start`, twice (a second stop with grace 0 ends the first's), and after the host closed the loop it
-        started on. Called by a job of its own it returns at once, and that job gets the grace too.
+        Waits at most `grace` (None: the configuration's, 30 s), then cancels, waits `kill_grace`, then abandons; all
+        in all two seconds longer than both. Safe before `start`, twice (a second stop with grace 0 ends the first's),
+        and after the host closed the loop it started on. Called by a job of its own it returns at once, and that job
+        gets the grace too. Raises `NotRunning` on another loop than its own, while that lives.
         """
         host = self._host
         if host is None:
             return await self.close()
         if self._loop.is_closed():  # the host took the engine away with its loop; the next start mends the records
-            self._host = self.worker = self._slots = None
-            self._phase = "stopped"
+            self._forget()
+            self._store_is_open = self._store is not None
             return await self.close()
+        if self._loop is not asyncio.get_running_loop():
+            raise NotRunning("the scheduler runs on another event loop; from there: scheduler.call(scheduler.stop)")
         span = self.options.grace if grace is None else durations.parse(grace)
         if not self._closing.is_set():
             self._grace = span
         elif not span:
             self._hurrying.set()
         self._closing.set()
-        self._wake.set()
         context = running.get()
         if context is None or context.scheduler is not self:
             await asyncio.wait({host})
@@ -167,13 +172,16 @@ class TaskScheduler(Ledger):
         """Start, wait for SIGINT, SIGTERM or SIGHUP, stop; gives the signal's number, None if it ended otherwise.
 
         A second signal ends the grace. Handlers that stood before are called too, and put back afterwards. `run_for`
-        None: the configuration's `max_runtime`, by default no end. Raises what `start` raises.
+        None: the configuration's `max_runtime`, by default no end. A job that usually takes longer than the time left
+        is not begun any more but left to another worker, or the next start. Raises what `start` raises.
         """
 
         async def served() -> None:
             await self.start(interval)
             span = durations.parse(run_for) if run_for is not None else self.options.max_runtime
             if self._host is not None:
+                if span:
+                    await self._mind_the_end(span)
                 await asyncio.wait({self._host}, timeout=span.total_seconds() if span else None)
 
         def heard(one: Signals) -> None:
@@ -197,16 +205,17 @@ class TaskScheduler(Ledger):
         )
 
         try:
-            slots = await self._begin()
+            slots, fires = await self._begin()
             async with create_task_group() as loops:
                 self._phase = "running"
                 if self.options.enabled:
-                    loops.start_soon(self._fire_loop)
+                    loops.start_soon(fires.run)
                 loops.start_soon(self._tend_loop)
                 self.speaker.say("INFO", "scheduler.started", jobs=len(self), store=self._open_store.url)
                 started.set_result(None)
                 await self._closing.wait()
                 self._phase = "stopping"
+                fires.close()
                 self.speaker.say("INFO", "scheduler.stopping", running=len(slots.attempts))
                 await slots.wind_down(self._grace, self._hurrying)
                 loops.cancel_scope.cancel()
@@ -221,179 +230,171 @@ class TaskScheduler(Ledger):
         finally:
             await self._end()
 
-    async def _begin(self) -> Slots:
+    async def _begin(self) -> tuple[Slots, FireLoop]:
         self.speaker.say("INFO", "scheduler.starting")
         await self._configure()
         self._prepare_jobs()
-        store, now = await self._opened(), self._clock.now()
-        self._executors = {"loop": OnLoop(), "thread": InThread(self.options.threads)}
-        self._backlog, self._ready_at, self._unread, self._next_at = True, None, True, None
-        self._listeners.loop = self._loop
+        store, clock, options = await self._opened(), self._clock, self.options
+        now = clock.now()
         if not self._spoken:
             self._spoken = True
             self.feed.subscribe(self.speaker, *self.speaker.events())
-        self.worker = this_process(self.name, now)
+        self._listeners.loop = self._loop
+        self._hear_for_pings()
+        self._executors = {"loop": OnLoop(), "thread": InThread(options.threads)}
+        fires_here = options.enabled and getattr(store, "fires", True)
+        self.worker = worker = this_process(
+            self.name, now, clock.monotonic(), fires=fires_here, jobs=[job.name for job in self]
+        )
+        self._journal = journal = Journal(worker.id)
+        self._store_watch = store_watch = StoreWatch(clock, self._store_changed)
         self._slots = slots = Slots(
-            self.options.max_running, store=store, jobs=self, executors=self._executors, clock=self._clock,
-            kill_grace=self.options.kill_grace, waiters=self._waiters, listeners=self._listeners,
-            context=self._context, tell=self._tell, freed=self._freed
+            options.max_running, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
+            kill_grace=options.kill_grace, waiters=self._waiters, listeners=self._listeners, journal=journal,
+            store_watch=store_watch, trusted=self._is_trusted, context=self._context, tell=self._tell,
+            say=self.speaker.say, freed=self._freed
+        )  # fmt: skip
+        self._fires = fires = FireLoop(
+            store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch,
+            held_since=self._held_since, ended=self._ended, speaker=lambda: self.speaker
+        )  # fmt: skip
+        self._guard = guard = Guard(
+            store, worker, slots=slots, fires=fires, journal=journal, store_watch=store_watch, listeners=self._listeners,
+            feed=self.feed, clock=clock, options=options, speaker=lambda: self.speaker
         )  # fmt: skip
         self._tending = Tending(
-            store, self.worker, jobs=self, slots=slots, options=self.options, clock=self._clock, feed=self.feed,
-            tell=self._tell
+            store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
+            store_watch=store_watch, health=guard.health, stalled=guard.stalled, tell=self._tell
         )  # fmt: skip
-        live = await self._tending.rescue(await store.enlist(self.worker))
-        self._watched_since = min((one.started_at for one in live), default=now)
+        before = await store.workers()
         await self._refresh_switches(force=True)
+        others = await self._tending.rescue(await store.enlist(worker), thorough=True)
+        self._tending.others = others
+        self._watch_since(now, before, others)
         await self._know()
-        await self._declare(list(self), on_start=self.options.enabled and not live)
-        return slots
+        await self._tell_the_plan(others)
+        guard.start()
+        self._tending.beats &= not guard.beats
+        return slots, fires
+
+    def _hear_for_pings(self) -> None:
+        """Tell the services that watch over a job, if there is such a job."""
+        if any(job.policy.ping is not None for job in self):
+            from taskloop.pings import Pings
+
+            self._pings = Pings(lambda job: self._jobs[job].policy.ping if job in self else None, self.speaker.say)
+            self._unsubscribe = self.feed.subscribe(self._pings, *Pings.EVENTS)
+
+    def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker]) -> None:
+        """Since when somebody has been there to fire, and what is known of the time before."""
+        assert self._fires is not None
+        firing = [one for one in others if one.fires]
+        self._fires.alone = not firing
+        self._fires.watched_since = min((one.started_at for one in firing), default=now)
+        last = max((one.stopped_at or one.beat_at for one in before if one.fires), default=None)
+        if not firing and last is not None and last < now:
+            self._fires.outage = {
+                "down_since": durations.rfc3339(last), "down_seconds": round((now - last).total_seconds(), 1)
+            }  # fmt: skip
+            self._tending.doubt_the_clock(now - last)
+
+    async def _tell_the_plan(self, others: Sequence[Worker]) -> None:
+        from taskloop import advice, declaring
+
+        store = self._open_store
+        self.start_plan = await declaring.declare(
+            self, store, list(self), self._clock.now(), others=others if self.options.enabled else None
+        )
+        only = getattr(store, "only", None)
+        told = self.start_plan.told(only)
+        if told:
+            self.speaker.say("INFO", "scheduler.plan", **told)
+        for level, mistake, fields in await advice.look(self, store, others, only):
+            self.speaker.say(level, f"advice.{mistake}", **fields)
 
     async def _end(self) -> None:
         """Leave nothing open; the last thing a host task does."""
+        with suppress(TaskloopError, asyncio.CancelledError, TimeoutError):
+            await self._listeners.end(LAST_SECONDS)
+            if self._guard is not None:
+                self._guard.stop()
+            if self.worker is not None and self._store_is_open:
+                async with asyncio.timeout(LAST_SECONDS):
+                    await self._journal.write(self._open_store)
+                    if self._slots is None or not self._slots.attempts:  # else the lease tells, not we
+                        await self._open_store.leave(self.worker.id, self._clock.now())
+        if self._slots is not None:
+            self._slots.close()
         with suppress(TaskloopError, asyncio.CancelledError):
-            await self._listeners.end(1.0)
-            unsaid = self._slots is not None and self._slots.attempts  # then the lease tells, not we
-            if self.worker is not None and self._store_is_open and not unsaid:
-                await self._open_store.leave(self.worker.id, self._clock.now())
-        with suppress(TaskloopError, asyncio.CancelledError):
-            await self.close()
+            await self.close(LAST_SECONDS)
         self.speaker.say("INFO", "scheduler.stopped")
         self._forget()
 
     def _forget(self) -> None:
+        """Let go of all that belongs to one life, without waiting for any of it."""
         for executor in self._executors.values():
             executor.close()
-        self._executors = {}
+        if self._guard is not None:
+            self._guard.stop()
+        if self._pings is not None:
+            self._unsubscribe()
+            self._pings.close()
+            self._pings = None
         if self._slots is not None:
-            self._slots.closed = True
-        self._host, self.worker, self._slots = None, None, None
+            self._slots.close()
+        self._executors = {}
+        self._host = self.worker = self._slots = self._fires = self._guard = None
         self._phase, self._store_is_open = "stopped", False
 
-    # -- firing
-
-    async def _fire_loop(self) -> None:
-        failures = 0
-        while not self._closing.is_set():
-            try:
-                wake_at = await self._tick(self._clock.now())
-                if failures:
-                    self.feed.send("store_back", self._clock.now())
-                failures = 0
-            except Exception as error:  # whatever it is, the next fire must not depend on it
-                failures += 1
-                wake_at = self._clock.now() + timedelta(seconds=min(30.0, 0.5 * 2 ** min(failures, 6)))
-                if failures == 1:
-                    self.feed.send("store_lost", self._clock.now(), error=repr(error))
-            await self._sleep_until(wake_at)
-
-    async def _tick(self, now: datetime) -> datetime | None:
-        """Fire what is due and start what waits; gives the instant of the next thing to do, None: none is known."""
-        assert self.worker is not None and self._slots is not None
-        slots = self._slots
-        if self._held_until is not None and now >= self._held_until:
-            await self._know()
-            self._stirred()
-        due = await self._due(now)
-        if due.schedules:
-            await asyncio.sleep(0)  # the host's turn, between reading and planning
-            firings = self._plans(due, slots, now)
-            reserved = sum(one.starts for one in firings)
-            await self._open_store.fire(firings, self.worker.id, now, partial(self._handed_out, reserved))
-        expected = self._ready_at is not None and now >= self._ready_at
-        if (self._backlog and slots.free > 0) or expected:
-            reserved, self._backlog = max(0, slots.free), False
-            slots.reserve(reserved)
-            claimed = await self._open_store.claim(self.worker.id, now, reserved, partial(self._handed_out, reserved))
-            self._ready_at = claimed.next_at
-        if due.schedules or (self._backlog and slots.free > 0):
-            return now
-        return min((at for at in (due.next_at, self._ready_at, self._held_until) if at is not None), default=None)
-
-    async def _due(self, now: datetime) -> Due:
-        """What is due; the store is not asked again before the instant it named, unless something stirred."""
-        if self._unread or self._next_at is None or now >= self._next_at:
-            self._unread = False
-            try:
-                due = await self._open_store.due(now, DUE_AT_ONCE)
-            except BaseException:
-                self._unread = True
-                raise
-            self._next_at = now if due.schedules else due.next_at or now + timedelta(seconds=LONGEST_NAP)
-            return due
-        return Due((), self._next_at)
-
-    def _plans(self, due: Due, slots: Slots, now: datetime) -> list[Firing]:
-        firings = []
-        enabled = {name: self._is_on(self._jobs[name], now) for name in {one.job for one in due.schedules}}
-        for schedule in due.schedules:
-            policy = self._jobs[schedule.job].policy
-            try:
-                since, missed = self._switches.settling(schedule.job, schedule.next_due or now, self._watched_since)
-                on = enabled[schedule.job]
-                planned = plan(schedule, policy, now=now, watched_since=since, enabled=on, missed=missed)
-            except Exception as error:
-                self.speaker.say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
-                planned = Plan(schedule, (), None, now)
-            starts = slots.free > 0
-            slots.reserve(starts)
-            firings.append(Firing(planned, policy, starts))
-        return firings
-
-    def _handed_out(self, reserved: int, answer: Fired | Claimed | Exception) -> None:
-        """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
-        assert self._slots is not None
-        self._slots.release(reserved)
-        if isinstance(answer, Exception):
-            self._backlog = True
-            return
-        self._backlog |= answer.more
-        self._waits = answer.left if isinstance(answer, Claimed) else self._waits or answer.more
-        self._slots.launch_all(answer.started)
-        for run in answer.ended:
-            self._ended(run)
-        for run_id in answer.replaced:
-            self._slots.ask(run_id, Cancelled("superseded"))
-
-    async def _sleep_until(self, wake_at: datetime | None) -> None:
-        """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
-        await asyncio.sleep(0)
-        while not self._wake.is_set():
-            now = self._clock.now()
-            nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
-            if nap <= 0:
-                break
-            timer = self._loop.call_later(nap, self._wake.set)
-            await self._wake.wait()
-            timer.cancel()
-            self._notice_gap(now, nap)
-            # Before its time: somebody woke us. At its time somebody may have too, and then left a flag.
-            if timer.when() - self._loop.time() > 0.001 or self._backlog or self._unread or self._closing.is_set():
-                break
-            self._wake.clear()
-        self._wake.clear()
-
-    def _notice_gap(self, asleep_at: datetime, nap: float) -> None:
-        """After a suspend or a step of the clock, what was due meanwhile was missed, not late."""
-        now = self._clock.now()
-        if now - asleep_at > timedelta(seconds=nap) + GAP:
-            self._watched_since = now
-            self.speaker.say("WARNING", "clock.gap", seconds=round((now - asleep_at).total_seconds(), 1))
+    def _is_forked(self, parent: int) -> None:
+        super()._is_forked(parent)
+        self._host = self.worker = self._slots = self._fires = self._guard = None
+        self._phase = "stopped"
 
     async def _tend_loop(self) -> None:
         while True:  # to the very end: a worker that stops must still beat
             try:
                 await self._tending.round()
+                if self._fires is not None:
+                    self._fires.alone = not any(one.fires for one in self._tending.others)
                 if self._tending.changed:
                     await self._switched()
                     self._tending.changed = False
+            except (StoreUnavailable, BadStore) as error:
+                self._store_watch.lost(error)
             except Exception as error:  # the next round does what this one could not
                 self.speaker.say("WARNING", "tending.failed", error=repr(error))
             await self._tending.nap()
 
-    def _context(self, run: Run) -> RunContext:
-        report = self._slots.report if self._slots is not None else None
-        return RunContext(run, monotonic=self._clock.monotonic, call=self.call, report=report, scheduler=self)
+    def _vitals(self) -> Mapping[str, Any]:
+        return {} if self._guard is None else self._guard.health()
+
+    def _is_trusted(self) -> bool:
+        return self._guard is None or self._guard.is_trusted()
+
+    def _held_since(self, since: float) -> float:
+        return 0.0 if self._guard is None else self._guard.held_since(since)
+
+    def _store_changed(self, name: str, data: Mapping[str, Any]) -> None:
+        if self._guard is not None:
+            self._guard.store_changed(name, data)
+
+    async def _mind_the_end(self, span: timedelta) -> None:
+        """It is known when this worker stops: what usually takes longer than the time left is left to others."""
+        from taskloop import looking
+
+        ends_at = later(self._clock.now(), span + self.options.grace)
+        self._curfew = await looking.curfew(self, self._open_store, ends_at)
+        await self._know()
+        self._stirred()
+
+    def _is_held(self, job: str, now: datetime) -> bool:
+        return super()._is_held(job, now) or (self._curfew is not None and self._curfew.forbids(job, now))
+
+    def _next_left(self, now: datetime) -> datetime | None:
+        return None if self._curfew is None else self._curfew.next_at(now)
+
+    # -- verbs
 
     def call(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """From another thread: run an async function on the scheduler's loop, wait for it and give its result."""
@@ -407,6 +408,18 @@ class TaskScheduler(Ledger):
         asked = self._slots.ask(RunId(run_id), Cancelled(reason, actor)) if self._slots is not None else None
         return asked or await super().cancel(run_id, reason=reason, actor=actor)
 
+    async def status(self) -> Status:
+        """How the whole stands; while the store is away, how this process stands, which says so first."""
+        try:
+            return await super().status()
+        except (StoreUnavailable, BadStore) as error:
+            if self._slots is None:
+                raise
+            from taskloop import looking
+
+            active = [attempt.run for attempt in self._slots.attempts.values()]
+            return looking.status_without_store(self, error, active, since=self._store_watch.lost_at)
+
     # -- what a ledger asks of an engine
 
     @property
@@ -415,50 +428,31 @@ class TaskScheduler(Ledger):
             raise StoreUnavailable("the store is closed; the scheduler is stopping")
         return self._store
 
+    def _context(self, run: Run) -> RunContext:
+        report = self._slots.report if self._slots is not None else None
+        return RunContext(run, monotonic=self._clock.monotonic, call=self.call, report=report, scheduler=self)
+
     def _redeclared(self, job: Job[..., Any] | None) -> None:
         if self._phase == "running":
             self._listeners.begin(self._declare_late([job] if job is not None else []))
 
     def _admit(self, runs: list[Run]) -> list[Run]:
-        if self._phase != "running" or not self.options.enabled or self._backlog:
+        if self._phase != "running" or not self.options.enabled or self._fires is None:
             return runs
-        return [self._begun(run) for run in runs]
-
-    def _begun(self, run: Run) -> Run:
-        """The run as claimed by this process, if it has a slot and nothing else needs to be asked."""
-        policy = self._jobs[run.job].policy
-        held = self._switches.pause(run.job, run.created_at) is not None
-        assert self._slots is not None and self.worker is not None
-        if self._slots.free <= 0 or run.ready_at > run.created_at or policy.constrained or held:
-            return run
-        self._slots.reserve(1)
-        at = run.created_at
-        return run.changed(
-            state=State.RUNNING, worker=self.worker.id, token=1, attempt=1, started_at=at, attempt_started_at=at
-        )
+        return self._fires.admit(runs)
 
     def _submitted(self, asked: Sequence[Run], answer: Sequence[Run] | Exception) -> None:
-        if self._slots is not None:
-            self._slots.release(sum(run.state is State.RUNNING for run in asked))
         super()._submitted(asked, answer)
-        for run in () if isinstance(answer, Exception) else answer:
-            if run.state is State.RUNNING and not run.existed and self._slots is not None:
-                self._slots.launch(run)
-            elif run.state is State.WAITING and self._slots is not None and self.options.enabled:
-                self._slots.expected.add(run.id)
-                self._freed(True, True)
+        if self._fires is not None and self.options.enabled:
+            self._fires.submitted(asked, answer)
 
     def _freed(self, stirred: bool, waits: bool) -> None:
-        """A slot is free again. `stirred`: a run that waits for more than a slot may start; `waits`: one does wait."""
-        self._waits |= waits
-        self._backlog |= stirred and self._waits
-        if self._backlog:
-            self._wake.set()
+        if self._fires is not None:
+            self._fires.freed(stirred, waits)
 
     def _stirred(self) -> None:
-        if self._phase == "running":
-            self._backlog = self._unread = self._waits = True
-            self._wake.set()
+        if self._phase == "running" and self._fires is not None:
+            self._fires.stir()
 
     async def _refresh_switches(self, *, force: bool = False) -> None:
         if force or self._phase != "running":
@@ -495,6 +489,11 @@ class TaskScheduler(Ledger):
 
     def _tell(self, name: str, run: Run) -> None:
         self.feed.send(name, run.ended_at or run.attempt_started_at or run.ready_at, run)
+        if name in _MOVE_A_BREAKER and run.job in self._jobs and self._jobs[run.job].policy.breaker is not None:
+            self._listeners.begin(self._switched())
 
     def _deliver(self, listener: Callable[[Event], Any]) -> Subscriber:
         return self._listeners.subscriber(listener)
+
+
+_MOVE_A_BREAKER: Final = (State.SUCCEEDED.value, State.FAILED.value, State.INTERRUPTED.value)

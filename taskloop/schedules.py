@@ -17,7 +17,19 @@ from taskloop.policy import Policy
 from taskloop.runs import Cause, Reason, State
 from taskloop.triggers import At, Every, Trigger
 
-__all__ = ["Admission", "Fire", "Plan", "Schedule", "admit", "bind", "next_due", "plan", "rebind"]
+__all__ = [
+    "Admission",
+    "Fire",
+    "Plan",
+    "Schedule",
+    "admit",
+    "bind",
+    "next_due",
+    "plan",
+    "rebind",
+    "rewind",
+    "timetable",
+]
 
 Origin = Literal["code", "file", "stored"]
 _MOMENT: Final = timedelta(microseconds=1)
@@ -125,6 +137,53 @@ def rebind(old: Schedule, new: Schedule, policy: Policy, now: datetime) -> Sched
     aligned = EPOCH if policy.first == "aligned" else old.last_due
     moved = replace(new, last_due=old.last_due, anchor=aligned if anchored else None, seen_at=now, enabled=old.enabled)
     return replace(moved, next_due=next_due(moved, policy, old.last_due))
+
+
+def rewind(
+    schedule: Schedule,
+    policy: Policy,
+    *,
+    now: datetime,
+    back: timedelta,
+    decided: Sequence[tuple[datetime, datetime]],
+) -> Schedule:
+    """The schedule after the wall clock was set back by `back`, to `now`.
+
+    An interval without an anchor of its own counts elapsed time: its grid goes back with the clock. Whatever follows
+    the wall clock keeps its grid and comes again only where nothing was decided: `decided` are spans (first and last)
+    of due instants after `now` that have a record, in their order. So no instant is due twice, and a clock that was a
+    year ahead does not silence a schedule for a year.
+    """
+    if schedule.next_due is None and not schedule.trigger.recurring:
+        return schedule
+    if isinstance(schedule.trigger, Every) and schedule.trigger.anchor is None and schedule.anchor not in (None, EPOCH):
+        return _set_back(schedule, back, decided)
+    shift, grid = offset(schedule.id, policy.spread), timetable(schedule)
+    found = _shifted(grid, shift, now)
+    for first, last in decided:
+        if found is None or found < first:
+            break
+        if found <= last:
+            found = _shifted(grid, shift, last)
+    if found is None or (schedule.next_due is not None and found >= schedule.next_due):
+        return schedule
+    last_due = None if schedule.last_due is None else min(schedule.last_due, now)
+    return replace(schedule, next_due=found, last_due=last_due)
+
+
+_APART: Final = timedelta(milliseconds=1)
+
+
+def _set_back(schedule: Schedule, back: timedelta, decided: Sequence[tuple[datetime, datetime]]) -> Schedule:
+    """The grid of elapsed time moved by `back`, and a little apart from every instant that has a record."""
+    assert isinstance(schedule.trigger, Every) and schedule.anchor is not None and schedule.next_due is not None
+    interval, anchor, due = schedule.trigger.interval, schedule.anchor - back, schedule.next_due - back
+    taken = {(first - anchor) % interval for first, _ in decided} if interval else set()
+    apart = _NOTHING
+    while apart in taken:
+        apart += _APART
+    last_due = None if schedule.last_due is None else schedule.last_due - back
+    return replace(schedule, anchor=anchor + apart, next_due=due + apart, last_due=last_due)
 
 
 def plan(

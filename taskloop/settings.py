@@ -408,6 +408,7 @@ class SchedulerSettings(_Section):
     # Every beat is a write; a thousand a second would be all that the store does.
     heartbeat: Annotated[timedelta, _field(_span("10ms"))] = timedelta(seconds=5)
     lease: Span = Field(default=timedelta(seconds=15), validate_default=True)
+    loop_limit: Annotated[timedelta | None, _field(_span("20ms", off=True))] = timedelta(milliseconds=100)
     max_runtime: SpanOrOff = None
     app: Annotated[str | None, _field(_target)] = None
 
@@ -548,13 +549,14 @@ class Settings(BaseSettings):
         return Options(
             enabled=one.enabled,
             interval=one.interval,
-            timezone=one.timezone,
+            timezone=one.timezone if self.is_given("scheduler", "timezone") else None,
             max_running=one.max_running,
             threads=one.threads,
             grace=one.grace,
             kill_grace=one.kill_grace,
             heartbeat=one.heartbeat,
             lease=one.lease,
+            loop_limit=one.loop_limit,
             max_runtime=one.max_runtime,
             dev=self.dev,
             store_url=self.store.url,

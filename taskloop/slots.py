@@ -18,9 +18,10 @@ from taskloop.attempts import Attempt
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
-from taskloop.errors import StoreUnavailable, TaskloopError
+from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.executors import Executor
 from taskloop.jobs import Jobs
+from taskloop.journal import Journal, StoreWatch
 from taskloop.outcomes import failure
 from taskloop.runs import Lost, Outcome, Reason, Run, RunId, ShutDown, State, settle
 from taskloop.store import Settling, Store
@@ -31,9 +32,8 @@ ANSWER_SECONDS: Final = 5.0
 """How long a stop waits for the store to say which runs it has just handed out."""
 TURN: Final = 50
 """Runs launched in one turn of the loop."""
-FIRST_WAIT: Final = 0.1
-LONGEST_WAIT: Final = 30.0
-"""Seconds between two tries to write an end while the store is away."""
+LAST_SECONDS: Final = 1.0
+"""How long a stop waits, at its very end, for what it abandons to be recorded."""
 
 
 class Slots:
@@ -47,11 +47,16 @@ class Slots:
         jobs: Jobs,
         executors: Mapping[str, Executor],
         clock: Clock,
+        worker: str,
         kill_grace: timedelta,
         waiters: Waiters,
         listeners: Listeners,
+        journal: Journal,
+        store_watch: StoreWatch,
+        trusted: Callable[[], bool],
         context: Callable[[Run], RunContext],
         tell: Callable[[str, Run], None],
+        say: Callable[..., None],
         freed: Callable[[bool, bool], None],
     ) -> None:
         self.free = number
@@ -66,19 +71,28 @@ class Slots:
         self._answered = asyncio.Event()
         self.reported = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
-        self.closed = False
-        """Whether the store is closed for good, so that nothing more can be written."""
+        self._closed = asyncio.Event()
         self._store = store
         self._jobs = jobs
         self._executors = executors
         self._clock = clock
+        self._worker = worker
+        self._journal = journal
+        self._store_watch = store_watch
+        self._trusted = trusted
+        """Whether this worker's lease is good: its runs are nobody else's yet."""
         self._kill_grace = kill_grace.total_seconds()
         self._waiters = waiters
         self._listeners = listeners
         self._context = context
         self._tell = tell
+        self._say = say
         self._freed = freed
         self._loop = asyncio.get_running_loop()
+
+    def close(self) -> None:
+        """The store is closed for good: nothing more can be written, and nobody waits for that any longer."""
+        self._closed.set()
 
     def reserve(self, number: int) -> None:
         """Hold slots for runs that the store is asked to hand out."""
@@ -110,6 +124,13 @@ class Slots:
         if run.job not in self._jobs:  # removed between the claim and now
             self._listeners.begin(self._disown(run))
             return
+        if not self._trusted():  # this process stood still since it claimed the run: it may be another's by now
+            self.reserve(1)
+            self._listeners.begin(self._launch_if_ours(run))
+            return
+        self._launch(run)
+
+    def _launch(self, run: Run) -> None:
         self.free -= 1
         self.expected.discard(run.id)
         job = self._jobs[run.job]
@@ -120,6 +141,38 @@ class Slots:
         if job.policy.timeout is not None:
             attempt.limit(job.policy.timeout.total_seconds(), self._abandon, self._kill_grace)
         self._tell("started", run)
+
+    async def _launch_if_ours(self, run: Run) -> None:
+        try:
+            found = await self._store.held(self._worker)
+            ours = found.get(run.id) == run.token
+        except (StoreUnavailable, BadStore):
+            ours = False  # the lease tells
+        self.release(1)
+        if ours:
+            self._launch(run)
+        else:
+            self._fenced(run, "it was not begun")
+
+    def lose(self, held: Mapping[RunId, int]) -> None:
+        """Let go of the attempts that are not ours any more, given the runs the store says we have and their tokens."""
+        for attempt in list(self.attempts.values()):
+            if held.get(attempt.run.id) != attempt.run.token and not attempt.settled:
+                attempt.ask(Lost(), self._abandon, self._kill_grace)
+                attempt.settled = True
+                self._forget(attempt)
+                self._fenced(attempt.run, "it was asked to end")
+
+    def _fenced(self, run: Run, what: str) -> None:
+        """A run of ours is another worker's: nothing of what it does here is recorded, but that it was so."""
+        now = self._clock.now()
+        self._journal.add("fenced", run.attempt_started_at or now, now, run=run.id, job=run.job, attempt=run.attempt)
+        self._waiters.announce(run.id, None)
+        self._say("WARNING", "run.fenced", job=run.job, run=run.id, attempt=run.attempt, text=what)
+
+    def _forget(self, attempt: Attempt) -> None:
+        if self.attempts.get(attempt.run.id) is attempt:  # a retry without delay may be launched already
+            del self.attempts[attempt.run.id]
 
     def lend(self, run_id: RunId) -> None:
         """A run waits for another, or for one more: its slot is free until it waits for none."""
@@ -149,17 +202,18 @@ class Slots:
 
     async def wind_down(self, grace: timedelta, hurrying: asyncio.Event) -> None:
         """Let runs end for at most `grace`, or until somebody hurries; ask the rest to end; abandon what does not."""
+        began = self._loop.time()
         if self.expecting:  # a run that is committed as ours while we begin to stop is ours to start, and to end
             with suppress(TimeoutError):
-                async with asyncio.timeout(ANSWER_SECONDS):
+                async with asyncio.timeout(max(LAST_SECONDS, min(ANSWER_SECONDS, grace.total_seconds()))):
                     await self._answered.wait()
-        await self._all_recorded(grace.total_seconds(), hurrying)
+        await self._all_recorded(began + grace.total_seconds() - self._loop.time(), hurrying)
         for run_id in list(self.attempts):
             self.ask(run_id, ShutDown())
         await self._all_recorded(self._kill_grace)
         for attempt in list(self.attempts.values()):
             self._abandon(attempt)
-        await self._all_recorded(1.0)
+        await self._all_recorded(LAST_SECONDS)
 
     async def _all_recorded(self, seconds: float, hurrying: asyncio.Event | None = None) -> None:
         deadline = self._loop.time() + seconds
@@ -182,22 +236,25 @@ class Slots:
         run = attempt.run
         if attempt.context.latest is not None:
             run = run.changed(progress=attempt.context.latest)
-        after = settle(run, outcome, now=self._clock.now(), repeatable=attempt.policy.repeatable)
+        policy = attempt.policy
+        after = settle(run, outcome, now=self._clock.now(), repeatable=policy.repeatable)
         try:
-            written = await self._settle(Settling(attempt.run, after, outcome))
+            written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker))
         except TaskloopError as error:  # what the job left cannot be stored; that it ended must be
             after = attempt.run.changed(
                 state=State.FAILED, error=failure(error), progress=None, ended_at=self._clock.now()
             )
-            written = await self._settle(Settling(attempt.run, after, Lost()))
-        if self.attempts.get(run.id) is attempt:  # a retry without delay may be launched already
-            del self.attempts[run.id]
-        self._waiters.announce(run.id, after if written else None)
-        if written:
-            self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
+            written = await self._settle(Settling(attempt.run, after, Lost(), policy.breaker))
+        self._forget(attempt)
+        if not written:
+            if not self._closed.is_set():
+                self._fenced(run, f"what it came to, {after.state.value}, is not recorded")
+            return
+        self._waiters.announce(run.id, after)
+        self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
         # Itself, the next of its schedule or one of its group may be able to start now.
         waits = after.state is State.WAITING
-        if waits or after.schedule is not None or attempt.policy.constrained:
+        if waits or after.schedule is not None or policy.constrained:
             self._freed(True, waits)
 
     async def _disown(self, run: Run) -> None:
@@ -207,15 +264,19 @@ class Slots:
             self._tell("interrupted", after)
 
     async def _settle(self, settling: Settling) -> bool:
-        wait = FIRST_WAIT
         while True:
             try:
-                return await self._store.settle(settling)
-            except StoreUnavailable:
-                if self.closed:
+                written = await self._store.settle(settling)
+            except (StoreUnavailable, BadStore) as error:
+                if self._closed.is_set():
                     return False  # the next start finds the run without its worker and says so
-                await asyncio.sleep(wait)
-                wait = min(LONGEST_WAIT, wait * 2)
+                self._store_watch.lost(error)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._store_watch.patience()):
+                        await self._closed.wait()
+            else:
+                self._store_watch.well()
+                return written
 
     def _abandon(self, attempt: Any) -> None:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from taskloop.clock import microseconds
+from taskloop.clock import later, microseconds
 from taskloop.errors import KeyConflict
 from taskloop.rows_sqlite import (
     RUN_COLUMNS,
@@ -253,13 +253,16 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
     """Move the cursors and write what the fires became."""
     won = _won(db, firings)
     active = _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
+    trials = {one.plan.schedule.job: _on_trial(db, one.plan.schedule.job) for one in won if one.trial}
     number = next_id(db)
     runs: list[Run] = []
     replaced: list[RunId] = []
     cancelled: list[Run] = []
     for firing in won:
         standing = active.get(firing.plan.schedule.id, [])
-        made, gone, asked = _outcome(firing, standing, worker, now)
+        made, gone, asked = _outcome(_tried(firing, trials) if firing.trial else firing, standing, worker, now)
+        if firing.trial and made and made[-1].state in ACTIVE:
+            trials[firing.plan.schedule.job] = number + len(made) - 1
         replaced += asked
         cancelled += gone
         for run in made:
@@ -287,6 +290,28 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
     )
 
 
+def _on_trial(db: sqlite3.Connection, job: str) -> int | None:
+    """The active run of a job, if there is one: what a breaker's trial waits for."""
+    row = db.execute(
+        "SELECT id FROM taskloop_runs WHERE job = ? AND state IN ('waiting', 'running') ORDER BY id DESC LIMIT 1",
+        (job,),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _tried(firing: Firing, trials: Mapping[str, int | None]) -> Firing:
+    """A firing of a job whose breaker lets one run through: its newest fire alone, none beside an active run."""
+    trial = trials[firing.plan.schedule.job]
+    ready = [one for one in firing.plan.fires if one.reason is None]
+    through = ready[-1:] if trial is None else []
+    fires = tuple(
+        one if one.reason is not None or one in through else replace(one, reason=Reason.DISABLED)
+        for one in firing.plan.fires
+    )
+    because = {**firing.because, **({"trial": trial} if trial is not None else {})}
+    return firing._replace(plan=firing.plan._replace(fires=fires), because=because)
+
+
 def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
     """Move each cursor that still stands where the plan saw it; gives the firings this worker thereby owns."""
     moves = [
@@ -308,7 +333,12 @@ def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
         firings = owned
     db.execute("RELEASE cursors")
     ended = [
-        (one.plan.schedule.id,) for one in firings if one.plan.next_due is None and one.plan.schedule.origin == "stored"
+        (one.plan.schedule.id,)
+        for one in firings
+        # One that recurs comes to its end only by a clock that stands in the year 9999, and will be set back.
+        if one.plan.next_due is None
+        and one.plan.schedule.origin == "stored"
+        and not one.plan.schedule.trigger.recurring
     ]
     many(db, _drop_schedules, ended)
     return firings
@@ -351,8 +381,8 @@ def _outcome(
             starts = firing.starts and not active and one is ready[0] and not firing.policy.constrained
             runs.append(_begin(firing, one, worker if starts else None, now))
         else:
-            late = {"late_seconds": round((now - one.due_at).total_seconds(), 3)}
-            runs.append(_skip(firing, one, one.reason, now, late))
+            late: dict[str, Any] = {"late_seconds": round((now - one.due_at).total_seconds(), 3)}
+            runs.append(_skip(firing, one, one.reason, now, {**late, **firing.because}))
     if ready and answer is Admission.REPLACE:
         gone = [
             replace(run, state=State.CANCELLED, reason=Reason.SUPERSEDED, ended_at=now)
@@ -394,7 +424,7 @@ def _begin(firing: Firing, fire: Fire, worker: str | None, now: datetime) -> Run
         token=int(started),
         priority=policy.priority,
         group=policy.group,
-        expires_at=None if started or policy.max_late is None else fire.due_at + policy.max_late,
+        expires_at=None if started or policy.max_late is None else later(fire.due_at, policy.max_late),
     )
 
 
@@ -639,7 +669,10 @@ def _expire(db: sqlite3.Connection, now: datetime, terms: Mapping[str, Terms]) -
 
 
 def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
-    """Write how attempts ended, each only while its worker still has it by the token it was claimed with."""
+    """Write how attempts ended, each only while its worker still has it by the token it was claimed with.
+
+    A settling that was written before, and whose answer was lost, is as good as written now.
+    """
     rows = [_settled(one) for one in settlings]
     done = [True] * len(rows)
     db.execute("SAVEPOINT ends")
@@ -651,7 +684,66 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
     again = [_attempted(one) for one in kept if one.after.state is State.WAITING]
     many(db, _insert_attempts, again)
     count_days(db, [one.after for one in kept if one.after.final])
-    return done
+    for one in kept:
+        if one.breaker is not None and one.after.final:
+            trip(db, one.after, *one.breaker)
+    return [wrote or _stands(db, row) for wrote, row in zip(done, rows, strict=True)]
+
+
+def _stands(db: sqlite3.Connection, row: Row) -> bool:
+    """Whether a run stands just as this settling would have it."""
+    return bool(
+        db.execute(
+            "SELECT 1 FROM taskloop_runs WHERE id = ? AND token = ? AND token > 0 AND state = ? AND ready_at = ? AND ended_at IS ? "
+            "AND worker IS ? AND summary IS ? AND result IS ? AND error IS ?",
+            (*row[:3], *row[6:9], *row[10:13]),
+        ).fetchone()
+    )
+
+
+def trip(db: sqlite3.Connection, run: Run, failures: int, trial_after: timedelta) -> None:
+    """Move the circuit breaker of a job after one of its runs has ended: off, on again, or off once more."""
+    if run.state is State.CANCELLED or run.reason == Reason.SHUTTING_DOWN or run.ended_at is None:
+        return
+    at = microseconds(run.ended_at)
+    tripped = db.execute(
+        "SELECT id, until FROM taskloop_switches WHERE kind = 'tripped' AND job = ? AND ended_at IS NULL", (run.job,)
+    ).fetchone()
+    if run.state is State.SUCCEEDED:
+        if tripped:
+            db.execute(
+                "UPDATE taskloop_switches SET ended_at = ?, ended_by = 'taskloop', ended_because = ? WHERE id = ?",
+                (at, f"run {run.id} succeeded", tripped[0]),
+            )
+        return
+    said = f"run {run.id}: {run.error.type}: {run.summary}" if run.error else f"run {run.id}: {run.reason}"
+    until = microseconds(later(run.ended_at, trial_after))
+    if tripped:
+        if at >= tripped[1]:  # the trial itself, not one that was running when the breaker opened
+            db.execute(
+                "UPDATE taskloop_switches SET until = ?, reason = ? WHERE id = ?",
+                (until, f"the trial failed too, {said}", tripped[0]),
+            )
+    elif _failed_in_a_row(db, run.job, failures):
+        db.execute(
+            "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES (?, 'tripped', 'taskloop', ?, ?, ?)",
+            (run.job, f"{failures} failures in a row, the last in {said}", at, until),
+        )
+
+
+def _failed_in_a_row(db: sqlite3.Connection, job: str, failures: int) -> bool:
+    """Whether the newest runs of a job, so many, all failed since it was last switched by anybody."""
+    rows = db.execute(
+        "SELECT state, ended_at FROM taskloop_runs WHERE job = ? AND state IN ('succeeded', 'failed', 'interrupted') "
+        "AND reason IS NOT 'shutting_down' ORDER BY id DESC LIMIT ?",
+        (job, failures),
+    ).fetchall()
+    since = db.execute(
+        "SELECT max(coalesce(ended_at, since)) FROM taskloop_switches WHERE job = ? AND kind IN ('enabled', 'tripped')",
+        (job,),
+    ).fetchone()[0]
+    failed = [row for row in rows if row[0] != "succeeded" and row[1] > (since or 0)]
+    return len(failed) == failures
 
 
 def _settled(one: Settling) -> Row:
@@ -723,8 +815,8 @@ def cancel(
 
 def put_schedules(
     db: sqlite3.Connection, schedules: Sequence[Schedule], merge: Callable[[Schedule | None, Schedule], Schedule]
-) -> list[Schedule]:
-    """Store each schedule as `merge` has it beside what stands there."""
+) -> tuple[list[Schedule], list[Schedule]]:
+    """Store each schedule as `merge` has it beside what stands there; gives what stands now, and what gave way."""
     rows = _all(
         db,
         SCHEDULE_COLUMNS,
@@ -734,4 +826,9 @@ def put_schedules(
     old = {row[0]: read_schedule(row) for row in rows}
     merged = [merge(old.get(one.id), one) for one in schedules]
     many(db, _upsert_schedules, [write_schedule(one) for one in merged if one != old.get(one.id)])
-    return merged
+    gone = [
+        old[one.id]
+        for one in merged
+        if one.id in old and (one.trigger, one.job) != (old[one.id].trigger, old[one.id].job)
+    ]
+    return merged, gone

@@ -8,8 +8,8 @@ dataclass takes a millisecond, and every command line pays it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
 from taskloop.errors import BadStore
@@ -20,15 +20,22 @@ from taskloop.switches import Switch, Switches, SwitchKind
 
 __all__ = [
     "Attempt",
+    "Beater",
     "Cancelling",
     "Claimed",
     "Definition",
     "Due",
+    "Evidence",
     "Fired",
     "Firing",
+    "Former",
     "Heed",
+    "Incident",
+    "Keep",
     "Merge",
+    "Pruned",
     "Query",
+    "Rewind",
     "Settling",
     "Store",
     "Terms",
@@ -39,6 +46,8 @@ __all__ = [
 
 Merge = Callable[[Schedule | None, Schedule], Schedule]
 """What to store, from what is stored under the id (None: nothing) and what was declared."""
+Rewind = Callable[[Schedule, Sequence[tuple[datetime, datetime]]], Schedule]
+"""Where a schedule stands after the clock was set back, given the spans of later instants that are decided already."""
 Heed = Callable[[Any], None]
 """Called on the loop with the answer or the error of a write, also when who asked for it is gone: what a store has
 handed out is never forgotten."""
@@ -73,6 +82,27 @@ class Worker:
     started_at: datetime
     beat_at: datetime
     stopped_at: datetime | None = None
+    beat_tick: float | None = None
+    """Its last beat by the clock of its machine that nobody sets, in seconds; None: unknown."""
+    ended: Literal["stopped", "died"] | None = None
+    """How it came to its end; None: it lives."""
+    fires: bool = True
+    """Whether it fires schedules; False: it only submits, or only runs what is submitted."""
+    jobs: frozenset[str] | None = None
+    """The jobs it knows; None: not told, there are too many."""
+    version: str | None = None
+    health: Mapping[str, Any] = field(default_factory=dict)
+    """What it said of itself with its last beat: `lag_ms`, `blocked`, `store`, `stalled`."""
+
+
+class Incident(NamedTuple):
+    """Something that disturbed a worker: kept, so that the past can be explained."""
+
+    worker: str
+    kind: Literal["loop_blocked", "clock", "frozen", "store", "fenced", "taken_for_dead", "stalled"]
+    since: datetime
+    until: datetime
+    data: Mapping[str, Any] = {}
 
 
 class Wish(NamedTuple):
@@ -111,13 +141,16 @@ class Due(NamedTuple):
     next_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Firing:
+class Firing(NamedTuple):
     """A plan to carry out, and whether the worker has a free slot for its newest run."""
 
     plan: Plan
     policy: Policy
     starts: bool = False
+    because: Mapping[str, Any] = {}
+    """The numbers behind its fires that are no runs: who switched the job off, how long the outage was."""
+    trial: bool = False
+    """The job's breaker lets one run through: a fire beside an active run of the job is skipped as disabled."""
 
 
 class Fired(NamedTuple):
@@ -170,6 +203,8 @@ class Settling(NamedTuple):
     before: Run
     after: Run
     outcome: Outcome
+    breaker: tuple[int, timedelta] | None = None
+    """Failures in a row that switch the job off, and for how long; None: none do."""
 
 
 class Cancelling(NamedTuple):
@@ -193,6 +228,62 @@ class Query(NamedTuple):
     skipped: bool = False
 
 
+class Former(NamedTuple):
+    """A schedule as it was until it was changed or removed."""
+
+    schedule: Schedule
+    until: datetime
+
+
+class Keep(NamedTuple):
+    """How long final runs of a job are kept. None: without end."""
+
+    ended_before: datetime | None
+    runs: int | None = None
+    """How many of the newest stay at most, skips not counted."""
+
+
+class Pruned(NamedTuple):
+    """What one step of pruning did: rows deleted, and the job to go on with (None: the round is over)."""
+
+    deleted: int
+    after: str | None
+
+
+class Evidence(NamedTuple):
+    """What a store knows about a job around an instant: all that an explanation is made from."""
+
+    schedules: Sequence[Schedule]
+    former: Sequence[Former]
+    """Schedules that were changed or removed after the instant."""
+    row: Run | None
+    """The record that holds the instant, itself or among those it counts."""
+    previous: Run | None
+    next: Run | None
+    switches: Switches
+    """All intervals that touch the instant or what came of it, ended ones too."""
+    workers: Sequence[Worker]
+    incidents: Sequence[Incident]
+    active: Sequence[Run]
+    """Active runs of the job, oldest first, at most 100."""
+    group: Sequence[Run]
+    """Running runs of the job's group."""
+    known_since: datetime | None
+    """The oldest record that is kept; None: there is none at all."""
+
+
+class Beater(Protocol):
+    """Beats for a worker from one thread that is not the loop's, over a connection of its own."""
+
+    def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        """Say that its worker lives. False: it was taken for dead meanwhile, and lives again from now on.
+
+        Raises `StoreUnavailable`, and `BadStore` where a newer program has taken the store over.
+        """
+
+    def close(self) -> None: ...
+
+
 class Store(Protocol):
     """What remembers schedules, runs, switches and workers.
 
@@ -209,22 +300,35 @@ class Store(Protocol):
     async def open(self, *, create: bool = True) -> None:
         """Make ready, migrating an older schema. Raises `BadStore` (foreign, newer, corrupt), `StoreUnavailable`."""
 
-    async def close(self) -> None:
-        """Write what is queued and let go. Safe to call twice, or unopened."""
+    async def close(self, within: float = 10.0) -> None:
+        """Write what is queued and let go, in about `within` seconds. Safe to call twice, or unopened."""
 
     # -- workers
     async def enlist(self, worker: Worker) -> Sequence[Worker]:
         """Record this worker; gives the others not known to have stopped."""
 
-    async def beat(self, worker: str, now: datetime) -> None: ...
+    async def beat(self, worker: Worker, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        """As `Beater.beat`, from the loop."""
 
-    async def leave(self, worker: str, now: datetime) -> None: ...
+    def beater(self, worker: Worker) -> Beater | None:
+        """A beater, not connected yet; None: no other process can reach the store, so nobody needs to hear beats."""
 
-    async def workers(self) -> Sequence[Worker]:
-        """Those not known to have stopped, and the newest of the others."""
+    async def leave(self, worker: str, now: datetime, ended: Literal["stopped", "died"] = "stopped") -> None:
+        """Record the end of a worker; one that `died` only if it has not beaten after `now`."""
+
+    async def note(self, incidents: Sequence[Incident]) -> None: ...
+
+    async def incidents(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[Incident]:
+        """What disturbed any worker in a span, newest first."""
+
+    async def workers(self, *, living: bool = False) -> Sequence[Worker]:
+        """Those not known to have stopped, and unless only these are asked for the newest of the others."""
+
+    async def held(self, worker: str) -> Mapping[RunId, int]:
+        """The running runs of a worker, and the token of each."""
 
     async def orphans(self, dead: Iterable[str]) -> Sequence[Run]:
-        """The running runs of these workers."""
+        """The running runs of these workers, and of those that are known to have stopped or not known at all."""
 
     async def changed(self) -> bool:
         """Whether another process has written since the last call."""
@@ -240,10 +344,12 @@ class Store(Protocol):
     async def rename(self, names: Mapping[str, str]) -> None:
         """Give waiting runs, stored schedules and switches in force of old job names to the new ones (old: new)."""
 
-    async def put(self, schedules: Sequence[Schedule], merge: Merge) -> Sequence[Schedule]:
-        """Store each as `merge` has it, all in one transaction; gives what is stored now."""
+    async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
+        """Store each as `merge` has it, all in one transaction; gives what is stored now. What it replaces is kept
+        as what it was until `now`.
+        """
 
-    async def drop(self, ids: Sequence[str]) -> int:
+    async def drop(self, ids: Sequence[str], now: datetime) -> int:
         """Remove schedules; their runs stay. Gives how many there were."""
 
     async def schedules(
@@ -255,6 +361,16 @@ class Store(Protocol):
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[Schedule]: ...
+
+    async def declared_schedules(self) -> Sequence[tuple[str, str]]:
+        """Id and job of every schedule that code or a file declared, by id."""
+
+    async def rewind(self, decide: Rewind, now: datetime, *, boot: str, since: float, tick: float) -> int:
+        """Move the cursors of known jobs to where `decide` has them, after the wall clock was set back to `now`.
+
+        Only one process of a machine does so: `boot` names the machine's life, `since` and `tick` are seconds of its
+        steady clock, when the wall clock was last right and now. Gives how many cursors moved.
+        """
 
     async def coming(self, limit: int) -> Sequence[Schedule]:
         """The schedules that fire next, earliest first."""
@@ -296,11 +412,26 @@ class Store(Protocol):
 
     async def attempts(self, run: Run) -> Sequence[Attempt]: ...
 
+    async def late(self, ready_before: datetime) -> Sequence[Run]:
+        """Waiting runs that have been ready since before then, the oldest first, at most 100; held ones left out."""
+
     async def counts(self) -> Mapping[State, int]:
         """How many runs are waiting and running."""
 
-    async def prune(self, *, ended_before: datetime, limit: int = 1000) -> int:
-        """Delete at most `limit` final runs that ended before; gives how many. The newest run always stays."""
+    async def usual(self, jobs: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        """Of each job the seconds that its newest successful attempts took, at most 200."""
+
+    async def evidence(self, jobs: Sequence[str], at: datetime, until: datetime, run: RunId | None = None) -> Evidence:
+        """What is known of a job, known by any of these names, from `at` to before `until`, or around one run."""
+
+    async def prune(
+        self, keep: Keep, rules: Mapping[str, Keep], *, due_before: datetime, after: str | None = None, limit: int = 200
+    ) -> Pruned:
+        """Delete at most `limit` final runs, by `rules` where they name the job, else by `keep`.
+
+        Stays: the newest run of all, what was due at `due_before` or later, and all that is not final. Goes along: attempts, and once a round what is older than `keep` of workers, switches,
+        incidents and former schedules.
+        """
 
     # -- switches
     async def switch(self, switch: Switch) -> None:
@@ -313,6 +444,7 @@ class Store(Protocol):
         now: datetime,
         *,
         actor: str | None = None,
+        reason: str | None = None,
         missed: str | None = None,
     ) -> int: ...
 

@@ -12,35 +12,49 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import aiosqlite
 
+from taskloop import keeping_sqlite as keeping
 from taskloop import statements_sqlite as statements
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError, Unstorable
-from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule, write_failure
+from taskloop.file_sqlite import Place, connect, explained, newest, prepare
+from taskloop.rows_sqlite import (
+    RUN_COLUMNS,
+    SCHEDULE_COLUMNS,
+    encode,
+    instant,
+    read_run,
+    read_schedule,
+    write_failure,
+)
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.store import (
     Attempt,
+    Beater,
     Cancelling,
     Claimed,
     Definition,
     Due,
+    Evidence,
     Fired,
     Firing,
     Heed,
+    Incident,
+    Keep,
     Merge,
+    Pruned,
     Query,
+    Rewind,
     Settling,
     Terms,
     Wish,
@@ -50,10 +64,12 @@ from taskloop.switches import Switch, Switches, SwitchKind
 
 __all__ = ["SqliteStore"]
 
-BUSY_SECONDS: Final = 5.0
-"""How long a statement waits for another process's transaction."""
+CALL_SECONDS: Final = 30.0
+"""How long a caller waits for an answer: a disk that hangs must not hang those who wait for it."""
 CLOSE_SECONDS: Final = 10.0
-_HOPELESS: Final = ("database or disk is full", "database is locked", "readonly", "disk I/O", "unable to open")
+TOGETHER: Final = 500
+"""Schedules of one transaction, where all of them are gone through."""
+_HOPELESS: Final = ("disk is full", "is locked", "readonly", "disk I/O", "unable to open", "malformed", "while in use")
 """Errors that no part of a batch would escape by being tried alone."""
 
 
@@ -69,12 +85,16 @@ class SqliteStore:
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []
+        self._in_hand: Sequence[tuple[str, Any, asyncio.Future[Any], Heed | None]] = ()
         self._gathered: asyncio.Event | None = None
         self._writing: asyncio.Task[None] | None = None
         self._opening: asyncio.Future[None] | None = None
         self._openers = 0
         self._terms: dict[str, Terms] = {}
         self._seen_version: int | None = None
+        self._place: Place | None = None
+        self._hangs = False
+        """Whether a transaction is in hand that nobody expects an answer of any more."""
 
     # -- opening and closing
 
@@ -105,7 +125,9 @@ class SqliteStore:
         reader = writer
         try:
             await self._run(writer, prepare, self.synchronous, self.private, self.path)
+            await self._run(writer, keeping.know, [])
             if not self.private:
+                self._place = await self._run(writer, _place, self.path)
                 reader = await self._connect(create=False)
                 await self._run(reader, _reading)
         except BaseException as error:
@@ -127,25 +149,28 @@ class SqliteStore:
             await asyncio.to_thread(connection._thread.join, CLOSE_SECONDS)
             raise self._explained(error) from error
 
-    async def close(self) -> None:
+    async def close(self, within: float = CLOSE_SECONDS) -> None:
         writer, reader, writing = self._writer, self._reader, self._writing
         if writer is None or writing is None:
             return
         self._writer = self._reader = self._writing = None
         if self._gathered is not None:
             self._gathered.set()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
         self.in_flight += 1
         try:
-            if writing.get_loop() is asyncio.get_running_loop():  # else the loop that had it is gone, and it with it
-                await asyncio.wait({writing}, timeout=CLOSE_SECONDS)
+            if writing.get_loop() is loop:  # else the loop that had it is gone, and it with it
+                await asyncio.wait({writing}, timeout=within)
                 writing.cancel()
         finally:
-            self.in_flight -= 1
-            for connection in (writer, reader if reader is not writer else None):
+            for connection in {writer, reader}:
                 if connection is not None:
-                    self.in_flight += 1
-                    await _let_go(connection)
-                    self.in_flight -= 1
+                    await _let_go(connection, max(0.1, deadline - loop.time()))
+            for _, _, answer, _ in (*self._in_hand, *self._queue):
+                if not answer.done():
+                    answer.set_exception(StoreUnavailable(f"store {self.url} is closed"))
+            self.in_flight -= 1
 
     # -- the writer
 
@@ -153,6 +178,8 @@ class SqliteStore:
         """Put work before the writer and wait until it is committed; `heed` hears of it in any case."""
         if self._writer is None or self._gathered is None:
             raise StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
+        if self._hangs:
+            raise self._silent()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((verb, work, answer, heed))
         self._gathered.set()
@@ -163,6 +190,18 @@ class SqliteStore:
             return await answer
         finally:
             self.in_flight -= 1
+
+    def _silent(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"store {self.url} has not answered for {CALL_SECONDS:g} s: its disk hangs; see the machine's disk and mounts"
+        )
+
+    def _give_up(self, batch: Sequence[Any]) -> None:
+        """Let those go who wait for a batch that the disk does not answer; what it still does, it does."""
+        self._hangs = True
+        for _, _, answer, _ in (*batch, *self._queue):
+            if not answer.done():
+                answer.set_exception(self._silent())
 
     async def _do(self, function: Callable[..., Any], *args: Any, heed: Heed | None = None) -> Any:
         return await self._write("do", partial(function, *args), heed)
@@ -181,14 +220,17 @@ class SqliteStore:
                 gathered.clear()
                 await self._write_batch(writer)
         except asyncio.CancelledError:
-            await self._write_batch(writer)
+            while self._queue:  # what gathers while the last batch is written would be nobody's
+                await self._write_batch(writer)
             raise
 
     async def _write_batch(self, writer: aiosqlite.Connection) -> None:
         batch, self._queue = self._queue, []
         if not batch:
             return
-        hop = self._hop(writer, transact, [(verb, given) for verb, given, _, _ in batch])
+        self._in_hand = batch
+        hop = self._hop(writer, transact, self._place, [(verb, given) for verb, given, _, _ in batch])
+        patience = asyncio.get_running_loop().call_later(CALL_SECONDS, self._give_up, batch)
         try:
             await asyncio.shield(hop)
         except asyncio.CancelledError:
@@ -197,6 +239,8 @@ class SqliteStore:
         except Exception:  # each caller is told below
             hop.exception()
         finally:
+            patience.cancel()
+            self._hangs = self._hangs and not hop.done()
             if hop.done() and not hop.cancelled():
                 failed = hop.exception()
                 self._answer(batch, [failed] * len(batch) if failed is not None else hop.result())
@@ -218,8 +262,12 @@ class SqliteStore:
             loop.call_exception_handler({"message": "taskloop: a store's answer was not taken", "exception": error})
 
     async def _run(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> Any:
-        """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it."""
-        return await self._hop(connection, function, *args)
+        """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it, at most CALL_SECONDS."""
+        hop = self._hop(connection, function, *args)
+        done, _ = await asyncio.wait({hop}, timeout=CALL_SECONDS)
+        if not done:
+            raise self._silent()
+        return hop.result()
 
     def _hop(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Begin a call of `function(sqlite3 connection, …)` on the connection's thread.
@@ -242,52 +290,60 @@ class SqliteStore:
         if self._reader is None:
             raise StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
         try:
+            if self._place is not None:
+                return await self._run(self._reader, _where_it_stood, self._place, function, *args)
             return await self._run(self._reader, function, *args)
         except (sqlite3.Error, ValueError) as error:
             raise self._explained(error) from error
 
     def _explained(self, error: BaseException) -> BaseException:
-        """A SQLite error in the words of a user, with the mend; any other as it is."""
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(
-            error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError
-        ):
-            return BadStore(
-                f"store {self.url} cannot be read: {error}; it was left as it is, restore a backup or name another file"
-            )
-        if isinstance(error, FileNotFoundError) and len(error.args) == 1:
-            return StoreUnavailable(f"store {self.url} does not exist; `taskloop run` or start() makes one")
-        if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, StoreUnavailable):
-            folder = Path(self.path).absolute().parent
-            mend = (
-                "check that the folder exists and can be written" if not folder.is_dir() else "see `taskloop db check`"
-            )
-            return StoreUnavailable(f"store {self.url}: {error}; {mend}")
         if isinstance(error, OverflowError | ValueError | TypeError) and not isinstance(error, TaskloopError):
             return Unstorable(str(error))
-        return error
+        return explained(error, self.path)
 
     # -- workers
 
     async def enlist(self, worker: Worker) -> Sequence[Worker]:
-        others: Sequence[Worker] = await self._do(_enlist, worker)
+        others: Sequence[Worker] = await self._do(keeping.enlist, worker)
         return others
 
-    async def beat(self, worker: str, now: datetime) -> None:
-        await self._do(
-            _change,
-            "UPDATE taskloop_workers SET beat_at = ?, stopped_at = NULL WHERE id = ?",
-            (microseconds(now), worker),
+    async def beat(self, worker: Worker, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        lives: bool = await self._do(keeping.beat, worker, microseconds(now), tick, encode(dict(health)))
+        return lives
+
+    def beater(self, worker: Worker) -> Beater | None:
+        return None if self._place is None else SqliteBeater(self._place, worker)
+
+    async def leave(self, worker: str, now: datetime, ended: Literal["stopped", "died"] = "stopped") -> None:
+        await self._do(keeping.leave, worker, microseconds(now), ended)
+
+    async def workers(self, *, living: bool = False) -> Sequence[Worker]:
+        rest = (
+            "WHERE stopped_at IS NULL ORDER BY beat_at DESC"
+            if living
+            else "ORDER BY stopped_at IS NOT NULL, beat_at DESC"
         )
-
-    async def leave(self, worker: str, now: datetime) -> None:
-        await self._do(_change, "UPDATE taskloop_workers SET stopped_at = ? WHERE id = ?", (microseconds(now), worker))
-
-    async def workers(self) -> Sequence[Worker]:
-        found: Sequence[Worker] = await self._read(_workers, "ORDER BY stopped_at IS NOT NULL, beat_at DESC LIMIT 100")
+        found: Sequence[Worker] = await self._read(keeping.workers, f"{rest} LIMIT 100")
         return found
 
+    async def note(self, incidents: Sequence[Incident]) -> None:
+        await self._do(keeping.note, list(incidents))
+
+    async def incidents(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[Incident]:
+        found: Sequence[Incident] = await self._read(keeping.incidents, microseconds(since), microseconds(until), limit)
+        return found
+
+    async def held(self, worker: str) -> Mapping[RunId, int]:
+        rows = await self._read(
+            _fetch, "SELECT id, token FROM taskloop_runs WHERE state = 'running' AND worker = ?", (worker,)
+        )
+        return {RunId(row[0]): row[1] for row in rows}
+
     async def orphans(self, dead: Iterable[str]) -> Sequence[Run]:
-        rest = "WHERE state = 'running' AND worker IN (SELECT value FROM json_each(?)) ORDER BY id"
+        rest = (
+            "WHERE state = 'running' AND (worker IN (SELECT value FROM json_each(?)) OR NOT EXISTS "
+            "(SELECT 1 FROM taskloop_workers w WHERE w.id = worker AND w.stopped_at IS NULL)) ORDER BY id"
+        )
         return await self._runs(rest, (json.dumps(list(dead)),))
 
     async def changed(self) -> bool:
@@ -301,26 +357,42 @@ class SqliteStore:
 
     async def know(self, terms: Iterable[Terms]) -> None:
         self._terms = {one.job: one for one in terms}
-        await self._do(_know, list(self._terms.values()))
+        await self._do(keeping.know, list(self._terms.values()))
 
     async def define(self, definitions: Iterable[Definition]) -> None:
         rows = [(one.name, json.dumps(one.facts), one.origin, microseconds(one.seen_at)) for one in definitions]
-        await self._do(_define, rows)
+        await self._do(keeping.define, rows)
 
     async def definitions(self) -> Sequence[Definition]:
         rows = await self._read(_fetch, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
         return [Definition(row[0], json.loads(row[1]), row[2], from_microseconds(row[3])) for row in rows]
 
     async def rename(self, names: Mapping[str, str]) -> None:
-        await self._do(_rename, [(new, old) for old, new in names.items()])
+        await self._do(keeping.rename, [(new, old) for old, new in names.items()])
 
-    async def put(self, schedules: Sequence[Schedule], merge: Merge) -> Sequence[Schedule]:
-        stored: Sequence[Schedule] = await self._do(statements.put_schedules, schedules, merge)
+    async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
+        stored: Sequence[Schedule] = await self._do(keeping.put, schedules, merge, microseconds(now))
         return stored
 
-    async def drop(self, ids: Sequence[str]) -> int:
-        dropped: int = await self._do(_drop, list(ids))
+    async def drop(self, ids: Sequence[str], now: datetime) -> int:
+        dropped: int = await self._do(keeping.drop, list(ids), microseconds(now))
         return dropped
+
+    async def declared_schedules(self) -> Sequence[tuple[str, str]]:
+        rows = await self._read(_fetch, "SELECT id, job FROM taskloop_schedules WHERE origin <> 'stored' ORDER BY id")
+        return [(row[0], row[1]) for row in rows]
+
+    async def rewind(self, decide: Rewind, now: datetime, *, boot: str, since: float, tick: float) -> int:
+        if not await self._do(keeping.take_step, boot, since, tick):
+            return 0
+        total: int = 0
+        after = ""
+        while True:
+            moved, more = await self._do(keeping.rewind, decide, microseconds(now), after, TOGETHER)
+            total += moved
+            if more is None:
+                return total
+            after = more
 
     async def schedules(
         self,
@@ -402,7 +474,7 @@ class SqliteStore:
         return done
 
     async def wishes(self, worker: str) -> Sequence[Wish]:
-        found: Sequence[Wish] = await self._do(_take_wishes, worker)
+        found: Sequence[Wish] = await self._do(keeping.take_wishes, worker)
         return found
 
     async def run(self, run: RunId) -> Run | None:
@@ -410,11 +482,11 @@ class SqliteStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        conditions, values = _conditions(query)
+        conditions, values = keeping.conditions(query)
         return await self._runs(f"WHERE {conditions} ORDER BY id DESC LIMIT ?", (*values, query.limit))
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
-        rows = await self._read(_standing, list(jobs))
+        rows = await self._read(keeping.standing, list(jobs))
         return {row[1]: (read_run(row), instant(row[-2]), row[-1]) for row in rows}
 
     async def attempts(self, run: Run) -> Sequence[Attempt]:
@@ -431,6 +503,14 @@ class SqliteStore:
             ended.append(last)
         return ended
 
+    async def late(self, ready_before: datetime) -> Sequence[Run]:
+        return await self._runs(
+            "WHERE state = 'waiting' AND ready_at < ? AND job NOT IN (SELECT coalesce(job, '') FROM taskloop_switches "
+            "WHERE kind = 'paused' AND ended_at IS NULL) AND NOT EXISTS (SELECT 1 FROM taskloop_switches "
+            "WHERE kind = 'paused' AND ended_at IS NULL AND job IS NULL) ORDER BY ready_at LIMIT 100",
+            (microseconds(ready_before),),
+        )
+
     async def counts(self) -> Mapping[State, int]:
         rows = await self._read(
             _fetch,
@@ -439,8 +519,18 @@ class SqliteStore:
         )
         return {State(row[0]): row[1] for row in rows}
 
-    async def prune(self, *, ended_before: datetime, limit: int = 1000) -> int:
-        pruned: int = await self._do(_prune, microseconds(ended_before), limit)
+    async def usual(self, jobs: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        found: Mapping[str, Sequence[float]] = await self._read(keeping.usual, list(jobs))
+        return found
+
+    async def evidence(self, jobs: Sequence[str], at: datetime, until: datetime, run: RunId | None = None) -> Evidence:
+        found: Evidence = await self._read(keeping.evidence, list(jobs), microseconds(at), microseconds(until), run)
+        return found
+
+    async def prune(
+        self, keep: Keep, rules: Mapping[str, Keep], *, due_before: datetime, after: str | None = None, limit: int = 200
+    ) -> Pruned:
+        pruned: Pruned = await self._do(keeping.prune, keep, dict(rules), microseconds(due_before), after, limit)
         return pruned
 
     async def _runs(self, rest: str, values: Sequence[Any]) -> list[Run]:
@@ -450,7 +540,7 @@ class SqliteStore:
     # -- switches
 
     async def switch(self, switch: Switch) -> None:
-        await self._do(_switch, switch)
+        await self._do(keeping.switch, switch)
 
     async def unswitch(
         self,
@@ -459,32 +549,19 @@ class SqliteStore:
         now: datetime,
         *,
         actor: str | None = None,
+        reason: str | None = None,
         missed: str | None = None,
     ) -> int:
-        ended: int = await self._do(_unswitch, job, kinds, now, actor, missed)
+        ended: int = await self._do(keeping.unswitch, job, kinds, now, actor, reason, missed)
         return ended
 
     async def switches(self) -> Switches:
-        rows = await self._read(
-            _fetch,
-            "SELECT kind, job, since, actor, reason, until, ended_at, ended_by, missed FROM taskloop_switches "
+        found: Switches = await self._read(
+            keeping.switches,
             "WHERE ended_at IS NULL OR id IN (SELECT max(id) FROM taskloop_switches "
             "WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
         )
-        return Switches(
-            Switch(
-                row[0],
-                row[1],
-                from_microseconds(row[2]),
-                row[3],
-                row[4],
-                instant(row[5]),
-                instant(row[6]),
-                row[7],
-                row[8],
-            )
-            for row in rows
-        )
+        return found
 
     # -- keeping house
 
@@ -495,148 +572,92 @@ class SqliteStore:
 
     async def backup(self, target: str | Path) -> None:
         """Copy the store to a new file while it is in use. Raises `BadStore` if the file exists."""
-        await self._read(_backup, str(target))
+        await self._read(keeping.backup, str(target))
 
 
-async def _let_go(connection: aiosqlite.Connection) -> None:
+async def _let_go(connection: aiosqlite.Connection, within: float) -> None:
     try:
-        await asyncio.shield(asyncio.wait_for(connection.close(), CLOSE_SECONDS))
+        await asyncio.shield(asyncio.wait_for(connection.close(), within))
     except (TimeoutError, sqlite3.Error, ValueError):
         connection.stop()
 
 
-# -- on the writing thread
+class SqliteBeater:
+    """Beats from a thread of its own; each beat is one small transaction that no flush of the disk holds up."""
 
+    def __init__(self, place: Place, worker: Worker) -> None:
+        self._place = place
+        self._worker = worker
+        self._db: sqlite3.Connection | None = None
 
-def connect(path: str, create: bool) -> sqlite3.Connection:
-    """A connection of this thread to a file that may be touched."""
-    address = "file::memory:"
-    if path != ":memory:":
-        inspect(path, create)
-        address = f"{Path(path).absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=512)
-
-
-def inspect(path: str, create: bool) -> None:
-    """Refuse what SQLite would not, or not at once: a folder, no file where one must be, a file that cannot be written.
-
-    By looking at it only. To open and close the file would take away every lock this process has on it, and another
-    process that comes and goes would then delete the log beneath our connections.
-    """
-    file = Path(path)
-    if file.is_dir():
-        raise BadStore(f"store {path} is a folder; name a file in it, such as {path.rstrip('/')}/taskloop.db")
-    if file.exists():
-        if not os.access(file, os.W_OK):
-            raise PermissionError(13, "permission denied: this user may not write the file")
-        if 0 < file.stat().st_size < 100:  # shorter than a header: SQLite would take it for an empty database
-            raise BadStore(f"store {path} is not an SQLite database; it was left as it is, name another file")
-        return
-    if not create:
-        raise FileNotFoundError(path)
-    if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(2, f"folder {file.absolute().parent} does not exist")
-
-
-def migrations() -> list[tuple[int, str]]:
-    """Every schema change there is, by number: the files of `schema/sqlite`."""
-    folder = resources.files("taskloop") / "schema" / "sqlite"
-    files = sorted((one for one in folder.iterdir() if one.name.endswith(".sql")), key=lambda one: one.name)
-    return [(int(one.name[:3]), one.read_text("utf-8")) for one in files]
-
-
-def version(db: sqlite3.Connection) -> int:
-    """The number of the last schema change in the file; 0: none of ours. Raises `BadStore` for a foreign schema."""
-    ours = {
-        row[0]
-        for row in db.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'taskloop\\_%' ESCAPE '\\'"
-        )
-    }
-    if not ours:
-        return 0
-    if "taskloop_meta" not in ours:
-        raise BadStore(
-            "the file holds tables named taskloop_ that are not ours; it was left as it is, name another file"
-        )
-    row = db.execute("SELECT value FROM taskloop_meta WHERE key = 'schema'").fetchone()
-    if row is None or not str(row[0]).isdecimal():
-        raise BadStore("the file names no schema version; it was left as it is, restore a backup or name another file")
-    return int(row[0])
-
-
-def prepare(db: sqlite3.Connection, synchronous: str, memory: bool, path: str = "") -> None:
-    """Bring a fresh writing connection and the file's schema into order; touches nothing it refuses."""
-    newest = migrations()[-1][0]
-    found = version(db)
-    if found > newest:
-        raise BadStore(
-            f"store {path} has schema {found}, this taskloop knows up to {newest}; it was left as it is, "
-            "install the newer taskloop that wrote it"
-        )
-    if not memory:
-        _write_ahead(db)
-    db.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
-    db.execute("PRAGMA temp_store = MEMORY")
-    if found < newest:
-        _migrate(db, newest)
-    _know(db, [])
-
-
-def _write_ahead(db: sqlite3.Connection) -> None:
-    """Switch to a write-ahead log. SQLite does not wait for the lock this needs: processes that start at once do."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
+    def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
         try:
-            db.execute("PRAGMA journal_mode = WAL").fetchall()
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
+            return self._beat(microseconds(now), tick, encode(dict(health)))
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self.close()
+            raise explained(error, self._place.path) from error
+
+    def close(self) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+    def _beat(self, now: int, tick: float, health: str | None) -> bool:
+        self._place.check()
+        if self._db is None:
+            self._db = connect(self._place.path, create=False)
+            self._db.execute("PRAGMA synchronous = NORMAL")  # a beat that a power cut takes away is no loss
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            lives = keeping.beat(self._db, self._worker, now, tick, health)
+            _refuse_newer(self._db, self._place.path)
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+        return lives
 
 
-def _migrate(db: sqlite3.Connection, newest: int) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        found = version(db)  # asked again: another process may have migrated while this one waited for the lock
-        for number, script in migrations():
-            if number > found:
-                for statement in _split(script):
-                    db.execute(statement)
-        if found < newest:
-            db.execute("INSERT OR REPLACE INTO taskloop_meta (key, value) VALUES ('schema', ?)", (str(newest),))
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+def _refuse_newer(db: sqlite3.Connection, path: str) -> None:
+    (found,) = db.execute("SELECT value FROM taskloop_meta WHERE key = 'schema'").fetchone()
+    if int(found) > newest():
+        raise BadStore(
+            f"store sqlite:///{path} was brought to schema {found} by a newer taskloop, this one knows up to {newest()}; "
+            "restart this program with the newer version"
+        )
 
 
-def _split(script: str) -> list[str]:
-    """The statements of a script, one by one: executescript() would commit before the first."""
-    statements_found, text = [], ""
-    for line in script.splitlines():
-        text += line.partition("--")[0] + "\n"
-        if sqlite3.complete_statement(text):
-            statements_found.append(text)
-            text = ""
-    return statements_found
+# -- on the threads of the connections
 
 
 def _reading(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA query_only = ON")
 
 
-def transact(db: sqlite3.Connection, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+def _place(_: sqlite3.Connection, path: str) -> Place:
+    return Place.of(str(Path(path).absolute()))  # a job may change the current folder
+
+
+def _where_it_stood(db: sqlite3.Connection, place: Place, function: Callable[..., Any], *args: Any) -> Any:
+    place.check()
+    return function(db, *args)
+
+
+def transact(db: sqlite3.Connection, place: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
     """Carry out a batch as one transaction; gives an answer or an error for each part, in order."""
     try:
+        if place is not None:
+            place.check()
         return _transact(db, batch)
     except Exception as error:
         if db.in_transaction:
-            db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # some errors have rolled back already
+                db.execute("ROLLBACK")
         if len(batch) == 1 or any(text in str(error) for text in _HOPELESS):
             return [error] * len(batch)
-    return [transact(db, [part])[0] for part in batch]
+    return [transact(db, place, [part])[0] for part in batch]
 
 
 _TOGETHER: Final = (("settle", statements.settle), ("submit", statements.submit))
@@ -666,180 +687,8 @@ def _one(db: sqlite3.Connection, statement: str) -> Any:
     return db.execute(statement).fetchone()[0]
 
 
-def _change(db: sqlite3.Connection, statement: str, values: Sequence[Any]) -> int:
-    return db.execute(statement, values).rowcount
-
-
-def _enlist(db: sqlite3.Connection, worker: Worker) -> list[Worker]:
-    others = _workers(db, "WHERE stopped_at IS NULL ORDER BY started_at LIMIT 10000")
-    db.execute(
-        "INSERT INTO taskloop_workers (id, name, host, pid, process, started_at, beat_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            worker.id,
-            worker.name,
-            worker.host,
-            worker.pid,
-            worker.process,
-            microseconds(worker.started_at),
-            microseconds(worker.beat_at),
-        ),
-    )
-    return others
-
-
-def _workers(db: sqlite3.Connection, rest: str) -> list[Worker]:
-    rows = db.execute(
-        f"SELECT id, name, host, pid, process, started_at, beat_at, stopped_at FROM taskloop_workers {rest}"
-    ).fetchall()
-    return [
-        Worker(
-            id=row[0],
-            name=row[1],
-            host=row[2],
-            pid=row[3],
-            process=row[4],
-            started_at=from_microseconds(row[5]),
-            beat_at=from_microseconds(row[6]),
-            stopped_at=instant(row[7]),
-        )
-        for row in rows
-    ]
-
-
-def _know(db: sqlite3.Connection, terms: Sequence[Terms]) -> None:
-    db.execute(
-        "CREATE TEMP TABLE IF NOT EXISTS taskloop_known (job TEXT PRIMARY KEY, held INTEGER, gated INTEGER) WITHOUT ROWID"
-    )
-    db.execute("DELETE FROM temp.taskloop_known")
-    db.executemany(
-        "INSERT INTO temp.taskloop_known VALUES (?, ?, ?)", [(one.job, one.held, one.gated) for one in terms]
-    )
-
-
-def _define(db: sqlite3.Connection, rows: Sequence[Any]) -> None:
-    db.executemany(
-        "INSERT INTO taskloop_jobs (name, definition, origin, seen_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) "
-        "DO UPDATE SET definition = excluded.definition, origin = excluded.origin, seen_at = excluded.seen_at "
-        "WHERE definition <> excluded.definition",
-        rows,
-    )
-
-
-def _rename(db: sqlite3.Connection, pairs: Sequence[tuple[str, str]]) -> None:
-    db.executemany("UPDATE taskloop_runs SET job = ? WHERE job = ? AND state = 'waiting'", pairs)
-    db.executemany("UPDATE taskloop_schedules SET job = ? WHERE job = ? AND origin = 'stored'", pairs)
-    db.executemany("UPDATE taskloop_switches SET job = ? WHERE job = ? AND ended_at IS NULL", pairs)
-
-
-def _drop(db: sqlite3.Connection, ids: Sequence[str]) -> int:
-    return db.execute(
-        "DELETE FROM taskloop_schedules WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
-    ).rowcount
-
-
-def _take_wishes(db: sqlite3.Connection, worker: str) -> list[Wish]:
-    rows = db.execute(
-        "SELECT w.id, w.run, w.actor, w.reason FROM taskloop_wishes w LEFT JOIN taskloop_runs r ON r.id = w.run "
-        "WHERE r.worker = ? OR r.id IS NULL OR r.state <> 'running' LIMIT 1000",
-        (worker,),
-    ).fetchall()
-    db.executemany("DELETE FROM taskloop_wishes WHERE id = ?", [(row[0],) for row in rows])
-    return [Wish(RunId(row[1]), row[2], row[3]) for row in rows]
-
-
-def _conditions(query: Query) -> tuple[str, list[Any]]:
-    wanted: list[tuple[str, Any]] = []
-    if query.jobs is not None:
-        names = list(query.jobs)
-        wanted.append(
-            ("job = ?", names[0]) if len(names) == 1 else ("job IN (SELECT value FROM json_each(?))", json.dumps(names))
-        )
-    if query.states is not None:
-        inside = ",".join(f"'{State(one).value}'" for one in query.states)
-        wanted.append((f"state IN ({inside}) AND ?", 1))
-    elif not query.skipped:
-        wanted.append(("state <> 'skipped' AND ?", 1))
-    for text, value in (
-        ("cause = ?", query.cause),
-        ("schedule = ?", query.schedule),
-        ("created_at >= ?", moment(query.since)),
-        ("created_at < ?", moment(query.until)),
-        ("id < ?", query.before),
-    ):
-        if value is not None:
-            wanted.append((text, value))
-    return " AND ".join(text for text, _ in wanted) or "1", [value for _, value in wanted]
-
-
-def _standing(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
-    names = ",".join(f"r.{name}" for name in RUN_COLUMNS)
-    return db.execute(
-        f"SELECT {names}, (SELECT ended_at FROM taskloop_runs WHERE job = j.value AND state = 'succeeded' "
-        "ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM "
-        "(SELECT id FROM taskloop_runs WHERE job = j.value AND state IN ('failed', 'interrupted') AND id > coalesce("
-        "(SELECT max(id) FROM taskloop_runs WHERE job = j.value AND state = 'succeeded'), 0) LIMIT 100)) "
-        "FROM json_each(?) j JOIN taskloop_runs r ON r.id = (SELECT id FROM taskloop_runs "
-        "WHERE job = j.value AND state <> 'skipped' ORDER BY id DESC LIMIT 1)",
-        (json.dumps(jobs),),
-    ).fetchall()
-
-
-def _prune(db: sqlite3.Connection, ended_before: int, limit: int) -> int:
-    rows = db.execute(
-        "SELECT id FROM taskloop_runs WHERE id < (SELECT max(id) FROM taskloop_runs) AND ended_at < ? "
-        "AND state NOT IN ('waiting', 'running') ORDER BY id LIMIT ?",
-        (ended_before, limit),
-    ).fetchall()
-    ids = json.dumps([row[0] for row in rows])
-    db.execute(
-        "DELETE FROM taskloop_workers WHERE stopped_at < ? AND id NOT IN "
-        "(SELECT worker FROM taskloop_runs WHERE state = 'running' AND worker IS NOT NULL)",
-        (ended_before,),
-    )
-    db.execute("DELETE FROM taskloop_attempts WHERE run IN (SELECT value FROM json_each(?))", (ids,))
-    db.execute("DELETE FROM taskloop_runs WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-    return len(rows)
-
-
-def _switch(db: sqlite3.Connection, switch: Switch) -> None:
-    kinds = ("paused",) if switch.kind == "paused" else ("enabled", "disabled")
-    since = microseconds(switch.since)
-    if switch.kind == "paused":  # a pause laid over one in force goes on from its beginning: it holds its fires too
-        (earlier,) = db.execute(
-            "SELECT min(since) FROM taskloop_switches WHERE kind = 'paused' AND job IS ? AND ended_at IS NULL "
-            "AND coalesce(until, ?) >= ?",
-            (switch.job, since, since),
-        ).fetchone()
-        since = since if earlier is None else earlier
-    _unswitch(db, switch.job, kinds, switch.since, switch.actor, None)
-    db.execute(
-        "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES (?, ?, ?, ?, ?, ?)",
-        (switch.job, switch.kind, switch.actor, switch.reason, since, moment(switch.until)),
-    )
-
-
-def _unswitch(
-    db: sqlite3.Connection, job: str | None, kinds: Sequence[str], now: datetime, actor: str | None, missed: str | None
-) -> int:
-    return db.execute(
-        "UPDATE taskloop_switches SET ended_at = min(?, coalesce(until, ?)), ended_by = ?, missed = ? "
-        "WHERE job IS ? AND ended_at IS NULL AND kind IN (SELECT value FROM json_each(?))",
-        (microseconds(now), microseconds(now), actor, missed, job, json.dumps(list(kinds))),
-    ).rowcount
-
-
 def _error(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     kind, message, traceback, fingerprint = json.loads(text)
     return {"type": kind, "message": message, "traceback": traceback, "fingerprint": fingerprint}
-
-
-def _backup(db: sqlite3.Connection, target: str) -> None:
-    if Path(target).exists():
-        raise BadStore(f"backup to {target}: the file exists; name a new one")
-    copy = sqlite3.connect(target)
-    try:
-        db.backup(copy)
-    finally:
-        copy.close()

@@ -5,14 +5,17 @@ Level 3, pure. A switch is stored as an interval, never overwritten, so that the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-__all__ = ["Missed", "Switch", "SwitchKind", "Switches"]
+from taskloop.durations import rfc3339
 
-SwitchKind = Literal["enabled", "disabled", "paused"]
+__all__ = ["Missed", "Switch", "SwitchKind", "Switches", "Verdict"]
+
+SwitchKind = Literal["enabled", "disabled", "paused", "tripped"]
+"""`tripped` is the circuit breaker's: off until `until`, and then on trial until a run has succeeded."""
 Missed = Literal["skip", "latest", "all"]
 
 
@@ -31,10 +34,25 @@ class Switch:
     ended_by: str | None = None
     missed: Missed | None = None
     """How the end of a pause settles the held fires; None: by each job's own policy."""
+    ended_because: str | None = None
 
     def holds(self, now: datetime) -> bool:
         """Whether it is in force at `now`."""
         return self.ended_at is None and (self.until is None or now < self.until)
+
+    def told(self, word: str) -> dict[str, Any]:
+        """The facts about it that the record of a fire keeps: `disabled_by`, `disabled_since`, `disabled_reason`."""
+        facts = {"by": self.actor, "since": rfc3339(self.since), "reason": self.reason}
+        return {f"{word}_{name}": fact for name, fact in facts.items() if fact is not None}
+
+
+class Verdict(NamedTuple):
+    """Whether a job is on, and what its records say of it if it is not."""
+
+    on: bool
+    trial: bool = False
+    """Its breaker lets one run through."""
+    because: Mapping[str, Any] = {}
 
 
 class Switches(tuple[Switch, ...]):
@@ -46,6 +64,21 @@ class Switches(tuple[Switch, ...]):
         """The switch that says whether a job, known by any of these names, is on; None: its declaration does."""
         found = [one for one in self if one.kind != "paused" and one.job in jobs and one.holds(now)]
         return found[-1] if found else None
+
+    def on_trial(self, jobs: Sequence[str], now: datetime) -> bool:
+        """Whether a job's breaker lets one run through, to see whether it succeeds again."""
+        return any(one.kind == "tripped" and one.job in jobs and one.ended_at is None for one in self) and (
+            (thrown := self.thrown(jobs, now)) is None or thrown.kind != "tripped"
+        )
+
+    def verdict(self, jobs: Sequence[str], now: datetime, *, declared: bool) -> Verdict:
+        """Whether a job, known by any of these names and `declared` on or off, is on."""
+        switch = self.thrown(jobs, now)
+        if switch is None:
+            on, because = declared, {} if declared else {"disabled_by": "its declaration"}
+        else:
+            on, because = switch.kind == "enabled", switch.told("disabled")
+        return Verdict(on, on and self.on_trial(jobs, now), {} if on else because)
 
     def pause(self, job: str | None, now: datetime) -> Switch | None:
         """The pause that holds a job, its own or that of all; None: none does."""
@@ -63,10 +96,17 @@ class Switches(tuple[Switch, ...]):
 
         `since`: the start of the watch. An instant within a pause that is over was not watched until it was over.
         """
-        over: tuple[datetime, Missed | None] | None = None
+        over = self.held_by(job, due_at)
+        end = None if over is None else over.ended_at or over.until
+        return (since, None) if over is None or end is None else (max(since, end), over.missed)
+
+    def held_by(self, job: str, due_at: datetime) -> Switch | None:
+        """The pause, over by now, that held a fire of `job` due at that instant; of several the one that ended last."""
+        found: Switch | None = None
+        latest: datetime | None = None
         for one in self:
             end = one.ended_at or one.until
             held = one.kind == "paused" and one.job in (None, job) and end is not None and one.since <= due_at < end
-            if held and end is not None and (over is None or end > over[0]):
-                over = (end, one.missed)
-        return (max(since, over[0]), over[1]) if over is not None else (since, None)
+            if held and end is not None and (latest is None or end > latest):
+                found, latest = one, end
+        return found

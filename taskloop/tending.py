@@ -1,4 +1,4 @@
-"""What a started scheduler does beside firing: beats, runs of dead workers, wishes of others, progress, pruning.
+"""What a started scheduler does beside firing: runs of dead workers, wishes of others, progress, flags, pruning.
 
 Level 5. Each round of `Tending.round` is short and repeatable; what fails because the store is away is done in the next.
 """
@@ -6,25 +6,36 @@ Level 5. Each round of `Tending.round` is short and repeatable; what fails becau
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from taskloop.clock import Clock
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
+from taskloop.journal import Journal, StoreWatch
 from taskloop.options import Options
-from taskloop.processes import is_dead
-from taskloop.runs import Cancelled, Lost, Run, State, settle
+from taskloop.processes import is_dead, silent_seconds
+from taskloop.punctuality import LATE, Usual, overdue, stuck
+from taskloop.runs import Cancelled, Lost, Run, RunId, State, settle
+from taskloop.schedules import Schedule
 from taskloop.slots import Slots
-from taskloop.store import Settling, Store, Worker
+from taskloop.store import Keep, Settling, Store, Worker
 
 __all__ = ["Tending"]
 
 TEND_SECONDS: Final = 0.5
 """How often wishes of other processes are looked for, and progress is written."""
+RESCUE_SECONDS: Final = 1.0
+FLAG_SECONDS: Final = 10.0
+STALL_SECONDS: Final = 60.0
+"""A schedule that is due for so long, while the store answers and the loop turns, should have moved."""
 PRUNE_SECONDS: Final = 3600.0
+SPARED: Final = timedelta(days=1)
+"""What was due within this stays, whatever a job's policy: a clock that is set back asks it what was decided already."""
+DOUBTFUL: Final = timedelta(days=30)
+"""A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
 
 
 class Tending:
@@ -40,6 +51,10 @@ class Tending:
         options: Options,
         clock: Clock,
         feed: Feed,
+        journal: Journal,
+        store_watch: StoreWatch,
+        health: Callable[[], Mapping[str, Any]],
+        stalled: Callable[[Schedule | None], None],
         tell: Callable[[str, Run], None],
     ) -> None:
         self._store = store
@@ -49,61 +64,114 @@ class Tending:
         self._options = options
         self._clock = clock
         self._feed = feed
+        self._journal = journal
+        self._store_watch = store_watch
+        self._health = health
+        self._stalled = stalled
         self._tell = tell
         self.changed = False
         """Whether something was written by others that the engine has not looked at."""
-        self._beat_at = self._prune_at = float("-inf")
+        self.others: Sequence[Worker] = ()
+        """The other workers that live, as last seen."""
+        self.beats = not store.private
+        """Whether beats are written here, on the loop; else a thread writes them."""
+        self._seen: dict[str, tuple[datetime, float]] = {}
+        self._flagged: dict[RunId, int] = {}
+        """Runs that were told of already, and in which attempt."""
+        self._turns: dict[str, float] = {}
+        self._prune_after: str | None = None
 
     async def round(self) -> None:
         """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear."""
-        self.changed |= not self._store.private and await self._store.changed()
-        now = self._clock.monotonic()
-        if now >= self._beat_at and not self._store.private:
-            await self._store.beat(self._worker.id, self._clock.now())
-            self._beat_at = now + self._options.heartbeat.total_seconds()
-            live = [one for one in await self._store.workers() if one.stopped_at is None]
-            others = [one for one in live if one.id != self._worker.id]
-            self.changed |= len(await self.rescue(others)) < len(others)
+        shared = not self._store.private
+        self.changed |= shared and await self._store.changed()
+        if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
+            await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
+            self._store_watch.well()
+        if shared and self._is_time("rescue", RESCUE_SECONDS):
+            others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
+            self.others = await self.rescue(others)
+            self.changed |= len(self.others) < len(others)
         if self.changed:
             await self._grant_wishes()
         await self._write_progress()
-        if now >= self._prune_at and self._options.keep is not None:
-            self._prune_at = now + PRUNE_SECONDS
-            await self._prune(self._options.keep)
+        await self._journal.write(self._store)
+        if self._is_time("flags", FLAG_SECONDS):
+            await self._raise_flags()
+            await self._guard_the_fires()
+        if self._is_time("prune", PRUNE_SECONDS if self._prune_after is None else 0.0):
+            await self._prune()
+
+    def _is_time(self, what: str, seconds: float) -> bool:
+        """Whether `what`, to be done every so many seconds, is to be done now."""
+        now = self._clock.monotonic()
+        if now < self._turns.get(what, float("-inf")):
+            return False
+        self._turns[what] = now + seconds
+        return True
 
     async def nap(self) -> None:
         """Sleep until the next round; where nobody else can write, until there is something to write here."""
-        if self._store.private:
+        if self._store.private and self._prune_after is None:
+            busy = bool(self._slots.attempts) or self._slots.expected
             with suppress(TimeoutError):
-                async with asyncio.timeout(PRUNE_SECONDS):
+                async with asyncio.timeout(FLAG_SECONDS if busy else PRUNE_SECONDS):
                     await self._slots.reported.wait()
         self._slots.reported.clear()
         await asyncio.sleep(TEND_SECONDS)
 
-    async def rescue(self, others: Sequence[Worker]) -> list[Worker]:
-        """Settle the runs of workers that are gone, never of one that beats; gives those that live."""
-        now = self._clock.now()
-        dead = [
-            one
-            for one in others
-            if one.id != self._worker.id and (is_dead(one) or now - one.beat_at > self._options.lease)
-        ]
-        for run in await self._orphans([one.id for one in dead]):
-            repeatable = run.job in self._jobs and self._jobs[run.job].policy.repeatable
-            after = settle(run, Lost(), now=now, repeatable=repeatable)
-            if await self._store.settle(Settling(run, after, Lost())):
+    # -- other workers
+
+    async def rescue(self, others: Sequence[Worker], *, thorough: bool = False) -> list[Worker]:
+        """Settle the runs of workers that are gone, never of one that beats; gives those that live.
+
+        `thorough`: look also for what was left by those that ended long ago.
+        """
+        dead = [one for one in others if self._is_gone(one)]
+        if dead or thorough:
+            await self._settle_orphans([one.id for one in dead])
+        for one in dead:
+            await self._store.leave(one.id, one.beat_at, "died")
+            self._seen.pop(one.id, None)
+        return [one for one in others if one not in dead]
+
+    async def _settle_orphans(self, dead: Sequence[str]) -> None:
+        for run in await self._store.orphans(dead):
+            policy = self._jobs[run.job].policy if run.job in self._jobs else None
+            repeatable = policy.repeatable if policy is not None else await self._is_repeatable_elsewhere(run)
+            after = settle(run, Lost(), now=self._clock.now(), repeatable=repeatable)
+            if await self._store.settle(Settling(run, after, Lost(), policy.breaker if policy else None)):
                 self._tell("recovered", after)
                 self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
-        for one in dead:
-            await self._store.leave(one.id, one.beat_at)
-        return [one for one in others if one.id != self._worker.id and one not in dead]
 
-    async def _orphans(self, dead: Sequence[str]) -> Sequence[Run]:
-        return await self._store.orphans(dead) if dead else ()
+    async def _is_repeatable_elsewhere(self, run: Run) -> bool:
+        """Whether a job that only another program has may be called again, by what that program said of it."""
+        facts = next((one.facts for one in await self._store.definitions() if one.name == run.job), None)
+        return facts is not None and run.attempts > 1 and facts["policy"].get("on_crash") != "fail"
+
+    def _is_gone(self, worker: Worker) -> bool:
+        """Whether a worker's process has ended, or it has not beaten for a lease.
+
+        The age of a beat is never taken from the wall clock, which each may have set otherwise: on one machine it is
+        told by the clock that all share, and of another machine by what we ourselves have seen.
+        """
+        if is_dead(worker):
+            return True
+        lease, tick = self._options.lease.total_seconds(), self._clock.monotonic()
+        silent = silent_seconds(worker, tick)
+        if silent is not None:
+            return silent > lease
+        beat_at, since = self._seen.get(worker.id, (None, tick))
+        if beat_at != worker.beat_at:
+            since = tick
+        self._seen[worker.id] = (worker.beat_at, since)
+        return tick - since > lease
 
     async def _grant_wishes(self) -> None:
         for wish in await self._store.wishes(self._worker.id):
             self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor))
+
+    # -- what the runs in hand say of themselves
 
     async def _write_progress(self) -> None:
         reports = []
@@ -117,6 +185,66 @@ class Tending:
         if reports:
             await self._store.progress(reports)
 
-    async def _prune(self, keep: timedelta) -> None:
-        while await self._store.prune(ended_before=self._clock.now() - keep):
-            await asyncio.sleep(0.05)  # a fire goes before the next batch
+    async def _raise_flags(self) -> None:
+        """Tell once of each run in hand that takes far longer than usual, and of each that waits far too long."""
+        now, lively = self._clock.now(), LATE
+        running = [one.run for one in self._slots.attempts.values() if not one.settled]
+        old = [run for run in running if run.attempt_started_at is not None and now - run.attempt_started_at > lively]
+        took = await self._store.usual(sorted({run.job for run in old})) if old else {}
+        late = [run for run in await self._store.late(now - LATE) if self._is_ours_to_tell(run)]
+        self._flagged = {one: self._flagged[one] for run in (*running, *late) if (one := run.id) in self._flagged}
+        for run in old:
+            usual = Usual.of(took[run.job]) if run.job in took else None
+            facts = stuck(run.attempt_started_at, now, usual, self._jobs[run.job].policy.expect)
+            self._flag(run, facts and {"condition": "stuck", **facts}, run.attempt)
+        for run in late:
+            facts = overdue(run.ready_at, now)
+            self._flag(run, facts and {"condition": "overdue", **facts}, -1)
+
+    def _flag(self, run: Run, facts: Mapping[str, Any] | None, occasion: int) -> None:
+        if facts and self._flagged.get(run.id) != occasion:
+            self._flagged[run.id] = occasion
+            self._feed.send("overdue", self._clock.now(), run, **facts)
+
+    def _is_ours_to_tell(self, run: Run) -> bool:
+        """Of several workers that know a job the one tells that has been there longest."""
+        mine = (self._worker.started_at, self._worker.id)
+        knowing = [one for one in self.others if one.jobs is None or run.job in one.jobs]
+        return run.job in self._jobs and all((one.started_at, one.id) > mine for one in knowing)
+
+    async def _guard_the_fires(self) -> None:
+        """See that every schedule that is due has moved: the guard over the engine itself."""
+        if self._worker.fires and self._store_watch.lost_at is None:
+            since = self._clock.now() - timedelta(seconds=STALL_SECONDS)
+            still = (await self._store.due(since, 1)).schedules
+            self._stalled(still[0] if still else None)
+
+    # -- pruning
+
+    def doubt_the_clock(self, step: timedelta) -> None:
+        """Delete nothing for a day if the clock jumped far: it may be wrong, and records are not to be had again."""
+        if step > DOUBTFUL:
+            self._turns["prune"] = self._clock.monotonic() + timedelta(days=1).total_seconds()
+
+    async def _prune(self) -> None:
+        """A part of a round over all jobs, half of the time at rest, so that fires go first."""
+        now, keep = self._clock.now(), self._options.keep
+        rules = {job.name: one for job in self._jobs if (one := _rule(job.policy, keep, now)) is not None}
+        if keep is None and not rules:
+            return
+        default, until = Keep(None if keep is None else now - keep), self._clock.monotonic() + TEND_SECONDS
+        while True:
+            began = self._clock.monotonic()
+            pruned = await self._store.prune(default, rules, due_before=now - SPARED, after=self._prune_after)
+            self._prune_after, ended = pruned.after, self._clock.monotonic()
+            if pruned.after is None or ended > until:
+                return
+            await asyncio.sleep(max(0.005, ended - began))
+
+
+def _rule(policy: Any, keep: timedelta | None, now: datetime) -> Keep | None:
+    """How long runs of a job are kept by its own policy; None: as long as all."""
+    if policy.keep is None and policy.keep_runs is None:
+        return None
+    span = policy.keep or keep
+    return Keep(None if span is None else now - span, policy.keep_runs)

@@ -17,7 +17,7 @@ import math
 import time
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -284,6 +284,8 @@ def run_context(**fields_: Any) -> RunContext:
 class VirtualClock:
     """The engine's clock in virtual time: the wall may be set, the monotonic clock only goes forward."""
 
+    steps_by_hand = True
+
     def __init__(self, at: datetime) -> None:
         self._at = at
         self._time: LoopTime | None = None
@@ -317,7 +319,7 @@ class MemoryStore(SqliteStore):
     async def changed(self) -> bool:
         return False  # nobody else can reach it
 
-    async def close(self) -> None:
+    async def close(self, within: float = 0.0) -> None:
         """Nothing: what is in memory would be lost."""
 
     async def end(self) -> None:
@@ -354,13 +356,14 @@ class _Member:
         scheduler, old = self.scheduler, self.store
         if scheduler.worker is None:
             return
-        worker, long_ago = scheduler.worker.id, now - 10 * scheduler.options.lease
+        where = scheduler.worker.process.rpartition(":")[0]
+        worker = replace(scheduler.worker, process=f"{where}:dead", beat_at=now)
         scheduler._forget()
         self.store = await _reopened(old)
         scheduler.furnish(store=self.store)
         self.died = True
         await self.store.open()
-        await self.store.beat(worker, long_ago)
+        await self.store.enlist(worker)  # its row, which now names a process that is no more
         await self.store.close()
 
     @property

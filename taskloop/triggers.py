@@ -192,6 +192,13 @@ class Cron:
     def count(self, after: datetime, until: datetime) -> int:
         return self._clock().count(cron.second_of(_utc(after)) + 1, cron.second_of(_utc(until)) + 1)
 
+    def misfits(self, instant: datetime) -> list[tuple[str, str]]:
+        """Why it is not due at `instant`: the fields that do not match, each with what the clock shows there."""
+        found = cron.fields_of(self.expression).misfits(cron.shown_at(self.timezone, cron.second_of(_utc(instant))))
+        parts = self.expression.split()
+        days = [name for name, text in (("day-of-month", parts[-3]), ("day-of-week", parts[-1])) if text != "*"]
+        return [(" and ".join(days) if name == "day" else name, shown) for name, shown in found]
+
     def describe(self) -> str:
         from cronsim.explain import explain
 

@@ -21,12 +21,16 @@ TEST_SECONDS = 20
 MAY_BLOCK = [
     # (function, file, names, why it may)
     ("threading.Lock.acquire", "taskloop/executors.py", {"_grow", "close"}, "held for a few instructions at most"),
-    ("io.BufferedReader.read", "taskloop/store_sqlite.py", {"inspect"}, "16 bytes, once, before the store opens"),
-    ("io.TextIOWrapper.read", "taskloop/processes.py", {"_birth"}, "/proc is memory, not a disk"),
-    ("io.BufferedReader.read", "taskloop/processes.py", {"_birth"}, "/proc is memory, not a disk"),
-    ("os.stat", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
-    ("os.path.abspath", "taskloop/store_sqlite.py", {"_connect"}, "once, before the store opens"),
-    ("os.getcwd", "taskloop/store_sqlite.py", {"inspect", "_connect", "_explained"}, "once, before the store opens"),
+    ("io.TextIOWrapper.read", "taskloop/processes.py", {"birth", "_first_line"}, "/proc is memory; a small file, once"),
+    (
+        "io.BufferedReader.read",
+        "taskloop/processes.py",
+        {"birth", "_first_line"},
+        "/proc is memory; a small file, once",
+    ),
+    ("os.stat", "taskloop/processes.py", {"_surroundings"}, "/proc is memory, once a process"),
+    ("os.stat", "taskloop/file_sqlite.py", {"_mend"}, "only for the text of an error"),
+    ("os.getcwd", "taskloop/file_sqlite.py", {"_mend"}, "only for the text of an error"),
     ("os.stat", "zoneinfo/_tzpath.py", {"find_tzfile"}, "a small file, once a zone, when its first trigger is made"),
     ("io.BufferedReader.read", "zoneinfo/_common.py", {"load_data"}, "the same"),
     ("io.TextIOWrapper.read", "pathlib.py", {"read_text"}, "schema files, read once when a store is made"),

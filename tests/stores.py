@@ -158,7 +158,7 @@ def as_declared(old: Schedule | None, new: Schedule) -> Schedule:
 
 
 async def put(store: Store, *schedules: Schedule) -> None:
-    await store.put(schedules, as_declared)
+    await store.put(schedules, as_declared, NOW)
 
 
 def firing(

@@ -16,16 +16,18 @@ import taskloop
 PACKAGE = Path(taskloop.__file__).parent
 LEVELS = [
     {"errors", "clock", "durations", "address"},
-    {"runs", "retry", "outcomes"},
+    {"runs", "retry", "outcomes", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "policy"},
     {"jobs", "schedules", "options", "switches"},
-    {"store", "records", "handles", "executors", "attempts", "audience", "processes", "logs", "signals"},
-    {"ledger", "slots", "tending", "scheduler", "store_sqlite", "statements_sqlite", "rows_sqlite"},
+    {"store", "records", "handles", "executors", "attempts", "audience", "processes", "logs", "signals", "watchdog",
+     "chain", "why", "pings"},
+    {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
+     "store_sqlite", "statements_sqlite", "keeping_sqlite", "rows_sqlite", "file_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin"},
     {"cli", "__main__"},
-]
+]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-PURE = {name for names in LEVELS[:4] for name in names} - {"address"}
+PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"chain", "why"}
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
 ONE_HOME = {"aiosqlite": "store_sqlite", "loguru": None, "pydantic_settings": "settings", "cronsim": "cron"}
 MORE_HOMES = {"cronsim": {"triggers"}}

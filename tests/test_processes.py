@@ -12,36 +12,61 @@ from datetime import UTC, datetime
 
 import pytest
 
-from taskloop.processes import is_dead, this_process
+from taskloop.processes import birth, is_dead, place, silent_seconds, this_process
+from taskloop.store import Worker
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
+def this(name: str | None = None) -> Worker:
+    return this_process(name, NOW, 100.0, jobs=["a"])
+
+
+def elsewhere(part: int, text: str = "other") -> Worker:
+    """This process, but for one part of where it lives: 0 machine, 1 boot, 2 namespace of pids, 3 birth."""
+    parts = place().split(":")
+    parts[part] = text
+    return replace(this(), process=":".join(parts))
+
+
 def test_a_worker_row_is_of_this_process_and_of_no_other_life_of_it():
-    one, two = this_process("shop", NOW), this_process(None, NOW)
+    one, two = this("shop"), this()
     assert (one.name, one.pid, one.started_at, one.beat_at, one.stopped_at) == ("shop", os.getpid(), NOW, NOW, None)
+    assert (one.beat_tick, one.jobs, one.fires) == (100.0, {"a"}, True)
     assert one.id != two.id
     assert one.process == two.process
 
 
+def test_a_worker_with_very_many_jobs_does_not_name_them():
+    assert this_process(None, NOW, 0.0, jobs=[str(one) for one in range(1001)]).jobs is None
+
+
 def test_this_process_is_alive():
-    assert not is_dead(this_process(None, NOW))
+    assert not is_dead(this())
 
 
 def test_a_process_that_ended_is_dead():
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert is_dead(replace(this_process(None, NOW), pid=child.pid))
+    assert is_dead(replace(this(), pid=child.pid))
 
 
 def test_another_process_that_has_the_pid_now_does_not_make_the_old_one_alive():
-    mine = this_process(None, NOW)
-    assert is_dead(replace(mine, process="another boot:1"))
-    assert not is_dead(replace(mine, process=""))
+    assert is_dead(elsewhere(3, "1"))
+    assert not is_dead(elsewhere(3, ""))
 
 
-def test_nothing_is_known_of_another_machine():
-    assert not is_dead(replace(this_process(None, NOW), host="elsewhere", pid=2**22 + 1, process="x"))
+def test_what_ran_before_the_machine_was_started_anew_is_dead():
+    assert is_dead(elsewhere(1))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [replace(this(), host="elsewhere", pid=2**22 + 1), elsewhere(0), elsewhere(2), replace(this(), process="old:1")],
+    ids=["another name", "another machine of this name", "another container", "written by an older version"],
+)
+def test_nothing_is_known_of_another_machine_or_container(other):
+    assert not is_dead(replace(other, pid=2**22 + 1))
 
 
 @contextmanager
@@ -58,11 +83,29 @@ def nobody() -> Iterator[None]:
 
 def test_a_process_of_another_user_is_taken_to_be_alive():
     with nobody():
-        assert not is_dead(replace(this_process(None, NOW), pid=1, process="another boot:1"))
+        assert not is_dead(replace(elsewhere(3), pid=1))
 
 
 def test_a_process_that_tells_nothing_of_its_birth_has_none():
-    from taskloop.processes import _birth
+    assert birth(2**22 + 1) == ""
+    assert birth(os.getpid()).isdecimal()
 
-    assert _birth(2**22 + 1) == ""
-    assert _birth(os.getpid()).count(":") == 1
+
+def test_silence_is_told_by_the_clock_that_all_processes_of_a_machine_share():
+    assert silent_seconds(this(), 103.5) == 3.5
+    assert silent_seconds(elsewhere(2), 103.5) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("worker", "tick"),
+    [
+        (elsewhere(1), 103.5),
+        (elsewhere(0), 103.5),
+        (replace(this(), host="elsewhere"), 103.5),
+        (replace(this(), beat_tick=None), 103.5),
+        (this(), 99.0),
+    ],
+    ids=["another boot", "another machine", "another name", "no beat told", "a beat that is yet to come"],
+)
+def test_the_silence_of_another_machine_cannot_be_told(worker, tick):
+    assert silent_seconds(worker, tick) is None

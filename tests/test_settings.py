@@ -217,6 +217,7 @@ ENVIRONMENT = {
     "SCHEDULER__ENABLED": ("no", lambda one: one.scheduler.enabled, False),
     "SCHEDULER__MAX_RUNNING": (" 7 ", lambda one: one.scheduler.max_running, 7),
     "SCHEDULER__GRACE": ("0", lambda one: one.scheduler.grace, timedelta(0)),
+    "SCHEDULER__LOOP_LIMIT": ("off", lambda one: one.scheduler.loop_limit, None),
     "SCHEDULER__MAX_RUNTIME": ("12h", lambda one: one.scheduler.max_runtime, timedelta(hours=12)),
     "SCHEDULER__APP": ("a.b:c", lambda one: one.app, "a.b:c"),
     "STORE__KEEP": ("off", lambda one: one.store.keep, None),

@@ -39,7 +39,7 @@ from stores import (
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import Cause, Failure, Raised, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.store import Definition, Query, Store, Switch, Terms, Worker, open_store
+from taskloop.store import Definition, Incident, Keep, Query, Store, Switch, Terms, Worker, open_store
 from taskloop.triggers import At, Cron, Every
 
 __all__ = ["pair", "shared", "store", "stores"]
@@ -92,7 +92,7 @@ VERBS: list[Callable[[Store], Awaitable[Any]]] = [
     lambda store: store.claim("w1", NOW, 1),
     lambda store: store.fire([], "w1", NOW),
     lambda store: store.due(NOW, 1),
-    lambda store: store.put([hourly()], as_declared),
+    lambda store: store.put([hourly()], as_declared, NOW),
     lambda store: store.find(Query()),
     lambda store: store.counts(),
     lambda store: store.know([]),
@@ -203,7 +203,7 @@ def test_a_store_is_an_address_of_itself(tmp_path):
     ],
 )
 async def test_a_schedule_comes_back_as_it_was_put(store, schedule):
-    assert list(await store.put([schedule], as_declared)) == [schedule]
+    assert list(await store.put([schedule], as_declared, NOW)) == [schedule]
     assert await stored(store, schedule.id) == schedule
     due = await store.due(at(7200), 10)
     assert list(due.schedules) == ([schedule] if schedule.next_due else [])
@@ -217,8 +217,8 @@ async def test_what_is_put_is_merged_with_what_stands_there(store):
         return old or new
 
     old, changed = hourly("s"), hourly("s", trigger=Every("2h"))
-    await store.put([old], merge)
-    assert list(await store.put([changed, hourly("t")], merge)) == [old, hourly("t")]
+    await store.put([old], merge, NOW)
+    assert list(await store.put([changed, hourly("t")], merge, NOW)) == [old, hourly("t")]
     assert seen == [(None, old), (old, changed), (None, hourly("t"))]
     assert list(await store.schedules()) == [old, hourly("t")]
 
@@ -230,16 +230,16 @@ async def test_schedules_are_put_all_or_none(store):
         return new
 
     with pytest.raises(TaskloopError, match="no c here"):
-        await store.put([hourly("a"), hourly("b"), hourly("c")], merge)
+        await store.put([hourly("a"), hourly("b"), hourly("c")], merge, NOW)
     assert list(await store.schedules()) == []
 
 
 async def test_dropping_gives_how_many_there_were_and_leaves_their_runs(store):
     await put(store, hourly("a"), hourly("b"), hourly("c"))
     await fired(store, firing(hourly("a")))
-    assert await store.drop(["a", "b", "nobody"]) == 2
-    assert await store.drop(["a"]) == 0
-    assert await store.drop([]) == 0
+    assert await store.drop(["a", "b", "nobody"], NOW) == 2
+    assert await store.drop(["a"], NOW) == 0
+    assert await store.drop([], NOW) == 0
     assert [one.id for one in await store.schedules()] == ["c"]
     assert [run.schedule for run in await store.find(Query())] == ["a"]
 
@@ -342,28 +342,65 @@ async def test_a_worker_that_enlists_hears_of_the_others_that_have_not_stopped(s
     assert list(await store.enlist(worker("w3"))) == [worker("w2", name=None)]
 
 
+async def test_a_worker_keeps_all_that_it_said_of_itself(store):
+    one = worker(beat_tick=1.5, fires=False, jobs=frozenset(["a", "b"]), version="1.0", health={"lag_ms": 2.5})
+    await store.enlist(one)
+    assert list(await store.workers()) == [one]
+
+
 async def test_a_beat_is_kept_and_the_living_come_before_those_that_left(store):
     for name in ("w1", "w2", "w3"):
         await store.enlist(worker(name))
-    await store.beat("w2", at(9))
-    await store.beat("w3", at(5))
+    assert await store.beat(worker("w2"), at(9), 9.0, {})
+    assert await store.beat(worker("w3"), at(5), 5.0, {"lag_ms": 1.0})
     await store.leave("w2", at(10))
-    await store.beat("nobody", at(99))
     found = list(await store.workers())
     assert [one.id for one in found] == ["w3", "w1", "w2"]
-    assert found[0] == worker("w3", beat_at=at(5))
-    assert found[2] == worker("w2", beat_at=at(9), stopped_at=at(10))
+    assert found[0] == worker("w3", beat_at=at(5), beat_tick=5.0, health={"lag_ms": 1.0})
+    assert found[2] == worker("w2", beat_at=at(9), beat_tick=9.0, stopped_at=at(10), ended="stopped")
+    assert [one.id for one in await store.workers(living=True)] == ["w3", "w1"]
 
 
-async def test_the_orphans_are_the_running_runs_of_the_dead(store):
+async def test_a_worker_taken_for_dead_hears_of_it_with_its_next_beat_and_lives_again(store):
+    await store.enlist(worker())
+    await store.leave("w1", NOW, "died")
+    assert [one.ended for one in await store.workers()] == ["died"]
+    assert not await store.beat(worker(), at(60), 60.0, {})
+    assert await store.beat(worker(), at(65), 65.0, {})
+    assert list(await store.workers(living=True)) == [worker(beat_at=at(65), beat_tick=65.0)]
+
+
+async def test_a_worker_that_beat_since_it_was_last_seen_is_not_buried(store):
+    await store.enlist(worker())
+    await store.beat(worker(), at(60), 60.0, {})
+    await store.leave("w1", NOW, "died")
+    assert [one.stopped_at for one in await store.workers()] == [None]
+
+
+async def test_a_worker_whose_row_is_gone_beats_itself_back_into_it(store):
+    assert not await store.beat(worker(), at(60), 60.0, {})
+    assert list(await store.workers(living=True)) == [worker(beat_at=at(60), beat_tick=60.0)]
+
+
+async def test_a_worker_that_stopped_is_not_brought_back_by_a_beat_that_was_under_way(store):
+    await store.enlist(worker())
+    await store.leave("w1", at(10))
+    assert await store.beat(worker(), at(11), 11.0, {})
+    assert [one.ended for one in await store.workers()] == ["stopped"]
+
+
+async def test_the_orphans_are_the_running_runs_of_the_dead_and_of_whoever_is_not_known_to_live(store):
+    await store.enlist(worker("alive"))
     one = await started(store, "dead")
     await started(store, "alive")
     two = await started(store, "gone")
     await finished(store)
     await submitted(store)
-    assert ids(await store.orphans(["dead", "gone", "nobody"])) == [one.id, two.id]
-    assert list(await store.orphans([])) == []
-    assert list(await store.orphans(["dead"])) == [one]
+    for dead in (["dead", "gone", "nobody"], []):
+        assert ids(await store.orphans(dead)) == [one.id, two.id]
+    assert ids(await store.orphans(["alive"])) == [one.id, one.id + 1, two.id]
+    assert await store.held("dead") == {one.id: one.token}
+    assert await store.held("nobody") == {}
 
 
 # -- what other processes wrote
@@ -459,12 +496,30 @@ def test_a_switch_holds_until_it_is_ended_or_runs_out(switch, holds):
 # -- keeping house
 
 
-async def test_pruning_deletes_the_oldest_ended_runs_up_to_the_limit(store):
+LATER = NOW + timedelta(days=10)
+
+
+async def pruned(
+    store: Store, before: datetime | None, *, runs: int | None = None, limit: int = 200, **rules: Keep
+) -> int:
+    """A whole round of pruning, ten days later."""
+    total, after = 0, None
+    while True:
+        step = await store.prune(
+            Keep(before, runs), rules, due_before=LATER - timedelta(days=1), after=after, limit=limit
+        )
+        assert step.deleted <= limit
+        total, after = total + step.deleted, step.after
+        if after is None:
+            return total
+
+
+async def test_pruning_deletes_the_oldest_ended_runs_of_every_job_in_steps_of_the_limit(store):
     for minute in range(6):
-        await finished(store, now=at(60 * minute))
-    assert await store.prune(ended_before=at(240), limit=3) == 3
-    assert await store.prune(ended_before=at(240), limit=3) == 1
-    assert await store.prune(ended_before=at(240)) == 0
+        await finished(store, now=at(60 * minute), job="ab"[minute % 2])
+    assert (await store.prune(Keep(at(240)), {}, due_before=LATER, limit=1)).deleted == 1
+    assert await pruned(store, at(240), limit=1) == 3
+    assert await pruned(store, at(240)) == 0
     assert ids(await store.find(Query())) == [6, 5]
 
 
@@ -475,7 +530,7 @@ async def test_pruning_keeps_active_runs_and_takes_the_attempts_with_a_run(store
     again = (await claimed(store)).started[0]
     await store.settle(ended(again))
     await finished(store)
-    assert await store.prune(ended_before=at(1)) == 1
+    assert await pruned(store, at(1)) == 1
     assert await store.run(again.id) is None
     assert len(await store.attempts(retried.before)) <= 1
     assert {await state(store, waiting.id), await state(store, running.id)} == {State.WAITING, State.RUNNING}
@@ -484,11 +539,94 @@ async def test_pruning_keeps_active_runs_and_takes_the_attempts_with_a_run(store
 async def test_the_newest_run_is_never_pruned_so_that_no_id_comes_twice(store):
     await finished(store)
     last = await finished(store)
-    assert await store.prune(ended_before=at(3600)) == 1
-    assert await store.prune(ended_before=at(3600)) == 0
+    assert await pruned(store, at(3600)) == 1
+    assert await pruned(store, at(3600)) == 0
     assert await store.run(last.id) is not None
     [fresh] = await submitted(store)
     assert fresh.id > last.id
+
+
+async def test_what_was_due_lately_stays_for_a_clock_that_may_be_set_back(store):
+    await finished(store)
+    await finished(store, due_at=LATER - timedelta(hours=23), now=LATER)
+    await finished(store)
+    assert await pruned(store, LATER + timedelta(days=1)) == 1
+    assert ids(await store.find(Query())) == [3, 2]
+
+
+async def test_a_job_may_keep_its_runs_longer_or_shorter_or_so_many_of_them(store):
+    await know(store, "a", "b", "c")
+    for _ in range(4):
+        for job in ("a", "b", "c"):
+            await finished(store, job=job)
+    await finished(store)
+    rules = {"a": Keep(None), "b": Keep(None, 2), "c": Keep(NOW + timedelta(days=1))}
+    assert await pruned(store, None, **rules) == 2 + 4
+    kept = [run.job for run in await store.find(Query())]
+    assert (kept.count("a"), kept.count("b"), kept.count("c")) == (5, 2, 0)
+
+
+async def test_skips_do_not_count_among_the_runs_that_are_kept_and_go_with_the_last_of_them(store):
+    for hour in range(6):
+        due = hourly(next_due=NOW + timedelta(hours=hour))
+        await put(store, due)
+        await fired(store, firing(due, enabled=hour not in (1, 4), now=due.next_due), now=due.next_due)
+        for run in (await claimed(store, now=due.next_due)).started:
+            await store.settle(ended(run, now=due.next_due))
+    await submitted(store, asked("b"))
+    assert await pruned(store, None, runs=2) == 3
+    assert [run.due_at.hour for run in await store.find(Query(jobs=["a"], skipped=True))] == [17, 16, 15]
+
+
+async def test_nothing_is_pruned_where_nothing_is_said_of_it(store):
+    for _ in range(3):
+        await finished(store)
+    assert await pruned(store, None) == 0
+
+
+async def test_old_workers_switches_incidents_and_former_schedules_go_with_the_old_runs(store):
+    await store.enlist(worker("old"))
+    await store.leave("old", at(1))
+    await store.enlist(worker("new"))
+    await store.switch(off())
+    await store.unswitch("a", ["disabled"], at(1))
+    await store.note([Incident("old", "clock", NOW, at(1)), Incident("old", "clock", NOW, at(9))])
+    await pruned(store, at(5))
+    assert [one.id for one in await store.workers()] == ["new"]
+    assert [one.until for one in await store.incidents(NOW, LATER)] == [at(9)]
+
+
+# -- the past
+
+
+async def test_incidents_of_a_span_are_told_newest_first(store):
+    one = Incident("w1", "loop_blocked", NOW, at(1), {"ms": 1000, "where": "é.py:1 f"})
+    two = Incident("w1", "clock", at(10), at(11), {"step_seconds": -3600.0})
+    await store.note([one, two])
+    assert list(await store.incidents(NOW, at(60))) == [two, one]
+    assert list(await store.incidents(at(2), at(60))) == [two]
+    assert list(await store.incidents(NOW, at(5))) == [one]
+    assert list(await store.incidents(NOW, at(60), 1)) == [two]
+
+
+async def test_the_usual_durations_are_of_the_newest_attempts_that_succeeded(store):
+    for seconds in (1, 2, 3):
+        await finished(store, now=at(seconds))
+    await finished(store, Raised(Failure("E", "m"), None), now=at(99))
+    assert await store.usual(["a", "b"]) == {"a": [3.0, 2.0, 1.0]}
+
+
+async def test_what_waits_for_too_long_is_told_unless_it_is_held(store):
+    await submitted(store, asked(), asked(ready_at=at(60)), asked("b"))
+    await store.switch(off(kind="paused", job="b"))
+    assert ids(await store.late(at(30))) == [1]
+    await store.switch(off(kind="paused", job=None))
+    assert ids(await store.late(at(30))) == []
+
+
+async def test_declared_schedules_are_told_from_stored_ones(store):
+    await put(store, hourly("c", origin="code"), hourly("f", "b", origin="file"), hourly("s"))
+    assert list(await store.declared_schedules()) == [("c", "a"), ("f", "b")]
 
 
 async def test_counts_are_of_the_waiting_and_the_running(store):

@@ -117,7 +117,7 @@ async def test_who_asked_for_a_fire_is_told_though_gone(store):
     asking.cancel()
     await asyncio.wait({asking})
     await store.counts()
-    await store.beat("nobody", NOW)
+    await store.leave("nobody", NOW)
     assert [ids(one.started) for one in heard] == [[1]]
     assert await state(store, 1) is State.RUNNING
 
@@ -148,7 +148,7 @@ async def test_a_plan_carried_out_again_is_lost_while_others_of_the_call_are_not
 
 async def test_a_plan_for_a_schedule_that_was_dropped_is_lost(store):
     await put(store, hourly())
-    await store.drop(["s"])
+    await store.drop(["s"], NOW)
     assert (await fired(store, firing(hourly()))).lost == 1
     assert await every_run(store) == []
 
@@ -199,7 +199,7 @@ async def test_a_long_outage_is_one_row_with_a_count_and_one_run(store):
 async def test_with_all_missed_fires_each_is_a_run_and_only_the_oldest_starts_at_once(store):
     await put(store, hourly())
     late = overdue(hourly(), NOW + 3 * HOUR, missed="all")
-    done = await fired(store, replace(late, starts=True), now=NOW + 3 * HOUR)
+    done = await fired(store, late._replace(starts=True), now=NOW + 3 * HOUR)
     assert [run.due_at for run in done.started] == [NOW]
     assert done.waiting == 3
 

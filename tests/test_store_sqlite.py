@@ -25,7 +25,8 @@ from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import RunId, State
 from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS
 from taskloop.store import Query, Store, open_store
-from taskloop.store_sqlite import SqliteStore, migrations, prepare
+from taskloop.file_sqlite import migrations, prepare
+from taskloop.store_sqlite import SqliteStore
 
 __all__ = ["pair", "shared"]
 

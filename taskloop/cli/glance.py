@@ -15,7 +15,7 @@ from typing import Any, Final
 
 __all__ = ["jobs"]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 BUSY_SECONDS: Final = 5.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -14,6 +14,7 @@ from taskloop.address import without_password
 from taskloop.cli import reach
 from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.output import Output, clean
+from taskloop.store import Keep
 
 __all__ = ["backup", "check", "prune", "upgrade"]
 
@@ -70,9 +71,12 @@ def prune(args: Namespace) -> int:
     span = keep
 
     async def work(store: Any, out: Output) -> int:
-        total = 0
-        while deleted := await store.prune(ended_before=out.now - span, limit=BATCH):
-            total += deleted
+        total, after = 0, None
+        while True:
+            step = await store.prune(Keep(out.now - span), {}, due_before=out.now, after=after, limit=BATCH)
+            total, after = total + step.deleted, step.after
+            if after is None:
+                break
         old = f"older than {durations.format(span)}"
         return _said(out, store, f"had {total} run{'' if total == 1 else 's'} {old}, now deleted", {"deleted": total})
 

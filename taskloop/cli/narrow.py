@@ -39,6 +39,16 @@ class Narrow:
         self.nothing_due = asyncio.Event()
         """Set once the engine was told that nothing is due."""
 
+    @property
+    def only(self) -> Collection[str] | None:
+        """The jobs it is narrowed to; None: all."""
+        return self._only
+
+    @property
+    def fires(self) -> bool:
+        """Whether schedules fire here, as a worker says of itself."""
+        return self._fires and not self._one_round
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 

@@ -1,0 +1,167 @@
+"""The usual mistakes, told at a start in one clear line each.
+
+Level 5. Nothing here refuses anything: each line says what is likely to go wrong and what to write instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from taskloop.runs import Reason, State
+from taskloop.store import Query, Store, Worker
+from taskloop.triggers import Cron
+
+if TYPE_CHECKING:
+    from taskloop.ledger import Ledger
+
+__all__ = ["look"]
+
+Advice = tuple[str, str, dict[str, Any]]
+"""Level, name and fields of a line in the log."""
+NETWORK: Final = frozenset(
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "ncpfs",
+        "9p",
+        "afs",
+        "ceph",
+        "fuse.ceph",
+        "fuse.sshfs",
+        "fuse.s3fs",
+        "fuse.glusterfs",
+        "lustre",
+        "beegfs",
+    ]
+)
+SERVERS: Final = ("gunicorn", "uvicorn", "hypercorn", "granian", "daphne", "sanic")
+
+
+async def look(
+    ledger: Ledger, store: Store, others: Sequence[Worker], only: Collection[str] | None = None
+) -> list[Advice]:
+    """What is worth telling about this start."""
+    found = [*_parent_of_a_reloader(others), *_no_zone(ledger, only)]
+    if not ledger._clock.steps_by_hand:  # the machine is none of a test's business
+        found += await asyncio.to_thread(_about_the_machine, store)
+    return found + await _hung_once(ledger, store)
+
+
+def _about_the_machine(store: Store) -> list[Advice]:
+    return _memory_beside_siblings() if store.private else _network_disk(getattr(store, "path", ""))
+
+
+def _memory_beside_siblings() -> list[Advice]:
+    """A store in memory, in one of several server processes: each would fire everything, and none would know."""
+    number = _siblings()
+    if number < 2:
+        return []
+    text = (
+        "the store is in memory and this is one of several worker processes: each of them fires every job, and nothing "
+        "is kept; give all of them one file, sqlite:///app.db"
+    )
+    return [("WARNING", "memory_store", {"processes": number, "text": text})]
+
+
+def _siblings() -> int:
+    """How many processes like this one, itself included, a server of several processes has started; 1: none else."""
+    parent = os.getppid()
+    try:
+        said = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text("ascii").split()
+        mine = Path("/proc/self/comm").read_text("ascii")
+        alike = [one for one in children if _comm(one) == mine]
+    except OSError:
+        return 1
+    words = {Path(one.decode(errors="replace")).name for one in said[:4]}
+    return len(alike) if any(server in word for server in SERVERS for word in words) else 1
+
+
+def _comm(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def _network_disk(path: str) -> list[Advice]:
+    kind = file_system(path)
+    if kind not in NETWORK:
+        return []
+    text = (
+        f"the store lies on a network disk ({kind}), where several machines can damage it and locks may not hold; "
+        "put it on a local disk, or use PostgreSQL for several hosts"
+    )
+    return [("WARNING", "network_disk", {"text": text})]
+
+
+def file_system(path: str) -> str:
+    """The kind of file system that a path lies on; empty where nothing tells."""
+    place, best, kind = str(Path(path).absolute()), "", ""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        mount = before.split()[4].replace("\\040", " ")
+        inside = place == mount or place.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, after.split()[0]
+    return kind
+
+
+def _parent_of_a_reloader(others: Sequence[Worker]) -> list[Advice]:
+    """A live worker in the process that started this one: the parent of a reloader, most likely."""
+    parent = next((one for one in others if one.pid == os.getppid() and one.process.split(":")[:3] == _here()), None)
+    if parent is None:
+        return []
+    text = (
+        f"the process that started this one (pid {parent.pid}) runs a scheduler too, as the parent of a reloader does; "
+        "each fire is still one run, but either may have it; start the scheduler only in the child"
+    )
+    return [("WARNING", "reloader", {"text": text})]
+
+
+def _here() -> list[str]:
+    from taskloop.processes import place
+
+    return place().split(":")[:3]
+
+
+def _no_zone(ledger: Ledger, only: Collection[str] | None) -> list[Advice]:
+    """Crons whose zone nobody has said: they follow UTC, which few wall clocks show."""
+    if ledger.options.timezone is not None or ledger.options.dev is not None:
+        return []
+    crons = [job for job in ledger if isinstance(job.trigger, Cron) and job.trigger.timezone is None]
+    names = [job.name for job in crons if only is None or job.name in only]
+    if not names:
+        return []
+    listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    text = 'these name no zone and follow UTC; say timezone="Europe/London", or "UTC" if that is meant'
+    return [("INFO", "no_zone", {"jobs": listed, "text": text})]
+
+
+async def _hung_once(ledger: Ledger, store: Store) -> list[Advice]:
+    """Jobs without a timeout of which a run was abandoned once: nothing would end the next one that hangs."""
+    without = [job.name for job in ledger if job.policy.timeout is None]
+    if not without or store.private:
+        return []
+    query = Query(jobs=without if len(without) < 500 else None, states=[State.INTERRUPTED], limit=200)
+    hung = {run.job: run.id for run in await store.find(query) if run.reason == Reason.ABANDONED}
+    return [
+        (
+            "WARNING",
+            "no_timeout",
+            {"job": job, "run": run, "text": "it hung once and was abandoned, and has no timeout; give it timeout=..."},
+        )
+        for job, run in sorted(hung.items())
+        if job in without
+    ][:10]

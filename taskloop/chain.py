@@ -1,0 +1,324 @@
+"""The links between a timetable and a call, each looked at for one instant, from what is on record.
+
+Level 4, pure. Each function gives a `Check`: whether the link held (None: nothing is known of it), and a sentence with
+the facts. `why` strings them together. Start at `links`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from taskloop import durations
+from taskloop.durations import rfc3339
+from taskloop.punctuality import Usual
+from taskloop.runs import Reason, Run, State
+from taskloop.schedules import Schedule, offset, timetable
+from taskloop.store import Evidence, Incident, Worker
+from taskloop.switches import Switch
+from taskloop.triggers import Cron
+
+__all__ = ["Check", "Moment", "Question", "due_within", "links", "span"]
+
+MOMENT: Final = timedelta(microseconds=1)
+SOON: Final = timedelta(seconds=1)
+"""A start within this is on time."""
+
+
+class Check(NamedTuple):
+    """One link of the chain: whether it held, None: nothing is known, and why."""
+
+    name: str
+    ok: bool | None
+    text: str
+    data: Mapping[str, Any] = {}
+    code: str = ""
+    """The verdict that a broken link leads to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked, and what the asking process knows itself."""
+
+    job: str
+    at: datetime | None
+    """The instant asked about; None: now."""
+    until: datetime
+    """To where the instant reaches, as it was written."""
+    run: int | None
+    now: datetime
+    policy: Mapping[str, Any]
+    trigger_text: str
+    usual: Usual | None = None
+    spread: timedelta = timedelta(0)
+    lease: timedelta = timedelta(seconds=15)
+    vitals: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """One due instant of a schedule, and what became of it."""
+
+    at: datetime
+    schedule: Schedule | None
+    row: Run | None
+    """Its record; None: there is none."""
+
+    @property
+    def began_at(self) -> datetime | None:
+        return self.row.started_at if self.row is not None else None
+
+
+def span(length: timedelta) -> str:
+    """A length of time as a reader wants it: `7m31s`, `0.3s`."""
+    seconds = max(0.0, length.total_seconds())
+    return f"{seconds:.3g}s" if seconds < 10 else durations.format(timedelta(seconds=round(seconds)))
+
+
+def due_within(schedule: Schedule, spread: timedelta, since: datetime, until: datetime) -> datetime | None:
+    """The first due instant of a schedule from `since` to before `until`; None: there is none."""
+    shift = offset(schedule.id, spread)
+    found = timetable(schedule).after(since - shift - MOMENT)
+    return found + shift if found is not None and found + shift < until else None
+
+
+def links(question: Question, facts: Evidence, moment: Moment) -> list[Check]:
+    """Every link for a moment, in the order in which they must hold."""
+    return [
+        _timetable(question, moment),
+        _switch(question, facts, moment),
+        _pause(facts, moment),
+        _worker(question, facts, moment),
+        _clock(facts, moment),
+        _loop(question, facts, moment),
+        _lateness(question, moment),
+        _overlap(moment),
+        _group(question, facts, moment),
+        _store(question, facts, moment),
+    ]
+
+
+def _timetable(question: Question, moment: Moment) -> Check:
+    if moment.schedule is None:
+        asked = moment.row is not None and moment.row.schedule is None
+        return Check(
+            "timetable", True if asked else None, "asked for, by no schedule" if asked else "no schedule is known"
+        )
+    text = moment.schedule.trigger.describe()
+    name = f"schedule '{moment.schedule.id}'"
+    if isinstance(moment.schedule.trigger, Cron) and question.at is not None and moment.row is None:
+        return Check("timetable", True, f"{name}: {text}; all fields match {rfc3339(moment.at)}")
+    return Check("timetable", True, f"{name}: {text}; due at {rfc3339(moment.at)}")
+
+
+# -- switches
+
+
+def _covers(one: Switch, at: datetime) -> bool:
+    end = one.ended_at or (None if one.kind == "tripped" else one.until)
+    return one.since <= at and (end is None or at < end)
+
+
+def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
+    thrown = [one for one in facts.switches if one.kind != "paused" and _covers(one, moment.at)]
+    if moment.row is not None and moment.row.reason == Reason.DISABLED:
+        return Check("switch", False, *_off(thrown, moment.row.data), code="disabled")
+    if not thrown:
+        on = bool(question.policy.get("enabled", True))
+        return Check("switch", on, "on, as declared" if on else "off, as declared", code="disabled")
+    last = thrown[-1]
+    if last.kind == "enabled":
+        return Check("switch", True, f"switched on since {rfc3339(last.since)}{_by(last)}")
+    on_trial = last.kind == "tripped" and last.until is not None and moment.at >= last.until
+    if on_trial or (moment.row is not None and moment.row.state is not State.SKIPPED):
+        return Check("switch", True, f"on trial after {last.reason}" if on_trial else "on when it fired")
+    return Check("switch", False, *_off(thrown, {}), code="disabled")
+
+
+def _off(thrown: Sequence[Switch], data: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    last = next((one for one in reversed(thrown) if one.kind in ("disabled", "tripped")), None)
+    if last is not None:
+        word = "its circuit breaker was open" if last.kind == "tripped" else "switched off"
+        until = f", until {rfc3339(last.until)}" if last.until else ""
+        ended = f"; on again at {rfc3339(last.ended_at)}{_by_whom(last.ended_by)}" if last.ended_at else ""
+        return f"{word} since {rfc3339(last.since)}{_by(last)}{until}{ended}", last.told("disabled")
+    since = f" since {data['disabled_since']}" if "disabled_since" in data else ""
+    who = _by_whom(data.get("disabled_by"))
+    why = f': "{data["disabled_reason"]}"' if "disabled_reason" in data else ""
+    trial = f"; its breaker's trial run {data['trial']} had not ended" if "trial" in data else ""
+    return f"off{since}{who}{why}{trial}", dict(data)
+
+
+def _by(one: Switch) -> str:
+    return _by_whom(one.actor) + (f': "{one.reason}"' if one.reason else "")
+
+
+def _by_whom(actor: str | None) -> str:
+    return f" by {actor}" if actor else ""
+
+
+def _pause(facts: Evidence, moment: Moment) -> Check:
+    held = [one for one in facts.switches if one.kind == "paused" and _covers(one, moment.at)]
+    if not held:
+        return Check("pause", True, "not paused")
+    one = held[-1]
+    what = "all jobs were" if one.job is None else "the job was"
+    text = f"{what} paused since {rfc3339(one.since)}{_by(one)}"
+    if one.ended_at is None:
+        until = f" until {rfc3339(one.until)}" if one.until else ""
+        return Check("pause", False, f"{text}{until}: its fires are held", one.told("paused"), "paused")
+    text += f"; resumed at {rfc3339(one.ended_at)}{_by_whom(one.ended_by)}"
+    return Check(
+        "pause", False, f"{text}, and then settled by missed={one.missed or 'its policy'}", one.told("paused"), "paused"
+    )
+
+
+# -- workers, clocks, loops, stores
+
+
+def _lives_until(worker: Worker, question: Question) -> datetime:
+    """The last instant at which it is known, or to be believed, that a worker lived."""
+    if worker.stopped_at is not None:
+        return worker.stopped_at
+    return question.now if question.now - worker.beat_at <= question.lease or worker.health else worker.beat_at
+
+
+def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
+    if not facts.workers:
+        return Check("worker", None, "nothing is known of any worker at that time")
+    alive = [one for one in facts.workers if one.started_at <= moment.at <= _lives_until(one, question)]
+    knowing = [one for one in alive if one.fires and (one.jobs is None or question.job in one.jobs)]
+    if knowing:
+        one = knowing[0]
+        return Check(
+            "worker",
+            True,
+            f"{_named(one)} lived, since {rfc3339(one.started_at)}",
+            {"worker": one.id, "alive": len(knowing)},
+        )
+    if alive:
+        text = f"{_named(alive[0])} lived, but " + ("fires nothing" if not alive[0].fires else "does not know this job")
+        return Check("worker", False, text, {"worker": alive[0].id}, "unknown_job")
+    before = [one for one in facts.workers if _lives_until(one, question) < moment.at]
+    after = [one for one in facts.workers if one.started_at > moment.at]
+    last = max(before, key=lambda one: _lives_until(one, question), default=None)
+    first = min(after, key=lambda one: one.started_at, default=None)
+    data: dict[str, Any] = {}
+    text = "no worker lived"
+    if last is not None:
+        end = _lives_until(last, question)
+        how = {"stopped": "stopped", "died": "died without a word, last seen"}.get(last.ended or "", "was last seen")
+        text += f": {_named(last)} {how} at {rfc3339(end)}"
+        data |= {"down_since": rfc3339(end), "worker": last.id}
+    if first is not None:
+        text += f"{',' if last else ':'} the next one started at {rfc3339(first.started_at)}"
+        data |= {"down_until": rfc3339(first.started_at)}
+        if last is not None:
+            data["down_seconds"] = round((first.started_at - _lives_until(last, question)).total_seconds(), 1)
+    return Check("worker", False, text, data, "process_down")
+
+
+def _named(worker: Worker) -> str:
+    return f"worker {worker.name or worker.id} ({worker.host} pid {worker.pid})"
+
+
+def _touching(facts: Evidence, moment: Moment, kinds: Sequence[str], reach: timedelta) -> list[Incident]:
+    """Incidents that overlap the time from the due instant to the start, or so long after it."""
+    until = moment.began_at or moment.at + reach
+    return [one for one in facts.incidents if one.kind in kinds and one.since <= until and one.until >= moment.at]
+
+
+def _clock(facts: Evidence, moment: Moment) -> Check:
+    steps = [one for one in _touching(facts, moment, ("clock",), SOON) if abs(one.data.get("step_seconds", 0)) >= 1]
+    asleep = _touching(facts, moment, ("frozen",), SOON)
+    if steps:
+        seconds = steps[0].data["step_seconds"]
+        what = "was set back by" if seconds < 0 else "went forward by"
+        text = f"the clock {what} {span(timedelta(seconds=abs(seconds)))} at {rfc3339(steps[0].since)}"
+        return Check("clock", False, text, dict(steps[0].data), "clock_jump")
+    if asleep:
+        longest = max(asleep, key=lambda one: one.until - one.since)
+        text = f"the process stood still for {span(longest.until - longest.since)} from {rfc3339(longest.since)}"
+        return Check("clock", False, f"{text}: stopped, or its machine asleep", dict(longest.data), "frozen")
+    return Check("clock", True, "steady")
+
+
+def _loop(question: Question, facts: Evidence, moment: Moment) -> Check:
+    blocks = _touching(facts, moment, ("loop_blocked",), timedelta(minutes=1))
+    now = question.vitals.get("blocked")
+    if not blocks and now and moment.row is None:
+        return Check("loop", False, f"stands still for {now['ms']} ms{_culprit(now)}", dict(now), "loop_blocked")
+    if not blocks:
+        return Check("loop", True, "no block on record")
+    worst = max(blocks, key=lambda one: one.data.get("ms", 0))
+    late = (moment.began_at or question.now) - moment.at
+    harmless = moment.began_at is not None and late <= SOON
+    text = f"stood still for {worst.data.get('ms')} ms at {rfc3339(worst.since)}{_culprit(worst.data)}"
+    return Check("loop", harmless, text, dict(worst.data), "loop_blocked")
+
+
+def _culprit(data: Mapping[str, Any]) -> str:
+    who = f"job '{data['job']}', run {data['run']}" if "job" in data else data.get("task")
+    return (f", held by {who}" if who else ", held by a callback") + f" at {data.get('where')}"
+
+
+def _store(question: Question, facts: Evidence, moment: Moment) -> Check:
+    away = _touching(facts, moment, ("store",), timedelta(minutes=1))
+    if question.vitals.get("store") and moment.row is None:
+        return Check("store", False, f"is away: {question.vitals['store']}", {}, "store_unavailable")
+    stalls = _touching(facts, moment, ("stalled",), timedelta(minutes=2))
+    if stalls:
+        return Check("store", False, "the engine itself stood still", dict(stalls[0].data), "stalled")
+    if not away:
+        return Check("store", True, "no outage on record")
+    one = away[0]
+    text = f"was away for {span(one.until - one.since)} from {rfc3339(one.since)}: {one.data.get('error')}"
+    harmless = moment.began_at is not None and moment.began_at - moment.at <= SOON
+    return Check("store", harmless, text, dict(one.data), "store_unavailable")
+
+
+# -- lateness, overlap, groups
+
+
+def _lateness(question: Question, moment: Moment) -> Check:
+    limit = question.policy.get("max_late")
+    allowed = f"max_late is {limit}" if limit else "no limit"
+    row = moment.row
+    if row is not None and row.reason == Reason.TOO_LATE:
+        late = timedelta(seconds=row.data.get("late_seconds", 0))
+        return Check("lateness", False, f"{span(late)} late; {allowed}", dict(row.data), "too_late")
+    if moment.began_at is None:
+        return Check("lateness", None if row is None else True, f"{allowed}")
+    late = moment.began_at - moment.at
+    on_time = late <= SOON
+    said = "on time" if on_time else f"{span(late)} late"
+    return Check("lateness", on_time, f"{said}; {allowed}", {"late_seconds": round(late.total_seconds(), 3)}, "late")
+
+
+def _overlap(moment: Moment) -> Check:
+    row = moment.row
+    if row is not None and row.reason == Reason.OVERLAP:
+        data = row.data
+        age = span(timedelta(seconds=data.get("age_seconds", 0)))
+        state = "was running" if data.get("state") == "running" else "was waiting"
+        return Check("overlap", False, f"run {data.get('run')} {state}, for {age} by then", dict(data), "overlap")
+    if row is not None and row.reason == Reason.SUPERSEDED:
+        return Check("overlap", False, "a newer fire of its schedule took its place", dict(row.data), "superseded")
+    return Check("overlap", True, "no earlier run was in the way")
+
+
+def _group(question: Question, facts: Evidence, moment: Moment) -> Check:
+    name = question.policy.get("group")
+    row = moment.row
+    if row is not None and row.reason == Reason.GROUP_FULL:
+        late = span(timedelta(seconds=row.data.get("late_seconds", 0)))
+        text = f"group '{name}' had no place for {late}, longer than max_late"
+        return Check("group", False, text, dict(row.data), "group_full")
+    if row is not None and row.state is State.WAITING and facts.group:
+        holders = ", ".join(f"run {one.id} of '{one.job}'" for one in facts.group[:5])
+        return Check(
+            "group", False, f"group '{name}' is held by {holders}", {"runs": [one.id for one in facts.group]}, "group"
+        )
+    return Check("group", True, f"group '{name}' had a place" if name else "in no group")

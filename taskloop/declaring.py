@@ -1,0 +1,180 @@
+"""What a worker tells its store at a start: its jobs, their schedules, and what that changes.
+
+Level 5. `declare` carries it out and gives a `StartPlan`: which schedules are new, changed or left behind, and what
+fires at once. `advice` knows the usual mistakes, one line each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from taskloop import durations
+from taskloop.jobs import Call, Job
+from taskloop.runs import Cause, Run
+from taskloop.schedules import Schedule, bind, rebind
+from taskloop.store import Store, Worker
+
+if TYPE_CHECKING:
+    from taskloop.ledger import Ledger
+
+__all__ = ["StartPlan", "declare"]
+
+TOGETHER: Final = 1000
+"""Schedules of one transaction."""
+NAMED: Final = 20
+"""Names in a line of the log; of more there is a count."""
+
+
+@dataclass
+class StartPlan:
+    """What a start changes, and what it fires at once."""
+
+    added: list[str] = field(default_factory=list)
+    """Schedules seen for the first time."""
+    changed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Schedules whose trigger is another one now: the old and the new one."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Jobs that go on with the history of an alias: the old and the new name."""
+    orphaned: list[str] = field(default_factory=list)
+    """Schedules that code or file once declared, and whose job no live worker has."""
+    due: dict[str, timedelta] = field(default_factory=dict)
+    """What fires at once, and how late it is."""
+
+    def told(self, only: Collection[str] | None = None) -> dict[str, str]:
+        """The fields of its line in the log, of these jobs alone if given; empty where there is nothing to tell."""
+        changes = [f"{name} ({old} -> {new})" for name, (old, new) in self.changed.items()]
+        late = [
+            f"{name} ({durations.format(span)} late)" if span else name
+            for name, span in ((name, timedelta(seconds=int(one.total_seconds()))) for name, one in self.due.items())
+            if only is None or name in only
+        ]
+        fields = {
+            "added": [one for one in self.added if only is None or one in only],
+            "changed": changes,
+            "renamed": [f"{old} -> {new}" for old, new in self.renamed.items()],
+            "orphaned": self.orphaned,
+            "due_now": late,
+        }
+        return {name: _listed(names) for name, names in fields.items() if names}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+async def declare(
+    ledger: Ledger,
+    store: Store,
+    jobs: Sequence[Job[..., Any]],
+    now: datetime,
+    *,
+    others: Sequence[Worker] | None = None,
+) -> StartPlan:
+    """Store what code and file declare; a schedule that is stored already keeps its cursor.
+
+    `others`: the live workers beside this one, at a start of a worker that fires; None: it is no such start, and no
+    job that wants a run at each start gets one.
+    """
+    if any(job.parameters.names for job in jobs):  # pydantic: its import and first use are long for a loop
+        await store.define(await asyncio.to_thread(lambda: [ledger.definition(job) for job in jobs]))
+    else:
+        await store.define([ledger.definition(job) for job in jobs])
+    plan = StartPlan()
+    earlier = await _forerunners(ledger, store, jobs, now, plan)
+    policies = {job.name: job.policy for job in jobs}
+
+    def merge(old: Schedule | None, new: Schedule) -> Schedule:
+        """Called on the store's thread."""
+        policy, before = policies[new.job], old or earlier.get(new.id)
+        if before is None:
+            plan.added.append(new.id)
+            return bind(new, policy, now)
+        if before.trigger != new.trigger:
+            plan.changed[new.id] = (str(before.trigger), str(new.trigger))
+        return rebind(before, new, policy, now)
+
+    declared = [_declared(ledger, job, now) for job in jobs if job.trigger is not None]
+    stored: list[Schedule] = []
+    for start in range(0, len(declared), TOGETHER):
+        stored += await store.put(declared[start : start + TOGETHER], merge, now)
+    due = {one.id: now - one.next_due for one in stored if one.next_due is not None and one.next_due <= now}
+    plan.due = {name: late for name, late in due.items() if ledger._is_on(ledger[name], now)}
+    if others is not None:
+        await _begin_at_start(ledger, store, jobs, now, others=others, due=due)
+        plan.orphaned = await _orphans(ledger, store, others)
+    return plan
+
+
+def _declared(ledger: Ledger, job: Job[..., Any], now: datetime) -> Schedule:
+    assert job.trigger is not None
+    return Schedule(
+        id=job.name,
+        job=job.name,
+        trigger=ledger.resolved(job.trigger),
+        params=job.params,
+        origin=job.origin,
+        seen_at=now,
+    )
+
+
+async def _forerunners(
+    ledger: Ledger, store: Store, jobs: Sequence[Job[..., Any]], now: datetime, plan: StartPlan
+) -> dict[str, Schedule]:
+    """Schedules that stand under an alias of a job, by its name now; taken out of the store, as are those of jobs
+    that have no trigger any more.
+    """
+    names = {alias: job.name for job in jobs for alias in job.aliases}
+    if names:
+        await store.rename(names)
+        await ledger._refresh_switches(force=True)
+        await ledger._know()
+    names |= {job.name: "" for job in jobs if job.trigger is None}
+    if not names:
+        return {}
+    found = [one for one in await store.schedules(ids=list(names), limit=len(names)) if one.origin != "stored"]
+    await store.drop([one.id for one in found], now)
+    plan.renamed = {one.id: names[one.id] for one in found if names[one.id]}
+    return {names[one.id]: one for one in found}
+
+
+async def _begin_at_start(
+    ledger: Ledger,
+    store: Store,
+    jobs: Sequence[Job[..., Any]],
+    now: datetime,
+    *,
+    others: Sequence[Worker],
+    due: Mapping[str, timedelta],
+) -> None:
+    """Ask for a run of each job that wants one at a start, unless it is due anyway or another worker has it already."""
+    had = [one.jobs for one in others if one.fires]
+    wanted = [
+        job
+        for job in jobs
+        if job.policy.on_start
+        and job.name not in due
+        and ledger._is_on(job, now)
+        and not any(names is None or job.name in names for names in had)
+    ]
+    await store.submit([_on_start(job, now) for job in wanted])
+
+
+def _on_start(job: Job[..., Any], now: datetime) -> Run:
+    from taskloop.ledger import asked
+
+    run = asked(Call(job, job.params), now, cause=Cause.ON_START)
+    return run.changed(schedule=job.name if job.trigger is not None else None)
+
+
+async def _orphans(ledger: Ledger, store: Store, others: Sequence[Worker]) -> list[str]:
+    """Declared schedules of jobs that nobody has any more, as after a rename without an alias."""
+    if any(one.jobs is None for one in others):
+        return []
+    elsewhere = {name for one in others for name in one.jobs or ()}
+    declared = await store.declared_schedules()
+    return [one for one, job in declared if job not in ledger and job not in elsewhere]

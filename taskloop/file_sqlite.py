@@ -1,0 +1,231 @@
+"""The file of an SQLite store: opened, refused, brought to the newest schema, and watched for being taken away.
+
+Level 5. Whatever is refused is left untouched, byte for byte. Start at `connect` and `prepare`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import time
+import weakref
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
+
+__all__ = ["BUSY_SECONDS", "Place", "connect", "explained", "migrations", "newest", "prepare", "version"]
+
+BUSY_SECONDS: Final = 5.0
+"""How long a statement waits for another process's transaction."""
+
+
+class Place(NamedTuple):
+    """Where the file of an open connection lies, and which file it is: a path can be given to another one."""
+
+    path: str
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: str) -> Place:
+        """The file that stands at `path` now. Raises `StoreUnavailable`."""
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise StoreUnavailable(f"store {path}: {error.strerror}; put the file back") from None
+        return cls(path, found.st_dev, found.st_ino)
+
+    def check(self) -> None:
+        """Raise `StoreUnavailable` unless the file still stands there: what is written into another goes nowhere.
+
+        Asked before each transaction, at two microseconds.
+        """
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            raise StoreUnavailable(
+                f"store {self.path} was deleted or moved away while in use; put the file back, or stop the program "
+                "and restore a backup"
+            ) from None
+        except OSError as error:
+            raise StoreUnavailable(f"store {self.path}: {error.strerror}; put the file back") from None
+        if (found.st_dev, found.st_ino) != self[1:]:
+            raise StoreUnavailable(
+                f"store {self.path} was replaced by another file while in use; put the first one back, or restart the "
+                "program to use the new one"
+            )
+
+
+def explained(error: BaseException, path: str) -> BaseException:
+    """An error of SQLite or of the file system in the words of a user, with the mend; any other as it is."""
+    url = f"sqlite:///{path}"
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError
+    ):
+        return BadStore(
+            f"store {url} cannot be read: {error}; it was left as it is, restore a backup or name another file"
+        )
+    if isinstance(error, FileNotFoundError) and len(error.args) == 1:
+        return StoreUnavailable(f"store {url} does not exist; `taskloop run` or start() makes one")
+    if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, TaskloopError):
+        return StoreUnavailable(f"store {url}: {error}; {_mend(str(error), path)}")
+    return error
+
+
+def _mend(text: str, path: str) -> str:
+    if "full" in text:
+        return "free some space: what has ended meanwhile is kept in memory and written then"
+    if "locked" in text:
+        return "another program holds the file; see who has it open, and `taskloop db check`"
+    if not Path(path).absolute().parent.is_dir():
+        return "check that the folder exists and can be written"
+    return "see `taskloop db check`"
+
+
+def connect(path: str, create: bool) -> sqlite3.Connection:
+    """A connection of this thread to a file that may be touched."""
+    address = "file::memory:"
+    if path != ":memory:":
+        inspect(path, create)
+        address = f"{Path(path).absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+    return sqlite3.connect(
+        address, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=512, factory=Connection
+    )
+
+
+class Connection(sqlite3.Connection):
+    """A connection that a fork leaves alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _ALIVE.add(self)
+
+
+_ALIVE: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
+
+
+def _keep_for_ever() -> None:
+    """In a forked child: never close the parent's connections, not even at exit; that would break the parent's locks.
+
+    SQLite tracks locks per process, so the child must not open the same file anew either: `Ledger` refuses.
+    """
+    for one in list(_ALIVE):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_for_ever)
+
+
+def inspect(path: str, create: bool) -> None:
+    """Refuse what SQLite would not, or not at once: a folder, no file where one must be, a file that cannot be written.
+
+    By looking at it only. To open and close the file would take away every lock this process has on it, and another
+    process that comes and goes would then delete the log beneath our connections.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise BadStore(f"store {path} is a folder; name a file in it, such as {path.rstrip('/')}/taskloop.db")
+    if file.exists():
+        if not os.access(file, os.W_OK):
+            raise PermissionError(13, "permission denied: this user may not write the file")
+        if 0 < file.stat().st_size < 100:  # shorter than a header: SQLite would take it for an empty database
+            raise BadStore(f"store {path} is not an SQLite database; it was left as it is, name another file")
+        return
+    if not create:
+        raise FileNotFoundError(path)
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(2, f"folder {file.absolute().parent} does not exist")
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Every schema change there is, by number: the files of `schema/sqlite`."""
+    folder = resources.files("taskloop") / "schema" / "sqlite"
+    files = sorted((one for one in folder.iterdir() if one.name.endswith(".sql")), key=lambda one: one.name)
+    return [(int(one.name[:3]), one.read_text("utf-8")) for one in files]
+
+
+@cache
+def newest() -> int:
+    """The newest schema that this version knows."""
+    return migrations()[-1][0]
+
+
+def version(db: sqlite3.Connection) -> int:
+    """The number of the last schema change in the file; 0: none of ours. Raises `BadStore` for a foreign schema."""
+    ours = {
+        row[0]
+        for row in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'taskloop\\_%' ESCAPE '\\'"
+        )
+    }
+    if not ours:
+        return 0
+    if "taskloop_meta" not in ours:
+        raise BadStore(
+            "the file holds tables named taskloop_ that are not ours; it was left as it is, name another file"
+        )
+    row = db.execute("SELECT value FROM taskloop_meta WHERE key = 'schema'").fetchone()
+    if row is None or not str(row[0]).isdecimal():
+        raise BadStore("the file names no schema version; it was left as it is, restore a backup or name another file")
+    return int(row[0])
+
+
+def prepare(db: sqlite3.Connection, synchronous: str, memory: bool, path: str = "") -> None:
+    """Bring a fresh writing connection and the file's schema into order; touches nothing it refuses."""
+    found = version(db)
+    if found > newest():
+        raise BadStore(
+            f"store {path} has schema {found}, this taskloop knows up to {newest()}; it was left as it is, "
+            "install the newer taskloop that wrote it"
+        )
+    if not memory:
+        _write_ahead(db)
+    db.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
+    db.execute("PRAGMA temp_store = MEMORY")
+    if found < newest():
+        _migrate(db)
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log. SQLite does not wait for the lock this needs: processes that start at once do."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        found = version(db)  # asked again: another process may have migrated while this one waited for the lock
+        for number, script in migrations():
+            if number > found:
+                for statement in _split(script):
+                    db.execute(statement)
+        if found < newest():
+            db.execute("INSERT OR REPLACE INTO taskloop_meta (key, value) VALUES ('schema', ?)", (str(newest()),))
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _split(script: str) -> list[str]:
+    """The statements of a script, one by one: executescript() would commit before the first."""
+    statements_found, text = [], ""
+    for line in script.splitlines():
+        text += line.partition("--")[0] + "\n"
+        if sqlite3.complete_statement(text):
+            statements_found.append(text)
+            text = ""
+    return statements_found

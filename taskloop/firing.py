@@ -1,0 +1,317 @@
+"""The way of a fire, up to the function: what is due, which fate it has, and who starts it.
+
+Level 5. `FireLoop.run` keeps one timer: it sleeps until the earliest due instant, or until somebody sets `wake`, and
+then does one `_tick`: what is due is planned (`schedules.plan`, pure), committed (`store.fire`), and what the store
+hands out is launched in a slot. What waits in the store (submits, retries, queued fires) enters by `store.claim`.
+
+Whatever the store hands out arrives by a callback, even if the task that asked was cancelled meanwhile: a run that is
+committed as running is always started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+from taskloop.clock import EPOCH, ClockWatch, Look, later
+from taskloop.durations import rfc3339
+from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.journal import Journal, StoreWatch
+from taskloop.ledger import Ledger
+from taskloop.logs import Speaker
+from taskloop.processes import boot
+from taskloop.runs import Cancelled, Run, State
+from taskloop.schedules import Plan, Schedule, plan, rewind
+from taskloop.slots import Slots
+from taskloop.store import Claimed, Due, Fired, Firing, Store
+
+__all__ = ["FireLoop"]
+
+DUE_AT_ONCE: Final = 100
+"""Schedules planned in one go: a few milliseconds of the loop, however many are due."""
+LONGEST_NAP: Final = 60.0
+"""No sleep is longer, so that a step of the wall clock is noticed within a minute."""
+GAP_SECONDS: Final = 30.0
+"""A nap that ends this much later than it should was no nap: the machine slept, or its clock was set."""
+BACK_SECONDS: Final = 0.5
+"""A wall clock that lost this much against the steady one was set back."""
+
+
+class FireLoop:
+    """Fires what is due and starts what waits, for one started scheduler."""
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        slots: Slots,
+        *,
+        worker: str,
+        journal: Journal,
+        store_watch: StoreWatch,
+        held_since: Callable[[float], float],
+        ended: Callable[[Run], None],
+        speaker: Callable[[], Speaker],
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._slots = slots
+        self._worker = worker
+        self._journal = journal
+        self._store_watch = store_watch
+        self._held_since = held_since
+        self._ended = ended
+        self._speaker = speaker
+        self._clock = ledger._clock
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._backlog = True
+        """Whether runs may be waiting in the store that a free slot should go to."""
+        self._waits = True
+        """Whether any run may be waiting in the store at all."""
+        self._unread = True
+        """Whether schedules may have changed since they were last read."""
+        self._next_at: datetime | None = None
+        self._ready_at: datetime | None = None
+        """When the next waiting run is ready that was not when last asked."""
+        self._look = ClockWatch(self._clock.now(), self._clock.monotonic())
+        self._set_back: list[Look] = []
+        """Steps back of the wall clock that the cursors do not know of yet."""
+        self.closing = False
+        self.watched_since = EPOCH
+        """Since when somebody is there to fire: what was due before was missed, not late."""
+        self.alone = True
+        """Whether no other worker fires beside this one."""
+        self.outage: Mapping[str, Any] = {}
+        """What is known of the time before `watched_since`, for the record of what was missed in it."""
+        self.ticked_at = self._clock.monotonic()
+        """When it last looked, by the steady clock: what a guard can see of its life."""
+
+    # -- what others tell it
+
+    def close(self) -> None:
+        """Fire and start no more."""
+        self.closing = True
+        self._wake.set()
+
+    def stir(self) -> None:
+        """Schedules, switches or waiting runs have changed: look at once."""
+        self._backlog = self._unread = self._waits = True
+        self._wake.set()
+
+    def freed(self, stirred: bool, waits: bool) -> None:
+        """A slot is free again. `stirred`: a run that waits for more than a slot may start; `waits`: one does wait."""
+        self._waits |= waits
+        self._backlog |= stirred and self._waits
+        if self._backlog:
+            self._wake.set()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether runs that were there before may wait for a slot: a new one must not overtake them."""
+        return self._backlog
+
+    # -- the loop
+
+    async def run(self) -> None:
+        """Fire and start until closed; whatever goes wrong, the next fire does not depend on it."""
+        while not self.closing:
+            self.ticked_at = self._clock.monotonic()
+            try:
+                wake_at = await self._tick(self._clock.now())
+            except (StoreUnavailable, BadStore) as error:
+                self._store_watch.lost(error)
+                wake_at = self._again_after(self._store_watch.patience())
+            except Exception as error:
+                self._speaker().say("ERROR", "tick.failed", error=repr(error))
+                wake_at = self._again_after(1.0)
+            await self._sleep_until(wake_at)
+
+    def _again_after(self, seconds: float) -> datetime:
+        self._unread = True
+        self._wake.clear()
+        return later(self._clock.now(), timedelta(seconds=seconds))
+
+    async def _tick(self, now: datetime) -> datetime | None:
+        """Fire what is due and start what waits; gives the instant of the next thing to do, None: none is known."""
+        if self._set_back:
+            await self._rewind(now)
+        terms_end = self._ledger._terms_end
+        if terms_end is not None and now >= terms_end:
+            await self._ledger._know()
+            self.stir()
+        slots = self._slots
+        due = await self._due(now)
+        if due.schedules:
+            await asyncio.sleep(0)  # the host's turn, between reading and planning
+            firings = self._plans(due, now)
+            reserved = sum(one.starts for one in firings)
+            await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
+            self._store_watch.well()
+        expected = self._ready_at is not None and now >= self._ready_at
+        if (self._backlog and slots.free > 0) or expected:
+            reserved, self._backlog = max(0, slots.free), False
+            slots.reserve(reserved)
+            claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
+            self._ready_at = claimed.next_at
+            self._store_watch.well()
+        if due.schedules or (self._backlog and slots.free > 0):
+            return now
+        return min(
+            (at for at in (due.next_at, self._ready_at, self._ledger._terms_end) if at is not None), default=None
+        )
+
+    async def _due(self, now: datetime) -> Due:
+        """What is due; the store is not asked again before the instant it named, unless something stirred."""
+        if self._unread or self._next_at is None or now >= self._next_at:
+            self._unread = False
+            try:
+                due = await self._store.due(now, DUE_AT_ONCE)
+            except BaseException:
+                self._unread = True
+                raise
+            self._next_at = now if due.schedules else due.next_at or later(now, timedelta(seconds=LONGEST_NAP))
+            return due
+        return Due((), self._next_at)
+
+    def _plans(self, due: Due, now: datetime) -> list[Firing]:
+        verdicts = {name: self._ledger._verdict(name, now) for name in {one.job for one in due.schedules}}
+        firings = []
+        for schedule in due.schedules:
+            policy, verdict = self._ledger[schedule.job].policy, verdicts[schedule.job]
+            because: Mapping[str, Any] = verdict.because
+            due_at = schedule.next_due or now
+            try:
+                since, missed = self._ledger._switches.settling(schedule.job, due_at, self.watched_since)
+                planned = plan(schedule, policy, now=now, watched_since=since, enabled=verdict.on, missed=missed)
+                if verdict.on and due_at < since:
+                    pause = self._ledger._switches.held_by(schedule.job, due_at)
+                    because = self.outage if pause is None else pause.told("paused")
+            except Exception as error:
+                self._speaker().say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
+                planned = Plan(schedule, (), None, now)
+            starts = self._slots.free > 0
+            self._slots.reserve(starts)
+            firings.append(Firing(planned, policy, starts, because, verdict.trial))
+        return firings
+
+    def _handed_out(self, reserved: int, answer: Fired | Claimed | Exception) -> None:
+        """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
+        self._slots.release(reserved)
+        if isinstance(answer, Exception):
+            self._backlog = True
+            return
+        self._backlog |= answer.more
+        self._waits = answer.left if isinstance(answer, Claimed) else self._waits or answer.more
+        self._slots.launch_all(answer.started)
+        for run in answer.ended:
+            self._ended(run)
+        for run_id in answer.replaced:
+            self._slots.ask(run_id, Cancelled("superseded"))
+
+    # -- what was asked for in this process
+
+    def admit(self, runs: Sequence[Run]) -> list[Run]:
+        """Runs as they are to be written: claimed at once where this process has a slot and nothing else is asked."""
+        if self.closing or self._backlog:
+            return list(runs)
+        return [self._begun(run) for run in runs]
+
+    def _begun(self, run: Run) -> Run:
+        policy = self._ledger[run.job].policy
+        held = self._ledger._is_held(run.job, run.created_at)
+        if self._slots.free <= 0 or run.ready_at > run.created_at or policy.constrained or held:
+            return run
+        self._slots.reserve(1)
+        at = run.created_at
+        return run.changed(
+            state=State.RUNNING, worker=self._worker, token=1, attempt=1, started_at=at, attempt_started_at=at
+        )
+
+    def submitted(self, asked: Sequence[Run], answer: Sequence[Run] | Exception) -> None:
+        """Runs were written, or could not be: start those that are ours."""
+        self._slots.release(sum(run.state is State.RUNNING for run in asked))
+        for run in () if isinstance(answer, Exception) else answer:
+            if run.state is State.RUNNING and not run.existed:
+                self._slots.launch(run)
+            elif run.state is State.WAITING:
+                self._slots.expected.add(run.id)
+                self.freed(stirred=True, waits=True)
+
+    # -- the timer
+
+    async def _sleep_until(self, wake_at: datetime | None) -> None:
+        """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
+        await asyncio.sleep(0)
+        while not self._wake.is_set() and not self.closing:
+            now = self._clock.now()
+            nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
+            if nap <= 0:
+                break
+            self._notice(0.0)
+            timer = self._loop.call_later(nap, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+            self.ticked_at = self._clock.monotonic()
+            self._notice(nap)
+            # Before its time: somebody woke us. At its time somebody may have too, and then left a flag.
+            early = timer.when() - self._loop.time() > 0.001
+            if early or self._backlog or self._unread or self.closing or self._set_back:
+                break
+            self._wake.clear()
+        self._wake.clear()
+
+    def _notice(self, nap: float) -> None:
+        """See what became of both clocks since the last look, of which `nap` seconds were to be slept.
+
+        After a suspend or a step forward, what was due meanwhile was missed, not late. A loop that somebody held was
+        late, but awake.
+        """
+        look = self._look.look(self._clock.now(), self._clock.monotonic())
+        if look.step < -BACK_SECONDS:
+            self._set_back.append(look)
+            self._next_at, self._unread = None, True
+            self._tell_of_step(look, look.step)
+            return
+        overslept = max(0.0, look.elapsed - nap - self._held_since(look.since)) if nap else 0.0
+        if look.step + overslept > GAP_SECONDS:
+            self._tell_of_step(look, look.step + overslept)
+            self.slept(look.before, look.step + overslept)
+        elif look.step > BACK_SECONDS:
+            self._journal.add("clock", look.before, self._clock.now(), step_seconds=round(look.step, 3))
+
+    def slept(self, since: datetime, seconds: float) -> None:
+        """Nobody was there to fire for so long, unless there are other workers."""
+        if self.alone:
+            self.watched_since = self._clock.now()
+            self.outage = {"down_since": rfc3339(since), "down_seconds": round(seconds, 1)}
+
+    def _tell_of_step(self, look: Look, seconds: float) -> None:
+        now, name = self._clock.now(), "clock.set_back" if seconds < 0 else "clock.gap"
+        self._journal.add("clock", min(look.before, now), max(look.before, now), step_seconds=round(seconds, 3))
+        self._speaker().say("WARNING", name, seconds=round(abs(seconds), 1))
+
+    async def _rewind(self, now: datetime) -> None:
+        """Tell the cursors that the wall clock was set back: else they would be silent until it has caught up."""
+        look = self._set_back[0]
+        moved = await self._store.rewind(
+            partial(self._rewound, timedelta(seconds=-look.step), now),
+            now,
+            boot=boot(),
+            since=look.since,
+            tick=look.since + look.elapsed,
+        )
+        self._set_back.pop(0)
+        self._unread = True
+        self.watched_since = min(self.watched_since, now)
+        self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
+
+    def _rewound(
+        self, back: timedelta, now: datetime, schedule: Schedule, decided: Sequence[tuple[datetime, datetime]]
+    ) -> Schedule:
+        """Called on the store's thread: values in, a value out."""
+        policy = self._ledger[schedule.job].policy
+        return rewind(schedule, policy, now=now, back=back, decided=decided)

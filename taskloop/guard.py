@@ -1,0 +1,194 @@
+"""What watches over a started scheduler: the pulse that beats for it, the watchdog on its loop, and what both learn.
+
+Level 5. What is learnt goes three ways: into the journal (so that the past can be explained), to listeners and the log,
+and into `health`, which each beat carries to the store, where other processes read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from taskloop.audience import Listeners
+from taskloop.clock import Clock
+from taskloop.context import running
+from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
+from taskloop.events import Feed
+from taskloop.firing import FireLoop
+from taskloop.journal import Journal, StoreWatch
+from taskloop.logs import Speaker
+from taskloop.options import Options
+from taskloop.pulse import Pulse
+from taskloop.runs import RunId
+from taskloop.schedules import Schedule
+from taskloop.slots import Slots
+from taskloop.store import Store, Worker
+from taskloop.watchdog import Block, Watchdog
+
+__all__ = ["Guard"]
+
+
+class Guard:
+    """Watches over one worker from its start to its stop."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: Worker,
+        *,
+        slots: Slots,
+        fires: FireLoop,
+        journal: Journal,
+        store_watch: StoreWatch,
+        listeners: Listeners,
+        feed: Feed,
+        clock: Clock,
+        options: Options,
+        speaker: Callable[[], Speaker],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._slots = slots
+        self._fires = fires
+        self._journal = journal
+        self._store_watch = store_watch
+        self._listeners = listeners
+        self._feed = feed
+        self._clock = clock
+        self._options = options
+        self._speaker = speaker
+        self._pulse: Pulse | None = None
+        self._watchdog: Watchdog | None = None
+        self._stall = ""
+        """The schedule that is due and does not move, if there is one."""
+
+    @property
+    def beats(self) -> bool:
+        """Whether a thread beats for the worker."""
+        return self._pulse is not None
+
+    def start(self) -> None:
+        """Begin to beat and to watch the loop, in threads; in the time of a test there are none."""
+        if self._clock.steps_by_hand:
+            return
+        beater = self._store.beater(self._worker)
+        if beater is not None:
+            seconds = self._options.heartbeat.total_seconds()
+            self._pulse = Pulse(beater, seconds, clock=self._clock, health=self.health, heard=self._heard_beat)
+            self._pulse.start()
+        limit = self._options.loop_limit
+        if limit is not None:
+            self._watchdog = Watchdog(
+                asyncio.get_running_loop(),
+                limit.total_seconds(),
+                who=self._whose,
+                heard=self._heard_block,
+                noticed=self._noticed_block,
+            )
+            self._watchdog.start()
+
+    def stop(self) -> None:
+        """Watch no more; waits for nothing."""
+        for part in (self._pulse, self._watchdog):
+            if part is not None:
+                part.stop()
+
+    # -- what it knows
+
+    def health(self) -> dict[str, Any]:
+        """What this worker says of itself with each beat; asked in the thread of the pulse too."""
+        health: dict[str, Any] = {"running": len(self._slots.attempts), "free": self._slots.free}
+        if self._watchdog is not None:
+            health["lag_ms"] = self._watchdog.lag_ms
+            if (block := self._watchdog.blocked) is not None:
+                health["blocked"] = _told(block)
+        if self._store_watch.lost_at is not None:
+            health["store"] = self._store_watch.error
+        if self._stall:
+            health["stalled"] = self._stall
+        return health
+
+    def is_trusted(self) -> bool:
+        """Whether the lease is good by our own clock: what we have claimed is nobody else's yet."""
+        lease = self._options.lease.total_seconds()
+        return self._pulse is None or self._clock.monotonic() - self._pulse.good_at <= lease
+
+    def held_since(self, since: float) -> float:
+        """For how many seconds since then somebody held the loop: it was late, but awake."""
+        return 0.0 if self._watchdog is None else self._watchdog.held_since(since)
+
+    # -- what it learns
+
+    def stalled(self, schedule: Schedule | None) -> None:
+        """A schedule has been due for long and has not moved: say so, and look again. None: all move."""
+        if schedule is None:
+            self._stall = ""
+            return
+        now = self._clock.now()
+        silent = round(self._clock.monotonic() - self._fires.ticked_at, 1)
+        self._stall = f"schedule '{schedule.id}' is due since {schedule.next_due} and does not move"
+        self._journal.add("stalled", schedule.next_due or now, now, schedule=schedule.id, silent_seconds=silent)
+        self._speaker().say("ERROR", "scheduler.stalled", schedule=schedule.id, silent_seconds=silent)
+        self._fires.stir()
+
+    def store_changed(self, name: str, data: Mapping[str, Any]) -> None:
+        """The store was lost, or is back."""
+        now = self._clock.now()
+        if name == "store_back":
+            self._journal.add("store", data["since"], now, error=data["error"])
+            data = {"away_seconds": round((now - data["since"]).total_seconds(), 1)}
+            self._fires.stir()
+        self._feed.send(name, now, **data)
+
+    def _heard_beat(self, news: bool | TaskloopError) -> None:
+        if isinstance(news, TaskloopError):
+            self._store_watch.lost(news)
+            return
+        self._store_watch.well()
+        if not news:
+            now = self._clock.now()
+            self._journal.add("taken_for_dead", now, now)
+            self._speaker().say("WARNING", "worker.taken_for_dead", worker=self._worker.id)
+            self._listeners.begin(self._let_go_of_lost_runs())
+
+    async def _let_go_of_lost_runs(self) -> None:
+        with suppress(StoreUnavailable, BadStore):
+            self._slots.lose(await self._store.held(self._worker.id))
+
+    def _whose(self, task: asyncio.Task[Any] | None) -> dict[str, Any]:
+        """Who a task of the loop belongs to; asked in the thread of the watchdog, while the loop stands still."""
+        if task is None:
+            return {}
+        get_context = getattr(task, "get_context", None)  # Python 3.12: tasks that a job has made are told too
+        context = get_context().get(running) if get_context is not None else None
+        for attempt in list(self._slots.attempts.values()):
+            if attempt.task is task or (context is not None and attempt.context is context):
+                return {"job": attempt.run.job, "run": attempt.run.id}
+        coroutine = getattr(task.get_coro(), "__qualname__", "?")
+        return {"task": f"{task.get_name()} ({coroutine})"}
+
+    def _heard_block(self, block: Block) -> None:
+        now = self._clock.now()
+        since = now - timedelta(seconds=self._clock.monotonic() - block.began)
+        until = min(now, since + timedelta(seconds=block.seconds))
+        self._journal.add(block.kind, since, until, **_told(block), stack=list(block.stack))
+        if block.kind == "frozen":
+            self._speaker().say("WARNING", "process.frozen", seconds=round(block.seconds, 1))
+            if block.seconds > self._options.lease.total_seconds():
+                self._fires.slept(since, block.seconds)
+            return
+        attempt = self._slots.attempts.get(block.who.get("run", RunId(0)))
+        data = {name: fact for name, fact in _told(block).items() if name not in ("job", "run")}
+        self._feed.send("loop_blocked", now, attempt.run if attempt else None, block.who.get("job"), **data)
+
+    def _noticed_block(self, block: Block) -> None:
+        """Called in the thread of the watchdog: the loop may never turn again."""
+        self._speaker().say("WARNING", "loop.blocked", **_told(block), still=True)
+
+
+def _told(block: Block) -> dict[str, Any]:
+    """A block as it stands in records, events and lines."""
+    return {"ms": round(1000 * block.seconds), "where": block.where, **block.who}

@@ -1,0 +1,87 @@
+"""What disturbed this worker, kept until the store takes it; and whether the store answers at all.
+
+Level 5. Neither may fail: both are what is left to tell when everything else does.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from taskloop.clock import Clock
+from taskloop.store import Incident, Store
+
+__all__ = ["Journal", "StoreWatch"]
+
+MOST_A_DAY: Final = 1000
+"""Incidents of one kind that a worker records in a day; the rest is counted in the last one."""
+DAY: Final = timedelta(days=1)
+
+
+class Journal:
+    """Incidents of one worker, in memory until they are written."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._unwritten: deque[Incident] = deque(maxlen=MOST_A_DAY)
+        self._noted: dict[str, tuple[datetime, int]] = {}
+
+    def add(self, kind: Any, since: datetime, until: datetime, **data: Any) -> None:
+        """Keep what happened; beyond MOST_A_DAY of a kind it is not kept."""
+        begun, count = self._noted.get(kind, (since, 0))
+        if not begun <= since < begun + DAY:
+            begun, count = since, 0
+        self._noted[kind] = (begun, count + 1)
+        if count < MOST_A_DAY:
+            self._unwritten.append(Incident(self._worker, kind, since, max(since, until), data))
+
+    async def write(self, store: Store) -> None:
+        """Give the store what it has not got yet; what it cannot take now is kept."""
+        if not self._unwritten:
+            return
+        batch = list(self._unwritten)
+        await store.note(batch)
+        for _ in batch:
+            self._unwritten.popleft()
+
+
+class StoreWatch:
+    """Whether the store can be written: tells once when it cannot, and once when it can again."""
+
+    FIRST_WAIT: Final = 0.25
+    LONGEST_WAIT: Final = 5.0
+    """Seconds between two tries while it is away; each try waits for a lock itself."""
+
+    def __init__(
+        self, clock: Clock, tell: Callable[[Literal["store_lost", "store_back"], Mapping[str, Any]], None]
+    ) -> None:
+        self._clock = clock
+        self._tell = tell
+        self._failures = 0
+        self.lost_at: datetime | None = None
+        """Since when it cannot be written; None: it can."""
+        self.error = ""
+
+    def lost(self, error: Exception) -> None:
+        """A call of the store failed."""
+        self.error = str(error)
+        if self.lost_at is None:
+            self.lost_at = self._clock.now()
+            self._tell("store_lost", {"error": self.error})
+
+    def well(self) -> None:
+        """Something was written."""
+        self._failures = 0
+        if self.lost_at is None:
+            return
+        since, self.lost_at = self.lost_at, None
+        self._tell("store_back", {"since": since, "error": self.error})
+
+    def patience(self) -> float:
+        """Seconds to wait before the next try: longer each time, and never the same for two who wait."""
+        self._failures += 1
+        wait = min(self.LONGEST_WAIT, self.FIRST_WAIT * 2.0 ** min(self._failures, 10))
+        return wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait, not to hide anything

@@ -1,0 +1,562 @@
+"""The rooms around the runs, in SQLite: workers, switches, incidents, the past, and what is pruned.
+
+Plain functions of a connection, like `statements_sqlite`, which has the way of a run. Those that change something are
+parts of a transaction that somebody else began; those that read are called on the reading thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from taskloop.clock import from_microseconds, microseconds
+from taskloop.errors import BadStore
+from taskloop.rows_sqlite import (
+    RUN_COLUMNS,
+    SCHEDULE_COLUMNS,
+    encode,
+    instant,
+    moment,
+    read_run,
+    read_schedule,
+)
+from taskloop.runs import Run, RunId, State
+from taskloop.schedules import Schedule
+from taskloop.statements_sqlite import put_schedules
+from taskloop.store import Evidence, Former, Incident, Keep, Pruned, Query, Rewind, Terms, Wish, Worker
+from taskloop.switches import Switch, Switches
+
+FOR_EVER: Final = 2**62
+"""An instant after all others."""
+_RUN: Final = ",".join(RUN_COLUMNS)
+
+
+# -- workers
+
+_WORKER: Final = (
+    "id, name, host, pid, process, started_at, beat_at, stopped_at, beat_tick, ended, fires, jobs, version, health"
+)
+
+
+def enlist(db: sqlite3.Connection, worker: Worker) -> list[Worker]:
+    """Record a worker; gives the others not known to have stopped."""
+    others = workers(db, "WHERE stopped_at IS NULL ORDER BY started_at LIMIT 10000")
+    _insert(db, worker)
+    return [one for one in others if one.id != worker.id]
+
+
+def _insert(db: sqlite3.Connection, worker: Worker) -> None:
+    jobs = None if worker.jobs is None else json.dumps(sorted(worker.jobs))
+    db.execute(
+        f"INSERT OR REPLACE INTO taskloop_workers ({_WORKER}) VALUES ({','.join('?' * 14)})",
+        (
+            worker.id,
+            worker.name,
+            worker.host,
+            worker.pid,
+            worker.process,
+            microseconds(worker.started_at),
+            microseconds(worker.beat_at),
+            moment(worker.stopped_at),
+            worker.beat_tick,
+            worker.ended,
+            int(worker.fires),
+            jobs,
+            worker.version,
+            encode(dict(worker.health)),
+        ),
+    )
+
+
+def beat(db: sqlite3.Connection, worker: Worker, now: int, tick: float, health: str | None) -> bool:
+    """Say that a worker lives; False: it was taken for dead meanwhile."""
+    row = db.execute("SELECT stopped_at, ended FROM taskloop_workers WHERE id = ?", (worker.id,)).fetchone()
+    if row is None:  # buried so long ago that its row is pruned
+        _insert(db, worker)
+    elif row[1] == "stopped":  # it has left, and this beat was under way
+        return True
+    db.execute(
+        "UPDATE taskloop_workers SET beat_at = ?, beat_tick = ?, health = ?, stopped_at = NULL, ended = NULL WHERE id = ?",
+        (now, tick, health, worker.id),
+    )
+    return row is not None and row[0] is None
+
+
+def leave(db: sqlite3.Connection, worker: str, at: int, ended: Literal["stopped", "died"]) -> None:
+    """Record the end of a worker; one that died is left alone if it has beaten since it was last seen, at `at`."""
+    only = "" if ended == "stopped" else " AND stopped_at IS NULL AND beat_at <= ?"
+    values = (at, ended, worker) if ended == "stopped" else (at, ended, worker, at)
+    db.execute(f"UPDATE taskloop_workers SET stopped_at = ?, ended = ? WHERE id = ?{only}", values)
+
+
+def workers(db: sqlite3.Connection, rest: str, values: Sequence[Any] = ()) -> list[Worker]:
+    rows = db.execute(f"SELECT {_WORKER} FROM taskloop_workers {rest}", values).fetchall()
+    return [
+        Worker(
+            id=row[0],
+            name=row[1],
+            host=row[2],
+            pid=row[3],
+            process=row[4],
+            started_at=from_microseconds(row[5]),
+            beat_at=from_microseconds(row[6]),
+            stopped_at=instant(row[7]),
+            beat_tick=row[8],
+            ended=row[9],
+            fires=bool(row[10]),
+            jobs=frozenset(json.loads(row[11])) if row[11] else None,
+            version=row[12],
+            health=json.loads(row[13]) if row[13] else {},
+        )
+        for row in rows
+    ]
+
+
+def take_wishes(db: sqlite3.Connection, worker: str) -> list[Wish]:
+    rows = db.execute(
+        "SELECT w.id, w.run, w.actor, w.reason FROM taskloop_wishes w LEFT JOIN taskloop_runs r ON r.id = w.run "
+        "WHERE r.worker = ? OR r.id IS NULL OR r.state <> 'running' LIMIT 1000",
+        (worker,),
+    ).fetchall()
+    db.executemany("DELETE FROM taskloop_wishes WHERE id = ?", [(row[0],) for row in rows])
+    return [Wish(RunId(row[1]), row[2], row[3]) for row in rows]
+
+
+def note(db: sqlite3.Connection, incidents: Sequence[Incident]) -> None:
+    db.executemany(
+        "INSERT INTO taskloop_incidents (worker, kind, since, until, data) VALUES (?, ?, ?, ?, ?)",
+        [
+            (one.worker, one.kind, microseconds(one.since), microseconds(one.until), encode(dict(one.data)))
+            for one in incidents
+        ],
+    )
+
+
+def incidents(db: sqlite3.Connection, since: int, until: int, limit: int = 1000) -> list[Incident]:
+    """What disturbed any worker between two instants, newest first."""
+    rows = db.execute(
+        "SELECT worker, kind, since, until, data FROM taskloop_incidents WHERE until >= ? AND since <= ? "
+        "ORDER BY until DESC LIMIT ?",
+        (since, until, limit),
+    ).fetchall()
+    return [
+        Incident(row[0], row[1], from_microseconds(row[2]), from_microseconds(row[3]), json.loads(row[4] or "{}"))
+        for row in rows
+    ]
+
+
+# -- jobs and schedules
+
+
+def know(db: sqlite3.Connection, terms: Sequence[Terms]) -> None:
+    """From now on this connection hands out fires and runs of exactly these jobs."""
+    db.execute(
+        "CREATE TEMP TABLE IF NOT EXISTS taskloop_known (job TEXT PRIMARY KEY, held INTEGER, gated INTEGER) WITHOUT ROWID"
+    )
+    db.execute("DELETE FROM temp.taskloop_known")
+    db.executemany(
+        "INSERT INTO temp.taskloop_known VALUES (?, ?, ?)", [(one.job, one.held, one.gated) for one in terms]
+    )
+
+
+def define(db: sqlite3.Connection, rows: Sequence[Any]) -> None:
+    db.executemany(
+        "INSERT INTO taskloop_jobs (name, definition, origin, seen_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) "
+        "DO UPDATE SET definition = excluded.definition, origin = excluded.origin, seen_at = excluded.seen_at "
+        "WHERE definition <> excluded.definition",
+        rows,
+    )
+
+
+def rename(db: sqlite3.Connection, pairs: Sequence[tuple[str, str]]) -> None:
+    db.executemany("UPDATE taskloop_runs SET job = ? WHERE job = ? AND state = 'waiting'", pairs)
+    db.executemany("UPDATE taskloop_schedules SET job = ? WHERE job = ? AND origin = 'stored'", pairs)
+    db.executemany("UPDATE taskloop_switches SET job = ? WHERE job = ? AND ended_at IS NULL", pairs)
+
+
+def put(db: sqlite3.Connection, schedules: Sequence[Schedule], merge: Any, now: int) -> list[Schedule]:
+    """Store schedules, and keep those that they replace among the former ones."""
+    merged, replaced = put_schedules(db, schedules, merge)
+    db.executemany(
+        "INSERT OR REPLACE INTO taskloop_former (id, until, job, trigger, anchor, seen_at, origin) VALUES (?,?,?,?,?,?,?)",
+        [
+            (one.id, now, one.job, str(one.trigger), moment(one.anchor), microseconds(one.seen_at), one.origin)
+            for one in replaced
+        ],
+    )
+    return merged
+
+
+def drop(db: sqlite3.Connection, ids: Sequence[str], now: int) -> int:
+    these = "WHERE id IN (SELECT value FROM json_each(?))"
+    db.execute(
+        "INSERT OR REPLACE INTO taskloop_former (id, until, job, trigger, anchor, seen_at, origin) "
+        f"SELECT id, ?, job, trigger, anchor, seen_at, origin FROM taskloop_schedules {these}",
+        (now, json.dumps(ids)),
+    )
+    return db.execute(f"DELETE FROM taskloop_schedules {these}", (json.dumps(ids),)).rowcount
+
+
+def take_step(db: sqlite3.Connection, boot: str, since: float, tick: float) -> bool:
+    """Whether it falls to us to move the cursors for a step of this machine's clock: to the first that notices it."""
+    row = db.execute("SELECT value FROM taskloop_meta WHERE key = 'clock_step'").fetchone()
+    there, until = json.loads(row[0]) if row else (None, 0.0)
+    if there == boot and until > since:
+        return False
+    db.execute("INSERT OR REPLACE INTO taskloop_meta VALUES ('clock_step', ?)", (json.dumps([boot, tick]),))
+    return True
+
+
+def rewind(db: sqlite3.Connection, decide: Rewind, now: int, after: str, limit: int) -> tuple[int, str | None]:
+    """Move cursors of known jobs, `limit` schedules by id; gives how many moved, and the id to go on with."""
+    names = ",".join(f"s.{name}" for name in SCHEDULE_COLUMNS)
+    rows = db.execute(
+        f"SELECT {names} FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
+        "WHERE s.id > ? ORDER BY s.id LIMIT ?",
+        (after, limit),
+    ).fetchall()
+    moved = []
+    for row in rows:
+        old = read_schedule(row)
+        new = decide(old, _decided(db, old.id, now))
+        if new != old:
+            moved.append((moment(new.next_due), moment(new.last_due), moment(new.anchor), old.id, row[4]))
+    db.executemany(
+        "UPDATE taskloop_schedules SET next_due = ?, last_due = ?, anchor = ? WHERE id = ? AND next_due IS ?", moved
+    )
+    return len(moved), rows[-1][0] if len(rows) == limit else None
+
+
+def _decided(db: sqlite3.Connection, schedule: str, now: int) -> list[tuple[datetime, datetime]]:
+    """Spans of later due instants of a schedule that have a record. What was missed was never lived through."""
+    rows = db.execute(
+        "SELECT due_at, coalesce(until_at, due_at) FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
+        "AND due_at >= coalesce((SELECT max(due_at) FROM taskloop_runs WHERE schedule = ? AND due_at <= ?), 0) "
+        "AND coalesce(until_at, due_at) > ? AND reason IS NOT 'missed' ORDER BY due_at LIMIT 10000",
+        (schedule, schedule, now, now),
+    ).fetchall()
+    return [(from_microseconds(first), from_microseconds(last)) for first, last in rows]
+
+
+def standing(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
+    names = ",".join(f"r.{name}" for name in RUN_COLUMNS)
+    return db.execute(
+        f"SELECT {names}, (SELECT ended_at FROM taskloop_runs WHERE job = j.value AND state = 'succeeded' "
+        "ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM "
+        "(SELECT id FROM taskloop_runs WHERE job = j.value AND state IN ('failed', 'interrupted') "
+        "AND reason IS NOT 'shutting_down' AND id > coalesce("
+        "(SELECT max(id) FROM taskloop_runs WHERE job = j.value AND state = 'succeeded'), 0) LIMIT 100)) "
+        "FROM json_each(?) j JOIN taskloop_runs r ON r.id = (SELECT id FROM taskloop_runs "
+        "WHERE job = j.value AND state <> 'skipped' ORDER BY id DESC LIMIT 1)",
+        (json.dumps(jobs),),
+    ).fetchall()
+
+
+def usual(db: sqlite3.Connection, jobs: Sequence[str]) -> dict[str, list[float]]:
+    """Of each job the seconds of its newest successful attempts: 200 at most, of its newest 1000 records."""
+    found = {}
+    for job in jobs:
+        rows = db.execute(
+            "SELECT (ended_at - attempt_started_at) / 1e6 FROM (SELECT state, ended_at, attempt_started_at "
+            "FROM taskloop_runs WHERE job = ? ORDER BY id DESC LIMIT 1000) "
+            "WHERE state = 'succeeded' AND attempt_started_at IS NOT NULL LIMIT 200",
+            (job,),
+        ).fetchall()
+        if rows:
+            found[job] = [row[0] for row in rows]
+    return found
+
+
+# -- switches
+
+_SWITCH: Final = "kind, job, since, actor, reason, until, ended_at, ended_by, missed, ended_because"
+
+
+def switches(db: sqlite3.Connection, rest: str, values: Sequence[Any] = ()) -> Switches:
+    rows = db.execute(f"SELECT {_SWITCH} FROM taskloop_switches {rest}", values).fetchall()
+    return Switches(
+        Switch(
+            row[0],
+            row[1],
+            from_microseconds(row[2]),
+            row[3],
+            row[4],
+            instant(row[5]),
+            instant(row[6]),
+            row[7],
+            row[8],
+            row[9],
+        )
+        for row in rows
+    )
+
+
+def switch(db: sqlite3.Connection, new: Switch) -> None:
+    """Begin an interval; one of the same subject that is open ends."""
+    kinds = ("paused",) if new.kind == "paused" else ("enabled", "disabled", "tripped")
+    since = microseconds(new.since)
+    if new.kind == "paused":  # a pause laid over one in force goes on from its beginning: it holds its fires too
+        (earlier,) = db.execute(
+            "SELECT min(since) FROM taskloop_switches WHERE kind = 'paused' AND job IS ? AND ended_at IS NULL "
+            "AND coalesce(until, ?) >= ?",
+            (new.job, since, since),
+        ).fetchone()
+        since = since if earlier is None else earlier
+    unswitch(db, new.job, kinds, new.since, new.actor, new.reason, None)
+    db.execute(
+        "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES (?, ?, ?, ?, ?, ?)",
+        (new.job, new.kind, new.actor, new.reason, since, moment(new.until)),
+    )
+
+
+def unswitch(
+    db: sqlite3.Connection,
+    job: str | None,
+    kinds: Sequence[str],
+    now: datetime,
+    actor: str | None,
+    reason: str | None,
+    missed: str | None,
+) -> int:
+    at = microseconds(now)
+    return db.execute(
+        "UPDATE taskloop_switches SET ended_at = CASE kind WHEN 'tripped' THEN ? ELSE min(?, coalesce(until, ?)) END, "
+        "ended_by = ?, ended_because = ?, missed = ? "
+        "WHERE job IS ? AND ended_at IS NULL AND kind IN (SELECT value FROM json_each(?))",
+        (at, at, at, actor, reason, missed, job, json.dumps(list(kinds))),
+    ).rowcount
+
+
+# -- the past
+
+
+def evidence(db: sqlite3.Connection, jobs: Sequence[str], at: int, until: int, run_id: int | None) -> Evidence:
+    """All that an explanation of one job around one instant, or of one run, is made from; one consistent look."""
+    db.execute("BEGIN")
+    try:
+        return _evidence(db, jobs, at, until, run_id)
+    finally:
+        db.execute("ROLLBACK")
+
+
+def _evidence(db: sqlite3.Connection, jobs: Sequence[str], at: int, until: int, run_id: int | None) -> Evidence:
+    names = json.dumps(list(jobs))
+    mine = "job IN (SELECT value FROM json_each(?))"
+    schedules = [
+        read_schedule(row)
+        for row in db.execute(
+            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE {mine} ORDER BY id LIMIT 1000", (names,)
+        )
+    ]
+    former = _former(db, names, at)
+    found = None
+    if run_id is not None:
+        found = _one_run(db, "WHERE id = ?", (run_id,))
+        if found is not None:
+            at = microseconds(found.due_at)
+            until = at + 1
+    ids = dict.fromkeys(
+        [*([found.schedule] if found and found.schedule else []), *(one.id for one in schedules), *jobs]
+    )
+    ids |= dict.fromkeys(one.schedule.id for one in former)
+    rows = [row for row in (_covering(db, name, at, until) for name in ids) if row is not None]
+    row = found or min(rows, key=lambda one: (one.state is State.SKIPPED, one.due_at), default=None)
+    subject = row.schedule if row is not None and row.schedule is not None else next(iter(ids), None)
+    ended = microseconds(row.ended_at) if row is not None and row.ended_at is not None else max(until, at)
+    last = max(ended, until)
+    return Evidence(
+        schedules=schedules,
+        former=former,
+        row=row,
+        previous=_beside(db, subject, "<", min(at, microseconds(row.due_at) if row else at), "DESC"),
+        next=_beside(db, subject, ">", max(until - 1, moment(row.until_at) or 0 if row else 0), "ASC"),
+        switches=switches(
+            db, f"WHERE ({mine} OR job IS NULL) AND coalesce(ended_at, ?) >= ? AND since <= ? ORDER BY id LIMIT 1000",
+            (names, FOR_EVER, at, last),
+        ),
+        workers=_workers_around(db, at, last),
+        incidents=incidents(db, at - 60_000_000, last),
+        active=[
+            read_run(one)
+            for one in db.execute(
+                f"SELECT {_RUN} FROM taskloop_runs WHERE {mine} AND state IN ('waiting', 'running') ORDER BY id LIMIT 100",
+                (names,),
+            )
+        ],
+        group=[]
+        if row is None or row.group is None
+        else [
+            read_run(one)
+            for one in db.execute(
+                f"SELECT {_RUN} FROM taskloop_runs WHERE state = 'running' AND \"group\" = ? ORDER BY id LIMIT 100",
+                (row.group,),
+            )
+        ],
+        known_since=_known_since(db),
+    )  # fmt: skip
+
+
+def _former(db: sqlite3.Connection, names: str, at: int) -> list[Former]:
+    rows = db.execute(
+        "SELECT id, job, trigger, NULL, NULL, NULL, anchor, seen_at, 1, origin, until FROM taskloop_former "
+        "WHERE job IN (SELECT value FROM json_each(?)) AND until > ? ORDER BY until LIMIT 1000",
+        (names, at),
+    ).fetchall()
+    return [Former(read_schedule(row[:10]), from_microseconds(row[10])) for row in rows]
+
+
+def _one_run(db: sqlite3.Connection, rest: str, values: Sequence[Any]) -> Run | None:
+    row = db.execute(f"SELECT {_RUN} FROM taskloop_runs {rest}", values).fetchone()
+    return read_run(row) if row else None
+
+
+def _covering(db: sqlite3.Connection, schedule: str, at: int, until: int) -> Run | None:
+    """The record of a schedule that holds an instant from `at` to before `until`."""
+    found = _one_run(
+        db, "WHERE schedule = ? AND schedule IS NOT NULL AND due_at < ? ORDER BY due_at DESC LIMIT 1", (schedule, until)
+    )
+    if found is None or microseconds(found.until_at or found.due_at) < at:
+        return None
+    return found
+
+
+def _beside(db: sqlite3.Connection, schedule: str | None, sign: str, at: int, order: str) -> Run | None:
+    if schedule is None:
+        return None
+    rest = f"WHERE schedule = ? AND schedule IS NOT NULL AND due_at {sign} ? ORDER BY due_at {order} LIMIT 1"
+    return _one_run(db, rest, (schedule, at))
+
+
+def _workers_around(db: sqlite3.Connection, at: int, last: int) -> list[Worker]:
+    """Those that lived in a span, the last one that ended before it and the first one that came after it."""
+    living = "started_at <= ? AND coalesce(stopped_at, ?) >= ?"
+    return [
+        *workers(db, "WHERE stopped_at IS NOT NULL AND stopped_at < ? ORDER BY stopped_at DESC LIMIT 1", (at,)),
+        *workers(db, f"WHERE {living} ORDER BY started_at LIMIT 100", (last, FOR_EVER, at)),
+        *workers(db, "WHERE started_at > ? ORDER BY started_at LIMIT 1", (last,)),
+    ]
+
+
+def _known_since(db: sqlite3.Connection) -> datetime | None:
+    row = db.execute("SELECT created_at FROM taskloop_runs ORDER BY id LIMIT 1").fetchone()
+    return from_microseconds(row[0]) if row else None
+
+
+# -- pruning
+
+STEP_SECONDS: Final = 0.01
+"""How long one step of pruning may look around: a fire waits behind it."""
+
+
+def prune(
+    db: sqlite3.Connection,
+    keep: Keep,
+    rules: Mapping[str, Keep],
+    due_before: int,
+    after: str | None,
+    limit: int,
+) -> Pruned:
+    """One step of a round over the jobs, from the one after `after`: a few milliseconds, at most `limit` rows deleted."""
+    deleted, until = 0, time.perf_counter() + STEP_SECONDS
+    while time.perf_counter() < until:
+        job = db.execute("SELECT min(job) FROM taskloop_runs WHERE job > ?", (after or "",)).fetchone()[0]
+        if job is None:
+            _prune_the_rest(db, keep)
+            return Pruned(deleted, None)
+        deleted += _prune_job(db, job, rules.get(job, keep), due_before, limit - deleted)
+        if deleted >= limit:
+            return Pruned(deleted, after or "")  # the same job again
+        after = job
+    return Pruned(deleted, after)
+
+
+def _prune_job(db: sqlite3.Connection, job: str, keep: Keep, due_before: int, limit: int) -> int:
+    """Delete old final runs of a job, oldest first; looks at its oldest rows only, however many there are."""
+    beyond = None if keep.runs is None else _newest_but(db, job, keep.runs)
+    if keep.ended_before is None and beyond is None:
+        return 0
+    bounds = (due_before, moment(keep.ended_before) or 0, beyond or 0)
+    for looked_at in (1, limit + 1000):  # of most jobs the oldest row says that there is nothing to do
+        rows = db.execute(
+            "SELECT id, state IN ('waiting', 'running'), coalesce(until_at, due_at) < ? AND (ended_at < ? OR id <= ?) "
+            "AND id < (SELECT max(id) FROM taskloop_runs) FROM taskloop_runs WHERE job = ? ORDER BY id LIMIT ?",
+            (*bounds, job, looked_at),
+        ).fetchall()
+        found = [row[0] for row in rows if row[2] and not row[1]][:limit]
+        if not found and not rows[0][1]:
+            return 0
+    ids = json.dumps(found)
+    db.execute("DELETE FROM taskloop_attempts WHERE run IN (SELECT value FROM json_each(?))", (ids,))
+    db.execute("DELETE FROM taskloop_runs WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+    return len(found)
+
+
+def _newest_but(db: sqlite3.Connection, job: str, number: int) -> int | None:
+    """The id of the newest run of a job beyond the newest `number`, skips not counted."""
+    row = db.execute(
+        "SELECT id FROM taskloop_runs WHERE job = ? AND state <> 'skipped' ORDER BY id DESC LIMIT 1 OFFSET ?",
+        (job, number),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _prune_the_rest(db: sqlite3.Connection, keep: Keep) -> None:
+    """What is older than the store keeps anything, once a round: small tables all of them."""
+    before = moment(keep.ended_before)
+    if before is None:
+        return
+    db.execute(
+        "DELETE FROM taskloop_workers WHERE stopped_at < ? AND id NOT IN "
+        "(SELECT worker FROM taskloop_runs WHERE state = 'running' AND worker IS NOT NULL)",
+        (before,),
+    )
+    db.execute(
+        "DELETE FROM taskloop_incidents WHERE id IN (SELECT id FROM taskloop_incidents WHERE until < ? LIMIT 10000)",
+        (before,),
+    )
+    db.execute("DELETE FROM taskloop_switches WHERE ended_at < ?", (before,))
+    db.execute("DELETE FROM taskloop_former WHERE until < ?", (before,))
+
+
+# -- questions
+
+
+def conditions(query: Query) -> tuple[str, list[Any]]:
+    """The WHERE of a query, and its values."""
+    wanted: list[tuple[str, Any]] = []
+    if query.jobs is not None:
+        names = list(query.jobs)
+        wanted.append(
+            ("job = ?", names[0]) if len(names) == 1 else ("job IN (SELECT value FROM json_each(?))", json.dumps(names))
+        )
+    if query.states is not None:
+        inside = ",".join(f"'{State(one).value}'" for one in query.states)
+        wanted.append((f"state IN ({inside}) AND ?", 1))
+    elif not query.skipped:
+        wanted.append(("state <> 'skipped' AND ?", 1))
+    for text, value in (
+        ("cause = ?", query.cause),
+        ("schedule = ?", query.schedule),
+        ("created_at >= ?", moment(query.since)),
+        ("created_at < ?", moment(query.until)),
+        ("id < ?", query.before),
+    ):
+        if value is not None:
+            wanted.append((text, value))
+    return " AND ".join(text for text, _ in wanted) or "1", [value for _, value in wanted]
+
+
+def backup(db: sqlite3.Connection, target: str) -> None:
+    from pathlib import Path
+
+    if Path(target).exists():
+        raise BadStore(f"backup to {target}: the file exists; name a new one")
+    copy = sqlite3.connect(target)
+    try:
+        db.backup(copy)
+    finally:
+        copy.close()

@@ -1,0 +1,312 @@
+"""Looking at the records: how each job stands, how the whole stands, and the facts from which `why` is explained.
+
+Level 5. Functions of a `Ledger` and its open store; imported when somebody looks, for a running scheduler need not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from taskloop import durations
+from taskloop.durations import rfc3339
+from taskloop.errors import NoSuchJob, NoSuchRun, nearest
+from taskloop.jobs import Job
+from taskloop.processes import is_dead, silent_seconds
+from taskloop.punctuality import Curfew, Usual, overdue, stuck
+from taskloop.records import JobRecord, Status, standing
+from taskloop.runs import Run, RunId, State
+from taskloop.store import Definition, Incident, Query, Store, Worker
+from taskloop.switches import Switches
+from taskloop.why import Explanation, Question, explain
+
+if TYPE_CHECKING:
+    from taskloop.ledger import Ledger
+
+__all__ = ["curfew", "jobs", "status", "status_without_store", "why"]
+
+RECENT: Final = timedelta(minutes=10)
+"""An incident that ended longer ago needs nobody's attention any more."""
+BLOCKED_MS: Final = 1000
+"""A loop that stood still for less is on record, but needs nobody's attention."""
+
+
+# -- jobs
+
+
+async def jobs(ledger: Ledger, store: Store) -> list[JobRecord]:
+    """Every job that is declared here or that a worker of the store declared, by name."""
+    now = ledger._clock.now()
+    await ledger._refresh_switches(force=True)
+    remembered = {one.name: one for one in await store.definitions()}
+    names = sorted({*remembered, *(job.name for job in ledger)})
+    last, due = await store.standing(names), await store.next_dues(names)
+    orphans = _orphans(names, ledger, _living(await store.workers(living=True), ledger, now))
+    defined = {name: ledger.definition(ledger[name]) if name in ledger else remembered[name] for name in names}
+    troubled = await _troubled(store, defined, due, ledger._switches, now)
+    return [
+        standing(
+            defined[name],
+            next_due=due.get(name),
+            last=last.get(name),
+            switches=ledger._switches,
+            now=now,
+            orphan=name in orphans,
+            stuck=name in troubled and "running_seconds" in troubled[name],
+            overdue=name in troubled,
+        )
+        for name in names
+    ]
+
+
+def _living(workers: Sequence[Worker], ledger: Ledger, now: datetime) -> list[Worker]:
+    return [one for one in workers if _lives(one, ledger, now)]
+
+
+def _lives(worker: Worker, ledger: Ledger, now: datetime) -> bool:
+    """Whether a worker is there: by the clock that a machine's processes share, else by the wall clock, as both may be."""
+    if is_dead(worker):
+        return False
+    silent = silent_seconds(worker, ledger._clock.monotonic())
+    lease = ledger.options.lease
+    return silent <= lease.total_seconds() if silent is not None else now - worker.beat_at <= lease
+
+
+def _orphans(names: Sequence[str], ledger: Ledger, living: Sequence[Worker]) -> set[str]:
+    """Jobs that no program has any more: no live worker knows them, and at least one is there to tell."""
+    if not living or any(one.jobs is None for one in living):
+        return set()
+    known = {name for one in living for name in one.jobs or ()}
+    return {name for name in names if name not in known and name not in ledger}
+
+
+async def _troubled(
+    store: Store,
+    defined: Mapping[str, Definition],
+    due: Mapping[str, datetime],
+    switches: Switches,
+    now: datetime,
+) -> dict[str, dict[str, Any]]:
+    """The facts of jobs with a run that is stuck, or with something that is overdue; the former outweigh the latter."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, at in due.items():
+        facts = overdue(at, now) if name in defined else None
+        if facts and switches.verdict([name], now, declared=_says(defined[name], "enabled")).on:
+            found[name] = facts | {"due_at": rfc3339(at)}
+    for run in await store.late(now):
+        facts = overdue(run.ready_at, now)
+        if facts:
+            found.setdefault(run.job, facts | {"run": run.id})
+    running = await store.find(Query(states=[State.RUNNING], limit=1000))
+    took = await store.usual(sorted({run.job for run in running if overdue(run.attempt_started_at, now)}))
+    for run in running:
+        usual = Usual.of(took[run.job]) if run.job in took else None
+        expect = _says(defined[run.job], "expect") if run.job in defined else None
+        facts = stuck(run.attempt_started_at, now, usual, durations.parse(expect) if expect else None)
+        if facts:
+            found[run.job] = facts | {"run": run.id}
+    return {name: facts for name, facts in found.items() if switches.pause(name, now) is None}
+
+
+def _says(definition: Definition, option: str) -> Any:
+    return definition.facts["policy"].get(option)
+
+
+# -- the whole
+
+
+async def status(ledger: Ledger, store: Store) -> Status:
+    """How the whole stands, as the store knows it and, where the ledger is a worker, as it knows itself."""
+    now = ledger._clock.now()
+    records = await jobs(ledger, store)
+    workers = [_with_own_health(one, ledger) for one in await store.workers(living=True)]
+    live = _living(workers, ledger, now)
+    counts = await store.counts()
+    recent = await store.incidents(now - RECENT, now)
+    attention = [*_about_workers(workers, live), *_about_incidents(recent)]
+    attention += await _about_jobs(records, store, ledger, bool(live), now)
+    lags = [float(one.health["lag_ms"]) for one in live if "lag_ms" in one.health]
+    return Status(
+        running=bool(live),
+        enabled=ledger.options.enabled,
+        workers=live,
+        paused=ledger._switches.pause(None, now),
+        jobs=len(records),
+        waiting=counts.get(State.WAITING, 0),
+        active=await store.find(Query(states=[State.RUNNING], limit=100)),
+        attention=attention,
+        loop_lag_ms=max(lags, default=None),
+        store=store.url,
+    )
+
+
+def status_without_store(ledger: Ledger, error: Exception, active: Sequence[Run], *, since: datetime | None) -> Status:
+    """How a worker stands whose store is away: from memory alone, and the store's trouble first."""
+    health = ledger._vitals()
+    return Status(
+        running=True,
+        enabled=ledger.options.enabled,
+        workers=(),
+        paused=None,
+        jobs=len(ledger),
+        waiting=0,
+        active=list(active),
+        attention=[_item("store", str(error), since=since), *_unwell({**health, "store": None}, "this worker")],
+        loop_lag_ms=health.get("lag_ms"),
+        store=str(getattr(ledger._store, "url", "")),
+    )
+
+
+def _with_own_health(worker: Worker, ledger: Ledger) -> Worker:
+    from dataclasses import replace
+
+    own = getattr(ledger, "worker", None)
+    return replace(worker, health=ledger._vitals()) if own is not None and own.id == worker.id else worker
+
+
+def _item(
+    condition: str,
+    text: str | None,
+    *,
+    job: str | None = None,
+    since: datetime | None = None,
+    failures: int = 0,
+    **more: Any,
+) -> dict[str, Any]:
+    return {
+        "condition": condition,
+        "job": job,
+        "text": text,
+        "since": None if since is None else rfc3339(since),
+        "failures": failures,
+        **more,
+    }
+
+
+def _about_workers(workers: Sequence[Worker], live: Sequence[Worker]) -> list[dict[str, Any]]:
+    """A store that is away, an engine that stands still, a loop that is held: of these first. Then who is silent."""
+    items = [item for one in live for item in _unwell(one.health, f"{one.host} pid {one.pid}")]
+    order = ("store", "stalled", "loop_blocked")
+    items.sort(key=lambda item: order.index(item["condition"]))
+    silent = [one for one in workers if one not in live]
+    return items + [
+        _item("silent", f"{one.host} pid {one.pid} has not beaten since then", since=one.beat_at) for one in silent[:5]
+    ]
+
+
+def _unwell(health: Mapping[str, Any], who: str) -> list[dict[str, Any]]:
+    items = []
+    if health.get("store"):
+        items.append(_item("store", f"{who}: {health['store']}"))
+    if health.get("stalled"):
+        items.append(_item("stalled", f"{who}: {health['stalled']}"))
+    if health.get("blocked"):
+        items.append(_block(health["blocked"], f"{who}: its loop stands still"))
+    return items
+
+
+def _block(data: Mapping[str, Any], text: str, since: datetime | None = None) -> dict[str, Any]:
+    who = f"job '{data['job']}', run {data['run']}" if "job" in data else data.get("task", "a callback")
+    return _item(
+        "loop_blocked", f"{text} for {data['ms']} ms, by {who}, at {data['where']}", job=data.get("job"), since=since
+    )
+
+
+def _about_incidents(recent: Sequence[Incident]) -> list[dict[str, Any]]:
+    """What disturbed a worker in the last minutes, the worst of each kind."""
+    blocks = [one for one in recent if one.kind == "loop_blocked" and one.data.get("ms", 0) >= BLOCKED_MS]
+    worst = max(blocks, key=lambda one: one.data["ms"], default=None)
+    items = [] if worst is None else [_block(worst.data, "the loop stood still", worst.since)]
+    steps = [one for one in recent if one.kind == "clock" and abs(one.data.get("step_seconds", 0)) > 30]
+    if steps:
+        seconds = steps[0].data["step_seconds"]
+        items.append(_item("clock", f"the clock went {'back' if seconds < 0 else 'forward'} by {abs(seconds):g} s",
+                           since=steps[0].since))  # fmt: skip
+    return items
+
+
+async def _about_jobs(
+    records: Sequence[JobRecord], store: Store, ledger: Ledger, running: bool, now: datetime
+) -> list[dict[str, Any]]:
+    items = []
+    for word in ("failing", "stuck", "overdue", "orphan"):
+        for one in (one for one in records if one.condition == word):
+            text = one.last_run.summary if word == "failing" and one.last_run else await _text(one, store, running, now)
+            items.append(_item(word, text, job=one.name, failures=one.consecutive_failures))
+    tripped = [one for one in ledger._switches if one.kind == "tripped" and one.holds(now)]
+    return items + [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
+
+
+async def _text(record: JobRecord, store: Store, running: bool, now: datetime) -> str:
+    """What is wrong with a job, in a sentence."""
+    if record.condition == "orphan":
+        return "no live worker has this job any more; if it was renamed, give the new one aliases=(...)"
+    if record.condition == "stuck" and record.last_run is not None and record.last_run.attempt_started_at is not None:
+        since = (now - record.last_run.attempt_started_at).total_seconds()
+        return f"run {record.last_run.id} has been running for {durations.words(timedelta(seconds=int(since)))}"
+    late = [one for one in await store.late(now) if one.job == record.name]
+    nobody = "" if running else "; no worker runs"
+    if late:
+        return f"run {late[0].id} waits since {rfc3339(late[0].ready_at)}{nobody}"
+    return f"due since {rfc3339(record.next_due)}{nobody}" if record.next_due is not None else nobody
+
+
+async def curfew(ledger: Ledger, store: Store, ends_at: datetime) -> Curfew:
+    """What may not begin any more before `ends_at`, by what jobs say of themselves, or by their history."""
+    took = await store.usual([job.name for job in ledger])
+    usual = {name: Usual.of(seconds).median for name, seconds in took.items()}
+    expected = {job.name: job.policy.expect for job in ledger if job.policy.expect is not None}
+    return Curfew(ends_at, {**usual, **expected})
+
+
+# -- why
+
+
+async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at: Any, run: int | None) -> Explanation:
+    """Gather the facts and explain them."""
+    now = ledger._clock.now()
+    instant = durations.since(at, now) if at is not None else None
+    names, definition = await _subject(ledger, store, job, run)
+    until = now if instant is None else _minute(instant)
+    facts = await store.evidence(names, instant or now, until, RunId(run) if run is not None else None)
+    usual = await store.usual(names[:1])
+    question = Question(
+        job=names[0],
+        at=instant,
+        until=until,
+        run=run,
+        now=now,
+        policy=definition.facts["policy"],
+        trigger_text=definition.facts["trigger_text"],
+        usual=Usual.of(usual[names[0]]) if names[0] in usual else None,
+        spread=durations.parse(_says(definition, "spread")) if _says(definition, "spread") else timedelta(0),
+        lease=ledger.options.lease,
+        vitals=ledger._vitals(),
+    )
+    return explain(question, facts)
+
+
+def _minute(instant: datetime) -> datetime:
+    """To where an instant that somebody wrote reaches: one written to the minute means the minute."""
+    exact = instant.second or instant.microsecond
+    return instant + (timedelta(seconds=1) if exact else timedelta(minutes=1))
+
+
+async def _subject(
+    ledger: Ledger, store: Store, job: str | Job[..., Any] | None, run: int | None
+) -> tuple[list[str], Definition]:
+    if run is not None:
+        found = await store.run(RunId(run))
+        if found is None:
+            raise NoSuchRun(run)
+        job = found.job
+    if job is None:
+        raise ValueError("why() needs a job or a run; write why('report'), or why(run=12)")
+    names = ledger._names(job)
+    if names[0] in ledger:
+        return names, ledger.definition(ledger[names[0]])
+    remembered = {one.name: one for one in await store.definitions()}
+    if names[0] not in remembered:
+        raise NoSuchJob(names[0], nearest(names[0], {*remembered, *(one.name for one in ledger)}))
+    return [names[0], *remembered[names[0]].facts.get("aliases", ())], remembered[names[0]]

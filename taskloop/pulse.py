@@ -1,0 +1,76 @@
+"""The pulse of a worker: a thread that beats for it, so that a loop that is blocked costs no lease.
+
+Level 5. What a beat says of the worker is asked of `health` in the thread; what it learns is told on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from taskloop.clock import Clock
+from taskloop.errors import TaskloopError
+from taskloop.store import Beater
+
+__all__ = ["Pulse"]
+
+LEAST_SECONDS: Final = 0.5
+"""A beat that failed is tried again after this, or at its next turn if that comes sooner."""
+
+
+class Pulse:
+    """Beats every so many seconds until it is stopped, or its loop is closed.
+
+    `heard` is told on the loop what each came to: True; False, the worker was taken for dead meanwhile; an error, it
+    could not be written.
+    """
+
+    def __init__(
+        self,
+        beater: Beater,
+        seconds: float,
+        *,
+        clock: Clock,
+        health: Callable[[], Mapping[str, Any]],
+        heard: Callable[[bool | TaskloopError], None],
+    ) -> None:
+        self._beater = beater
+        self._seconds = seconds
+        self._clock = clock
+        self._health = health
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._ended = threading.Event()
+        self.good_at = clock.monotonic()
+        """When the last beat that was written began, by the steady clock."""
+
+    def start(self) -> None:
+        threading.Thread(target=self._beat, name="taskloop pulse", daemon=True).start()
+
+    def stop(self) -> None:
+        """Beat no more; does not wait for a beat in hand."""
+        self._ended.set()
+
+    # -- in the thread
+
+    def _beat(self) -> None:
+        try:
+            while not self._ended.is_set() and not self._loop.is_closed():
+                began = self._clock.monotonic()
+                wait = self._seconds
+                try:
+                    self._tell(self._beater.beat(self._clock.now(), began, self._health()))
+                    self.good_at = began
+                except TaskloopError as error:
+                    self._tell(error)
+                    wait = min(wait, LEAST_SECONDS)
+                self._ended.wait(max(0.001, began + wait - self._clock.monotonic()))
+        finally:
+            self._beater.close()
+
+    def _tell(self, news: bool | TaskloopError) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is there to hear
+            self._loop.call_soon_threadsafe(self._heard, news)

@@ -1,0 +1,412 @@
+"""Why did it run, why did it not: the chain from timetable to call for one instant, and its first broken link.
+
+Level 4, pure: from recorded facts alone, so the same question has the same answer as long as the facts are kept. The
+links are in `chain`; here is which of them decided, what that is called, and what can be done. Start at `explain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from taskloop.chain import Check, Moment, Question, due_within, links, span
+from taskloop.durations import rfc3339
+from taskloop.runs import Cause, Reason, Run, State
+from taskloop.schedules import Schedule, offset, timetable
+from taskloop.store import Evidence
+from taskloop.triggers import Cron
+
+__all__ = ["Check", "Explanation", "Question", "explain", "explanation_record"]
+
+Verdict = Literal["ran", "running", "waiting", "did_not_run", "not_due", "will_run", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What became of an instant or a run, and why."""
+
+    verdict: Verdict
+    code: str
+    """One word for the reason, of a small set: docs/guarantees.md lists them."""
+    text: str
+    at: datetime | None
+    """The due instant it is about; None: of none."""
+    checks: tuple[Check, ...] = ()
+    """The links in the order in which they must hold."""
+    remedies: tuple[str, ...] = ()
+    run: Run | None = None
+    previous: Run | None = None
+    next: Run | None = None
+    next_due: datetime | None = None
+    evidence: Literal["full", "partial"] = "full"
+    """`partial`: some facts of that time are pruned, or were never kept."""
+
+
+def explain(question: Question, facts: Evidence) -> Explanation:
+    """Answer a question from the facts."""
+    moment = _moment(question, facts)
+    if moment is None:
+        return _not_due(question, facts)
+    checks = links(question, facts, moment)
+    row = moment.row
+    if row is None:
+        answer = _no_record(question, facts, moment, checks)
+    elif row.state is State.SKIPPED:
+        answer = _skipped(question, moment, checks, row)
+    elif row.state is State.WAITING:
+        answer = _waiting(question, facts, moment, checks, row)
+    else:
+        answer = _ran(question, moment, checks, row)
+    return _complete(question, facts, moment, answer)
+
+
+def _complete(question: Question, facts: Evidence, moment: Moment | None, answer: Explanation) -> Explanation:
+    at = moment.at if moment is not None else question.at
+    partial = (
+        at is not None
+        and facts.known_since is not None
+        and at < facts.known_since
+        and (moment is None or not moment.row)
+    )
+    due = [one.next_due for one in facts.schedules if one.next_due is not None]
+    return replace(
+        answer,
+        run=moment.row if moment is not None else None,
+        previous=facts.previous,
+        next=facts.next,
+        next_due=min(due, default=None),
+        evidence="partial" if partial or any(one.ok is None for one in answer.checks) else "full",
+    )
+
+
+# -- which moment is meant
+
+
+def _moment(question: Question, facts: Evidence) -> Moment | None:
+    """The due instant that the question is about; None: nothing was due then."""
+    if question.run is None and question.at is None:
+        return _now(question, facts)
+    row, schedules = facts.row, _schedules(facts, question.at)
+    if row is not None:
+        schedule = next((one for one in schedules if one.id == row.schedule), None)
+        at = row.due_at
+        if question.at is not None and row.count > 1 and schedule is not None:
+            at = due_within(schedule, question.spread, question.at, question.until) or at
+        return Moment(at=at, schedule=schedule, row=row)
+    if question.at is None:
+        return None
+    found = [(due_within(one, question.spread, question.at, question.until), one) for one in schedules]
+    due = [(at, one) for at, one in found if at is not None]
+    if not due:
+        return None
+    at, schedule = min(due, key=lambda one: one[0])
+    return Moment(at=at, schedule=schedule, row=None)
+
+
+def _now(question: Question, facts: Evidence) -> Moment | None:
+    """Without an instant: what waits or runs, else what is due and has no record yet, else what was decided last."""
+    waiting = [one for one in facts.active if one.state is State.WAITING and one.ready_at <= question.now]
+    subject = next(iter([*waiting, *(one for one in facts.active if one.state is State.RUNNING)]), None)
+    late = [one for one in facts.schedules if one.next_due is not None and one.next_due <= question.now]
+    if subject is None and late:
+        first = min(late, key=lambda one: one.next_due or question.now)
+        assert first.next_due is not None
+        return Moment(at=first.next_due, schedule=first, row=None)
+    row = subject or facts.row or facts.previous
+    if row is None:
+        return None
+    schedule = next((one for one in facts.schedules if one.id == row.schedule), None)
+    return Moment(at=row.due_at, schedule=schedule, row=row)
+
+
+def _schedules(facts: Evidence, at: datetime | None) -> list[Schedule]:
+    """The schedules as they stood at that instant."""
+    if at is None:
+        return list(facts.schedules)
+    then: dict[str, Schedule] = {one.id: one for one in facts.schedules if one.seen_at <= at}
+    for one in reversed(facts.former):
+        if one.schedule.seen_at <= at < one.until:
+            then[one.schedule.id] = one.schedule
+    return list(then.values())
+
+
+def _not_due(question: Question, facts: Evidence) -> Explanation:
+    at = question.at
+    if at is None:
+        due = min((one.next_due for one in facts.schedules if one.next_due is not None), default=None)
+        text = (
+            f"nothing was due yet; next at {rfc3339(due)}" if due else "no schedule of it fires; it runs when asked for"
+        )
+        check = Check("timetable", True, question.trigger_text)
+        return _complete(
+            question, facts, None, Explanation(verdict="will_run" if due else "not_due", code="not_due", text=text, at=due,
+                                               checks=(check,), remedies=_REMEDIES["not_due"] if not due else ())
+        )  # fmt: skip
+    schedules = _schedules(facts, at)
+    if not schedules:
+        first = min((one.seen_at for one in (*facts.schedules, *(old.schedule for old in facts.former))), default=None)
+        if first is not None and at < first:
+            text, code = f"its schedule was first seen at {rfc3339(first)}, after that", "not_registered_yet"
+        else:
+            text, code = "no schedule of it was there; it runs when asked for", "not_due"
+        check = Check("timetable", False, text)
+        return _complete(
+            question, facts, None, Explanation(verdict="not_due", code=code, text=text, at=at, checks=(check,))
+        )
+    text = "; ".join(_misfit(one, question, at) for one in schedules[:5])
+    check = Check("timetable", False, text, {"schedules": [one.id for one in schedules]})
+    answer = Explanation(
+        verdict="not_due", code="not_due", text=f"it was not due then: {text}", at=at, checks=(check,),
+        remedies=_REMEDIES["not_due"]
+    )  # fmt: skip
+    return _complete(question, facts, None, answer)
+
+
+def _misfit(schedule: Schedule, question: Question, at: datetime) -> str:
+    """Why a schedule was not due at an instant: the fields that do not match, and when it was due around then."""
+    shift = offset(schedule.id, question.spread)
+    grid = timetable(schedule)
+    before, after = grid.latest(at - shift), grid.after(at - shift)
+    around = [f"due {word} at {rfc3339(one + shift)}" for word, one in (("before", before), ("after", after)) if one]
+    text = f"schedule '{schedule.id}' is {schedule.trigger.describe()}"
+    if isinstance(schedule.trigger, Cron):
+        fields = schedule.trigger.misfits(at - shift)
+        text += "".join(f", {name} {shown} does not match" for name, shown in fields)
+        if not fields:
+            text += ", and a change of the clock moved or skipped this time"
+    return ", ".join([text, *around])
+
+
+# -- what became of it
+
+
+def _skipped(question: Question, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
+    link = {
+        Reason.OVERLAP: "overlap",
+        Reason.SUPERSEDED: "overlap",
+        Reason.DISABLED: "switch",
+        Reason.TOO_LATE: "lateness",
+        Reason.GROUP_FULL: "group",
+    }.get(Reason(row.reason), "") if row.reason in list(Reason) else ""  # fmt: skip
+    first = next((one for one in checks if one.name == link), None)
+    if first is None or first.name == "lateness":  # what was missed, or late: by whose doing?
+        first = _missed(row, checks) or first
+    counted = f", with {row.count - 1} others up to {rfc3339(row.until_at)}" if row.count > 1 and row.until_at else ""
+    what = f"it was due at {rfc3339(moment.at)} and was skipped ({row.reason}){counted}"
+    code = first.code if first is not None and first.code else row.reason or "skipped"
+    text = f"{what}: {first.text}" if first is not None else what
+    return _did_not(code, text, moment, checks, question)
+
+
+def _missed(row: Run, checks: Sequence[Check]) -> Check | None:
+    """The link that made a fire miss its time: a pause, no worker, a clock, a loop, a store."""
+    broken = {one.name: one for one in checks if one.ok is False}
+    if "paused_since" in row.data and "pause" in broken:
+        return broken["pause"]
+    for name in ("worker", "clock", "loop", "store", "pause"):
+        if name in broken:
+            return broken[name]
+    if "down_since" in row.data:
+        seconds = timedelta(seconds=row.data.get("down_seconds", 0))
+        return Check(
+            "worker",
+            False,
+            f"nobody was there for {span(seconds)} from {row.data['down_since']}",
+            row.data,
+            "process_down",
+        )
+    return None
+
+
+def _no_record(question: Question, facts: Evidence, moment: Moment, checks: Sequence[Check]) -> Explanation:
+    """Due, and no record of it: the first broken link says why it has none yet, or never will."""
+    first = next((one for one in checks if one.ok is False), None)
+    at = rfc3339(moment.at)
+    if moment.at > question.now:
+        text = f"it will be due at {at}" + (f", but now {first.text}" if first is not None else "")
+        verdict: Verdict = "will_run"
+        return Explanation(
+            verdict=verdict, code=first.code if first else "not_due", text=text, at=moment.at, checks=tuple(checks)
+        )
+    if first is not None:
+        return _did_not(
+            first.code or first.name, f"it was due at {at} and has no record: {first.text}", moment, checks, question
+        )
+    if facts.known_since is not None and moment.at < facts.known_since:
+        text = (
+            f"it was due at {at}; records of that time are pruned, the oldest kept is of {rfc3339(facts.known_since)}"
+        )
+        return replace(_did_not("unknown_pruned", text, moment, checks, question), verdict="unknown")
+    late = question.now - moment.at
+    if late <= timedelta(seconds=2):
+        return Explanation(
+            verdict="waiting", code="due_now", text=f"it is due since {at}", at=moment.at, checks=tuple(checks)
+        )
+    text = f"it was due at {at} and has no record, although every link held that is known of"
+    return replace(_did_not("unexplained", text, moment, checks, question), verdict="unknown")
+
+
+def _did_not(code: str, text: str, moment: Moment, checks: Sequence[Check], question: Question) -> Explanation:
+    remedies = tuple(one.format(job=question.job) for one in _REMEDIES.get(code, ()))
+    return Explanation(
+        verdict="did_not_run", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies
+    )
+
+
+def _waiting(question: Question, facts: Evidence, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
+    """Why a run still waits."""
+    code, why = _hindrance(question, facts, checks, row)
+    since = span(question.now - max(row.ready_at, row.created_at))
+    text = f"run {row.id} waits{'' if row.ready_at > question.now else f' for {since}'}: {why}"
+    remedies = tuple(one.format(job=question.job) for one in _REMEDIES.get(code, ()))
+    return Explanation(verdict="waiting", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies)
+
+
+def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row: Run) -> tuple[str, str]:
+    held = {one.name: one for one in checks if one.ok is False}
+    alive = [one for one in facts.workers if one.stopped_at is None]
+    knowing = [one for one in alive if one.jobs is None or row.job in one.jobs]
+    running = [one for one in facts.active if one.state is State.RUNNING]
+    ahead = [one for one in running if one.schedule == row.schedule and row.schedule is not None]
+    limit = question.policy.get("max_running")
+    paused = [one for one in facts.switches if one.kind == "paused" and one.holds(question.now)]
+    if row.ready_at > question.now and row.attempt > 0:
+        error = f" after {row.error.type}: {row.error.message}" if row.error else ""
+        return "retry_wait", f"attempt {row.attempt + 1} of {row.attempts} begins at {rfc3339(row.ready_at)}{error}"
+    if row.ready_at > question.now:
+        return "not_due", f"it was asked for at {rfc3339(row.ready_at)}"
+    if paused:
+        return "paused", f"paused since {rfc3339(paused[-1].since)} by {paused[-1].actor or 'somebody'}"
+    if not alive:
+        return "process_down", "no worker runs"
+    if not knowing:
+        return "unknown_job", "no live worker has this job"
+    if ahead and question.policy.get("overlap") != "allow":
+        return "overlap", f"run {ahead[0].id} of its schedule is still running"
+    if limit is not None and len(running) >= limit:
+        return "max_running", f"max_running is {limit}, and so many are running"
+    if "group" in held:
+        return "group", held["group"].text
+    for name in ("loop", "store"):
+        if name in held:
+            return held[name].code, held[name].text
+    if all(one.health.get("free", 1) <= 0 for one in knowing):
+        return "slots", "every worker that has the job is full"
+    return "due_now", "it may start any moment"
+
+
+def _ran(question: Question, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
+    late = None if row.started_at is None else row.started_at - moment.at
+    begun = "never began" if row.started_at is None else f"began at {rfc3339(row.started_at)}"
+    if late is not None and late > timedelta(seconds=1) and row.cause in (Cause.SCHEDULE, Cause.CATCH_UP):
+        begun += f", {span(late)} late"
+        reason = next((one for one in checks if one.ok is False and one.name not in ("lateness", "switch")), None)
+        code = "ran_late"
+        begun += f" because {reason.name}: {reason.text}" if reason is not None else ""
+    else:
+        code = "ran"
+    by = f", {_CAUSES[row.cause]}{f' by {row.actor}' if row.actor and row.cause is not Cause.SCHEDULE else ''}"
+    ended = "is running" if row.state is State.RUNNING else f"{row.state.value}{_end(row)}"
+    text = (
+        f"run {row.id}{by} {begun}; it {ended}" if row.state is State.RUNNING else f"run {row.id}{by} {begun}; {ended}"
+    )
+    verdict: Verdict = "running" if row.state is State.RUNNING else "ran" if row.started_at else "did_not_run"
+    calls = _calls(row, question)
+    code = code if row.started_at is not None else row.state.value
+    remedies = tuple(one.format(job=question.job) for one in _REMEDIES.get(code, ()))
+    return Explanation(verdict=verdict, code=code, text=text, at=moment.at, checks=(*checks, *calls), remedies=remedies)
+
+
+def _end(row: Run) -> str:
+    took = "" if row.started_at is None or row.ended_at is None else f" after {span(row.ended_at - row.started_at)}"
+    why = f" ({row.reason})" if row.reason else f": {row.error.type}: {row.summary}" if row.error else ""
+    return f"{took}{why}"
+
+
+def _calls(row: Run, question: Question) -> list[Check]:
+    """Why it was called more than once, or asked for twice: the attempts, the key, the run it repeats."""
+    found = []
+    if row.attempt > 1:
+        text = f"called {row.attempt} times, {row.attempts} are allowed: an attempt failed or was lost before"
+        found.append(Check("calls", True, text, {"attempt": row.attempt, "attempts": row.attempts}))
+    if row.key is not None:
+        found.append(
+            Check("key", True, f"key '{row.key}': asked again with it, the same run is given", {"key": row.key})
+        )
+    if row.rerun_of is not None:
+        found.append(Check("rerun", True, f"asked for again, like run {row.rerun_of}", {"run": row.rerun_of}))
+    if row.state is State.RUNNING and question.usual is not None and row.attempt_started_at is not None:
+        now = question.now - row.attempt_started_at
+        usual = (
+            f"running for {span(now)}; usually it takes {span(question.usual.median)}, p95 {span(question.usual.p95)}"
+        )
+        found.append(Check("usual", now <= question.usual.p95 * 10, usual))
+    return found
+
+
+_CAUSES: Final[dict[Cause, str]] = {
+    Cause.SCHEDULE: "of its schedule",
+    Cause.MANUAL: "asked for",
+    Cause.API: "asked for over HTTP",
+    Cause.CLI: "asked for on the command line",
+    Cause.RERUN: "asked for again",
+    Cause.ON_START: "because a scheduler started",
+    Cause.CATCH_UP: "making up for what was missed",
+}
+_REMEDIES: Final[dict[str, tuple[str, ...]]] = {
+    "not_due": ("taskloop show {job} lists its next fires", "taskloop submit {job} runs it now"),
+    "disabled": ("taskloop enable {job}",),
+    "paused": ("taskloop resume {job}, or taskloop resume for all jobs",),
+    "process_down": (
+        "keep a worker running: taskloop run, under a supervisor that restarts it",
+        'missed = "latest" or "all" makes up for what fell into down time',
+    ),
+    "unknown_job": ("start a worker that has the job; if it was renamed, give the new one aliases=(...)",),
+    "loop_blocked": (
+        "move the blocking call off the loop: await asyncio.to_thread(...), or write the job as a plain def",
+    ),
+    "too_late": ("raise max_late of {job}", "see what made it late, above"),
+    "late": ("see what made it late, above",),
+    "overlap": (
+        "give {job} a timeout below its interval",
+        'overlap = "queue" runs it afterwards, "allow" beside the other',
+    ),
+    "superseded": ('overlap = "replace" lets the newest fire win; "queue" or "skip" keep the older one',),
+    "group_full": ("give the group more places: [groups]", "raise max_late of {job}"),
+    "group": ("give the group more places: [groups]",),
+    "max_running": ("raise max_running of {job}",),
+    "slots": ("raise scheduler.max_running, or start another worker",),
+    "store_unavailable": ("see what the store says, above; taskloop db check",),
+    "frozen": ("see who stopped the process, or lets its machine sleep",),
+    "clock_jump": ("let the machine's clock be kept by NTP, which slews instead of stepping",),
+    "retry_wait": ("taskloop cancel RUN ends the retries",),
+    "unexplained": ("this should not be: taskloop status, and please report it with this answer",),
+}
+"""What can be done, by code; `{{job}}` stands for the job's name."""
+
+
+def explanation_record(one: Explanation) -> dict[str, Any]:
+    """An explanation as plain JSON."""
+    return {
+        "verdict": one.verdict,
+        "code": one.code,
+        "text": one.text,
+        "at": None if one.at is None else rfc3339(one.at),
+        "checks": [
+            {"name": each.name, "ok": each.ok, "text": each.text, "data": dict(each.data)} for each in one.checks
+        ],
+        "remedies": list(one.remedies),
+        "run": _brief(one.run),
+        "previous": _brief(one.previous),
+        "next": _brief(one.next)
+        or ({"run": None, "state": None, "due_at": rfc3339(one.next_due)} if one.next_due else None),
+        "evidence": one.evidence,
+    }
+
+
+def _brief(run: Run | None) -> dict[str, Any] | None:
+    if run is None:
+        return None
+    return {"run": run.id, "state": run.state.value, "reason": run.reason, "due_at": rfc3339(run.due_at)}
