@@ -96,6 +96,11 @@ class Guard:
             if part is not None:
                 part.stop()
 
+    async def gone(self, seconds: float) -> None:
+        """Wait until nobody beats any more, at most `seconds`."""
+        if self._pulse is not None:
+            await self._pulse.gone(seconds)
+
     # -- what it knows
 
     def health(self) -> dict[str, Any]:

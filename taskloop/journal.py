@@ -26,6 +26,8 @@ class Journal:
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
+        self.stir: Callable[[], None] | None = None
+        """Called when there is something to write."""
         self._unwritten: deque[Incident] = deque(maxlen=MOST_A_DAY)
         self._noted: dict[str, tuple[datetime, int]] = {}
 
@@ -37,6 +39,8 @@ class Journal:
         self._noted[kind] = (begun, count + 1)
         if count < MOST_A_DAY:
             self._unwritten.append(Incident(self._worker, kind, since, max(since, until), data))
+            if self.stir is not None:
+                self.stir()
 
     async def write(self, store: Store) -> None:
         """Give the store what it has not got yet; what it cannot take now is kept."""

@@ -66,6 +66,9 @@ def _living(workers: Sequence[Worker], ledger: Ledger, now: datetime) -> list[Wo
 
 def _lives(worker: Worker, ledger: Ledger, now: datetime) -> bool:
     """Whether a worker is there: by the clock that a machine's processes share, else by the wall clock, as both may be."""
+    own = getattr(ledger, "worker", None)
+    if own is not None and own.id == worker.id:
+        return True
     if is_dead(worker):
         return False
     silent = silent_seconds(worker, ledger._clock.monotonic())

@@ -44,6 +44,7 @@ class Pulse:
         self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._ended = threading.Event()
+        self._gone = asyncio.Event()
         self.good_at = clock.monotonic()
         """When the last beat that was written began, by the steady clock."""
 
@@ -53,6 +54,12 @@ class Pulse:
     def stop(self) -> None:
         """Beat no more; does not wait for a beat in hand."""
         self._ended.set()
+
+    async def gone(self, seconds: float) -> None:
+        """Wait until the thread has ended and its connection is closed, at most `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
 
     # -- in the thread
 
@@ -70,6 +77,8 @@ class Pulse:
                 self._ended.wait(max(0.001, began + wait - self._clock.monotonic()))
         finally:
             self._beater.close()
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._gone.set)
 
     def _tell(self, news: bool | TaskloopError) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is there to hear

@@ -200,9 +200,7 @@ class TaskScheduler(Ledger):
 
     async def _live(self, started: asyncio.Future[None]) -> None:
         """Everything between start and stop, in a task that outlives the one that called `start`."""
-        from anyio import (
-            create_task_group,  # here, not above: importing taskloop should cost a host as little as it can
-        )
+        from anyio import create_task_group  # here, not above: an import should cost a host as little as it can
 
         try:
             slots, fires = await self._begin()
@@ -254,6 +252,7 @@ class TaskScheduler(Ledger):
             store_watch=store_watch, trusted=self._is_trusted, context=self._context, tell=self._tell,
             say=self.speaker.say, freed=self._freed
         )  # fmt: skip
+        journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
             store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch,
             held_since=self._held_since, ended=self._ended, speaker=lambda: self.speaker
@@ -318,6 +317,7 @@ class TaskScheduler(Ledger):
             await self._listeners.end(LAST_SECONDS)
             if self._guard is not None:
                 self._guard.stop()
+                await self._guard.gone(LAST_SECONDS)
             if self.worker is not None and self._store_is_open:
                 async with asyncio.timeout(LAST_SECONDS):
                     await self._journal.write(self._open_store)

@@ -76,8 +76,15 @@ _HOPELESS: Final = ("disk is full", "is locked", "readonly", "disk I/O", "unable
 class SqliteStore:
     """Runs, schedules and switches in one file; `:memory:` keeps them as long as the store is open."""
 
-    def __init__(self, path: str | Path, *, synchronous: Literal["full", "normal"] = "full") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        synchronous: Literal["full", "normal"] = "full",
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         self.path = str(path)
+        self._call_seconds = call_seconds
         self.url = f"sqlite:///{self.path}"
         self.synchronous = synchronous
         self.private = self.path == ":memory:"
@@ -193,7 +200,7 @@ class SqliteStore:
 
     def _silent(self) -> StoreUnavailable:
         return StoreUnavailable(
-            f"store {self.url} has not answered for {CALL_SECONDS:g} s: its disk hangs; see the machine's disk and mounts"
+            f"store {self.url} has not answered for {self._call_seconds:g} s: its disk hangs; see the machine's disk and mounts"
         )
 
     def _give_up(self, batch: Sequence[Any]) -> None:
@@ -230,7 +237,7 @@ class SqliteStore:
             return
         self._in_hand = batch
         hop = self._hop(writer, transact, self._place, [(verb, given) for verb, given, _, _ in batch])
-        patience = asyncio.get_running_loop().call_later(CALL_SECONDS, self._give_up, batch)
+        patience = asyncio.get_running_loop().call_later(self._call_seconds, self._give_up, batch)
         try:
             await asyncio.shield(hop)
         except asyncio.CancelledError:
@@ -262,9 +269,9 @@ class SqliteStore:
             loop.call_exception_handler({"message": "taskloop: a store's answer was not taken", "exception": error})
 
     async def _run(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> Any:
-        """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it, at most CALL_SECONDS."""
+        """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it, at most `call_seconds`."""
         hop = self._hop(connection, function, *args)
-        done, _ = await asyncio.wait({hop}, timeout=CALL_SECONDS)
+        done, _ = await asyncio.wait({hop}, timeout=self._call_seconds)
         if not done:
             raise self._silent()
         return hop.result()
@@ -273,14 +280,26 @@ class SqliteStore:
         """Begin a call of `function(sqlite3 connection, …)` on the connection's thread.
 
         aiosqlite offers a hop for each statement, within the task that asks. This is one for a whole transaction, and
-        a future that no task owns: the end of the task does not lose its answer. Hence its own queue, `_tx`.
+        a future that no task owns: the end of the task does not lose its answer. Hence its own queue, `_tx`; and the
+        answer is delivered here, for aiosqlite's thread would end if the loop were closed meanwhile.
         """
         if not connection._running:
             raise StoreUnavailable(f"store {self.url} is closed")
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def work() -> None:
+            result = error = None
+            try:
+                result = function(connection._conn, *args)
+            except BaseException as raised:
+                error = raised
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_deliver, answer, result, error)
+
         self.in_flight += 1
         answer.add_done_callback(self._landed)
-        connection._tx.put_nowait((answer, partial(function, connection._conn, *args)))
+        connection._tx.put_nowait((None, work))
         return answer
 
     def _landed(self, _: asyncio.Future[Any]) -> None:
@@ -575,11 +594,32 @@ class SqliteStore:
         await self._read(keeping.backup, str(target))
 
 
+def _deliver(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)
+
+
 async def _let_go(connection: aiosqlite.Connection, within: float) -> None:
-    try:
-        await asyncio.shield(asyncio.wait_for(connection.close(), within))
-    except (TimeoutError, sqlite3.Error, ValueError):
-        connection.stop()
+    """Close a connection and end its thread; one that is busy for longer does so when it has ended."""
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[Any] = loop.create_future()
+
+    def close() -> object:
+        if connection._connection is not None:
+            with suppress(sqlite3.Error):
+                connection._connection.close()
+            connection._connection = None
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_deliver, gone, None, None)
+        return aiosqlite.core._STOP_RUNNING_SENTINEL
+
+    connection._running = False
+    connection._tx.put_nowait((None, close))
+    await asyncio.wait({gone}, timeout=within)
 
 
 class SqliteBeater:

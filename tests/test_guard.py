@@ -1,0 +1,275 @@
+"""The guard on the loop and on the worker: who held the loop is named, and a held loop costs no lease. In real time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from loguru import logger
+from stores import database
+
+from taskloop import Options, TaskScheduler
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Options(heartbeat=timedelta(milliseconds=100), lease=timedelta(seconds=1))
+
+
+def hold(seconds):
+    """Keep the interpreter busy, as a computation does that nobody thought would take so long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+async def hold_the_loop(seconds: float = 0.4):
+    hold(seconds)
+
+
+@asynccontextmanager
+async def watched(path=":memory:", options=QUICK):
+    """A started scheduler, and the blocks it tells of."""
+    scheduler, blocks = TaskScheduler(path, options=options), asyncio.Queue()
+    scheduler.feed.subscribe(blocks.put_nowait, "loop_blocked")
+    scheduler.add_job(hold_the_loop)
+    async with scheduler:
+        yield scheduler, blocks
+
+
+async def heard(blocks):
+    async with asyncio.timeout(10):
+        return await blocks.get()
+
+
+async def test_a_job_that_holds_the_loop_is_named_with_its_run_and_its_line():
+    async with watched() as (scheduler, blocks):
+        run = await scheduler.submit("hold_the_loop")
+        event = await heard(blocks)
+        assert (event.job, event.run.id) == ("hold_the_loop", run.id)
+        assert 200 <= event.data["ms"] <= 2000
+        assert re.fullmatch(r"\S*test_guard\.py:\d+ hold", event.data["where"])
+
+
+async def test_a_task_that_is_no_jobs_is_named_by_itself():
+    async with watched() as (_, blocks):
+        await asyncio.create_task(hold_the_loop(), name="web request 7")
+        event = await heard(blocks)
+        assert (event.job, event.run) == (None, None)
+        assert event.data["task"] == "web request 7 (hold_the_loop)"
+
+
+async def test_a_callback_that_holds_the_loop_is_named_by_its_line_alone():
+    async with watched() as (_, blocks):
+        asyncio.get_running_loop().call_soon(hold, 0.4)
+        event = await heard(blocks)
+        assert event.job is None and "task" not in event.data and "test_guard.py" in event.data["where"]
+
+
+async def test_what_is_quick_or_waits_is_no_block():
+    async with watched() as (scheduler, blocks):
+        for _ in range(20):
+            await (await scheduler.submit("hold_the_loop", {"seconds": 0.002})).wait()
+        await asyncio.sleep(0.3)
+        assert blocks.empty()
+
+
+async def test_a_block_is_recorded_so_that_the_past_can_be_explained(tmp_path):
+    async with watched(tmp_path / "app.db") as (scheduler, blocks):
+        await scheduler.submit("hold_the_loop")
+        await heard(blocks)
+        async with asyncio.timeout(10):
+            while not (
+                found := await scheduler._store.incidents(scheduler._clock.now() - timedelta(1), scheduler._clock.now())
+            ):
+                await asyncio.sleep(0.05)
+        [block] = [one for one in found if one.kind == "loop_blocked"]
+        assert block.data["job"] == "hold_the_loop" and block.data["where"].endswith(" hold")
+        assert any(line.endswith(" hold_the_loop") for line in block.data["stack"])
+        assert 0.2 <= (block.until - block.since).total_seconds() <= 2
+
+
+async def test_a_block_that_lasts_is_told_while_it_lasts():
+    said = []
+    number = logger.add(lambda message: said.append((time.monotonic(), dict(message.record["extra"]))), level="WARNING")
+    try:
+        async with watched() as (_, blocks):
+            await hold_the_loop(1.8)
+            ended = time.monotonic()
+            await heard(blocks)
+    finally:
+        logger.remove(number)
+    early = [fields for at, fields in said if fields["event"] == "loop.blocked" and at < ended]
+    assert [one["still"] for one in early] == [True]
+    assert "hold" in early[0]["where"]
+
+
+async def test_the_status_says_first_that_the_loop_stood_still():
+    async with watched() as (scheduler, blocks):
+        await scheduler.submit("hold_the_loop", {"seconds": 1.2})
+        await heard(blocks)
+        async with asyncio.timeout(10):
+            while not (status := await scheduler.status()).attention:
+                await asyncio.sleep(0.05)
+        assert status.attention[0]["condition"] == "loop_blocked" and "hold_the_loop" in status.attention[0]["text"]
+        assert status.loop_lag_ms > 1000
+
+
+async def test_a_watch_that_is_switched_off_watches_nothing():
+    off = Options(loop_limit=None)
+    async with watched(options=off) as (scheduler, blocks):
+        assert not [one for one in threading.enumerate() if one.name == "taskloop watchdog"]
+        await hold_the_loop()
+        await asyncio.sleep(0.1)
+        assert blocks.empty() and (await scheduler.status()).loop_lag_ms is None
+
+
+# -- leases
+
+
+async def test_a_loop_that_is_held_for_longer_than_the_lease_loses_no_run(tmp_path):
+    path, other_may_end, lives = tmp_path / "app.db", threading.Event(), threading.Event()
+
+    def other():
+        async def live():
+            async with TaskScheduler(path, options=QUICK) as second:
+                second.add_job(hold_the_loop)
+                lives.set()
+                while not other_may_end.is_set():
+                    await asyncio.sleep(0.05)
+
+        asyncio.run(live())
+
+    thread = threading.Thread(target=other)
+    async with watched(path) as (scheduler, _):
+        thread.start()
+        while not lives.is_set():
+            await asyncio.sleep(0.01)
+        run = await (await scheduler.submit("hold_the_loop", {"seconds": 2.5})).wait("20s")
+        other_may_end.set()
+        assert (run.state, run.attempt, run.reason) == ("succeeded", 1, None)
+        kinds = [one.kind for one in await scheduler._store.incidents(run.created_at, scheduler._clock.now())]
+        assert "taken_for_dead" not in kinds and "fenced" not in kinds
+    await asyncio.to_thread(thread.join)
+
+
+async def test_a_worker_taken_for_dead_lets_go_of_its_runs_and_records_nothing_of_them(tmp_path):
+    begun, ended, path = asyncio.Event(), [], tmp_path / "app.db"
+    scheduler = TaskScheduler(path, options=QUICK)
+
+    @scheduler.job()
+    async def long() -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("asked to end")
+            return "too late"
+        return "done"
+
+    async with scheduler:
+        run = await long.submit()
+        await begun.wait()
+        with database(path) as db:  # what another worker does that has not heard of this one for a lease
+            db.execute("UPDATE taskloop_workers SET stopped_at = beat_at, ended = 'died'")
+            db.execute(
+                "UPDATE taskloop_runs SET state = 'interrupted', reason = 'worker_died', ended_at = 0, token = token + 1"
+            )
+        async with asyncio.timeout(10):
+            while not ended or not await scheduler._store.incidents(run.created_at, scheduler._clock.now()):
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0)
+        assert (await scheduler.run(run.id)).state == "interrupted"
+        kinds = {one.kind: one.data for one in await scheduler._store.incidents(run.created_at, scheduler._clock.now())}
+        assert set(kinds) == {"taken_for_dead", "fenced"} and kinds["fenced"]["run"] == run.id
+        assert (await scheduler.status()).running
+
+
+PROGRAM = """
+import asyncio, sys
+from datetime import timedelta
+from taskloop import Options, TaskScheduler
+scheduler = TaskScheduler("app.db", options=Options(heartbeat=timedelta(milliseconds=200), lease=timedelta(seconds=2)))
+
+@scheduler.job(retry=5)
+async def work(seconds: float = 3.0) -> int:
+    print("begin", flush=True)
+    await asyncio.sleep(seconds)
+    return {number}
+
+async def main():
+    async with scheduler:
+        print("lives", flush=True)
+        if {number} == 1:
+            await work.submit()
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+class Program:
+    """A worker in a process of its own."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        source = PROGRAM.replace("{number}", str(number))
+        self.log = (folder / f"{number}.log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", source], cwd=folder, stdout=subprocess.PIPE, stderr=self.log, text=True,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+        )  # fmt: skip
+
+    def hear(self, word: str) -> None:
+        while (line := self.process.stdout.readline().strip()) != word:
+            assert line, (word, self.said)
+
+    @property
+    def said(self) -> str:
+        self.log.flush()
+        return Path(self.log.name).read_text()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.log.close()
+
+
+def test_a_process_that_stood_still_beyond_its_lease_changes_nothing_when_it_goes_on(tmp_path):
+    one, two = Program(tmp_path, 1), None
+    try:
+        one.hear("lives")
+        one.hear("begin")
+        two = Program(tmp_path, 2)
+        two.hear("lives")
+        one.process.send_signal(signal.SIGSTOP)
+        two.hear("begin")  # taken over: the lease was over
+        one.process.send_signal(signal.SIGCONT)
+
+        def ended():
+            with database(tmp_path / "app.db") as db:
+                return db.execute(
+                    "SELECT state, result, attempt FROM taskloop_runs WHERE state = 'succeeded'"
+                ).fetchall()
+
+        deadline = time.monotonic() + 15
+        while not ended() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert ended() == [("succeeded", "2", 2)]
+        with database(tmp_path / "app.db") as db:
+            kinds = [row[0] for row in db.execute("SELECT DISTINCT kind FROM taskloop_incidents ORDER BY kind")]
+        assert {"fenced", "frozen", "taken_for_dead"} <= set(kinds), (kinds, one.said)
+        assert "run.fenced" in one.said and "process.frozen" in one.said
+    finally:
+        one.process.send_signal(signal.SIGCONT)
+        for program in (one, two):
+            if program is not None:
+                program.end()
