@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
+from taskloop.cron import rules_version
 from taskloop.jobs import Call, Job
 from taskloop.runs import Cause, Run
-from taskloop.schedules import Schedule, bind, rebind
+from taskloop.schedules import Schedule, bind, rebind, replanned
 from taskloop.store import Store, Worker
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ async def declare(
     stored: list[Schedule] = []
     for start in range(0, len(declared), TOGETHER):
         stored += await store.put(declared[start : start + TOGETHER], merge, now)
+    if others is not None:
+        await _follow_the_zones(ledger, store, now)
     due = {one.id: now - one.next_due for one in stored if one.next_due is not None and one.next_due <= now}
     plan.due = {name: late for name, late in due.items() if ledger._is_on(ledger[name], now)}
     if others is not None:
@@ -140,6 +143,17 @@ async def _forerunners(
     await store.drop([one.id for one in found], now)
     plan.renamed = {one.id: names[one.id] for one in found if names[one.id]}
     return {names[one.id]: one for one in found}
+
+
+async def _follow_the_zones(ledger: Ledger, store: Store, now: datetime) -> None:
+    """Ask stored schedules anew where the rules of the time zones have changed since their cursors were set."""
+    rules = await asyncio.to_thread(rules_version)
+
+    def decide(schedule: Schedule, _: Sequence[tuple[datetime, datetime]]) -> Schedule:
+        return replanned(schedule, ledger[schedule.job].policy, now)
+
+    if rules:
+        await store.replan(decide, rules)
 
 
 async def _begin_at_start(

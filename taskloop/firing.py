@@ -296,18 +296,24 @@ class FireLoop:
 
     async def _rewind(self, now: datetime) -> None:
         """Tell the cursors that the wall clock was set back: else they would be silent until it has caught up."""
-        look = self._set_back[0]
-        moved = await self._store.rewind(
+        look = self._set_back.pop(0)
+        try:
+            moved = await self._move_cursors(look, now)
+        except (StoreUnavailable, BadStore):
+            self._set_back.insert(0, look)
+            raise
+        self._unread = True
+        self.watched_since = min(self.watched_since, now)
+        self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
+
+    async def _move_cursors(self, look: Look, now: datetime) -> int:
+        return await self._store.rewind(
             partial(self._rewound, timedelta(seconds=-look.step), now),
             now,
             boot=boot(),
             since=look.since,
             tick=look.since + look.elapsed,
         )
-        self._set_back.pop(0)
-        self._unread = True
-        self.watched_since = min(self.watched_since, now)
-        self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
 
     def _rewound(
         self, back: timedelta, now: datetime, schedule: Schedule, decided: Sequence[tuple[datetime, datetime]]

@@ -211,8 +211,25 @@ def take_step(db: sqlite3.Connection, boot: str, since: float, tick: float) -> b
     return True
 
 
-def rewind(db: sqlite3.Connection, decide: Rewind, now: int, after: str, limit: int) -> tuple[int, str | None]:
-    """Move cursors of known jobs, `limit` schedules by id; gives how many moved, and the id to go on with."""
+def rules_changed(db: sqlite3.Connection, rules: str, key: str) -> bool:
+    """Whether the cursors were set by other rules of the time zones than these; where nothing is noted, by these."""
+    row = db.execute("SELECT value FROM taskloop_meta WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        note_rules(db, rules, key)
+    return row is not None and row[0] != rules
+
+
+def note_rules(db: sqlite3.Connection, rules: str, key: str) -> None:
+    db.execute("INSERT OR REPLACE INTO taskloop_meta VALUES (?, ?)", (key, rules))
+
+
+def move_cursors(
+    db: sqlite3.Connection, decide: Rewind, now: int | None, after: str, limit: int
+) -> tuple[int, str | None]:
+    """Move cursors of known jobs, `limit` schedules by id; gives how many moved, and the id to go on with.
+
+    `now` None: what is decided already does not matter.
+    """
     names = ",".join(f"s.{name}" for name in SCHEDULE_COLUMNS)
     rows = db.execute(
         f"SELECT {names} FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
@@ -222,7 +239,7 @@ def rewind(db: sqlite3.Connection, decide: Rewind, now: int, after: str, limit: 
     moved = []
     for row in rows:
         old = read_schedule(row)
-        new = decide(old, _decided(db, old.id, now))
+        new = decide(old, () if now is None else _decided(db, old.id, now))
         if new != old:
             moved.append((moment(new.next_due), moment(new.last_due), moment(new.anchor), old.id, row[4]))
     db.executemany(

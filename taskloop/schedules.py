@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 from taskloop.clock import EPOCH
 from taskloop.policy import Policy
 from taskloop.runs import Cause, Reason, State
-from taskloop.triggers import At, Every, Trigger
+from taskloop.triggers import At, Cron, Every, Trigger
 
 __all__ = [
     "Admission",
@@ -27,6 +27,7 @@ __all__ = [
     "next_due",
     "plan",
     "rebind",
+    "replanned",
     "rewind",
     "timetable",
 ]
@@ -130,7 +131,7 @@ def rebind(old: Schedule, new: Schedule, policy: Policy, now: datetime) -> Sched
     """
     if old.trigger == new.trigger:
         kept = replace(new, next_due=old.next_due, last_due=old.last_due, anchor=old.anchor, seen_at=old.seen_at)
-        return replace(kept, enabled=old.enabled)
+        return replanned(replace(kept, enabled=old.enabled), policy, now)
     if old.last_due is None or isinstance(new.trigger, At):
         return replace(bind(new, policy, now), enabled=old.enabled)
     anchored = isinstance(new.trigger, Every) and new.trigger.anchor is None
@@ -157,7 +158,7 @@ def rewind(
     if schedule.next_due is None and not schedule.trigger.recurring:
         return schedule
     if isinstance(schedule.trigger, Every) and schedule.trigger.anchor is None and schedule.anchor not in (None, EPOCH):
-        return _set_back(schedule, back, decided)
+        return _set_back(schedule, back, now, decided)
     shift, grid = offset(schedule.id, policy.spread), timetable(schedule)
     found = _shifted(grid, shift, now)
     for first, last in decided:
@@ -167,23 +168,39 @@ def rewind(
             found = _shifted(grid, shift, last)
     if found is None or (schedule.next_due is not None and found >= schedule.next_due):
         return schedule
-    last_due = None if schedule.last_due is None else min(schedule.last_due, now)
-    return replace(schedule, next_due=found, last_due=last_due)
+    return replace(schedule, next_due=found, last_due=_before(schedule, policy, found))
 
 
 _APART: Final = timedelta(milliseconds=1)
 
 
-def _set_back(schedule: Schedule, back: timedelta, decided: Sequence[tuple[datetime, datetime]]) -> Schedule:
+def _set_back(
+    schedule: Schedule, back: timedelta, now: datetime, decided: Sequence[tuple[datetime, datetime]]
+) -> Schedule:
     """The grid of elapsed time moved by `back`, and a little apart from every instant that has a record."""
-    assert isinstance(schedule.trigger, Every) and schedule.anchor is not None and schedule.next_due is not None
-    interval, anchor, due = schedule.trigger.interval, schedule.anchor - back, schedule.next_due - back
-    taken = {(first - anchor) % interval for first, _ in decided} if interval else set()
+    assert isinstance(schedule.trigger, Every) and schedule.anchor is not None and schedule.trigger.interval is not None
+    interval = schedule.trigger.interval
+    anchor = schedule.anchor - back % interval  # the same grid as by all of `back`, which may lead out of all years
+    due = schedule.next_due - back if schedule.next_due is not None else _anchored(schedule.trigger, anchor).after(now)
+    if due is None:
+        return schedule
+    taken = {(first - anchor) % interval for first, _ in decided}
     apart = _NOTHING
     while apart in taken:
         apart += _APART
-    last_due = None if schedule.last_due is None else schedule.last_due - back
-    return replace(schedule, anchor=anchor + apart, next_due=due + apart, last_due=last_due)
+    due += apart
+    return replace(schedule, anchor=anchor + apart, next_due=due, last_due=due - interval)
+
+
+def replanned(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
+    """The schedule with its cursor asked anew, for the rules of its zone may be others than when it was set.
+
+    What is due already stays due, and what was decided is decided.
+    """
+    if not isinstance(schedule.trigger, Cron) or schedule.next_due is None or schedule.next_due <= now:
+        return schedule
+    found = next_due(schedule, policy, max(schedule.last_due or schedule.seen_at, schedule.seen_at))
+    return schedule if found is None or found <= now else replace(schedule, next_due=found)
 
 
 def plan(

@@ -362,6 +362,11 @@ class Store(Protocol):
         limit: int = 100,
     ) -> Sequence[Schedule]: ...
 
+    async def replan(self, decide: Rewind, rules: str) -> int:
+        """Move the cursors of known jobs to where `decide` has them, unless that was done for these `rules` of the
+        time zones before. Gives how many moved.
+        """
+
     async def declared_schedules(self) -> Sequence[tuple[str, str]]:
         """Id and job of every schedule that code or a file declared, by id."""
 

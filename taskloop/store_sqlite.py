@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -401,17 +402,27 @@ class SqliteStore:
         rows = await self._read(_fetch, "SELECT id, job FROM taskloop_schedules WHERE origin <> 'stored' ORDER BY id")
         return [(row[0], row[1]) for row in rows]
 
+    async def replan(self, decide: Rewind, rules: str) -> int:
+        # Of each set of jobs: another program's schedules are moved by that one, which knows their policies.
+        key = f"zone_rules {blake2b(json.dumps(sorted(self._terms)).encode(), digest_size=8).hexdigest()}"
+        if not await self._do(keeping.rules_changed, rules, key):
+            return 0
+        moved = await self._move_cursors(decide, None)
+        await self._do(keeping.note_rules, rules, key)
+        return moved
+
     async def rewind(self, decide: Rewind, now: datetime, *, boot: str, since: float, tick: float) -> int:
         if not await self._do(keeping.take_step, boot, since, tick):
             return 0
+        return await self._move_cursors(decide, microseconds(now))
+
+    async def _move_cursors(self, decide: Rewind, now: int | None) -> int:
         total: int = 0
-        after = ""
-        while True:
-            moved, more = await self._do(keeping.rewind, decide, microseconds(now), after, TOGETHER)
+        after: str | None = ""
+        while after is not None:
+            moved, after = await self._do(keeping.move_cursors, decide, now, after, TOGETHER)
             total += moved
-            if more is None:
-                return total
-            after = more
+        return total
 
     async def schedules(
         self,

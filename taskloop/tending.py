@@ -29,8 +29,8 @@ TEND_SECONDS: Final = 0.5
 """How often wishes of other processes are looked for, and progress is written."""
 RESCUE_SECONDS: Final = 1.0
 FLAG_SECONDS: Final = 10.0
-STALL_SECONDS: Final = 60.0
-"""A schedule that is due for so long, while the store answers and the loop turns, should have moved."""
+STALL_SECONDS: Final = 70.0
+"""A schedule that is seen to be due for so long, while the store answers and the loop turns, should have moved."""
 PRUNE_SECONDS: Final = 3600.0
 SPARED: Final = timedelta(days=1)
 """What was due within this stays, whatever a job's policy: a clock that is set back asks it what was decided already."""
@@ -76,6 +76,8 @@ class Tending:
         self.beats = not store.private
         """Whether beats are written here, on the loop; else a thread writes them."""
         self._seen: dict[str, tuple[datetime, float]] = {}
+        self._still: tuple[Any, float] | None = None
+        """The schedule that is due for longest, and since when it was seen to be, by the steady clock."""
         self._flagged: dict[RunId, int] = {}
         """Runs that were told of already, and in which attempt."""
         self._turns: dict[str, float] = {}
@@ -214,10 +216,16 @@ class Tending:
 
     async def _guard_the_fires(self) -> None:
         """See that every schedule that is due has moved: the guard over the engine itself."""
-        if self._worker.fires and self._store_watch.lost_at is None:
-            since = self._clock.now() - timedelta(seconds=STALL_SECONDS)
-            still = (await self._store.due(since, 1)).schedules
-            self._stalled(still[0] if still else None)
+        if not self._worker.fires or self._store_watch.lost_at is not None:
+            return
+        found = (await self._store.due(self._clock.now() - LATE, 1)).schedules
+        first, tick = found[0] if found else None, self._clock.monotonic()
+        seen = (first.id, first.next_due) if first is not None else None
+        if self._still is None or self._still[0] != seen:
+            self._still = (seen, tick)
+        # Seen twice, for the wall clock may have stepped, which the engine notices within a minute.
+        stalled = first is not None and tick - self._still[1] > STALL_SECONDS
+        self._stalled(first if stalled else None)
 
     # -- pruning
 

@@ -1,0 +1,211 @@
+"""The clock steps, the machine sleeps, the year is wrong: no due instant twice, one bounded catch-up, nothing silent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from stories import START, fates, nothing, stamp, starts
+
+from taskloop import At, Cron, Every, Options, State, TaskScheduler
+
+pytestmark = pytest.mark.anyio
+
+
+async def dues(time, job):
+    """The due instants that have a record, skipped ones too."""
+    return [run.due_at for run in await time.runs(job, state=list(State))]
+
+
+@pytest.mark.parametrize("back", ["1s", "90s", "1h", "1d", "30d"])
+async def test_an_interval_counts_elapsed_time_whatever_the_wall_clock_does(scheduler, virtual_time, back):
+    scheduler.add_job(nothing, Every("5m"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("2h2m")
+        before, elapsed = len(await time.runs("job")), time.clock.monotonic()
+        time.step(f"-{back}")
+        await time.advance("1h")
+        fired = (await time.runs("job"))[before:]
+        assert len(fired) == 12
+        ends = [(run.started_at - time.now).total_seconds() + time.clock.monotonic() - elapsed for run in fired]
+        assert [round(one) for one in ends] == [180 + 300 * number for number in range(12)]
+        assert max(Counter(await dues(time, "job")).values()) == 1
+
+
+@pytest.mark.parametrize("trigger", [Cron("*/5 * * * *"), Every("5m", anchor="2020-01-01T00:00Z")], ids=str)
+async def test_what_follows_the_wall_clock_is_silent_where_it_has_fired_and_goes_on_after_that(
+    scheduler, virtual_time, trigger
+):
+    scheduler.add_job(nothing, trigger, name="job", first="after")
+    async with virtual_time(scheduler) as time:
+        await time.advance("2h2m")
+        time.step("-1h")
+        await time.advance("58m")
+        assert stamp((await time.runs("job"))[-1].due_at) == "02:00"
+        await time.advance("10m")
+        assert [stamp(run.due_at) for run in (await time.runs("job"))[-2:]] == ["02:05", "02:10"]
+        assert max(Counter(await dues(time, "job")).values()) == 1
+
+
+@pytest.mark.parametrize("trigger", [Cron("0 * * * *"), Every("1h"), Every("1h", anchor="2020-01-01T00:00Z")], ids=str)
+@pytest.mark.parametrize("year", [2027, 2038, 9999])
+async def test_a_clock_that_was_years_ahead_by_mistake_silences_nothing(scheduler, virtual_time, trigger, year):
+    scheduler.add_job(nothing, trigger, name="job")
+    ahead = datetime(year, 12, 31, 23, 50, 30, tzinfo=UTC) - START
+    async with virtual_time(scheduler) as time:
+        await time.advance("2h30m")
+        normal = len(await time.runs("job"))
+        time.step(ahead - timedelta(hours=2, minutes=30))
+        await time.advance("1m")
+        assert len(await time.runs("job")) - normal == 1, "one catch-up, however far the clock went"
+        time.step(-(ahead - timedelta(hours=2, minutes=30)))
+        await time.advance("5h")
+        assert len(await time.runs("job")) - normal - 1 in (4, 5)
+        assert max(Counter(await dues(time, "job")).values()) == 1
+
+
+async def test_a_stored_schedule_survives_the_year_9999(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.schedule("job", Cron("0 0 * * *"), id="daily")
+        ahead = datetime(9999, 12, 31, 23, 50, tzinfo=UTC) - START
+        time.step(ahead)
+        await time.advance("1m")
+        time.step(-ahead)
+        await time.advance("3d")
+        assert [stamp(run.due_at) for run in (await time.runs("job"))[-2:]] == ["+2d 00:00", "+3d 00:00"]
+        assert [one.id for one in await scheduler.schedules()] == ["daily"]
+
+
+async def test_a_step_is_noticed_within_a_minute(scheduler, virtual_time):
+    scheduler.add_job(nothing, Cron("0 12 * * *"), name="noon")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h")
+        time.step("11h")
+        await time.advance("60s")
+        assert await fates(time) == ["12:00 succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("missed", "told"),
+    [
+        ("latest", ["00:00 succeeded", "01:00 skipped missed x4", "05:00 succeeded"]),
+        ("skip", ["00:00 succeeded", "01:00 skipped missed x5"]),
+        ("all", ["00:00 succeeded", *(f"0{hour}:00 succeeded" for hour in range(1, 6))]),
+    ],
+)
+@pytest.mark.parametrize("how", ["step", "suspend"])
+async def test_a_clock_that_went_forward_is_a_missed_period(scheduler, virtual_time, how, missed, told):
+    scheduler.add_job(nothing, Every("1h"), name="job", missed=missed)
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        if how == "step":
+            time.step("5h")
+        else:
+            await time.suspend("5h")
+        await time.advance("1m")
+        assert await fates(time) == told
+        skips = await time.runs("job", "skipped")
+        assert all(run.data["down_seconds"] == pytest.approx(5 * 3600, abs=61) for run in skips)
+
+
+async def test_a_short_sleep_is_lateness_and_no_missed_period(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("10s"), name="job", missed="skip")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1s")
+        await time.suspend("25s")
+        assert (await fates(time))[-1] == "00:00:20 succeeded"
+
+
+async def test_a_job_that_was_off_in_the_repeated_hour_is_not_asked_again(scheduler, virtual_time):
+    scheduler.add_job(nothing, Cron("*/10 * * * *"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.disable("job")
+        await time.advance("1h1m")
+        await scheduler.enable("job")
+        time.step("-1h")
+        await time.advance("65m")
+        assert await fates(time) == ["00:10 skipped disabled x6"]
+        await time.advance("5m")
+        assert (await fates(time))[-1] == "01:10 succeeded"
+
+
+async def test_what_was_missed_and_not_lived_through_comes_when_its_time_comes(scheduler, virtual_time):
+    scheduler.add_job(nothing, Cron("0 * * * *"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        time.step("10h")
+        await time.advance("1m")
+        assert await fates(time) == ["01:00 skipped missed x9", "10:00 succeeded"]
+        time.step("-10h")
+        await time.advance("3h")
+        assert "03:00 succeeded" in await fates(time)
+        assert max(Counter(await dues(time, "job")).values()) == 1
+
+
+async def test_of_two_workers_that_notice_a_step_one_moves_the_cursors(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/shared.db"
+    first, second = (TaskScheduler(options=Options()) for _ in range(2))
+    for one in (first, second):
+        one.add_job(nothing, Every("10m"), name="job")
+    async with virtual_time(first, store=address) as time:
+        await time.join(second, address)
+        await time.advance("1h1m")
+        for _ in range(2):
+            before = len(await time.runs("job"))
+            time.step("-30m")
+            await time.advance("30m")
+            assert len(await time.runs("job")) - before == 3
+        assert max(Counter(await dues(time, "job")).values()) == 1
+
+
+async def test_while_another_worker_watches_a_sleeper_misses_nothing(virtual_time, tmp_path):
+    """A process that stood still does not call missed what nobody missed."""
+    address = f"sqlite:///{tmp_path}/shared.db"
+    first, second = (TaskScheduler(options=Options()) for _ in range(2))
+    for one in (first, second):
+        one.add_job(nothing, Every("1m"), name="job", missed="skip")
+    async with virtual_time(first, store=address) as time:
+        await time.join(second, address)
+        await time.advance("10s")
+        first._fires.slept(time.now - timedelta(minutes=5), 300)
+        await time.advance("3m")
+        assert await fates(time) == [f"00:0{minute} succeeded" for minute in range(4)]
+
+
+async def test_an_instant_of_an_at_that_has_come_does_not_come_again(scheduler, virtual_time):
+    scheduler.add_job(nothing, At("2026-01-01T01:00Z"), name="once")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1h5m")
+        time.step("-1h")
+        await time.advance("2h")
+        assert await fates(time) == ["01:00 succeeded"]
+
+
+async def test_a_step_is_on_record(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1m")
+        time.step("-2h")
+        await time.advance("1m")
+        time.step("3h")
+        await time.advance("2m")
+        found = await scheduler._store.incidents(START - timedelta(days=1), time.now)
+        assert sorted(round(one.data["step_seconds"]) for one in found) == [-7200, 10800]
+
+
+async def test_retries_and_timeouts_do_not_mind_the_wall_clock(scheduler, virtual_time):
+    @scheduler.job(timeout="10m")
+    async def long() -> None:
+        import asyncio
+
+        await asyncio.sleep(3600)
+
+    async with virtual_time(scheduler) as time:
+        run = await long.submit()
+        await time.advance("1m")
+        time.step("-1d")
+        await time.advance("9m")
+        assert (await scheduler.run(run.id)).error.type == "Timeout"
+        assert await starts(time) == ["00:00"]
