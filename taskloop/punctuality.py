@@ -81,7 +81,7 @@ def condition(
 
 @dataclass(frozen=True, slots=True)
 class Curfew:
-    """The known end of a worker: what usually takes longer than the time left is not begun there any more."""
+    """The known end of a worker: what usually takes as long as the time left, or longer, is not begun there any more."""
 
     ends_at: datetime
     takes: Mapping[str, timedelta]
@@ -89,7 +89,7 @@ class Curfew:
 
     def forbids(self, job: str, now: datetime) -> bool:
         takes = self.takes.get(job)
-        return takes is not None and now > self.ends_at - takes
+        return takes is not None and now >= self.ends_at - takes
 
     def next_at(self, now: datetime) -> datetime | None:
         """When the next job falls under it; None: none does any more."""

@@ -37,7 +37,7 @@ from taskloop.ledger import LOOK_SECONDS, Ledger
 from taskloop.logs import Speaker
 from taskloop.options import Options
 from taskloop.processes import this_process
-from taskloop.runs import Cancelled, Run, RunId, State
+from taskloop.runs import Cancelled, Run, RunId
 from taskloop.signals import until_signal
 from taskloop.slots import Slots
 from taskloop.store import Store, Worker
@@ -250,7 +250,7 @@ class TaskScheduler(Ledger):
             options.max_running, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, waiters=self._waiters, listeners=self._listeners, journal=journal,
             store_watch=store_watch, trusted=self._is_trusted, context=self._context, tell=self._tell,
-            say=self.speaker.say, freed=self._freed
+            say=self.speaker.say, breaker_moved=self._breaker_moved, freed=self._freed
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
@@ -266,8 +266,8 @@ class TaskScheduler(Ledger):
             store_watch=store_watch, health=guard.health, stalled=guard.stalled, tell=self._tell
         )  # fmt: skip
         before = await store.workers()
-        await self._refresh_switches(force=True)
         others = await self._tending.rescue(await store.enlist(worker), thorough=True)
+        await self._refresh_switches(force=True)
         self._tending.others = others
         self._watch_since(now, before, others)
         await self._know()
@@ -465,6 +465,10 @@ class TaskScheduler(Ledger):
             await self._know()
         self._stirred()
 
+    async def _breaker_moved(self) -> None:
+        with suppress(StoreUnavailable, BadStore):
+            await self._switched()
+
     def _lend(self, context: RunContext | None) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:
             self._slots.lend(context.id)
@@ -489,11 +493,6 @@ class TaskScheduler(Ledger):
 
     def _tell(self, name: str, run: Run) -> None:
         self.feed.send(name, run.ended_at or run.attempt_started_at or run.ready_at, run)
-        if name in _MOVE_A_BREAKER and run.job in self._jobs and self._jobs[run.job].policy.breaker is not None:
-            self._listeners.begin(self._switched())
 
     def _deliver(self, listener: Callable[[Event], Any]) -> Subscriber:
         return self._listeners.subscriber(listener)
-
-
-_MOVE_A_BREAKER: Final = (State.SUCCEEDED.value, State.FAILED.value, State.INTERRUPTED.value)

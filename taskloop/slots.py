@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -32,6 +32,7 @@ ANSWER_SECONDS: Final = 5.0
 """How long a stop waits for the store to say which runs it has just handed out."""
 TURN: Final = 50
 """Runs launched in one turn of the loop."""
+GLANCE_SECONDS: Final = 10.0
 LAST_SECONDS: Final = 1.0
 """How long a stop waits, at its very end, for what it abandons to be recorded."""
 
@@ -57,6 +58,7 @@ class Slots:
         context: Callable[[Run], RunContext],
         tell: Callable[[str, Run], None],
         say: Callable[..., None],
+        breaker_moved: Callable[[], Coroutine[Any, Any, None]],
         freed: Callable[[bool, bool], None],
     ) -> None:
         self.free = number
@@ -87,12 +89,16 @@ class Slots:
         self._context = context
         self._tell = tell
         self._say = say
+        self._breaker_moved = breaker_moved
+        self._glance: asyncio.TimerHandle | None = None
         self._freed = freed
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
         """The store is closed for good: nothing more can be written, and nobody waits for that any longer."""
         self._closed.set()
+        if self._glance is not None:
+            self._glance.cancel()
 
     def reserve(self, number: int) -> None:
         """Hold slots for runs that the store is asked to hand out."""
@@ -138,9 +144,18 @@ class Slots:
         attempt = Attempt(run, job, self._context(run), executor)
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))
+        if self._glance is None:
+            self._glance = self._loop.call_later(GLANCE_SECONDS, self._glance_at_runs)
         if job.policy.timeout is not None:
             attempt.limit(job.policy.timeout.total_seconds(), self._abandon, self._kill_grace)
         self._tell("started", run)
+
+    def _glance_at_runs(self) -> None:
+        """Let the housekeeping look at runs that have been in hand for a while, though none has reported anything."""
+        self._glance = None
+        if self.attempts:
+            self.reported.set()
+            self._glance = self._loop.call_later(GLANCE_SECONDS, self._glance_at_runs)
 
     async def _launch_if_ours(self, run: Run) -> None:
         try:
@@ -250,6 +265,8 @@ class Slots:
             if not self._closed.is_set():
                 self._fenced(run, f"what it came to, {after.state.value}, is not recorded")
             return
+        if policy.breaker is not None and after.final:
+            await self._breaker_moved()
         self._waiters.announce(run.id, after)
         self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
         # Itself, the next of its schedule or one of its group may be able to start now.

@@ -115,9 +115,8 @@ class Tending:
     async def nap(self) -> None:
         """Sleep until the next round; where nobody else can write, until there is something to write here."""
         if self._store.private and self._prune_after is None:
-            busy = bool(self._slots.attempts) or self._slots.expected
             with suppress(TimeoutError):
-                async with asyncio.timeout(FLAG_SECONDS if busy else PRUNE_SECONDS):
+                async with asyncio.timeout(PRUNE_SECONDS):
                     await self._slots.reported.wait()
         self._slots.reported.clear()
         await asyncio.sleep(TEND_SECONDS)
