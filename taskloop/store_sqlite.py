@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -101,6 +102,7 @@ class SqliteStore:
         self._terms: dict[str, Terms] = {}
         self._seen_version: int | None = None
         self._place: Place | None = None
+        self._pid = os.getpid()
         self._hangs = False
         """Whether a transaction is in hand that nobody expects an answer of any more."""
 
@@ -143,6 +145,7 @@ class SqliteStore:
                 await connection.close()
             raise self._explained(error) from error
         self._writer, self._reader, self._seen_version = writer, reader, None
+        self._pid = os.getpid()
         self._gathered = asyncio.Event()
         self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
 
@@ -242,7 +245,8 @@ class SqliteStore:
         try:
             await asyncio.shield(hop)
         except asyncio.CancelledError:
-            await asyncio.wait({hop})
+            if os.getpid() == self._pid:  # else this is a fork, where nobody will answer
+                await asyncio.wait({hop})
             raise
         except Exception:  # each caller is told below
             hop.exception()

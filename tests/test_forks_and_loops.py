@@ -1,0 +1,244 @@
+"""A scheduler in a fork of its process, on another loop, and in several workers of one server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+from stores import database
+
+import taskloop
+from taskloop import Options, TaskScheduler
+from taskloop.errors import NotRunning
+
+pytestmark = pytest.mark.anyio
+
+
+def in_a_fork(check):
+    """What `check` gives as text, called in a fork of this process, which then vanishes without any clean-up."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            said = check()
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(write, str(said).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("verb", ["submit", "start", "runs", "status"])
+async def test_in_a_fork_of_its_process_a_scheduler_refuses_clearly(tmp_path, verb):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+
+    @scheduler.job()
+    async def job() -> None: ...
+
+    calls = {
+        "submit": lambda: job.submit(),
+        "start": scheduler.start,
+        "runs": scheduler.runs,
+        "status": scheduler.status,
+    }
+    async with scheduler:
+        said = in_a_fork(lambda: asyncio.run(calls[verb]()))
+        assert said.startswith("NotRunning: the scheduler was open in process") and "after the fork" in said
+        assert in_a_fork(lambda: scheduler.is_running) == "False"
+        assert in_a_fork(lambda: asyncio.run(scheduler.stop())) == "None"
+        assert (await (await job.submit()).wait()).state == "succeeded"
+    with database(tmp_path / "app.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT count(*) FROM taskloop_runs").fetchone() == (1,)
+
+
+async def test_a_scheduler_that_was_made_but_not_opened_may_be_started_in_a_fork(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+
+    @scheduler.job()
+    async def job() -> int:
+        return 7
+
+    async def child():
+        async with scheduler:
+            return await (await job.submit()).value()
+
+    assert in_a_fork(lambda: asyncio.run(child())) == "7"
+
+
+def test_a_fork_that_ends_takes_no_lock_of_its_parent_away(tmp_path):
+    """What nobody holds any more in the fork is taken apart there; the connections of the parent must not be."""
+    program = (
+        "import asyncio, os, sys\n"
+        "from taskloop import TaskScheduler\n"
+        "scheduler = TaskScheduler('app.db')\n"
+        "@scheduler.job()\n"
+        "async def job() -> None: ...\n"
+        "async def main():\n"
+        "    async with scheduler:\n"
+        "        for _ in range(20):\n"
+        "            child = os.fork()\n"
+        "            if child == 0:\n"
+        "                import atexit, gc; globals().pop('scheduler'); gc.collect(); atexit._run_exitfuncs()\n"
+        "                os._exit(0)\n"  # not through the loop: its epoll is the parent's too
+        "            os.waitpid(child, 0)\n"
+        "            await (await job.submit()).wait()\n"
+        "            assert os.path.exists('app.db-wal')\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(taskloop.__file__))}
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with database(tmp_path / "app.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT state, count(*) FROM taskloop_runs GROUP BY state").fetchall() == [("succeeded", 20)]
+
+
+# -- loops
+
+
+@pytest.mark.parametrize("verb", ["submit", "start", "stop", "runs"])
+async def test_on_another_loop_a_scheduler_refuses_clearly_while_its_own_lives(tmp_path, verb):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+
+    @scheduler.job()
+    async def job() -> None: ...
+
+    calls = {"submit": lambda: job.submit(), "start": scheduler.start, "stop": scheduler.stop, "runs": scheduler.runs}
+
+    def elsewhere():
+        with pytest.raises(NotRunning, match="another event loop"):
+            asyncio.run(calls[verb]())
+        return True
+
+    async with scheduler:
+        assert await asyncio.to_thread(elsewhere)
+        assert (await (await job.submit()).wait()).state == "succeeded"
+
+
+def test_a_scheduler_whose_loop_has_ended_can_be_stopped_and_started_on_another(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+
+    @scheduler.job()
+    async def job() -> int:
+        return 7
+
+    async def again():
+        async with scheduler:
+            return await (await job.submit()).value()
+
+    asyncio.run(scheduler.start())
+    asyncio.run(scheduler.stop())
+    asyncio.run(scheduler.start())
+    assert asyncio.run(again()) == 7
+
+
+def test_records_may_be_read_and_written_on_one_loop_after_the_other(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+
+    @scheduler.job()
+    async def job() -> None: ...
+
+    for number in range(1, 4):
+        assert asyncio.run(job.submit()).id == number
+    assert len(asyncio.run(scheduler.runs())) == 3
+    asyncio.run(scheduler.close())
+
+
+async def test_another_thread_reaches_the_scheduler_by_call(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+
+    @scheduler.job()
+    async def job() -> int:
+        return 7
+
+    async with scheduler:
+        run = await asyncio.to_thread(scheduler.call, job.submit)
+        assert await run.value() == 7
+
+
+# -- several workers of one server
+
+APP = """
+import os
+from aiohttp import web
+from taskloop import TaskScheduler
+
+scheduler = TaskScheduler({store!r})
+
+@scheduler.every("200ms")
+async def tick() -> int:
+    return os.getpid()
+
+async def scheduling(app):
+    await scheduler.start()
+    yield
+    await scheduler.stop(grace="1s")
+
+async def hello(request):
+    return web.Response(text=str(os.getpid()))
+
+def make():
+    app = web.Application()
+    app.router.add_get("/", hello)
+    app.cleanup_ctx.append(scheduling)
+    return app
+
+app = make()
+"""
+
+
+def served(folder, store, *options, seconds=4.0):
+    """Serve the app by gunicorn with three workers for a while; gives what it said."""
+    if shutil.which("gunicorn", path=os.path.dirname(sys.executable)) is None:
+        if os.environ.get("CI"):
+            pytest.fail("gunicorn is not installed")
+        pytest.skip("gunicorn is not installed")
+    (folder / "shop.py").write_text(APP.replace("{store!r}", repr(store)))
+    with (folder / "said").open("w") as said:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-w", "3", "-k", "aiohttp.GunicornWebWorker", "-b", "127.0.0.1:0",
+             "--graceful-timeout", "3", *options, "shop:app"],
+            cwd=folder, stdout=said, stderr=said,
+            env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(taskloop.__file__))},
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 15
+            while (folder / "said").read_text().count("Booting worker") < 3 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(seconds)
+        finally:
+            server.terminate()
+            server.wait(20)
+    return (folder / "said").read_text()
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"]], ids=["each imports", "preloaded"])
+def test_of_several_workers_of_a_server_one_has_each_fire(tmp_path, options):
+    said = served(tmp_path, "sqlite:///app.db", *options)
+    with database(tmp_path / "app.db") as db:
+        rows = db.execute("SELECT due_at, state, result, worker FROM taskloop_runs WHERE state <> 'skipped'").fetchall()
+        workers = db.execute("SELECT count(*), count(stopped_at) FROM taskloop_workers").fetchone()
+    assert len(rows) >= 12, said
+    assert len({row[0] for row in rows}) == len(rows)
+    assert workers == (3, 3), said
+    assert {row[1] for row in rows} == {"succeeded"}, said
+
+
+def test_several_workers_with_a_store_in_memory_are_warned(tmp_path):
+    said = served(tmp_path, "sqlite:///:memory:", seconds=1.0)
+    assert said.count("advice.memory_store") >= 1, said

@@ -1,0 +1,164 @@
+"""Services that are told of a job's runs: a real one on loopback, one that is slow, one that is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from taskloop import Options, Retry, TaskScheduler
+from taskloop.errors import BadJob
+from taskloop.policy import Policy
+from taskloop.records import policy_record
+
+pytestmark = pytest.mark.anyio
+
+
+@contextmanager
+def service(*, status=200, holds=None):
+    """A health-check service: what it was told, as (path, body)."""
+    calls = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            calls.append((self.path, body))
+            if holds is not None:
+                holds.wait(20)
+            self.send_response(status)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/ping/1234", calls
+    finally:
+        if holds is not None:
+            holds.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+async def told(calls, number):
+    async with asyncio.timeout(15):
+        while len(calls) < number:
+            await asyncio.sleep(0.01)
+    return sorted(calls)
+
+
+async def test_a_service_hears_of_the_start_and_the_success_of_a_run():
+    scheduler = TaskScheduler(":memory:", options=Options())
+    with service() as (address, calls):
+
+        @scheduler.job(ping=address)
+        async def job() -> None: ...
+
+        async with scheduler:
+            await (await job.submit()).wait()
+            assert await told(calls, 2) == [("/ping/1234", ""), ("/ping/1234/start", "")]
+
+
+async def test_a_service_hears_once_of_the_start_and_the_failure_of_a_run_with_retries():
+    scheduler = TaskScheduler(":memory:", options=Options())
+    with service() as (address, calls):
+
+        @scheduler.job(ping=f"{address}/", retry=Retry(3, first=0))
+        def job() -> None:
+            raise ValueError("bad lück")
+
+        async with scheduler:
+            run = await (await job.submit()).wait()
+            assert await told(calls, 2) == [
+                ("/ping/1234/fail", f"run {run.id} of job: ValueError: bad lück"), ("/ping/1234/start", "")
+            ]  # fmt: skip
+        assert len(calls) == 2
+
+
+async def test_only_the_addresses_that_are_named_are_called():
+    scheduler = TaskScheduler(":memory:", options=Options())
+    with service() as (address, calls):
+
+        @scheduler.job(ping={"success": f"{address}?done"})
+        async def job() -> None: ...
+
+        @scheduler.job()
+        async def quiet() -> None: ...
+
+        async with scheduler:
+            await (await quiet.submit()).wait()
+            await (await job.submit()).wait()
+            assert await told(calls, 1) == [("/ping/1234?done", "")]
+
+
+async def test_a_service_that_hangs_costs_a_run_nothing_and_a_stop_little():
+    scheduler = TaskScheduler(":memory:", options=Options())
+    with service(holds=threading.Event()) as (address, calls):
+
+        @scheduler.job(ping=address)
+        async def job() -> None: ...
+
+        async with scheduler:
+            began = time.monotonic()
+            for _ in range(20):
+                await (await job.submit()).wait()
+            assert time.monotonic() - began < 5
+            await told(calls, 1)
+            began = time.monotonic()
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("kind", ["absent", "refuses"])
+async def test_a_service_that_does_not_take_it_is_asked_again_and_then_told_of(kind, lines):
+    scheduler = TaskScheduler(":memory:", options=Options())
+    with service(status=503) as (address, calls):
+        where = address if kind == "refuses" else "http://127.0.0.1:9/nobody"
+
+        @scheduler.job(ping={"success": where})
+        async def job() -> None: ...
+
+        async with scheduler:
+            await (await job.submit()).wait()
+            async with asyncio.timeout(15):
+                while "ping.failed" not in lines:
+                    await asyncio.sleep(0.02)
+        assert len(calls) == (3 if kind == "refuses" else 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "addresses"),
+    [
+        ("https://a.example/1/", {"start": "https://a.example/1/start", "success": "https://a.example/1",
+                                  "fail": "https://a.example/1/fail"}),
+        ({"fail": "http://a.example"}, {"fail": "http://a.example"}),
+        (None, None),
+        ("off", None),
+    ],
+)  # fmt: skip
+def test_a_ping_is_one_address_or_a_table_of_them(value, addresses):
+    assert Policy.of("job", {"ping": value}).ping == addresses
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["ftp://a.example", "a.example", "http://", 7, {}, {"begin": "http://a.example"}, {"start": 7}, ["http://a"]],
+)
+def test_what_is_no_address_of_the_web_is_refused(value):
+    with pytest.raises(BadJob, match="ping"):
+        Policy.of("job", {"ping": value})
+
+
+def test_an_address_is_not_shown_for_who_knows_it_can_silence_the_alarm():
+    shown = policy_record(Policy.of("job", {"ping": "https://ann:secret@a.example/1234"}))["ping"]
+    assert shown == {word: "https://a.example/…" for word in ("start", "success", "fail")}
