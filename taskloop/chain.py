@@ -53,7 +53,8 @@ class Question:
     trigger_text: str
     usual: Usual | None = None
     spread: timedelta = timedelta(0)
-    lease: timedelta = timedelta(seconds=15)
+    living: frozenset[str] = frozenset()
+    """The workers that live now."""
     vitals: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,6 +66,11 @@ class Moment:
     schedule: Schedule | None
     row: Run | None
     """Its record; None: there is none."""
+
+    def looked_at(self, now: datetime) -> datetime:
+        """When the links matter: at the due instant; now, for what is to come or waits."""
+        waits = self.row is not None and self.row.state is State.WAITING
+        return now if waits or self.at > now else self.at
 
     @property
     def began_at(self) -> datetime | None:
@@ -89,7 +95,7 @@ def links(question: Question, facts: Evidence, moment: Moment) -> list[Check]:
     return [
         _timetable(question, moment),
         _switch(question, facts, moment),
-        _pause(facts, moment),
+        _pause(question, facts, moment),
         _worker(question, facts, moment),
         _clock(facts, moment),
         _loop(question, facts, moment),
@@ -122,7 +128,8 @@ def _covers(one: Switch, at: datetime) -> bool:
 
 
 def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
-    thrown = [one for one in facts.switches if one.kind != "paused" and _covers(one, moment.at)]
+    at = moment.looked_at(question.now)
+    thrown = [one for one in facts.switches if one.kind != "paused" and _covers(one, at)]
     if moment.row is not None and moment.row.reason == Reason.DISABLED:
         return Check("switch", False, *_off(thrown, moment.row.data), code="disabled")
     if not thrown:
@@ -131,7 +138,7 @@ def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
     last = thrown[-1]
     if last.kind == "enabled":
         return Check("switch", True, f"switched on since {rfc3339(last.since)}{_by(last)}")
-    on_trial = last.kind == "tripped" and last.until is not None and moment.at >= last.until
+    on_trial = last.kind == "tripped" and last.until is not None and at >= last.until
     if on_trial or (moment.row is not None and moment.row.state is not State.SKIPPED):
         return Check("switch", True, f"on trial after {last.reason}" if on_trial else "on when it fired")
     return Check("switch", False, *_off(thrown, {}), code="disabled")
@@ -159,8 +166,9 @@ def _by_whom(actor: str | None) -> str:
     return f" by {actor}" if actor else ""
 
 
-def _pause(facts: Evidence, moment: Moment) -> Check:
-    held = [one for one in facts.switches if one.kind == "paused" and _covers(one, moment.at)]
+def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
+    at = moment.looked_at(question.now)
+    held = [one for one in facts.switches if one.kind == "paused" and _covers(one, at)]
     if not held:
         return Check("pause", True, "not paused")
     one = held[-1]
@@ -182,13 +190,14 @@ def _lives_until(worker: Worker, question: Question) -> datetime:
     """The last instant at which it is known, or to be believed, that a worker lived."""
     if worker.stopped_at is not None:
         return worker.stopped_at
-    return question.now if question.now - worker.beat_at <= question.lease or worker.health else worker.beat_at
+    return question.now if worker.id in question.living else worker.beat_at
 
 
 def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
     if not facts.workers:
         return Check("worker", None, "nothing is known of any worker at that time")
-    alive = [one for one in facts.workers if one.started_at <= moment.at <= _lives_until(one, question)]
+    at = moment.looked_at(question.now)
+    alive = [one for one in facts.workers if one.started_at <= at <= _lives_until(one, question)]
     knowing = [one for one in alive if one.fires and (one.jobs is None or question.job in one.jobs)]
     if knowing:
         one = knowing[0]
@@ -201,8 +210,8 @@ def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
     if alive:
         text = f"{_named(alive[0])} lived, but " + ("fires nothing" if not alive[0].fires else "does not know this job")
         return Check("worker", False, text, {"worker": alive[0].id}, "unknown_job")
-    before = [one for one in facts.workers if _lives_until(one, question) < moment.at]
-    after = [one for one in facts.workers if one.started_at > moment.at]
+    before = [one for one in facts.workers if _lives_until(one, question) < at]
+    after = [one for one in facts.workers if one.started_at > at]
     last = max(before, key=lambda one: _lives_until(one, question), default=None)
     first = min(after, key=lambda one: one.started_at, default=None)
     data: dict[str, Any] = {}
@@ -290,7 +299,7 @@ def _lateness(question: Question, moment: Moment) -> Check:
         late = timedelta(seconds=row.data.get("late_seconds", 0))
         return Check("lateness", False, f"{span(late)} late; {allowed}", dict(row.data), "too_late")
     if moment.began_at is None:
-        return Check("lateness", None if row is None else True, f"{allowed}")
+        return Check("lateness", True, allowed)
     late = moment.began_at - moment.at
     on_time = late <= SOON
     said = "on time" if on_time else f"{span(late)} late"

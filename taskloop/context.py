@@ -107,6 +107,11 @@ class RunContext:
         return self._run.worker
 
     @property
+    def age(self) -> float:
+        """Seconds since the attempt began, by the steady clock."""
+        return self._monotonic() - self._started
+
+    @property
     def latest(self) -> Progress | None:
         """What the job reported last; the engine picks it up a few times a second at most."""
         return self._progress
@@ -123,7 +128,7 @@ class RunContext:
         last = self._progress
         if done is None:
             done, total = (last.done, last.total) if last else (0, total)
-        elapsed = self._monotonic() - self._started
+        elapsed = self.age
         rate = done / elapsed if elapsed > 0 and done > 0 else None
         eta = max(0.0, (total - done) / rate) if rate else None
         text = str(message).encode(errors="replace").decode().replace("\0", "�")[:MESSAGE_CHARACTERS]

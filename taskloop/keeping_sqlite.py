@@ -383,8 +383,7 @@ def _evidence(db: sqlite3.Connection, jobs: Sequence[str], at: int, until: int, 
     rows = [row for row in (_covering(db, name, at, until) for name in ids) if row is not None]
     row = found or min(rows, key=lambda one: (one.state is State.SKIPPED, one.due_at), default=None)
     subject = row.schedule if row is not None and row.schedule is not None else next(iter(ids), None)
-    ended = microseconds(row.ended_at) if row is not None and row.ended_at is not None else max(until, at)
-    last = max(ended, until)
+    last = until if row is None else FOR_EVER if row.ended_at is None else max(microseconds(row.ended_at), until)
     return Evidence(
         schedules=schedules,
         former=former,

@@ -273,6 +273,7 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
     names, definition = await _subject(ledger, store, job, run)
     until = now if instant is None else _minute(instant)
     facts = await store.evidence(names, instant or now, until, RunId(run) if run is not None else None)
+    facts = facts._replace(workers=[_with_own_health(one, ledger) for one in facts.workers])
     usual = await store.usual(names[:1])
     question = Question(
         job=names[0],
@@ -284,7 +285,7 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
         trigger_text=definition.facts["trigger_text"],
         usual=Usual.of(usual[names[0]]) if names[0] in usual else None,
         spread=durations.parse(_says(definition, "spread")) if _says(definition, "spread") else timedelta(0),
-        lease=ledger.options.lease,
+        living=frozenset(one.id for one in _living(facts.workers, ledger, now) if one.stopped_at is None),
         vitals=ledger._vitals(),
     )
     return explain(question, facts)

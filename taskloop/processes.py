@@ -6,16 +6,14 @@ Level 4. A pid alone is not enough: it is given out again.
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 from collections.abc import Collection
-from datetime import datetime
 from functools import cache
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from taskloop import __version__
-from taskloop.store import Worker
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from taskloop.store import Worker
 
 __all__ = ["birth", "boot", "is_dead", "place", "silent_seconds", "this_process"]
 
@@ -27,10 +25,15 @@ def this_process(
     name: str | None, now: datetime, tick: float, *, fires: bool = True, jobs: Collection[str] = ()
 ) -> Worker:
     """A worker row for this process, with an id that no other life of it shares."""
+    import secrets  # here, not above: the quickest commands ask only who is alive
+
+    from taskloop import __version__
+    from taskloop.store import Worker
+
     return Worker(
         secrets.token_hex(6),
         name,
-        socket.gethostname(),
+        os.uname().nodename,
         os.getpid(),
         place(),
         now,
@@ -47,7 +50,7 @@ def is_dead(worker: Worker) -> bool:
 
     A host's name alone is not enough: containers, and machines made from one image, may share it.
     """
-    if worker.host != socket.gethostname():
+    if worker.host != os.uname().nodename:
         return False
     theirs, ours = _Place.read(worker.process), _Place.read(place())
     if theirs.machine != ours.machine:
@@ -70,7 +73,7 @@ def silent_seconds(worker: Worker, tick: float) -> float | None:
     another machine, or of another time, whose clock says nothing to ours.
     """
     theirs, ours = _Place.read(worker.process), _Place.read(place())
-    if worker.beat_tick is None or worker.host != socket.gethostname() or not ours.boot or theirs[:2] != ours[:2]:
+    if worker.beat_tick is None or worker.host != os.uname().nodename or not ours.boot or theirs[:2] != ours[:2]:
         return None
     return tick - worker.beat_tick if tick >= worker.beat_tick else None
 
@@ -110,7 +113,8 @@ def _surroundings() -> tuple[str, str, str]:
 
 def _first_line(path: str) -> str:
     try:
-        return Path(path).read_text("ascii", "replace").partition("\n")[0].replace(":", "")
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.readline().strip().replace(":", "")
     except OSError:
         return ""
 
@@ -118,7 +122,8 @@ def _first_line(path: str) -> str:
 def birth(pid: int) -> str:
     """What tells this holder of a pid from an earlier one: the tick at which it was started; empty where nothing tells."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            stat = file.read()
     except OSError:
         return ""
     return stat.rpartition(")")[2].split()[19]

@@ -6,7 +6,6 @@ Level 1, pure, plain values: the quickest commands read the store without the en
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
@@ -79,8 +78,7 @@ def condition(
     return next((word for holds, word in judged if holds), "ok")
 
 
-@dataclass(frozen=True, slots=True)
-class Curfew:
+class Curfew(NamedTuple):
     """The known end of a worker: what usually takes as long as the time left, or longer, is not begun there any more."""
 
     ends_at: datetime

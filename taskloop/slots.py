@@ -33,6 +33,7 @@ ANSWER_SECONDS: Final = 5.0
 TURN: Final = 50
 """Runs launched in one turn of the loop."""
 GLANCE_SECONDS: Final = 10.0
+"""After how long the housekeeping looks at runs in hand that have reported nothing; at old ones less often."""
 LAST_SECONDS: Final = 1.0
 """How long a stop waits, at its very end, for what it abandons to be recorded."""
 
@@ -155,7 +156,8 @@ class Slots:
         self._glance = None
         if self.attempts:
             self.reported.set()
-            self._glance = self._loop.call_later(GLANCE_SECONDS, self._glance_at_runs)
+            youngest = min(one.context.age for one in self.attempts.values())
+            self._glance = self._loop.call_later(max(GLANCE_SECONDS, youngest / 20), self._glance_at_runs)
 
     async def _launch_if_ours(self, run: Run) -> None:
         try:

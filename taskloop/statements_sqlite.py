@@ -707,7 +707,8 @@ def trip(db: sqlite3.Connection, run: Run, failures: int, trial_after: timedelta
         return
     at = microseconds(run.ended_at)
     tripped = db.execute(
-        "SELECT id, until FROM taskloop_switches WHERE kind = 'tripped' AND job = ? AND ended_at IS NULL", (run.job,)
+        "SELECT id, until, reason FROM taskloop_switches WHERE kind = 'tripped' AND job = ? AND ended_at IS NULL",
+        (run.job,),
     ).fetchone()
     if run.state is State.SUCCEEDED:
         if tripped:
@@ -722,7 +723,7 @@ def trip(db: sqlite3.Connection, run: Run, failures: int, trial_after: timedelta
         if at >= tripped[1]:  # the trial itself, not one that was running when the breaker opened
             db.execute(
                 "UPDATE taskloop_switches SET until = ?, reason = ? WHERE id = ?",
-                (until, f"the trial failed too, {said}", tripped[0]),
+                (until, f"{tripped[2].partition('; the trial')[0]}; the trial failed too, {said}", tripped[0]),
             )
     elif _failed_in_a_row(db, run.job, failures):
         db.execute(

@@ -90,10 +90,11 @@ class Tending:
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
             self._store_watch.well()
-        if shared and self._is_time("rescue", RESCUE_SECONDS):
-            others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
-            self.others = await self.rescue(others)
-            self.changed |= len(self.others) < len(others)
+        if self.changed and shared:  # a beat changes the store too
+            self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
+        if self.others and self._is_time("rescue", RESCUE_SECONDS):
+            before, self.others = self.others, await self.rescue(self.others)
+            self.changed |= len(self.others) < len(before)
         if self.changed:
             await self._grant_wishes()
         await self._write_progress()

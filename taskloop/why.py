@@ -142,7 +142,7 @@ def _not_due(question: Question, facts: Evidence) -> Explanation:
         check = Check("timetable", True, question.trigger_text)
         return _complete(
             question, facts, None, Explanation(verdict="will_run" if due else "not_due", code="not_due", text=text, at=due,
-                                               checks=(check,), remedies=_REMEDIES["not_due"] if not due else ())
+                                               checks=(check,), remedies=() if due else _remedies("not_due", question))
         )  # fmt: skip
     schedules = _schedules(facts, at)
     if not schedules:
@@ -159,7 +159,7 @@ def _not_due(question: Question, facts: Evidence) -> Explanation:
     check = Check("timetable", False, text, {"schedules": [one.id for one in schedules]})
     answer = Explanation(
         verdict="not_due", code="not_due", text=f"it was not due then: {text}", at=at, checks=(check,),
-        remedies=_REMEDIES["not_due"]
+        remedies=_remedies("not_due", question)
     )  # fmt: skip
     return _complete(question, facts, None, answer)
 
@@ -249,10 +249,14 @@ def _no_record(question: Question, facts: Evidence, moment: Moment, checks: Sequ
 
 
 def _did_not(code: str, text: str, moment: Moment, checks: Sequence[Check], question: Question) -> Explanation:
-    remedies = tuple(one.format(job=question.job) for one in _REMEDIES.get(code, ()))
+    remedies = _remedies(code, question)
     return Explanation(
         verdict="did_not_run", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies
     )
+
+
+def _remedies(code: str, question: Question) -> tuple[str, ...]:
+    return tuple(one.format(job=question.job) for one in _REMEDIES.get(code, ()))
 
 
 def _waiting(question: Question, facts: Evidence, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
@@ -260,13 +264,13 @@ def _waiting(question: Question, facts: Evidence, moment: Moment, checks: Sequen
     code, why = _hindrance(question, facts, checks, row)
     since = span(question.now - max(row.ready_at, row.created_at))
     text = f"run {row.id} waits{'' if row.ready_at > question.now else f' for {since}'}: {why}"
-    remedies = tuple(one.format(job=question.job) for one in _REMEDIES.get(code, ()))
+    remedies = _remedies(code, question)
     return Explanation(verdict="waiting", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies)
 
 
 def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row: Run) -> tuple[str, str]:
     held = {one.name: one for one in checks if one.ok is False}
-    alive = [one for one in facts.workers if one.stopped_at is None]
+    alive = [one for one in facts.workers if one.id in question.living]
     knowing = [one for one in alive if one.jobs is None or row.job in one.jobs]
     running = [one for one in facts.active if one.state is State.RUNNING]
     ahead = [one for one in running if one.schedule == row.schedule and row.schedule is not None]
@@ -276,7 +280,7 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
         error = f" after {row.error.type}: {row.error.message}" if row.error else ""
         return "retry_wait", f"attempt {row.attempt + 1} of {row.attempts} begins at {rfc3339(row.ready_at)}{error}"
     if row.ready_at > question.now:
-        return "not_due", f"it was asked for at {rfc3339(row.ready_at)}"
+        return "later", f"it was asked for at {rfc3339(row.ready_at)}"
     if paused:
         return "paused", f"paused since {rfc3339(paused[-1].since)} by {paused[-1].actor or 'somebody'}"
     if not alive:
@@ -315,7 +319,7 @@ def _ran(question: Question, moment: Moment, checks: Sequence[Check], row: Run) 
     verdict: Verdict = "running" if row.state is State.RUNNING else "ran" if row.started_at else "did_not_run"
     calls = _calls(row, question)
     code = code if row.started_at is not None else row.state.value
-    remedies = tuple(one.format(job=question.job) for one in _REMEDIES.get(code, ()))
+    remedies = _remedies(code, question)
     return Explanation(verdict=verdict, code=code, text=text, at=moment.at, checks=(*checks, *calls), remedies=remedies)
 
 
@@ -384,7 +388,7 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
     "retry_wait": ("taskloop cancel RUN ends the retries",),
     "unexplained": ("this should not be: taskloop status, and please report it with this answer",),
 }
-"""What can be done, by code; `{{job}}` stands for the job's name."""
+"""What can be done, by code; `{job}` stands for the job's name."""
 
 
 def explanation_record(one: Explanation) -> dict[str, Any]:

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, Final
+
+from taskloop.processes import is_dead, silent_seconds
+from taskloop.punctuality import Usual, condition, overdue, stuck
 
 __all__ = ["jobs"]
 
 SCHEMA: Final = 2
 BUSY_SECONDS: Final = 5.0
+LEASE_SECONDS: Final = 15.0
+"""As `scheduler.lease` is unless somebody says otherwise: what a command that only reads goes by."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _JOBS: Final = "SELECT name, definition FROM taskloop_jobs"
@@ -28,12 +35,22 @@ _SWITCHES: Final = (
 _STANDING: Final = """
 SELECT r.*, (SELECT ended_at FROM taskloop_runs WHERE job = j.name AND state = 'succeeded' ORDER BY id DESC LIMIT 1)
     AS last_success,
-  CASE WHEN r.state IN ('failed', 'interrupted') THEN (SELECT count(*) FROM (SELECT id FROM taskloop_runs
-    WHERE job = j.name AND state IN ('failed', 'interrupted') AND id > coalesce((SELECT max(id) FROM taskloop_runs
-    WHERE job = j.name AND state = 'succeeded'), 0) LIMIT 100)) ELSE 0 END AS failures
+  (SELECT count(*) FROM (SELECT id FROM taskloop_runs
+    WHERE job = j.name AND state IN ('failed', 'interrupted') AND reason IS NOT 'shutting_down'
+    AND id > coalesce((SELECT max(id) FROM taskloop_runs WHERE job = j.name AND state = 'succeeded'), 0) LIMIT 100))
+    AS failures
 FROM taskloop_jobs j JOIN taskloop_runs r ON r.id = (SELECT id FROM taskloop_runs
     WHERE job = j.name AND state <> 'skipped' ORDER BY id DESC LIMIT 1)
 """
+_LATE: Final = (
+    "SELECT job, ready_at FROM taskloop_runs WHERE state = 'waiting' AND ready_at < ? ORDER BY ready_at LIMIT 100"
+)
+_RUNNING: Final = "SELECT job, attempt_started_at FROM taskloop_runs WHERE state = 'running' LIMIT 1000"
+_USUAL: Final = (
+    "SELECT (ended_at - attempt_started_at) / 1e6 FROM (SELECT state, ended_at, attempt_started_at FROM taskloop_runs "
+    "WHERE job = ? ORDER BY id DESC LIMIT 1000) WHERE state = 'succeeded' AND attempt_started_at IS NOT NULL LIMIT 200"
+)
+_WORKERS: Final = "SELECT host, pid, process, beat_at, beat_tick, jobs FROM taskloop_workers WHERE stopped_at IS NULL"
 _STATUS: Final = {
     "waiting": "PENDING",
     "running": "RUNNING",
@@ -75,18 +92,92 @@ def _read(db: sqlite3.Connection, now: int) -> list[dict[str, Any]] | None:
     dues = dict(db.execute(_DUE).fetchall())
     standing = {one["job"]: one for one in db.execute(_STANDING)}
     found = sorted(db.execute(_JOBS).fetchall(), key=lambda one: str(one["name"]))
+    facts = {one["name"]: json.loads(one["definition"]) for one in found}
+    troubles = _troubles(db, now, facts, dues, switches)
+    orphans = _orphans(db, now, facts)
     return [
-        _record(one["name"], json.loads(one["definition"]), dues.get(one["name"]), standing.get(one["name"]), switches)
-        for one in found
+        _record(
+            name, said, dues.get(name), standing.get(name), switches, trouble=troubles.get(name), orphan=name in orphans
+        )
+        for name, said in facts.items()
     ]
 
 
+def _troubles(
+    db: sqlite3.Connection,
+    now: int,
+    facts: Mapping[str, Any],
+    dues: Mapping[str, int],
+    switches: Sequence[sqlite3.Row],
+) -> dict[str, str]:
+    """Jobs with a run that is stuck, or with something that is overdue; the former outweighs the latter."""
+    at, found = _instant(now), {}
+    paused = {one["job"] for one in switches if one["kind"] == "paused"}
+    for name, due in dues.items():
+        if name in facts and overdue(_instant(due), at) and _is_on(name, facts[name], switches):
+            found[name] = "overdue"
+    for row in db.execute(_LATE, (now,)).fetchall() if None not in paused else ():
+        if row["job"] not in paused and overdue(_instant(row["ready_at"]), at):
+            found.setdefault(row["job"], "overdue")
+    for row in db.execute(_RUNNING).fetchall():
+        began, expect = row["attempt_started_at"], facts.get(row["job"], {}).get("policy", {}).get("expect")
+        if began is None or not overdue(_instant(began), at):
+            continue
+        took = [one[0] for one in db.execute(_USUAL, (row["job"],))]
+        if stuck(_instant(began), at, Usual.of(took) if took else None, _span(expect)):
+            found[row["job"]] = "stuck"
+    return found
+
+
+def _span(text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    from taskloop.durations import parse
+
+    return parse(text)
+
+
+def _orphans(db: sqlite3.Connection, now: int, facts: Mapping[str, Any]) -> set[str]:
+    """Jobs that no live worker knows, where one is there to tell."""
+    living = [one for one in db.execute(_WORKERS) if _lives(one, now)]
+    if not living or any(one["jobs"] is None for one in living):
+        return set()
+    return set(facts) - {name for one in living for name in json.loads(one["jobs"])}
+
+
+def _lives(row: sqlite3.Row, now: int) -> bool:
+    worker: Any = SimpleNamespace(**dict(row))
+    if is_dead(worker):
+        return False
+    silent = silent_seconds(worker, time.monotonic())
+    return silent <= LEASE_SECONDS if silent is not None else now - worker.beat_at <= LEASE_SECONDS * 1_000_000
+
+
+def _is_on(name: str, facts: Mapping[str, Any], switches: Sequence[sqlite3.Row]) -> bool:
+    thrown = _thrown(name, facts, switches)
+    return bool(facts["policy"]["enabled"]) if thrown is None else thrown["kind"] == "enabled"
+
+
+def _thrown(name: str, facts: Mapping[str, Any], switches: Sequence[sqlite3.Row]) -> sqlite3.Row | None:
+    names = {name, *facts.get("aliases", ())}
+    return next((one for one in reversed(switches) if one["kind"] != "paused" and one["job"] in names), None)
+
+
+def _instant(moment: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=moment)
+
+
 def _record(
-    name: str, facts: Mapping[str, Any], due: int | None, last: sqlite3.Row | None, switches: list[sqlite3.Row]
+    name: str,
+    facts: Mapping[str, Any],
+    due: int | None,
+    last: sqlite3.Row | None,
+    switches: list[sqlite3.Row],
+    *,
+    trouble: str | None,
+    orphan: bool,
 ) -> dict[str, Any]:
-    thrown = [one for one in switches if one["kind"] != "paused" and one["job"] == name]
-    switch = thrown[-1] if thrown else None
-    enabled = bool(facts["policy"]["enabled"]) if switch is None else switch["kind"] == "enabled"
+    switch, enabled = _thrown(name, facts, switches), _is_on(name, facts, switches)
     held = any(one["kind"] == "paused" and one["job"] in (None, name) for one in switches)
     return {
         "name": name,
@@ -98,28 +189,20 @@ def _record(
         "policy": facts["policy"],
         "enabled": enabled,
         "switch": None if switch is None else _switch(switch),
-        "condition": _condition(enabled, held, last["state"] if last else None),
+        "condition": condition(
+            state=last["state"] if last else None,
+            enabled=enabled,
+            paused=held,
+            orphan=orphan,
+            stuck=trouble == "stuck",
+            overdue=trouble is not None,
+        ),
         "next_due": _text(due),
         "last_run": None if last is None else _run(last),
         "last_success": None if last is None else _text(last["last_success"]),
         "consecutive_failures": 0 if last is None else last["failures"],
         "params_schema": facts["params_schema"],
     }
-
-
-def _condition(enabled: bool, held: bool, state: str | None) -> str:
-    if not enabled:
-        return "disabled"
-    if held:
-        return "paused"
-    words = {
-        None: "never_ran",
-        "waiting": "running",
-        "running": "running",
-        "failed": "failing",
-        "interrupted": "failing",
-    }
-    return words.get(state, "ok")
 
 
 def _switch(row: sqlite3.Row) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
@@ -19,14 +18,11 @@ from taskloop.runs import Run, State
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
-    from taskloop.records import Status
 
 __all__ = ["NO_STORE", "number", "run_lines", "runs", "show", "show_runs", "status", "upcoming"]
 
 Record = Mapping[str, Any]
 NO_STORE = "there is no store yet; `taskloop run` or `taskloop once` makes one"
-LATE = timedelta(seconds=30)
-"""A fire that nobody made within this time needs somebody's attention."""
 
 
 def number(text: str, option: str, *, most: int | None = None) -> int:
@@ -159,32 +155,8 @@ async def _status(args: Namespace) -> int:
         found = await ledger.status()
         record = status_record(found)
         record["store"] = without_password(record["store"])
-        record["attention"] += await _overdue(ledger, found, out)
     out.record(record, lambda: _show_status(out, record))
     return 1 if record["attention"] else 0
-
-
-async def _overdue(ledger: Ledger, found: Status, out: Output) -> list[dict[str, Any]]:
-    """Jobs that should have fired and did not, and runs that wait for nobody."""
-    late = [
-        {
-            "job": one.name,
-            "condition": "overdue",
-            "failures": one.consecutive_failures,
-            "text": f"due at {when(instant_text(one.next_due), out.now)}"
-            + ("" if found.running else "; no worker runs"),
-        }
-        for one in await ledger.jobs()
-        if one.next_due is not None and one.next_due < out.now - LATE and one.enabled and one.condition != "paused"
-    ]
-    if found.waiting and not found.running and found.paused is None:
-        waiting = await ledger.runs(state="waiting", limit=100)
-        ready = [one for one in waiting if one.ready_at < out.now - LATE]
-        late += [
-            {"job": one.job, "condition": "stuck", "text": f"run {one.id} waits; no worker runs", "failures": 0}
-            for one in ready[:10]
-        ]
-    return late
 
 
 def _show_status(out: Output, record: Record) -> None:
@@ -214,7 +186,8 @@ def _show_status(out: Output, record: Record) -> None:
         times = f" {one['failures']}x" if one["condition"] == "failing" else ""
         state = out.state(one["condition"], one["condition"] + times)
         painted = out.paint(*state) if isinstance(state, tuple) else state
-        out.line(f"  {clean(one['job'])}  {painted}  {clean(one['text'] or '')}".rstrip())
+        name = f"{clean(one['job'])}  " if one["job"] else ""
+        out.line(f"  {name}{painted}  {clean(one['text'] or '')}".rstrip())
     show_runs(out, record["active"])
 
 

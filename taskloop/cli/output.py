@@ -55,6 +55,12 @@ SIGNS: Final = {
     "orphan": ("?", "?"),
     "warning": ("⚠", "!"),
     "retrying": ("↻", "~"),
+    "store": ("✗", "x"),
+    "stalled": ("✗", "x"),
+    "loop_blocked": ("⚠", "!"),
+    "silent": ("⚠", "!"),
+    "clock": ("⚠", "!"),
+    "tripped": ("‖", "="),
 }
 TINTS: Final = {
     "succeeded": "green",
@@ -73,6 +79,12 @@ TINTS: Final = {
     "cancelled": "yellow",
     "warning": "yellow",
     "retrying": "yellow",
+    "store": "red",
+    "stalled": "red",
+    "loop_blocked": "yellow",
+    "silent": "yellow",
+    "clock": "yellow",
+    "tripped": "yellow",
 }
 LEAST: Final = 8
 """Columns of text that a terminal shows of each column of a table, however narrow it is."""

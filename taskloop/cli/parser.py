@@ -156,7 +156,7 @@ def _pause(parser: Parser) -> None:
 def _resume(parser: Parser) -> None:
     _job(parser, many=True, needed=False)
     parser.add_argument("--missed", choices=("skip", "latest", "all"), help="the held fires (default: each job's own)")
-    _told(parser, kept=False)
+    _told(parser)
 
 
 def _schedule_add(parser: Parser) -> None:
@@ -200,6 +200,11 @@ def _backup(parser: Parser) -> None:
 
 def _one_subject(parser: Parser) -> None:
     parser.add_argument("subject", metavar="JOB|RUN")
+
+
+def _why(parser: Parser) -> None:
+    _one_subject(parser)
+    parser.add_argument("--at", metavar="T", help="an instant, or the time back from now, such as 2h (default: now)")
 
 
 def _none(parser: Parser) -> None:
@@ -255,6 +260,14 @@ COMMANDS: Final[dict[str, Command]] = {
         _one_subject,
         ("taskloop show report", "taskloop show 12"),
         "0 done · 3 no such job or run",
+    ),
+    "why": Command(
+        "look",
+        "Why a job did or did not run at a time, or what became of a run.",
+        "explain:why",
+        _why,
+        ("taskloop why report", "taskloop why report --at 2030-01-01T02:00:00Z", "taskloop why 12"),
+        "0 it ran · 3 no such job or run · 10 it did not run",
     ),
     "runs": Command(
         "look",

@@ -49,7 +49,7 @@ def resume(args: Namespace) -> int:
     """End a pause."""
 
     async def verb(ledger: Ledger, job: str | None, told: dict[str, Any]) -> None:
-        await ledger.resume(job, missed=args.missed, actor=told["actor"])
+        await ledger.resume(job, missed=args.missed, **told)
 
     return reach.drive(_change(args, verb, "resumed"))
 

@@ -1,0 +1,97 @@
+"""`taskloop why`: the chain from a timetable to a call, link by link, for one instant or one run."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any, Final
+
+from taskloop import durations
+from taskloop.cli import reach
+from taskloop.cli.failures import Failed
+from taskloop.cli.look import NO_STORE, number
+from taskloop.cli.output import Output, clean, moment, when
+from taskloop.errors import NoSuchJob
+from taskloop.why import Explanation, explanation_record
+
+__all__ = ["why"]
+
+SKIPPED: Final = 10
+_SIGNS: Final = {
+    "ran": "ok",
+    "running": "running",
+    "waiting": "waiting",
+    "did_not_run": "failed",
+    "will_run": "waiting",
+    "not_due": "skipped",
+    "unknown": "warning",
+}
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z")
+
+
+def why(args: Namespace) -> int:
+    """Explain an instant or a run; 0 when it ran, 10 when it did not."""
+    return reach.drive(_why(args))
+
+
+async def _why(args: Namespace) -> int:
+    out = Output(args)
+    at = durations.since(args.at, out.now) if args.at else None
+    is_run = args.subject.isdecimal()
+    async with reach.reading(args) as ledger:
+        if ledger is None:
+            if not is_run:
+                await reach.known(ledger, args, [args.subject])
+            raise Failed(3, NO_STORE.partition(";")[0], "taskloop run, or taskloop once, makes one")
+        if is_run:
+            found = await ledger.why(run=number(args.subject, "RUN"))
+        else:
+            found = await _about_job(ledger, args, at)
+    record = explanation_record(found)
+    out.record(record, lambda: _show(out, record))
+    return 0 if found.verdict in ("ran", "running") else SKIPPED
+
+
+async def _about_job(ledger: Any, args: Namespace, at: Any) -> Explanation:
+    try:
+        found: Explanation = await ledger.why(args.subject, at)
+    except NoSuchJob:
+        await reach.known(ledger, args, [args.subject])
+        raise Failed(
+            3, f"no worker has told the store of job '{clean(args.subject)}' yet", "taskloop run, or taskloop once"
+        ) from None
+    return found
+
+
+def _show(out: Output, record: Mapping[str, Any]) -> None:
+    sign, color = _mark(out, _SIGNS[record["verdict"]])
+    out.line(f"{out.paint(sign, color)} {_readable(out, record['text'])}")
+    for place, check in enumerate(record["checks"], 1):
+        sign, color = _mark(out, "ok" if check["ok"] else "never_ran" if check["ok"] is None else "failed")
+        out.line(f"  {place:>2} {out.paint(sign, color)} {check['name']:<10} {_readable(out, check['text'])}")
+    if record["remedies"]:
+        out.line("What can be done: " + clean(" · ".join(record["remedies"])))
+    beside = [_beside(out, record[name]) for name in ("previous", "next") if record[name]]
+    if beside:
+        out.line("Nearest fires: " + " · ".join(beside))
+    if record["evidence"] == "partial":
+        out.line("Some facts of that time are not on record any more, or never were.")
+
+
+def _mark(out: Output, word: str) -> tuple[str, str]:
+    cell = out.state(word, "")
+    return (cell[0].strip(), cell[1]) if isinstance(cell, tuple) else (cell.strip(), "")
+
+
+def _beside(out: Output, fire: Mapping[str, Any]) -> str:
+    at = when(fire["due_at"], out.now)
+    if fire["run"] is None:
+        return at
+    why = f" ({fire['reason']})" if fire["reason"] else ""
+    return clean(f"{at} {fire['state']}{why}, run {fire['run']}")
+
+
+def _readable(out: Output, text: str) -> str:
+    """A sentence with its instants as people here read them."""
+    return clean(_INSTANT.sub(lambda match: when(match[0], out.now) if moment(match[0]) else match[0], text))
