@@ -142,12 +142,12 @@ async def test_the_breaker_survives_a_restart_and_holds_for_every_worker(virtual
     address = f"sqlite:///{tmp_path}/shared.db"
     first, second = (TaskScheduler(options=Options()) for _ in range(2))
     for one in (first, second):
-        one.add_job(failing(100), Every("10m"), name="job", pause_after=2, trial_after="2h")
+        one.add_job(failing(100), Every("1m"), name="job", pause_after=2, trial_after="2h")
     async with virtual_time(first, store=address) as time:
         await time.join(second, address)
-        await time.advance("31m")
-        await time.restart(after="10m")
-        await time.advance("20m")
+        await time.advance("3m")
+        await time.restart(after="1m")
+        await time.advance("2m")
         assert [one.split()[1] for one in await fates(time)] == ["failed", "failed", "skipped"]
 
 

@@ -198,14 +198,14 @@ async def test_before_its_first_fire_a_job_will_run(scheduler, virtual_time):
 async def test_the_past_is_asked_of_the_schedule_as_it_was_then(virtual_time, tmp_path):
     address = f"sqlite:///{tmp_path}/app.db"
     before, after = TaskScheduler(options=Options()), TaskScheduler(options=Options())
-    before.add_job(nothing, Every("1h"), name="job")
+    before.add_job(nothing, Every("2m"), name="job")
     after.add_job(nothing, Every("2h"), name="job")
     async with virtual_time(before, store=address) as time:
-        await time.advance("90m")
+        await time.advance("5m")
     async with virtual_time(after, at="2026-01-01T05:30Z", store=address) as time:
-        await time.advance("10m")
-        assert (await told(after, when="01:00"))[0] == "ran"
-        assert "every hour" in (await told(after, when="01:15"))[2]
+        await time.advance("1m")
+        assert (await told(after, when="00:02"))[0] == "ran"
+        assert "every 2 minutes" in (await told(after, when="00:03"))[2]
         assert "every 2 hours" in (await told(after, when="05:35"))[2]
 
 
@@ -548,9 +548,9 @@ async def test_the_same_question_has_the_same_answer(scheduler, virtual_time):
 async def test_a_program_that_has_not_the_job_can_explain_it(virtual_time, tmp_path):
     address = f"sqlite:///{tmp_path}/app.db"
     working, looking = TaskScheduler(options=Options()), TaskScheduler(options=Options())
-    working.add_job(nothing, Every("1h"), name="job", spread="10m")
+    working.add_job(nothing, Every("2m"), name="job", spread="1m")
     async with virtual_time(working, store=address) as time:
-        await time.advance("90m")
+        await time.advance("5m")
         await time.join(looking, address, start=False)
         due = (await time.runs("job"))[-1].due_at
         assert (await looking.why("job", due)).verdict == "ran"
