@@ -55,7 +55,7 @@ async def look(
 
 
 def _about_the_machine(store: Store) -> list[Advice]:
-    return _memory_beside_siblings() if store.private else _network_disk(getattr(store, "path", ""))
+    return _memory_beside_siblings() if store.private else network_disk(getattr(store, "path", ""))
 
 
 def _memory_beside_siblings() -> list[Advice]:
@@ -91,8 +91,9 @@ def _comm(pid: str) -> str:
         return ""
 
 
-def _network_disk(path: str) -> list[Advice]:
-    kind = file_system(path)
+def network_disk(path: str, mounts: str | None = None) -> list[Advice]:
+    """Whether the file of a store lies where SQLite's locks and shared memory may not hold."""
+    kind = file_system(path, mounts)
     if kind not in NETWORK:
         return []
     text = (
@@ -102,14 +103,15 @@ def _network_disk(path: str) -> list[Advice]:
     return [("WARNING", "network_disk", {"text": text})]
 
 
-def file_system(path: str) -> str:
-    """The kind of file system that a path lies on; empty where nothing tells."""
+def file_system(path: str, mounts: str | None = None) -> str:
+    """The kind of file system that a path lies on, by the table of mounts (None: the system's); empty: unknown."""
     place, best, kind = str(Path(path).absolute()), "", ""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace")
+        except OSError:
+            return ""
+    for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         mount = before.split()[4].replace("\\040", " ")
         inside = place == mount or place.startswith(mount.rstrip("/") + "/")

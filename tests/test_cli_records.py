@@ -14,7 +14,7 @@ from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 
-from taskloop import Jobs, Options, TaskScheduler
+from taskloop import Every, Jobs, Options, TaskScheduler
 from taskloop.cli import glance
 from taskloop.ledger import Ledger
 from taskloop.records import job_record, run_record
@@ -427,6 +427,103 @@ def test_the_quick_list_says_what_the_ledger_says(tmp_path):
         "ok", "failing", "disabled", "paused", "running", "never_ran"
     }  # fmt: skip
     assert glance.jobs(str(path), datetime.now(UTC)) == json.loads(json.dumps(expected))
+
+
+def test_the_quick_list_and_the_ledger_judge_trouble_alike(tmp_path):
+    path, jobs = tmp_path / "a.db", Jobs()
+    for name in ("stuck", "expected", "late", "waits", "tripped", "tried", "old"):
+        jobs.add_job(lambda_named(name), name=name, **({"expect": "1m"} if name == "expected" else {}))
+
+    async def scenario():
+        scheduler = TaskScheduler(str(path), jobs=[jobs], options=Options(enabled=False, keep=None))
+        async with scheduler:
+            await scheduler.schedule("late", Every("1h"), id="hourly")
+            with sqlite3.connect(path) as db:
+                long_ago = "(strftime('%s') - 3600) * 1000000"
+                row = "(job, state, cause, attempt, attempts, due_at, ready_at, created_at, attempt_started_at, ended_at, token, priority, count)"
+                for job, state, began in [("stuck", "running", 1), ("expected", "running", 1), ("waits", "waiting", 0)]:
+                    db.execute(
+                        f"INSERT INTO taskloop_runs {row} VALUES (?, ?, 'manual', ?, 1, {long_ago}, {long_ago}, {long_ago}, "
+                        f"{long_ago if began else 'NULL'}, NULL, 1, 0, 1)", (job, state, began)
+                    )  # fmt: skip
+                for _ in range(25):
+                    db.execute(
+                        f"INSERT INTO taskloop_runs {row} VALUES ('stuck', 'succeeded', 'manual', 1, 1, 0, 0, 0, 0, 1000000, 1, 0, 1)"
+                    )
+                switch = "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES"
+                later, before = "(strftime('%s') + 3600) * 1000000", "(strftime('%s') - 60) * 1000000"
+                db.execute(f"{switch} ('tripped', 'tripped', 'taskloop', '3 failures', 0, {later})")
+                db.execute(f"{switch} ('tried', 'tripped', 'taskloop', '3 failures', 0, {before})")
+                db.execute(f"UPDATE taskloop_schedules SET next_due = {long_ago} WHERE id = 'hourly'")
+                known = json.dumps([name for name in jobs_of(jobs) if name != "old"])
+                db.execute("UPDATE taskloop_workers SET jobs = ?", (known,))
+            db.close()
+            ledger = Ledger(str(path), options=Options())
+            try:
+                return [job_record(one) for one in await ledger.jobs()], glance.jobs(str(path), datetime.now(UTC))
+            finally:
+                await ledger.close()
+
+    expected, found = asyncio.run(scenario())
+    assert {one["name"]: one["condition"] for one in expected} == {
+        "stuck": "stuck", "expected": "stuck", "late": "overdue", "waits": "overdue", "tripped": "disabled",
+        "tried": "never_ran", "old": "orphan",
+    }  # fmt: skip
+    assert found == json.loads(json.dumps(expected))
+
+
+def jobs_of(jobs):
+    return [job.name for job in jobs]
+
+
+def lambda_named(name):
+    async def function() -> None: ...
+
+    function.__name__ = name
+    return function
+
+
+# -- why
+
+
+def test_why_says_that_a_run_ran_and_gives_0(done, call):
+    said = call("why", "1")
+    assert said.code == 0 and said.out.startswith("✓ run 1, asked for on the command line by anna began at ")
+    assert "1 ✓ timetable  asked for, by no schedule" in said.out
+    assert call("why", "add").out == said.out or call("why", "add").code == 10
+
+
+def test_why_gives_10_for_what_did_not_run_and_names_the_reason(done, call):
+    call("once")
+    call("disable", "hourly", "--actor", "tom", "--reason", "db migration")
+    with sqlite3.connect("taskloop.db") as db:
+        db.execute("UPDATE taskloop_schedules SET next_due = last_due + 1000 WHERE id = 'hourly'")
+    db.close()
+    call("once")
+    said = call("why", "hourly")
+    assert said.code == 10 and 'by tom: "db migration"' in said.out and "✗ switch" in said.out
+    assert "What can be done: taskloop enable hourly" in said.out and "Nearest fires: " in said.out
+    record = call("why", "hourly", "--format", "json").data
+    assert (record["verdict"], record["code"]) == ("did_not_run", "disabled")
+    assert "switch" in [one["name"] for one in record["checks"] if one["ok"] is False]
+
+
+def test_why_takes_an_instant_or_the_time_back_from_now(done, call):
+    call("once")
+    assert call("why", "nightly", "--at", "2030-01-01T03:15:00Z").code == 10
+    assert "minute 15 does not match" in call("why", "nightly", "--at", "2030-01-01T03:15:00Z").out
+    assert call("why", "hourly", "--at", "1h").code == 10
+    assert call("why", "hourly", "--at", "noon").code == 2
+
+
+def test_why_knows_what_is_not_there(shop, call):
+    assert call("why", "hourly").code == 3
+    assert call("why", "nobody").code == 3
+    call("once", "add", "a=1")
+    assert call("why", "99").code == 3
+    assert "did you mean 'hourly'" in call("why", "hourli").err
+    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[jobs.later]\ncall = "shop:slow"\n')
+    assert "no worker has told the store" in call("why", "later").err
 
 
 def test_a_schema_the_quick_list_does_not_know_is_left_to_the_ledger(done, call):

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskloop.clock import EPOCH, Clock, SystemClock, from_microseconds, microseconds
+from taskloop.clock import EPOCH, Clock, ClockWatch, SystemClock, from_microseconds, later, microseconds
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,21 @@ def test_the_clocks_of_this_machine_are_aware_and_go_forward():
     assert before <= clock.now() <= datetime.now(UTC)
     assert clock.now().tzinfo is UTC
     assert first <= clock.monotonic()
+
+
+def test_an_instant_beyond_all_years_is_the_last_one():
+    last = datetime.max.replace(tzinfo=UTC)
+    assert later(NOW, timedelta(days=1)) == NOW + timedelta(days=1)
+    assert later(last - timedelta(days=1), timedelta(days=2)) == last
+
+
+@pytest.mark.parametrize(
+    ("wall", "steady", "step"),
+    [(60, 60, 0), (61, 60, 1), (-3540, 60, -3600), (3660, 60, 3600), (60, 0, 60)],
+)
+def test_a_watch_of_both_clocks_tells_how_far_the_wall_clock_went_beyond_the_steady_one(wall, steady, step):
+    watch = ClockWatch(NOW, 100.0)
+    look = watch.look(NOW + timedelta(seconds=wall), 100.0 + steady)
+    assert (look.before, look.since, look.elapsed, look.step) == (NOW, 100.0, steady, step)
+    again = watch.look(NOW + timedelta(seconds=wall + 5), 105.0 + steady)
+    assert (again.since, again.elapsed, again.step) == (100.0 + steady, 5, 0)

@@ -24,6 +24,8 @@ from taskloop.schedules import (
     offset,
     plan,
     rebind,
+    replanned,
+    rewind,
     timetable,
 )
 from taskloop.triggers import At, Cron, Every, Trigger
@@ -290,3 +292,90 @@ RUNNING, WAITING = State.RUNNING, State.WAITING
 )
 def test_what_an_earlier_run_means_for_a_fire(overlap, active, answer):
     assert admit(Policy(overlap=overlap), active) is answer
+
+
+# -- clocks that are set back
+
+
+def rewound(
+    schedule: Schedule, now: datetime, back: float, *decided: tuple[datetime, datetime], **options: Any
+) -> Schedule:
+    span = timedelta(hours=back)
+    return rewind(schedule, Policy.of("a", options), now=now, back=span, decided=list(decided))
+
+
+def once(hours: float) -> tuple[datetime, datetime]:
+    return at(hours), at(hours)
+
+
+def test_the_grid_of_an_interval_goes_back_with_the_clock():
+    moved = rewound(hourly(next_due=at(5), last_due=at(4)), at(2.5), 2)
+    assert (moved.next_due, moved.last_due) == (at(3), at(2))
+    assert timetable(moved).after(at(3)) == at(4)
+
+
+def test_it_goes_back_a_little_apart_from_instants_that_have_a_record():
+    moved = rewound(hourly(next_due=at(5), last_due=at(4)), at(2.5), 2, once(3), once(4))
+    apart = timedelta(milliseconds=1)
+    assert moved.next_due == at(3) + apart
+    again = rewound(moved, at(2.5), 2, once(3), (at(3) + apart, at(3) + apart))
+    assert again.next_due == at(1) + 2 * apart
+
+
+def test_an_interval_that_had_come_to_the_end_of_time_goes_on():
+    end = datetime(9999, 12, 31, 23, 30, tzinfo=UTC)
+    moved = rewound(hourly(next_due=None, last_due=end), NOW, (end - NOW) / HOUR)
+    assert moved.next_due is not None and NOW < moved.next_due <= at(1)
+    far = replace(hourly(next_due=None, last_due=end), trigger=Every(timedelta(days=36_525)))
+    assert rewound(replace(far, anchor=end), end, 0.001).next_due is None
+
+
+WALL = [Every("1h", anchor=NOW), Cron("0 * * * *")]
+
+
+@pytest.mark.parametrize("trigger", WALL, ids=str)
+def test_what_follows_the_wall_clock_comes_again_only_where_nothing_was_decided(trigger):
+    ahead = hourly(trigger=trigger, next_due=at(100), last_due=at(99))
+    assert rewound(ahead, at(2.5), 96).next_due == at(3)
+    assert rewound(ahead, at(2.5), 96, once(3), once(4), once(99)).next_due == at(5)
+    assert rewound(ahead, at(2.5), 96, (at(1), at(4)), once(6)).next_due == at(5)
+    assert rewound(ahead, at(2.5), 96, (at(1), at(99))) == ahead
+    assert rewound(ahead, at(2.5), 96).last_due == at(2)
+
+
+@pytest.mark.parametrize("trigger", WALL, ids=str)
+def test_a_cursor_that_stands_right_stays(trigger):
+    right = hourly(trigger=trigger, next_due=at(3), last_due=at(2))
+    assert rewound(right, at(2.5), 1) == right
+
+
+def test_an_aligned_interval_follows_the_wall_clock_and_an_instant_is_left_alone():
+    aligned = hourly(anchor=EPOCH, next_due=at(100))
+    assert rewound(aligned, at(2.5), 96).next_due == at(3)
+    done = hourly(trigger=At(NOW), next_due=None, anchor=None)
+    assert rewound(done, at(-2), 3) == done
+
+
+@given(interval=st.integers(1, 7200), back=st.integers(1, 10**9), lived=st.integers(0, 50), offset=st.integers(0, 7199))
+def test_no_instant_of_a_grid_that_was_set_back_meets_one_that_has_a_record(interval, back, lived, offset):
+    step = timedelta(seconds=interval)
+    due = NOW + step * lived + timedelta(seconds=offset % interval)
+    schedule = hourly(trigger=Every(step), anchor=due, next_due=due + step, last_due=due)
+    decided = [(due - number * step, due - number * step) for number in range(lived)]
+    now = due - timedelta(seconds=back)
+    moved = rewind(schedule, Policy(), now=now, back=timedelta(seconds=back), decided=decided[::-1])
+    grid = timetable(moved)
+    assert all(grid.latest(first) != first for first, _ in decided)
+    assert moved.next_due is not None and timedelta(0) < moved.next_due - now <= step + timedelta(milliseconds=60)
+
+
+def test_new_rules_of_a_zone_move_a_cursor_that_is_yet_to_come():
+    cron = hourly(trigger=Cron("0 * * * *"), anchor=None, next_due=at(3.5), last_due=at(2), seen_at=at(-1))
+    assert replanned(cron, Policy(), at(2.5)).next_due == at(3)
+    assert replanned(replace(cron, last_due=None), Policy(), at(-0.5)).next_due == NOW
+    due = replace(cron, next_due=at(2.4))
+    assert replanned(due, Policy(), at(2.5)) == due
+    past = replace(cron, last_due=at(1))
+    assert replanned(past, Policy(), at(2.5)) == past
+    for other in (hourly(), replace(cron, next_due=None)):
+        assert replanned(other, Policy(), at(-9)) == other

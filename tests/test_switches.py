@@ -80,3 +80,39 @@ def test_a_fire_that_a_pause_held_was_watched_from_its_end_on(pause, due, watche
 def test_a_watch_that_began_after_the_pause_began_then():
     pause = switch("paused", since=at(-60), ended_at=at(-30), missed="skip")
     assert Switches([pause]).settling("a", at(-45), NOW) == (NOW, "skip")
+
+
+# -- verdicts and breakers
+
+
+def test_a_job_is_on_as_declared_unless_it_was_switched():
+    assert Switches().verdict(["a"], NOW, declared=True) == (True, False, {})
+    assert Switches().verdict(["a"], NOW, declared=False) == (False, False, {"disabled_by": "its declaration"})
+    assert Switches([switch("enabled")]).verdict(["a"], NOW, declared=False).on
+
+
+def test_the_verdict_on_a_job_that_is_off_says_who_and_why():
+    off = switch(actor="tom", reason="migration")
+    assert Switches([off]).verdict(["a"], NOW, declared=True).because == {
+        "disabled_by": "tom", "disabled_since": "2026-03-01T12:00:00Z", "disabled_reason": "migration"
+    }  # fmt: skip
+
+
+def test_a_breaker_is_off_until_its_time_and_then_on_trial_until_it_is_ended():
+    tripped = switch("tripped", actor="taskloop", until=at(60))
+    assert Switches([tripped]).verdict(["a"], at(59), declared=True)[:2] == (False, False)
+    assert Switches([tripped]).verdict(["a"], at(60), declared=True)[:2] == (True, True)
+    assert Switches([tripped]).verdict(["a"], at(60), declared=False)[:2] == (False, False)
+    assert Switches([switch("tripped", until=at(60), ended_at=at(61))]).verdict(["a"], at(62), declared=True)[:2] == (
+        True,
+        False,
+    )
+    assert not Switches([tripped]).on_trial(["b"], at(60))
+
+
+def test_of_several_pauses_that_held_a_fire_the_one_that_ended_last_counts():
+    one, two = switch("paused", ended_at=at(10)), switch("paused", None, ended_at=at(20), actor="eve")
+    assert Switches([one, two]).held_by("a", at(5)) is two
+    assert Switches([two, one]).held_by("a", at(5)) is two
+    assert Switches([one]).held_by("a", at(15)) is None
+    assert two.told("paused") == {"paused_by": "eve", "paused_since": "2026-03-01T12:00:00Z"}
