@@ -35,7 +35,6 @@ __all__ = [
     "fields_of",
     "instant_of",
     "normal",
-    "rules_version",
     "second_of",
     "shown_at",
     "zone_of",
@@ -504,24 +503,6 @@ def _offset(zone: tzinfo, second: int) -> int:
     inside = min(max(second, _LOWEST + 2 * _DAY), _HIGHEST - 2 * _DAY)
     offset = (EPOCH + timedelta(seconds=inside)).astimezone(zone).utcoffset() or _NONE
     return offset.days * _DAY + offset.seconds
-
-
-def rules_version() -> str:
-    """Which version of the zones' rules this system has; empty where nothing tells."""
-    import zoneinfo
-
-    for folder in zoneinfo.TZPATH:
-        try:
-            with open(f"{folder}/tzdata.zi", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - no pathlib here
-                return file.readline(80).strip()
-        except OSError:
-            continue
-    try:
-        from importlib.metadata import version
-
-        return version("tzdata")
-    except ImportError:
-        return ""
 
 
 def zone_of(name: str) -> tzinfo:

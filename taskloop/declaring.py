@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
-from taskloop.cron import rules_version
 from taskloop.jobs import Call, Job
 from taskloop.runs import Cause, Run
 from taskloop.schedules import Schedule, bind, rebind, replanned
@@ -147,13 +146,31 @@ async def _forerunners(
 
 async def _follow_the_zones(ledger: Ledger, store: Store, now: datetime) -> None:
     """Ask stored schedules anew where the rules of the time zones have changed since their cursors were set."""
-    rules = await asyncio.to_thread(rules_version)
+    rules = await asyncio.to_thread(_rules_of_the_zones)
 
     def decide(schedule: Schedule, _: Sequence[tuple[datetime, datetime]]) -> Schedule:
         return replanned(schedule, ledger[schedule.job].policy, now)
 
     if rules:
         await store.replan(decide, rules)
+
+
+def _rules_of_the_zones() -> str:
+    """Which version of the time zones' rules this system has; empty where nothing tells."""
+    import zoneinfo
+
+    for folder in zoneinfo.TZPATH:
+        try:
+            with open(f"{folder}/tzdata.zi", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - no pathlib here
+                return file.readline(80).strip()
+        except OSError:
+            continue
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tzdata")
+    except PackageNotFoundError:
+        return ""
 
 
 async def _begin_at_start(

@@ -25,13 +25,22 @@ _RUN_EVENTS: Final = {
     "interrupted": ("WARNING", "run.interrupted"),
     "recovered": ("WARNING", "run.recovered"),
     "loop_blocked": ("WARNING", "loop.blocked"),
+    "overdue": ("WARNING", "job.overdue"),
     "store_lost": ("ERROR", "store.lost"),
     "store_back": ("WARNING", "store.back"),
     "paused": ("INFO", "job.paused"),
     "resumed": ("INFO", "job.resumed"),
-    "disabled": ("INFO", "job.disabled"),
+    "disabled": ("WARNING", "job.disabled"),
     "enabled": ("INFO", "job.enabled"),
 }
+"""The line of each event, at the highest level that it can have."""
+
+
+def _is_calm(event: Event) -> bool:
+    """What is news, no warning: a short block, a job that somebody switched off."""
+    if event.name == "disabled":
+        return event.data.get("actor") != "taskloop"  # that is the circuit breaker
+    return event.name == "loop_blocked" and event.data.get("ms", 0) < 1000
 
 
 class Speaker:
@@ -47,6 +56,7 @@ class Speaker:
     def __call__(self, event: Event) -> None:
         """Write the line of an event."""
         level, name = _RUN_EVENTS[event.name]
+        level = "INFO" if _is_calm(event) else level
         fields: dict[str, Any] = {"job": event.job} if event.job else {}
         run = event.run
         if run is not None:

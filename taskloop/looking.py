@@ -273,6 +273,8 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
     names, definition = await _subject(ledger, store, job, run)
     until = now if instant is None else _minute(instant)
     facts = await store.evidence(names, instant or now, until, RunId(run) if run is not None else None)
+    if run is not None and facts.row is None:  # pruned since we looked
+        raise NoSuchRun(run)
     facts = facts._replace(workers=[_with_own_health(one, ledger) for one in facts.workers])
     usual = await store.usual(names[:1])
     question = Question(

@@ -8,16 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from taskloop.errors import BadSettings
 from taskloop.triggers import Trigger
 
 __all__ = ["Options"]
 
+_SPANS: Final = ("interval", "heartbeat", "lease")
+_SPANS_OR_NONE: Final = ("loop_limit", "max_runtime", "dev", "keep")
+_SPANS_OR_NOTHING: Final = ("grace", "kill_grace")
+_NUMBERS: Final = ("max_running", "threads")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a scheduler behaves. Spans are above zero; None: off."""
+    """How a scheduler behaves. Spans are above zero, `grace` and `kill_grace` zero or more; None: off.
+
+    Raises `BadSettings` with everything that is wrong.
+    """
 
     enabled: bool = True
     """False: the store opens, nothing fires, what is submitted here is left to other workers."""
@@ -56,3 +65,24 @@ class Options:
     """Triggers by job name, in the place of what the code says."""
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters of a job's own schedule, by job name, laid over what the code says."""
+
+    def __post_init__(self) -> None:
+        spans = {name: getattr(self, name) for name in (*_SPANS, *_SPANS_OR_NONE, *_SPANS_OR_NOTHING)}
+        problems = [
+            f"{name} is {span!r}; a timedelta {'of zero or more' if name in _SPANS_OR_NOTHING else 'above zero'} is allowed"
+            + (", or None" if name in _SPANS_OR_NONE else "")
+            for name, span in spans.items()
+            if not (span is None and name in _SPANS_OR_NONE) and not _is_span(span, name in _SPANS_OR_NOTHING)
+        ]
+        for name in _NUMBERS:
+            number = getattr(self, name)
+            if not isinstance(number, int) or number < 1:
+                problems.append(f"{name} is {number!r}; a whole number from 1 is allowed")
+        if not problems and self.lease <= self.heartbeat:
+            problems.append(f"lease is {self.lease}; longer than heartbeat, {self.heartbeat}, is allowed")
+        if problems:
+            raise BadSettings(problems)
+
+
+def _is_span(span: object, or_nothing: bool) -> bool:
+    return isinstance(span, timedelta) and (span > timedelta(0) or (or_nothing and not span))

@@ -183,7 +183,7 @@ def _readers() -> dict[str, Callable[[str, Any], Any]]:
         "title": _text,
         "description": _text,
         "keep": _span,
-        "keep_runs": _optional(_whole(1, 1_000_000)),
+        "keep_runs": _optional(_whole(1, 100_000)),
         "ping": _ping,
         "expect": _span,
         "pause_after": _optional(_whole(1, 1_000_000)),
@@ -245,8 +245,9 @@ def _ping(name: str, value: Any) -> Mapping[str, str] | None:
     if value is None or value == "off":
         return None
     if isinstance(value, str):
-        base = _address(name, value).rstrip("/")
-        return {"start": f"{base}/start", "success": base, "fail": f"{base}/fail"}
+        path, mark, query = _address(name, value).partition("?")
+        base, query = path.rstrip("/"), mark + query
+        return {"start": f"{base}/start{query}", "success": f"{base}{query}", "fail": f"{base}/fail{query}"}
     if not isinstance(value, Mapping) or not value or not set(value) <= set(_PINGS):
         raise BadJob(f"{name} is {value!r}; an address is allowed, or a table with some of {', '.join(_PINGS)}")
     return {word: _address(f"{name}.{word}", value[word]) for word in _PINGS if word in value}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from taskloop.attempts import Attempt
@@ -160,13 +161,11 @@ class Slots:
             self._glance = self._loop.call_later(max(GLANCE_SECONDS, youngest / 20), self._glance_at_runs)
 
     async def _launch_if_ours(self, run: Run) -> None:
-        try:
-            found = await self._store.held(self._worker)
-            ours = found.get(run.id) == run.token
-        except (StoreUnavailable, BadStore):
-            ours = False  # the lease tells
+        held = await self._insist(partial(self._store.held, self._worker))
         self.release(1)
-        if ours:
+        if held is None:  # closed meanwhile: the next start finds the run without its worker and says so
+            return
+        if held.get(run.id) == run.token:
             self._launch(run)
         else:
             self._fenced(run, "it was not begun")
@@ -283,19 +282,24 @@ class Slots:
             self._tell("interrupted", after)
 
     async def _settle(self, settling: Settling) -> bool:
+        written = await self._insist(partial(self._store.settle, settling))
+        return written is True  # else the next start finds the run without its worker and says so
+
+    async def _insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """What the store answers, however long it is away; None: this worker has ended first."""
         while True:
             try:
-                written = await self._store.settle(settling)
+                answer = await ask()
             except (StoreUnavailable, BadStore) as error:
                 if self._closed.is_set():
-                    return False  # the next start finds the run without its worker and says so
+                    return None
                 self._store_watch.lost(error)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._store_watch.patience()):
                         await self._closed.wait()
             else:
                 self._store_watch.well()
-                return written
+                return answer
 
     def _abandon(self, attempt: Any) -> None:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""

@@ -71,7 +71,16 @@ CALL_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 10.0
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
-_HOPELESS: Final = ("disk is full", "is locked", "readonly", "disk I/O", "unable to open", "malformed", "while in use")
+_HOPELESS: Final = (
+    "disk is full",
+    "is locked",
+    "readonly",
+    "disk I/O",
+    "unable to open",
+    "malformed",
+    "while in use",
+    "a newer taskloop",
+)
 """Errors that no part of a batch would escape by being tried alone."""
 
 
@@ -705,7 +714,7 @@ def transact(db: sqlite3.Connection, place: Place | None, batch: Sequence[tuple[
     try:
         if place is not None:
             place.check()
-        return _transact(db, batch)
+        return _transact(db, place, batch)
     except Exception as error:
         if db.in_transaction:
             with suppress(sqlite3.Error):  # some errors have rolled back already
@@ -719,9 +728,11 @@ _TOGETHER: Final = (("settle", statements.settle), ("submit", statements.submit)
 """Verbs whose calls are carried out as one list, in this order, before the others of a batch: ends free places."""
 
 
-def _transact(db: sqlite3.Connection, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
     answers: list[Any] = [None] * len(batch)
     db.execute("BEGIN IMMEDIATE")
+    if file is not None:
+        _refuse_newer(db, file.path)
     for together, function in _TOGETHER:
         places = [place for place, (verb, _) in enumerate(batch) if verb == together]
         if places:

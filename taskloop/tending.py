@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from taskloop.clock import Clock
+from taskloop.clock import EPOCH, Clock
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -82,6 +82,8 @@ class Tending:
         """Runs that were told of already, and in which attempt."""
         self._turns: dict[str, float] = {}
         self._prune_after: str | None = None
+        self._looked: tuple[datetime, float] | None = None
+        """The wall clock and the steady clock when it was last time to prune."""
 
     async def round(self) -> None:
         """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear."""
@@ -234,13 +236,22 @@ class Tending:
         if step > DOUBTFUL:
             self._turns["prune"] = self._clock.monotonic() + timedelta(days=1).total_seconds()
 
+    def _has_jumped(self, now: datetime, tick: float) -> bool:
+        """Whether the clock went far ahead since the last look at it; then it is doubted."""
+        before, self._looked = self._looked or (now, tick), (now, tick)
+        step = now - before[0] - timedelta(seconds=tick - before[1])
+        self.doubt_the_clock(step)
+        return step > DOUBTFUL
+
     async def _prune(self) -> None:
         """A part of a round over all jobs, half of the time at rest, so that fires go first."""
         now, keep = self._clock.now(), self._options.keep
+        if self._has_jumped(now, self._clock.monotonic()):
+            return
         rules = {job.name: one for job in self._jobs if (one := _rule(job.policy, keep, now)) is not None}
         if keep is None and not rules:
             return
-        default, until = Keep(None if keep is None else now - keep), self._clock.monotonic() + TEND_SECONDS
+        default, until = Keep(_before(now, keep)), self._clock.monotonic() + TEND_SECONDS
         while True:
             began = self._clock.monotonic()
             pruned = await self._store.prune(default, rules, due_before=now - SPARED, after=self._prune_after)
@@ -254,5 +265,9 @@ def _rule(policy: Any, keep: timedelta | None, now: datetime) -> Keep | None:
     """How long runs of a job are kept by its own policy; None: as long as all."""
     if policy.keep is None and policy.keep_runs is None:
         return None
-    span = policy.keep or keep
-    return Keep(None if span is None else now - span, policy.keep_runs)
+    return Keep(_before(now, policy.keep or keep), policy.keep_runs)
+
+
+def _before(now: datetime, span: timedelta | None) -> datetime | None:
+    """So long ago; None: never, or before all time."""
+    return None if span is None or span > now - EPOCH else now - span

@@ -95,8 +95,7 @@ def _moment(question: Question, facts: Evidence) -> Moment | None:
         if question.at is not None and row.count > 1 and schedule is not None:
             at = due_within(schedule, question.spread, question.at, question.until) or at
         return Moment(at=at, schedule=schedule, row=row)
-    if question.at is None:
-        return None
+    assert question.at is not None  # the record of a run is there, or the run is unknown and nothing is explained
     found = [(due_within(one, question.spread, question.at, question.until), one) for one in schedules]
     due = [(at, one) for at, one in found if at is not None]
     if not due:

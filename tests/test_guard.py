@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 from loguru import logger
 from stores import database
 
-from taskloop import Options, TaskScheduler
+from taskloop import Every, Options, State, TaskScheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -273,3 +274,48 @@ def test_a_process_that_stood_still_beyond_its_lease_changes_nothing_when_it_goe
         for program in (one, two):
             if program is not None:
                 program.end()
+
+
+SLOW = Options(heartbeat=timedelta(seconds=10), lease=timedelta(seconds=30))
+
+
+async def nap():
+    await asyncio.sleep(0)
+
+
+async def test_a_run_that_was_claimed_before_the_process_stood_still_begins_where_it_is_still_ours(tmp_path):
+    async with watched(tmp_path / "app.db", SLOW) as (scheduler, _):
+        scheduler.add_job(nap)
+        scheduler._guard._pulse.good_at -= 60  # as if the last good beat were older than the lease
+        handle = await scheduler.submit("nap")
+        assert (await handle.wait(10)).state == "succeeded"
+
+
+async def test_a_run_that_became_anothers_while_the_process_stood_still_is_not_begun(tmp_path):
+    async with watched(tmp_path / "app.db", SLOW) as (scheduler, _):
+        called = []
+
+        @scheduler.job()
+        def job() -> None:
+            called.append(1)
+
+        scheduler._guard._pulse.good_at -= 60
+        handle = await scheduler.submit("job", at="+1h")
+        run = (await scheduler.run(handle.id)).changed(state=State.RUNNING, worker="other", token=7)
+        scheduler._slots.launch(run)
+        clock = scheduler._clock
+        while not (found := await scheduler._store.incidents(run.created_at, clock.now())):
+            await asyncio.sleep(0.02)
+        assert (found[0].kind, found[0].data["run"]) == ("fenced", handle.id) and not called
+        assert (await scheduler.run(handle.id)).state == "waiting" and scheduler._slots.free == 64
+
+
+async def test_a_schedule_that_is_due_and_does_not_move_is_told_until_it_moves(tmp_path):
+    async with watched(tmp_path / "app.db", SLOW) as (scheduler, _):
+        scheduler.add_job(nap)
+        schedule = await scheduler.schedule("nap", Every("1h"), id="nap")
+        scheduler._guard.stalled(replace(schedule, next_due=schedule.seen_at))
+        assert "is due since" in scheduler._guard.health()["stalled"]
+        assert (await scheduler.status()).attention[0]["condition"] == "stalled"
+        scheduler._guard.stalled(None)
+        assert "stalled" not in scheduler._guard.health()

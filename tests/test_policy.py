@@ -46,6 +46,34 @@ MINUTE = timedelta(minutes=1)
         ("tags", (), ()),
         ("title", "Nightly 🙂", "Nightly 🙂"),
         ("description", None, None),
+        ("keep", "7d", timedelta(days=7)),
+        ("keep", None, None),
+        ("keep_runs", 10, 10),
+        ("keep_runs", None, None),
+        ("expect", "20m", 20 * MINUTE),
+        ("pause_after", 5, 5),
+        ("pause_after", None, None),
+        ("trial_after", "10m", 10 * MINUTE),
+        ("ping", "off", None),
+        (
+            "ping",
+            "https://hc.example/a/",
+            {
+                "start": "https://hc.example/a/start",
+                "success": "https://hc.example/a",
+                "fail": "https://hc.example/a/fail",
+            },
+        ),
+        (
+            "ping",
+            "http://hc.example/a?k=1",
+            {
+                "start": "http://hc.example/a/start?k=1",
+                "success": "http://hc.example/a?k=1",
+                "fail": "http://hc.example/a/fail?k=1",
+            },
+        ),
+        ("ping", {"fail": "https://hc.example/x"}, {"fail": "https://hc.example/x"}),
     ],
 )
 def test_an_option_is_read_in_each_of_its_forms(name, given, read):
@@ -84,6 +112,16 @@ def test_an_option_is_read_in_each_of_its_forms(name, given, read):
         ("tags", 5, "a list of texts"),
         ("title", 5, "a text"),
         ("description", b"x", "a text"),
+        ("keep", 0, "a duration above zero is allowed, or None for no limit"),
+        ("keep_runs", 0, "a whole number from 1"),
+        ("expect", "soon", "expect: duration 'soon'"),
+        ("pause_after", 0, "a whole number from 1 to 1000000"),
+        ("trial_after", None, "a duration above zero is allowed"),
+        ("ping", "hc.example/a", "an address such as"),
+        ("ping", "https://hc.example/a b", "an address such as"),
+        ("ping", {"fail": 5}, "ping.fail is 5"),
+        ("ping", {"end": "https://hc.example/x"}, "a table with some of start, success, fail"),
+        ("ping", {}, "a table with some of"),
     ],
 )
 def test_what_an_option_cannot_be_is_refused_with_what_it_may_be(name, given, text):

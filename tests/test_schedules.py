@@ -340,6 +340,7 @@ def test_what_follows_the_wall_clock_comes_again_only_where_nothing_was_decided(
     assert rewound(ahead, at(2.5), 96, once(3), once(4), once(99)).next_due == at(5)
     assert rewound(ahead, at(2.5), 96, (at(1), at(4)), once(6)).next_due == at(5)
     assert rewound(ahead, at(2.5), 96, (at(1), at(99))) == ahead
+    assert rewound(ahead, at(2.5), 96, (at(2.6), at(2.8)), once(3)).next_due == at(4)
     assert rewound(ahead, at(2.5), 96).last_due == at(2)
 
 

@@ -1,0 +1,205 @@
+"""The chain of an explanation by itself: facts in, sentences out, for what an engine seldom leaves behind."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from stories import START
+
+from taskloop import Cron, Every, Run, State
+from taskloop.chain import Question
+from taskloop.runs import Cause, Reason
+from taskloop.schedules import Schedule
+from taskloop.store import Evidence, Incident, Worker
+from taskloop.switches import Switch, Switches
+from taskloop.why import explain, explanation_record
+
+HOUR = timedelta(hours=1)
+NOON = START + 12 * HOUR
+NOW = NOON + HOUR
+
+
+def fires(trigger, **some):
+    return Schedule(id="job", job="job", trigger=trigger, **some)
+
+
+HOURLY = fires(Every("1h"), anchor=START, next_due=NOW)
+WORKER = Worker(id="w", name=None, host="host", pid=7, process="p", started_at=START, beat_at=NOW)
+
+
+def facts(**some):
+    known = dict.fromkeys(("row", "previous", "next", "known_since")) | dict.fromkeys(
+        ("schedules", "former", "workers", "incidents", "active", "group"), ()
+    )
+    return Evidence(**{**known, "switches": Switches(), **some})
+
+
+def asked(at=NOON, *, policy=(), **some):
+    until = NOW if at is None else at + timedelta(minutes=1)
+    return Question(job="job", at=at, until=until, run=None, now=NOW, policy=dict(policy), trigger_text="", **some)
+
+
+def skipped(reason, **data):
+    return Run(
+        job="job", schedule="job", state=State.SKIPPED, reason=reason, due_at=NOON, ready_at=NOON, created_at=NOON,
+        ended_at=NOON, data=data,
+    )  # fmt: skip
+
+
+def ran(**some):
+    begun = {"started_at": NOON, "attempt_started_at": NOON, "attempt": 1, "worker": "w"}
+    return Run(job="job", due_at=NOON, ready_at=NOON, created_at=NOON, **{**begun, **some})
+
+
+def links(answer):
+    return {one.name: one.text for one in answer.checks}
+
+
+def test_without_an_instant_what_is_due_and_has_no_record_comes_before_what_was_decided_last():
+    late = fires(Every("1h"), anchor=START, next_due=NOON)
+    answer = explain(asked(None), facts(schedules=[HOURLY, late], row=skipped("overlap"), workers=[]))
+    assert (answer.verdict, answer.at) == ("unknown", NOON) and answer.run is None
+
+
+def test_without_an_instant_and_without_anything_due_the_last_decision_is_told():
+    paused = fires(Every("1h"), anchor=START, next_due=NOW + HOUR)
+    answer = explain(asked(None), facts(schedules=[paused], previous=ran(schedule="job", state=State.SUCCEEDED)))
+    assert (answer.verdict, answer.code) == ("ran", "ran")
+    assert explain(asked(None), facts()).text == "no schedule of it fires; it runs when asked for"
+
+
+def test_a_row_that_counts_several_instants_is_asked_for_one_of_them():
+    row = skipped(Reason.MISSED, down_since="2026-01-01T09:00:00Z", down_seconds=10800)
+    row = row.changed(due_at=NOON - 2 * HOUR, until_at=NOON, count=3)
+    answer = explain(asked(), facts(schedules=[HOURLY], row=row))
+    assert answer.at == NOON and answer.code == "process_down"
+    assert answer.text == (
+        "it was due at 2026-01-01T12:00:00Z and was skipped (missed), with 2 others up to 2026-01-01T12:00:00Z: "
+        "nobody was there for 3h from 2026-01-01T09:00:00Z"
+    )
+    unknown = explain(asked(), facts(row=row))  # its schedule is gone
+    assert unknown.at == NOON - 2 * HOUR and links(unknown)["timetable"] == "no schedule is known"
+
+
+def test_a_reason_of_another_program_and_a_miss_without_facts_are_told_as_they_stand():
+    unknown = explain(asked(), facts(schedules=[HOURLY], row=skipped("weather")))
+    assert (unknown.code, unknown.text) == ("weather", "it was due at 2026-01-01T12:00:00Z and was skipped (weather)")
+    missed = explain(asked(), facts(schedules=[HOURLY], row=skipped(Reason.MISSED)))
+    assert missed.code == "missed"
+
+
+def test_what_a_pause_held_back_is_told_by_the_pause_even_where_a_store_was_away_too():
+    pause = Switch("paused", None, NOON - HOUR, "ann", ended_at=NOON + HOUR / 2, missed="skip")
+    away = Incident("w", "store", NOON, NOON + HOUR, {"error": "locked"})
+    row = skipped(Reason.MISSED, paused_since="2026-01-01T11:00:00Z")
+    known = facts(schedules=[HOURLY], row=row, switches=Switches([pause]), incidents=[away])
+    assert explain(asked(), known).code == "paused"
+    assert explain(asked(), known._replace(switches=Switches())).code == "store_unavailable"
+
+
+def test_a_schedule_that_was_replaced_twice_is_asked_as_it_stood():
+    from taskloop.store import Former
+
+    first = fires(Every("30m"), anchor=START, seen_at=START)
+    second = fires(Every("7m"), anchor=START, seen_at=NOON + HOUR / 4)
+    now = fires(Every("1h"), anchor=START, seen_at=NOON + HOUR / 2)
+    former = [Former(second, NOON + HOUR / 2), Former(first, NOON + HOUR / 4)]
+    known = facts(schedules=[now], former=former, workers=[WORKER])
+    assert explain(asked(NOON + timedelta(minutes=21)), known).verdict == "not_due"  # of 7 minutes, from midnight
+    assert "every 30 minutes" in explain(asked(NOON + timedelta(minutes=1)), known).text
+    assert "every 7 minutes" in explain(asked(NOON + timedelta(minutes=20)), known).text
+
+
+def test_a_cron_whose_instant_matches_says_so_and_a_switched_on_job_who_switched_it_on():
+    daily = fires(Cron("0 12 * * *"), next_due=NOON + 24 * HOUR)
+    on = Switch("enabled", "job", START, "ann", "season")
+    answer = explain(asked(), facts(schedules=[daily], switches=Switches([on]), workers=[WORKER]))
+    told = links(answer)
+    assert told["timetable"].endswith("all fields match 2026-01-01T12:00:00Z")
+    assert told["switch"] == 'switched on since 2026-01-01T00:00:00Z by ann: "season"'
+    assert (answer.verdict, answer.code) == ("unknown", "unexplained")
+
+
+def test_a_job_that_was_off_when_it_was_due_has_no_record_for_that_reason():
+    off = Switch("disabled", "job", START, "ann", until=NOON + HOUR)
+    open_breaker = Switch("tripped", "job", START, "taskloop", "3 failures", until=NOON + HOUR)
+    trial = Switch("tripped", "job", START, "taskloop", "3 failures", until=NOON)
+    known = facts(schedules=[HOURLY], workers=[WORKER])
+
+    def told(*switches):
+        return explain(asked(), known._replace(switches=Switches(switches)))
+
+    assert told(off).code == "disabled"
+    assert "switched off since 2026-01-01T00:00:00Z by ann, until 2026-01-01T13:00:00Z" in told(off).text
+    assert "its circuit breaker was open" in told(open_breaker).text
+    assert links(told(trial))["switch"] == "on trial after 3 failures"
+    assert explain(asked(policy={"enabled": False}), known).text.endswith("off, as declared")
+
+
+def test_the_record_of_a_run_that_fired_while_it_was_off_by_now_says_it_was_on():
+    off = Switch("disabled", "job", START, "ann")
+    row = ran(schedule="job", state=State.SUCCEEDED, ended_at=NOON)
+    answer = explain(asked(), facts(schedules=[HOURLY], switches=Switches([off]), row=row))
+    assert links(answer)["switch"] == "on when it fired"
+
+
+def test_what_a_record_says_of_a_switch_is_told_where_the_switch_is_forgotten():
+    row = skipped(Reason.DISABLED, disabled_since="2026-01-01T09:00:00Z", disabled_by="ann", disabled_reason="moving")
+    assert 'off since 2026-01-01T09:00:00Z by ann: "moving"' in explain(asked(), facts(row=row)).text
+    trial = explain(asked(), facts(row=skipped(Reason.DISABLED, trial=9))).text
+    assert trial.endswith("off; its breaker's trial run 9 had not ended")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"fires": False}, "worker w (host pid 7) lived, but fires nothing"),
+        ({"jobs": frozenset({"other"})}, "worker w (host pid 7) lived, but does not know this job"),
+        ({"started_at": NOON + HOUR / 2}, "no worker lived: the next one started at 2026-01-01T12:30:00Z: worker"),
+        ({"stopped_at": NOON - HOUR, "ended": "stopped"}, "worker w (host pid 7) stopped at 2026-01-01T11:00:00Z"),
+        ({"beat_at": NOON - HOUR}, "worker w (host pid 7) was last seen at 2026-01-01T11:00:00Z"),
+    ],
+)
+def test_a_worker_that_could_not_have_fired_it_is_named(change, text):
+    from dataclasses import replace
+
+    answer = explain(asked(), facts(schedules=[HOURLY], workers=[replace(WORKER, **change)]))
+    assert answer.verdict == "did_not_run" and text.removesuffix(": worker") in answer.text
+
+
+def test_a_run_that_started_late_names_the_link_that_held_it_up_or_says_only_how_late():
+    row = ran(schedule="job", state=State.SUCCEEDED, started_at=NOON + HOUR / 2, ended_at=NOON + HOUR / 2)
+    known = facts(schedules=[HOURLY], workers=[WORKER], row=row)
+    assert "30m late; succeeded" in explain(asked(), known).text
+    frozen = Incident("w", "frozen", NOON, NOON + HOUR / 2)
+    answer = explain(asked(), known._replace(incidents=[frozen]))
+    assert answer.code == "ran_late"
+    assert "because clock: the process stood still for 30m from 2026-01-01T12:00:00Z" in answer.text
+
+
+def test_a_stall_of_the_engine_and_a_full_disk_are_told_with_their_length():
+    known = facts(schedules=[HOURLY], workers=[WORKER])
+    stall = Incident("w", "stalled", NOON, NOON + HOUR, {"schedule": "job"})
+    assert explain(asked(), known._replace(incidents=[stall])).code == "stalled"
+    full = Incident("w", "store", NOON, NOON + HOUR, {"error": "disk is full"})
+    assert "store" in links(explain(asked(), known._replace(incidents=[full])))
+    assert (
+        "was away for 1h from 2026-01-01T12:00:00Z: disk is full"
+        in explain(asked(), known._replace(incidents=[full])).text
+    )
+
+
+def test_a_block_by_a_callback_names_its_line():
+    block = Incident("w", "loop_blocked", NOON, NOON + HOUR, {"ms": 3_600_000, "where": "app.py:3 read"})
+    answer = explain(asked(), facts(schedules=[HOURLY], workers=[WORKER], incidents=[block]))
+    assert answer.code == "loop_blocked" and "held by a callback at app.py:3 read" in answer.text
+
+
+def test_a_run_asked_for_is_due_by_no_schedule():
+    answer = explain(asked(None), facts(row=ran(cause=Cause.MANUAL, actor="ann", state=State.SUCCEEDED, ended_at=NOON)))
+    assert links(answer)["timetable"] == "asked for, by no schedule"
+    assert ", asked for by ann began at 2026-01-01T12:00:00Z; succeeded after 0s" in answer.text
+    assert explanation_record(answer)["run"] == {
+        "run": 0, "state": "succeeded", "reason": None, "due_at": "2026-01-01T12:00:00Z"
+    }  # fmt: skip

@@ -1,0 +1,134 @@
+"""How long records are kept: by default, by job, in number, and never at the cost of uniqueness or of a fire."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from stories import START, failing, nothing
+
+from taskloop import At, Every, Options, Retry, TaskScheduler
+
+pytestmark = pytest.mark.anyio
+
+
+async def kept(scheduler, job="job"):
+    return [run.due_at for run in await scheduler.runs(job, limit=1000)][::-1]
+
+
+async def test_records_are_kept_for_ninety_days_unless_told_otherwise(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1d"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("100d")
+        assert Options().keep == timedelta(days=90)
+        found = await kept(scheduler)
+        assert found[0] >= START + timedelta(days=9) and len(found) in (91, 92)
+        assert (await scheduler.status()).running
+
+
+async def test_keep_of_the_scheduler_and_of_each_job(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
+    for name, options in {"a": {}, "b": {"keep": "3d"}, "c": {"keep_runs": 4}, "d": {"keep": "20d"}}.items():
+        scheduler.add_job(nothing, Every("1d"), name=name, **options)
+    async with virtual_time(scheduler) as time:
+        await time.advance("30d12h")
+        assert {name: len(await kept(scheduler, name)) for name in "abcd"} == {"a": 10, "b": 3, "c": 4, "d": 20}
+
+
+async def test_a_store_without_end_keeps_all_and_a_job_may_still_be_short(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=None))
+    scheduler.add_job(nothing, Every("1d"), name="job")
+    scheduler.add_job(nothing, Every("1d"), name="short", keep="2d")
+    scheduler.add_job(nothing, Every("1d"), name="few", keep_runs=2)
+    async with virtual_time(scheduler) as time:
+        await time.advance("100d")
+        assert len(await kept(scheduler)) == 101
+        assert len(await kept(scheduler, "short")) <= 4 and len(await kept(scheduler, "few")) <= 4
+
+
+async def test_a_span_longer_than_all_time_keeps_all(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=300000)))
+    scheduler.add_job(nothing, Every("1d"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10d")
+        assert len(await kept(scheduler)) == 11
+
+
+async def test_what_waits_or_runs_is_never_deleted_however_old(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=1)))
+    scheduler.add_job(failing(2), name="job", retry=Retry(3, first="20d", max="20d", jitter=0))
+    scheduler.add_job(nothing, Every("1d"), name="other")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job")
+        await time.advance("39d")
+        found = await scheduler.run(run.id)
+        assert (found.state, found.attempt) == ("waiting", 2)
+        assert len(await scheduler.attempts(run.id)) == 2
+
+
+async def test_an_instant_within_a_day_keeps_its_record_so_that_a_clock_set_back_repeats_nothing(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(minutes=1)))
+    scheduler.add_job(nothing, Every("1h", anchor=START), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("3d30m")
+        before = await kept(scheduler)
+        assert START + timedelta(days=2, hours=1) in before and before[0] >= START + timedelta(days=2)
+        time.step("-12h")
+        await time.advance("13h")
+        after = [run.due_at for run in await scheduler.runs("job", limit=1000)]
+        assert len(after) == len(set(after))
+
+
+async def test_nothing_is_deleted_for_a_day_after_a_clock_jumped_a_year(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
+    scheduler.add_job(nothing, Every("1d"), name="job", missed="skip")
+    async with virtual_time(scheduler) as time:
+        await time.advance("5d")
+        time.step("365d")
+        await time.advance("12h")
+        assert START in await kept(scheduler)
+        time.step("-365d")
+        await time.advance("2d")
+        assert START in await kept(scheduler)
+
+
+async def test_records_go_after_that_day_where_the_clock_stays(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
+    scheduler.add_job(nothing, Every("1d"), name="job", missed="skip")
+    async with virtual_time(scheduler) as time:
+        await time.advance("5d")
+        time.step("365d")
+        await time.advance("26h")
+        assert START not in await kept(scheduler)
+
+
+async def test_a_removed_jobs_records_go_as_the_store_says(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
+    scheduler.add_job(nothing, Every("1d"), name="job")
+    scheduler.add_job(nothing, At(START + timedelta(hours=1)), name="gone", keep="5m")
+    async with virtual_time(scheduler) as time:
+        await time.advance("2h")
+        scheduler.remove_job("gone")
+        await time.advance("9d")
+        assert len(await kept(scheduler, "gone")) == 1
+        await time.advance("2d")
+        assert await kept(scheduler, "gone") == []
+
+
+async def test_deleting_leaves_fires_their_time(virtual_time, tmp_path):
+    """Five thousand old records, and jobs every second: none begins late while they are deleted."""
+    path = tmp_path / "app.db"
+    scheduler = TaskScheduler(options=Options(keep=None))
+    job = scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler, store=path) as time:
+        for _ in range(5):
+            await scheduler.submit_many([job.bind()] * 1000)
+            await time.advance("1s")
+    again = TaskScheduler(options=Options(keep=timedelta(days=1)))
+    again.add_job(nothing, Every("1s"), name="tick")
+    again.add_job(nothing, name="job")
+    async with virtual_time(again, store=path, at=START + timedelta(days=3)) as time:
+        await time.advance("2m")
+        assert len(await again.runs("job")) <= 1
+        ticks = await again.runs("tick", limit=200)
+        assert max(run.started_at - run.due_at for run in ticks) < timedelta(seconds=1)

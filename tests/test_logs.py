@@ -1,0 +1,50 @@
+"""Log lines: which event is told at which level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from taskloop.events import Event
+from taskloop.logs import Speaker
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[tuple[str, str]]]:
+    """Level and name of each line written."""
+    written: list[tuple[str, str]] = []
+    sink = logger.add(
+        lambda message: written.append((message.record["level"].name, message.record["message"])), level=0
+    )
+    yield written
+    logger.remove(sink)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "level"),
+    [
+        ("loop_blocked", {"ms": 999, "where": "a.py:1 f"}, "INFO"),
+        ("loop_blocked", {"ms": 1000, "where": "a.py:1 f"}, "WARNING"),
+        ("disabled", {"actor": "ann"}, "INFO"),
+        ("disabled", {"actor": "taskloop", "reason": "5 failures"}, "WARNING"),
+        ("overdue", {"condition": "stuck"}, "WARNING"),
+        ("store_lost", {"error": "disk is full"}, "ERROR"),
+    ],
+)
+def test_a_line_is_as_loud_as_what_happened(lines: list[tuple[str, str]], name: str, data: dict[str, Any], level: str):
+    for lowest in ("DEBUG", "WARNING"):
+        speaker = Speaker(lowest)
+        assert level == "INFO" or name in speaker.events()
+        speaker(Event(name, NOW, job="job", data=data))
+    assert [one for one, _ in lines] == [level] * (1 if level == "INFO" else 2)
+
+
+def test_what_is_below_the_level_is_not_even_subscribed_to():
+    assert "started" not in Speaker("WARNING").events() and "started" in Speaker("INFO").events()
+    assert Speaker("CRITICAL").events() == []
