@@ -186,7 +186,8 @@ class Guard:
                 self._fires.slept(since, block.seconds)
             return
         attempt = self._slots.attempts.get(block.who.get("run", RunId(0)))
-        data = {name: fact for name, fact in _told(block).items() if name not in ("job", "run")}
+        told_elsewhere = ("job",) if attempt is None else ("job", "run")  # the run may have ended by now
+        data = {name: fact for name, fact in _told(block).items() if name not in told_elsewhere}
         self._feed.send("loop_blocked", now, attempt.run if attempt else None, block.who.get("job"), **data)
 
     def _noticed_block(self, block: Block) -> None:
