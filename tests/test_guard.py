@@ -47,15 +47,18 @@ async def watched(path=":memory:", options=QUICK):
         yield scheduler, blocks
 
 
-async def heard(blocks):
+async def heard(blocks, by=lambda event: True):
+    """The next block that is told of; on a crowded machine there are others than those that a test makes."""
     async with asyncio.timeout(10):
-        return await blocks.get()
+        while not by(event := await blocks.get()):
+            pass
+        return event
 
 
 async def test_a_job_that_holds_the_loop_is_named_with_its_run_and_its_line():
     async with watched() as (scheduler, blocks):
         run = await scheduler.submit("hold_the_loop")
-        event = await heard(blocks)
+        event = await heard(blocks, lambda event: event.job)
         assert (event.job, event.run.id if event.run else event.data["run"]) == ("hold_the_loop", run.id)
         assert 200 <= event.data["ms"] <= 2000
         assert re.fullmatch(r"\S*test_guard\.py:\d+ hold", event.data["where"])
@@ -64,7 +67,7 @@ async def test_a_job_that_holds_the_loop_is_named_with_its_run_and_its_line():
 async def test_a_task_that_is_no_jobs_is_named_by_itself():
     async with watched() as (_, blocks):
         await asyncio.create_task(hold_the_loop(), name="web request 7")
-        event = await heard(blocks)
+        event = await heard(blocks, lambda event: "web" in event.data.get("task", ""))
         assert (event.job, event.run) == (None, None)
         assert event.data["task"] == "web request 7 (hold_the_loop)"
 
@@ -72,8 +75,8 @@ async def test_a_task_that_is_no_jobs_is_named_by_itself():
 async def test_a_callback_that_holds_the_loop_is_named_by_its_line_alone():
     async with watched() as (_, blocks):
         asyncio.get_running_loop().call_soon(hold, 0.4)
-        event = await heard(blocks)
-        assert event.job is None and "task" not in event.data and "test_guard.py" in event.data["where"]
+        event = await heard(blocks, lambda event: "task" not in event.data)
+        assert event.job is None and "test_guard.py" in event.data["where"]
 
 
 async def test_what_is_quick_or_waits_is_no_block():
@@ -299,9 +302,9 @@ async def test_a_run_that_became_anothers_while_the_process_stood_still_is_not_b
         def job() -> None:
             called.append(1)
 
-        scheduler._guard._pulse.good_at -= 60
         handle = await scheduler.submit("job", at="+1h")
         run = (await scheduler.run(handle.id)).changed(state=State.RUNNING, worker="other", token=7)
+        scheduler._guard._pulse.good_at -= 60
         scheduler._slots.launch(run)
         clock = scheduler._clock
         while not (found := await scheduler._store.incidents(run.created_at, clock.now())):
@@ -316,6 +319,10 @@ async def test_a_schedule_that_is_due_and_does_not_move_is_told_until_it_moves(t
         schedule = await scheduler.schedule("nap", Every("1h"), id="nap")
         scheduler._guard.stalled(replace(schedule, next_due=schedule.seen_at))
         assert "is due since" in scheduler._guard.health()["stalled"]
-        assert (await scheduler.status()).attention[0]["condition"] == "stalled"
+        attention = ()
+        while not attention:  # the guard looks again meanwhile, and finds nothing
+            scheduler._guard.stalled(replace(schedule, next_due=schedule.seen_at))
+            attention = (await scheduler.status()).attention
+        assert attention[0]["condition"] == "stalled"
         scheduler._guard.stalled(None)
         assert "stalled" not in scheduler._guard.health()
