@@ -109,7 +109,10 @@ async def readable(scheduler):
 
 def told(record):
     """A record as bytes, well-formed and of a size that a page can bear."""
-    text = json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
+    try:
+        text = json.dumps(record, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, TypeError) as error:
+        raise AssertionError(f"a record is no JSON: {error}") from None
     assert len(text) < 1_500_000
     return text
 
