@@ -38,7 +38,7 @@ def hosted(test):
         async def host():
             asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["message"]))
             await test(*args, **kwargs)
-            gc.collect()  # an error that nobody looked at is told when its task is taken apart
+            gc.collect(1)  # an error that nobody looked at is told when its task is taken apart
             for _ in range(3):
                 await asyncio.sleep(0)
             return [task.get_coro().__qualname__ for task in asyncio.all_tasks() - {asyncio.current_task()}]

@@ -53,7 +53,7 @@ async def test_a_million_reports_from_a_thread_leave_the_healthy_jobs_on_time_an
     scheduler, heard = TaskScheduler(tmp_path / "runs.db", options=Options()), []
     scheduler.feed.subscribe(heard.append, "progress")
 
-    @scheduler.every("100ms")
+    @scheduler.every("100ms", overlap="allow")
     async def healthy(): ...
 
     @scheduler.job()

@@ -17,7 +17,7 @@ from misbehaviour import each, hosted, readable, settle_in, three_runs, told, un
 from pydantic import BaseModel, model_serializer
 from stories import nothing
 
-from taskloop import RunContext, State, TaskScheduler
+from taskloop import Options, RunContext, State, TaskScheduler
 from taskloop.outcomes import RESULT_BYTES
 
 pytestmark = pytest.mark.anyio
@@ -173,20 +173,18 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("kept_in", ["memory", "file"])
 @pytest.mark.parametrize(
     "name",
     each(KEPT, {"text with methods"}, "a text with methods of its own gets past Attempt.outcome: it stays running"),
 )
 @hosted
-async def test_an_odd_result_that_json_has_a_word_for_is_kept(crowded, virtual_time, tmp_path, kept_in, name):
+async def test_an_odd_result_that_json_has_a_word_for_is_kept(crowded, virtual_time, name):
     make, kept = KEPT[name]
 
     async def job():
         return make()
 
-    store = None if kept_in == "memory" else f"sqlite:///{tmp_path}/runs.db"
-    for run in await three_runs(crowded, virtual_time, job, store=store):
+    for run in await three_runs(crowded, virtual_time, job):
         assert (run.state, run.result, run.error) == (State.SUCCEEDED, kept, None)
         assert type(run.result) is type(kept)
         assert run.summary == (kept if isinstance(kept, str) else None)
@@ -228,22 +226,48 @@ UNNOTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kept_in", ["memory", "file"])
 @pytest.mark.parametrize("name", each(NOTED, UNNOTED, "what a result's own code raises, or its type's name, is let in"))
 @hosted
-async def test_a_result_that_is_no_json_is_a_short_note_with_its_type(crowded, virtual_time, tmp_path, kept_in, name):
+async def test_a_result_that_is_no_json_is_a_short_note_with_its_type(crowded, virtual_time, name):
     make, kind = NOTED[name]
 
     async def job():
         return make()
 
-    store = None if kept_in == "memory" else f"sqlite:///{tmp_path}/runs.db"
-    for run in await three_runs(crowded, virtual_time, job, store=store):
+    for run in await three_runs(crowded, virtual_time, job):
         assert (run.state, run.error, run.summary) == (State.SUCCEEDED, None, None)
         assert isinstance(run.result, dict) and set(run.result) == {"type", "note"}
         assert run.result["type"].rpartition(".")[2] == kind or kind is None
         assert re.match(r"no JSON: |\d+ bytes, more than", run.result["note"])
         assert len(told(run.result)) < 1000
+
+
+@hosted
+async def test_odd_results_one_after_the_other_are_all_in_a_file_that_others_can_read(
+    scheduler, virtual_time, tmp_path
+):
+    results = {**KEPT, **NOTED}
+    names = [name for name in results if name not in UNNOTED | {"text with methods"}]
+    settle_in(scheduler)
+
+    @scheduler.job()
+    async def job(name: str):
+        return results[name][0]()
+
+    async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/runs.db") as time:
+        for name in names:
+            await job.submit(name)
+            await time.advance("1s")
+        await unharmed(time)
+    reader = TaskScheduler(tmp_path / "runs.db", options=Options())
+    runs = {run.params["name"]: run for run in await reader.runs("job", limit=1000)}
+    await readable(reader)
+    await reader.close()
+    assert set(runs) == set(names) and {run.state for run in runs.values()} == {State.SUCCEEDED}
+    assert {name: runs[name].result for name in names if name in KEPT} == {
+        name: KEPT[name][1] for name in names if name in KEPT
+    }
+    assert all(set(runs[name].result) == {"type", "note"} for name in names if name in NOTED)
 
 
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="the whole of it is read before its size is asked")

@@ -306,7 +306,7 @@ def test_a_child_task_that_exits_ends_no_program_and_hangs_none(program):
     with Running(program.folder, ("run", "--jobs", "child_exits", "--for", "300ms"), {}) as running:
         running.hear("run.started job=child_exits")
         try:
-            code = running.process.wait(3)
+            code = running.process.wait(2)
         except subprocess.TimeoutExpired:
             code = None
     assert code is not None, "it had to be killed"

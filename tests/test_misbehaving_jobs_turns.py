@@ -135,9 +135,9 @@ async def test_a_wait_cancelled_at_any_turn_touches_no_run():
 @hosted
 async def test_a_stop_at_any_turn_after_the_submit_leaves_nothing_running_and_the_next_start_is_well(tmp_path, name):
     seen = set()
-    for number in TURNS[::4]:
+    for number in TURNS[::3]:
         async with one_place(JOBS[name], tmp_path / "runs.db") as scheduler:
-            if number % 2:  # once it has settled, a submit begins the run itself
+            if number % 2 or number > 60:  # once it has settled, a submit begins the run itself
                 await nothing_is_lost(scheduler)
             run = await scheduler.submit("job")
             await turns(number)

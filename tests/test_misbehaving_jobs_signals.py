@@ -1,0 +1,372 @@
+"""Signals at any moment and in any number (S1-S3, S9), hosts with handlers of their own (S4), streams and loops that are
+gone (S7, S8): the process ends as it should, and the store is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import importlib.util
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+from command_line import SECONDS, surroundings
+from command_line import call as call
+from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
+from command_line import shop as shop
+from misbehaviour import Program, each
+from misbehaviour import program as program
+
+from taskloop import Options, TaskScheduler
+
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+READY = r"INFO scheduler\.ready"
+
+BAD = """
+import asyncio, time
+from taskloop import Jobs
+
+jobs = Jobs()
+
+@jobs.every("1h")
+async def swallows():
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        await asyncio.sleep(2)
+
+@jobs.every("1h")
+async def never():
+    await asyncio.sleep(3600)
+
+@jobs.every("1h")
+def deaf():
+    time.sleep(3600)
+
+@jobs.every("100ms", name="healthy")
+async def healthy():
+    print("line")
+"""
+CONFIG = """
+[scheduler]
+app = "bad:jobs"
+grace = "60s"
+kill_grace = "%s"
+[jobs.git_metrics]
+at = 2099-01-01T00:00:00Z
+"""
+
+
+@pytest.fixture
+def bad(shop):
+    """A program whose jobs do not want to end, in the current folder."""
+    shop.write("bad.py", BAD)
+    shop.write("config.toml", CONFIG % "500ms")
+    return shop
+
+
+def states(folder, database="taskloop.db"):
+    return {(job, state, reason) for job, state, reason in Program(folder).rows("job, state, reason", database)}
+
+
+def starts_again(path):
+    """Whether a scheduler starts on what was left, and runs a job."""
+
+    async def life():
+        scheduler = TaskScheduler(path, options=Options())
+
+        @scheduler.job()
+        async def job(): ...
+
+        async with scheduler:
+            return (await (await scheduler.submit("job")).wait("10s")).state
+
+    return asyncio.run(life()) == "succeeded"
+
+
+# -- S1: at every moment of the start
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_a_term_at_any_moment_of_the_start_leaves_a_whole_store_or_none(bad, call, monkeypatch, first):
+    for delay in range(first * 20, 401, 80):
+        monkeypatch.setenv("TASKLOOP_STORE__URL", f"sqlite:///{delay}.db")
+        with bad.start("run", "--jobs", "healthy", TASKLOOP_STORE__URL=f"sqlite:///{delay}.db") as running:
+            time.sleep(delay / 1000)  # the moment itself is what is tested
+            # Before Python runs our first line, the kernel ends it: to a shell, that is 143 too.
+            assert running.end(TERM) in (143, -TERM)
+            assert "Traceback" not in running.said and "Error" not in running.said
+        path = bad.folder / f"{delay}.db"
+        if path.exists():
+            assert call("db", "check").code == 0
+            assert starts_again(path)
+
+
+# -- S2, S3, S6, S9: how many, and which
+
+
+def test_a_second_signal_ends_the_grace_and_the_kill_grace_is_still_given(bad):
+    with bad.start("run", "--jobs", "swallows,never") as running:
+        running.hear("run.started job=swallows")
+        running.hear("run.started job=never")
+        running.process.send_signal(TERM)
+        running.hear("scheduler.stopping")
+        began = time.monotonic()
+        assert running.end(INT) == 143
+        assert time.monotonic() - began < 0.5 + 2
+    assert states(bad.folder) == {
+        ("swallows", "interrupted", "abandoned"),
+        ("never", "interrupted", "shutting_down"),
+    }
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="a third signal changes nothing: the kill grace is waited for"
+)
+def test_a_third_signal_exits_at_once(bad):
+    bad.write("config.toml", CONFIG % "1500ms")
+    with bad.start("run", "--jobs", "deaf") as running:
+        running.hear("run.started job=deaf")
+        running.process.send_signal(TERM)
+        running.hear("scheduler.stopping")
+        running.process.send_signal(TERM)
+        time.sleep(0.2)  # so that the kernel does not make one of two
+        began = time.monotonic()
+        assert running.end(TERM) == 143
+        assert time.monotonic() - began < 0.7
+
+
+@pytest.mark.parametrize("mixed", [(TERM,), (TERM, INT), (INT, TERM, HUP)], ids=["term", "term int", "int term hup"])
+def test_a_storm_of_a_thousand_signals_is_as_two(bad, mixed):
+    with bad.start("run", "--jobs", "never,deaf,healthy") as running:
+        running.hear("run.started job=deaf")
+        running.hear("run.succeeded job=healthy")
+        began = time.monotonic()
+        for number in range(1000):
+            running.process.send_signal(mixed[number % len(mixed)])
+            time.sleep(0.02 if number % 200 == 0 else 0)  # what the kernel has not delivered yet, it makes one of
+        # Of signals that are there at once, the kernel chooses which is heard first.
+        assert running.process.wait(SECONDS) - 128 in mixed
+        assert time.monotonic() - began < 0.5 + 2
+        assert "Traceback" not in running.said or "signal wakeup fd" in running.said  # Python's own, of too many
+    left = {state for state in states(bad.folder) if state[0] != "healthy"}
+    assert left == {("never", "interrupted", "shutting_down"), ("deaf", "interrupted", "abandoned")}
+    assert {state for job, state, _ in states(bad.folder) if job == "healthy"} <= {"succeeded", "interrupted"}
+
+
+def test_a_hangup_stops_as_a_term_does(bad):
+    with bad.start("run", "--jobs", "never", "--grace", "0") as running:
+        running.hear("run.started job=never")
+        assert running.end(HUP) == 128 + HUP
+    assert states(bad.folder) == {("never", "interrupted", "shutting_down")}
+
+
+def test_ctrl_c_on_a_terminal_stops_as_a_term_does_and_gives_130(bad):
+    ours, theirs = pty.openpty()
+
+    def lead():
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskloop", "run", "--jobs", "never", "--grace", "100ms"], cwd=bad.folder, stdin=theirs,
+        stdout=theirs, stderr=theirs, env=surroundings({"TERM": "xterm"}), preexec_fn=lead,
+    )  # fmt: skip
+    os.close(theirs)
+    said, pressed = b"", False
+    try:
+        while True:
+            try:
+                said += os.read(ours, 65536)
+            except OSError:  # the terminal is gone with the process
+                break
+            if not pressed and b"never" in said and b"scheduler.ready" in said:
+                os.write(ours, b"\x03")
+                pressed = True
+        assert process.wait(SECONDS) == 130
+    finally:
+        process.kill()
+        process.wait(SECONDS)
+        os.close(ours)
+    assert b"Traceback" not in said and b"KeyboardInterrupt" not in said
+    assert states(bad.folder) == {("never", "interrupted", "shutting_down")}
+
+
+# -- S4: hosts with handlers of their own
+
+HOSTED = """
+import asyncio, signal, sys
+from datetime import timedelta
+from taskloop import Options, TaskScheduler
+
+scheduler = TaskScheduler("app.db", options=Options(kill_grace=timedelta(seconds=0.5)))
+
+@scheduler.every("1h")
+async def never():
+    print("begun", flush=True)
+    await asyncio.sleep(3600)
+"""
+AIOHTTP = """
+from aiohttp import web
+
+async def scheduling(app):
+    await scheduler.start()
+    yield
+    await scheduler.stop(grace=0.1)
+    print("stopped", flush=True)
+
+app = web.Application()
+app.cleanup_ctx.append(scheduling)
+web.run_app(app, host="127.0.0.1", port=0, print=None)
+print("handlers", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True)
+"""
+UVICORN = """
+import uvicorn
+
+async def app(scope, receive, send):
+    while scope["type"] == "lifespan":
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await scheduler.start()
+        else:
+            await scheduler.stop(grace=0.1)
+            print("stopped", flush=True)
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+uvicorn.run(app, host="127.0.0.1", port=0, log_level="error")
+"""
+SERVED = """
+heard = []
+
+def own(*_):
+    heard.append(1)
+    print("heard", flush=True)
+
+async def main():
+    number = await scheduler.serve()
+    print("stopped", number, flush=True)
+
+signal.signal(signal.SIGTERM, own)
+asyncio.run(main())
+print("handlers", signal.getsignal(signal.SIGTERM) is own, flush=True)
+"""
+HOSTS = {
+    "aiohttp": (AIOHTTP, 0, ["stopped", "handlers True"]),
+    "uvicorn": (UVICORN, -TERM, ["stopped"]),  # it ends by the signal it was sent, with the handler that stood before
+    "serve in a host with a handler": (SERVED, 0, ["heard", "stopped 15", "handlers True"]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_in_a_host_with_handlers_of_its_own_both_stop_and_the_handlers_are_put_back(program, name):
+    if name == "uvicorn" and importlib.util.find_spec("uvicorn") is None and "CI" not in os.environ:
+        pytest.skip("uvicorn is not installed; where CI is set it must be")
+    text, code, said = HOSTS[name]
+    grace = "" if name != "serve in a host with a handler" else "scheduler.options = Options(grace=timedelta(0))\n"
+    program.write("host.py", HOSTED + grace + text)
+    process = subprocess.Popen(
+        [sys.executable, "host.py"], cwd=program.folder, env=surroundings({}), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(TERM)
+            out, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, out.splitlines()) == (code, said)
+    assert [line.split()[-1] for line in err.splitlines()] == ["run.interrupted"]
+    assert program.rows("state, reason") == [("interrupted", "shutting_down")]
+
+
+# -- S7: streams that are gone
+
+
+@pytest.mark.parametrize(
+    "streams",
+    each([">&-", "2>&-", ">&- 2>&-", "<&-"], {">&-", "2>&-", ">&- 2>&-"}, "a stream that is None is written to"),
+)
+def test_without_streams_from_the_start_the_jobs_run(bad, streams):
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m taskloop run --jobs healthy --for 500ms {streams}', sys.executable],
+        cwd=bad.folder, env=surroundings({}), capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "Traceback" not in done.stdout + done.stderr
+    assert ("healthy", "succeeded", None) in states(bad.folder)
+
+
+def test_the_jobs_go_on_when_the_reader_of_both_streams_leaves(bad):
+    done = subprocess.run(
+        ["sh", "-c", '("$0" -m taskloop run --jobs healthy --for 700ms 2>&1; echo $? >code) | head -1', sys.executable],
+        cwd=bad.folder, env=surroundings({"PYTHONUNBUFFERED": "1"}), capture_output=True, text=True, timeout=SECONDS,
+        check=False,
+    )  # fmt: skip
+    assert len(done.stdout.splitlines()) == 1 and done.stderr == ""
+    assert (bad.folder / "code").read_text() == "0\n"
+    runs = Program(bad.folder).rows("state", "taskloop.db")
+    assert len(runs) >= 4
+
+
+# -- S8: loops that are gone
+
+UNSTOPPED = """
+import asyncio
+from taskloop import Options, TaskScheduler
+
+scheduler = TaskScheduler("app.db", options=Options(max_running=100))
+
+def cleaning(turns):
+    async def job():
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    return job
+
+for turns in range(TURNS):
+    scheduler.add_job(cleaning(turns), name=f"job-{turns}")
+
+async def main():
+    await scheduler.start()
+    await scheduler.submit_many([job.bind() for job in scheduler])
+    while len(await scheduler.runs(state="running")) < TURNS:
+        await asyncio.sleep(0.01)
+"""
+ENDINGS = {
+    "asyncio.run": "asyncio.run(main())",
+    "stopped and closed": "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); loop.close()",
+    "left open": "loop = asyncio.new_event_loop(); loop.run_until_complete(main())",
+}
+STUCK = "a write that comes while the writer ends is taken by nobody: the host's loop waits for it for ever"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_host_that_ends_its_loop_without_a_stop_is_mended_by_the_next_start(program, lines, ending):
+    program.write("host.py", f"TURNS = 1\n{UNSTOPPED}\n{ENDINGS[ending]}\n")
+    assert program.run(seconds=10).returncode == 0
+    assert starts_again(program.folder / "app.db")
+    assert program.rows("state")[0] == ("interrupted",)
+    if ending != "asyncio.run":
+        assert "run.recovered" in lines
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason=STUCK)
+def test_a_host_that_ends_its_loop_while_jobs_clean_up_ends(program):
+    program.write("host.py", f"TURNS = 40\n{UNSTOPPED}\n{ENDINGS['asyncio.run']}\n")
+    try:
+        code = program.run(seconds=2).returncode
+    except subprocess.TimeoutExpired:
+        code = None
+    assert code == 0
+    assert starts_again(program.folder / "app.db")
+    assert {state for (state,) in program.rows("state")[:40]} == {"interrupted"}
