@@ -181,6 +181,29 @@ async def test_scopes_of_its_own_that_cancel_and_catch_harm_no_job(crowded, virt
         assert (run.state, run.result) == (State.SUCCEEDED, ["timeout"] * 3 + ["wait_for", "scope", "own"])
 
 
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="a job that was cancelled before, by whom ever, is not again"
+)
+@hosted
+async def test_a_job_that_swallowed_a_cancellation_of_its_own_can_still_be_cancelled(crowded, virtual_time):
+    @crowded.job()
+    async def bad():
+        asyncio.current_task().cancel()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(3600)
+
+    async with virtual_time(crowded) as time:
+        run = await bad.submit()
+        await time.advance("10s")
+        await crowded.cancel(run.id, reason="why")
+        await time.advance("10s")
+        ended = await crowded.run(run.id)
+        assert (ended.state, ended.reason) == (State.CANCELLED, "why")
+        await unharmed(time)
+
+
 def answering(answer):
     """A job that, asked to end, does what `answer` does."""
 
