@@ -117,13 +117,13 @@ def told(record):
     return text
 
 
-async def three_runs(scheduler, virtual_time, function, *, store=None, within="30s", patience="50ms", **policy):
+async def three_runs(scheduler, virtual_time, function, *, store=None, within="30s", **policy):
     """What became of `function`, asked for three times beside its neighbours, which it must not harm.
 
     Three times, so that a slot or a thread that was not given back is missed.
     """
     job = scheduler.add_job(function, name="bad", **policy)
-    async with virtual_time(scheduler, store=store, patience=patience) as time:
+    async with virtual_time(scheduler, store=store) as time:
         handles = []
         for _ in range(3):
             handles.append(await scheduler.submit(job))

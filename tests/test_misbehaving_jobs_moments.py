@@ -237,7 +237,7 @@ async def test_each_fire_over_a_run_that_does_not_end_has_the_fate_of_the_policy
     scheduler = TaskScheduler("sqlite:///:memory:", options=Options(threads=10))
     job = endless(kind)
     scheduler.add_job(job, Every("1m"), name="job", overlap=overlap)
-    async with virtual_time(scheduler, patience="20ms") as time:
+    async with virtual_time(scheduler, patience="100ms") as time:
         await time.advance("3m30s")
         assert await fates(time) == told
         skips = [run for run in await time.runs(state="skipped")]

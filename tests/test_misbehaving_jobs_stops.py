@@ -151,7 +151,7 @@ async def test_a_cancel_that_is_swallowed_is_on_record_within_the_kill_grace(cro
 async def test_an_abandoned_run_keeps_its_place_until_it_ends_and_its_result_is_dropped(crowded, virtual_time, kind):
     on_loop, enough = stubborn(), threading.Event()
     crowded.add_job(on_loop if kind == "loop" else deaf(enough), name="bad")
-    async with virtual_time(crowded, patience="20ms") as time:
+    async with virtual_time(crowded, patience="100ms") as time:
         runs = [await crowded.submit("bad") for _ in range(3)]  # as many as there are places
         await time.advance("10s")
         for run in runs:
@@ -197,7 +197,7 @@ async def test_what_a_job_shields_goes_on_without_it_and_the_run_is_cancelled(cr
 async def test_what_a_deaf_thread_comes_to_after_it_was_given_up_is_nobodys(crowded, virtual_time, asked):
     enough = threading.Event()
     crowded.add_job(deaf(enough), name="bad", timeout="30s" if asked == "timeout" else None, retry=3)
-    async with virtual_time(crowded, patience="20ms") as time:
+    async with virtual_time(crowded, patience="100ms") as time:
         run = await crowded.submit("bad")
         await time.advance("10s")
         if asked == "cancel":
@@ -258,7 +258,7 @@ async def test_neither_tasks_nor_threads_nor_processes_left_behind_delay_a_stop(
 
     try:
         crowded.add_job(job, name="bad")
-        async with virtual_time(crowded, patience="20ms") as time:
+        async with virtual_time(crowded) as time:
             run = await crowded.submit("bad")
             assert (await time.until(run.wait())).state is State.SUCCEEDED
             assert await span(time, crowded.stop()) < timedelta(seconds=1)
@@ -292,7 +292,7 @@ async def test_a_thread_left_behind_may_call_until_the_scheduler_stops_and_is_th
         contexts[0].start()
 
     crowded.add_job(job, name="bad")
-    async with virtual_time(crowded, patience="20ms") as time:
+    async with virtual_time(crowded) as time:
         await crowded.submit("bad")
         while not told:
             await time.advance("1s")
@@ -444,7 +444,7 @@ async def test_a_listener_that_stops_the_scheduler_lets_runs_end_and_does_not_lo
 
     crowded.add_job(bad, name="bad")
     crowded.add_job(nothing, name="quick")
-    async with virtual_time(crowded, patience="20ms") as time:
+    async with virtual_time(crowded, patience="100ms") as time:
         await crowded.submit("bad")
         assert await ends(time) == [(State.SUCCEEDED, None, "done")]
         await time.restart()
