@@ -110,9 +110,6 @@ async def test_what_a_removed_job_did_stays_readable(crowded, virtual_time):
         assert len(await fates(time, "old")) == 2
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a job that nobody has any more is still told as running or ok"
-)
 @hosted
 async def test_a_job_that_nobody_has_any_more_is_marked_as_an_orphan(crowded, virtual_time):
     crowded.add_job(nothing, Every("1m"), name="old")
@@ -141,7 +138,7 @@ async def test_what_is_due_for_a_job_that_nobody_has_any_more_is_closed_with_a_r
 
 @hosted
 async def test_what_a_removed_job_was_doing_when_its_worker_died_is_interrupted(crowded, virtual_time):
-    crowded.add_job(lasting(600), name="old", retry=3)
+    crowded.add_job(lasting(600), name="old")
     async with virtual_time(crowded) as time:
         run = await crowded.submit("old")
         await time.advance("1m")

@@ -350,7 +350,6 @@ ENDINGS = {
     "stopped and closed": "loop = asyncio.new_event_loop(); loop.run_until_complete(main()); loop.close()",
     "left open": "loop = asyncio.new_event_loop(); loop.run_until_complete(main())",
 }
-STUCK = "a write that comes while the writer ends is taken by nobody: the host's loop waits for it for ever"
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -363,7 +362,6 @@ def test_a_host_that_ends_its_loop_without_a_stop_is_mended_by_the_next_start(pr
         assert "run.recovered" in lines
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=STUCK)
 def test_a_host_that_ends_its_loop_while_jobs_clean_up_ends(program):
     program.write("host.py", f"TURNS = 20\n{UNSTOPPED}\n{ENDINGS['asyncio.run']}\n")
     try:

@@ -10,7 +10,7 @@ from datetime import timedelta
 import anyio
 import pytest
 from misbehaviour import crowded as crowded
-from misbehaviour import each, hosted, unharmed
+from misbehaviour import hosted, unharmed
 from misbehaviour import program as program
 from stories import lasting, nothing
 
@@ -29,11 +29,11 @@ async def turns(number):
 
 
 @asynccontextmanager
-async def one_place(job, address="sqlite:///:memory:"):
+async def one_place(job, address="sqlite:///:memory:", **policy):
     """A scheduler in real time with one slot, so that a slot that was lost stops everything."""
     options = Options(max_running=1, threads=1, grace=timedelta(0), synchronous="normal")
     scheduler = TaskScheduler(address, options=options)
-    scheduler.add_job(job, name="job")
+    scheduler.add_job(job, name="job", **policy)
     scheduler.add_job(nothing, name="healthy")
     try:
         async with scheduler:
@@ -71,31 +71,41 @@ JOBS = {
     "nothing": nothing, "brief": brief, "in_thread": in_thread, "lasting": lasting(3600), "guarded": guarded,
     "grouped": grouped,
 }  # fmt: skip
+ENDLESS = {"lasting", "guarded", "grouped"}
 
 
 LOST = "a cancel in the batch of the claim is kept as a wish, which a worker that wrote it itself never looks for"
 
 
-@pytest.mark.parametrize("name", each(JOBS, {"lasting", "guarded", "grouped"}, LOST))
+def each_way():
+    """A run is claimed by the submit itself, or, where its job has a limit of its own, by the engine a moment later."""
+    for name in JOBS:
+        yield pytest.param(name, "at once", id=f"{name}, claimed at once")
+        lost = [pytest.mark.xfail(strict=True, raises=AssertionError, reason=LOST)] if name in ENDLESS else []
+        yield pytest.param(name, "later", id=f"{name}, claimed later", marks=lost)
+
+
+@pytest.mark.parametrize(("name", "claimed"), [*each_way()])
 @hosted
-async def test_a_cancel_at_any_turn_after_the_submit_ends_the_run_once(name):
-    async with one_place(JOBS[name]) as scheduler:
+async def test_a_cancel_at_any_turn_after_the_submit_ends_the_run_once(name, claimed):
+    async with one_place(JOBS[name], max_running=1 if claimed == "later" else None) as scheduler:
+        await nothing_is_lost(scheduler)
         for number in TURNS:
             run = await scheduler.submit("job")
             await turns(number)
             await scheduler.cancel(run.id, reason="why")
-            ended = await final(run)
+            ended = await final(scheduler, run)
             assert (ended.state, ended.reason) in ((State.CANCELLED, "why"), (State.SUCCEEDED, None)), number
             assert await scheduler.run(run.id) == ended
         await nothing_is_lost(scheduler)
 
 
-async def final(run):
+async def final(scheduler, run):
     """The record of a run that should end at once, whether it did or not."""
     try:
         return await run.wait("1s")
     except TimeoutError:
-        return run
+        return await scheduler.run(run.id)
 
 
 @hosted
