@@ -178,7 +178,9 @@ async def main():
         await asyncio.sleep(0)
     done = await asyncio.gather(*verbs, return_exceptions=True)
     await scheduler.close()
-    print(len(done) >= 10, {type(one).__name__ for one in done} - {"list", "RunHandle"}, threading.active_count())
+    refused = {type(one).__name__ for one in done} - {"list", "RunHandle"}
+    await asyncio.sleep(0.3)  # a thread that was told to end may need a moment
+    print(len(done) >= 10, refused, sum("connection" in thread.name for thread in threading.enumerate()))
 
 asyncio.run(main())
 """
@@ -189,8 +191,10 @@ asyncio.run(main())
 )
 @pytest.mark.parametrize("when", ["before the start", "of a stop"])
 def test_verbs_at_every_turn_share_one_store_and_none_is_left_open(program, when):
+    """While a stop closes the store a verb may be refused; before the start none may."""
     program.write("host.py", f"WHEN = {when!r}\n{AT_ONCE}")
-    assert program.run().stdout == "True set() 1\n"
+    refused = "{'StoreUnavailable'}" if when == "of a stop" else "set()"
+    assert program.run().stdout in ("True set() 0\n", f"True {refused} 0\n")
 
 
 @hosted
