@@ -145,6 +145,26 @@ async def test_run_all_leaves_out_what_is_off_and_waits_for_what_is_paused(crowd
         assert "00:10" <= stamp(max(run.ended_at for run in runs)) < "00:11"
 
 
+UNTOLD = "a reason that cannot be stored is written again and again, or makes a failure of the cancel"
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNTOLD)
+@pytest.mark.parametrize("reason", [object(), "\ud800"], ids=["no text", "surrogate"])
+@hosted
+async def test_a_cancel_for_a_reason_that_cannot_be_kept_is_refused_or_ends_the_run(crowded, virtual_time, reason):
+    crowded.add_job(lasting(3600), name="bad")
+    async with virtual_time(crowded) as time:
+        run = await crowded.submit("bad")
+        await time.advance("1s")
+        try:
+            await crowded.cancel(run.id, reason=reason)
+        except (ValueError, TypeError):
+            await crowded.cancel(run.id, reason="refused")
+        await time.advance("1m")
+        assert (await crowded.run(run.id)).state is State.CANCELLED
+        await unharmed(time)
+
+
 # -- J17: a thousand toggles
 
 
