@@ -308,5 +308,105 @@ def test_errors_of_one_cause_have_one_fingerprint_whatever_their_numbers():
     assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
-def test_a_generator_is_kept_as_what_it_yields():
-    assert returned(n for n in range(3)).result == [0, 1, 2]
+@pytest.mark.parametrize("value", [(n for n in range(3)), map(abs, range(3)), zip(range(3), strict=True)], ids=repr)
+def test_a_generator_is_kept_as_what_it_yields(value):
+    assert returned(value).result in ([0, 1, 2], [[0], [1], [2]])
+
+
+def test_an_iterator_over_something_open_is_noted_and_not_read():
+    asked = []
+
+    class Cursor:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            asked.append(1)
+
+    assert returned(Cursor()).result["note"] == "no JSON: an iterator, which is not read"
+    assert returned({"rows": Cursor()}).result["type"] == "dict"
+    assert asked == []
+
+
+def test_a_result_is_made_of_built_ins_alone_by_their_own_methods():
+    class Text(str):
+        def __str__(self):
+            raise SystemExit
+
+    class Table(dict):
+        def items(self):
+            raise SystemExit
+
+    class Row(list):
+        def __iter__(self):
+            raise SystemExit
+
+    class Number(float):
+        def __repr__(self):
+            raise SystemExit
+
+    found = returned(Table({Text("a"): Row([Text("b"), Number(1.5)])})).result
+    assert found == {"a": ["b", 1.5]}
+    assert [type(one) for one in (found, found["a"], *found["a"])] == [dict, list, str, float]
+
+
+@pytest.mark.parametrize(
+    ("key", "kept"), [(None, "null"), (True, "true"), (1.5, "1.5"), ((1, "a"), "1,a"), (Colour.RED, "red")]
+)
+def test_a_key_is_what_json_makes_of_it(key, kept):
+    assert returned({key: 1}).result == {kept: 1}
+
+
+def test_what_others_could_not_read_is_noted():
+    assert returned(deep(199)).result == deep(199)
+    assert "deeper than 200 levels" in returned(deep(201)).result["note"]
+    assert returned(10**4200).result == 10**4200
+    assert "a whole number of 14617 bits" in returned(10**4400).result["note"]
+
+
+def test_lists_that_hold_one_another_a_million_million_times_are_soon_given_up():
+    value = "ha"
+    for _ in range(60):
+        value = [value] * 10
+    assert "more than" in returned(value).result["note"]
+
+
+class Unnamed(type):
+    def __getattribute__(cls, name):
+        raise SystemExit
+
+
+def test_a_type_that_hides_its_name_is_named_all_the_same():
+    class Hidden(metaclass=Unnamed): ...
+
+    class Fails(Exception, metaclass=Unnamed): ...
+
+    assert returned(Hidden()).result["type"].endswith(".Hidden")
+    assert failure(Fails("told")).type.endswith(".Fails")
+
+
+def test_an_error_whose_chain_cannot_be_looked_at_shows_where_it_came_from():
+    class Exits(Exception):
+        @property
+        def __notes__(self):
+            raise SystemExit
+
+    error = ValueError("told")
+    error.__cause__ = Exits()
+    found = caught(error)
+    assert "in caught" in found.traceback
+    assert found.traceback.endswith("ValueError: told\n")
+
+
+def test_where_not_even_the_place_can_be_told_the_traceback_is_empty():
+    class Loader:
+        def get_source(self, name):
+            raise SystemExit
+
+    scope: dict[str, Any] = {"__loader__": Loader(), "__name__": "odd"}
+    exec(compile("def fail():\n    raise ValueError('told')", "no such file.py", "exec"), scope)  # noqa: S102
+    try:
+        scope["fail"]()
+    except ValueError as error:
+        found = failure(error)
+    assert (found.message, found.traceback) == ("told", "")
