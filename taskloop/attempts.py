@@ -1,8 +1,8 @@
 """One call of a job's function, from its start to the outcome; and how it is asked, once, to end.
 
 Level 4. Nothing that foreign code does gets past `Attempt.outcome`: what it raises, SystemExit included, becomes an
-`Outcome`. The task of an attempt is cancelled once by `Task.cancel()`: a scope would cancel again at each await, so
-that a job's own clean-up could not wait for anything.
+`Outcome`; its kind is asked of its type, for `__class__` is foreign code too. The task of an attempt is cancelled once
+by `Task.cancel()`: a scope would cancel again at each await, so that a job's own clean-up could not wait for anything.
 """
 
 from __future__ import annotations
@@ -65,16 +65,23 @@ class Attempt:
             arguments = self.job.parameters.rebuild(self.run.params)
             if self.job.parameters.context_name is not None:
                 arguments[self.job.parameters.context_name] = self.context
-            value = await self._executor.call(self.job.function, self.context, arguments)
-        except GeneratorExit:  # the loop is gone and Python is taking the coroutine apart
-            raise
+            result = returned(await self._executor.call(self.job.function, self.context, arguments))
         except BaseException as error:
+            if issubclass(type(error), GeneratorExit) and not self._is_in_hand():
+                raise  # the loop is gone and Python is taking the coroutine apart
             return self._after(error, now, chance)
         finally:
             self._disarm()
         if isinstance(self.ending, Raised):  # its time was over, whatever it returned later
             return self._retried(self.ending, self.run.attempt, chance)
-        return returned(value)
+        return result
+
+    def _is_in_hand(self) -> bool:
+        """Whether the loop is stepping this attempt's task."""
+        try:
+            return asyncio.current_task() is self.task
+        except RuntimeError:
+            return False
 
     def limit(self, seconds: float, kill: Callable[[Attempt], None], kill_grace: float) -> None:
         """Ask for the end after `seconds`, and call `kill` if it has not come `kill_grace` seconds later."""
@@ -108,15 +115,16 @@ class Attempt:
             return self._retried(self.ending, self.run.attempt, chance)
         if self.ending is not None:
             return self.ending
-        if isinstance(error, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
+        kind = type(error)
+        if issubclass(kind, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
             return ShutDown()  # not by us and not by the job: the host is cancelling its tasks
-        if isinstance(error, AttemptCancelled):
+        if issubclass(kind, AttemptCancelled):
             return Cancelled()
-        if isinstance(error, Fatal):
+        if issubclass(kind, Fatal):
             return Raised(failure(error), None)
-        if isinstance(error, RetryAt):
-            return Raised(failure(error), max(timedelta(0), error.resolve(now()) - now()))
-        if isinstance(error, self.policy.retry.on):
+        if issubclass(kind, RetryAt):
+            return Raised(failure(error), _until(error, now()))
+        if _is_one_of(error, self.policy.retry.on):
             return Raised(failure(error), self.policy.retry.jittered(self.run.attempt, chance()))
         return Raised(failure(error), None)
 
@@ -129,3 +137,19 @@ class Attempt:
             if handle is not None:
                 handle.cancel()
         self._timer = self._killer = None
+
+
+def _until(error: Any, now: datetime) -> timedelta | None:
+    """How long until a `RetryAt` wants the next attempt; None: its class is the job's own and does not say."""
+    try:
+        wait: timedelta = max(timedelta(0), error.resolve(now) - now)
+    except BaseException:
+        return None
+    return wait
+
+
+def _is_one_of(error: BaseException, types: Any) -> bool:
+    try:
+        return isinstance(error, types)
+    except BaseException:  # a class may say itself what is an instance of it
+        return False

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from taskloop.context import AttemptCancelled, RunContext, running
+from taskloop.outcomes import failure
 
 __all__ = ["Executor", "InThread", "OnLoop"]
 
@@ -63,7 +64,7 @@ class InThread:
         self, function: Callable[..., Any], context: RunContext | None, arguments: dict[str, Any], *positional: Any
     ) -> Any:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
+        answer: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         running.set(context)
         values = copy_context()
 
@@ -82,7 +83,10 @@ class InThread:
         self.in_flight += 1
         self._calls.put(work)
         self._grow()
-        return await answer
+        result, error = await answer
+        if error is None:
+            return result
+        raise _raisable(error)
 
     def close(self) -> None:
         """Let idle threads end; busy ones end with their call."""
@@ -90,16 +94,13 @@ class InThread:
             for _ in range(self._threads):
                 self._calls.put(None)
 
-    def _answer(self, answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    def _answer(
+        self, answer: asyncio.Future[tuple[Any, BaseException | None]], result: Any, error: BaseException | None
+    ) -> None:
+        """Hand over both as a value: a future refuses some errors, and throws others instead of raising them."""
         self.in_flight -= 1
-        if answer.done():
-            return
-        if error is None:
-            answer.set_result(result)
-        elif isinstance(error, StopIteration):  # a future refuses it
-            answer.set_exception(RuntimeError(f"job raised StopIteration: {error}"))
-        else:
-            answer.set_exception(error)
+        if not answer.done():
+            answer.set_result((result, error))
 
     def _grow(self) -> None:
         with self._lock:
@@ -126,3 +127,12 @@ class InThread:
                 return
             work()
             del work  # else the last call's objects live until the next call
+
+
+def _raisable(error: BaseException) -> BaseException:
+    """The error, in the form of another where a coroutine cannot raise it."""
+    if not issubclass(type(error), StopIteration):
+        return error
+    other = RuntimeError(f"job raised StopIteration: {failure(error).message}")
+    other.__cause__ = error
+    return other

@@ -100,7 +100,7 @@ HARMFUL = {
 SILENCED = "what writing a log line raises ends the loop that says it, and with it the scheduler; nobody is told"
 
 
-@pytest.mark.parametrize("name", each(HARMFUL, HARMFUL, SILENCED))
+@pytest.mark.parametrize("name", each(HARMFUL, set(HARMFUL) - {"a tracer that fails"}, SILENCED))
 def test_a_job_that_breaks_the_log_breaks_nothing_else(program, name):
     program.write("host.py", BESIDE % HARMFUL[name])
     program.run()
