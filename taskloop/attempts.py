@@ -100,8 +100,8 @@ class Attempt:
         self.ending = ending
         self.context.cancelled = True
         self._killer = asyncio.get_running_loop().call_later(kill_grace, kill, self)
-        # Once: a second cancellation would reach the writing of the record.
-        if self.job.is_async and self.begun and self.task is not None and not self.task.cancelling():
+        # Once: a second cancellation would reach the writing of the record. One of the job's own does not count.
+        if self.job.is_async and self.begun and self.task is not None and not self._is_cancelled_by_host():
             self.task.cancel()
 
     def abandoned(self) -> Outcome:
@@ -116,8 +116,8 @@ class Attempt:
         if self.ending is not None:
             return self.ending
         kind = type(error)
-        if issubclass(kind, asyncio.CancelledError) and self.task is not None and self.task.cancelling():
-            return ShutDown()  # not by us and not by the job: the host is cancelling its tasks
+        if issubclass(kind, asyncio.CancelledError) and self._is_cancelled_by_host():
+            return ShutDown()
         if issubclass(kind, AttemptCancelled):
             return Cancelled()
         if issubclass(kind, Fatal):
@@ -127,6 +127,13 @@ class Attempt:
         if _is_one_of(error, self.policy.retry.on):
             return Raised(failure(error), self.policy.retry.jittered(self.run.attempt, chance()))
         return Raised(failure(error), None)
+
+    def _is_cancelled_by_host(self) -> bool:
+        """Whether the host is cancelling its tasks, the engine's own among them; else the job cancelled itself."""
+        if self.task is None or not self.task.cancelling():
+            return False
+        engine = getattr(self.context.scheduler, "_host", None)
+        return engine is None or engine.cancelling() > 0
 
     def _retried(self, ending: Raised, attempt: int, chance: Callable[[], float]) -> Outcome:
         retry = self.policy.retry

@@ -8,7 +8,7 @@ import sys
 import anyio
 import pytest
 from misbehaviour import crowded as crowded
-from misbehaviour import each, hosted, three_runs, unharmed
+from misbehaviour import hosted, three_runs, unharmed
 
 from taskloop import RunContext, State
 
@@ -125,11 +125,10 @@ async def cancelling(task):
 
 
 OWN = [raised, of_a_child_task, of_a_child_among_others, of_a_future, in_a_thread, by_itself, by_its_child]
-TAKEN_FOR_A_STOP = "a job that cancels its own task is taken for a host that ends: the run is repeated without end"
 
 
 @pytest.mark.parametrize("retry", [1, 3], ids=["once", "retrying"])
-@pytest.mark.parametrize("name", each([job.__name__ for job in OWN], {"by_itself", "by_its_child"}, TAKEN_FOR_A_STOP))
+@pytest.mark.parametrize("name", [job.__name__ for job in OWN])
 @hosted
 async def test_a_cancellation_that_nobody_asked_for_has_failed_and_is_not_repeated(crowded, virtual_time, name, retry):
     """It is neither our cancel, nor a stop, nor an error of the types that are retried."""
@@ -180,9 +179,6 @@ async def test_scopes_of_its_own_that_cancel_and_catch_harm_no_job(crowded, virt
         assert (run.state, run.result) == (State.SUCCEEDED, ["timeout"] * 3 + ["wait_for", "scope", "own"])
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a job that was cancelled before, by whom ever, is not again"
-)
 @hosted
 async def test_a_job_that_swallowed_a_cancellation_of_its_own_can_still_be_cancelled(crowded, virtual_time):
     @crowded.job()
