@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from taskloop.context import AttemptCancelled, RunContext
@@ -18,7 +19,7 @@ from taskloop.jobs import Job
 from taskloop.outcomes import failure, returned
 from taskloop.policy import Policy
 from taskloop.retry import Fatal, RetryAt
-from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Run, ShutDown
+from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Returned, Run, ShutDown
 
 __all__ = ["Attempt"]
 
@@ -65,7 +66,7 @@ class Attempt:
             arguments = self.job.parameters.rebuild(self.run.params)
             if self.job.parameters.context_name is not None:
                 arguments[self.job.parameters.context_name] = self.context
-            result = returned(await self._executor.call(self.job.function, self.context, arguments))
+            result = await self._returned(arguments)
         except BaseException as error:
             if issubclass(type(error), GeneratorExit) and not self._is_in_hand():
                 raise  # the loop is gone and Python is taking the coroutine apart
@@ -74,6 +75,14 @@ class Attempt:
             self._disarm()
         if isinstance(self.ending, Raised):  # its time was over, whatever it returned later
             return self._retried(self.ending, self.run.attempt, chance)
+        return result
+
+    async def _returned(self, arguments: dict[str, Any]) -> Returned:
+        """Call the function; what a thread returns is made JSON there, for that may take long."""
+        function = self.job.function
+        if self.job.is_async:
+            return returned(await self._executor.call(function, self.context, arguments))
+        result: Returned = await self._executor.call(partial(_call, function), self.context, arguments)
         return result
 
     def _is_in_hand(self) -> bool:
@@ -144,6 +153,10 @@ class Attempt:
             if handle is not None:
                 handle.cancel()
         self._timer = self._killer = None
+
+
+def _call(function: Callable[..., Any], /, **arguments: Any) -> Returned:
+    return returned(function(**arguments))
 
 
 def _until(error: Any, now: datetime) -> timedelta | None:

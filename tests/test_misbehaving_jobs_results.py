@@ -325,7 +325,6 @@ async def test_a_coroutine_that_a_plain_function_gives_back_is_noted_and_never_c
         one.close()
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="what a thread returned is made JSON on the loop")
 @hosted
 async def test_what_a_thread_returns_is_made_json_in_the_thread(crowded, virtual_time):
     where = set()
