@@ -129,8 +129,8 @@ class RunContext:
         if done is None:
             done, total = (last.done, last.total) if last else (0, total)
         elapsed = self.age
-        rate = done / elapsed if elapsed > 0 and done > 0 else None
-        eta = max(0.0, (total - done) / rate) if rate else None
+        rate = _finite(done / elapsed) if elapsed > 0 and done > 0 else None
+        eta = _finite(max(0.0, (total - done) / rate)) if rate else None
         text = str(message).encode(errors="replace").decode().replace("\0", "�")[:MESSAGE_CHARACTERS]
         self._progress = Progress(done, total, text, rate, eta)
         if not self.unwritten:  # one call to the loop for however many reports until they are written
@@ -152,6 +152,11 @@ class RunContext:
             raise RuntimeError("this context belongs to no scheduler; call() needs a running one")
         result: T = self._call(function, *args, **kwargs)
         return result
+
+
+def _finite(number: float) -> float | None:
+    """The number, unless it grew beyond what JSON has a word for."""
+    return number if isfinite(number) else None
 
 
 def current_run() -> RunContext:

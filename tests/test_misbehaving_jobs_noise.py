@@ -75,12 +75,7 @@ async def test_a_million_reports_from_a_thread_leave_the_healthy_jobs_on_time_an
     assert max((one.started_at - one.due_at).total_seconds() for one in runs) < 2
 
 
-@pytest.mark.parametrize(
-    "name",
-    each(
-        ["huge", "tiny", "back", "empty", "odd"], {"huge", "tiny", "odd"}, "a rate or an end too far off is kept as inf"
-    ),
-)
+@pytest.mark.parametrize("name", ["huge", "tiny", "back", "empty", "odd"])
 @hosted
 async def test_whatever_figures_a_job_reports_its_record_can_be_told(crowded, virtual_time, name):
     figures = {"huge": (1e308, 1e308), "tiny": (5e-324, 1), "back": (-1, -1), "empty": (1, 0), "odd": (1e308, -1e308)}
