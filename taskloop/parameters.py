@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from functools import cached_property
 from typing import Any, get_type_hints
 
@@ -90,12 +91,13 @@ class Parameters:
         return plain
 
     def rebuild(self, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """The values for the call, by annotation, from what was stored."""
+        """The values for the call, by annotation, from what was stored; the job may do with them what it likes."""
         if not plain:
             return {}
+        own = {name: deepcopy(value) if isinstance(value, dict | list) else value for name, value in plain.items()}
         return {
             name: self._adapter(name).validate_python(value) if self._typed(name) else value
-            for name, value in plain.items()
+            for name, value in own.items()
         }
 
     def value(self, plain: Any) -> Any:

@@ -293,11 +293,6 @@ async def test_a_listener_that_writes_into_its_event_changes_no_run(crowded, vir
         assert (await crowded.run(run.id)).params == {"user": 7}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a parameter is the very object of the bound call and of the record in hand",
-)
 @hosted
 async def test_a_job_that_writes_into_its_parameters_changes_neither_the_call_nor_the_next_attempt(
     crowded, virtual_time
