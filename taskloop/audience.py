@@ -1,21 +1,30 @@
 """Who wants to hear: listeners of events, and those who wait for a run to end.
 
 Level 4. Neither can hold up what they hear about: a listener is called beside everything else, a waiter is a future.
+Nor can a listener hold up another, or write into what others see: plain ones have a thread each, and every call gets
+an event of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
+from taskloop.context import running
 from taskloop.events import Event, Subscriber
 from taskloop.executors import InThread
-from taskloop.runs import Run, RunId
+from taskloop.outcomes import failure
+from taskloop.runs import Run, RunId, first_line
 
 __all__ = ["Listeners", "Waiters"]
 
 LISTENER_SECONDS: Final = 30.0
+MOST_CALLS: Final = 1_000
+"""Calls that may wait for one plain listener; what happens while it has not kept up is not told it."""
 
 
 class Waiters:
@@ -43,24 +52,24 @@ class Waiters:
 
 
 class Listeners:
-    """Calls foreign listeners: async ones on the loop with a time limit, plain ones in a thread of their own."""
+    """Calls foreign listeners with a time limit: async ones on the loop, each plain one in a thread of its own."""
 
     def __init__(self, complain: Callable[..., None]) -> None:
         self._complain = complain
         self._calls: set[asyncio.Task[None]] = set()
-        self._thread = InThread(1)
+        self._threads: dict[Subscriber, InThread] = {}
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where they are called; None: the scheduler does not run, and nobody is called."""
 
     @property
     def in_flight(self) -> int:
-        return self._thread.in_flight
+        return sum(thread.in_flight for thread in self._threads.values())
 
     def subscriber(self, listener: Callable[[Event], Any]) -> Subscriber:
         """What a feed may call for `listener`: it only begins the call."""
 
         def deliver(event: Event) -> None:
-            self.begin(self._call(listener, event))
+            self.begin(self._call(listener, event, deliver))
 
         return deliver
 
@@ -79,17 +88,51 @@ class Listeners:
             await asyncio.wait(self._calls, timeout=seconds)
         for call in self._calls:
             call.cancel()
-        self._thread.close()
+        for thread in self._threads.values():
+            thread.close()
+        self._threads = {}
         self.loop = None
 
-    async def _call(self, listener: Callable[[Event], Any], event: Event) -> None:
+    async def _call(self, listener: Callable[[Event], Any], event: Event, subscriber: Subscriber) -> None:
+        running.set(None)  # it acts for itself, not for the run in whose task it was told
         try:
-            if asyncio.iscoroutinefunction(listener):
-                async with asyncio.timeout(LISTENER_SECONDS):
-                    await listener(event)
-            else:
-                await self._thread.call(listener, None, {}, event)
-        except (asyncio.CancelledError, GeneratorExit):
+            async with asyncio.timeout(LISTENER_SECONDS):
+                if asyncio.iscoroutinefunction(listener):
+                    answer = _tell(listener, event)
+                else:
+                    answer = await self._thread(subscriber).call(_tell, None, {}, listener, event)
+                if inspect.isawaitable(answer):
+                    await answer
+        except asyncio.CancelledError:
             raise
         except BaseException as error:  # SystemExit too: in a task it would end the host's loop
-            self._complain("WARNING", "listener.failed", heard=event.name, error=repr(error))
+            if asyncio._get_running_loop() is None:  # the loop is gone and Python is taking the coroutine apart
+                raise
+            said = failure(error)
+            self._complain(
+                "WARNING", "listener.failed", heard=event.name, error=f"{said.type}: {first_line(said.message)}"
+            )
+
+    def _thread(self, subscriber: Subscriber) -> InThread:
+        thread = self._threads.get(subscriber)
+        if thread is None:
+            thread = self._threads[subscriber] = InThread(1)
+        if thread.in_flight >= MOST_CALLS:
+            raise TimeoutError(f"{MOST_CALLS} calls wait for it")
+        return thread
+
+
+def _tell(listener: Callable[[Event], Any], event: Event) -> Any:
+    return listener(_own(event))
+
+
+def _own(event: Event) -> Event:
+    """The event with nothing in it that others have too: a listener may write into what it is given."""
+    run = event.run
+    if run is not None:
+        run = run.changed(params=_anew(run.params), result=_anew(run.result), data=_anew(run.data))
+    return replace(event, run=run, data=dict(event.data))
+
+
+def _anew(plain: Any) -> Any:
+    return json.loads(json.dumps(plain)) if isinstance(plain, dict | list) else plain

@@ -70,7 +70,7 @@ class InThread:
 
         def work() -> None:
             try:
-                if context is not None and context.cancelled:  # asked to end while it waited for a thread
+                if answer.cancelled() or (context is not None and context.cancelled):  # while it waited for a thread
                     raise AttemptCancelled("asked to end before it began")
                 result, error = values.run(function, *positional, **arguments), None
             except BaseException as raised:

@@ -202,3 +202,22 @@ async def test_an_event_is_told_once_where_it_happened(virtual_time, tmp_path):
         await time.advance("5s")
         assert names(events[first]) == ["started", "succeeded"]
         assert names(events[second]) == []
+
+
+async def test_a_plain_listener_that_cannot_keep_up_is_told_a_thousand_and_no_more(scheduler, virtual_time, lines):
+    enough, heard = threading.Event(), []
+
+    @scheduler.on("started")
+    def slow(event):
+        enough.wait(10)
+        heard.append(event.run.id)
+
+    job = scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler, patience="50ms") as time:
+        await scheduler.submit_many([job.bind() for _ in range(1005)])
+        await time.advance("1s")
+        enough.set()
+        while scheduler.in_flight:
+            await time.advance(0)
+    assert len(set(heard)) == len(heard) == 1000
+    assert lines.count("listener.failed") == 5
