@@ -1,0 +1,199 @@
+"""Everything that differs between schedulers under fire: how to start and ask one, and how to read what it claims.
+
+A harness knows a scheduler by this alone. `Taskloop` on SQLite is the product; `naive.Naive` is one that must be caught.
+Another store, PostgreSQL say, is another subclass that says where it is and how `rows` are fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import witness
+from facts import Attempt, Books, Run, Said, Schedule, Worker, now_us
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+NOT_OURS = ("TASKLOOP_", "TASK_SCHEDULER_", "COVERAGE", "COV_CORE", "LC_", "PYTEST")
+"""Variables that would configure a process of the product, or have it write what no kill point is meant for."""
+
+
+class Scheduler(Protocol):
+    """What a harness asks of an implementation. Words of commands are argument lists for the folder of a round."""
+
+    name: str
+    stopped: Sequence[int]
+    """Exit codes of an orderly end after SIGTERM."""
+    refused: Sequence[int]
+    """Exit codes that say: the store could not be opened."""
+    files: frozenset[str]
+    """Files that may stand in the folder of the store."""
+    passing: frozenset[str]
+    """Files that may stand there after a kill, before the next start."""
+
+    def prepare(self, folder: Path, cast: str, **settings: Any) -> None: ...
+    def environment(self, folder: Path) -> dict[str, str]: ...
+    def start(self, *, version: str | None = None) -> list[str]: ...
+    def submit(self, job: str, key: str | None = None) -> list[str]: ...
+    def switch(self, word: str, job: str) -> list[str]: ...
+    def health(self) -> list[str]: ...
+    def store(self, folder: Path) -> Path: ...
+    def is_ready(self, log: str) -> bool: ...
+    def said(self, log: str) -> list[Said]: ...
+    def submitted(self, out: str) -> Said: ...
+    def troubles(self, log: str) -> list[str]: ...
+    def books(self, file: Path, *, live: bool = False) -> Books: ...
+
+
+def plain_environment(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of a process of a round: ours, without what would configure it."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(NOT_OURS)}
+    places = os.pathsep.join(str(one) for one in (HERE, ROOT))
+    quiet = {"PYTHONPATH": places, "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8", "TZ": "UTC", "NO_COLOR": "1"}
+    return {**plain, **quiet, witness.FOLDER: str(folder), **more}
+
+
+class Taskloop:
+    """The product, by its command line and its tables."""
+
+    name = "taskloop"
+    stopped = (143,)
+    refused = (8,)
+    files = frozenset({"jobs.db", "jobs.db-wal", "jobs.db-shm"})
+    passing = frozenset({"jobs.db-journal"})
+
+    def prepare(self, folder: Path, cast: str, **settings: Any) -> None:
+        """Write the configuration. `settings`: `synchronous`, `lease`, `heartbeat`, `grace` (seconds), `places`."""
+        given = {"synchronous": "full", "lease": 1.0, "heartbeat": 0.2, "grace": 2.0, "places": {}} | settings
+        places = "".join(f"{name} = {number}\n" for name, number in given["places"].items())
+        (folder / "store").mkdir(exist_ok=True)
+        (folder / "config.toml").write_text(
+            f'[scheduler]\napp = "jobs_under_fire:{cast}"\nthreads = 4\n'
+            f'heartbeat = "{given["heartbeat"]}s"\nlease = "{given["lease"]}s"\n'
+            f'grace = "{given["grace"]}s"\nkill_grace = "1s"\n'
+            f'[store]\nurl = "sqlite:///store/jobs.db"\nsynchronous = "{given["synchronous"]}"\n[groups]\n{places}'
+            "[jobs.git_metrics]\nenabled = false\nat = 2099-01-01T00:00:00Z\n"
+        )
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        return plain_environment(folder)
+
+    def start(self, *, version: str | None = None) -> list[str]:
+        app = ["--app", f"jobs_under_fire:{version}"] if version else []
+        return [*self._command(*app), "run", "--log-format", "json"]
+
+    def submit(self, job: str, key: str | None = None) -> list[str]:
+        return [*self._command(), "submit", job, *(["--key", key] if key else []), "--format", "json"]
+
+    def switch(self, word: str, job: str) -> list[str]:
+        verb = {"disabled": "disable", "enabled": "enable", "paused": "pause", "resumed": "resume"}[word]
+        return [*self._command(), verb, job, "--format", "json"]
+
+    def health(self) -> list[str]:
+        return [*self._command(), "status", "--format", "json"]
+
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "taskloop", *words]
+
+    def store(self, folder: Path) -> Path:
+        return folder / "store" / "jobs.db"
+
+    def is_ready(self, log: str) -> bool:
+        return '"event": "scheduler.ready"' in log
+
+    def said(self, log: str) -> list[Said]:
+        """The states that whole lines of a log told of runs."""
+        told = []
+        for line in _lines(log):
+            word = str(line.get("event", "")).removeprefix("run.")
+            if line.get("event", "").startswith("run.") and "run" in line and word != "recovered":
+                told.append(Said(word, str(line["run"]), line["job"], line.get("attempt", 0)))
+        return told
+
+    def submitted(self, out: str) -> Said:
+        record = json.loads(out)
+        return Said("submitted", str(record["id"]), record["job"], key=record["key"], where="command")
+
+    def troubles(self, log: str) -> list[str]:
+        """Lines in which it says that its store fails."""
+        words = ("store", "tending")
+        return [
+            str(line) for line in _lines(log)
+            if line.get("level") in ("warning", "error") and str(line.get("event", "")).startswith(words)
+        ]  # fmt: skip
+
+    def books(self, file: Path, *, live: bool = False) -> Books:
+        """What the tables claim: of a file nobody has open, or `live`, by a reader beside its owners."""
+        taken = now_us()
+        if not file.exists() or not file.stat().st_size:
+            return Books(taken=taken)
+        mode = "ro" if live else "rw"
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=10)) as db:
+            db.execute("BEGIN")
+            if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'taskloop_meta'").fetchone()[0]:
+                return Books(taken=taken)
+            return Books(_runs(db), _attempts(db), _workers(db), _schedules(db), _switched(db), taken)
+
+
+def _lines(log: str) -> list[dict[str, Any]]:
+    """The lines of a log that were written whole."""
+    found = []
+    for line in log.split("\n")[:-1]:
+        if line.startswith("{"):
+            found.append(json.loads(line))
+    return found
+
+
+def _runs(db: sqlite3.Connection) -> list[Run]:
+    rows = db.execute(
+        "SELECT id, job, schedule, state, due_at, reason, cause, key, attempt, attempts, until_at, count, ready_at, "
+        "created_at, attempt_started_at, ended_at, worker, token FROM taskloop_runs ORDER BY id"
+    )
+    return [Run(str(row[0]), *row[1:]) for row in rows]
+
+
+def _attempts(db: sqlite3.Connection) -> list[Attempt]:
+    rows = db.execute("SELECT run, attempt, token, started_at, outcome FROM taskloop_attempts ORDER BY run, token")
+    return [Attempt(str(row[0]), *row[1:]) for row in rows]
+
+
+def _workers(db: sqlite3.Connection) -> list[Worker]:
+    rows = db.execute("SELECT id, pid, started_at, stopped_at FROM taskloop_workers ORDER BY started_at")
+    return [Worker(*row) for row in rows]
+
+
+def _schedules(db: sqlite3.Connection) -> list[Schedule]:
+    return [Schedule(*row) for row in db.execute("SELECT id, job, next_due FROM taskloop_schedules ORDER BY id")]
+
+
+def _switched(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    rows = db.execute("SELECT job, kind FROM taskloop_switches WHERE ended_at IS NULL AND job IS NOT NULL ORDER BY id")
+    return {(job, "paused" if kind == "paused" else "enabled"): kind for job, kind in rows}
+
+
+def copied(store: Path, to: Path) -> Path:
+    """A copy of a store that no process has open, as another program would find it; without its shared memory."""
+    to.mkdir(parents=True, exist_ok=True)
+    for ending in ("", "-wal", "-journal"):
+        file = store.with_name(store.name + ending)
+        if file.exists():
+            shutil.copy2(file, to / file.name)
+    return to / store.name
+
+
+def soundness(copy: Path) -> list[str]:
+    """What SQLite's own check finds wrong in a copy; empty: nothing."""
+    if not copy.exists() or not copy.stat().st_size:
+        return []
+    try:
+        with closing(sqlite3.connect(copy)) as db:
+            return [row[0] for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
