@@ -80,7 +80,9 @@ def fencing(story: Story) -> Iterator[Broken]:
         newest[call.run] = max(newest[call.run], call.token or 0)
     for run in story.books.runs:
         if newest[run.id] > (run.token or 0):
-            yield Broken("fencing", f"run {run.id} of {run.job} was called under claim {newest[run.id]}, names {run.token}")
+            yield Broken(
+                "fencing", f"run {run.id} of {run.job} was called under claim {newest[run.id]}, names {run.token}"
+            )
     for one in (*invariants.claims_are_true(story), *invariants.attempts_are_true(story)):
         yield Broken("fencing", one.text)
     for call in story.calls:
@@ -126,7 +128,9 @@ def _end(call: Call, story: Story) -> int:
     """When a call was over: by its own last line, or by the end of its process."""
     if call.ended is not None:
         return call.ended
-    ends = [one.ended for one in story.lives if one.pid == call.pid and one.ended is not None and one.ended > call.began]
+    ends = [
+        one.ended for one in story.lives if one.pid == call.pid and one.ended is not None and one.ended > call.began
+    ]
     return min(ends, default=2**62)
 
 
@@ -189,24 +193,18 @@ def fates(story: Story) -> Iterator[Broken]:
 
 def nothing_is_stuck(story: Story) -> Iterator[Broken]:
     """After an orderly end of all nothing is running; nothing waits that was ready long before, but for a switch."""
-    ended = max((one.ended or 0 for one in story.lives), default=0)
     held = {job for (job, _), word in story.books.switched.items() if word in ("disabled", "paused")}
     grace = 5 * SECOND  # queues and groups may have something left to do
     for run in story.books.runs:
         if run.state == "running":
             yield Broken("liveness", f"run {run.id} of {run.job} is running after all have stopped")
-        elif run.state == "waiting" and run.job not in held and (run.ready or run.due) + grace < ended - stopping(story):
-            yield Broken("liveness", f"run {run.id} of {run.job} has waited since {in_words(run.ready or run.due)}")
+        ready = run.ready or run.due
+        if run.state == "waiting" and run.job not in held and ready + grace < (story.stopped or 0):
+            yield Broken("liveness", f"run {run.id} of {run.job} has waited since {in_words(ready)}")
     for said in story.said:
         run = story.books.by_id().get(said.run)
         if said.word == "submitted" and run is not None and run.state not in FINAL:
             yield Broken("liveness", f"run {run.id} of {run.job}, submitted, is {run.state} at the end")
-
-
-def stopping(story: Story) -> int:
-    """How long the end of all took: nothing new starts then."""
-    ends = [one.ended for one in story.lives if one.how == "stopped" and one.ended and one.ended > (story.healed or 0)]
-    return max(ends) - min(ends) if ends else 0
 
 
 def nothing_is_late(story: Story) -> Iterator[Broken]:
@@ -223,25 +221,26 @@ def nothing_is_late(story: Story) -> Iterator[Broken]:
         if call.due is None or call.schedule is None or waits or call.due < since:
             continue
         if call.began - call.due > LATE:
-            yield Broken("liveness", f"{_who(call)} of {call.job}, due {in_words(call.due)}, is late after all was well")
+            yield Broken(
+                "liveness", f"{_who(call)} of {call.job}, due {in_words(call.due)}, is late after all was well"
+            )
     yield from _cursors(story)
 
 
 def _cursors(story: Story) -> Iterator[Broken]:
     """Behind the clock: something was not fired. More than a period ahead of it: the job is silent until then."""
-    ends = [one.ended for one in story.lives if one.how == "stopped" and one.ended and one.ended > (story.healed or 0)]
-    if not ends:
+    if story.stopped is None:
         return
     held = {job for (job, _), word in story.books.switched.items() if word == "paused"}
     for schedule in story.books.schedules:
         rule = story.rules.get(story.canonical(schedule.id))
         if rule is None or not rule.period or schedule.next_due is None or rule.name in held:
             continue
-        if schedule.next_due < min(ends) - LATE:
+        if schedule.next_due < story.stopped - LATE:
             yield Broken("liveness", f"{schedule.id} has not been fired since {in_words(schedule.next_due)}")
         # Only intervals, which go by elapsed time: a cron instant that was fired before its time must not come again.
-        if rule.every and schedule.next_due > max(ends) + round(rule.period * SECOND) + LATE:
-            ahead = (schedule.next_due - max(ends)) / SECOND
+        if rule.every and schedule.next_due > story.stopped + round(rule.period * SECOND) + LATE:
+            ahead = (schedule.next_due - story.stopped) / SECOND
             yield Broken("clock", f"{schedule.id} is silent for {ahead:.0f} s more; its period is {rule.period:g} s")
 
 
@@ -255,7 +254,9 @@ def silence(story: Story) -> Iterator[Broken]:
             named = story.canonical(call.job) == switch.job and call.due is not None
             if named and since + SEEN < call.began < until and call.due and call.due > since:
                 if not _frozen_across(call, story.freezes, since):
-                    yield Broken("silence", f"{_who(call)} of {call.job} while it was {switch.word} since {in_words(since)}")
+                    yield Broken(
+                        "silence", f"{_who(call)} of {call.job} while it was {switch.word} since {in_words(since)}"
+                    )
 
 
 def _spans(switched: Sequence[Switched]) -> Iterator[tuple[int, int, Switched]]:

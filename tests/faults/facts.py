@@ -222,6 +222,8 @@ class Story:
     places: Mapping[str, int] = field(default_factory=dict)
     healed: int | None = None
     """When the last fault was over; None: nobody says."""
+    stopped: int | None = None
+    """When all were asked to stop: from then on nothing new begins."""
     strangers: Sequence[str] = ()
     """Files that appeared beside the store and are not the store's own."""
     torn: int = 0

@@ -146,7 +146,9 @@ def _gaps(rows: list[Run], period: int, cursor: int | None) -> Iterator[Broken]:
     expected = rows[0].due
     for run in rows:
         if run.due != expected:
-            yield Broken("g", f"{run.schedule}: after {in_words(expected - period)} comes {_run(run)}, period {period} µs")
+            yield Broken(
+                "g", f"{run.schedule}: after {in_words(expected - period)} comes {_run(run)}, period {period} µs"
+            )
         if run.last_due - run.due != (run.count - 1) * period:
             yield Broken("g", f"{_run(run)} counts {run.count} from {in_words(run.due)} to {in_words(run.last_due)}")
         expected = run.last_due + period

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import invariants
 import rules
 import torture
 import tracing
@@ -219,7 +218,9 @@ def rob(scheduler: Scheduler, folder: Path, *, seconds: float = 3.0) -> Outcome:
         books = scheduler.books(scheduler.store(folder), live=True)
         for worker in books.workers:
             if worker.pid == first.pid and worker.stopped is not None:
-                one.broke("errors", f"worker {worker.id}, which lives, was declared dead by one without file descriptors")
+                one.broke(
+                    "errors", f"worker {worker.id}, which lives, was declared dead by one without file descriptors"
+                )
         for run in books.runs:
             if run.reason == "worker_died":
                 one.broke("errors", f"run {run.id} of {run.job} was taken from its live worker {run.worker}")

@@ -146,7 +146,9 @@ class Naive:
                 return Books(taken=taken)
             rows = db.execute("SELECT id, job, due, state, ended, key FROM runs").fetchall()
             switched = {(job, "enabled"): word for job, word in db.execute("SELECT job, word FROM switches")}
-        runs = [Run(row[0], row[1], None if row[5] else row[1], row[3], row[2], key=row[5], ended=row[4]) for row in rows]
+        runs = [
+            Run(row[0], row[1], None if row[5] else row[1], row[3], row[2], key=row[5], ended=row[4]) for row in rows
+        ]
         return Books(runs, switched=switched, taken=taken)
 
 

@@ -36,7 +36,7 @@ from lives import Process, TooLong, command
 
 LEASE, HEARTBEAT, GRACE = 3.0, 0.5, 9.0
 STOP_SECONDS = GRACE + 1.0 + 2.0
-HEAL_SECONDS = 8.0
+HEAL_SECONDS = 7.0
 """Beyond the lease, from the end of the last fault to the stop of all."""
 SHIFT = 120.0
 SHIM = Path(__file__).with_name("clock_shift.c")
@@ -91,6 +91,7 @@ class Company:
         self.freezes: list[Freeze] = []
         self.frozen: dict[int, int] = {}
         self.shifted: set[int] = set()
+        self.stopped: int | None = None
         self.clock = tracing.compiled(SHIM, folder) if "clock" in plot.faults else None
         self.uses: list[Use] = []
         self.said: list[Said] = []
@@ -276,7 +277,7 @@ def _befall(one: Company) -> None:
             heapq.heappop(one.later)[2]()
         for process in one.posts:
             process.notice()
-        if now >= strikes:
+        if now >= strikes and one.plot.faults:
             nemesis.strike()
             strikes = time.monotonic() + nemesis.chance.uniform(1, 3)
         if now >= looks:
@@ -306,6 +307,7 @@ def _heal(one: Company) -> int:
 
 def _stop_all(one: Company) -> None:
     """SIGTERM to all at once; those that still stop since a deployment are waited for too."""
+    one.stopped = now_us()
     for process in one.posts:
         process.how = "stopped"
         process.send(signal.SIGTERM)
@@ -321,7 +323,9 @@ def _stop_all(one: Company) -> None:
         if process.how == "stopped" and code not in one.scheduler.stopped:
             one.ending.broken.append(Broken("stop", f"pid {process.pid} ended with {code}:\n{process.log[-600:]}"))
         if process.how == "ended":
-            one.ending.broken.append(Broken("stop", f"pid {process.pid} ended by itself, {code}:\n{process.log[-600:]}"))
+            one.ending.broken.append(
+                Broken("stop", f"pid {process.pid} ended by itself, {code}:\n{process.log[-600:]}")
+            )
 
 
 def story_of(one: Company, healed: int | None) -> Story:
@@ -334,6 +338,7 @@ def story_of(one: Company, healed: int | None) -> Story:
         rules.COMPANY, calls=seen.calls, books=one.scheduler.books(copy), said=[*said, *one.said],
         switched=one.switched, lives=[process.life for process in one.processes], freezes=one.freezes, uses=one.uses,
         shifted=frozenset(one.shifted),
+        stopped=one.stopped,
         lease=LEASE, heartbeat=HEARTBEAT, places=rules.PLACES, healed=healed, torn=seen.torn
     )  # fmt: skip
 

@@ -8,20 +8,19 @@ how to repeat it. What is done in a round, in order:
     every tenth time: a second kill while it recovers
     stop by SIGTERM · look at a copy of the files
 
-Start at `carry_out`. Errors instead of death are in `mishaps`, lost writes in `lost_writes`.
+Start at `carry_out`; `points` says which blows there are. Errors instead of death are in `mishaps`, lost writes in `lost_writes`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -41,6 +40,7 @@ SETTLE_SECONDS = 10.0
 STOP_SECONDS = GRACE + 1.0 + 2.0
 SCRIPT_SECONDS = 1.3
 """How long the script goes on after it is ready, before its stop."""
+TOGETHER = 2
 NEVER_SECONDS = 12.0
 """A k-th call that has not come by then does not come."""
 
@@ -180,7 +180,9 @@ class Round:
             books = self.scheduler.books(copy)
         found = invariants.broken(self.story(books, said), settled=settled)
         found += invariants.never_undone(self.before, books)
-        self.outcome.broken += [Broken(one.promise, f"{name}: {one.text}") for one in found if one.promise not in self.forgiven]
+        self.outcome.broken += [
+            Broken(one.promise, f"{name}: {one.text}") for one in found if one.promise not in self.forgiven
+        ]
         self.outcome.lost += sum(one.promise in self.forgiven for one in found)
         self.outcome.fires = sum(run.count for run in books.runs if run.schedule is not None)
         self.before = books
@@ -217,7 +219,9 @@ class Round:
             self.broke("i", f"the restart took {seconds:.1f} s")
         began = time.monotonic()
         try:
-            wait_until(self.is_settled, seconds=SETTLE_SECONDS, every=0.1, what="every job runs again, nothing is stuck")
+            wait_until(
+                self.is_settled, seconds=SETTLE_SECONDS, every=0.1, what="every job runs again, nothing is stuck"
+            )
         except TooLong as error:
             self.broke("i", f"{error}: {self.unsettled()}")
         self.outcome.catch_ups.append(time.monotonic() - began)
@@ -231,7 +235,9 @@ class Round:
         books = self.scheduler.books(self.scheduler.store(self.folder), live=True)
         ran = {one.job for one in witness.read(self.folder).calls if one.pid == process.pid and one.outcome}
         off = {job for (job, _), word in books.switched.items() if word == "disabled"}
-        owed = [f"{rule.name} has not run" for rule in rules.ALONE.values() if rule.period and rule.name not in ran | off]
+        owed = [
+            f"{rule.name} has not run" for rule in rules.ALONE.values() if rule.period and rule.name not in ran | off
+        ]
         owners = {one.id: one.pid for one in books.workers}
         owed += [
             f"run {run.id} of {run.job} is {run.state}" for run in books.runs
@@ -362,56 +368,12 @@ def _strike_again(one: Round, call: str, number: int) -> None:
     one.look("after the second kill", settled=False)
 
 
-# -- which rounds
+def together(rounds: Iterable[Callable[[], Outcome]]) -> Iterator[Outcome]:
+    """Do rounds, two at a time since they mostly wait, and give what they came to, in order."""
+    with ThreadPoolExecutor(TOGETHER, thread_name_prefix="round") as pool:
+        yield from pool.map(lambda one: one(), rounds)
 
 
-def kill_points(scheduler: Scheduler, folder: Path) -> list[Blow]:
-    """Every pair (call, k) of the script, by a run of it in which they are counted; and those of its stop."""
-    one = Round(scheduler, Blow(part="counted"), folder)
-    try:
-        process = one.start(tracing.counting(folder / "trace"))
-        serve(one, process, SCRIPT_SECONDS)
-        process.stop(STOP_SECONDS)
-    finally:
-        one.close()
-    return [
-        Blow(call, number, part=part)
-        for part in ("running", "stopping")
-        for call, most in tracing.counted(folder / "trace", part=part).items()
-        for number in range(1, most + 1)
-    ]
-
-
-def sample(points: Sequence[Blow], number: int, chance: random.Random) -> list[Blow]:
-    """So many points, spread over the kinds: rare calls would never come up among the many of a common one."""
-    by_kind: dict[tuple[str, str], list[Blow]] = {}
-    for point in points:
-        by_kind.setdefault((point.part, point.call), []).append(point)
-    for found in by_kind.values():
-        chance.shuffle(found)
-    chosen: list[Blow] = []
-    while len(chosen) < min(number, len(points)):
-        for (part, call), found in by_kind.items():
-            share = 4 if call == "pwrite64" and part == "running" else 1
-            chosen += [found.pop() for _ in range(min(share, len(found)))]
-    return chosen[:number]
-
-
-def with_second_kills(blows: Sequence[Blow], chance: random.Random) -> list[Blow]:
-    """The same, every tenth with a second kill during the recovery."""
-    calls = [("pwrite64", 60), ("fdatasync", 8), ("write", 6)]
-    found = []
-    for place, blow in enumerate(blows):
-        call, most = chance.choice(calls)
-        again = (call, chance.randint(1, most)) if place % 10 == 9 else None
-        found.append(Blow(**{**asdict(blow), "again": again}))
-    return found
-
-
-def at_random(number: int, chance: random.Random) -> list[Blow]:
-    """Kills at moments spread evenly over a life, its start included."""
-    return [Blow(after=chance.uniform(0.02, SCRIPT_SECONDS + 0.4)) for _ in range(number)]
-
-
-def repeat_command(outcome: Outcome) -> str:
-    return f"python {os.path.relpath(Path(__file__).with_name('whole.py'))} --repeat {outcome.folder}"
+def repeat_command(folder: Path) -> str:
+    """The one command that does the round of this folder again."""
+    return f"python tests/faults/whole.py --repeat {folder}"

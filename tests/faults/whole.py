@@ -1,0 +1,212 @@
+"""The whole of the fault harnesses, or one round of them again, by one command.
+
+    python tests/faults/whole.py                      everything: half an hour for A, and ten minutes for each company of B
+    python tests/faults/whole.py --a                  the crash torture alone; --points 60 for a sample of its points
+    python tests/faults/whole.py --b --minutes 2      several processes alone, for two minutes each
+    python tests/faults/whole.py --repeat FOLDER      the round whose folder was kept
+
+It prints the figures and ends with 0 if every promise was kept, with 1 if one was broken, with 2 if a tool is missing.
+A round in which something broke keeps its folder, and the line that tells of it the command that repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import lost_writes
+import mishaps
+import nemesis
+import points
+import torture
+import tracing
+from adapter import Scheduler, Taskloop
+from facts import Broken
+from lost_writes import Loss
+from mishaps import Mishap
+from naive import Naive
+from nemesis import Plot
+from peer import Peer
+from torture import Blow
+
+SCHEDULERS: dict[str, Callable[[], Scheduler]] = {"taskloop": Taskloop, "naive": Naive, "apscheduler": Peer}
+SHOWN = 3
+"""Of one promise of one round, so many things broken are printed."""
+
+
+class Tally:
+    """What all rounds came to."""
+
+    def __init__(self) -> None:
+        self.rounds: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
+        self.kills = self.fires = self.calls = self.excused = 0
+        self.broken: Counter[str] = Counter()
+        self.stops: list[float] = []
+        self.restarts: list[float] = []
+        self.catch_ups: list[float] = []
+        self.began = time.monotonic()
+
+    def take(self, kind: str, one: torture.Outcome | nemesis.Ending) -> None:
+        """Add a round, and print what it broke."""
+        self.rounds[kind] += 1
+        self.kills += one.kills
+        self.fires += one.fires
+        self.calls += one.calls
+        self.stops += one.stops
+        self.restarts += one.restarts
+        if isinstance(one, nemesis.Ending):
+            self.excused += len(one.excuses)
+            print(
+                f"{one.name}: befell them {one.done}, excused {len(one.excuses)}, latest call {one.latest:.1f} s late"
+            )
+        else:
+            self.catch_ups += one.catch_ups
+            self.missed[kind] += not one.struck
+        self.broken.update(f"{kind}: {found.promise}" for found in one.broken)
+        if one.broken:
+            print(told(one.name, one.folder, one.broken), flush=True)
+
+    def summary(self) -> str:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in self.rounds.items())
+        missed = ", ".join(f"{number} of {kind}" for kind, number in self.missed.items() if number) or "none"
+        broken = ", ".join(f"{name} ({number})" for name, number in self.broken.most_common()) or "none"
+        return (
+            f"rounds              {kinds}; the fault did not come up in: {missed}\n"
+            f"kills survived      {self.kills}\n"
+            f"fires checked       {self.fires} due instants, {self.calls} calls, {self.excused} pairs excused\n"
+            f"promises broken     {broken}\n"
+            f"longest stop        {max(self.stops, default=0):.2f} s\n"
+            f"longest restart     {max(self.restarts, default=0):.2f} s\n"
+            f"longest catch-up    {max(self.catch_ups, default=0):.2f} s\n"
+            f"took                {(time.monotonic() - self.began) / 60:.1f} min"
+        )
+
+
+def told(name: str, folder: Path, broken: Iterable[Broken]) -> str:
+    """What a round broke, with the command that repeats it."""
+    lines, shown = [f"BROKEN in {name}: {torture.repeat_command(folder)}"], Counter[str]()
+    for one in broken:
+        shown[one.promise] += 1
+        if shown[one.promise] <= SHOWN:
+            lines.append(f"  {one.promise:9} {one.text}")
+    lines += [f"  {promise:9} … {number} in all" for promise, number in shown.items() if number > SHOWN]
+    return "\n".join(lines)
+
+
+def harness_a(scheduler: Scheduler, where: Path, seed: int, number: int | None, tally: Tally) -> None:
+    """The crash torture: every point, or `number` of them; random kills; errors; lost writes."""
+    chance = random.Random(seed)
+    found = points.kill_points(scheduler, where / "counting")
+    print(f"{len(found)} kill points: {dict(Counter(f'{one.call} {one.part}' for one in found))}", flush=True)
+    chosen = points.sample(found, number, chance) if number else found
+    blows = points.with_second_kills(chosen, chance)
+    blows += points.with_second_kills(points.at_random(max(20, (number or 800) // 4), chance), chance)
+    shim = tracing.compiled(lost_writes.SHIM, where)
+    losses = [Loss(chance.randint(5, 450), "full") for _ in range(40)] + [
+        Loss(chance.randint(5, 450), "normal") for _ in range(20)
+    ]
+    failures = [*mishaps.spans(), *mishaps.singles((3, 12, 30, 60, 100, 150, 220, 300))]
+    rounds = [
+        partial(torture.carry_out, scheduler, blow, where / f"{place}-{blow.name}", seed=seed)
+        for place, blow in enumerate(blows)
+    ]
+    for one in torture.together(rounds):
+        tally.take("kills", one)
+    rounds = [
+        partial(lost_writes.carry_out, scheduler, loss, where / f"{place}-{loss.name}", library=shim, seed=seed)
+        for place, loss in enumerate(losses)
+    ]
+    for one in torture.together(rounds):
+        tally.take("power failures", one)
+    rounds = [
+        partial(mishaps.carry_out, scheduler, mishap, where / f"{place}-{mishap.name}", seed=seed)
+        for place, mishap in enumerate(failures)
+    ]
+    for one in torture.together(rounds):
+        tally.take("errors", one)
+    tally.take("errors", mishaps.rob(scheduler, where / "robbed"))
+
+
+def harness_b(scheduler: Scheduler, where: Path, seed: int, plots: Iterable[Plot], tally: Tally) -> None:
+    """Several processes; and, where it is installed, the peer that the same check must catch."""
+    for plot in plots:
+        tally.take("companies", nemesis.carry_out(scheduler, plot, where / plot.name))
+    if not Peer.is_there():
+        print("APScheduler 3 is not installed: whether the check catches it was not tried")
+        return
+    ending = nemesis.carry_out(Peer(), Plot(2, 6.0, seed, ()), where / "peer", keep=True)
+    doubled = [one for one in ending.broken if one.promise == "unique"]
+    print(f"APScheduler 3, two processes on one store: {len(doubled)} instants doubled of {ending.calls // 2}")
+    if not doubled:
+        tally.broken["the check is blind: two APScheduler 3 on one store passed"] += 1
+
+
+def repeat(folder: Path) -> int:
+    """Do the round of a kept folder again, in a new one beside it."""
+    about = json.loads((folder / "round.json").read_text())
+    scheduler, seed = SCHEDULERS[about["scheduler"]](), about.get("seed", 0)
+    again = folder.with_name(f"{folder.name}-again-{time.time_ns() // 10**9}")
+    tally = Tally()
+    if about["harness"] == "torture":
+        given = about["blow"]
+        blow = Blow(**{**given, "again": tuple(given["again"]) if given["again"] else None})
+        tally.take("kills", torture.carry_out(scheduler, blow, again, seed=seed, keep=True))
+    elif about["harness"] == "mishaps":
+        tally.take("errors", mishaps.carry_out(scheduler, Mishap(**about["mishap"]), again, seed=seed, keep=True))
+    elif about["harness"] == "rob":
+        tally.take("errors", mishaps.rob(scheduler, again))
+    elif about["harness"] == "lost writes":
+        shim = tracing.compiled(lost_writes.SHIM, folder)
+        loss = Loss(**about["loss"])
+        tally.take("power failures", lost_writes.carry_out(scheduler, loss, again, library=shim, seed=seed, keep=True))
+    else:
+        plot = Plot(**{**about["plot"], "faults": tuple(about["plot"]["faults"])})
+        tally.take("companies", nemesis.carry_out(scheduler, plot, again, keep=True))
+    print(tally.summary())
+    return 1 if tally.broken else 0
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--a", action="store_true", help="the crash torture")
+    words.add_argument("--b", action="store_true", help="several processes")
+    words.add_argument("--seed", type=int, default=1)
+    words.add_argument("--points", type=int, help="so many kill points instead of all")
+    words.add_argument("--minutes", type=float, default=10.0, help="of each company")
+    words.add_argument("--processes", default="2,5,8", help="the sizes of the companies")
+    words.add_argument("--faults", default=",".join(Plot.faults), help="what may befall a company")
+    words.add_argument("--scheduler", choices=sorted(SCHEDULERS), default="taskloop")
+    words.add_argument("--folder", type=Path, help="where rounds live; a new temporary folder if not given")
+    words.add_argument("--repeat", type=Path, metavar="FOLDER")
+    given = words.parse_args()
+    if given.repeat:
+        return repeat(given.repeat.resolve())
+    where = (given.folder or Path(tempfile.mkdtemp(prefix="faults-"))).resolve()
+    where.mkdir(parents=True, exist_ok=True)
+    scheduler, tally, both = SCHEDULERS[given.scheduler](), Tally(), not (given.a or given.b)
+    if given.a or both:
+        harness_a(scheduler, where, given.seed, given.points, tally)
+    if given.b or both:
+        faults = tuple(one for one in given.faults.split(",") if one)
+        sizes = [int(one) for one in given.processes.split(",")]
+        plots = [Plot(size, given.minutes * 60, given.seed + size, faults) for size in sizes]
+        harness_b(scheduler, where, given.seed, plots, tally)
+    print(tally.summary())
+    return 1 if tally.broken else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except tracing.Missing as error:
+        print(f"{error}; without it this proves nothing", file=sys.stderr)
+        sys.exit(2)
