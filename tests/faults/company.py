@@ -187,6 +187,8 @@ def limits(story: Story, excuses: Excuses) -> Iterator[Broken]:
 
 
 def fates(story: Story) -> Iterator[Broken]:
+    if story.steps:
+        return  # an interval goes by elapsed time, so its grid may have moved with a clock; `clocks` looks at that
     for one in invariants.every_instant_has_a_fate(story):
         yield Broken("liveness", one.text)
 
@@ -242,6 +244,45 @@ def _cursors(story: Story) -> Iterator[Broken]:
         if rule.every and schedule.next_due > story.stopped + round(rule.period * SECOND) + LATE:
             ahead = (schedule.next_due - story.stopped) / SECOND
             yield Broken("clock", f"{schedule.id} is silent for {ahead:.0f} s more; its period is {rule.period:g} s")
+
+
+def clocks(story: Story) -> Iterator[Broken]:
+    """A clock that is set wrong makes no interval wait longer by the true time, and no job run more than its policy says.
+
+    A step forward is a missed period: each instant of it under `all`, the last one under `latest`.
+    """
+    if not story.steps:
+        return
+    began: dict[str, dict[str, int]] = defaultdict(dict)
+    for call in story.calls:
+        if call.schedule is not None:
+            began[story.canonical(call.schedule)].setdefault(call.run, call.began)
+    forward = [step.seconds for step in story.steps if step.seconds > 0]
+    for name, moments in began.items():
+        rule = story.rules.get(name)
+        if rule is None or not rule.every or name in {one.job for one in story.switched}:
+            continue
+        times = sorted(moments.values())
+        spare = rule.overlap == "skip" and rule.takes < rule.period
+        for before, after in pairwise(times if spare else ()):
+            if after - before > round(rule.period * SECOND) + LATE + _excused_silence(before, after, story):
+                gap = (after - before) / SECOND
+                yield Broken(
+                    "clock", f"{name} was silent for {gap:.1f} s from {in_words(before)}, period {rule.period:g} s"
+                )
+        missed = sum(seconds / rule.period + 1 if rule.missed == "all" else 1 for seconds in forward)
+        most = (times[-1] - times[0]) / SECOND / rule.period + len(story.steps) + missed + 3
+        if len(times) > most:
+            yield Broken("clock", f"{name} had {len(times)} runs; the time and the steps of the clocks make {most:.0f}")
+
+
+def _excused_silence(since: int, until: int, story: Story) -> int:
+    """How much longer a job may be silent then: a run in the hands of the frozen or the dead holds up the next ones
+    until it is settled, which takes the lease and two seconds.
+    """
+    frozen = any(one.since < until and one.until > since for one in story.freezes)
+    died = any(one.ended is not None and since <= one.ended <= until for one in story.lives)
+    return round((story.lease + 2) * SECOND) if frozen or died else 0
 
 
 # -- switches
@@ -303,7 +344,7 @@ def leaks(story: Story) -> Iterator[Broken]:
 
 
 CHECKS: tuple[Callable[[Story], Iterator[Broken]], ...] = (
-    unique, fencing, records, fates, nothing_is_stuck, nothing_is_late, silence, toggles, leaks,
+    unique, fencing, records, fates, nothing_is_stuck, nothing_is_late, clocks, silence, toggles, leaks,
 )  # fmt: skip
 
 

@@ -193,6 +193,15 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A moment at which the clock of a process was set: by how many seconds, forward above zero."""
+
+    pid: int
+    at: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Use:
     """What a process held at one moment."""
 
@@ -214,8 +223,7 @@ class Story:
     switched: Sequence[Switched] = ()
     lives: Sequence[Life] = ()
     freezes: Sequence[Freeze] = ()
-    shifted: frozenset[int] = frozenset()
-    """Pids of processes whose clock was wrong for a while: what they wrote of time is no measure."""
+    steps: Sequence[Step] = ()
     uses: Sequence[Use] = ()
     lease: float = 1.0
     heartbeat: float = 0.2
@@ -228,6 +236,11 @@ class Story:
     """Files that appeared beside the store and are not the store's own."""
     torn: int = 0
     """Lines of the witness that were cut by a kill."""
+
+    @property
+    def shifted(self) -> set[int]:
+        """Pids of processes whose clock was wrong for a while: what they wrote of time is no measure."""
+        return {step.pid for step in self.steps}
 
     def rule(self, job: str) -> Rule | None:
         """The rule of a job by its name now or by an earlier one."""

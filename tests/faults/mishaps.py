@@ -4,8 +4,6 @@ A `Mishap` is an error at the k-th call of a kind, once (`span` 0) or from then 
 on living, say so in its log while the fault lasts, answer `status`, be well soon after the fault ended, and keep every
 promise of the torture. A store that cannot be opened at the start is refused with its exit code instead; the next start
 must then succeed.
-
-`rob` is the one round with two processes: the second runs out of file descriptors, and must not take the first for dead.
 """
 
 from __future__ import annotations
@@ -121,7 +119,7 @@ def _begin(one: Round, mishap: Mishap) -> bool:
         tracer = None
     with Errands(one, lambda: process.lives) as one.errands:
         _go_on(one, process, mishap)
-    _let_go(process)
+    let_go(process)
     if tracer is not None:
         tracer.wait(timeout=10)
     if not process.lives:
@@ -135,7 +133,7 @@ def _ready(one: Round, process: Process) -> bool:
     except TooLong as error:
         if process.lives:
             one.broke("errors", f"neither ready nor refused: {error}")
-            _let_go(process)
+            let_go(process)
         return False
     return True
 
@@ -171,7 +169,7 @@ def _go_on(one: Round, process: Process, mishap: Mishap) -> None:
         one.broke("errors", f"`status` ended with {answer.code} during the fault: {answer.err[-300:]}")
 
 
-def _let_go(process: Process) -> None:
+def let_go(process: Process) -> None:
     """The end of the fault: its tracer, which is our grandchild, heeds SIGTERM and detaches."""
     tracer = process.tracer()
     if tracer:
@@ -198,37 +196,3 @@ def _be_well(one: Round) -> None:
         wait_until(lambda: not one.unsettled(), seconds=torture.SETTLE_SECONDS, every=0.1, what="nothing is stuck")
     except TooLong as error:
         one.broke("errors", f"{error}: {one.unsettled()}")
-
-
-def rob(scheduler: Scheduler, folder: Path, *, seconds: float = 3.0) -> Outcome:
-    """Two processes; the second cannot open any file for a while, which says nothing about the first."""
-    one = Round(scheduler, torture.Blow(part="robbed"), folder)
-    one.outcome.name = "EMFILE-beside-another"
-    (folder / "round.json").write_text(json.dumps({"harness": "rob", "scheduler": scheduler.name}))
-    try:
-        first = one.start()
-        first.get_ready()
-        second = one.start()
-        second.get_ready()
-        tracer = torture.attach(tracing.failing("openat", "EMFILE", "1+", folder / "trace"), second)
-        time.sleep(seconds)  # the span of the fault
-        _let_go(second)
-        tracer.wait(timeout=10)
-        one.outcome.struck = tracing.injected(folder / "trace") > 0
-        books = scheduler.books(scheduler.store(folder), live=True)
-        for worker in books.workers:
-            if worker.pid == first.pid and worker.stopped is not None:
-                one.broke(
-                    "errors", f"worker {worker.id}, which lives, was declared dead by one without file descriptors"
-                )
-        for run in books.runs:
-            if run.reason == "worker_died":
-                one.broke("errors", f"run {run.id} of {run.job} was taken from its live worker {run.worker}")
-        for attempt in books.attempts:
-            if attempt.outcome == "lost":
-                one.broke("errors", f"attempt {attempt.attempt} of run {attempt.run} was taken from its live worker")
-        first.stop(torture.STOP_SECONDS)
-        one.finish()
-    finally:
-        one.close()
-    return one.outcome

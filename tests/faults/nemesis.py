@@ -19,7 +19,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,13 +31,11 @@ import tracing
 import witness
 from adapter import Scheduler, copied, soundness
 from company import Excuses
-from facts import SECOND, Broken, Freeze, Said, Story, Switched, Use, now_us
+from facts import SECOND, Broken, Freeze, Said, Step, Story, Switched, Use, now_us
 from lives import Process, TooLong, command
 
-LEASE, HEARTBEAT, GRACE = 3.0, 0.5, 9.0
+LEASE, HEARTBEAT, GRACE = 3.0, 0.5, 7.0
 STOP_SECONDS = GRACE + 1.0 + 2.0
-HEAL_SECONDS = 7.0
-"""Beyond the lease, from the end of the last fault to the stop of all."""
 SHIFT = 120.0
 SHIM = Path(__file__).with_name("clock_shift.c")
 WORDS = {rules.TOGGLED: ("disabled", "enabled"), rules.PAUSED: ("paused", "resumed")}
@@ -45,13 +43,19 @@ WORDS = {rules.TOGGLED: ("disabled", "enabled"), rules.PAUSED: ("paused", "resum
 
 @dataclass(frozen=True)
 class Plot:
-    """What makes a story, and makes it again: the number of processes, its length, the seed, what may befall them."""
+    """What makes a story, and makes it again: the number of processes, its length, the seed, what may befall them.
+
+    `lag` befalls nobody: with it a process of the earlier version that is killed comes back as such, though others of
+    the next version are there already.
+    """
 
     processes: int = 5
     seconds: float = 30.0
     seed: int = 1
-    faults: tuple[str, ...] = ("kill", "freeze", "deploy", "switch", "volley", "clock")
+    faults: tuple[str, ...] = ("kill", "freeze", "deploy", "lag", "switch", "volley", "clock", "clocks")
     synchronous: str = "full"
+    peace: float = 7.0
+    """Seconds beyond the lease, from the end of the last fault to the stop of all."""
 
     @property
     def name(self) -> str:
@@ -90,9 +94,11 @@ class Company:
         self.versions = ["company"] * plot.processes
         self.freezes: list[Freeze] = []
         self.frozen: dict[int, int] = {}
-        self.shifted: set[int] = set()
+        self.steps: list[Step] = []
+        self.clocks: dict[int, float] = {}
+        """By place, how many seconds its clock is wrong."""
         self.stopped: int | None = None
-        self.clock = tracing.compiled(SHIM, folder) if "clock" in plot.faults else None
+        self.clock = tracing.compiled(SHIM, folder) if {"clock", "clocks"} & {*plot.faults} else None
         self.uses: list[Use] = []
         self.said: list[Said] = []
         self.switched: list[Switched] = []
@@ -128,8 +134,10 @@ class Company:
         file = self.folder / f"clock-{place}"
         with file.open("r+b" if file.exists() else "wb") as shift:
             shift.write(struct.pack("<q", round(seconds * SECOND)))
-        if seconds:
-            self.shifted.add(self.posts[place].pid)
+        step = seconds - self.clocks.get(place, 0.0)
+        self.clocks[place] = seconds
+        if step and place < len(self.posts):
+            self.steps.append(Step(self.posts[place].pid, now_us(), step))
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
         heapq.heappush(self.later, (time.monotonic() + seconds, len(self.later), do))
@@ -143,7 +151,7 @@ class Company:
             process.send(signal.SIGCONT)
             self.freezes.append(Freeze(process.pid, since, now_us()))
 
-    def replaced(self, place: int, process: Process) -> None:
+    def replace(self, place: int, process: Process) -> None:
         """A new process in the place of one that has ended; unless that was done already."""
         if self.posts[place] is process:
             self.start(place)
@@ -191,8 +199,8 @@ class Nemesis:
     def __init__(self, company_: Company) -> None:
         self.company = company_
         self.chance = random.Random(company_.plot.seed)
-        faults = company_.plot.faults
-        weights = {"kill": 3, "freeze": 4, "deploy": 2, "switch": 2, "volley": 3, "clock": 1}
+        faults = [one for one in company_.plot.faults if one != "lag"]
+        weights = {"kill": 3, "freeze": 4, "deploy": 2, "switch": 2, "volley": 3, "clock": 1, "clocks": 1}
         self.faults, self.weights = faults, [weights[one] for one in faults]
 
     def strike(self) -> None:
@@ -207,7 +215,7 @@ class Nemesis:
     def kill(self, place: int, process: Process) -> None:
         process.kill()
         self.company.ending.kills += 1
-        self.company.after(self.chance.uniform(0, 1.5), lambda: self.company.replaced(place, process))
+        self.company.after(self.chance.uniform(0, 1.5), lambda: self.company.replace(place, process))
 
     def freeze(self, place: int, process: Process) -> None:
         self.company.frozen[process.pid] = now_us()
@@ -219,7 +227,9 @@ class Nemesis:
         process.how = "stopped"
         process.send(signal.SIGTERM)
         self.company.versions[place] = "company_next"
-        self.company.replaced(place, process)
+        if "lag" not in self.company.plot.faults:
+            self.company.versions = ["company_next"] * self.company.plot.processes
+        self.company.replace(place, process)
 
     def switch(self, place: int, process: Process) -> None:
         job = self.chance.choice(sorted(WORDS))
@@ -231,20 +241,37 @@ class Nemesis:
         self.company.volley(self.company.plot.processes)
 
     def clock(self, place: int, process: Process) -> None:
-        """The clock of a process is set wrong, and set right again a few seconds later."""
-        self.company.set_clock(place, self.chance.choice((SHIFT, -SHIFT)))
-        self.company.after(self.chance.uniform(3, 8), lambda: self.company.set_clock(place, 0))
+        """The clock of one process is set wrong, and set right again a few seconds later."""
+        self._set_clocks([place])
+
+    def clocks(self, place: int, process: Process) -> None:
+        """So are those of all at once: the clock of the machine."""
+        self._set_clocks(list(range(self.company.plot.processes)))
+
+    def _set_clocks(self, places: Sequence[int]) -> None:
+        seconds = self.chance.choice((SHIFT, -SHIFT))
+
+        def set_to(wrong: float) -> None:
+            for place in places:
+                self.company.set_clock(place, wrong)
+
+        set_to(seconds)
+        self.company.after(self.chance.uniform(3, 8), lambda: set_to(0))
 
 
 def carry_out(scheduler: Scheduler, plot: Plot, folder: Path, *, keep: bool = False) -> Ending:
     """Let a story happen and check it; its folder is removed again unless something was broken."""
-    one = Company(scheduler, plot, folder)
+    return play(Company(scheduler, plot, folder), _befall, keep=keep)
+
+
+def play(one: Company, happens: Callable[[Company], None], *, keep: bool = False) -> Ending:
+    """A company gathers, something happens, all is healed, checked and taken away."""
     try:
-        _gather(one)
-        _befall(one)
-        healed = _heal(one)
-        _stop_all(one)
-        _check(one, healed)
+        gather(one)
+        happens(one)
+        healed = heal(one)
+        stop_all(one)
+        check(one, healed)
     except TooLong as error:
         one.ending.broken.append(Broken("liveness", str(error)))
     finally:
@@ -253,11 +280,11 @@ def carry_out(scheduler: Scheduler, plot: Plot, folder: Path, *, keep: bool = Fa
             process.kill()
         one.commands.shutdown(cancel_futures=True)
     if not keep and not one.ending.broken:
-        shutil.rmtree(folder)
+        shutil.rmtree(one.folder)
     return one.ending
 
 
-def _gather(one: Company) -> None:
+def gather(one: Company) -> None:
     """The first process makes the store and says when the grids of all intervals begin; then the others."""
     for place in range(one.plot.processes):
         process = one.start(place)
@@ -286,7 +313,7 @@ def _befall(one: Company) -> None:
         time.sleep(0.02)
 
 
-def _heal(one: Company) -> int:
+def heal(one: Company) -> int:
     """Everybody thawed, alive and right about the time; then a lease and some seconds of peace."""
     for process in one.processes:
         one.thaw(process)
@@ -299,13 +326,13 @@ def _heal(one: Company) -> int:
         if process.ready is None:
             process.get_ready()
     healed = now_us()
-    while now_us() < healed + round((LEASE + HEAL_SECONDS) * SECOND):
+    while now_us() < healed + round((LEASE + one.plot.peace) * SECOND):
         one.look()
         time.sleep(1.0)
     return healed
 
 
-def _stop_all(one: Company) -> None:
+def stop_all(one: Company) -> None:
     """SIGTERM to all at once; those that still stop since a deployment are waited for too."""
     one.stopped = now_us()
     for process in one.posts:
@@ -337,13 +364,13 @@ def story_of(one: Company, healed: int | None) -> Story:
     return Story(
         rules.COMPANY, calls=seen.calls, books=one.scheduler.books(copy), said=[*said, *one.said],
         switched=one.switched, lives=[process.life for process in one.processes], freezes=one.freezes, uses=one.uses,
-        shifted=frozenset(one.shifted),
+        steps=one.steps,
         stopped=one.stopped,
         lease=LEASE, heartbeat=HEARTBEAT, places=rules.PLACES, healed=healed, torn=seen.torn
     )  # fmt: skip
 
 
-def _check(one: Company, healed: int) -> None:
+def check(one: Company, healed: int) -> None:
     story = story_of(one, healed)
     one.ending.broken += company.broken(story, one.ending.excuses)
     one.ending.calls = len(story.calls)

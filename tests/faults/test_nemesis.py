@@ -1,34 +1,51 @@
-"""A sample of the stories of several processes: 45 seconds of them. `whole.py` does ten minutes of each."""
+"""A sample of the stories of several processes: three quarters of a minute of them. `whole.py` does ten minutes of each."""
 
 from __future__ import annotations
 
 import nemesis
 import pytest
+import scenes
 from conftest import SEED, kept
 from naive import Naive
 from nemesis import Plot
 
 pytestmark = pytest.mark.timeout(120)
-WITHOUT_CLOCK = ("kill", "freeze", "deploy", "switch", "volley")
+TIMELY = ("kill", "freeze", "deploy", "switch", "volley")
 
 
 def test_two_processes_beset_by_a_nemesis_fire_everything_once(product, tmp_path):
-    [ending] = kept([nemesis.carry_out(product, Plot(2, 20.0, SEED, WITHOUT_CLOCK), tmp_path / "two")])
+    [ending] = kept([nemesis.carry_out(product, Plot(2, 15.0, SEED, TIMELY), tmp_path / "two")])
     assert ending.fires > 500 and ending.calls > 500
 
 
 def test_five_processes_beset_by_a_nemesis_fire_everything_once(product, tmp_path):
-    [ending] = kept([nemesis.carry_out(product, Plot(5, 25.0, SEED + 2, WITHOUT_CLOCK), tmp_path / "five")])
+    [ending] = kept([nemesis.carry_out(product, Plot(5, 18.0, SEED + 2, TIMELY), tmp_path / "five")])
     assert ending.fires > 600 and sum(ending.done.values()) >= 6
 
 
 def test_a_process_whose_clock_is_set_wrong_takes_no_run_from_others_and_silences_no_interval(product, tool, tmp_path):
     tool("gcc")
-    [ending] = kept([nemesis.carry_out(product, Plot(2, 8.0, SEED, ("clock",)), tmp_path / "clock")])
-    assert ending.done["clock"] >= 2
+    plot = Plot(2, 7.0, SEED, ("clock", "clocks"), peace=4.0)
+    [ending] = kept([nemesis.carry_out(product, plot, tmp_path / "clock")])
+    assert sum(ending.done.values()) >= 3
+
+
+def test_a_clock_that_was_set_right_while_nobody_ran_silences_no_interval(product, tool, tmp_path):
+    tool("gcc")
+    kept([scenes.corrected(product, tmp_path / "corrected")])
+
+
+def test_a_process_of_the_earlier_version_beside_the_next_doubles_no_renamed_job(product, tmp_path):
+    kept([scenes.lagging(product, tmp_path / "lagging")])
+
+
+def test_a_process_without_file_descriptors_takes_no_other_for_dead(product, tool, tmp_path):
+    tool("strace")
+    [ending] = kept([scenes.robbed(product, tmp_path / "robbed")])
+    assert ending.done["calls failed"] > 0
 
 
 def test_the_check_of_several_processes_catches_a_naive_scheduler(tmp_path):
-    ending = nemesis.carry_out(Naive(), Plot(2, 4.0, SEED, ("switch", "volley")), tmp_path / "naive")
+    ending = nemesis.carry_out(Naive(), Plot(2, 4.0, SEED, ("switch", "volley"), peace=1.0), tmp_path / "naive")
     promises = {one.promise for one in ending.broken}
     assert promises >= {"unique", "fencing", "overlap", "limits", "liveness"}

@@ -1,6 +1,6 @@
 """The whole of the fault harnesses, or one round of them again, by one command.
 
-    python tests/faults/whole.py                      everything: half an hour for A, and ten minutes for each company of B
+    python tests/faults/whole.py                      everything: half an hour for A, ten minutes for each of four companies
     python tests/faults/whole.py --a                  the crash torture alone; --points 60 for a sample of its points
     python tests/faults/whole.py --b --minutes 2      several processes alone, for two minutes each
     python tests/faults/whole.py --repeat FOLDER      the round whose folder was kept
@@ -26,6 +26,7 @@ import lost_writes
 import mishaps
 import nemesis
 import points
+import scenes
 import torture
 import tracing
 from adapter import Scheduler, Taskloop
@@ -133,11 +134,12 @@ def harness_a(scheduler: Scheduler, where: Path, seed: int, number: int | None, 
     ]
     for one in torture.together(rounds):
         tally.take("errors", one)
-    tally.take("errors", mishaps.rob(scheduler, where / "robbed"))
 
 
 def harness_b(scheduler: Scheduler, where: Path, seed: int, plots: Iterable[Plot], tally: Tally) -> None:
-    """Several processes; and, where it is installed, the peer that the same check must catch."""
+    """Scenes, stories; and, where it is installed, the peer that the same check must catch."""
+    for name, scene in scenes.SCENES.items():
+        tally.take("scenes", scene(scheduler, where / name))
     for plot in plots:
         tally.take("companies", nemesis.carry_out(scheduler, plot, where / plot.name))
     if not Peer.is_there():
@@ -148,6 +150,18 @@ def harness_b(scheduler: Scheduler, where: Path, seed: int, plots: Iterable[Plot
     print(f"APScheduler 3, two processes on one store: {len(doubled)} instants doubled of {ending.calls // 2}")
     if not doubled:
         tally.broken["the check is blind: two APScheduler 3 on one store passed"] += 1
+
+
+def companies(given: argparse.Namespace) -> list[Plot]:
+    """One company of each size with the right time, and one in which clocks are set wrong too.
+
+    Where clocks are set the grids of intervals move, and it cannot be checked that no instant lacks its fate.
+    """
+    faults = tuple(one for one in given.faults.split(",") if one)
+    timely = tuple(one for one in faults if not one.startswith("clock"))
+    sizes = [int(one) for one in given.processes.split(",")]
+    plots = [Plot(size, given.minutes * 60, given.seed + size, timely) for size in sizes]
+    return plots if timely == faults else [*plots, Plot(3, given.minutes * 60, given.seed, faults)]
 
 
 def repeat(folder: Path) -> int:
@@ -162,8 +176,8 @@ def repeat(folder: Path) -> int:
         tally.take("kills", torture.carry_out(scheduler, blow, again, seed=seed, keep=True))
     elif about["harness"] == "mishaps":
         tally.take("errors", mishaps.carry_out(scheduler, Mishap(**about["mishap"]), again, seed=seed, keep=True))
-    elif about["harness"] == "rob":
-        tally.take("errors", mishaps.rob(scheduler, again))
+    elif about["harness"] == "scenes":
+        tally.take("scenes", scenes.SCENES[about["scene"]](scheduler, again))
     elif about["harness"] == "lost writes":
         shim = tracing.compiled(lost_writes.SHIM, folder)
         loss = Loss(**about["loss"])
@@ -196,10 +210,7 @@ def main() -> int:
     if given.a or both:
         harness_a(scheduler, where, given.seed, given.points, tally)
     if given.b or both:
-        faults = tuple(one for one in given.faults.split(",") if one)
-        sizes = [int(one) for one in given.processes.split(",")]
-        plots = [Plot(size, given.minutes * 60, given.seed + size, faults) for size in sizes]
-        harness_b(scheduler, where, given.seed, plots, tally)
+        harness_b(scheduler, where, given.seed, companies(given), tally)
     print(tally.summary())
     return 1 if tally.broken else 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -104,13 +104,5 @@ def _take(facts: list[Any], calls: dict[Any, Call], offset: int) -> None:
         place = (pid, run, attempt, token)
         while (*place, "again") in calls:
             place = (*place, "again")
-        begun = calls[place]
-        calls[place] = Call(
-            begun.job, begun.schedule, begun.due, begun.run, begun.key, begun.attempt, begun.token, begun.worker, pid,
-            begun.began, instant, outcome
-        )  # fmt: skip
-
-
-def calls_ended(calls: Iterable[Call], job: str) -> int:
-    """How many calls of a job returned."""
-    return sum(one.job == job and one.outcome == "returned" for one in calls)
+        if place in calls:
+            calls[place] = replace(calls[place], ended=instant, outcome=outcome)
