@@ -31,9 +31,9 @@ def test_a_kill_at_any_writing_call_loses_nothing_and_repeats_nothing(product, t
     assert {(one.part, one.call) for one in every} >= {
         ("running", "pwrite64"), ("running", "fdatasync"), ("running", "write"), ("stopping", "pwrite64")
     }  # fmt: skip
-    some = points.with_second_kills(points.sample(every, 42, chance), chance)
+    some = points.with_second_kills(points.sample(every, 40, chance), chance)
     outcomes = kept(rounds(product, some, tmp_path))
-    assert sum(one.struck for one in outcomes) >= 33, "kills that did not happen prove nothing"
+    assert sum(one.struck for one in outcomes) > 30, "kills that did not happen prove nothing"
     assert sum(one.fires for one in outcomes) > 400
 
 
@@ -43,7 +43,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_repeats_nothing(product, chance,
 
 
 def test_the_torture_catches_a_naive_scheduler(chance, tmp_path):
-    found = list(rounds(Naive(), [torture.Blow(after=1.3), torture.Blow(after=1.45)], tmp_path))
+    found = list(rounds(Naive(), [torture.Blow(after=2.2), torture.Blow(after=2.35)], tmp_path))
     promises = {one.promise for outcome in found for one in outcome.broken}
     # No record before a call, a word given too early, a key that holds nothing, a gap over the down time, a switch forgotten.
     assert promises >= {"a", "c", "d", "g", "h"}
