@@ -203,8 +203,9 @@ def nothing_is_stuck(story: Story) -> Iterator[Broken]:
         ready = run.ready or run.due
         if run.state == "waiting" and run.job not in held and ready + grace < (story.stopped or 0):
             yield Broken("liveness", f"run {run.id} of {run.job} has waited since {in_words(ready)}")
+    runs = story.books.by_id()
     for said in story.said:
-        run = story.books.by_id().get(said.run)
+        run = runs.get(said.run)
         if said.word == "submitted" and run is not None and run.state not in FINAL:
             yield Broken("liveness", f"run {run.id} of {run.job}, submitted, is {run.state} at the end")
 

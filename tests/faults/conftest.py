@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Iterable
 
 import pytest
-import torture
 import tracing
-import whole
 from adapter import Taskloop
-
-SEED = int(os.environ.get("FAULTS_SEED", "1"))
-"""The sample of a run; another number gives another one."""
+from verdict import SEED
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +57,3 @@ def chance():
 @pytest.fixture
 def product():
     return Taskloop()
-
-
-def kept(outcomes: Iterable[torture.Outcome | whole.nemesis.Ending]) -> list:
-    """What rounds came to, if every promise was kept; else a failure that tells each broken one and how to repeat it."""
-    found = list(outcomes)
-    texts = [whole.told(one.name, one.folder, one.broken) for one in found if one.broken]
-    if texts:
-        pytest.fail("\n".join(texts), pytrace=False)
-    return found

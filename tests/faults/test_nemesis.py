@@ -5,9 +5,9 @@ from __future__ import annotations
 import nemesis
 import pytest
 import scenes
-from conftest import SEED, kept
 from naive import Naive
 from nemesis import Plot
+from verdict import SEED, kept
 
 pytestmark = pytest.mark.timeout(120)
 TIMELY = ("kill", "freeze", "deploy", "switch", "volley")

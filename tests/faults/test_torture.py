@@ -10,10 +10,10 @@ import points
 import pytest
 import torture
 import tracing
-from conftest import SEED, kept
 from lost_writes import Loss
 from mishaps import SPAN, Mishap
 from naive import Naive
+from verdict import SEED, kept
 
 pytestmark = pytest.mark.timeout(150)
 

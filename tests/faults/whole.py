@@ -30,17 +30,15 @@ import scenes
 import torture
 import tracing
 from adapter import Scheduler, Taskloop
-from facts import Broken
 from lost_writes import Loss
 from mishaps import Mishap
 from naive import Naive
 from nemesis import Plot
 from peer import Peer
 from torture import Blow
+from verdict import told
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {"taskloop": Taskloop, "naive": Naive, "apscheduler": Peer}
-SHOWN = 3
-"""Of one promise of one round, so many things broken are printed."""
 
 
 class Tally:
@@ -90,17 +88,6 @@ class Tally:
             f"longest catch-up    {max(self.catch_ups, default=0):.2f} s\n"
             f"took                {(time.monotonic() - self.began) / 60:.1f} min"
         )
-
-
-def told(name: str, folder: Path, broken: Iterable[Broken]) -> str:
-    """What a round broke, with the command that repeats it."""
-    lines, shown = [f"BROKEN in {name}: {torture.repeat_command(folder)}"], Counter[str]()
-    for one in broken:
-        shown[one.promise] += 1
-        if shown[one.promise] <= SHOWN:
-            lines.append(f"  {one.promise:9} {one.text}")
-    lines += [f"  {promise:9} … {number} in all" for promise, number in shown.items() if number > SHOWN]
-    return "\n".join(lines)
 
 
 def harness_a(scheduler: Scheduler, where: Path, seed: int, number: int | None, tally: Tally) -> None:
