@@ -49,6 +49,7 @@ class Scheduler(Protocol):
     def said(self, log: str) -> list[Said]: ...
     def submitted(self, out: str) -> Said: ...
     def troubles(self, log: str) -> list[str]: ...
+    def fenced(self, log: str) -> set[str]: ...
     def books(self, file: Path, *, live: bool = False) -> Books: ...
 
 
@@ -128,6 +129,10 @@ class Taskloop:
             str(line) for line in _lines(log)
             if line.get("level") in ("warning", "error") and str(line.get("event", "")).startswith(words)
         ]  # fmt: skip
+
+    def fenced(self, log: str) -> set[str]:
+        """Runs of which it says that they had become another worker's."""
+        return {str(line["run"]) for line in _lines(log) if line.get("event") == "run.fenced"}
 
     def books(self, file: Path, *, live: bool = False) -> Books:
         """What the tables claim: of a file nobody has open, or `live`, by a reader beside its owners."""

@@ -1,353 +1,307 @@
-"""What must hold when several processes share a store, as pure functions of a `Story`; each gives the promises broken.
+"""Several processes on one store: how they are started, asked, healed, stopped, and what is then checked.
 
-    unique    one record and one chain of calls for a due instant, whoever fired it and whatever the job was called then
-    fencing   what a claim wrote is never changed by an older one; an owner that was outlived leaves no result
-    overlap   under skip, queue and replace no two calls of a schedule at once
-    limits    no more calls at once than the group or `max_running` allows
-    liveness  every instant has a fate, nothing is stuck, and soon after the last fault nothing is late
-    silence   a job that is off, or paused, is not called
-    toggles   switches stand as last acknowledged
-    clock     no interval waits longer because somebody's clock was wrong
-    leak      a process that lived through it holds no more than after the first quarter
-
-A process that was frozen for so long that its lease may have lapsed is the one excuse for two calls at once. Such pairs
-are counted in `Excuses`, not reported. That the clock of a process is wrong is no excuse. Start at `broken`.
+What befalls them meanwhile is a function given to `play`: a nemesis with a seed, or a scene by a script. Each process
+has a place; 0 is the survivor, which is never killed nor replaced. What is checked stands in `side_by_side`.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+import heapq
+import json
+import shutil
+import signal
+import struct
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import invariants
-from facts import FINAL, SECOND, Broken, Call, Freeze, Story, Switched, in_words
+import rules
+import side_by_side
+import tracing
+import witness
+from adapter import Scheduler, copied, soundness
+from facts import SECOND, Books, Broken, Freeze, Said, Step, Story, Switched, Use, now_us
+from lives import Process, TooLong, command
+from side_by_side import Excuses
 
-LATE = 2 * SECOND
-"""How late a call may be once everything is well again."""
-SEEN = 2 * SECOND
-"""Within this every process has taken note of a switch."""
-ROOM = {"files": 6, "threads": 4, "memory": 1.25, "memory_kb": 12_000}
-"""What a process may hold more at the end than after the first quarter."""
+LEASE, HEARTBEAT, GRACE = 3.0, 0.5, 7.0
+STOP_SECONDS = GRACE + 1.0 + 2.0
+SHIM = Path(__file__).with_name("clock_shift.c")
+WORDS = {rules.TOGGLED: ("disabled", "enabled"), rules.PAUSED: ("paused", "resumed")}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What makes a story, and makes it again: the number of processes, its length, the seed, what may befall them.
+
+    `lag` befalls nobody: with it a process of the earlier version that is killed comes back as such, though others of
+    the next version are there already.
+    """
+
+    processes: int = 5
+    seconds: float = 30.0
+    seed: int = 1
+    faults: tuple[str, ...] = ("kill", "freeze", "deploy", "lag", "switch", "volley", "clock", "clocks")
+    synchronous: str = "full"
+    peace: float = 7.0
+    """Seconds beyond the lease, from the end of the last fault to the stop of all."""
+
+    @property
+    def name(self) -> str:
+        return f"company-{self.processes}-seed-{self.seed}"
 
 
 @dataclass
-class Excuses:
-    """What would be a broken promise, had the owner not been frozen past its lease."""
+class Ending:
+    """What a story came to."""
 
-    overlaps: list[str] = field(default_factory=list)
-    limits: list[str] = field(default_factory=list)
-    outlived: int = 0
-    """Calls that went on after another owner had taken their run."""
-
-    def __len__(self) -> int:
-        return len(self.overlaps) + len(self.limits)
-
-
-def broken(story: Story, excuses: Excuses | None = None) -> list[Broken]:
-    """Every promise broken, after all processes have stopped."""
-    excuses = Excuses() if excuses is None else excuses
-    found = [one for check in CHECKS for one in check(story)]
-    found += overlaps(story, excuses)
-    found += limits(story, excuses)
-    excuses.outlived = sum(1 for _ in outlived(story))
-    return found
+    name: str
+    folder: Path
+    broken: list[Broken] = field(default_factory=list)
+    excuses: Excuses = field(default_factory=Excuses)
+    done: dict[str, int] = field(default_factory=dict)
+    """How often each fault befell a process."""
+    kills: int = 0
+    fires: int = 0
+    calls: int = 0
+    restarts: list[float] = field(default_factory=list)
+    stops: list[float] = field(default_factory=list)
+    latest: float = 0.0
+    """The latest call, seconds after it was due."""
 
 
-# -- unique and fencing
+class Company:
+    """The processes, what befell them, and what was said and done meanwhile."""
+
+    def __init__(self, scheduler: Scheduler, plot: Plot, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.scheduler, self.plot, self.folder = scheduler, plot, folder
+        self.ending = Ending(plot.name, folder)
+        self.processes: list[Process] = []
+        self.posts: list[Process] = []
+        """The process that holds each place now."""
+        self.versions = ["company"] * plot.processes
+        self.freezes: list[Freeze] = []
+        self.frozen: dict[int, int] = {}
+        self.steps: list[Step] = []
+        self.clocks: dict[int, float] = {}
+        """By place, how many seconds its clock is wrong."""
+        self.stopped: int | None = None
+        self.clock = tracing.compiled(SHIM, folder) if {"clock", "clocks"} & {*plot.faults} else None
+        self.uses: list[Use] = []
+        self.said: list[Said] = []
+        self.switched: list[Switched] = []
+        self.later: list[tuple[float, int, Callable[[], None]]] = []
+        self.looks = Books()
+        self.lock = threading.Lock()
+        self.commands = ThreadPoolExecutor(max_workers=plot.processes + 1, thread_name_prefix="command")
+        self.switches = ThreadPoolExecutor(max_workers=1, thread_name_prefix="switch")
+        """Switches are thrown one after the other: the last word must be known."""
+        self.thrown: Counter[str] = Counter()
+        self.asked: list[Future[Any]] = []
+        scheduler.prepare(
+            folder, "company", lease=LEASE, heartbeat=HEARTBEAT, grace=GRACE, places=rules.PLACES,
+            synchronous=plot.synchronous
+        )  # fmt: skip
+        about = {"harness": "nemesis", "scheduler": scheduler.name, "plot": asdict(plot)}
+        (folder / "round.json").write_text(json.dumps(about, indent=1))
+
+    # -- processes
+
+    def start(self, place: int) -> Process:
+        environ = {}
+        if self.clock is not None:
+            self.set_clock(place, 0)
+            environ = {"LD_PRELOAD": str(self.clock), "CLOCK_SHIFT": str(self.folder / f"clock-{place}")}
+        name = f"place-{place}-life-{len(self.processes)}"
+        process = Process(self.scheduler, self.folder, name, version=self.versions[place], **environ)
+        self.processes.append(process)
+        if place < len(self.posts):
+            self.posts[place] = process
+        else:
+            self.posts.append(process)
+        return process
+
+    def set_clock(self, place: int, seconds: float) -> None:
+        """Make the clock of the process in this place wrong by so much, at once, or right again."""
+        file = self.folder / f"clock-{place}"
+        with file.open("r+b" if file.exists() else "wb") as shift:
+            shift.write(struct.pack("<q", round(seconds * SECOND)))
+        step = seconds - self.clocks.get(place, 0.0)
+        self.clocks[place] = seconds
+        if step and place < len(self.posts):
+            self.steps.append(Step(self.posts[place].pid, now_us(), step))
+
+    def after(self, seconds: float, do: Callable[[], None]) -> None:
+        heapq.heappush(self.later, (time.monotonic() + seconds, len(self.later), do))
+
+    def count(self, fault: str) -> None:
+        self.ending.done[fault] = self.ending.done.get(fault, 0) + 1
+
+    def thaw(self, process: Process) -> None:
+        since = self.frozen.pop(process.pid, None)
+        if since is not None:
+            process.send(signal.SIGCONT)
+            self.freezes.append(Freeze(process.pid, since, now_us()))
+
+    def replace(self, place: int, process: Process) -> None:
+        """A new process in the place of one that has ended; unless that was done already."""
+        if self.posts[place] is process:
+            self.start(place)
+
+    # -- what is said and done
+
+    def switch(self, word: str, job: str) -> None:
+        done = command(self.scheduler, self.folder, self.scheduler.switch(word, job))
+        with self.lock:
+            self.switched.append(Switched(job, word, done.asked, done.done, done.code == 0))
+
+    def submit(self, key: str | None) -> None:
+        """Ask for a run, and remember it if that was acknowledged."""
+        done = command(self.scheduler, self.folder, self.scheduler.submit(rules.ASKED, key))
+        if not done.code:
+            with self.lock:
+                self.said.append(self.scheduler.submitted(done.out))
+
+    def volley(self, number: int) -> None:
+        """Ask for the same run by several commands at one moment, and for one more; does not wait for them."""
+        key = uuid.uuid4().hex[:8]
+        self.asked += [self.commands.submit(self.submit, key) for _ in range(number)]
+        self.asked.append(self.commands.submit(self.submit, None))
+
+    def throw(self, job: str) -> None:
+        """Switch a job to what it is not; does not wait for it."""
+        word = WORDS[job][self.thrown[job] % 2]
+        self.thrown[job] += 1
+        self.asked.append(self.switches.submit(self.switch, word, job))
+
+    def hear(self) -> None:
+        """Wait for all that was asked. The same key must have given the same run, whoever asked."""
+        for one in self.asked:
+            one.result()
+        by_key: dict[str, set[str]] = {}
+        for said in self.said:
+            by_key.setdefault(said.key or f"none {said.run}", set()).add(said.run)
+        self.ending.broken += [
+            Broken("unique", f"key {key} gave runs {', '.join(sorted(runs))}")
+            for key, runs in by_key.items() if len(runs) > 1
+        ]  # fmt: skip
+
+    def look(self) -> None:
+        """What a survivor holds, and whether anything that was final changed since the last look."""
+        use = self.posts[0].use()
+        if use is not None and self.posts[0].pid not in self.frozen:
+            self.uses.append(use)
+        books = self.scheduler.books(self.scheduler.store(self.folder), live=True)
+        found = [Broken("fencing", one.text) for one in invariants.never_undone(self.looks, books)]
+        self.ending.broken += found
+        self.looks = books
 
 
-def unique(story: Story) -> Iterator[Broken]:
-    for one in invariants.one_record(story):
-        yield Broken("unique", one.text)
-    runs: dict[tuple[str, int], dict[str, list[Call]]] = defaultdict(lambda: defaultdict(list))
-    for call in story.calls:
-        if call.schedule is not None and call.due is not None:
-            runs[story.canonical(call.schedule), call.due][call.run].append(call)
-    for (name, due), found in runs.items():
-        if len(found) > 1:
-            who = ", ".join(f"run {run} by pid {calls[0].pid}" for run, calls in found.items())
-            yield Broken("unique", f"{name} due {in_words(due)} was called under {len(found)} records: {who}")
-    for one in invariants.calls_within_policy(story):
-        yield Broken("unique", one.text)
+def play(one: Company, happens: Callable[[Company], None], *, keep: bool = False) -> Ending:
+    """A company gathers, something happens, all is healed, checked and taken away."""
+    try:
+        gather(one)
+        happens(one)
+        healed = heal(one)
+        one.hear()
+        stop_all(one)
+        check(one, healed)
+    except TooLong as error:
+        one.ending.broken.append(Broken("liveness", str(error)))
+    finally:
+        for process in one.processes:
+            process.send(signal.SIGCONT)
+            process.kill()
+        for pool in (one.commands, one.switches):
+            pool.shutdown(cancel_futures=True)
+    if not keep and not one.ending.broken:
+        shutil.rmtree(one.folder)
+    return one.ending
 
 
-def fencing(story: Story) -> Iterator[Broken]:
-    """The record of a run names the newest claim, and what that claim's call came to."""
-    newest: dict[str, int] = defaultdict(int)
-    for call in story.calls:
-        newest[call.run] = max(newest[call.run], call.token or 0)
-    for run in story.books.runs:
-        if newest[run.id] > (run.token or 0):
-            yield Broken(
-                "fencing", f"run {run.id} of {run.job} was called under claim {newest[run.id]}, names {run.token}"
+def gather(one: Company) -> None:
+    """The first process makes the store and says when the grids of all intervals begin; then the others."""
+    for place in range(one.plot.processes):
+        process = one.start(place)
+        if not place:
+            process.get_ready()
+    for process in one.posts:
+        process.get_ready()
+
+
+def heal(one: Company) -> int:
+    """Everybody thawed, alive and right about the time; then a lease and some seconds of peace."""
+    for process in one.processes:
+        one.thaw(process)
+    for place, process in enumerate(one.posts):
+        if one.clock is not None:
+            one.set_clock(place, 0)
+        if not process.lives:
+            one.start(place)
+    for process in one.posts:
+        if process.ready is None:
+            process.get_ready()
+    healed = now_us()
+    while now_us() < healed + round((LEASE + one.plot.peace) * SECOND):
+        one.look()
+        time.sleep(1.0)
+    return healed
+
+
+def stop_all(one: Company) -> None:
+    """SIGTERM to all at once; those that still stop since a deployment are waited for too."""
+    one.stopped = now_us()
+    for process in one.posts:
+        process.how = "stopped"
+        process.send(signal.SIGTERM)
+    began = time.monotonic()
+    for process in one.processes:
+        try:
+            code = process.end(STOP_SECONDS)
+        except TooLong as error:
+            one.ending.broken.append(Broken("stop", str(error)))
+            continue
+        if process in one.posts:
+            one.ending.stops.append(time.monotonic() - began)
+        if process.how == "stopped" and code not in one.scheduler.stopped:
+            one.ending.broken.append(Broken("stop", f"pid {process.pid} ended with {code}:\n{process.log[-600:]}"))
+        if process.how == "ended":
+            one.ending.broken.append(
+                Broken("stop", f"pid {process.pid} ended by itself, {code}:\n{process.log[-600:]}")
             )
-    for one in (*invariants.claims_are_true(story), *invariants.attempts_are_true(story)):
-        yield Broken("fencing", one.text)
+
+
+def story_of(one: Company, healed: int | None) -> Story:
+    copy = copied(one.scheduler.store(one.folder), one.folder / "copy")
+    one.ending.broken += [Broken("fencing", text) for text in soundness(copy)]
+    seen = witness.read(one.folder)
+    one.ending.broken += [Broken("witness", text) for text in seen.damaged]
+    logs = [process.log for process in one.processes]
+    said = [told for log in logs for told in one.scheduler.said(log)]
+    return Story(
+        rules.COMPANY, calls=seen.calls, books=one.scheduler.books(copy), said=[*said, *one.said],
+        switched=one.switched, lives=[process.life for process in one.processes], freezes=one.freezes, uses=one.uses,
+        steps=one.steps, stopped=one.stopped, fenced=frozenset().union(*(one.scheduler.fenced(log) for log in logs)),
+        lease=LEASE, heartbeat=HEARTBEAT, places=rules.PLACES, healed=healed, torn=seen.torn
+    )  # fmt: skip
+
+
+def check(one: Company, healed: int) -> None:
+    story = story_of(one, healed)
+    one.ending.broken += side_by_side.broken(story, one.ending.excuses)
+    one.ending.calls = len(story.calls)
+    one.ending.fires = sum(run.count for run in story.books.runs if run.schedule is not None)
+    one.ending.restarts = [(life.ready - life.began) / SECOND for life in story.lives if life.ready is not None]
+    firsts: dict[str, float] = {}
     for call in story.calls:
-        if call.token is None:
-            yield Broken("fencing", f"run {call.run} of {call.job} was called under no claim at all")
-            return
-
-
-def records(story: Story) -> Iterator[Broken]:
-    for one in (*invariants.records_before_calls(story), *invariants.what_was_told(story)):
-        yield Broken("fencing" if one.promise == "a" else "liveness", one.text)
-
-
-def outlived(story: Story) -> Iterator[Call]:
-    """Calls that went on after their run had been claimed anew: owners that were taken for dead."""
-    runs = story.books.by_id()
-    later = {(call.run, call.token or 0): call for call in story.calls}
-    for call in story.calls:
-        successor = later.get((call.run, (call.token or 0) + 1))
-        run = runs.get(call.run)
-        if successor is not None and run is not None and (call.ended is None or call.ended > successor.began):
-            yield call
-
-
-# -- overlap and limits
-
-
-def lapses(call: Call, story: Story) -> int | None:
-    """The first moment of a call at which others may rightly take its owner for dead; None: there is none.
-
-    The last beat may be as old as the heartbeat when a process is frozen.
-    """
-    silence = round((story.lease - story.heartbeat) * SECOND)
-    moments = [
-        max(freeze.since + silence, call.began) for freeze in story.freezes
-        if freeze.pid == call.pid and freeze.until - freeze.since >= silence
-        and freeze.since < _end(call, story) and freeze.until > call.began
-    ]  # fmt: skip
-    return min(moments, default=None)
-
-
-def _end(call: Call, story: Story) -> int:
-    """When a call was over: by its own last line, or by the end of its process."""
-    if call.ended is not None:
-        return call.ended
-    ends = [
-        one.ended for one in story.lives if one.pid == call.pid and one.ended is not None and one.ended > call.began
-    ]
-    return min(ends, default=2**62)
-
-
-def overlaps(story: Story, excuses: Excuses) -> Iterator[Broken]:
-    by_job: dict[str, list[Call]] = defaultdict(list)
-    for call in story.calls:
-        if call.schedule is not None:
-            by_job[story.canonical(call.schedule)].append(call)
-    for name, calls in by_job.items():
-        rule = story.rules.get(name)
-        if rule is None or rule.overlap == "allow":
-            continue
-        for first, second in _at_once(sorted(calls, key=lambda call: call.began), story):
-            lapse = lapses(first, story)
-            text = f"{name}: {_who(second)} began while {_who(first)} went on, until {in_words(_end(first, story))}"
-            if lapse is not None and lapse <= second.began:
-                excuses.overlaps.append(text)
-            else:
-                yield Broken("overlap", text)
-
-
-def _at_once(calls: Sequence[Call], story: Story) -> Iterator[tuple[Call, Call]]:
-    """Pairs of calls of which the second began before the first was over."""
-    going: list[Call] = []
-    for call in calls:
-        going = [one for one in going if _end(one, story) > call.began]
-        yield from ((one, call) for one in going)
-        going.append(call)
-
-
-def limits(story: Story, excuses: Excuses) -> Iterator[Broken]:
-    """At no moment more calls of a group, or of a job with `max_running`, than it has places."""
-    kinds: dict[tuple[str, int], list[Call]] = defaultdict(list)
-    for call in story.calls:
-        rule = story.rule(call.job)
-        if rule is not None and rule.group is not None:
-            kinds[rule.group, story.places.get(rule.group, 1)].append(call)
-        if rule is not None and rule.max_running is not None:
-            kinds[rule.name, rule.max_running].append(call)
-    for (name, places), calls in kinds.items():
-        going: list[Call] = []
-        for call in sorted(calls, key=lambda one: one.began):
-            going = [one for one in going if _end(one, story) > call.began]
-            counted = [one for one in going if (lapses(one, story) or 2**62) > call.began]
-            text = f"{name}: {_who(call)} began as number {len(going) + 1} of {places}"
-            if len(counted) + 1 > places:
-                yield Broken("limits", text)
-            elif len(going) + 1 > places:
-                excuses.limits.append(text)
-            going.append(call)
-
-
-# -- liveness
-
-
-def fates(story: Story) -> Iterator[Broken]:
-    if story.steps:
-        return  # an interval goes by elapsed time, so its grid may have moved with a clock; `clocks` looks at that
-    for one in invariants.every_instant_has_a_fate(story):
-        yield Broken("liveness", one.text)
-
-
-def nothing_is_stuck(story: Story) -> Iterator[Broken]:
-    """After an orderly end of all nothing is running; nothing waits that was ready long before, but for a switch."""
-    held = {job for (job, _), word in story.books.switched.items() if word in ("disabled", "paused")}
-    grace = 5 * SECOND  # queues and groups may have something left to do
-    for run in story.books.runs:
-        if run.state == "running":
-            yield Broken("liveness", f"run {run.id} of {run.job} is running after all have stopped")
-        ready = run.ready or run.due
-        if run.state == "waiting" and run.job not in held and ready + grace < (story.stopped or 0):
-            yield Broken("liveness", f"run {run.id} of {run.job} has waited since {in_words(ready)}")
-    runs = story.books.by_id()
-    for said in story.said:
-        run = runs.get(said.run)
-        if said.word == "submitted" and run is not None and run.state not in FINAL:
-            yield Broken("liveness", f"run {run.id} of {run.job}, submitted, is {run.state} at the end")
-
-
-def nothing_is_late(story: Story) -> Iterator[Broken]:
-    """A while after the last fault no call is late, and no schedule waits for an instant that is long to come."""
-    if story.healed is None:
-        return
-    since = story.healed + round((story.lease + 3) * SECOND)
-    first: dict[str, Call] = {}
-    for call in sorted(story.calls, key=lambda one: one.began):
-        first.setdefault(call.run, call)
-    for call in first.values():
-        rule = story.rule(call.job)
-        waits = rule is not None and (rule.overlap in ("queue", "replace") or rule.group or rule.max_running)
-        if call.due is None or call.schedule is None or waits or call.due < since:
-            continue
-        if call.began - call.due > LATE:
-            yield Broken(
-                "liveness", f"{_who(call)} of {call.job}, due {in_words(call.due)}, is late after all was well"
-            )
-    yield from _cursors(story)
-
-
-def _cursors(story: Story) -> Iterator[Broken]:
-    """Behind the clock: something was not fired. More than a period ahead of it: the job is silent until then."""
-    if story.stopped is None:
-        return
-    held = {job for (job, _), word in story.books.switched.items() if word == "paused"}
-    for schedule in story.books.schedules:
-        rule = story.rules.get(story.canonical(schedule.id))
-        if rule is None or not rule.period or schedule.next_due is None or rule.name in held:
-            continue
-        if schedule.next_due < story.stopped - LATE:
-            yield Broken("liveness", f"{schedule.id} has not been fired since {in_words(schedule.next_due)}")
-        # Only intervals, which go by elapsed time: a cron instant that was fired before its time must not come again.
-        if rule.every and schedule.next_due > story.stopped + round(rule.period * SECOND) + LATE:
-            ahead = (schedule.next_due - story.stopped) / SECOND
-            yield Broken("clock", f"{schedule.id} is silent for {ahead:.0f} s more; its period is {rule.period:g} s")
-
-
-def clocks(story: Story) -> Iterator[Broken]:
-    """A clock that is set wrong makes no interval wait longer by the true time, and no job run more than its policy says.
-
-    A step forward is a missed period: each instant of it under `all`, the last one under `latest`.
-    """
-    if not story.steps:
-        return
-    began: dict[str, dict[str, int]] = defaultdict(dict)
-    for call in story.calls:
-        if call.schedule is not None:
-            began[story.canonical(call.schedule)].setdefault(call.run, call.began)
-    forward = [step.seconds for step in story.steps if step.seconds > 0]
-    for name, moments in began.items():
-        rule = story.rules.get(name)
-        if rule is None or not rule.every or name in {one.job for one in story.switched}:
-            continue
-        times = sorted(moments.values())
-        spare = rule.overlap == "skip" and rule.takes < rule.period
-        for before, after in pairwise(times if spare else ()):
-            if after - before > round(rule.period * SECOND) + LATE + _excused_silence(before, after, story):
-                gap = (after - before) / SECOND
-                yield Broken(
-                    "clock", f"{name} was silent for {gap:.1f} s from {in_words(before)}, period {rule.period:g} s"
-                )
-        missed = sum(seconds / rule.period + 1 if rule.missed == "all" else 1 for seconds in forward)
-        most = (times[-1] - times[0]) / SECOND / rule.period + len(story.steps) + missed + 3
-        if len(times) > most:
-            yield Broken("clock", f"{name} had {len(times)} runs; the time and the steps of the clocks make {most:.0f}")
-
-
-def _excused_silence(since: int, until: int, story: Story) -> int:
-    """How much longer a job may be silent then: a run in the hands of the frozen or the dead holds up the next ones
-    until it is settled, which takes the lease and two seconds.
-    """
-    frozen = any(one.since < until and one.until > since for one in story.freezes)
-    died = any(one.ended is not None and since <= one.ended <= until for one in story.lives)
-    return round((story.lease + 2) * SECOND) if frozen or died else 0
-
-
-# -- switches
-
-
-def silence(story: Story) -> Iterator[Broken]:
-    """A job that is off or paused is not called for what falls due meanwhile, once everybody has taken note."""
-    for since, until, switch in _spans(story.switched):
-        for call in story.calls:
-            named = story.canonical(call.job) == switch.job and call.due is not None
-            if named and since + SEEN < call.began < until and call.due and call.due > since:
-                if not _frozen_across(call, story.freezes, since):
-                    yield Broken(
-                        "silence", f"{_who(call)} of {call.job} while it was {switch.word} since {in_words(since)}"
-                    )
-
-
-def _spans(switched: Sequence[Switched]) -> Iterator[tuple[int, int, Switched]]:
-    """Spans in which a switch was surely in force: from its acknowledgement until the opposite was asked for."""
-    by_kind: dict[tuple[str, str], list[Switched]] = defaultdict(list)
-    for one in sorted(switched, key=lambda one: one.asked):
-        by_kind[one.job, one.kind].append(one)
-    for found in by_kind.values():
-        last = replace(found[-1], asked=2**62, done=2**62)
-        for one, following in pairwise([*found, last]):
-            if one.acknowledged and one.word in ("disabled", "paused"):
-                yield one.done, following.asked, one
-
-
-def _frozen_across(call: Call, freezes: Sequence[Freeze], since: int) -> bool:
-    """The caller was frozen at or after the switch: it began what it had claimed before."""
-    return any(one.pid == call.pid and one.until > since and one.since < call.began for one in freezes)
-
-
-def toggles(story: Story) -> Iterator[Broken]:
-    for one in invariants.switches_stand(story):
-        yield Broken("toggles", one.text)
-
-
-# -- leaks
-
-
-def leaks(story: Story) -> Iterator[Broken]:
-    """Of the process that lived longest: files, threads and memory at the end as after the first quarter."""
-    if not story.uses:
-        return
-    pid, number = Counter(use.pid for use in story.uses).most_common(1)[0]
-    uses = [use for use in story.uses if use.pid == pid]
-    if number < 12:
-        return
-    early, late = uses[number // 5 : number // 3], uses[-max(3, number // 10) :]
-    for name in ("files", "threads"):
-        before, after = max(getattr(use, name) for use in early), min(getattr(use, name) for use in late)
-        if after > before + ROOM[name]:
-            yield Broken("leak", f"pid {pid} holds {after} {name}, {before} after the first quarter")
-    before, after = max(use.memory_kb for use in early), min(use.memory_kb for use in late)
-    if after > before * ROOM["memory"] + ROOM["memory_kb"]:
-        yield Broken("leak", f"pid {pid} holds {after} kB of memory, {before} after the first quarter")
-
-
-CHECKS: tuple[Callable[[Story], Iterator[Broken]], ...] = (
-    unique, fencing, records, fates, nothing_is_stuck, nothing_is_late, clocks, silence, toggles, leaks,
-)  # fmt: skip
-
-
-def _who(call: Call) -> str:
-    return f"run {call.run} attempt {call.attempt} claim {call.token} by pid {call.pid} at {in_words(call.began)}"
+        if call.due is not None and call.schedule is not None:
+            firsts.setdefault(call.run, (call.began - call.due) / SECOND)
+    one.ending.latest = max(firsts.values(), default=0.0)

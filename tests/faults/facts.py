@@ -225,6 +225,8 @@ class Story:
     freezes: Sequence[Freeze] = ()
     steps: Sequence[Step] = ()
     uses: Sequence[Use] = ()
+    fenced: frozenset[str] = frozenset()
+    """Runs of which an owner said that they had become another's."""
     lease: float = 1.0
     heartbeat: float = 0.2
     places: Mapping[str, int] = field(default_factory=dict)

@@ -14,7 +14,7 @@ A promise is named by its letter in the list of the harness:
     j  no other file appears beside the store
     k  the tables are sound and claim nothing that the witness denies
 
-Start at `broken`. `company` has the checks of several processes.
+Start at `broken`. `side_by_side` has the checks of several processes.
 """
 
 from __future__ import annotations

@@ -12,13 +12,12 @@ the harness lets those changes stand.
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import signal
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,9 +132,7 @@ def carry_out(
 ) -> Outcome:
     """Do a round; `outcome.notes` says what was lost, where that is allowed."""
     one = Round(scheduler, Blow(synchronous=loss.synchronous), folder, seed)
-    one.outcome.name = loss.name
-    about = {"harness": "lost writes", "scheduler": scheduler.name, "seed": seed, "loss": vars(loss)}
-    (folder / "round.json").write_text(json.dumps(about, indent=1))
+    one.tell("lost writes", loss.name, loss=asdict(loss))
     store = scheduler.store(folder)
     preload = {"LD_PRELOAD": str(library), "LOSE_PREFIX": str(store), "LOSE_JOURNAL": str(folder / "journal")}
     one.environ, one.together = preload, True

@@ -8,7 +8,6 @@ must then succeed.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -86,9 +85,7 @@ def spans() -> Iterator[Mishap]:
 def carry_out(scheduler: Scheduler, mishap: Mishap, folder: Path, *, seed: int = 0, keep: bool = False) -> Outcome:
     """Do a round; its folder is removed again unless something was broken."""
     one = Round(scheduler, torture.Blow(), folder, seed)
-    one.outcome.name = mishap.name
-    about = {"harness": "mishaps", "scheduler": scheduler.name, "seed": seed, "mishap": asdict(mishap)}
-    (folder / "round.json").write_text(json.dumps(about, indent=1))
+    one.tell("mishaps", mishap.name, mishap=asdict(mishap))
     try:
         if _begin(one, mishap):
             _be_well(one)
@@ -184,15 +181,40 @@ def _be_well(one: Round) -> None:
 
     def owed() -> list[str]:
         ran = {call.job for call in witness.read(one.folder).calls if call.outcome and call.began > since}
-        return [rule.name for rule in rules.ALONE.values() if rule.period and rule.name not in {*ran, off}]
+        return [
+            f"{rule.name} has not run" for rule in rules.ALONE.values() if rule.period and rule.name not in {*ran, off}
+        ]
 
     began = time.monotonic()
-    try:
-        wait_until(lambda: not owed(), seconds=WELL_SECONDS, every=0.1, what="every job runs again after the fault")
-    except TooLong as error:
-        one.broke("errors", f"{error}: not {', '.join(owed())}\n{one.processes[-1].log[-1500:]}")
+    one.expect("errors", owed, WELL_SECONDS, "every job runs again after the fault")
     one.outcome.catch_ups.append(time.monotonic() - began)
+    one.expect("errors", one.unsettled, torture.SETTLE_SECONDS, "nothing is stuck after the fault")
+
+
+@dataclass(frozen=True)
+class SlowStop:
+    """An orderly stop on a disk that takes its time: `after` so many seconds, with each flush so much longer."""
+
+    after: float
+    flush_seconds: float = 0.04
+
+    @property
+    def name(self) -> str:
+        return f"slow-stop-after-{self.after:.3f}s"
+
+
+def stop_slowly(scheduler: Scheduler, stop: SlowStop, folder: Path, *, seed: int = 0, keep: bool = False) -> Outcome:
+    """Do a round; what is begun while the stop begins must be on record as ended when it is over."""
+    one = Round(scheduler, torture.Blow(), folder, seed)
+    one.tell("slow stop", stop.name, stop=asdict(stop))
     try:
-        wait_until(lambda: not one.unsettled(), seconds=torture.SETTLE_SECONDS, every=0.1, what="nothing is stuck")
-    except TooLong as error:
-        one.broke("errors", f"{error}: {one.unsettled()}")
+        process = one.start(tracing.slow("fdatasync", stop.flush_seconds, folder / "trace"))
+        process.get_ready()
+        time.sleep(stop.after)  # the moment itself is what is tried
+        one.finish()
+        one.outcome.struck = True
+    finally:
+        one.close()
+    if not keep and not one.outcome.broken:
+        shutil.rmtree(folder)
+    return one.outcome

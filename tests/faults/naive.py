@@ -137,6 +137,9 @@ class Naive:
     def troubles(self, log: str) -> list[str]:
         return []
 
+    def fenced(self, log: str) -> set[str]:
+        return set()
+
     def books(self, file: Path, *, live: bool = False) -> Books:
         taken = now_us()
         if not file.exists():

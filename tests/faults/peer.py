@@ -107,5 +107,8 @@ class Peer:
     def troubles(self, log: str) -> list[str]:
         return []
 
+    def fenced(self, log: str) -> set[str]:
+        return set()
+
     def books(self, file: Path, *, live: bool = False) -> Books:
         return Books(taken=now_us())

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import company
 import mishaps
-import nemesis
 import torture
 import tracing
 from adapter import Scheduler
+from company import Company, Ending, Plot
 from facts import Broken
-from nemesis import Company, Ending, Plot
 
 HOUR = 3600.0
 
@@ -63,7 +63,7 @@ def lagging(scheduler: Scheduler, folder: Path) -> Ending:
 
     def happens(one: Company) -> None:
         one.versions[0] = "company_next"
-        one.posts[0].stop(nemesis.STOP_SECONDS)
+        one.posts[0].stop(company.STOP_SECONDS)
         one.start(0).get_ready()
         one.posts[1].kill()
         one.start(1).get_ready()
@@ -76,7 +76,7 @@ def _play(name: str, scheduler: Scheduler, plot: Plot, folder: Path, happens: Ca
     one = Company(scheduler, plot, folder)
     one.ending = replace(one.ending, name=name)
     (folder / "round.json").write_text(json.dumps({"harness": "scenes", "scheduler": scheduler.name, "scene": name}))
-    return nemesis.play(one, happens)
+    return company.play(one, happens)
 
 
 SCENES: dict[str, Callable[[Scheduler, Path], Ending]] = {

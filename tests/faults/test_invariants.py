@@ -6,14 +6,13 @@ import random
 import struct
 from dataclasses import replace
 
-import company
 import invariants
 import lost_writes
 import points
 import pytest
+import side_by_side
 import tracing
 import witness
-from company import Excuses
 from facts import (
     SECOND,
     Attempt,
@@ -32,6 +31,7 @@ from facts import (
     Worker,
 )
 from lost_writes import CUT, DURABLE, WRITTEN, Record
+from side_by_side import Excuses
 from torture import Blow
 from witness import Witness
 
@@ -63,7 +63,7 @@ def promises(found) -> list[str]:
 
 def test_a_story_that_kept_every_promise_is_not_complained_of():
     assert invariants.broken(story(), settled=True) == []
-    assert company.broken(story()) == []
+    assert side_by_side.broken(story()) == []
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,26 @@ def test_what_was_final_stays_and_what_was_there_is_there():
 
 def test_an_instant_called_under_two_records_is_told_whatever_the_job_was_called_then():
     other = replace(CALL, schedule="tack", job="tack", run="2", pid=8)
-    assert "unique" in promises(company.broken(story(RUN, replace(RUN, id="2", schedule="tack"), calls=(CALL, other))))
+    assert "unique" in promises(
+        side_by_side.broken(story(RUN, replace(RUN, id="2", schedule="tack"), calls=(CALL, other)))
+    )
 
 
 def test_a_result_written_under_an_older_claim_is_told():
     later = replace(CALL, token=2, attempt=2, pid=8, began=T + 2_000, ended=None, outcome=None)
     told = story(calls=(replace(CALL, ended=T + SECOND), later), attempts=[Attempt("1", 1, 1, T, "lost")])
-    assert "fencing" in promises(company.broken(told))
+    assert "fencing" in promises(side_by_side.broken(told))
+
+
+def test_an_owner_that_was_outlived_must_say_so():
+    run = replace(RUN, token=2, attempt=2, attempt_started=T + SECOND)
+    calls = (
+        replace(CALL, ended=T + 3 * SECOND),
+        replace(CALL, token=2, attempt=2, pid=8, began=T + 2 * SECOND, ended=T + 4 * SECOND),
+    )
+    told = story(run, calls=calls, attempts=[Attempt("1", 1, 1, T, "lost")])
+    assert "fencing" in promises(side_by_side.fencing(told))
+    assert list(side_by_side.fencing(replace(told, fenced=frozenset({"1"})))) == []
 
 
 def test_two_calls_at_once_are_excused_only_by_an_owner_frozen_past_its_lease():
@@ -171,7 +184,7 @@ def test_two_calls_at_once_are_excused_only_by_an_owner_frozen_past_its_lease():
         ((Freeze(8, T + 500_000, T + 3 * SECOND),), ["overlap"]),
     ):
         excuses = Excuses()
-        found = company.broken(story(*runs, calls=(first, second), freezes=freeze), excuses)
+        found = side_by_side.broken(story(*runs, calls=(first, second), freezes=freeze), excuses)
         assert promises(found) == expected and len(excuses) == (not expected)
 
 
@@ -180,8 +193,8 @@ def test_a_killed_owner_ends_its_calls():
     second = replace(CALL, run="2", due=T + SECOND, pid=8, began=T + 2 * SECOND, ended=T + 3 * SECOND)
     lives = [replace(LIFE, ended=T + SECOND, how="killed"), replace(LIFE, pid=8)]
     runs = (replace(RUN, state="interrupted"), replace(RUN, id="2", due=T + SECOND))
-    assert company.broken(story(*runs, calls=(first, second), lives=lives)) == []
-    assert "overlap" in promises(company.broken(story(*runs, calls=(first, second), lives=[LIFE])))
+    assert side_by_side.broken(story(*runs, calls=(first, second), lives=lives)) == []
+    assert "overlap" in promises(side_by_side.broken(story(*runs, calls=(first, second), lives=[LIFE])))
 
 
 def test_more_calls_at_once_than_places_are_told():
@@ -189,8 +202,8 @@ def test_more_calls_at_once_than_places_are_told():
         replace(CALL, job="pair", schedule="pair", run=str(number), due=T + number * SECOND, ended=T + 5 * SECOND)
         for number in range(3)
     )
-    assert promises(company.limits(story(calls=calls), Excuses())) == ["limits"]
-    assert list(company.limits(story(calls=calls[:2]), Excuses())) == []
+    assert promises(side_by_side.limits(story(calls=calls), Excuses())) == ["limits"]
+    assert list(side_by_side.limits(story(calls=calls[:2]), Excuses())) == []
 
 
 def test_what_is_stuck_late_or_silent_at_the_end_is_told():
@@ -205,8 +218,8 @@ def test_what_is_stuck_late_or_silent_at_the_end_is_told():
         (story(schedules=[Schedule("tick", "tick", end + 60 * SECOND)], **well), "clock"),
         (story(replace(RUN, due=late.due), calls=(late,), **well), "liveness"),
     ):
-        assert promise in promises(company.broken(told))
-    assert company.broken(story(schedules=[Schedule("tick", "tick", T + SECOND)], **(well | {"stopped": T}))) == []
+        assert promise in promises(side_by_side.broken(told))
+    assert side_by_side.broken(story(schedules=[Schedule("tick", "tick", T + SECOND)], **(well | {"stopped": T}))) == []
 
 
 def test_a_job_that_is_silent_or_runs_wild_when_a_clock_is_set_is_told():
@@ -214,7 +227,7 @@ def test_a_job_that_is_silent_or_runs_wild_when_a_clock_is_set_is_told():
         calls = tuple(
             replace(CALL, run=str(at), due=T + round(at * SECOND), began=T + round(at * SECOND)) for at in seconds
         )
-        return promises(company.clocks(story(calls=calls, steps=[Step(7, T, 120.0)])))
+        return promises(side_by_side.clocks(story(calls=calls, steps=[Step(7, T, 120.0)])))
 
     assert told(0, 1, 2, 3, 4) == []
     assert told(0, 1, 5, 6) == ["clock"]
@@ -224,19 +237,19 @@ def test_a_job_that_is_silent_or_runs_wild_when_a_clock_is_set_is_told():
 def test_a_job_that_is_off_and_called_is_told_unless_its_caller_was_frozen_meanwhile():
     off = [Switched("tick", "disabled", T, T, True), Switched("tick", "enabled", T + 9 * SECOND, T + 9 * SECOND, True)]
     call = replace(CALL, due=T + 4 * SECOND, began=T + 4 * SECOND)
-    assert promises(company.silence(story(calls=(call,), switched=off))) == ["silence"]
-    assert list(company.silence(story(calls=(replace(call, began=T + SECOND),), switched=off))) == []
+    assert promises(side_by_side.silence(story(calls=(call,), switched=off))) == ["silence"]
+    assert list(side_by_side.silence(story(calls=(replace(call, began=T + SECOND),), switched=off))) == []
     frozen = [Freeze(7, T - SECOND, T + 3 * SECOND)]
-    assert list(company.silence(story(calls=(call,), switched=off, freezes=frozen))) == []
+    assert list(side_by_side.silence(story(calls=(call,), switched=off, freezes=frozen))) == []
 
 
 def test_a_process_that_holds_ever_more_is_told():
     def uses(files, memory):
         return [Use(7, T + place, files(place), 5, memory(place)) for place in range(40)]
 
-    assert list(company.leaks(story(uses=uses(lambda _: 9, lambda place: 30_000 + place)))) == []
-    assert promises(company.leaks(story(uses=uses(lambda place: 9 + place, lambda _: 30_000)))) == ["leak"]
-    assert promises(company.leaks(story(uses=uses(lambda _: 9, lambda place: 30_000 + 2_000 * place)))) == ["leak"]
+    assert list(side_by_side.leaks(story(uses=uses(lambda _: 9, lambda place: 30_000 + place)))) == []
+    assert promises(side_by_side.leaks(story(uses=uses(lambda place: 9 + place, lambda _: 30_000)))) == ["leak"]
+    assert promises(side_by_side.leaks(story(uses=uses(lambda _: 9, lambda place: 30_000 + 2_000 * place)))) == ["leak"]
 
 
 # -- the tools

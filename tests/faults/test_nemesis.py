@@ -5,8 +5,8 @@ from __future__ import annotations
 import nemesis
 import pytest
 import scenes
+from company import Plot
 from naive import Naive
-from nemesis import Plot
 from verdict import SEED, kept
 
 pytestmark = pytest.mark.timeout(120)

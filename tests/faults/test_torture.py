@@ -11,7 +11,7 @@ import pytest
 import torture
 import tracing
 from lost_writes import Loss
-from mishaps import SPAN, Mishap
+from mishaps import SPAN, Mishap, SlowStop
 from naive import Naive
 from verdict import SEED, kept
 
@@ -121,3 +121,16 @@ def test_a_store_that_cannot_be_made_is_refused_with_the_cause(product, tool, tm
         Mishap("openat", "EMFILE", 1)
     )  # fmt: skip
     assert all(one.struck for one in kept(found))
+
+
+def test_an_orderly_stop_at_any_moment_leaves_nothing_running_on_record_though_the_disk_is_slow(
+    product, tool, chance, tmp_path
+):
+    tool("strace")
+    stops = [SlowStop(round(chance.uniform(0.1, 1.2), 3)) for _ in range(12)]
+    kept(
+        torture.together(
+            partial(mishaps.stop_slowly, product, stop, tmp_path / f"{place}-{stop.name}", seed=SEED)
+            for place, stop in enumerate(stops)
+        )
+    )

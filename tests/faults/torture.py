@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import invariants
 import rules
@@ -151,8 +152,14 @@ class Round:
         scheduler.prepare(
             folder, "alone", lease=LEASE, heartbeat=HEARTBEAT, grace=GRACE, synchronous=blow.synchronous
         )  # fmt: skip
-        about = {"harness": "torture", "scheduler": scheduler.name, "seed": seed, "blow": asdict(blow)}
-        (folder / "round.json").write_text(json.dumps(about, indent=1))
+        self.seed = seed
+        self.tell("torture", blow.name, blow=asdict(blow))
+
+    def tell(self, harness: str, name: str, **facts: Any) -> None:
+        """Say what this round is, for whoever repeats it."""
+        self.outcome.name = name
+        about = {"harness": harness, "scheduler": self.scheduler.name, "seed": self.seed, **facts}
+        (self.folder / "round.json").write_text(json.dumps(about, indent=1))
 
     def start(self, before: Sequence[str] = (), **environ: str) -> Process:
         name = f"life-{len(self.processes) + 1}"
@@ -218,16 +225,25 @@ class Round:
         if seconds > RESTART_SECONDS:
             self.broke("i", f"the restart took {seconds:.1f} s")
         began = time.monotonic()
-        try:
-            wait_until(
-                self.is_settled, seconds=SETTLE_SECONDS, every=0.1, what="every job runs again, nothing is stuck"
-            )
-        except TooLong as error:
-            self.broke("i", f"{error}: {self.unsettled()}")
+        self.expect("b", self.runs_of_the_dead, LEASE + MARGIN, "the runs of the dead are settled")
+        self.expect("i", self.unsettled, SETTLE_SECONDS, "every job runs again, nothing is stuck")
         self.outcome.catch_ups.append(time.monotonic() - began)
 
-    def is_settled(self) -> bool:
-        return not self.unsettled()
+    def expect(self, promise: str, owed: Callable[[], list[str]], seconds: float, what: str) -> None:
+        """Wait until nothing is owed any more; if that takes too long, the promise is broken."""
+        try:
+            wait_until(lambda: not owed(), seconds=seconds, every=0.1, what=what)
+        except TooLong as error:
+            self.broke(promise, f"{error}: {'; '.join(owed())}\n{self.processes[-1].log[-1000:]}")
+
+    def runs_of_the_dead(self) -> list[str]:
+        """Runs that are running by a process that is not the present one."""
+        books = self.scheduler.books(self.scheduler.store(self.folder), live=True)
+        owners = {one.id: one.pid for one in books.workers}
+        return [
+            f"run {run.id} of {run.job} is running by {run.worker}" for run in books.runs
+            if run.state == "running" and owners.get(run.worker or "") != self.processes[-1].pid
+        ]  # fmt: skip
 
     def unsettled(self) -> list[str]:
         """What the scheduler still owes: jobs that have not run in its present life, runs of the dead, submits."""
@@ -238,13 +254,13 @@ class Round:
         owed = [
             f"{rule.name} has not run" for rule in rules.ALONE.values() if rule.period and rule.name not in ran | off
         ]
-        owners = {one.id: one.pid for one in books.workers}
         owed += [
-            f"run {run.id} of {run.job} is {run.state}" for run in books.runs
-            if (run.state == "running" and owners.get(run.worker or "") != process.pid)
-            or (run.key is not None and run.state in ("waiting", "running"))
-        ]  # fmt: skip
-        return owed if process.lives else [*owed, f"it ended with {process.code}:\n{process.log[-800:]}"]
+            f"run {run.id} of {run.job} is {run.state}"
+            for run in books.runs
+            if run.key is not None and run.state in ("waiting", "running")
+        ]
+        owed += self.runs_of_the_dead()
+        return owed if process.lives else [*owed, f"the process ended with {process.code}"]
 
     def finish(self) -> None:
         """An orderly stop, measured, after which nothing is running any more."""
@@ -305,7 +321,7 @@ def _strike(one: Round) -> None:
         _kill_its_stop(one, process)
     struck = process.code == -signal.SIGKILL
     process.kill()
-    one.outcome.struck = struck or bool(blow.after)
+    one.outcome.struck = struck
     one.outcome.kills += one.outcome.struck
     if not struck and process.code not in (-signal.SIGKILL, *one.scheduler.stopped):
         one.broke("i", f"it ended by itself with {process.code}:\n{process.log[-1500:]}")

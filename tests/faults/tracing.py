@@ -65,6 +65,12 @@ def failing(call: str, error: str, when: str, to: Path, files: Sequence[Path] = 
     return [need("strace"), "-I", "2", "-f", "-q", "-o", str(to), *paths, "-e", f"trace={names}", "-e", inject]
 
 
+def slow(call: str, seconds: float, to: Path) -> list[str]:
+    """The words before a command each of whose calls of a kind is to take so much longer."""
+    inject = f"inject={call}:delay_exit={round(seconds * 1_000_000)}"
+    return [need("strace"), "-D", "-f", "-q", "-o", str(to), "-e", f"trace={call}", "-e", inject]
+
+
 def counted(trace: Path, *, part: str = "running") -> dict[str, int]:
     """How often the busiest thread made each call, before the process was asked to stop (`running`) or from then on."""
     threads: dict[str, Counter[str]] = {}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torture
+from company import Ending
 from facts import Broken
-from nemesis import Ending
 from torture import Outcome
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))

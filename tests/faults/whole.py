@@ -30,10 +30,10 @@ import scenes
 import torture
 import tracing
 from adapter import Scheduler, Taskloop
+from company import Ending, Plot
 from lost_writes import Loss
-from mishaps import Mishap
+from mishaps import Mishap, SlowStop
 from naive import Naive
-from nemesis import Plot
 from peer import Peer
 from torture import Blow
 from verdict import told
@@ -54,7 +54,7 @@ class Tally:
         self.catch_ups: list[float] = []
         self.began = time.monotonic()
 
-    def take(self, kind: str, one: torture.Outcome | nemesis.Ending) -> None:
+    def take(self, kind: str, one: torture.Outcome | Ending) -> None:
         """Add a round, and print what it broke."""
         self.rounds[kind] += 1
         self.kills += one.kills
@@ -62,7 +62,7 @@ class Tally:
         self.calls += one.calls
         self.stops += one.stops
         self.restarts += one.restarts
-        if isinstance(one, nemesis.Ending):
+        if isinstance(one, Ending):
             self.excused += len(one.excuses)
             print(
                 f"{one.name}: befell them {one.done}, excused {len(one.excuses)}, latest call {one.latest:.1f} s late"
@@ -91,7 +91,7 @@ class Tally:
 
 
 def harness_a(scheduler: Scheduler, where: Path, seed: int, number: int | None, tally: Tally) -> None:
-    """The crash torture: every point, or `number` of them; random kills; errors; lost writes."""
+    """The crash torture: every point, or `number` of them; random kills; lost writes; errors; stops."""
     chance = random.Random(seed)
     found = points.kill_points(scheduler, where / "counting")
     print(f"{len(found)} kill points: {dict(Counter(f'{one.call} {one.part}' for one in found))}", flush=True)
@@ -121,6 +121,13 @@ def harness_a(scheduler: Scheduler, where: Path, seed: int, number: int | None, 
     ]
     for one in torture.together(rounds):
         tally.take("errors", one)
+    stops = [SlowStop(round(chance.uniform(0.1, 1.5), 3)) for _ in range(40)]
+    rounds = [
+        partial(mishaps.stop_slowly, scheduler, stop, where / f"{place}-{stop.name}", seed=seed)
+        for place, stop in enumerate(stops)
+    ]
+    for one in torture.together(rounds):
+        tally.take("slow stops", one)
 
 
 def harness_b(scheduler: Scheduler, where: Path, seed: int, plots: Iterable[Plot], tally: Tally) -> None:
@@ -163,6 +170,9 @@ def repeat(folder: Path) -> int:
         tally.take("kills", torture.carry_out(scheduler, blow, again, seed=seed, keep=True))
     elif about["harness"] == "mishaps":
         tally.take("errors", mishaps.carry_out(scheduler, Mishap(**about["mishap"]), again, seed=seed, keep=True))
+    elif about["harness"] == "slow stop":
+        stop = SlowStop(**about["stop"])
+        tally.take("slow stops", mishaps.stop_slowly(scheduler, stop, again, seed=seed, keep=True))
     elif about["harness"] == "scenes":
         tally.take("scenes", scenes.SCENES[about["scene"]](scheduler, again))
     elif about["harness"] == "lost writes":
