@@ -387,7 +387,10 @@ def _strike_again(one: Round, call: str, number: int) -> None:
 def together(rounds: Iterable[Callable[[], Outcome]]) -> Iterator[Outcome]:
     """Do rounds, two at a time since they mostly wait, and give what they came to, in order."""
     with ThreadPoolExecutor(TOGETHER, thread_name_prefix="round") as pool:
-        yield from pool.map(lambda one: one(), rounds)
+        try:
+            yield from pool.map(lambda one: one(), rounds)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def repeat_command(folder: Path) -> str:

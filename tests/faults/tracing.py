@@ -8,11 +8,13 @@ looks at is the product's.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 WRITING = ("pwrite64", "write", "fdatasync", "fsync", "ftruncate", "rename", "unlink")
@@ -21,14 +23,19 @@ _NAMES = {"rename": "rename,renameat,renameat2", "unlink": "unlink,unlinkat"}
 
 
 class Missing(Exception):
-    """A tool that a round needs is not installed."""
+    """A tool that a round needs is not installed, or does not work."""
 
 
+@cache
 def need(tool: str) -> str:
-    """The path of a tool. Raises `Missing`."""
+    """The path of a tool that works here. Raises `Missing`."""
     path = shutil.which(tool)
     if path is None:
         raise Missing(f"{tool} is not installed here")
+    if tool == "strace":  # a container may have it and not allow it
+        tried = subprocess.run([path, "-o", os.devnull, "true"], capture_output=True, text=True, check=False)
+        if tried.returncode:
+            raise Missing(f"strace may not trace here: {tried.stderr.strip()}")
     return path
 
 
