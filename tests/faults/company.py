@@ -295,7 +295,12 @@ def story_of(one: Company, healed: int | None) -> Story:
 
 
 def check(one: Company, healed: int) -> None:
+    """What was promised and what came; and what befell whom is left in the folder, for whoever looks into it."""
     story = story_of(one, healed)
+    befell = {
+        name: [asdict(fact) for fact in getattr(story, name)] for name in ("lives", "freezes", "steps", "switched")
+    }
+    (one.folder / "befell.json").write_text(json.dumps({"healed": healed, "stopped": one.stopped, **befell}, indent=1))
     one.ending.broken += side_by_side.broken(story, one.ending.excuses)
     one.ending.calls = len(story.calls)
     one.ending.fires = sum(run.count for run in story.books.runs if run.schedule is not None)

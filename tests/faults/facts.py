@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, NamedTuple
 
 SECOND: Final = 1_000_000
 FINAL: Final = ("succeeded", "failed", "cancelled", "interrupted", "skipped")
@@ -212,7 +213,7 @@ class Use:
     memory_kb: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Story:
     """Everything known of one round; the checks are functions of this and of nothing else."""
 
@@ -244,6 +245,13 @@ class Story:
         """Pids of processes whose clock was wrong for a while: what they wrote of time is no measure."""
         return {step.pid for step in self.steps}
 
+    @cached_property
+    def claims(self) -> dict[tuple[str, int | None], int]:
+        """By run and token, the moment at which a record says that it was claimed."""
+        claimed = {(one.run, one.token): one.started for one in self.books.attempts}
+        claimed |= {(run.id, run.token): run.attempt_started for run in self.books.runs}
+        return {place: at for place, at in claimed.items() if at is not None}
+
     def rule(self, job: str) -> Rule | None:
         """The rule of a job by its name now or by an earlier one."""
         return self.rules.get(self.canonical(job))
@@ -260,8 +268,3 @@ class Broken(NamedTuple):
 
     promise: str
     text: str
-
-
-def as_json(value: Any) -> dict[str, Any]:
-    """A fact as plain JSON, with its kind."""
-    return {"fact": type(value).__name__, **asdict(value)}

@@ -116,13 +116,15 @@ def outlived(story: Story) -> Iterator[Call]:
 def lapses(call: Call, story: Story) -> int | None:
     """The first moment of a call at which others may rightly take its owner for dead; None: there is none.
 
-    The last beat may be as old as the heartbeat when a process is frozen.
+    The owner was frozen at some moment between its claim and the end of the call. What it claims after it was thawed is
+    no excuse: it had stood still and could know. The last beat may be as old as the heartbeat when a process is frozen.
     """
     silence = round((story.lease - story.heartbeat) * SECOND)
+    claimed = call.began if call.pid in story.shifted else story.claims.get((call.run, call.token), call.began)
     moments = [
         max(freeze.since + silence, call.began) for freeze in story.freezes
         if freeze.pid == call.pid and freeze.until - freeze.since >= silence
-        and freeze.since < _end(call, story) and freeze.until > call.began
+        and freeze.since < _end(call, story) and freeze.until > min(claimed, call.began)
     ]  # fmt: skip
     return min(moments, default=None)
 

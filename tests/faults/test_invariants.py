@@ -182,6 +182,9 @@ def test_two_calls_at_once_are_excused_only_by_an_owner_frozen_past_its_lease():
         ((Freeze(7, T + 500_000, T + 800_000),), ["overlap"]),
         ((Freeze(7, T + 500_000, T + 3 * SECOND),), []),
         ((Freeze(8, T + 500_000, T + 3 * SECOND),), ["overlap"]),
+        # Claimed, frozen, thawed, begun: it may not have heard yet. Frozen, thawed, claimed: it could know.
+        ((Freeze(7, T - 2 * SECOND, T + 500),), []),
+        ((Freeze(7, T - 2 * SECOND, T - 500),), ["overlap"]),
     ):
         excuses = Excuses()
         found = side_by_side.broken(story(*runs, calls=(first, second), freezes=freeze), excuses)

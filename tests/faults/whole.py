@@ -65,7 +65,8 @@ class Tally:
         if isinstance(one, Ending):
             self.excused += len(one.excuses)
             print(
-                f"{one.name}: befell them {one.done}, excused {len(one.excuses)}, latest call {one.latest:.1f} s late"
+                f"{one.name}: befell them {one.done}; {one.fires} instants, {one.calls} calls, the latest "
+                f"{one.latest:.1f} s late; {one.excuses.outlived} owners outlived, {len(one.excuses)} pairs excused"
             )
         else:
             self.catch_ups += one.catch_ups
