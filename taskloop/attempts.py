@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
 from taskloop.context import AttemptCancelled, RunContext
@@ -68,7 +69,7 @@ class Attempt:
                 arguments[self.job.parameters.context_name] = self.context
             result = await self._returned(arguments)
         except BaseException as error:
-            if issubclass(type(error), GeneratorExit) and not self._is_in_hand():
+            if issubclass(type(error), GeneratorExit) and not self.is_in_hand():
                 raise  # the loop is gone and Python is taking the coroutine apart
             return self._after(error, now, chance)
         finally:
@@ -81,11 +82,11 @@ class Attempt:
         """Call the function; what a thread returns is made JSON there, for that may take long."""
         function = self.job.function
         if self.job.is_async:
-            return returned(await self._executor.call(function, self.context, arguments))
+            return _taken(await self._executor.call(function, self.context, arguments))
         result: Returned = await self._executor.call(partial(_call, function), self.context, arguments)
         return result
 
-    def _is_in_hand(self) -> bool:
+    def is_in_hand(self) -> bool:
         """Whether the loop is stepping this attempt's task."""
         try:
             return asyncio.current_task() is self.task
@@ -156,7 +157,15 @@ class Attempt:
 
 
 def _call(function: Callable[..., Any], /, **arguments: Any) -> Returned:
-    return returned(function(**arguments))
+    return _taken(function(**arguments))
+
+
+def _taken(value: Any) -> Returned:
+    """What was returned, as it is kept. A coroutine that nobody has awaited is no result: its work was never done."""
+    if type(value) is CoroutineType:
+        value.close()
+        raise TypeError("the job returned a coroutine that nobody awaited; write async def, and return await ...")
+    return returned(value)
 
 
 def _until(error: Any, now: datetime) -> timedelta | None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.outcomes import failure
 
-__all__ = ["Executor", "InThread", "OnLoop"]
+__all__ = ["Executor", "InThread", "OnLoop", "call_on"]
+
+T = TypeVar("T")
 
 
 class Executor(Protocol):
@@ -136,3 +138,18 @@ def _raisable(error: BaseException) -> BaseException:
     other = RuntimeError(f"job raised StopIteration: {failure(error).message}")
     other.__cause__ = error
     return other
+
+
+def call_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives when a loop of another thread carries it out; raises what it raises."""
+
+    async def caught() -> tuple[T | None, BaseException | None]:
+        try:
+            return await work, None
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # a task that raised one would end the loop
+            return None, error
+
+    value, error = asyncio.run_coroutine_threadsafe(caught(), loop).result()
+    if error is not None:
+        raise error
+    return cast("T", value)

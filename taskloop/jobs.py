@@ -81,11 +81,12 @@ class Job(Generic[P, T]):
         origin: Literal["code", "file"] = "code",
     ) -> None:
         _refuse_the_uncallable(function, name)
-        self.name: str = prefix + (name if name is not None else function.__name__)
+        given: Any = name if name is not None else function.__name__
+        self.name: str = prefix + given if isinstance(given, str) else given
         for text in (self.name, *aliases):
-            if not NAME.fullmatch(text):
+            if not isinstance(text, str) or not NAME.fullmatch(text):
                 raise BadJob(
-                    f"job name {text[:140]!r} cannot be; allowed are 1 to 128 letters, digits and '._:-', the first a "
+                    f"job name {str(text)[:140]!r} cannot be; allowed are 1 to 128 letters, digits and '._:-', the first a "
                     'letter or digit; give name="..."'
                 )
         self.function = function

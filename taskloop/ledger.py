@@ -35,8 +35,10 @@ from taskloop.events import Event, Feed
 from taskloop.handles import RunHandle
 from taskloop.jobs import NAME, Call, Duration, Job, Jobs
 from taskloop.options import Options
+from taskloop.parameters import check_words
 from taskloop.policy import Policy
-from taskloop.runs import Cause, Run, RunId, State
+from taskloop.processes import current_folder
+from taskloop.runs import Cancelled, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.schedules import next_due as following
 from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
@@ -84,6 +86,10 @@ class Ledger(Jobs):
         self._given = self._address = store
         self._store: Store | None = open_store(store) if store is not None else None
         self._store_is_open = False
+        self._folder: str | None = None
+        """Where relative addresses begin: the current folder when the store was first opened."""
+        self._openers = 0
+        """Verbs that wait for one opening of the store: none of them opens another."""
         self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
         self._switches = Switches()
@@ -156,12 +162,12 @@ class Ledger(Jobs):
     async def submit_many(self, calls: Iterable[Call[Any]], *, actor: str | None = None) -> list[RunHandle[Any]]:
         """Ask for a run of each call, all in one transaction."""
         now = self._clock.now()
-        return await self._ask([(call.job, asked(call, now, actor=actor)) for call in calls])
+        return await self._ask([(self._job(call.job), asked(call, now, actor=actor)) for call in calls])
 
     async def _submit_call(
         self, call: Call[Any], at: Instant | None, key: str | None, actor: str | None
     ) -> RunHandle[Any]:
-        return (await self._ask([(call.job, asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
+        return (await self._ask([(self._job(call.job), asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
 
     async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]]) -> list[RunHandle[Any]]:
         """Write runs that are asked for, all or none; those this process has a slot for are started."""
@@ -282,14 +288,23 @@ class Ledger(Jobs):
 
         A final run stays as it is. Gives the record as it stands now; `wait` for the end. Raises `NoSuchRun`.
         """
+        check_words(reason=reason, actor=actor)
+        ending = Cancelled(reason, actor)
+        if (asked := self._ask_to_end(RunId(run_id), ending)) is not None:
+            return asked
         store = await self._opened()
         done = await store.cancel(RunId(run_id), actor=actor, reason=reason, now=self._clock.now())
         if done is None:
             raise NoSuchRun(run_id)
         if done.run.state is State.CANCELLED:
             self._ended(done.run)
+        self._ask_to_end(done.run.id, ending)  # claimed here meanwhile: nobody else would bring us the wish
         self._stirred()
         return done.run
+
+    def _ask_to_end(self, run_id: RunId, ending: Cancelled) -> Run | None:
+        """Ask a run that this process has in hand to end; None: there is none."""
+        return None
 
     # -- schedules
 
@@ -379,6 +394,7 @@ class Ledger(Jobs):
 
     async def reset(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
         """Take back what was switched, by hand or by the job's breaker: the declaration decides again."""
+        check_words(reason=reason, actor=actor)
         kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
         store, now = await self._opened(), self._clock.now()
         await store.unswitch(self._known(job), kinds, now, actor=actor, reason=reason)
@@ -406,6 +422,7 @@ class Ledger(Jobs):
         """End a pause and settle the held fires: `missed` None by each job's own policy."""
         if missed not in (None, "skip", "latest", "all"):
             raise BadJob(f"missed is {missed!r}; allowed are 'skip', 'latest', 'all' or None for each job's own policy")
+        check_words(reason=reason, actor=actor)
         name = None if job is None else self._known(job)
         store, now = await self._opened(), self._clock.now()
         await store.unswitch(name, ("paused",), now, actor=actor, reason=reason, missed=missed)
@@ -415,6 +432,8 @@ class Ledger(Jobs):
     async def _throw(
         self, kind: SwitchKind, job: str | None, reason: str | None, until: Instant | None, actor: str | None
     ) -> None:
+        check_words(reason=reason, actor=actor)
+        check_words(reason=reason, actor=actor)
         now = self._clock.now()
         end = durations.instant(until, now) if until is not None else None
         if end is not None and end <= now:
@@ -615,13 +634,27 @@ class Ledger(Jobs):
         if self._home is not asyncio.get_running_loop():
             await self._come_home()
         await self._configure()
-        if self._store is None or (isinstance(self._address, str | Path) and not self._store_is_open):
-            self._store = open_store(self._address or self.options.store_url, synchronous=self.options.synchronous)
+        if (
+            not self._store_is_open
+            and not self._openers
+            and (self._store is None or isinstance(self._address, str | Path))
+        ):
+            if self._folder is None:  # a job may go to another one
+                self._folder = current_folder()
+            self._store = open_store(
+                self._address or self.options.store_url, synchronous=self.options.synchronous, folder=self._folder
+            )
+        store = self._store
+        assert store is not None
         if not self._store_is_open:
-            await self._store.open()
+            self._openers += 1
+            try:
+                await store.open()
+            finally:
+                self._openers -= 1
             self._store_is_open = True
             _OPEN.add(self)
-        return self._store
+        return store
 
     async def _come_home(self) -> None:
         """Make this loop the one that the store is opened on, unless another one has it."""
@@ -713,6 +746,7 @@ def asked(
     reason: str | None = None,
 ) -> Run:
     """A run of `call` as somebody asks for it at `now`, not yet in any store."""
+    check_words(key=key, actor=actor, reason=reason)
     policy = call.job.policy
     ready_at = durations.instant(at, now) if at is not None else now
     return Run(

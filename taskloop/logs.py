@@ -72,6 +72,9 @@ class Speaker:
         """Write a line `name` with these fields, unless it lies below the level."""
         if LEVELS[level] < LEVELS[self.level]:
             return
-        from loguru import logger
+        try:
+            from loguru import logger
 
-        logger.bind(**{**fields, "event": name}).opt(depth=1).log(level, name)
+            logger.bind(**{**fields, "event": name}).opt(depth=1).log(level, name)
+        except Exception:  # noqa: S110 - a closed stream or a foreign sink must end no loop of ours
+            pass

@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from taskloop.context import RunContext
-from taskloop.errors import BadJob, BadParameters, nearest
+from taskloop.errors import BadJob, BadParameters, Unstorable, nearest
 
-__all__ = ["Parameters"]
+__all__ = ["Parameters", "check_words"]
+
+WORDS: Final = 10_000
+"""Characters that a reason, an actor or a key may have."""
 
 
 class Parameters:
@@ -172,3 +175,18 @@ def _cut(value: object) -> str:
     except Exception:
         return f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+def check_words(**words: object) -> None:
+    """Refuse what is no text that a store can keep, before anything is done. Raises `Unstorable`."""
+    for name, word in words.items():
+        if word is None:
+            continue
+        if not isinstance(word, str):
+            raise Unstorable(f"{name} is {type(word).__name__}, no text")
+        if len(word) > WORDS:
+            raise Unstorable(f"{name} has {len(word)} characters, {WORDS} are allowed")
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise Unstorable(f"{name} is {word[:100]!a}, which is no Unicode") from None

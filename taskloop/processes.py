@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from taskloop.store import Worker
 
-__all__ = ["birth", "boot", "is_dead", "place", "silent_seconds", "this_process"]
+__all__ = ["birth", "boot", "current_folder", "is_dead", "place", "silent_seconds", "this_process"]
 
 NAMES_TOLD: Final = 1000
 """Jobs up to which a worker says which ones it knows."""
@@ -43,6 +43,14 @@ def this_process(
         jobs=frozenset(jobs) if len(jobs) <= NAMES_TOLD else None,
         version=__version__,
     )
+
+
+def current_folder() -> str | None:
+    """Where relative paths begin now; None: the folder is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def is_dead(worker: Worker) -> bool:

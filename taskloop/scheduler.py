@@ -28,7 +28,7 @@ from taskloop.clock import Clock, later
 from taskloop.context import RunContext, running
 from taskloop.errors import BadStore, Conflict, NotRunning, StoreUnavailable, TaskloopError
 from taskloop.events import Event, Subscriber
-from taskloop.executors import Executor, InThread, OnLoop
+from taskloop.executors import Executor, InThread, OnLoop, call_on
 from taskloop.firing import FireLoop
 from taskloop.guard import Guard
 from taskloop.jobs import Duration, Job, Jobs
@@ -154,7 +154,6 @@ class TaskScheduler(Ledger):
             return await self.close()
         if self._loop.is_closed():  # the host took the engine away with its loop; the next start mends the records
             self._forget()
-            self._store_is_open = self._store is not None
             return await self.close()
         if self._loop is not asyncio.get_running_loop():
             raise NotRunning("the scheduler runs on another event loop; from there: scheduler.call(scheduler.stop)")
@@ -263,7 +262,7 @@ class TaskScheduler(Ledger):
         )  # fmt: skip
         self._tending = Tending(
             store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
-            store_watch=store_watch, health=guard.health, stalled=guard.stalled, tell=self._tell
+            store_watch=store_watch, health=guard.health, stalled=guard.stalled, tell=self._tell, ended=self._ended
         )  # fmt: skip
         before = await store.workers()
         others = await self._tending.rescue(await store.enlist(worker), thorough=True)
@@ -344,7 +343,7 @@ class TaskScheduler(Ledger):
             self._slots.close()
         self._executors = {}
         self._host = self.worker = self._slots = self._fires = self._guard = None
-        self._phase, self._store_is_open = "stopped", False
+        self._phase = "stopped"
 
     def _is_forked(self, parent: int) -> None:
         super()._is_forked(parent)
@@ -402,11 +401,10 @@ class TaskScheduler(Ledger):
             raise NotRunning("call() needs a started scheduler; await start() first")
         if asyncio._get_running_loop() is self._loop:
             raise Conflict("call() would wait for the loop it blocks; on the loop, await the function itself")
-        return asyncio.run_coroutine_threadsafe(function(*args, **kwargs), self._loop).result()
+        return call_on(self._loop, function(*args, **kwargs))
 
-    async def cancel(self, run_id: int, *, reason: str | None = None, actor: str | None = None) -> Run:
-        asked = self._slots.ask(RunId(run_id), Cancelled(reason, actor)) if self._slots is not None else None
-        return asked or await super().cancel(run_id, reason=reason, actor=actor)
+    def _ask_to_end(self, run_id: RunId, ending: Cancelled) -> Run | None:
+        return self._slots.ask(run_id, ending) if self._slots is not None else None
 
     async def status(self) -> Status:
         """How the whole stands; while the store is away, how this process stands, which says so first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, Self
@@ -15,6 +16,8 @@ __all__ = ["Signals", "until_signal"]
 
 _NOT_CHAINED: Final = ("asyncio.runners",)
 """Modules whose handler would do what we do: end the program."""
+BURST_SECONDS: Final = 0.5
+"""What follows the second signal this closely belongs to it: a storm of them is no third word."""
 
 
 async def until_signal(
@@ -56,6 +59,8 @@ class Signals:
         """The first signal; None: none came."""
         self.on_repeat: Callable[[], None] | None = None
         """Called at each further signal."""
+        self._counted_at = 0.0
+        self._presses = 0
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -71,10 +76,14 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
         loop = asyncio.get_running_loop()
         for one, before in self._before.items():
             loop.remove_signal_handler(one)
             signal.signal(one, before if before is not None else signal.SIG_DFL)
+        self._before = {}
 
     async def wait(self) -> signal.Signals:
         """The first signal, as soon as there is one."""
@@ -83,6 +92,14 @@ class Signals:
         return self.received
 
     def _hear(self, one: signal.Signals) -> None:
+        now = time.monotonic()
+        if self._presses < 2 or now - self._counted_at > BURST_SECONDS:
+            self._presses += 1
+            self._counted_at = now
+        if self._presses > 2:  # nobody presses three times who wants to wait: whoever listened before us has the word
+            self._give_back()
+            signal.raise_signal(one)
+            return
         if self.received is None:
             self.received = one
             self._first.set()

@@ -24,7 +24,7 @@ from taskloop.executors import Executor
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.outcomes import failure
-from taskloop.runs import Lost, Outcome, Reason, Run, RunId, ShutDown, State, settle
+from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
 from taskloop.store import Settling, Store
 
 __all__ = ["Slots"]
@@ -191,13 +191,17 @@ class Slots:
             del self.attempts[attempt.run.id]
 
     def lend(self, run_id: RunId) -> None:
-        """A run waits for another, or for one more: its slot is free until it waits for none."""
+        """A run in hand waits for another, or for one more: its slot is free until it waits for none."""
+        if run_id not in self.attempts:  # what a run left behind, or who was told of it, has no slot to lend
+            return
         self._lent[run_id] += 1
         if self._lent[run_id] == 1:
             self.free += 1
             self._freed(False, False)
 
     def take_back(self, run_id: RunId) -> None:
+        if run_id not in self._lent:
+            return
         self._lent[run_id] -= 1
         if not self._lent[run_id]:
             del self._lent[run_id]
@@ -227,9 +231,13 @@ class Slots:
         for run_id in list(self.attempts):
             self.ask(run_id, ShutDown())
         await self._all_recorded(self._kill_grace)
-        for attempt in list(self.attempts.values()):
+        deaf = list(self.attempts.values())
+        for attempt in deaf:
             self._abandon(attempt)
         await self._all_recorded(LAST_SECONDS)
+        for attempt in deaf:
+            if attempt.task is not None and not attempt.task.done():
+                _disown(attempt.task)
 
     async def _all_recorded(self, seconds: float, hurrying: asyncio.Event | None = None) -> None:
         deadline = self._loop.time() + seconds
@@ -240,7 +248,12 @@ class Slots:
         hurry.cancel()
 
     async def _perform(self, attempt: Attempt) -> None:
-        outcome = await attempt.outcome(self._clock.now, random.random)
+        try:
+            outcome = await attempt.outcome(self._clock.now, random.random)
+        except GeneratorExit as error:
+            if not attempt.is_in_hand():
+                raise  # the loop is gone and Python is taking the coroutine apart
+            outcome = Raised(failure(error), None)  # of a task or thread that the job awaited: thrown past all others
         self.free += 1
         self._freed(False, False)
         if not attempt.settled:
@@ -305,3 +318,9 @@ class Slots:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""
         if not attempt.settled:
             self._listeners.begin(self._record(attempt, attempt.abandoned()))
+
+
+def _disown(task: asyncio.Task[Any]) -> None:
+    """Take a task that does not end off asyncio's list of those that `asyncio.run` would wait for, for ever."""
+    asyncio._unregister_task(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]

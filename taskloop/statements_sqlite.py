@@ -792,14 +792,14 @@ def progress(db: sqlite3.Connection, reports: Sequence[tuple[Run, Progress]]) ->
 
 
 def cancel(
-    db: sqlite3.Connection, run_id: RunId, actor: str | None, reason: str | None, now: datetime
+    db: sqlite3.Connection, run_id: RunId, actor: str | None, reason: str | None, now: datetime, waiting_only: bool
 ) -> Cancelling | None:
-    """End a waiting run; ask for the end of a running one; leave a final one as it is."""
+    """End a waiting run; ask for the end of a running one, unless `waiting_only`; leave a final one as it is."""
     rows = _all(db, RUN_COLUMNS, "FROM taskloop_runs WHERE id = ?", (run_id,))
     if not rows:
         return None
     run = read_run(rows[0])
-    if run.state not in ACTIVE:
+    if run.state not in ACTIVE or (waiting_only and run.state is State.RUNNING):
         return Cancelling(run)
     if run.state is State.RUNNING:
         db.execute(

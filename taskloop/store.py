@@ -402,8 +402,13 @@ class Store(Protocol):
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None: ...
 
-    async def cancel(self, run: RunId, *, actor: str | None, reason: str | None, now: datetime) -> Cancelling | None:
-        """Cancel a waiting run, or leave a wish with the worker of a running one. None: no such run."""
+    async def cancel(
+        self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
+    ) -> Cancelling | None:
+        """Cancel a waiting run, or leave a wish with the worker of a running one unless `waiting_only`.
+
+        None: no such run.
+        """
 
     async def wishes(self, worker: str) -> Sequence[Wish]:
         """Wishes for runs of this worker, taken out of the store."""
@@ -457,10 +462,10 @@ class Store(Protocol):
         """The open ones, and of the ended pauses the newest of each job."""
 
 
-def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full") -> Store:
+def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full", folder: str | None = None) -> Store:
     """The store at an address: `sqlite:///app.db`, `sqlite:///:memory:`, a path, or a store itself. Opens nothing.
 
-    Raises `BadStore` for an unknown scheme.
+    `folder`: where a relative path begins; None: the current folder, whenever that is asked for. Raises `BadStore` for an unknown scheme.
     """
     if not isinstance(address, str) and hasattr(address, "settle"):
         store: Store = address
@@ -472,7 +477,7 @@ def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full")
     if scheme == "sqlite" and rest.startswith("/"):
         from taskloop.store_sqlite import SqliteStore
 
-        return SqliteStore(rest[1:] or ":memory:", synchronous=synchronous)
+        return SqliteStore(rest[1:] or ":memory:", synchronous=synchronous, folder=folder)
     raise BadStore(
         f"store '{text}': scheme '{scheme}' is unknown; write sqlite:///file.db, sqlite:////absolute/file.db or "
         "sqlite:///:memory:"

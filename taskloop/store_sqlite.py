@@ -93,10 +93,11 @@ class SqliteStore:
         *,
         synchronous: Literal["full", "normal"] = "full",
         call_seconds: float = CALL_SECONDS,
+        folder: str | None = None,
     ) -> None:
-        self.path = str(path)
+        self.path = str(path) if folder is None or str(path) == ":memory:" else os.path.join(folder, path)  # noqa: PTH118
         self._call_seconds = call_seconds
-        self.url = f"sqlite:///{self.path}"
+        self.url = f"sqlite:///{path}"
         self.synchronous = synchronous
         self.private = self.path == ":memory:"
         self.in_flight = 0
@@ -512,8 +513,10 @@ class SqliteStore:
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
         await self._do(statements.progress, reports)
 
-    async def cancel(self, run: RunId, *, actor: str | None, reason: str | None, now: datetime) -> Cancelling | None:
-        done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now)
+    async def cancel(
+        self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
+    ) -> Cancelling | None:
+        done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now, waiting_only)
         return done
 
     async def wishes(self, worker: str) -> Sequence[Wish]:

@@ -18,7 +18,7 @@ from taskloop.journal import Journal, StoreWatch
 from taskloop.options import Options
 from taskloop.processes import is_dead, silent_seconds
 from taskloop.punctuality import LATE, Usual, overdue, stuck
-from taskloop.runs import Cancelled, Lost, Run, RunId, State, settle
+from taskloop.runs import Cancelled, Lost, Reason, Run, RunId, State, settle
 from taskloop.schedules import Schedule
 from taskloop.slots import Slots
 from taskloop.store import Keep, Settling, Store, Worker
@@ -34,6 +34,9 @@ STALL_SECONDS: Final = 70.0
 PRUNE_SECONDS: Final = 3600.0
 SPARED: Final = timedelta(days=1)
 """What was due within this stays, whatever a job's policy: a clock that is set back asks it what was decided already."""
+ORPHANED: Final = timedelta(days=1)
+"""How long a run may wait for a job that no live worker has: a deploy may bring it back."""
+SEEN_SECONDS: Final = 3600.0
 DOUBTFUL: Final = timedelta(days=30)
 """A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
 
@@ -56,6 +59,7 @@ class Tending:
         health: Callable[[], Mapping[str, Any]],
         stalled: Callable[[Schedule | None], None],
         tell: Callable[[str, Run], None],
+        ended: Callable[[Run], None],
     ) -> None:
         self._store = store
         self._worker = worker
@@ -69,6 +73,8 @@ class Tending:
         self._health = health
         self._stalled = stalled
         self._tell = tell
+        self._ended = ended
+        self._begun = clock.monotonic()
         self.changed = False
         """Whether something was written by others that the engine has not looked at."""
         self.others: Sequence[Worker] = ()
@@ -180,9 +186,11 @@ class Tending:
     async def _write_progress(self) -> None:
         reports = []
         for attempt in self._slots.attempts.values():
+            if attempt.settled or not attempt.context.unwritten:
+                continue
+            attempt.context.unwritten = False  # before the look: a thread may report between the two
             latest = attempt.context.latest
-            if attempt.context.unwritten and latest is not None and not attempt.settled:
-                attempt.context.unwritten = False
+            if latest is not None:
                 attempt.run = attempt.run.changed(progress=latest)
                 reports.append((attempt.run, latest))
                 self._feed.send("progress", self._clock.now(), attempt.run)
@@ -195,7 +203,9 @@ class Tending:
         running = [one.run for one in self._slots.attempts.values() if not one.settled]
         old = [run for run in running if run.attempt_started_at is not None and now - run.attempt_started_at > lively]
         took = await self._store.usual(sorted({run.job for run in old})) if old else {}
-        late = [run for run in await self._store.late(now - LATE) if self._is_ours_to_tell(run)]
+        waiting = await self._store.late(now - LATE)
+        await self._close_orphans([run for run in waiting if self._is_orphan(run)], now)
+        late = [run for run in waiting if self._is_ours_to_tell(run)]
         self._flagged = {one: self._flagged[one] for run in (*running, *late) if (one := run.id) in self._flagged}
         for run in old:
             usual = Usual.of(took[run.job]) if run.job in took else None
@@ -215,6 +225,24 @@ class Tending:
         mine = (self._worker.started_at, self._worker.id)
         knowing = [one for one in self.others if one.jobs is None or run.job in one.jobs]
         return run.job in self._jobs and all((one.started_at, one.id) > mine for one in knowing)
+
+    def _is_orphan(self, run: Run) -> bool:
+        """Whether no live worker has the job of a run."""
+        return run.job not in self._jobs and all(
+            one.jobs is not None and run.job not in one.jobs for one in self.others
+        )
+
+    async def _close_orphans(self, runs: Sequence[Run], now: datetime) -> None:
+        """Cancel what has waited for ORPHANED for a job that nobody has, once this worker has seen so for long itself."""
+        if self._clock.monotonic() - self._begun < SEEN_SECONDS:
+            return
+        for run in runs:
+            if now - run.ready_at > ORPHANED:
+                done = await self._store.cancel(
+                    run.id, actor="taskloop", reason=Reason.UNKNOWN_JOB.value, now=now, waiting_only=True
+                )
+                if done is not None and done.run.state is State.CANCELLED:
+                    self._ended(done.run)
 
     async def _guard_the_fires(self) -> None:
         """See that every schedule that is due has moved: the guard over the engine itself."""

@@ -359,6 +359,7 @@ class _Member:
         where = scheduler.worker.process.rpartition(":")[0]
         worker = replace(scheduler.worker, process=f"{where}:dead", beat_at=now)
         scheduler._forget()
+        scheduler._store_is_open = False
         self.store = await _reopened(old)
         scheduler.furnish(store=self.store)
         self.died = True

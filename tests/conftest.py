@@ -30,6 +30,7 @@ MAY_BLOCK = [
     ),
     ("os.stat", "taskloop/processes.py", {"_surroundings"}, "/proc is memory, once a process"),
     ("os.stat", "taskloop/file_sqlite.py", {"_mend"}, "only for the text of an error"),
+    ("os.getcwd", "taskloop/processes.py", {"current_folder"}, "once, when the store is opened first"),
     ("os.getcwd", "taskloop/file_sqlite.py", {"_mend"}, "only for the text of an error"),
     ("os.stat", "zoneinfo/_tzpath.py", {"find_tzfile"}, "a small file, once a zone, when its first trigger is made"),
     ("io.BufferedReader.read", "zoneinfo/_common.py", {"load_data"}, "the same"),

@@ -68,12 +68,6 @@ def address(request, tmp_path):
     return None if request.param == "memory" else f"sqlite:///{tmp_path}/runs.db"
 
 
-def each(names, unmended, reason):
-    """The names as parameters, those that are not mended yet marked as such."""
-    mark = pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
-    return [pytest.param(name, marks=[mark] if name in unmended else []) for name in names]
-
-
 def settle_in(scheduler):
     """Add the neighbours: two healthy jobs that fire each minute, one on the loop and one in a thread."""
 

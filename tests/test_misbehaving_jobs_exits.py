@@ -54,25 +54,13 @@ def ways(error):
     return {one.__name__: one for one in found}
 
 
-UNHEARD = "asyncio throws a GeneratorExit that is awaited into the outermost coroutine: Slots._perform lets it through"
-UNHELD = (
-    "asyncio lets SystemExit and KeyboardInterrupt of any task out of the loop, and nobody wraps a job's child tasks"
+ESCAPES = {(way, end) for way in ("in_a_child_task", "in_a_group") for end in ("SystemExit", "KeyboardInterrupt")}
+"""asyncio lets these two of any task out of the loop, and a job's child tasks are its own: docs/guarantees.md says so."""
+
+
+@pytest.mark.parametrize(
+    ("way", "end"), [(way, end) for way in ways(None) for end in ENDS if (way, end) not in ESCAPES]
 )
-UNCALLED = "call() gives the function a bare task on the loop, which SystemExit and KeyboardInterrupt end"
-NOT_YET = {
-    **{(way, "GeneratorExit"): UNHEARD for way in ("in_a_thread_of_its_own", "in_a_child_task")},
-    **{(way, end): UNHELD for way in ("in_a_child_task", "in_a_group") for end in ("SystemExit", "KeyboardInterrupt")},
-    **{("by_call", end): UNCALLED for end in ("SystemExit", "KeyboardInterrupt")},
-}
-
-
-def either(way, end):
-    reason = NOT_YET.get((way, end))
-    marks = [pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)] if reason else []
-    return pytest.param(way, end, marks=marks)
-
-
-@pytest.mark.parametrize(("way", "end"), [either(way, end) for way in ways(None) for end in ENDS])
 @hosted
 async def test_what_would_end_a_program_fails_a_run_and_the_host_lives_on(crowded, virtual_time, way, end):
     for run in await three_runs(crowded, virtual_time, ways(ENDS[end])[way], retry=3):

@@ -92,15 +92,10 @@ async def by_key(scheduler, job):
     return await scheduler.submit("job", key="once")
 
 
-BARE = "a job that was taken out, asked for by itself and not by its name, is a bare KeyError, or a run that waits for ever"
-
-
 def all_ways():
     for moment in MOMENTS:
         for ask in (by_submit, by_call, by_many, by_key):
-            unmended = moment == "removed" and ask in (by_call, by_many)
-            mark = pytest.mark.xfail(strict=True, raises=(KeyError, AssertionError), reason=BARE)
-            yield pytest.param(moment, ask, marks=[mark] if unmended else [], id=f"{moment} {ask.__name__}")
+            yield pytest.param(moment, ask, id=f"{moment} {ask.__name__}")
 
 
 @pytest.mark.parametrize(("moment", "ask"), [*all_ways()])
@@ -145,10 +140,6 @@ async def test_run_all_leaves_out_what_is_off_and_waits_for_what_is_paused(crowd
         assert "00:10" <= stamp(max(run.ended_at for run in runs)) < "00:11"
 
 
-UNTOLD = "a reason that cannot be stored is written again and again, or makes a failure of the cancel"
-
-
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNTOLD)
 @pytest.mark.parametrize("reason", [object(), "\ud800"], ids=["no text", "surrogate"])
 @hosted
 async def test_a_cancel_for_a_reason_that_cannot_be_kept_is_refused_or_ends_the_run(crowded, virtual_time, reason):

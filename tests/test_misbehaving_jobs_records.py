@@ -10,7 +10,7 @@ from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 from misbehaviour import crowded as crowded
-from misbehaviour import each, hosted, readable, unharmed
+from misbehaviour import hosted, readable, unharmed
 from stories import failing, fates, lasting, nothing
 
 from taskloop import Every, Jobs, Options, Retry, State, TaskScheduler
@@ -51,14 +51,7 @@ def test_a_hostile_name_is_refused_where_it_is_written_with_the_rule(name):
     assert len(scheduler) == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    each(
-        ["7", "b'job'", "['job']", "object()"],
-        {"7", "b'job'", "['job']", "object()"},
-        "a name that is no text is a bare TypeError",
-    ),
-)
+@pytest.mark.parametrize("name", ["7", "b'job'", "['job']", "object()"])
 def test_a_name_that_is_no_text_is_refused_with_the_rule(name):
     refused = None
     try:
@@ -120,9 +113,6 @@ async def test_a_job_that_nobody_has_any_more_is_marked_as_an_orphan(crowded, vi
         assert conditions == {"old": "orphan", "on_loop": "ok", "in_thread": "ok"}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="what waits for a job that nobody has any more waits for ever"
-)
 @pytest.mark.parametrize("waits", ["retry", "submitted"])
 @hosted
 async def test_what_is_due_for_a_job_that_nobody_has_any_more_is_closed_with_a_reason(crowded, virtual_time, waits):
@@ -131,9 +121,11 @@ async def test_what_is_due_for_a_job_that_nobody_has_any_more_is_closed_with_a_r
         run = await crowded.submit("old", at=None if waits == "retry" else "+10m")
         await time.advance("1m")
         await gone(time, "old")
-        await time.advance("1h")
+        await time.advance("1d")
+        assert (await crowded.run(run.id)).state is State.WAITING  # a deploy may bring the job back
+        await time.advance("90m")
         closed = await crowded.run(run.id)
-        assert (closed.final, closed.reason) == (True, "unknown_job")
+        assert (closed.state, closed.reason, closed.actor) == (State.CANCELLED, "unknown_job", "taskloop")
 
 
 @hosted

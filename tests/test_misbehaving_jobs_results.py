@@ -308,21 +308,21 @@ async def test_an_open_file_is_noted_and_not_read(crowded, virtual_time, tmp_pat
         assert file.read() == "secret\n" * 3
 
 
+@pytest.mark.parametrize("where", ["thread", "loop"])
 @hosted
-async def test_a_coroutine_that_a_plain_function_gives_back_is_noted_and_never_called(crowded, virtual_time):
-    made = []
-
+async def test_a_coroutine_that_a_job_gives_back_was_never_called_and_its_run_has_failed(crowded, virtual_time, where):
     async def inner():
         raise AssertionError("called")
 
-    def job():
-        made.append(inner())
-        return made[-1]
+    def in_thread():
+        return inner()
 
-    for run in await three_runs(crowded, virtual_time, job):
-        assert (run.state, run.result["type"]) == (State.SUCCEEDED, "coroutine")
-    for one in made:
-        one.close()
+    async def on_loop():
+        return inner()
+
+    for run in await three_runs(crowded, virtual_time, in_thread if where == "thread" else on_loop):
+        assert (run.state, run.error.type) == (State.FAILED, "TypeError")
+        assert "return await" in run.error.message
 
 
 @hosted

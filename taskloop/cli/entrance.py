@@ -30,6 +30,9 @@ def process(arguments: Sequence[str]) -> int:
     for one in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(one) is not signal.SIG_IGN:
             signal.signal(one, _end_now)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before we began, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for good, no import
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -44,6 +47,22 @@ def process(arguments: Sequence[str]) -> int:
             code = code or 1
             with suppress(OSError, ValueError):
                 sys.stderr.write(f"error: what was to be shown could not be written: {error}\n")
+    return _unless_kept(code)
+
+
+def _unless_kept(code: int) -> int:
+    """The code; where threads that jobs left behind might keep the process, it ends here, as it would without them.
+
+    Of daemon threads too: a pool that was made in one has daemons itself, and is joined at the exit all the same.
+    """
+    import threading
+
+    if threading.active_count() > 1:
+        import atexit
+
+        with suppress(BaseException):
+            atexit._run_exitfuncs()
+        os._exit(code)
     return code
 
 

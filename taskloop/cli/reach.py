@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskloop import address as addresses
 
@@ -34,13 +34,28 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+LEFT_SECONDS: Final = 0.5
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end."""
+    """Run a coroutine to its end; what jobs left on the loop, or in its threads, gets a moment to end and no more."""
     import asyncio
 
-    return asyncio.run(work)
+    # asyncio.run would wait for tasks that swallow their cancellation, and for threads, as long as they like.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        left.add(loop.create_task(loop.shutdown_asyncgens()))
+        loop.run_until_complete(asyncio.wait(left, timeout=LEFT_SECONDS))
+        loop.set_exception_handler(lambda *_: None)  # of tasks that are left for good nothing more is to be said
+        asyncio.set_event_loop(None)
+        if not asyncio.all_tasks(loop):
+            loop.close()
 
 
 def file_of(address: str) -> str | None:
