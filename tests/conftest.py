@@ -18,6 +18,8 @@ from taskloop import Options, TaskScheduler
 from taskloop.pytest_plugin import virtual_time as virtual_time
 
 TEST_SECONDS = 20
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 MAY_BLOCK = [
     # (function, file, names, why it may)
     ("threading.Lock.acquire", "taskloop/executors.py", {"_grow", "close"}, "held for a few instructions at most"),
