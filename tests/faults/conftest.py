@@ -14,9 +14,9 @@ from verdict import SEED
 
 @pytest.fixture(autouse=True)
 def no_test_takes_longer_than_this(request):
-    """As for every test, but by the seconds of its `timeout` mark, less what it takes to tell of it."""
+    """As for every test, but by the seconds of its `timeout` mark, less what the rounds in hand may still take."""
     mark = request.node.get_closest_marker("timeout")
-    seconds = int(mark.args[0]) - 5 if mark else 20
+    seconds = int(mark.args[0]) - 60 if mark else 20
 
     def ring(*_):
         raise TimeoutError(f"the test takes longer than {seconds} s")

@@ -9,7 +9,7 @@ from company import Plot
 from naive import Naive
 from verdict import SEED, kept
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 TIMELY = ("kill", "freeze", "deploy", "switch", "volley")
 
 

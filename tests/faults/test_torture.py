@@ -15,7 +15,7 @@ from mishaps import SPAN, Mishap, SlowStop
 from naive import Naive
 from verdict import SEED, kept
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(400)
 
 
 def rounds(product, blows, folder):
