@@ -27,7 +27,7 @@ import side_by_side
 import tracing
 import witness
 from adapter import Scheduler, copied, soundness
-from facts import SECOND, Books, Broken, Freeze, Said, Step, Story, Switched, Use, now_us
+from facts import SECOND, Books, Broken, Freeze, Life, Said, Step, Story, Switched, Use, now_us
 from lives import Process, TooLong, command
 from side_by_side import Excuses
 
@@ -281,28 +281,16 @@ def stop_all(one: Company) -> None:
             )
 
 
-def story_of(one: Company, healed: int | None) -> Story:
-    copy = copied(one.scheduler.store(one.folder), one.folder / "copy")
-    one.ending.broken += [Broken("fencing", text) for text in soundness(copy)]
-    seen = witness.read(one.folder)
-    one.ending.broken += [Broken("witness", text) for text in seen.damaged]
-    logs = [process.log for process in one.processes]
-    said = [told for log in logs for told in one.scheduler.said(log)]
-    return Story(
-        rules.COMPANY, calls=seen.calls, books=one.scheduler.books(copy), said=[*said, *one.said],
-        switched=one.switched, lives=[process.life for process in one.processes], freezes=one.freezes, uses=one.uses,
-        steps=one.steps, stopped=one.stopped, fenced=frozenset().union(*(one.scheduler.fenced(log) for log in logs)),
-        lease=LEASE, heartbeat=HEARTBEAT, places=rules.PLACES, healed=healed, torn=seen.torn
-    )  # fmt: skip
-
-
 def check(one: Company, healed: int) -> None:
-    """What was promised and what came; and what befell whom is left in the folder, for whoever looks into it."""
-    story = story_of(one, healed)
-    befell = {
-        name: [asdict(fact) for fact in getattr(story, name)] for name in ("lives", "freezes", "steps", "switched")
-    }
-    (one.folder / "befell.json").write_text(json.dumps({"healed": healed, "stopped": one.stopped, **befell}, indent=1))
+    """Leave in the folder what befell whom and what was said, and check all of it from there."""
+    copied(one.scheduler.store(one.folder), one.folder / "copy")
+    facts = {name: [asdict(fact) for fact in getattr(one, name)] for name in REMEMBERED if name != "lives"}
+    facts["lives"] = [asdict(process.life) for process in one.processes]
+    (one.folder / "befell.json").write_text(json.dumps({"healed": healed, "stopped": one.stopped, **facts}, indent=1))
+    story = reread(one.scheduler, one.folder)
+    copy = one.folder / "copy" / one.scheduler.store(one.folder).name
+    one.ending.broken += [Broken("fencing", text) for text in soundness(copy)]
+    one.ending.broken += [Broken("witness", text) for text in witness.read(one.folder).damaged]
     one.ending.broken += side_by_side.broken(story, one.ending.excuses)
     one.ending.calls = len(story.calls)
     one.ending.fires = sum(run.count for run in story.books.runs if run.schedule is not None)
@@ -312,3 +300,22 @@ def check(one: Company, healed: int) -> None:
         if call.due is not None and call.schedule is not None:
             firsts.setdefault(call.run, (call.began - call.due) / SECOND)
     one.ending.latest = max(firsts.values(), default=0.0)
+
+
+REMEMBERED: dict[str, type] = {
+    "freezes": Freeze, "steps": Step, "switched": Switched, "uses": Use, "said": Said, "lives": Life
+}  # fmt: skip
+
+
+def reread(scheduler: Scheduler, folder: Path) -> Story:
+    """The story of a folder, whoever let it happen: from the witness, a copy of the tables, the logs and `befell.json`."""
+    befell = json.loads((folder / "befell.json").read_text())
+    facts = {name: [kind(**one) for one in befell[name]] for name, kind in REMEMBERED.items()}
+    logs = [file.read_text(errors="replace") for file in sorted(folder.glob("place-*.log"))]
+    facts["said"] += [told for log in logs for told in scheduler.said(log)]
+    seen = witness.read(folder)
+    return Story(
+        rules.COMPANY, calls=seen.calls, books=scheduler.books(folder / "copy" / scheduler.store(folder).name),
+        fenced=frozenset().union(*(scheduler.fenced(log) for log in logs)), lease=LEASE, heartbeat=HEARTBEAT,
+        places=rules.PLACES, healed=befell["healed"], stopped=befell["stopped"], torn=seen.torn, **facts
+    )  # fmt: skip

@@ -4,6 +4,7 @@
     python tests/faults/whole.py --a                  the crash torture alone; --points 60 for a sample of its points
     python tests/faults/whole.py --b --minutes 2      several processes alone, for two minutes each
     python tests/faults/whole.py --repeat FOLDER      the round whose folder was kept
+    python tests/faults/whole.py --check FOLDER       the story of a company whose folder was kept, checked again
 
 It prints the figures and ends with 0 if every promise was kept, with 1 if one was broken, with 2 if a tool is missing.
 A round in which something broke keeps its folder, and the line that tells of it the command that repeats it.
@@ -22,11 +23,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+import company
 import lost_writes
 import mishaps
 import nemesis
 import points
 import scenes
+import side_by_side
 import torture
 import tracing
 from adapter import Scheduler, Taskloop
@@ -35,6 +38,7 @@ from lost_writes import Loss
 from mishaps import Mishap, SlowStop
 from naive import Naive
 from peer import Peer
+from side_by_side import Excuses
 from torture import Blow
 from verdict import told
 
@@ -187,6 +191,17 @@ def repeat(folder: Path) -> int:
     return 1 if tally.broken else 0
 
 
+def check(folder: Path) -> int:
+    """Check a story once more, from what its folder holds; tell all that was broken and all that was excused."""
+    about, excuses = json.loads((folder / "round.json").read_text()), Excuses()
+    found = side_by_side.broken(company.reread(SCHEDULERS[about["scheduler"]](), folder), excuses)
+    for one in found:
+        print(f"{one.promise:9} {one.text}")
+    for text in (*excuses.overlaps, *excuses.limits):
+        print(f"excused   {text}")
+    return 1 if found else 0
+
+
 def main() -> int:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--a", action="store_true", help="the crash torture")
@@ -198,10 +213,13 @@ def main() -> int:
     words.add_argument("--faults", default=",".join(Plot.faults), help="what may befall a company")
     words.add_argument("--scheduler", choices=sorted(SCHEDULERS), default="taskloop")
     words.add_argument("--folder", type=Path, help="where rounds live; a new temporary folder if not given")
-    words.add_argument("--repeat", type=Path, metavar="FOLDER")
+    words.add_argument("--repeat", type=Path, metavar="FOLDER", help="do the round of this folder again")
+    words.add_argument("--check", type=Path, metavar="FOLDER", help="check the story of this folder again")
     given = words.parse_args()
     if given.repeat:
         return repeat(given.repeat.resolve())
+    if given.check:
+        return check(given.check.resolve())
     where = (given.folder or Path(tempfile.mkdtemp(prefix="faults-"))).resolve()
     where.mkdir(parents=True, exist_ok=True)
     scheduler, tally, both = SCHEDULERS[given.scheduler](), Tally(), not (given.a or given.b)
