@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import nemesis
 import pytest
 import scenes
+import torture
+from adapter import Taskloop
 from company import Plot
 from naive import Naive
 from verdict import SEED, kept
@@ -30,18 +34,27 @@ def test_a_process_whose_clock_is_set_wrong_takes_no_run_from_others_and_silence
     assert sum(ending.done.values()) >= 3
 
 
-def test_a_clock_that_was_set_right_while_nobody_ran_silences_no_interval(product, tool, tmp_path):
-    tool("gcc")
-    kept([scenes.corrected(product, tmp_path / "corrected")])
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """What each scene came to; they mostly wait, so two are played at a time."""
+    folder = tmp_path_factory.mktemp("scenes")
+    endings = torture.together(partial(scene, Taskloop(), folder / name) for name, scene in scenes.SCENES.items())
+    return dict(zip(scenes.SCENES, endings, strict=True))
 
 
-def test_a_process_of_the_earlier_version_beside_the_next_doubles_no_renamed_job(product, tmp_path):
-    kept([scenes.lagging(product, tmp_path / "lagging")])
+def test_a_clock_that_was_set_right_while_nobody_ran_silences_no_interval(tool, request):
+    tool("gcc", "strace")
+    kept([request.getfixturevalue("played")["corrected"]])
 
 
-def test_a_process_without_file_descriptors_takes_no_other_for_dead(product, tool, tmp_path):
-    tool("strace")
-    [ending] = kept([scenes.robbed(product, tmp_path / "robbed")])
+def test_a_process_of_the_earlier_version_beside_the_next_doubles_no_renamed_job(tool, request):
+    tool("gcc", "strace")
+    kept([request.getfixturevalue("played")["lagging"]])
+
+
+def test_a_process_without_file_descriptors_takes_no_other_for_dead(tool, request):
+    tool("gcc", "strace")
+    [ending] = kept([request.getfixturevalue("played")["robbed"]])
     assert ending.done["calls failed"] > 0
 
 

@@ -127,7 +127,7 @@ def test_an_orderly_stop_at_any_moment_leaves_nothing_running_on_record_though_t
     product, tool, chance, tmp_path
 ):
     tool("strace")
-    stops = [SlowStop(round(chance.uniform(0.1, 1.2), 3)) for _ in range(12)]
+    stops = [SlowStop(round(chance.uniform(0.1, 1.2), 3)) for _ in range(9)]
     kept(
         torture.together(
             partial(mishaps.stop_slowly, product, stop, tmp_path / f"{place}-{stop.name}", seed=SEED)
