@@ -10,6 +10,7 @@ import os
 import sqlite3
 import time
 import weakref
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -216,7 +217,8 @@ def _migrate(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR REPLACE INTO taskloop_meta (key, value) VALUES ('schema', ?)", (str(newest()),))
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # SQLite has rolled back already where the disk is full; the cause is to be heard
+            db.execute("ROLLBACK")
         raise
 
 

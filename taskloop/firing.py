@@ -24,8 +24,8 @@ from taskloop.ledger import Ledger
 from taskloop.logs import Speaker
 from taskloop.processes import boot
 from taskloop.runs import Cancelled, Run, State
-from taskloop.schedules import Plan, Schedule, plan, rewind
-from taskloop.slots import Slots
+from taskloop.schedules import Plan, Schedule, plan, recalled, rewind
+from taskloop.slots import TRUST_SECONDS, Slots
 from taskloop.store import Claimed, Due, Fired, Firing, Store
 
 __all__ = ["FireLoop"]
@@ -80,6 +80,8 @@ class FireLoop:
         self._look = ClockWatch(self._clock.now(), self._clock.monotonic())
         self._set_back: list[Look] = []
         """Steps back of the wall clock that the cursors do not know of yet."""
+        self._is_ahead = False
+        """Whether a worker that is gone may have moved cursors by a clock that was ahead."""
         self.closing = False
         self.watched_since = EPOCH
         """Since when somebody is there to fire: what was due before was missed, not late."""
@@ -120,6 +122,9 @@ class FireLoop:
         """Fire and start until closed; whatever goes wrong, the next fire does not depend on it."""
         while not self.closing:
             self.ticked_at = self._clock.monotonic()
+            if not self._slots.trusted():  # taken for dead, as far as we know: what we claimed now might be taken away
+                await self._sleep_until(self._again_after(TRUST_SECONDS))
+                continue
             try:
                 wake_at = await self._tick(self._clock.now())
             except (StoreUnavailable, BadStore) as error:
@@ -139,6 +144,8 @@ class FireLoop:
         """Fire what is due and start what waits; gives the instant of the next thing to do, None: none is known."""
         if self._set_back:
             await self._rewind(now)
+        if self._is_ahead:
+            await self._recall(now)
         terms_end = self._ledger._terms_end
         if terms_end is not None and now >= terms_end:
             await self._ledger._know()
@@ -147,12 +154,15 @@ class FireLoop:
         due = await self._due(now)
         if due.schedules:
             await asyncio.sleep(0)  # the host's turn, between reading and planning
+        if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
+            return None
+        if due.schedules:
             firings = self._plans(due, now)
             reserved = sum(one.starts for one in firings)
             await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
             self._store_watch.well()
         expected = self._ready_at is not None and now >= self._ready_at
-        if (self._backlog and slots.free > 0) or expected:
+        if not self.closing and ((self._backlog and slots.free > 0) or expected):
             reserved, self._backlog = max(0, slots.free), False
             slots.reserve(reserved)
             claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
@@ -241,6 +251,11 @@ class FireLoop:
                 self._slots.expected.add(run.id)
                 self.freed(stirred=True, waits=True)
 
+    def set_right(self) -> None:
+        """The clock of a worker that is gone was ahead: bring back what it has moved there."""
+        self._is_ahead = True
+        self.stir()
+
     # -- the timer
 
     async def _sleep_until(self, wake_at: datetime | None) -> None:
@@ -305,6 +320,16 @@ class FireLoop:
         self._unread = True
         self.watched_since = min(self.watched_since, now)
         self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
+
+    async def _recall(self, now: datetime) -> None:
+        def back(schedule: Schedule, decided: Sequence[tuple[datetime, datetime]]) -> Schedule:
+            return recalled(schedule, self._ledger[schedule.job].policy, now=now, decided=decided)
+
+        tick = self._clock.monotonic()
+        moved = await self._store.rewind(back, now, boot=boot(), since=tick, tick=tick)
+        self._is_ahead, self._unread = False, True
+        if moved:
+            self._speaker().say("WARNING", "clock.cursors_recalled", moved=moved)
 
     async def _move_cursors(self, look: Look, now: datetime) -> int:
         return await self._store.rewind(

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import BadStore
@@ -86,11 +86,20 @@ def beat(db: sqlite3.Connection, worker: Worker, now: int, tick: float, health: 
     return row is not None and row[0] is None
 
 
-def leave(db: sqlite3.Connection, worker: str, at: int, ended: Literal["stopped", "died"]) -> None:
-    """Record the end of a worker; one that died is left alone if it has beaten since it was last seen, at `at`."""
-    only = "" if ended == "stopped" else " AND stopped_at IS NULL AND beat_at <= ?"
-    values = (at, ended, worker) if ended == "stopped" else (at, ended, worker, at)
-    db.execute(f"UPDATE taskloop_workers SET stopped_at = ?, ended = ? WHERE id = ?{only}", values)
+def leave(db: sqlite3.Connection, worker: str, at: int) -> None:
+    db.execute("UPDATE taskloop_workers SET stopped_at = ?, ended = 'stopped' WHERE id = ?", (at, worker))
+
+
+def bury(db: sqlite3.Connection, worker: Worker) -> bool:
+    """Record the death of a worker, at its last beat; whoever has beaten since it was read lives."""
+    beat_at = microseconds(worker.beat_at)
+    return bool(
+        db.execute(
+            "UPDATE taskloop_workers SET stopped_at = ?, ended = 'died' WHERE id = ? AND stopped_at IS NULL "
+            "AND beat_at = ? AND beat_tick IS ?",
+            (beat_at, worker.id, beat_at, worker.beat_tick),
+        ).rowcount
+    )
 
 
 def workers(db: sqlite3.Connection, rest: str, values: Sequence[Any] = ()) -> list[Worker]:

@@ -93,6 +93,8 @@ class Ledger(Jobs):
         self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
         self._switches = Switches()
+        self._told_switches = Switches()
+        """The switches of which the store's connection was told: it hands out nothing that they hold."""
         self._terms_end: datetime | None = None
         """When what the store knows of the jobs changes by itself: the first switch in force runs out."""
         self._home: asyncio.AbstractEventLoop | None = None
@@ -512,8 +514,9 @@ class Ledger(Jobs):
 
     async def _know(self) -> None:
         """Tell the store which jobs this worker has, and on which terms."""
-        now = self._clock.now()
+        now, switches = self._clock.now(), self._switches
         await (await self._opened()).know([self._terms(job, now) for job in self])
+        self._told_switches = switches
         ends = [self._switches.next_end(now), self._next_left(now)]
         self._terms_end = min((one for one in ends if one is not None), default=None)
 

@@ -73,7 +73,8 @@ def is_dead(worker: Worker) -> bool:
         return True
     except PermissionError:
         return False
-    return bool(theirs.birth) and theirs.birth != birth(worker.pid)
+    now = birth(worker.pid)  # empty where nothing tells, as without a descriptor left: then it is not known to be dead
+    return bool(theirs.birth) and bool(now) and theirs.birth != now
 
 
 def silent_seconds(worker: Worker, tick: float) -> float | None:

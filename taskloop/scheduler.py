@@ -262,7 +262,8 @@ class TaskScheduler(Ledger):
         )  # fmt: skip
         self._tending = Tending(
             store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
-            store_watch=store_watch, health=guard.health, stalled=guard.stalled, tell=self._tell, ended=self._ended
+            store_watch=store_watch, health=guard.health, stalled=guard.stalled, ahead=fires.set_right,
+            tell=self._tell, ended=self._ended
         )  # fmt: skip
         before = await store.workers()
         others = await self._tending.rescue(await store.enlist(worker), thorough=True)
@@ -286,6 +287,7 @@ class TaskScheduler(Ledger):
     def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker]) -> None:
         """Since when somebody has been there to fire, and what is known of the time before."""
         assert self._fires is not None
+        self._tending.heed_the_clocks(before, others)
         firing = [one for one in others if one.fires]
         self._fires.alone = not firing
         self._fires.watched_since = min((one.started_at for one in firing), default=now)
@@ -457,9 +459,8 @@ class TaskScheduler(Ledger):
             await super()._refresh_switches()
 
     async def _switched(self) -> None:
-        before = self._switches
         await self._refresh_switches(force=True)
-        if self._phase == "running" and before != self._switches:
+        if self._phase == "running" and self._told_switches != self._switches:  # whoever has read them since
             await self._know()
         self._stirred()
 

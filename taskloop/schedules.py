@@ -171,6 +171,22 @@ def rewind(
     return replace(schedule, next_due=found, last_due=_before(schedule, policy, found))
 
 
+def recalled(
+    schedule: Schedule, policy: Policy, *, now: datetime, decided: Sequence[tuple[datetime, datetime]]
+) -> Schedule:
+    """The schedule at `now`, brought back if a worker whose clock was ahead has moved its cursor there.
+
+    As `rewind`, for a step that nobody has seen: a cursor that is further off than its interval cannot be right.
+    """
+    back, trigger = _NOTHING, schedule.trigger
+    if isinstance(trigger, Every) and trigger.anchor is None and schedule.next_due is not None:
+        assert trigger.interval is not None
+        back = (schedule.next_due - now) // trigger.interval * trigger.interval
+        if schedule.anchor not in (None, EPOCH) and back <= _NOTHING:
+            return schedule
+    return rewind(schedule, policy, now=now, back=back, decided=decided)
+
+
 _APART: Final = timedelta(milliseconds=1)
 
 

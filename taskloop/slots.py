@@ -35,6 +35,8 @@ TURN: Final = 50
 """Runs launched in one turn of the loop."""
 GLANCE_SECONDS: Final = 10.0
 """After how long the housekeeping looks at runs in hand that have reported nothing; at old ones less often."""
+TRUST_SECONDS: Final = 0.25
+"""How often a worker that was silent for a lease looks whether it has beaten again."""
 LAST_SECONDS: Final = 1.0
 """How long a stop waits, at its very end, for what it abandons to be recorded."""
 
@@ -83,7 +85,7 @@ class Slots:
         self._worker = worker
         self._journal = journal
         self._store_watch = store_watch
-        self._trusted = trusted
+        self.trusted = trusted
         """Whether this worker's lease is good: its runs are nobody else's yet."""
         self._kill_grace = kill_grace.total_seconds()
         self._waiters = waiters
@@ -132,7 +134,7 @@ class Slots:
         if run.job not in self._jobs:  # removed between the claim and now
             self._listeners.begin(self._disown(run))
             return
-        if not self._trusted():  # this process stood still since it claimed the run: it may be another's by now
+        if not self.trusted():  # this process stood still since it claimed the run: it may be another's by now
             self.reserve(1)
             self._listeners.begin(self._launch_if_ours(run))
             return
@@ -161,6 +163,8 @@ class Slots:
             self._glance = self._loop.call_later(max(GLANCE_SECONDS, youngest / 20), self._glance_at_runs)
 
     async def _launch_if_ours(self, run: Run) -> None:
+        while not self.trusted() and not self._closed.is_set():  # once it has beaten, nobody can take it any more
+            await asyncio.sleep(TRUST_SECONDS)
         held = await self._insist(partial(self._store.held, self._worker))
         self.release(1)
         if held is None:  # closed meanwhile: the next start finds the run without its worker and says so

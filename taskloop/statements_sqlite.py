@@ -673,6 +673,10 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
 
     A settling that was written before, and whose answer was lost, is as good as written now.
     """
+    back = [place for place, one in enumerate(settlings) if one.for_the_dead and _is_back(db, one.before)]
+    if back:
+        answers = iter(settle(db, [one for place, one in enumerate(settlings) if place not in back]))
+        return [place not in back and next(answers) for place in range(len(settlings))]
     rows = [_settled(one) for one in settlings]
     done = [True] * len(rows)
     db.execute("SAVEPOINT ends")
@@ -688,6 +692,12 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
         if one.breaker is not None and one.after.final:
             trip(db, one.after, *one.breaker)
     return [wrote or _stands(db, row) for wrote, row in zip(done, rows, strict=True)]
+
+
+def _is_back(db: sqlite3.Connection, run: Run) -> bool:
+    """Whether the worker of a run that was taken for dead lives after all."""
+    alive = "SELECT 1 FROM taskloop_workers WHERE id = ? AND stopped_at IS NULL"
+    return db.execute(alive, (run.worker,)).fetchone() is not None
 
 
 def _stands(db: sqlite3.Connection, row: Row) -> bool:

@@ -205,6 +205,8 @@ class Settling(NamedTuple):
     outcome: Outcome
     breaker: tuple[int, timedelta] | None = None
     """Failures in a row that switch the job off, and for how long; None: none do."""
+    for_the_dead: bool = False
+    """Written in the place of a worker that died, and only while it is dead."""
 
 
 class Cancelling(NamedTuple):
@@ -313,8 +315,11 @@ class Store(Protocol):
     def beater(self, worker: Worker) -> Beater | None:
         """A beater, not connected yet; None: no other process can reach the store, so nobody needs to hear beats."""
 
-    async def leave(self, worker: str, now: datetime, ended: Literal["stopped", "died"] = "stopped") -> None:
-        """Record the end of a worker; one that `died` only if it has not beaten after `now`."""
+    async def leave(self, worker: str, now: datetime) -> None:
+        """Record that a worker has stopped."""
+
+    async def bury(self, worker: Worker) -> bool:
+        """Record that a worker has died, unless it has beaten since it was read; False: it lives, or has stopped."""
 
     async def note(self, incidents: Sequence[Incident]) -> None: ...
 
@@ -327,7 +332,7 @@ class Store(Protocol):
     async def held(self, worker: str) -> Mapping[RunId, int]:
         """The running runs of a worker, and the token of each."""
 
-    async def orphans(self, dead: Iterable[str]) -> Sequence[Run]:
+    async def orphans(self) -> Sequence[Run]:
         """The running runs of these workers, and of those that are known to have stopped or not known at all."""
 
     async def changed(self) -> bool:

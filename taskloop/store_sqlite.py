@@ -348,8 +348,12 @@ class SqliteStore:
     def beater(self, worker: Worker) -> Beater | None:
         return None if self._place is None else SqliteBeater(self._place, worker)
 
-    async def leave(self, worker: str, now: datetime, ended: Literal["stopped", "died"] = "stopped") -> None:
-        await self._do(keeping.leave, worker, microseconds(now), ended)
+    async def leave(self, worker: str, now: datetime) -> None:
+        await self._do(keeping.leave, worker, microseconds(now))
+
+    async def bury(self, worker: Worker) -> bool:
+        buried: bool = await self._do(keeping.bury, worker)
+        return buried
 
     async def workers(self, *, living: bool = False) -> Sequence[Worker]:
         rest = (
@@ -373,12 +377,12 @@ class SqliteStore:
         )
         return {RunId(row[0]): row[1] for row in rows}
 
-    async def orphans(self, dead: Iterable[str]) -> Sequence[Run]:
-        rest = (
-            "WHERE state = 'running' AND (worker IN (SELECT value FROM json_each(?)) OR NOT EXISTS "
-            "(SELECT 1 FROM taskloop_workers w WHERE w.id = worker AND w.stopped_at IS NULL)) ORDER BY id"
+    async def orphans(self) -> Sequence[Run]:
+        rest = (  # the plus: by the small index of what runs, not by walking all ids
+            "WHERE state = 'running' AND NOT EXISTS "
+            "(SELECT 1 FROM taskloop_workers w WHERE w.id = worker AND w.stopped_at IS NULL) ORDER BY +id"
         )
-        return await self._runs(rest, (json.dumps(list(dead)),))
+        return await self._runs(rest, ())
 
     async def changed(self) -> bool:
         if self._writer is None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from taskloop.clock import EPOCH, Clock
+from taskloop.clock import EPOCH, Clock, later
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -36,6 +36,8 @@ SPARED: Final = timedelta(days=1)
 """What was due within this stays, whatever a job's policy: a clock that is set back asks it what was decided already."""
 ORPHANED: Final = timedelta(days=1)
 """How long a run may wait for a job that no live worker has: a deploy may bring it back."""
+AHEAD: Final = timedelta(seconds=30)
+"""A last word from so far in the future was said by a clock that has been set right since."""
 SEEN_SECONDS: Final = 3600.0
 DOUBTFUL: Final = timedelta(days=30)
 """A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
@@ -58,6 +60,7 @@ class Tending:
         store_watch: StoreWatch,
         health: Callable[[], Mapping[str, Any]],
         stalled: Callable[[Schedule | None], None],
+        ahead: Callable[[], None],
         tell: Callable[[str, Run], None],
         ended: Callable[[Run], None],
     ) -> None:
@@ -72,6 +75,7 @@ class Tending:
         self._store_watch = store_watch
         self._health = health
         self._stalled = stalled
+        self._ahead = ahead
         self._tell = tell
         self._ended = ended
         self._begun = clock.monotonic()
@@ -99,9 +103,12 @@ class Tending:
             await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
             self._store_watch.well()
         if self.changed and shared:  # a beat changes the store too
+            before = self.others
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
+            self.heed_the_clocks(before, self.others)
         if self.others and self._is_time("rescue", RESCUE_SECONDS):
             before, self.others = self.others, await self.rescue(self.others)
+            self.heed_the_clocks(before, self.others)
             self.changed |= len(self.others) < len(before)
         if self.changed:
             await self._grant_wishes()
@@ -137,20 +144,29 @@ class Tending:
 
         `thorough`: look also for what was left by those that ended long ago.
         """
-        dead = [one for one in others if self._is_gone(one)]
+        dead = []
+        for one in others:
+            # Our own view may be old, if we stood still ourselves: the store buries nobody that has beaten since.
+            if self._is_gone(one) and await self._store.bury(one):
+                dead.append(one)
+                self._seen.pop(one.id, None)
         if dead or thorough:
-            await self._settle_orphans([one.id for one in dead])
-        for one in dead:
-            await self._store.leave(one.id, one.beat_at, "died")
-            self._seen.pop(one.id, None)
+            await self._settle_orphans()
         return [one for one in others if one not in dead]
 
-    async def _settle_orphans(self, dead: Sequence[str]) -> None:
-        for run in await self._store.orphans(dead):
+    def heed_the_clocks(self, before: Sequence[Worker], others: Sequence[Worker]) -> None:
+        """If the clock of a worker that is gone since was ahead, what it has moved there is to be brought back."""
+        ahead, lives = later(self._clock.now(), AHEAD), {one.id for one in others}
+        if any((one.stopped_at or one.beat_at) > ahead for one in before if one.id not in lives):
+            self._ahead()
+
+    async def _settle_orphans(self) -> None:
+        for run in await self._store.orphans():
             policy = self._jobs[run.job].policy if run.job in self._jobs else None
             repeatable = policy.repeatable if policy is not None else await self._is_repeatable_elsewhere(run)
             after = settle(run, Lost(), now=self._clock.now(), repeatable=repeatable)
-            if await self._store.settle(Settling(run, after, Lost(), policy.breaker if policy else None)):
+            breaker = policy.breaker if policy is not None else None
+            if await self._store.settle(Settling(run, after, Lost(), breaker, for_the_dead=True)):
                 self._tell("recovered", after)
                 self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
 

@@ -37,9 +37,9 @@ from stores import (
 )
 
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
-from taskloop.runs import Cause, Failure, Raised, RunId, State
+from taskloop.runs import Cause, Failure, Lost, Raised, Returned, RunId, State, settle
 from taskloop.schedules import Schedule
-from taskloop.store import Definition, Incident, Keep, Query, Store, Switch, Terms, Worker, open_store
+from taskloop.store import Definition, Incident, Keep, Query, Settling, Store, Switch, Terms, Worker, open_store
 from taskloop.triggers import At, Cron, Every
 
 __all__ = ["pair", "shared", "store", "stores"]
@@ -363,7 +363,7 @@ async def test_a_beat_is_kept_and_the_living_come_before_those_that_left(store):
 
 async def test_a_worker_taken_for_dead_hears_of_it_with_its_next_beat_and_lives_again(store):
     await store.enlist(worker())
-    await store.leave("w1", NOW, "died")
+    assert await store.bury(worker())
     assert [one.ended for one in await store.workers()] == ["died"]
     assert not await store.beat(worker(), at(60), 60.0, {})
     assert await store.beat(worker(), at(65), 65.0, {})
@@ -373,8 +373,28 @@ async def test_a_worker_taken_for_dead_hears_of_it_with_its_next_beat_and_lives_
 async def test_a_worker_that_beat_since_it_was_last_seen_is_not_buried(store):
     await store.enlist(worker())
     await store.beat(worker(), at(60), 60.0, {})
-    await store.leave("w1", NOW, "died")
+    assert not await store.bury(worker())
     assert [one.stopped_at for one in await store.workers()] == [None]
+
+
+async def test_a_worker_that_has_stopped_does_not_die_after_that(store):
+    await store.enlist(worker())
+    await store.leave("w1", at(10))
+    assert not await store.bury(worker())
+    assert [one.ended for one in await store.workers()] == ["stopped"]
+
+
+async def test_the_run_of_a_worker_that_beat_again_is_not_settled_in_its_place(store):
+    await store.enlist(worker("w1"))
+    run = await started(store, "w1")
+    assert await store.bury(worker("w1"))
+    (orphan,) = await store.orphans()
+    assert not await store.beat(worker("w1"), at(60), 60.0, {})
+    lost = settle(orphan, Lost(), now=at(61), repeatable=False)
+    assert not await store.settle(Settling(orphan, lost, Lost(), for_the_dead=True))
+    assert (await store.run(run.id)).state is State.RUNNING
+    own = settle(orphan, Returned(), now=at(62), repeatable=False)
+    assert await store.settle(Settling(orphan, own, Returned()))
 
 
 async def test_a_worker_whose_row_is_gone_beats_itself_back_into_it(store):
@@ -396,9 +416,9 @@ async def test_the_orphans_are_the_running_runs_of_the_dead_and_of_whoever_is_no
     two = await started(store, "gone")
     await finished(store)
     await submitted(store)
-    for dead in (["dead", "gone", "nobody"], []):
-        assert ids(await store.orphans(dead)) == [one.id, two.id]
-    assert ids(await store.orphans(["alive"])) == [one.id, one.id + 1, two.id]
+    assert ids(await store.orphans()) == [one.id, two.id]
+    await store.bury(worker("alive"))
+    assert ids(await store.orphans()) == [one.id, one.id + 1, two.id]
     assert await store.held("dead") == {one.id: one.token}
     assert await store.held("nobody") == {}
 
