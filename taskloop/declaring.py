@@ -39,6 +39,8 @@ class StartPlan:
     """Schedules whose trigger is another one now: the old and the new one."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Jobs that go on with the history of an alias: the old and the new name."""
+    yielded: dict[str, str] = field(default_factory=dict)
+    """Jobs whose fires are left to a worker that lives and has them under a later name: that name."""
     orphaned: list[str] = field(default_factory=list)
     """Schedules that code or file once declared, and whose job no live worker has."""
     due: dict[str, timedelta] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class StartPlan:
             "added": [one for one in self.added if only is None or one in only],
             "changed": changes,
             "renamed": [f"{old} -> {new}" for old, new in self.renamed.items()],
+            "yielded": [f"{name} (to {there})" for name, there in self.yielded.items()],
             "orphaned": self.orphaned,
             "due_now": late,
         }
@@ -73,41 +76,44 @@ async def declare(
     jobs: Sequence[Job[..., Any]],
     now: datetime,
     *,
-    others: Sequence[Worker] | None = None,
+    others: Sequence[Worker],
+    starting: bool = False,
 ) -> StartPlan:
     """Store what code and file declare; a schedule that is stored already keeps its cursor.
 
-    `others`: the live workers beside this one, at a start of a worker that fires; None: it is no such start, and no
-    job that wants a run at each start gets one.
+    `others`: the live workers beside this one. `starting`: a worker starts that fires, so that jobs which want a run
+    at each start get one.
     """
     if any(job.parameters.names for job in jobs):  # pydantic: its import and first use are long for a loop
         await store.define(await asyncio.to_thread(lambda: [ledger.definition(job) for job in jobs]))
     else:
         await store.define([ledger.definition(job) for job in jobs])
     plan = StartPlan()
-    earlier = await _forerunners(ledger, store, jobs, now, plan)
+    await _take_over(ledger, store, jobs, now, plan)
+    plan.yielded = await _yielded(store, jobs, others)
+    ledger._yielded = {*(ledger._yielded - {job.name for job in jobs}), *plan.yielded}
     policies = {job.name: job.policy for job in jobs}
 
     def merge(old: Schedule | None, new: Schedule) -> Schedule:
         """Called on the store's thread."""
-        policy, before = policies[new.job], old or earlier.get(new.id)
-        if before is None:
+        if old is None:
             plan.added.append(new.id)
-            return bind(new, policy, now)
-        if before.trigger != new.trigger:
-            plan.changed[new.id] = (str(before.trigger), str(new.trigger))
-        return rebind(before, new, policy, now)
+            return bind(new, policies[new.job], now)
+        if old.trigger != new.trigger:
+            plan.changed[new.id] = (str(old.trigger), str(new.trigger))
+        return rebind(old, new, policies[new.job], now)
 
-    declared = [_declared(ledger, job, now) for job in jobs if job.trigger is not None]
+    ours = [job for job in jobs if job.name not in plan.yielded]
+    declared = [_declared(ledger, job, now) for job in ours if job.trigger is not None]
     stored: list[Schedule] = []
     for start in range(0, len(declared), TOGETHER):
         stored += await store.put(declared[start : start + TOGETHER], merge, now)
-    if others is not None:
+    if starting:
         await _follow_the_zones(ledger, store, now)
     due = {one.id: now - one.next_due for one in stored if one.next_due is not None and one.next_due <= now}
     plan.due = {name: late for name, late in due.items() if ledger._is_on(ledger[name], now)}
-    if others is not None:
-        await _begin_at_start(ledger, store, jobs, now, others=others, due=due)
+    if starting:
+        await _begin_at_start(ledger, store, ours, now, others=others, due=due)
         plan.orphaned = await _orphans(ledger, store, others)
     return plan
 
@@ -124,24 +130,27 @@ def _declared(ledger: Ledger, job: Job[..., Any], now: datetime) -> Schedule:
     )
 
 
-async def _forerunners(
+async def _take_over(
     ledger: Ledger, store: Store, jobs: Sequence[Job[..., Any]], now: datetime, plan: StartPlan
-) -> dict[str, Schedule]:
-    """Schedules that stand under an alias of a job, by its name now; taken out of the store, as are those of jobs
-    that have no trigger any more.
-    """
+) -> None:
+    """Give jobs what stands under their aliases, and drop the schedules of those that have no trigger any more."""
     names = {alias: job.name for job in jobs for alias in job.aliases}
     if names:
-        await store.rename(names)
+        renamed = await store.rename(names, now, TOGETHER)
+        plan.renamed = {old: names[old] for old in renamed.schedules}
         await ledger._refresh_switches(force=True)
         await ledger._know()
-    names |= {job.name: "" for job in jobs if job.trigger is None}
-    if not names:
-        return {}
-    found = [one for one in await store.schedules(ids=list(names), limit=len(names)) if one.origin != "stored"]
-    await store.drop([one.id for one in found], now)
-    plan.renamed = {one.id: names[one.id] for one in found if names[one.id]}
-    return {names[one.id]: one for one in found}
+    bare = [job.name for job in jobs if job.trigger is None]
+    if bare:
+        found = await store.schedules(ids=bare, limit=len(bare))
+        await store.drop([one.id for one in found if one.origin != "stored"], now)
+
+
+async def _yielded(store: Store, jobs: Sequence[Job[..., Any]], others: Sequence[Worker]) -> dict[str, str]:
+    """Jobs that a live worker of a later version has under another name already: theirs are the fires."""
+    elsewhere = {name for one in others for name in one.jobs or ()}
+    taken = await store.aliases() if others else {}
+    return {job.name: there for job in jobs if (there := taken.get(job.name)) in elsewhere and there is not None}
 
 
 async def _follow_the_zones(ledger: Ledger, store: Store, now: datetime) -> None:

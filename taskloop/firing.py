@@ -26,7 +26,7 @@ from taskloop.processes import boot
 from taskloop.runs import Cancelled, Run, State
 from taskloop.schedules import Plan, Schedule, plan, recalled, rewind
 from taskloop.slots import TRUST_SECONDS, Slots
-from taskloop.store import Claimed, Due, Fired, Firing, Store
+from taskloop.store import Claimed, Due, Fired, Firing, Store, Worker
 
 __all__ = ["FireLoop"]
 
@@ -36,6 +36,8 @@ LONGEST_NAP: Final = 60.0
 """No sleep is longer, so that a step of the wall clock is noticed within a minute."""
 GAP_SECONDS: Final = 30.0
 """A nap that ends this much later than it should was no nap: the machine slept, or its clock was set."""
+AHEAD: Final = timedelta(seconds=30)
+"""A last word from so far in the future was said by a clock that has been set right since."""
 BACK_SECONDS: Final = 0.5
 """A wall clock that lost this much against the steady one was set back."""
 
@@ -251,10 +253,14 @@ class FireLoop:
                 self._slots.expected.add(run.id)
                 self.freed(stirred=True, waits=True)
 
-    def set_right(self) -> None:
-        """The clock of a worker that is gone was ahead: bring back what it has moved there."""
-        self._is_ahead = True
-        self.stir()
+    def heed_the_gone(self, gone: Sequence[Worker]) -> None:
+        """Workers have ended: what was left to one is ours, and what one moved by a clock that was ahead goes back."""
+        ahead = later(self._clock.now(), AHEAD)
+        if any((one.stopped_at or one.beat_at) > ahead for one in gone):
+            self._is_ahead = True
+            self.stir()
+        for name in self._ledger._yielded:
+            self._ledger._redeclared(self._ledger._jobs.get(name))
 
     # -- the timer
 

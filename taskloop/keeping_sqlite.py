@@ -26,8 +26,8 @@ from taskloop.rows_sqlite import (
 )
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.statements_sqlite import put_schedules
-from taskloop.store import Evidence, Former, Incident, Keep, Pruned, Query, Rewind, Terms, Wish, Worker
+from taskloop.statements_sqlite import count_days, put_schedules
+from taskloop.store import Evidence, Former, Incident, Keep, Pruned, Query, Renamed, Rewind, Terms, Wish, Worker
 from taskloop.switches import Switch, Switches
 
 FOR_EVER: Final = 2**62
@@ -181,10 +181,85 @@ def define(db: sqlite3.Connection, rows: Sequence[Any]) -> None:
     )
 
 
-def rename(db: sqlite3.Connection, pairs: Sequence[tuple[str, str]]) -> None:
-    db.executemany("UPDATE taskloop_runs SET job = ? WHERE job = ? AND state = 'waiting'", pairs)
-    db.executemany("UPDATE taskloop_schedules SET job = ? WHERE job = ? AND origin = 'stored'", pairs)
-    db.executemany("UPDATE taskloop_switches SET job = ? WHERE job = ? AND ended_at IS NULL", pairs)
+def aliases(db: sqlite3.Connection) -> dict[str, str]:
+    """Every alias that a stored definition names, and the job that has it."""
+    found = "SELECT a.value, j.name FROM taskloop_jobs j, json_each(j.definition, '$.aliases') a ORDER BY j.name DESC"
+    return dict(db.execute(found).fetchall())
+
+
+_TAKEN: Final = "(SELECT 1 FROM taskloop_runs n WHERE n.job = ? AND n.key = r.key AND n.key IS NOT NULL "
+_TAKEN_KEY: Final = f"{_TAKEN}AND n.state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped'))"
+
+
+def rename(db: sqlite3.Connection, names: Mapping[str, str], now: int, limit: int) -> Renamed:
+    """Give what stands under old job names to the new ones: all that is to come, and `limit` records of each history.
+
+    A declared schedule goes on under its new id, cursor and all, unless that id has one already. The newest records go
+    first, since a clock that is set back asks what was decided of late.
+    """
+    moved: list[str] = []
+    active = more = False
+    for old, new in names.items():
+        here = "WHERE id = ? AND job = ? AND origin <> 'stored'"
+        if db.execute(f"UPDATE OR IGNORE taskloop_schedules SET id = ?, job = ? {here}", (new, new, old, old)).rowcount:
+            moved.append(old)
+        drop(db, [row[0] for row in db.execute(f"SELECT id FROM taskloop_schedules {here}", (old, old))], now)
+        db.execute("UPDATE taskloop_schedules SET job = ? WHERE job = ? AND origin = 'stored'", (new, old))
+        db.execute("UPDATE taskloop_switches SET job = ? WHERE job = ?", (new, old))
+        ids = "id = CASE id WHEN ? THEN ? ELSE id END"
+        db.execute(f"UPDATE OR IGNORE taskloop_former SET {ids}, job = ? WHERE job = ?", (old, new, new, old))
+        known = db.execute("DELETE FROM taskloop_jobs WHERE name = ?", (old,)).rowcount
+        _supersede(db, old, new, now)
+        runs = _runs_of(db, old, "IN ('waiting', 'running')", FOR_EVER)
+        past = _runs_of(db, old, "NOT IN ('waiting', 'running')", limit)
+        _rename_runs(db, old, new, [*runs, *past])
+        active |= bool(runs)
+        if len(past) == limit:
+            more = True
+        elif known or runs or past:
+            db.execute(
+                "INSERT INTO taskloop_daily (day, job, state, runs, took) SELECT day, ?, state, runs, took "
+                "FROM taskloop_daily WHERE job = ? ON CONFLICT (day, job, state) "
+                "DO UPDATE SET runs = runs + excluded.runs, took = took + excluded.took",
+                (new, old),
+            )
+            db.execute("DELETE FROM taskloop_daily WHERE job = ?", (old,))
+    return Renamed(moved, active, more)
+
+
+def _supersede(db: sqlite3.Connection, old: str, new: str, now: int) -> None:
+    """A run that waits under the old name gives way to one of the same key under the new: it was asked for once."""
+    twice = db.execute(
+        f"SELECT {_RUN} FROM taskloop_runs r WHERE job = ? AND state = 'waiting' AND EXISTS {_TAKEN_KEY}", (old, new)
+    ).fetchall()
+    ended = [
+        read_run(row).changed(state=State.CANCELLED, reason="superseded", ended_at=from_microseconds(now))
+        for row in twice
+    ]
+    db.executemany(
+        "UPDATE taskloop_runs SET state = 'cancelled', reason = 'superseded', ended_at = ? WHERE id = ?",
+        [(now, run.id) for run in ended],
+    )
+    count_days(db, ended)
+
+
+def _runs_of(db: sqlite3.Connection, job: str, states: str, limit: int) -> list[int]:
+    rows = db.execute(
+        f"SELECT id FROM taskloop_runs WHERE job = ? AND state {states} ORDER BY id DESC LIMIT ?", (job, limit)
+    )
+    return [row[0] for row in rows]
+
+
+def _rename_runs(db: sqlite3.Connection, old: str, new: str, ids: Sequence[int]) -> None:
+    """Give records a new job; a due instant or a key that the new one has used already stays with that."""
+    these = "id IN (SELECT value FROM json_each(?))"
+    db.execute(
+        f"UPDATE taskloop_runs AS r SET key = NULL WHERE {these} AND EXISTS {_TAKEN_KEY}", (json.dumps(ids), new)
+    )
+    db.execute(
+        f"UPDATE OR IGNORE taskloop_runs SET schedule = ? WHERE {these} AND schedule = ?", (new, json.dumps(ids), old)
+    )
+    db.execute(f"UPDATE taskloop_runs SET job = ? WHERE {these}", (new, json.dumps(ids)))
 
 
 def put(db: sqlite3.Connection, schedules: Sequence[Schedule], merge: Any, now: int) -> list[Schedule]:

@@ -95,6 +95,8 @@ class Ledger(Jobs):
         self._switches = Switches()
         self._told_switches = Switches()
         """The switches of which the store's connection was told: it hands out nothing that they hold."""
+        self._yielded: set[str] = set()
+        """Jobs whose fires are left to a worker of a later version, which has them under another name."""
         self._terms_end: datetime | None = None
         """When what the store knows of the jobs changes by itself: the first switch in force runs out."""
         self._home: asyncio.AbstractEventLoop | None = None
@@ -538,7 +540,8 @@ class Ledger(Jobs):
 
         self._configure_jobs(jobs)
         await self._know()
-        await declare(self, await self._opened(), jobs, self._clock.now())
+        store = await self._opened()
+        await declare(self, store, jobs, self._clock.now(), others=await store.workers(living=True))
         self._stirred()
 
     def _verdict(self, job: str, now: datetime) -> Verdict:

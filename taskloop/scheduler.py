@@ -19,7 +19,6 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from signal import Signals
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop import durations
@@ -183,10 +182,11 @@ class TaskScheduler(Ledger):
                     await self._mind_the_end(span)
                 await asyncio.wait({self._host}, timeout=span.total_seconds() if span else None)
 
-        def heard(one: Signals) -> None:
-            self.speaker.say("INFO", "signal.received", signal=one.name)
-
-        return await until_signal(served(), stop=self.stop, hurry=lambda: self._hurrying.set(), heard=heard)
+        say = self.speaker.say
+        return await until_signal(
+            served(), stop=self.stop, hurry=lambda: self._hurrying.set(),
+            heard=lambda one: say("INFO", "signal.received", signal=one.name)
+        )  # fmt: skip
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -262,7 +262,7 @@ class TaskScheduler(Ledger):
         )  # fmt: skip
         self._tending = Tending(
             store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
-            store_watch=store_watch, health=guard.health, stalled=guard.stalled, ahead=fires.set_right,
+            store_watch=store_watch, health=guard.health, stalled=guard.stalled, gone=fires.heed_the_gone,
             tell=self._tell, ended=self._ended
         )  # fmt: skip
         before = await store.workers()
@@ -287,7 +287,8 @@ class TaskScheduler(Ledger):
     def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker]) -> None:
         """Since when somebody has been there to fire, and what is known of the time before."""
         assert self._fires is not None
-        self._tending.heed_the_clocks(before, others)
+        lives = {one.id for one in others}
+        self._fires.heed_the_gone([one for one in before if one.id not in lives])
         firing = [one for one in others if one.fires]
         self._fires.alone = not firing
         self._fires.watched_since = min((one.started_at for one in firing), default=now)
@@ -303,11 +304,10 @@ class TaskScheduler(Ledger):
 
         store = self._open_store
         self.start_plan = await declaring.declare(
-            self, store, list(self), self._clock.now(), others=others if self.options.enabled else None
+            self, store, list(self), self._clock.now(), others=others, starting=self.options.enabled
         )
         only = getattr(store, "only", None)
-        told = self.start_plan.told(only)
-        if told:
+        if told := self.start_plan.told(only):
             self.speaker.say("INFO", "scheduler.plan", **told)
         for level, mistake, fields in await advice.look(self, store, others, only):
             self.speaker.say(level, f"advice.{mistake}", **fields)

@@ -35,6 +35,7 @@ __all__ = [
     "Merge",
     "Pruned",
     "Query",
+    "Renamed",
     "Rewind",
     "Settling",
     "Store",
@@ -245,6 +246,17 @@ class Keep(NamedTuple):
     """How many of the newest stay at most, skips not counted."""
 
 
+class Renamed(NamedTuple):
+    """What went over to other job names."""
+
+    schedules: Sequence[str]
+    """The old names whose declared schedule goes on under the new one."""
+    active: bool
+    """Whether any of them is yet to end."""
+    more: bool
+    """Whether there are records left under an old name."""
+
+
 class Pruned(NamedTuple):
     """What one step of pruning did: rows deleted, and the job to go on with (None: the round is over)."""
 
@@ -346,8 +358,13 @@ class Store(Protocol):
 
     async def definitions(self) -> Sequence[Definition]: ...
 
-    async def rename(self, names: Mapping[str, str]) -> None:
-        """Give waiting runs, stored schedules and switches in force of old job names to the new ones (old: new)."""
+    async def aliases(self) -> Mapping[str, str]:
+        """Every alias that a stored definition names, and the job that has it."""
+
+    async def rename(self, names: Mapping[str, str], now: datetime, limit: int) -> Renamed:
+        """Give schedules, active runs, switches and counters of old job names to the new ones (old: new), and of each
+        history the newest `limit` records that are still under the old name.
+        """
 
     async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
         """Store each as `merge` has it, all in one transaction; gives what is stored now. What it replaces is kept

@@ -56,6 +56,7 @@ from taskloop.store import (
     Merge,
     Pruned,
     Query,
+    Renamed,
     Rewind,
     Settling,
     Terms,
@@ -405,8 +406,13 @@ class SqliteStore:
         rows = await self._read(_fetch, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
         return [Definition(row[0], json.loads(row[1]), row[2], from_microseconds(row[3])) for row in rows]
 
-    async def rename(self, names: Mapping[str, str]) -> None:
-        await self._do(keeping.rename, [(new, old) for old, new in names.items()])
+    async def aliases(self) -> Mapping[str, str]:
+        found: dict[str, str] = await self._read(keeping.aliases)
+        return found
+
+    async def rename(self, names: Mapping[str, str], now: datetime, limit: int) -> Renamed:
+        renamed: Renamed = await self._do(keeping.rename, dict(names), microseconds(now), limit)
+        return renamed
 
     async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
         stored: Sequence[Schedule] = await self._do(keeping.put, schedules, merge, microseconds(now))

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from taskloop.clock import EPOCH, Clock, later
+from taskloop.clock import EPOCH, Clock
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -28,6 +28,8 @@ __all__ = ["Tending"]
 TEND_SECONDS: Final = 0.5
 """How often wishes of other processes are looked for, and progress is written."""
 RESCUE_SECONDS: Final = 1.0
+RENAMED: Final = 1000
+"""Records of a job's past that are given its new name in one go."""
 FLAG_SECONDS: Final = 10.0
 STALL_SECONDS: Final = 70.0
 """A schedule that is seen to be due for so long, while the store answers and the loop turns, should have moved."""
@@ -36,8 +38,6 @@ SPARED: Final = timedelta(days=1)
 """What was due within this stays, whatever a job's policy: a clock that is set back asks it what was decided already."""
 ORPHANED: Final = timedelta(days=1)
 """How long a run may wait for a job that no live worker has: a deploy may bring it back."""
-AHEAD: Final = timedelta(seconds=30)
-"""A last word from so far in the future was said by a clock that has been set right since."""
 SEEN_SECONDS: Final = 3600.0
 DOUBTFUL: Final = timedelta(days=30)
 """A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
@@ -60,7 +60,7 @@ class Tending:
         store_watch: StoreWatch,
         health: Callable[[], Mapping[str, Any]],
         stalled: Callable[[Schedule | None], None],
-        ahead: Callable[[], None],
+        gone: Callable[[Sequence[Worker]], None],
         tell: Callable[[str, Run], None],
         ended: Callable[[Run], None],
     ) -> None:
@@ -75,7 +75,7 @@ class Tending:
         self._store_watch = store_watch
         self._health = health
         self._stalled = stalled
-        self._ahead = ahead
+        self._gone = gone
         self._tell = tell
         self._ended = ended
         self._begun = clock.monotonic()
@@ -91,6 +91,7 @@ class Tending:
         self._flagged: dict[RunId, int] = {}
         """Runs that were told of already, and in which attempt."""
         self._turns: dict[str, float] = {}
+        self._renaming = True
         self._prune_after: str | None = None
         self._looked: tuple[datetime, float] | None = None
         """The wall clock and the steady clock when it was last time to prune."""
@@ -105,15 +106,17 @@ class Tending:
         if self.changed and shared:  # a beat changes the store too
             before = self.others
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
-            self.heed_the_clocks(before, self.others)
+            self._miss_some_of(before)
         if self.others and self._is_time("rescue", RESCUE_SECONDS):
             before, self.others = self.others, await self.rescue(self.others)
-            self.heed_the_clocks(before, self.others)
+            self._miss_some_of(before)
             self.changed |= len(self.others) < len(before)
         if self.changed:
             await self._grant_wishes()
         await self._write_progress()
         await self._journal.write(self._store)
+        if self._is_time("rename", 0.0 if self._renaming else FLAG_SECONDS):
+            await self._rename()
         if self._is_time("flags", FLAG_SECONDS):
             await self._raise_flags()
             await self._guard_the_fires()
@@ -154,11 +157,11 @@ class Tending:
             await self._settle_orphans()
         return [one for one in others if one not in dead]
 
-    def heed_the_clocks(self, before: Sequence[Worker], others: Sequence[Worker]) -> None:
-        """If the clock of a worker that is gone since was ahead, what it has moved there is to be brought back."""
-        ahead, lives = later(self._clock.now(), AHEAD), {one.id for one in others}
-        if any((one.stopped_at or one.beat_at) > ahead for one in before if one.id not in lives):
-            self._ahead()
+    def _miss_some_of(self, before: Sequence[Worker]) -> None:
+        lives = {one.id for one in self.others}
+        gone = [one for one in before if one.id not in lives]
+        if gone:
+            self._gone(gone)
 
     async def _settle_orphans(self) -> None:
         for run in await self._store.orphans():
@@ -196,6 +199,14 @@ class Tending:
     async def _grant_wishes(self) -> None:
         for wish in await self._store.wishes(self._worker.id):
             self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor))
+
+    async def _rename(self) -> None:
+        """Give jobs what still stands under their aliases, or was put there by a worker of an earlier version."""
+        names = {alias: job.name for job in self._jobs for alias in job.aliases}
+        if names:
+            renamed = await self._store.rename(names, self._clock.now(), RENAMED)
+            self._renaming = renamed.more
+            self.changed |= renamed.active or bool(renamed.schedules)
 
     # -- what the runs in hand say of themselves
 

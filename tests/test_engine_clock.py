@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from stores import database
 from stories import START, fates, nothing, stamp, starts
 
 from taskloop import At, Cron, Every, Options, State, TaskScheduler
@@ -209,3 +210,42 @@ async def test_retries_and_timeouts_do_not_mind_the_wall_clock(scheduler, virtua
         await time.advance("9m")
         assert (await scheduler.run(run.id)).error.type == "Timeout"
         assert await starts(time) == ["00:00"]
+
+
+# -- a clock that was ahead and is set right while nobody runs
+
+
+@pytest.mark.parametrize(
+    "trigger", [Every("1m"), Every("1m", anchor="2020-01-01T00:00Z"), Cron("* * * * *")], ids=["own", "wall", "cron"]
+)
+async def test_a_clock_that_is_set_right_while_nobody_runs_silences_no_interval(virtual_time, tmp_path, trigger):
+    address = f"sqlite:///{tmp_path}/app.db"
+    first, second = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    for one in (first, second):
+        one.add_job(nothing, trigger, name="job")
+    async with virtual_time(first, at="2026-01-01T00:00:10Z", store=address) as time:
+        await time.advance("3m")
+        time.step("1h")
+        await time.advance("3m")
+        await time.crash()
+    async with virtual_time(second, at="2026-01-01T00:07:10Z", store=address) as time:
+        began = time.now
+        await time.advance("5m")
+        fired = [run for run in await time.runs("job") if run.started_at >= began and run.started_at <= time.now]
+        assert len(fired) in (4, 5, 6)
+        assert max(Counter(await dues(time, "job")).values()) == 1
+
+
+async def test_a_clock_that_was_ahead_is_noticed_by_those_that_outlive_its_worker(virtual_time, tmp_path):
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1m"), name="job")
+    async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/app.db") as time:
+        await time.advance("90s")
+        before = len(await time.runs("job"))
+        with database(tmp_path / "app.db") as db:  # as a process that has ended would leave them
+            db.execute("UPDATE taskloop_schedules SET next_due = next_due + 600000000, last_due = last_due + 600000000")
+            db.execute("CREATE TEMP TABLE one AS SELECT * FROM taskloop_workers")
+            db.execute("UPDATE one SET id = 'gone', pid = 4194999, beat_at = beat_at + 600000000")
+            db.execute("INSERT INTO taskloop_workers SELECT * FROM one")
+        await time.advance("70s")
+        assert len(await time.runs("job")) > before

@@ -25,6 +25,7 @@ from taskloop.schedules import (
     plan,
     rebind,
     replanned,
+    recalled,
     rewind,
     timetable,
 )
@@ -380,3 +381,32 @@ def test_new_rules_of_a_zone_move_a_cursor_that_is_yet_to_come():
     assert replanned(past, Policy(), at(2.5)) == past
     for other in (hourly(), replace(cron, next_due=None)):
         assert replanned(other, Policy(), at(-9)) == other
+
+
+# -- clocks that were ahead and were set right unseen
+
+
+def test_a_cursor_that_is_further_off_than_its_interval_is_brought_back():
+    moved = recalled(hourly(next_due=at(100), last_due=at(99)), Policy(), now=at(2.5), decided=[once(99)])
+    assert at(2.5) < moved.next_due <= at(3.5) + timedelta(milliseconds=1)
+    assert timetable(moved).after(moved.next_due) == moved.next_due + HOUR
+
+
+def test_a_cursor_within_its_interval_is_left_alone():
+    for right in (hourly(next_due=at(3), last_due=at(2)), hourly(next_due=at(2), last_due=at(1))):
+        assert recalled(right, Policy(), now=at(2.5), decided=[]) == right
+
+
+@pytest.mark.parametrize(
+    "schedule", [hourly(trigger=trigger, anchor=None) for trigger in WALL] + [hourly(anchor=EPOCH)]
+)
+def test_what_follows_the_wall_clock_is_brought_back_to_the_next_instant_without_a_record(schedule):
+    ahead = replace(schedule, next_due=at(100), last_due=at(99))
+    assert recalled(ahead, Policy(), now=at(2.5), decided=[once(3), once(99)]).next_due == at(4)
+    right = replace(schedule, next_due=at(3), last_due=at(2))
+    assert recalled(right, Policy(), now=at(2.5), decided=[]) == right
+
+
+def test_a_schedule_that_is_done_stays_done():
+    done = hourly(trigger=At(NOW), next_due=None, anchor=None)
+    assert recalled(done, Policy(), now=at(-2), decided=[]) == done

@@ -1,0 +1,166 @@
+"""A job gets another name: what stood under the old one goes over, and nothing comes twice, whoever still runs it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from stores import NOW, asked, at, database, ended, hourly, know, pair, put, shared, started, store, stored, stores
+from stories import lasting, nothing, stamp, starts
+
+from taskloop import Every, Options, State, TaskScheduler
+from taskloop.runs import Reason
+from taskloop.store import Definition, Query
+
+__all__ = ["pair", "shared", "store", "stores"]
+
+pytestmark = pytest.mark.anyio
+
+
+MINUTELY = Every("1m")
+
+
+def named(name: str, *aliases: str, trigger: Every = MINUTELY) -> TaskScheduler:
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, trigger, name=name, aliases=aliases)
+    return scheduler
+
+
+# -- one worker after the other
+
+
+async def test_no_instant_comes_again_if_the_clock_is_set_back_after_a_rename(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    async with virtual_time(named("old", trigger=Every("1m", anchor="2026-01-01T00:00Z")), store=address) as time:
+        await time.advance("5m30s")
+    after = named("new", "old", trigger=Every("1m", anchor="2026-01-01T00:00Z"))
+    async with virtual_time(after, at="2026-01-01T00:05:40Z", store=address) as time:
+        time.step("-3m")
+        await time.advance("6m")
+        dues = [run.due_at for run in await time.runs("new", state=list(State))]
+        assert max(Counter(dues).values()) == 1
+        assert [stamp(one) for one in dues[-3:]] == ["00:06", "00:07", "00:08"]
+
+
+async def test_two_runs_of_one_key_under_both_names_are_one_after_a_rename(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    both = named("old")
+    both.add_job(nothing, name="new")
+    async with virtual_time(both, store=address):
+        first = await both.submit("new", key="k")
+        second = await both.submit("old", key="k", at="+10m")
+        third = await both.submit("old", key="other", at="+10m")
+    after = named("new", "old")
+    async with virtual_time(after, at="2026-01-01T00:01Z", store=address) as time:
+        assert (await after.run(first.id)).state is State.SUCCEEDED
+        gone = await after.run(second.id)
+        assert (gone.state, gone.reason, gone.job) == (State.CANCELLED, Reason.SUPERSEDED, "new")
+        assert (await after.submit("new", key="other")).id == third.id
+        await time.advance("10m")
+        assert (await after.run(third.id)).state is State.SUCCEEDED
+
+
+async def test_what_ran_under_the_old_name_counts_for_the_new_one(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    async with virtual_time(named("old"), store=address) as time:
+        await time.advance("5m30s")
+    async with virtual_time(named("new", "old"), at="2026-01-01T00:05:40Z", store=address) as time:
+        await time.advance("10s")
+        assert {(run.job, run.schedule) for run in await time.runs()} == {("new", "new")}
+    with database(tmp_path / "app.db") as db:
+        assert db.execute("SELECT job, sum(runs) FROM taskloop_daily GROUP BY job").fetchall() == [("new", 6)]
+        assert db.execute("SELECT name FROM taskloop_jobs").fetchall() == [("new",)]
+
+
+# -- two versions at a time
+
+
+async def test_an_earlier_version_leaves_the_fires_to_a_live_one_that_knows_the_job_by_a_later_name(
+    virtual_time, tmp_path
+):
+    address = f"sqlite:///{tmp_path}/app.db"
+    later, earlier = named("new", "old"), named("old")
+    async with virtual_time(later, store=address) as time:
+        await time.join(earlier, address)
+        assert earlier.start_plan.yielded == {"old": "new"}
+        assert earlier.start_plan.told() == {"yielded": "old (to new)"}
+        await time.advance("150s")
+        assert {run.job for run in await time.runs()} == {"new"}
+        assert len(await earlier.schedules()) == 1
+        await time.until(later.stop())
+        await time.advance("3m")
+        found = await earlier.runs("old")
+        assert [run.job for run in found].count("old") >= 2, "nobody else is there to fire"
+
+
+async def test_what_an_earlier_version_was_asked_for_goes_over_when_it_is_gone(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    later, earlier = named("new", "old"), named("old")
+    async with virtual_time(later, store=address) as time:
+        await time.join(earlier, address)
+        run = await earlier.submit("old", at="+2m")
+        await time.until(earlier.stop())
+        await time.advance("3m")
+        assert ((await later.run(run.id)).job, (await later.run(run.id)).state) == ("new", State.SUCCEEDED)
+
+
+async def test_a_run_that_an_earlier_version_has_in_hand_holds_back_the_next_of_its_schedule(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    later, earlier = named("new", "old"), TaskScheduler(options=Options())
+    earlier.add_job(lasting(90), MINUTELY, name="old")
+    async with virtual_time(earlier, store=address) as time:
+        await time.advance("1s")
+        await time.join(later, address)
+        await time.advance("1m")
+        skipped = await later.runs("new", state="skipped")
+        assert [(run.reason, run.schedule) for run in skipped] == [(Reason.OVERLAP, "new")]
+        await time.advance("1m")
+        assert await starts(time) == ["00:00", "00:02"]
+
+
+# -- what the store does
+
+
+async def defined(store, *names):
+    await store.define([Definition(name, {"aliases": list(more)}, "code", NOW) for name, more in names])
+
+
+async def test_a_long_history_goes_over_in_parts_the_newest_first(store):
+    await know(store, "a")
+    for _ in range(5):
+        assert await store.settle(ended(await started(store)))
+    assert (await store.rename({"a": "b"}, NOW, 2)).more
+    assert [run.job for run in await store.find(Query())] == ["b", "b", "a", "a", "a"]
+    assert (await store.rename({"a": "b"}, NOW, 2)).more
+    last = await store.rename({"a": "b"}, NOW, 2)
+    assert (last.more, last.active, list(last.schedules)) == (False, False, [])
+    assert {run.job for run in await store.find(Query())} == {"b"}
+
+
+async def test_a_declared_schedule_goes_on_under_its_new_id_unless_that_has_one(store):
+    await put(store, hourly("a", "a", origin="code", next_due=at(7200)), hourly("mine", "a"))
+    renamed = await store.rename({"a": "b"}, NOW, 10)
+    assert list(renamed.schedules) == ["a"]
+    moved = await stored(store, "b")
+    assert (moved.job, moved.next_due) == ("b", at(7200))
+    assert (await stored(store, "mine")).job == "b"
+    await put(store, hourly("a", "a", origin="code"))
+    assert list((await store.rename({"a": "b"}, NOW, 10)).schedules) == []
+    assert [one.id for one in await store.schedules()] == ["b", "mine"]
+
+
+async def test_a_key_that_is_used_under_the_new_name_stays_with_that(store):
+    await know(store, "a", "b")
+    running = await started(store, key="k")
+    assert await store.settle(ended(await started(store, key="done")))
+    for key in ("k", "done"):
+        await store.submit([asked("b", key=key)])
+    assert (await store.rename({"a": "b"}, NOW, 10)).active
+    assert (await store.run(running.id)).key is None
+    assert await store.settle(ended(running))
+    assert sorted(run.key or "" for run in await store.find(Query())) == ["", "", "done", "k"]
+
+
+async def test_every_alias_is_told_with_the_job_that_has_it(store):
+    await defined(store, ("b", ["a", "c"]), ("d", []))
+    assert await store.aliases() == {"a": "b", "c": "b"}
