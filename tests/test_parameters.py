@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from taskloop.context import RunContext
-from taskloop.errors import BadJob, BadParameters
-from taskloop.parameters import Parameters
+from taskloop.errors import BadJob, BadParameters, Unstorable
+from taskloop.parameters import WORDS, Parameters, check_words
 
 
 class Colour(Enum):
@@ -299,3 +299,17 @@ def test_a_result_is_rebuilt_by_the_return_annotation(hint, plain, value):
     if hint is not None:
         job.__annotations__["return"] = hint
     assert of(job).value(plain) == value
+
+
+# -- words beside the parameters: keys, actors, reasons
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [(7, "key is int, no text"), ("x" * (WORDS + 1), f"{WORDS + 1} characters, {WORDS} are"), ("\ud800", "no Unicode")],
+    ids=["type", "length", "surrogate"],
+)
+def test_a_word_that_no_store_can_keep_is_refused(word, message):
+    check_words(actor=None, reason="x" * WORDS)
+    with pytest.raises(Unstorable, match=message):
+        check_words(actor="me", key=word)
