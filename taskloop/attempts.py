@@ -113,6 +113,8 @@ class Attempt:
         # Once: a second cancellation would reach the writing of the record. One of the job's own does not count.
         if self.job.is_async and self.begun and self.task is not None and not self._is_cancelled_by_host():
             self.task.cancel()
+        if self.context.withdraw is not None:
+            self.context.withdraw()
 
     def abandoned(self) -> Outcome:
         """What an attempt comes to that was asked to end and goes on: nobody knows what it still does."""

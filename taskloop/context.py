@@ -45,6 +45,7 @@ class RunContext:
         "scheduler",
         "step",
         "unwritten",
+        "withdraw",
     )
 
     def __init__(
@@ -66,6 +67,8 @@ class RunContext:
         """The scheduler this attempt runs in."""
         self.cancelled = False
         """True once the attempt is asked to end: by a timeout, a cancel, or a stop."""
+        self.withdraw: Callable[[], None] | None = None
+        """Takes back a call that waits for a thread, unless it has begun; the executor sets it."""
         self.step: str | None = None
         self.unwritten = False
         """Whether `latest` is newer than what the store has; the engine clears it."""

@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar, cast
 
 from taskloop.context import AttemptCancelled, RunContext, running
@@ -57,7 +57,8 @@ class InThread:
     def __init__(self, threads: int) -> None:
         self._limit = threads
         self._threads = 0
-        self._idle = 0
+        self._spare = 0
+        """Threads that could take a call, less the calls that wait for one."""
         self._lock = threading.Lock()
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.in_flight = 0
@@ -69,22 +70,38 @@ class InThread:
         answer: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         running.set(context)
         values = copy_context()
+        begun = withdrawn = False
+
+        def withdraw() -> None:
+            nonlocal withdrawn
+            with self._lock:
+                withdrawn = not begun
+            if withdrawn and not answer.done():
+                answer.set_result((None, AttemptCancelled("asked to end before it began")))
 
         def work() -> None:
-            try:
-                if answer.cancelled() or (context is not None and context.cancelled):  # while it waited for a thread
-                    raise AttemptCancelled("asked to end before it began")
-                result, error = values.run(function, *positional, **arguments), None
-            except BaseException as raised:
-                result, error = None, raised
+            nonlocal begun
+            with self._lock:
+                begun = not withdrawn and not answer.cancelled()
+            result = error = None
+            if begun:
+                try:
+                    result = values.run(function, *positional, **arguments)
+                except BaseException as raised:
+                    error = raised
             try:
                 loop.call_soon_threadsafe(self._answer, answer, result, error)
             except RuntimeError:  # the loop is closed: the process is ending and nobody waits
                 return
 
         self.in_flight += 1
-        self._calls.put(work)
-        self._grow()
+        if context is not None:
+            context.withdraw = withdraw
+        try:
+            self._queue(work)
+        except RuntimeError:  # no thread can be started, and none is there that would take the call later
+            withdraw()
+            raise
         result, error = await answer
         if error is None:
             return result
@@ -104,31 +121,32 @@ class InThread:
         if not answer.done():
             answer.set_result((result, error))
 
-    def _grow(self) -> None:
+    def _queue(self, work: Callable[[], None]) -> None:
+        """Give a call to the threads, to one more if none is spare. Raises `RuntimeError` if there can be no thread."""
         with self._lock:
-            if self._idle > 0:
-                self._idle -= 1  # that thread is spoken for
-                return
-            if self._threads >= self._limit:
+            self._calls.put(work)
+            self._spare -= 1
+            if self._spare >= 0 or self._threads >= self._limit:
                 return
             self._threads += 1
-            number = self._threads
-        threading.Thread(target=self._serve, name=f"taskloop job {number}", daemon=True).start()
+            self._spare += 1
+            try:
+                name = f"taskloop job {self._threads}"
+                threading.Thread(target=self._serve, name=name, daemon=True).start()
+            except RuntimeError:
+                self._threads -= 1
+                self._spare -= 1
+                if not self._threads:
+                    raise
 
     def _serve(self) -> None:
-        while True:
-            try:
-                work = self._calls.get_nowait()
-            except Empty:
-                with self._lock:
-                    self._idle += 1
-                work = self._calls.get()
-            if work is None:
-                with self._lock:
-                    self._threads -= 1
-                return
+        while (work := self._calls.get()) is not None:
             work()
             del work  # else the last call's objects live until the next call
+            with self._lock:
+                self._spare += 1
+        with self._lock:
+            self._threads -= 1
 
 
 def _raisable(error: BaseException) -> BaseException:

@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from taskloop.clock import EPOCH, ClockWatch, Look, later
-from taskloop.durations import rfc3339
+from taskloop.attendance import Attendance
+from taskloop.clock import ClockWatch, Look, later
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
@@ -27,6 +27,7 @@ from taskloop.runs import Cancelled, Run, State
 from taskloop.schedules import Plan, Schedule, plan, recalled, rewind
 from taskloop.slots import TRUST_SECONDS, Slots
 from taskloop.store import Claimed, Due, Fired, Firing, Store, Worker
+from taskloop.triggers import Unreadable
 
 __all__ = ["FireLoop"]
 
@@ -85,12 +86,10 @@ class FireLoop:
         self._is_ahead = False
         """Whether a worker that is gone may have moved cursors by a clock that was ahead."""
         self.closing = False
-        self.watched_since = EPOCH
-        """Since when somebody is there to fire: what was due before was missed, not late."""
-        self.alone = True
-        """Whether no other worker fires beside this one."""
-        self.outage: Mapping[str, Any] = {}
-        """What is known of the time before `watched_since`, for the record of what was missed in it."""
+        self.attendance = Attendance(self._clock.now())
+        self._unreadable: set[str] = set()
+        """Schedules whose trigger cannot be read here: they are passed by until something changes."""
+        self._complained: set[tuple[str, str]] = set()
         self.ticked_at = self._clock.monotonic()
         """When it last looked, by the steady clock: what a guard can see of its life."""
 
@@ -104,6 +103,7 @@ class FireLoop:
     def stir(self) -> None:
         """Schedules, switches or waiting runs have changed: look at once."""
         self._backlog = self._unread = self._waits = True
+        self._unreadable.clear()
         self._wake.set()
 
     def freed(self, stirred: bool, waits: bool) -> None:
@@ -154,6 +154,9 @@ class FireLoop:
             self.stir()
         slots = self._slots
         due = await self._due(now)
+        if any(one.job not in self._ledger for one in due.schedules) or self._ledger._is_untold():
+            await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
+            return now
         if due.schedules:
             await asyncio.sleep(0)  # the host's turn, between reading and planning
         if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
@@ -181,13 +184,24 @@ class FireLoop:
         if self._unread or self._next_at is None or now >= self._next_at:
             self._unread = False
             try:
-                due = await self._store.due(now, DUE_AT_ONCE)
+                due = await self._store.due(now, DUE_AT_ONCE, self._unreadable)
+                while unreadable := [one for one in due.schedules if isinstance(one.trigger, Unreadable)]:
+                    self._pass_by(unreadable)
+                    due = await self._store.due(now, DUE_AT_ONCE, self._unreadable)
             except BaseException:
                 self._unread = True
                 raise
             self._next_at = now if due.schedules else due.next_at or later(now, timedelta(seconds=LONGEST_NAP))
             return due
         return Due((), self._next_at)
+
+    def _pass_by(self, schedules: Sequence[Schedule]) -> None:
+        for one in schedules:
+            self._unreadable.add(one.id)
+            if (one.id, str(one.trigger)) in self._complained:
+                continue
+            self._complained.add((one.id, str(one.trigger)))
+            self._speaker().say("ERROR", "schedule.unreadable", schedule=one.id, text=one.trigger.describe())
 
     def _plans(self, due: Due, now: datetime) -> list[Firing]:
         verdicts = {name: self._ledger._verdict(name, now) for name in {one.job for one in due.schedules}}
@@ -197,11 +211,13 @@ class FireLoop:
             because: Mapping[str, Any] = verdict.because
             due_at = schedule.next_due or now
             try:
-                since, missed = self._ledger._switches.settling(schedule.job, due_at, self.watched_since)
+                names = self._ledger._names(schedule.job)
+                watched = self.attendance.since(names)
+                since, missed = self._ledger._switches.settling(schedule.job, due_at, watched)
                 planned = plan(schedule, policy, now=now, watched_since=since, enabled=verdict.on, missed=missed)
                 if verdict.on and due_at < since:
                     pause = self._ledger._switches.held_by(schedule.job, due_at)
-                    because = self.outage if pause is None else pause.told("paused")
+                    because = self.attendance.outage(names) if pause is None else pause.told("paused")
             except Exception as error:
                 self._speaker().say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)
@@ -218,6 +234,8 @@ class FireLoop:
             return
         self._backlog |= answer.more
         self._waits = answer.left if isinstance(answer, Claimed) else self._waits or answer.more
+        if not self._waits:  # other workers had those of ours
+            self._slots.expected.clear()
         self._slots.launch_all(answer.started)
         for run in answer.ended:
             self._ended(run)
@@ -250,7 +268,7 @@ class FireLoop:
             if run.state is State.RUNNING and not run.existed:
                 self._slots.launch(run)
             elif run.state is State.WAITING:
-                self._slots.expected.add(run.id)
+                self._slots.expect(run.id)
                 self.freed(stirred=True, waits=True)
 
     def heed_the_gone(self, gone: Sequence[Worker]) -> None:
@@ -305,10 +323,8 @@ class FireLoop:
             self._journal.add("clock", look.before, self._clock.now(), step_seconds=round(look.step, 3))
 
     def slept(self, since: datetime, seconds: float) -> None:
-        """Nobody was there to fire for so long, unless there are other workers."""
-        if self.alone:
-            self.watched_since = self._clock.now()
-            self.outage = {"down_since": rfc3339(since), "down_seconds": round(seconds, 1)}
+        """This worker was not there to fire for so long."""
+        self.attendance.slept(self._clock.now(), since, seconds)
 
     def _tell_of_step(self, look: Look, seconds: float) -> None:
         now, name = self._clock.now(), "clock.set_back" if seconds < 0 else "clock.gap"
@@ -324,7 +340,7 @@ class FireLoop:
             self._set_back.insert(0, look)
             raise
         self._unread = True
-        self.watched_since = min(self.watched_since, now)
+        self.attendance.set_back(now)
         self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
 
     async def _recall(self, now: datetime) -> None:
@@ -332,8 +348,8 @@ class FireLoop:
             return recalled(schedule, self._ledger[schedule.job].policy, now=now, decided=decided)
 
         tick = self._clock.monotonic()
-        moved = await self._store.rewind(back, now, boot=boot(), since=tick, tick=tick)
-        self._is_ahead, self._unread = False, True
+        moved = await self._store.rewind(back, now, back=None, boot=boot(), since=tick, tick=tick)
+        self._is_ahead, self._unread, self._backlog = False, True, True
         if moved:
             self._speaker().say("WARNING", "clock.cursors_recalled", moved=moved)
 
@@ -341,6 +357,7 @@ class FireLoop:
         return await self._store.rewind(
             partial(self._rewound, timedelta(seconds=-look.step), now),
             now,
+            back=timedelta(seconds=-look.step),
             boot=boot(),
             since=look.since,
             tick=look.since + look.elapsed,

@@ -295,6 +295,19 @@ def take_step(db: sqlite3.Connection, boot: str, since: float, tick: float) -> b
     return True
 
 
+def hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
+    """Let what waits since, or until, an instant that a clock set back by `back` has still to come to wait no longer.
+
+    `back` None: nobody knows by how much; what was written in the future is ready now. A run that was asked for at an
+    instant of the wall clock keeps it.
+    """
+    waits = "UPDATE taskloop_runs SET ready_at = {} WHERE state = 'waiting' AND ready_at > ? AND {}"
+    if back is None:
+        db.execute(waits.format("?", "created_at > ? AND (attempt > 0 OR created_at >= ready_at)"), (now, now, now))
+    else:
+        db.execute(waits.format("max(?, ready_at - ?)", "(attempt > 0 OR created_at >= ready_at)"), (now, back, now))
+
+
 def rules_changed(db: sqlite3.Connection, rules: str, key: str) -> bool:
     """Whether the cursors were set by other rules of the time zones than these; where nothing is noted, by these."""
     row = db.execute("SELECT value FROM taskloop_meta WHERE key = ?", (key,)).fetchone()

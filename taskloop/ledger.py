@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -93,10 +93,11 @@ class Ledger(Jobs):
         self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
         self._switches = Switches()
-        self._told_switches = Switches()
+        self._told_switches: Switches | None = None
         """The switches of which the store's connection was told: it hands out nothing that they hold."""
         self._yielded: set[str] = set()
         """Jobs whose fires are left to a worker of a later version, which has them under another name."""
+        self._turning: set[asyncio.Future[None]] = set()
         self._terms_end: datetime | None = None
         """When what the store knows of the jobs changes by itself: the first switch in force runs out."""
         self._home: asyncio.AbstractEventLoop | None = None
@@ -401,8 +402,7 @@ class Ledger(Jobs):
         check_words(reason=reason, actor=actor)
         kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
         store, now = await self._opened(), self._clock.now()
-        await store.unswitch(self._known(job), kinds, now, actor=actor, reason=reason)
-        await self._switched()
+        await self._turn(store.unswitch(self._known(job), kinds, now, actor=actor, reason=reason))
 
     async def pause(
         self,
@@ -429,22 +429,31 @@ class Ledger(Jobs):
         check_words(reason=reason, actor=actor)
         name = None if job is None else self._known(job)
         store, now = await self._opened(), self._clock.now()
-        await store.unswitch(name, ("paused",), now, actor=actor, reason=reason, missed=missed)
-        await self._switched()
+        await self._turn(store.unswitch(name, ("paused",), now, actor=actor, reason=reason, missed=missed))
         self.feed.send("resumed", now, job=name, actor=actor, reason=reason)
 
     async def _throw(
         self, kind: SwitchKind, job: str | None, reason: str | None, until: Instant | None, actor: str | None
     ) -> None:
         check_words(reason=reason, actor=actor)
-        check_words(reason=reason, actor=actor)
         now = self._clock.now()
         end = durations.instant(until, now) if until is not None else None
         if end is not None and end <= now:
             raise BadInstant(until, "it is already over")
-        await (await self._opened()).switch(Switch(kind, job, now, actor, reason, end))
-        await self._switched()
+        await self._turn((await self._opened()).switch(Switch(kind, job, now, actor, reason, end)))
         self.feed.send(kind, now, job=job, reason=reason, actor=actor)
+
+    async def _turn(self, switching: Awaitable[Any]) -> None:
+        """Write a switch and go by it: both, also if who asked for it is cancelled meanwhile."""
+
+        async def carried_out() -> None:
+            await switching
+            await self._switched()
+
+        turning = asyncio.ensure_future(carried_out())
+        self._turning.add(turning)
+        turning.add_done_callback(self._turning.discard)
+        await asyncio.shield(turning)
 
     async def _refresh_switches(self, *, force: bool = False) -> None:
         """Read the switches anew; a started engine keeps them fresh itself."""
@@ -517,10 +526,16 @@ class Ledger(Jobs):
     async def _know(self) -> None:
         """Tell the store which jobs this worker has, and on which terms."""
         now, switches = self._clock.now(), self._switches
+        ends = [switches.next_end(now), self._next_left(now)]
+        self._terms_end = min((one for one in ends if one is not None), default=None)
+        self._told_switches = None  # until it is: a caller may be cancelled, or the store away
         await (await self._opened()).know([self._terms(job, now) for job in self])
         self._told_switches = switches
-        ends = [self._switches.next_end(now), self._next_left(now)]
-        self._terms_end = min((one for one in ends if one is not None), default=None)
+
+    def _is_untold(self) -> bool:
+        """Whether the store's connection goes by other switches than those that are known here."""
+        told = self._told_switches
+        return told is not self._switches and told != self._switches
 
     def _terms(self, job: Job[..., Any], now: datetime) -> Terms:
         policy = job.policy

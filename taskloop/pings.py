@@ -87,7 +87,7 @@ class Pings:
                 break
             try:
                 self._call(address, run)
-            except (OSError, ValueError) as error:  # what urllib raises is an OSError
+            except Exception as error:  # whatever the other side says, the next call is made
                 problem = f"{type(error).__name__}: {error}"
             else:
                 return

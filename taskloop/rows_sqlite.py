@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from taskloop import triggers
 from taskloop.clock import from_microseconds, microseconds
+from taskloop.errors import TaskloopError
 from taskloop.runs import Cause, Failure, Progress, Run, State
 from taskloop.schedules import Schedule
 
@@ -186,12 +187,20 @@ def _trigger_text(trigger: Any) -> str:
     return str(trigger)  # a million schedules share a few triggers, and their text costs as much as their row
 
 
+@lru_cache(maxsize=8192)
+def _trigger(text: str) -> triggers.Trigger:
+    try:
+        return triggers.parse(text)
+    except TaskloopError as error:  # a zone that this system does not know, or a word of a later version
+        return triggers.Unreadable(text, str(error))
+
+
 def read_schedule(row: Sequence[Any]) -> Schedule:
     """The schedule of a row of SCHEDULE_COLUMNS."""
     return Schedule(
         id=row[0],
         job=row[1],
-        trigger=triggers.parse(row[2]),
+        trigger=_trigger(row[2]),
         params=json.loads(row[3]) if row[3] else {},
         next_due=instant(row[4]),
         last_due=instant(row[5]),

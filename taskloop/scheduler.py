@@ -18,10 +18,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop import durations
+from taskloop.attendance import Attendance
 from taskloop.audience import Listeners
 from taskloop.clock import Clock, later
 from taskloop.context import RunContext, running
@@ -52,7 +54,7 @@ __all__ = ["TaskScheduler"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LAST_SECONDS: Final = 0.3
+LAST_SECONDS: Final = 0.2
 """How long a stop waits for each of the last things it does; together with `slots.LAST_SECONDS` less than two."""
 
 
@@ -288,16 +290,11 @@ class TaskScheduler(Ledger):
         """Since when somebody has been there to fire, and what is known of the time before."""
         assert self._fires is not None
         lives = {one.id for one in others}
-        self._fires.heed_the_gone([one for one in before if one.id not in lives])
-        firing = [one for one in others if one.fires]
-        self._fires.alone = not firing
-        self._fires.watched_since = min((one.started_at for one in firing), default=now)
-        last = max((one.stopped_at or one.beat_at for one in before if one.fires), default=None)
-        if not firing and last is not None and last < now:
-            self._fires.outage = {
-                "down_since": durations.rfc3339(last), "down_seconds": round((now - last).total_seconds(), 1)
-            }  # fmt: skip
-            self._tending.doubt_the_clock(now - last)
+        gone = [one for one in before if one.id not in lives]
+        self._fires.heed_the_gone(gone)
+        self._fires.attendance = Attendance(now, gone=gone, others=others)
+        if gone and not others:
+            self._tending.doubt_the_clock(now - max(one.stopped_at or one.beat_at for one in gone))
 
     async def _tell_the_plan(self, others: Sequence[Worker]) -> None:
         from taskloop import advice, declaring
@@ -357,7 +354,7 @@ class TaskScheduler(Ledger):
             try:
                 await self._tending.round()
                 if self._fires is not None:
-                    self._fires.alone = not any(one.fires for one in self._tending.others)
+                    self._fires.attendance.others = self._tending.others
                 if self._tending.changed:
                     await self._switched()
                     self._tending.changed = False
@@ -434,7 +431,9 @@ class TaskScheduler(Ledger):
 
     def _redeclared(self, job: Job[..., Any] | None) -> None:
         if self._phase == "running":
-            self._listeners.begin(self._declare_late([job] if job is not None else []))
+            assert self._slots is not None
+            declare = partial(self._declare_late, [job] if job is not None else [])
+            self._listeners.begin(self._slots.insist(declare))
 
     def _admit(self, runs: list[Run]) -> list[Run]:
         if self._phase != "running" or not self.options.enabled or self._fires is None:
@@ -460,7 +459,7 @@ class TaskScheduler(Ledger):
 
     async def _switched(self) -> None:
         await self._refresh_switches(force=True)
-        if self._phase == "running" and self._told_switches != self._switches:  # whoever has read them since
+        if self._phase == "running" and self._is_untold():  # whoever has read them since
             await self._know()
         self._stirred()
 

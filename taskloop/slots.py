@@ -31,13 +31,17 @@ __all__ = ["Slots"]
 
 ANSWER_SECONDS: Final = 5.0
 """How long a stop waits for the store to say which runs it has just handed out."""
+LEAST_SECONDS: Final = 0.4
+"""How long it waits for that at least, without any grace."""
 TURN: Final = 50
 """Runs launched in one turn of the loop."""
+EXPECTED: Final = 100_000
+"""Ids that are remembered as expected; beyond these the store is asked for each."""
 GLANCE_SECONDS: Final = 10.0
 """After how long the housekeeping looks at runs in hand that have reported nothing; at old ones less often."""
 TRUST_SECONDS: Final = 0.25
 """How often a worker that was silent for a lease looks whether it has beaten again."""
-LAST_SECONDS: Final = 1.0
+LAST_SECONDS: Final = 0.6
 """How long a stop waits, at its very end, for what it abandons to be recorded."""
 
 
@@ -78,6 +82,8 @@ class Slots:
         self.reported = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
         self._closed = asyncio.Event()
+        self._over = False
+        """A stop has waited for all it was to wait for: what is handed out now is for the next start."""
         self._store = store
         self._jobs = jobs
         self._executors = executors
@@ -100,7 +106,9 @@ class Slots:
 
     def close(self) -> None:
         """The store is closed for good: nothing more can be written, and nobody waits for that any longer."""
-        self._closed.set()
+        self._over = True
+        with suppress(RuntimeError):  # of a loop that is closed: nobody waits
+            self._closed.set()
         if self._glance is not None:
             self._glance.cancel()
 
@@ -131,6 +139,8 @@ class Slots:
 
     def launch(self, run: Run) -> None:
         """Take a slot for a run that is committed as running, and give it a task of its own."""
+        if self._over:  # the next start finds the run without its worker and says so
+            return
         if run.job not in self._jobs:  # removed between the claim and now
             self._listeners.begin(self._disown(run))
             return
@@ -165,7 +175,7 @@ class Slots:
     async def _launch_if_ours(self, run: Run) -> None:
         while not self.trusted() and not self._closed.is_set():  # once it has beaten, nobody can take it any more
             await asyncio.sleep(TRUST_SECONDS)
-        held = await self._insist(partial(self._store.held, self._worker))
+        held = await self.insist(partial(self._store.held, self._worker))
         self.release(1)
         if held is None:  # closed meanwhile: the next start finds the run without its worker and says so
             return
@@ -193,6 +203,12 @@ class Slots:
     def _forget(self, attempt: Attempt) -> None:
         if self.attempts.get(attempt.run.id) is attempt:  # a retry without delay may be launched already
             del self.attempts[attempt.run.id]
+
+    def expect(self, run_id: RunId) -> None:
+        """A run that this process wrote waits, and is probably launched here."""
+        if len(self.expected) >= EXPECTED:
+            self.expected.clear()
+        self.expected.add(run_id)
 
     def lend(self, run_id: RunId) -> None:
         """A run in hand waits for another, or for one more: its slot is free until it waits for none."""
@@ -229,7 +245,7 @@ class Slots:
         began = self._loop.time()
         if self.expecting:  # a run that is committed as ours while we begin to stop is ours to start, and to end
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(LAST_SECONDS, min(ANSWER_SECONDS, grace.total_seconds()))):
+                async with asyncio.timeout(max(LEAST_SECONDS, min(ANSWER_SECONDS, grace.total_seconds()))):
                     await self._answered.wait()
         await self._all_recorded(began + grace.total_seconds() - self._loop.time(), hurrying)
         for run_id in list(self.attempts):
@@ -239,6 +255,7 @@ class Slots:
         for attempt in deaf:
             self._abandon(attempt)
         await self._all_recorded(LAST_SECONDS)
+        self._over = True
         for attempt in deaf:
             if attempt.task is not None and not attempt.task.done():
                 _disown(attempt.task)
@@ -266,6 +283,9 @@ class Slots:
     async def _record(self, attempt: Attempt, outcome: Outcome) -> None:
         """Write what an attempt came to, however long the store is away, and tell it."""
         attempt.settled = True
+        if attempt.task is not None and attempt.task.cancelling() and attempt.is_in_hand():
+            with suppress(asyncio.CancelledError):  # asked to end in its last step: it would reach the writing
+                await asyncio.sleep(0)
         run = attempt.run
         if attempt.context.latest is not None:
             run = run.changed(progress=attempt.context.latest)
@@ -280,7 +300,9 @@ class Slots:
             written = await self._settle(Settling(attempt.run, after, Lost(), policy.breaker))
         self._forget(attempt)
         if not written:
-            if not self._closed.is_set():
+            if self._closed.is_set():
+                self._waiters.announce(run.id, None)
+            else:
                 self._fenced(run, f"what it came to, {after.state.value}, is not recorded")
             return
         if policy.breaker is not None and after.final:
@@ -299,10 +321,10 @@ class Slots:
             self._tell("interrupted", after)
 
     async def _settle(self, settling: Settling) -> bool:
-        written = await self._insist(partial(self._store.settle, settling))
+        written = await self.insist(partial(self._store.settle, settling))
         return written is True  # else the next start finds the run without its worker and says so
 
-    async def _insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """What the store answers, however long it is away; None: this worker has ended first."""
         while True:
             try:

@@ -228,19 +228,21 @@ def _earlier(db: sqlite3.Connection, run: Run, keyed: Mapping[tuple[str, str], R
 # -- fires
 
 
-def due(db: sqlite3.Connection, now: datetime, limit: int) -> tuple[list[list[Any]], int | None]:
-    """Rows of the schedules due of jobs this worker knows and may fire, and the next instant after them."""
+def due(db: sqlite3.Connection, now: datetime, limit: int, without: Sequence[str]) -> tuple[list[Schedule], int | None]:
+    """The schedules due of jobs this worker knows and may fire, and the next instant after them."""
     columns = [f"s.{name}" for name in SCHEDULE_COLUMNS]
+    less = "AND s.id NOT IN (SELECT value FROM json_each(?))" if without else ""
+    names = [json.dumps(without)] if without else []
     rows = json.loads(
         db.execute(
             f"SELECT json_group_array(json_array({','.join(SCHEDULE_COLUMNS)})) FROM (SELECT {','.join(columns)} "
             "FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
-            "WHERE s.next_due <= ? AND s.next_due IS NOT NULL AND k.held = 0 ORDER BY s.next_due LIMIT ?)",
-            (microseconds(now), limit),
+            f"WHERE s.next_due <= ? AND s.next_due IS NOT NULL AND k.held = 0 {less} ORDER BY s.next_due LIMIT ?)",
+            (microseconds(now), *names, limit),
         ).fetchone()[0]
     )
     if rows:
-        return rows, None
+        return [read_schedule(row) for row in rows], None  # here, on the thread: a zone may have to be read
     found = db.execute(
         "SELECT s.next_due FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
         "WHERE s.next_due > ? AND s.next_due IS NOT NULL AND k.held = 0 ORDER BY s.next_due LIMIT 1",

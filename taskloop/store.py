@@ -7,7 +7,7 @@ dataclass takes a millisecond, and every command line pays it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
@@ -392,8 +392,13 @@ class Store(Protocol):
     async def declared_schedules(self) -> Sequence[tuple[str, str]]:
         """Id and job of every schedule that code or a file declared, by id."""
 
-    async def rewind(self, decide: Rewind, now: datetime, *, boot: str, since: float, tick: float) -> int:
-        """Move the cursors of known jobs to where `decide` has them, after the wall clock was set back to `now`.
+    async def rewind(
+        self, decide: Rewind, now: datetime, *, back: timedelta | None, boot: str, since: float, tick: float
+    ) -> int:
+        """Move the cursors of known jobs to where `decide` has them, after the wall clock was set back to `now`, by `back`.
+
+        What waits is hastened by as much; `back` None: nobody knows how much, and what was written later than `now` waits
+        no longer. A run that was asked for at an instant keeps it.
 
         Only one process of a machine does so: `boot` names the machine's life, `since` and `tick` are seconds of its
         steady clock, when the wall clock was last right and now. Gives how many cursors moved.
@@ -405,7 +410,8 @@ class Store(Protocol):
     async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
         """When each job fires next by any of its schedules."""
 
-    async def due(self, now: datetime, limit: int) -> Due: ...
+    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
+        """What is due of the known jobs, the oldest first, but for the schedules of the ids `without`."""
 
     async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
         """Move the cursors and write the runs and skips, in one transaction. Fires nothing twice."""

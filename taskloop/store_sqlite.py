@@ -14,9 +14,9 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -176,9 +176,9 @@ class SqliteStore:
         if writer is None or writing is None:
             return
         self._writer = self._reader = self._writing = None
-        if self._gathered is not None:
-            self._gathered.set()
         loop = asyncio.get_running_loop()
+        if self._gathered is not None and writing.get_loop() is loop:
+            self._gathered.set()
         deadline = loop.time() + within
         self.in_flight += 1
         try:
@@ -190,18 +190,21 @@ class SqliteStore:
                 if connection is not None:
                     await _let_go(connection, max(0.1, deadline - loop.time()))
             for _, _, answer, _ in (*self._in_hand, *self._queue):
-                if not answer.done():
-                    answer.set_exception(StoreUnavailable(f"store {self.url} is closed"))
+                with suppress(RuntimeError):  # of a loop that is closed: nobody waits
+                    if not answer.done():
+                        answer.set_exception(StoreUnavailable(f"store {self.url} is closed"))
             self.in_flight -= 1
 
     # -- the writer
 
     async def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Any:
         """Put work before the writer and wait until it is committed; `heed` hears of it in any case."""
-        if self._writer is None or self._gathered is None:
-            raise StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
-        if self._hangs:
-            raise self._silent()
+        refused = self._silent() if self._hangs else None if self._writer is not None else self._not_open()
+        if refused is not None:
+            if heed is not None:
+                self._tell(heed, refused)
+            raise refused
+        assert self._writer is not None and self._gathered is not None
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((verb, work, answer, heed))
         self._gathered.set()
@@ -212,6 +215,9 @@ class SqliteStore:
             return await answer
         finally:
             self.in_flight -= 1
+
+    def _not_open(self) -> StoreUnavailable:
+        return StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
 
     def _silent(self) -> StoreUnavailable:
         return StoreUnavailable(
@@ -251,7 +257,11 @@ class SqliteStore:
         if not batch:
             return
         self._in_hand = batch
-        hop = self._hop(writer, transact, self._place, [(verb, given) for verb, given, _, _ in batch])
+        try:
+            hop = self._hop(writer, transact, self._place, [(verb, given) for verb, given, _, _ in batch])
+        except StoreUnavailable as error:  # closed meanwhile
+            self._answer(batch, [error] * len(batch))
+            return
         patience = asyncio.get_running_loop().call_later(self._call_seconds, self._give_up, batch)
         try:
             await asyncio.shield(hop)
@@ -323,7 +333,7 @@ class SqliteStore:
 
     async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
         if self._reader is None:
-            raise StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
+            raise self._not_open()
         try:
             if self._place is not None:
                 return await self._run(self._reader, _where_it_stood, self._place, function, *args)
@@ -435,9 +445,12 @@ class SqliteStore:
         await self._do(keeping.note_rules, rules, key)
         return moved
 
-    async def rewind(self, decide: Rewind, now: datetime, *, boot: str, since: float, tick: float) -> int:
+    async def rewind(
+        self, decide: Rewind, now: datetime, *, back: timedelta | None, boot: str, since: float, tick: float
+    ) -> int:
         if not await self._do(keeping.take_step, boot, since, tick):
             return 0
+        await self._do(keeping.hasten, microseconds(now), None if back is None else back // timedelta(microseconds=1))
         return await self._move_cursors(decide, microseconds(now))
 
     async def _move_cursors(self, decide: Rewind, now: int | None) -> int:
@@ -493,14 +506,14 @@ class SqliteStore:
         )
         return {row[0]: from_microseconds(row[1]) for row in rows}
 
-    async def due(self, now: datetime, limit: int) -> Due:
+    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
         if self._writer is None:
             raise StoreUnavailable(f"store {self.url} is not open")
         try:
-            rows, next_at = await self._run(self._writer, statements.due, now, limit)
+            found, next_at = await self._run(self._writer, statements.due, now, limit, list(without))
         except sqlite3.Error as error:
             raise self._explained(error) from error
-        return Due([read_schedule(row) for row in rows], instant(next_at))
+        return Due(found, instant(next_at))
 
     async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
         fired: Fired = await self._do(statements.fire, firings, worker, now, heed=heed)
@@ -561,10 +574,10 @@ class SqliteStore:
 
     async def late(self, ready_before: datetime) -> Sequence[Run]:
         return await self._runs(
-            "WHERE state = 'waiting' AND ready_at < ? AND job NOT IN (SELECT coalesce(job, '') FROM taskloop_switches "
-            "WHERE kind = 'paused' AND ended_at IS NULL) AND NOT EXISTS (SELECT 1 FROM taskloop_switches "
-            "WHERE kind = 'paused' AND ended_at IS NULL AND job IS NULL) ORDER BY ready_at LIMIT 100",
-            (microseconds(ready_before),),
+            "WHERE state = 'waiting' AND ready_at < ? AND NOT EXISTS (SELECT 1 FROM taskloop_switches s WHERE "
+            "s.kind = 'paused' AND s.ended_at IS NULL AND coalesce(s.until, ?) > ? AND coalesce(s.job, taskloop_runs.job) = taskloop_runs.job) "
+            "ORDER BY ready_at LIMIT 100",
+            (microseconds(ready_before), keeping.FOR_EVER, microseconds(ready_before)),
         )
 
     async def counts(self) -> Mapping[State, int]:

@@ -22,6 +22,7 @@ from taskloop.runs import Cancelled, Lost, Reason, Run, RunId, State, settle
 from taskloop.schedules import Schedule
 from taskloop.slots import Slots
 from taskloop.store import Keep, Settling, Store, Worker
+from taskloop.triggers import Unreadable
 
 __all__ = ["Tending"]
 
@@ -198,7 +199,10 @@ class Tending:
 
     async def _grant_wishes(self) -> None:
         for wish in await self._store.wishes(self._worker.id):
-            self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor))
+            if self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor)) is None:  # its attempt ends as we hear it
+                done = await self._store.cancel(wish.run, actor=wish.actor, reason=wish.reason, now=self._clock.now())
+                if done is not None and done.run.state is State.CANCELLED:
+                    self._ended(done.run)
 
     async def _rename(self) -> None:
         """Give jobs what still stands under their aliases, or was put there by a worker of an earlier version."""
@@ -275,8 +279,9 @@ class Tending:
         """See that every schedule that is due has moved: the guard over the engine itself."""
         if not self._worker.fires or self._store_watch.lost_at is not None:
             return
-        found = (await self._store.due(self._clock.now() - LATE, 1)).schedules
-        first, tick = found[0] if found else None, self._clock.monotonic()
+        found = (await self._store.due(self._clock.now() - LATE, 20)).schedules
+        readable = (one for one in found if not isinstance(one.trigger, Unreadable))
+        first, tick = next(readable, None), self._clock.monotonic()
         seen = (first.id, first.next_due) if first is not None else None
         if self._still is None or self._still[0] != seen:
             self._still = (seen, tick)

@@ -16,7 +16,7 @@ from typing import Literal, Protocol, runtime_checkable
 from taskloop import cron, durations
 from taskloop.errors import BadInstant, BadTrigger, nearest
 
-__all__ = ["At", "Cron", "Every", "Trigger", "as_mapping", "from_mapping", "parse"]
+__all__ = ["At", "Cron", "Every", "Trigger", "Unreadable", "as_mapping", "from_mapping", "parse"]
 
 
 @runtime_checkable
@@ -222,6 +222,31 @@ _ORDINALS = {"1th": "1st", "2th": "2nd", "3th": "3rd"}
 _LONGEST_TEXT = 400
 _KINDS = ("every", "cron", "at")
 _SHAPES = "'every 5m', 'cron 0 2 * * * timezone=Europe/London' or 'at 2026-03-01T02:00:00Z'"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A stored trigger that cannot be read here, as one of a zone that this system does not know: never due."""
+
+    text: str
+    problem: str
+
+    recurring = True
+
+    def after(self, instant: datetime) -> datetime | None:
+        return None
+
+    def latest(self, instant: datetime) -> datetime | None:
+        return None
+
+    def count(self, after: datetime, until: datetime) -> int:
+        return 0
+
+    def describe(self) -> str:
+        return f"not readable here: {self.problem}"
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def parse(text: str) -> Every | Cron | At:

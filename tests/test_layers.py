@@ -20,14 +20,14 @@ LEVELS = [
     {"triggers", "cron", "events", "context", "parameters", "policy"},
     {"jobs", "schedules", "options", "switches"},
     {"store", "records", "handles", "executors", "attempts", "audience", "processes", "logs", "signals", "watchdog",
-     "chain", "why", "pings"},
+     "chain", "why", "pings", "attendance"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "rows_sqlite", "file_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin"},
     {"cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"chain", "why"}
+PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"chain", "why", "attendance"}
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
 ONE_HOME = {"aiosqlite": "store_sqlite", "loguru": None, "pydantic_settings": "settings", "cronsim": "cron"}
 MORE_HOMES = {"cronsim": {"triggers"}}

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskloop.errors import BadCron, BadDuration, BadInstant, BadTrigger
-from taskloop.triggers import At, Cron, Every, Trigger, as_mapping, from_mapping, parse
+from taskloop.triggers import At, Cron, Every, Trigger, Unreadable, as_mapping, from_mapping, parse
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -527,3 +527,15 @@ def test_an_expression_that_always_falls_into_a_skipped_gap_is_never_due_again()
     assert cron.after(START) is None
     assert cron.latest(START) == at("2006-03-12T02:30-05:00")
     assert cron.count(START, LAST) == 0
+
+
+# -- triggers that cannot be read
+
+
+def test_a_trigger_that_cannot_be_read_is_never_due_and_keeps_its_text():
+    one = Unreadable("cron 0 2 * * * timezone Mars/Olympus", "no such zone")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert isinstance(one, Trigger) and one.recurring
+    assert (one.after(now), one.latest(now), one.count(now, now + timedelta(days=1))) == (None, None, 0)
+    assert str(one) == "cron 0 2 * * * timezone Mars/Olympus"
+    assert one.describe() == "not readable here: no such zone"

@@ -1,0 +1,431 @@
+"""Mishaps between two moments: a caller that is cancelled, a file that is locked, a clock that steps, a thread that
+cannot be had. Each left something behind once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from stories import nothing
+
+from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler
+from taskloop.errors import StoreUnavailable
+from taskloop.executors import InThread
+from taskloop.store_sqlite import SqliteStore
+
+pytestmark = pytest.mark.anyio
+
+BRIEF = Options(kill_grace=timedelta(milliseconds=300))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another program holds the file's write lock."""
+    db = sqlite3.connect(path, isolation_level=None, timeout=10)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        db.execute("ROLLBACK")
+        db.close()
+
+
+async def until(condition, seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+# -- switches and jobs that change while the store is away
+
+
+async def test_a_pause_whose_caller_is_cancelled_is_carried_out_and_ends(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("30s"), name="tick")
+    async with virtual_time(scheduler) as time:
+        await time.advance("1s")
+        asking = asyncio.ensure_future(scheduler.pause("tick", until="+1m"))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking})
+        await time.advance("10m")
+        assert len(await time.runs("tick")) >= 18, "the pause is over"
+        assert scheduler._switches.pause("tick", time.now) is None
+
+
+async def test_a_job_that_is_removed_or_added_while_the_file_is_locked_stops_no_other(tmp_path):
+    ran = []
+    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
+
+    async def tick():
+        ran.append("tick")
+
+    async def new():
+        ran.append("new")
+
+    scheduler.add_job(tick, Every("200ms"))
+    scheduler.add_job(nothing, Every("200ms"), name="old")
+    async with scheduler:
+        await until(lambda: ran)
+        with locked(tmp_path / "a.db"):
+            scheduler.remove_job("old")
+            scheduler.add_job(new, Every("200ms"))
+            await asyncio.sleep(6)
+        ran.clear()
+        await until(lambda: ran.count("tick") > 2 and ran.count("new") > 2)
+
+
+async def test_runs_that_wait_are_told_of_again_after_a_pause_that_ended_by_itself(virtual_time):
+    scheduler, told = TaskScheduler(options=Options(max_running=1)), []
+
+    async def long():
+        await asyncio.sleep(3600)
+
+    scheduler.add_job(long)
+    scheduler.add_job(nothing, name="late")
+    scheduler.on("overdue")(lambda event: told.append(event.job))
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause(until="+1m")
+        await time.advance("10m")
+        await scheduler.submit("long")
+        await time.advance("1s")
+        await scheduler.submit("late")
+        await time.advance("30m")
+    assert told == ["late"]
+
+
+# -- slots
+
+
+async def test_submits_that_a_hanging_disk_refuses_keep_no_slot(tmp_path):
+    store = SqliteStore(tmp_path / "a.db", call_seconds=0.3)
+    scheduler = TaskScheduler(store, options=Options(max_running=4, kill_grace=timedelta(milliseconds=300)))
+
+    @scheduler.job()
+    async def slow():
+        await asyncio.sleep(0.3)
+
+    job = scheduler.add_job(nothing, name="job")
+    async with scheduler:
+        await slow.submit()
+        with locked(tmp_path / "a.db"):
+            await asyncio.sleep(1)
+            for _ in range(8):
+                with pytest.raises(StoreUnavailable):
+                    await job.submit()
+        await until(lambda: not store._hangs)
+        for _ in range(5):
+            handle = await job.submit()
+            assert (await handle.wait(timeout=5)).state is State.SUCCEEDED
+    assert scheduler.in_flight == 0
+
+
+async def test_a_job_that_cancels_itself_in_its_last_step_is_told_and_gives_back_its_slot(scheduler, virtual_time):
+    told = []
+    scheduler.on("succeeded", "cancelled")(lambda event: told.append(event.name))
+
+    @scheduler.job()
+    async def job(run: RunContext):
+        await asyncio.sleep(1)
+        await scheduler.cancel(run.id)
+
+    async with virtual_time(scheduler) as time:
+        handle = await job.submit()
+        await time.advance("2s")
+        assert (await time.until(handle.wait(timeout="5s"))).final
+        assert len(told) == 1
+        assert scheduler._slots.attempts == {}
+
+
+async def test_nothing_is_begun_that_the_store_hands_out_after_a_stop(tmp_path):
+    scheduler, begun = TaskScheduler(tmp_path / "a.db", options=BRIEF), []
+
+    @scheduler.job(retry=3)
+    async def job():
+        begun.append(scheduler.is_running)
+
+    await scheduler.start()
+    await asyncio.sleep(0.2)
+    with locked(tmp_path / "a.db"):
+        asking = asyncio.ensure_future(job.submit())
+        await asyncio.sleep(0.1)
+        await scheduler.stop(grace=0)
+    await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.sleep(0.5)
+    assert begun == []
+
+
+async def test_a_stop_is_bounded_with_a_locked_file_a_deaf_job_and_listeners_that_hang(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
+
+    @scheduler.job()
+    async def deaf():
+        while True:
+            try:
+                await asyncio.sleep(4)
+                return
+            except asyncio.CancelledError:
+                pass
+
+    scheduler.add_job(nothing, name="job")
+
+    @scheduler.on("started", "interrupted", "store_lost")
+    async def hang(event):
+        await asyncio.sleep(20)
+
+    await scheduler.start()
+    await deaf.submit()
+    await asyncio.sleep(0.3)
+    with locked(tmp_path / "a.db"):
+        asking = asyncio.ensure_future(scheduler.submit("job"))
+        await asyncio.sleep(0.1)
+        began = asyncio.get_running_loop().time()
+        await scheduler.stop(grace=0)
+        assert asyncio.get_running_loop().time() - began < 0.3 + 2
+    await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.sleep(0.5)
+
+
+async def test_who_waits_for_a_run_hears_of_it_though_the_store_was_away_at_the_stop(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
+
+    @scheduler.job()
+    async def job():
+        await asyncio.sleep(0.3)
+
+    await scheduler.start()
+    handle = await job.submit()
+    waiting = asyncio.ensure_future(handle.wait())
+    await asyncio.sleep(0.1)
+    with locked(tmp_path / "a.db"):
+        await asyncio.sleep(0.5)
+        await scheduler.stop(grace=0)
+    async with scheduler:
+        assert (await asyncio.wait_for(waiting, 5)).final
+
+
+def test_a_host_that_closes_its_loop_while_an_end_waits_for_the_store_can_start_again(tmp_path):
+    scheduler, path = TaskScheduler(tmp_path / "a.db", options=BRIEF), tmp_path / "a.db"
+
+    @scheduler.job()
+    async def job():
+        await asyncio.sleep(0.1)
+
+    async def first():
+        await scheduler.start()
+        await asyncio.sleep(0.2)
+        await job.submit()
+        path.rename(tmp_path / "away")
+        await asyncio.sleep(0.6)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+    loop.run_until_complete(first())
+    loop.close()
+    (tmp_path / "away").rename(path)
+
+    async def second():
+        async with scheduler:
+            return scheduler.is_running
+
+    assert asyncio.run(second())
+
+
+# -- cancels
+
+
+async def test_a_cancel_from_elsewhere_that_comes_as_an_attempt_fails_is_not_forgotten(tmp_path):
+    here, there = TaskScheduler(tmp_path / "a.db", options=BRIEF), TaskScheduler(tmp_path / "a.db", options=BRIEF)
+    calls = []
+
+    @here.job(retry=Retry(50, first="10ms", factor=1))
+    async def job():
+        calls.append(1)
+        await asyncio.sleep(0.02)
+        raise ValueError("again")
+
+    async with here:
+        handle = await job.submit()
+        await until(lambda: calls)
+        await there.cancel(handle.id, actor="ann")
+        assert (await handle.wait(timeout=5)).state is State.CANCELLED
+        assert len(calls) < 45
+    await there.close()
+
+
+# -- clocks
+
+
+async def test_what_waits_is_hastened_when_the_clock_is_set_back(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+
+    async def long():
+        await asyncio.sleep(60)
+
+    async def flaky(run: RunContext):
+        if run.attempt == 1:
+            raise ValueError
+
+    scheduler.add_job(long)
+    scheduler.add_job(flaky, retry=Retry(2, first="5m"))
+    scheduler.add_job(nothing, name="short")
+    async with virtual_time(scheduler) as time:
+        flaked = await scheduler.submit("flaky")
+        await time.advance("10s")
+        await scheduler.submit("long")
+        await time.advance("5s")
+        short, later = await scheduler.submit("short"), await scheduler.submit("short", at="+1h")
+        time.step("-1d")
+        await time.advance("10m")
+        assert [(await scheduler.run(one.id)).state for one in (flaked, short)] == [State.SUCCEEDED, State.SUCCEEDED]
+        assert (await scheduler.run(later.id)).state is State.WAITING, "an instant of the wall clock stays one"
+
+
+# -- workers of other programs
+
+
+async def test_what_was_missed_while_only_another_program_s_worker_lived_was_missed(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/a.db"
+    ours, theirs = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    ours.add_job(nothing, Cron("* * * * *"), name="minutely", missed="skip")
+    theirs.add_job(nothing, name="elsewhere")
+    async with virtual_time(ours, at="2026-01-01T00:30:30Z", store=address) as time:
+        await time.join(theirs, address)
+        await time.advance("1m")
+        await time.until(ours.stop())
+        await time.advance("3m")
+        await time.start()
+        await time.advance("10s")
+        skipped = await time.runs("minutely", state=["skipped"])
+        assert [(run.reason, run.count) for run in skipped] == [("missed", 3)]
+        assert skipped[0].data["down_seconds"] == 180.0
+        assert len(await time.runs("minutely")) == 1
+
+
+# -- what cannot be read
+
+
+async def test_a_schedule_of_a_zone_that_is_not_known_here_stops_no_other(tmp_path):
+    scheduler, ran = TaskScheduler(tmp_path / "a.db", options=BRIEF), []
+
+    async def tick():
+        ran.append(1)
+
+    scheduler.add_job(tick, Every("100ms"))
+    job = scheduler.add_job(nothing, name="job")
+    async with scheduler:
+        await scheduler.schedule(job, Cron("* * * * *", timezone="Europe/Kyiv"), id="x")
+    with sqlite3.connect(tmp_path / "a.db") as db:
+        db.execute(
+            "UPDATE taskloop_schedules SET trigger = replace(trigger, 'Kyiv', 'Nowhere'), next_due = 0 WHERE id = 'x'"
+        )
+    db.close()
+    ran.clear()
+    async with scheduler:
+        await until(lambda: len(ran) > 3)
+        [found] = await scheduler.schedules("job")
+        assert "Nowhere" in str(found.trigger) and "not readable" in found.trigger.describe()
+        assert found.next_due is not None, "its cursor stays for the day it can be read"
+        await scheduler.schedule(job, Cron("* * * * *", timezone="Europe/Kyiv"), id="x")
+        [found] = await scheduler.schedules("job")
+        assert str(found.trigger).endswith("Kyiv")
+
+
+# -- threads
+
+
+async def test_a_call_that_waits_for_a_thread_can_be_cancelled_timed_out_and_left_to_the_next_start(tmp_path):
+    called, may_end = [], threading.Event()
+    scheduler = TaskScheduler(tmp_path / "a.db", options=Options(threads=1, kill_grace=timedelta(milliseconds=300)))
+
+    @scheduler.job()
+    def long():
+        may_end.wait(10)
+
+    @scheduler.job(retry=3)
+    def short(n: int):
+        called.append(n)
+
+    @scheduler.job(timeout="200ms", retry=Retry(2, first="10ms"))
+    def timed():
+        called.append("timed")
+
+    await scheduler.start()
+    await long.submit()
+    await asyncio.sleep(0.1)
+    left, gone, late = await short.submit(1), await short.submit(2), await timed.submit()
+    await asyncio.sleep(0.1)
+    await scheduler.cancel(gone.id)
+    assert (await gone.wait(timeout=2)).state is State.CANCELLED
+    ended = await late.wait(timeout=3)
+    assert (ended.state, ended.error.type, ended.attempt) == (State.FAILED, "Timeout", 2)
+    await scheduler.stop(grace=0)
+    assert (await scheduler.run(left.id)).state is State.WAITING
+    may_end.set()
+    await scheduler.close()
+    await asyncio.sleep(0.2)
+    assert called == []
+
+
+async def test_a_pool_counts_its_spare_threads_right_however_calls_arrive():
+    pool = InThread(8)
+    for number in range(300):
+        await asyncio.gather(*(pool.call(int, None, {}) for _ in range(1 + number % 4)))
+    may_end, begun = threading.Event(), []
+
+    def hold(number):
+        begun.append(number)
+        may_end.wait(5)
+
+    calls = [asyncio.ensure_future(pool.call(hold, None, {"number": number})) for number in range(8)]
+    await until(lambda: len(begun) == 8, 5)
+    may_end.set()
+    await asyncio.gather(*calls)
+    pool.close()
+
+
+@pytest.fixture
+def no_threads():
+    """No thread can be started: its stack would be larger than any memory."""
+    size = threading.stack_size()
+
+    def refuse():
+        threading.stack_size(1 << 46)
+
+    yield refuse
+    threading.stack_size(size)
+
+
+async def test_a_call_is_refused_if_no_thread_can_be_started_and_the_next_one_is_not(no_threads):
+    pool, called = InThread(2), []
+    no_threads()
+    for number in range(2):
+        with pytest.raises(RuntimeError, match="thread"):
+            await pool.call(called.append, None, {}, number)
+    threading.stack_size(0)
+    await pool.call(called.append, None, {}, 2)
+    await asyncio.sleep(0.05)
+    assert called == [2]
+    pool.close()
+
+
+async def test_a_call_waits_its_turn_if_no_further_thread_can_be_started(no_threads):
+    pool, called, may_end = InThread(4), [], threading.Event()
+    first = asyncio.ensure_future(pool.call(may_end.wait, None, {}, 5))
+    await asyncio.sleep(0.05)
+    no_threads()
+    second = asyncio.ensure_future(pool.call(called.append, None, {}, 1))
+    await asyncio.sleep(0.05)
+    assert not second.done()
+    threading.stack_size(0)
+    may_end.set()
+    await asyncio.gather(first, second)
+    assert called == [1]
+    pool.close()
