@@ -25,6 +25,7 @@ from typing import Any, Final, Literal
 import aiosqlite
 
 from taskloop import keeping_sqlite as keeping
+from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError, Unstorable
@@ -599,7 +600,7 @@ class SqliteStore:
     async def prune(
         self, keep: Keep, rules: Mapping[str, Keep], *, due_before: datetime, after: str | None = None, limit: int = 200
     ) -> Pruned:
-        pruned: Pruned = await self._do(keeping.prune, keep, dict(rules), microseconds(due_before), after, limit)
+        pruned: Pruned = await self._do(pruning.prune, keep, dict(rules), microseconds(due_before), after, limit)
         return pruned
 
     async def _runs(self, rest: str, values: Sequence[Any]) -> list[Run]:
