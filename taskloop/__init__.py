@@ -14,7 +14,8 @@ The rooms, from the ground up; each imports only from rooms below it:
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
-    store_sqlite file_sqlite rows_sqlite statements_sqlite keeping_sqlite pruning_sqlite     the memory in one file
+    store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
+    history_sqlite keeping_sqlite pruning_sqlite            its questions; workers, switches, the past; what goes
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     cli                                    the command line
 

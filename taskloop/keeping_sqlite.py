@@ -26,7 +26,7 @@ from taskloop.rows_sqlite import (
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_sqlite import count_days, put_schedules
-from taskloop.store import Evidence, Former, Incident, Query, Renamed, Rewind, Terms, Wish, Worker
+from taskloop.store import Evidence, Former, Incident, Renamed, Rewind, Terms, Wish, Worker
 from taskloop.switches import Switch, Switches
 
 FOR_EVER: Final = 2**62
@@ -355,35 +355,6 @@ def _decided(db: sqlite3.Connection, schedule: str, now: int) -> list[tuple[date
     return [(from_microseconds(first), from_microseconds(last)) for first, last in rows]
 
 
-def standing(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
-    names = ",".join(f"r.{name}" for name in RUN_COLUMNS)
-    return db.execute(
-        f"SELECT {names}, (SELECT ended_at FROM taskloop_runs WHERE job = j.value AND state = 'succeeded' "
-        "ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM "
-        "(SELECT id FROM taskloop_runs WHERE job = j.value AND state IN ('failed', 'interrupted') "
-        "AND reason IS NOT 'shutting_down' AND id > coalesce("
-        "(SELECT max(id) FROM taskloop_runs WHERE job = j.value AND state = 'succeeded'), 0) LIMIT 100)) "
-        "FROM json_each(?) j JOIN taskloop_runs r ON r.id = (SELECT id FROM taskloop_runs "
-        "WHERE job = j.value AND state <> 'skipped' ORDER BY id DESC LIMIT 1)",
-        (json.dumps(jobs),),
-    ).fetchall()
-
-
-def usual(db: sqlite3.Connection, jobs: Sequence[str]) -> dict[str, list[float]]:
-    """Of each job the seconds of its newest successful attempts: 200 at most, of its newest 1000 records."""
-    found = {}
-    for job in jobs:
-        rows = db.execute(
-            "SELECT (ended_at - attempt_started_at) / 1e6 FROM (SELECT state, ended_at, attempt_started_at "
-            "FROM taskloop_runs WHERE job = ? ORDER BY id DESC LIMIT 1000) "
-            "WHERE state = 'succeeded' AND attempt_started_at IS NOT NULL LIMIT 200",
-            (job,),
-        ).fetchall()
-        if rows:
-            found[job] = [row[0] for row in rows]
-    return found
-
-
 # -- switches
 
 _SWITCH: Final = "kind, job, since, actor, reason, until, ended_at, ended_by, missed, ended_because"
@@ -495,8 +466,10 @@ def _evidence(db: sqlite3.Connection, jobs: Sequence[str], at: int, until: int, 
         active=[
             read_run(one)
             for one in db.execute(
-                f"SELECT {_RUN} FROM taskloop_runs WHERE {mine} AND state IN ('waiting', 'running') ORDER BY id LIMIT 100",
-                (names,),
+                f"SELECT {_RUN} FROM taskloop_runs INDEXED BY taskloop_runs_queued WHERE {mine} AND state = 'waiting' "
+                f"UNION ALL SELECT {_RUN} FROM taskloop_runs INDEXED BY taskloop_runs_running WHERE {mine} "
+                "AND state = 'running' ORDER BY id LIMIT 100",
+                (names, names),
             )
         ],
         group=[]
@@ -504,7 +477,7 @@ def _evidence(db: sqlite3.Connection, jobs: Sequence[str], at: int, until: int, 
         else [
             read_run(one)
             for one in db.execute(
-                f"SELECT {_RUN} FROM taskloop_runs WHERE state = 'running' AND \"group\" = ? ORDER BY id LIMIT 100",
+                f"SELECT {_RUN} FROM taskloop_runs WHERE state = 'running' AND \"group\" = ? ORDER BY +id LIMIT 100",
                 (row.group,),
             )
         ],
@@ -558,32 +531,7 @@ def _known_since(db: sqlite3.Connection) -> datetime | None:
     return from_microseconds(row[0]) if row else None
 
 
-# -- questions
-
-
-def conditions(query: Query) -> tuple[str, list[Any]]:
-    """The WHERE of a query, and its values."""
-    wanted: list[tuple[str, Any]] = []
-    if query.jobs is not None:
-        names = list(query.jobs)
-        wanted.append(
-            ("job = ?", names[0]) if len(names) == 1 else ("job IN (SELECT value FROM json_each(?))", json.dumps(names))
-        )
-    if query.states is not None:
-        inside = ",".join(f"'{State(one).value}'" for one in query.states)
-        wanted.append((f"state IN ({inside}) AND ?", 1))
-    elif not query.skipped:
-        wanted.append(("state <> 'skipped' AND ?", 1))
-    for text, value in (
-        ("cause = ?", query.cause),
-        ("schedule = ?", query.schedule),
-        ("created_at >= ?", moment(query.since)),
-        ("created_at < ?", moment(query.until)),
-        ("id < ?", query.before),
-    ):
-        if value is not None:
-            wanted.append((text, value))
-    return " AND ".join(text for text, _ in wanted) or "1", [value for _, value in wanted]
+# -- keeping house
 
 
 def backup(db: sqlite3.Connection, target: str) -> None:

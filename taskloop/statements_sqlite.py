@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from taskloop.clock import later, microseconds
 from taskloop.errors import KeyConflict
+from taskloop.history_sqlite import failed_in_a_row, newest_active
 from taskloop.rows_sqlite import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
@@ -255,7 +256,7 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
     """Move the cursors and write what the fires became."""
     won = _won(db, firings)
     active = _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
-    trials = {one.plan.schedule.job: _on_trial(db, one.plan.schedule.job) for one in won if one.trial}
+    trials = {one.plan.schedule.job: newest_active(db, one.plan.schedule.job) for one in won if one.trial}
     number = next_id(db)
     runs: list[Run] = []
     replaced: list[RunId] = []
@@ -290,15 +291,6 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
         replaced=replaced,
         lost=len(firings) - len(won),
     )
-
-
-def _on_trial(db: sqlite3.Connection, job: str) -> int | None:
-    """The active run of a job, if there is one: what a breaker's trial waits for."""
-    row = db.execute(
-        "SELECT id FROM taskloop_runs WHERE job = ? AND state IN ('waiting', 'running') ORDER BY id DESC LIMIT 1",
-        (job,),
-    ).fetchone()
-    return row[0] if row else None
 
 
 def _tried(firing: Firing, trials: Mapping[str, int | None]) -> Firing:
@@ -737,26 +729,20 @@ def trip(db: sqlite3.Connection, run: Run, failures: int, trial_after: timedelta
                 "UPDATE taskloop_switches SET until = ?, reason = ? WHERE id = ?",
                 (until, f"{tripped[2].partition('; the trial')[0]}; the trial failed too, {said}", tripped[0]),
             )
-    elif _failed_in_a_row(db, run.job, failures):
+    elif _fails(db, run.job, failures):
         db.execute(
             "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES (?, 'tripped', 'taskloop', ?, ?, ?)",
             (run.job, f"{failures} failures in a row, the last in {said}", at, until),
         )
 
 
-def _failed_in_a_row(db: sqlite3.Connection, job: str, failures: int) -> bool:
+def _fails(db: sqlite3.Connection, job: str, failures: int) -> bool:
     """Whether the newest runs of a job, so many, all failed since it was last switched by anybody."""
-    rows = db.execute(
-        "SELECT state, ended_at FROM taskloop_runs WHERE job = ? AND state IN ('succeeded', 'failed', 'interrupted') "
-        "AND reason IS NOT 'shutting_down' ORDER BY id DESC LIMIT ?",
-        (job, failures),
-    ).fetchall()
     since = db.execute(
         "SELECT max(coalesce(ended_at, since)) FROM taskloop_switches WHERE job = ? AND kind IN ('enabled', 'tripped')",
         (job,),
     ).fetchone()[0]
-    failed = [row for row in rows if row[0] != "succeeded" and row[1] > (since or 0)]
-    return len(failed) == failures
+    return failed_in_a_row(db, job, failures, since or 0)
 
 
 def _settled(one: Settling) -> Row:

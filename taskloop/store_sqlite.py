@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 
 import aiosqlite
 
+from taskloop import history_sqlite as history
 from taskloop import keeping_sqlite as keeping
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
@@ -35,6 +36,7 @@ from taskloop.rows_sqlite import (
     SCHEDULE_COLUMNS,
     encode,
     instant,
+    moment,
     read_run,
     read_schedule,
     write_failure,
@@ -73,6 +75,7 @@ CALL_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 10.0
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
+_RUN: Final = ",".join(RUN_COLUMNS)
 _HOPELESS: Final = (
     "disk is full",
     "is locked",
@@ -552,11 +555,25 @@ class SqliteStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        conditions, values = keeping.conditions(query)
-        return await self._runs(f"WHERE {conditions} ORDER BY id DESC LIMIT ?", (*values, query.limit))
+        conditions = {
+            "cause = ?": query.cause,
+            "schedule = ?": query.schedule,
+            "created_at >= ?": moment(query.since),
+            "created_at < ?": moment(query.until),
+            "id < ?": query.before,
+        }
+        asked = partial(
+            history.find,
+            jobs=query.jobs,
+            states=None if query.states is None else [State(one).value for one in query.states],
+            skipped=query.skipped,
+            conditions={text: value for text, value in conditions.items() if value is not None},
+            limit=query.limit,
+        )
+        return [read_run(row) for row in await self._read(asked, _RUN)]
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
-        rows = await self._read(keeping.standing, list(jobs))
+        rows = await self._read(history.standing, _RUN, list(jobs))
         return {row[1]: (read_run(row), instant(row[-2]), row[-1]) for row in rows}
 
     async def attempts(self, run: Run) -> Sequence[Attempt]:
@@ -590,7 +607,7 @@ class SqliteStore:
         return {State(row[0]): row[1] for row in rows}
 
     async def usual(self, jobs: Sequence[str]) -> Mapping[str, Sequence[float]]:
-        found: Mapping[str, Sequence[float]] = await self._read(keeping.usual, list(jobs))
+        found: Mapping[str, Sequence[float]] = await self._read(history.usual, list(jobs))
         return found
 
     async def evidence(self, jobs: Sequence[str], at: datetime, until: datetime, run: RunId | None = None) -> Evidence:
@@ -604,7 +621,7 @@ class SqliteStore:
         return pruned
 
     async def _runs(self, rest: str, values: Sequence[Any]) -> list[Run]:
-        rows = await self._read(_fetch, f"SELECT {','.join(RUN_COLUMNS)} FROM taskloop_runs {rest}", values)
+        rows = await self._read(_fetch, f"SELECT {_RUN} FROM taskloop_runs {rest}", values)
         return [read_run(row) for row in rows]
 
     # -- switches

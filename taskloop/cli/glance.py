@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Final
 
+from taskloop import history_sqlite as history
 from taskloop.processes import is_dead, silent_seconds
 from taskloop.punctuality import Usual, condition, overdue, stuck
 
@@ -31,25 +32,10 @@ _DUE: Final = "SELECT job, min(next_due) FROM taskloop_schedules WHERE next_due 
 _SWITCHES: Final = (
     "SELECT kind, job, actor, reason, since, until FROM taskloop_switches WHERE ended_at IS NULL ORDER BY id"
 )
-# Of each job its newest run that is no skip, its last success, and its failures since, counted to 100.
-_STANDING: Final = """
-SELECT r.*, (SELECT ended_at FROM taskloop_runs WHERE job = j.name AND state = 'succeeded' ORDER BY id DESC LIMIT 1)
-    AS last_success,
-  (SELECT count(*) FROM (SELECT id FROM taskloop_runs
-    WHERE job = j.name AND state IN ('failed', 'interrupted') AND reason IS NOT 'shutting_down'
-    AND id > coalesce((SELECT max(id) FROM taskloop_runs WHERE job = j.name AND state = 'succeeded'), 0) LIMIT 100))
-    AS failures
-FROM taskloop_jobs j JOIN taskloop_runs r ON r.id = (SELECT id FROM taskloop_runs
-    WHERE job = j.name AND state <> 'skipped' ORDER BY id DESC LIMIT 1)
-"""
 _LATE: Final = (
     "SELECT job, ready_at FROM taskloop_runs WHERE state = 'waiting' AND ready_at < ? ORDER BY ready_at LIMIT 100"
 )
 _RUNNING: Final = "SELECT job, attempt_started_at FROM taskloop_runs WHERE state = 'running' LIMIT 1000"
-_USUAL: Final = (
-    "SELECT (ended_at - attempt_started_at) / 1e6 FROM (SELECT state, ended_at, attempt_started_at FROM taskloop_runs "
-    "WHERE job = ? ORDER BY id DESC LIMIT 1000) WHERE state = 'succeeded' AND attempt_started_at IS NOT NULL LIMIT 200"
-)
 _WORKERS: Final = "SELECT host, pid, process, beat_at, beat_tick, jobs FROM taskloop_workers WHERE stopped_at IS NULL"
 _STATUS: Final = {
     "waiting": "PENDING",
@@ -90,8 +76,8 @@ def _read(db: sqlite3.Connection, now: int) -> list[dict[str, Any]] | None:
         return None
     switches = [one for one in db.execute(_SWITCHES) if one["until"] is None or now < one["until"]]
     dues = dict(db.execute(_DUE).fetchall())
-    standing = {one["job"]: one for one in db.execute(_STANDING)}
     found = sorted(db.execute(_JOBS).fetchall(), key=lambda one: str(one["name"]))
+    standing = {one["job"]: one for one in history.standing(db, "r.*", [one["name"] for one in found])}
     facts = {one["name"]: json.loads(one["definition"]) for one in found}
     troubles = _troubles(db, now, facts, dues, switches)
     orphans = _orphans(db, now, facts)
@@ -123,7 +109,7 @@ def _troubles(
         began, expect = row["attempt_started_at"], facts.get(row["job"], {}).get("policy", {}).get("expect")
         if began is None or not overdue(_instant(began), at):
             continue
-        took = [one[0] for one in db.execute(_USUAL, (row["job"],))]
+        took = history.usual(db, [row["job"]]).get(row["job"])
         if stuck(_instant(began), at, Usual.of(took) if took else None, _span(expect)):
             found[row["job"]] = "stuck"
     return found

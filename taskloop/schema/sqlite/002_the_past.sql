@@ -34,3 +34,9 @@ CREATE TABLE taskloop_former (
     PRIMARY KEY (id, until)
 ) WITHOUT ROWID;
 CREATE INDEX taskloop_former_job ON taskloop_former (job, until);
+
+-- The history of a job, each run written to it once, when it ends; by state, so that a million skips are passed by.
+-- (Every index ends with the id of the row.)
+DROP INDEX taskloop_runs_job;
+CREATE INDEX taskloop_runs_final ON taskloop_runs (job, state) WHERE state NOT IN ('waiting', 'running');
+CREATE INDEX taskloop_runs_queued ON taskloop_runs (job) WHERE state = 'waiting';

@@ -1,0 +1,136 @@
+"""What jobs did, newest first, in SQLite: statements that cost the same however long the history is.
+
+A run that waits or runs stands in a small index of its state, a final one in `taskloop_runs_final`, by job and state;
+so each is written to the history once, when it ends. A question over several states merges them by id. The indexes are
+named, because SQLite is easily lured to go through the whole table by id, where an index would find the few.
+Imports nothing heavy: `taskloop list` reads its statements here.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+__all__ = ["FINAL", "failed_in_a_row", "find", "newest_active", "of_job", "standing", "usual"]
+
+FINAL: Final = "state NOT IN ('waiting', 'running')"
+"""What tells the rows of `taskloop_runs_final`; a statement has to repeat it, or SQLite does not see that it fits."""
+_TROUBLED: Final = ("failed", "interrupted", "cancelled", "skipped")
+_LASTING: Final = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
+"""All states but `skipped`."""
+_MERGED: Final = 60
+"""Jobs times states that a question merges; with more it goes by the states alone."""
+
+
+def of_job(job: str, state: str) -> str:
+    """FROM and WHERE of a job's runs in one state; `job` is SQL: a column, or a parameter."""
+    if state == "waiting":
+        return f"FROM taskloop_runs INDEXED BY taskloop_runs_queued WHERE job = {job} AND state = 'waiting'"
+    if state == "running":
+        return f"FROM taskloop_runs INDEXED BY taskloop_runs_running WHERE job = {job} AND state = 'running'"
+    return f"FROM taskloop_runs INDEXED BY taskloop_runs_final WHERE job = {job} AND state = '{state}' AND {FINAL}"
+
+
+def _of_all(state: str) -> str:
+    """FROM and WHERE of all runs in one state."""
+    if state in _TROUBLED:
+        these = ", ".join(f"'{one}'" for one in _TROUBLED)
+        return f"FROM taskloop_runs INDEXED BY taskloop_runs_troubled WHERE state = '{state}' AND state IN ({these})"
+    index = {"waiting": "INDEXED BY taskloop_runs_queued", "running": "INDEXED BY taskloop_runs_running"}
+    return f"FROM taskloop_runs {index.get(state, 'NOT INDEXED')} WHERE state = '{state}'"
+
+
+def find(
+    db: sqlite3.Connection,
+    columns: str,
+    *,
+    jobs: Sequence[str] | None,
+    states: Sequence[str] | None,
+    skipped: bool,
+    conditions: Mapping[str, Any],
+    limit: int,
+) -> list[Any]:
+    """Runs, newest first. `conditions`: further ones, each a text with one `?`, and its value."""
+    further = "".join(f" AND {text}" for text in conditions)
+    values = list(conditions.values())
+    wanted = (*_LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))
+    if jobs is None and states is None:
+        where = "1" if skipped else "state <> 'skipped'"
+        rest = f"FROM taskloop_runs WHERE {where}{further} ORDER BY id DESC LIMIT ?"
+        return db.execute(f"SELECT {columns} {rest}", (*values, limit)).fetchall()
+    names = None if jobs is None else list(dict.fromkeys(jobs))
+    if names is not None and len(names) * len(wanted) > _MERGED:
+        further, values = f" AND job IN (SELECT value FROM json_each(?)){further}", [json.dumps(names), *values]
+        names = None
+    if names is None:
+        parts = [f"SELECT id {_of_all(one)}{further}" for one in wanted]
+        given = values * len(wanted)
+    else:
+        parts = [f"SELECT id {of_job('?', one)}{further}" for one in wanted for _ in names]
+        given = [value for _ in wanted for name in names for value in (name, *values)]
+    if not parts:
+        return []
+    return db.execute(
+        f"SELECT {columns} FROM taskloop_runs WHERE id IN "
+        f"(SELECT id FROM ({' UNION ALL '.join(parts)} ORDER BY id DESC LIMIT ?)) ORDER BY id DESC",
+        (*given, limit),
+    ).fetchall()
+
+
+# -- how a job stands
+
+
+def _newest(job: str, state: str) -> str:
+    return f"(SELECT max(id) {of_job(job, state)})"
+
+
+def _failures(job: str, after: str, columns: str) -> str:
+    """The failures of a job with an id above `after`, those left out that a stop of the program caused."""
+    return " UNION ALL ".join(
+        f"SELECT {columns} {of_job(job, state)} AND id > {after} AND reason IS NOT 'shutting_down'"
+        for state in ("failed", "interrupted")
+    )
+
+
+def standing(db: sqlite3.Connection, columns: str, jobs: Sequence[str]) -> list[Any]:
+    """Of each job that ever ran its newest run, skips not counted; then its last success, and its failures since, counted to 100."""
+    newest = ", ".join(f"coalesce({_newest('j.value', state)}, 0)" for state in _LASTING)
+    return db.execute(
+        f"SELECT {columns}, (SELECT ended_at FROM taskloop_runs WHERE id = s.success) AS last_success, "
+        f"(SELECT count(*) FROM ({_failures('s.name', 's.success', '1')} LIMIT 100)) AS failures "
+        f"FROM (SELECT j.value AS name, max({newest}) AS newest, coalesce({_newest('j.value', 'succeeded')}, 0) AS success "
+        "FROM json_each(?) j) s CROSS JOIN taskloop_runs r ON r.id = s.newest",
+        (json.dumps(list(jobs)),),
+    ).fetchall()
+
+
+def usual(db: sqlite3.Connection, jobs: Sequence[str]) -> dict[str, list[float]]:
+    """Of each job that ever succeeded the seconds of its newest successful attempts, 200 at most."""
+    found = {}
+    for job in jobs:
+        rows = db.execute(
+            f"SELECT (ended_at - attempt_started_at) / 1e6 {of_job('?', 'succeeded')} "
+            "AND attempt_started_at IS NOT NULL ORDER BY id DESC LIMIT 200",
+            (job,),
+        ).fetchall()
+        if rows:
+            found[job] = [row[0] for row in rows]
+    return found
+
+
+def newest_active(db: sqlite3.Connection, job: str) -> int | None:
+    """The newest run of a job that waits or runs."""
+    found = db.execute(f"SELECT {_newest('?', 'waiting')}, {_newest('?', 'running')}", (job, job)).fetchone()
+    return max((one for one in found if one is not None), default=None)
+
+
+def failed_in_a_row(db: sqlite3.Connection, job: str, number: int, since: int) -> bool:
+    """Whether the newest runs of a job, so many, all failed, and ended after `since`."""
+    success = db.execute(f"SELECT coalesce({_newest('?', 'succeeded')}, 0)", (job,)).fetchone()[0]
+    rows = db.execute(
+        f"SELECT ended_at FROM ({_failures('?', '?', 'id, ended_at')} ORDER BY id DESC LIMIT ?)",
+        (job, success, job, success, number),
+    ).fetchall()
+    return len(rows) == number and all(row[0] > since for row in rows)
