@@ -1,6 +1,7 @@
 """Which records go, in SQLite, and how: in small steps, oldest first, so that a fire never waits for long.
 
-Parts of a transaction that somebody else began, like `statements_sqlite`. Start at `prune`.
+A round goes over the final runs of each job, state by state, and is looked out on the reading thread, where it stands
+in nobody's way; what it found is then deleted in one short transaction. Start at `look`.
 """
 
 from __future__ import annotations
@@ -8,81 +9,203 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
-from taskloop.rows_sqlite import moment
-from taskloop.store import Keep, Pruned
+from taskloop import durations
+from taskloop.clock import EPOCH, microseconds
+from taskloop.errors import BadDuration
+from taskloop.history_sqlite import FINAL, of_job
 
-STEP_SECONDS: Final = 0.01
-"""How long one step of pruning may look around: a fire waits behind it."""
-
-
-def prune(
-    db: sqlite3.Connection,
-    keep: Keep,
-    rules: Mapping[str, Keep],
-    due_before: int,
-    after: str | None,
-    limit: int,
-) -> Pruned:
-    """One step of a round over the jobs, from the one after `after`: a few milliseconds, at most `limit` rows deleted."""
-    deleted, until = 0, time.perf_counter() + STEP_SECONDS
-    while time.perf_counter() < until:
-        job = db.execute("SELECT min(job) FROM taskloop_runs WHERE job > ?", (after or "",)).fetchone()[0]
-        if job is None:
-            _prune_the_rest(db, keep)
-            return Pruned(deleted, None)
-        deleted += _prune_job(db, job, rules.get(job, keep), due_before, limit - deleted)
-        if deleted >= limit:
-            return Pruned(deleted, after or "")  # the same job again
-        after = job
-    return Pruned(deleted, after)
+SPARED: Final = timedelta(days=1)
+"""A fire that was due within this stays, whatever anybody says: a clock that is set back asks it what was decided."""
+LOOK_SECONDS: Final = 0.01
+"""How long one step may look around: another question waits behind it."""
+TOGETHER: Final = 1000
+"""Rows that are looked at with one statement, and of each other table those that go with one."""
 
 
-def _prune_job(db: sqlite3.Connection, job: str, keep: Keep, due_before: int, limit: int) -> int:
-    """Delete old final runs of a job, oldest first; looks at its oldest rows only, however many there are."""
-    beyond = None if keep.runs is None else _newest_but(db, job, keep.runs)
-    if keep.ended_before is None and beyond is None:
-        return 0
-    bounds = (due_before, moment(keep.ended_before) or 0, beyond or 0)
-    for looked_at in (1, limit + 1000):  # of most jobs the oldest row says that there is nothing to do
-        rows = db.execute(
-            "SELECT id, state IN ('waiting', 'running'), coalesce(until_at, due_at) < ? AND (ended_at < ? OR id <= ?) "
-            "AND id < (SELECT max(id) FROM taskloop_runs) FROM taskloop_runs WHERE job = ? ORDER BY id LIMIT ?",
-            (*bounds, job, looked_at),
-        ).fetchall()
-        found = [row[0] for row in rows if row[2] and not row[1]][:limit]
-        if not found and not rows[0][1]:
-            return 0
-    ids = json.dumps(found)
-    db.execute("DELETE FROM taskloop_attempts WHERE run IN (SELECT value FROM json_each(?))", (ids,))
-    db.execute("DELETE FROM taskloop_runs WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-    return len(found)
+class Place(NamedTuple):
+    """How far a round has come: the rows of one job in one state up to an id."""
+
+    job: str = ""
+    state: str = ""
+    id: int | None = None
+    """None: all rows of this job and state are done."""
+    beyond: int | None = None
+    """The newest run of the job that is beyond its number; None: none is."""
 
 
-def _newest_but(db: sqlite3.Connection, job: str, number: int) -> int | None:
-    """The id of the newest run of a job beyond the newest `number`, skips not counted."""
+RUNS_DONE: Final = Place("\U0010ffff")
+"""After all jobs: the other tables are left."""
+
+
+class Look(NamedTuple):
+    """What one look found: runs to delete, and where to go on (None: there are no other runs)."""
+
+    ids: Sequence[int]
+    after: Place | None
+
+
+class _Rule(NamedTuple):
+    """How long the runs of a job are kept. None: without end."""
+
+    before: int | None
+    """What ended earlier goes."""
+    runs: int | None
+    """How many of the newest stay at most, skips not counted."""
+
+
+def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: Place | None, limit: int) -> Look:
+    """Find at most `limit` runs that are to go, for a few milliseconds, from the place where the last look ended."""
+    ids: list[int] = []
+    place = after or Place()
+    newest = db.execute("SELECT coalesce(max(id), 0) FROM taskloop_runs").fetchone()[0]
+    of, rule = "", _Rule(None, None)
+    until = time.perf_counter() + LOOK_SECONDS
+    while len(ids) < limit and time.perf_counter() < until:
+        if place.id is None:
+            following = _following(db, place)
+            if following is None:
+                return Look(ids, None)
+            job, state = following
+            beyond = place.beyond
+            if job != of:
+                of, rule = job, _rule(db, job, keep, now)
+            if job != place.job:
+                beyond = None if rule.runs is None else _beyond(db, job, rule.runs)
+            place = Place(job, state, 0, beyond)
+        elif place.job != of:
+            of, rule = place.job, _rule(db, place.job, keep, now)
+        if rule.before is None and place.beyond is None:
+            place = place._replace(id=None)
+            continue
+        # Of most jobs the oldest row says that there is nothing to do.
+        number = min(TOGETHER, limit - len(ids)) if place.id else 1
+        found, place = _sifted(db, place, rule, newest, now, number)
+        ids += found
+    return Look(ids, place)
+
+
+def _following(db: sqlite3.Connection, place: Place) -> tuple[str, str] | None:
+    """The next job and state of which there are final runs."""
+    found: tuple[str, str] | None = db.execute(
+        f"SELECT job, state FROM taskloop_runs INDEXED BY taskloop_runs_final WHERE {FINAL} AND (job, state) > (?, ?) "
+        "ORDER BY job, state LIMIT 1",
+        (place.job, place.state),
+    ).fetchone()
+    return found
+
+
+def _sifted(
+    db: sqlite3.Connection, place: Place, rule: _Rule, newest: int, now: datetime, number: int
+) -> tuple[list[int], Place]:
+    """Of the next rows, so many, those that are to go, and how far that is.
+
+    Rows that are to stay are passed by. The end is a row that began too lately to have ended long ago, unless it began
+    in the future: then the clock was wrong, and the rows after it are older than they seem.
+    """
+    values = {
+        "job": place.job,
+        "state": place.state,
+        "after": place.id,
+        "before": rule.before if rule.before is not None else 0,
+        "beyond": place.beyond or 0,
+        "spared": microseconds(now - SPARED),
+        "newest": newest,
+        "now": microseconds(now),
+        "number": number,
+    }
+    found, last, looked_at, late = db.execute(
+        "SELECT json_group_array(id) FILTER (WHERE goes), max(id), count(*), max(late) FROM (SELECT id, "
+        "(ended_at < :before OR id <= :beyond) AND id < :newest "
+        "AND (schedule IS NULL OR coalesce(until_at, due_at) < :spared) AS goes, "
+        "created_at BETWEEN :before AND :now AND id > :beyond AS late FROM taskloop_runs "
+        f"INDEXED BY taskloop_runs_final WHERE job = :job AND state = :state AND {FINAL} AND id > :after "
+        "ORDER BY id LIMIT :number)",
+        values,
+    ).fetchone()
+    return json.loads(found), place._replace(id=None if late or looked_at < number else last)
+
+
+def _rule(db: sqlite3.Connection, job: str, keep: timedelta | None, now: datetime) -> _Rule:
+    """How long a job's runs are kept: as its definition says, whoever wrote it, else as long as `keep`."""
+    policy = "json_extract(definition, '$.policy.keep'), json_extract(definition, '$.policy.keep_runs')"
+    row = db.execute(f"SELECT {policy} FROM taskloop_jobs WHERE name = ?", (job,)).fetchone()
+    if row is None:  # the job has another name now
+        row = db.execute(
+            f"SELECT {policy} FROM taskloop_jobs j, json_each(j.definition, '$.aliases') a WHERE a.value = ? LIMIT 1",
+            (job,),
+        ).fetchone()
+    span, runs = row or (None, None)
+    try:
+        length = keep if span is None else durations.parse(span)
+    except BadDuration:  # the words of another version: delete nothing that we do not understand
+        return _Rule(None, None)
+    before = None if length is None or length > now - EPOCH else microseconds(now - length)
+    return _Rule(before, runs)
+
+
+def _beyond(db: sqlite3.Connection, job: str, number: int) -> int | None:
+    """The newest run of a job beyond the newest `number`, skips not counted."""
+    states = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
+    parts = " UNION ALL ".join(f"SELECT id {of_job('?', state)}" for state in states)
     row = db.execute(
-        "SELECT id FROM taskloop_runs WHERE job = ? AND state <> 'skipped' ORDER BY id DESC LIMIT 1 OFFSET ?",
-        (job, number),
+        f"SELECT id FROM ({parts}) ORDER BY id DESC LIMIT 1 OFFSET ?", (*[job] * len(states), number)
     ).fetchone()
     return row[0] if row else None
 
 
-def _prune_the_rest(db: sqlite3.Connection, keep: Keep) -> None:
-    """What is older than the store keeps anything, once a round: small tables all of them."""
-    before = moment(keep.ended_before)
-    if before is None:
-        return
-    db.execute(
-        "DELETE FROM taskloop_workers WHERE stopped_at < ? AND id NOT IN "
-        "(SELECT worker FROM taskloop_runs WHERE state = 'running' AND worker IS NOT NULL)",
-        (before,),
-    )
-    db.execute(
-        "DELETE FROM taskloop_incidents WHERE id IN (SELECT id FROM taskloop_incidents WHERE until < ? LIMIT 10000)",
-        (before,),
-    )
-    db.execute("DELETE FROM taskloop_switches WHERE ended_at < ?", (before,))
-    db.execute("DELETE FROM taskloop_former WHERE until < ?", (before,))
+def delete(db: sqlite3.Connection, ids: Sequence[int], now: datetime) -> int:
+    """Delete runs and their attempts. One that has become young meanwhile stays: a skip that now counts more fires."""
+    these = "(SELECT value FROM json_each(?))"
+    text = json.dumps(list(ids))
+    db.execute(f"DELETE FROM taskloop_attempts WHERE run IN {these}", (text,))
+    return db.execute(
+        f"DELETE FROM taskloop_runs WHERE id IN {these} AND {FINAL} "
+        "AND (schedule IS NULL OR coalesce(until_at, due_at) < ?)",
+        (text, microseconds(now - SPARED)),
+    ).rowcount
+
+
+_UNUSED: Final = f"""
+SELECT d.name FROM taskloop_jobs d WHERE d.seen_at < ?
+AND d.name NOT IN (SELECT job FROM temp.taskloop_known)
+AND NOT EXISTS (SELECT 1 FROM taskloop_schedules WHERE job = d.name)
+AND NOT EXISTS (SELECT 1 FROM taskloop_workers w WHERE w.stopped_at IS NULL
+    AND (w.jobs IS NULL OR d.name IN (SELECT value FROM json_each(w.jobs))))
+AND NOT EXISTS (SELECT 1 FROM json_each(json_insert(coalesce(json_extract(d.definition, '$.aliases'), '[]'), '$[#]', d.name)) n
+    WHERE EXISTS (SELECT 1 {of_job("n.value", "waiting")}) OR EXISTS (SELECT 1 {of_job("n.value", "running")})
+    OR EXISTS (SELECT 1 FROM taskloop_runs INDEXED BY taskloop_runs_final WHERE job = n.value AND {FINAL}))
+LIMIT ?
+"""
+"""Jobs that nobody has, of which there is nothing left: no run, under whatever name, no schedule and no worker."""
+
+
+_THE_REST: Final = (
+    (
+        "taskloop_workers",
+        "id",
+        (
+            "SELECT id FROM taskloop_workers WHERE stopped_at < ? AND stopped_at IS NOT NULL AND id NOT IN "
+            "(SELECT worker FROM taskloop_runs WHERE state = 'running' AND worker IS NOT NULL) LIMIT ?"
+        ),
+    ),
+    ("taskloop_incidents", "id", "SELECT id FROM taskloop_incidents WHERE until < ? LIMIT ?"),
+    ("taskloop_switches", "id", "SELECT id FROM taskloop_switches WHERE ended_at < ? LIMIT ?"),
+    ("taskloop_former", "(id, until)", "SELECT id, until FROM taskloop_former WHERE until < ? LIMIT ?"),
+    ("taskloop_jobs", "name", _UNUSED),
+)
+
+
+def delete_the_rest(db: sqlite3.Connection, keep: timedelta, now: datetime) -> bool:
+    """What is older than the store keeps anything, once a round; gives whether there is more."""
+    if keep > now - EPOCH:
+        return False
+    before = microseconds(now - keep)
+    full = False
+    for table, key, which in _THE_REST:
+        gone = db.execute(f"DELETE FROM {table} WHERE {key} IN ({which})", (before, TOGETHER)).rowcount
+        full = full or gone == TOGETHER
+    return full

@@ -31,7 +31,6 @@ __all__ = [
     "Former",
     "Heed",
     "Incident",
-    "Keep",
     "Merge",
     "Pruned",
     "Query",
@@ -238,14 +237,6 @@ class Former(NamedTuple):
     until: datetime
 
 
-class Keep(NamedTuple):
-    """How long final runs of a job are kept. None: without end."""
-
-    ended_before: datetime | None
-    runs: int | None = None
-    """How many of the newest stay at most, skips not counted."""
-
-
 class Renamed(NamedTuple):
     """What went over to other job names."""
 
@@ -258,10 +249,13 @@ class Renamed(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """What one step of pruning did: rows deleted, and the job to go on with (None: the round is over)."""
+    """What one step of pruning did: runs deleted, and where to go on, which only the store can read.
+
+    `after` None: the round is over.
+    """
 
     deleted: int
-    after: str | None
+    after: object | None
 
 
 class Evidence(NamedTuple):
@@ -463,12 +457,16 @@ class Store(Protocol):
         """What is known of a job, known by any of these names, from `at` to before `until`, or around one run."""
 
     async def prune(
-        self, keep: Keep, rules: Mapping[str, Keep], *, due_before: datetime, after: str | None = None, limit: int = 200
+        self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 200
     ) -> Pruned:
-        """Delete at most `limit` final runs, by `rules` where they name the job, else by `keep`.
+        """One step of a round over all jobs: delete at most `limit` final runs, with their attempts.
 
-        Stays: the newest run of all, what was due at `due_before` or later, and all that is not final. Goes along: attempts, and once a round what is older than `keep` of workers, switches,
-        incidents and former schedules.
+        A run goes `keep` after its end (None: never), or as its job's definition in the store says: by the job's own
+        `keep`, or beyond the number of its `keep_runs`. So a program that does not have a job keeps to its word too.
+        Stays whatever they say: what waits or runs, the newest run of all, and a fire that was due within the last day.
+
+        The last step deletes also what is older than `keep` of workers, switches, incidents and former schedules, and
+        the definitions of jobs of which nothing is left: no run, no schedule, and no living worker that has them.
         """
 
     # -- switches

@@ -55,7 +55,6 @@ from taskloop.store import (
     Firing,
     Heed,
     Incident,
-    Keep,
     Merge,
     Pruned,
     Query,
@@ -615,10 +614,14 @@ class SqliteStore:
         return found
 
     async def prune(
-        self, keep: Keep, rules: Mapping[str, Keep], *, due_before: datetime, after: str | None = None, limit: int = 200
+        self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 200
     ) -> Pruned:
-        pruned: Pruned = await self._do(pruning.prune, keep, dict(rules), microseconds(due_before), after, limit)
-        return pruned
+        found: pruning.Look = await self._read(pruning.look, keep, now, after, limit)
+        deleted = await self._do(pruning.delete, found.ids, now) if found.ids else 0
+        place = found.after
+        if place is None and keep is not None and await self._do(pruning.delete_the_rest, keep, now):
+            place = pruning.RUNS_DONE
+        return Pruned(deleted, place)
 
     async def _runs(self, rest: str, values: Sequence[Any]) -> list[Run]:
         rows = await self._read(_fetch, f"SELECT {_RUN} FROM taskloop_runs {rest}", values)

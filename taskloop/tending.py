@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from taskloop.clock import EPOCH, Clock
+from taskloop.clock import Clock
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -21,7 +21,7 @@ from taskloop.punctuality import LATE, Usual, overdue, stuck
 from taskloop.runs import Cancelled, Lost, Reason, Run, RunId, State, settle
 from taskloop.schedules import Schedule
 from taskloop.slots import Slots
-from taskloop.store import Keep, Settling, Store, Worker
+from taskloop.store import Settling, Store, Worker
 from taskloop.triggers import Unreadable
 
 __all__ = ["Tending"]
@@ -35,8 +35,6 @@ FLAG_SECONDS: Final = 10.0
 STALL_SECONDS: Final = 70.0
 """A schedule that is seen to be due for so long, while the store answers and the loop turns, should have moved."""
 PRUNE_SECONDS: Final = 3600.0
-SPARED: Final = timedelta(days=1)
-"""What was due within this stays, whatever a job's policy: a clock that is set back asks it what was decided already."""
 ORPHANED: Final = timedelta(days=1)
 """How long a run may wait for a job that no live worker has: a deploy may bring it back."""
 SEEN_SECONDS: Final = 3600.0
@@ -93,7 +91,7 @@ class Tending:
         """Runs that were told of already, and in which attempt."""
         self._turns: dict[str, float] = {}
         self._renaming = True
-        self._prune_after: str | None = None
+        self._prune_after: object | None = None
         self._looked: tuple[datetime, float] | None = None
         """The wall clock and the steady clock when it was last time to prune."""
 
@@ -305,29 +303,14 @@ class Tending:
 
     async def _prune(self) -> None:
         """A part of a round over all jobs, half of the time at rest, so that fires go first."""
-        now, keep = self._clock.now(), self._options.keep
+        now = self._clock.now()
         if self._has_jumped(now, self._clock.monotonic()):
             return
-        rules = {job.name: one for job in self._jobs if (one := _rule(job.policy, keep, now)) is not None}
-        if keep is None and not rules:
-            return
-        default, until = Keep(_before(now, keep)), self._clock.monotonic() + TEND_SECONDS
+        until = self._clock.monotonic() + TEND_SECONDS
         while True:
             began = self._clock.monotonic()
-            pruned = await self._store.prune(default, rules, due_before=now - SPARED, after=self._prune_after)
+            pruned = await self._store.prune(self._options.keep, now=now, after=self._prune_after)
             self._prune_after, ended = pruned.after, self._clock.monotonic()
             if pruned.after is None or ended > until:
                 return
             await asyncio.sleep(max(0.005, ended - began))
-
-
-def _rule(policy: Any, keep: timedelta | None, now: datetime) -> Keep | None:
-    """How long runs of a job are kept by its own policy; None: as long as all."""
-    if policy.keep is None and policy.keep_runs is None:
-        return None
-    return Keep(_before(now, policy.keep or keep), policy.keep_runs)
-
-
-def _before(now: datetime, span: timedelta | None) -> datetime | None:
-    """So long ago; None: never, or before all time."""
-    return None if span is None or span > now - EPOCH else now - span

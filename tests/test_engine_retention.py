@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -102,17 +103,65 @@ async def test_records_go_after_that_day_where_the_clock_stays(virtual_time):
         assert START not in await kept(scheduler)
 
 
-async def test_a_removed_jobs_records_go_as_the_store_says(virtual_time):
+async def test_a_removed_jobs_records_go_as_it_said_when_it_was_there(virtual_time):
     scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
     scheduler.add_job(nothing, Every("1d"), name="job")
-    scheduler.add_job(nothing, At(START + timedelta(hours=1)), name="gone", keep="5m")
+    for name, keep in {"short": "5m", "plain": None, "long": "30d"}.items():
+        scheduler.add_job(nothing, At(START + timedelta(hours=1)), name=name, keep=keep)
     async with virtual_time(scheduler) as time:
         await time.advance("2h")
-        scheduler.remove_job("gone")
-        await time.advance("9d")
-        assert len(await kept(scheduler, "gone")) == 1
-        await time.advance("2d")
-        assert await kept(scheduler, "gone") == []
+        for name in ("short", "plain", "long"):
+            scheduler.remove_job(name)
+        left = []
+        for _ in range(4):
+            await time.advance("9d")
+            left.append({name: len(await kept(scheduler, name)) for name in ("short", "plain", "long")})
+        assert left[0] == {"short": 0, "plain": 1, "long": 1}
+        assert left[1] == left[2] == {"short": 0, "plain": 0, "long": 1}
+        assert left[3] == {"short": 0, "plain": 0, "long": 0}
+
+
+async def test_a_program_that_does_not_have_a_job_keeps_its_records_as_long_as_the_job_says(virtual_time, tmp_path):
+    path = tmp_path / "app.db"
+    books = TaskScheduler()
+    books.add_job(nothing, name="invoice", keep="1825d")
+    books.add_job(nothing, name="receipt")
+    async with virtual_time(books, store=path) as time:
+        await books.submit("invoice")
+        await books.submit("receipt")
+        await time.run_until_idle()
+    web = TaskScheduler(options=Options(keep=timedelta(days=10)))
+    web.add_job(nothing, Every("1h"), name="mail")
+    async with virtual_time(web, store=path, at=START + timedelta(days=20)) as time:
+        await time.advance("5s")
+        assert (len(await kept(web, "invoice")), len(await kept(web, "receipt"))) == (1, 0)
+
+
+async def test_records_of_a_jobs_former_name_stay_as_long_as_it_says(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
+    scheduler.add_job(nothing, name="invoice", keep="1825d")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("invoice")
+        await time.run_until_idle()
+        scheduler.remove_job("invoice")
+        scheduler.add_job(nothing, name="bill", keep="1825d", aliases=("invoice",))
+        await time.advance("1m")
+        await scheduler.submit("bill")
+        await time.advance("12d")
+        assert len(await scheduler.runs("bill")) == 2
+
+
+async def test_what_waits_for_a_year_hides_no_old_records(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
+    job = scheduler.add_job(nothing, name="remind")
+    async with virtual_time(scheduler) as time:
+        first = await scheduler.submit("remind", at="+365d")
+        await scheduler.cancel(first.run.id)
+        await asyncio.gather(*(scheduler.submit("remind", at="+365d") for _ in range(1300)))
+        await scheduler.submit_many([job.bind()] * 50)
+        await time.advance("12d")
+        assert len(await scheduler.runs("remind", state=["succeeded", "cancelled"])) == 1  # the newest of all
+        assert len(await scheduler.runs("remind", state="waiting", limit=1000)) == 1000
 
 
 async def test_deleting_leaves_fires_their_time(virtual_time, tmp_path):

@@ -1,6 +1,6 @@
-"""The contract every store must pass, first part: opening, schedules, jobs, workers, switches, keeping house.
+"""The contract every store must pass, first part: opening, schedules, jobs, workers, switches.
 
-The other parts are `test_store_fires` and `test_store_runs`; the kinds of stores stand in `stores`.
+The other parts are `test_store_fires`, `test_store_runs` and `test_store_pruning`; the kinds of stores stand in `stores`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from stores import (
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import Cause, Failure, Lost, Raised, Returned, RunId, State, settle
 from taskloop.schedules import Schedule
-from taskloop.store import Definition, Incident, Keep, Query, Settling, Store, Switch, Terms, Worker, open_store
+from taskloop.store import Definition, Incident, Query, Settling, Store, Switch, Terms, Worker, open_store
 from taskloop.triggers import At, Cron, Every
 
 __all__ = ["pair", "shared", "store", "stores"]
@@ -511,109 +511,6 @@ async def test_a_switch_that_ran_out_ended_when_it_ran_out(store):
 )
 def test_a_switch_holds_until_it_is_ended_or_runs_out(switch, holds):
     assert switch.holds(NOW) is holds
-
-
-# -- keeping house
-
-
-LATER = NOW + timedelta(days=10)
-
-
-async def pruned(
-    store: Store, before: datetime | None, *, runs: int | None = None, limit: int = 200, **rules: Keep
-) -> int:
-    """A whole round of pruning, ten days later."""
-    total, after = 0, None
-    while True:
-        step = await store.prune(
-            Keep(before, runs), rules, due_before=LATER - timedelta(days=1), after=after, limit=limit
-        )
-        assert step.deleted <= limit
-        total, after = total + step.deleted, step.after
-        if after is None:
-            return total
-
-
-async def test_pruning_deletes_the_oldest_ended_runs_of_every_job_in_steps_of_the_limit(store):
-    for minute in range(6):
-        await finished(store, now=at(60 * minute), job="ab"[minute % 2])
-    assert (await store.prune(Keep(at(240)), {}, due_before=LATER, limit=1)).deleted == 1
-    assert await pruned(store, at(240), limit=1) == 3
-    assert await pruned(store, at(240)) == 0
-    assert ids(await store.find(Query())) == [6, 5]
-
-
-async def test_pruning_keeps_active_runs_and_takes_the_attempts_with_a_run(store):
-    waiting, running = (await submitted(store, asked(ready_at=at(9)), asked()))[0], (await claimed(store)).started[0]
-    retried = ended(await started(store, attempts=2), Raised(Failure("E", "m"), timedelta(0)))
-    await store.settle(retried)
-    again = (await claimed(store)).started[0]
-    await store.settle(ended(again))
-    await finished(store)
-    assert await pruned(store, at(1)) == 1
-    assert await store.run(again.id) is None
-    assert len(await store.attempts(retried.before)) <= 1
-    assert {await state(store, waiting.id), await state(store, running.id)} == {State.WAITING, State.RUNNING}
-
-
-async def test_the_newest_run_is_never_pruned_so_that_no_id_comes_twice(store):
-    await finished(store)
-    last = await finished(store)
-    assert await pruned(store, at(3600)) == 1
-    assert await pruned(store, at(3600)) == 0
-    assert await store.run(last.id) is not None
-    [fresh] = await submitted(store)
-    assert fresh.id > last.id
-
-
-async def test_what_was_due_lately_stays_for_a_clock_that_may_be_set_back(store):
-    await finished(store)
-    await finished(store, due_at=LATER - timedelta(hours=23), now=LATER)
-    await finished(store)
-    assert await pruned(store, LATER + timedelta(days=1)) == 1
-    assert ids(await store.find(Query())) == [3, 2]
-
-
-async def test_a_job_may_keep_its_runs_longer_or_shorter_or_so_many_of_them(store):
-    await know(store, "a", "b", "c")
-    for _ in range(4):
-        for job in ("a", "b", "c"):
-            await finished(store, job=job)
-    await finished(store)
-    rules = {"a": Keep(None), "b": Keep(None, 2), "c": Keep(NOW + timedelta(days=1))}
-    assert await pruned(store, None, **rules) == 2 + 4
-    kept = [run.job for run in await store.find(Query())]
-    assert (kept.count("a"), kept.count("b"), kept.count("c")) == (5, 2, 0)
-
-
-async def test_skips_do_not_count_among_the_runs_that_are_kept_and_go_with_the_last_of_them(store):
-    for hour in range(6):
-        due = hourly(next_due=NOW + timedelta(hours=hour))
-        await put(store, due)
-        await fired(store, firing(due, enabled=hour not in (1, 4), now=due.next_due), now=due.next_due)
-        for run in (await claimed(store, now=due.next_due)).started:
-            await store.settle(ended(run, now=due.next_due))
-    await submitted(store, asked("b"))
-    assert await pruned(store, None, runs=2) == 3
-    assert [run.due_at.hour for run in await store.find(Query(jobs=["a"], skipped=True))] == [17, 16, 15]
-
-
-async def test_nothing_is_pruned_where_nothing_is_said_of_it(store):
-    for _ in range(3):
-        await finished(store)
-    assert await pruned(store, None) == 0
-
-
-async def test_old_workers_switches_incidents_and_former_schedules_go_with_the_old_runs(store):
-    await store.enlist(worker("old"))
-    await store.leave("old", at(1))
-    await store.enlist(worker("new"))
-    await store.switch(off())
-    await store.unswitch("a", ["disabled"], at(1))
-    await store.note([Incident("old", "clock", NOW, at(1)), Incident("old", "clock", NOW, at(9))])
-    await pruned(store, at(5))
-    assert [one.id for one in await store.workers()] == ["new"]
-    assert [one.until for one in await store.incidents(NOW, LATER)] == [at(9)]
 
 
 # -- the past

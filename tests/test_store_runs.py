@@ -50,7 +50,7 @@ from taskloop.runs import (
     ShutDown,
     State,
 )
-from taskloop.store import Attempt, Keep, Query, Store, Terms, Wish
+from taskloop.store import Attempt, Query, Store, Terms, Wish
 
 __all__ = ["pair", "shared", "store", "stores"]
 
@@ -671,7 +671,7 @@ def write(store: Store) -> list[Callable[[], Awaitable[Any]]]:
         lambda: store.progress([]),
         lambda: store.drop(["nobody"], NOW),
         lambda: store.wishes("w1"),
-        lambda: store.prune(Keep(NOW), {}, due_before=NOW),
+        lambda: store.prune(timedelta(0), now=NOW),
     ]
 
 

@@ -10,7 +10,7 @@ from stories import START, failing, lasting, nothing, stubborn
 
 from taskloop import Cron, Every, Options, Retry, TaskScheduler
 from taskloop.errors import NoSuchJob, NoSuchRun
-from taskloop.store import Incident, Keep
+from taskloop.store import Incident
 from taskloop.why import explanation_record
 
 pytestmark = pytest.mark.anyio
@@ -419,9 +419,7 @@ async def test_records_that_are_pruned_cannot_be_explained_and_that_is_said(sche
     scheduler.add_job(nothing, Every("1h"), name="job")
     async with virtual_time(scheduler) as time:
         await time.advance("5d")
-        await scheduler._store.prune(
-            Keep(time.now - timedelta(days=1)), {}, due_before=time.now - timedelta(days=1), limit=1000
-        )
+        await scheduler._store.prune(timedelta(days=1), now=time.now, limit=1000)
         found = await scheduler.why("job", at("02:00"))
         assert (found.verdict, found.code, found.evidence) == ("unknown", "unknown_pruned", "partial")
 

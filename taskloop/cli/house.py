@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -14,11 +16,8 @@ from taskloop.address import without_password
 from taskloop.cli import reach
 from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.output import Output, clean
-from taskloop.store import Keep
 
 __all__ = ["backup", "check", "prune", "upgrade"]
-
-BATCH = 1000
 
 
 def upgrade(args: Namespace) -> int:
@@ -59,7 +58,7 @@ def backup(args: Namespace) -> int:
 
 
 def prune(args: Namespace) -> int:
-    """Delete runs that ended long ago."""
+    """Delete runs that ended long ago; those of a job that says itself how long they are kept, as it says."""
     if args.keep:
         keep: timedelta | None = durations.parse(args.keep)
     else:
@@ -73,10 +72,12 @@ def prune(args: Namespace) -> int:
     async def work(store: Any, out: Output) -> int:
         total, after = 0, None
         while True:
-            step = await store.prune(Keep(out.now - span), {}, due_before=out.now, after=after, limit=BATCH)
+            began = time.monotonic()
+            step = await store.prune(span, now=out.now, after=after)
             total, after = total + step.deleted, step.after
             if after is None:
                 break
+            await asyncio.sleep(time.monotonic() - began)  # a scheduler may wait for its turn to write
         old = f"older than {durations.format(span)}"
         return _said(out, store, f"had {total} run{'' if total == 1 else 's'} {old}, now deleted", {"deleted": total})
 
