@@ -494,8 +494,8 @@ def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms:
     """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
     at = microseconds(now)
     expires = any(one.expires for one in terms.values())
-    expired = _expire(db, now, terms) if expires else []
     full = Fullness(db, terms)
+    expired = _expire(db, now, full) if expires else []
     chosen: list[list[Any]] = []
     next_at = _next_expiry(db) if expires else None
     priority = _next_priority(db, None)
@@ -565,9 +565,12 @@ class Fullness:
 
     def _is_full(self, job: str) -> bool:
         one = self._terms[job]
-        if one.max_running is not None and self._jobs[job] >= one.max_running:
-            return True
-        return one.group is not None and self._groups[one.group] >= one.places
+        return self.waits_for_group(job) or (one.max_running is not None and self._jobs[job] >= one.max_running)
+
+    def waits_for_group(self, job: str) -> bool:
+        """Whether the group of a job has no place."""
+        one = self._terms.get(job)
+        return one is not None and one.group is not None and self._groups[one.group] >= one.places
 
     def gated(self, job: str) -> bool:
         return self._terms[job].gated
@@ -636,8 +639,8 @@ def _claimed(row: list[Any], worker: str, now: datetime) -> Run:
     return read_run(row)
 
 
-def _expire(db: sqlite3.Connection, now: datetime, terms: Mapping[str, Terms]) -> list[Run]:
-    """Skip fires that waited beyond `max_late`: for their group as `group_full`, for a slot as `too_late`."""
+def _expire(db: sqlite3.Connection, now: datetime, full: Fullness) -> list[Run]:
+    """Skip fires that waited beyond `max_late`: as `group_full` if their group has no place, else as `too_late`."""
     rows = _all(
         db,
         RUN_COLUMNS,
@@ -646,8 +649,8 @@ def _expire(db: sqlite3.Connection, now: datetime, terms: Mapping[str, Terms]) -
     )
     runs = []
     for row in rows:
-        grouped = row[1] in terms and terms[row[1]].group is not None
-        row[3], row[4] = "skipped", (Reason.GROUP_FULL if grouped else Reason.TOO_LATE).value
+        reason = Reason.GROUP_FULL if full.waits_for_group(row[1]) else Reason.TOO_LATE
+        row[3], row[4] = "skipped", reason.value
         row[18] = microseconds(now)
         row[28] = json.dumps({"late_seconds": (row[18] - row[11]) / 1e6})
         db.execute(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from stores import (
     NOW,
+    asked,
     at,
     claimed,
     ended,
@@ -17,6 +18,7 @@ from stores import (
     firing,
     hourly,
     ids,
+    know,
     put,
     pair,
     shared,
@@ -24,6 +26,7 @@ from stores import (
     store,
     stored,
     stores,
+    submitted,
 )
 
 from taskloop.policy import Policy
@@ -352,16 +355,27 @@ async def test_gates_hold_across_two_processes(pair):
     assert sum(len(one.started) for one in answers) == 1
 
 
-async def test_a_fire_that_waited_beyond_its_time_is_skipped(store):
-    await put(store, hourly("s"), hourly("t", "b"))
-    await store.know([Terms("a", expires=True), Terms("b", group="g", expires=True)])
-    await fired(store, firing(hourly("s"), max_late="1m"), firing(hourly("t", "b"), max_late="1m", group="g"))
+async def test_a_fire_that_waited_beyond_its_time_is_skipped_for_its_group_only_if_that_is_full(store):
+    await know(
+        store, Terms("a", expires=True), Terms("b", group="g", expires=True), Terms("c", group="h", expires=True)
+    )
+    await submitted(store, asked("b", group="g"))
+    assert len((await claimed(store)).started) == 1
+    await put(store, hourly("s"), hourly("t", "b"), hourly("u", "c"))
+    late = {"max_late": "1m"}
+    await fired(
+        store,
+        firing(hourly("s"), **late),
+        firing(hourly("t", "b"), group="g", **late),
+        firing(hourly("u", "c"), group="h", **late),
+    )
     assert [run.schedule for run in (await claimed(store, now=at(60), slots=0)).expired] == []
     have = await claimed(store, now=at(61))
     assert list(have.started) == []
     assert {(run.schedule, run.state.value, run.reason) for run in have.expired} == {
         ("s", "skipped", "too_late"),
         ("t", "skipped", "group_full"),
+        ("u", "skipped", "too_late"),
     }
     assert all(run.data["late_seconds"] == 61 and run.ended_at == at(61) for run in have.expired)
     assert [await store.run(run.id) for run in have.expired] == list(have.expired)
