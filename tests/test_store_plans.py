@@ -1,0 +1,137 @@
+"""How SQLite goes about each statement of a store: never through all runs, however many. Told by SQLite itself."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import NOW, Stores, asked, at, claimed, ended, fired, firing, hourly, put, submitted
+
+from taskloop.cli import glance
+from taskloop.runs import Failure, Progress, Raised, RunId, State
+from taskloop.store import Incident, Query, Store, Switch, Terms, Worker
+
+pytestmark = pytest.mark.anyio
+
+SMALL = {"waiting", "queued", "running", "expiring", "active"}
+"""Indexes of what waits or runs: few rows, which may be gone through from end to end."""
+AT_AN_END = re.compile(
+    r"SELECT (coalesce\()?max\(id\)(, 0\))? FROM taskloop_runs$|FROM taskloop_runs ORDER BY id LIMIT 1$"
+)
+"""Looks at one end of the table, which need no index."""
+
+
+class Heard:
+    """What the connections of a store carry out, and how."""
+
+    def __init__(self) -> None:
+        self.statements: dict[str, None] = {}
+
+    def __call__(self, statement: str) -> None:
+        self.statements[statement] = None
+
+    def plans(self, db: sqlite3.Connection) -> dict[str, list[str]]:
+        """Each statement that touches runs, and the steps it takes."""
+        found = {}
+        for text in self.statements:
+            if "taskloop_runs" in text and text.split()[0] in ("SELECT", "UPDATE", "DELETE", "INSERT"):
+                found[text] = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + text)]
+        return found
+
+    def through_all_runs(self, db: sqlite3.Connection) -> list[str]:
+        """Statements that go through the table, or through a large index of it, from one end towards the other."""
+        names = {
+            alias for text in self.statements for alias in re.findall(r"taskloop_runs(?: AS)? ([a-z])\b", text)
+        } | {"taskloop_runs"}
+        wrong = []
+        for text, steps in self.plans(db).items():
+            for step in steps:
+                scan = re.match(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX taskloop_runs_(\w+))?$", step)
+                if scan and scan[1] in names and scan[2] not in SMALL and not AT_AN_END.search(text):
+                    wrong.append(f"{step}: {text}")
+        return wrong
+
+
+@pytest.fixture
+async def heard(tmp_path: Path) -> AsyncIterator[tuple[Store, Heard, Path]]:
+    async with Stores("file", tmp_path) as made:
+        store: Any = await made.make(
+            Terms("a", group="g", places=1, max_running=2, expires=True), Terms("b"), Terms("c", held=True)
+        )
+        heard = Heard()
+        await store._run(store._writer, sqlite3.Connection.set_trace_callback, heard)
+        await store._run(store._reader, sqlite3.Connection.set_trace_callback, heard)
+        yield store, heard, made.path
+
+
+FAILED = Raised(Failure("E", "m"), None)
+
+
+async def test_no_statement_goes_through_all_runs(heard):
+    store, told, path = heard
+    # The way of a run, asked for and fired, to each of its ends.
+    await put(store, hourly("s"), hourly("t", "b"), hourly("u", "b"))
+    await submitted(store, asked(key="k", group="g"), asked("b"), asked("b", ready_at=at(5)), asked("b"))
+    for run in (await claimed(store)).started:
+        await store.progress([(run, Progress(1, 2))])
+        await store.settle(ended(run, FAILED)._replace(breaker=(3, timedelta(hours=1))))
+    trial = firing(hourly("u", "b"))._replace(trial=True)
+    late = firing(hourly("s"), max_late="1m", group="g")
+    replacing = firing(hourly("t", "b"), overlap="replace")
+    await fired(store, late, trial, replacing)
+    await fired(store, firing(hourly("t", "b", next_due=at(3600)), overlap="replace", now=at(3600)), now=at(3600))
+    [running, *_] = (await claimed(store, now=at(90))).started
+    await store.cancel(running.id, actor=None, reason=None, now=NOW)
+    await store.cancel(RunId(3), actor=None, reason=None, now=NOW)
+    await store.wishes("w1")
+    await store.due(at(9000), 10)
+    # Housekeeping.
+    await store.enlist(Worker("w1", None, "h", 1, "p", NOW, NOW, jobs=frozenset("ab")))
+    await store.leave("w1", NOW, "died")
+    await store.orphans(["w1"])
+    await store.held("w1")
+    await store.note([Incident("w1", "clock", NOW, at(1))])
+    await store.switch(Switch("paused", "a", NOW, "ann", None))
+    await store.late(at(60))
+    await store.counts()
+    await store.rename({"b": "a"})
+    await store.rewind(lambda one, _: one, NOW, boot="b", since=0.0, tick=1.0)
+    # Questions.
+    await store.run(running.id)
+    await store.attempts(running)
+    await store.standing(["a", "b"])
+    await store.usual(["a", "b"])
+    await store.evidence(["a", "b"], NOW, at(1), RunId(1))  # of a group
+    await store.evidence(["a", "b"], NOW, at(1))
+    for jobs in (["a"], ["a", "b"]):
+        for state in State:
+            await store.find(Query(jobs, [state]))
+        await store.find(Query(jobs, before=5, since=NOW, cause="manual", skipped=True))
+        await store.find(Query(jobs))
+    for state in set(State) - {State.SUCCEEDED}:  # as nearly every run is: the newest are soon found among all
+        await store.find(Query(states=[state]))
+        await store.find(Query([f"j{number}" for number in range(100)], [state]))
+    await store.find(Query(states=[State.FAILED, State.RUNNING, State.WAITING], before=9))
+    assert (await store.prune(timedelta(0), now=at(10**6))).deleted > 0
+    wrong = await asyncio.to_thread(judged, path, told)
+    assert wrong == []
+    assert len(told.statements) > 80
+
+
+def judged(path: Path, told: Heard) -> list[str]:
+    """What the statements told of, and those of `taskloop list`, do wrong."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.set_trace_callback(told)
+        assert glance._read(db, 0) is not None
+        db.set_trace_callback(None)
+        db.execute("ROLLBACK")
+        # Every writing connection has this table.
+        db.execute("CREATE TEMP TABLE taskloop_known (job TEXT PRIMARY KEY, held INTEGER, gated INTEGER) WITHOUT ROWID")
+        return told.through_all_runs(db)
