@@ -119,7 +119,7 @@ class Tending:
         if self._is_time("flags", FLAG_SECONDS):
             await self._raise_flags()
             await self._guard_the_fires()
-        if self._is_time("prune", PRUNE_SECONDS if self._prune_after is None else 0.0):
+        if self._is_time("prune", 0.0):
             await self._prune()
 
     def _is_time(self, what: str, seconds: float) -> bool:
@@ -302,7 +302,7 @@ class Tending:
         return step > DOUBTFUL
 
     async def _prune(self) -> None:
-        """A part of a round over all jobs, half of the time at rest, so that fires go first."""
+        """A part of a round over all jobs, half of the time at rest, so that fires go first; a round every hour."""
         now = self._clock.now()
         if self._has_jumped(now, self._clock.monotonic()):
             return
@@ -311,6 +311,11 @@ class Tending:
             began = self._clock.monotonic()
             pruned = await self._store.prune(self._options.keep, now=now, after=self._prune_after)
             self._prune_after, ended = pruned.after, self._clock.monotonic()
-            if pruned.after is None or ended > until:
+            if pruned.after is None:
+                self._turns["prune"] = max(
+                    self._turns["prune"], ended + PRUNE_SECONDS
+                )  # later where a clock is doubted
+                return
+            if ended > until:
                 return
             await asyncio.sleep(max(0.005, ended - began))

@@ -6,9 +6,12 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from stores import asked
 from stories import START, failing, nothing
 
 from taskloop import At, Every, Options, Retry, TaskScheduler
+from taskloop.runs import State
+from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -181,3 +184,18 @@ async def test_deleting_leaves_fires_their_time(virtual_time, tmp_path):
         assert len(await again.runs("job")) <= 1
         ticks = await again.runs("tick", limit=200)
         assert max(run.started_at - run.due_at for run in ticks) < timedelta(seconds=1)
+
+
+async def test_a_round_of_deleting_goes_on_until_nothing_old_is_left(virtual_time, tmp_path):
+    """Of thirty thousand records, which are more than fit between two looks at other duties."""
+    store = SqliteStore(tmp_path / "app.db")
+    await store.open()
+    old = asked("job", due_at=START, ready_at=START, created_at=START, ended_at=START, state=State.SUCCEEDED)
+    for _ in range(30):
+        await store.submit([old] * 1000)
+    await store.close()
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=1)))
+    scheduler.add_job(nothing, Every("1s"), name="tick")
+    async with virtual_time(scheduler, store=tmp_path / "app.db", at=START + timedelta(days=3)) as time:
+        await time.advance("10s")
+        assert await kept(scheduler, "job") == []
