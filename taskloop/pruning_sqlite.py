@@ -23,7 +23,9 @@ SPARED: Final = timedelta(days=1)
 LOOK_SECONDS: Final = 0.01
 """How long one step may look around: another question waits behind it."""
 TOGETHER: Final = 1000
-"""Rows that are looked at with one statement, and of each other table those that go with one."""
+"""Rows that are passed by with one statement, and of each other table those that go with one."""
+BETWEEN: Final = 100
+"""Runs that are deleted from one checkpoint to the next: see `checkpoint`."""
 
 
 class Place(NamedTuple):
@@ -63,7 +65,7 @@ def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: P
     place = after or Place()
     newest = db.execute("SELECT coalesce(max(id), 0) FROM taskloop_runs").fetchone()[0]
     of, rule = "", _Rule(None, None)
-    until = time.perf_counter() + LOOK_SECONDS
+    number, until = limit, time.perf_counter() + LOOK_SECONDS
     while len(ids) < limit and time.perf_counter() < until:
         if place.id is None:
             following = _following(db, place)
@@ -75,16 +77,17 @@ def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: P
                 of, rule = job, _rule(db, job, keep, now)
             if job != place.job:
                 beyond = None if rule.runs is None else _beyond(db, job, rule.runs)
-            place = Place(job, state, 0, beyond)
+            place, number = Place(job, state, 0, beyond), 1  # of most, the oldest row says that there is nothing to do
         elif place.job != of:
             of, rule = place.job, _rule(db, place.job, keep, now)
         if rule.before is None and place.beyond is None:
             place = place._replace(id=None)
             continue
-        # Of most jobs the oldest row says that there is nothing to do.
-        number = min(TOGETHER, limit - len(ids)) if place.id else 1
-        found, place = _sifted(db, place, rule, newest, now, number)
-        ids += found
+        found, far = _sifted(db, place, rule, newest, now, number)
+        room = limit - len(ids)
+        place = far if len(found) <= room else place._replace(id=found[room - 1])
+        ids += found[:room]
+        number = limit - len(ids) if found else TOGETHER  # where all stay, pass by in large steps
     return Look(ids, place)
 
 
@@ -167,6 +170,14 @@ def delete(db: sqlite3.Connection, ids: Sequence[int], now: datetime) -> int:
         "AND (schedule IS NULL OR coalesce(until_at, due_at) < ?)",
         (text, microseconds(now - SPARED)),
     ).rowcount
+
+
+def checkpoint(db: sqlite3.Connection) -> None:
+    """Carry what is deleted from the write-ahead log into the file: on the reading thread, where no fire waits for it.
+
+    Else a commit does it that makes the log long enough, and nothing fills a log like old rows all over the file.
+    """
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 _UNUSED: Final = f"""

@@ -457,7 +457,7 @@ class Store(Protocol):
         """What is known of a job, known by any of these names, from `at` to before `until`, or around one run."""
 
     async def prune(
-        self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 200
+        self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 25
     ) -> Pruned:
         """One step of a round over all jobs: delete at most `limit` final runs, with their attempts.
 

@@ -117,6 +117,8 @@ class SqliteStore:
         self._seen_version: int | None = None
         self._place: Place | None = None
         self._pid = os.getpid()
+        self._deleted = 0
+        """Runs that pruning has deleted since it last moved the log into the file."""
         self._hangs = False
         """Whether a transaction is in hand that nobody expects an answer of any more."""
 
@@ -614,10 +616,14 @@ class SqliteStore:
         return found
 
     async def prune(
-        self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 200
+        self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 25
     ) -> Pruned:
         found: pruning.Look = await self._read(pruning.look, keep, now, after, limit)
-        deleted = await self._do(pruning.delete, found.ids, now) if found.ids else 0
+        deleted: int = await self._do(pruning.delete, found.ids, now) if found.ids else 0
+        self._deleted += deleted
+        if self._deleted >= pruning.BETWEEN and not self.private:
+            self._deleted = 0
+            await self._read(pruning.checkpoint)
         place = found.after
         if place is None and keep is not None and await self._do(pruning.delete_the_rest, keep, now):
             place = pruning.RUNS_DONE

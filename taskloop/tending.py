@@ -302,7 +302,7 @@ class Tending:
         return step > DOUBTFUL
 
     async def _prune(self) -> None:
-        """A part of a round over all jobs, half of the time at rest, so that fires go first; a round every hour."""
+        """A part of a round over all jobs, most of the time at rest, so that fires go first; a round every hour."""
         now = self._clock.now()
         if self._has_jumped(now, self._clock.monotonic()):
             return
@@ -318,4 +318,4 @@ class Tending:
                 return
             if ended > until:
                 return
-            await asyncio.sleep(max(0.005, ended - began))
+            await asyncio.sleep(max(0.005, 3 * (ended - began)))

@@ -187,11 +187,11 @@ async def test_deleting_leaves_fires_their_time(virtual_time, tmp_path):
 
 
 async def test_a_round_of_deleting_goes_on_until_nothing_old_is_left(virtual_time, tmp_path):
-    """Of thirty thousand records, which are more than fit between two looks at other duties."""
+    """Of ten thousand records, which are more than fit between two looks at other duties."""
     store = SqliteStore(tmp_path / "app.db")
     await store.open()
     old = asked("job", due_at=START, ready_at=START, created_at=START, ended_at=START, state=State.SUCCEEDED)
-    for _ in range(30):
+    for _ in range(10):
         await store.submit([old] * 1000)
     await store.close()
     scheduler = TaskScheduler(options=Options(keep=timedelta(days=1)))
