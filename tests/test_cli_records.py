@@ -669,6 +669,13 @@ def test_the_store_is_checked_pruned_and_copied(done, call):
     db.close()
 
 
+def test_pruning_by_hand_keeps_to_what_a_job_says_of_its_own_records(done, call):
+    with sqlite3.connect("taskloop.db") as db:
+        db.execute("UPDATE taskloop_jobs SET definition = json_set(definition, '$.policy.keep', '260w5d')")
+    db.close()
+    assert call("db", "prune", "--keep", "0", "--format", "json").data["deleted"] == 0
+
+
 # -- mistakes nobody foresaw
 
 
