@@ -209,7 +209,7 @@ def rename(db: sqlite3.Connection, names: Mapping[str, str], now: int, limit: in
         db.execute(f"UPDATE OR IGNORE taskloop_former SET {ids}, job = ? WHERE job = ?", (old, new, new, old))
         known = db.execute("DELETE FROM taskloop_jobs WHERE name = ?", (old,)).rowcount
         _supersede(db, old, new, now)
-        runs = _runs_of(db, old, "IN ('waiting', 'running')", FOR_EVER)
+        runs = _runs_of(db, old, "= 'waiting'", FOR_EVER) + _runs_of(db, old, "= 'running'", FOR_EVER)
         past = _runs_of(db, old, "NOT IN ('waiting', 'running')", limit)
         _rename_runs(db, old, new, [*runs, *past])
         active |= bool(runs)

@@ -94,15 +94,16 @@ async def test_no_statement_goes_through_all_runs(heard):
     await store.due(at(9000), 10)
     # Housekeeping.
     await store.enlist(Worker("w1", None, "h", 1, "p", NOW, NOW, jobs=frozenset("ab")))
-    await store.leave("w1", NOW, "died")
-    await store.orphans(["w1"])
+    await store.bury(Worker("w1", None, "h", 1, "p", NOW, NOW))
+    await store.orphans()
     await store.held("w1")
     await store.note([Incident("w1", "clock", NOW, at(1))])
     await store.switch(Switch("paused", "a", NOW, "ann", None))
     await store.late(at(60))
     await store.counts()
-    await store.rename({"b": "a"})
-    await store.rewind(lambda one, _: one, NOW, boot="b", since=0.0, tick=1.0)
+    await store.rewind(lambda one, _: one, NOW, back=timedelta(hours=1), boot="b", since=0.0, tick=1.0)
+    await store.rewind(lambda one, _: one, NOW, back=None, boot="b", since=2.0, tick=3.0)
+    assert await store.aliases() == {}
     # Questions.
     await store.run(running.id)
     await store.attempts(running)
@@ -119,6 +120,7 @@ async def test_no_statement_goes_through_all_runs(heard):
         await store.find(Query(states=[state]))
         await store.find(Query([f"j{number}" for number in range(100)], [state]))
     await store.find(Query(states=[State.FAILED, State.RUNNING, State.WAITING], before=9))
+    assert (await store.rename({"b": "a"}, NOW, 1)).more
     assert (await store.prune(timedelta(0), now=at(10**6))).deleted > 0
     wrong = await asyncio.to_thread(judged, path, told)
     assert wrong == []
