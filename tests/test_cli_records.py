@@ -676,6 +676,11 @@ def test_pruning_by_hand_keeps_to_what_a_job_says_of_its_own_records(done, call)
     assert call("db", "prune", "--keep", "0", "--format", "json").data["deleted"] == 0
 
 
+def test_pruning_by_hand_goes_by_the_jobs_alone_where_the_store_keeps_everything(done, call, monkeypatch):
+    monkeypatch.setenv("TASKLOOP_STORE__KEEP", "off")
+    assert "older than their jobs keep them" in call("db", "prune").out
+
+
 # -- mistakes nobody foresaw
 
 

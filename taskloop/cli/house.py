@@ -65,20 +65,17 @@ def prune(args: Namespace) -> int:
         from taskloop.cli import program
 
         keep = program.configured(args).store.keep
-    if keep is None:
-        raise Usage("store.keep is off, so nothing is old", "say how much to keep: taskloop db prune --keep 90d")
-    span = keep
 
     async def work(store: Any, out: Output) -> int:
         total, after = 0, None
         while True:
             began = time.monotonic()
-            step = await store.prune(span, now=out.now, after=after)
+            step = await store.prune(keep, now=out.now, after=after)
             total, after = total + step.deleted, step.after
             if after is None:
                 break
             await asyncio.sleep(time.monotonic() - began)  # a scheduler may wait for its turn to write
-        old = f"older than {durations.format(span)}"
+        old = "older than their jobs keep them" if keep is None else f"older than {durations.format(keep)}"
         return _said(out, store, f"had {total} run{'' if total == 1 else 's'} {old}, now deleted", {"deleted": total})
 
     return reach.drive(_with_store(args, work))
