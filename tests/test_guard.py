@@ -280,6 +280,7 @@ def test_a_process_that_stood_still_beyond_its_lease_changes_nothing_when_it_goe
 
 
 SLOW = Options(heartbeat=timedelta(seconds=10), lease=timedelta(seconds=30))
+BRISK = Options(heartbeat=timedelta(milliseconds=300), lease=timedelta(seconds=30))
 
 
 async def nap():
@@ -287,7 +288,7 @@ async def nap():
 
 
 async def test_a_run_that_was_claimed_before_the_process_stood_still_begins_where_it_is_still_ours(tmp_path):
-    async with watched(tmp_path / "app.db", SLOW) as (scheduler, _):
+    async with watched(tmp_path / "app.db", BRISK) as (scheduler, _):
         scheduler.add_job(nap)
         scheduler._guard._pulse.good_at -= 60  # as if the last good beat were older than the lease
         handle = await scheduler.submit("nap")
@@ -295,7 +296,7 @@ async def test_a_run_that_was_claimed_before_the_process_stood_still_begins_wher
 
 
 async def test_a_run_that_became_anothers_while_the_process_stood_still_is_not_begun(tmp_path):
-    async with watched(tmp_path / "app.db", SLOW) as (scheduler, _):
+    async with watched(tmp_path / "app.db", BRISK) as (scheduler, _):
         called = []
 
         @scheduler.job()
