@@ -339,7 +339,7 @@ class FireLoop:
         except (StoreUnavailable, BadStore):
             self._set_back.insert(0, look)
             raise
-        self._unread = True
+        self._unread = self._backlog = True  # what waits may be ready sooner than it was when last asked
         self.attendance.set_back(now)
         self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
 
