@@ -215,7 +215,8 @@ def replanned(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
     """
     if not isinstance(schedule.trigger, Cron) or schedule.next_due is None or schedule.next_due <= now:
         return schedule
-    found = next_due(schedule, policy, max(schedule.last_due or schedule.seen_at, schedule.seen_at))
+    seen_at = min(schedule.seen_at, now)  # a clock that was ahead may have seen it in the future
+    found = next_due(schedule, policy, max(schedule.last_due or seen_at, seen_at))
     return schedule if found is None or found <= now else replace(schedule, next_due=found)
 
 
