@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from stories import START, fates, failing, lasting, nothing, stamp, starts
+from stories import START, failing, fates, lasting, nothing
 
 from taskloop import Cron, Every, Options, Retry, State, TaskScheduler
 
@@ -28,7 +28,6 @@ async def test_what_waits_for_its_place_waits_no_longer_because_the_clock_was_se
     async with virtual_time(scheduler) as time:
         await scheduler.submit("long")
         await time.advance("1m")
-        print(await fates(time))
         time.step("-1d")
         await time.advance("30m")
         assert [run.state for run in await time.runs()] == [State.SUCCEEDED] * 2
@@ -64,9 +63,9 @@ async def test_the_row_of_disabled_fires_does_not_grow_backwards(scheduler, virt
         await time.advance("3h30m")
         time.step("-3h")
         await time.advance("1h")
-        [row, *more] = await time.runs(state="skipped")
-        assert row.until_at >= row.due_at
-        assert sum(one.count for one in [row, *more]) == 4
+        rows = await time.runs(state="skipped")
+        assert sum(one.count for one in rows) == 4
+        assert max(one.until_at or one.due_at for one in rows) == START + timedelta(hours=3)
 
 
 async def test_on_trial_a_row_of_disabled_fires_does_not_grow_over_other_rows(scheduler, virtual_time):
@@ -77,7 +76,6 @@ async def test_on_trial_a_row_of_disabled_fires_does_not_grow_over_other_rows(sc
         await time.advance("4m")
         assert await fates(time) == [*(f"00:0{n} failed" for n in range(3)), "00:03 skipped disabled x2"]
         await time.suspend("10m")
-        print(await fates(time))
         rows = await time.runs(state="skipped")
         for row in rows:
             assert row.count == ((row.until_at or row.due_at) - row.due_at) / timedelta(minutes=1) + 1
@@ -88,9 +86,8 @@ async def test_an_interval_moved_onto_an_instant_with_a_record_loses_no_fire(sch
     async with virtual_time(scheduler) as time:
         await time.advance("1m10s")
         time.step("-60s")
-        await time.advance("50s")
-        print(await starts(time), await fates(time))
-        assert len(await time.runs()) == 3
+        await time.advance("51s")
+        assert len(await time.runs()) == 3  # at 0, 1 and 2 minutes of elapsed time
 
 
 async def test_resume_settles_the_held_fires_as_it_says_though_the_clock_was_set_back(scheduler, virtual_time):
