@@ -6,7 +6,7 @@ records from the store. Each promise is a method that raises AssertionError; sta
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -40,7 +40,7 @@ class Call:
     begin: float
     end: float | None = None
     how: str | None = None
-    """well, badly, asked to end, timed out, killed."""
+    """well, badly, hopelessly, asked to end, timed out, killed."""
     ignored_at: float | None = None
     """When it was first asked to end and went on."""
 
@@ -113,6 +113,9 @@ class Model:
             self.broken.append(f"run {call.run} is the second one of its group")
         if spec.max_running and sum(one.job == call.job for one in beside) >= spec.max_running:
             self.broken.append(f"run {call.run} is one more than max_running of {call.job}")
+        late = wall - call.due_at
+        if call.schedule and spec.max_late and call.attempt == 1 and late.total_seconds() > spec.max_late + HEARD:
+            self.broken.append(f"run {call.run} begins {late} late, max_late is {spec.max_late} s")
         if self.paused(call.job, wall, lambda word: word.who == call.who or now > word.given_at + HEARD):
             self.broken.append(f"run {call.run} of the paused {call.job} begins")
         self.calls.append(call)
@@ -130,6 +133,7 @@ class Model:
             self.only_allowed_moves_are_made(before, rows[run])
         self.every_call_is_on_record(rows, given_back)
         self.catching_up_is_bounded(rows.values())
+        self.what_is_in_the_way_is_named(rows)
         self.what_is_off_fires_nothing(wall)
         self.rows, following = rows, {}
         for schedule in schedules:
@@ -163,6 +167,8 @@ class Model:
             assert self.fleet[row.job].repeatable or not cut, f"called again after it was cut short: {mine}"
             assert row.state is not State.SUCCEEDED or mine[-1].how == "well", f"{mine[-1]} of {row}"
             assert row.state is not State.FAILED or mine[-1].how != "well" or row.error.type == "Timeout", (mine, row)
+            given_up = row.state is State.FAILED and mine[-1].how == "badly"
+            assert not given_up or row.attempt == row.attempts, f"attempts were left: {row}"
 
     def catching_up_is_bounded(self, rows):
         """What one look at the clock decides starts one run of a schedule, or missed_limit where all are wanted."""
@@ -178,6 +184,23 @@ class Model:
             excused = self.moved or "trial" in together[-1].data  # it may have its record; KNOWN: test_on_trial_...
             if together[-1].reason == "missed" and spec.recurring and not excused:
                 assert "skip" in {spec.missed, *ways}, f"the newest is not run: {together}"
+
+    def what_is_in_the_way_is_named(self, rows):
+        """What is skipped for an earlier run, or for being late, tells the truth; no more wait than may."""
+        for row in (row for row in self._fresh.values() if row.state is State.SKIPPED):
+            spec = self.fleet[row.job]
+            if row.reason == "overlap":
+                other = rows[row.data["run"]]
+                assert spec.overlap in ("skip", "queue") and other.schedule == row.schedule, (row, other)
+                assert self.moved or not other.final or other.ended_at >= row.created_at, f"{row}, but {other}"
+            if row.reason == "too_late":
+                assert spec.max_late and (row.ended_at - row.due_at).total_seconds() > spec.max_late, row
+        active = Counter(row.schedule for row in rows.values() if row.schedule and row.state not in FINAL)
+        for schedule, number in active.items():
+            spec = self.fleet[schedule]
+            at_once = spec.missed_limit if "all" in {spec.missed, *self.overrides[spec.name]} else 1
+            bound = {"skip": at_once, "queue": at_once + 1, "replace": at_once + 1}.get(spec.overlap, number)
+            assert number <= bound, f"{number} runs of {schedule} are active, {bound} may be"
 
     def what_is_off_fires_nothing(self, wall):
         now = {name: word for name in self.fleet if (word := self.off(name, wall))}
@@ -243,5 +266,8 @@ class Model:
             found = [one for one in going if (one.run, one.attempt, one.worker) == (row.id, row.attempt, row.worker)]
             assert found, f"nobody is at it: {row}"
         for one in going:
+            limit = self.fleet[one.job].timeout
+            in_time = limit is None or now <= one.begin + limit + HEARD
+            assert in_time or one.ignored_at is not None, f"its timeout is over: {one}"
             on_record = any((row.id, row.attempt, row.worker) == (one.run, one.attempt, one.worker) for row in running)
             assert on_record or one.abandoned(now), f"it goes on without a record: {one} {self.rows[one.run]}"

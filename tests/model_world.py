@@ -209,8 +209,9 @@ class World:
             return call, *self.moods[spec.name]
 
         def ends(call, mood):
-            call.end, call.how = self.now, "badly" if mood in ("badly", "hopeless") else "well"
-            if call.how == "badly":
+            how = {"badly": "badly", "hopeless": "hopelessly"}
+            call.end, call.how = self.now, how.get(mood, "well")
+            if mood in how:
                 raise OSError("no luck") if mood == "badly" else Fatal("no hope")
 
         async def on_the_loop(run: RunContext):
