@@ -71,6 +71,16 @@ class Look(NamedTuple):
     step: float
     """Seconds by which the wall clock went further (above zero) or less far than that: it was set, or the machine slept."""
 
+    def lived_from(self, now: datetime) -> datetime:
+        """What the wall clock would have said at the look before, had it been set by then; at most `now`.
+
+        When between the looks it was set is not known: from then on, instants of the clock as it is now were lived.
+        """
+        try:
+            return min(now, self.before + timedelta(seconds=self.step))
+        except OverflowError:
+            return now
+
 
 class ClockWatch:
     """Compares the wall clock with the steady one from look to look."""

@@ -335,12 +335,13 @@ class FireLoop:
         """Tell the cursors that the wall clock was set back: else they would be silent until it has caught up."""
         look = self._set_back.pop(0)
         try:
-            moved = await self._move_cursors(look, now)
+            moved = await self._move_cursors(look, lived := look.lived_from(now))
+            await self._ledger._refresh_switches(force=True)
         except (StoreUnavailable, BadStore):
             self._set_back.insert(0, look)
             raise
         self._unread = self._backlog = True  # what waits may be ready sooner than it was when last asked
-        self.attendance.set_back(now)
+        self.attendance.set_back(lived)
         self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
 
     async def _recall(self, now: datetime) -> None:

@@ -295,7 +295,8 @@ def take_step(db: sqlite3.Connection, boot: str, since: float, tick: float) -> b
 
 
 def hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
-    """Let what waits since, or until, an instant that a clock set back by `back` has still to come to wait no longer.
+    """Let what waits since, or until, an instant that a clock set back by `back` has still to come to wait no longer,
+    and what is switched since such an instant be switched since now.
 
     `back` None: nobody knows by how much; what was written in the future is ready now. A run that was asked for at an
     instant of the wall clock keeps it.
@@ -305,6 +306,11 @@ def hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
         db.execute(waits.format("?", "created_at > ? AND (attempt > 0 OR created_at >= ready_at)"), (now, now, now))
     else:
         db.execute(waits.format("max(?, ready_at - ?)", "(attempt > 0 OR created_at >= ready_at)"), (now, back, now))
+        db.execute(
+            "UPDATE taskloop_switches SET until = max(?, until - ?) WHERE kind = 'tripped' AND ended_at IS NULL AND until > ?",
+            (now, back, now),
+        )
+    db.execute("UPDATE taskloop_switches SET since = ? WHERE ended_at IS NULL AND since > ?", (now, now))
 
 
 def rules_changed(db: sqlite3.Connection, rules: str, key: str) -> bool:

@@ -268,8 +268,9 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
             trials[firing.plan.schedule.job] = number + len(made) - 1
         replaced += asked
         cancelled += gone
+        begun = len(runs)
         for run in made:
-            if run.reason == Reason.DISABLED and _lengthened(db, run):
+            if run.reason == Reason.DISABLED and len(runs) == begun and _lengthened(db, run):
                 continue
             runs.append(_numbered(run, number))
             number += 1
@@ -447,13 +448,16 @@ def _numbered(run: Run, number: int) -> Run:
 
 
 def _lengthened(db: sqlite3.Connection, run: Run) -> bool:
-    """Count a disabled fire into the row before it, so that a job off for a year is one row."""
+    """Count a disabled fire into the row before it, so that a job off for a year is one row.
+
+    Only the last row of the schedule grows, and only on: after a clock was set back a fire may be due before that.
+    """
     last = db.execute(
-        "SELECT id, reason, state FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
+        "SELECT id, reason, state, coalesce(until_at, due_at) FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
         "ORDER BY due_at DESC LIMIT 1",
         (run.schedule,),
     ).fetchone()
-    if last is None or last[1] != Reason.DISABLED or last[2] != State.SKIPPED:
+    if last is None or last[1:3] != (Reason.DISABLED, State.SKIPPED) or last[3] >= microseconds(run.due_at):
         return False
     db.execute(
         "UPDATE taskloop_runs SET count = count + ?, until_at = ?, ended_at = ? WHERE id = ?",

@@ -59,3 +59,12 @@ def test_a_watch_of_both_clocks_tells_how_far_the_wall_clock_went_beyond_the_ste
     assert (look.before, look.since, look.elapsed, look.step) == (NOW, 100.0, steady, step)
     again = watch.look(NOW + timedelta(seconds=wall + 5), 105.0 + steady)
     assert (again.since, again.elapsed, again.step) == (100.0 + steady, 5, 0)
+
+
+def test_a_clock_that_was_set_between_two_looks_was_right_from_the_first_at_the_earliest():
+    watch = ClockWatch(NOW, 0.0)
+    now = NOW - timedelta(hours=1) + timedelta(seconds=50)
+    look = watch.look(now, 50.0)
+    assert look.lived_from(now) == NOW - timedelta(hours=1)
+    assert look.lived_from(now - timedelta(days=1)) == now - timedelta(days=1), "set back once more meanwhile"
+    assert look._replace(step=-1e12).lived_from(now) == now, "before all years"
