@@ -17,33 +17,42 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
+from taskloop.store import Schema
 
 __all__ = ["BUSY_SECONDS", "Place", "connect", "explained", "migrations", "newest", "prepare", "version"]
 
 BUSY_SECONDS: Final = 5.0
 """How long a statement waits for another process's transaction."""
+_BESIDE: Final = ("-wal", "-shm")
+"""The ends of the names of the files that SQLite keeps beside a store in use: the log, and its index."""
 
 
 class Place(NamedTuple):
-    """Where the file of an open connection lies, and which file it is: a path can be given to another one."""
+    """Where the files of an open connection lie, and which files they are: a path can be given to another one."""
 
     path: str
     device: int
     inode: int
+    beside: tuple[tuple[str, int], ...] = ()
+    """The log and its index, each with its inode. SQLite keeps both as long as a connection is open."""
 
     @classmethod
     def of(cls, path: str) -> Place:
-        """The file that stands at `path` now. Raises `StoreUnavailable`."""
+        """The file that stands at `path` now, of which a connection is open. Raises `StoreUnavailable`."""
         try:
             found = os.stat(path)
         except OSError as error:
             raise StoreUnavailable(f"store {path}: {error.strerror}; put the file back") from None
-        return cls(path, found.st_dev, found.st_ino)
+        real, beside = os.path.realpath(path), []  # beside the file itself, not beside a link to it
+        for ending in _BESIDE:
+            with suppress(OSError):  # another journal mode has none
+                beside.append((real + ending, os.stat(real + ending).st_ino))
+        return cls(path, found.st_dev, found.st_ino, tuple(beside))
 
     def check(self) -> None:
-        """Raise `StoreUnavailable` unless the file still stands there: what is written into another goes nowhere.
+        """Raise `StoreUnavailable` unless the files still stand there: what is written into others goes nowhere.
 
-        Asked before each transaction, at two microseconds.
+        Asked before each transaction, at two microseconds a file.
         """
         try:
             found = os.stat(self.path)
@@ -54,11 +63,22 @@ class Place(NamedTuple):
             ) from None
         except OSError as error:
             raise StoreUnavailable(f"store {self.path}: {error.strerror}; put the file back") from None
-        if (found.st_dev, found.st_ino) != self[1:]:
+        if (found.st_dev, found.st_ino) != (self.device, self.inode):
             raise StoreUnavailable(
                 f"store {self.path} was replaced by another file while in use; put the first one back, or restart the "
                 "program to use the new one"
             )
+        for path, inode in self.beside:
+            try:
+                stays = os.stat(path).st_ino == inode
+            except OSError:
+                stays = False
+            if not stays:
+                # SQLite would go on writing into the one that has no name any more, and other processes into another.
+                raise StoreUnavailable(
+                    f"store {self.path}: its part {path} was deleted or replaced while in use; put it back, or stop "
+                    "every program that uses the store and start them again"
+                )
 
 
 def explained(error: BaseException, path: str) -> BaseException:
@@ -73,18 +93,31 @@ def explained(error: BaseException, path: str) -> BaseException:
     if isinstance(error, FileNotFoundError) and len(error.args) == 1:
         return StoreUnavailable(f"store {url} does not exist; `taskloop run` or start() makes one")
     if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, TaskloopError):
-        return StoreUnavailable(f"store {url}: {error}; {_mend(str(error), path)}")
+        text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return StoreUnavailable(f"store {url}: {text}{_cause(text, path)}; {_mend(text, path)}")
     return error
 
 
+def _cause(text: str, path: str) -> str:
+    """What stands in the way, where SQLite says only that something does."""
+    folder = Path(path).absolute().parent
+    if "unable to open" not in text and "readonly" not in text:
+        return ""
+    if not folder.is_dir():
+        return f": folder {folder} does not exist"
+    return "".join(f": this user may not write {one}" for one in (folder, path) if not os.access(one, os.W_OK))
+
+
 def _mend(text: str, path: str) -> str:
-    if "full" in text:
+    if "full" in text or "space" in text:
         return "free some space: what has ended meanwhile is kept in memory and written then"
     if "locked" in text:
         return "another program holds the file; see who has it open, and `taskloop db check`"
     if not Path(path).absolute().parent.is_dir():
-        return "check that the folder exists and can be written"
-    return "see `taskloop db check`"
+        return "make the folder, or name a file in one that exists"
+    if any(one in text for one in ("unable to open", "readonly", "ermission", "ead-only")):
+        return "give this user the right to write the file and its folder, or name another file"
+    return "see `taskloop db check`, and the disk"
 
 
 def connect(path: str, create: bool) -> sqlite3.Connection:
@@ -131,16 +164,26 @@ def inspect(path: str, create: bool) -> None:
     file = Path(path)
     if file.is_dir():
         raise BadStore(f"store {path} is a folder; name a file in it, such as {path.rstrip('/')}/taskloop.db")
+    folder = file.absolute().parent
     if file.exists():
-        if not os.access(file, os.W_OK):
-            raise PermissionError(13, "permission denied: this user may not write the file")
-        if 0 < file.stat().st_size < 100:  # shorter than a header: SQLite would take it for an empty database
+        found = file.stat()
+        if 0 < found.st_size < 100:  # shorter than a header: SQLite would take it for an empty database
             raise BadStore(f"store {path} is not an SQLite database; it was left as it is, name another file")
-        return
-    if not create:
+        if found.st_nlink > 1:  # SQLite names the log by the path: two logs of one file destroy it
+            raise BadStore(
+                f"store {path} has {found.st_nlink} names (hard links), and programs that open it by different ones "
+                "would destroy it; remove the others, or make them symbolic links"
+            )
+        if not os.access(file, os.W_OK):
+            raise PermissionError(13, f"permission denied: this user may not write {path}")
+    elif not create:
         raise FileNotFoundError(path)
-    if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(2, f"folder {file.absolute().parent} does not exist")
+    elif not folder.is_dir():
+        raise FileNotFoundError(2, f"folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(
+            13, f"permission denied: this user may not write {folder}, where SQLite keeps the store's log"
+        )
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -156,7 +199,7 @@ def newest() -> int:
     return migrations()[-1][0]
 
 
-def version(db: sqlite3.Connection) -> int:
+def version(db: sqlite3.Connection, path: str = "") -> int:
     """The number of the last schema change in the file; 0: none of ours. Raises `BadStore` for a foreign schema."""
     ours = {
         row[0]
@@ -168,27 +211,50 @@ def version(db: sqlite3.Connection) -> int:
         return 0
     if "taskloop_meta" not in ours:
         raise BadStore(
-            "the file holds tables named taskloop_ that are not ours; it was left as it is, name another file"
+            f"store {path} holds tables named taskloop_ that are not ours; it was left as it is, name another file"
         )
     row = db.execute("SELECT value FROM taskloop_meta WHERE key = 'schema'").fetchone()
     if row is None or not str(row[0]).isdecimal():
-        raise BadStore("the file names no schema version; it was left as it is, restore a backup or name another file")
+        raise BadStore(
+            f"store {path} names no schema version; it was left as it is, restore a backup or name another file"
+        )
     return int(row[0])
 
 
-def prepare(db: sqlite3.Connection, synchronous: str, memory: bool, path: str = "") -> None:
-    """Bring a fresh writing connection and the file's schema into order; touches nothing it refuses."""
-    found = version(db)
+def prepare(
+    db: sqlite3.Connection,
+    synchronous: str,
+    memory: bool,
+    path: str = "",
+    *,
+    create: bool = True,
+    schema: Schema = "upgrade",
+) -> None:
+    """Bring a fresh connection, and as far as it is asked to the file, into order; touches nothing it refuses.
+
+    `create` false: a database without tables of ours is refused. Only with `schema` "upgrade" is the file changed.
+    """
+    found = version(db, path)
     if found > newest():
         raise BadStore(
             f"store {path} has schema {found}, this taskloop knows up to {newest()}; it was left as it is, "
             "install the newer taskloop that wrote it"
         )
-    if not memory:
+    if not found and not create:
+        raise BadStore(
+            f"store {path} is a database without the tables of a store; it was left as it is, name another file, or "
+            "let `taskloop run` make them there"
+        )
+    if 0 < found < newest() and schema == "newest":
+        raise BadStore(
+            f"store {path} has schema {found}, this taskloop needs {newest()}; it was left as it is, "
+            "run `taskloop db upgrade` (and before it, for a copy, `taskloop db backup FILE`)"
+        )
+    if not memory and schema == "upgrade":
         _write_ahead(db)
     db.execute(f"PRAGMA synchronous = {'FULL' if synchronous == 'full' else 'NORMAL'}")
     db.execute("PRAGMA temp_store = MEMORY")
-    if found < newest():
+    if found < newest() and schema == "upgrade":
         _migrate(db)
 
 

@@ -292,6 +292,10 @@ class Beater(Protocol):
     def close(self) -> None: ...
 
 
+Schema = Literal["upgrade", "newest", "any"]
+"""What an opening does about an older schema: bring it up to date, refuse it, or leave it as it is."""
+
+
 class Store(Protocol):
     """What remembers schedules, runs, switches and workers.
 
@@ -305,8 +309,11 @@ class Store(Protocol):
     in_flight: int
     """Calls that wait for a thread or a connection."""
 
-    async def open(self, *, create: bool = True) -> None:
-        """Make ready, migrating an older schema. Raises `BadStore` (foreign, newer, corrupt), `StoreUnavailable`."""
+    async def open(self, *, create: bool = True, schema: Schema = "upgrade") -> None:
+        """Make ready. `create` false: a store that is not there is not made, neither a file nor tables in a foreign one.
+
+        Raises `BadStore` (foreign, newer, corrupt, older unless `schema` allows for it), `StoreUnavailable`.
+        """
 
     async def close(self, within: float = 10.0) -> None:
         """Write what is queued and let go, in about `within` seconds. Safe to call twice, or unopened."""

@@ -60,6 +60,7 @@ from taskloop.store import (
     Query,
     Renamed,
     Rewind,
+    Schema,
     Settling,
     Terms,
     Wish,
@@ -124,11 +125,11 @@ class SqliteStore:
 
     # -- opening and closing
 
-    async def open(self, *, create: bool = True) -> None:
+    async def open(self, *, create: bool = True, schema: Schema = "upgrade") -> None:
         if self._writer is not None:
             return
         if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open(create))
+            self._opening = asyncio.ensure_future(self._open(create, schema))
         opening = self._opening
         self.in_flight += 1
         self._openers += 1
@@ -146,11 +147,12 @@ class SqliteStore:
             if opening.done():
                 self._opening = None
 
-    async def _open(self, create: bool) -> None:
+    async def _open(self, create: bool, schema: Schema) -> None:
         writer = await self._connect(create)
         reader = writer
         try:
-            await self._run(writer, prepare, self.synchronous, self.private, self.path)
+            order = partial(prepare, create=create or self.private, schema=schema)
+            await self._run(writer, order, self.synchronous, self.private, self.path)
             await self._run(writer, keeping.know, [])
             if not self.private:
                 self._place = await self._run(writer, _place, self.path)

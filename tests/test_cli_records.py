@@ -16,6 +16,7 @@ from command_line import shop as shop
 
 from taskloop import Every, Jobs, Options, TaskScheduler
 from taskloop.cli import glance
+from taskloop.file_sqlite import migrations
 from taskloop.ledger import Ledger
 from taskloop.records import job_record, run_record
 
@@ -541,6 +542,50 @@ def test_a_file_that_is_no_store_is_code_8_and_stays_as_it_is(shop, call):
         done = call(*command.split())
         assert done.code == 8 and "not an SQLite database" in done.err, done
     assert (shop.folder / "taskloop.db").read_text() == "this is a diary, not a database"
+
+
+LOOKING = [*READING, "show hourly", "show 1", "why hourly", "why 1", "db check", "db prune --keep 1d", "db upgrade",
+           "schedule remove x"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [*LOOKING, "cancel 1", "disable hourly", "pause", "submit hourly"])
+def test_tables_in_a_database_of_others_are_made_by_no_command_that_runs_nothing(shop, call, command):
+    with sqlite3.connect("taskloop.db") as db:
+        db.execute("CREATE TABLE theirs (id)")
+    db.close()
+    before = (shop.folder / "taskloop.db").read_bytes()
+    said = call(*command.split())
+    assert said.code == 8 and "is a database without the tables of a store" in said.err and not said.out
+    assert "`taskloop run`" in said.err
+    assert (shop.folder / "taskloop.db").read_bytes() == before
+    assert shop.files == {"config.toml", "shop.py", "taskloop.db"}
+    assert call("once", "hourly").code == 0 and call("list").code == 0
+
+
+def an_older_store(name="taskloop.db"):
+    with sqlite3.connect(name) as db:
+        db.executescript(migrations()[0][1])
+        db.execute("INSERT OR REPLACE INTO taskloop_meta (key, value) VALUES ('schema', '1')")
+    db.close()
+
+
+@pytest.mark.parametrize("command", [one for one in LOOKING if one not in ("db check", "db upgrade")])
+def test_an_older_store_is_brought_up_to_date_by_no_command_that_looks(shop, call, command):
+    an_older_store()
+    before = (shop.folder / "taskloop.db").read_bytes()
+    said = call(*command.split())
+    assert said.code == 8 and "has schema 1" in said.err and "`taskloop db upgrade`" in said.err and not said.out
+    assert (shop.folder / "taskloop.db").read_bytes() == before
+
+
+def test_an_older_store_can_be_checked_and_copied_before_it_is_brought_up_to_date(shop, call):
+    an_older_store()
+    assert call("db", "check").code == call("db", "backup", "copy.db").code == 0
+    assert call("list").code == 8
+    assert call("db", "upgrade").code == call("list").code == 0
+    shop.write("config.toml", '[store]\nurl = "sqlite:///copy.db"\n')
+    assert call("list").code == 8
+    assert call("pause").code == call("list").code == 0  # a command that changes records does so too
 
 
 # -- configuration

@@ -263,6 +263,54 @@ async def test_a_schema_that_is_newer_or_not_ours_is_refused_and_no_byte_is_chan
     assert contents(path.parent) == before
 
 
+@pytest.mark.parametrize("schema", ["upgrade", "newest", "any"])
+async def test_tables_are_made_in_a_database_of_others_only_when_asked_to(path, schema):
+    with database(path) as db:
+        db.execute("CREATE TABLE theirs (id)")
+    before = contents(path.parent)
+    store = open_store(path)
+    with pytest.raises(BadStore, match="without the tables of a store; it was left as it is"):
+        await store.open(create=False, schema=schema)
+    assert contents(path.parent) == before
+
+
+async def test_an_older_schema_is_brought_up_to_date_refused_or_left_as_it_is(path):
+    write_the_first_schema(path)
+    before = contents(path.parent)
+    store = open_store(path)
+    with pytest.raises(BadStore, match=r"schema 1, this taskloop needs \d+; .*`taskloop db upgrade`"):
+        await store.open(create=False, schema="newest")
+    await store.open(create=False, schema="any")
+    assert await store.check() == []
+    await store.close()
+    assert contents(path.parent) == before
+    await store.open(create=False)
+    assert await store.counts()
+    await store.close()
+    assert contents(path.parent) != before
+
+
+FIRST_SCHEMA = migrations()[0][1]
+
+
+def write_the_first_schema(path: Path) -> None:
+    """A store as the first version made it; not in WAL mode, as a copy may be."""
+    with database(path) as db:
+        db.executescript(FIRST_SCHEMA)
+        db.execute("INSERT OR REPLACE INTO taskloop_meta (key, value) VALUES ('schema', '1')")
+        db.commit()
+
+
+async def test_a_file_of_two_names_is_refused_for_each_name_would_have_a_log_of_its_own(path):
+    await used(path)
+    path.with_name("other.db").hardlink_to(path)
+    error = await refusal(path)
+    assert isinstance(error, BadStore) and "has 2 names (hard links)" in str(error)
+    path.with_name("other.db").unlink()
+    path.with_name("other.db").symlink_to(path)
+    assert await works(path.with_name("other.db"))
+
+
 async def test_what_a_newer_schema_needs_is_told(path):
     await used(path)
     with database(path) as db:
@@ -381,12 +429,21 @@ def as_anybody() -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("file", "folder", "reason"),
     [
-        (None, 0o555, "unable to open"),
+        (None, 0o555, "ermission"),
+        (None, 0o555, "place, where SQLite keeps the store's log; give this user the right to write"),
+        (0o600, 0o555, "place, where SQLite keeps the store's log"),
         (0o444, 0o755, "ermission"),
         (0o444, 0o555, "ermission"),
         (0o000, 0o755, "ermission"),
     ],
-    ids=["a new file in a read-only folder", "a read-only file", "both", "an unreadable file"],
+    ids=[
+        "a new file in a read-only folder",
+        "and how to mend it",
+        "a file in a read-only folder",
+        "a read-only file",
+        "both",
+        "an unreadable file",
+    ],
 )
 async def test_what_may_not_be_written_is_refused_at_the_start_with_the_reason(tmp_path, file, folder, reason):
     place = tmp_path / "place"

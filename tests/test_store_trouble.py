@@ -183,6 +183,39 @@ async def refused_while_gone(folder, host) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["app.db-wal", "app.db-shm"])
+async def test_a_part_of_the_store_that_is_moved_away_is_missed_at_once(tmp_path, part):
+    async with hosting(tmp_path / "app.db") as host:
+        await host.holds_a_run()
+        (tmp_path / part).rename(tmp_path / "elsewhere")
+        await host.hears("store_lost", 3)
+        with pytest.raises(StoreUnavailable, match=f"{part} was deleted or replaced while in use; put it back"):
+            await host.scheduler.submit("held")
+
+        async def heal():
+            assert not (tmp_path / part).exists()
+            (tmp_path / "elsewhere").rename(tmp_path / part)
+
+        await survives(host, heal)
+
+
+@pytest.mark.parametrize("part", ["app.db-wal", "app.db-shm"])
+async def test_a_part_of_the_store_that_is_deleted_loses_nothing_that_was_committed(tmp_path, part):
+    async with hosting(tmp_path / "app.db") as host:
+        runs = [await host.scheduler.submit("held", key=f"k{number}") for number in range(20)]
+        (tmp_path / part).unlink()
+        await host.hears("store_lost", 3)
+        before = len(host.called)
+        await asyncio.sleep(0.7)
+        assert len(host.called) == before
+        assert not (tmp_path / part).exists()
+        await host.scheduler.stop(grace="100ms")
+    with database(tmp_path / "app.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        there = {row[0] for row in db.execute("SELECT id FROM taskloop_runs")}
+    assert {run.id for run in runs} <= there
+
+
 async def test_a_file_that_is_deleted_ends_nothing_and_is_not_made_anew(tmp_path):
     async with hosting(tmp_path / "app.db") as host:
         run = await host.holds_a_run()

@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
 from taskloop.address import without_password
@@ -17,16 +17,19 @@ from taskloop.cli import reach
 from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.output import Output, clean
 
+if TYPE_CHECKING:
+    from taskloop.store import Schema
+
 __all__ = ["backup", "check", "prune", "upgrade"]
 
 
 def upgrade(args: Namespace) -> int:
-    """Bring the schema up to date; opening a store does that."""
+    """Bring the schema up to date."""
 
     async def work(store: Any, out: Output) -> int:
         return _said(out, store, "is up to date", {"upgraded": True})
 
-    return reach.drive(_with_store(args, work))
+    return reach.drive(_with_store(args, work, "upgrade"))
 
 
 def check(args: Namespace) -> int:
@@ -39,7 +42,7 @@ def check(args: Namespace) -> int:
         _said(out, store, f"has {len(problems)} problems" if problems else "is sound", {"problems": problems})
         return 1 if problems else 0
 
-    return reach.drive(_with_store(args, work))
+    return reach.drive(_with_store(args, work, "any"))
 
 
 def backup(args: Namespace) -> int:
@@ -54,7 +57,7 @@ def backup(args: Namespace) -> int:
         await store.backup(args.target)
         return _said(out, store, f"is copied to {args.target}", {"backup": args.target})
 
-    return reach.drive(_with_store(args, work))
+    return reach.drive(_with_store(args, work, "any"))
 
 
 def prune(args: Namespace) -> int:
@@ -78,11 +81,11 @@ def prune(args: Namespace) -> int:
         old = "older than their jobs keep them" if keep is None else f"older than {durations.format(keep)}"
         return _said(out, store, f"had {total} run{'' if total == 1 else 's'} {old}, now deleted", {"deleted": total})
 
-    return reach.drive(_with_store(args, work))
+    return reach.drive(_with_store(args, work, "newest"))
 
 
-async def _with_store(args: Namespace, work: Callable[[Any, Output], Awaitable[int]]) -> int:
-    async with reach.bare(args) as store:
+async def _with_store(args: Namespace, work: Callable[[Any, Output], Awaitable[int]], schema: Schema) -> int:
+    async with reach.bare(args, schema) as store:
         if store is None:
             raise Failed(8, "there is no store yet", "`taskloop run` or `taskloop once` makes one")
         return await work(store, Output(args))

@@ -1,7 +1,9 @@
 """How a command reaches the records: which store, whether it is there yet, and the verbs on it.
 
-A command that reads never makes a file, and needs no more of the configuration than the store's address. Only where
-no store is at that address, and the configuration names an app that may bring its own, is the program loaded.
+A command that reads makes no file and leaves the one there as it is; it needs no more of the configuration than the
+store's address. Only where no store is at that address, and the configuration names an app that may bring its own, is
+the program loaded. A command that changes something makes a store where there is none, and brings an older one up to
+date; tables in a database of others are only made by `run`, `once` and `process`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from taskloop.ledger import Ledger
-    from taskloop.store import Store
+    from taskloop.store import Schema, Store
 
 __all__ = [
     "actor",
@@ -83,13 +85,13 @@ def names_app(args: Namespace) -> bool:
 
 
 @asynccontextmanager
-async def bare(args: Namespace) -> AsyncIterator[Store | None]:
-    """The store itself, open; None: there is none yet."""
+async def bare(args: Namespace, schema: Schema = "newest") -> AsyncIterator[Store | None]:
+    """The store itself, open, whatever is done about an older `schema`; None: there is no store yet."""
     store = _existing(args)
     if store is None:
         yield None
         return
-    await store.open(create=False)
+    await store.open(create=False, schema=schema)
     try:
         yield store
     finally:
@@ -97,9 +99,9 @@ async def bare(args: Namespace) -> AsyncIterator[Store | None]:
 
 
 @asynccontextmanager
-async def reading(args: Namespace) -> AsyncIterator[Ledger | None]:
+async def reading(args: Namespace, schema: Schema = "newest") -> AsyncIterator[Ledger | None]:
     """The verbs on the records; None: there is no store yet."""
-    async with bare(args) as store:
+    async with bare(args, schema) as store:
         if store is None:
             yield None
             return
@@ -112,7 +114,7 @@ async def reading(args: Namespace) -> AsyncIterator[Ledger | None]:
 @asynccontextmanager
 async def desk(args: Namespace) -> AsyncIterator[Ledger]:
     """The verbs on the records, for a change: where there is no store yet, that of the program is made."""
-    async with reading(args) as ledger:
+    async with reading(args, "upgrade") as ledger:
         if ledger is not None:
             yield ledger
             return
