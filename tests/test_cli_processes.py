@@ -130,6 +130,38 @@ def test_once_is_stopped_by_a_signal_too(shop, call):
 # -- beside a running process
 
 
+def test_waiting_for_a_run_that_no_worker_takes_is_code_5_and_says_what_there_is(shop, call):
+    with shop.start("run", "--jobs", "hourly") as running:
+        running.hear(READY)
+        said = call("submit", "add", "a=1", "--wait")
+        assert said.code == 5 and f"pid {running.process.pid}, which takes hourly, so nothing was submitted" in said.err
+        assert call("rerun", "1", "--wait", "--timeout", "5s").code == 0
+        said = call("submit", "add", "a=1")
+        assert said.code == 0 and "warning: no worker takes it: there is" in said.err
+        with shop.start("run", "--no-fire") as other:
+            other.hear("run.succeeded job=add")
+            assert call("submit", "add", "a=1", "--wait").code == 0
+
+
+def test_who_waits_is_told_what_for(shop, call):
+    with shop.start("run", "--no-fire") as running:
+        running.hear(READY)
+        call("pause", "add")
+        with shop.start("submit", "add", "a=1", "--wait") as waiting:
+            waiting.hear("run 1 of add: waiting; waiting for its end")
+            waiting.hear("run 1 waits: its job is paused; taskloop resume add")
+            call("resume", "add")
+            assert waiting.process.wait(SECONDS) == 0
+        with shop.start("submit", "slow", "--wait") as waiting:
+            running.hear("run.started job=slow")
+            running.process.kill()
+            running.process.wait(SECONDS)
+            waiting.hear("run 2 waits: its worker is gone; the next one ends it: taskloop run")
+            call("submit", "add", "a=1")
+        with shop.start("rerun", "1", "--wait") as waiting:
+            waiting.hear("no worker is running, so nothing was submitted")
+
+
 def test_commands_act_on_a_running_scheduler_within_a_second(shop, call):
     with shop.start("run", "--no-fire") as running:
         running.hear(READY)

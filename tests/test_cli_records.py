@@ -15,7 +15,7 @@ from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 
 from taskloop import Every, Jobs, Options, TaskScheduler
-from taskloop.cli import glance
+from taskloop.cli import glance, reach
 from taskloop.file_sqlite import migrations
 from taskloop.ledger import Ledger
 from taskloop.records import job_record, run_record
@@ -170,6 +170,23 @@ def test_waiting_without_a_worker_is_code_5_and_submits_nothing(shop, call):
     done = call("submit", "add", "a=1", "--wait")
     assert done.code == 5 and "taskloop run" in done.err
     assert call("runs", "--format", "json").items == []
+
+
+def test_a_scheduler_that_is_off_takes_no_runs(shop):
+    made = Jobs()
+
+    @made.job()
+    def add() -> None: ...
+
+    async def asked() -> str | None:
+        async with TaskScheduler("taskloop.db", jobs=[made], options=Options(enabled=False)):
+            ledger = Ledger("taskloop.db", options=Options())
+            try:
+                return await reach.missing_worker(ledger, "add")
+            finally:
+                await ledger.close()
+
+    assert "which takes nothing (enabled = false)" in asyncio.run(asked())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Union
@@ -32,6 +32,8 @@ __all__ = ["ENDINGS", "cancel", "declared", "rerun", "submit", "values"]
 
 ENDINGS: Final = {State.SUCCEEDED: 0, State.SKIPPED: 10}
 """The exit code of a command that waited for a run, by its state; 1 for all others."""
+LOOK: Final = timedelta(seconds=2)
+"""How often a command that waits looks at what it waits for."""
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "integer": (int,),
     "number": (int, float),
@@ -101,11 +103,12 @@ async def _cancel(args: Namespace) -> int:
 
 async def _refuse_to_wait_for_nobody(ledger: Ledger, args: Namespace, job: str) -> None:
     """With `--wait` somebody must be there to run it; looked at before anything is asked for."""
-    if args.wait and not await reach.at_work(ledger):
+    missing = await reach.missing_worker(ledger, job) if args.wait else None
+    if missing is not None:
         store = without_password((await ledger.status()).store)
         raise Failed(
             5,
-            f"no worker is there to run it, so nothing was submitted (store {store})",
+            f"{missing}, so nothing was submitted (store {store})",
             "start one: taskloop run",
             f"or run it here: taskloop once {job}",
         )
@@ -117,14 +120,15 @@ async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: O
     if not args.wait:
         state = "exists already, " if run.existed else ""
         out.record(run_record(run), lambda: out.line(clean(f"run {run.id} of {run.job}: {state}{run.state}")))
-        if not await reach.at_work(ledger):
-            out.note("warning: no worker is running; the run waits until one is started: taskloop run")
+        missing = await reach.missing_worker(ledger, run.job)
+        if missing is not None:
+            out.note(f"warning: {missing}; the run waits until one is started: taskloop run")
         return 0
     leave = _farewell(run)
     before_exit.append(leave)
+    out.note(f"run {run.id} of {run.job}: {'exists already, ' if run.existed else ''}{run.state}; waiting for its end")
     try:
-        span = durations.parse(args.timeout) if args.timeout else None
-        ended = await ledger.wait(run.id, span)
+        ended = await _ended(ledger, run, durations.parse(args.timeout) if args.timeout else None, out)
     except TimeoutError:
         raise Failed(
             9,
@@ -136,6 +140,37 @@ async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: O
         before_exit.remove(leave)
     out.record(run_record(ended), lambda: run_lines(out, run_record(ended)))
     return ENDINGS.get(ended.state, 1)
+
+
+async def _ended(ledger: Ledger, run: Run, span: timedelta | None, out: Output) -> Run:
+    """The final record; while it waits for long, what it waits for is told. Raises `TimeoutError` after `span`."""
+    left, told = span, None
+    while True:
+        look = LOOK if left is None else min(LOOK, left)
+        try:
+            return await ledger.wait(run.id, look)
+        except TimeoutError:
+            left = None if left is None else left - look
+            if left == timedelta(0):
+                raise
+        waits_for = await _waits_for(ledger, await ledger.run(run.id))
+        if waits_for is not None and waits_for != told:
+            out.note(f"run {run.id} waits: {waits_for}")
+        told = waits_for
+
+
+async def _waits_for(ledger: Ledger, run: Run) -> str | None:
+    """What keeps a run from going on, as far as a look at the records tells; None: nothing that is known."""
+    if run.state is State.RUNNING:
+        if any(one.id == run.worker for one in await reach.living(ledger)):
+            return None
+        return "its worker is gone; the next one ends it: taskloop run"
+    if run.ready_at > datetime.now(UTC):
+        return None
+    if any(one.name == run.job and one.condition == "paused" for one in await ledger.jobs()):
+        return f"its job is paused; taskloop resume {run.job}"
+    missing = await reach.missing_worker(ledger, run.job)
+    return f"taskloop why {run.id} says what for" if missing is None else f"{missing}; start one: taskloop run"
 
 
 def _farewell(run: Run) -> Callable[[], None]:

@@ -1,17 +1,19 @@
 """A store that shows an engine only a part of what is there: `run --jobs`, `run --no-fire`, `once`, `process`.
 
-The engine stays as it is: it fires what the store says is due and starts what the store hands out.
+The engine stays as it is: it fires what the store says is due and starts what the store hands out. With each beat the
+worker tells which runs it takes, in `health["takes"]`: a list of jobs, or "all".
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
 from taskloop.runs import Cause, Run
-from taskloop.store import Due, Heed, Store, Terms
+from taskloop.store import Beater, Due, Heed, Store, Terms, Worker
 
 __all__ = ["Narrow"]
 
@@ -52,6 +54,20 @@ class Narrow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
+    def telling(self, health: Mapping[str, Any]) -> dict[str, Any]:
+        """What the worker says of itself, and which runs it takes."""
+        return {**health, "takes": "all" if self._only is None else sorted(self._only)}
+
+    async def enlist(self, worker: Worker) -> Sequence[Worker]:
+        return await self._store.enlist(replace(worker, health=self.telling(worker.health)))
+
+    async def beat(self, worker: Worker, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        return await self._store.beat(worker, now, tick, self.telling(health))
+
+    def beater(self, worker: Worker) -> Beater | None:
+        beater = self._store.beater(worker)
+        return None if beater is None else _Telling(beater, self.telling)
+
     async def know(self, terms: Iterable[Terms]) -> None:
         self._terms = list(terms)
         await self._store.know([one for one in self._terms if self._only is None or one.job in self._only])
@@ -86,3 +102,16 @@ class Narrow:
 
     def as_store(self) -> Store:
         return cast("Store", self)
+
+
+class _Telling:
+    """A beater that tells more with each beat."""
+
+    def __init__(self, beater: Beater, telling: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+        self._beater, self._telling = beater, telling
+
+    def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        return self._beater.beat(now, tick, self._telling(health))
+
+    def close(self) -> None:
+        self._beater.close()

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from taskloop.ledger import Ledger
-    from taskloop.store import Schema, Store
+    from taskloop.store import Schema, Store, Worker
 
 __all__ = [
     "actor",
-    "at_work",
     "bare",
     "desk",
     "drive",
     "file_of",
     "known",
+    "missing_worker",
     "names_app",
     "opened",
     "reading",
@@ -171,11 +171,38 @@ async def known(ledger: Ledger | None, args: Namespace, names: list[str]) -> Non
             raise NoSuchJob(name, nearest(name, there))
 
 
-async def at_work(ledger: Ledger) -> bool:
-    """Whether a worker is there that would take what is submitted."""
+async def missing_worker(ledger: Ledger, job: str) -> str | None:
+    """That nobody takes a run of `job`, and who is there nevertheless; None: somebody takes it."""
+    there = await living(ledger)
+    if any(_takes(one, job) for one in there):
+        return None
+    if not there:
+        return "no worker is running"
+    shown = ", ".join(f"{one.host} pid {one.pid}, which takes {_taken(one)}" for one in there[:3])
+    return f"no worker takes it: there is {shown}" + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+
+
+async def living(ledger: Ledger) -> list[Worker]:
+    """The workers that are there."""
     from taskloop.processes import is_dead
 
-    return any(not is_dead(one) for one in (await ledger.status()).workers)
+    return [one for one in (await ledger.status()).workers if not is_dead(one)]
+
+
+def _takes(worker: Worker, job: str) -> bool:
+    told = worker.health.get("takes")
+    if told is not None:  # a worker of the command line, maybe narrowed
+        return bool(told == "all" or job in told) and (worker.jobs is None or job in worker.jobs)
+    # One that does not fire is of a scheduler with `enabled = false`, which runs nothing.
+    return worker.fires and (worker.jobs is None or job in worker.jobs)
+
+
+def _taken(worker: Worker) -> str:
+    told = worker.health.get("takes")
+    if told is None and not worker.fires:
+        return "nothing (enabled = false)"
+    names = sorted(told) if isinstance(told, list) else sorted(worker.jobs or ())
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nothing"
 
 
 def actor(args: Namespace) -> str:
