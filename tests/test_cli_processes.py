@@ -148,15 +148,15 @@ def test_who_waits_is_told_what_for(shop, call):
         running.hear(READY)
         call("pause", "add")
         with shop.start("submit", "add", "a=1", "--wait") as waiting:
-            waiting.hear("run 1 of add: waiting; waiting for its end")
-            waiting.hear("run 1 waits: its job is paused; taskloop resume add")
+            waiting.hear("run 1 of add: waiting; its job is paused; taskloop resume add")
             call("resume", "add")
             assert waiting.process.wait(SECONDS) == 0
         with shop.start("submit", "slow", "--wait") as waiting:
             running.hear("run.started job=slow")
+            waiting.hear("run 2 of slow: running")
             running.process.kill()
             running.process.wait(SECONDS)
-            waiting.hear("run 2 waits: its worker is gone; the next one ends it: taskloop run")
+            waiting.hear("run 2 of slow: running; its worker is gone; the next one ends it: taskloop run")
             call("submit", "add", "a=1")
         with shop.start("rerun", "1", "--wait") as waiting:
             waiting.hear("no worker is running, so nothing was submitted")

@@ -126,7 +126,6 @@ async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: O
         return 0
     leave = _farewell(run)
     before_exit.append(leave)
-    out.note(f"run {run.id} of {run.job}: {'exists already, ' if run.existed else ''}{run.state}; waiting for its end")
     try:
         ended = await _ended(ledger, run, durations.parse(args.timeout) if args.timeout else None, out)
     except TimeoutError:
@@ -143,8 +142,8 @@ async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: O
 
 
 async def _ended(ledger: Ledger, run: Run, span: timedelta | None, out: Output) -> Run:
-    """The final record; while it waits for long, what it waits for is told. Raises `TimeoutError` after `span`."""
-    left, told = span, None
+    """The final record; of one that is not there soon it is told what it waits for. Raises `TimeoutError` after `span`."""
+    left, told = span, ""
     while True:
         look = LOOK if left is None else min(LOOK, left)
         try:
@@ -153,10 +152,12 @@ async def _ended(ledger: Ledger, run: Run, span: timedelta | None, out: Output) 
             left = None if left is None else left - look
             if left == timedelta(0):
                 raise
-        waits_for = await _waits_for(ledger, await ledger.run(run.id))
-        if waits_for is not None and waits_for != told:
-            out.note(f"run {run.id} waits: {waits_for}")
-        told = waits_for
+        now = await ledger.run(run.id)
+        waits_for = await _waits_for(ledger, now)
+        said = f"run {run.id} of {run.job}: {now.state}" + (f"; {waits_for}" if waits_for else "")
+        if said != told and not now.final:
+            out.note(said)
+        told = said
 
 
 async def _waits_for(ledger: Ledger, run: Run) -> str | None:
