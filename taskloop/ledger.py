@@ -40,7 +40,6 @@ from taskloop.policy import Policy
 from taskloop.processes import current_folder
 from taskloop.runs import Cancelled, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
-from taskloop.schedules import next_due as following
 from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 from taskloop.triggers import Cron, Every, Trigger
@@ -56,7 +55,6 @@ Instant = datetime | timedelta | str
 
 LOOK_SECONDS: Final = 0.25
 """How often a process looks at a run that another one has."""
-_NO_POLICY: Final = Policy()
 _NOTHING: Final[Mapping[str, Any]] = {}
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
@@ -369,21 +367,16 @@ class Ledger(Jobs):
         found = await (await self._opened()).schedules(job=name, prefix=prefix, after=before, limit=limit)
         return list(found)
 
-    async def upcoming(self, until: Instant | None = None, limit: int = 100) -> list[tuple[datetime, Schedule]]:
-        """The coming fires, earliest first, at most `limit`; `until` None: no end but the limit."""
-        now = self._clock.now()
-        end = durations.instant(until, now) if until is not None else None
-        await self._refresh_switches(force=True)
-        fires: list[tuple[datetime, Schedule]] = []
-        for schedule in await (await self._opened()).coming(limit):
-            policy = self._jobs[schedule.job].policy if schedule.job in self else _NO_POLICY
-            at = schedule.next_due
-            for _ in range(limit):
-                if at is None or (end is not None and at > end):
-                    break
-                fires.append((at, schedule))
-                at = following(schedule, policy, at)
-        return sorted(fires, key=lambda one: (one[0], one[1].id))[:limit]
+    async def upcoming(
+        self, until: Instant | None = None, limit: int = 100, *, job: str | Job[..., Any] | None = None
+    ) -> list[tuple[datetime, Schedule]]:
+        """The coming fires, of one job or of all, earliest first, at most `limit`; `until` None: no end but the limit.
+
+        Of what is overdue the instant since which it is comes first, and then what is due from now on.
+        """
+        from taskloop import looking
+
+        return await looking.upcoming(self, await self._opened(), until, limit, job)
 
     # -- switches
 

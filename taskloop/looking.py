@@ -5,18 +5,22 @@ Level 5. Functions of a `Ledger` and its open store; imported when somebody look
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.durations import rfc3339
 from taskloop.errors import NoSuchJob, NoSuchRun, nearest
 from taskloop.jobs import Job
+from taskloop.policy import Policy
 from taskloop.processes import is_dead, silent_seconds
 from taskloop.punctuality import Curfew, Usual, overdue, stuck
 from taskloop.records import JobRecord, Status, standing
 from taskloop.runs import Run, RunId, State
+from taskloop.schedules import Schedule, next_due
 from taskloop.store import Definition, Incident, Query, Store, Worker
 from taskloop.switches import Switches
 from taskloop.why import Explanation, Question, explain
@@ -24,8 +28,10 @@ from taskloop.why import Explanation, Question, explain
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
 
-__all__ = ["curfew", "jobs", "status", "status_without_store", "why"]
+__all__ = ["curfew", "jobs", "status", "status_without_store", "upcoming", "why"]
 
+TOGETHER: Final = 50
+"""Coming fires that are reckoned between two breaths of the loop."""
 RECENT: Final = timedelta(minutes=10)
 """An incident that ended longer ago needs nobody's attention any more."""
 BLOCKED_MS: Final = 1000
@@ -261,6 +267,41 @@ async def curfew(ledger: Ledger, store: Store, ends_at: datetime) -> Curfew:
     usual = {name: Usual.of(seconds).median for name, seconds in took.items()}
     expected = {job.name: job.policy.expect for job in ledger if job.policy.expect is not None}
     return Curfew(ends_at, {**usual, **expected})
+
+
+# -- what comes
+
+
+async def upcoming(
+    ledger: Ledger, store: Store, until: Any, limit: int, job: str | Job[..., Any] | None
+) -> list[tuple[datetime, Schedule]]:
+    """The coming fires, earliest first: each schedule is asked for its next one only when that one's turn has come."""
+    now = ledger._clock.now()
+    end = durations.instant(until, now) if until is not None else None
+    await ledger._refresh_switches(force=True)
+    schedules = await store.coming(limit, job=None if job is None else ledger._names(job)[0])
+    policies = await _policies(ledger, store, {one.job for one in schedules})
+    ahead = [(one.next_due, one.id, one) for one in schedules if one.next_due is not None]
+    heapify(ahead)
+    fires: list[tuple[datetime, Schedule]] = []
+    while ahead and len(fires) < limit and (end is None or ahead[0][0] <= end):
+        at, name, schedule = ahead[0]
+        fires.append((at, schedule))
+        following = next_due(schedule, policies[schedule.job], max(at, now))
+        heappop(ahead) if following is None else heapreplace(ahead, (following, name, schedule))
+        if len(fires) % TOGETHER == 0:
+            await asyncio.sleep(0)  # the loop may have other things to do
+    return fires
+
+
+async def _policies(ledger: Ledger, store: Store, jobs: set[str]) -> dict[str, Policy]:
+    """What is said of each job that says when it fires: by its declaration, or as its worker told the store."""
+    found = {name: ledger[name].policy if name in ledger else Policy() for name in jobs}
+    if any(name not in ledger for name in jobs):
+        for one in await store.definitions():
+            if one.name in jobs and one.name not in ledger and _says(one, "spread"):
+                found[one.name] = Policy(spread=durations.parse(_says(one, "spread")))
+    return found
 
 
 # -- why

@@ -495,12 +495,13 @@ class SqliteStore:
         )
         return [read_schedule(row) for row in rows]
 
-    async def coming(self, limit: int) -> Sequence[Schedule]:
+    async def coming(self, limit: int, *, job: str | None = None) -> Sequence[Schedule]:
+        mine, values = ("", ()) if job is None else ("AND job = ? ", (job,))
         rows = await self._read(
             _fetch,
-            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE next_due IS NOT NULL "
+            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE next_due IS NOT NULL {mine}"
             "ORDER BY next_due LIMIT ?",
-            (limit,),
+            (*values, limit),
         )
         return [read_schedule(row) for row in rows]
 

@@ -8,6 +8,7 @@ import pytest
 from stories import START, fates, lasting, nothing, stamp, starts
 
 from taskloop import At, Cron, Every, Options, State, TaskScheduler
+from taskloop.ledger import Ledger
 
 pytestmark = pytest.mark.anyio
 
@@ -300,6 +301,29 @@ async def test_upcoming_tells_the_fires_that_then_happen(scheduler, virtual_time
         told = [(stamp(at), schedule.id) for at, schedule in await scheduler.upcoming(until="+1h")]
         await time.advance("1h")
         assert told == sorted((stamp(run.due_at), run.schedule) for run in await time.runs() if run.id > 1)
+
+
+async def test_upcoming_tells_of_one_job_and_with_its_spread_also_where_its_code_is_not_at_hand(
+    scheduler, virtual_time
+):
+    scheduler.add_job(nothing, Every("1m"), name="often")
+    scheduler.add_job(nothing, Every("20m"), name="spread", spread="15m")
+    async with virtual_time(scheduler) as time:
+        elsewhere = Ledger(scheduler._store, options=Options(), clock=time.clock)
+        told = [stamp(at) for at, one in await elsewhere.upcoming(limit=3, job="spread") if one.job == "spread"]
+        assert told == [stamp(at) for at, _ in await scheduler.upcoming(limit=3, job="spread")]
+        await time.advance("80m")
+        assert told == [stamp(run.due_at) for run in await time.runs("spread") if run.id > 1][:3]
+
+
+async def test_what_is_overdue_stands_once_before_what_is_due_from_now_on(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("10m"), name="a")
+    async with virtual_time(scheduler) as time:
+        await time.advance("5m")
+        await scheduler.pause("a")
+        await time.advance("5h")
+        told = [at - START for at, _ in await scheduler.upcoming(limit=3)]
+        assert told == [timedelta(minutes=10), timedelta(hours=5, minutes=10), timedelta(hours=5, minutes=20)]
 
 
 # -- the clock changes

@@ -99,7 +99,9 @@ async def _upcoming(args: Namespace) -> int:
             out.note(NO_STORE)
             fires = []
         else:
-            fires = await ledger.upcoming(until, limit)
+            if args.job:
+                await reach.known(ledger, args, [args.job])
+            fires = await ledger.upcoming(until, limit, job=args.job)
             off = {one.name: one.condition for one in await ledger.jobs() if one.condition in ("disabled", "paused")}
     records = [
         {
@@ -216,7 +218,7 @@ async def _show(args: Namespace) -> int:
         job = job_record(records[args.subject])
         last = [run_record(one) for one in await ledger.runs(args.subject, limit=5)]
         schedules = await ledger.schedules(args.subject, limit=20)
-        fires = [(at, one) for at, one in await ledger.upcoming(limit=1000) if one.job == args.subject][:3]
+        fires = await ledger.upcoming(limit=3, job=args.subject)
     out.record(job, lambda: _show_job(out, job))
     if out.format == "table":
         if fires:

@@ -104,6 +104,7 @@ def _process(parser: Parser) -> None:
 
 
 def _next(parser: Parser) -> None:
+    parser.add_argument("job", metavar="JOB", nargs="?", help="of this one only")
     parser.add_argument("--for", dest="span", metavar="D", help="no further ahead")
     _page(parser, 20)
 
@@ -280,7 +281,13 @@ COMMANDS: Final[dict[str, Command]] = {
             "taskloop runs --state skipped --format csv",
         ),
     ),
-    "next": Command("look", "The coming fires of all jobs.", "look:upcoming", _next, ("taskloop next --for 2h",)),
+    "next": Command(
+        "look",
+        "The coming fires, of all jobs or of one.",
+        "look:upcoming",
+        _next,
+        ("taskloop next", "taskloop next report --for 2h"),
+    ),
     "submit": Command(
         "change",
         "Ask for a run of a job.",
