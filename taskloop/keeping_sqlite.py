@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.errors import BadStore
 from taskloop.rows_sqlite import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
@@ -535,18 +534,3 @@ def _workers_around(db: sqlite3.Connection, at: int, last: int) -> list[Worker]:
 def _known_since(db: sqlite3.Connection) -> datetime | None:
     row = db.execute("SELECT created_at FROM taskloop_runs ORDER BY id LIMIT 1").fetchone()
     return from_microseconds(row[0]) if row else None
-
-
-# -- keeping house
-
-
-def backup(db: sqlite3.Connection, target: str) -> None:
-    from pathlib import Path
-
-    if Path(target).exists():
-        raise BadStore(f"backup to {target}: the file exists; name a new one")
-    copy = sqlite3.connect(target)
-    try:
-        db.backup(copy)
-    finally:
-        copy.close()

@@ -24,13 +24,14 @@ from typing import Any, Final, Literal
 
 import aiosqlite
 
+from taskloop import copying_sqlite as copying
 from taskloop import history_sqlite as history
 from taskloop import keeping_sqlite as keeping
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError, Unstorable
-from taskloop.file_sqlite import Place, connect, explained, newest, prepare
+from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
 from taskloop.rows_sqlite import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
@@ -152,7 +153,9 @@ class SqliteStore:
         reader = writer
         try:
             order = partial(prepare, create=create or self.private, schema=schema)
-            await self._run(writer, order, self.synchronous, self.private, self.path)
+            older = 0 < await self._run(writer, version, self.path) < newest()
+            work = self._hop if older else self._run  # to bring a large store up to date takes its time
+            await work(writer, order, self.synchronous, self.private, self.path)
             await self._run(writer, keeping.know, [])
             if not self.private:
                 self._place = await self._run(writer, _place, self.path)
@@ -167,8 +170,8 @@ class SqliteStore:
         self._gathered = asyncio.Event()
         self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
 
-    async def _connect(self, create: bool) -> aiosqlite.Connection:
-        connection = aiosqlite.Connection(partial(connect, self.path, create), iter_chunk_size=64)
+    async def _connect(self, create: bool, path: str | None = None) -> aiosqlite.Connection:
+        connection = aiosqlite.Connection(partial(connect, path or self.path, create), iter_chunk_size=64)
         # Otherwise a host that forgets stop() hangs at exit in a join of this thread; SQLite survives its end.
         connection._thread.daemon = True
         try:
@@ -665,13 +668,31 @@ class SqliteStore:
     # -- keeping house
 
     async def check(self) -> Sequence[str]:
-        """What SQLite's own check of the file finds wrong; empty: nothing."""
-        rows = await self._read(_fetch, "PRAGMA integrity_check")
+        """What SQLite's own check of the file finds wrong; empty: nothing. Takes as long as reading the file does."""
+        rows = await self._apart(_fetch, "PRAGMA integrity_check")
         return [row[0] for row in rows if row[0] != "ok"]
 
     async def backup(self, target: str | Path) -> None:
-        """Copy the store to a new file while it is in use. Raises `BadStore` if the file exists."""
-        await self._read(keeping.backup, str(target))
+        """Copy the store, while it is in use, to a new file that is there whole or not at all; takes as long as it takes.
+
+        Raises `BadStore` if the file exists, `StoreUnavailable` if the copy cannot be made.
+        """
+        await self._apart(copying.backup, str(target))
+
+    async def _apart(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Read for as long as it takes, on a connection of its own: other reads are not to wait for it."""
+        if self._reader is None:
+            raise self._not_open()
+        try:
+            if self._place is None:
+                return await self._hop(self._reader, function, *args)
+            connection = await self._connect(create=False, path=self._place.path)
+            try:
+                return await self._hop(connection, _where_it_stood, self._place, function, *args)
+            finally:
+                await _let_go(connection, CLOSE_SECONDS)
+        except (sqlite3.Error, ValueError) as error:
+            raise self._explained(error) from error
 
 
 def _deliver(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -311,9 +311,9 @@ class MemoryStore(SqliteStore):
         super().__init__(":memory:")
         self._kept = connection
 
-    async def _connect(self, create: bool) -> Any:
+    async def _connect(self, create: bool, path: str | None = None) -> Any:
         if self._kept is None:
-            self._kept = await super()._connect(create)
+            self._kept = await super()._connect(create, path)
         return self._kept
 
     async def changed(self) -> bool:

@@ -22,7 +22,8 @@ LEVELS = [
     {"store", "records", "handles", "executors", "attempts", "audience", "processes", "logs", "signals", "watchdog",
      "chain", "why", "pings", "attendance"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
-     "store_sqlite", "statements_sqlite", "keeping_sqlite", "history_sqlite", "pruning_sqlite", "rows_sqlite", "file_sqlite"},
+     "store_sqlite", "statements_sqlite", "keeping_sqlite", "history_sqlite", "pruning_sqlite", "copying_sqlite",
+     "rows_sqlite", "file_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin"},
     {"cli", "__main__"},
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import RunId, State
 from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS
 from taskloop.store import Query, Store, open_store
+from taskloop.copying_sqlite import backup
 from taskloop.file_sqlite import migrations, prepare
 from taskloop.store_sqlite import SqliteStore
 
@@ -396,8 +398,55 @@ async def test_a_backup_of_a_store_in_use_is_a_store(path, tmp_path):
         await store.backup(tmp_path / "copy.db")
         with pytest.raises(BadStore, match="the file exists; name a new one"):
             await store.backup(tmp_path / "copy.db")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["copy.db", "runs.db"]
     async with opened(tmp_path / "copy.db") as copy:
         assert await copy.run(run.id) == run
+
+
+async def test_a_backup_has_no_name_until_it_is_whole_and_one_that_fails_leaves_nothing(path, tmp_path):
+    seen = []
+
+    class Watched(sqlite3.Connection):
+        def backup(self, copy, **_):
+            seen.append(sorted(one.name for one in (tmp_path / "backups").iterdir()))
+            raise sqlite3.OperationalError("database or disk is full")
+
+    (tmp_path / "backups").mkdir()
+    await used(path)
+    watched = sqlite3.connect(path, factory=Watched, check_same_thread=False)
+    with pytest.raises(StoreUnavailable, match="nothing is kept of it: database or disk is full; free some space"):
+        await asyncio.to_thread(backup, watched, str(tmp_path / "backups" / "copy.db"))
+    watched.close()
+    assert [name[:8] + name[-5:] for name in seen[0]] == ["copy.db..part"]
+    assert list((tmp_path / "backups").iterdir()) == []
+    with pytest.raises(StoreUnavailable, match=r"folder .*nowhere does not exist; make it"):
+        async with opened(path) as store:
+            await store.backup(tmp_path / "nowhere" / "copy.db")
+
+
+async def test_a_backup_takes_a_name_that_was_free_at_first_from_nobody(path, tmp_path):
+    class Slow(sqlite3.Connection):
+        def backup(self, copy, **_):
+            (tmp_path / "copy.db").write_text("somebody else's")
+
+    await used(path)
+    slow = sqlite3.connect(path, factory=Slow, check_same_thread=False)
+    with pytest.raises(BadStore, match="the file exists; name a new one"):
+        await asyncio.to_thread(backup, slow, str(tmp_path / "copy.db"))
+    slow.close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["copy.db", "runs.db"]
+    assert (tmp_path / "copy.db").read_text() == "somebody else's"
+
+
+async def test_a_check_and_a_backup_take_longer_than_a_caller_of_other_verbs_would_wait(path):
+    store = SqliteStore(path, call_seconds=0.05)
+    await store.open()
+    held = threading.Event()
+    asyncio.get_running_loop().call_later(0.3, held.set)
+    slowly = await store._apart(lambda db: held.wait(5))
+    assert slowly is True
+    assert await store.counts()
+    await store.close()
 
 
 # -- what may not be written

@@ -1,0 +1,78 @@
+"""A copy of an SQLite store in use, which is there whole or not at all.
+
+Level 5. Start at `backup`; it runs on a connection of its own, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+from taskloop.errors import BadStore, StoreUnavailable
+
+__all__ = ["backup"]
+
+
+def backup(db: sqlite3.Connection, target: str) -> None:
+    """Copy the store to the new file `target`, as it stands now; other connections go on writing meanwhile.
+
+    Until the copy is whole and on the disk it has another name beside it, which ends in `.part`. Raises `BadStore`
+    where the file exists, `StoreUnavailable` where the copy cannot be made.
+    """
+    path = Path(target).absolute()
+    if os.path.lexists(path):
+        raise _exists(target)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        copy = sqlite3.connect(f"{part.as_uri()}?mode=rwc", uri=True)
+        try:
+            db.backup(copy)
+        finally:
+            copy.close()
+        _rename(part, path)
+    except FileExistsError:
+        raise _exists(target) from None
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(
+            f"backup to {target} failed, and nothing is kept of it: {_cause(error, path)}"
+        ) from error
+    finally:
+        for name in (part, Path(f"{part}-journal")):
+            with suppress(OSError):
+                name.unlink()
+
+
+def _rename(part: Path, path: Path) -> None:
+    """Give the copy its name, unless another file has it meanwhile, and see that the disk knows."""
+    try:
+        path.hardlink_to(part)  # a rename would replace what is there
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        part.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # not every file system can
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _exists(target: str) -> BadStore:
+    return BadStore(f"backup to {target}: the file exists; name a new one")
+
+
+def _cause(error: OSError | sqlite3.Error, path: Path) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if not path.parent.is_dir():
+        return f"folder {path.parent} does not exist; make it, or name another one"
+    if "full" in text or "space" in text:
+        return f"{text}; free some space there, or name a file on another disk"
+    if "unable to open" in text or "ermission" in text or "ead-only" in text:
+        return f"{text}; give this user the right to write {path.parent}, or name a file elsewhere"
+    return f"{text}; see `taskloop db check`"
