@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from argparse import Namespace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from command_line import call as call
@@ -18,6 +21,7 @@ from taskloop import __version__
 from taskloop.cli import lines, output
 from taskloop.cli.ask import values
 from taskloop.cli.failures import Usage
+from taskloop.cli.output import Output
 from taskloop.cli.parser import COMMANDS, load
 
 ANY_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202a-\u202e\u2066-\u2069]")
@@ -153,6 +157,28 @@ def test_no_text_from_outside_reaches_a_terminal_as_a_command(text):
     assert json.loads(output.json_text(text)) == text.encode("utf-16", "surrogatepass").decode(
         "utf-16", "surrogatepass"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1+1", "'+1+1"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\\r=1"),
+        ("-", "'-"),
+        ("-12", "-12"),
+        ("+1.5e-3", "+1.5e-3"),
+        ("a=1", "a=1"),
+        (-3, "-3"),
+        (None, ""),
+    ],
+)
+def test_no_cell_is_a_formula_of_a_spreadsheet(capsys, value, cell):
+    Output(SimpleNamespace(format="csv", color="never", ascii=False)).items([{"text": value}], lambda: None)
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [["text"], [cell]] or (value, cell) == (None, "")
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ _UNSAFE_IN_JSON: Final = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
 
 def clean(text: object, *, keep: str = "") -> str:
     """A text from outside, with its control and escape characters shown instead of obeyed; `keep`: but these."""
@@ -331,4 +334,8 @@ class Output:
 def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
-    return clean(value, keep="\n\t") if isinstance(value, str) else json_text(value)
+    if not isinstance(value, str):
+        return json_text(value)
+    text = clean(value, keep="\n\t")
+    # A spreadsheet would take it for a formula, and carry it out.
+    return f"'{text}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else text
