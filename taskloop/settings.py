@@ -606,6 +606,7 @@ def load(
         raise BadSettings([*sources.problems, *found]) from None
     if sources.problems:
         raise BadSettings(sources.problems)
+    sources.warnings += _idle(settings, layers)
     settings._dev, settings._warnings, settings._directory = dev, sources.warnings, folder.absolute()
     return settings
 
@@ -749,6 +750,31 @@ def _strangers(texts: Mapping[str, str], before: str) -> list[str]:
             mend = "a job is set in config.toml, below [jobs.NAME]"
         warnings.append(f"{before}{_key(name)} is no setting and changes nothing; {mend}")
     return warnings
+
+
+_IDLE: Final = {
+    **dict.fromkeys((("http", key) for key in HttpSettings.model_fields), "no HTTP server is there to heed it"),
+    **dict.fromkeys((("dask", key) for key in DaskSettings.model_fields), "nothing is sent to Dask"),
+    ("log", "capture"): "the lines of single runs are not kept",
+    ("store", "statement_cache_size"): "an SQLite store has no use for it",
+}
+"""Settings that nothing in this version goes by."""
+
+
+def _idle(settings: Settings, layers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A warning for each setting that somebody gave, as other than it is anyway, and nothing goes by."""
+    changed = {(section, key): why for (section, key), why in _IDLE.items() if not _is_default(settings, section, key)}
+    return [
+        f"{given.where} changes nothing in this version of taskloop: {why}; take it out"
+        for layer in layers
+        for (section, key), why in changed.items()
+        if isinstance(tables := layer.get(section), Mapping) and isinstance(given := tables.get(key), Given)
+    ]
+
+
+def _is_default(settings: Settings, section: str, key: str) -> bool:
+    one = getattr(settings, section)
+    return bool(getattr(one, key) == type(one).model_fields[key].default)
 
 
 def _told(error: ErrorDetails) -> list[str]:
