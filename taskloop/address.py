@@ -153,27 +153,40 @@ def dev_interval(value: Any) -> timedelta | None:
         raise ValueError(f"{_shown(value)}: {error.why}; {allowed}") from None
 
 
+ALLOWED: Final = "allowed is sqlite:///file.db, sqlite:////absolute/file.db, or sqlite:///:memory:"
+
+
 def bad_url(address: Any) -> str | None:
     """What is wrong with a store's address: the address (a password in it masked) and what is allowed; None: nothing.
 
-    Only its form is looked at: `sqlite:///…`, `postgresql://…`, or the path of an SQLite file.
+    Only its form is looked at: `sqlite:///…`, or the path of an SQLite file.
     """
-    allowed = "allowed is sqlite:///file.db, sqlite:////absolute/file.db, sqlite:///:memory: or postgresql://host/name"
     if not isinstance(address, str):
-        return f"{_shown(address)}, no text; {allowed}"
+        return f"{_shown(address)}, no text; {ALLOWED}"
     shown = _shown(without_password(address))
     if not address.strip() or "\0" in address:
-        return f"{shown}, which names nothing; {allowed}"
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", address)
+        return f"{shown}, which names nothing; {ALLOWED}"
+    match = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]+):", address)
     if match is None:
         return None
     scheme, rest = match[1], address[match.end() :]
-    if scheme not in ("sqlite", "postgresql"):
-        near = nearest(scheme.lower(), ("sqlite", "postgresql"))
-        return f"{shown}: scheme '{scheme}' is unknown; " + (f"did you mean '{near}'? " if near else "") + allowed
-    if not (re.match(r"///.", rest) if scheme == "sqlite" else re.match(r"//.", rest)):
-        return f"{shown}, which names no {'file' if scheme == 'sqlite' else 'server'}; {allowed}"
+    if address[0].isspace():
+        return f"{shown}, which begins with a blank; {ALLOWED}"
+    if scheme.lower().partition("+")[0] in ("postgresql", "postgres"):
+        return f"{shown}: a store in PostgreSQL is not there yet; {ALLOWED}"
+    if scheme != "sqlite":
+        near = nearest(scheme.lower(), ("sqlite",))
+        return f"{shown}: scheme '{scheme}' is unknown; " + (f"did you mean '{near}'? " if near else "") + ALLOWED
+    if not re.match(r"///.", rest):
+        return f"{shown}, which names no file; {ALLOWED}"
+    if found := _OPTIONS.search(rest):
+        name = found[0][1:].partition("=")[0]
+        return f"{shown}: an address takes no options such as '{name}'; leave out all from the '?' on"
     return None
+
+
+_OPTIONS = re.compile(r"\?\w+=[\w%-]*(&\w+=[\w%-]*)*$")
+"""Options at the end of an address; a file may well have a question mark in its name, and then an ending."""
 
 
 def kind(value: object) -> str:
@@ -184,8 +197,14 @@ def kind(value: object) -> str:
 
 def without_password(address: str) -> str:
     """The address as it may be shown."""
-    masked = re.sub(r"(://[^:/?#]*:).*@", r"\1***@", address, flags=re.DOTALL)
-    return re.sub(r"((?:password|passwd|pwd|passfile)=)[^&]*", r"\1***", masked, flags=re.IGNORECASE)
+    # Up to the last @, for a password may hold any sign; and also where a slash, or the scheme, was forgotten.
+    masked = address if _FILE.match(address) else _USER.sub(r"\1***@", address)
+    return _SECRET.sub(r"\1***", masked)
+
+
+_FILE = re.compile(r"sqlite:///", re.IGNORECASE)
+_USER = re.compile(r"^(\s*(?:[A-Za-z][A-Za-z0-9+.-]+:/*|//)[^:@]*:).*@", re.DOTALL)
+_SECRET = re.compile(r"((?:password|passwd|pwd|passfile|secret|token|key)=)[^&\s]*", re.IGNORECASE)
 
 
 def _named_store(sources: Sources) -> tuple[str, Any]:

@@ -498,7 +498,8 @@ class Store(Protocol):
 def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full", folder: str | None = None) -> Store:
     """The store at an address: `sqlite:///app.db`, `sqlite:///:memory:`, a path, or a store itself. Opens nothing.
 
-    `folder`: where a relative path begins; None: the current folder, whenever that is asked for. Raises `BadStore` for an unknown scheme.
+    `folder`: where a relative path begins; None: the current folder, whenever that is asked for. Raises `BadStore` for
+    an unknown scheme, or options after a '?'.
     """
     if not isinstance(address, str) and hasattr(address, "settle"):
         store: Store = address
@@ -507,11 +508,13 @@ def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full",
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "sqlite", "/" + text
-    if scheme == "sqlite" and rest.startswith("/"):
-        from taskloop.store_sqlite import SqliteStore
+    is_plain = scheme == "sqlite" and rest.startswith("/") and (not separator or "?" not in rest)
+    if isinstance(address, str) and not (is_plain if separator else ":" not in text):
+        from taskloop.address import bad_url
 
-        return SqliteStore(rest[1:] or ":memory:", synchronous=synchronous, folder=folder)
-    raise BadStore(
-        f"store '{text}': scheme '{scheme}' is unknown; write sqlite:///file.db, sqlite:////absolute/file.db or "
-        "sqlite:///:memory:"
-    )
+        if (wrong := bad_url(text)) is not None:
+            raise BadStore(f"store {wrong}")
+    from taskloop.store_sqlite import SqliteStore
+
+    path = rest[1:] if scheme == "sqlite" and rest.startswith("/") else text
+    return SqliteStore(path or ":memory:", synchronous=synchronous, folder=folder)

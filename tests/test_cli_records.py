@@ -637,6 +637,20 @@ def test_an_unknown_scheme_of_the_store_is_code_7(shop, call, monkeypatch):
         assert done.code == 7 and "did you mean 'sqlite'" in done.err
 
 
+def test_a_store_in_postgresql_is_said_to_be_missing_without_its_password(shop, call, monkeypatch):
+    monkeypatch.setenv("TASKLOOP_STORE__URL", "postgresql://u:hunter2@db/d")
+    for words in (["list"], ["runs"], ["run", "-v"], ["check"], ["db", "check"], ["status", "--format", "json"]):
+        done = call(*words)
+        assert done.code == 7 and "a store in PostgreSQL is not there yet" in done.err
+        assert "hunter2" not in done.out + done.err
+    monkeypatch.delenv("TASKLOOP_STORE__URL")
+    shop.write("own.py", "from taskloop import TaskScheduler\nown = TaskScheduler('postgresql://u:hunter2@db/d')\n")
+    for words in (["run", "-v"], ["check"], ["list"]):
+        done = call("--app", "own:own", *words)
+        assert done.code in (7, 8) and "PostgreSQL is not there yet" in done.err, done
+        assert "hunter2" not in done.out + done.err.replace("TaskScheduler('postgresql://u:hunter2@db/d')", "")
+
+
 def test_check_finds_what_a_start_would_trip_over(shop, call):
     assert call("check").code == 0
     shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[jobs.hourly]\nat = 2001-01-01T00:00:00Z\n')

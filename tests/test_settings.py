@@ -17,11 +17,12 @@ from hypothesis import settings as runs
 from hypothesis import strategies as st
 
 from taskloop import address, policy
-from taskloop.errors import BadSettings
+from taskloop.errors import BadSettings, BadStore
 from taskloop.jobs import Job, Jobs
 from taskloop.options import Options
 from taskloop.retry import Retry
 from taskloop.settings import FileJob, Settings, load, load_app, load_job
+from taskloop.store import open_store
 from taskloop.triggers import At, Cron, Every
 
 ROOT = Path(__file__).parents[1]
@@ -259,7 +260,7 @@ IN_THE_FILE = [
     ('scheduler.interval = "36525d"', lambda one: one.scheduler.interval, timedelta(days=36_525)),
     ('store.url = "data/app.db"', lambda one: one.store.url, "data/app.db"),
     ('store.url = "C:/app.db"', lambda one: one.store.url, "C:/app.db"),
-    ('store.url = "postgresql://u:p@h/d"', lambda one: one.store.url, "postgresql://u:p@h/d"),
+    ('store.url = "sqlite:///what?mode=ro.db"', lambda one: one.store.url, "sqlite:///what?mode=ro.db"),
     ("groups = {}", lambda one: one.groups, {}),
     ('\ufeff[scheduler]\r\ntimezone = "Asia/Tokyo"\r\n', lambda one: one.scheduler.timezone, "Asia/Tokyo"),
 ]
@@ -308,12 +309,14 @@ BAD = [
         'store.url = "postgres://u:secret@h/d?password=other"',
         "store.url",
         "postgres://u:***@h/d?password=***",
-        "mean 'pos",
+        "a store in PostgreSQL is not there yet",
     ),
     ('store.url = "mysql://h"', "store.url", "'mysql' is unknown", "sqlite:///file.db"),
     ('store.url = "sqlite://app.db"', "store.url", "names no file", "sqlite:///file.db"),
     ('store.url = "sqlite:///"', "store.url", "names no file", ":memory:"),
-    ('store.url = "postgresql:"', "store.url", "names no server", "postgresql://host"),
+    ('store.url = "postgresql:"', "store.url", "in PostgreSQL is not there yet", "sqlite:///file.db"),
+    ('store.url = "sqlite:///a.db?mode=ro"', "store.url", "no options such as 'mode'", "from the '?' on"),
+    ('store.url = " sqlite:///a.db"', "store.url", "begins with a blank", "sqlite:///file.db"),
     ('store.url = " "', "store.url", "' '", "sqlite:///file.db"),
     ("store.url = 5", "store.url", "5, no text", "sqlite:///file.db"),
     ('store.synchronous = "ful"', "store.synchronous", "'ful'", "did you mean 'full'?"),
@@ -590,14 +593,38 @@ def test_dev_mode_outranks_all_but_a_store_of_the_real_environment(folder):
         "DEV MODE by .env: TASKLOOP_DEV: every recurring job fires each 2s, store sqlite:///taskloop.dev.db, "
         "log level DEBUG"
     )
-    settings = read(folder, toml, env, {"TASKLOOP_STORE__URL": "postgresql://u:secret@h/d"})
-    assert settings.store.url == "postgresql://u:secret@h/d"
-    assert "postgresql://u:***@h/d" in settings.banner
+    settings = read(folder, toml, env, {"TASKLOOP_STORE__URL": "real.db"})
+    assert settings.store.url == "real.db" and "store real.db" in settings.banner
 
 
 def test_no_secret_is_in_the_text_of_the_settings(folder):
-    settings = read(folder, "http.token = 'hunter2'\nstore.url = 'postgresql://u:hunter2@h/d'\n")
+    settings = read(folder, "http.token = 'hunter2'\nstore.url = 'hunter2.db'\n")
     assert "hunter2" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:hunter2@h/d",
+        "postgresql://u:hun@hunter2@h/d",
+        "postgresql://u:a/hunter2@h/d",
+        "postgresql://u/v:hunter2@h/d",
+        "postgresql://u:a?b#hunter2@h/d",
+        "postgresql:/u:hunter2@h/d",
+        "postgresql:u:hunter2@h/d",
+        " postgresql://u:hunter2@h/d",
+        "postgres://h/d?user=u&password=hunter2",
+        "PostgreSQL+asyncpg://u:hunter2@h/d?sslpassword=hunter2",
+        "mysql://u:hunter2@h",
+        "sqlite://u:hunter2@h",
+        "sqlite:///a.db?key=hunter2",
+    ],
+)
+def test_no_password_of_an_address_is_in_a_message(folder, address):
+    assert "hunter2" not in only(problems(folder, environ={"TASKLOOP_STORE__URL": address}))
+    with pytest.raises(BadStore) as caught:
+        open_store(address)
+    assert "hunter2" not in str(caught.value)
 
 
 # Jobs of the file.
