@@ -193,11 +193,19 @@ def fields_of(expression: str) -> Fields:
         fields = Fields(CronSim(expression, EPOCH), follows_clock=len(parts) == 6 or "*" in (parts[0][0], parts[1][0]))
     except CronSimError:
         allowed = f"days that month {parts[-2]} has"
-        raise BadCron(expression, field="day-of-month", got=parts[-3], allowed=allowed, mend=_NEVER) from None
+        raise BadCron(
+            expression,
+            field="day-of-month",
+            got=parts[-3],
+            allowed=allowed,
+            mend=f"{_NEVER}; for the last day of a month write L",
+        ) from None
     # These 28 years have all fourteen calendars there are.
     if not any(fields.days_of(year) for year in range(2000, 2028)):
         allowed = f"weekdays that meet day-of-month {parts[-3]}"
-        raise BadCron(expression, field="day-of-week", got=parts[-1], allowed=allowed, mend=_NEVER)
+        raise BadCron(
+            expression, field="day-of-week", got=parts[-1], allowed=allowed, mend=f"{_NEVER}; choose days that can meet"
+        )
     return fields
 
 

@@ -96,10 +96,10 @@ class BadInstant(TaskloopError, ValueError):
 class BadTrigger(TaskloopError, ValueError):
     """A trigger that cannot be read or can never fire."""
 
-    def __init__(self, got: object, why: str) -> None:
+    def __init__(self, got: object, why: str, *, what: str = "trigger") -> None:
         self.got = got
         self.why = why
-        super().__init__(f"trigger {_shown(got)}: {why}")
+        super().__init__(f"{what} {_shown(got)}: {why}")
 
 
 class BadCron(BadTrigger):

@@ -344,7 +344,7 @@ class Ledger(Jobs):
         if name in self._jobs and self._jobs[name].trigger is not None:
             raise Conflict(f"schedule '{name}' is that of the job of this name; choose another id")
         if not 0 < len(name) <= 200 or not name.isprintable():
-            raise BadTrigger(name, "a schedule's id is a text of 1 to 200 printable characters")
+            raise BadTrigger(name, "allowed is a text of 1 to 200 printable characters", what="schedule id")
         job = call.job.name
         return Schedule(id=name, job=job, trigger=self.resolved(trigger), params=call.params, seen_at=now)
 

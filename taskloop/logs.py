@@ -60,7 +60,7 @@ class Speaker:
         fields: dict[str, Any] = {"job": event.job} if event.job else {}
         run = event.run
         if run is not None:
-            fields |= {"run": run.id, "attempt": run.attempt, "cause": run.cause.value}
+            fields |= {"run": run.id, **({"attempt": run.attempt} if run.attempt else {}), "cause": run.cause.value}
             fields |= {"reason": run.reason} if run.reason else {}
             if run.started_at is not None and run.ended_at is not None:
                 fields["took_ms"] = (microseconds(run.ended_at) - microseconds(run.started_at)) // 1000

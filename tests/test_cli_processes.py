@@ -7,9 +7,11 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import pytest
 from command_line import SECONDS, surroundings, until
@@ -30,6 +32,16 @@ def test_run_ends_by_itself_with_code_0_and_says_one_event_a_line(shop):
     assert {"scheduler.started", "scheduler.ready", "run.started", "run.succeeded", "scheduler.stopped"} <= set(events)
     [ran] = [taken_apart(line) for line in done.err.splitlines() if "run.succeeded" in line]
     assert (ran["job"], ran["summary"]) == ("hourly", "ticked")
+
+
+def test_what_is_next_when_it_is_ready_is_yet_to_come(shop):
+    shop.process("run", "--for", "300ms", "--jobs", "hourly")
+    with sqlite3.connect(shop.folder / "taskloop.db") as db:  # as after a day on which nobody was there
+        db.execute("UPDATE taskloop_schedules SET next_due = next_due - 86400000000")
+    db.close()
+    done = shop.process("run", "--for", "300ms")
+    [ready] = [taken_apart(line) for line in done.err.splitlines() if "scheduler.ready" in line]
+    assert datetime.fromisoformat(ready["at"]) > datetime.fromisoformat(ready["time"])
 
 
 def test_run_speaks_json_when_asked(shop):
@@ -147,6 +159,7 @@ def test_waiting_for_a_run_that_no_worker_takes_is_code_5_and_says_what_there_is
 def test_who_waits_is_told_what_for(shop, call):
     with shop.start("run", "--no-fire") as running:
         running.hear(READY)
+        assert call("schedule", "remove", "hourly").code == 4
         call("pause", "add")
         with shop.start("submit", "add", "a=1", "--wait") as waiting:
             waiting.hear("run 1 of add: waiting; its job is paused; taskloop resume add")

@@ -10,6 +10,7 @@ import sqlite3
 from datetime import UTC, datetime
 
 import pytest
+from command_line import SHOP
 from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
@@ -304,6 +305,48 @@ def test_a_page_of_schedules_names_the_next(done, call):
 @pytest.mark.parametrize("words", [["--every", "0"], ["--cron", "* *"], ["--at", "noon"], ["--cron", "0 0 30 2 *"]])
 def test_a_schedule_that_cannot_be_is_code_2(done, call, words):
     assert call("schedule", "add", "add", "a=1", *words).code == 2
+
+
+def test_the_id_of_a_schedule_that_cannot_be_is_told_as_such(done, call):
+    for name in ("", "a\nb", "x" * 201):
+        said = call("schedule", "add", "add", "a=1", "--every", "5m", "--id", name)
+        assert said.code == 2 and said.err.startswith("error: schedule id '"), said
+        assert "allowed is a text of 1 to 200 printable characters" in said.err
+
+
+def test_what_can_never_fire_is_told_with_what_could(done, call):
+    for words in (["cron"], ["schedule", "add", "add", "--cron"]):
+        said = call(*words, "0 0 30 2 *")
+        assert (
+            said.code == 2
+            and "day-of-month is 30, allowed days that month 2 has; as it is it can never fire" in said.err
+        )
+        assert "help: for the last day of a month write L" in said.err
+
+
+def test_a_declared_schedule_is_removed_when_nobody_has_its_job_any_more(done, call):
+    said = call("schedule", "remove", "hourly")
+    assert said.code == 4 and "is declared by code" in said.err
+    shop = done
+    shop.write("other.py", "from taskloop import Jobs\njobs = Jobs()\n")
+    shop.write("config.toml", '[scheduler]\napp = "other:jobs"\n')
+    assert call("schedule", "remove", "hourly").code == 0
+    assert "hourly" not in call("schedule", "list").out
+
+
+def test_the_coming_fires_are_those_of_one_job_where_it_is_named(done, call):
+    assert {one["job"] for one in call("next", "nightly", "--limit", "3", "--format", "json").items} == {"nightly"}
+    assert len(call("next", "nightly", "--limit", "3", "--format", "json").items) == 3
+    assert call("next", "nightl").code == 3
+
+
+def test_what_was_skipped_has_no_attempt_to_be_shown(shop, call):
+    shop.write("shop.py", SHOP + "\n@jobs.every('1h', retry=3, first='now')\ndef often() -> None: ...\n")
+    call("disable", "often")
+    call("once", "often")
+    said = call("once")
+    assert "attempt=0" not in said.err
+    assert "0/3" not in call("runs", "--state", "skipped").out
 
 
 def test_the_coming_fires_are_told_in_order(done, call):

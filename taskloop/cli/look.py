@@ -77,7 +77,7 @@ def show_runs(out: Output, page: Sequence[Record]) -> None:
 
 def _run_row(out: Output, run: Record) -> list[Cell]:
     took = since_text(run["started_at"], run["ended_at"])
-    tries = f"{run['attempt']}/{run['attempts']}" if run["attempts"] > 1 else ""
+    tries = f"{run['attempt']}/{run['attempts']}" if run["attempts"] > 1 and run["attempt"] else ""
     cause = run["cause"] + (f" by {run['actor']}" if run["actor"] else "")
     told = result_cell({**run, "started_at": None})
     return [str(run["id"]), run["job"], out.state(run["state"]), when(run["due_at"], out.now), took, tries, cause, told]

@@ -358,11 +358,11 @@ COMMANDS: Final[dict[str, Command]] = {
     "schedule list": Command("change", "Show the schedules.", "timetable:show", _schedule_list),
     "schedule remove": Command(
         "change",
-        "Remove stored schedules; their runs stay.",
+        "Remove stored schedules, or declared ones of jobs that are gone; their runs stay.",
         "timetable:remove",
         _schedule_remove,
         ("taskloop schedule remove often",),
-        "0 done · 3 no such schedule",
+        "0 done · 3 no such schedule · 4 declared by code that is there",
     ),
     "cron": Command(
         "plan and check",

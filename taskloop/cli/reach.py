@@ -27,6 +27,7 @@ __all__ = [
     "desk",
     "drive",
     "file_of",
+    "has_code",
     "known",
     "missing_worker",
     "names_app",
@@ -187,6 +188,16 @@ async def living(ledger: Ledger) -> list[Worker]:
     from taskloop.processes import is_dead
 
     return [one for one in (await ledger.status()).workers if not is_dead(one)]
+
+
+async def has_code(ledger: Ledger, args: Namespace, job: str) -> bool:
+    """Whether a worker that is there has the job, or may have it; where none is there, whether the program at hand has."""
+    workers = await living(ledger)
+    if workers:
+        return any(one.jobs is None or job in one.jobs for one in workers)
+    from taskloop.cli import program
+
+    return job in program.compose(program.configured(args))
 
 
 def _takes(worker: Worker, job: str) -> bool:

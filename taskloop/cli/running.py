@@ -6,7 +6,7 @@ import asyncio
 import os
 from argparse import Namespace
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from taskloop.address import without_password
 from taskloop.cli import lines, program, reach
 from taskloop.cli.entrance import before_exit
 from taskloop.cli.failures import Failed
-from taskloop.cli.listing import next_fire
 from taskloop.cli.narrow import Narrow
 from taskloop.cli.output import when
 from taskloop.cli.repositories import summary
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from taskloop.settings import Settings
 
 __all__ = ["run"]
+
+MANY = 200
 
 
 def run(args: Namespace) -> int:
@@ -132,9 +133,17 @@ async def _ready(
     await started.wait()
     fields: dict[str, Any] = {}
     with suppress(TaskloopError):
-        due = next_fire(await scheduler.jobs(), firing)
+        due = await _next_fire(scheduler, firing)
         if due is not None:
             name, at = due
             text = instant_text(at)
             fields = {"next": name, "at": when(text, at) if log.form == "people" else text}
     narrator.say("INFO", "scheduler.ready", **fields)
+
+
+async def _next_fire(scheduler: TaskScheduler, firing: set[str]) -> tuple[str, datetime] | None:
+    """Which job fires next and when, what is due already left out; None: none does, or only after many that may not."""
+    records, now = await scheduler.jobs(), datetime.now(UTC)
+    may = {one.name for one in records if one.name in firing and one.enabled and one.condition != "paused"}
+    fires = await scheduler.upcoming(limit=MANY)
+    return next(((one.job, at) for at, one in fires if at > now and one.job in may), None)

@@ -30,7 +30,7 @@ async def _add(args: Namespace) -> int:
     trigger = _trigger(args, out.now)
     async with reach.desk(args) as ledger:
         given = values(args.values, await declared(ledger, args, args.job))
-        name = args.id or f"{args.job}:{trigger}".replace(" ", "_")
+        name = f"{args.job}:{trigger}".replace(" ", "_") if args.id is None else args.id
         if name in {one.name for one in await ledger.jobs() if one.trigger is not None}:
             raise Conflict(f"schedule '{name}' is that of the job of this name; choose another --id")
         stored = await ledger.schedule(args.job, trigger, id=name, params=given)
@@ -85,7 +85,7 @@ def _table(out: Output, page: Sequence[Mapping[str, Any]]) -> None:
 
 
 def remove(args: Namespace) -> int:
-    """Remove stored schedules."""
+    """Remove stored schedules, and declared ones of jobs that are gone."""
     return reach.drive(_remove(args))
 
 
@@ -99,7 +99,7 @@ async def _remove(args: Namespace) -> int:
             one = next((one for one in await ledger.schedules(prefix=name, limit=1) if one.id == name), None)
             if one is None:
                 raise NoSuchSchedule(name)
-            if one.origin != "stored":
+            if one.origin != "stored" and await reach.has_code(ledger, args, one.job):
                 raise Conflict(
                     f"schedule '{name}' is declared by {one.origin}, it would be back at the next start; "
                     f"take it out there, or `taskloop disable {one.job}`"
