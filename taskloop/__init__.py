@@ -10,12 +10,12 @@ The rooms, from the ground up; each imports only from rooms below it:
     store records handles                  what a memory must do; JSON of everything; a run that was asked for
     executors attempts audience            where a function is called; one call of it; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
-    watchdog chain why                     who holds the loop; the links of a fire; which of them broke
+    watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
-    history_sqlite keeping_sqlite pruning_sqlite            its questions; workers, switches, the past; what goes
+    history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     cli                                    the command line
 

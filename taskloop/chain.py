@@ -1,28 +1,26 @@
 """The links between a timetable and a call, each looked at for one instant, from what is on record.
 
 Level 4, pure. Each function gives a `Check`: whether the link held (None: nothing is known of it), and a sentence with
-the facts. `why` strings them together. Start at `links`.
+the facts. `moments` finds the instant, `why` strings the links together. Start at `links`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from taskloop import durations
 from taskloop.durations import rfc3339
-from taskloop.punctuality import Usual
-from taskloop.runs import Reason, Run, State
-from taskloop.schedules import Schedule, offset, timetable
+from taskloop.moments import Moment, Question
+from taskloop.runs import Cause, Reason, State
+from taskloop.schedules import offset
 from taskloop.store import Evidence, Incident, Worker
 from taskloop.switches import Switch
 from taskloop.triggers import Cron
 
-__all__ = ["Check", "Moment", "Question", "due_within", "links", "span"]
+__all__ = ["Check", "knows", "links", "span"]
 
-MOMENT: Final = timedelta(microseconds=1)
 SOON: Final = timedelta(seconds=1)
 """A start within this is on time."""
 
@@ -38,56 +36,10 @@ class Check(NamedTuple):
     """The verdict that a broken link leads to."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is asked, and what the asking process knows itself."""
-
-    job: str
-    at: datetime | None
-    """The instant asked about; None: now."""
-    until: datetime
-    """To where the instant reaches, as it was written."""
-    run: int | None
-    now: datetime
-    policy: Mapping[str, Any]
-    trigger_text: str
-    usual: Usual | None = None
-    spread: timedelta = timedelta(0)
-    living: frozenset[str] = frozenset()
-    """The workers that live now."""
-    vitals: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """One due instant of a schedule, and what became of it."""
-
-    at: datetime
-    schedule: Schedule | None
-    row: Run | None
-    """Its record; None: there is none."""
-
-    def looked_at(self, now: datetime) -> datetime:
-        """When the links matter: at the due instant; now, for what is to come or waits."""
-        waits = self.row is not None and self.row.state is State.WAITING
-        return now if waits or self.at > now else self.at
-
-    @property
-    def began_at(self) -> datetime | None:
-        return self.row.started_at if self.row is not None else None
-
-
 def span(length: timedelta) -> str:
     """A length of time as a reader wants it: `7m31s`, `0.3s`."""
     seconds = max(0.0, length.total_seconds())
     return f"{seconds:.3g}s" if seconds < 10 else durations.format(timedelta(seconds=round(seconds)))
-
-
-def due_within(schedule: Schedule, spread: timedelta, since: datetime, until: datetime) -> datetime | None:
-    """The first due instant of a schedule from `since` to before `until`; None: there is none."""
-    shift = offset(schedule.id, spread)
-    found = timetable(schedule).after(since - shift - MOMENT)
-    return found + shift if found is not None and found + shift < until else None
 
 
 def links(question: Question, facts: Evidence, moment: Moment) -> list[Check]:
@@ -97,24 +49,40 @@ def links(question: Question, facts: Evidence, moment: Moment) -> list[Check]:
         _switch(question, facts, moment),
         _pause(question, facts, moment),
         _worker(question, facts, moment),
-        _clock(facts, moment),
+        _clock(question, facts, moment),
         _loop(question, facts, moment),
         _lateness(question, moment),
-        _overlap(moment),
+        _overlap(question, facts, moment),
         _group(question, facts, moment),
         _store(question, facts, moment),
     ]
 
 
+def _is_forgotten(facts: Evidence, at: datetime) -> bool:
+    """Whether facts of that time are deleted, or older than the store: what is not there may have been."""
+    return any(since is not None and at < since for since in (facts.known_since, facts.began_at))
+
+
+def _unless_forgotten(check: Check, facts: Evidence, at: datetime) -> Check:
+    """A link of which nothing bad is known; of a time that is not on record, that says nothing."""
+    return Check(check.name, None, "not on record any more") if _is_forgotten(facts, at) else check
+
+
 def _timetable(question: Question, moment: Moment) -> Check:
-    if moment.schedule is None:
-        asked = moment.row is not None and moment.row.schedule is None
-        return Check(
-            "timetable", True if asked else None, "asked for, by no schedule" if asked else "no schedule is known"
-        )
+    if moment.row is not None and moment.row.cause is Cause.ON_START:
+        return Check("timetable", True, "it began with a scheduler, whatever its timetable")
+    if moment.row is not None and moment.row.schedule is None:
+        return Check("timetable", True, "asked for, by no schedule")
+    if not moment.certain:
+        return Check("timetable", None, "its schedule is not on record as it stood then")
+    if moment.schedule is None:  # only a record leads to one that is gone
+        name = moment.row.schedule if moment.row is not None else None
+        return Check("timetable", True, f"schedule '{name}' was due then, by this record; it is gone since")
     text = moment.schedule.trigger.describe()
     name = f"schedule '{moment.schedule.id}'"
-    if isinstance(moment.schedule.trigger, Cron) and question.at is not None and moment.row is None:
+    moved = offset(moment.schedule.id, question.spread)
+    text += f", moved by {span(moved)} (spread)" if moved else ""
+    if isinstance(moment.schedule.trigger, Cron) and question.window is not None and moment.row is None and not moved:
         return Check("timetable", True, f"{name}: {text}; all fields match {rfc3339(moment.at)}")
     return Check("timetable", True, f"{name}: {text}; due at {rfc3339(moment.at)}")
 
@@ -128,12 +96,16 @@ def _covers(one: Switch, at: datetime) -> bool:
 
 
 def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
-    at = moment.looked_at(question.now)
+    at = max(moment.looked_at(question.now), moment.at)  # what ends before a fire to come is no hindrance to it
     thrown = [one for one in facts.switches if one.kind != "paused" and _covers(one, at)]
     if moment.row is not None and moment.row.reason == Reason.DISABLED:
         return Check("switch", False, *_off(thrown, moment.row.data), code="disabled")
     if not thrown:
         on = bool(question.policy.get("enabled", True))
+        if moment.row is not None and moment.row.state is not State.WAITING:
+            return Check("switch", True, "on, as declared" if on else "on when it was decided")
+        if moment.row is None and _is_forgotten(facts, at):
+            return Check("switch", None, "not on record any more")
         return Check("switch", on, "on, as declared" if on else "off, as declared", code="disabled")
     last = thrown[-1]
     if last.kind == "enabled":
@@ -150,6 +122,8 @@ def _off(thrown: Sequence[Switch], data: Mapping[str, Any]) -> tuple[str, Mappin
         word = "its circuit breaker was open" if last.kind == "tripped" else "switched off"
         until = f", until {rfc3339(last.until)}" if last.until else ""
         ended = f"; on again at {rfc3339(last.ended_at)}{_by_whom(last.ended_by)}" if last.ended_at else ""
+        if last.ended_at and last.kind == "tripped" and last.ended_by == "taskloop":
+            ended = f"; at {rfc3339(last.ended_at)} {last.ended_because}"
         return f"{word} since {rfc3339(last.since)}{_by(last)}{until}{ended}", last.told("disabled")
     since = f" since {data['disabled_since']}" if "disabled_since" in data else ""
     who = _by_whom(data.get("disabled_by"))
@@ -167,10 +141,10 @@ def _by_whom(actor: str | None) -> str:
 
 
 def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
-    at = moment.looked_at(question.now)
+    at = max(moment.looked_at(question.now), moment.at)
     held = [one for one in facts.switches if one.kind == "paused" and _covers(one, at)]
     if not held:
-        return Check("pause", True, "not paused")
+        return _unless_forgotten(Check("pause", True, "not paused"), facts, at)
     one = held[-1]
     what = "all jobs were" if one.job is None else "the job was"
     text = f"{what} paused since {rfc3339(one.since)}{_by(one)}"
@@ -178,9 +152,9 @@ def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
         until = f" until {rfc3339(one.until)}" if one.until else ""
         return Check("pause", False, f"{text}{until}: its fires are held", one.told("paused"), "paused")
     text += f"; resumed at {rfc3339(one.ended_at)}{_by_whom(one.ended_by)}"
-    return Check(
-        "pause", False, f"{text}, and then settled by missed={one.missed or 'its policy'}", one.told("paused"), "paused"
-    )
+    if moment.row is not None:
+        text += f", and then settled by missed={one.missed or 'its policy'}"
+    return Check("pause", False, text, one.told("paused"), "paused")
 
 
 # -- workers, clocks, loops, stores
@@ -194,11 +168,9 @@ def _lives_until(worker: Worker, question: Question) -> datetime:
 
 
 def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
-    if not facts.workers:
-        return Check("worker", None, "nothing is known of any worker at that time")
     at = moment.looked_at(question.now)
     alive = [one for one in facts.workers if one.started_at <= at <= _lives_until(one, question)]
-    knowing = [one for one in alive if one.fires and (one.jobs is None or question.job in one.jobs)]
+    knowing = [one for one in alive if one.fires and knows(one, question)]
     if knowing:
         one = knowing[0]
         return Check(
@@ -207,6 +179,8 @@ def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
             f"{_named(one)} lived, since {rfc3339(one.started_at)}",
             {"worker": one.id, "alive": len(knowing)},
         )
+    if not facts.workers or _is_forgotten(facts, at):
+        return Check("worker", None, "nothing is known of any worker at that time")
     if alive:
         text = f"{_named(alive[0])} lived, but " + ("fires nothing" if not alive[0].fires else "does not know this job")
         return Check("worker", False, text, {"worker": alive[0].id}, "unknown_job")
@@ -229,6 +203,11 @@ def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
     return Check("worker", False, text, data, "process_down")
 
 
+def knows(worker: Worker, question: Question) -> bool:
+    """Whether a worker has the job, by its name or one that it had."""
+    return worker.jobs is None or not question.names.isdisjoint(worker.jobs)
+
+
 def _named(worker: Worker) -> str:
     return f"worker {worker.name or worker.id} ({worker.host} pid {worker.pid})"
 
@@ -239,33 +218,46 @@ def _touching(facts: Evidence, moment: Moment, kinds: Sequence[str], reach: time
     return [one for one in facts.incidents if one.kind in kinds and one.since <= until and one.until >= moment.at]
 
 
-def _clock(facts: Evidence, moment: Moment) -> Check:
+def _are_to_blame(found: Sequence[Incident], question: Question, moment: Moment) -> bool:
+    """Whether incidents took a good part of the delay, a quarter at least: a blink holds no fire up for an hour."""
+    end = moment.decided_at or question.now
+    lost = sum((max(timedelta(0), min(one.until, end) - max(one.since, moment.at)) for one in found), timedelta(0))
+    return _accounts_for(lost, question, moment)
+
+
+def _accounts_for(lost: timedelta, question: Question, moment: Moment) -> bool:
+    delay = (moment.decided_at or question.now) - moment.at
+    return moment.decided_at is None if delay <= SOON else lost * 4 >= delay
+
+
+def _clock(question: Question, facts: Evidence, moment: Moment) -> Check:
     steps = [one for one in _touching(facts, moment, ("clock",), SOON) if abs(one.data.get("step_seconds", 0)) >= 1]
     asleep = _touching(facts, moment, ("frozen",), SOON)
-    if steps:
-        seconds = steps[0].data["step_seconds"]
-        what = "was set back by" if seconds < 0 else "went forward by"
-        text = f"the clock {what} {span(timedelta(seconds=abs(seconds)))} at {rfc3339(steps[0].since)}"
-        return Check("clock", False, text, dict(steps[0].data), "clock_jump")
+    if steps:  # a clock that was set back makes nothing late: what it showed before is only shown again
+        most = max(steps, key=lambda one: float(one.data["step_seconds"]))
+        step = timedelta(seconds=most.data["step_seconds"])
+        back = step < timedelta(0)
+        text = f"the clock {'was set back' if back else 'went forward'} by {span(abs(step))} at {rfc3339(most.since)}"
+        ok = back or not _accounts_for(step, question, moment)
+        return Check("clock", ok, text, dict(most.data), "clock_jump")
     if asleep:
         longest = max(asleep, key=lambda one: one.until - one.since)
         text = f"the process stood still for {span(longest.until - longest.since)} from {rfc3339(longest.since)}"
-        return Check("clock", False, f"{text}: stopped, or its machine asleep", dict(longest.data), "frozen")
-    return Check("clock", True, "steady")
+        ok = not _are_to_blame(asleep, question, moment)
+        return Check("clock", ok, f"{text}: stopped, or its machine asleep", dict(longest.data), "frozen")
+    return _unless_forgotten(Check("clock", True, "steady"), facts, moment.at)
 
 
 def _loop(question: Question, facts: Evidence, moment: Moment) -> Check:
     blocks = _touching(facts, moment, ("loop_blocked",), timedelta(minutes=1))
     now = question.vitals.get("blocked")
-    if not blocks and now and moment.row is None:
+    if not blocks and now and moment.pending:
         return Check("loop", False, f"stands still for {now['ms']} ms{_culprit(now)}", dict(now), "loop_blocked")
     if not blocks:
-        return Check("loop", True, "no block on record")
+        return _unless_forgotten(Check("loop", True, "no block on record"), facts, moment.at)
     worst = max(blocks, key=lambda one: one.data.get("ms", 0))
-    late = (moment.began_at or question.now) - moment.at
-    harmless = moment.began_at is not None and late <= SOON
     text = f"stood still for {worst.data.get('ms')} ms at {rfc3339(worst.since)}{_culprit(worst.data)}"
-    return Check("loop", harmless, text, dict(worst.data), "loop_blocked")
+    return Check("loop", not _are_to_blame(blocks, question, moment), text, dict(worst.data), "loop_blocked")
 
 
 def _culprit(data: Mapping[str, Any]) -> str:
@@ -275,17 +267,16 @@ def _culprit(data: Mapping[str, Any]) -> str:
 
 def _store(question: Question, facts: Evidence, moment: Moment) -> Check:
     away = _touching(facts, moment, ("store",), timedelta(minutes=1))
-    if question.vitals.get("store") and moment.row is None:
+    if question.vitals.get("store") and moment.pending:
         return Check("store", False, f"is away: {question.vitals['store']}", {}, "store_unavailable")
     stalls = _touching(facts, moment, ("stalled",), timedelta(minutes=2))
-    if stalls:
+    if stalls and _are_to_blame(stalls, question, moment):
         return Check("store", False, "the engine itself stood still", dict(stalls[0].data), "stalled")
     if not away:
-        return Check("store", True, "no outage on record")
+        return _unless_forgotten(Check("store", True, "no outage on record"), facts, moment.at)
     one = away[0]
     text = f"was away for {span(one.until - one.since)} from {rfc3339(one.since)}: {one.data.get('error')}"
-    harmless = moment.began_at is not None and moment.began_at - moment.at <= SOON
-    return Check("store", harmless, text, dict(one.data), "store_unavailable")
+    return Check("store", not _are_to_blame(away, question, moment), text, dict(one.data), "store_unavailable")
 
 
 # -- lateness, overlap, groups
@@ -296,6 +287,7 @@ def _lateness(question: Question, moment: Moment) -> Check:
     allowed = f"max_late is {limit}" if limit else "no limit"
     row = moment.row
     if row is not None and row.reason == Reason.TOO_LATE:
+        allowed = allowed if limit else "the max_late of then was less; now there is none"
         late = timedelta(seconds=row.data.get("late_seconds", 0))
         return Check("lateness", False, f"{span(late)} late; {allowed}", dict(row.data), "too_late")
     if moment.began_at is None:
@@ -306,8 +298,8 @@ def _lateness(question: Question, moment: Moment) -> Check:
     return Check("lateness", on_time, f"{said}; {allowed}", {"late_seconds": round(late.total_seconds(), 3)}, "late")
 
 
-def _overlap(moment: Moment) -> Check:
-    row = moment.row
+def _overlap(question: Question, facts: Evidence, moment: Moment) -> Check:
+    row, ahead = moment.row, facts.ahead if question.policy.get("overlap") != "allow" else None
     if row is not None and row.reason == Reason.OVERLAP:
         data = row.data
         age = span(timedelta(seconds=data.get("age_seconds", 0)))
@@ -315,6 +307,11 @@ def _overlap(moment: Moment) -> Check:
         return Check("overlap", False, f"run {data.get('run')} {state}, for {age} by then", dict(data), "overlap")
     if row is not None and row.reason == Reason.SUPERSEDED:
         return Check("overlap", False, "a newer fire of its schedule took its place", dict(row.data), "superseded")
+    if ahead is not None and ahead.started_at and ahead.ended_at and moment.began_at:
+        lost = min(ahead.ended_at, moment.began_at) - max(ahead.started_at, moment.at)
+        if lost > timedelta(0) and _accounts_for(lost, question, moment):
+            text = f"run {ahead.id} of its schedule ran until {rfc3339(ahead.ended_at)}, and it waited for that"
+            return Check("overlap", False, text, {"run": ahead.id}, "overlap")
     return Check("overlap", True, "no earlier run was in the way")
 
 
@@ -323,9 +320,10 @@ def _group(question: Question, facts: Evidence, moment: Moment) -> Check:
     row = moment.row
     if row is not None and row.reason == Reason.GROUP_FULL:
         late = span(timedelta(seconds=row.data.get("late_seconds", 0)))
-        text = f"group '{name}' had no place for {late}, longer than max_late"
+        text = f"group '{name}' had no place when it had waited for {late}, longer than max_late"
         return Check("group", False, text, dict(row.data), "group_full")
-    if row is not None and row.state is State.WAITING and facts.group:
+    full = question.places is not None and len(facts.group) >= question.places
+    if row is not None and row.state is State.WAITING and facts.group and (full or question.places is None):
         holders = ", ".join(f"run {one.id} of '{one.job}'" for one in facts.group[:5])
         return Check(
             "group", False, f"group '{name}' is held by {holders}", {"runs": [one.id for one in facts.group]}, "group"

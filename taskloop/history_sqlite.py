@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["FINAL", "failed_in_a_row", "find", "newest_active", "of_job", "standing", "usual"]
+__all__ = ["FINAL", "failed_in_a_row", "find", "ids_of_job", "newest_active", "of_job", "standing", "usual"]
 
 FINAL: Final = "state NOT IN ('waiting', 'running')"
 """What tells the rows of `taskloop_runs_final`; a statement has to repeat it, or SQLite does not see that it fits."""
@@ -31,6 +31,12 @@ def of_job(job: str, state: str) -> str:
     if state == "running":
         return f"FROM taskloop_runs INDEXED BY taskloop_runs_running WHERE job = {job} AND state = 'running'"
     return f"FROM taskloop_runs INDEXED BY taskloop_runs_final WHERE job = {job} AND state = '{state}' AND {FINAL}"
+
+
+def ids_of_job(job: str, further: str, *, newest: bool, limit: str) -> str:
+    """A SELECT of the ids of a job's runs in any state, oldest or newest first. All but `newest` is SQL, `limit` too."""
+    parts = " UNION ALL ".join(f"SELECT id {of_job(job, state)}{further}" for state in (*_LASTING, "skipped"))
+    return f"SELECT id FROM ({parts} ORDER BY id{' DESC' if newest else ''} LIMIT {limit})"
 
 
 def _of_all(state: str) -> str:

@@ -1,4 +1,4 @@
-"""The rooms around the runs, in SQLite: workers, switches, incidents, and the past.
+"""The rooms around the runs, in SQLite: workers, switches, incidents, schedules, and other names.
 
 Plain functions of a connection, like `statements_sqlite`, which has the way of a run. Those that change something are
 parts of a transaction that somebody else began; those that read are called on the reading thread.
@@ -22,14 +22,16 @@ from taskloop.rows_sqlite import (
     read_run,
     read_schedule,
 )
-from taskloop.runs import Run, RunId, State
+from taskloop.runs import RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_sqlite import count_days, put_schedules
-from taskloop.store import Evidence, Former, Incident, Renamed, Rewind, Terms, Wish, Worker
+from taskloop.store import Incident, Renamed, Rewind, Terms, Wish, Worker
 from taskloop.switches import Switch, Switches
 
 FOR_EVER: Final = 2**62
 """An instant after all others."""
+FACTS_SINCE: Final = "facts_since"
+"""Under this key the store says how old what it still has of workers, switches, incidents and former schedules is."""
 _RUN: Final = ",".join(RUN_COLUMNS)
 
 
@@ -365,7 +367,7 @@ def _decided(db: sqlite3.Connection, schedule: str, now: int) -> list[tuple[date
 _SWITCH: Final = "kind, job, since, actor, reason, until, ended_at, ended_by, missed, ended_because"
 
 
-def switches(db: sqlite3.Connection, rest: str, values: Sequence[Any] = ()) -> Switches:
+def switches(db: sqlite3.Connection, rest: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Switches:
     rows = db.execute(f"SELECT {_SWITCH} FROM taskloop_switches {rest}", values).fetchall()
     return Switches(
         Switch(
@@ -418,119 +420,3 @@ def unswitch(
         "WHERE job IS ? AND ended_at IS NULL AND kind IN (SELECT value FROM json_each(?))",
         (at, at, at, actor, reason, missed, job, json.dumps(list(kinds))),
     ).rowcount
-
-
-# -- the past
-
-
-def evidence(db: sqlite3.Connection, jobs: Sequence[str], at: int, until: int, run_id: int | None) -> Evidence:
-    """All that an explanation of one job around one instant, or of one run, is made from; one consistent look."""
-    db.execute("BEGIN")
-    try:
-        return _evidence(db, jobs, at, until, run_id)
-    finally:
-        db.execute("ROLLBACK")
-
-
-def _evidence(db: sqlite3.Connection, jobs: Sequence[str], at: int, until: int, run_id: int | None) -> Evidence:
-    names = json.dumps(list(jobs))
-    mine = "job IN (SELECT value FROM json_each(?))"
-    schedules = [
-        read_schedule(row)
-        for row in db.execute(
-            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE {mine} ORDER BY id LIMIT 1000", (names,)
-        )
-    ]
-    former = _former(db, names, at)
-    found = None
-    if run_id is not None:
-        found = _one_run(db, "WHERE id = ?", (run_id,))
-        if found is not None:
-            at = microseconds(found.due_at)
-            until = at + 1
-    ids = dict.fromkeys(
-        [*([found.schedule] if found and found.schedule else []), *(one.id for one in schedules), *jobs]
-    )
-    ids |= dict.fromkeys(one.schedule.id for one in former)
-    rows = [row for row in (_covering(db, name, at, until) for name in ids) if row is not None]
-    row = found or min(rows, key=lambda one: (one.state is State.SKIPPED, one.due_at), default=None)
-    subject = row.schedule if row is not None and row.schedule is not None else next(iter(ids), None)
-    last = until if row is None else FOR_EVER if row.ended_at is None else max(microseconds(row.ended_at), until)
-    return Evidence(
-        schedules=schedules,
-        former=former,
-        row=row,
-        previous=_beside(db, subject, "<", min(at, microseconds(row.due_at) if row else at), "DESC"),
-        next=_beside(db, subject, ">", max(until - 1, moment(row.until_at) or 0 if row else 0), "ASC"),
-        switches=switches(
-            db, f"WHERE ({mine} OR job IS NULL) AND coalesce(ended_at, ?) >= ? AND since <= ? ORDER BY id LIMIT 1000",
-            (names, FOR_EVER, at, last),
-        ),
-        workers=_workers_around(db, at, last),
-        incidents=incidents(db, at - 60_000_000, last),
-        active=[
-            read_run(one)
-            for one in db.execute(
-                f"SELECT {_RUN} FROM taskloop_runs INDEXED BY taskloop_runs_queued WHERE {mine} AND state = 'waiting' "
-                f"UNION ALL SELECT {_RUN} FROM taskloop_runs INDEXED BY taskloop_runs_running WHERE {mine} "
-                "AND state = 'running' ORDER BY id LIMIT 100",
-                (names, names),
-            )
-        ],
-        group=[]
-        if row is None or row.group is None
-        else [
-            read_run(one)
-            for one in db.execute(
-                f"SELECT {_RUN} FROM taskloop_runs WHERE state = 'running' AND \"group\" = ? ORDER BY +id LIMIT 100",
-                (row.group,),
-            )
-        ],
-        known_since=_known_since(db),
-    )  # fmt: skip
-
-
-def _former(db: sqlite3.Connection, names: str, at: int) -> list[Former]:
-    rows = db.execute(
-        "SELECT id, job, trigger, NULL, NULL, NULL, anchor, seen_at, 1, origin, until FROM taskloop_former "
-        "WHERE job IN (SELECT value FROM json_each(?)) AND until > ? ORDER BY until LIMIT 1000",
-        (names, at),
-    ).fetchall()
-    return [Former(read_schedule(row[:10]), from_microseconds(row[10])) for row in rows]
-
-
-def _one_run(db: sqlite3.Connection, rest: str, values: Sequence[Any]) -> Run | None:
-    row = db.execute(f"SELECT {_RUN} FROM taskloop_runs {rest}", values).fetchone()
-    return read_run(row) if row else None
-
-
-def _covering(db: sqlite3.Connection, schedule: str, at: int, until: int) -> Run | None:
-    """The record of a schedule that holds an instant from `at` to before `until`."""
-    found = _one_run(
-        db, "WHERE schedule = ? AND schedule IS NOT NULL AND due_at < ? ORDER BY due_at DESC LIMIT 1", (schedule, until)
-    )
-    if found is None or microseconds(found.until_at or found.due_at) < at:
-        return None
-    return found
-
-
-def _beside(db: sqlite3.Connection, schedule: str | None, sign: str, at: int, order: str) -> Run | None:
-    if schedule is None:
-        return None
-    rest = f"WHERE schedule = ? AND schedule IS NOT NULL AND due_at {sign} ? ORDER BY due_at {order} LIMIT 1"
-    return _one_run(db, rest, (schedule, at))
-
-
-def _workers_around(db: sqlite3.Connection, at: int, last: int) -> list[Worker]:
-    """Those that lived in a span, the last one that ended before it and the first one that came after it."""
-    living = "started_at <= ? AND coalesce(stopped_at, ?) >= ?"
-    return [
-        *workers(db, "WHERE stopped_at IS NOT NULL AND stopped_at < ? ORDER BY stopped_at DESC LIMIT 1", (at,)),
-        *workers(db, f"WHERE {living} ORDER BY started_at LIMIT 100", (last, FOR_EVER, at)),
-        *workers(db, "WHERE started_at > ? ORDER BY started_at LIMIT 1", (last,)),
-    ]
-
-
-def _known_since(db: sqlite3.Connection) -> datetime | None:
-    row = db.execute("SELECT created_at FROM taskloop_runs ORDER BY id LIMIT 1").fetchone()
-    return from_microseconds(row[0]) if row else None

@@ -475,8 +475,9 @@ class Ledger(Jobs):
     ) -> Explanation:
         """Why a job did or did not run at an instant, or what became of a run and why; from what is on record.
 
-        `at` takes an instant or the time back from now (`"24h"`); None: what is due now, or was last. Raises
-        `NoSuchJob`, `NoSuchRun`, `ValueError` where neither a job nor a run is named.
+        `at` takes an instant (without seconds: its minute) or the time back from now (`"24h"`: within half of its unit);
+        None: what is due now, or was decided last. Raises `NoSuchJob`, `NoSuchRun`, `BadInstant`, `ValueError` where
+        neither a job nor a run is named.
         """
         from taskloop import looking
 

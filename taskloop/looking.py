@@ -6,24 +6,28 @@ Level 5. Functions of a `Ledger` and its open store; imported when somebody look
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.durations import rfc3339
-from taskloop.errors import NoSuchJob, NoSuchRun, nearest
+from taskloop.errors import BadDuration, NoSuchJob, NoSuchRun, nearest
 from taskloop.jobs import Job
+from taskloop.moments import Question, subject
 from taskloop.policy import Policy
 from taskloop.processes import is_dead, silent_seconds
 from taskloop.punctuality import Curfew, Usual, overdue, stuck
 from taskloop.records import JobRecord, Status, standing
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule, next_due
-from taskloop.store import Definition, Incident, Query, Store, Worker
+from taskloop.store import Definition, Incident, Query, Store, Window, Worker
 from taskloop.switches import Switches
-from taskloop.why import Explanation, Question, explain
+from taskloop.why import Explanation, explain
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -168,8 +172,6 @@ def status_without_store(ledger: Ledger, error: Exception, active: Sequence[Run]
 
 
 def _with_own_health(worker: Worker, ledger: Ledger) -> Worker:
-    from dataclasses import replace
-
     own = getattr(ledger, "worker", None)
     return replace(worker, health=ledger._vitals()) if own is not None and own.id == worker.id else worker
 
@@ -310,39 +312,71 @@ async def _policies(ledger: Ledger, store: Store, jobs: set[str]) -> dict[str, P
 async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at: Any, run: int | None) -> Explanation:
     """Gather the facts and explain them."""
     now = ledger._clock.now()
-    instant = durations.since(at, now) if at is not None else None
     names, definition = await _subject(ledger, store, job, run)
-    until = now if instant is None else _minute(instant)
-    facts = await store.evidence(names, instant or now, until, RunId(run) if run is not None else None)
-    if run is not None and facts.row is None:  # pruned since we looked
-        raise NoSuchRun(run)
-    facts = facts._replace(workers=[_with_own_health(one, ledger) for one in facts.workers])
     usual = await store.usual(names[:1])
+    spread, group = _says(definition, "spread"), _says(definition, "group")
     question = Question(
         job=names[0],
-        at=instant,
-        until=until,
+        names=frozenset(names),
+        window=None if at is None or run is not None else window(at, now),
         run=run,
         now=now,
         policy=definition.facts["policy"],
         trigger_text=definition.facts["trigger_text"],
         usual=Usual.of(usual[names[0]]) if names[0] in usual else None,
-        spread=durations.parse(_says(definition, "spread")) if _says(definition, "spread") else timedelta(0),
-        living=frozenset(one.id for one in _living(facts.workers, ledger, now) if one.stopped_at is None),
+        spread=durations.parse(spread) if spread else timedelta(0),
         vitals=ledger._vitals(),
+        places=ledger.options.groups.get(group, 1) if names[0] in ledger and group else None,
     )
-    return explain(question, facts)
+    facts = await store.evidence(
+        names, now, partial(subject, question), window=_read(question), run=RunId(run) if run is not None else None
+    )
+    if run is not None and not facts.rows:  # pruned since we looked
+        raise NoSuchRun(run)
+    facts = facts._replace(workers=[_with_own_health(one, ledger) for one in facts.workers])
+    living = frozenset(one.id for one in _living(facts.workers, ledger, now) if one.stopped_at is None)
+    return explain(replace(question, living=living), facts)
 
 
-def _minute(instant: datetime) -> datetime:
-    """To where an instant that somebody wrote reaches: one written to the minute means the minute."""
-    exact = instant.second or instant.microsecond
-    return instant + (timedelta(seconds=1) if exact else timedelta(minutes=1))
+def _read(question: Question) -> Window | None:
+    """The window in which records are read: a spread moves what the timetable names to later."""
+    return question.window and question.window._replace(until=question.window.until + question.spread)
+
+
+def window(at: Any, now: datetime) -> Window:
+    """What is meant by an instant, as exactly as it is written: a minute, a second, or half a unit around `2h` ago.
+
+    Errors: `BadInstant`.
+    """
+    instant = durations.since(at, now)
+    unit = _unit(at)
+    if unit is None:
+        exact = instant.second or instant.microsecond
+        return Window(instant, instant, instant + (timedelta(seconds=1) if exact else timedelta(minutes=1)))
+    return Window(instant, instant - unit / 2, instant + unit / 2)
+
+
+def _unit(at: Any) -> timedelta | None:
+    """The unit in which a length of time is given, for that exactly it is meant; None: `at` is an instant."""
+    if isinstance(at, timedelta):
+        fits = (one for one in (timedelta(hours=1), timedelta(minutes=1)) if at and not at % one)
+        return next(fits, timedelta(seconds=1))
+    if not isinstance(at, str):
+        return None if isinstance(at, datetime) else timedelta(seconds=1)
+    try:
+        length = durations.parse(at.strip().removeprefix("+"))
+    except BadDuration:
+        return None
+    written = re.search(r"([a-zµμ]+)\s*$", at.strip(), re.IGNORECASE)
+    if written is None:
+        return timedelta(seconds=1)
+    return durations.parse(f"1{written[1].lower()}") if not at.strip().startswith("P") else _unit(length)
 
 
 async def _subject(
     ledger: Ledger, store: Store, job: str | Job[..., Any] | None, run: int | None
 ) -> tuple[list[str], Definition]:
+    """The name and the aliases of the job that is meant, and what it declares; an alias means the job that has it."""
     if run is not None:
         found = await store.run(RunId(run))
         if found is None:
@@ -350,10 +384,12 @@ async def _subject(
         job = found.job
     if job is None:
         raise ValueError("why() needs a job or a run; write why('report'), or why(run=12)")
-    names = ledger._names(job)
-    if names[0] in ledger:
-        return names, ledger.definition(ledger[names[0]])
-    remembered = {one.name: one for one in await store.definitions()}
-    if names[0] not in remembered:
-        raise NoSuchJob(names[0], nearest(names[0], {*remembered, *(one.name for one in ledger)}))
-    return [names[0], *remembered[names[0]].facts.get("aliases", ())], remembered[names[0]]
+    name = ledger._names(job)[0]
+    remembered = {} if name in ledger else {one.name: one for one in await store.definitions()}
+    declared = {one.name: ledger.definition(one) for one in ledger}
+    known = remembered | declared
+    heir = next((one for one in known.values() if name in one.facts.get("aliases", ()) and name not in ledger), None)
+    definition = heir or known.get(name)
+    if definition is None:
+        raise NoSuchJob(name, nearest(name, known))
+    return [definition.name, *definition.facts.get("aliases", ())], definition

@@ -17,6 +17,7 @@ from taskloop import durations
 from taskloop.clock import EPOCH, microseconds
 from taskloop.errors import BadDuration
 from taskloop.history_sqlite import FINAL, of_job
+from taskloop.keeping_sqlite import FACTS_SINCE
 
 SPARED: Final = timedelta(days=1)
 """A fire that was due within this stays, whatever anybody says: a clock that is set back asks it what was decided."""
@@ -215,8 +216,15 @@ def delete_the_rest(db: sqlite3.Connection, keep: timedelta, now: datetime) -> b
     if keep > now - EPOCH:
         return False
     before = microseconds(now - keep)
-    full = False
+    full = facts_gone = False
     for table, key, which in _THE_REST:
         gone = db.execute(f"DELETE FROM {table} WHERE {key} IN ({which})", (before, TOGETHER)).rowcount
         full = full or gone == TOGETHER
+        facts_gone |= gone > 0 and table != "taskloop_jobs"
+    if facts_gone:  # nobody may take what is gone for what never was
+        db.execute(
+            "INSERT INTO taskloop_meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value "
+            "WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)",
+            (FACTS_SINCE, before),
+        )
     return full

@@ -733,14 +733,22 @@ def trip(db: sqlite3.Connection, run: Run, failures: int, trial_after: timedelta
     if tripped:
         if at >= tripped[1]:  # the trial itself, not one that was running when the breaker opened
             db.execute(
-                "UPDATE taskloop_switches SET until = ?, reason = ? WHERE id = ?",
-                (until, f"{tripped[2].partition('; the trial')[0]}; the trial failed too, {said}", tripped[0]),
+                "UPDATE taskloop_switches SET ended_at = ?, ended_by = 'taskloop', ended_because = ? WHERE id = ?",
+                (at, f"the trial failed, {said}", tripped[0]),
+            )
+            _open_breaker(
+                db, run.job, f"{tripped[2].partition('; the trial')[0]}; the trial failed too, {said}", at, until
             )
     elif _fails(db, run.job, failures):
-        db.execute(
-            "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES (?, 'tripped', 'taskloop', ?, ?, ?)",
-            (run.job, f"{failures} failures in a row, the last in {said}", at, until),
-        )
+        _open_breaker(db, run.job, f"{failures} failures in a row, the last in {said}", at, until)
+
+
+def _open_breaker(db: sqlite3.Connection, job: str, reason: str, since: int, until: int) -> None:
+    """An interval of its own each time, so that the past is told as it was known then."""
+    db.execute(
+        "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES (?, 'tripped', 'taskloop', ?, ?, ?)",
+        (job, reason, since, until),
+    )
 
 
 def _fails(db: sqlite3.Connection, job: str, failures: int) -> bool:

@@ -22,6 +22,7 @@ __all__ = [
     "Attempt",
     "Beater",
     "Cancelling",
+    "Choose",
     "Claimed",
     "Definition",
     "Due",
@@ -38,7 +39,9 @@ __all__ = [
     "Rewind",
     "Settling",
     "Store",
+    "Subject",
     "Terms",
+    "Window",
     "Wish",
     "Worker",
     "open_store",
@@ -258,26 +261,61 @@ class Pruned(NamedTuple):
     after: object | None
 
 
+class Window(NamedTuple):
+    """An instant that is asked about, and how exactly it is meant: from `since` to before `until`."""
+
+    at: datetime
+    since: datetime
+    until: datetime
+
+
 class Evidence(NamedTuple):
     """What a store knows about a job around an instant: all that an explanation is made from."""
 
     schedules: Sequence[Schedule]
     former: Sequence[Former]
     """Schedules that were changed or removed after the instant."""
-    row: Run | None
-    """The record that holds the instant, itself or among those it counts."""
-    previous: Run | None
-    next: Run | None
-    switches: Switches
-    """All intervals that touch the instant or what came of it, ended ones too."""
-    workers: Sequence[Worker]
-    incidents: Sequence[Incident]
+    rows: Sequence[Run]
+    """Records of fires that hold the instant, itself or among those they count, and of each schedule the next one
+    after it, within the window; without an instant the fire decided last; of a question about a run that run."""
+    asked: Sequence[Run]
+    """Runs of the job that were asked for or due within the window, else the last one before its end."""
     active: Sequence[Run]
     """Active runs of the job, oldest first, at most 100."""
-    group: Sequence[Run]
-    """Running runs of the job's group."""
-    known_since: datetime | None
-    """The oldest record that is kept; None: there is none at all."""
+    switches: Switches = Switches()
+    """All intervals that touch the instant or what came of it, ended ones too."""
+    workers: Sequence[Worker] = ()
+    incidents: Sequence[Incident] = ()
+    group: Sequence[Run] = ()
+    """Running runs of the row's group."""
+    previous: Run | None = None
+    """The record before the one that was found, of its schedule; of any of the job where none was found."""
+    next: Run | None = None
+    ahead: Run | None = None
+    """The run of the same schedule before the row, skips left out: it may have kept it waiting."""
+    began_at: datetime | None = None
+    """The oldest thing on record; None: the store is empty."""
+    known_since: datetime | None = None
+    """Since when workers, switches, incidents and former schedules are all there; None: nothing was ever deleted."""
+    kept_since: datetime | None = None
+    """The oldest record of the job that is kept; None: there is none."""
+    left_out: int = 0
+    """Schedules of the job that were not read, for there are too many."""
+    cut: bool = False
+    """Whether there were more records around the instant than are read."""
+
+
+class Subject(NamedTuple):
+    """What an explanation is about: of which schedule (None: of none), the facts of which time matter, its record."""
+
+    schedule: str | None
+    since: datetime
+    until: datetime
+    row: Run | None
+
+
+Choose = Callable[[Evidence], Subject]
+"""What of the records found an explanation is about; called on the store's thread: values in, a value out."""
 
 
 class Beater(Protocol):
@@ -460,8 +498,19 @@ class Store(Protocol):
     async def usual(self, jobs: Sequence[str]) -> Mapping[str, Sequence[float]]:
         """Of each job the seconds that its newest successful attempts took, at most 200."""
 
-    async def evidence(self, jobs: Sequence[str], at: datetime, until: datetime, run: RunId | None = None) -> Evidence:
-        """What is known of a job, known by any of these names, from `at` to before `until`, or around one run."""
+    async def evidence(
+        self,
+        jobs: Sequence[str],
+        now: datetime,
+        choose: Choose,
+        *,
+        window: Window | None = None,
+        run: RunId | None = None,
+    ) -> Evidence:
+        """What is known of a job, known by any of these names, around an instant, one run, or what was decided last.
+
+        One consistent look: first the records, then the facts around what `choose` takes from them.
+        """
 
     async def prune(
         self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 25

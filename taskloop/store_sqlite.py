@@ -27,6 +27,7 @@ import aiosqlite
 from taskloop import copying_sqlite as copying
 from taskloop import history_sqlite as history
 from taskloop import keeping_sqlite as keeping
+from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
 from taskloop.clock import from_microseconds, microseconds
@@ -48,6 +49,7 @@ from taskloop.store import (
     Attempt,
     Beater,
     Cancelling,
+    Choose,
     Claimed,
     Definition,
     Due,
@@ -64,6 +66,7 @@ from taskloop.store import (
     Schema,
     Settling,
     Terms,
+    Window,
     Wish,
     Worker,
 )
@@ -617,8 +620,16 @@ class SqliteStore:
         found: Mapping[str, Sequence[float]] = await self._read(history.usual, list(jobs))
         return found
 
-    async def evidence(self, jobs: Sequence[str], at: datetime, until: datetime, run: RunId | None = None) -> Evidence:
-        found: Evidence = await self._read(keeping.evidence, list(jobs), microseconds(at), microseconds(until), run)
+    async def evidence(
+        self,
+        jobs: Sequence[str],
+        now: datetime,
+        choose: Choose,
+        *,
+        window: Window | None = None,
+        run: RunId | None = None,
+    ) -> Evidence:
+        found: Evidence = await self._read(past.evidence, list(jobs), now, choose, window, run)
         return found
 
     async def prune(

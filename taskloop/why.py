@@ -11,14 +11,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from taskloop.chain import Check, Moment, Question, due_within, links, span
+from taskloop.chain import Check, knows, links, span
 from taskloop.durations import rfc3339
+from taskloop.moments import Moment, Question, in_force, meant, nearest
 from taskloop.runs import Cause, Reason, Run, State
-from taskloop.schedules import Schedule, offset, timetable
+from taskloop.schedules import Schedule, offset
 from taskloop.store import Evidence
 from taskloop.triggers import Cron
 
 __all__ = ["Check", "Explanation", "Question", "explain", "explanation_record"]
+
+KEPT_FOR: Final = timedelta(days=1)
+"""No record of what was due within this is ever deleted."""
 
 Verdict = Literal["ran", "running", "waiting", "did_not_run", "not_due", "will_run", "unknown"]
 
@@ -46,13 +50,15 @@ class Explanation:
 
 def explain(question: Question, facts: Evidence) -> Explanation:
     """Answer a question from the facts."""
-    moment = _moment(question, facts)
+    moment = meant(question, facts)
     if moment is None:
-        return _not_due(question, facts)
-    checks = links(question, facts, moment)
+        return _complete(question, facts, None, _not_due(question, facts))
+    checks = [*links(question, facts, moment), *_beside(question, facts, moment)]
     row = moment.row
     if row is None:
         answer = _no_record(question, facts, moment, checks)
+    elif not moment.certain:
+        answer = _perhaps(question, moment, checks, row)
     elif row.state is State.SKIPPED:
         answer = _skipped(question, moment, checks, row)
     elif row.state is State.WAITING:
@@ -63,115 +69,111 @@ def explain(question: Question, facts: Evidence) -> Explanation:
 
 
 def _complete(question: Question, facts: Evidence, moment: Moment | None, answer: Explanation) -> Explanation:
-    at = moment.at if moment is not None else question.at
-    partial = (
-        at is not None
-        and facts.known_since is not None
-        and at < facts.known_since
-        and (moment is None or not moment.row)
-    )
     due = [one.next_due for one in facts.schedules if one.next_due is not None]
+    partial = answer.verdict == "unknown" or any(one.ok is None for one in answer.checks)
+    if moment is None and question.window is not None:
+        partial |= facts.cut or facts.left_out > 0 or not _is_kept(facts, question.window.at, question.now)
     return replace(
         answer,
         run=moment.row if moment is not None else None,
         previous=facts.previous,
         next=facts.next,
         next_due=min(due, default=None),
-        evidence="partial" if partial or any(one.ok is None for one in answer.checks) else "full",
+        evidence="partial" if partial else "full",
     )
 
 
-# -- which moment is meant
+def _is_kept(facts: Evidence, at: datetime, now: datetime) -> bool:
+    """Whether what was decided about an instant must still be on record, if anything was."""
+    since = [one for one in (facts.began_at, facts.known_since, facts.kept_since) if one is not None]
+    return at > now or all(one <= at for one in since)
 
 
-def _moment(question: Question, facts: Evidence) -> Moment | None:
-    """The due instant that the question is about; None: nothing was due then."""
-    if question.run is None and question.at is None:
-        return _now(question, facts)
-    row, schedules = facts.row, _schedules(facts, question.at)
-    if row is not None:
-        schedule = next((one for one in schedules if one.id == row.schedule), None)
-        at = row.due_at
-        if question.at is not None and row.count > 1 and schedule is not None:
-            at = due_within(schedule, question.spread, question.at, question.until) or at
-        return Moment(at=at, schedule=schedule, row=row)
-    assert question.at is not None  # the record of a run is there, or the run is unknown and nothing is explained
-    found = [(due_within(one, question.spread, question.at, question.until), one) for one in schedules]
-    due = [(at, one) for at, one in found if at is not None]
-    if not due:
-        return None
-    at, schedule = min(due, key=lambda one: one[0])
-    return Moment(at=at, schedule=schedule, row=None)
+def _beside(question: Question, facts: Evidence, moment: Moment) -> list[Check]:
+    """What else was due at the same time, and what was asked for."""
+    found = []
+    if question.window is not None:
+        since, until = question.window.since, question.window.until
+        others = [one for one in facts.rows if one != moment.row and since <= one.due_at < until]
+        others = [one for one in others if one.schedule not in (None, moment.row.schedule if moment.row else None)]
+        told = [f"run {one.id} of '{one.schedule}', due at {rfc3339(one.due_at)}: {_state(one)}" for one in others[:5]]
+        told += [f"and {len(others) - 5} more"] if len(others) > 5 else []
+        found += [Check("beside", True, "; ".join(told), {"runs": [one.id for one in others]})] if told else []
+    asked = [one for one in facts.asked if moment.row is None or one.id != moment.row.id]
+    found += [Check("on_demand", True, _on_demand(asked), {"runs": [one.id for one in asked]})] if asked else []
+    return found
 
 
-def _now(question: Question, facts: Evidence) -> Moment | None:
-    """Without an instant: what waits or runs, else what is due and has no record yet, else what was decided last."""
-    waiting = [one for one in facts.active if one.state is State.WAITING and one.ready_at <= question.now]
-    subject = next(iter([*waiting, *(one for one in facts.active if one.state is State.RUNNING)]), None)
-    late = [one for one in facts.schedules if one.next_due is not None and one.next_due <= question.now]
-    if subject is None and late:
-        first = min(late, key=lambda one: one.next_due or question.now)
-        assert first.next_due is not None
-        return Moment(at=first.next_due, schedule=first, row=None)
-    row = subject or facts.row or facts.previous
-    if row is None:
-        return None
-    schedule = next((one for one in facts.schedules if one.id == row.schedule), None)
-    return Moment(at=row.due_at, schedule=schedule, row=row)
+def _on_demand(asked: Sequence[Run]) -> str:
+    last = max(asked, key=lambda one: one.id)
+    why = f"{_CAUSES[last.cause]}{_actor(last)}"
+    return f"the last run by no schedule was run {last.id}, {why}, due at {rfc3339(last.due_at)}: {_state(last)}"
 
 
-def _schedules(facts: Evidence, at: datetime | None) -> list[Schedule]:
-    """The schedules as they stood at that instant."""
-    if at is None:
-        return list(facts.schedules)
-    then: dict[str, Schedule] = {one.id: one for one in facts.schedules if one.seen_at <= at}
-    for one in reversed(facts.former):
-        if one.schedule.seen_at <= at < one.until:
-            then[one.schedule.id] = one.schedule
-    return list(then.values())
+def _state(row: Run) -> str:
+    return f"{row.state.value} ({row.reason})" if row.reason else row.state.value
+
+
+def _actor(row: Run) -> str:
+    return _actor_of(row.actor)
+
+
+def _actor_of(actor: str | None) -> str:
+    return f" by {actor}" if actor else ""
+
+
+# -- it was not due
 
 
 def _not_due(question: Question, facts: Evidence) -> Explanation:
-    at = question.at
-    if at is None:
-        due = min((one.next_due for one in facts.schedules if one.next_due is not None), default=None)
+    if question.window is None:
+        text, check = "no schedule of it fires; it runs when asked for", Check("timetable", True, question.trigger_text)
+        return Explanation(verdict="not_due", code="not_due", text=text, at=None, checks=(check,),
+                           remedies=_remedies("not_due", question))  # fmt: skip
+    at, asked = question.window.at, f"; {_on_demand(facts.asked)}" if facts.asked else ""
+    if facts.began_at is not None and at < facts.began_at:
+        return _unknown(f"the store was begun at {rfc3339(facts.began_at)}, after that", "not_on_record", at)
+    if facts.known_since is not None and at < facts.known_since:
         text = (
-            f"nothing was due yet; next at {rfc3339(due)}" if due else "no schedule of it fires; it runs when asked for"
+            f"what is on record is complete from {rfc3339(facts.known_since)} on; before, no fire of that time is left"
         )
-        check = Check("timetable", True, question.trigger_text)
-        return _complete(
-            question, facts, None, Explanation(verdict="will_run" if due else "not_due", code="not_due", text=text, at=due,
-                                               checks=(check,), remedies=() if due else _remedies("not_due", question))
-        )  # fmt: skip
-    schedules = _schedules(facts, at)
-    if not schedules:
+        return _unknown(f"{text}{asked}", "unknown_pruned", at)
+    versions = list(in_force(facts, at).values())
+    if not versions:
         first = min((one.seen_at for one in (*facts.schedules, *(old.schedule for old in facts.former))), default=None)
         if first is not None and at < first:
             text, code = f"its schedule was first seen at {rfc3339(first)}, after that", "not_registered_yet"
         else:
-            text, code = "no schedule of it was there; it runs when asked for", "not_due"
+            text, code = f"no schedule of it was due then; it runs when asked for{asked}", "not_due"
         check = Check("timetable", False, text)
-        return _complete(
-            question, facts, None, Explanation(verdict="not_due", code=code, text=text, at=at, checks=(check,))
-        )
-    text = "; ".join(_misfit(one, question, at) for one in schedules[:5])
-    check = Check("timetable", False, text, {"schedules": [one.id for one in schedules]})
-    answer = Explanation(
-        verdict="not_due", code="not_due", text=f"it was not due then: {text}", at=at, checks=(check,),
-        remedies=_remedies("not_due", question)
-    )  # fmt: skip
-    return _complete(question, facts, None, answer)
+        return Explanation(verdict="not_due", code=code, text=text, at=at, checks=(check,))
+    around = nearest(versions, question.spread, at)
+    told = [_misfit(version.schedule, question, at, *beside) for version, beside in around[:5]]
+    told += [f"and {len(around) - 5} more schedules"] if len(around) > 5 else []
+    text = "; ".join(told)
+    check = Check("timetable", False, text, {"schedules": [one.schedule.id for one, _ in around[:100]]})
+    if facts.left_out:
+        text = f"{facts.left_out} schedules of it were not looked at, for it has so many; of the others, {text}"
+        return replace(_unknown(f"{text}{asked}", "too_many", at), checks=(check,))
+    return Explanation(verdict="not_due", code="not_due", text=f"it was not due then: {text}{asked}", at=at, checks=(check,),
+                       remedies=_remedies("not_due", question))  # fmt: skip
 
 
-def _misfit(schedule: Schedule, question: Question, at: datetime) -> str:
+def _unknown(text: str, code: str, at: datetime) -> Explanation:
+    return Explanation(verdict="unknown", code=code, text=text, at=at, checks=(Check("timetable", None, text),))
+
+
+def _misfit(
+    schedule: Schedule, question: Question, at: datetime, before: datetime | None, after: datetime | None
+) -> str:
     """Why a schedule was not due at an instant: the fields that do not match, and when it was due around then."""
-    shift = offset(schedule.id, question.spread)
-    grid = timetable(schedule)
-    before, after = grid.latest(at - shift), grid.after(at - shift)
-    around = [f"due {word} at {rfc3339(one + shift)}" for word, one in (("before", before), ("after", after)) if one]
+    around = [f"due {word} at {rfc3339(one)}" for word, one in (("before", before), ("after", after)) if one]
     text = f"schedule '{schedule.id}' is {schedule.trigger.describe()}"
-    if isinstance(schedule.trigger, Cron):
-        fields = schedule.trigger.misfits(at - shift)
+    moved = offset(schedule.id, question.spread)
+    if moved:
+        text += f", moved by {span(moved)} (spread)"
+    elif isinstance(schedule.trigger, Cron):
+        fields = schedule.trigger.misfits(at)
         text += "".join(f", {name} {shown} does not match" for name, shown in fields)
         if not fields:
             text += ", and a change of the clock moved or skipped this time"
@@ -192,18 +194,35 @@ def _skipped(question: Question, moment: Moment, checks: Sequence[Check], row: R
     first = next((one for one in checks if one.name == link), None)
     if first is None or first.name == "lateness":  # what was missed, or late: by whose doing?
         first = _missed(row, checks) or first
-    counted = f", with {row.count - 1} others up to {rfc3339(row.until_at)}" if row.count > 1 and row.until_at else ""
-    what = f"it was due at {rfc3339(moment.at)} and was skipped ({row.reason}){counted}"
+    what = f"it was due at {rfc3339(moment.at)} and was skipped ({row.reason}){_counted(row)}"
     code = first.code if first is not None and first.code else row.reason or "skipped"
     text = f"{what}: {first.text}" if first is not None else what
     return _did_not(code, text, moment, checks, question)
 
 
+def _counted(row: Run) -> str:
+    if row.count == 1 or row.until_at is None:
+        return ""
+    return f", one of {row.count} from {rfc3339(row.due_at)} to {rfc3339(row.until_at)}"
+
+
+def _perhaps(question: Question, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
+    """Within what a record counts, of a schedule that is not on record: whether it was due then, nobody can tell."""
+    text = (
+        f"whether it was due at {rfc3339(moment.at)} is not on record; run {row.id} stands for {row.count} instants "
+        f"from {rfc3339(row.due_at)} to {rfc3339(row.until_at or row.due_at)}, skipped ({row.reason})"
+    )
+    return Explanation(
+        verdict="unknown", code="unknown_pruned", text=text, at=moment.at, checks=tuple(checks),
+        remedies=_remedies("unknown_pruned", question)
+    )  # fmt: skip
+
+
 def _missed(row: Run, checks: Sequence[Check]) -> Check | None:
     """The link that made a fire miss its time: a pause, no worker, a clock, a loop, a store."""
     broken = {one.name: one for one in checks if one.ok is False}
-    if "paused_since" in row.data and "pause" in broken:
-        return broken["pause"]
+    if "paused_since" in row.data:
+        return broken.get("pause") or _was_paused(row)
     for name in ("worker", "clock", "loop", "store", "pause"):
         if name in broken:
             return broken[name]
@@ -219,32 +238,48 @@ def _missed(row: Run, checks: Sequence[Check]) -> Check | None:
     return None
 
 
+def _was_paused(row: Run) -> Check:
+    """The pause that held a fire, by its record: the pause itself is not on record any more."""
+    text = f"paused since {row.data['paused_since']}{_actor_of(row.data.get('paused_by'))}"
+    return Check("pause", False, text, row.data, "paused")
+
+
 def _no_record(question: Question, facts: Evidence, moment: Moment, checks: Sequence[Check]) -> Explanation:
     """Due, and no record of it: the first broken link says why it has none yet, or never will."""
     first = next((one for one in checks if one.ok is False), None)
     at = rfc3339(moment.at)
     if moment.at > question.now:
-        text = f"it will be due at {at}" + (f", but now {first.text}" if first is not None else "")
-        verdict: Verdict = "will_run"
-        return Explanation(
-            verdict=verdict, code=first.code if first else "not_due", text=text, at=moment.at, checks=tuple(checks)
-        )
-    if first is not None:
-        return _did_not(
-            first.code or first.name, f"it was due at {at} and has no record: {first.text}", moment, checks, question
-        )
-    if facts.known_since is not None and moment.at < facts.known_since:
-        text = (
-            f"it was due at {at}; records of that time are pruned, the oldest kept is of {rfc3339(facts.known_since)}"
-        )
+        text = "nothing was due yet; " if question.window is None else ""
+        text += f"it will be due at {at}" + (f", but {first.text}" if first is not None else "")
+        code = first.code if first is not None else "will_run"
+        return Explanation(verdict="will_run", code=code, text=text, at=moment.at, checks=tuple(checks))
+    deleted = _deleted(question, facts, moment)
+    if deleted is not None:
+        text = f"it was due at {at}, and its record is not kept any more{deleted}"
         return replace(_did_not("unknown_pruned", text, moment, checks, question), verdict="unknown")
-    late = question.now - moment.at
-    if late <= timedelta(seconds=2):
+    if first is not None:
+        gone = f"; its schedule was changed or removed at {rfc3339(moment.changed_at)}" if moment.changed_at else ""
+        text = f"it was due at {at} and has no record: {first.text}{gone}"
+        return _did_not(first.code or first.name, text, moment, checks, question)
+    if question.now - moment.at <= timedelta(seconds=2):
         return Explanation(
             verdict="waiting", code="due_now", text=f"it is due since {at}", at=moment.at, checks=tuple(checks)
         )
+    if any(one.ok is None for one in checks):
+        text = f"it was due at {at} and has no record; what else is on record of that time does not tell why"
+        return replace(_did_not("unknown_pruned", text, moment, checks, question), verdict="unknown")
     text = f"it was due at {at} and has no record, although every link held that is known of"
     return replace(_did_not("unexplained", text, moment, checks, question), verdict="unknown")
+
+
+def _deleted(question: Question, facts: Evidence, moment: Moment) -> str | None:
+    """Of an instant that was decided, and has no record: a text that says how that can be; None: it should have one."""
+    kept = max((one for one in (facts.kept_since, facts.known_since) if one is not None), default=None)
+    if moment.pending:
+        return None
+    if kept is not None and moment.at < kept:
+        return f", the oldest kept is of {rfc3339(kept)}"
+    return "" if question.now - moment.at > KEPT_FOR and moment.current else None
 
 
 def _did_not(code: str, text: str, moment: Moment, checks: Sequence[Check], question: Question) -> Explanation:
@@ -270,7 +305,7 @@ def _waiting(question: Question, facts: Evidence, moment: Moment, checks: Sequen
 def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row: Run) -> tuple[str, str]:
     held = {one.name: one for one in checks if one.ok is False}
     alive = [one for one in facts.workers if one.id in question.living]
-    knowing = [one for one in alive if one.jobs is None or row.job in one.jobs]
+    knowing = [one for one in alive if knows(one, question)]
     running = [one for one in facts.active if one.state is State.RUNNING]
     ahead = [one for one in running if one.schedule == row.schedule and row.schedule is not None]
     limit = question.policy.get("max_running")
@@ -307,10 +342,10 @@ def _ran(question: Question, moment: Moment, checks: Sequence[Check], row: Run) 
         begun += f", {span(late)} late"
         reason = next((one for one in checks if one.ok is False and one.name not in ("lateness", "switch")), None)
         code = "ran_late"
-        begun += f" because {reason.name}: {reason.text}" if reason is not None else ""
+        begun += f" because {reason.name}: {reason.text}" if reason is not None else ", and nothing on record says why"
     else:
         code = "ran"
-    by = f", {_CAUSES[row.cause]}{f' by {row.actor}' if row.actor and row.cause is not Cause.SCHEDULE else ''}"
+    by = f", {_CAUSES[row.cause]}{_actor(row) if row.cause is not Cause.SCHEDULE else ''}"
     ended = "is running" if row.state is State.RUNNING else f"{row.state.value}{_end(row)}"
     text = (
         f"run {row.id}{by} {begun}; it {ended}" if row.state is State.RUNNING else f"run {row.id}{by} {begun}; {ended}"

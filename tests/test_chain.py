@@ -8,10 +8,10 @@ import pytest
 from stories import START
 
 from taskloop import Cron, Every, Run, State
-from taskloop.chain import Question
+from taskloop.moments import Question
 from taskloop.runs import Cause, Reason
 from taskloop.schedules import Schedule
-from taskloop.store import Evidence, Incident, Worker
+from taskloop.store import Evidence, Former, Incident, Window, Worker
 from taskloop.switches import Switch, Switches
 from taskloop.why import explain, explanation_record
 
@@ -29,15 +29,21 @@ WORKER = Worker(id="w", name=None, host="host", pid=7, process="p", started_at=S
 
 
 def facts(**some):
-    known = dict.fromkeys(("row", "previous", "next", "known_since")) | dict.fromkeys(
-        ("schedules", "former", "workers", "incidents", "active", "group"), ()
+    return Evidence(**{**dict.fromkeys(("schedules", "former", "rows", "asked", "active"), ()), **some})
+
+
+def asked(at=NOON, *, policy=(), run=None, **some):
+    window = None if at is None else Window(at, at, at + timedelta(minutes=1))
+    return Question(
+        job="job",
+        names=frozenset({"job"}),
+        window=window,
+        run=run,
+        now=NOW,
+        policy=dict(policy),
+        trigger_text="",
+        **some,
     )
-    return Evidence(**{**known, "switches": Switches(), **some})
-
-
-def asked(at=NOON, *, policy=(), **some):
-    until = NOW if at is None else at + timedelta(minutes=1)
-    return Question(job="job", at=at, until=until, run=None, now=NOW, policy=dict(policy), trigger_text="", **some)
 
 
 def skipped(reason, **data):
@@ -58,13 +64,13 @@ def links(answer):
 
 def test_without_an_instant_what_is_due_and_has_no_record_comes_before_what_was_decided_last():
     late = fires(Every("1h"), anchor=START, next_due=NOON)
-    answer = explain(asked(None), facts(schedules=[HOURLY, late], row=skipped("overlap"), workers=[]))
+    answer = explain(asked(None), facts(schedules=[HOURLY, late], rows=[skipped("overlap")], workers=[]))
     assert (answer.verdict, answer.at) == ("unknown", NOON) and answer.run is None
 
 
 def test_without_an_instant_and_without_anything_due_the_last_decision_is_told():
     paused = fires(Every("1h"), anchor=START, next_due=NOW + HOUR)
-    answer = explain(asked(None), facts(schedules=[paused], previous=ran(schedule="job", state=State.SUCCEEDED)))
+    answer = explain(asked(None), facts(schedules=[paused], rows=[ran(schedule="job", state=State.SUCCEEDED)]))
     assert (answer.verdict, answer.code) == ("ran", "ran")
     assert explain(asked(None), facts()).text == "no schedule of it fires; it runs when asked for"
 
@@ -72,20 +78,31 @@ def test_without_an_instant_and_without_anything_due_the_last_decision_is_told()
 def test_a_row_that_counts_several_instants_is_asked_for_one_of_them():
     row = skipped(Reason.MISSED, down_since="2026-01-01T09:00:00Z", down_seconds=10800)
     row = row.changed(due_at=NOON - 2 * HOUR, until_at=NOON, count=3)
-    answer = explain(asked(), facts(schedules=[HOURLY], row=row))
+    answer = explain(asked(), facts(schedules=[HOURLY], rows=[row]))
     assert answer.at == NOON and answer.code == "process_down"
     assert answer.text == (
-        "it was due at 2026-01-01T12:00:00Z and was skipped (missed), with 2 others up to 2026-01-01T12:00:00Z: "
-        "nobody was there for 3h from 2026-01-01T09:00:00Z"
+        "it was due at 2026-01-01T12:00:00Z and was skipped (missed), one of 3 from 2026-01-01T10:00:00Z "
+        "to 2026-01-01T12:00:00Z: nobody was there for 3h from 2026-01-01T09:00:00Z"
     )
-    unknown = explain(asked(), facts(row=row))  # its schedule is gone
-    assert unknown.at == NOON - 2 * HOUR and links(unknown)["timetable"] == "no schedule is known"
+
+
+def test_of_a_schedule_that_is_gone_a_count_tells_its_first_and_last_instant_only():
+    row = skipped(Reason.MISSED).changed(due_at=NOON - 2 * HOUR, until_at=NOON, count=3)
+    last = explain(asked(), facts(rows=[row], workers=[WORKER]))
+    assert (last.verdict, last.at, last.evidence) == ("did_not_run", NOON, "full")
+    assert links(last)["timetable"] == "schedule 'job' was due then, by this record; it is gone since"
+    between = explain(asked(NOON - HOUR), facts(rows=[row]))
+    assert (between.verdict, between.code, between.evidence) == ("unknown", "unknown_pruned", "partial")
+    assert between.text == (
+        "whether it was due at 2026-01-01T11:00:00Z is not on record; run 0 stands for 3 instants "
+        "from 2026-01-01T10:00:00Z to 2026-01-01T12:00:00Z, skipped (missed)"
+    )
 
 
 def test_a_reason_of_another_program_and_a_miss_without_facts_are_told_as_they_stand():
-    unknown = explain(asked(), facts(schedules=[HOURLY], row=skipped("weather")))
+    unknown = explain(asked(), facts(schedules=[HOURLY], rows=[skipped("weather")]))
     assert (unknown.code, unknown.text) == ("weather", "it was due at 2026-01-01T12:00:00Z and was skipped (weather)")
-    missed = explain(asked(), facts(schedules=[HOURLY], row=skipped(Reason.MISSED)))
+    missed = explain(asked(), facts(schedules=[HOURLY], rows=[skipped(Reason.MISSED)]))
     assert missed.code == "missed"
 
 
@@ -93,14 +110,13 @@ def test_what_a_pause_held_back_is_told_by_the_pause_even_where_a_store_was_away
     pause = Switch("paused", None, NOON - HOUR, "ann", ended_at=NOON + HOUR / 2, missed="skip")
     away = Incident("w", "store", NOON, NOON + HOUR, {"error": "locked"})
     row = skipped(Reason.MISSED, paused_since="2026-01-01T11:00:00Z")
-    known = facts(schedules=[HOURLY], row=row, switches=Switches([pause]), incidents=[away])
+    known = facts(schedules=[HOURLY], rows=[row], switches=Switches([pause]), incidents=[away])
     assert explain(asked(), known).code == "paused"
-    assert explain(asked(), known._replace(switches=Switches())).code == "store_unavailable"
+    forgotten = explain(asked(), known._replace(switches=Switches()))
+    assert forgotten.code == "paused" and forgotten.text.endswith("(missed): paused since 2026-01-01T11:00:00Z")
 
 
 def test_a_schedule_that_was_replaced_twice_is_asked_as_it_stood():
-    from taskloop.store import Former
-
     first = fires(Every("30m"), anchor=START, seen_at=START)
     second = fires(Every("7m"), anchor=START, seen_at=NOON + HOUR / 4)
     now = fires(Every("1h"), anchor=START, seen_at=NOON + HOUR / 2)
@@ -140,14 +156,14 @@ def test_a_job_that_was_off_when_it_was_due_has_no_record_for_that_reason():
 def test_the_record_of_a_run_that_fired_while_it_was_off_by_now_says_it_was_on():
     off = Switch("disabled", "job", START, "ann")
     row = ran(schedule="job", state=State.SUCCEEDED, ended_at=NOON)
-    answer = explain(asked(), facts(schedules=[HOURLY], switches=Switches([off]), row=row))
+    answer = explain(asked(), facts(schedules=[HOURLY], switches=Switches([off]), rows=[row]))
     assert links(answer)["switch"] == "on when it fired"
 
 
 def test_what_a_record_says_of_a_switch_is_told_where_the_switch_is_forgotten():
     row = skipped(Reason.DISABLED, disabled_since="2026-01-01T09:00:00Z", disabled_by="ann", disabled_reason="moving")
-    assert 'off since 2026-01-01T09:00:00Z by ann: "moving"' in explain(asked(), facts(row=row)).text
-    trial = explain(asked(), facts(row=skipped(Reason.DISABLED, trial=9))).text
+    assert 'off since 2026-01-01T09:00:00Z by ann: "moving"' in explain(asked(), facts(rows=[row])).text
+    trial = explain(asked(), facts(rows=[skipped(Reason.DISABLED, trial=9)])).text
     assert trial.endswith("off; its breaker's trial run 9 had not ended")
 
 
@@ -170,8 +186,8 @@ def test_a_worker_that_could_not_have_fired_it_is_named(change, text):
 
 def test_a_run_that_started_late_names_the_link_that_held_it_up_or_says_only_how_late():
     row = ran(schedule="job", state=State.SUCCEEDED, started_at=NOON + HOUR / 2, ended_at=NOON + HOUR / 2)
-    known = facts(schedules=[HOURLY], workers=[WORKER], row=row)
-    assert "30m late; succeeded" in explain(asked(), known).text
+    known = facts(schedules=[HOURLY], workers=[WORKER], rows=[row])
+    assert "30m late, and nothing on record says why; succeeded" in explain(asked(), known).text
     frozen = Incident("w", "frozen", NOON, NOON + HOUR / 2)
     answer = explain(asked(), known._replace(incidents=[frozen]))
     assert answer.code == "ran_late"
@@ -197,9 +213,68 @@ def test_a_block_by_a_callback_names_its_line():
 
 
 def test_a_run_asked_for_is_due_by_no_schedule():
-    answer = explain(asked(None), facts(row=ran(cause=Cause.MANUAL, actor="ann", state=State.SUCCEEDED, ended_at=NOON)))
+    answer = explain(
+        asked(None), facts(asked=[ran(cause=Cause.MANUAL, actor="ann", state=State.SUCCEEDED, ended_at=NOON)])
+    )
     assert links(answer)["timetable"] == "asked for, by no schedule"
     assert ", asked for by ann began at 2026-01-01T12:00:00Z; succeeded after 0s" in answer.text
     assert explanation_record(answer)["run"] == {
         "run": 0, "state": "succeeded", "reason": None, "due_at": "2026-01-01T12:00:00Z"
     }  # fmt: skip
+
+
+# -- only what took its part of the delay is to blame
+
+
+@pytest.mark.parametrize(
+    ("kind", "link", "data"),
+    [("loop_blocked", "loop", {"ms": 900}), ("frozen", "clock", {}), ("store", "store", {}), ("stalled", "store", {}),
+     ("clock", "clock", {"step_seconds": 1.5})],
+)  # fmt: skip
+def test_a_blink_does_not_account_for_half_an_hour(kind, link, data):
+    blink = Incident("w", kind, NOON, NOON + timedelta(seconds=0.9), {"where": "a.py:1 f", **data})
+    late = ran(schedule="job", state=State.SUCCEEDED, started_at=NOON + HOUR / 2, ended_at=NOON + HOUR / 2)
+    known = facts(schedules=[HOURLY], workers=[WORKER], incidents=[blink])
+    answer = explain(asked(), known._replace(rows=[late]))
+    assert answer.text.endswith("30m late, and nothing on record says why; succeeded after 0s")
+    assert {one.name: one.ok for one in answer.checks}[link] is True
+    on_time = explain(asked(), known._replace(rows=[ran(schedule="job", state=State.SUCCEEDED, ended_at=NOON)]))
+    assert on_time.code == "ran" and all(one.ok for one in on_time.checks)
+    expired = skipped(Reason.TOO_LATE, late_seconds=1800).changed(ended_at=NOON + HOUR / 2)
+    assert explain(asked(), known._replace(rows=[expired])).code == "too_late"
+
+
+def test_a_group_with_a_place_left_holds_nobody_up():
+    waiting = ran(state=State.WAITING, started_at=None, attempt_started_at=None, attempt=0, worker=None, group="g")
+    holder = ran(group="g", state=State.RUNNING).changed(job="other")
+    known = facts(schedules=[HOURLY], workers=[WORKER], active=[waiting], group=[holder])
+    living = frozenset({"w"})
+    policy = {"group": "g"}
+    assert explain(asked(None, policy=policy, living=living, places=1), known).code == "group"
+    assert explain(asked(None, policy=policy, living=living), known).code == "group", "this program knows no better"
+    assert explain(asked(None, policy=policy, living=living, places=2), known).code == "due_now"
+
+
+# -- what is not on record
+
+
+def test_what_is_held_from_before_anything_is_known_is_not_laid_at_a_link():
+    held = fires(Every("1h"), anchor=START, next_due=NOON)
+    answer = explain(asked(), facts(schedules=[held], known_since=NOW))
+    assert (answer.verdict, answer.code, answer.evidence) == ("unknown", "unknown_pruned", "partial")
+    assert answer.text.endswith("what else is on record of that time does not tell why")
+    assert {one.name for one in answer.checks if one.ok is None} == {
+        "switch", "pause", "worker", "clock", "loop", "store"
+    }  # fmt: skip
+
+
+def test_a_limit_that_is_gone_by_now_is_not_quoted():
+    late = skipped(Reason.TOO_LATE, late_seconds=1800)
+    answer = explain(asked(), facts(schedules=[HOURLY], rows=[late], workers=[WORKER]))
+    assert answer.text.endswith("30m late; the max_late of then was less; now there is none")
+
+
+def test_what_the_timetable_names_is_not_taken_for_a_later_fire_of_a_job_spread_wider_than_its_interval():
+    between = ran(schedule="job", state=State.SUCCEEDED).changed(due_at=NOON + timedelta(minutes=2))
+    answer = explain(asked(spread=3 * HOUR), facts(schedules=[HOURLY], rows=[between], workers=[WORKER]))
+    assert answer.verdict == "not_due" and "moved by" in answer.text

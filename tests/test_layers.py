@@ -20,15 +20,15 @@ LEVELS = [
     {"triggers", "cron", "events", "context", "parameters", "policy"},
     {"jobs", "schedules", "options", "switches"},
     {"store", "records", "handles", "executors", "attempts", "audience", "processes", "logs", "signals", "watchdog",
-     "chain", "why", "pings", "attendance"},
+     "moments", "chain", "why", "pings", "attendance"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
-     "store_sqlite", "statements_sqlite", "keeping_sqlite", "history_sqlite", "pruning_sqlite", "copying_sqlite",
-     "rows_sqlite", "file_sqlite"},
+     "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
+     "copying_sqlite", "rows_sqlite", "file_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin"},
     {"cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"chain", "why", "attendance"}
+PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"moments", "chain", "why", "attendance"}
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
 ONE_HOME = {"aiosqlite": "store_sqlite", "loguru": None, "pydantic_settings": "settings", "cronsim": "cron"}
 MORE_HOMES = {"cronsim": {"triggers"}}

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 from stores import NOW, Stores, asked, at, claimed, ended, fired, firing, hourly, put, submitted
 
 from taskloop.cli import glance
+from taskloop.moments import Question, subject
 from taskloop.runs import Failure, Progress, Raised, RunId, State
-from taskloop.store import Incident, Query, Store, Switch, Terms, Worker
+from taskloop.store import Incident, Query, Store, Switch, Terms, Window, Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -109,8 +111,11 @@ async def test_no_statement_goes_through_all_runs(heard):
     await store.attempts(running)
     await store.standing(["a", "b"])
     await store.usual(["a", "b"])
-    await store.evidence(["a", "b"], NOW, at(1), RunId(1))  # of a group
-    await store.evidence(["a", "b"], NOW, at(1))
+    window = Window(NOW, NOW, at(1))
+    for asked_about in ({"run": RunId(1)}, {"window": window}, {}):  # the run is one of a group
+        meant: dict[str, Any] = {"window": None, "run": None} | asked_about
+        question = Question(job="a", names=frozenset("ab"), now=at(9), policy={}, trigger_text="", **meant)
+        await store.evidence(["a", "b"], at(9), partial(subject, question), **asked_about)
     for jobs in (["a"], ["a", "b"]):
         for state in State:
             await store.find(Query(jobs, [state]))

@@ -168,11 +168,21 @@ async def test_between_two_instants_of_an_interval_nothing_was_due(scheduler, vi
 
 
 async def test_before_it_was_first_seen_a_schedule_was_not_there(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("3h")
+        await scheduler.schedule("job", Every("1h"), id="hourly")
+        found = await scheduler.why("job", at("02:00"))
+        assert (found.verdict, found.code) == ("not_due", "not_registered_yet")
+        assert "first seen at 2026-01-01T03:00:00Z" in found.text
+
+
+async def test_before_the_store_was_begun_nothing_is_on_record(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job")
     async with virtual_time(scheduler):
         found = await scheduler.why("job", START - timedelta(hours=5))
-        assert (found.verdict, found.code) == ("not_due", "not_registered_yet")
-        assert "first seen at 2026-01-01T00:00:00Z" in found.text
+        assert (found.verdict, found.code, found.evidence) == ("unknown", "not_on_record", "partial")
+        assert found.text == "the store was begun at 2026-01-01T00:00:00Z, after that"
 
 
 async def test_a_job_without_a_schedule_runs_when_asked_for(scheduler, virtual_time):
@@ -180,7 +190,7 @@ async def test_a_job_without_a_schedule_runs_when_asked_for(scheduler, virtual_t
     async with virtual_time(scheduler):
         assert (await told(scheduler, when="01:00"))[1:] == (
             "not_due",
-            "no schedule of it was there; it runs when asked for",
+            "no schedule of it was due then; it runs when asked for",
         )
         assert (await told(scheduler))[1:] == ("not_due", "no schedule of it fires; it runs when asked for")
 
@@ -188,11 +198,15 @@ async def test_a_job_without_a_schedule_runs_when_asked_for(scheduler, virtual_t
 async def test_before_its_first_fire_a_job_will_run(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job", first="after")
     async with virtual_time(scheduler):
-        assert await told(scheduler) == ("will_run", "not_due", "nothing was due yet; next at 2026-01-01T01:00:00Z")
-        assert await told(scheduler, when="05:00") == ("will_run", "not_due", "it will be due at 2026-01-01T05:00:00Z")
+        assert await told(scheduler) == (
+            "will_run",
+            "will_run",
+            "nothing was due yet; it will be due at 2026-01-01T01:00:00Z",
+        )
+        assert await told(scheduler, when="05:00") == ("will_run", "will_run", "it will be due at 2026-01-01T05:00:00Z")
         await scheduler.pause("job", actor="ann")
         verdict, code, text = await told(scheduler, when="05:00")
-        assert (verdict, code) == ("will_run", "paused") and "but now the job was paused" in text
+        assert (verdict, code) == ("will_run", "paused") and "but the job was paused" in text
 
 
 async def test_the_past_is_asked_of_the_schedule_as_it_was_then(virtual_time, tmp_path):
@@ -256,7 +270,7 @@ async def test_a_job_that_was_off_names_who_switched_it_off_and_why(scheduler, v
         assert (found.verdict, found.code, found.at) == ("did_not_run", "disabled", at("03:00"))
         assert 'switched off since 2026-01-01T00:30:00Z by tom: "db migration"' in found.text
         assert "on again at 2026-01-01T05:30:00Z by eve" in found.text
-        assert "with 4 others up to 2026-01-01T05:00:00Z" in found.text
+        assert "one of 5 from 2026-01-01T01:00:00Z to 2026-01-01T05:00:00Z" in found.text
         assert found.remedies == ("taskloop enable job",)
         [skip] = await time.runs("job", "skipped")
         assert skip.data["disabled_by"] == "tom"
@@ -345,7 +359,7 @@ async def test_a_full_group_names_how_long_there_was_no_place(scheduler, virtual
         await time.advance("20m")
         found = await scheduler.why("job", at("01:00"))
         assert (found.verdict, found.code) == ("did_not_run", "group_full")
-        assert "group 'db' had no place for 10m" in found.text
+        assert "group 'db' had no place when it had waited for 10m" in found.text
 
 
 async def test_a_machine_that_slept_is_named(scheduler, virtual_time):

@@ -37,7 +37,8 @@ def why(args: Namespace) -> int:
 
 async def _why(args: Namespace) -> int:
     out = Output(args)
-    at = durations.since(args.at, out.now) if args.at else None
+    if args.at:  # refused before a store is looked for
+        durations.since(args.at, out.now)
     is_run = args.subject.isdecimal()
     async with reach.reading(args) as ledger:
         if ledger is None:
@@ -47,15 +48,15 @@ async def _why(args: Namespace) -> int:
         if is_run:
             found = await ledger.why(run=number(args.subject, "RUN"))
         else:
-            found = await _about_job(ledger, args, at)
+            found = await _about_job(ledger, args)
     record = explanation_record(found)
     out.record(record, lambda: _show(out, record))
     return 0 if found.verdict in ("ran", "running") else SKIPPED
 
 
-async def _about_job(ledger: Any, args: Namespace, at: Any) -> Explanation:
+async def _about_job(ledger: Any, args: Namespace) -> Explanation:
     try:
-        found: Explanation = await ledger.why(args.subject, at)
+        found: Explanation = await ledger.why(args.subject, args.at or None)
     except NoSuchJob:
         await reach.known(ledger, args, [args.subject])
         raise Failed(

@@ -1,0 +1,297 @@
+"""The past in SQLite: all that is on record around one instant of a job, in one consistent look.
+
+Plain functions of a connection, called on the reading thread. What they give is a `store.Evidence`, from which `why`
+explains; nothing here judges. First the records that may be meant are read; `choose`, which is pure, takes one; then
+the facts around that one are. Start at `evidence`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from taskloop.clock import from_microseconds, microseconds
+from taskloop.history_sqlite import ids_of_job
+from taskloop.keeping_sqlite import FACTS_SINCE, FOR_EVER, incidents, switches, workers
+from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule
+from taskloop.runs import Run
+from taskloop.schedules import Schedule
+from taskloop.store import Choose, Evidence, Former, Subject, Window, Worker
+
+MOST_SCHEDULES: Final = 1000
+MOST_RECORDS: Final = 20_000
+"""Records of a job that are looked through around an instant: what was asked for has no index by its time."""
+DAY: Final = 86_400_000_000
+MINUTE: Final = 60_000_000
+
+_RUN: Final = ",".join(RUN_COLUMNS)
+_MINE: Final = "job IN (SELECT value FROM json_each(:jobs))"
+_KNOWN: Final = (
+    f"WITH known(id) AS (SELECT id FROM taskloop_schedules WHERE {_MINE} UNION SELECT value FROM json_each(:jobs) "
+    f"UNION SELECT id FROM taskloop_former WHERE {_MINE} AND until > :since) "
+)
+"""Every id under which the job has or had a schedule."""
+_NEAR: Final = (
+    f"WITH near AS (SELECT {_RUN} FROM taskloop_runs WHERE id IN "
+    f"({ids_of_job(':job', ' AND id >= :first', newest=False, limit=':most')}) ORDER BY id) "
+)
+"""Records of one job in the order in which they were written, from one on."""
+
+
+def evidence(
+    db: sqlite3.Connection, jobs: Sequence[str], now: datetime, choose: Choose, window: Window | None, run: int | None
+) -> Evidence:
+    """All that an explanation of one job around one instant, or of one run, is made from; one consistent look."""
+    db.execute("BEGIN")
+    try:
+        return _around(db, jobs, choose, _candidates(db, list(jobs), now, window, run))
+    finally:
+        db.execute("ROLLBACK")
+
+
+# -- which records may be meant
+
+
+def _candidates(
+    db: sqlite3.Connection, jobs: list[str], now: datetime, window: Window | None, run: int | None
+) -> Evidence:
+    names, at = json.dumps(jobs), microseconds(now)
+    cut = False
+    if run is not None:
+        rows, asked = _runs(db, "WHERE id = ?", (run,)), []
+        at = microseconds(rows[0].due_at) if rows else at
+    elif window is None:
+        rows, asked = _newest(db, jobs, at), _asked_before(db, jobs, FOR_EVER)
+    else:
+        at = microseconds(window.since)
+        rows = _of_schedules(db, names, window)
+        more, asked, cut = _written_then(db, jobs, window)
+        seen = {one.id for one in rows}
+        rows = [*rows, *(one for one in more if one.id not in seen)]
+        asked = asked or _asked_before(db, jobs, microseconds(window.until))
+    schedules, left_out = _schedules(db, names, microseconds(now), [one.schedule for one in rows])
+    return Evidence(
+        schedules=schedules,
+        former=_former(db, names, at),
+        rows=rows,
+        asked=asked,
+        active=_active(db, names),
+        began_at=_began_at(db),
+        known_since=_known_since(db),
+        kept_since=_kept_since(db, jobs),
+        left_out=left_out,
+        cut=cut,
+    )
+
+
+def _schedules(db: sqlite3.Connection, names: str, now: int, first: Iterable[str | None]) -> tuple[list[Schedule], int]:
+    """The schedules of a job: those with a record among the candidates first, and those that are due; and how many more."""
+    values = {"jobs": names, "first": json.dumps(sorted({one for one in first if one})), "now": now}
+    rows = db.execute(
+        f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE {_MINE} ORDER BY CASE "
+        "WHEN id IN (SELECT value FROM json_each(:first)) THEN 0 WHEN next_due <= :now THEN 1 ELSE 2 END, id "
+        f"LIMIT {MOST_SCHEDULES}",
+        values,
+    ).fetchall()
+    number = len(rows)
+    if number == MOST_SCHEDULES:
+        (number,) = db.execute(f"SELECT count(*) FROM taskloop_schedules WHERE {_MINE}", {"jobs": names}).fetchone()
+    return sorted(map(read_schedule, rows), key=lambda one: one.id), number - len(rows)
+
+
+def _former(db: sqlite3.Connection, names: str, at: int) -> list[Former]:
+    rows = db.execute(
+        "SELECT id, job, trigger, NULL, NULL, NULL, anchor, seen_at, 1, origin, until FROM taskloop_former "
+        f"WHERE {_MINE} AND until > :at ORDER BY until LIMIT {MOST_SCHEDULES}",
+        {"jobs": names, "at": at},
+    ).fetchall()
+    return [Former(read_schedule(row[:10]), from_microseconds(row[10])) for row in rows]
+
+
+def _of_schedules(db: sqlite3.Connection, names: str, window: Window) -> list[Run]:
+    """Of each schedule the record that holds the instant or the beginning of the window, and the next one in it."""
+    one = "SELECT (SELECT r.id FROM taskloop_runs r WHERE r.schedule = known.id AND r.schedule IS NOT NULL AND "
+    rest = (
+        f"WHERE id IN ({_KNOWN} {one} r.due_at <= :at ORDER BY r.due_at DESC LIMIT 1) FROM known UNION "
+        f"{one} r.due_at > :at AND r.due_at < :until ORDER BY r.due_at LIMIT 1) FROM known) "
+        f"AND {_MINE} AND coalesce(until_at, due_at) >= :since ORDER BY abs(due_at - :at) LIMIT {MOST_SCHEDULES}"
+    )
+    return _runs(db, rest, {"jobs": names, **_instants(window)})
+
+
+def _written_then(db: sqlite3.Connection, jobs: Sequence[str], window: Window) -> tuple[list[Run], list[Run], bool]:
+    """Records of the window that no schedule leads to: fires of schedules that are gone, and runs asked for."""
+    gone: list[Run] = []
+    asked: list[Run] = []
+    cut = False
+    for job in jobs:
+        values = {"job": job, "first": _first_since(db, job, microseconds(window.since) - DAY), "most": MOST_RECORDS}
+        values |= _instants(window)
+        due, order = "due_at >= :since AND due_at < :until", "ORDER BY abs(due_at - :at) LIMIT 100"
+        near = f"{_NEAR} SELECT {_RUN} FROM near WHERE"
+        gone += [read_run(row) for row in db.execute(f"{near} schedule IS NOT NULL AND {due} {order}", values)]
+        written = f"({due} OR created_at >= :since AND created_at < :until)"
+        asked += [read_run(row) for row in db.execute(f"{near} schedule IS NULL AND {written} {order}", values)]
+        number, last = db.execute(f"{_NEAR} SELECT count(*), max(created_at) FROM near", values).fetchone()
+        cut |= number == MOST_RECORDS and last < values["until"]
+    return gone, asked, cut
+
+
+def _first_since(db: sqlite3.Connection, job: str, at: int) -> int:
+    """The id of about the first record of a job that was written at an instant or later: they are in order by both."""
+    low, high = 0, db.execute("SELECT coalesce(max(id), 0) + 1 FROM taskloop_runs").fetchone()[0]
+    next_one = ids_of_job(":job", " AND id >= :middle", newest=False, limit="1")
+    while low < high:
+        middle = (low + high) // 2
+        row = db.execute(
+            f"SELECT id, created_at FROM taskloop_runs WHERE id = ({next_one})", {"job": job, "middle": middle}
+        ).fetchone()
+        if row is None or row[1] >= at:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low
+
+
+def _newest(db: sqlite3.Connection, jobs: Sequence[str], now: int) -> list[Run]:
+    """The fire of a job that was decided last: of its schedules', and of its newest records, if they are gone."""
+    last = "SELECT (SELECT id FROM taskloop_runs WHERE schedule = known.id AND schedule IS NOT NULL AND due_at <= :now "
+    rest = (
+        f"WHERE id IN ({_KNOWN} {last} ORDER BY due_at DESC LIMIT 1) FROM known) AND {_MINE} "
+        "ORDER BY max(created_at, coalesce(until_at, due_at)) DESC, id DESC LIMIT 1"
+    )
+    found = _runs(db, rest, {"jobs": json.dumps(list(jobs)), "now": now, "since": 0})
+    for job in jobs:
+        found += _runs(
+            db,
+            f"WHERE id IN ({ids_of_job(':job', '', newest=True, limit=':most')}) AND schedule IS NOT NULL "
+            "ORDER BY id DESC LIMIT 1",
+            {"job": job, "most": MOST_RECORDS},
+        )
+    return found
+
+
+def _asked_before(db: sqlite3.Connection, jobs: Sequence[str], until: int) -> list[Run]:
+    """The newest run of a job that was asked for before an instant, among its records of that time."""
+    found = []
+    for job in jobs:
+        end = FOR_EVER if until == FOR_EVER else _first_since(db, job, until)
+        found += _runs(
+            db,
+            f"WHERE id IN ({ids_of_job(':job', ' AND id < :end', newest=True, limit=':most')}) AND schedule IS NULL "
+            "ORDER BY id DESC LIMIT 1",
+            {"job": job, "end": end, "most": MOST_RECORDS},
+        )
+    return sorted(found, key=lambda one: one.id)[-1:]
+
+
+# -- what is known around the one that is meant
+
+
+def _around(db: sqlite3.Connection, jobs: Sequence[str], choose: Choose, found: Evidence) -> Evidence:
+    names = json.dumps(list(jobs))
+    subject = choose(found)
+    since, until = microseconds(subject.since), microseconds(subject.until)
+    previous, following = _beside(db, jobs, subject)
+    return found._replace(
+        previous=previous,
+        next=following,
+        ahead=None if subject.row is None else next(iter(_ahead(db, subject.row)), None),
+        switches=switches(
+            db, f"WHERE ({_MINE} OR job IS NULL) AND coalesce(ended_at, :end) >= :since AND since <= :until ORDER BY id",
+            {"jobs": names, "end": FOR_EVER, "since": since, "until": until},
+        ),
+        workers=_workers_around(db, since, until),
+        incidents=incidents(db, since - MINUTE, until),
+        group=[] if subject.row is None or subject.row.group is None else _runs(
+            db, "WHERE state = 'running' AND \"group\" = ? ORDER BY +id LIMIT 100", (subject.row.group,)
+        ),
+    )  # fmt: skip
+
+
+def _beside(db: sqlite3.Connection, jobs: Sequence[str], subject: Subject) -> tuple[Run | None, Run | None]:
+    """The records before and after the one that is meant; where none is, those nearest of any schedule of the job."""
+    row = subject.row
+    first = microseconds(subject.since if row is None else row.due_at)
+    last = first if row is None else moment(row.until_at) or first
+    if row is not None or subject.schedule is not None:
+        rest = "WHERE schedule = ? AND schedule IS NOT NULL AND due_at {} ? ORDER BY due_at {} LIMIT 1"
+        before = _runs(db, rest.format("<", "DESC"), (subject.schedule, first))
+        after = _runs(db, rest.format(">", "ASC"), (subject.schedule, last))
+        return next(iter(before), None), next(iter(after), None)
+    values = {"jobs": json.dumps(list(jobs)), "at": first, "since": first, "most": MOST_RECORDS}
+    one = f"{_KNOWN} SELECT (SELECT id FROM taskloop_runs WHERE schedule = known.id AND schedule IS NOT NULL AND due_at"
+    before = _runs(db, f"WHERE id IN ({one} < :at ORDER BY due_at DESC LIMIT 1) FROM known) AND {_MINE}", values)
+    after = _runs(db, f"WHERE id IN ({one} > :at ORDER BY due_at LIMIT 1) FROM known) AND {_MINE}", values)
+    for job in jobs:
+        values |= {"job": job, "first": _first_since(db, job, first - DAY)}
+        near = f"{_NEAR} SELECT {_RUN} FROM near WHERE schedule IS NOT NULL AND due_at"
+        before += map(read_run, db.execute(f"{near} < :at ORDER BY due_at DESC LIMIT 1", values))
+        after += map(read_run, db.execute(f"{near} > :at ORDER BY due_at LIMIT 1", values))
+    return max(before, key=lambda run: run.due_at, default=None), min(after, key=lambda run: run.due_at, default=None)
+
+
+def _ahead(db: sqlite3.Connection, row: Run) -> list[Run]:
+    """The last run of a schedule before one of its records, skips left out."""
+    return _runs(
+        db,
+        "WHERE id = (SELECT id FROM (SELECT id, state FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
+        "AND due_at < ? ORDER BY due_at DESC LIMIT ?) WHERE state <> 'skipped' LIMIT 1)",
+        (row.schedule, microseconds(row.due_at), MOST_RECORDS),
+    )
+
+
+def _workers_around(db: sqlite3.Connection, at: int, last: int) -> list[Worker]:
+    """Those that lived in a span, the last one that ended before it and the first one that came after it."""
+    living = "started_at <= ? AND coalesce(stopped_at, ?) >= ?"
+    return [
+        *workers(db, "WHERE stopped_at IS NOT NULL AND stopped_at < ? ORDER BY stopped_at DESC LIMIT 1", (at,)),
+        *workers(db, f"WHERE {living} ORDER BY started_at LIMIT 100", (last, FOR_EVER, at)),
+        *workers(db, "WHERE started_at > ? ORDER BY started_at LIMIT 1", (last,)),
+    ]
+
+
+# -- how far back anything is known
+
+
+def _active(db: sqlite3.Connection, names: str) -> list[Run]:
+    """The runs of a job that wait or run, by the small indexes of these states."""
+    parts = " UNION ALL ".join(
+        f"SELECT id FROM taskloop_runs INDEXED BY taskloop_runs_{index} WHERE {_MINE} AND state = '{state}'"
+        for index, state in (("queued", "waiting"), ("running", "running"))
+    )
+    return _runs(db, f"WHERE id IN (SELECT id FROM ({parts} ORDER BY id LIMIT 100)) ORDER BY id", {"jobs": names})
+
+
+def _began_at(db: sqlite3.Connection) -> datetime | None:
+    (found,) = db.execute(
+        "SELECT min(at) FROM (SELECT min(started_at) AS at FROM taskloop_workers UNION ALL "
+        "SELECT min(seen_at) FROM taskloop_schedules UNION ALL SELECT min(seen_at) FROM taskloop_former UNION ALL "
+        "SELECT created_at FROM taskloop_runs WHERE id = (SELECT min(id) FROM taskloop_runs))"
+    ).fetchone()
+    return instant(found)
+
+
+def _known_since(db: sqlite3.Connection) -> datetime | None:
+    row = db.execute("SELECT value FROM taskloop_meta WHERE key = ?", (FACTS_SINCE,)).fetchone()
+    return from_microseconds(int(row[0])) if row else None
+
+
+def _kept_since(db: sqlite3.Connection, jobs: Sequence[str]) -> datetime | None:
+    (found,) = db.execute(
+        "SELECT min(min(created_at, due_at)) FROM taskloop_runs WHERE id IN "
+        f"(SELECT ({ids_of_job('j.value', '', newest=False, limit='1')}) FROM json_each(?) j)",
+        (json.dumps(list(jobs)),),
+    ).fetchone()
+    return instant(found)
+
+
+def _runs(db: sqlite3.Connection, rest: str, values: Any) -> list[Run]:
+    return [read_run(row) for row in db.execute(f"SELECT {_RUN} FROM taskloop_runs {rest}", values)]
+
+
+def _instants(window: Window) -> dict[str, int]:
+    return {name: microseconds(at) for name, at in zip(("at", "since", "until"), window, strict=True)}
