@@ -207,7 +207,9 @@ class Model:
         for row in (row for row in self._fresh.values() if row.schedule and row.id not in self.rows):
             all_along = row.job in now and now[row.job] is self._off.get(row.job)
             assert not all_along or row.reason == "disabled", f"{row.job} is off: {row}"
-            was_off = row.job in {*now, *self._off, *self.off_lately} or self.fleet[row.job].breaker
+            word = self.words.get(row.job)
+            again = word is not None and word.over and wall < word.until
+            was_off = again or row.job in {*now, *self._off, *self.off_lately} or self.fleet[row.job].breaker
             assert row.reason != "disabled" or was_off, f"{row.job} was on: {row}"
         self._off = now
         self.off_lately.clear()

@@ -124,7 +124,7 @@ class World:
         for one in self.fleet:
             trigger, grid, first = one.declared(self.start)
             if trigger is not None:
-                self.model.tracks[one.name] = Track(grid, first, elapsed=one.trigger in ("now", "after"))
+                self.model.tracks[one.name] = Track(grid, first, one.trigger in ("now", "after"), one.breaker)
         self.outage = None
         await self.come_up("first")
 
@@ -370,7 +370,7 @@ class World:
         move.noticed = self.wall
 
     def _would_meet_a_known_bug(self, rows, target):
-        """Situations that tests/test_model_finds.py tells of, and that are kept away from until they are mended."""
+        """KNOWN: situations that tests/test_model_finds.py tells of, and that are kept away from until they are mended."""
         return any(row.reason == "disabled" for row in rows) or any(
             word is not None for word in self.model.pauses.values()
         )
