@@ -151,3 +151,14 @@ async def test_a_counted_skip_whose_first_instant_has_a_record_is_not_lost_with_
     for hour in range(1, 9):
         at = START + timedelta(hours=hour)
         assert any(first <= at <= last for first, last in spans), f"{at} has no record"
+
+
+@to_mend
+async def test_a_breaker_counts_failures_though_the_clock_was_set_back(scheduler, virtual_time):
+    scheduler.add_job(failing(99), Every("1h"), name="job", pause_after=3, trial_after="10m")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await scheduler.reset("job")
+        time.step("-5h")
+        await time.advance("4h")
+        assert [switch.kind for switch in await scheduler._store.switches()] == ["tripped"]
