@@ -24,6 +24,7 @@ __all__ = [
     "Schedule",
     "admit",
     "bind",
+    "cut",
     "next_due",
     "plan",
     "rebind",
@@ -249,6 +250,40 @@ def plan(
         count = 1 + grid.count(due - shift, last - shift)
     fires = _fates(schedule, policy, due, last, count, now, watched_since, enabled, missed or policy.missed)
     return Plan(schedule, fires, after + shift if after is not None else None, last)
+
+
+def cut(planned: Plan, policy: Policy, decided: Sequence[tuple[datetime, datetime]]) -> Plan:
+    """The plan without those of its counted instants that have a record, as after a clock that was set to and fro.
+
+    `decided`: spans of such instants, first and last, in their order.
+    """
+    fires: list[Fire] = []
+    for one in planned.fires:
+        fires += [one] if one.until_at is None else _gaps(planned.schedule, policy, one, one.until_at, decided)
+    return planned._replace(fires=tuple(fires))
+
+
+def _gaps(
+    schedule: Schedule, policy: Policy, fire: Fire, end: datetime, decided: Sequence[tuple[datetime, datetime]]
+) -> list[Fire]:
+    shift, grid = offset(schedule.id, policy.spread), timetable(schedule)
+    parts: list[Fire] = []
+
+    def add(first: datetime, last: datetime) -> None:
+        count = 1 + grid.count(first - shift, last - shift)
+        parts.append(replace(fire, due_at=first, count=count, until_at=last if count > 1 else None))
+
+    due: datetime | None = fire.due_at
+    for first, last in decided:
+        if due is None or first > end:
+            break
+        if due < first:
+            add(due, _before(schedule, policy, first))
+        if last >= due:
+            due = _shifted(grid, shift, last)
+    if due is not None and due <= end:
+        add(due, end)
+    return parts
 
 
 def _fates(

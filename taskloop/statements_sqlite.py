@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final
 
-from taskloop.clock import later, microseconds
+from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.errors import KeyConflict
 from taskloop.history_sqlite import failed_in_a_row, newest_active
 from taskloop.rows_sqlite import (
@@ -35,7 +35,7 @@ from taskloop.rows_sqlite import (
     write_schedule,
 )
 from taskloop.runs import ACTIVE, Lost, Progress, Raised, Reason, Run, RunId, ShutDown, State
-from taskloop.schedules import Admission, Fire, Schedule, admit
+from taskloop.schedules import Admission, Fire, Schedule, admit, cut
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Settling, Terms
 
 __all__ = [
@@ -254,7 +254,7 @@ def due(db: sqlite3.Connection, now: datetime, limit: int, without: Sequence[str
 
 def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
     """Move the cursors and write what the fires became."""
-    won = _won(db, firings)
+    won = [_cut(db, one) for one in _won(db, firings)]
     active = _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
     trials = {one.plan.schedule.job: newest_active(db, one.plan.schedule.job) for one in won if one.trial}
     number = next_id(db)
@@ -292,6 +292,24 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
         replaced=replaced,
         lost=len(firings) - len(won),
     )
+
+
+def _cut(db: sqlite3.Connection, firing: Firing) -> Firing:
+    """The firing without those of its counted instants that have a record already."""
+    counted = [one for one in firing.plan.fires if one.until_at is not None]
+    if not counted:
+        return firing
+    schedule, first, last = firing.plan.schedule.id, counted[0].due_at, counted[-1].until_at
+    rows = db.execute(
+        "SELECT due_at, coalesce(until_at, due_at) FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
+        "AND due_at >= coalesce((SELECT max(due_at) FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
+        "AND due_at <= ?), 0) AND due_at <= ? AND coalesce(until_at, due_at) >= ? ORDER BY due_at LIMIT 10000",
+        (schedule, schedule, microseconds(first), moment(last), microseconds(first)),
+    ).fetchall()
+    if not rows:
+        return firing
+    decided = [(from_microseconds(one), from_microseconds(until)) for one, until in rows]
+    return firing._replace(plan=cut(firing.plan, firing.policy, decided))
 
 
 def _tried(firing: Firing, trials: Mapping[str, int | None]) -> Firing:

@@ -1,4 +1,4 @@
-"""What the model test found, each reduced to a story. Those that are marked are not mended yet; the model knows them."""
+"""What the model test found, each reduced to a story."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from stories import START, failing, fates, lasting, nothing
 from taskloop import Cron, Every, Options, Retry, State, TaskScheduler
 
 pytestmark = pytest.mark.anyio
-
-to_mend = pytest.mark.xfail(strict=True, raises=AssertionError, reason="found by the model, not mended yet")
 
 
 async def test_a_retry_waits_no_longer_because_the_clock_was_set_back(scheduler, virtual_time):
@@ -35,7 +33,6 @@ async def test_what_waits_for_its_place_waits_no_longer_because_the_clock_was_se
         assert [run.state for run in await time.runs()] == [State.SUCCEEDED] * 2
 
 
-@to_mend
 async def test_an_instant_in_the_minute_before_a_step_back_is_noticed_is_not_lost(scheduler, virtual_time):
     scheduler.add_job(nothing, Cron("0 1 * * *"), name="nightly")
     async with virtual_time(scheduler, at="2027-01-01T00:00Z") as time:
@@ -59,7 +56,6 @@ async def test_a_cron_first_seen_in_a_wrong_year_is_not_silent_until_then_after_
         assert (await fates(time))[1] == "02:00 succeeded"
 
 
-@to_mend
 async def test_the_row_of_disabled_fires_does_not_grow_backwards(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job", first="after")
     async with virtual_time(scheduler) as time:
@@ -72,7 +68,6 @@ async def test_the_row_of_disabled_fires_does_not_grow_backwards(scheduler, virt
         assert max(one.until_at or one.due_at for one in rows) == START + timedelta(hours=3)
 
 
-@to_mend
 async def test_on_trial_a_row_of_disabled_fires_does_not_grow_over_other_rows(scheduler, virtual_time):
     scheduler.add_job(
         failing(99), Every("1m"), name="job", missed="all", missed_limit=2, pause_after=3, trial_after="10m"
@@ -86,7 +81,6 @@ async def test_on_trial_a_row_of_disabled_fires_does_not_grow_over_other_rows(sc
             assert row.count == ((row.until_at or row.due_at) - row.due_at) / timedelta(minutes=1) + 1
 
 
-@to_mend
 async def test_an_interval_moved_onto_an_instant_with_a_record_loses_no_fire(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1m"), name="job")
     async with virtual_time(scheduler) as time:
@@ -96,7 +90,6 @@ async def test_an_interval_moved_onto_an_instant_with_a_record_loses_no_fire(sch
         assert len(await time.runs()) == 3  # at 0, 1 and 2 minutes of elapsed time
 
 
-@to_mend
 async def test_resume_settles_the_held_fires_as_it_says_though_the_clock_was_set_back(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job")
     async with virtual_time(scheduler) as time:
@@ -135,14 +128,12 @@ async def a_past_with_a_hole(scheduler, time, back):
         return await time.runs(state=list(State))
 
 
-@to_mend
 async def test_a_counted_skip_counts_nothing_that_has_its_record(scheduler, virtual_time):
     rows = await a_past_with_a_hole(scheduler, virtual_time(scheduler), back="-2h")
     ran = [row.due_at for row in rows if row.state is State.SUCCEEDED]
     assert [row for row in rows if row.until_at and any(row.due_at <= at <= row.until_at for at in ran)] == []
 
 
-@to_mend
 async def test_a_counted_skip_whose_first_instant_has_a_record_is_not_lost_with_all_that_it_counts(
     scheduler, virtual_time
 ):
@@ -153,7 +144,6 @@ async def test_a_counted_skip_whose_first_instant_has_a_record_is_not_lost_with_
         assert any(first <= at <= last for first, last in spans), f"{at} has no record"
 
 
-@to_mend
 async def test_a_breaker_counts_failures_though_the_clock_was_set_back(scheduler, virtual_time):
     scheduler.add_job(failing(99), Every("1h"), name="job", pause_after=3, trial_after="10m")
     async with virtual_time(scheduler) as time:

@@ -20,6 +20,7 @@ from taskloop.schedules import (
     Schedule,
     admit,
     bind,
+    cut,
     next_due,
     offset,
     plan,
@@ -410,3 +411,36 @@ def test_what_follows_the_wall_clock_is_brought_back_to_the_next_instant_without
 def test_a_schedule_that_is_done_stays_done():
     done = hourly(trigger=At(NOW), next_due=None, anchor=None)
     assert recalled(done, Policy(), now=at(-2), decided=[]) == done
+
+
+# -- counted instants that have a record already
+
+
+@pytest.mark.parametrize(
+    ("decided", "left"),
+    [
+        ([], [(1, 6, 6)]),
+        ([once(1)], [(2, 6, 5)]),
+        ([once(6)], [(1, 5, 5)]),
+        ([(at(3), at(4))], [(1, 2, 2), (5, 6, 2)]),
+        ([once(2), once(4)], [(1, 1, 1), (3, 3, 1), (5, 6, 2)]),
+        ([(at(-3), at(2)), once(2), (at(6), at(9))], [(3, 5, 3)]),
+        ([(at(0), at(9))], []),
+        ([once(-1), once(8)], [(1, 6, 6)]),
+    ],
+)
+def test_a_counted_fire_is_cut_where_instants_have_a_record(decided, left):
+    counted = Fire(at(1), Reason.MISSED, Cause.SCHEDULE, 6, at(6))
+    newest = Fire(at(7), None, Cause.CATCH_UP)
+    planned = Plan(hourly(next_due=at(1)), (counted, newest), at(8), at(7))
+    fires = cut(planned, Policy(), decided).fires
+    assert [(one.due_at, one.until_at or one.due_at, one.count) for one in fires[:-1]] == [
+        (at(first), at(last), count) for first, last, count in left
+    ]
+    assert all((one.until_at is None) == (one.count == 1) for one in fires) and fires[-1] == newest
+
+
+def test_what_is_cut_at_the_end_of_a_trigger_is_over():
+    single = hourly(trigger=At(at(1)), next_due=at(1), anchor=None)
+    planned = Plan(single, (Fire(at(1), Reason.MISSED, Cause.SCHEDULE, 2, at(2)),), None, at(1))
+    assert cut(planned, Policy(), [once(1)]).fires == ()
