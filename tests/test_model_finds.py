@@ -148,7 +148,7 @@ async def test_a_breaker_counts_failures_though_the_clock_was_set_back(scheduler
     scheduler.add_job(failing(99), Every("1h"), name="job", pause_after=3, trial_after="10m")
     async with virtual_time(scheduler) as time:
         await time.advance("10m")
-        await scheduler.reset("job")
+        await scheduler.enable("job")
         time.step("-5h")
         await time.advance("4h")
-        assert [switch.kind for switch in await scheduler._store.switches()] == ["tripped"]
+        assert [run.reason for run in await time.runs(state="skipped")] == ["disabled"]
