@@ -217,7 +217,7 @@ class World:
         async def on_the_loop(run: RunContext):
             call, mood, seconds = begins(run)
             until = self.now + seconds
-            while self.now < until and not self.enough:
+            while until - self.now > 1e-6 and not self.enough:  # virtual time is whole microseconds
                 try:
                     await asyncio.sleep(until - self.now)
                 except asyncio.CancelledError:
