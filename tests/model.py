@@ -113,8 +113,8 @@ class Model:
             self.broken.append(f"run {call.run} is the second one of its group")
         if spec.max_running and sum(one.job == call.job for one in beside) >= spec.max_running:
             self.broken.append(f"run {call.run} is one more than max_running of {call.job}")
-        late = wall - call.due_at
-        if call.schedule and spec.max_late and call.attempt == 1 and late.total_seconds() > spec.max_late + HEARD:
+        late, first = wall - call.due_at, call.attempt == 1 and all(one.run != call.run for one in self.calls)
+        if call.schedule and spec.max_late and first and late.total_seconds() > spec.max_late + HEARD:
             self.broken.append(f"run {call.run} begins {late} late, max_late is {spec.max_late} s")
         if self.paused(call.job, wall, lambda word: word.who == call.who or now > word.given_at + HEARD):
             self.broken.append(f"run {call.run} of the paused {call.job} begins")
