@@ -384,11 +384,12 @@ async def _subject(
         job = found.job
     if job is None:
         raise ValueError("why() needs a job or a run; write why('report'), or why(run=12)")
-    name = ledger._names(job)[0]
-    remembered = {} if name in ledger else {one.name: one for one in await store.definitions()}
-    declared = {one.name: ledger.definition(one) for one in ledger}
-    known = remembered | declared
-    heir = next((one for one in known.values() if name in one.facts.get("aliases", ()) and name not in ledger), None)
+    names = ledger._names(job)
+    name = names[0]
+    if name in ledger:
+        return names, ledger.definition(ledger[name])
+    known = {one.name: one for one in (*await store.definitions(), *map(ledger.definition, ledger))}
+    heir = next((one for one in known.values() if name in one.facts.get("aliases", ())), None)
     definition = heir or known.get(name)
     if definition is None:
         raise NoSuchJob(name, nearest(name, known))
