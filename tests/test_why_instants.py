@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime, timedelta
 
 import pytest
 from stories import START, failing, lasting, nothing
 
-from taskloop import At, Cron, Every, Options, TaskScheduler, durations
+from taskloop import At, Cron, Every, Options, State, TaskScheduler, durations
 from taskloop.looking import window
 
 pytestmark = pytest.mark.anyio
@@ -427,3 +428,36 @@ async def test_a_breaker_that_stayed_open_is_told_as_it_was_known_then(scheduler
         first, second = [(await scheduler.why("job", at(1, f"00:{minute:02}"))).text for minute in (8, 20)]
         assert "until 2026-01-01T00:13:00Z; at 2026-01-01T00:13:00Z the trial failed, run 5: OSError: no luck" in first
         assert "since 2026-01-01T00:13:00Z by taskloop" in second and "the trial failed too, run 5" in second
+
+
+# -- whatever was done to it
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_after_a_day_of_switches_and_restarts_every_due_instant_is_explained_and_no_other(virtual_time, seed):
+    dice = random.Random(seed)
+    scheduler = TaskScheduler(options=Options(max_running=2))
+    trigger = Cron(dice.choice(["*/7 * * * *", "3 * * * *", "10,12,40 * * * *"]))
+    policy = {"missed": ("skip", "latest", "all"), "overlap": ("skip", "queue", "replace"), "max_late": (None, "15m")}
+    some = {name: dice.choice(values) for name, values in policy.items()}
+    scheduler.add_job(lasting(dice.choice([0, 90, 1000])), trigger, name="job", **some)
+    async with virtual_time(scheduler) as time:
+        for _ in range(14):
+            what = dice.choice(["disable", "enable", "pause", "resume", "crash", "restart", "nothing"])
+            if what == "crash":
+                await time.crash()
+            if what in ("crash", "restart"):
+                await time.restart(after=f"{dice.randint(1, 180)}m")
+            elif what != "nothing":
+                await getattr(scheduler, what)("job", actor="ann")
+            await time.advance(f"{dice.randint(1, 90)}m")
+        own = {run.due_at: run for run in await time.runs("job", state=list(State))}
+        due = trigger.after(START)
+        while due <= time.now:
+            found = await scheduler.why("job", due)
+            assert (found.at, found.evidence) == (due, "full")
+            assert found.verdict in ("ran", "running", "waiting", "did_not_run"), found.text
+            assert due not in own or found.run == own[due]
+            beside = await scheduler.why("job", due + timedelta(minutes=1))
+            assert (beside.verdict, beside.evidence) == ("not_due", "full"), beside.text
+            due = trigger.after(due)
