@@ -6,6 +6,7 @@ Level 5. Whatever is refused is left untouched, byte for byte. Start at `connect
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sqlite3
 import time
@@ -92,9 +93,10 @@ def explained(error: BaseException, path: str) -> BaseException:
         )
     if isinstance(error, FileNotFoundError) and len(error.args) == 1:
         return StoreUnavailable(f"store {url} does not exist; `taskloop run` or start() makes one")
-    if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, TaskloopError):
-        text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        return StoreUnavailable(f"store {url}: {text}{_cause(text, path)}; {_mend(text, path)}")
+    if isinstance(error, OSError) and not isinstance(error, TaskloopError):
+        return StoreUnavailable(f"store {url}: {error.strerror or error}; {_mend_of_the_system(error)}")
+    if isinstance(error, sqlite3.Error):
+        return StoreUnavailable(f"store {url}: {error}{_cause(str(error), path)}; {_mend(str(error), path)}")
     return error
 
 
@@ -109,15 +111,25 @@ def _cause(text: str, path: str) -> str:
 
 
 def _mend(text: str, path: str) -> str:
-    if "full" in text or "space" in text:
+    if "full" in text:
         return "free some space: what has ended meanwhile is kept in memory and written then"
     if "locked" in text:
         return "another program holds the file; see who has it open, and `taskloop db check`"
     if not Path(path).absolute().parent.is_dir():
-        return "make the folder, or name a file in one that exists"
-    if any(one in text for one in ("unable to open", "readonly", "ermission", "ead-only")):
-        return "give this user the right to write the file and its folder, or name another file"
+        return _MAKE_FOLDER
+    if "unable to open" in text or "readonly" in text:
+        return _GIVE_RIGHT
     return "see `taskloop db check`, and the disk"
+
+
+def _mend_of_the_system(error: OSError) -> str:
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return _GIVE_RIGHT
+    return _MAKE_FOLDER if isinstance(error, FileNotFoundError) else "see the disk, and `taskloop db check`"
+
+
+_MAKE_FOLDER: Final = "make the folder, or name a file in one that exists"
+_GIVE_RIGHT: Final = "give this user the right to write the file and its folder, or name another file"
 
 
 def connect(path: str, create: bool) -> sqlite3.Connection:

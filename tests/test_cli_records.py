@@ -604,6 +604,20 @@ def test_a_file_that_is_no_store_is_code_8_and_stays_as_it_is(shop, call):
     assert (shop.folder / "taskloop.db").read_text() == "this is a diary, not a database"
 
 
+def test_an_empty_file_is_no_store_yet(shop, call):
+    (shop.folder / "taskloop.db").touch()
+    assert call("runs").code == call("db", "upgrade").code == 8 and "no store yet" in call("status").err
+    assert call("list").code == 0
+    assert (shop.folder / "taskloop.db").stat().st_size == 0
+    assert call("submit", "add", "a=1").code == call("runs").code == 0
+
+
+def test_a_store_of_two_names_is_refused_by_the_quick_list_too(done, call):
+    (done.folder / "other.db").hardlink_to(done.folder / "taskloop.db")
+    said = call("list")
+    assert said.code == 8 and "has 2 names (hard links)" in said.err
+
+
 LOOKING = [*READING, "show hourly", "show 1", "why hourly", "why 1", "db check", "db prune --keep 1d", "db upgrade",
            "schedule remove x"]  # fmt: skip
 

@@ -481,6 +481,7 @@ def as_anybody() -> tuple[str, ...]:
         (None, 0o555, "ermission"),
         (None, 0o555, "place, where SQLite keeps the store's log; give this user the right to write"),
         (0o600, 0o555, "place, where SQLite keeps the store's log"),
+        (0o444, 0o755, "; give this user the right to write the file"),
         (0o444, 0o755, "ermission"),
         (0o444, 0o555, "ermission"),
         (0o000, 0o755, "ermission"),
@@ -489,14 +490,15 @@ def as_anybody() -> tuple[str, ...]:
         "a new file in a read-only folder",
         "and how to mend it",
         "a file in a read-only folder",
+        "a read-only file, and how to mend it",
         "a read-only file",
         "both",
         "an unreadable file",
     ],
 )
 async def test_what_may_not_be_written_is_refused_at_the_start_with_the_reason(tmp_path, file, folder, reason):
-    place = tmp_path / "place"
-    place.mkdir()
+    place = tmp_path / "locked" / "full" / "place"  # names that are in messages of SQLite too
+    place.mkdir(parents=True)
     path = place / "runs.db"
     if file is not None:
         await used(path)

@@ -70,9 +70,9 @@ def file_of(address: str) -> str | None:
 
 
 def store_file(args: Namespace) -> str | None:
-    """The store's file by the configuration alone, if there is one already. Raises `BadSettings`."""
+    """The store's file by the configuration alone, if there is one already that may be opened. Raises `BadSettings`."""
     path = file_of(addresses.store_address(config=args.config))
-    return path if path is not None and os.path.exists(path) else None
+    return path if path is not None and _has_file(path) and os.stat(path).st_nlink == 1 else None
 
 
 def names_app(args: Namespace) -> bool:
@@ -154,7 +154,12 @@ def _is_missing(address: Any) -> bool:
     if not isinstance(address, str):
         return False
     path = file_of(address)
-    return address.endswith(":memory:") if path is None else not os.path.exists(path)
+    return address.endswith(":memory:") if path is None else not _has_file(path)
+
+
+def _has_file(path: str) -> bool:
+    """Whether something stands there; an empty file is as good as none."""
+    return os.path.exists(path) and os.path.getsize(path) > 0
 
 
 async def known(ledger: Ledger | None, args: Namespace, names: list[str]) -> None:
