@@ -439,14 +439,14 @@ async def test_a_backup_takes_a_name_that_was_free_at_first_from_nobody(path, tm
 
 
 async def test_a_check_and_a_backup_take_longer_than_a_caller_of_other_verbs_would_wait(path):
-    store = SqliteStore(path, call_seconds=0.05)
-    await store.open()
-    held = threading.Event()
-    asyncio.get_running_loop().call_later(0.3, held.set)
-    slowly = await store._apart(lambda db: held.wait(5))
-    assert slowly is True
-    assert await store.counts()
-    await store.close()
+    async with opened(path) as store:
+        await submitted(store)
+        store._call_seconds = 0.001  # from here on only: a busy machine may open it slowly
+        held = threading.Event()
+        asyncio.get_running_loop().call_later(0.3, held.set)
+        assert await store._apart(lambda db: held.wait(5)) is True
+        assert await store.check() == []
+        await store.backup(path.with_name("copy.db"))
 
 
 # -- what may not be written
