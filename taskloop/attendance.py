@@ -39,9 +39,9 @@ class Attendance:
         last = max((one.stopped_at or one.beat_at for one in self._gone if _has(one, names)), default=None)
         return {} if last is None or last >= self._since else _down(last, (self._since - last).total_seconds())
 
-    def slept(self, now: datetime, since: datetime, seconds: float) -> None:
-        """This worker was not there for so long; the others were, as far as it knows."""
-        self._since, self._company = now, [one for one in self.others if one.fires]
+    def slept(self, now: datetime, since: datetime, seconds: float, *, host: str | None = None) -> None:
+        """This worker was not there for so long; the others were, as far as it knows, but for those on that `host`."""
+        self._since, self._company = now, [one for one in self.others if one.fires and one.host != host]
         self._slept = _down(since, seconds)
 
     def set_back(self, now: datetime) -> None:

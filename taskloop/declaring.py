@@ -111,7 +111,7 @@ async def declare(
     if starting:
         await _follow_the_zones(ledger, store, now)
     due = {one.id: now - one.next_due for one in stored if one.next_due is not None and one.next_due <= now}
-    plan.due = {name: late for name, late in due.items() if ledger._is_on(ledger[name], now)}
+    plan.due = {name: late for name, late in due.items() if name in ledger and ledger._is_on(ledger[name], now)}
     if starting:
         await _begin_at_start(ledger, store, ours, now, others=others, due=due)
         plan.orphaned = await _orphans(ledger, store, others)
@@ -135,8 +135,10 @@ async def _take_over(
 ) -> None:
     """Give jobs what stands under their aliases, and drop the schedules of those that have no trigger any more."""
     names = {alias: job.name for job in jobs for alias in job.aliases}
-    if names:
+    if names and ledger.options.enabled:  # else the fires stay with those who do fire, by the name they know
         renamed = await store.rename(names, now, TOGETHER)
+        for run in renamed.ended:
+            ledger._ended(run)
         plan.renamed = {old: names[old] for old in renamed.schedules}
         await ledger._refresh_switches(force=True)
         await ledger._know()
@@ -148,7 +150,7 @@ async def _take_over(
 
 async def _yielded(store: Store, jobs: Sequence[Job[..., Any]], others: Sequence[Worker]) -> dict[str, str]:
     """Jobs that a live worker of a later version has under another name already: theirs are the fires."""
-    elsewhere = {name for one in others for name in one.jobs or ()}
+    elsewhere = {name for one in others if one.fires for name in one.jobs or ()}
     taken = await store.aliases() if others else {}
     return {job.name: there for job in jobs if (there := taken.get(job.name)) in elsewhere and there is not None}
 
@@ -158,7 +160,7 @@ async def _follow_the_zones(ledger: Ledger, store: Store, now: datetime) -> None
     rules = await asyncio.to_thread(_rules_of_the_zones)
 
     def decide(schedule: Schedule, _: Sequence[tuple[datetime, datetime]]) -> Schedule:
-        return replanned(schedule, ledger[schedule.job].policy, now)
+        return replanned(schedule, ledger[schedule.job].policy, now) if schedule.job in ledger else schedule
 
     if rules:
         await store.replan(decide, rules)

@@ -53,6 +53,7 @@ class FireLoop:
         slots: Slots,
         *,
         worker: str,
+        host: str,
         journal: Journal,
         store_watch: StoreWatch,
         held_since: Callable[[float], float],
@@ -63,6 +64,7 @@ class FireLoop:
         self._ledger = ledger
         self._slots = slots
         self._worker = worker
+        self._host = host
         self._journal = journal
         self._store_watch = store_watch
         self._held_since = held_since
@@ -159,6 +161,8 @@ class FireLoop:
             return now
         if due.schedules:
             await asyncio.sleep(0)  # the host's turn, between reading and planning
+            if any(one.job not in self._ledger for one in due.schedules):
+                return now
         if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
             return None
         if due.schedules:
@@ -277,8 +281,9 @@ class FireLoop:
         if any((one.stopped_at or one.beat_at) > ahead for one in gone):
             self._is_ahead = True
             self.stir()
-        for name in self._ledger._yielded:
-            self._ledger._redeclared(self._ledger._jobs.get(name))
+        ours = {job.name for job in self._ledger}
+        if any(one.jobs is None or one.jobs - ours for one in gone):  # of another version: it may have had our fires
+            self._ledger._redeclared(*(job for job in self._ledger if job.trigger is not None))
 
     # -- the timer
 
@@ -318,13 +323,14 @@ class FireLoop:
         overslept = max(0.0, look.elapsed - nap - self._held_since(look.since)) if nap else 0.0
         if look.step + overslept > GAP_SECONDS:
             self._tell_of_step(look, look.step + overslept)
-            self.slept(look.before, look.step + overslept)
+            self.slept(look.before, look.step + overslept, machine=look.step > GAP_SECONDS)
         elif look.step > BACK_SECONDS:
             self._journal.add("clock", look.before, self._clock.now(), step_seconds=round(look.step, 3))
 
-    def slept(self, since: datetime, seconds: float) -> None:
-        """This worker was not there to fire for so long."""
-        self.attendance.slept(self._clock.now(), since, seconds)
+    def slept(self, since: datetime, seconds: float, *, machine: bool = False) -> None:
+        """This worker was not there to fire for so long, nor anybody else on this `machine`."""
+        host = self._host if machine else None
+        self.attendance.slept(self._clock.now(), since, seconds, host=host)
 
     def _tell_of_step(self, look: Look, seconds: float) -> None:
         now, name = self._clock.now(), "clock.set_back" if seconds < 0 else "clock.gap"
@@ -333,20 +339,18 @@ class FireLoop:
 
     async def _rewind(self, now: datetime) -> None:
         """Tell the cursors that the wall clock was set back: else they would be silent until it has caught up."""
-        look = self._set_back.pop(0)
-        try:
-            moved = await self._move_cursors(look, lived := look.lived_from(now))
-            await self._ledger._refresh_switches(force=True)
-        except (StoreUnavailable, BadStore):
-            self._set_back.insert(0, look)
-            raise
+        look = self._set_back[0]
+        moved = await self._move_cursors(look, lived := look.lived_from(now))
+        await self._ledger._refresh_switches(force=True)
+        self._set_back.pop(0)
         self._unread = self._backlog = True  # what waits may be ready sooner than it was when last asked
         self.attendance.set_back(lived)
         self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
 
     async def _recall(self, now: datetime) -> None:
         def back(schedule: Schedule, decided: Sequence[tuple[datetime, datetime]]) -> Schedule:
-            return recalled(schedule, self._ledger[schedule.job].policy, now=now, decided=decided)
+            job = self._ledger._jobs.get(schedule.job)  # it may be removed meanwhile
+            return schedule if job is None else recalled(schedule, job.policy, now=now, decided=decided)
 
         tick = self._clock.monotonic()
         moved = await self._store.rewind(back, now, back=None, boot=boot(), since=tick, tick=tick)
@@ -368,5 +372,5 @@ class FireLoop:
         self, back: timedelta, now: datetime, schedule: Schedule, decided: Sequence[tuple[datetime, datetime]]
     ) -> Schedule:
         """Called on the store's thread: values in, a value out."""
-        policy = self._ledger[schedule.job].policy
-        return rewind(schedule, policy, now=now, back=back, decided=decided)
+        job = self._ledger._jobs.get(schedule.job)  # it may be removed meanwhile
+        return schedule if job is None else rewind(schedule, job.policy, now=now, back=back, decided=decided)

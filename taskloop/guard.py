@@ -161,7 +161,8 @@ class Guard:
 
     async def _let_go_of_lost_runs(self) -> None:
         with suppress(StoreUnavailable, BadStore):
-            self._slots.lose(await self._store.held(self._worker.id))
+            before = list(self._slots.attempts.values())  # what begins while we ask is ours
+            self._slots.lose(await self._store.held(self._worker.id), before)
 
     def _whose(self, task: asyncio.Task[Any] | None) -> dict[str, Any]:
         """Who a task of the loop belongs to; asked in the thread of the watchdog, while the loop stands still."""

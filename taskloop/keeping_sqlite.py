@@ -22,13 +22,15 @@ from taskloop.rows_sqlite import (
     read_run,
     read_schedule,
 )
-from taskloop.runs import RunId, State
+from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_sqlite import count_days, put_schedules
 from taskloop.store import Incident, Renamed, Rewind, Terms, Wish, Worker
 from taskloop.switches import Switch, Switches
 
 FOR_EVER: Final = 2**62
+ALL: Final = -1
+"""No limit, as SQLite has it."""
 """An instant after all others."""
 FACTS_SINCE: Final = "facts_since"
 """Under this key the store says how old what it still has of workers, switches, incidents and former schedules is."""
@@ -84,6 +86,10 @@ def beat(db: sqlite3.Connection, worker: Worker, now: int, tick: float, health: 
         (now, tick, health, worker.id),
     )
     return row is not None and row[0] is None
+
+
+def has_jobs(db: sqlite3.Connection, worker: str, jobs: Sequence[str]) -> None:
+    db.execute("UPDATE taskloop_workers SET jobs = ? WHERE id = ?", (json.dumps(sorted(jobs)), worker))
 
 
 def leave(db: sqlite3.Connection, worker: str, at: int) -> None:
@@ -198,18 +204,25 @@ def rename(db: sqlite3.Connection, names: Mapping[str, str], now: int, limit: in
     first, since a clock that is set back asks what was decided of late.
     """
     moved: list[str] = []
+    ended: list[Run] = []
     active = more = False
     for old, new in names.items():
         here = "WHERE id = ? AND job = ? AND origin <> 'stored'"
         if db.execute(f"UPDATE OR IGNORE taskloop_schedules SET id = ?, job = ? {here}", (new, new, old, old)).rowcount:
             moved.append(old)
+        db.execute(  # where both have fired, as in a roll-out that was taken back for a while, the later cursor counts
+            "UPDATE taskloop_schedules AS n SET next_due = o.next_due, last_due = o.last_due, anchor = o.anchor "
+            "FROM taskloop_schedules o WHERE n.id = ? AND o.id = ? AND o.job = ? AND o.origin <> 'stored' "
+            "AND n.trigger = o.trigger AND coalesce(n.last_due, 0) < coalesce(o.last_due, 0)",
+            (new, old, old),
+        )
         drop(db, [row[0] for row in db.execute(f"SELECT id FROM taskloop_schedules {here}", (old, old))], now)
         db.execute("UPDATE taskloop_schedules SET job = ? WHERE job = ? AND origin = 'stored'", (new, old))
         db.execute("UPDATE taskloop_switches SET job = ? WHERE job = ?", (new, old))
         ids = "id = CASE id WHEN ? THEN ? ELSE id END"
         db.execute(f"UPDATE OR IGNORE taskloop_former SET {ids}, job = ? WHERE job = ?", (old, new, new, old))
         known = db.execute("DELETE FROM taskloop_jobs WHERE name = ?", (old,)).rowcount
-        _supersede(db, old, new, now)
+        ended += _supersede(db, old, new, now)
         runs = _runs_of(db, old, "= 'waiting'", FOR_EVER) + _runs_of(db, old, "= 'running'", FOR_EVER)
         past = _runs_of(db, old, "NOT IN ('waiting', 'running')", limit)
         _rename_runs(db, old, new, [*runs, *past])
@@ -224,10 +237,10 @@ def rename(db: sqlite3.Connection, names: Mapping[str, str], now: int, limit: in
                 (new, old),
             )
             db.execute("DELETE FROM taskloop_daily WHERE job = ?", (old,))
-    return Renamed(moved, active, more)
+    return Renamed(moved, active, ended, more)
 
 
-def _supersede(db: sqlite3.Connection, old: str, new: str, now: int) -> None:
+def _supersede(db: sqlite3.Connection, old: str, new: str, now: int) -> list[Run]:
     """A run that waits under the old name gives way to one of the same key under the new: it was asked for once."""
     twice = db.execute(
         f"SELECT {_RUN} FROM taskloop_runs r WHERE job = ? AND state = 'waiting' AND EXISTS {_TAKEN_KEY}", (old, new)
@@ -241,6 +254,7 @@ def _supersede(db: sqlite3.Connection, old: str, new: str, now: int) -> None:
         [(now, run.id) for run in ended],
     )
     count_days(db, ended)
+    return [run.changed(job=new) for run in ended]
 
 
 def _runs_of(db: sqlite3.Connection, job: str, states: str, limit: int) -> list[int]:
@@ -285,17 +299,31 @@ def drop(db: sqlite3.Connection, ids: Sequence[str], now: int) -> int:
     return db.execute(f"DELETE FROM taskloop_schedules {these}", (json.dumps(ids),)).rowcount
 
 
-def take_step(db: sqlite3.Connection, boot: str, since: float, tick: float) -> bool:
-    """Whether it falls to us to move the cursors for a step of this machine's clock: to the first that notices it."""
+def rewind(
+    db: sqlite3.Connection, decide: Rewind, now: int, back: int | None, boot: str, since: float, tick: float
+) -> int:
+    """Move the cursors of known jobs for a step of this machine's clock; gives how many. All in one transaction.
+
+    Those that were moved for this step already, by the first of this machine that knew the job, stay.
+    """
     row = db.execute("SELECT value FROM taskloop_meta WHERE key = 'clock_step'").fetchone()
-    there, until = json.loads(row[0]) if row else (None, 0.0)
-    if there == boot and until > since:
-        return False
-    db.execute("INSERT OR REPLACE INTO taskloop_meta VALUES ('clock_step', ?)", (json.dumps([boot, tick]),))
-    return True
+    there, until, moved = json.loads(row[0]) if row else (None, 0.0, [])
+    if there != boot or until <= since:
+        until, moved = tick, []
+        _hasten(db, now, back)
+    ours = {job for (job,) in db.execute("SELECT job FROM temp.taskloop_known")} - set(moved)
+    if not ours:
+        return 0
+    value = json.dumps([boot, until, sorted({*moved, *ours})])
+    db.execute("INSERT OR REPLACE INTO taskloop_meta VALUES ('clock_step', ?)", (value,))
+
+    def ours_alone(schedule: Schedule, decided: Sequence[tuple[datetime, datetime]]) -> Schedule:
+        return decide(schedule, decided) if schedule.job in ours else schedule
+
+    return move_cursors(db, ours_alone, now, "", ALL)[0]
 
 
-def hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
+def _hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
     """Let what waits since, or until, an instant that a clock set back by `back` has still to come to wait no longer,
     and what is switched since such an instant be switched since now.
 

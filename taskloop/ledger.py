@@ -126,7 +126,7 @@ class Ledger(Jobs):
     def remove_job(self, name: str) -> None:
         super().remove_job(name)
         self._removed.add(name)
-        self._redeclared(None)
+        self._redeclared()
 
     def resolved(self, trigger: Trigger) -> Trigger:
         """The trigger with what it left to the scheduler: its interval, its zone, or the pace of dev mode."""
@@ -547,6 +547,7 @@ class Ledger(Jobs):
         """Declare jobs that were added to, or take back those removed from, a started scheduler."""
         from taskloop.declaring import declare
 
+        jobs = [job for job in jobs if self._jobs.get(job.name) is job]  # else it is removed again
         self._configure_jobs(jobs)
         await self._know()
         store = await self._opened()
@@ -574,8 +575,8 @@ class Ledger(Jobs):
         """What this process says of itself as a worker; empty: it is none."""
         return {}
 
-    def _redeclared(self, job: Job[..., Any] | None) -> None:
-        """A job was added, or (None) one was removed: a started engine tells its store."""
+    def _redeclared(self, *jobs: Job[..., Any]) -> None:
+        """Jobs were added, or (none) one was removed: a started engine tells its store."""
 
     def _admit(self, runs: list[Run]) -> list[Run]:
         """Claim at once those runs for which this process has a slot; without an engine all wait."""

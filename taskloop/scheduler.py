@@ -255,7 +255,7 @@ class TaskScheduler(Ledger):
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
-            store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch,
+            store, self, slots, worker=worker.id, host=worker.host, journal=journal, store_watch=store_watch,
             held_since=self._held_since, ended=self._ended, speaker=lambda: self.speaker
         )  # fmt: skip
         self._guard = guard = Guard(
@@ -429,11 +429,14 @@ class TaskScheduler(Ledger):
         report = self._slots.report if self._slots is not None else None
         return RunContext(run, monotonic=self._clock.monotonic, call=self.call, report=report, scheduler=self)
 
-    def _redeclared(self, job: Job[..., Any] | None) -> None:
-        if self._phase == "running":
-            assert self._slots is not None
-            declare = partial(self._declare_late, [job] if job is not None else [])
-            self._listeners.begin(self._slots.insist(declare))
+    def _redeclared(self, *jobs: Job[..., Any]) -> None:
+        if self._phase == "running" and self._slots is not None:
+            self._listeners.begin(self._slots.insist(partial(self._declare_late, jobs)))
+
+    async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
+        if self.worker is not None:
+            await self._open_store.has_jobs(self.worker.id, [job.name for job in self])
+        await super()._declare_late(jobs)
 
     def _admit(self, runs: list[Run]) -> list[Run]:
         if self._phase != "running" or not self.options.enabled or self._fires is None:
@@ -465,7 +468,8 @@ class TaskScheduler(Ledger):
 
     async def _breaker_moved(self) -> None:
         with suppress(StoreUnavailable, BadStore):
-            await self._switched()
+            if self._store_is_open:  # else the stop was first
+                await self._switched()
 
     def _lend(self, context: RunContext | None) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:

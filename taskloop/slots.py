@@ -179,14 +179,16 @@ class Slots:
         self.release(1)
         if held is None:  # closed meanwhile: the next start finds the run without its worker and says so
             return
-        if held.get(run.id) == run.token:
+        if run.job not in self._jobs:
+            await self._disown(run)
+        elif held.get(run.id) == run.token:
             self._launch(run)
         else:
             self._fenced(run, "it was not begun")
 
-    def lose(self, held: Mapping[RunId, int]) -> None:
-        """Let go of the attempts that are not ours any more, given the runs the store says we have and their tokens."""
-        for attempt in list(self.attempts.values()):
+    def lose(self, held: Mapping[RunId, int], among: Sequence[Attempt]) -> None:
+        """Let go of those attempts that are not ours any more, given the runs the store says we have and their tokens."""
+        for attempt in among:
             if held.get(attempt.run.id) != attempt.run.token and not attempt.settled:
                 attempt.ask(Lost(), self._abandon, self._kill_grace)
                 attempt.settled = True

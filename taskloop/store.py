@@ -247,6 +247,8 @@ class Renamed(NamedTuple):
     """The old names whose declared schedule goes on under the new one."""
     active: bool
     """Whether any of them is yet to end."""
+    ended: Sequence[Run]
+    """Those that gave way to a run of the same key under the new name."""
     more: bool
     """Whether there are records left under an old name."""
 
@@ -368,6 +370,9 @@ class Store(Protocol):
 
     async def leave(self, worker: str, now: datetime) -> None:
         """Record that a worker has stopped."""
+
+    async def has_jobs(self, worker: str, jobs: Iterable[str]) -> None:
+        """Record that a worker has other jobs now than when it enlisted."""
 
     async def bury(self, worker: Worker) -> bool:
         """Record that a worker has died, unless it has beaten since it was read; False: it lives, or has stopped."""

@@ -238,11 +238,18 @@ class SqliteStore:
         )
 
     def _give_up(self, batch: Sequence[Any]) -> None:
-        """Let those go who wait for a batch that the disk does not answer; what it still does, it does."""
+        """Let those go who wait for a batch that the disk does not answer: what it still does, it does.
+
+        What waits behind it is not carried out any more: who is refused may ask again.
+        """
         self._hangs = True
-        for _, _, answer, _ in (*batch, *self._queue):
+        behind, self._queue = self._queue, []
+        for _, _, answer, _ in (*batch, *behind):
             if not answer.done():
                 answer.set_exception(self._silent())
+        for _, _, _, heed in behind:
+            if heed is not None:
+                self._tell(heed, self._silent())
 
     async def _do(self, function: Callable[..., Any], *args: Any, heed: Heed | None = None) -> Any:
         return await self._write("do", partial(function, *args), heed)
@@ -375,6 +382,9 @@ class SqliteStore:
     async def leave(self, worker: str, now: datetime) -> None:
         await self._do(keeping.leave, worker, microseconds(now))
 
+    async def has_jobs(self, worker: str, jobs: Iterable[str]) -> None:
+        await self._do(keeping.has_jobs, worker, list(jobs))
+
     async def bury(self, worker: Worker) -> bool:
         buried: bool = await self._do(keeping.bury, worker)
         return buried
@@ -454,23 +464,22 @@ class SqliteStore:
         key = f"zone_rules {blake2b(json.dumps(sorted(self._terms)).encode(), digest_size=8).hexdigest()}"
         if not await self._do(keeping.rules_changed, rules, key):
             return 0
-        moved = await self._move_cursors(decide, None)
+        moved = await self._move_cursors(decide)
         await self._do(keeping.note_rules, rules, key)
         return moved
 
     async def rewind(
         self, decide: Rewind, now: datetime, *, back: timedelta | None, boot: str, since: float, tick: float
     ) -> int:
-        if not await self._do(keeping.take_step, boot, since, tick):
-            return 0
-        await self._do(keeping.hasten, microseconds(now), None if back is None else back // timedelta(microseconds=1))
-        return await self._move_cursors(decide, microseconds(now))
+        by = None if back is None else back // timedelta(microseconds=1)
+        moved: int = await self._do(keeping.rewind, decide, microseconds(now), by, boot, since, tick)
+        return moved
 
-    async def _move_cursors(self, decide: Rewind, now: int | None) -> int:
+    async def _move_cursors(self, decide: Rewind) -> int:
         total: int = 0
         after: str | None = ""
         while after is not None:
-            moved, after = await self._do(keeping.move_cursors, decide, now, after, TOGETHER)
+            moved, after = await self._do(keeping.move_cursors, decide, None, after, TOGETHER)
             total += moved
         return total
 

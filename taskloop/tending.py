@@ -21,7 +21,7 @@ from taskloop.punctuality import LATE, Usual, overdue, stuck
 from taskloop.runs import Cancelled, Lost, Reason, Run, RunId, State, settle
 from taskloop.schedules import Schedule
 from taskloop.slots import Slots
-from taskloop.store import Settling, Store, Worker
+from taskloop.store import Settling, Store, Wish, Worker
 from taskloop.triggers import Unreadable
 
 __all__ = ["Tending"]
@@ -91,6 +91,8 @@ class Tending:
         """Runs that were told of already, and in which attempt."""
         self._turns: dict[str, float] = {}
         self._renaming = True
+        self._wishes: list[Wish] = []
+        """Wishes that were taken out of the store and are not granted yet."""
         self._prune_after: object | None = None
         self._looked: tuple[datetime, float] | None = None
         """The wall clock and the steady clock when it was last time to prune."""
@@ -105,18 +107,20 @@ class Tending:
         if self.changed and shared:  # a beat changes the store too
             before = self.others
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
-            self._miss_some_of(before)
+            await self._miss_some_of(before)
         if self.others and self._is_time("rescue", RESCUE_SECONDS):
             before, self.others = self.others, await self.rescue(self.others)
-            self._miss_some_of(before)
+            await self._miss_some_of(before)
             self.changed |= len(self.others) < len(before)
-        if self.changed:
+        if self.changed or self._wishes:
             await self._grant_wishes()
         await self._write_progress()
         await self._journal.write(self._store)
         if self._is_time("rename", 0.0 if self._renaming else FLAG_SECONDS):
             await self._rename()
         if self._is_time("flags", FLAG_SECONDS):
+            if shared:  # what was written for a worker as it left
+                await self._settle_orphans()
             await self._raise_flags()
             await self._guard_the_fires()
         if self._is_time("prune", 0.0):
@@ -156,11 +160,12 @@ class Tending:
             await self._settle_orphans()
         return [one for one in others if one not in dead]
 
-    def _miss_some_of(self, before: Sequence[Worker]) -> None:
+    async def _miss_some_of(self, before: Sequence[Worker]) -> None:
         lives = {one.id for one in self.others}
         gone = [one for one in before if one.id not in lives]
         if gone:
             self._gone(gone)
+            await self._settle_orphans()
 
     async def _settle_orphans(self) -> None:
         for run in await self._store.orphans():
@@ -196,18 +201,26 @@ class Tending:
         return tick - since > lease
 
     async def _grant_wishes(self) -> None:
-        for wish in await self._store.wishes(self._worker.id):
-            if self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor)) is None:  # its attempt ends as we hear it
-                done = await self._store.cancel(wish.run, actor=wish.actor, reason=wish.reason, now=self._clock.now())
-                if done is not None and done.run.state is State.CANCELLED:
-                    self._ended(done.run)
+        self._wishes += [
+            wish
+            for wish in await self._store.wishes(self._worker.id)
+            if self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor)) is None  # its attempt ends as we hear it
+        ]
+        while self._wishes:
+            wish = self._wishes[0]
+            done = await self._store.cancel(wish.run, actor=wish.actor, reason=wish.reason, now=self._clock.now())
+            if done is not None and done.run.state is State.CANCELLED:
+                self._ended(done.run)
+            self._wishes.pop(0)
 
     async def _rename(self) -> None:
         """Give jobs what still stands under their aliases, or was put there by a worker of an earlier version."""
         names = {alias: job.name for job in self._jobs for alias in job.aliases}
-        if names:
+        if names and self._worker.fires:
             renamed = await self._store.rename(names, self._clock.now(), RENAMED)
             self._renaming = renamed.more
+            for run in renamed.ended:
+                self._ended(run)
             self.changed |= renamed.active or bool(renamed.schedules)
 
     # -- what the runs in hand say of themselves
