@@ -105,7 +105,7 @@ class World:
         self.owners = weakref.WeakKeyDictionary()
         self.loop.set_task_factory(self._make_task)
         self.schedulers = {who: self._scheduler() for who in ("first", "second")[: 1 if file is None else 2]}
-        self.time = virtual_time(self.schedulers["first"], at=start, store=self._store(), start=False)
+        self.time = virtual_time(self.schedulers["first"], at=start, store=self._store(), start=False, patience="1m")
         self.run(self._begin())
 
     def _store(self):
