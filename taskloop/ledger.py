@@ -508,6 +508,13 @@ class Ledger(Jobs):
         """Take over what the collections hold by now, and lay the configuration around each job's policy."""
         for collection in self._collections:
             self._collect(collection)
+        for job in self:
+            for alias in job.aliases:
+                if alias in self._jobs:
+                    raise BadJob(
+                        f"job '{job.name}' has the alias '{alias}', and there is a job of that name, whose runs it would "
+                        "take; take it out of aliases, or rename the other"
+                    )
         self._configure_jobs(self)
 
     def _configure_jobs(self, jobs: Iterable[Job[..., Any]]) -> None:

@@ -52,6 +52,8 @@ def test_after_a_sleep_only_the_others_were_there():
     assert attendance.since(["a"]) == hours(3)
     assert attendance.since(["b"]) == hours(-2)
     assert attendance.outage(["a"]) == {"down_since": "2026-01-01T13:00:00Z", "down_seconds": 7200}
+    attendance.slept(hours(3), hours(1), 7200, host="h")
+    assert attendance.since(["b"]) == hours(3), "the machine slept, and all that ran on it"
 
 
 def test_a_clock_that_is_set_back_makes_nobody_absent():

@@ -429,3 +429,154 @@ async def test_a_call_waits_its_turn_if_no_further_thread_can_be_started(no_thre
     await asyncio.gather(first, second)
     assert called == [1]
     pool.close()
+
+
+# -- what an independent look found
+
+
+class Weak(SqliteStore):
+    """A store whose next call of one name fails, or does something else first."""
+
+    name = ""
+
+    def first(self):
+        raise StoreUnavailable("the disk is away for a moment")
+
+    async def _do(self, function, *args, heed=None):
+        if function.__name__ == self.name:
+            self.name = ""
+            self.first()
+        return await super()._do(function, *args, heed=heed)
+
+
+async def test_a_step_back_is_made_up_for_though_the_store_was_away_just_then(virtual_time, tmp_path):
+    store, scheduler = Weak(tmp_path / "a.db"), TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("10s"), name="job")
+    async with virtual_time(scheduler, store=store) as time:
+        await time.advance("65s")
+        before = len(await time.runs("job"))
+        store.name = "rewind"
+        time.step("-1h")
+        await time.advance("2m")
+        assert len(await time.runs("job")) - before >= 10
+
+
+async def test_a_step_back_is_made_up_for_though_a_job_is_removed_just_then(virtual_time, tmp_path):
+    store, scheduler = Weak(tmp_path / "a.db"), TaskScheduler(options=Options())
+    for name in ("job", "gone"):
+        scheduler.add_job(nothing, Every("10s"), name=name)
+    store.first = lambda: scheduler.remove_job("gone")
+    async with virtual_time(scheduler, store=store) as time:
+        await time.advance("65s")
+        before = len(await time.runs("job"))
+        store.name = "rewind"
+        time.step("-1h")
+        await time.advance("2m")
+        assert len(await time.runs("job")) - before >= 10
+
+
+async def test_a_step_back_is_made_up_for_in_every_program_on_the_store(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/a.db"
+    one, two = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    one.add_job(nothing, Every("10s"), name="a")
+    two.add_job(nothing, Every("10s"), name="b")
+    async with virtual_time(one, store=address) as time:
+        await time.join(two, address)
+        await time.advance("65s")
+        before = len(await two.runs("b", limit=1000))
+        time.step("-1h")
+        await time.advance("2m")
+        assert 10 <= len(await two.runs("b", limit=1000)) - before <= 14
+
+
+async def test_a_step_forward_is_a_missed_period_for_two_workers_of_one_machine_too(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/a.db"
+    one, two = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    for scheduler in (one, two):
+        scheduler.add_job(nothing, Every("1h"), name="job", missed="skip")
+    async with virtual_time(one, store=address) as time:
+        await time.join(two, address)
+        await time.advance("10s")
+        time.step("5h")
+        await time.advance("1m")
+        assert [(run.state, run.count) for run in await time.runs("job", state=list(State))][1:] == [(State.SKIPPED, 5)]
+
+
+async def test_a_run_that_begins_while_the_store_is_asked_what_we_hold_is_ours(tmp_path):
+    class Slow(SqliteStore):
+        async def held(self, worker):
+            found = await super().held(worker)
+            await asyncio.sleep(0.2)
+            return found
+
+    scheduler = TaskScheduler(Slow(tmp_path / "a.db"), options=BRIEF)
+
+    @scheduler.job()
+    async def job():
+        await asyncio.sleep(0.4)
+
+    async with scheduler:
+        scheduler._guard._heard_beat(False)
+        await asyncio.sleep(0.01)
+        handle = await job.submit()
+        assert (await handle.wait(timeout=5)).state is State.SUCCEEDED
+
+
+async def test_a_job_removed_while_its_run_waits_for_trust_leaves_no_slot_taken(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
+    scheduler.add_job(nothing, name="job")
+    async with scheduler:
+        trusted = []
+        scheduler._slots.trusted = lambda: bool(trusted)
+        handle = await scheduler.submit("job")
+        await asyncio.sleep(0.05)
+        scheduler.remove_job("job")
+        trusted.append(1)
+        await until(lambda: scheduler._slots.free == 64)
+        assert (await scheduler.run(handle.id)).reason == "unknown_job"
+
+
+async def test_no_wish_is_lost_with_one_that_cannot_be_granted_at_once(tmp_path):
+    class Away(SqliteStore):
+        fails = 0
+
+        async def cancel(self, *args, **more):
+            if self.fails:
+                self.fails -= 1
+                raise StoreUnavailable("away for a moment")
+            return await super().cancel(*args, **more)
+
+    store = Away(tmp_path / "a.db")
+    scheduler = TaskScheduler(store, options=BRIEF)
+
+    async def long():
+        await asyncio.sleep(60)
+
+    short, lasting = scheduler.add_job(nothing, name="short"), scheduler.add_job(long)
+    async with scheduler:
+        one, other = await short.submit(), await lasting.submit()
+        await one.wait(timeout=5)
+        store.fails = 1
+        with sqlite3.connect(tmp_path / "a.db") as db:
+            for run in (one, other):
+                db.execute("INSERT INTO taskloop_wishes (run, kind, at) VALUES (?, 'cancel', 0)", (run.id,))
+        db.close()
+        assert (await other.wait(timeout=10)).state is State.CANCELLED
+        await until(lambda: not store.fails)
+
+
+async def test_a_submit_that_a_hanging_disk_refused_is_not_carried_out_later(tmp_path):
+    store = SqliteStore(tmp_path / "a.db", call_seconds=0.3)
+    scheduler = TaskScheduler(store, options=BRIEF)
+    job = scheduler.add_job(nothing, name="job")
+    async with scheduler:
+        await (await job.submit()).wait(timeout=5)
+        with locked(tmp_path / "a.db"):
+            first = asyncio.ensure_future(job.submit())
+            await asyncio.sleep(0.05)
+            second = asyncio.ensure_future(job.submit())
+            answers = await asyncio.gather(first, second, return_exceptions=True)
+            assert all(isinstance(one, StoreUnavailable) for one in answers)
+        await until(lambda: not store._hangs)
+        await asyncio.sleep(0.3)
+        assert len(await scheduler.runs("job")) <= 2, "the one before, and at most the one that was in hand"

@@ -9,6 +9,7 @@ from stores import NOW, asked, at, database, ended, hourly, know, pair, put, sha
 from stories import lasting, nothing, stamp, starts
 
 from taskloop import Every, Options, State, TaskScheduler
+from taskloop.errors import BadJob
 from taskloop.runs import Reason
 from taskloop.store import Definition, Query
 
@@ -164,3 +165,39 @@ async def test_a_key_that_is_used_under_the_new_name_stays_with_that(store):
 async def test_every_alias_is_told_with_the_job_that_has_it(store):
     await defined(store, ("b", ["a", "c"]), ("d", []))
     assert await store.aliases() == {"a": "b", "c": "b"}
+
+
+# -- versions that go, and programs that do not fire
+
+
+async def test_a_roll_out_that_is_taken_back_leaves_the_fires_to_the_version_that_was_there_all_the_time(
+    virtual_time, tmp_path
+):
+    address = f"sqlite:///{tmp_path}/app.db"
+    before, after = named("old"), named("new", "old")
+    async with virtual_time(before, store=address) as time:
+        await time.advance("90s")
+        await time.join(after, address)
+        await time.advance("1m")
+        await time.until(after.stop())
+        fired = len(await time.runs())
+        await time.advance("5m")
+        assert len(await time.runs()) - fired >= 4
+
+
+async def test_no_fire_is_left_to_a_worker_that_does_not_fire(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    web, worker = TaskScheduler(options=Options(enabled=False)), named("old")
+    web.add_job(nothing, MINUTELY, name="new", aliases=("old",))
+    async with virtual_time(web, store=address) as time:
+        await time.join(worker, address)
+        assert worker.start_plan.yielded == {}
+        await time.advance("150s")
+        assert len(await worker.runs("old")) >= 2
+
+
+async def test_an_alias_that_is_the_name_of_another_job_is_refused():
+    scheduler = named("old")
+    scheduler.add_job(nothing, name="new", aliases=("old",))
+    with pytest.raises(BadJob, match="there is a job of that name"):
+        await scheduler.start()
