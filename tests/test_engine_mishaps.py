@@ -526,6 +526,7 @@ async def test_a_job_removed_while_its_run_waits_for_trust_leaves_no_slot_taken(
     scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
     scheduler.add_job(nothing, name="job")
     async with scheduler:
+        await until(lambda: not scheduler._fires.is_behind)
         trusted = []
         scheduler._slots.trusted = lambda: bool(trusted)
         handle = await scheduler.submit("job")
