@@ -257,8 +257,8 @@ class TwoWorkers(OneWorker):
 
 
 def test_a_worker_loses_doubles_and_forgets_nothing():
-    run_machine(OneWorker, settings=search(examples=20, steps=25))
+    run_machine(OneWorker, settings=search(examples=8, steps=25))
 
 
 def test_two_workers_lose_double_and_forget_nothing():
-    run_machine(TwoWorkers, settings=search(examples=7, steps=18))
+    run_machine(TwoWorkers, settings=search(examples=4, steps=18))
