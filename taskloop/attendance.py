@@ -25,8 +25,6 @@ class Attendance:
         self._gone = [one for one in gone if one.fires]
         self._company = [one for one in others if one.fires]
         self._slept: Mapping[str, Any] = {}
-        self.others = others
-        """The other workers that live now."""
 
     def since(self, names: Collection[str]) -> datetime:
         """Since when somebody has been there for a job of these names without a break; what was due before was missed."""
@@ -39,9 +37,9 @@ class Attendance:
         last = max((one.stopped_at or one.beat_at for one in self._gone if _has(one, names)), default=None)
         return {} if last is None or last >= self._since else _down(last, (self._since - last).total_seconds())
 
-    def slept(self, now: datetime, since: datetime, seconds: float, *, host: str | None = None) -> None:
-        """This worker was not there for so long; the others were, as far as it knows, but for those on that `host`."""
-        self._since, self._company = now, [one for one in self.others if one.fires and one.host != host]
+    def slept(self, now: datetime, since: datetime, seconds: float) -> None:
+        """This worker was not there for so long, nor was anybody: what another has decided meanwhile is due no more."""
+        self._since, self._company = now, []
         self._slept = _down(since, seconds)
 
     def set_back(self, now: datetime) -> None:

@@ -53,7 +53,6 @@ class FireLoop:
         slots: Slots,
         *,
         worker: str,
-        host: str,
         journal: Journal,
         store_watch: StoreWatch,
         held_since: Callable[[float], float],
@@ -64,7 +63,6 @@ class FireLoop:
         self._ledger = ledger
         self._slots = slots
         self._worker = worker
-        self._host = host
         self._journal = journal
         self._store_watch = store_watch
         self._held_since = held_since
@@ -156,13 +154,11 @@ class FireLoop:
             self.stir()
         slots = self._slots
         due = await self._due(now)
+        if due.schedules:
+            await asyncio.sleep(0)  # the host's turn, between reading and planning
         if any(one.job not in self._ledger for one in due.schedules) or self._ledger._is_untold():
             await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
             return now
-        if due.schedules:
-            await asyncio.sleep(0)  # the host's turn, between reading and planning
-            if any(one.job not in self._ledger for one in due.schedules):
-                return now
         if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
             return None
         if due.schedules:
@@ -323,14 +319,13 @@ class FireLoop:
         overslept = max(0.0, look.elapsed - nap - self._held_since(look.since)) if nap else 0.0
         if look.step + overslept > GAP_SECONDS:
             self._tell_of_step(look, look.step + overslept)
-            self.slept(look.before, look.step + overslept, machine=look.step > GAP_SECONDS)
+            self.slept(look.before, look.step + overslept)
         elif look.step > BACK_SECONDS:
             self._journal.add("clock", look.before, self._clock.now(), step_seconds=round(look.step, 3))
 
-    def slept(self, since: datetime, seconds: float, *, machine: bool = False) -> None:
-        """This worker was not there to fire for so long, nor anybody else on this `machine`."""
-        host = self._host if machine else None
-        self.attendance.slept(self._clock.now(), since, seconds, host=host)
+    def slept(self, since: datetime, seconds: float) -> None:
+        """This worker was not there to fire for so long."""
+        self.attendance.slept(self._clock.now(), since, seconds)
 
     def _tell_of_step(self, look: Look, seconds: float) -> None:
         now, name = self._clock.now(), "clock.set_back" if seconds < 0 else "clock.gap"

@@ -323,6 +323,10 @@ def rewind(
     return move_cursors(db, ours_alone, now, "", ALL)[0]
 
 
+_ELAPSED: Final = "(attempt > 0 OR created_at >= ready_at OR ready_at <> due_at)"
+"""Waits for a retry, a place or a slot; a run that was asked for at an instant is ready when it is due, and not before."""
+
+
 def _hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
     """Let what waits since, or until, an instant that a clock set back by `back` has still to come to wait no longer,
     and what is switched since such an instant be switched since now.
@@ -332,9 +336,9 @@ def _hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
     """
     waits = "UPDATE taskloop_runs SET ready_at = {} WHERE state = 'waiting' AND ready_at > ? AND {}"
     if back is None:
-        db.execute(waits.format("?", "created_at > ? AND (attempt > 0 OR created_at >= ready_at)"), (now, now, now))
+        db.execute(waits.format("?", f"created_at > ? AND {_ELAPSED}"), (now, now, now))
     else:
-        db.execute(waits.format("max(?, ready_at - ?)", "(attempt > 0 OR created_at >= ready_at)"), (now, back, now))
+        db.execute(waits.format("max(?, ready_at - ?)", _ELAPSED), (now, back, now))
         db.execute(
             "UPDATE taskloop_switches SET until = max(?, until - ?) WHERE kind = 'tripped' AND ended_at IS NULL AND until > ?",
             (now, back, now),

@@ -255,7 +255,7 @@ class TaskScheduler(Ledger):
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
-            store, self, slots, worker=worker.id, host=worker.host, journal=journal, store_watch=store_watch,
+            store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch,
             held_since=self._held_since, ended=self._ended, speaker=lambda: self.speaker
         )  # fmt: skip
         self._guard = guard = Guard(
@@ -353,8 +353,6 @@ class TaskScheduler(Ledger):
         while True:  # to the very end: a worker that stops must still beat
             try:
                 await self._tending.round()
-                if self._fires is not None:
-                    self._fires.attendance.others = self._tending.others
                 if self._tending.changed:
                     await self._switched()
                     self._tending.changed = False

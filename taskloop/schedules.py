@@ -277,6 +277,8 @@ def _gaps(
     for first, last in decided:
         if due is None or first > end:
             break
+        if grid.latest(first - shift) != first - shift:  # of the grid as it was before it was moved or changed
+            continue
         if due < first:
             add(due, _before(schedule, policy, first))
         if last >= due:

@@ -45,15 +45,11 @@ def test_the_outage_began_with_the_last_word_of_the_last_one_who_knew_the_job():
     assert after.outage(["c"]) == after.outage(["d"]) == {}
 
 
-def test_after_a_sleep_only_the_others_were_there():
+def test_after_a_sleep_nobody_was_there_for_what_is_still_due():
     attendance = Attendance(NOON, others=[worker("w", "a")])
-    attendance.others = [worker("v", "b", began=-2), worker("u", "b", began=-3, fires=False)]
     attendance.slept(hours(3), hours(1), 7200)
     assert attendance.since(["a"]) == hours(3)
-    assert attendance.since(["b"]) == hours(-2)
     assert attendance.outage(["a"]) == {"down_since": "2026-01-01T13:00:00Z", "down_seconds": 7200}
-    attendance.slept(hours(3), hours(1), 7200, host="h")
-    assert attendance.since(["b"]) == hours(3), "the machine slept, and all that ran on it"
 
 
 def test_a_clock_that_is_set_back_makes_nobody_absent():

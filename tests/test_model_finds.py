@@ -152,3 +152,19 @@ async def test_a_breaker_counts_failures_though_the_clock_was_set_back(scheduler
         time.step("-5h")
         await time.advance("5h")
         assert {run.reason for run in await time.runs(state="skipped")} == {"disabled"}
+
+
+async def test_what_a_stop_gave_back_waits_no_longer_because_the_clock_was_set_back(scheduler, virtual_time):
+    scheduler.add_job(lasting(600), name="job", retry=Retry(2))
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job")
+        await time.advance("1m")
+        await time.until(scheduler.stop(grace=0))
+        assert (await scheduler.run(run.id)).state is State.WAITING
+        await scheduler.pause("job")
+        await time.start()
+        time.step("-30d")
+        await time.advance("2m")
+        await scheduler.resume("job")
+        await time.advance("11m")
+        assert (await scheduler.run(run.id)).state is State.SUCCEEDED

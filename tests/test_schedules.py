@@ -427,6 +427,7 @@ def test_a_schedule_that_is_done_stays_done():
         ([(at(-3), at(2)), once(2), (at(6), at(9))], [(3, 5, 3)]),
         ([(at(0), at(9))], []),
         ([once(-1), once(8)], [(1, 6, 6)]),
+        ([(at(1.5), at(4.5)), once(6)], [(1, 5, 5)]),
     ],
 )
 def test_a_counted_fire_is_cut_where_instants_have_a_record(decided, left):
