@@ -86,7 +86,7 @@ class Feed:
         """Whether anybody listens: lets the hot path spare the making of an event."""
         return bool(self._subscribers.get(name))
 
-    def send(self, name: str, at: datetime, run: Run | None = None, job: str | None = None, **data: Any) -> None:
+    def send(self, name: str, at: datetime, run: Run | None = None, /, job: str | None = None, **data: Any) -> None:
         """Tell the subscribers; what one of them raises is dropped, for it concerns nobody else."""
         subscribers = self._subscribers.get(name)
         if not subscribers:

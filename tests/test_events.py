@@ -104,3 +104,10 @@ def test_the_events_are_those_of_the_contract():
         )
         == EVENTS
     )
+
+
+def test_the_data_of_an_event_may_name_a_run_that_is_over():
+    feed, heard = Feed(), []
+    feed.subscribe(heard.append)
+    feed.send("loop_blocked", NOW, None, "a", run=7, name="hold")
+    assert (heard[0].run, heard[0].job, heard[0].data) == (None, "a", {"run": 7, "name": "hold"})
