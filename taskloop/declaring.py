@@ -91,7 +91,6 @@ async def declare(
     plan = StartPlan()
     await _take_over(ledger, store, jobs, now, plan)
     plan.yielded = await _yielded(store, jobs, others)
-    ledger._yielded = {*(ledger._yielded - {job.name for job in jobs}), *plan.yielded}
     policies = {job.name: job.policy for job in jobs}
 
     def merge(old: Schedule | None, new: Schedule) -> Schedule:

@@ -93,8 +93,6 @@ class Ledger(Jobs):
         self._switches = Switches()
         self._told_switches: Switches | None = None
         """The switches of which the store's connection was told: it hands out nothing that they hold."""
-        self._yielded: set[str] = set()
-        """Jobs whose fires are left to a worker of a later version, which has them under another name."""
         self._turning: set[asyncio.Future[None]] = set()
         self._terms_end: datetime | None = None
         """When what the store knows of the jobs changes by itself: the first switch in force runs out."""

@@ -351,4 +351,5 @@ class Slots:
 def _disown(task: asyncio.Task[Any]) -> None:
     """Take a task that does not end off asyncio's list of those that `asyncio.run` would wait for, for ever."""
     asyncio._unregister_task(task)
+    # Python would complain of it at the end; that it goes on is on record as abandoned. No public name does this.
     task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """Mishaps between two moments: a caller that is cancelled, a file that is locked, a clock that steps, a thread that
-cannot be had. Each left something behind once.
+cannot be had. Each left something behind once. Where a file is locked or a thread is missing, the time is real, for another
+program's lock knows no virtual one.
 """
 
 from __future__ import annotations
