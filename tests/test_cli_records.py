@@ -501,15 +501,16 @@ def test_the_quick_list_and_the_ledger_judge_trouble_alike(tmp_path):
             await scheduler.schedule("late", Every("1h"), id="hourly")
             with sqlite3.connect(path) as db:
                 long_ago = "(strftime('%s') - 3600) * 1000000"
-                row = "(job, state, cause, attempt, attempts, due_at, ready_at, created_at, attempt_started_at, ended_at, token, priority, count)"
+                row = "(job, state, cause, attempt, attempts, due_at, ready_at, created_at, attempt_started_at, ended_at, token, priority, count, worker)"
+                ours = "(SELECT id FROM taskloop_workers)"
                 for job, state, began in [("stuck", "running", 1), ("expected", "running", 1), ("waits", "waiting", 0)]:
                     db.execute(
                         f"INSERT INTO taskloop_runs {row} VALUES (?, ?, 'manual', ?, 1, {long_ago}, {long_ago}, {long_ago}, "
-                        f"{long_ago if began else 'NULL'}, NULL, 1, 0, 1)", (job, state, began)
+                        f"{long_ago if began else 'NULL'}, NULL, 1, 0, 1, {ours})", (job, state, began)
                     )  # fmt: skip
                 for _ in range(25):
                     db.execute(
-                        f"INSERT INTO taskloop_runs {row} VALUES ('stuck', 'succeeded', 'manual', 1, 1, 0, 0, 0, 0, 1000000, 1, 0, 1)"
+                        f"INSERT INTO taskloop_runs {row} VALUES ('stuck', 'succeeded', 'manual', 1, 1, 0, 0, 0, 0, 1000000, 1, 0, 1, {ours})"
                     )
                 switch = "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES"
                 later, before = "(strftime('%s') + 3600) * 1000000", "(strftime('%s') - 60) * 1000000"
@@ -606,8 +607,8 @@ def test_a_file_that_is_no_store_is_code_8_and_stays_as_it_is(shop, call):
 
 def test_an_empty_file_is_no_store_yet(shop, call):
     (shop.folder / "taskloop.db").touch()
-    assert call("runs").code == call("db", "upgrade").code == 8 and "no store yet" in call("status").err
-    assert call("list").code == 0
+    assert call("runs").code == call("list").code == 0 and "no store yet" in call("status").err
+    assert call("db", "upgrade").code == 8
     assert (shop.folder / "taskloop.db").stat().st_size == 0
     assert call("submit", "add", "a=1").code == call("runs").code == 0
 
