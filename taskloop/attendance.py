@@ -37,9 +37,9 @@ class Attendance:
         last = max((one.stopped_at or one.beat_at for one in self._gone if _has(one, names)), default=None)
         return {} if last is None or last >= self._since else _down(last, (self._since - last).total_seconds())
 
-    def slept(self, now: datetime, since: datetime, seconds: float) -> None:
+    def slept(self, until: datetime, since: datetime, seconds: float) -> None:
         """This worker was not there for so long, nor was anybody: what another has decided meanwhile is due no more."""
-        self._since, self._company = now, []
+        self._since, self._company = until, []
         self._slept = _down(since, seconds)
 
     def set_back(self, now: datetime) -> None:

@@ -74,7 +74,8 @@ class Look(NamedTuple):
     def lived_from(self, now: datetime) -> datetime:
         """What the wall clock would have said at the look before, had it been set by then; at most `now`.
 
-        When between the looks it was set is not known: from then on, instants of the clock as it is now were lived.
+        When between the looks it was set, or the machine slept, is not known: from then on, instants of the clock as
+        it is now were lived.
         """
         try:
             return min(now, self.before + timedelta(seconds=self.step))

@@ -319,13 +319,15 @@ class FireLoop:
         overslept = max(0.0, look.elapsed - nap - self._held_since(look.since)) if nap else 0.0
         if look.step + overslept > GAP_SECONDS:
             self._tell_of_step(look, look.step + overslept)
-            self.slept(look.before, look.step + overslept)
+            # a process that stood still woke just now; when between two looks a clock was set, nobody knows
+            until = None if overslept > GAP_SECONDS else look.lived_from(self._clock.now())
+            self.slept(look.before, look.step + overslept, until)
         elif look.step > BACK_SECONDS:
             self._journal.add("clock", look.before, self._clock.now(), step_seconds=round(look.step, 3))
 
-    def slept(self, since: datetime, seconds: float) -> None:
-        """This worker was not there to fire for so long."""
-        self.attendance.slept(self._clock.now(), since, seconds)
+    def slept(self, since: datetime, seconds: float, until: datetime | None = None) -> None:
+        """This worker was not there to fire for so long; what is due from `until` on (None: now) was lived through."""
+        self.attendance.slept(until or self._clock.now(), since, seconds)
 
     def _tell_of_step(self, look: Look, seconds: float) -> None:
         now, name = self._clock.now(), "clock.set_back" if seconds < 0 else "clock.gap"

@@ -161,6 +161,16 @@ async def test_of_two_workers_that_notice_a_step_one_moves_the_cursors(virtual_t
         assert max(Counter(await dues(time, "job")).values()) == 1
 
 
+async def test_what_came_due_right_after_a_step_ahead_was_late_but_not_missed(scheduler, virtual_time):
+    """Seen a little later than it happened, as every step is: the instant between the two had somebody there."""
+    scheduler.add_job(nothing, Every("1m"), name="job", missed="skip")
+    async with virtual_time(scheduler) as time:
+        await time.advance("30s")
+        time.step("1h10s")
+        await time.advance("2m")
+        assert await fates(time) == ["00:00 succeeded", "00:01 skipped missed x60", "01:01 succeeded", "01:02 succeeded"]
+
+
 async def test_while_another_worker_watches_a_sleeper_misses_nothing(virtual_time, tmp_path):
     """A process that stood still does not call missed what nobody missed."""
     address = f"sqlite:///{tmp_path}/shared.db"
