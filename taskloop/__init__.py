@@ -3,19 +3,20 @@
 The rooms, from the ground up; each imports only from rooms below it:
 
     errors clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
-    runs outcomes retry punctuality        the state machine of a run; what a call came to; waits; late and stuck
+    runs steps outcomes retry punctuality  a run's states; its steps and log; what a call came to; waits; late and stuck
     triggers cron events context           when next; what happened; what a running job sees
     parameters policy                      what a job takes; how its runs are treated
     jobs schedules options switches        what is declared; which fires are due with which fate; what was switched
     store records handles                  what a memory must do; JSON of everything; a run that was asked for
     executors attempts audience            where a function is called; one call of it; who waits and listens
-    processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
+    processes logs runlog signals pings    who is alive; log lines, of a run too; SIGTERM and its kin; health-check services
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
+    steps_sqlite copying_sqlite            steps and logs; backups
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     cli                                    the command line
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from taskloop import durations
+from taskloop import durations, steps_sqlite
 from taskloop.clock import EPOCH, microseconds
 from taskloop.errors import BadDuration
 from taskloop.history_sqlite import FINAL, of_job
@@ -166,6 +166,7 @@ def delete(db: sqlite3.Connection, ids: Sequence[int], now: datetime) -> int:
     these = "(SELECT value FROM json_each(?))"
     text = json.dumps(list(ids))
     db.execute(f"DELETE FROM taskloop_attempts WHERE run IN {these}", (text,))
+    steps_sqlite.delete(db, text)
     return db.execute(
         f"DELETE FROM taskloop_runs WHERE id IN {these} AND {FINAL} "
         "AND (schedule IS NULL OR coalesce(until_at, due_at) < ?)",

@@ -6,9 +6,10 @@ Level 5. The order of the columns is said once here, for writing and for reading
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from taskloop import triggers
@@ -63,6 +64,8 @@ SCHEDULE_COLUMNS: Final = (
     "enabled",
     "origin",
 )
+_CHUNKS: Final = (256, 64, 16, 4, 1)
+"""Rows of one statement: few sizes, so that few statements are kept prepared."""
 _STATES: Final = {state.value: state for state in State}
 _CAUSES: Final = {cause.value: cause for cause in Cause}
 
@@ -209,3 +212,24 @@ def read_schedule(row: Sequence[Any]) -> Schedule:
         enabled=bool(row[8]),
         origin=row[9],
     )
+
+
+# -- many rows, few steps
+
+
+def many(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Row]) -> int:
+    """Run a statement over rows given as `VALUES`, in few steps; gives the number of rows changed."""
+    changed, start = 0, 0
+    for size in _CHUNKS:
+        while len(rows) - start >= size:
+            part = rows[start : start + size]
+            text = _with_values(statement, size, len(part[0]))
+            changed += db.execute(text, [value for row in part for value in row]).rowcount
+            start += size
+    return changed
+
+
+@cache
+def _with_values(statement: Callable[[str], str], rows: int, columns: int) -> str:
+    row = "(" + ",".join("?" * columns) + ")"
+    return statement("VALUES " + ",".join([row] * rows))

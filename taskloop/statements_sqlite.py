@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, Final
 
+from taskloop import steps_sqlite
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.errors import KeyConflict
 from taskloop.history_sqlite import failed_in_a_row, newest_active
@@ -25,6 +25,7 @@ from taskloop.rows_sqlite import (
     SCHEDULE_COLUMNS,
     Row,
     instant,
+    many,
     moment,
     read_run,
     read_schedule,
@@ -66,31 +67,10 @@ SETTLED_COLUMNS: Final = (
     "result",
     "error",
 )
-_CHUNKS: Final = (256, 64, 16, 4, 1)
-"""Rows of one statement: few sizes, so that few statements are kept prepared."""
-
 DAY: Final = timedelta(days=1)
 
 
-# -- many rows, few steps
-
-
-def many(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Row]) -> int:
-    """Run a statement over rows given as `VALUES`, in few steps; gives the number of rows changed."""
-    changed, start = 0, 0
-    for size in _CHUNKS:
-        while len(rows) - start >= size:
-            part = rows[start : start + size]
-            text = _with_values(statement, size, len(part[0]))
-            changed += db.execute(text, [value for row in part for value in row]).rowcount
-            start += size
-    return changed
-
-
-@cache
-def _with_values(statement: Callable[[str], str], rows: int, columns: int) -> str:
-    row = "(" + ",".join("?" * columns) + ")"
-    return statement("VALUES " + ",".join([row] * rows))
+# -- statements over many rows
 
 
 def _insert_runs(values: str) -> str:
@@ -205,6 +185,7 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
         fresh += written
         taken = keys
     many(db, _insert_runs, [write_run(run) for run in fresh])
+    steps_sqlite.copy_kept(db, fresh)
     return answers
 
 
@@ -707,6 +688,7 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
     again = [_attempted(one) for one in kept if one.after.state is State.WAITING]
     many(db, _insert_attempts, again)
     count_days(db, [one.after for one in kept if one.after.final])
+    steps_sqlite.log(db, [(one.before, one.lines) for one in kept if one.lines])
     for one in kept:
         if one.breaker is not None and one.after.final:
             trip(db, one.after, *one.breaker)

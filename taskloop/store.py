@@ -16,6 +16,7 @@ from taskloop.errors import BadStore
 from taskloop.policy import Policy
 from taskloop.runs import Outcome, Progress, Run, RunId, State
 from taskloop.schedules import Plan, Schedule
+from taskloop.steps import LogLine, Step
 from taskloop.switches import Switch, Switches, SwitchKind
 
 __all__ = [
@@ -210,6 +211,8 @@ class Settling(NamedTuple):
     """Failures in a row that switch the job off, and for how long; None: none do."""
     for_the_dead: bool = False
     """Written in the place of a worker that died, and only while it is dead."""
+    lines: Sequence[LogLine] = ()
+    """The last lines of its log."""
 
 
 class Cancelling(NamedTuple):
@@ -473,6 +476,18 @@ class Store(Protocol):
         """Write how an attempt ended. False: the run was taken from this worker meanwhile; nothing is changed."""
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None: ...
+
+    async def step(self, run: Run, steps: Sequence[Step]) -> bool:
+        """Write how steps of a running run stand. False: it was taken from this worker meanwhile; nothing is changed."""
+
+    async def steps(self, run: RunId) -> Sequence[Step]:
+        """The steps of a run, in their order."""
+
+    async def log(self, reports: Sequence[tuple[Run, Sequence[LogLine]]]) -> None:
+        """Keep lines of the logs of running runs."""
+
+    async def lines(self, run: RunId, after: int = 0, limit: int = 100) -> tuple[Sequence[LogLine], int]:
+        """Lines of a run's log that were written after part `after`, of at most `limit` parts, and the last part's number."""
 
     async def cancel(
         self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False

@@ -30,6 +30,7 @@ from taskloop import keeping_sqlite as keeping
 from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
+from taskloop import steps_sqlite
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
@@ -45,6 +46,7 @@ from taskloop.rows_sqlite import (
 )
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
+from taskloop.steps import LogLine, Step
 from taskloop.store import (
     Attempt,
     Beater,
@@ -559,6 +561,21 @@ class SqliteStore:
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
         await self._do(statements.progress, reports)
 
+    async def step(self, run: Run, steps: Sequence[Step]) -> bool:
+        done: bool = await self._write("step", (run, steps))
+        return done
+
+    async def steps(self, run: RunId) -> Sequence[Step]:
+        found: Sequence[Step] = await self._read(steps_sqlite.steps, run)
+        return found
+
+    async def log(self, reports: Sequence[tuple[Run, Sequence[LogLine]]]) -> None:
+        await self._do(steps_sqlite.log, reports)
+
+    async def lines(self, run: RunId, after: int = 0, limit: int = 100) -> tuple[Sequence[LogLine], int]:
+        found: tuple[Sequence[LogLine], int] = await self._read(steps_sqlite.lines, run, after, limit)
+        return found
+
     async def cancel(
         self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
     ) -> Cancelling | None:
@@ -821,8 +838,9 @@ def transact(db: sqlite3.Connection, place: Place | None, batch: Sequence[tuple[
     return [transact(db, place, [part])[0] for part in batch]
 
 
-_TOGETHER: Final = (("settle", statements.settle), ("submit", statements.submit))
-"""Verbs whose calls are carried out as one list, in this order, before the others of a batch: ends free places."""
+_TOGETHER: Final = (("step", steps_sqlite.put), ("settle", statements.settle), ("submit", statements.submit))
+"""Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
+runs, and ends free places."""
 
 
 def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:

@@ -168,7 +168,12 @@ async def test_what_came_due_right_after_a_step_ahead_was_late_but_not_missed(sc
         await time.advance("30s")
         time.step("1h10s")
         await time.advance("2m")
-        assert await fates(time) == ["00:00 succeeded", "00:01 skipped missed x60", "01:01 succeeded", "01:02 succeeded"]
+        assert await fates(time) == [
+            "00:00 succeeded",
+            "00:01 skipped missed x60",
+            "01:01 succeeded",
+            "01:02 succeeded",
+        ]
 
 
 async def test_while_another_worker_watches_a_sleeper_misses_nothing(virtual_time, tmp_path):

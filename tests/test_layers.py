@@ -16,14 +16,14 @@ import taskloop
 PACKAGE = Path(taskloop.__file__).parent
 LEVELS = [
     {"errors", "clock", "durations", "address"},
-    {"runs", "retry", "outcomes", "punctuality"},
+    {"runs", "steps", "retry", "outcomes", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "policy"},
     {"jobs", "schedules", "options", "switches"},
     {"store", "records", "handles", "executors", "attempts", "audience", "processes", "logs", "signals", "watchdog",
-     "moments", "chain", "why", "pings", "attendance"},
+     "moments", "chain", "why", "pings", "attendance", "runlog"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
-     "copying_sqlite", "rows_sqlite", "file_sqlite"},
+     "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin"},
     {"cli", "__main__"},
 ]  # fmt: skip

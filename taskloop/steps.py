@@ -1,0 +1,60 @@
+"""What a run leaves besides its end: its steps with their results, and the lines of its own log.
+
+Level 1, pure. A step is written when it begins and when it has ended, so that a run that is taken up again calls nothing
+twice that is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from taskloop.runs import Failure
+
+__all__ = ["LEVELS", "LogLine", "Step", "StepState"]
+
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+
+class StepState(StrEnum):
+    """Where a step of a run stands. The last three are final for this run."""
+
+    WAITING = "waiting"
+    """Not begun, or between two attempts."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """Never called: a step it needs has failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a run as it stands."""
+
+    name: str
+    place: int = 0
+    """Its place among the steps of the run, from 0."""
+    state: StepState = StepState.WAITING
+    attempt: int = 0
+    """The call in hand or the last one, from 1; 0: none has begun."""
+    started_at: datetime | None = None
+    """When its first call began."""
+    ended_at: datetime | None = None
+    result: Any = None
+    error: Failure | None = None
+    """Of the last call that failed."""
+    kept: bool = False
+    """Whether its result was taken over from an earlier attempt or run: this one did not call it."""
+
+
+class LogLine(NamedTuple):
+    """One line of a run's own log."""
+
+    at: datetime
+    level: str
+    """One of LEVELS."""
+    text: str
+    step: str | None = None

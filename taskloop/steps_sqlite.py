@@ -1,0 +1,147 @@
+"""Steps and logs of runs in SQLite: written only while their run is still the writer's, and gone with it.
+
+Level 5. Plain functions of a connection, called on its thread, like those of `statements_sqlite`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from taskloop.clock import from_microseconds, microseconds
+from taskloop.rows_sqlite import Row, instant, many, moment, write_failure, write_result
+from taskloop.runs import Failure, Run, RunId
+from taskloop.steps import LogLine, Step, StepState
+
+__all__ = ["copy_kept", "delete", "lines", "log", "put", "steps"]
+
+STEP_COLUMNS: Final = (
+    "run",
+    "name",
+    "place",
+    "state",
+    "attempt",
+    "started_at",
+    "ended_at",
+    "result",
+    "error",
+    "kept",
+)
+KEPT_CHARACTERS: Final = 400_000
+"""Of the logs of all attempts of a run together."""
+REDONE: Final = "redone"
+"""Of a run that takes over results: names of the steps it does not take over, in its `data`."""
+
+
+def _put_steps(values: str) -> str:
+    columns = ",".join(STEP_COLUMNS)
+    taken = ",".join(f"v.column{place}" for place in range(1, len(STEP_COLUMNS) + 1))
+    changes = ",".join(f"{name} = excluded.{name}" for name in STEP_COLUMNS[2:])
+    return (
+        f"INSERT INTO taskloop_steps ({columns}) SELECT {taken} FROM ({values}) AS v WHERE EXISTS "
+        f"(SELECT 1 FROM taskloop_runs r WHERE r.id = v.column1 AND r.token = v.column{len(STEP_COLUMNS) + 1} "
+        f"AND r.state = 'running') ON CONFLICT (run, name) DO UPDATE SET {changes}"
+    )
+
+
+def put(db: sqlite3.Connection, calls: Sequence[tuple[Run, Sequence[Step]]]) -> list[bool]:
+    """Write how steps stand; gives for each call whether its run is still the caller's. If not, nothing is changed."""
+    rows = [(*_row(run, step), run.token) for run, steps in calls for step in steps]
+    if many(db, _put_steps, rows) == len(rows):
+        return [True] * len(calls)
+    return [_is_held(db, run) for run, _ in calls]
+
+
+def _is_held(db: sqlite3.Connection, run: Run) -> bool:
+    held = "SELECT 1 FROM taskloop_runs WHERE id = ? AND token = ? AND state = 'running'"
+    return db.execute(held, (run.id, run.token)).fetchone() is not None
+
+
+def _row(run: Run, step: Step) -> Row:
+    return (
+        run.id,
+        step.name,
+        step.place,
+        step.state.value,
+        step.attempt,
+        moment(step.started_at),
+        moment(step.ended_at),
+        write_result(step.result),
+        write_failure(step.error),
+        int(step.kept),
+    )
+
+
+def steps(db: sqlite3.Connection, run: RunId) -> list[Step]:
+    """The steps of a run, in their order."""
+    rows = db.execute(
+        f"SELECT {','.join(STEP_COLUMNS[1:])} FROM taskloop_steps WHERE run = ? ORDER BY place, name", (run,)
+    ).fetchall()
+    return [
+        Step(
+            name=row[0], place=row[1], state=StepState(row[2]), attempt=row[3], started_at=instant(row[4]),
+            ended_at=instant(row[5]), result=json.loads(row[6]) if row[6] else None,
+            error=Failure(*json.loads(row[7])) if row[7] else None, kept=bool(row[8])
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def copy_kept(db: sqlite3.Connection, runs: Iterable[Run]) -> None:
+    """Give new runs the results of the runs they repeat, but for the steps that are to be called again."""
+    columns = ",".join(STEP_COLUMNS[1:9])
+    for run in runs:
+        if run.rerun_of is not None and REDONE in run.data and not run.existed:
+            db.execute(
+                f"INSERT INTO taskloop_steps (run, {columns}, kept) SELECT ?, {columns}, 1 FROM taskloop_steps "
+                "WHERE run = ? AND state = 'succeeded' AND name NOT IN (SELECT value FROM json_each(?))",
+                (run.id, run.rerun_of, json.dumps(list(run.data[REDONE]))),
+            )
+
+
+# -- logs
+
+
+def log(db: sqlite3.Connection, reports: Iterable[tuple[Run, Sequence[LogLine]]]) -> None:
+    """Keep lines of runs that are the writer's, or were until just now; of a run that was tried again and again the
+    newest ones: no more than twice what one attempt leaves at most.
+    """
+    for run, said in reports:
+        size = sum(len(line.text) for line in said)
+        text = json.dumps(
+            [[microseconds(line.at), line.level, line.text, line.step] for line in said],
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
+        db.execute(
+            "INSERT INTO taskloop_log (run, size, lines) SELECT ?1, ?2, ?3 "
+            "WHERE EXISTS (SELECT 1 FROM taskloop_runs WHERE id = ?1 AND token = ?4)",
+            (run.id, size, text, run.token),
+        )
+        if run.token > 1:
+            db.execute(
+                "DELETE FROM taskloop_log WHERE run = ?1 AND id IN (SELECT id FROM (SELECT id, "
+                "sum(size) OVER (ORDER BY id DESC) AS newer FROM taskloop_log WHERE run = ?1) WHERE newer > ?2)",
+                (run.id, KEPT_CHARACTERS),
+            )
+
+
+def lines(db: sqlite3.Connection, run: RunId, after: int, limit: int) -> tuple[list[LogLine], int]:
+    """Lines of a run that were written after part `after`, of `limit` parts at most, and the number of the last part."""
+    rows = db.execute(
+        "SELECT id, lines FROM taskloop_log WHERE run = ? AND id > ? ORDER BY id LIMIT ?", (run, after, limit)
+    ).fetchall()
+    found = [
+        LogLine(from_microseconds(at), level, text, step)
+        for _, part in rows
+        for at, level, text, step in json.loads(part)
+    ]
+    return found, rows[-1][0] if rows else after
+
+
+def delete(db: sqlite3.Connection, ids: str) -> None:
+    """Delete what belongs to runs, given as a JSON list of their ids."""
+    for table in ("taskloop_steps", "taskloop_log"):
+        db.execute(f"DELETE FROM {table} WHERE run IN (SELECT value FROM json_each(?))", (ids,))
