@@ -6,9 +6,9 @@ The rooms, from the ground up; each imports only from rooms below it:
     runs steps outcomes retry punctuality  a run's states; its steps and log; what a call came to; waits; late and stuck
     triggers cron events context           when next; what happened; what a running job sees
     parameters policy                      what a job takes; how its runs are treated
-    jobs schedules options switches        what is declared; which fires are due with which fate; what was switched
+    jobs flows schedules options switches  what is declared; which fires are due with which fate; what was switched
     store records handles                  what a memory must do; JSON of everything; a run that was asked for
-    executors attempts audience            where a function is called; one call of it; who waits and listens
+    executors attempts stepping audience   where a function is called; one call; its steps; who waits and listens
     processes logs runlog signals pings    who is alive; log lines, of a run too; SIGTERM and its kin; health-check services
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from taskloop.context import RunContext, current_run
     from taskloop.errors import TaskloopError
     from taskloop.events import Event
+    from taskloop.flows import Flow
     from taskloop.handles import RunHandle
     from taskloop.jobs import Call, Job, Jobs
     from taskloop.options import Options
@@ -49,6 +50,7 @@ _HOMES = {
     "Event": "events",
     "Every": "triggers",
     "Fatal": "retry",
+    "Flow": "flows",
     "Job": "jobs",
     "Jobs": "jobs",
     "Options": "options",
@@ -72,6 +74,7 @@ __all__ = [
     "Event",
     "Every",
     "Fatal",
+    "Flow",
     "Job",
     "Jobs",
     "Options",

@@ -11,18 +11,26 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
-from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from taskloop.context import AttemptCancelled, RunContext
 from taskloop.executors import Executor
 from taskloop.jobs import Job
-from taskloop.outcomes import failure, returned
+from taskloop.outcomes import failure, finished, returned
 from taskloop.policy import Policy
-from taskloop.retry import Fatal, RetryAt
+from taskloop.retry import Fatal, Retry, RetryAt
 from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Returned, Run, ShutDown
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "FlowFailed", "wait_after"]
+
+
+class FlowFailed(Fatal):
+    """Steps of a flow have failed, after all their retries."""
+
+    def __init__(self, failure: Failure, result: Any) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.result = result
 
 
 class Attempt:
@@ -132,13 +140,10 @@ class Attempt:
             return ShutDown()
         if issubclass(kind, AttemptCancelled):
             return Cancelled()
-        if issubclass(kind, Fatal):
-            return Raised(failure(error), None)
-        if issubclass(kind, RetryAt):
-            return Raised(failure(error), _until(error, now()))
-        if _is_one_of(error, self.policy.retry.on):
-            return Raised(failure(error), self.policy.retry.jittered(self.run.attempt, chance()))
-        return Raised(failure(error), None)
+        if issubclass(kind, FlowFailed):
+            failed = cast("FlowFailed", error)
+            return Raised(failed.failure, None, failed.result)
+        return Raised(failure(error), wait_after(error, self.policy.retry, self.run.attempt, now(), chance()))
 
     def _is_cancelled_by_host(self) -> bool:
         """Whether the host is cancelling its tasks, the engine's own among them; else the job cancelled itself."""
@@ -163,11 +168,17 @@ def _call(function: Callable[..., Any], /, **arguments: Any) -> Returned:
 
 
 def _taken(value: Any) -> Returned:
-    """What was returned, as it is kept. A coroutine that nobody has awaited is no result: its work was never done."""
-    if type(value) is CoroutineType:
-        value.close()
-        raise TypeError("the job returned a coroutine that nobody awaited; write async def, and return await ...")
-    return returned(value)
+    return returned(finished(value))
+
+
+def wait_after(error: BaseException, retry: Retry, attempt: int, now: datetime, chance: float) -> timedelta | None:
+    """How long to wait before the next call after attempt number `attempt` raised `error`; None: no other is made."""
+    kind = type(error)
+    if issubclass(kind, Fatal):
+        return None
+    if issubclass(kind, RetryAt):
+        return _until(error, now)
+    return retry.jittered(attempt, chance) if _is_one_of(error, retry.on) else None
 
 
 def _until(error: Any, now: datetime) -> timedelta | None:

@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from math import isfinite
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 
+from taskloop.retry import Retry
 from taskloop.runs import Progress, Run, RunId
 
-__all__ = ["AttemptCancelled", "RunContext", "current_run", "running"]
+__all__ = ["AttemptCancelled", "RunContext", "StepContext", "StepName", "current_run", "running"]
 
 P = ParamSpec("P")
 MESSAGE_CHARACTERS: Final = 1_000
@@ -36,14 +37,14 @@ class RunContext:
 
     __slots__ = (
         "_call",
+        "_cancelled",
         "_monotonic",
         "_progress",
         "_report",
         "_run",
         "_started",
-        "cancelled",
         "scheduler",
-        "step",
+        "stepping",
         "unwritten",
         "withdraw",
     )
@@ -65,11 +66,11 @@ class RunContext:
         self._progress: Progress | None = None
         self.scheduler = scheduler
         """The scheduler this attempt runs in."""
-        self.cancelled = False
-        """True once the attempt is asked to end: by a timeout, a cancel, or a stop."""
+        self._cancelled = False
         self.withdraw: Callable[[], None] | None = None
         """Takes back a call that waits for a thread, unless it has begun; the executor sets it."""
-        self.step: str | None = None
+        self.stepping: Any = None
+        """Carries out the steps of this run; None: no engine is there, steps are plain calls."""
         self.unwritten = False
         """Whether `latest` is newer than what the store has; the engine clears it."""
 
@@ -108,6 +109,20 @@ class RunContext:
     @property
     def worker(self) -> str | None:
         return self._run.worker
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the attempt is asked to end: by a timeout, a cancel, or a stop."""
+        return self._cancelled
+
+    @cancelled.setter
+    def cancelled(self, asked: bool) -> None:
+        self._cancelled = asked
+
+    @property
+    def step(self) -> StepName:
+        """The name of the step in hand, a text; called, it carries out a step: `await run.step("load", load, 7)`."""
+        return StepName("", self)
 
     @property
     def age(self) -> float:
@@ -155,6 +170,83 @@ class RunContext:
             raise RuntimeError("this context belongs to no scheduler; call() needs a running one")
         result: T = self._call(function, *args, **kwargs)
         return result
+
+
+class StepContext(RunContext):
+    """What a step sees: its run, with its own name and attempt; what it says of its progress is its run's message."""
+
+    __slots__ = ("_attempt", "_name", "_parent")
+
+    def __init__(self, parent: RunContext, name: str, attempt: int) -> None:
+        super().__init__(
+            parent._run,
+            monotonic=parent._monotonic,
+            call=parent._call,
+            report=parent._report,
+            scheduler=parent.scheduler,
+        )
+        self._parent, self._name, self._attempt = parent, name, attempt
+        self.stepping = parent.stepping
+
+    @property
+    def step(self) -> StepName:
+        return StepName(self._name, self)
+
+    @property
+    def attempt(self) -> int:
+        """The call of this step, from 1."""
+        return self._attempt
+
+    @property
+    def cancelled(self) -> bool:
+        return self._parent.cancelled
+
+    @cancelled.setter
+    def cancelled(self, asked: bool) -> None:
+        self._cancelled = asked
+
+    def progress(self, done: float | None = None, total: float = 100, message: str = "") -> None:
+        super().progress(done, total, message)
+        latest = self._progress
+        assert latest is not None
+        share = f"{latest.fraction:.0%}" if done is not None else ""
+        self._parent.progress(message=" ".join(part for part in (f"{self._name}:", share, latest.message) if part))
+
+
+class StepName(str):
+    """The name of the step in hand, empty outside of one; called, it carries out a step of the run."""
+
+    __slots__ = ("_context",)
+    _context: RunContext
+
+    def __new__(cls, name: str, context: RunContext) -> Self:
+        made = super().__new__(cls, name)
+        made._context = context
+        return made
+
+    @overload
+    async def __call__(
+        self, name: str, function: Callable[..., Awaitable[T]], *args: Any, retry: Retry | int | None = None
+    ) -> T: ...
+    @overload
+    async def __call__(
+        self, name: str, function: Callable[..., T], *args: Any, retry: Retry | int | None = None
+    ) -> T: ...
+    async def __call__(
+        self, name: str, function: Callable[..., Any], *args: Any, retry: Retry | int | None = None
+    ) -> Any:
+        """Call `function(*args)` as a step of this run, whose result is kept: on a retry of the run, or after a crash, it
+        is taken from the record and the function is not called again.
+
+        The result must be plain data; it comes back as the function's return annotation has it. `retry`: how failures of
+        this step are tried again; None: not at all. A plain `def` goes to a thread. Side by side with `asyncio.gather`
+        it is the fan-out over a list. Raises what the function raises, and `ValueError` for a name used twice in a run.
+        """
+        stepping = self._context.stepping
+        if stepping is None:  # a unit test that calls the job by itself
+            result = function(*args)
+            return await result if isinstance(result, Awaitable) else result
+        return await stepping.call(self._context, name, function, args, Retry.of(retry))
 
 
 def _finite(number: float) -> float | None:

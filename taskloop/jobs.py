@@ -8,9 +8,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from taskloop.context import RunContext, running
 from taskloop.errors import BadJob, Conflict, NoSuchJob, nearest
@@ -18,7 +31,11 @@ from taskloop.parameters import Parameters
 from taskloop.policy import Policy, PolicyOptions, read_option
 from taskloop.triggers import Cron, Every, Trigger
 
-__all__ = ["NAME", "Call", "Desk", "Job", "Jobs", "Register"]
+if TYPE_CHECKING:
+    from taskloop.flows import Flow
+    from taskloop.steps import Step
+
+__all__ = ["NAME", "Call", "Desk", "Job", "Jobs", "Register", "refuse_the_uncallable"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,7 +97,7 @@ class Job(Generic[P, T]):
         options: Mapping[str, Any] | None = None,
         origin: Literal["code", "file"] = "code",
     ) -> None:
-        _refuse_the_uncallable(function, name)
+        refuse_the_uncallable(function, name)
         given: Any = name if name is not None else function.__name__
         self.name: str = prefix + given if isinstance(given, str) else given
         for text in (self.name, *aliases):
@@ -110,7 +127,7 @@ class Job(Generic[P, T]):
         return f"{code.co_filename}:{code.co_firstlineno}"
 
     @property
-    def kind(self) -> Literal["periodic", "on_demand"]:
+    def kind(self) -> Literal["periodic", "on_demand", "flow"]:
         return "periodic" if self.trigger is not None else "on_demand"
 
     @property
@@ -150,6 +167,14 @@ class Job(Generic[P, T]):
         `Conflict` (the job is switched off), `StoreUnavailable`.
         """
         return await self.bind(*args, **kwargs).submit()
+
+    def redone(self, step: str, steps: Sequence[Step]) -> list[str]:
+        """Of the steps that a run of it took those to be called again from `step` on. Raises `BadJob` for an unknown one."""
+        for place, one in enumerate(steps):
+            if one.name == step:
+                return [later.name for later in steps[place:]]
+        taken = ", ".join(one.name for one in steps) or "none"
+        raise BadJob(f"that run of '{self.name}' took no step '{step}'; it took: {taken}")
 
     def desk(self) -> Desk:
         """The scheduler that keeps this job's records: that of the run in hand, else the only one it was given to."""
@@ -193,7 +218,8 @@ def _found(module: str, qualname: str) -> Any:
     return found
 
 
-def _refuse_the_uncallable(function: object, name: str | None) -> None:
+def refuse_the_uncallable(function: object, name: str | None) -> None:
+    """Raise `BadJob` for what cannot be called by name, in any process, to give one value."""
     if inspect.ismethod(function):
         raise BadJob(
             f"{function.__qualname__} is a bound method, which no other process could find again; "
@@ -263,6 +289,22 @@ class Jobs:
     ) -> Register:
         """Run the function only when somebody asks for it."""
         return self._register(None, name, None, aliases, policy)
+
+    def flow(
+        self,
+        name: str,
+        trigger: Trigger | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        aliases: tuple[str, ...] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Flow:
+        """A job made of steps, which `@flow.step()` adds; its own attempts (3) are used up by crashes alone."""
+        from taskloop.flows import Flow
+
+        flow = Flow(name, trigger, prefix=self.prefix, params=params, aliases=aliases, options=policy)
+        self._add(flow)
+        return flow
 
     def add_job(
         self,

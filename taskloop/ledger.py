@@ -194,14 +194,22 @@ class Ledger(Jobs):
         run_id: int,
         params: Mapping[str, Any] | None = None,
         *,
+        from_step: str | None = None,
         actor: str | None = None,
         reason: str | None = None,
     ) -> RunHandle[Any]:
-        """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`."""
+        """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`.
+
+        `from_step`: this step, what needs it, and what had not succeeded are called again, the other results are taken
+        over; None: all is done anew. Raises `NoSuchRun`, `BadJob` for an unknown step, `BadParameters`, `Conflict`.
+        """
         old = await self.run(run_id)
         job = self._job(old.job)
         call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
         run = asked(call, self._clock.now(), cause=Cause.RERUN, actor=actor, reason=reason)
+        if from_step is not None:
+            redone = job.redone(from_step, await (await self._opened()).steps(old.id))
+            run = run.changed(data={**run.data, "from_step": from_step, "redone": redone})
         return (await self._ask([(job, run.changed(rerun_of=old.id))]))[0]
 
     async def run_all(self, *, actor: str | None = None) -> list[Run]:

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import fields
 from hashlib import blake2b
 from math import isfinite
-from types import GeneratorType
+from types import CoroutineType, GeneratorType
 from typing import Any, Final
 
 from taskloop.runs import Failure, Returned, first_line
 
-__all__ = ["MESSAGE_CHARACTERS", "RESULT_BYTES", "TRACEBACK_CHARACTERS", "failure", "returned"]
+__all__ = ["MESSAGE_CHARACTERS", "RESULT_BYTES", "TRACEBACK_CHARACTERS", "as_json", "failure", "finished", "returned"]
 
 NAME_CHARACTERS: Final = 200
 MESSAGE_CHARACTERS: Final = 4_000
@@ -47,12 +47,28 @@ def returned(value: Any) -> Returned:
     if value is None:
         return Returned()
     try:
-        plain = _plain(value)
-    except _TooLarge as error:
+        plain = as_json(value)
+    except ValueError as error:
         plain = _note(value, str(error))
-    except BaseException as error:
-        plain = _note(value, f"no JSON: {first_line(_text(error))}")
     return Returned(plain, first_line(plain) or None if isinstance(plain, str) else None)
+
+
+def as_json(value: Any) -> Any:
+    """A value as plain JSON, built anew. Raises `ValueError`, and nothing else, for what is none or is too large."""
+    try:
+        return _plain(value)
+    except _TooLarge as error:
+        raise ValueError(str(error)) from None
+    except BaseException as error:
+        raise ValueError(f"no JSON: {first_line(_text(error))}") from None
+
+
+def finished(value: Any) -> Any:
+    """A returned value. Raises `TypeError` for a coroutine that nobody has awaited: its work was never done."""
+    if type(value) is CoroutineType:
+        value.close()
+        raise TypeError("the job returned a coroutine that nobody awaited; write async def, and return await ...")
+    return value
 
 
 # -- results

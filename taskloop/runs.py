@@ -219,6 +219,8 @@ class Raised:
     failure: Failure
     retry_in: timedelta | None
     """How long to wait before the next attempt; None: this error is not to be tried again."""
+    result: Any = None
+    """What it came to all the same, if it failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +258,10 @@ def settle(run: Run, outcome: Outcome, *, now: datetime, repeatable: bool) -> Ru
     match outcome:
         case Returned(result, summary):
             return _end(run, State.SUCCEEDED, now, result=result, summary=summary, error=None)
-        case Raised(failure, retry_in):
+        case Raised(failure, retry_in, result):
             if retry_in is not None and run.attempt < run.attempts:
                 return _wait(run, later(now, retry_in), error=failure)
-            return _end(run, State.FAILED, now, error=failure, summary=first_line(failure.message))
+            return _end(run, State.FAILED, now, error=failure, summary=first_line(failure.message), result=result)
         case Cancelled(reason, actor):
             return _end(run, State.CANCELLED, now, reason=reason, actor=actor or run.actor)
         case ShutDown():

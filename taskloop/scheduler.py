@@ -491,8 +491,8 @@ class TaskScheduler(Ledger):
             self._slots.expected.discard(run.id)
         self._tell(run.state.value, run)
 
-    def _tell(self, name: str, run: Run) -> None:
-        self.feed.send(name, run.ended_at or run.attempt_started_at or run.ready_at, run)
+    def _tell(self, name: str, run: Run, at: datetime | None = None, **data: Any) -> None:
+        self.feed.send(name, at or run.ended_at or run.attempt_started_at or run.ready_at, run, **data)
 
     def _deliver(self, listener: Callable[[Event], Any]) -> Subscriber:
         return self._listeners.subscriber(listener)

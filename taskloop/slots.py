@@ -64,7 +64,7 @@ class Slots:
         store_watch: StoreWatch,
         trusted: Callable[[], bool],
         context: Callable[[Run], RunContext],
-        tell: Callable[[str, Run], None],
+        tell: Callable[..., None],
         say: Callable[..., None],
         breaker_moved: Callable[[], Coroutine[Any, Any, None]],
         freed: Callable[[bool, bool], None],
@@ -156,6 +156,7 @@ class Slots:
         job = self._jobs[run.job]
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         attempt = Attempt(run, job, self._context(run), executor)
+        attempt.context.stepping = _Steps(self, attempt)
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))
         if self._glance is None:
@@ -233,6 +234,17 @@ class Slots:
         """A run reported progress; called from any thread."""
         with suppress(RuntimeError):  # a job's thread may outlive the loop
             self._loop.call_soon_threadsafe(self.reported.set)
+
+    def stepping(self, attempt: Attempt) -> Any:
+        """What carries out the steps of a run in hand."""
+        from taskloop.stepping import Stepping  # here, not above: most programs have no flow
+
+        run = attempt.run
+        return Stepping(
+            attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)),
+            write=lambda steps: self.insist(partial(self._store.step, run, steps)), executor=self._executors.__getitem__,
+            now=self._clock.now, chance=random.random, tell=self._tell
+        )  # fmt: skip
 
     def ask(self, run_id: RunId, ending: Outcome) -> Run | None:
         """Ask a run in hand to end as `ending`; None: it is not in hand. Does not wait."""
@@ -346,6 +358,20 @@ class Slots:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""
         if not attempt.settled:
             self._listeners.begin(self._record(attempt, attempt.abandoned()))
+
+
+class _Steps:
+    """The steps of an attempt, made when the first is asked for: most jobs have none."""
+
+    __slots__ = ("_attempt", "_slots")
+
+    def __init__(self, slots: Slots, attempt: Attempt) -> None:
+        self._slots = slots
+        self._attempt = attempt
+
+    def __getattr__(self, name: str) -> Any:
+        made = self._attempt.context.stepping = self._slots.stepping(self._attempt)
+        return getattr(made, name)
 
 
 def _disown(task: asyncio.Task[Any]) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Final, Self, TypeVar
 import anyio.to_thread
 
 from taskloop import durations
-from taskloop.context import RunContext
+from taskloop.context import RunContext, StepContext
 from taskloop.errors import Conflict, NotRunning, TaskloopError, nearest
 from taskloop.events import Event
 from taskloop.jobs import Duration, Job
@@ -276,9 +276,9 @@ def run_context(**fields_: Any) -> RunContext:
     given = {"id": RunId(1), "job": "job", "state": State.RUNNING, "cause": Cause.MANUAL, "attempt": 1}
     instants = {"due_at": now, "ready_at": now, "created_at": now, "started_at": now, "attempt_started_at": now}
     context = RunContext(Run(**{**given, **instants, **fields_}), monotonic=time.monotonic)
-    context.step = extra.get("step")
     context.cancelled = extra.get("cancelled", False)
-    return context
+    step = extra.get("step")
+    return context if step is None else StepContext(context, step, context.attempt)
 
 
 class VirtualClock:

@@ -39,7 +39,7 @@ def context(**options: Any) -> RunContext:
 def test_a_context_tells_of_its_run():
     run = context(scheduler="mine")
     assert (run.id, run.job, run.schedule, run.attempt, run.due_at) == (7, "a", "s", 2, NOW)
-    assert (run.params, run.worker, run.scheduler, run.step) == ({"n": 1}, "w1", "mine", None)
+    assert (run.params, run.worker, run.scheduler, run.step) == ({"n": 1}, "w1", "mine", "")
     assert (run.cancelled, run.latest) == (False, None)
 
 

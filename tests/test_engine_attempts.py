@@ -431,7 +431,7 @@ async def test_an_attempt_sees_its_run(scheduler, virtual_time):
 
     async with virtual_time(scheduler) as time:
         await time.advance("2m")
-    assert seen == [(1, "job", "job", 1, "00:00", {}, None), (1, "job", "job", 2, "00:00", {}, None)]
+    assert seen == [(1, "job", "job", 1, "00:00", {}, ""), (1, "job", "job", 2, "00:00", {}, "")]
 
 
 async def test_current_run_is_found_in_threads_and_child_tasks_and_nowhere_else(scheduler, virtual_time):

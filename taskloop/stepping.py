@@ -1,0 +1,348 @@
+"""The steps of a run, carried out: each written when it begins and when it has ended, none called that has succeeded.
+
+Level 4. `Stepping.call` is `run.step(...)`, `Stepping.conduct` a whole flow; both lead to `_perform`. What a step gives is
+always what the record says, rebuilt by its annotation: so a step that is taken from the record gives the same.
+
+A step that is cut short (the attempt was asked to end, the worker died) stays on record as running, and the next attempt
+of the run calls it again without using up one of the step's own attempts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from taskloop.attempts import FlowFailed, wait_after
+from taskloop.context import AttemptCancelled, RunContext, StepContext, running
+from taskloop.errors import BadJob
+from taskloop.executors import Executor
+from taskloop.flows import Course, Flow, fraction, outcome
+from taskloop.outcomes import as_json, failure, finished
+from taskloop.parameters import Parameters
+from taskloop.retry import Fatal, Retry
+from taskloop.runs import Failure, Run
+from taskloop.steps import Step, StepState
+
+__all__ = ["Stepping"]
+
+
+class _Call(NamedTuple):
+    """A step to carry out."""
+
+    name: str
+    place: int
+    function: Callable[..., Any]
+    parameters: Parameters
+    arguments: Mapping[str, Any]
+    retry: Retry
+    executor: str
+
+
+class _Done(NamedTuple):
+    """How a step stands at its end, what it gives, and what it raised."""
+
+    step: Step
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Stepping:
+    """The steps of one attempt of a run."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        run: Run,
+        *,
+        read: Callable[[], Awaitable[Sequence[Step] | None]],
+        write: Callable[[Sequence[Step]], Awaitable[bool | None]],
+        executor: Callable[[str], Executor],
+        now: Callable[[], datetime],
+        chance: Callable[[], float],
+        tell: Callable[..., None],
+    ) -> None:
+        """`read` and `write`: the steps on record, however long the store is away; None, False: the run is ours no more."""
+        self._context = context
+        self._run = run
+        self._read = read
+        self._write = write
+        self._executor = executor
+        self._now = now
+        self._chance = chance
+        self._tell = tell
+        self._known: dict[str, Step] = {}
+        self._read_once: asyncio.Task[None] | None = None
+        self._names: set[str] = set()
+
+    # -- one step
+
+    async def call(
+        self, context: RunContext, name: str, function: Callable[..., Any], args: tuple[Any, ...], retry: Retry
+    ) -> Any:
+        """Carry out a step that was decided while running; raises what it raises."""
+        if not isinstance(name, str) or not 0 < len(name) <= 128 or not name.isprintable():
+            raise BadJob(f"step name {str(name)[:140]!r} cannot be; allowed are 1 to 128 printable characters")
+        if not callable(function):
+            raise TypeError(f"step '{name}' is to call {type(function).__name__}, which is no function")
+        self._take(name)
+        await self._recall()
+        is_async = inspect.iscoroutinefunction(function)
+        parameters = Parameters(f"{self._run.job}.{name}", function)
+        wanted = _Call(
+            name,
+            len(self._names) - 1,
+            partial(function, *args),
+            parameters,
+            {},
+            retry,
+            "loop" if is_async else "thread",
+        )
+        before = running.get()
+        try:
+            done = await self._perform(context, wanted, keep_failed=False)
+        finally:
+            running.set(before)
+        if done.error is not None:
+            raise done.error
+        return done.value
+
+    def _take(self, name: str) -> None:
+        if name in self._names:
+            raise ValueError(f"step '{name}' was begun in this run already; give each step of a run its own name")
+        self._names.add(name)
+
+    async def _recall(self) -> None:
+        """Read once what is on record of earlier attempts, or was taken over from another run."""
+        if self._run.token <= 1 and self._run.rerun_of is None:
+            return
+        if self._read_once is None:
+            self._read_once = asyncio.create_task(self._read_known())
+        await asyncio.shield(self._read_once)
+
+    async def _read_known(self) -> None:
+        found = await self._read()
+        if found is None:
+            raise _lost(self._run)
+        self._known = {one.name: one for one in found}
+
+    async def _perform(self, context: RunContext, wanted: _Call, *, keep_failed: bool) -> _Done:
+        """Call a step until it succeeds or its attempts are used up; take it from the record if it has ended before."""
+        known = self._known.get(wanted.name)
+        if known is not None and known.state is StepState.SUCCEEDED:
+            kept = _again(known, place=wanted.place, kept=True)
+            self._say("step_kept", kept)
+            return _Done(kept, wanted.parameters.value(kept.result))
+        if known is not None and known.state is StepState.FAILED and keep_failed:
+            return _Done(known, error=_Recorded(known.error))
+        spent = 0 if known is None or known.state is StepState.FAILED else known.attempt
+        number = 0 if known is None else known.attempt
+        if known is not None and known.state is StepState.RUNNING:  # cut short: that call does not count
+            spent, number = spent - 1, number - 1
+        started_at = known.started_at if known is not None and known.started_at is not None else self._now()
+        step = Step(name=wanted.name, place=wanted.place, started_at=started_at, error=known.error if known else None)
+        while True:
+            spent, number = spent + 1, number + 1
+            step = _again(step, state=StepState.RUNNING, attempt=number)
+            await self._keep(step)
+            self._say("step_started", step)
+            try:
+                result = await self._called(StepContext(context, wanted.name, number), wanted)
+                value = wanted.parameters.value(result)
+            except BaseException as error:
+                if self._is_cut_short(error):
+                    raise
+                raised = error
+            else:
+                step = _again(step, state=StepState.SUCCEEDED, ended_at=self._now(), result=result, error=None)
+                await self._keep(step)
+                self._say("step_done", step)
+                return _Done(step, value)
+            wait = wait_after(raised, wanted.retry, spent, self._now(), self._chance())
+            again = wait is not None and spent < wanted.retry.attempts
+            state = StepState.WAITING if again else StepState.FAILED
+            step = _again(step, state=state, error=failure(raised), ended_at=None if again else self._now())
+            await self._keep(step)
+            if not again or wait is None:
+                self._say("step_done", step)
+                return _Done(step, error=_raisable(raised))
+            await asyncio.sleep(wait.total_seconds())
+
+    async def _called(self, context: StepContext, wanted: _Call) -> Any:
+        """What the function returns, as plain JSON. A thread is waited for, whoever asks for the end meanwhile."""
+        arguments = dict(wanted.arguments)
+        if wanted.parameters.context_name is not None and wanted.parameters.context_name not in arguments:
+            arguments[wanted.parameters.context_name] = context
+        executor = self._executor(wanted.executor)
+        if wanted.executor != "thread":
+            return _kept(wanted.name, await executor.call(wanted.function, context, arguments))
+        work = partial(_call_and_keep, wanted.name, wanted.function)
+        call = asyncio.create_task(_caught(executor.call(work, context, arguments)))
+        try:
+            result, error = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if context.withdraw is not None:
+                context.withdraw()
+            await asyncio.wait({call})
+            raise
+        if error is not None:
+            raise error
+        return result
+
+    def _is_cut_short(self, error: BaseException) -> bool:
+        """Whether it is the attempt that ends here, not the step by itself."""
+        kind = type(error)
+        if issubclass(kind, GeneratorExit):
+            return not _is_on_loop()
+        if issubclass(kind, _Lost):
+            return True
+        asked = self._context.cancelled
+        if issubclass(kind, AttemptCancelled):
+            return asked
+        task = asyncio.current_task()
+        return issubclass(kind, asyncio.CancelledError) and (asked or (task is not None and task.cancelling() > 0))
+
+    async def _keep(self, *steps: Step) -> None:
+        if not await self._write(steps):
+            raise _lost(self._run)
+
+    def _say(self, name: str, step: Step) -> None:
+        self._tell(name, self._run, self._now(), step=step.name, state=step.state.value, attempt=step.attempt)
+
+    # -- a flow
+
+    async def conduct(self, flow: Flow, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry out a flow, and give what it came to. Raises `FlowFailed` if a step failed that it cannot do without."""
+        await self._recall()
+        places = {name: place for place, name in enumerate(flow.steps)}
+        steps = {name: Step(name=name, place=place) for name, place in places.items()}
+        course, values = Course(flow), dict[str, Any]()
+        tasks: dict[asyncio.Task[_Done], str] = {}
+
+        def begin(names: Sequence[str]) -> None:
+            for name in names:
+                wanted = self._step_of(flow, name, places[name], params, values)
+                self._take(name)
+                tasks[asyncio.create_task(self._perform(self._context, wanted, keep_failed=True))] = name
+                steps[name] = _again(steps[name], state=StepState.RUNNING)
+
+        begin(course.first())
+        try:
+            while tasks:
+                self._report(steps)
+                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    name = tasks.pop(task)
+                    done = task.result()
+                    steps[name], values[name] = done.step, done.value
+                    following, never = course.ended(name, done.step.state)
+                    begin(following)
+                    for one in never:
+                        steps[one] = _again(steps[one], state=StepState.SKIPPED)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+                for task in tasks:
+                    if not task.cancelled():
+                        task.exception()
+            raise
+        if skipped := [one for one in steps.values() if one.state is StepState.SKIPPED]:
+            await self._keep(*skipped)
+        self._report(steps)
+        result = outcome(list(steps.values()), self._run.started_at, self._now(), self._run.id)
+        broken = [one for one in steps.values() if one.state is StepState.FAILED and not flow.steps[one.name].optional]
+        if broken:
+            raise FlowFailed(_together(broken), result)
+        return result
+
+    def _step_of(
+        self, flow: Flow, name: str, place: int, params: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> _Call:
+        step = flow.steps[name]
+        given = {one: values[one] if one in flow.steps else params[one] for one in step.parameters.names
+                 if one in flow.steps or one in params}  # fmt: skip
+        return _Call(name, place, step.function, step.parameters, given, step.retry, step.executor)
+
+    def _report(self, steps: Mapping[str, Step]) -> None:
+        done = sum(one.state is StepState.SUCCEEDED for one in steps.values())
+        going = [one.name for one in steps.values() if one.state is StepState.RUNNING]
+        total = len(steps)
+        self._context.progress(fraction(done, total, bool(going)) * total, total, ", ".join(going[:5]))
+
+
+class _Lost(AttemptCancelled):
+    """The run is another worker's, or the store is closed for good: nothing of it may go on here."""
+
+
+class _Recorded(Exception):
+    """The failure of a step as an earlier attempt left it."""
+
+    def __init__(self, error: Failure | None) -> None:
+        super().__init__("" if error is None else f"{error.type}: {error.message}")
+
+
+def _lost(run: Run) -> _Lost:
+    return _Lost(f"run {run.id} is not this worker's any more")
+
+
+async def _caught(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """What a call gives and what it raises, as values: some errors would end the loop that a task of theirs raises them on."""
+    try:
+        return await call, None
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return None, error
+    except BaseException as error:
+        return None, error
+
+
+def _call_and_keep(name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+    return _kept(name, function(**arguments))
+
+
+def _kept(name: str, value: Any) -> Any:
+    """The value as plain JSON. Raises `Fatal` where it cannot be kept: another call would give no other."""
+    value = finished(value)
+    try:
+        return as_json(value)
+    except ValueError as error:
+        raise Fatal(
+            f"step '{name}' returned a {type(value).__name__} that cannot be kept ({error}); return plain data of at most "
+            "a megabyte, or the name of a file that holds it"
+        ) from None
+
+
+def _again(step: Step, **changes: Any) -> Step:
+    fields = {name: getattr(step, name) for name in Step.__slots__}
+    return Step(**(fields | changes))
+
+
+def _raisable(error: BaseException) -> BaseException:
+    """What a step raised, for its caller to catch: never what would end the loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    other = RuntimeError(f"{type(error).__name__}: {failure(error).message}")
+    other.__cause__ = error if not isinstance(error, asyncio.CancelledError) else None
+    return other
+
+
+def _is_on_loop() -> bool:
+    with suppress(RuntimeError):
+        return asyncio.current_task() is not None
+    return False
+
+
+def _together(broken: Sequence[Step]) -> Failure:
+    """The failure of a flow: that of its first failed step, and the traces of all."""
+    first = broken[0].error or Failure("RuntimeError", "")
+    more = f" (and {len(broken) - 1} other steps failed)" if len(broken) > 1 else ""
+    traces = [f"step '{one.name}':\n{one.error.traceback}" for one in broken if one.error is not None]
+    return Failure(first.type, f"step '{broken[0].name}': {first.message}{more}", "\n".join(traces), first.fingerprint)

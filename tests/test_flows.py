@@ -1,0 +1,598 @@
+"""Flows: their order, what is kept, what is tried again, and what a run of one comes to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+
+import pytest
+
+from taskloop import Fatal, Flow, Jobs, Options, Retry, RetryAt, RunContext, TaskScheduler
+from taskloop.errors import BadJob, BadParameters, RunFailed
+
+pytestmark = pytest.mark.anyio
+
+
+async def ended(time, asking):
+    """The run that is asked for, once it has ended."""
+    return await time.until((await asking).wait())
+
+
+def video(scheduler, tape, **policy):
+    """A flow in the shape of a diamond."""
+    flow = scheduler.flow("video", **policy)
+
+    @flow.step()
+    async def fetch(url: str) -> dict[str, str]:
+        tape.append("fetch")
+        return {"file": url}
+
+    @flow.step()
+    async def sound(fetch: dict[str, str]) -> str:
+        tape.append("sound")
+        return fetch["file"] + ".ogg"
+
+    @flow.step()
+    def picture(fetch: dict[str, str], width: int = 640) -> str:
+        tape.append("picture")
+        return f"{fetch['file']}.{width}"
+
+    @flow.step()
+    async def publish(sound: str, picture: str) -> str:
+        tape.append("publish")
+        return f"{sound}+{picture}"
+
+    return flow
+
+
+async def test_steps_run_in_the_order_their_parameters_make_and_receive_results(scheduler, virtual_time):
+    tape = []
+    flow = video(scheduler, tape)
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit(url="a"))
+        assert run.state == "succeeded"
+        assert (
+            tape[0] == "fetch"
+            and tape[-1] == "publish"
+            and Counter(tape) == Counter(["fetch", "sound", "picture", "publish"])
+        )
+        result = run.result
+        assert result["steps"]["publish"]["result"] == "a.ogg+a.640"
+        assert result["completed_steps"] == ["fetch", "sound", "picture", "publish"]
+        assert (result["total_steps"], result["completed_count"], result["failed_count"]) == (4, 4, 0)
+        assert result["failed_steps"] == [] and result["current_step"] is None and result["errors"] == []
+        assert result["started_at"] and result["completed_at"]
+        assert {one["state"] for one in result["steps"].values()} == {"succeeded"}
+        assert run.progress.fraction == 1
+        await time.run_until_idle()
+
+
+async def test_what_steps_take_is_what_the_flow_takes(scheduler, virtual_time):
+    flow = video(scheduler, [])
+    assert list(flow.parameters.names) == ["url", "width"]
+    assert flow.parameters.required == ("url",)
+    assert flow.kind == "flow"
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(BadParameters, match="url.*missing"):
+            await flow.submit(width=3)
+        with pytest.raises(BadParameters, match="width"):
+            await flow.submit(url="a", width="wide")
+        run = await ended(time, flow.submit(url="a", width=3))
+        assert run.result["steps"]["picture"]["result"] == "a.3"
+
+
+async def test_steps_that_need_nothing_of_each_other_run_side_by_side(scheduler, virtual_time):
+    flow = scheduler.flow("wide")
+    met = asyncio.Barrier(3)
+
+    for name in ("a", "b", "c"):
+
+        @flow.step(name=name)
+        async def one() -> None:
+            await met.wait()
+
+    async with virtual_time(scheduler) as time:
+        handle = await flow.submit()
+        await time.advance("1s")
+        assert (await scheduler.run(handle.id)).state == "succeeded"
+
+
+async def test_a_step_may_come_after_another_without_taking_anything_from_it(scheduler, virtual_time):
+    tape = []
+    flow = scheduler.flow("ordered")
+
+    @flow.step()
+    async def clean() -> None:
+        await asyncio.sleep(5)
+        tape.append("clean")
+
+    @flow.step(after=[clean])
+    async def build() -> None:
+        tape.append("build")
+
+    @flow.step(after=["build"])
+    async def ship() -> None:
+        tape.append("ship")
+
+    async with virtual_time(scheduler) as time:
+        await ended(time, flow.submit())
+    assert tape == ["clean", "build", "ship"]
+
+
+async def test_a_step_that_fails_is_tried_again_by_its_own_rule_and_the_flow_goes_on(scheduler, virtual_time):
+    calls = []
+    flow = scheduler.flow("shaky")
+
+    @flow.step(retry=Retry(attempts=3, first="10s", factor=2))
+    async def shaky(run: RunContext) -> int:
+        calls.append((run.attempt, str(run.step)))
+        if run.attempt < 3:
+            raise OSError("not yet")
+        return run.attempt
+
+    async with virtual_time(scheduler) as time:
+        begun = time.now
+        run = await ended(time, flow.submit())
+        assert run.result["steps"]["shaky"]["result"] == 3
+        assert run.result["steps"]["shaky"]["attempt"] == 3
+        assert calls == [(1, "shaky"), (2, "shaky"), (3, "shaky")]
+        assert (run.ended_at - begun).total_seconds() == 30
+        assert run.attempt == 1
+
+
+async def test_a_step_says_by_what_it_raises_whether_and_when_it_is_called_again(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("words")
+
+    @flow.step()
+    async def hopeless() -> None:
+        calls["hopeless"] += 1
+        raise Fatal("no such file")
+
+    @flow.step()
+    async def later() -> None:
+        calls["later"] += 1
+        if calls["later"] == 1:
+            raise RetryAt("1h")
+
+    async with virtual_time(scheduler) as time:
+        begun = time.now
+        run = await ended(time, flow.submit())
+        assert run.state == "failed" and run.error.message == "step 'hopeless': no such file"
+        assert calls == {"hopeless": 1, "later": 2}
+        assert (run.ended_at - begun).total_seconds() == 3600
+
+
+async def test_a_step_that_fails_for_good_fails_the_flow_and_leaves_out_what_needs_it_alone(scheduler, virtual_time):
+    tape = []
+    flow = scheduler.flow("broken")
+
+    @flow.step(retry=1)
+    async def bad() -> None:
+        raise ValueError("bad luck")
+
+    @flow.step()
+    async def needs_it(bad: None) -> None:
+        tape.append("needs_it")
+
+    @flow.step()
+    async def needs_that(needs_it: None) -> None:
+        tape.append("needs_that")
+
+    @flow.step()
+    async def other() -> None:
+        await asyncio.sleep(60)
+        tape.append("other")
+
+    async with virtual_time(scheduler) as time:
+        handle = await flow.submit()
+        run = await time.until(handle.wait())
+        assert run.state == "failed" and run.status == "FAILED"
+        assert tape == ["other"]
+        states = {name: one["state"] for name, one in run.result["steps"].items()}
+        assert states == {"bad": "failed", "needs_it": "skipped", "needs_that": "skipped", "other": "succeeded"}
+        assert run.error.type == "ValueError" and "bad luck" in run.error.traceback
+        [error] = run.result["errors"]
+        assert (error["step"], error["message"]) == ("bad", "ValueError: bad luck") and "bad luck" in error["traceback"]
+        assert run.attempt == 1, "a failed flow is not begun again"
+        with pytest.raises(RunFailed, match="step 'bad': bad luck"):
+            await handle.value()
+
+
+async def test_a_flow_goes_on_without_an_optional_step_and_gives_none_for_it(scheduler, virtual_time):
+    flow = scheduler.flow("lenient")
+
+    @flow.step(optional=True, retry=1)
+    async def thumbnail() -> str:
+        raise OSError("no picture")
+
+    @flow.step()
+    async def publish(thumbnail: str | None) -> str:
+        return f"with {thumbnail}"
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.state == "succeeded"
+        assert run.result["failed_steps"] == ["thumbnail"] and len(run.result["errors"]) == 1
+        assert run.result["steps"]["publish"]["result"] == "with None"
+
+
+# -- kept results
+
+
+async def test_after_a_crash_no_step_that_has_succeeded_is_called_again(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("long")
+
+    @flow.step()
+    async def first() -> int:
+        calls["first"] += 1
+        return 1
+
+    @flow.step()
+    def second(first: int) -> tuple[int, int]:
+        calls["second"] += 1
+        return first, 2
+
+    @flow.step()
+    async def third(second: tuple[int, int]) -> int:
+        calls["third"] += 1
+        await asyncio.sleep(60)
+        return sum(second)
+
+    async with virtual_time(scheduler) as time:
+        handle = await flow.submit()
+        await time.advance("10s")
+        await time.crash()
+        await time.restart(after="1m")
+        await time.advance("5m")
+        run = await scheduler.run(handle.id)
+        assert (run.state, run.attempt, run.result["steps"]["third"]["result"]) == ("succeeded", 2, 3)
+        assert calls == {"first": 1, "second": 1, "third": 2}
+        kept = {name: (one["kept"], one["attempt"]) for name, one in run.result["steps"].items()}
+        assert kept == {"first": (True, 1), "second": (True, 1), "third": (False, 1)}
+
+
+async def test_crashes_alone_use_up_the_attempts_of_a_flow(scheduler, virtual_time):
+    flow = scheduler.flow("cursed")
+
+    @flow.step()
+    async def forever() -> None:
+        await asyncio.sleep(10**6)
+
+    async with virtual_time(scheduler) as time:
+        handle = await flow.submit()
+        for _ in range(3):
+            await time.advance("10s")
+            await time.crash()
+            await time.restart(after="1m")
+            await time.advance("1m")
+        run = await scheduler.run(handle.id)
+        assert (run.state, run.attempt, run.reason) == ("interrupted", 3, "worker_died")
+
+
+async def test_a_stop_in_time_gives_the_attempt_back_and_keeps_what_is_done(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("stopped")
+
+    @flow.step()
+    async def done() -> str:
+        calls["done"] += 1
+        return "done"
+
+    @flow.step()
+    async def slow(done: str) -> str:
+        calls["slow"] += 1
+        await asyncio.sleep(3600)
+        return done
+
+    async with virtual_time(scheduler) as time:
+        handle = await flow.submit()
+        await time.advance("10s")
+        await time.until(scheduler.stop(grace="1s"))
+        await time.start()
+        await time.advance("2h")
+        run = await scheduler.run(handle.id)
+        assert (run.state, run.attempt) == ("succeeded", 1)
+        assert calls == {"done": 1, "slow": 2}
+        assert run.result["steps"]["slow"]["attempt"] == 1, "a call that was cut short does not count"
+
+
+async def test_run_again_from_a_step_takes_over_all_before_it(scheduler, virtual_time):
+    tape = []
+    flow = video(scheduler, tape)
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit(url="a"))
+        tape.clear()
+        new = await ended(time, scheduler.rerun(old.id, {"width": 9}, from_step="picture"))
+        assert tape == ["picture", "publish"]
+        assert new.rerun_of == old.id and new.result["steps"]["publish"]["result"] == "a.ogg+a.9"
+        assert [name for name, one in new.result["steps"].items() if one["kept"]] == ["fetch", "sound"]
+        with pytest.raises(BadJob, match="no step 'pictur'; did you mean 'picture'"):
+            await scheduler.rerun(old.id, from_step="pictur")
+        tape.clear()
+        await ended(time, scheduler.rerun(old.id))
+        assert len(tape) == 4, "without a step all is done anew"
+
+
+async def test_run_again_after_a_failure_calls_what_did_not_succeed(scheduler, virtual_time):
+    calls, broken = Counter(), [True]
+    flow = scheduler.flow("mended")
+
+    @flow.step()
+    async def good() -> int:
+        calls["good"] += 1
+        return 1
+
+    @flow.step(retry=1)
+    async def bad(good: int) -> int:
+        calls["bad"] += 1
+        if broken:
+            raise ValueError("broken")
+        return good + 1
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        broken.clear()
+        run = await ended(time, scheduler.rerun(old.id, from_step="bad"))
+        assert run.state == "succeeded" and run.result["steps"]["bad"]["result"] == 2
+        assert calls == {"good": 1, "bad": 2}
+
+
+async def test_a_result_that_cannot_be_kept_fails_its_step_at_once(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("unkept")
+
+    @flow.step()
+    def handle() -> object:
+        calls["handle"] += 1
+        return threading.Lock()
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.state == "failed" and calls == {"handle": 1}
+        assert "step 'handle' returned a lock that cannot be kept" in run.error.message
+
+
+async def test_a_step_gets_what_the_record_says_whether_it_was_called_or_kept(scheduler, virtual_time):
+    got = []
+    flow = scheduler.flow("same")
+
+    @flow.step()
+    async def pair():
+        return (1, 2)
+
+    @flow.step()
+    async def typed() -> tuple[int, int]:
+        return (1, 2)
+
+    @flow.step()
+    async def use(pair, typed) -> None:
+        got.append((pair, typed))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        await ended(time, scheduler.rerun(run.id, from_step="use"))
+    assert got == [([1, 2], (1, 2))] * 2
+
+
+# -- ends
+
+
+async def test_a_flow_that_is_cancelled_waits_for_its_threads(scheduler, virtual_time):
+    ended = []
+    flow = scheduler.flow("cancelled")
+    begun = threading.Event()
+
+    @flow.step()
+    def in_thread(run: RunContext) -> None:
+        begun.set()
+        while True:
+            try:
+                run.check_cancelled()
+            except BaseException:
+                ended.append("thread")
+                raise
+
+    @flow.step()
+    async def on_loop() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append("loop")
+
+    async with virtual_time(scheduler) as time:
+        handle = await flow.submit()
+        await time.advance("1s")
+        assert begun.wait(5)
+        await scheduler.cancel(handle.id, reason="enough", actor="eve")
+        run = await time.until(handle.wait())
+        assert (run.state, run.reason) == ("cancelled", "enough") and sorted(ended) == ["loop", "thread"]
+
+
+async def test_a_flow_whose_time_is_over_has_failed_and_is_not_begun_again(scheduler, virtual_time):
+    flow = scheduler.flow("slow", timeout="1m")
+
+    @flow.step()
+    async def forever() -> None:
+        await asyncio.sleep(10**6)
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert (run.state, run.error.type, run.attempt) == ("failed", "Timeout", 1)
+
+
+@pytest.mark.parametrize(
+    "raised", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, StopIteration]
+)
+async def test_whatever_a_step_raises_the_loop_lives_and_the_step_has_failed(scheduler, virtual_time, raised):
+    flow = scheduler.flow("hostile")
+
+    @flow.step(retry=1)
+    async def hostile() -> None:
+        raise raised("gone")
+
+    @flow.step(retry=1)
+    def in_thread() -> None:
+        raise raised("gone")
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.state == "failed" and run.result["failed_steps"] == ["hostile", "in_thread"]
+
+
+# -- progress
+
+
+async def test_progress_counts_the_steps_done_and_a_little_for_what_runs(scheduler, virtual_time):
+    seen = []
+    flow = scheduler.flow("counted")
+
+    @flow.step()
+    async def one(run: RunContext) -> None:
+        run.progress(1, 4, "reading")
+        seen.append(run.scheduler._slots.attempts[run.id].context.latest)
+        await asyncio.sleep(10)
+
+    @flow.step()
+    async def two(one: None, run: RunContext) -> None:
+        seen.append(run.scheduler._slots.attempts[run.id].context.latest)
+
+    async with virtual_time(scheduler) as time:
+        await ended(time, flow.submit())
+    assert [round(one.fraction, 3) for one in seen] == [0.05, 0.55]
+    assert seen[0].message == "one: 25% reading" and seen[1].message == "two"
+
+
+# -- steps decided while running
+
+
+async def test_a_job_may_take_steps_whose_results_are_kept_over_its_retries(scheduler, virtual_time):
+    calls = Counter()
+
+    @scheduler.job(retry=3)
+    async def import_all(run: RunContext, files: list[str]) -> int:
+        async def load(name: str) -> int:
+            calls[name] += 1
+            return len(name)
+
+        sizes = await asyncio.gather(*(run.step(f"load {name}", load, name) for name in files))
+        if run.attempt < 2:
+            raise OSError("half way")
+        return sum(sizes)
+
+    async with virtual_time(scheduler) as time:
+        handle = await import_all.submit(files=["a", "bb", "ccc"])
+        assert await time.until(handle.value()) == 6
+    assert calls == {"a": 1, "bb": 1, "ccc": 1}
+
+
+async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_by_the_next_attempt(
+    scheduler, virtual_time
+):
+    calls = Counter()
+
+    def load() -> int:
+        calls["load"] += 1
+        if calls["load"] == 1:
+            raise OSError("gone")
+        return calls["load"]
+
+    @scheduler.job(retry=2)
+    async def job(run: RunContext) -> int:
+        return await run.step("load", load)
+
+    @scheduler.job()
+    async def twice(run: RunContext) -> None:
+        await run.step("load", load)
+        await run.step("load", load)
+
+    async with virtual_time(scheduler) as time:
+        assert await time.until((await job.submit()).value()) == 2
+        run = await ended(time, twice.submit())
+        assert run.error.message == "step 'load' was begun in this run already; give each step of a run its own name"
+
+
+async def test_events_tell_of_each_step(scheduler, virtual_time):
+    told = []
+    flow = video(scheduler, [])
+    scheduler.on("step_started", "step_done", "step_kept")(lambda event: told.append((event.name, event.data["step"])))
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit(url="a"))
+        assert Counter(name for name, _ in told) == {"step_started": 4, "step_done": 4}
+        told.clear()
+        await ended(time, scheduler.rerun(old.id, from_step="publish"))
+    assert told[-2:] == [("step_started", "publish"), ("step_done", "publish")]
+    assert sorted(told[:-2]) == [("step_kept", "fetch"), ("step_kept", "picture"), ("step_kept", "sound")]
+
+
+# -- declared
+
+
+def test_circles_unknown_names_and_contradictions_are_refused_when_declared():
+    flow = Flow("f")
+
+    @flow.step()
+    async def a(c: int) -> None: ...
+
+    @flow.step()
+    async def b(a: int) -> None: ...
+
+    with pytest.raises(BadJob, match="round in a circle: a needs c needs b needs a|circle"):
+
+        @flow.step()
+        async def c(b: int) -> None: ...
+
+    assert list(flow.steps) == ["a", "b"]
+    with pytest.raises(BadJob, match="has a step 'a' already"):
+        flow.step(name="a")(b)
+    with pytest.raises(BadJob, match="plain def, which would block the loop"):
+
+        @flow.step(executor="loop")
+        def blocking() -> None: ...
+
+    with pytest.raises(BadJob, match="lambda"):
+        flow.step()(lambda: None)
+
+    @flow.step(after=["aa"])
+    async def d() -> None: ...
+
+    with pytest.raises(BadJob, match="comes after 'aa', which is no step of it; did you mean 'a'"):
+        flow.bind()
+
+    other = Flow("g")
+
+    @other.step()
+    async def one(number: int) -> None: ...
+
+    @other.step()
+    async def two(number: str) -> None: ...
+
+    with pytest.raises(BadJob, match="steps 'one' and 'two' both take 'number'"):
+        other.bind(number=1)
+
+
+async def test_a_flow_without_steps_cannot_start(virtual_time):
+    scheduler = TaskScheduler(options=Options())
+    scheduler.flow("empty")
+    with pytest.raises(BadJob, match="flow 'empty' of .*test_flows.py.* has no steps"):
+        async with virtual_time(scheduler) as time:
+            pass
+
+
+async def test_a_flow_of_a_collection_with_a_trigger_fires(virtual_time):
+    from taskloop import Every
+
+    jobs = Jobs(prefix="media.")
+    flow = jobs.flow("nightly", Every("1h"), params={"depth": 2})
+
+    @flow.step()
+    async def walk(depth: int) -> int:
+        return depth
+
+    scheduler = TaskScheduler(jobs=[jobs], options=Options())
+    async with virtual_time(scheduler) as time:
+        await time.advance("1m")
+        [run] = await time.runs("media.nightly")
+        assert run.result["steps"]["walk"]["result"] == 2 and run.params == {"depth": 2}
