@@ -27,6 +27,7 @@ __all__ = [
     "NoSuchJob",
     "NoSuchRun",
     "NoSuchSchedule",
+    "NoSuchStep",
     "NotRunning",
     "RunFailed",
     "StoreUnavailable",
@@ -161,6 +162,15 @@ class NoSuchSchedule(TaskloopError, LookupError):
     def __init__(self, schedule: str) -> None:
         self.schedule = schedule
         super().__init__(f"no schedule '{_cut(schedule)}'; `taskloop schedule list` shows all")
+
+
+class NoSuchStep(TaskloopError, LookupError):
+    """The run, or the flow it is of, has no step of that name."""
+
+    def __init__(self, step: str, job: str, near: str | None, steps: Iterable[str]) -> None:
+        self.step = step
+        meant = f"did you mean '{near}'? " if near else ""
+        super().__init__(f"job '{job}' has no step '{_cut(step)}'; {meant}steps are: {', '.join(steps) or 'none'}")
 
 
 class Conflict(TaskloopError, RuntimeError):

@@ -163,14 +163,18 @@ class Flow(Job[..., dict[str, Any]]):
             found |= {one for one in layer if found & set(self.needs(one))}
         return found
 
-    def redone(self, step: str, steps: Sequence[Step]) -> list[str]:
-        return sorted(self.downstream(step))
-
     # -- a job like any other
 
     @property
     def kind(self) -> Literal["periodic", "on_demand", "flow"]:
         return "flow"
+
+    def step_facts(self) -> list[dict[str, Any]]:
+        return [
+            {"name": one.name, "needs": list(self.needs(one.name)), "optional": one.optional, "executor": one.executor,
+             "attempts": one.retry.attempts}
+            for one in self.steps.values()
+        ]  # fmt: skip
 
     @property
     def place(self) -> str:

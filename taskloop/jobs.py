@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import (
     TYPE_CHECKING,
@@ -33,7 +33,6 @@ from taskloop.triggers import Cron, Every, Trigger
 
 if TYPE_CHECKING:
     from taskloop.flows import Flow
-    from taskloop.steps import Step
 
 __all__ = ["NAME", "Call", "Desk", "Job", "Jobs", "Register", "refuse_the_uncallable"]
 
@@ -168,13 +167,9 @@ class Job(Generic[P, T]):
         """
         return await self.bind(*args, **kwargs).submit()
 
-    def redone(self, step: str, steps: Sequence[Step]) -> list[str]:
-        """Of the steps that a run of it took those to be called again from `step` on. Raises `BadJob` for an unknown one."""
-        for place, one in enumerate(steps):
-            if one.name == step:
-                return [later.name for later in steps[place:]]
-        taken = ", ".join(one.name for one in steps) or "none"
-        raise BadJob(f"that run of '{self.name}' took no step '{step}'; it took: {taken}")
+    def step_facts(self) -> list[dict[str, Any]]:
+        """The steps it is made of, in plain JSON: none, it is one function."""
+        return []
 
     def desk(self) -> Desk:
         """The scheduler that keeps this job's records: that of the run in hand, else the only one it was given to."""
@@ -322,6 +317,10 @@ class Jobs:
         )
         self._add(job)
         return job
+
+    def adopt(self, job: Job[..., Any]) -> None:
+        """Take a job that another collection declared. Raises `BadJob` for a name taken."""
+        self._add(job)
 
     def remove_job(self, name: str) -> None:
         """Forget a job: it fires no more here; its history stays. Raises `NoSuchJob`."""

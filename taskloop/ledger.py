@@ -28,6 +28,7 @@ from taskloop.errors import (
     NoSuchJob,
     NoSuchRun,
     NoSuchSchedule,
+    NoSuchStep,
     NotRunning,
     nearest,
 )
@@ -40,6 +41,7 @@ from taskloop.policy import Policy
 from taskloop.processes import current_folder
 from taskloop.runs import Cancelled, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
+from taskloop.steps import Step
 from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 from taskloop.triggers import Cron, Every, Trigger
@@ -201,15 +203,18 @@ class Ledger(Jobs):
         """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`.
 
         `from_step`: this step, what needs it, and what had not succeeded are called again, the other results are taken
-        over; None: all is done anew. Raises `NoSuchRun`, `BadJob` for an unknown step, `BadParameters`, `Conflict`.
+        over; None: all is done anew. Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`, `Conflict`.
         """
         old = await self.run(run_id)
         job = self._job(old.job)
         call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
         run = asked(call, self._clock.now(), cause=Cause.RERUN, actor=actor, reason=reason)
         if from_step is not None:
-            redone = job.redone(from_step, await (await self._opened()).steps(old.id))
-            run = run.changed(data={**run.data, "from_step": from_step, "redone": redone})
+            taken = {one.name: one.place for one in await (await self._opened()).steps(old.id)}
+            names = dict.fromkeys([*getattr(job, "steps", ()), *taken])
+            if from_step not in names:
+                raise NoSuchStep(from_step, job.name, nearest(from_step, names), names)
+            run = run.changed(data={**run.data, "from_step": from_step, "from_place": taken.get(from_step)})
         return (await self._ask([(job, run.changed(rerun_of=old.id))]))[0]
 
     async def run_all(self, *, actor: str | None = None) -> list[Run]:
@@ -232,6 +237,10 @@ class Ledger(Jobs):
     async def attempts(self, run_id: int) -> list[Attempt]:
         """The calls inside a run, oldest first. Raises `NoSuchRun`."""
         return list(await (await self._opened()).attempts(await self.run(run_id)))
+
+    async def steps(self, run_id: int) -> list[Step]:
+        """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`."""
+        return list(await (await self._opened()).steps((await self.run(run_id)).id))
 
     async def runs(
         self,

@@ -54,6 +54,8 @@ class JobRecord:
     last_success: datetime | None
     consecutive_failures: int
     params_schema: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]] = ()
+    """Of a flow, in their order: `name`, `needs`, `optional`, `executor`, `attempts`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +114,13 @@ def standing(
         last_success=last_success,
         consecutive_failures=failures,
         params_schema=facts["params_schema"],
+        steps=facts.get("steps", ()),
     )
 
 
 def definition(job: Job[..., Any], trigger: Trigger | None, now: datetime) -> Definition:
     """What a job declares, in plain JSON; `trigger` is its own with what it left to the scheduler."""
-    facts = {
+    facts: dict[str, Any] = {
         "title": job.title,
         "description": job.description,
         "kind": job.kind,
@@ -127,6 +130,8 @@ def definition(job: Job[..., Any], trigger: Trigger | None, now: datetime) -> De
         "policy": policy_record(job.policy),
         "params_schema": job.parameters.schema(),
     }
+    if steps := job.step_facts():
+        facts["steps"] = steps
     return Definition(job.name, facts, job.origin, now)
 
 
@@ -250,6 +255,7 @@ def job_record(job: JobRecord) -> dict[str, Any]:
         "last_success": instant_text(job.last_success),
         "consecutive_failures": job.consecutive_failures,
         "params_schema": dict(job.params_schema),
+        **({"steps": [dict(one) for one in job.steps]} if job.steps else {}),
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -76,6 +76,7 @@ class Stepping:
         self._chance = chance
         self._tell = tell
         self._known: dict[str, Step] = {}
+        self._flow: Flow | None = None
         self._read_once: asyncio.Task[None] | None = None
         self._names: set[str] = set()
 
@@ -128,7 +129,18 @@ class Stepping:
         found = await self._read()
         if found is None:
             raise _lost(self._run)
-        self._known = {one.name: one for one in found}
+        again = self._redone(found)
+        self._known = {one.name: one for one in found if not (one.kept and one.name in again)}
+
+    def _redone(self, found: Sequence[Step]) -> Collection[str]:
+        """The steps whose results are not to be taken over from the run that this one repeats."""
+        first = self._run.data.get("from_step")
+        if first is None:
+            return ()
+        if self._flow is not None:
+            return self._flow.downstream(first) if first in self._flow.steps else ()
+        place = self._run.data.get("from_place")
+        return [one.name for one in found if place is not None and one.place >= place]
 
     async def _perform(self, context: RunContext, wanted: _Call, *, keep_failed: bool) -> _Done:
         """Call a step until it succeeds or its attempts are used up; take it from the record if it has ended before."""
@@ -217,6 +229,7 @@ class Stepping:
 
     async def conduct(self, flow: Flow, params: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out a flow, and give what it came to. Raises `FlowFailed` if a step failed that it cannot do without."""
+        self._flow = flow
         await self._recall()
         places = {name: place for place, name in enumerate(flow.steps)}
         steps = {name: Step(name=name, place=place) for name, place in places.items()}

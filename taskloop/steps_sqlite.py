@@ -31,8 +31,8 @@ STEP_COLUMNS: Final = (
 )
 KEPT_CHARACTERS: Final = 400_000
 """Of the logs of all attempts of a run together."""
-REDONE: Final = "redone"
-"""Of a run that takes over results: names of the steps it does not take over, in its `data`."""
+FROM_STEP: Final = "from_step"
+"""In the `data` of a run that takes over results: the step from which it takes none, which its worker sorts out."""
 
 
 def _put_steps(values: str) -> str:
@@ -90,14 +90,14 @@ def steps(db: sqlite3.Connection, run: RunId) -> list[Step]:
 
 
 def copy_kept(db: sqlite3.Connection, runs: Iterable[Run]) -> None:
-    """Give new runs the results of the runs they repeat, but for the steps that are to be called again."""
+    """Give new runs the results of the runs they repeat, where they begin at a step."""
     columns = ",".join(STEP_COLUMNS[1:9])
     for run in runs:
-        if run.rerun_of is not None and REDONE in run.data and not run.existed:
+        if run.rerun_of is not None and FROM_STEP in run.data and not run.existed:
             db.execute(
                 f"INSERT INTO taskloop_steps (run, {columns}, kept) SELECT ?, {columns}, 1 FROM taskloop_steps "
-                "WHERE run = ? AND state = 'succeeded' AND name NOT IN (SELECT value FROM json_each(?))",
-                (run.id, run.rerun_of, json.dumps(list(run.data[REDONE]))),
+                "WHERE run = ? AND state = 'succeeded'",
+                (run.id, run.rerun_of),
             )
 
 

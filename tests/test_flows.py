@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from taskloop import Fatal, Flow, Jobs, Options, Retry, RetryAt, RunContext, TaskScheduler
-from taskloop.errors import BadJob, BadParameters, RunFailed
+from taskloop.errors import BadJob, BadParameters, NoSuchStep, RunFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -309,7 +309,7 @@ async def test_run_again_from_a_step_takes_over_all_before_it(scheduler, virtual
         assert tape == ["picture", "publish"]
         assert new.rerun_of == old.id and new.result["steps"]["publish"]["result"] == "a.ogg+a.9"
         assert [name for name, one in new.result["steps"].items() if one["kept"]] == ["fetch", "sound"]
-        with pytest.raises(BadJob, match="no step 'pictur'; did you mean 'picture'"):
+        with pytest.raises(NoSuchStep, match="no step 'pictur'; did you mean 'picture'"):
             await scheduler.rerun(old.id, from_step="pictur")
         tape.clear()
         await ended(time, scheduler.rerun(old.id))

@@ -73,14 +73,15 @@ async def test_a_step_that_cannot_be_stored_is_refused_and_harms_no_other(store)
     assert await store.steps(run.id) == [LOADED]
 
 
-async def test_a_run_again_takes_over_what_had_succeeded_but_for_what_is_to_be_redone(store):
+async def test_a_run_again_from_a_step_takes_over_what_had_succeeded(store):
     run = await started(store)
     other = Step(name="other", place=2, state=StepState.SUCCEEDED, attempt=1, started_at=at(1), ended_at=at(2))
     await store.step(run, [LOADED, SENT, other])
     await store.settle(ended(run))
-    [again] = await submitted(store, asked(rerun_of=run.id, data={"from_step": "other", "redone": ["other"]}))
-    [kept] = await store.steps(again.id)
-    assert (kept.name, kept.result, kept.kept, kept.ended_at) == ("load", LOADED.result, True, LOADED.ended_at)
+    [again] = await submitted(store, asked(rerun_of=run.id, data={"from_step": "send"}))
+    kept, _ = taken = await store.steps(again.id)
+    assert [one.name for one in taken] == ["load", "other"]
+    assert (kept.result, kept.kept, kept.attempt, kept.ended_at) == (LOADED.result, True, 2, LOADED.ended_at)
     [plain] = await submitted(store, asked(rerun_of=run.id))
     assert await store.steps(plain.id) == []
 

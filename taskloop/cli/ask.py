@@ -80,7 +80,9 @@ async def _rerun(args: Namespace) -> int:
         job = (await ledger.run(run_id)).job
         given = values(args.values, await declared(ledger, args, job))
         await _refuse_to_wait_for_nobody(ledger, args, job)
-        handle = await ledger.rerun(run_id, given, actor=reach.actor(args), reason=args.reason)
+        handle = await ledger.rerun(
+            run_id, given, from_step=args.from_step, actor=reach.actor(args), reason=args.reason
+        )
         return await _asked(ledger, handle, args, out)
 
 
@@ -197,6 +199,9 @@ async def declared(ledger: Ledger, args: Namespace, job: str) -> Mapping[str, An
     declared = program.compose(program.configured(args))
     if job in declared:
         one, laid = declared[job], declared.options
+        if one.kind == "flow":  # with its steps
+            ledger.adopt(one)
+            return one.parameters.schema()
         options: Any = one.options
         added = ledger.add_job(one.function, None, name=job, aliases=one.aliases, **options)
         added.configure(laid.defaults, laid.jobs.get(job, {}))

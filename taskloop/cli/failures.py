@@ -28,7 +28,7 @@ CODES: Final[dict[int, str]] = {
 
 # The first that fits counts.
 _CODES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...]] = (
-    ((errors.NoSuchJob, errors.NoSuchRun, errors.NoSuchSchedule), 3),
+    ((errors.NoSuchJob, errors.NoSuchRun, errors.NoSuchSchedule, errors.NoSuchStep), 3),
     (errors.Conflict, 4),
     ((errors.BadSettings, errors.BadJob, errors.MissingExtra), 7),
     ((errors.BadStore, errors.StoreUnavailable), 8),

@@ -188,6 +188,7 @@ def _record(
         "last_success": None if last is None else _text(last["last_success"]),
         "consecutive_failures": 0 if last is None else last["failures"],
         "params_schema": facts["params_schema"],
+        **({"steps": facts["steps"]} if "steps" in facts else {}),
     }
 
 

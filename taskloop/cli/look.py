@@ -279,6 +279,12 @@ def _show_job(out: Output, job: Record) -> None:
             out.line(
                 clean(f"{label + ':':<13}{text.partition(chr(10))[0]}" if label else f"  {text.partition(chr(10))[0]}")
             )
+    if job.get("steps"):
+        from taskloop.cli.graph import picture
+
+        out.line("steps:")
+        for line in picture(job["steps"]):
+            out.line(clean(f"  {line}"))
 
 
 def _policy_text(value: Any) -> str:
@@ -300,8 +306,14 @@ def _values(params: Mapping[str, Any]) -> str:
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     run = await ledger.run(run_id)
     attempts = [attempt_record(one) for one in await ledger.attempts(run_id)]
+    steps = await ledger.steps(run_id)
     record = run_record(run)
     out.record(record, lambda: run_lines(out, record, attempts))
+    if steps and out.format == "table":
+        from taskloop.cli.graph import step_rows
+
+        out.line("")
+        out.table(("STEP", "STATE", "TOOK", "TRY", "RESULT"), step_rows(out, steps, final=run.final))
     return 0
 
 
@@ -338,8 +350,13 @@ def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None
 def _show_outcome(out: Output, run: Record, attempts: Sequence[Record]) -> None:
     from taskloop.cli.output import json_text
 
-    if run["result"] is not None and run["result"] != run["summary"]:
-        out.line(f"{'result:':<13}{_cut(json_text(run['result']))}")
+    result = run["result"]
+    if isinstance(result, Mapping) and {"steps", "total_steps", "completed_count"} <= set(result):
+        failed = f", failed: {', '.join(map(str, result['failed_steps']))}" if result.get("failed_steps") else ""
+        told = f"{result['completed_count']} of {result['total_steps']} steps succeeded{failed}"
+        out.line(clean(f"{'steps:':<13}{told}"))
+    elif result is not None and result != run["summary"]:
+        out.line(f"{'result:':<13}{_cut(json_text(result))}")
     if len(attempts) > 1:
         for one in attempts:
             error = f"{one['error'].get('type')}: {one['error'].get('message')}" if one["error"] else ""

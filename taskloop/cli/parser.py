@@ -129,6 +129,7 @@ def _submit(parser: Parser) -> None:
 def _rerun(parser: Parser) -> None:
     parser.add_argument("id", metavar="RUN")
     _values(parser)
+    parser.add_argument("--from-step", metavar="STEP", help="take over the results of the steps before this one")
     _waiting(parser)
     _told(parser)
 
@@ -306,7 +307,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "Ask for a run like an earlier one.",
         "ask:rerun",
         _rerun,
-        ("taskloop rerun 12", "taskloop rerun 12 days=1 --wait"),
+        ("taskloop rerun 12", "taskloop rerun 12 days=1 --wait", "taskloop rerun 12 --from-step publish"),
         "as of submit",
     ),
     "cancel": Command(
