@@ -90,11 +90,16 @@ async def declare(
         await store.define([ledger.definition(job) for job in jobs])
     plan = StartPlan()
     await _take_over(ledger, store, jobs, now, plan)
-    plan.yielded = await _yielded(store, jobs, others)
+    later = await store.aliases()
+    plan.yielded = _yielded(jobs, others, later)
+    left = await _left_by_later_versions(store, [job for job in jobs if job.name not in plan.yielded], later)
     policies = {job.name: job.policy for job in jobs}
 
     def merge(old: Schedule | None, new: Schedule) -> Schedule:
         """Called on the store's thread."""
+        if old is None and (former := left.get(new.id)) is not None:
+            plan.renamed[former.id] = new.id
+            return rebind(former, new, policies[new.job], now)
         if old is None:
             plan.added.append(new.id)
             return bind(new, policies[new.job], now)
@@ -147,11 +152,19 @@ async def _take_over(
         await store.drop([one.id for one in found if one.origin != "stored"], now)
 
 
-async def _yielded(store: Store, jobs: Sequence[Job[..., Any]], others: Sequence[Worker]) -> dict[str, str]:
+def _yielded(jobs: Sequence[Job[..., Any]], others: Sequence[Worker], later: Mapping[str, str]) -> dict[str, str]:
     """Jobs that a live worker of a later version has under another name already: theirs are the fires."""
     elsewhere = {name for one in others if one.fires for name in one.jobs or ()}
-    taken = await store.aliases() if others else {}
-    return {job.name: there for job in jobs if (there := taken.get(job.name)) in elsewhere and there is not None}
+    return {job.name: there for job in jobs if (there := later.get(job.name)) in elsewhere and there is not None}
+
+
+async def _left_by_later_versions(
+    store: Store, jobs: Sequence[Job[..., Any]], later: Mapping[str, str]
+) -> dict[str, Schedule]:
+    """Of jobs that a later version had under another name, and nobody has now: the schedule to go on with."""
+    names = {later[job.name]: job.name for job in jobs if job.trigger is not None and job.name in later}
+    found = await store.schedules(ids=list(names), limit=len(names)) if names else ()
+    return {names[one.id]: one for one in found if one.origin != "stored"}
 
 
 async def _follow_the_zones(ledger: Ledger, store: Store, now: datetime) -> None:

@@ -7,8 +7,7 @@ and into `health`, which each beat carries to the store, where other processes r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +46,7 @@ class Guard:
         feed: Feed,
         clock: Clock,
         options: Options,
+        came_back: Callable[[], Awaitable[None]],
         speaker: Callable[[], Speaker],
     ) -> None:
         self._store = store
@@ -60,6 +60,9 @@ class Guard:
         self._clock = clock
         self._options = options
         self._speaker = speaker
+        self._came_back = came_back
+        self._mended = 0
+        """Of the lapses of the pulse those after which all is as it should be again."""
         self._pulse: Pulse | None = None
         self._watchdog: Watchdog | None = None
         self._stall = ""
@@ -77,7 +80,7 @@ class Guard:
         beater = self._store.beater(self._worker)
         if beater is not None:
             seconds = self._options.heartbeat.total_seconds()
-            self._pulse = Pulse(beater, seconds, clock=self._clock, health=self.health, heard=self._heard_beat)
+            self._pulse = Pulse(beater, seconds, clock=self._clock, health=self.health, heard=self.heard_beat)
             self._pulse.start()
         limit = self._options.loop_limit
         if limit is not None:
@@ -117,9 +120,9 @@ class Guard:
         return health
 
     def is_trusted(self) -> bool:
-        """Whether the lease is good by our own clock: what we have claimed is nobody else's yet."""
-        lease = self._options.lease.total_seconds()
-        return self._pulse is None or self._clock.monotonic() - self._pulse.good_at <= lease
+        """Whether the lease is good by our own clock: what we have claimed is nobody else's yet, and what we fire too."""
+        pulse, lease = self._pulse, self._options.lease.total_seconds()
+        return pulse is None or (pulse.lapses == self._mended and self._clock.monotonic() - pulse.good_at <= lease)
 
     def held_since(self, since: float) -> float:
         """For how many seconds since then somebody held the loop: it was late, but awake."""
@@ -148,7 +151,7 @@ class Guard:
             self._fires.stir()
         self._feed.send(name, now, **data)
 
-    def _heard_beat(self, news: bool | TaskloopError) -> None:
+    def heard_beat(self, news: bool | TaskloopError) -> None:
         if isinstance(news, TaskloopError):
             self._store_watch.lost(news)
             return
@@ -157,12 +160,25 @@ class Guard:
             now = self._clock.now()
             self._journal.add("taken_for_dead", now, now)
             self._speaker().say("WARNING", "worker.taken_for_dead", worker=self._worker.id)
-            self._listeners.begin(self._let_go_of_lost_runs())
+            self._listeners.begin(self._slots.insist(self._come_back))
 
-    async def _let_go_of_lost_runs(self) -> None:
-        with suppress(StoreUnavailable, BadStore):
-            before = list(self._slots.attempts.values())  # what begins while we ask is ours
-            self._slots.lose(await self._store.held(self._worker.id), before)
+    async def _come_back(self) -> None:
+        """We live, and others thought otherwise: let go of the runs they took, and take back what we fire.
+
+        Until that is done nothing is fired or claimed: a worker of another version may have taken over our schedules
+        by the names that it knows.
+        """
+        lapses = 0 if self._pulse is None else self._pulse.lapses
+        before = list(self._slots.attempts.values())  # what begins while we ask is ours
+        self._slots.lose(await self._store.held(self._worker.id), before)
+        try:
+            await self._came_back()
+        except (StoreUnavailable, BadStore):
+            raise
+        except Exception as error:  # a program that contradicts itself fires what it has
+            self._speaker().say("ERROR", "worker.not_declared", error=repr(error))
+        self._mended = lapses
+        self._fires.stir()
 
     def _whose(self, task: asyncio.Task[Any] | None) -> dict[str, Any]:
         """Who a task of the loop belongs to; asked in the thread of the watchdog, while the loop stands still."""

@@ -45,6 +45,8 @@ class Pulse:
         self._loop = asyncio.get_running_loop()
         self._ended = threading.Event()
         self._gone = asyncio.Event()
+        self.lapses = 0
+        """How often a beat has found that its worker was taken for dead; counted before that beat is good."""
         self.good_at = clock.monotonic()
         """When the last beat that was written began, by the steady clock."""
 
@@ -69,7 +71,9 @@ class Pulse:
                 began = self._clock.monotonic()
                 wait = self._seconds
                 try:
-                    self._tell(self._beater.beat(self._clock.now(), began, self._health()))
+                    lives = self._beater.beat(self._clock.now(), began, self._health())
+                    self.lapses += not lives
+                    self._tell(lives)
                     self.good_at = began
                 except TaskloopError as error:
                     self._tell(error)

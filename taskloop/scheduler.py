@@ -260,11 +260,13 @@ class TaskScheduler(Ledger):
         )  # fmt: skip
         self._guard = guard = Guard(
             store, worker, slots=slots, fires=fires, journal=journal, store_watch=store_watch, listeners=self._listeners,
-            feed=self.feed, clock=clock, options=options, speaker=lambda: self.speaker
+            feed=self.feed, clock=clock, options=options, came_back=lambda: self._declare_late(list(self)),
+            speaker=lambda: self.speaker
         )  # fmt: skip
         self._tending = Tending(
             store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
             store_watch=store_watch, health=guard.health, stalled=guard.stalled, gone=fires.heed_the_gone,
+            heard_beat=guard.heard_beat,
             tell=self._tell, ended=self._ended
         )  # fmt: skip
         before = await store.workers()

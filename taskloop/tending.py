@@ -60,6 +60,7 @@ class Tending:
         health: Callable[[], Mapping[str, Any]],
         stalled: Callable[[Schedule | None], None],
         gone: Callable[[Sequence[Worker]], None],
+        heard_beat: Callable[[bool], None],
         tell: Callable[[str, Run], None],
         ended: Callable[[Run], None],
     ) -> None:
@@ -75,6 +76,7 @@ class Tending:
         self._health = health
         self._stalled = stalled
         self._gone = gone
+        self._heard_beat = heard_beat
         self._tell = tell
         self._ended = ended
         self._begun = clock.monotonic()
@@ -102,8 +104,8 @@ class Tending:
         shared = not self._store.private
         self.changed |= shared and await self._store.changed()
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
-            await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
-            self._store_watch.well()
+            lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
+            self._heard_beat(lives)
         if self.changed and shared:  # a beat changes the store too
             before = self.others
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]

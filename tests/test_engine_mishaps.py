@@ -517,7 +517,7 @@ async def test_a_run_that_begins_while_the_store_is_asked_what_we_hold_is_ours(t
         await asyncio.sleep(0.4)
 
     async with scheduler:
-        scheduler._guard._heard_beat(False)
+        scheduler._guard.heard_beat(False)
         await asyncio.sleep(0.01)
         handle = await job.submit()
         assert (await handle.wait(timeout=5)).state is State.SUCCEEDED

@@ -2,12 +2,13 @@
 
 `robbed`: a process runs out of file descriptors, which says nothing about the others. `corrected`: a clock was an hour
 ahead, and is right again when the scheduler comes back. `lagging`: a job is renamed by a roll-out, and a process of the
-earlier version starts once more beside the next one.
+earlier version starts once more beside the next one. `returning`: that next one is taken for dead, and comes back.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ import torture
 import tracing
 from adapter import Scheduler
 from company import Company, Ending, Plot
-from facts import Broken
+from facts import Broken, now_us
 
 HOUR = 3600.0
 
@@ -73,6 +74,24 @@ def lagging(scheduler: Scheduler, folder: Path) -> Ending:
     return _play("lagging", scheduler, Plot(2, 0.0, 0, (), peace=0.0), folder, happens)
 
 
+def returning(scheduler: Scheduler, folder: Path) -> Ending:
+    """Of two versions the later one stands still beyond its lease; the earlier takes its fires back, and then it goes on."""
+
+    def happens(one: Company) -> None:
+        one.versions[1] = "company_next"
+        one.posts[1].stop(company.STOP_SECONDS)
+        one.start(1).get_ready()
+        for _ in range(2):
+            later = one.posts[1]
+            one.frozen[later.pid] = now_us()
+            later.send(signal.SIGSTOP)
+            time.sleep(2.0 * company.LEASE)
+            one.thaw(later)
+            time.sleep(1.0)  # some fires of both
+
+    return _play("returning", scheduler, Plot(2, 0.0, 0, (), peace=0.0), folder, happens)
+
+
 def _play(name: str, scheduler: Scheduler, plot: Plot, folder: Path, happens: Callable[[Company], None]) -> Ending:
     one = Company(scheduler, plot, folder)
     one.ending = replace(one.ending, name=name)
@@ -84,4 +103,5 @@ SCENES: dict[str, Callable[[Scheduler, Path], Ending]] = {
     "robbed": robbed,
     "corrected": corrected,
     "lagging": lagging,
+    "returning": returning,
 }

@@ -62,3 +62,8 @@ def test_the_check_of_several_processes_catches_a_naive_scheduler(tmp_path):
     ending = nemesis.carry_out(Naive(), Plot(2, 4.0, SEED, ("switch", "volley"), peace=1.0), tmp_path / "naive")
     promises = {one.promise for one in ending.broken}
     assert promises >= {"unique", "fencing", "overlap", "limits", "liveness"}
+
+
+def test_a_later_version_that_was_taken_for_dead_and_comes_back_doubles_no_renamed_job(tool, request):
+    tool("gcc", "strace")
+    kept([request.getfixturevalue("played")["returning"]])
