@@ -32,6 +32,7 @@ WORKLOADS: Final = {
     "p7": "p7_host",
     "p10": "p10_git",
     "p11": "p11_imports",
+    "p12": "p12_flow",
 }
 ROOT: Final = Path(__file__).resolve().parents[1]
 LONGEST_SECONDS: Final = 300.0

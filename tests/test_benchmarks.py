@@ -22,6 +22,7 @@ FIGURES = {
     "p7": {"p99_ms"},
     "p10": {"full_ms", "second_ms"},
     "p11": {"import_ms", "help_ms"},
+    "p12": {"steps_per_second"},
 }
 
 
