@@ -70,7 +70,9 @@ async def limit(setting: Setting) -> Numbers:
 WORKLOAD = Workload(
     name="p12",
     title="a flow of 100 independent steps, each start and end recorded",
-    figures=(Figure("steps_per_second", "steps recorded a second", "/s", must=5000, aim=15000, absolute=True, more=True),),
+    figures=(
+        Figure("steps_per_second", "steps recorded a second", "/s", must=5000, aim=15000, absolute=True, more=True),
+    ),
     own={"taskloop": own},
     limit=limit,
     size={"steps": 100, "flows": 50},

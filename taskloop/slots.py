@@ -243,7 +243,8 @@ class Slots:
         return Stepping(
             attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)),
             write=lambda steps: self.insist(partial(self._store.step, run, steps)), executor=self._executors.__getitem__,
-            now=self._clock.now, chance=random.random, tell=self._tell
+            now=self._clock.now, chance=random.random, tell=self._tell,
+            log=self._say
         )  # fmt: skip
 
     def ask(self, run_id: RunId, ending: Outcome) -> Run | None:

@@ -65,6 +65,7 @@ class Stepping:
         now: Callable[[], datetime],
         chance: Callable[[], float],
         tell: Callable[..., None],
+        log: Callable[..., None],
     ) -> None:
         """`read` and `write`: the steps on record, however long the store is away; None, False: the run is ours no more."""
         self._context = context
@@ -75,6 +76,7 @@ class Stepping:
         self._now = now
         self._chance = chance
         self._tell = tell
+        self._log = log
         self._known: dict[str, Step] = {}
         self._flow: Flow | None = None
         self._read_once: asyncio.Task[None] | None = None
@@ -233,6 +235,8 @@ class Stepping:
         await self._recall()
         places = {name: place for place, name in enumerate(flow.steps)}
         steps = {name: Step(name=name, place=place) for name, place in places.items()}
+        kept = sum(one.state is StepState.SUCCEEDED for name, one in self._known.items() if name in places)
+        self._log("INFO", "flow.planned", job=self._run.job, run=self._run.id, steps=len(steps), kept=kept)
         course, values = Course(flow), dict[str, Any]()
         tasks: dict[asyncio.Task[_Done], str] = {}
 

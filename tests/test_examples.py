@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
@@ -43,6 +46,41 @@ def test_the_plain_example_counts_until_it_is_interrupted(tmp_path: Path) -> Non
     assert line.endswith("count_to_ten succeeded: counted to ten\n")
     assert errors == ""
     assert process.returncode == 0
+
+
+def test_the_flow_example_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "flow.py"), "oslo"]
+    first = subprocess.Popen(command, cwd=tmp_path)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and not steps_done(tmp_path / "flow.db"):
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    done = subprocess.run(command[:-1], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert "resize    succeeded attempt 2  ['640/oslo-0.jpg'" in done.stdout
+    assert "captions  failed    attempt 1  ConnectionError" in done.stdout
+    assert done.stdout.splitlines()[-1] == "['320/oslo-0.jpg', '320/oslo-1.jpg', '320/oslo-2.jpg']"
+
+
+def steps_done(store: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
+            return bool(db.execute("SELECT 1 FROM taskloop_steps WHERE state = 'succeeded'").fetchone())
+    except sqlite3.OperationalError:  # not there yet
+        return False
+
+
+@pytest.mark.parametrize("page", ["flows"])
+def test_the_programs_of_a_page_print_what_they_say(page: str, tmp_path: Path) -> None:
+    programs = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / f"{page}.md").read_text("utf-8"), re.M | re.S)
+    assert programs
+    for program in programs:
+        (tmp_path / "program.py").write_text(program, "utf-8")
+        done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        said = re.findall(r"print\(.*\)  # (.+)$", program, re.M)
+        assert done.stdout.splitlines() == said
 
 
 @pytest.mark.anyio
