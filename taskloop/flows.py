@@ -203,6 +203,13 @@ class Flow(Job[..., dict[str, Any]]):
         super().configure(defaults, overrides, trigger, params)
         self._crashes_alone()
 
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(f"flow '{self.name}' is no function to call; await its submit(), or call one of its steps")
+
+    def _check_executor(self) -> None:
+        if self.policy.executor not in (None, "loop"):
+            raise BadJob(f"flow '{self.name}' has executor='{self.policy.executor}'; give executor to its steps")
+
     def _crashes_alone(self) -> None:
         self.policy = replace(self.policy, retry=_for_crashes(self.policy.retry))
 

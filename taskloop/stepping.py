@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 from taskloop.attempts import FlowFailed, wait_after
@@ -239,6 +240,7 @@ class Stepping:
         self._log("INFO", "flow.planned", job=self._run.job, run=self._run.id, steps=len(steps), kept=kept)
         course, values = Course(flow), dict[str, Any]()
         tasks: dict[asyncio.Task[_Done], str] = {}
+        succeeded = 0
 
         def begin(names: Sequence[str]) -> None:
             for name in names:
@@ -250,12 +252,13 @@ class Stepping:
         begin(course.first())
         try:
             while tasks:
-                self._report(steps)
+                self._report(succeeded, len(steps), list(islice(tasks.values(), 5)))
                 ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
                     name = tasks.pop(task)
                     done = task.result()
                     steps[name], values[name] = done.step, done.value
+                    succeeded += done.step.state is StepState.SUCCEEDED
                     following, never = course.ended(name, done.step.state)
                     begin(following)
                     for one in never:
@@ -271,7 +274,7 @@ class Stepping:
             raise
         if skipped := [one for one in steps.values() if one.state is StepState.SKIPPED]:
             await self._keep(*skipped)
-        self._report(steps)
+        self._report(succeeded, len(steps), ())
         result = outcome(list(steps.values()), self._run.started_at, self._now(), self._run.id)
         broken = [one for one in steps.values() if one.state is StepState.FAILED and not flow.steps[one.name].optional]
         if broken:
@@ -286,11 +289,8 @@ class Stepping:
                  if one in flow.steps or one in params}  # fmt: skip
         return _Call(name, place, step.function, step.parameters, given, step.retry, step.executor)
 
-    def _report(self, steps: Mapping[str, Step]) -> None:
-        done = sum(one.state is StepState.SUCCEEDED for one in steps.values())
-        going = [one.name for one in steps.values() if one.state is StepState.RUNNING]
-        total = len(steps)
-        self._context.progress(fraction(done, total, bool(going)) * total, total, ", ".join(going[:5]))
+    def _report(self, done: int, total: int, going: Sequence[str]) -> None:
+        self._context.progress(fraction(done, total, bool(going)) * total, total, ", ".join(going))
 
 
 class _Lost(AttemptCancelled):

@@ -573,6 +573,13 @@ def test_circles_unknown_names_and_contradictions_are_refused_when_declared():
         other.bind(number=1)
 
 
+def test_a_flow_is_not_called_like_a_function_and_leaves_its_executor_to_its_steps():
+    with pytest.raises(TypeError, match="flow 'f' is no function to call"):
+        Flow("f")()
+    with pytest.raises(BadJob, match="give executor to its steps"):
+        Flow("f", options={"executor": "thread"})
+
+
 async def test_a_flow_without_steps_cannot_start(virtual_time):
     scheduler = TaskScheduler(options=Options())
     scheduler.flow("empty")
