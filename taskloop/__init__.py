@@ -9,7 +9,8 @@ The rooms, from the ground up; each imports only from rooms below it:
     jobs flows schedules options switches  what is declared; which fires are due with which fate; what was switched
     store records handles                  what a memory must do; JSON of everything; a run that was asked for
     executors attempts stepping audience   where a function is called; one call; its steps; who waits and listens
-    processes logs runlog signals pings    who is alive; log lines, of a run too; SIGTERM and its kin; health-check services
+    processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
+    runlog capture                         the log of a run; what its job says to the host's loggers
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
     slots firing tending                   runs in hand; the fire loop; housekeeping

@@ -13,6 +13,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 
 from taskloop.retry import Retry
 from taskloop.runs import Progress, Run, RunId
+from taskloop.steps import LEVELS
 
 __all__ = ["AttemptCancelled", "RunContext", "StepContext", "StepName", "current_run", "running"]
 
@@ -43,6 +44,7 @@ class RunContext:
         "_report",
         "_run",
         "_started",
+        "lines",
         "scheduler",
         "stepping",
         "unwritten",
@@ -71,6 +73,8 @@ class RunContext:
         """Takes back a call that waits for a thread, unless it has begun; the executor sets it."""
         self.stepping: Any = None
         """Carries out the steps of this run; None: no engine is there, steps are plain calls."""
+        self.lines: Any = None
+        """Where the lines of the run's log go; None: nowhere."""
         self.unwritten = False
         """Whether `latest` is newer than what the store has; the engine clears it."""
 
@@ -156,6 +160,21 @@ class RunContext:
             if self._report is not None:
                 self._report()
 
+    def log(self, text: object, level: str = "info") -> None:
+        """Add a line to the run's own log, which is kept with its record: `taskloop logs RUN` shows it.
+
+        `level`: debug, info, warning, error or critical; else `ValueError`. A line is cut at 4,000 characters, and the log
+        of an attempt ends where `[log] capture` says, with the number of lines left out. Costs a few microseconds.
+        """
+        if level not in LEVELS:
+            raise ValueError(f"log level is {level!r}; allowed are {', '.join(LEVELS)}")
+        self.add_line(level, text)
+
+    def add_line(self, level: str, text: object) -> None:
+        """`log`, of a level that is known to be one."""
+        if self.lines is not None:
+            self.lines.add(level, text, str(self.step) or None)
+
     def check_cancelled(self) -> None:
         """Leave the attempt if it was asked to end; a job in a thread ends promptly only if it calls this.
 
@@ -187,6 +206,7 @@ class StepContext(RunContext):
         )
         self._parent, self._name, self._attempt = parent, name, attempt
         self.stepping = parent.stepping
+        self.lines = parent.lines
 
     @property
     def step(self) -> StepName:

@@ -41,7 +41,7 @@ from taskloop.policy import Policy
 from taskloop.processes import current_folder
 from taskloop.runs import Cancelled, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
-from taskloop.steps import Step
+from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 from taskloop.triggers import Cron, Every, Trigger
@@ -241,6 +241,14 @@ class Ledger(Jobs):
     async def steps(self, run_id: int) -> list[Step]:
         """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`."""
         return list(await (await self._opened()).steps((await self.run(run_id)).id))
+
+    async def log(self, run_id: int, *, after: int = 0, limit: int = 100) -> RunLines:
+        """Lines of a run's own log, the oldest first: those that were written after part `after`, of `limit` parts.
+
+        `.part` of what it gives is where to go on; nothing new leaves it as it was. Raises `NoSuchRun`.
+        """
+        run = await self.run(run_id)
+        return RunLines(*await (await self._opened()).lines(run.id, after, limit))
 
     async def runs(
         self,

@@ -55,6 +55,8 @@ class Options:
     synchronous: Literal["full", "normal"] = "full"
     keep: timedelta | None = timedelta(days=90)
     """How long final runs are kept."""
+    capture: int = 200_000
+    """Characters that the log of one attempt may have; 0: no log is kept."""
     groups: Mapping[str, int] = field(default_factory=dict)
     """Places of each group; one not named here has one."""
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -19,7 +19,16 @@ from typing import Any, Final
 
 from taskloop.runs import Failure, Returned, first_line
 
-__all__ = ["MESSAGE_CHARACTERS", "RESULT_BYTES", "TRACEBACK_CHARACTERS", "as_json", "failure", "finished", "returned"]
+__all__ = [
+    "MESSAGE_CHARACTERS",
+    "RESULT_BYTES",
+    "TRACEBACK_CHARACTERS",
+    "as_json",
+    "failure",
+    "finished",
+    "plain_text",
+    "returned",
+]
 
 NAME_CHARACTERS: Final = 200
 MESSAGE_CHARACTERS: Final = 4_000
@@ -69,6 +78,15 @@ def finished(value: Any) -> Any:
         value.close()
         raise TypeError("the job returned a coroutine that nobody awaited; write async def, and return await ...")
     return value
+
+
+def plain_text(value: object, limit: int) -> str:
+    """The text of any object, as a database and a page can hold it, cut in its middle at `limit` characters."""
+    try:
+        text = str.__str__(value if type(value) is str else str(value))
+    except BaseException as error:
+        text = f"(its text could not be made: {_kind(error)})"
+    return _clean(text, limit)
 
 
 # -- results

@@ -17,6 +17,7 @@ from taskloop.punctuality import Condition, condition
 from taskloop.retry import Retry
 from taskloop.runs import Failure, Progress, Run
 from taskloop.schedules import Schedule
+from taskloop.steps import LogLine
 from taskloop.store import Attempt, Definition, Worker
 from taskloop.switches import Switch, Switches
 from taskloop.triggers import Trigger
@@ -28,6 +29,7 @@ __all__ = [
     "definition",
     "instant_text",
     "job_record",
+    "line_record",
     "policy_record",
     "run_record",
     "schedule_record",
@@ -257,6 +259,11 @@ def job_record(job: JobRecord) -> dict[str, Any]:
         "params_schema": dict(job.params_schema),
         **({"steps": [dict(one) for one in job.steps]} if job.steps else {}),
     }
+
+
+def line_record(line: LogLine) -> dict[str, Any]:
+    """A line of a run's log."""
+    return {"at": instant_text(line.at), "level": line.level, "text": line.text, "step": line.step}
 
 
 def worker_record(worker: Worker) -> dict[str, Any]:

@@ -561,6 +561,7 @@ class Settings(BaseSettings):
             dev=self.dev,
             store_url=self.store.url,
             synchronous=self.store.synchronous,
+            capture=self.log.capture or 0,
             keep=self.store.keep,
             groups=dict(self.groups),
             defaults=dict(self.defaults),
@@ -755,7 +756,6 @@ def _strangers(texts: Mapping[str, str], before: str) -> list[str]:
 _IDLE: Final = {
     **dict.fromkeys((("http", key) for key in HttpSettings.model_fields), "no HTTP server is there to heed it"),
     **dict.fromkeys((("dask", key) for key in DaskSettings.model_fields), "nothing is sent to Dask"),
-    ("log", "capture"): "the lines of single runs are not kept",
     ("store", "statement_cache_size"): "an SQLite store has no use for it",
 }
 """Settings that nothing in this version goes by."""

@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
+from taskloop import capture
 from taskloop.attempts import Attempt
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
@@ -24,6 +25,7 @@ from taskloop.executors import Executor
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.outcomes import failure
+from taskloop.runlog import RunLog
 from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
 from taskloop.store import Settling, Store
 
@@ -58,6 +60,7 @@ class Slots:
         clock: Clock,
         worker: str,
         kill_grace: timedelta,
+        log_room: int,
         waiters: Waiters,
         listeners: Listeners,
         journal: Journal,
@@ -94,6 +97,9 @@ class Slots:
         self.trusted = trusted
         """Whether this worker's lease is good: its runs are nobody else's yet."""
         self._kill_grace = kill_grace.total_seconds()
+        self._log_room = log_room
+        """Characters that the log of an attempt may have; 0: none is kept."""
+        self._end_capture = capture.attach() if log_room else None
         self._waiters = waiters
         self._listeners = listeners
         self._context = context
@@ -111,6 +117,8 @@ class Slots:
             self._closed.set()
         if self._glance is not None:
             self._glance.cancel()
+        if self._end_capture is not None:
+            self._end_capture()
 
     def reserve(self, number: int) -> None:
         """Hold slots for runs that the store is asked to hand out."""
@@ -157,6 +165,9 @@ class Slots:
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         attempt = Attempt(run, job, self._context(run), executor)
         attempt.context.stepping = _Steps(self, attempt)
+        if self._log_room:
+            attempt.context.lines = RunLog(self._log_room, self._clock.now, self.report)
+            capture.look()
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))
         if self._glance is None:
@@ -306,13 +317,14 @@ class Slots:
             run = run.changed(progress=attempt.context.latest)
         policy = attempt.policy
         after = settle(run, outcome, now=self._clock.now(), repeatable=policy.repeatable)
+        lines = attempt.context.lines.take() if attempt.context.lines else ()
         try:
-            written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker))
+            written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker, lines=lines))
         except TaskloopError as error:  # what the job left cannot be stored; that it ended must be
             after = attempt.run.changed(
                 state=State.FAILED, error=failure(error), progress=None, ended_at=self._clock.now()
             )
-            written = await self._settle(Settling(attempt.run, after, Lost(), policy.breaker))
+            written = await self._settle(Settling(attempt.run, after, Lost(), policy.breaker, lines=lines))
         self._forget(attempt)
         if not written:
             if self._closed.is_set():

@@ -6,6 +6,7 @@ twice that is done.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from taskloop.runs import Failure
 
-__all__ = ["LEVELS", "LogLine", "Step", "StepState"]
+__all__ = ["LEVELS", "LogLine", "RunLines", "Step", "StepState"]
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
@@ -48,6 +49,13 @@ class Step:
     """Of the last call that failed."""
     kept: bool = False
     """Whether its result was taken over from an earlier attempt or run: this one did not call it."""
+
+
+class RunLines(NamedTuple):
+    """Lines of a run's log, and the number of the part they end with."""
+
+    lines: Sequence[LogLine]
+    part: int
 
 
 class LogLine(NamedTuple):

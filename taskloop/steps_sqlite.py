@@ -15,7 +15,7 @@ from taskloop.rows_sqlite import Row, instant, many, moment, write_failure, writ
 from taskloop.runs import Failure, Run, RunId
 from taskloop.steps import LogLine, Step, StepState
 
-__all__ = ["copy_kept", "delete", "lines", "log", "put", "steps"]
+__all__ = ["copy_kept", "delete", "lines", "log", "logs", "put", "steps"]
 
 STEP_COLUMNS: Final = (
     "run",
@@ -29,8 +29,8 @@ STEP_COLUMNS: Final = (
     "error",
     "kept",
 )
-KEPT_CHARACTERS: Final = 400_000
-"""Of the logs of all attempts of a run together."""
+KEPT_ATTEMPTS: Final = 5
+"""Of a run that was tried again and again, the newest whose lines are kept."""
 FROM_STEP: Final = "from_step"
 """In the `data` of a run that takes over results: the step from which it takes none, which its worker sorts out."""
 
@@ -104,28 +104,28 @@ def copy_kept(db: sqlite3.Connection, runs: Iterable[Run]) -> None:
 # -- logs
 
 
+def logs(db: sqlite3.Connection, calls: Sequence[Sequence[tuple[Run, Sequence[LogLine]]]]) -> list[None]:
+    """Keep what several callers have heard."""
+    for reports in calls:
+        log(db, reports)
+    return [None] * len(calls)
+
+
 def log(db: sqlite3.Connection, reports: Iterable[tuple[Run, Sequence[LogLine]]]) -> None:
-    """Keep lines of runs that are the writer's, or were until just now; of a run that was tried again and again the
-    newest ones: no more than twice what one attempt leaves at most.
-    """
+    """Keep lines of runs that are the writer's, or were until just now, and of each the newest attempts."""
     for run, said in reports:
-        size = sum(len(line.text) for line in said)
         text = json.dumps(
             [[microseconds(line.at), line.level, line.text, line.step] for line in said],
             separators=(",", ":"),
             ensure_ascii=False,
         )
         db.execute(
-            "INSERT INTO taskloop_log (run, size, lines) SELECT ?1, ?2, ?3 "
-            "WHERE EXISTS (SELECT 1 FROM taskloop_runs WHERE id = ?1 AND token = ?4)",
-            (run.id, size, text, run.token),
+            "INSERT INTO taskloop_log (run, token, lines) SELECT ?1, ?2, ?3 "
+            "WHERE EXISTS (SELECT 1 FROM taskloop_runs WHERE id = ?1 AND token = ?2)",
+            (run.id, run.token, text),
         )
-        if run.token > 1:
-            db.execute(
-                "DELETE FROM taskloop_log WHERE run = ?1 AND id IN (SELECT id FROM (SELECT id, "
-                "sum(size) OVER (ORDER BY id DESC) AS newer FROM taskloop_log WHERE run = ?1) WHERE newer > ?2)",
-                (run.id, KEPT_CHARACTERS),
-            )
+        if run.token > KEPT_ATTEMPTS:
+            db.execute("DELETE FROM taskloop_log WHERE run = ? AND token <= ?", (run.id, run.token - KEPT_ATTEMPTS))
 
 
 def lines(db: sqlite3.Connection, run: RunId, after: int, limit: int) -> tuple[list[LogLine], int]:

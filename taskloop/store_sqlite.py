@@ -570,7 +570,7 @@ class SqliteStore:
         return found
 
     async def log(self, reports: Sequence[tuple[Run, Sequence[LogLine]]]) -> None:
-        await self._do(steps_sqlite.log, reports)
+        await self._write("log", reports)
 
     async def lines(self, run: RunId, after: int = 0, limit: int = 100) -> tuple[Sequence[LogLine], int]:
         found: tuple[Sequence[LogLine], int] = await self._read(steps_sqlite.lines, run, after, limit)
@@ -838,7 +838,12 @@ def transact(db: sqlite3.Connection, place: Place | None, batch: Sequence[tuple[
     return [transact(db, place, [part])[0] for part in batch]
 
 
-_TOGETHER: Final = (("step", steps_sqlite.put), ("settle", statements.settle), ("submit", statements.submit))
+_TOGETHER: Final = (
+    ("step", steps_sqlite.put),
+    ("log", steps_sqlite.logs),
+    ("settle", statements.settle),
+    ("submit", statements.submit),
+)
 """Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
 runs, and ends free places."""
 

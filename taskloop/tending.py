@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from taskloop.attempts import Attempt
 from taskloop.clock import Clock
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
@@ -228,8 +229,10 @@ class Tending:
     # -- what the runs in hand say of themselves
 
     async def _write_progress(self) -> None:
-        reports = []
+        reports, logs = [], []
         for attempt in self._slots.attempts.values():
+            if attempt.context.lines and not attempt.settled:
+                logs.append(attempt)
             if attempt.settled or not attempt.context.unwritten:
                 continue
             attempt.context.unwritten = False  # before the look: a thread may report between the two
@@ -240,6 +243,17 @@ class Tending:
                 self._feed.send("progress", self._clock.now(), attempt.run)
         if reports:
             await self._store.progress(reports)
+        if logs:
+            await self._write_logs(logs)
+
+    async def _write_logs(self, attempts: Sequence[Attempt]) -> None:
+        taken = [(attempt, attempt.context.lines.take()) for attempt in attempts]
+        try:
+            await self._store.log([(attempt.run, lines) for attempt, lines in taken])
+        except BaseException:
+            for attempt, lines in taken:
+                attempt.context.lines.give_back(lines)
+            raise
 
     async def _raise_flags(self) -> None:
         """Tell once of each run in hand that takes far longer than usual, and of each that waits far too long."""

@@ -57,6 +57,13 @@ def stubborn() -> None:
     time.sleep(1.5)
 
 
+@jobs.job()
+def talks(run: RunContext, seconds: float = 0.0) -> None:
+    run.log("begun")
+    time.sleep(seconds)
+    run.log("bad \\x1b[31m luck\\nsecond line", "error")
+
+
 @jobs.every("1h")
 def hourly() -> str:
     """Ticks."""

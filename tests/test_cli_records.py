@@ -51,7 +51,7 @@ def test_an_empty_list_has_the_shape_of_any_other(shop, call):
 def test_the_declared_jobs_are_listed_before_anything_ran(shop, call):
     jobs = {one["name"]: one for one in call("list", "--format", "json").items}
     assert set(jobs) == {
-        "add", "fails", "slow", "stubborn", "hourly", "nightly", "order", "git_metrics", "heartbeat", "current_date",
+        "add", "fails", "slow", "stubborn", "talks", "hourly", "nightly", "order", "git_metrics", "heartbeat", "current_date",
     }  # fmt: skip
     assert jobs["hourly"]["condition"] == "never_ran" and jobs["hourly"]["trigger"] == "every 1h"
     assert jobs["heartbeat"]["condition"] == "disabled"
@@ -825,3 +825,28 @@ def test_an_unexpected_error_is_one_line_and_with_v_a_traceback(shop, call, monk
     assert done.code == 1 and done.err.startswith("error: unexpected ZeroDivisionError: division by zero (")
     assert "-v shows" in done.err and "Traceback" not in done.err
     assert "Traceback" in call("-v", "list").err
+
+
+# -- logs
+
+
+def test_logs_shows_what_a_run_said_and_obeys_none_of_it(shop, call):
+    call("once", "talks")
+    said = call("logs", "1")
+    first, second, third = said.out.splitlines()
+    assert said.code == 0 and first.endswith("info     begun")
+    assert second.endswith("error    bad \\x1b[31m luck") and third.strip() == "second line"
+    records = call("logs", "1", "--format", "json").data["items"]
+    assert [(one["level"], one["text"], one["step"]) for one in records] == [
+        ("info", "begun", None), ("error", "bad \x1b[31m luck\nsecond line", None)
+    ]  # fmt: skip
+    assert call("logs", "1", "-f", "--format", "jsonl").out.count("\n") == 2
+
+
+def test_logs_of_no_run_gives_3_and_of_a_silent_one_says_so(shop, call):
+    assert call("logs", "7").code == 3
+    call("once", "add", "a=1")
+    said = call("logs", "1")
+    assert said.code == 0 and said.out == "" and "run 1 of add has said nothing" in said.err
+    assert call("logs", "8").code == 3
+    assert call("logs", "x").code == 2

@@ -20,7 +20,7 @@ LEVELS = [
     {"triggers", "cron", "events", "context", "parameters", "policy"},
     {"jobs", "flows", "schedules", "options", "switches"},
     {"store", "records", "handles", "executors", "attempts", "stepping", "audience", "processes", "logs", "signals", "watchdog",
-     "moments", "chain", "why", "pings", "attendance", "runlog"},
+     "moments", "chain", "why", "pings", "attendance", "runlog", "capture"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite"},

@@ -134,6 +134,11 @@ def _rerun(parser: Parser) -> None:
     _told(parser)
 
 
+def _logs(parser: Parser) -> None:
+    parser.add_argument("id", metavar="RUN")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run has ended")
+
+
 def _one_run(parser: Parser) -> None:
     parser.add_argument("id", metavar="RUN")
     _told(parser)
@@ -262,6 +267,14 @@ COMMANDS: Final[dict[str, Command]] = {
         _one_subject,
         ("taskloop show report", "taskloop show 12"),
         "0 done · 3 no such job or run",
+    ),
+    "logs": Command(
+        "look",
+        "What a run said: its own log.",
+        "runlogs:logs",
+        _logs,
+        ("taskloop logs 12", "taskloop logs 12 -f"),
+        "0 done · 3 no such run",
     ),
     "why": Command(
         "look",

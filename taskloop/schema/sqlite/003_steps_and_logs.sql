@@ -19,7 +19,7 @@ CREATE TABLE taskloop_steps (
 CREATE TABLE taskloop_log (
     id    INTEGER PRIMARY KEY,
     run   INTEGER NOT NULL,
-    size  INTEGER NOT NULL,            -- characters of its lines
+    token INTEGER NOT NULL,            -- of the attempt that said it
     lines TEXT NOT NULL                -- JSON: [at, level, text, step] each
 );
-CREATE INDEX taskloop_log_run ON taskloop_log (run, id, size);
+CREATE INDEX taskloop_log_run ON taskloop_log (run, id, token);
