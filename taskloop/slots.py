@@ -326,12 +326,13 @@ class Slots:
             )
             written = await self._settle(Settling(attempt.run, after, Lost(), policy.breaker, lines=lines))
         self._forget(attempt)
-        if not written:
+        if written is None:
             if self._closed.is_set():
                 self._waiters.announce(run.id, None)
             else:
                 self._fenced(run, f"what it came to, {after.state.value}, is not recorded")
             return
+        after = written  # it may be cancelled instead of tried again
         if policy.breaker is not None and after.final:
             await self._breaker_moved()
         self._waiters.announce(run.id, after)
@@ -343,13 +344,14 @@ class Slots:
 
     async def _disown(self, run: Run) -> None:
         after = run.changed(state=State.INTERRUPTED, reason=Reason.UNKNOWN_JOB.value, ended_at=self._clock.now())
-        if await self._settle(Settling(run, after, Lost())):
+        if await self._settle(Settling(run, after, Lost())) is not None:
             self._waiters.announce(run.id, after)
             self._tell("interrupted", after)
 
-    async def _settle(self, settling: Settling) -> bool:
-        written = await self.insist(partial(self._store.settle, settling))
-        return written is True  # else the next start finds the run without its worker and says so
+    async def _settle(self, settling: Settling) -> Run | None:
+        """The run as it stands; None: it is not ours any more, or the next start finds it without its worker."""
+        stands: Run | None = await self.insist(partial(self._store.settle, settling))
+        return stands
 
     async def insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """What the store answers, however long it is away; None: this worker has ended first."""

@@ -668,15 +668,16 @@ def _expire(db: sqlite3.Connection, now: datetime, full: Fullness) -> list[Run]:
 # -- ends
 
 
-def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
+def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | None]:
     """Write how attempts ended, each only while its worker still has it by the token it was claimed with.
 
-    A settling that was written before, and whose answer was lost, is as good as written now.
+    Gives each run as it stands now. A settling that was written before, and whose answer was lost, is as good as written.
     """
     back = [place for place, one in enumerate(settlings) if one.for_the_dead and _is_back(db, one.before)]
     if back:
         answers = iter(settle(db, [one for place, one in enumerate(settlings) if place not in back]))
-        return [place not in back and next(answers) for place in range(len(settlings))]
+        return [None if place in back else next(answers) for place in range(len(settlings))]
+    settlings = _with_wishes(db, settlings)
     rows = [_settled(one) for one in settlings]
     done = [True] * len(rows)
     db.execute("SAVEPOINT ends")
@@ -692,7 +693,40 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[bool]:
     for one in kept:
         if one.breaker is not None and one.after.final:
             trip(db, one.after, *one.breaker)
-    return [wrote or _stands(db, row) for wrote, row in zip(done, rows, strict=True)]
+    return [
+        one.after if wrote or _stands(db, row) else None for one, wrote, row in zip(settlings, done, rows, strict=True)
+    ]
+
+
+def _with_wishes(db: sqlite3.Connection, settlings: Sequence[Settling]) -> Sequence[Settling]:
+    """Of runs that were to wait for another attempt those are cancelled instead whose end somebody has asked for.
+
+    Their worker has not heard of it, and once the run waits nobody would.
+    """
+    ids = [one.after.id for one in settlings if one.after.state is State.WAITING]
+    if not ids:
+        return settlings
+    wished = {
+        run: (actor, reason, at)
+        for run, actor, reason, at in db.execute(
+            "SELECT run, actor, reason, at FROM taskloop_wishes WHERE kind = 'cancel' "
+            "AND run IN (SELECT value FROM json_each(?)) ORDER BY id DESC",
+            (json.dumps(ids),),
+        )
+    }
+    return [_cancelled(one, *wished[one.after.id]) if one.after.id in wished else one for one in settlings]
+
+
+def _cancelled(one: Settling, actor: str | None, reason: str | None, at: int) -> Settling:
+    if one.after.state is not State.WAITING:
+        return one
+    started = one.before.attempt_started_at
+    ended_at = max(from_microseconds(at), started) if started is not None else from_microseconds(at)
+    after = one.before.changed(
+        state=State.CANCELLED, reason=reason, actor=actor or one.before.actor, error=one.after.error,
+        progress=one.after.progress, ended_at=ended_at
+    )  # fmt: skip
+    return one._replace(after=after)
 
 
 def _is_back(db: sqlite3.Connection, run: Run) -> bool:

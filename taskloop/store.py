@@ -472,8 +472,10 @@ class Store(Protocol):
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed: ...
 
-    async def settle(self, settling: Settling) -> bool:
-        """Write how an attempt ended. False: the run was taken from this worker meanwhile; nothing is changed."""
+    async def settle(self, settling: Settling) -> Run | None:
+        """Write how an attempt ended, and give the run as it stands now: as it was to stand, or cancelled if it was to
+        wait and somebody has asked for its end. None: the run was taken from this worker meanwhile; nothing is changed.
+        """
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None: ...
 

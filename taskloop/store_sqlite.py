@@ -554,9 +554,9 @@ class SqliteStore:
         claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._terms, heed=heed)
         return claimed
 
-    async def settle(self, settling: Settling) -> bool:
-        done: bool = await self._write("settle", settling)
-        return done
+    async def settle(self, settling: Settling) -> Run | None:
+        stands: Run | None = await self._write("settle", settling)
+        return stands
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
         await self._do(statements.progress, reports)

@@ -176,9 +176,10 @@ class Tending:
             repeatable = policy.repeatable if policy is not None else await self._is_repeatable_elsewhere(run)
             after = settle(run, Lost(), now=self._clock.now(), repeatable=repeatable)
             breaker = policy.breaker if policy is not None else None
-            if await self._store.settle(Settling(run, after, Lost(), breaker, for_the_dead=True)):
-                self._tell("recovered", after)
-                self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
+            stands = await self._store.settle(Settling(run, after, Lost(), breaker, for_the_dead=True))
+            if stands is not None:
+                self._tell("recovered", stands)
+                self._tell("retrying" if stands.state is State.WAITING else stands.state.value, stands)
 
     async def _is_repeatable_elsewhere(self, run: Run) -> bool:
         """Whether a job that only another program has may be called again, by what that program said of it."""

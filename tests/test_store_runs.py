@@ -49,6 +49,7 @@ from taskloop.runs import (
     RunId,
     ShutDown,
     State,
+    settle,
 )
 from taskloop.store import Attempt, Query, Store, Terms, Wish
 
@@ -426,7 +427,7 @@ async def test_only_the_holder_of_the_token_settles(store):
 async def test_a_run_is_settled_once(store):
     run = await started(store)
     first, second, third = await asyncio.gather(*(store.settle(ended(run, Returned(n))) for n in range(3)))
-    assert [first, second, third] == [True, False, False]
+    assert [one is not None for one in (first, second, third)] == [True, False, False]
     assert (await found(store, run)).result == 0
     assert not await store.settle(ended(run, FAILED))
     assert (await found(store, run)).state is State.SUCCEEDED
@@ -450,7 +451,7 @@ async def test_lost_settlings_harm_none_of_their_batch(store):
     for run in runs[::2]:
         await store.settle(ended(run, Returned("first")))
     done = await asyncio.gather(*(store.settle(ended(run, Returned("second"))) for run in runs))
-    assert done == [False, True] * 20
+    assert [one is not None for one in done] == [False, True] * 20
     assert [(await found(store, run)).result for run in runs] == ["first", "second"] * 20
 
 
@@ -579,6 +580,21 @@ async def test_a_running_run_is_left_to_its_worker_with_a_wish(store):
     assert list(await store.wishes("w1")) == [Wish(run.id, "ann", "enough")]
     assert list(await store.wishes("w1")) == []
     assert await state(store, other.id) is State.RUNNING
+
+
+async def test_a_run_whose_end_was_asked_for_does_not_wait_for_another_attempt(store):
+    """Its worker has not heard of it, and once the run waits nobody would."""
+    run, other = await started(store), await started(store)
+    assert (await store.cancel(run.id, actor="ann", reason="enough", now=at(3))).wished
+    again = Raised(BAD, timedelta(seconds=5))
+    stands = await store.settle(
+        ended(run, again, now=at(4))._replace(after=settle(run.changed(attempts=2), again, now=at(4), repeatable=True))
+    )
+    assert (stands.state, stands.reason, stands.actor, stands.error) == (State.CANCELLED, "enough", "ann", BAD)
+    assert await found(store, run) == stands and stands.ended_at >= run.attempt_started_at
+    waits = await store.settle(ended(other, ShutDown(), repeatable=True))
+    assert waits.state is State.WAITING
+    assert [one.id for one in (await claimed(store, now=at(60))).started] == [other.id]
 
 
 async def test_a_wish_reaches_the_worker_in_another_process(pair):
@@ -761,9 +777,14 @@ async def play(store: Store, model: Model, step: tuple[Any, ...]) -> None:
             before = replace(run, token=run.token - (word == "stale"), state=State.RUNNING)
             settling = ended(before, OUTCOMES.get(word, Returned(2)), repeatable=True)
             won = run.state is State.RUNNING and word != "stale"
-            assert await store.settle(settling) is (won or stands(run, settling.after, before.token))
+            after = settling.after
+            if run.id in model.wishes and after.state is State.WAITING:  # it waits for no other attempt
+                after = before.changed(state=State.CANCELLED)
+            written = await store.settle(settling)
+            assert (written is not None) is (won or stands(run, after, before.token))
+            assert written is None or written.state is after.state
             if won:
-                model.runs[run.id] = settling.after
+                model.runs[run.id] = after
         case ("cancel", number) if run := model.pick(number):
             done = await store.cancel(run.id, actor=None, reason=None, now=NOW)
             assert done is not None

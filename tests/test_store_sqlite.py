@@ -734,7 +734,7 @@ FULL = script(
         read = len(await store.find(Query(limit=1000)))
         free()
         later = await store.submit([asked()])
-        settled = await store.settle(ended(have[0]))
+        settled = await store.settle(ended(have[0])) is not None
         found = sorted(run.id for run in await store.find(Query(limit=1000)))
         print(json.dumps([errors, read, found == kept + [later[0].id], settled]))
         await store.close()
