@@ -5,10 +5,11 @@ The rooms, from the ground up; each imports only from rooms below it:
     errors clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
     runs outcomes retry punctuality        the state machine of a run; what a call came to; waits; late and stuck
     triggers cron events context           when next; what happened; what a running job sees
-    parameters policy                      what a job takes; how its runs are treated
+    parameters inject policy               what a job takes; what it is given; how its runs are treated
     jobs schedules options switches        what is declared; which fires are due with which fate; what was switched
     store records handles                  what a memory must do; JSON of everything; a run that was asked for
-    executors attempts audience            where a function is called; one call of it; who waits and listens
+    executors processing attempts          where a function is called, a process among it; one call of it
+    injecting audience                     what is entered before it and left after it; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from taskloop.errors import TaskloopError
     from taskloop.events import Event
     from taskloop.handles import RunHandle
+    from taskloop.inject import Inject
     from taskloop.jobs import Call, Job, Jobs
     from taskloop.options import Options
     from taskloop.retry import Fatal, Retry, RetryAt
@@ -48,6 +50,7 @@ _HOMES = {
     "Event": "events",
     "Every": "triggers",
     "Fatal": "retry",
+    "Inject": "inject",
     "Job": "jobs",
     "Jobs": "jobs",
     "Options": "options",
@@ -71,6 +74,7 @@ __all__ = [
     "Event",
     "Every",
     "Fatal",
+    "Inject",
     "Job",
     "Jobs",
     "Options",

@@ -15,8 +15,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.outcomes import failure
+from taskloop.runs import Failure
 
-__all__ = ["Executor", "InThread", "OnLoop", "call_on"]
+__all__ = ["Executor", "Executors", "InThread", "OnLoop", "RaisedElsewhere", "call_on"]
 
 T = TypeVar("T")
 
@@ -147,6 +148,32 @@ class InThread:
                 self._spare += 1
         with self._lock:
             self._threads -= 1
+
+
+class Executors(dict[str, Executor]):
+    """The executors of one started scheduler by name; one that costs something is made when a job first needs it."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(loop=OnLoop(), thread=InThread(threads))
+
+    def __missing__(self, name: str) -> Executor:
+        if name != "process":
+            raise KeyError(name)
+        from taskloop.processing import InProcess
+
+        made = self[name] = InProcess()
+        return made
+
+
+class RaisedElsewhere(Exception):
+    """What a job raised in another process: its class as far as it is known here, and the record made of it there."""
+
+    def __init__(self, kind: type[BaseException], failure: Failure, error: BaseException | None = None) -> None:
+        self.kind = kind
+        self.failure = failure
+        self.error = self if error is None else error
+        """What is asked when to try again."""
+        super().__init__(failure.message)
 
 
 def _raisable(error: BaseException) -> BaseException:

@@ -136,7 +136,9 @@ class Job(Generic[P, T]):
         self._check_executor()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The plain function, as if it were not decorated."""
+        """The plain function, as if it were not decorated. Raises `NotInjected` where an injected parameter is missing."""
+        if self.parameters.injected:
+            self.parameters.refuse_uninjected(args, kwargs)
         return cast("T", self.function(*args, **kwargs))
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:

@@ -13,14 +13,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from taskloop.attempts import Attempt
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
-from taskloop.executors import Executor
+from taskloop.executors import Executor, InThread
+from taskloop.injecting import Injecting
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.outcomes import failure
@@ -68,6 +69,7 @@ class Slots:
         say: Callable[..., None],
         breaker_moved: Callable[[], Coroutine[Any, Any, None]],
         freed: Callable[[bool, bool], None],
+        overrides: Mapping[Any, Any],
     ) -> None:
         self.free = number
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
@@ -87,6 +89,7 @@ class Slots:
         self._store = store
         self._jobs = jobs
         self._executors = executors
+        self._injecting = Injecting(cast("InThread", executors["thread"]), overrides, say)
         self._clock = clock
         self._worker = worker
         self._journal = journal
@@ -156,6 +159,8 @@ class Slots:
         job = self._jobs[run.job]
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         attempt = Attempt(run, job, self._context(run), executor)
+        if job.parameters.injected:
+            attempt.injecting = self._injecting
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))
         if self._glance is None:
@@ -257,6 +262,8 @@ class Slots:
         for attempt in deaf:
             self._abandon(attempt)
         await self._all_recorded(LAST_SECONDS)
+        left = began + (0.0 if hurrying.is_set() else grace.total_seconds()) + self._kill_grace - self._loop.time()
+        await self._injecting.leave(max(LAST_SECONDS, left))
         self._over = True
         for attempt in deaf:
             if attempt.task is not None and not attempt.task.done():

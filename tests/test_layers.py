@@ -17,9 +17,9 @@ PACKAGE = Path(taskloop.__file__).parent
 LEVELS = [
     {"errors", "clock", "durations", "address"},
     {"runs", "retry", "outcomes", "punctuality"},
-    {"triggers", "cron", "events", "context", "parameters", "policy"},
+    {"triggers", "cron", "events", "context", "parameters", "inject", "policy"},
     {"jobs", "schedules", "options", "switches"},
-    {"store", "records", "handles", "executors", "attempts", "audience", "processes", "logs", "signals", "watchdog",
+    {"store", "records", "handles", "executors", "processing", "attempts", "injecting", "audience", "processes", "logs", "signals", "watchdog",
      "moments", "chain", "why", "pings", "attendance"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
