@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
@@ -177,6 +178,8 @@ class Job(Generic[P, T]):
             )
         if wanted == "thread" and self.is_async:
             raise BadJob(f"job '{self.name}' is an async def, which runs on the loop; write def, or leave executor out")
+        if wanted == "process" and (why := _unfit_for_a_process(self)):
+            raise BadJob(f"job '{self.name}' cannot run in a process: {why}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _found, (self.function.__module__, self.function.__qualname__)
@@ -193,6 +196,22 @@ def _found(module: str, qualname: str) -> Any:
     for part in qualname.split("."):
         found = getattr(found, part)
     return found
+
+
+def _unfit_for_a_process(job: Job[..., Any]) -> str | None:
+    """What keeps a job from being found and called in another process, as far as its declaration tells."""
+    if job.is_async:
+        return "it is an async def, which runs on the loop; write def, or leave executor out"
+    if "<locals>" in job.function.__qualname__:
+        return "its function stands inside of another, where nobody else finds it; write it at the top of a module"
+    if job.function.__module__ == "__main__" and not hasattr(sys.modules.get("__main__"), "__file__"):
+        return "its function was typed in or given with -c; write it into a file"
+    for one in job.parameters.plan.order if job.parameters.plan is not None else ():
+        if one.on_loop:
+            return f"provider {one.name} needs a loop, and there is none; inject a plain one, or use executor='thread'"
+        if one.scope == "worker":
+            return f"provider {one.name} lives as long as the worker, which a process does not; leave its scope out"
+    return None
 
 
 def _refuse_the_uncallable(function: object, name: str | None) -> None:

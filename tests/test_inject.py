@@ -686,6 +686,18 @@ async def test_a_provider_is_overridden_wherever_it_is_injected(scheduler, virtu
         assert (await ran(time, job)).result == 77
 
 
+async def test_an_override_does_not_reach_a_process(scheduler, virtual_time):
+    job = scheduler.add_job(module_level, name="job", executor="process")
+    async with virtual_time(scheduler) as time:
+        time.override(yielding, number)
+        run = await ran(time, job)
+        assert run.error.type == "Conflict" and "which no override reaches: yielding" in run.error.message
+
+
+def module_level(value=Inject(yielding)):
+    return value
+
+
 async def test_a_job_that_is_given_nothing_runs_as_ever(scheduler, virtual_time):
     scheduler.add_job(lasting(5), name="job")
     async with virtual_time(scheduler) as time:
