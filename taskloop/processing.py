@@ -112,6 +112,8 @@ class InProcess:
         self._limiter = self._limiter or CapacityLimiter(self._processes)
         with CancelScope() as scope:
             channel.context.withdraw = scope.cancel
+            if channel.context.cancelled:  # asked to end while its file was made
+                scope.cancel()
             self._scopes.add(scope)
             try:
                 async with self._limiter:
@@ -124,6 +126,7 @@ class InProcess:
                             if channel.begun or error.args or not again:  # else it died before, while it was idle
                                 raise _died(channel, error) from error
             finally:
+                channel.context.withdraw = None
                 self._scopes.discard(scope)
         if channel.late and not channel.context.cancelled:
             raise ProcessDied(

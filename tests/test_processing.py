@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ import pytest
 from anyio import to_process
 
 from taskloop import Inject, Jobs, State
+from taskloop.context import AttemptCancelled
 from taskloop.errors import BadJob
 from taskloop.processing import InProcess
 from taskloop.testing import run_context
@@ -91,6 +93,21 @@ async def test_a_job_in_a_process_gets_its_parameters_and_its_context(at_work):
 async def test_a_process_is_used_again_and_is_not_ours(at_work):
     first, second = [(await ran(at_work, "pid")).result for _ in range(2)]
     assert first == second != os.getpid()
+
+
+async def test_a_process_that_was_killed_while_it_was_idle_fails_nothing(at_work):
+    first = (await ran(at_work, "pid")).result
+    os.kill(first, signal.SIGKILL)
+    run = await ran(at_work, "pid")
+    assert run.state is State.SUCCEEDED and run.result != first
+
+
+async def test_a_call_that_was_asked_to_end_before_it_began_begins_no_process(processes, tmp_path):
+    executor, context = InProcess(1), run_context(params={"path": str(tmp_path / "pid")}, cancelled=True)
+    with pytest.raises(AttemptCancelled):
+        await executor.call(process_jobs.lasting.function, context, {})
+    executor.close()
+    assert not (tmp_path / "pid").exists()
 
 
 async def test_a_function_that_is_no_decorated_one_is_found_too(scheduler, processes):
