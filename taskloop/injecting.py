@@ -211,9 +211,13 @@ class _Hold:
             value, manager = work()
         else:
             (value, manager), cancelled = await self._in_pool(work)
+        if cancelled is not None and (manager is None or isinstance(value, _Unentered)):
+            if inspect.iscoroutine(value):
+                value.close()
+            raise cancelled
         if isinstance(value, _Unentered):
             value = await value.manager.__aenter__()
-        elif inspect.iscoroutine(value):
+        elif manager is None and inspect.iscoroutine(value):
             value = await value
         if manager is not None:
             self._held.append((one, manager))
@@ -278,7 +282,9 @@ def call_within(
                 )
             if manager is not None:
                 held.append((one, manager))
-            values[one.key] = context.call(_awaited, value) if inspect.iscoroutine(value) else value
+            elif inspect.iscoroutine(value):
+                value = context.call(_awaited, value)
+            values[one.key] = value
         given = {name: values[one.key] for name, one in plan.arguments.items()}
         result = taken(function(**arguments, **given))
         error = lateness()

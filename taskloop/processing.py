@@ -336,8 +336,17 @@ class ProcessContext(RunContext):
     def __init__(self, run: Run, pen: _Pen) -> None:
         from time import monotonic
 
-        super().__init__(run, monotonic=monotonic, call=_refuse_call)
+        super().__init__(run, monotonic=monotonic, call=partial(_refuse, "call"))
         self._pen = pen
+
+    @property
+    def step(self) -> Any:
+        """Refused when it is called: a step is kept by the scheduler."""
+        return partial(_refuse, "step")
+
+    @step.setter
+    def step(self, _: Any) -> None:
+        """Nothing: there are no steps here."""
 
     def progress(self, done: float | None = None, total: float = 100, message: str = "") -> None:
         super().progress(done, total, message)
@@ -493,8 +502,8 @@ def _in_time() -> None:
     """None: one that is late is killed."""
 
 
-def _refuse_call(*_: Any, **__: Any) -> NoReturn:
+def _refuse(verb: str, *_: Any, **__: Any) -> NoReturn:
     raise Conflict(
-        "call() needs the scheduler's loop, and this job runs in a process of its own; "
+        f"{verb}() needs the scheduler's loop, and this job runs in a process of its own; "
         'use executor="thread", or do it in another job'
     )

@@ -116,8 +116,8 @@ def chatting(run: RunContext):
 
 
 @jobs.job(executor="process")
-def calling(run: RunContext):
-    run.call(None)
+def calling(run: RunContext, verb: str):
+    getattr(run, verb)("name", print)
 
 
 @jobs.job(executor="process")

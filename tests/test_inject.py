@@ -659,6 +659,111 @@ async def test_a_provider_for_the_worker_that_does_not_leave_holds_no_stop(sched
         assert "provider.not_left" in lines
 
 
+def test_a_provider_for_the_worker_is_left_when_the_host_ends_its_loop(scheduler):
+    seen = []
+
+    async def client():
+        try:
+            yield 7
+        finally:
+            await asyncio.sleep(0)
+            seen.append("left")
+
+    @scheduler.job()
+    async def job(value=Inject(client, scope="worker")):
+        return value
+
+    async def host():
+        await scheduler.start()
+        assert await (await job.submit()).value() == 7
+
+    asyncio.run(host())
+    assert seen == ["left"]
+
+
+async def test_a_provider_for_the_worker_that_enters_during_a_stop_is_given_up_and_what_it_needs_is_left(
+    scheduler, virtual_time
+):
+    seen = []
+
+    async def settings():
+        yield
+        seen.append("left")
+
+    async def client(value=Inject(settings, scope="worker")):
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            seen.append("given up")
+            raise
+
+    @scheduler.job()
+    async def job(value=Inject(client, scope="worker")):
+        return value
+
+    async with virtual_time(scheduler) as time:
+        await job.submit()
+        await time.advance("1s")
+        await time.until(scheduler.stop(grace=0))
+        assert seen == ["given up", "left"]
+
+
+async def test_a_deaf_attempt_does_not_keep_a_provider_from_being_left(scheduler, virtual_time):
+    enough, seen = threading.Event(), []
+
+    def client():
+        yield 7
+        seen.append("left")
+
+    @scheduler.job()
+    def job(value=Inject(client, scope="worker")):
+        enough.wait(10)
+
+    async with virtual_time(scheduler, patience="50ms") as time:
+        await job.submit()
+        await time.advance("1s")
+        await time.until(scheduler.stop(grace=0))
+        assert seen == ["left"]
+        enough.set()
+
+
+async def test_what_only_a_loop_can_enter_is_refused_in_a_thread_with_the_mend(scheduler, virtual_time):
+    @scheduler.job()
+    def job(value=Inject(lambda: yielding_later())):
+        return value
+
+    @scheduler.job()
+    async def other(value=Inject(lambda: yielding_later())):
+        return value
+
+    async with virtual_time(scheduler) as time:
+        run = await ran(time, job)
+        assert run.error.type == "TypeError" and "write it as an async def that yields" in run.error.message
+        assert (await ran(time, other)).result == 7
+
+
+async def test_a_generator_that_yields_nothing_or_twice_fails_the_attempt(scheduler, virtual_time):
+    def never():
+        return
+        yield
+
+    def twice():
+        yield 1
+        yield 2
+
+    @scheduler.job()
+    async def job(value=Inject(never)):
+        pass
+
+    @scheduler.job()
+    def other(value=Inject(twice)):
+        pass
+
+    async with virtual_time(scheduler) as time:
+        assert (await ran(time, job)).error.message == "generator didn't yield"
+        assert (await ran(time, other)).error.message == "generator didn't stop"
+
+
 # -- in tests
 
 

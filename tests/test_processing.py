@@ -212,9 +212,13 @@ async def test_progress_reaches_the_run_while_the_job_goes_on(at_work, tmp_path)
     assert (run.progress.done, run.progress.message) == (20_000, "done")
 
 
-async def test_a_job_there_cannot_call_the_loop_and_is_told_so(at_work):
-    run = await ran(at_work, "calling")
-    assert run.error.type == "Conflict" and "this job runs in a process of its own" in run.error.message
+@pytest.mark.parametrize("verb", ["call", "step"])
+async def test_a_job_there_has_no_loop_to_call_and_no_steps_and_is_told_so(at_work, verb):
+    run = await ran(at_work, "calling", verb=verb)
+    assert run.error.type == "Conflict" and run.error.message.startswith(f"{verb}() needs the scheduler's loop")
+
+
+async def test_a_job_there_may_ask_whether_it_is_cancelled(at_work):
     assert (await ran(at_work, "checking")).result is False
 
 
@@ -323,6 +327,12 @@ def told(tmp_path, text):
     script.write_text(textwrap.dedent(PROGRAM) + text)
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=20)
     return done.stdout.strip(), done.stderr
+
+
+def test_a_function_given_on_the_command_line_is_refused_when_declared(tmp_path):
+    code = 'from taskloop import Jobs\n\n@Jobs().job(executor="process")\ndef job(): pass\n'
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert "was typed in or given with -c; write it into a file" in done.stderr
 
 
 def test_a_script_with_the_usual_guard_works_and_leaves_no_process(tmp_path):
