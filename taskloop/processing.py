@@ -45,6 +45,8 @@ LOOK_SECONDS: Final = 0.2
 """How often the parent reads what a job tells."""
 START_SECONDS: Final = 60.0
 """How long a process may take until it begins with the job."""
+KILL_SECONDS: Final = 5.0
+"""How long a process that is to be killed may take to say which one it is."""
 HEAD_BYTES: Final = 8_192
 """The place of the progress at the beginning of the file."""
 TOLD_BYTES: Final = 1_000_000
@@ -91,7 +93,7 @@ class InProcess:
             self.in_flight -= 1
             if self._closed:
                 self._end()
-        return _taken_home(answer, channel)
+        return _taken_home(answer)
 
     def close(self) -> None:
         """Kill what still goes on."""
@@ -120,11 +122,20 @@ class InProcess:
                     self._ear.listen(channel, scope.cancel)
                     for again in (True, False):
                         try:
-                            return await to_process.run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
+                            answer = await to_process.run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
+                            if answer[0] == channel.path:
+                                return answer[1:]
+                            raise ValueError("the answer to another call")
                         except BrokenWorkerProcess as error:
                             await self._files.call(channel.read, None, {})
                             if channel.begun or error.args or not again:  # else it died before, while it was idle
                                 raise _died(channel, error) from error
+                        except (Exception, KeyboardInterrupt) as error:  # `perform` raises nothing
+                            await self._files.call(channel.kill, None, {})
+                            raise ProcessDied(
+                                f"the process answered out of turn ({failure(error).type}) and was killed; a next attempt "
+                                "gets another process"
+                            ) from error
             finally:
                 channel.context.withdraw = None
                 self._scopes.discard(scope)
@@ -195,18 +206,12 @@ def _died(channel: _Channel, error: BaseException) -> ProcessDied:
     )
 
 
-def _taken_home(answer: Any, channel: _Channel) -> Returned:
-    path, kind, *rest = answer if isinstance(answer, tuple) else (None, None)
-    if path != channel.path:  # a signal can make an idle process of anyio's speak unasked
-        if channel.pid is not None:
-            with suppress(OSError):
-                os.kill(channel.pid, 9)
-        raise ProcessDied("the process answered out of turn and was killed; a next attempt gets another process")
-    if kind == "returned":
-        return Returned(*rest)
-    told, classes, when = rest
-    known = next((one for one in map(_known, classes) if one is not None), Exception)
-    raise RaisedElsewhere(known, told, RetryAt(when) if when is not None else None)
+def _taken_home(answer: Any) -> Returned:
+    if answer[0] == "returned":
+        return Returned(*answer[1:])
+    _, told, classes, when = answer
+    kind = next((one for one in map(_known, classes) if one is not None), Exception)
+    raise RaisedElsewhere(kind, told, RetryAt(when) if when is not None else None)
 
 
 def _known(place: tuple[str, str]) -> type[BaseException] | None:
@@ -251,6 +256,18 @@ class _Channel:
                     for line in lines:
                         self._hear(line)
                 self._hear_progress(os.pread(self._number, HEAD_BYTES, 0).partition(b"\n")[0])
+
+    def kill(self) -> None:
+        """End a process that goes on although its call is over; waits until it has said which one it is."""
+        from time import monotonic, sleep
+
+        deadline = monotonic() + KILL_SECONDS
+        while self.pid is None and monotonic() < deadline:
+            self.read()
+            sleep(KILL_SECONDS / 500)
+        if self.pid is not None:
+            with suppress(OSError):
+                os.kill(self.pid, 9)
 
     def close(self) -> None:
         self.read()

@@ -17,7 +17,7 @@ from anyio import to_process
 
 from taskloop import Inject, Jobs, State
 from taskloop.context import AttemptCancelled
-from taskloop.errors import BadJob
+from taskloop.errors import BadJob, ProcessDied
 from taskloop.processing import InProcess
 from taskloop.testing import run_context
 
@@ -100,6 +100,42 @@ async def test_a_process_that_was_killed_while_it_was_idle_fails_nothing(at_work
     os.kill(first, signal.SIGKILL)
     run = await ran(at_work, "pid")
     assert run.state is State.SUCCEEDED and run.result != first
+
+
+def test_a_process_that_a_signal_made_speak_unasked_is_killed_and_its_answer_is_nobodys(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(UNASKED)
+    done = subprocess.run(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert "answered out of turn (KeyboardInterrupt) and was killed" in done.stdout and done.stderr == ""
+
+
+UNASKED = """
+import asyncio, os, signal
+import process_jobs
+from anyio import to_process
+from taskloop.errors import ProcessDied
+from taskloop.processing import InProcess
+from taskloop.testing import run_context
+
+async def host():
+    idle = await to_process.run_sync(os.getpid)  # not by a job: Ctrl-C makes it answer as if it had been asked
+    os.kill(idle, signal.SIGINT)
+    executor, context = InProcess(1), run_context(params={"path": "/dev/null"})
+    try:
+        await executor.call(process_jobs.lasting.function, context, {})
+    except ProcessDied as error:
+        print(error)
+    executor.close()
+    while os.path.exists(f"/proc/{idle}"):
+        await asyncio.sleep(0.02)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    asyncio.run(host())
+"""
 
 
 async def test_a_call_that_was_asked_to_end_before_it_began_begins_no_process(processes, tmp_path):
@@ -263,6 +299,42 @@ async def test_no_more_processes_work_at_once_than_allowed(processes, tmp_path):
     await asyncio.wait(calls)
     assert [type(one.exception()).__name__ for one in calls] == ["AttemptCancelled"] * 2
     assert not lives(await written(tmp_path / "pid"))
+
+
+def test_what_a_process_answers_is_plain_data(tmp_path):
+    code = """
+        import tempfile
+        from taskloop.processing import perform
+        from taskloop.testing import run_context
+
+        def asked(name, **params):
+            path = tempfile.mkstemp()[1]
+            answer = perform("process_jobs", name, run_context(params=params)._run, path)
+            assert answer[0] == path
+            print(answer[1], *map(str, answer[2:])) if answer[1] == "returned" else print(answer[1], answer[2].type, answer[3][0], answer[4])
+            return open(path).read()
+
+        asked("given", fails=True)
+        asked("raising", what="unwanted")
+        asked("raising", what="later")
+        asked("noisy")
+        asked("calling", verb="step")
+        asked("nowhere")
+        assert len(asked("chatting")) < 1_100_000
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "raised OSError ('builtins', 'OSError') None",
+        "raised Unwanted ('process_jobs', 'Unwanted') None",
+        "raised RetryAt ('taskloop.retry', 'RetryAt') 10m",
+        "returned [0, ''] None",
+        "raised Conflict ('taskloop.errors', 'Conflict') None",
+        "raised BadJob ('taskloop.errors', 'BadJob') None",
+        "returned None None",
+    ]
 
 
 # -- what cannot be found there
