@@ -5,10 +5,11 @@ The rooms, from the ground up; each imports only from rooms below it:
     errors clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
     runs steps outcomes retry punctuality  a run's states; its steps and log; what a call came to; waits; late and stuck
     triggers cron events context           when next; what happened; what a running job sees
-    parameters policy                      what a job takes; how its runs are treated
+    parameters inject policy               what a job takes; what it is given; how its runs are treated
     jobs flows schedules options switches  what is declared; which fires are due with which fate; what was switched
     store records handles                  what a memory must do; JSON of everything; a run that was asked for
-    executors attempts stepping audience   where a function is called; one call; its steps; who waits and listens
+    executors processing attempts          where a function is called, a process among it; one call of it
+    injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
     runlog capture                         the log of a run; what its job says to the host's loggers
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from taskloop.events import Event
     from taskloop.flows import Flow
     from taskloop.handles import RunHandle
+    from taskloop.inject import Inject
     from taskloop.jobs import Call, Job, Jobs
     from taskloop.options import Options
     from taskloop.retry import Fatal, Retry, RetryAt
@@ -52,6 +54,7 @@ _HOMES = {
     "Every": "triggers",
     "Fatal": "retry",
     "Flow": "flows",
+    "Inject": "inject",
     "Job": "jobs",
     "Jobs": "jobs",
     "Options": "options",
@@ -76,6 +79,7 @@ __all__ = [
     "Every",
     "Fatal",
     "Flow",
+    "Inject",
     "Job",
     "Jobs",
     "Options",

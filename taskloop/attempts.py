@@ -11,17 +11,20 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from taskloop.context import AttemptCancelled, RunContext
-from taskloop.executors import Executor
+from taskloop.executors import Executor, RaisedElsewhere
 from taskloop.jobs import Job
 from taskloop.outcomes import failure, finished, returned
 from taskloop.policy import Policy
 from taskloop.retry import Fatal, Retry, RetryAt
 from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Returned, Run, ShutDown
 
-__all__ = ["Attempt", "FlowFailed", "wait_after"]
+if TYPE_CHECKING:
+    from taskloop.injecting import Injecting
+
+__all__ = ["Attempt", "FlowFailed", "judged", "taken"]
 
 
 class FlowFailed(Fatal):
@@ -41,8 +44,10 @@ class Attempt:
         "_killer",
         "_timer",
         "begun",
+        "cancellable",
         "context",
         "ending",
+        "injecting",
         "job",
         "policy",
         "run",
@@ -62,6 +67,10 @@ class Attempt:
         """Whether the function may have been called; a task cancelled before its first step would never record."""
         self.settled = False
         """Its end is recorded: what it still does or returns concerns nobody."""
+        self.cancellable = job.is_async
+        """Whether it is on the loop, where it is asked to end by cancelling its task."""
+        self.injecting: Injecting | None = None
+        """Enters what the job is given; None: it is given nothing."""
         self._executor = executor
         self._timer: asyncio.TimerHandle | None = None
         self._killer: asyncio.TimerHandle | None = None
@@ -75,7 +84,10 @@ class Attempt:
             arguments = self.job.parameters.rebuild(self.run.params)
             if self.job.parameters.context_name is not None:
                 arguments[self.job.parameters.context_name] = self.context
-            result = await self._returned(arguments)
+            if self.injecting is None:
+                result = await self.call(arguments)
+            else:
+                result = await self.injecting.around(self, arguments)
         except BaseException as error:
             if issubclass(type(error), GeneratorExit) and not self.is_in_hand():
                 raise  # the loop is gone and Python is taking the coroutine apart
@@ -86,13 +98,21 @@ class Attempt:
             return self._retried(self.ending, self.run.attempt, chance)
         return result
 
-    async def _returned(self, arguments: dict[str, Any]) -> Returned:
-        """Call the function; what a thread returns is made JSON there, for that may take long."""
+    async def call(self, arguments: dict[str, Any], within: Callable[..., Returned] | None = None) -> Returned:
+        """Call the function; what a thread or a process returns is made JSON there, for that may take long."""
         function = self.job.function
         if self.job.is_async:
-            return _taken(await self._executor.call(function, self.context, arguments))
-        result: Returned = await self._executor.call(partial(_call, function), self.context, arguments)
+            return taken(await self._executor.call(function, self.context, arguments))
+        if self.policy.executor != "process":  # there it is found by its name
+            function = partial(within or _call, function)
+        result: Returned = await self._executor.call(function, self.context, arguments)
         return result
+
+    def lateness(self) -> BaseException | None:
+        """What the attempt has come to although its function returns now; None: it is in time."""
+        if isinstance(self.ending, Raised):
+            return TimeoutError(self.ending.failure.message)
+        return AttemptCancelled("it was abandoned") if self.settled else None
 
     def is_in_hand(self) -> bool:
         """Whether the loop is stepping this attempt's task."""
@@ -119,7 +139,7 @@ class Attempt:
         self.context.cancelled = True
         self._killer = asyncio.get_running_loop().call_later(kill_grace, kill, self)
         # Once: a second cancellation would reach the writing of the record. One of the job's own does not count.
-        if self.job.is_async and self.begun and self.task is not None and not self._is_cancelled_by_host():
+        if self.cancellable and self.begun and self.task is not None and not self._is_cancelled_by_host():
             self.task.cancel()
         if self.context.withdraw is not None:
             self.context.withdraw()
@@ -136,6 +156,8 @@ class Attempt:
         if self.ending is not None:
             return self.ending
         kind = type(error)
+        if issubclass(kind, RaisedElsewhere):
+            kind = cast("RaisedElsewhere", error).kind
         if issubclass(kind, asyncio.CancelledError) and self._is_cancelled_by_host():
             return ShutDown()
         if issubclass(kind, AttemptCancelled):
@@ -143,7 +165,7 @@ class Attempt:
         if issubclass(kind, FlowFailed):
             failed = cast("FlowFailed", error)
             return Raised(failed.failure, None, failed.result)
-        return Raised(failure(error), wait_after(error, self.policy.retry, self.run.attempt, now(), chance()))
+        return judged(error, self.policy.retry, self.run.attempt, now(), chance())
 
     def _is_cancelled_by_host(self) -> bool:
         """Whether the host is cancelling its tasks, the engine's own among them; else the job cancelled itself."""
@@ -164,21 +186,29 @@ class Attempt:
 
 
 def _call(function: Callable[..., Any], /, **arguments: Any) -> Returned:
-    return _taken(function(**arguments))
+    return taken(function(**arguments))
 
 
-def _taken(value: Any) -> Returned:
+def taken(value: Any) -> Returned:
+    """What was returned, as it is kept."""
     return returned(finished(value))
 
 
-def wait_after(error: BaseException, retry: Retry, attempt: int, now: datetime, chance: float) -> timedelta | None:
-    """How long to wait before the next call after attempt number `attempt` raised `error`; None: no other is made."""
-    kind = type(error)
+def judged(error: BaseException, retry: Retry, attempt: int, now: datetime, chance: float) -> Raised:
+    """What call number `attempt` has come to by raising `error`, wherever that was: its record, and when to try again."""
+    kind, told, again = type(error), None, False
+    if issubclass(kind, RaisedElsewhere):
+        elsewhere = cast("RaisedElsewhere", error)
+        kind, told, error = elsewhere.kind, elsewhere.failure, elsewhere.error
+        again = issubclass(kind, retry.on)
+    else:
+        again = _is_one_of(error, retry.on)
+    told = told or failure(error)
     if issubclass(kind, Fatal):
-        return None
+        return Raised(told, None)
     if issubclass(kind, RetryAt):
-        return _until(error, now)
-    return retry.jittered(attempt, chance) if _is_one_of(error, retry.on) else None
+        return Raised(told, _until(error, now))
+    return Raised(told, retry.jittered(attempt, chance) if again else None)
 
 
 def _until(error: Any, now: datetime) -> timedelta | None:

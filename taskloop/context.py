@@ -47,6 +47,7 @@ class RunContext:
         "lines",
         "scheduler",
         "stepping",
+        "trusted",
         "unwritten",
         "withdraw",
     )
@@ -73,6 +74,8 @@ class RunContext:
         """Takes back a call that waits for a thread, unless it has begun; the executor sets it."""
         self.stepping: Any = None
         """Carries out the steps of this run; None: no engine is there, steps are plain calls."""
+        self.trusted: Callable[[], bool] | None = None
+        """Whether the run is surely this worker's; asked before a call begins. None: there is no other."""
         self.lines: Any = None
         """Where the lines of the run's log go; None: nowhere."""
         self.unwritten = False
@@ -196,9 +199,10 @@ class StepContext(RunContext):
 
     __slots__ = ("_attempt", "_name", "_parent")
 
-    def __init__(self, parent: RunContext, name: str, attempt: int) -> None:
+    def __init__(self, parent: RunContext, name: str, attempt: int, params: Mapping[str, Any] | None = None) -> None:
+        """`params`: what the step takes, where that is not what the run takes."""
         super().__init__(
-            parent._run,
+            parent._run if params is None else parent._run.changed(params=params),
             monotonic=parent._monotonic,
             call=parent._call,
             report=parent._report,
@@ -207,6 +211,7 @@ class StepContext(RunContext):
         self._parent, self._name, self._attempt = parent, name, attempt
         self.stepping = parent.stepping
         self.lines = parent.lines
+        self.trusted = parent.trusted
 
     @property
     def step(self) -> StepName:

@@ -28,7 +28,9 @@ __all__ = [
     "NoSuchRun",
     "NoSuchSchedule",
     "NoSuchStep",
+    "NotInjected",
     "NotRunning",
+    "ProcessDied",
     "RunFailed",
     "StoreUnavailable",
     "TaskloopError",
@@ -200,6 +202,23 @@ class RunFailed(TaskloopError, RuntimeError):
 
 class NotRunning(TaskloopError, RuntimeError):
     """The verb needs a started scheduler, or the one it was called on belongs to another loop or process."""
+
+
+class NotInjected(TaskloopError, TypeError):
+    """A job was called plainly without what the engine injects; `.names` are the parameters."""
+
+    def __init__(self, job: str, names: Sequence[str]) -> None:
+        self.job = job
+        self.names = list(names)
+        one = self.names[0]
+        super().__init__(
+            f"job '{job}' was called plainly, and {', '.join(map(repr, self.names))} is injected only where the "
+            f"scheduler runs it; give {one}=... yourself, or submit it"
+        )
+
+
+class ProcessDied(TaskloopError, RuntimeError):
+    """The process that carried out an attempt, or was to, ended before the job did."""
 
 
 class BadStore(TaskloopError, ValueError):

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.outcomes import failure
+from taskloop.runs import Failure
 
-__all__ = ["Executor", "InThread", "OnLoop", "call_on"]
+__all__ = ["Executor", "Executors", "InThread", "OnLoop", "RaisedElsewhere", "call_on"]
 
 T = TypeVar("T")
+DOUBT_SECONDS: Final = 0.05
+"""How often a thread looks whether the run it is to begin is still this worker's."""
 
 
 class Executor(Protocol):
@@ -81,6 +85,9 @@ class InThread:
 
         def work() -> None:
             nonlocal begun
+            trusted = None if context is None else context.trusted
+            while trusted is not None and not trusted() and not withdrawn and not loop.is_closed():
+                time.sleep(DOUBT_SECONDS)  # we stood still since it was queued: what is lost is withdrawn
             with self._lock:
                 begun = not withdrawn and not answer.cancelled()
             result = error = None
@@ -147,6 +154,32 @@ class InThread:
                 self._spare += 1
         with self._lock:
             self._threads -= 1
+
+
+class Executors(dict[str, Executor]):
+    """The executors of one started scheduler by name; one that costs something is made when a job first needs it."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(loop=OnLoop(), thread=InThread(threads))
+
+    def __missing__(self, name: str) -> Executor:
+        if name != "process":
+            raise KeyError(name)
+        from taskloop.processing import InProcess
+
+        made = self[name] = InProcess()
+        return made
+
+
+class RaisedElsewhere(Exception):
+    """What a job raised in another process: its class as far as it is known here, and the record made of it there."""
+
+    def __init__(self, kind: type[BaseException], failure: Failure, error: BaseException | None = None) -> None:
+        self.kind = kind
+        self.failure = failure
+        self.error = self if error is None else error
+        """What is asked when to try again."""
+        super().__init__(failure.message)
 
 
 def _raisable(error: BaseException) -> BaseException:

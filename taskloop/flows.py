@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar, get_type_hints
 from taskloop.context import RunContext
 from taskloop.durations import rfc3339
 from taskloop.errors import BadJob, nearest
-from taskloop.jobs import NAME, Job, refuse_the_uncallable
+from taskloop.jobs import NAME, Job, refuse_the_uncallable, unfit_for_a_process
 from taskloop.parameters import Parameters
 from taskloop.policy import ExecutorName
 from taskloop.retry import Retry
@@ -114,6 +114,8 @@ class Flow(Job[..., dict[str, Any]]):
             names = tuple(one if isinstance(one, str) else one.__name__ for one in after)
             where = _executor(self.name, own, is_async, executor)
             parameters = Parameters(f"{self.name}.{own}", function)
+            if where == "process" and (why := unfit_for_a_process(function, parameters)):
+                raise BadJob(f"step '{own}' of flow '{self.name}' cannot run in a process: {why}")
             self.steps[own] = FlowStep(own, function, parameters, names, Retry.of(retry), optional, where)
             self._parameters = None
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import (
@@ -34,7 +35,7 @@ from taskloop.triggers import Cron, Every, Trigger
 if TYPE_CHECKING:
     from taskloop.flows import Flow
 
-__all__ = ["NAME", "Call", "Desk", "Job", "Jobs", "Register", "refuse_the_uncallable"]
+__all__ = ["NAME", "Call", "Desk", "Job", "Jobs", "Register", "refuse_the_uncallable", "unfit_for_a_process"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -152,7 +153,9 @@ class Job(Generic[P, T]):
         self._check_executor()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """The plain function, as if it were not decorated."""
+        """The plain function, as if it were not decorated. Raises `NotInjected` where an injected parameter is missing."""
+        if self.parameters.injected:
+            self.parameters.refuse_uninjected(args, kwargs)
         return cast("T", self.function(*args, **kwargs))
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
@@ -195,6 +198,8 @@ class Job(Generic[P, T]):
             )
         if wanted == "thread" and self.is_async:
             raise BadJob(f"job '{self.name}' is an async def, which runs on the loop; write def, or leave executor out")
+        if wanted == "process" and (why := unfit_for_a_process(self.function, self.parameters)):
+            raise BadJob(f"job '{self.name}' cannot run in a process: {why}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _found, (self.function.__module__, self.function.__qualname__)
@@ -211,6 +216,22 @@ def _found(module: str, qualname: str) -> Any:
     for part in qualname.split("."):
         found = getattr(found, part)
     return found
+
+
+def unfit_for_a_process(function: Callable[..., Any], parameters: Parameters) -> str | None:
+    """What keeps a function from being found and called in another process, as far as its declaration tells."""
+    if inspect.iscoroutinefunction(function):
+        return "it is an async def, which runs on the loop; write def, or leave executor out"
+    if "<locals>" in function.__qualname__:
+        return "its function stands inside of another, where nobody else finds it; write it at the top of a module"
+    if function.__module__ == "__main__" and not hasattr(sys.modules.get("__main__"), "__file__"):
+        return "its function was typed in or given with -c; write it into a file"
+    for one in parameters.plan.order if parameters.plan is not None else ():
+        if one.on_loop:
+            return f"provider {one.name} needs a loop, and there is none; inject a plain one, or use executor='thread'"
+        if one.scope == "worker":
+            return f"provider {one.name} lives as long as the worker, which a process does not; leave its scope out"
+    return None
 
 
 def refuse_the_uncallable(function: object, name: str | None) -> None:

@@ -14,8 +14,8 @@ from copy import deepcopy
 from functools import cached_property
 from typing import Any, Final, get_type_hints
 
-from taskloop.context import RunContext
-from taskloop.errors import BadJob, BadParameters, Unstorable, nearest
+from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
+from taskloop.inject import Injected, Plan, is_context
 
 __all__ = ["Parameters", "check_words"]
 
@@ -36,6 +36,11 @@ class Parameters:
                     f"job '{job}' takes '{parameter}', which cannot be stored by name; "
                     "give every parameter a name of its own, without '/', '*' or '**'"
                 )
+        self.injected = {
+            name: one.default for name, one in self._signature.parameters.items() if isinstance(one.default, Injected)
+        }
+        """What the engine gives by the plan: no parameters of a run."""
+        self.plan = Plan.of(job, self.injected) if self.injected else None
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -48,15 +53,15 @@ class Parameters:
     def context_name(self) -> str | None:
         """The parameter that receives the `RunContext`; None: the job does not ask for it."""
         for name in self._signature.parameters:
-            hint = self._hints.get(name)
-            if hint is RunContext or (isinstance(hint, str) and hint.strip("'\"").endswith("RunContext")):
+            if is_context(self._hints.get(name)) and name not in self.injected:
                 return name
         return None
 
     @cached_property
     def names(self) -> dict[str, inspect.Parameter]:
         """The parameters that are stored with a run, in the order of the signature."""
-        return {name: one for name, one in self._signature.parameters.items() if name != self.context_name}
+        left_out = {self.context_name, *self.injected}
+        return {name: one for name, one in self._signature.parameters.items() if name not in left_out}
 
     @cached_property
     def required(self) -> tuple[str, ...]:
@@ -81,6 +86,9 @@ class Parameters:
         problems = {name: "is missing" for name in self.required if name not in given}
         plain: dict[str, Any] = {}
         for name, value in given.items():
+            if name in self.injected:
+                problems[name] = "is injected; leave it out, the engine gives it"
+                continue
             if name not in self.names:
                 near = nearest(name, self.names)
                 problems[name] = "is unknown" + (f"; did you mean '{near}'?" if near else "")
@@ -92,6 +100,12 @@ class Parameters:
         if problems:
             raise BadParameters(self._job, problems)
         return plain
+
+    def refuse_uninjected(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuse a plain call without what the engine would have injected. Raises `NotInjected`."""
+        given = {*list(self._signature.parameters)[: len(args)], *kwargs}
+        if missing := [name for name in self.injected if name not in given]:
+            raise NotInjected(self._job, missing)
 
     def rebuild(self, plain: Mapping[str, Any]) -> dict[str, Any]:
         """The values for the call, by annotation, from what was stored; the job may do with them what it likes."""

@@ -23,7 +23,7 @@ Overlap = Literal["skip", "queue", "replace", "allow"]
 Missed = Literal["latest", "all", "skip"]
 First = Literal["now", "after", "aligned"]
 OnCrash = Literal["retry", "fail"]
-ExecutorName = Literal["loop", "thread"]
+ExecutorName = Literal["loop", "thread", "process"]
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -177,7 +177,7 @@ def _readers() -> dict[str, Callable[[str, Any], Any]]:
         "on_start": _flag,
         "enabled": _flag,
         "spread": _span,
-        "executor": _word("loop", "thread", None),
+        "executor": _word("loop", "thread", "process", None),
         "priority": _whole(-1_000_000, 1_000_000),
         "tags": _tags,
         "title": _text,

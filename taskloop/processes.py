@@ -24,9 +24,20 @@ NAMES_TOLD: Final = 1000
 def this_process(
     name: str | None, now: datetime, tick: float, *, fires: bool = True, jobs: Collection[str] = ()
 ) -> Worker:
-    """A worker row for this process, with an id that no other life of it shares."""
-    import secrets  # here, not above: the quickest commands ask only who is alive
+    """A worker row for this process, with an id that no other life of it shares.
 
+    Raises `NotRunning` where a process for jobs is loading the main file of its program, which starts it once more.
+    """
+    import secrets  # here, not above: the quickest commands ask only who is alive
+    import sys
+
+    if "__main__" not in sys.modules:  # so anyio has it, for as long as it loads the file under another name
+        from taskloop.errors import NotRunning
+
+        raise NotRunning(
+            "the main file of the program is loaded in a process for jobs, and starts the scheduler there once more; "
+            'put what starts it below `if __name__ == "__main__":`'
+        )
     from taskloop import __version__
     from taskloop.store import Worker
 

@@ -29,7 +29,7 @@ from taskloop.clock import Clock, later
 from taskloop.context import RunContext, running
 from taskloop.errors import BadStore, Conflict, NotRunning, StoreUnavailable, TaskloopError
 from taskloop.events import Event, Subscriber
-from taskloop.executors import Executor, InThread, OnLoop, call_on
+from taskloop.executors import Executor, Executors, call_on
 from taskloop.firing import FireLoop
 from taskloop.guard import Guard
 from taskloop.jobs import Duration, Job, Jobs
@@ -85,6 +85,7 @@ class TaskScheduler(Ledger):
         super().__init__(store, jobs=jobs, config=config, options=options, name=name, clock=clock)
         self.speaker = Speaker()
         self._executors: dict[str, Executor] = {}
+        self.overrides: dict[Any, Any] = {}  # of a test: providers to inject in the place of others
         self._host: asyncio.Task[None] | None = None
         self._pings: Pings | None = None
         self.worker: Worker | None = None
@@ -240,7 +241,7 @@ class TaskScheduler(Ledger):
             self.feed.subscribe(self.speaker, *self.speaker.events())
         self._listeners.loop = self._loop
         self._hear_for_pings()
-        self._executors = {"loop": OnLoop(), "thread": InThread(options.threads)}
+        self._executors = Executors(options.threads)
         fires_here = options.enabled and getattr(store, "fires", True)
         self.worker = worker = this_process(
             self.name, now, clock.monotonic(), fires=fires_here, jobs=[job.name for job in self]
@@ -251,7 +252,7 @@ class TaskScheduler(Ledger):
             options.max_running, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
             store_watch=store_watch, trusted=self._is_trusted, context=self._context, tell=self._tell,
-            say=self.speaker.say, breaker_moved=self._breaker_moved, freed=self._freed
+            say=self.speaker.say, breaker_moved=self._breaker_moved, freed=self._freed, overrides=self.overrides
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
@@ -270,9 +271,8 @@ class TaskScheduler(Ledger):
             tell=self._tell, ended=self._ended
         )  # fmt: skip
         before = await store.workers()
-        others = await self._tending.rescue(await store.enlist(worker), thorough=True)
+        self._tending.others = others = await self._tending.rescue(await self._tending.enlist(), thorough=True)
         await self._refresh_switches(force=True)
-        self._tending.others = others
         self._watch_since(now, before, others)
         await self._know()
         await self._tell_the_plan(others)

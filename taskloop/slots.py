@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from taskloop import capture
 from taskloop.attempts import Attempt
@@ -21,7 +21,8 @@ from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
-from taskloop.executors import Executor
+from taskloop.executors import Executor, InThread
+from taskloop.injecting import Injecting
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.outcomes import failure
@@ -71,6 +72,7 @@ class Slots:
         say: Callable[..., None],
         breaker_moved: Callable[[], Coroutine[Any, Any, None]],
         freed: Callable[[bool, bool], None],
+        overrides: Mapping[Any, Any],
     ) -> None:
         self.free = number
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
@@ -90,6 +92,7 @@ class Slots:
         self._store = store
         self._jobs = jobs
         self._executors = executors
+        self._injecting = Injecting(cast("InThread", executors["thread"]), overrides, say)
         self._clock = clock
         self._worker = worker
         self._journal = journal
@@ -165,9 +168,12 @@ class Slots:
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         attempt = Attempt(run, job, self._context(run), executor)
         attempt.context.stepping = _Steps(self, attempt)
+        attempt.context.trusted = self.trusted
         if self._log_room:
             attempt.context.lines = RunLog(self._log_room, self._clock.now, self.report)
             capture.look()
+        if job.parameters.injected:
+            attempt.injecting = self._injecting
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))
         if self._glance is None:
@@ -253,7 +259,7 @@ class Slots:
         run = attempt.run
         return Stepping(
             attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)),
-            write=lambda steps: self.insist(partial(self._store.step, run, steps)), executor=self._executors.__getitem__,
+            write=lambda steps: self.insist(partial(self._store.step, run, steps)), executor=self._executors.__getitem__, injecting=self._injecting,
             now=self._clock.now, chance=random.random, tell=self._tell,
             log=self._say
         )  # fmt: skip
@@ -281,6 +287,8 @@ class Slots:
         for attempt in deaf:
             self._abandon(attempt)
         await self._all_recorded(LAST_SECONDS)
+        left = began + (0.0 if hurrying.is_set() else grace.total_seconds()) + self._kill_grace - self._loop.time()
+        await self._injecting.leave(max(LAST_SECONDS, left))
         self._over = True
         for attempt in deaf:
             if attempt.task is not None and not attempt.task.done():
@@ -295,6 +303,8 @@ class Slots:
         hurry.cancel()
 
     async def _perform(self, attempt: Attempt) -> None:
+        while not self.trusted() and not self._closed.is_set():  # we stood still since it was launched: it may be lost
+            await asyncio.sleep(TRUST_SECONDS)
         try:
             outcome = await attempt.outcome(self._clock.now, random.random)
         except GeneratorExit as error:

@@ -16,9 +16,9 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from taskloop.attempts import FlowFailed, wait_after
+from taskloop.attempts import Attempt, FlowFailed, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob
 from taskloop.executors import Executor
@@ -26,8 +26,11 @@ from taskloop.flows import Course, Flow, fraction, outcome
 from taskloop.outcomes import as_json, failure, finished
 from taskloop.parameters import Parameters
 from taskloop.retry import Fatal, Retry
-from taskloop.runs import Failure, Run
+from taskloop.runs import Failure, Returned, Run
 from taskloop.steps import Step, StepState
+
+if TYPE_CHECKING:
+    from taskloop.injecting import Injecting
 
 __all__ = ["Stepping"]
 
@@ -42,6 +45,52 @@ class _Call(NamedTuple):
     arguments: Mapping[str, Any]
     retry: Retry
     executor: str
+    params: Mapping[str, Any] | None = None
+    """What it takes, as on record: for a process."""
+
+    @property
+    def is_async(self) -> bool:
+        return self.executor == "loop"
+
+
+class _StepCall:
+    """One call of a step, as `injecting` sees an attempt: what is called and where, and whether it is in time."""
+
+    def __init__(self, stepping: Stepping, context: StepContext, wanted: _Call) -> None:
+        self.job = self.policy = wanted
+        self.context = context
+        self.cancellable = True
+        self._stepping = stepping
+
+    async def call(self, arguments: dict[str, Any], within: Callable[..., Returned] | None = None) -> Returned:
+        """Call the function. A thread is waited for, whoever asks for the end meanwhile."""
+        wanted, context = self.job, self.context
+        executor = self._stepping.executor(wanted.executor)
+        if wanted.executor == "loop":
+            return Returned(_kept(wanted.name, await executor.call(wanted.function, context, arguments)))
+        if wanted.executor != "thread":
+            return _whole(wanted.name, await executor.call(wanted.function, context, arguments))
+        strict = partial(_call_and_keep, wanted.name, wanted.function)
+        work = partial(_returned, strict) if within is None else partial(within, strict)
+        call = asyncio.create_task(_caught(executor.call(work, context, arguments)))
+        try:
+            result, error = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            if context.withdraw is not None:
+                context.withdraw()
+            await asyncio.wait({call})
+            raise
+        if error is not None:
+            raise error
+        returned: Returned = result
+        return returned
+
+    def lateness(self) -> BaseException | None:
+        """What it has come to although its function returns now; None: it is in time."""
+        return AttemptCancelled("its run was asked to end") if self.context.cancelled else None
+
+    def is_in_hand(self) -> bool:
+        return _is_on_loop()
 
 
 class _Done(NamedTuple):
@@ -63,6 +112,7 @@ class Stepping:
         read: Callable[[], Awaitable[Sequence[Step] | None]],
         write: Callable[[Sequence[Step]], Awaitable[bool | None]],
         executor: Callable[[str], Executor],
+        injecting: Injecting | None,
         now: Callable[[], datetime],
         chance: Callable[[], float],
         tell: Callable[..., None],
@@ -73,7 +123,9 @@ class Stepping:
         self._run = run
         self._read = read
         self._write = write
-        self._executor = executor
+        self.executor = executor
+        """Where functions are called, by name."""
+        self._injecting = injecting
         self._now = now
         self._chance = chance
         self._tell = tell
@@ -166,7 +218,7 @@ class Stepping:
             await self._keep(step)
             self._say("step_started", step)
             try:
-                result = await self._called(StepContext(context, wanted.name, number), wanted)
+                result = await self._called(StepContext(context, wanted.name, number, wanted.params), wanted)
                 value = wanted.parameters.value(result)
             except BaseException as error:
                 if self._is_cut_short(error):
@@ -177,10 +229,11 @@ class Stepping:
                 await self._keep(step)
                 self._say("step_done", step)
                 return _Done(step, value)
-            wait = wait_after(raised, wanted.retry, spent, self._now(), self._chance())
+            judgement = judged(raised, wanted.retry, spent, self._now(), self._chance())
+            wait = judgement.retry_in
             again = wait is not None and spent < wanted.retry.attempts
             state = StepState.WAITING if again else StepState.FAILED
-            step = _again(step, state=state, error=failure(raised), ended_at=None if again else self._now())
+            step = _again(step, state=state, error=judgement.failure, ended_at=None if again else self._now())
             await self._keep(step)
             if not again or wait is None:
                 self._say("step_done", step)
@@ -188,25 +241,14 @@ class Stepping:
             await asyncio.sleep(wait.total_seconds())
 
     async def _called(self, context: StepContext, wanted: _Call) -> Any:
-        """What the function returns, as plain JSON. A thread is waited for, whoever asks for the end meanwhile."""
+        """What the function returns, as plain JSON."""
         arguments = dict(wanted.arguments)
-        if wanted.parameters.context_name is not None and wanted.parameters.context_name not in arguments:
+        if wanted.parameters.context_name is not None:
             arguments[wanted.parameters.context_name] = context
-        executor = self._executor(wanted.executor)
-        if wanted.executor != "thread":
-            return _kept(wanted.name, await executor.call(wanted.function, context, arguments))
-        work = partial(_call_and_keep, wanted.name, wanted.function)
-        call = asyncio.create_task(_caught(executor.call(work, context, arguments)))
-        try:
-            result, error = await asyncio.shield(call)
-        except asyncio.CancelledError:
-            if context.withdraw is not None:
-                context.withdraw()
-            await asyncio.wait({call})
-            raise
-        if error is not None:
-            raise error
-        return result
+        call = _StepCall(self, context, wanted)
+        if wanted.parameters.injected and self._injecting is not None:
+            return (await self._injecting.around(cast("Attempt", call), arguments)).result
+        return (await call.call(arguments)).result
 
     def _is_cut_short(self, error: BaseException) -> bool:
         """Whether it is the attempt that ends here, not the step by itself."""
@@ -244,7 +286,7 @@ class Stepping:
 
         def begin(names: Sequence[str]) -> None:
             for name in names:
-                wanted = self._step_of(flow, name, places[name], params, values)
+                wanted = self._step_of(flow, name, places[name], params, values, steps)
                 self._take(name)
                 tasks[asyncio.create_task(self._perform(self._context, wanted, keep_failed=True))] = name
                 steps[name] = _again(steps[name], state=StepState.RUNNING)
@@ -282,12 +324,22 @@ class Stepping:
         return result
 
     def _step_of(
-        self, flow: Flow, name: str, place: int, params: Mapping[str, Any], values: Mapping[str, Any]
+        self,
+        flow: Flow,
+        name: str,
+        place: int,
+        params: Mapping[str, Any],
+        values: Mapping[str, Any],
+        steps: Mapping[str, Step],
     ) -> _Call:
         step = flow.steps[name]
         given = {one: values[one] if one in flow.steps else params[one] for one in step.parameters.names
                  if one in flow.steps or one in params}  # fmt: skip
-        return _Call(name, place, step.function, step.parameters, given, step.retry, step.executor)
+        recorded = None
+        if step.executor not in ("loop", "thread"):  # there they are rebuilt from what is on record
+            recorded = {one: steps[one].result if one in flow.steps else self._run.params[one] for one in given
+                      if one in flow.steps or one in self._run.params}  # fmt: skip
+        return _Call(name, place, step.function, step.parameters, given, step.retry, step.executor, recorded)
 
     def _report(self, done: int, total: int, going: Sequence[str]) -> None:
         self._context.progress(fraction(done, total, bool(going)) * total, total, ", ".join(going))
@@ -321,6 +373,17 @@ async def _caught(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
+def _returned(function: Callable[..., Any], /, **arguments: Any) -> Returned:
+    return Returned(function(**arguments))
+
+
+def _whole(name: str, returned: Returned) -> Returned:
+    """What another process gave. Raises `Fatal` where that is only a note of what could not be kept."""
+    if isinstance(returned.result, dict) and set(returned.result) == {"type", "note"}:
+        raise Fatal(_unkept(name, returned.result["type"], returned.result["note"]))
+    return returned
+
+
 def _call_and_keep(name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
     return _kept(name, function(**arguments))
 
@@ -331,10 +394,14 @@ def _kept(name: str, value: Any) -> Any:
     try:
         return as_json(value)
     except ValueError as error:
-        raise Fatal(
-            f"step '{name}' returned a {type(value).__name__} that cannot be kept ({error}); return plain data of at most "
-            "a megabyte, or the name of a file that holds it"
-        ) from None
+        raise Fatal(_unkept(name, type(value).__name__, str(error))) from None
+
+
+def _unkept(name: str, kind: object, why: object) -> str:
+    return (
+        f"step '{name}' returned a {kind} that cannot be kept ({why}); return plain data of at most a megabyte, or the "
+        "name of a file that holds it"
+    )
 
 
 def _again(step: Step, **changes: Any) -> Step:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from taskloop.attempts import Attempt
 from taskloop.clock import Clock
+from taskloop.errors import StoreUnavailable
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -39,6 +40,8 @@ PRUNE_SECONDS: Final = 3600.0
 ORPHANED: Final = timedelta(days=1)
 """How long a run may wait for a job that no live worker has: a deploy may bring it back."""
 SEEN_SECONDS: Final = 3600.0
+ENLIST_SECONDS: Final = 20.0
+"""How long a start waits for a file that somebody else holds."""
 DOUBTFUL: Final = timedelta(days=30)
 """A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
 
@@ -147,6 +150,23 @@ class Tending:
         await asyncio.sleep(TEND_SECONDS)
 
     # -- other workers
+
+    async def enlist(self) -> Sequence[Worker]:
+        """Take this worker into the store, and give those that live beside it.
+
+        A program that stands still in the middle of a transaction holds the file: wait for it for a while.
+        """
+        until = self._clock.monotonic() + ENLIST_SECONDS
+        while True:
+            try:
+                others = await self._store.enlist(self._worker)
+            except StoreUnavailable as error:
+                if "is locked" not in str(error) or self._clock.monotonic() > until:
+                    raise
+                self._store_watch.lost(error)
+            else:
+                self._store_watch.well()
+                return others
 
     async def rescue(self, others: Sequence[Worker], *, thorough: bool = False) -> list[Worker]:
         """Settle the runs of workers that are gone, never of one that beats; gives those that live.

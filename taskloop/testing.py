@@ -28,6 +28,7 @@ from taskloop import durations
 from taskloop.context import RunContext, StepContext
 from taskloop.errors import Conflict, NotRunning, TaskloopError, nearest
 from taskloop.events import Event
+from taskloop.inject import Inject, identity
 from taskloop.jobs import Duration, Job
 from taskloop.runs import ACTIVE, Cause, Run, RunId, State
 from taskloop.scheduler import TaskScheduler
@@ -87,6 +88,7 @@ class VirtualTime:
         self._starts = start
         self._patience = durations.parse(patience).total_seconds()
         self._members = [_Member(scheduler, store if store is not None else MemoryStore(), self._heard)]
+        self._overrides: dict[Any, Any] = {}
         self._submitted: list[Run] = []
         self._ended: asyncio.Future[None] | None = None
 
@@ -97,7 +99,7 @@ class VirtualTime:
         self.clock.follow(self._loop_time)
         self._loop_time.install()
         try:
-            await self._members[0].move_in(self.clock)
+            await self._members[0].move_in(self.clock, self._overrides)
             if self._starts:
                 await self.start(self._interval)
         except BaseException:
@@ -193,6 +195,16 @@ class VirtualTime:
         self._loop_time.jump(self._loop_time.micros + durations.parse(duration) // _MICROSECOND)
         await self.advance()
 
+    def override(self, provider: Callable[..., Any], fake: Callable[..., Any]) -> None:
+        """Inject what `fake` gives wherever `provider` is named, by jobs or by other providers, until the end.
+
+        `fake` takes any form of a provider, and is entered and left as often as the other would be. What lives as long
+        as the worker and is entered already stays. Raises `BadJob` for what is no provider.
+        """
+        for one in (provider, fake):
+            Inject(one)
+        self._overrides[identity(provider)] = fake
+
     # -- living and dying
 
     async def start(self, interval: Duration | None = None) -> None:
@@ -225,7 +237,7 @@ class VirtualTime:
         """Let another scheduler live in the same time, on a store of its own choice; it is stopped at the end too."""
         member = _Member(other, store, self._heard)
         self._members.append(member)
-        await member.move_in(self.clock)
+        await member.move_in(self.clock, self._overrides)
         if start:
             await other.start()
             await self.advance()
@@ -340,12 +352,14 @@ class _Member:
         self.died = False
         self._unsubscribe = scheduler.feed.subscribe(hear, "submitted", *_ENDS)
 
-    async def move_in(self, clock: VirtualClock) -> None:
+    async def move_in(self, clock: VirtualClock, overrides: dict[Any, Any]) -> None:
         await self.scheduler.close()
+        self.scheduler.overrides = overrides
         self.scheduler.furnish(store=self.store, clock=clock)
 
     async def move_out(self) -> None:
         self._unsubscribe()
+        self.scheduler.overrides = {}
         await self.scheduler.close()
         if isinstance(self.store, MemoryStore):
             await self.store.end()

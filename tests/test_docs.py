@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,30 @@ def test_every_test_that_a_page_names_exists() -> None:
     assert len(named) > 20
     files = {one.stem: one.read_text("utf-8") for one in (ROOT / "tests").rglob("test_*.py")}
     assert [(file, test) for file, test in named if f"def {test}(" not in files.get(file, "")] == []
+
+
+def snippets() -> list[tuple[str, str]]:
+    """The programs on pages: a snippet that ends by saying what it prints."""
+    found = [
+        (one.name, text)
+        for one in sorted(DOCS.glob("*.md"))
+        for text in re.findall(r"```python\n(.*?)```", one.read_text("utf-8"), re.S)
+    ]
+    return [(name, text) for name, text in found if "asyncio.run(main())  # " in text]
+
+
+@pytest.mark.parametrize(("name", "text"), snippets(), ids=lambda one: one if one.endswith(".md") else "")
+def test_each_program_on_a_page_prints_what_it_says(name: str, text: str, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(text, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.strip(), done.stderr) == (text.rpartition("asyncio.run(main())  # ")[2].strip(), "")
+
+
+def test_the_pages_on_executors_and_injection_have_programs() -> None:
+    assert {name for name, _ in snippets()} >= {"injection.md", "policies.md"}
 
 
 def word_at(line: str, column: int) -> str:

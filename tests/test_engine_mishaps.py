@@ -9,6 +9,7 @@ import asyncio
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,9 +19,11 @@ import pytest
 from stories import nothing
 
 from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler
+from taskloop.context import AttemptCancelled
 from taskloop.errors import StoreUnavailable
 from taskloop.executors import InThread
 from taskloop.store_sqlite import SqliteStore
+from taskloop.testing import run_context
 
 pytestmark = pytest.mark.anyio
 
@@ -501,6 +504,39 @@ async def test_a_step_forward_is_a_missed_period_for_two_workers_of_one_machine_
         time.step("5h")
         await time.advance("1m")
         assert [(run.state, run.count) for run in await time.runs("job", state=list(State))][1:] == [(State.SKIPPED, 5)]
+
+
+async def test_a_thread_begins_no_call_while_it_is_in_doubt_whose_run_it_is():
+    """The process stood still since the call was queued; what turns out to be lost is withdrawn."""
+    pool, called, sure = InThread(2), [], threading.Event()
+    lost, kept = (run_context() for _ in range(2))
+    lost.trusted = kept.trusted = sure.is_set
+    calls = [asyncio.ensure_future(pool.call(lambda name=name: called.append(name), one, {})) for name, one in
+             (("lost", lost), ("kept", kept))]  # fmt: skip
+    await asyncio.sleep(0.1)
+    assert called == []
+    lost.withdraw()
+    with pytest.raises(AttemptCancelled):
+        await calls[0]
+    sure.set()
+    await calls[1]
+    assert called == ["kept"]
+    pool.close()
+
+
+async def test_a_start_waits_for_a_file_that_somebody_holds_for_a_while(tmp_path):
+    """As a program does that is stopped in the middle of a transaction."""
+    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
+    async with scheduler:
+        pass
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    lets_go = threading.Timer(5.5, lambda: (other.execute("ROLLBACK"), other.close()))
+    lets_go.start()
+    begun = time.monotonic()
+    async with scheduler:
+        assert time.monotonic() - begun > 5
+    lets_go.join()
 
 
 async def test_a_run_that_begins_while_the_store_is_asked_what_we_hold_is_ours(tmp_path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import Counter
 
 import pytest
 
-from taskloop import Fatal, Flow, Jobs, Options, Retry, RetryAt, RunContext, TaskScheduler
+from taskloop import Fatal, Flow, Inject, Jobs, Options, Retry, RetryAt, RunContext, TaskScheduler, current_run
 from taskloop.errors import BadJob, BadParameters, NoSuchStep, RunFailed
 
 pytestmark = pytest.mark.anyio
@@ -603,3 +604,90 @@ async def test_a_flow_of_a_collection_with_a_trigger_fires(virtual_time):
         await time.advance("1m")
         [run] = await time.runs("media.nightly")
         assert run.result["steps"]["walk"]["result"] == 2 and run.params == {"depth": 2}
+
+
+# -- other executors, and what steps are given
+
+
+async def test_a_step_is_given_what_it_has_injected_and_that_is_left_with_its_error(scheduler, virtual_time):
+    tape = []
+
+    def session():
+        tape.append("enter")
+        try:
+            yield "session"
+        except OSError:
+            tape.append("rollback")
+            raise
+        else:
+            tape.append("commit")
+
+    flow = scheduler.flow("given")
+
+    @flow.step(retry=Retry(2, first="1s"))
+    def in_thread(run: RunContext, db: str = Inject(session), number: int = 1) -> str:
+        if run.attempt == 1:
+            raise OSError("gone")
+        return f"{db} {number}"
+
+    @flow.step()
+    async def on_loop(in_thread: str, db: str = Inject(session)) -> str:
+        return f"{in_thread}, {db}"
+
+    assert list(flow.parameters.names) == ["number"]
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit(number=3))
+        assert run.result["steps"]["on_loop"]["result"] == "session 3, session"
+    assert tape == ["enter", "rollback", "enter", "commit", "enter", "commit"]
+
+
+async def alone(scheduler, flow, **params):
+    """The run of a flow on a loop of its own: processes are kept as long as their loop lives."""
+    async with scheduler:
+        return await (await flow.submit(**params)).wait()
+
+
+def squared(number: int, offset: int = 0) -> int:
+    current_run().progress(1, 2, "squaring")
+    return number * number + offset
+
+
+def sums(left: int, right: int) -> int:
+    raise ArithmeticError(f"{left} and {right} from {os.getpid()}")
+
+
+def test_steps_of_one_flow_may_run_on_the_loop_in_threads_and_in_processes(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "mixed.db", options=Options())
+    flow = scheduler.flow("mixed")
+
+    @flow.step()
+    async def number(start: int) -> int:
+        return start + 1
+
+    flow.step(name="square", executor="process")(squared)
+
+    @flow.step()
+    def text(square: int) -> str:
+        return f"= {square}"
+
+    run = asyncio.run(alone(scheduler, flow, start=2, offset=1))
+    assert run.result["steps"]["text"]["result"] == "= 10"
+
+
+def test_what_a_step_raises_in_a_process_is_tried_again_and_told_with_its_trace(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "mixed.db", options=Options())
+    flow = scheduler.flow("broken")
+    flow.step(executor="process", retry=Retry(2, first="10ms", on=ArithmeticError))(sums)
+    run = asyncio.run(alone(scheduler, flow, left=1, right=2))
+    step = run.result["steps"]["sums"]
+    assert (step["state"], step["attempt"]) == ("failed", 2)
+    assert step["error"].startswith("ArithmeticError: 1 and 2 from ") and str(os.getpid()) not in step["error"]
+    assert "in sums" in run.result["errors"][0]["traceback"]
+
+
+def test_a_step_that_no_process_could_find_is_refused_when_declared():
+    flow = Flow("f")
+    with pytest.raises(BadJob, match="step 'inner' of flow 'f' cannot run in a process: its function stands inside"):
+
+        @flow.step(executor="process")
+        def inner() -> None: ...

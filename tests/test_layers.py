@@ -17,10 +17,10 @@ PACKAGE = Path(taskloop.__file__).parent
 LEVELS = [
     {"errors", "clock", "durations", "address"},
     {"runs", "steps", "retry", "outcomes", "punctuality"},
-    {"triggers", "cron", "events", "context", "parameters", "policy"},
+    {"triggers", "cron", "events", "context", "parameters", "inject", "policy"},
     {"jobs", "flows", "schedules", "options", "switches"},
-    {"store", "records", "handles", "executors", "attempts", "stepping", "audience", "processes", "logs", "signals", "watchdog",
-     "moments", "chain", "why", "pings", "attendance", "runlog", "capture"},
+    {"store", "records", "handles", "executors", "processing", "attempts", "injecting", "stepping", "audience", "processes",
+     "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite"},

@@ -1,0 +1,524 @@
+"""A job in a process of its own: `InProcess`, for work that would hold the interpreter, or that must be stoppable.
+
+Level 4. The way of a call: the parent sends where the function stands and the run's record, no objects of the job;
+`perform` finds the function there, rebuilds its parameters, enters what is injected, calls it and answers in plain
+data. anyio keeps the processes and kills one whose call is cancelled. While a job runs, it writes into a file that a
+thread of the parent reads a few times a second: its progress, always in the same place, and its log lines behind it.
+
+What a process of anyio's has to be kept from: it speaks with its parent through the descriptors 0 and 1, which a
+command started by the job would inherit; it loads the main file of the program again, which must not start it again;
+and Ctrl-C reaches it as well as the parent, who gives jobs the time of a stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from taskloop.attempts import taken
+from taskloop.context import AttemptCancelled, RunContext, running
+from taskloop.errors import BadJob, Conflict, ProcessDied
+from taskloop.executors import InThread, RaisedElsewhere
+from taskloop.injecting import call_within
+from taskloop.jobs import Job
+from taskloop.outcomes import failure
+from taskloop.parameters import Parameters
+from taskloop.retry import RetryAt
+from taskloop.runs import Returned, Run
+
+if TYPE_CHECKING:
+    from anyio import CancelScope, CapacityLimiter
+
+    from taskloop.inject import Provision
+
+__all__ = ["InProcess", "perform"]
+
+LOOK_SECONDS: Final = 0.2
+"""How often the parent reads what a job tells."""
+START_SECONDS: Final = 60.0
+"""How long a process may take until it begins with the job."""
+KILL_SECONDS: Final = 5.0
+"""How long a process that is to be killed may take to say which one it is."""
+HEAD_BYTES: Final = 8_192
+"""The place of the progress at the beginning of the file."""
+TOLD_BYTES: Final = 1_000_000
+"""Bytes of log lines that one attempt may write."""
+LINE_CHARACTERS: Final = 4_000
+LAST_WORDS: Final = 2_000
+"""Characters that are kept of what a crashing interpreter says."""
+PARENT_SECONDS: Final = 1.0
+"""How often a process looks whether its parent is alive."""
+GUARD: Final = 'put what starts the program below `if __name__ == "__main__":`'
+
+
+class InProcess:
+    """Calls a plain function in one of at most `processes` processes at once; None: as many as there are processors.
+
+    A call that is asked to end is killed at once: no `finally` of it runs and nothing injected is left. A process that
+    is done is kept for the next call, at most until the loop ends.
+    """
+
+    def __init__(self, processes: int | None = None) -> None:
+        self.in_flight = 0
+        self._processes = processes or os.cpu_count() or 1
+        self._closed = False
+        self._limiter: CapacityLimiter | None = None
+        self._scopes: set[CancelScope] = set()
+        self._files = InThread(2)
+        self._ear = _Ear()
+
+    async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Returned:
+        """What the function returns, as it is kept; its parameters are rebuilt there, from the run's own.
+
+        Raises `RaisedElsewhere` for what it raised, `ProcessDied` if its process ended before, `BadJob`.
+        """
+        self.in_flight += 1
+        try:
+            module, qualname = _place(function)
+            channel: _Channel = await self._files.call(_opened, context, {})
+            try:
+                answer = await self._answer(partial(perform, module, qualname, context._run, channel.path), channel)
+            finally:
+                self._ear.forget(channel)
+                await self._files.call(channel.close, None, {})
+        finally:
+            self.in_flight -= 1
+            if self._closed:
+                self._end()
+        return _taken_home(answer)
+
+    def close(self) -> None:
+        """Kill what still goes on."""
+        for scope in self._scopes:
+            with suppress(RuntimeError):  # of a loop that is closed, which has killed it
+                scope.cancel()
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        """Let go of the threads, once no call needs them any more."""
+        if not self.in_flight:
+            self._files.close()
+
+    async def _answer(self, work: Callable[[], Any], channel: _Channel) -> Any:
+        from anyio import BrokenWorkerProcess, CancelScope, CapacityLimiter, to_process
+
+        self._limiter = self._limiter or CapacityLimiter(self._processes)
+        with CancelScope() as scope:
+            channel.context.withdraw = scope.cancel
+            if channel.context.cancelled:  # asked to end while its file was made
+                scope.cancel()
+            self._scopes.add(scope)
+            try:
+                async with self._limiter:
+                    self._ear.listen(channel, scope.cancel)
+                    for again in (True, False):
+                        try:
+                            answer = await to_process.run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
+                            if answer[0] == channel.path:
+                                return answer[1:]
+                            raise ValueError("the answer to another call")
+                        except BrokenWorkerProcess as error:
+                            await self._files.call(channel.read, None, {})
+                            if channel.begun or error.args or not again:  # else it died before, while it was idle
+                                raise _died(channel, error) from error
+                        except (Exception, KeyboardInterrupt) as error:  # `perform` raises nothing
+                            await self._files.call(channel.kill, None, {})
+                            raise ProcessDied(
+                                f"the process answered out of turn ({failure(error).type}) and was killed; a next attempt "
+                                "gets another process"
+                            ) from error
+            finally:
+                channel.context.withdraw = None
+                self._scopes.discard(scope)
+        if channel.late and not channel.context.cancelled:
+            raise ProcessDied(
+                f"the process for the job did not begin with it within {START_SECONDS:g} s and was killed; the main file "
+                f"of the program is loaded there first: {GUARD}"
+            )
+        raise AttemptCancelled("its process was killed")
+
+
+def _opened() -> _Channel:
+    """A place to be told; in a thread, as all that waits for a disk, or imports much."""
+    import tempfile
+
+    import anyio.to_process  # noqa: F401 - so that the loop need not wait for it
+
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main is not None and _starts_by_itself(main):
+        raise BadJob(
+            f"the main file of the program, {main}, is loaded in each process for jobs and would start the program "
+            f"there once more; {GUARD}"
+        )
+    number, path = tempfile.mkstemp(prefix="taskloop-", suffix=".told")
+    context = running.get()
+    assert context is not None
+    return _Channel(number, path, context)
+
+
+@cache
+def _starts_by_itself(path: str) -> bool:
+    """Whether a main file asks nowhere what it is loaded as."""
+    import ast
+
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):  # no file of Python: nothing of it is loaded
+        return False
+    tests = [node.test for node in ast.walk(tree) if isinstance(node, ast.If)]
+    return not any(isinstance(one, ast.Name) and one.id == "__name__" for test in tests for one in ast.walk(test))
+
+
+def _place(function: Callable[..., Any]) -> tuple[str, str]:
+    """Module and name under which another process finds the function. Raises `BadJob` if it stands there no more."""
+    module, qualname = function.__module__, function.__qualname__
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if (found.function if isinstance(found, Job) else found) is not function:
+        raise BadJob(
+            f"function {qualname} is not what module {module} has under that name, so a process cannot find it; "
+            "let the name be the function's own, at the top of a module"
+        )
+    return module, qualname
+
+
+def _died(channel: _Channel, error: BaseException) -> ProcessDied:
+    if channel.begun:
+        words = f"; it said: {channel.last_words}" if channel.last_words else ""
+        return ProcessDied(
+            f"process {channel.pid} ended before the job did: it called os._exit, was killed (by a person, or because "
+            f"memory ran out) or crashed in native code; a next attempt gets another process{words}"
+        )
+    told = failure(error.__cause__ or error)
+    return ProcessDied(
+        f"no process for the job could be started: {told.type}: {told.message}; the main file of the program is loaded "
+        f"there, by its path: {GUARD}, and write its imports without leading dots"
+    )
+
+
+def _taken_home(answer: Any) -> Returned:
+    if answer[0] == "returned":
+        return Returned(*answer[1:])
+    _, told, classes, when = answer
+    kind = next((one for one in map(_known, classes) if one is not None), Exception)
+    raise RaisedElsewhere(kind, told, RetryAt(when) if when is not None else None)
+
+
+def _known(place: tuple[str, str]) -> type[BaseException] | None:
+    """The class that stands there, if its module is loaded: nothing is imported for it, which would hold the loop."""
+    module, qualname = place
+    found: Any = sys.modules.get("__main__" if module == "__mp_main__" else module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+
+
+# -- what a job tells while it runs
+
+
+class _Channel:
+    """The parent's end of the file that a job writes into."""
+
+    def __init__(self, number: int, path: str, context: RunContext) -> None:
+        self.path = path
+        self.context = context
+        self.begun = False
+        """Whether the process has begun with the job."""
+        self.pid: int | None = None
+        self.last_words = ""
+        self.late = False
+        """It had not begun when it should have."""
+        self._number = number
+        self._offset = HEAD_BYTES
+        self._rest = b""
+        self._count = ""
+        self._lock = Lock()
+
+    def read(self) -> None:
+        """Take over what is new. Raises nothing: a job may have written anything."""
+        with self._lock:
+            if self._number < 0:
+                return
+            with suppress(OSError):
+                while more := os.pread(self._number, TOLD_BYTES, self._offset):
+                    self._offset += len(more)
+                    *lines, self._rest = (self._rest + more).split(b"\n")
+                    for line in lines:
+                        self._hear(line)
+                self._hear_progress(os.pread(self._number, HEAD_BYTES, 0).partition(b"\n")[0])
+
+    def kill(self) -> None:
+        """End a process that goes on although its call is over; waits until it has said which one it is."""
+        from time import monotonic, sleep
+
+        deadline = monotonic() + KILL_SECONDS
+        while self.pid is None and monotonic() < deadline:
+            self.read()
+            sleep(KILL_SECONDS / 500)
+        if self.pid is not None:
+            with suppress(OSError):
+                os.kill(self.pid, 9)
+
+    def close(self) -> None:
+        self.read()
+        with self._lock:
+            os.close(self._number)
+            self._number = -1
+        with suppress(OSError):
+            Path(self.path).unlink()
+
+    def _hear_progress(self, line: bytes) -> None:
+        before, _, rest = line.partition(b" ")
+        text, _, after = rest.rpartition(b" ")
+        if before == after != b"" and before.decode(errors="replace") != self._count:  # else it is being written
+            self._count = before.decode(errors="replace")
+            with suppress(ValueError, TypeError):
+                done, total, message = json.loads(text)
+                self.context.progress(done, total, message)
+
+    def _hear(self, line: bytes) -> None:
+        try:
+            record = json.loads(line)
+            kind = record["kind"]
+        except (ValueError, TypeError, KeyError):  # the interpreter's own words, on its way out
+            self.last_words = f"{self.last_words}\n{line.decode(errors='replace')}".strip()[:LAST_WORDS]
+            return
+        if kind == "begun":
+            self.begun, self.pid = True, record.get("pid")
+        elif kind == "log":
+            with suppress(Exception):
+                self.context.log(str(record.get("text")), level=str(record.get("level", "info")))
+
+
+class _Ear:
+    """A thread that reads what jobs in processes tell; there while there is one."""
+
+    def __init__(self) -> None:
+        self._channels: dict[_Channel, tuple[float, asyncio.AbstractEventLoop, Callable[[], None]]] = {}
+        self._thread: Thread | None = None
+        self._lock = Lock()
+
+    def listen(self, channel: _Channel, end: Callable[[], None]) -> None:
+        """Read it from now on; `end` is called on the loop if the process does not begin in time."""
+        from time import monotonic
+
+        with self._lock:
+            self._channels[channel] = (monotonic() + START_SECONDS, asyncio.get_running_loop(), end)
+            if self._thread is None:
+                self._thread = Thread(target=self._follow, name="taskloop processes", daemon=True)
+                self._thread.start()
+
+    def forget(self, channel: _Channel) -> None:
+        with self._lock:
+            self._channels.pop(channel, None)
+
+    def _follow(self) -> None:
+        from time import monotonic, sleep
+
+        while True:
+            with self._lock:
+                channels = list(self._channels.items())
+                if not channels:
+                    self._thread = None
+                    return
+            for channel, (deadline, loop, end) in channels:
+                channel.read()
+                if not channel.begun and not channel.late and monotonic() > deadline:
+                    channel.late = True
+                    with suppress(RuntimeError):  # the loop is closed
+                        loop.call_soon_threadsafe(end)
+            sleep(LOOK_SECONDS)
+
+
+# -- in the child
+
+
+class ProcessContext(RunContext):
+    """What a job in a process sees of its run; what it says goes to the parent."""
+
+    __slots__ = ("_pen",)
+
+    def __init__(self, run: Run, pen: _Pen) -> None:
+        from time import monotonic
+
+        super().__init__(run, monotonic=monotonic, call=partial(_refuse, "call"))
+        self._pen = pen
+
+    @property
+    def step(self) -> Any:
+        """Refused when it is called: a step is kept by the scheduler."""
+        return partial(_refuse, "step")
+
+    @step.setter
+    def step(self, _: Any) -> None:
+        """Nothing: there are no steps here."""
+
+    def progress(self, done: float | None = None, total: float = 100, message: str = "") -> None:
+        super().progress(done, total, message)
+        latest = self.latest
+        assert latest is not None
+        self._pen.progress(latest.done, latest.total, latest.message)
+
+    def log(self, text: object, level: str = "info") -> None:
+        """A line for the log of the run; beyond what one attempt may write, nothing."""
+        self._pen.write(kind="log", text=str(text)[:LINE_CHARACTERS], level=level)
+
+
+class _Pen:
+    """The child's end of the file."""
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDWR)
+        os.lseek(self.number, HEAD_BYTES, os.SEEK_SET)
+        self._count = 0
+        self._left = TOLD_BYTES
+        self._lock = Lock()
+
+    def progress(self, done: float, total: float, message: str) -> None:
+        """Always in the same place: one short write, however often; the count on both sides tells when it is whole."""
+        text = json.dumps([done, total, message], ensure_ascii=False)
+        with self._lock:
+            self._count += 1
+            with suppress(OSError):  # a full disk is no reason for a job to fail
+                os.pwrite(self.number, f"{self._count} {text} {self._count}\n".encode(), 0)
+
+    def write(self, **record: Any) -> None:
+        line = json.dumps(record).encode() + b"\n"
+        with self._lock:
+            if self._left <= 0:
+                return
+            self._left -= len(line)
+            if self._left <= 0:
+                line = b'{"kind": "log", "level": "warning", "text": "the lines after this are left out"}\n'
+            with suppress(OSError):
+                os.write(self.number, line)
+
+    def close(self) -> None:
+        os.close(self.number)
+
+
+def perform(module: str, qualname: str, run: Run, path: str) -> tuple[Any, ...]:
+    """In the child: call the job and give what it came to as plain data. Raises nothing."""
+    pen = _Pen(path)
+    pen.write(kind="begun", pid=os.getpid())
+    try:
+        with _apart(pen):
+            return (path, *_performed(module, qualname, ProcessContext(run, pen)))
+    finally:
+        pen.close()
+
+
+def _performed(module: str, qualname: str, context: ProcessContext) -> tuple[Any, ...]:
+    token = running.set(context)
+    try:
+        function, parameters = _found(module, qualname)
+        arguments = parameters.rebuild(context.params)
+        if parameters.context_name is not None:
+            arguments[parameters.context_name] = context
+        if parameters.plan is None:
+            result = taken(function(**arguments))
+        else:
+            report = partial(_report, context)
+            plan = parameters.plan
+            result = call_within(plan, plan.order, {}, context, _in_time, report, function, **arguments)
+    except BaseException as error:
+        classes = [(one.__module__, one.__qualname__) for one in type(error).__mro__]
+        when = getattr(error, "when", None) if issubclass(type(error), RetryAt) else None
+        return "raised", failure(error), classes, when
+    finally:
+        running.reset(token)
+    return "returned", result.result, result.summary
+
+
+def _found(module: str, qualname: str) -> tuple[Callable[..., Any], Parameters]:
+    from importlib import import_module
+
+    try:
+        found: Any = import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise BadJob(
+            f"a process cannot find {qualname} of module {module}: {type(error).__name__}: {error}; let it stand at the "
+            'top of a module that can be imported, outside of any `if __name__ == "__main__":`'
+        ) from error
+    if isinstance(found, Job):
+        return found.function, found.parameters
+    return found, Parameters(qualname, found)
+
+
+@contextmanager
+def _apart(pen: _Pen) -> Iterator[None]:
+    """Keep from the job what anyio speaks through, and the signals that are meant for the parent."""
+    import faulthandler
+    import signal
+
+    _mind_the_parent()
+    # For good: idle, anyio's loop would answer a Ctrl-C as if it had been asked. A handler that does nothing, not
+    # SIG_IGN: that would be inherited by the commands which the job starts.
+    signal.signal(signal.SIGINT, _heed_nothing)
+    kept = [os.dup(number) for number in (0, 1)]
+    nothing = os.open(os.devnull, os.O_RDWR)
+    outputs = sys.stdout, sys.stderr
+    before = signal.signal(signal.SIGTERM, _heed_nothing)
+    faulthandler.enable(pen.number)
+    try:
+        for number in (0, 1):
+            os.dup2(nothing, number)
+        sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115 - never closed: it is the parent's
+        yield
+    finally:
+        with suppress(Exception):
+            sys.stderr.flush()
+        sys.stdout, sys.stderr = outputs
+        for number, mine in enumerate(kept):
+            os.dup2(mine, number)
+        for one in (*kept, nothing):
+            os.close(one)
+        faulthandler.disable()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _heed_nothing(*_: object) -> None:
+    """The parent was told as well, and ends this process when it is time."""
+
+
+@cache
+def _mind_the_parent() -> None:
+    """End with the parent, however it ends: what nobody records must not go on beside its next attempt."""
+    from time import sleep
+
+    parent = os.getppid()
+
+    def mind() -> None:
+        while os.getppid() == parent:
+            sleep(PARENT_SECONDS)
+        os._exit(1)
+
+    Thread(target=mind, name="taskloop parent", daemon=True).start()
+
+
+def _report(context: ProcessContext, one: Provision, error: BaseException) -> None:
+    told = failure(error)
+    context.log(f"provider {one.name} failed on leaving: {told.type}: {told.message}", level="warning")
+
+
+def _in_time() -> None:
+    """None: one that is late is killed."""
+
+
+def _refuse(verb: str, *_: Any, **__: Any) -> NoReturn:
+    raise Conflict(
+        f"{verb}() needs the scheduler's loop, and this job runs in a process of its own; "
+        'use executor="thread", or do it in another job'
+    )

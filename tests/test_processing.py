@@ -1,0 +1,456 @@
+"""Jobs in processes of their own: real processes, real deaths."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time as real
+
+import process_jobs
+import pytest
+from anyio import to_process
+
+from taskloop import Inject, Jobs, State
+from taskloop.context import AttemptCancelled
+from taskloop.errors import BadJob, ProcessDied
+from taskloop.processing import InProcess
+from taskloop.testing import run_context
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def scheduler(scheduler):
+    """A scheduler with the jobs that a process can find."""
+    for job in process_jobs.jobs:
+        scheduler._add(job)
+        job.attach(scheduler)
+    yield scheduler
+    for job in process_jobs.jobs:
+        job._desks.remove(scheduler)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    """After a test no thread of ours lives; asyncio has one for each process, and for its files."""
+    before = set(threading.enumerate())
+    yield
+    deadline = real.monotonic() + 3
+    while left := {one.name for one in set(threading.enumerate()) - before if not one.name.startswith("asyncio")}:
+        assert real.monotonic() < deadline, f"threads left behind: {left}"
+        real.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+async def processes(anyio_backend):
+    """One loop for all tests of this file, so that they share its processes; anyio keeps a task for these."""
+    await to_process.run_sync(os.getpid)
+
+
+@pytest.fixture
+async def at_work(scheduler, processes):
+    """The scheduler, started, in real time: a process takes its own."""
+    async with scheduler:
+        yield scheduler
+
+
+async def ran(scheduler, name, **params):
+    return await (await scheduler.submit(name, params)).wait()
+
+
+async def written(path):
+    """The number that a job has written there."""
+    while not await asyncio.to_thread(lambda: path.exists() and path.read_text()):
+        await asyncio.sleep(0.01)
+    return int(await asyncio.to_thread(path.read_text))
+
+
+def lives(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_job_in_a_process_gets_its_parameters_and_its_context(at_work):
+    run = await ran(at_work, "told", day="2026-03-01")
+    assert run.state is State.SUCCEEDED, run.error
+    told = run.result
+    assert told.pop("pid") != os.getpid()
+    assert told == {
+        "day": 2026, "number": 2, "id": run.id, "job": "told", "attempt": 1, "key": f"told:{run.id}",
+        "worker": run.worker, "params": {"day": "2026-03-01"}, "schedule": None, "main": True, "cancelled": False,
+        "due_at": run.due_at.isoformat().replace("+00:00", "Z"),
+    }  # fmt: skip
+
+
+async def test_a_process_is_used_again_and_is_not_ours(at_work):
+    first, second = [(await ran(at_work, "pid")).result for _ in range(2)]
+    assert first == second != os.getpid()
+
+
+async def test_a_process_that_was_killed_while_it_was_idle_fails_nothing(at_work):
+    first = (await ran(at_work, "pid")).result
+    os.kill(first, signal.SIGKILL)
+    run = await ran(at_work, "pid")
+    assert run.state is State.SUCCEEDED and run.result != first
+
+
+def test_a_process_that_a_signal_made_speak_unasked_is_killed_and_its_answer_is_nobodys(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(UNASKED)
+    done = subprocess.run(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert "answered out of turn (KeyboardInterrupt) and was killed" in done.stdout and done.stderr == ""
+
+
+UNASKED = """
+import asyncio, os, signal
+import process_jobs
+from anyio import to_process
+from taskloop.errors import ProcessDied
+from taskloop.processing import InProcess
+from taskloop.testing import run_context
+
+async def host():
+    idle = await to_process.run_sync(os.getpid)  # not by a job: Ctrl-C makes it answer as if it had been asked
+    os.kill(idle, signal.SIGINT)
+    executor, context = InProcess(1), run_context(params={"path": "/dev/null"})
+    try:
+        await executor.call(process_jobs.lasting.function, context, {})
+    except ProcessDied as error:
+        print(error)
+    executor.close()
+    while os.path.exists(f"/proc/{idle}"):
+        await asyncio.sleep(0.02)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    asyncio.run(host())
+"""
+
+
+async def test_a_call_that_was_asked_to_end_before_it_began_begins_no_process(processes, tmp_path):
+    executor, context = InProcess(1), run_context(params={"path": str(tmp_path / "pid")}, cancelled=True)
+    with pytest.raises(AttemptCancelled):
+        await executor.call(process_jobs.lasting.function, context, {})
+    executor.close()
+    assert not (tmp_path / "pid").exists()
+
+
+async def test_a_function_that_is_no_decorated_one_is_found_too(scheduler, processes):
+    scheduler.add_job(plain_function, executor="process", name="added")
+    async with scheduler:
+        assert (await ran(scheduler, "added", text="a")).result == "aa"
+
+
+def plain_function(text: str = "x"):
+    return text * 2
+
+
+async def test_a_timeout_kills_the_process(at_work, tmp_path):
+    job = at_work["lasting"]
+    job.configure({}, {"timeout": "1.5s"})
+    try:
+        run = await ran(at_work, "lasting", path=str(tmp_path / "pid"))
+    finally:
+        job.configure({}, {})
+    assert (run.state, run.error.type) == (State.FAILED, "Timeout")
+    assert not lives(await written(tmp_path / "pid"))
+
+
+async def test_a_cancel_kills_the_process(at_work, tmp_path):
+    run = await at_work.submit("lasting", {"path": str(tmp_path / "pid")})
+    pid = await written(tmp_path / "pid")
+    assert lives(pid)
+    await at_work.cancel(run.id, reason="enough", actor="me")
+    assert (await run.wait()).state is State.CANCELLED and not lives(pid)
+
+
+async def test_a_stop_kills_the_process(at_work, tmp_path):
+    await at_work.submit("lasting", {"path": str(tmp_path / "pid")})
+    pid = await written(tmp_path / "pid")
+    await at_work.stop(grace=0)
+    assert not lives(pid)
+
+
+@pytest.mark.parametrize("how", ["exit", "kill", "fault"])
+async def test_a_process_that_dies_fails_its_attempt_and_the_next_gets_another(at_work, how):
+    heard = []
+    at_work.on("retrying")(lambda event: heard.append(event.run))
+    run = await ran(at_work, "dying", how=how)
+    assert (run.state, run.attempt) == (State.SUCCEEDED, 2)
+    [failed] = heard
+    assert failed.error.type == "ProcessDied"
+    assert "ended before the job did: it called os._exit, was killed" in failed.error.message
+    assert f"process {run.result} " not in failed.error.message
+    if how == "fault":
+        assert "Segmentation fault" in failed.error.message and "process_jobs.py" in failed.error.message
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "attempts"),
+    [
+        ("exit", "SystemExit", 1),
+        ("interrupt", "KeyboardInterrupt", 1),
+        ("stop", "StopIteration", 3),
+        ("fatal", "Fatal", 1),
+        ("local", "raising.<locals>.Local", 3),
+        ("unwanted", "Unwanted", 3),
+    ],
+)
+async def test_what_a_job_raises_there_is_told_and_judged_as_if_it_were_here(at_work, what, kind, attempts):
+    run = await ran(at_work, "raising", what=what)
+    assert (run.state, run.error.type, run.attempt) == (State.FAILED, kind, attempts)
+    assert "process_jobs.py" in run.error.traceback and "in raising" in run.error.traceback
+    assert run.error.fingerprint
+
+
+async def test_a_job_there_may_say_when_to_try_again(at_work):
+    run = await at_work.submit("raising", {"what": "later"})
+    while (now := await at_work.run(run.id)).error is None:
+        await asyncio.sleep(0.01)
+    assert now.state is State.WAITING and now.ready_at > now.created_at.replace(microsecond=0)
+    assert 590 < (now.ready_at - now.created_at).total_seconds() < 660
+
+
+@pytest.mark.parametrize(
+    ("what", "note"), [("lock", "no JSON"), ("large", "more than the 1000000"), ("iterator", "iterator")]
+)
+async def test_a_result_that_cannot_be_kept_is_a_note_of_what_it_was(at_work, what, note):
+    run = await ran(at_work, "odd_result", what=what)
+    assert run.state is State.SUCCEEDED and note in run.result["note"]
+
+
+async def test_what_a_job_and_its_commands_print_and_read_does_not_reach_the_parent(at_work):
+    run = await ran(at_work, "noisy")
+    assert run.state is State.SUCCEEDED, run.error
+    assert run.result == [0, ""]
+    assert (await ran(at_work, "pid")).state is State.SUCCEEDED
+
+
+async def test_progress_reaches_the_run_while_the_job_goes_on(at_work, tmp_path):
+    run = await at_work.submit("reporting", {"path": str(tmp_path / "go")})
+    while (now := await at_work.run(run.id)).progress is None or now.progress.message != "half way":
+        await asyncio.sleep(0.02)
+        assert now.state in (State.WAITING, State.RUNNING)
+    assert (now.progress.done, now.progress.total) == (10_000, 20_000)
+    await asyncio.to_thread((tmp_path / "go").touch)
+    run = await run.wait()
+    assert (run.progress.done, run.progress.message) == (20_000, "done")
+
+
+@pytest.mark.parametrize("verb", ["call", "step"])
+async def test_a_job_there_has_no_loop_to_call_and_no_steps_and_is_told_so(at_work, verb):
+    run = await ran(at_work, "calling", verb=verb)
+    assert run.error.type == "Conflict" and run.error.message.startswith(f"{verb}() needs the scheduler's loop")
+
+
+async def test_a_job_there_may_ask_whether_it_is_cancelled(at_work):
+    assert (await ran(at_work, "checking")).result is False
+
+
+async def test_what_is_injected_is_entered_and_left_there(at_work):
+    run = await ran(at_work, "given")
+    assert run.result == [True, f"open {run.id}", "job"]
+    failed = await ran(at_work, "given", fails=True)
+    assert (failed.state, failed.error.type) == (State.FAILED, "OSError")
+    kept = (await ran(at_work, "tape")).result
+    assert kept == [f"open {run.id}", "job", "close", f"open {failed.id}", "job", "close"]
+
+
+async def test_log_lines_reach_a_context_that_takes_them_and_no_more_than_a_million_bytes(processes):
+    class Context(type(run_context())):
+        __slots__ = ("lines",)
+
+        def log(self, text, level="info"):
+            self.lines.append((level, text))
+
+    context = Context(run_context()._run, monotonic=real.monotonic)
+    context.lines = []
+    executor = InProcess(1)
+    await executor.call(process_jobs.jobs["chatting"].function, context, {})
+    executor.close()
+    assert 900 < len(context.lines) < 1_000
+    assert context.lines[0] == ("info", f"line 0 {'x' * 1_000}")
+    assert context.lines[-1] == ("warning", "the lines after this are left out")
+
+
+async def test_no_more_processes_work_at_once_than_allowed(processes, tmp_path):
+    executor = InProcess(1)
+    first, second = (
+        run_context(params={"path": str(tmp_path / "pid")}),
+        run_context(params={"path": str(tmp_path / "2")}),
+    )
+    calls = [asyncio.create_task(executor.call(process_jobs.lasting.function, one, {})) for one in (first, second)]
+    await written(tmp_path / "pid")
+    assert executor.in_flight == 2 and not (tmp_path / "2").exists()
+    second.withdraw()
+    await asyncio.wait({calls[1]})
+    executor.close()
+    await asyncio.wait(calls)
+    assert [type(one.exception()).__name__ for one in calls] == ["AttemptCancelled"] * 2
+    assert not lives(await written(tmp_path / "pid"))
+
+
+def test_what_a_process_answers_is_plain_data(tmp_path):
+    code = """
+        import tempfile
+        from taskloop.processing import perform
+        from taskloop.testing import run_context
+
+        def asked(name, **params):
+            path = tempfile.mkstemp()[1]
+            answer = perform("process_jobs", name, run_context(params=params)._run, path)
+            assert answer[0] == path
+            print(answer[1], *map(str, answer[2:])) if answer[1] == "returned" else print(answer[1], answer[2].type, answer[3][0], answer[4])
+            return open(path).read()
+
+        asked("given", fails=True)
+        asked("raising", what="unwanted")
+        asked("raising", what="later")
+        asked("noisy")
+        asked("calling", verb="step")
+        asked("nowhere")
+        assert len(asked("chatting")) < 1_100_000
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "raised OSError ('builtins', 'OSError') None",
+        "raised Unwanted ('process_jobs', 'Unwanted') None",
+        "raised RetryAt ('taskloop.retry', 'RetryAt') 10m",
+        "returned [0, ''] None",
+        "raised Conflict ('taskloop.errors', 'Conflict') None",
+        "raised BadJob ('taskloop.errors', 'BadJob') None",
+        "returned None None",
+    ]
+
+
+# -- what cannot be found there
+
+
+def refused(function, **policy):
+    with pytest.raises(BadJob) as caught:
+        Jobs().add_job(function, name="job", executor="process", **policy)
+    return str(caught.value)
+
+
+async def on_loop():
+    pass
+
+
+def in_worker(value=Inject(plain_function, scope="worker")):
+    pass
+
+
+def asynchronous(value=Inject(on_loop)):
+    pass
+
+
+def test_what_a_process_could_not_do_is_refused_when_declared():
+    def inner():
+        pass
+
+    assert "it is an async def" in refused(on_loop)
+    assert "stands inside of another" in refused(inner)
+    assert "plain_function lives as long as the worker" in refused(in_worker)
+    assert "on_loop needs a loop" in refused(asynchronous)
+
+
+async def test_a_function_that_does_not_stand_under_its_name_is_refused(scheduler, processes):
+    scheduler.add_job(process_jobs.plain.function, name="moved", executor="process")
+    async with scheduler:
+        run = await ran(scheduler, "moved")
+    assert run.error.type == "BadJob" and "not what module process_jobs has under that name" in run.error.message
+
+
+PROGRAM = """
+import asyncio, os
+from taskloop import TaskScheduler
+
+scheduler = TaskScheduler("sqlite:///:memory:")
+
+@scheduler.job(executor="process")
+def work(number: int):
+    return [number, os.getpid()]
+
+async def main():
+    async with scheduler:
+        run = await (await work.submit(3)).wait()
+    print(run.error.message if run.error else run.result[0])
+    return run
+
+"""
+
+
+def told(tmp_path, text):
+    script = tmp_path / "program.py"
+    script.write_text(textwrap.dedent(PROGRAM) + text)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip(), done.stderr
+
+
+def test_a_function_given_on_the_command_line_is_refused_when_declared(tmp_path):
+    code = 'from taskloop import Jobs\n\n@Jobs().job(executor="process")\ndef job(): pass\n'
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert "was typed in or given with -c; write it into a file" in done.stderr
+
+
+def test_a_script_with_the_usual_guard_works_and_leaves_no_process(tmp_path):
+    out, errors = told(
+        tmp_path,
+        'if __name__ == "__main__":\n    run = asyncio.run(main())\n'
+        "    try:\n        os.kill(run.result[1], 0)\n    except ProcessLookupError:\n        print('gone')\n",
+    )
+    assert out == "3\ngone" and errors == ""
+
+
+def test_a_script_without_the_guard_is_told_so(tmp_path):
+    out, errors = told(tmp_path, "asyncio.run(main())\n")
+    assert "would start the program there once more; put what starts the program below `if __name__" in out
+    assert errors.count("\n") == 1  # the log line of the failed run
+
+
+def test_a_script_whose_guard_does_not_hold_does_not_start_itself_again(tmp_path):
+    out, _ = told(tmp_path, 'if __name__ == "__main__":\n    pass\nasyncio.run(main())\n')
+    assert "no process for the job could be started" in out and "put what starts the program below" in out
+
+
+def test_a_main_file_that_cannot_be_loaded_is_told(tmp_path):
+    out, _ = told(
+        tmp_path, 'if __name__ == "__main__":\n    asyncio.run(main())\nelse:\n    raise OSError("not here")\n'
+    )
+    assert "no process for the job could be started: OSError: not here" in out
+
+
+def test_a_killed_parent_takes_its_process_along(tmp_path):
+    script = tmp_path / "program.py"
+    text = PROGRAM.replace(
+        "return [number",
+        f"import time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60); return [number",
+    )
+    script.write_text(text + 'if __name__ == "__main__":\n    asyncio.run(main())\n')
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        pid = asyncio.run(written(tmp_path / "pid"))
+        assert lives(pid)
+    finally:
+        process.kill()
+        process.wait()
+    deadline = real.monotonic() + 10
+    while lives(pid) and real.monotonic() < deadline:
+        real.sleep(0.02)
+    assert not lives(pid)
