@@ -20,6 +20,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite copying_sqlite            steps and logs; backups
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
+    background                             a scheduler on a thread of its own
     cli                                    the command line
 
 Start reading at `scheduler`. The names below are the public ones; each is imported when first asked for.
@@ -30,6 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taskloop.background import BackgroundTasks
     from taskloop.context import RunContext, current_run
     from taskloop.errors import TaskloopError
     from taskloop.events import Event
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "At": "triggers",
+    "BackgroundTasks": "background",
     "Call": "jobs",
     "Cron": "triggers",
     "Event": "events",
@@ -73,6 +76,7 @@ _HOMES = {
 
 __all__ = [
     "At",
+    "BackgroundTasks",
     "Call",
     "Cron",
     "Event",

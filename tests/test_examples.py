@@ -48,6 +48,15 @@ def test_the_plain_example_counts_until_it_is_interrupted(tmp_path: Path) -> Non
     assert process.returncode == 0
 
 
+def test_the_example_without_a_loop_measures_while_it_works(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "plain_program.py")], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    assert len(done.stdout.splitlines()) >= 2
+    assert set(line.partition(" ")[2] for line in done.stdout.splitlines()) == {"succeeded cellar: 21.5 degrees"}
+
+
 def test_the_flow_example_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "flow.py"), "oslo"]
     first = subprocess.Popen(command, cwd=tmp_path)
@@ -71,7 +80,7 @@ def steps_done(store: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("page", ["flows", "runs"])
+@pytest.mark.parametrize("page", ["flows", "runs", "synchronous"])
 def test_the_programs_of_a_page_print_what_they_say(page: str, tmp_path: Path) -> None:
     programs = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / f"{page}.md").read_text("utf-8"), re.M | re.S)
     assert programs

@@ -1,0 +1,264 @@
+"""Background tasks for programs without a loop: real threads, real time, real ends of processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
+from loguru import logger
+
+import taskloop
+from taskloop import At, BackgroundTasks, Cron, Every, RunContext
+from taskloop.background import _trigger
+from taskloop.errors import BadJob, BadParameters, BadTrigger, Conflict, NotRunning
+
+
+def until(seen, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.005)
+
+
+def test_a_task_runs_by_its_interval_with_its_arguments():
+    called = []
+
+    def greet(name: str, times: int = 1) -> None:
+        called.append((name, times, threading.current_thread() is not threading.main_thread()))
+
+    with BackgroundTasks() as tasks:
+        job = tasks.add_task(greet, ("ann",), {"times": 2}, seconds=0.05)
+        assert str(job.trigger) == "every 50ms" and tasks.is_running
+        until(lambda: len(called) >= 3)
+    assert not tasks.is_running and set(called) == {("ann", 2, True)}
+    number = len(called)
+    time.sleep(0.15)
+    assert len(called) == number
+
+
+def test_tasks_are_added_before_the_start_and_from_tasks_and_threads():
+    called = []
+    tasks = BackgroundTasks()
+
+    def first() -> None:
+        called.append("first")
+        if "second" not in called:
+            tasks.safe_add_task(second)
+
+    def second() -> None:
+        called.append("second")
+
+    async def third() -> None:
+        called.append("third")
+        tasks.add_task(fourth)
+
+    def fourth() -> None:
+        called.append("fourth")
+
+    tasks.add_task(first)
+    tasks.start()
+    threading.Thread(target=tasks.add_task, args=(third,)).start()
+    until(lambda: set(called) == {"first", "second", "third", "fourth"})
+    tasks.stop()
+
+
+@pytest.fixture
+def said():
+    """The lines of the log."""
+    lines = []
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level=0)
+    yield lines
+    logger.remove(sink)
+
+
+def test_the_safe_verbs_give_a_number_and_say_why_in_the_log(said):
+    tasks = BackgroundTasks(success=1, error=-1)
+
+    def job() -> None: ...
+
+    assert tasks.safe_pause() == tasks.safe_resume() == tasks.safe_stop() == -1
+    assert tasks.safe_start() == 1
+    assert tasks.safe_start() == -1, "nothing changed"
+    assert tasks.safe_pause() == 1
+    assert tasks.safe_pause() == -1
+    assert tasks.safe_resume() == 1
+    assert tasks.safe_resume() == -1
+    assert tasks.safe_add_task(lambda: None) == -1
+    assert tasks.safe_add_task(job, ("too many",)) == -1
+    assert tasks.safe_add_task(job).name == "job"
+    assert tasks.safe_add_task(job, trigger="intervall") == -1
+    assert tasks.safe_stop() == 1
+    assert tasks.safe_stop() == -1
+    assert said.count("background.refused") == 10
+
+
+def test_without_safe_they_raise():
+    tasks = BackgroundTasks()
+
+    def job(number: int) -> None: ...
+
+    with pytest.raises(BadParameters, match="number"):
+        tasks.add_task(job, ("three",))
+    with pytest.raises(BadTrigger, match="did you mean 'interval'"):
+        tasks.add_task(job, (3,), trigger="intervall")
+    tasks.add_task(job, (3,), name="one")
+    with pytest.raises(BadJob, match="two jobs are named 'one'"):
+        tasks.add_task(lambda_named(), (3,), name="one")
+    with pytest.raises(NotRunning):
+        tasks.stop()
+    with pytest.raises(NotRunning):
+        tasks.call(tasks.scheduler.status)
+    with tasks, pytest.raises(Conflict, match="running already"):
+        tasks.start()
+
+
+def lambda_named():
+    def other(number: int) -> None: ...
+
+    return other
+
+
+def test_a_pause_holds_and_a_resume_lets_go():
+    called = []
+
+    def job() -> None:
+        called.append(time.monotonic())
+
+    with BackgroundTasks() as tasks:
+        tasks.pause()
+        tasks.add_task(job, seconds=0.05)
+        time.sleep(0.2)
+        assert called == []
+        tasks.resume()
+        until(lambda: called)
+
+
+def test_views_call_the_verbs_of_the_loop_and_get_what_they_give(tmp_path):
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    with BackgroundTasks(store=tmp_path / "tasks.db") as tasks:
+        job = tasks.add_task(add, (1, 2), trigger="date", run_date="2099-01-01T00:00:00Z")
+        run = tasks.call(job.submit, 2, 3)
+        assert tasks.call(run.value) == 5
+        with pytest.raises(BadParameters):
+            tasks.call(job.submit, 2, b="three")
+    with BackgroundTasks(store=tmp_path / "tasks.db") as again:
+        assert [one.result for one in again.call(again.scheduler.runs, "add")] == [5]
+
+
+def test_it_may_be_started_again_and_stopped_from_a_task():
+    called = []
+    tasks = BackgroundTasks()
+
+    def job(run: RunContext) -> None:
+        called.append(run.id)
+        tasks.stop()
+
+    tasks.add_task(job)
+    for number in (1, 2):
+        tasks.start()
+        until(lambda: not tasks.is_running)
+        assert len(called) == number
+
+
+def test_a_stop_waits_for_a_task_in_hand_and_without_wait_for_none():
+    ended = []
+
+    def slow() -> None:
+        time.sleep(0.4)
+        ended.append(True)
+
+    tasks = BackgroundTasks()
+    tasks.add_task(slow)
+    tasks.start()
+    time.sleep(0.1)
+    tasks.stop()
+    assert ended == [True]
+    tasks.start()
+    begun = time.monotonic()
+    tasks.stop(wait=False)
+    assert time.monotonic() - begun < 0.3
+    tasks._thread.join()
+
+
+def test_a_start_that_fails_can_be_tried_again(tmp_path):
+    folder = tmp_path / "not there"
+    tasks = BackgroundTasks(store=folder / "tasks.db")
+    assert tasks.safe_start() == 84
+    folder.mkdir()
+    assert tasks.safe_start() == 0
+    assert tasks.safe_stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"trigger": "interval"}, "every 5s"),
+        ({"trigger": "interval", "hours": 1, "minutes": 30}, "every 1h30m"),
+        ({"trigger": "interval", "weeks": 2}, "every 2w"),
+        ({"trigger": "cron", "expression": "0 2 * * *"}, "cron 0 2 * * *"),
+        ({"trigger": "cron", "minute": "*/5"}, "cron */5 * * * *"),
+        ({"trigger": "cron", "hour": 5}, "cron 0 5 * * *"),
+        ({"trigger": "cron", "day": 1}, "cron 0 0 1 * *"),
+        ({"trigger": "cron", "month": 3}, "cron 0 0 1 3 *"),
+        ({"trigger": "cron", "day_of_week": "mon"}, "cron 0 0 * * MON"),
+        ({"trigger": "cron", "hour": 5, "day_of_week": "mon", "minute": "30"}, "cron 30 5 * * MON"),
+    ],
+    ids=str,
+)
+def test_words_and_fields_make_triggers(options, expected):
+    given = dict(options)
+    trigger, rest = _trigger(given.pop("trigger"), given)
+    assert str(trigger).startswith(expected) and rest == {}
+
+
+def test_dates_zones_and_triggers_themselves():
+    at = datetime(2099, 1, 1, tzinfo=UTC)
+    assert _trigger("date", {"run_date": at})[0] == At(at)
+    assert _trigger("cron", {"hour": 5, "timezone": "Europe/London"})[0] == Cron("0 5 * * *", timezone="Europe/London")
+    assert _trigger(Every("5m"), {"name": "x"}) == (Every("5m"), {"name": "x"})
+    for kind, options, mend in (
+        ("date", {"run_date": datetime(2099, 1, 1)}, "offset|aware|zone"),
+        ("date", {}, "needs run_date="),
+        ("cron", {}, "give either expression="),
+        ("cron", {"expression": "0 2 * * *", "hour": 3}, "give either expression="),
+        ("interval", {"seconds": "five"}, "allowed are numbers"),
+        ("interval", {"seconds": 0}, "zero|above"),
+    ):
+        with pytest.raises(ValueError, match=mend):
+            _trigger(kind, options)
+    assert timedelta(seconds=5) == _trigger("interval", {})[0].interval
+
+
+def test_the_end_of_the_interpreter_stops_it_and_never_hangs(tmp_path):
+    program = (
+        "import time\n"
+        "from taskloop import BackgroundTasks\n"
+        "tasks = BackgroundTasks(store='tasks.db')\n"
+        "def for_ever():\n"
+        "    while True: time.sleep(60)\n"
+        "def quick(): return 'done'\n"
+        "tasks.add_task(for_ever); tasks.add_task(quick, seconds=60)\n"
+        "tasks.start(); time.sleep(0.3)\n"
+    )
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=20,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(taskloop.__file__))}
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert time.monotonic() - begun < 8
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_says_what_happens(said, debug):
+    with BackgroundTasks(debug=debug):
+        pass
+    assert ("scheduler.started" in said) is debug
