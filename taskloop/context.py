@@ -46,6 +46,7 @@ class RunContext:
         "_started",
         "lines",
         "scheduler",
+        "scrub",
         "stepping",
         "trusted",
         "unwritten",
@@ -76,6 +77,8 @@ class RunContext:
         """Carries out the steps of this run; None: no engine is there, steps are plain calls."""
         self.trusted: Callable[[], bool] | None = None
         """Whether the run is surely this worker's; asked before a call begins. None: there is no other."""
+        self.scrub: Callable[[str], str] | None = None
+        """Takes the run's secrets out of a text; None: it has none."""
         self.lines: Any = None
         """Where the lines of the run's log go; None: nowhere."""
         self.unwritten = False
@@ -157,6 +160,8 @@ class RunContext:
         rate = _finite(done / elapsed) if elapsed > 0 and done > 0 else None
         eta = _finite(max(0.0, (total - done) / rate)) if rate else None
         text = str(message).encode(errors="replace").decode().replace("\0", "�")[:MESSAGE_CHARACTERS]
+        if self.scrub is not None:
+            text = self.scrub(text)
         self._progress = Progress(done, total, text, rate, eta)
         if not self.unwritten:  # one call to the loop for however many reports until they are written
             self.unwritten = True
@@ -212,6 +217,7 @@ class StepContext(RunContext):
         self.stepping = parent.stepping
         self.lines = parent.lines
         self.trusted = parent.trusted
+        self.scrub = parent.scrub
 
     @property
     def step(self) -> StepName:

@@ -187,6 +187,8 @@ class Flow(Job[..., dict[str, Any]]):
         """What its steps take that is no result of another step. Raises `BadJob` for steps that contradict each other."""
         if self._parameters is None:
             self._parameters = self._shared()
+            if self.steps:
+                self._parameters.keep_secret(self.policy.secret)
         return self._parameters
 
     @parameters.setter
@@ -207,6 +209,9 @@ class Flow(Job[..., dict[str, Any]]):
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         raise TypeError(f"flow '{self.name}' is no function to call; await its submit(), or call one of its steps")
+
+    def _keep_secrets(self) -> None:
+        self._parameters = None  # it is done when they are asked for, for there may be steps to come
 
     def _check_executor(self) -> None:
         if self.policy.executor not in (None, "loop"):

@@ -115,6 +115,7 @@ class Job(Generic[P, T]):
         self.parameters = Parameters(self.name, function)
         self.policy = Policy.of(self.name, self.options)
         self.is_async = inspect.iscoroutinefunction(function)
+        self._keep_secrets()
         self.params = self.parameters.check(params or {}) if params or trigger is not None else {}
         self._declared_params = dict(params or {})
         self._desks: list[Desk] = []
@@ -147,6 +148,7 @@ class Job(Generic[P, T]):
     ) -> None:
         """Lay the file's `[defaults]` beneath and its `[jobs.NAME]` above what the declaration said."""
         self.policy = Policy.of(self.name, defaults, self.options, overrides)
+        self._keep_secrets()
         self.trigger = trigger if trigger is not None else self._declared_trigger
         if self.trigger is not None:
             self.params = self.parameters.check({**self._declared_params, **(params or {})})
@@ -189,6 +191,9 @@ class Job(Generic[P, T]):
         """Make `desk` one of the schedulers this job belongs to."""
         if desk not in self._desks:
             self._desks.append(desk)
+
+    def _keep_secrets(self) -> None:
+        self.parameters.keep_secret(self.policy.secret)
 
     def _check_executor(self) -> None:
         wanted = self.policy.executor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property
@@ -16,6 +16,7 @@ from typing import Any, Final, get_type_hints
 
 from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
 from taskloop.inject import Injected, Plan, is_context
+from taskloop.masking import MASK, TAG, Secret
 
 __all__ = ["Parameters", "check_words"]
 
@@ -41,6 +42,7 @@ class Parameters:
         }
         """What the engine gives by the plan: no parameters of a run."""
         self.plan = Plan.of(job, self.injected) if self.injected else None
+        self._named_secret: frozenset[str] = frozenset()
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -62,6 +64,33 @@ class Parameters:
         """The parameters that are stored with a run, in the order of the signature."""
         left_out = {self.context_name, *self.injected}
         return {name: one for name, one in self._signature.parameters.items() if name not in left_out}
+
+    def keep_secret(self, names: Collection[str]) -> None:
+        """Take these parameters for secret, whatever their annotations. Raises `BadJob` for a name that is none."""
+        for name in names:
+            if name not in self.names:
+                near = nearest(name, self.names)
+                meant = f"; did you mean '{near}'?" if near else ""
+                raise BadJob(f"job '{self._job}': secret names '{name}', which is no parameter of it{meant}")
+        self._named_secret = frozenset(names)
+
+    def is_secret(self, name: str) -> bool:
+        """Whether a parameter is never shown: it was named so, or there is a pydantic secret in its annotation."""
+        return name in self._named_secret or name in self._secret_by_type
+
+    @cached_property
+    def _secret_by_type(self) -> frozenset[str]:
+        return frozenset(
+            name
+            for name in self.names
+            if self._typed(name) and self._hints[name] not in _OPEN and '"writeOnly": true' in self._schema_text(name)
+        )
+
+    def _schema_text(self, name: str) -> str:
+        try:
+            return json.dumps(self._adapter(name).json_schema())
+        except Exception:  # a type without a schema is no secret of pydantic's
+            return ""
 
     @cached_property
     def required(self) -> tuple[str, ...]:
@@ -93,10 +122,16 @@ class Parameters:
                 near = nearest(name, self.names)
                 problems[name] = "is unknown" + (f"; did you mean '{near}'?" if near else "")
                 continue
+            secret = self.is_secret(name)
+            given_value = value.clear if isinstance(value, Secret) else value
             try:
-                plain[name] = self._plain(name, value)
+                kept = self._plain(name, given_value)
             except (TypeError, ValueError, RecursionError) as error:
-                problems[name] = f"{_reason(error)}, got {_cut(value)}"
+                problems[name] = f"{_reason(error)}, got {_cut(value)}" if not secret else _told(error, given_value)
+            else:
+                if isinstance(kept, dict) and TAG in kept:
+                    problems[name] = f"has the key '{TAG}', by which secrets are kept; give it another name"
+                plain[name] = Secret(kept) if secret else kept
         if problems:
             raise BadParameters(self._job, problems)
         return plain
@@ -111,7 +146,8 @@ class Parameters:
         """The values for the call, by annotation, from what was stored; the job may do with them what it likes."""
         if not plain:
             return {}
-        own = {name: deepcopy(value) if isinstance(value, dict | list) else value for name, value in plain.items()}
+        clear = {name: value.clear if isinstance(value, Secret) else value for name, value in plain.items()}
+        own = {name: deepcopy(value) if isinstance(value, dict | list) else value for name, value in clear.items()}
         return {
             name: self._adapter(name).validate_python(value) if self._typed(name) else value
             for name, value in own.items()
@@ -140,6 +176,8 @@ class Parameters:
 
     def _property(self, name: str, parameter: inspect.Parameter) -> dict[str, Any]:
         schema: dict[str, Any] = self._adapter(name).json_schema() if self._typed(name) else {}
+        if self.is_secret(name):
+            return {**schema, "writeOnly": True}
         if parameter.default is not parameter.empty:
             with suppress(TypeError, ValueError):  # a default that is no JSON stays the function's own business
                 schema["default"] = self._plain(name, parameter.default)
@@ -161,15 +199,65 @@ class Parameters:
         if self._typed(name):
             adapter = self._adapter(name)
             value = adapter.validate_python(value)
-            value = _revealed(value) if hasattr(value, "get_secret_value") else adapter.dump_python(value, mode="json")
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+            value = _revealed(adapter, value) if self.is_secret(name) else adapter.dump_python(value, mode="json")
+        try:
+            text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(_where(value) or str(error)) from None
         text.encode()  # a lone surrogate is no text of any store
         return json.loads(text)  # as it will come back: a tuple as a list, every key a text
 
 
-def _revealed(secret: Any) -> Any:
-    """A pydantic secret in clear: the store keeps it so, for the job needs it."""
-    return secret.get_secret_value()
+_OPEN: Final = (int, float, bool, str, Any)
+"""Annotations that hold no secret, so that no schema is made to find out."""
+
+
+def _revealed(adapter: Any, value: Any) -> Any:
+    """A value with pydantic's secrets in clear, as JSON: the store keeps it so, for the job needs it."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(_without_covers(adapter.dump_python(value, mode="python")))
+
+
+def _without_covers(value: Any) -> Any:
+    if hasattr(value, "get_secret_value"):
+        clear = value.get_secret_value()
+        return clear.decode() if isinstance(clear, bytes) else clear
+    if isinstance(value, dict):
+        return {name: _without_covers(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_without_covers(one) for one in value]
+    return value
+
+
+def _told(error: Exception, value: object) -> str:
+    """Why a secret value cannot be, without the value."""
+    reason, said = _reason(error), str(value)
+    return f"{reason.replace(said, MASK) if len(said) > 1 else reason}, got {MASK}"
+
+
+def _where(value: Any, path: str = "", depth: int = 0) -> str | None:
+    """The place of the first thing in a value that is no JSON, and what it is; None: all of it is."""
+    at = f"at {path}: " if path else ""
+    if depth > 100:
+        return f"{at}nested deeper than 100 levels"
+    if isinstance(value, dict):
+        for name, one in value.items():
+            if not isinstance(name, str | int | float | bool | None):
+                return f"{at}a {type(name).__name__} cannot be a key of JSON"
+            if found := _where(one, f"{path}.{name}" if path else str(name), depth + 1):
+                return found
+        return None
+    if isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            if found := _where(one, f"{path}.{number}" if path else str(number), depth + 1):
+                return found
+        return None
+    if isinstance(value, float) and value - value != 0:
+        return f"{at}{value} is no JSON"
+    if value is None or isinstance(value, str | int | float | bool):
+        return None
+    return f"{at}a {type(value).__name__} is no JSON"
 
 
 def _reason(error: Exception) -> str:

@@ -44,6 +44,7 @@ class PolicyOptions(TypedDict, total=False):
     spread: timedelta | float | str | None
     executor: ExecutorName | None
     priority: int
+    secret: tuple[str, ...] | list[str]
     tags: tuple[str, ...] | list[str]
     title: str | None
     description: str | None
@@ -91,6 +92,8 @@ class Policy:
     """Where the function is called; None: an `async def` on the loop, a `def` in a thread."""
     priority: int = 0
     """Higher starts first among the waiting."""
+    secret: tuple[str, ...] = ()
+    """Parameters that are shown nowhere."""
     tags: tuple[str, ...] = ()
     title: str | None = None
     description: str | None = None
@@ -179,6 +182,7 @@ def _readers() -> dict[str, Callable[[str, Any], Any]]:
         "spread": _span,
         "executor": _word("loop", "thread", "process", None),
         "priority": _whole(-1_000_000, 1_000_000),
+        "secret": _tags,
         "tags": _tags,
         "title": _text,
         "description": _text,

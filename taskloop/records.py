@@ -12,6 +12,7 @@ from typing import Any
 
 from taskloop import durations
 from taskloop.jobs import Job
+from taskloop.masking import shown
 from taskloop.policy import OPTIONS, Policy
 from taskloop.punctuality import Condition, condition
 from taskloop.retry import Retry
@@ -154,7 +155,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "cause": run.cause.value,
         "actor": run.actor,
         "key": run.key,
-        "params": dict(run.params),
+        "params": shown(run.params),
         "attempt": run.attempt,
         "attempts": run.attempts,
         "due_at": instant_text(run.due_at),
@@ -219,7 +220,7 @@ def schedule_record(schedule: Schedule) -> dict[str, Any]:
         "job": schedule.job,
         "trigger": str(schedule.trigger),
         "trigger_text": schedule.trigger.describe(),
-        "params": dict(schedule.params),
+        "params": shown(schedule.params),
         "next_due": instant_text(schedule.next_due),
         "last_due": instant_text(schedule.last_due),
         "enabled": schedule.enabled,

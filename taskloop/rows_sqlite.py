@@ -15,6 +15,7 @@ from typing import Any, Final
 from taskloop import triggers
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import TaskloopError
+from taskloop.masking import read_params, tagged
 from taskloop.runs import Cause, Failure, Progress, Run, State
 from taskloop.schedules import Schedule
 
@@ -72,7 +73,9 @@ _CAUSES: Final = {cause.value: cause for cause in Cause}
 
 def encode(value: Any) -> str | None:
     """JSON for a column; None for an empty mapping, which most rows have."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False) if value not in (None, {}) else None
+    if value in (None, {}):
+        return None
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=tagged)
 
 
 def moment(instant: datetime | None) -> int | None:
@@ -130,7 +133,7 @@ def read_run(row: Sequence[Any]) -> Run:
         cause=_CAUSES[row[5]],
         actor=row[6],
         key=row[7],
-        params=json.loads(row[8]) if row[8] else {},
+        params=read_params(row[8]),
         attempt=row[9],
         attempts=row[10],
         due_at=from_microseconds(row[11]),
@@ -204,7 +207,7 @@ def read_schedule(row: Sequence[Any]) -> Schedule:
         id=row[0],
         job=row[1],
         trigger=_trigger(row[2]),
-        params=json.loads(row[3]) if row[3] else {},
+        params=read_params(row[3]),
         next_due=instant(row[4]),
         last_due=instant(row[5]),
         anchor=instant(row[6]),

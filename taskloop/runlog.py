@@ -29,7 +29,13 @@ class RunLog:
 
     __slots__ = ("_dropped", "_lines", "_lock", "_now", "_room", "_wake", "scrub")
 
-    def __init__(self, room: int, now: Callable[[], datetime], wake: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        room: int,
+        now: Callable[[], datetime],
+        wake: Callable[[], object],
+        scrub: Callable[[str], str] | None = None,
+    ) -> None:
         """`room`: characters that this attempt may leave in all; `wake`: called when there is something to take."""
         self._lines: deque[LogLine] = deque()
         self._room = room
@@ -37,7 +43,7 @@ class RunLog:
         self._wake = wake
         self._lock = Lock()
         self._dropped = 0
-        self.scrub: Callable[[str], str] | None = None
+        self.scrub = scrub
         """Takes secrets out of a text; None: the run has none."""
 
     def __bool__(self) -> bool:

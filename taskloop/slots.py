@@ -25,6 +25,7 @@ from taskloop.executors import Executor, InThread
 from taskloop.injecting import Injecting
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
+from taskloop.masking import clean_outcome, scrubber
 from taskloop.outcomes import failure
 from taskloop.runlog import RunLog
 from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
@@ -169,8 +170,9 @@ class Slots:
         attempt = Attempt(run, job, self._context(run), executor)
         attempt.context.stepping = _Steps(self, attempt)
         attempt.context.trusted = self.trusted
+        attempt.context.scrub = scrub = scrubber(run.params) if run.params else None
         if self._log_room:
-            attempt.context.lines = RunLog(self._log_room, self._clock.now, self.report)
+            attempt.context.lines = RunLog(self._log_room, self._clock.now, self.report, scrub)
             capture.look()
         if job.parameters.injected:
             attempt.injecting = self._injecting
@@ -311,6 +313,8 @@ class Slots:
             if not attempt.is_in_hand():
                 raise  # the loop is gone and Python is taking the coroutine apart
             outcome = Raised(failure(error), None)  # of a task or thread that the job awaited: thrown past all others
+        if attempt.context.scrub is not None:
+            outcome = clean_outcome(outcome, attempt.context.scrub)
         self.free += 1
         self._freed(False, False)
         if not attempt.settled:

@@ -23,6 +23,7 @@ from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob
 from taskloop.executors import Executor
 from taskloop.flows import Course, Flow, fraction, outcome
+from taskloop.masking import clean_failure
 from taskloop.outcomes import as_json, failure, finished
 from taskloop.parameters import Parameters
 from taskloop.retry import Fatal, Retry
@@ -230,10 +231,12 @@ class Stepping:
                 self._say("step_done", step)
                 return _Done(step, value)
             judgement = judged(raised, wanted.retry, spent, self._now(), self._chance())
-            wait = judgement.retry_in
+            wait, told = judgement.retry_in, judgement.failure
+            if self._context.scrub is not None:
+                told = clean_failure(told, self._context.scrub)
             again = wait is not None and spent < wanted.retry.attempts
             state = StepState.WAITING if again else StepState.FAILED
-            step = _again(step, state=state, error=judgement.failure, ended_at=None if again else self._now())
+            step = _again(step, state=state, error=told, ended_at=None if again else self._now())
             await self._keep(step)
             if not again or wait is None:
                 self._say("step_done", step)

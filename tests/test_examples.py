@@ -80,7 +80,7 @@ def steps_done(store: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("page", ["flows", "runs", "synchronous"])
+@pytest.mark.parametrize("page", ["flows", "parameters", "runs", "synchronous"])
 def test_the_programs_of_a_page_print_what_they_say(page: str, tmp_path: Path) -> None:
     programs = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / f"{page}.md").read_text("utf-8"), re.M | re.S)
     assert programs

@@ -16,7 +16,7 @@ import taskloop
 PACKAGE = Path(taskloop.__file__).parent
 LEVELS = [
     {"errors", "clock", "durations", "address"},
-    {"runs", "steps", "retry", "outcomes", "punctuality"},
+    {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "inject", "policy"},
     {"jobs", "flows", "schedules", "options", "switches"},
     {"store", "records", "handles", "executors", "processing", "attempts", "injecting", "stepping", "audience", "processes",

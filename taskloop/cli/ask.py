@@ -226,8 +226,15 @@ def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
         for name in properties
     ]
     elsewhere.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    hidden = [name for name, one in properties.items() if one.get("writeOnly")]
     ledger.add_job(
-        elsewhere, None, name=record.name, retry=policy["retry"], priority=policy["priority"], enabled=policy["enabled"]
+        elsewhere,
+        None,
+        name=record.name,
+        secret=hidden,
+        retry=policy["retry"],
+        priority=policy["priority"],
+        enabled=policy["enabled"],
     )
     return schema
 

@@ -202,6 +202,14 @@ def _switch(row: sqlite3.Row) -> dict[str, Any]:
     }
 
 
+def _params(text: str | None) -> dict[str, Any]:
+    if text and '"$secret"' in text:
+        from taskloop.masking import read_params, shown
+
+        return shown(read_params(text))
+    return json.loads(text) if text else {}
+
+
 def _run(row: sqlite3.Row) -> dict[str, Any]:
     progress = json.loads(row["progress"]) if row["progress"] else None
     error = json.loads(row["error"]) if row["error"] else None
@@ -216,7 +224,7 @@ def _run(row: sqlite3.Row) -> dict[str, Any]:
         "cause": row["cause"],
         "actor": row["actor"],
         "key": row["key"],
-        "params": json.loads(row["params"] or "{}"),
+        "params": _params(row["params"]),
         "attempt": row["attempt"],
         "attempts": row["attempts"],
         "due_at": _text(row["due_at"]),

@@ -13,6 +13,7 @@ from taskloop.cli.failures import Usage
 from taskloop.cli.listing import result_cell
 from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_text, when
 from taskloop.errors import NoSuchJob, NoSuchRun, nearest
+from taskloop.masking import shown
 from taskloop.records import attempt_record, instant_text, job_record, run_record, status_record
 from taskloop.runs import Run, State
 
@@ -110,7 +111,7 @@ async def _upcoming(args: Namespace) -> int:
             "schedule": one.id,
             "trigger": str(one.trigger),
             "trigger_text": one.trigger.describe(),
-            "params": dict(one.params),
+            "params": shown(one.params),
             "held": off.get(one.job),
         }
         for at, one in fires
