@@ -7,8 +7,9 @@ The rooms, from the ground up; each imports only from rooms below it:
     masking                                parameters that are shown nowhere
     triggers cron events context           when next; what happened; what a running job sees
     parameters inject policy               what a job takes; what it is given; how its runs are treated
-    jobs flows schedules options switches  what is declared; which fires are due with which fate; what was switched
-    store records handles                  what a memory must do; JSON of everything; a run that was asked for
+    jobs flows handles                     what is declared; a run that was asked for
+    schedules options switches             which fires are due with which fate; limits and spans; what was switched
+    store records                          what a memory must do; JSON of everything
     executors processing attempts          where a function is called, a process among it; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services

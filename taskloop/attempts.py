@@ -56,18 +56,18 @@ class Attempt:
     )
 
     def __init__(self, run: Run, job: Job[..., Any], context: RunContext, executor: Executor) -> None:
-        self.run = run
-        self.job = job
+        self.run: Run = run
+        self.job: Job[..., Any] = job
         self.policy: Policy = job.policy
-        self.context = context
+        self.context: RunContext = context
         self.task: asyncio.Task[None] | None = None
         self.ending: Outcome | None = None
         """What the attempt comes to because it was asked to end; None: it was not."""
-        self.begun = False
+        self.begun: bool = False
         """Whether the function may have been called; a task cancelled before its first step would never record."""
-        self.settled = False
+        self.settled: bool = False
         """Its end is recorded: what it still does or returns concerns nobody."""
-        self.cancellable = job.is_async
+        self.cancellable: bool = job.is_async
         """Whether it is on the loop, where it is asked to end by cancelling its task."""
         self.injecting: Injecting | None = None
         """Enters what the job is given; None: it is given nothing."""

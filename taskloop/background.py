@@ -60,7 +60,7 @@ class BackgroundTasks:
         """`success` and `error`: what the `safe_` verbs give. `debug`: log what happens, not only what goes wrong."""
         self.success = success
         self.error = error
-        self.scheduler = TaskScheduler("sqlite:///:memory:" if store is None else store)
+        self.scheduler: TaskScheduler = TaskScheduler("sqlite:///:memory:" if store is None else store)
         """The scheduler itself; use its async verbs by `call`."""
         if debug:
             self.scheduler.speaker.level = "DEBUG"

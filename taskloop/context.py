@@ -68,7 +68,7 @@ class RunContext:
         self._call = call
         self._report = report
         self._progress: Progress | None = None
-        self.scheduler = scheduler
+        self.scheduler: Any = scheduler
         """The scheduler this attempt runs in."""
         self._cancelled = False
         self.withdraw: Callable[[], None] | None = None
@@ -81,8 +81,13 @@ class RunContext:
         """Takes the run's secrets out of a text; None: it has none."""
         self.lines: Any = None
         """Where the lines of the run's log go; None: nowhere."""
-        self.unwritten = False
+        self.unwritten: bool = False
         """Whether `latest` is newer than what the store has; the engine clears it."""
+
+    def _share(self, other: RunContext) -> None:
+        """Have what belongs to the run of another context: its steps, its log, its secrets."""
+        self.stepping, self.lines = other.stepping, other.lines
+        self.trusted, self.scrub = other.trusted, other.scrub
 
     @property
     def id(self) -> RunId:
@@ -214,10 +219,7 @@ class StepContext(RunContext):
             scheduler=parent.scheduler,
         )
         self._parent, self._name, self._attempt = parent, name, attempt
-        self.stepping = parent.stepping
-        self.lines = parent.lines
-        self.trusted = parent.trusted
-        self.scrub = parent.scrub
+        self._share(parent)
 
     @property
     def step(self) -> StepName:

@@ -224,7 +224,7 @@ class Fields:
         self._sim = sim
         self._hours, self._minutes, self._seconds = sorted(sim.hours), sorted(sim.minutes), sorted(sim.seconds)
         self._calendars: dict[tuple[int, bool], list[int]] = {}
-        self.follows_clock = follows_clock
+        self.follows_clock: bool = follows_clock
 
     def first(self, second: int) -> int | None:
         """The first match at or after `second`."""

@@ -115,7 +115,7 @@ class BadCron(BadTrigger):
         where = f"{field} is {_shown(got, quote=False)}" if field else _shown(got, quote=False)
         super().__init__(expression, f"{where}, allowed {allowed}" + (f"; {mend}" if mend else ""))
         self.got = got
-        self.args = (f"cron {_shown(expression)}: {self.why}",)
+        self.args: tuple[Any, ...] = (f"cron {_shown(expression)}: {self.why}",)
 
 
 class BadJob(TaskloopError, ValueError):
@@ -136,7 +136,7 @@ class BadSettings(TaskloopError, ValueError):
     """Everything that is wrong with the configuration, one text a mistake in `.problems`."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
+        self.problems: list[str] = list(problems)
         super().__init__("\n".join(self.problems))
 
 
@@ -209,7 +209,7 @@ class NotInjected(TaskloopError, TypeError):
 
     def __init__(self, job: str, names: Sequence[str]) -> None:
         self.job = job
-        self.names = list(names)
+        self.names: list[str] = list(names)
         one = self.names[0]
         super().__init__(
             f"job '{job}' was called plainly, and {', '.join(map(repr, self.names))} is injected only where the "

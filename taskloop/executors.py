@@ -65,7 +65,7 @@ class InThread:
         """Threads that could take a call, less the calls that wait for one."""
         self._lock = threading.Lock()
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self.in_flight = 0
+        self.in_flight: int = 0
 
     async def call(
         self, function: Callable[..., Any], context: RunContext | None, arguments: dict[str, Any], *positional: Any
@@ -177,7 +177,7 @@ class RaisedElsewhere(Exception):
     def __init__(self, kind: type[BaseException], failure: Failure, error: BaseException | None = None) -> None:
         self.kind = kind
         self.failure = failure
-        self.error = self if error is None else error
+        self.error: BaseException = self if error is None else error
         """What is asked when to try again."""
         super().__init__(failure.message)
 

@@ -85,12 +85,12 @@ class FireLoop:
         """Steps back of the wall clock that the cursors do not know of yet."""
         self._is_ahead = False
         """Whether a worker that is gone may have moved cursors by a clock that was ahead."""
-        self.closing = False
-        self.attendance = Attendance(self._clock.now())
+        self.closing: bool = False
+        self.attendance: Attendance = Attendance(self._clock.now())
         self._unreadable: set[str] = set()
         """Schedules whose trigger cannot be read here: they are passed by until something changes."""
         self._complained: set[tuple[str, str]] = set()
-        self.ticked_at = self._clock.monotonic()
+        self.ticked_at: float = self._clock.monotonic()
         """When it last looked, by the steady clock: what a guard can see of its life."""
 
     # -- what others tell it

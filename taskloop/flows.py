@@ -17,7 +17,7 @@ from taskloop.durations import rfc3339
 from taskloop.errors import BadJob, nearest
 from taskloop.jobs import NAME, Job, refuse_the_uncallable, unfit_for_a_process
 from taskloop.parameters import Parameters
-from taskloop.policy import ExecutorName
+from taskloop.policy import ExecutorName, Policy
 from taskloop.retry import Retry
 from taskloop.runs import RunId
 from taskloop.steps import Step, StepState
@@ -218,7 +218,7 @@ class Flow(Job[..., dict[str, Any]]):
             raise BadJob(f"flow '{self.name}' has executor='{self.policy.executor}'; give executor to its steps")
 
     def _crashes_alone(self) -> None:
-        self.policy = replace(self.policy, retry=_for_crashes(self.policy.retry))
+        self.policy: Policy = replace(self.policy, retry=_for_crashes(self.policy.retry))
 
     def _shared(self) -> Parameters:
         """The parameters of all steps together, as those of the function that conducts them."""

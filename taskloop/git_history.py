@@ -113,7 +113,7 @@ class LogReader:
     """Adds git's log, as `LOG` asks for it, to a history, in pieces cut anywhere. The order of commits is nothing."""
 
     def __init__(self, history: History) -> None:
-        self.commits = 0
+        self.commits: int = 0
         self._history = history
         self._since = history.day - WINDOW_DAYS
         self._rest = b""

@@ -65,7 +65,7 @@ class NothingRead(TaskloopError, RuntimeError):
     """Not one of the configured repositories could be read; `.failed` maps each path to its reason."""
 
     def __init__(self, failed: Mapping[str, str]) -> None:
-        self.failed = dict(failed)
+        self.failed: dict[str, str] = dict(failed)
         listed = "\n".join(f"{path}: {reason}" for path, reason in failed.items())
         super().__init__(f"no repository could be read; mend the table [git_metrics]\n{listed}")
 

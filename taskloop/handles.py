@@ -1,6 +1,6 @@
 """What a submit gives: a run with ways to wait for what it comes to.
 
-Level 4. A handle wraps the pure record, so that values of the lower rooms never reach upwards.
+Level 3. A handle wraps the pure record, so that values of the lower rooms never reach upwards.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RunHandle(Generic[T]):
     __slots__ = ("_job", "_ledger", "run")
 
     def __init__(self, run: Run, ledger: _Waits, job: Job[..., Any] | None = None) -> None:
-        self.run = run
+        self.run: Run = run
         self._ledger = ledger
         self._job = job
 

@@ -34,11 +34,14 @@ from taskloop.triggers import Cron, Every, Trigger
 
 if TYPE_CHECKING:
     from taskloop.flows import Flow
+    from taskloop.handles import RunHandle
+    from taskloop.schedules import Schedule
 
 __all__ = ["NAME", "Call", "Desk", "Job", "Jobs", "Register", "refuse_the_uncallable", "unfit_for_a_process"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+V = TypeVar("V")
 Duration = timedelta | float | str
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
@@ -48,11 +51,11 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 class Desk(Protocol):
     """What a job needs of the scheduler it belongs to."""
 
-    async def _submit_call(self, call: Call[Any], at: Any, key: str | None, actor: str | None) -> Any: ...
+    async def _submit_call(self, call: Call[T], at: Any, key: str | None, actor: str | None) -> RunHandle[T]: ...
 
     async def schedule(
         self, job: Any, trigger: Trigger, *, id: str, params: Mapping[str, Any] | None = None
-    ) -> Any: ...
+    ) -> Schedule: ...
 
 
 class Call(Generic[T]):
@@ -61,12 +64,12 @@ class Call(Generic[T]):
     __slots__ = ("job", "params")
 
     def __init__(self, job: Job[Any, T], params: dict[str, Any]) -> None:
-        self.job = job
-        self.params = params
+        self.job: Job[Any, T] = job
+        self.params: dict[str, Any] = params
 
     async def submit(
         self, *, at: datetime | Duration | None = None, key: str | None = None, actor: str | None = None
-    ) -> Any:
+    ) -> RunHandle[T]:
         """Ask for one run; committed when this returns. `at` None: as soon as there is a place.
 
         With `key` a second submit of equal parameters gives the first run, with `existed` set. Raises `Conflict`,
@@ -74,7 +77,7 @@ class Call(Generic[T]):
         """
         return await self.job.desk()._submit_call(self, at, key, actor)
 
-    async def schedule(self, trigger: Trigger, *, id: str) -> Any:
+    async def schedule(self, trigger: Trigger, *, id: str) -> Schedule:
         """Store a schedule that runs this call at each instant of `trigger`; a known `id` is replaced."""
         return await self.job.desk().schedule(self.job, trigger, id=id, params=self.params)
 
@@ -108,15 +111,15 @@ class Job(Generic[P, T]):
                 )
         self.function = function
         self.trigger = self._declared_trigger = trigger
-        self.aliases = tuple(aliases)
+        self.aliases: tuple[str, ...] = tuple(aliases)
         self.origin: Literal["code", "file"] = origin
         self.options: dict[str, Any] = dict(options or {})
         """What the declaration itself said; the layers of a configuration file are laid around it."""
-        self.parameters = Parameters(self.name, function)
-        self.policy = Policy.of(self.name, self.options)
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.parameters: Parameters = Parameters(self.name, function)
+        self.policy: Policy = Policy.of(self.name, self.options)
+        self.is_async: bool = inspect.iscoroutinefunction(function)
         self._keep_secrets()
-        self.params = self.parameters.check(params or {}) if params or trigger is not None else {}
+        self.params: dict[str, Any] = self.parameters.check(params or {}) if params or trigger is not None else {}
         self._declared_params = dict(params or {})
         self._desks: list[Desk] = []
         self._check_executor()
@@ -160,11 +163,19 @@ class Job(Generic[P, T]):
             self.parameters.refuse_uninjected(args, kwargs)
         return cast("T", self.function(*args, **kwargs))
 
+    @overload
+    def bind(self: Job[P, Awaitable[V]], *args: P.args, **kwargs: P.kwargs) -> Call[V]: ...
+    @overload
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]: ...
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
         """This job with these parameters, checked now. Raises `BadParameters`."""
         return Call(self, self.parameters.check(self.parameters.named(args, kwargs)))
 
-    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    @overload
+    async def submit(self: Job[P, Awaitable[V]], *args: P.args, **kwargs: P.kwargs) -> RunHandle[V]: ...
+    @overload
+    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[T]: ...
+    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[Any]:
         """Ask for one run with these parameters; committed when this returns.
 
         For an instant, a key or an actor: `job.bind(...).submit(at=, key=, actor=)`. Raises `BadParameters`,
@@ -261,6 +272,8 @@ class Register(Protocol):
     def __call__(self, function: Callable[Concatenate[RunContext, P], Awaitable[T]], /) -> Job[P, Awaitable[T]]: ...
     @overload
     def __call__(self, function: Callable[Concatenate[RunContext, P], T], /) -> Job[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[T]], /) -> Job[P, Awaitable[T]]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> Job[P, T]: ...
 

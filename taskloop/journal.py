@@ -67,7 +67,7 @@ class StoreWatch:
         self._failures = 0
         self.lost_at: datetime | None = None
         """Since when it cannot be written; None: it can."""
-        self.error = ""
+        self.error: str = ""
 
     def lost(self, error: Exception) -> None:
         """A call of the store failed."""

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskloop import durations
 from taskloop.audience import Waiters
@@ -58,6 +58,8 @@ Instant = datetime | timedelta | str
 LOOK_SECONDS: Final = 0.25
 """How often a process looks at a run that another one has."""
 _NOTHING: Final[Mapping[str, Any]] = {}
+T = TypeVar("T")
+
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
 
@@ -80,7 +82,7 @@ class Ledger(Jobs):
         self.name = name
         self._interval: timedelta | None = None
         """The interval given to `start()`; None: the options'."""
-        self.options = options or Options()
+        self.options: Options = options or Options()
         self._config = config
         self._is_configured = options is not None
         self._given = self._address = store
@@ -104,7 +106,7 @@ class Ledger(Jobs):
         """The process in which the store was opened, if this one is its child."""
         self.start_plan: StartPlan | None = None
         """What the last start changed and fired at once; None: there was none here."""
-        self.feed = Feed()
+        self.feed: Feed = Feed()
         self._waiters = Waiters()
         for collection in self._collections:
             self._collect(collection)
@@ -162,14 +164,12 @@ class Ledger(Jobs):
         run = asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
         return (await self._ask([(one, run)]))[0]
 
-    async def submit_many(self, calls: Iterable[Call[Any]], *, actor: str | None = None) -> list[RunHandle[Any]]:
+    async def submit_many(self, calls: Iterable[Call[T]], *, actor: str | None = None) -> list[RunHandle[T]]:
         """Ask for a run of each call, all in one transaction."""
         now = self._clock.now()
         return await self._ask([(self._job(call.job), asked(call, now, actor=actor)) for call in calls])
 
-    async def _submit_call(
-        self, call: Call[Any], at: Instant | None, key: str | None, actor: str | None
-    ) -> RunHandle[Any]:
+    async def _submit_call(self, call: Call[T], at: Instant | None, key: str | None, actor: str | None) -> RunHandle[T]:
         return (await self._ask([(self._job(call.job), asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
 
     async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]]) -> list[RunHandle[Any]]:

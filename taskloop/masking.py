@@ -29,7 +29,7 @@ class Secret:
     __slots__ = ("clear",)
 
     def __init__(self, clear: Any) -> None:
-        self.clear = clear
+        self.clear: Any = clear
         """The value, for the call of the job and for nothing else."""
 
     def __repr__(self) -> str:

@@ -37,11 +37,11 @@ class Parameters:
                     f"job '{job}' takes '{parameter}', which cannot be stored by name; "
                     "give every parameter a name of its own, without '/', '*' or '**'"
                 )
-        self.injected = {
+        self.injected: dict[str, Injected] = {
             name: one.default for name, one in self._signature.parameters.items() if isinstance(one.default, Injected)
         }
         """What the engine gives by the plan: no parameters of a run."""
-        self.plan = Plan.of(job, self.injected) if self.injected else None
+        self.plan: Plan | None = Plan.of(job, self.injected) if self.injected else None
         self._named_secret: frozenset[str] = frozenset()
 
     @cached_property

@@ -67,7 +67,7 @@ class InProcess:
     """
 
     def __init__(self, processes: int | None = None) -> None:
-        self.in_flight = 0
+        self.in_flight: int = 0
         self._processes = processes or os.cpu_count() or 1
         self._closed = False
         self._limiter: CapacityLimiter | None = None
@@ -378,7 +378,7 @@ class _Pen:
     """The child's end of the file."""
 
     def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDWR)
+        self.number: int = os.open(path, os.O_RDWR)
         os.lseek(self.number, HEAD_BYTES, os.SEEK_SET)
         self._count = 0
         self._left = TOLD_BYTES

@@ -45,9 +45,9 @@ class Pulse:
         self._loop = asyncio.get_running_loop()
         self._ended = threading.Event()
         self._gone = asyncio.Event()
-        self.lapses = 0
+        self.lapses: int = 0
         """How often a beat has found that its worker was taken for dead; counted before that beat is good."""
-        self.good_at = clock.monotonic()
+        self.good_at: float = clock.monotonic()
         """When the last beat that was written began, by the steady clock."""
 
     def start(self) -> None:

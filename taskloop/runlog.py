@@ -43,7 +43,7 @@ class RunLog:
         self._wake = wake
         self._lock = Lock()
         self._dropped = 0
-        self.scrub = scrub
+        self.scrub: Callable[[str], str] | None = scrub
         """Takes secrets out of a text; None: the run has none."""
 
     def __bool__(self) -> bool:

@@ -45,6 +45,7 @@ from taskloop.store import Store, Worker
 from taskloop.tending import Tending
 
 if TYPE_CHECKING:
+    from taskloop.declaring import StartPlan
     from taskloop.pings import Pings
     from taskloop.punctuality import Curfew
     from taskloop.records import Status
@@ -83,7 +84,7 @@ class TaskScheduler(Ledger):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(store, jobs=jobs, config=config, options=options, name=name, clock=clock)
-        self.speaker = Speaker()
+        self.speaker: Speaker = Speaker()
         self._executors: dict[str, Executor] = {}
         self.overrides: dict[Any, Any] = {}  # of a test: providers to inject in the place of others
         self._host: asyncio.Task[None] | None = None
@@ -291,8 +292,7 @@ class TaskScheduler(Ledger):
     def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker]) -> None:
         """Since when somebody has been there to fire, and what is known of the time before."""
         assert self._fires is not None
-        lives = {one.id for one in others}
-        gone = [one for one in before if one.id not in lives]
+        gone = [one for one in before if one.id not in {other.id for other in others}]
         self._fires.heed_the_gone(gone)
         self._fires.attendance = Attendance(now, gone=gone, others=others)
         if gone and not others:
@@ -302,7 +302,7 @@ class TaskScheduler(Ledger):
         from taskloop import advice, declaring
 
         store = self._open_store
-        self.start_plan = await declaring.declare(
+        self.start_plan: StartPlan | None = await declaring.declare(
             self, store, list(self), self._clock.now(), others=others, starting=self.options.enabled
         )
         only = getattr(store, "only", None)

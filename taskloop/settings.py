@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -392,7 +392,7 @@ Names = Annotated[tuple[str, ...], _field(_names)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
 
 class SchedulerSettings(_Section):
@@ -481,7 +481,9 @@ class _Layer(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """The configuration, checked; made by `load`. A section is an attribute, a key an attribute of it."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, case_sensitive=True, validate_default=False)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        extra="forbid", frozen=True, case_sensitive=True, validate_default=False
+    )
 
     scheduler: SchedulerSettings = SchedulerSettings()
     store: StoreSettings = StoreSettings()

@@ -75,17 +75,17 @@ class Slots:
         freed: Callable[[bool, bool], None],
         overrides: Mapping[Any, Any],
     ) -> None:
-        self.free = number
+        self.free: int = number
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
         self.attempts: dict[RunId, Attempt] = {}
         """Runs that are started and whose end is not recorded yet."""
         self.expected: set[RunId] = set()
         """Waiting runs that this process wrote: those who wait for them need not ask the store at once."""
         self._lent: Counter[RunId] = Counter()
-        self.expecting = 0
+        self.expecting: int = 0
         """Slots held for runs that the store is asked to hand out and has not answered about."""
         self._answered = asyncio.Event()
-        self.reported = asyncio.Event()
+        self.reported: asyncio.Event = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
         self._closed = asyncio.Event()
         self._over = False

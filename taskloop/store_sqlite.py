@@ -106,12 +106,12 @@ class SqliteStore:
         call_seconds: float = CALL_SECONDS,
         folder: str | None = None,
     ) -> None:
-        self.path = str(path) if folder is None or str(path) == ":memory:" else os.path.join(folder, path)  # noqa: PTH118
+        self.path: str = str(path) if folder is None or str(path) == ":memory:" else os.path.join(folder, path)  # noqa: PTH118
         self._call_seconds = call_seconds
-        self.url = f"sqlite:///{path}"
+        self.url: str = f"sqlite:///{path}"
         self.synchronous = synchronous
-        self.private = self.path == ":memory:"
-        self.in_flight = 0
+        self.private: bool = self.path == ":memory:"
+        self.in_flight: int = 0
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []

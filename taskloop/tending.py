@@ -84,11 +84,11 @@ class Tending:
         self._tell = tell
         self._ended = ended
         self._begun = clock.monotonic()
-        self.changed = False
+        self.changed: bool = False
         """Whether something was written by others that the engine has not looked at."""
         self.others: Sequence[Worker] = ()
         """The other workers that live, as last seen."""
-        self.beats = not store.private
+        self.beats: bool = not store.private
         """Whether beats are written here, on the loop; else a thread writes them."""
         self._seen: dict[str, tuple[datetime, float]] = {}
         self._still: tuple[Any, float] | None = None

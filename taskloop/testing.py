@@ -83,7 +83,7 @@ class VirtualTime:
         patience: Duration,
     ) -> None:
         self.scheduler = scheduler
-        self.clock = VirtualClock(durations.absolute(at))
+        self.clock: VirtualClock = VirtualClock(durations.absolute(at))
         self._interval = interval
         self._starts = start
         self._patience = durations.parse(patience).total_seconds()
@@ -414,7 +414,7 @@ class LoopTime:
         self.test: asyncio.Task[Any] = task
         self.stalled: str | None = None
         """What a test that hung was told; None: it did not."""
-        self.micros = math.ceil(loop.time()) * 1_000_000  # whole seconds, so that differences come out exact
+        self.micros: int = math.ceil(loop.time()) * 1_000_000  # whole seconds, so that differences come out exact
         self._loop: Any = loop
         self._members = members
         self._patience = patience

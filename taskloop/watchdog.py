@@ -34,7 +34,7 @@ FROZEN_SECONDS: Final = 1.0
 NOTICED_SECONDS: Final = 1.0
 """A block that lasts this long is told while it lasts, for it may never end."""
 _IDLE: Final[frozenset[CodeType]] = frozenset(
-    code for one in vars(selectors).values() if (code := getattr(getattr(one, "select", None), "__code__", None))
+    one.select.__code__ for one in vars(selectors).values() if hasattr(getattr(one, "select", None), "__code__")
 )
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OURS: Final = str(Path(__file__).parent)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from taskloop.cli.output import COLORS, TINTS, clean, has_color, has_glyphs, json_text, plain, sign, span_text
 from taskloop.events import Event
@@ -63,10 +63,10 @@ class Log:
     """Where lines go and how they look. `write` may be replaced, by a screen that has bars below the lines."""
 
     def __init__(self, args: Namespace, wanted: str) -> None:
-        self.stream = sys.stderr
-        self.form = _form(wanted, self.stream)
-        self.glyphs = has_glyphs(self.stream, ascii_only=args.ascii)
-        self.color = has_color(self.stream, args.color)
+        self.stream: TextIO = sys.stderr
+        self.form: str = _form(wanted, self.stream)
+        self.glyphs: bool = has_glyphs(self.stream, ascii_only=args.ascii)
+        self.color: bool = has_color(self.stream, args.color)
         self.write: Callable[[str], None] = self._write
 
     def line(self, text: str) -> None:

@@ -38,7 +38,7 @@ class Narrow:
         self._until: datetime | None = None
         self._on_start = on_start
         self._terms: list[Terms] = []
-        self.nothing_due = asyncio.Event()
+        self.nothing_due: asyncio.Event = asyncio.Event()
         """Set once the engine was told that nothing is due."""
 
     @property

@@ -221,10 +221,10 @@ class Output:
 
     def __init__(self, args: Any) -> None:
         self.format: str = args.format
-        self.is_terminal = _is_terminal(sys.stdout)
-        self.color = has_color(sys.stdout, args.color)
-        self.glyphs = has_glyphs(sys.stdout, ascii_only=args.ascii)
-        self.now = datetime.now(UTC)
+        self.is_terminal: bool = _is_terminal(sys.stdout)
+        self.color: bool = has_color(sys.stdout, args.color)
+        self.glyphs: bool = has_glyphs(sys.stdout, ascii_only=args.ascii)
+        self.now: datetime = datetime.now(UTC)
 
     def line(self, text: str) -> None:
         """One line for people; a text from outside must be `clean`."""

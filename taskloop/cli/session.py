@@ -26,7 +26,7 @@ class Session(Generic[T]):
         self.scheduler = scheduler
         self.active: set[RunId] = set()
         self.seen: dict[RunId, Run] = {}
-        self.stirred = asyncio.Event()
+        self.stirred: asyncio.Event = asyncio.Event()
         """Set at each event of a run."""
         self.signal: int | None = None
         """The signal that ended it; None: it ended by itself."""

@@ -1,0 +1,70 @@
+"""What two type checkers say of typed use: jobs are typed by the functions they are made of, and nothing is left open."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import taskloop
+
+ROOT = Path(taskloop.__file__).parent.parent
+USAGE = Path(__file__).parent / "typing" / "usage.py"
+
+
+def run(*command: str, seconds: int = 100) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=seconds,
+        env={**{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+             "PYTHONPATH": str(ROOT), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def need(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        missing = f"{module} is not installed; the test extra has it"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+
+@pytest.fixture(autouse=True)
+def no_test_takes_longer_than_this():
+    """In the place of the limit of other tests: a type checker reads a whole package."""
+
+
+@pytest.mark.timeout(120)
+def test_mypy_takes_typed_use_for_what_it_is_and_refuses_what_is_wrong():
+    need("mypy")
+    code, said = run("mypy", "--strict", str(USAGE))
+    assert code == 0, said
+
+
+@pytest.mark.timeout(120)
+def test_pyright_takes_typed_use_for_what_it_is():
+    need("pyright")
+    code, said = run("pyright", str(USAGE))
+    assert code == 0, said
+
+
+def test_what_is_wrong_is_wrong_only_because_it_is_marked(tmp_path):
+    """Else the marks could stand at lines that nobody refuses."""
+    need("pyright")
+    text = re.sub(r"  # type: ignore\[[\w-]+\] # WRONG", "  # WRONG", USAGE.read_text("utf-8"))
+    (tmp_path / "usage.py").write_text(text, "utf-8")
+    code, said = run("pyright", str(tmp_path / "usage.py"))
+    wrong = {number for number, line in enumerate(text.splitlines(), 1) if "# WRONG" in line}
+    assert code == 1 and {int(one) for one in re.findall(r"usage\.py:(\d+):\d+ - error", said)} == wrong
+
+
+@pytest.mark.timeout(120)
+def test_every_public_type_is_known():
+    need("pyright")
+    code, said = run("pyright", "--verifytypes", "taskloop", "--ignoreexternal")
+    assert code == 0 and "Type completeness score: 100%" in said, said[-3000:]
