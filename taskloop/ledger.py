@@ -238,6 +238,10 @@ class Ledger(Jobs):
         """The calls inside a run, oldest first. Raises `NoSuchRun`."""
         return list(await (await self._opened()).attempts(await self.run(run_id)))
 
+    async def reruns(self, run_id: int) -> list[Run]:
+        """The runs that repeat a run, the oldest first, at most 100; each names it in `rerun_of`. Raises `NoSuchRun`."""
+        return list(await (await self._opened()).reruns((await self.run(run_id)).id))
+
     async def steps(self, run_id: int) -> list[Step]:
         """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`."""
         return list(await (await self._opened()).steps((await self.run(run_id)).id))

@@ -511,6 +511,9 @@ class Store(Protocol):
 
     async def attempts(self, run: Run) -> Sequence[Attempt]: ...
 
+    async def reruns(self, run: RunId) -> Sequence[Run]:
+        """Runs that were asked for as a run again of this one, the oldest first, at most 100."""
+
     async def late(self, ready_before: datetime) -> Sequence[Run]:
         """Waiting runs that have been ready since before then, the oldest first, at most 100; held ones left out."""
 

@@ -626,6 +626,9 @@ class SqliteStore:
             ended.append(last)
         return ended
 
+    async def reruns(self, run: RunId) -> Sequence[Run]:
+        return await self._runs("WHERE rerun_of = ? AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", (run,))
+
     async def late(self, ready_before: datetime) -> Sequence[Run]:
         return await self._runs(
             "WHERE state = 'waiting' AND ready_at < ? AND NOT EXISTS (SELECT 1 FROM taskloop_switches s WHERE "

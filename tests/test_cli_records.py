@@ -850,3 +850,10 @@ def test_logs_of_no_run_gives_3_and_of_a_silent_one_says_so(shop, call):
     assert said.code == 0 and said.out == "" and "run 1 of add has said nothing" in said.err
     assert call("logs", "8").code == 3
     assert call("logs", "x").code == 2
+
+
+def test_a_run_and_the_one_that_repeats_it_name_each_other(shop, call):
+    call("once", "add", "a=1")
+    call("rerun", "1", "b=5")
+    assert "run again:   run 2 (waiting)" in call("show", "1").out
+    assert "again for run 1" in call("show", "2").out

@@ -18,6 +18,7 @@ from stores import NOW, Stores, asked, at, claimed, ended, fired, firing, hourly
 from taskloop.cli import glance
 from taskloop.moments import Question, subject
 from taskloop.runs import Failure, Progress, Raised, RunId, State
+from taskloop.steps import LogLine, Step
 from taskloop.store import Incident, Query, Store, Switch, Terms, Window, Worker
 
 pytestmark = pytest.mark.anyio
@@ -92,6 +93,10 @@ async def test_no_statement_goes_through_all_runs(heard):
     [running, *_] = (await claimed(store, now=at(90))).started
     await store.cancel(running.id, actor=None, reason=None, now=NOW)
     await store.cancel(RunId(3), actor=None, reason=None, now=NOW)
+    await store.step(running, [Step(name="one")])
+    await store.log(
+        [(running.changed(token=9), [LogLine(NOW, "info", "said")]), (running, [LogLine(NOW, "info", "said")])]
+    )
     await store.wishes("w1")
     await store.due(at(9000), 10)
     # Housekeeping.
@@ -109,6 +114,9 @@ async def test_no_statement_goes_through_all_runs(heard):
     # Questions.
     await store.run(running.id)
     await store.attempts(running)
+    await store.reruns(running.id)
+    await store.steps(running.id)
+    await store.lines(running.id)
     await store.standing(["a", "b"])
     await store.usual(["a", "b"])
     window = Window(NOW, NOW, at(1))

@@ -817,3 +817,10 @@ async def test_any_sequence_of_verbs_leaves_what_a_model_says(kind, steps, tmp_p
         }
         active = [run.state for run in model.runs.values() if not run.final]
         assert dict(await store.counts()) == {one: active.count(one) for one in (State.WAITING, State.RUNNING)}
+
+
+async def test_the_runs_that_repeat_one_are_found_from_it(store):
+    run, other = await finished(store), await finished(store)
+    again = await submitted(store, asked(rerun_of=run.id), asked("b", rerun_of=run.id), asked(rerun_of=other.id))
+    assert ids(await store.reruns(run.id)) == ids(again[:2])
+    assert list(await store.reruns(again[0].id)) == []

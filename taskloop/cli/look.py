@@ -307,9 +307,11 @@ def _values(params: Mapping[str, Any]) -> str:
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     run = await ledger.run(run_id)
     attempts = [attempt_record(one) for one in await ledger.attempts(run_id)]
-    steps = await ledger.steps(run_id)
+    steps, again = await ledger.steps(run_id), await ledger.reruns(run_id)
     record = run_record(run)
     out.record(record, lambda: run_lines(out, record, attempts))
+    if again and out.format == "table":
+        out.line(clean(f"{'run again:':<13}{', '.join(f'run {one.id} ({one.state})' for one in again)}"))
     if steps and out.format == "table":
         from taskloop.cli.graph import step_rows
 

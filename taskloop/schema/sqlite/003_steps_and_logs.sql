@@ -23,3 +23,6 @@ CREATE TABLE taskloop_log (
     lines TEXT NOT NULL                -- JSON: [at, level, text, step] each
 );
 CREATE INDEX taskloop_log_run ON taskloop_log (run, id, token);
+
+-- Which runs repeat one.
+CREATE INDEX taskloop_runs_again ON taskloop_runs (rerun_of) WHERE rerun_of IS NOT NULL;
