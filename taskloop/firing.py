@@ -137,6 +137,12 @@ class FireLoop:
                 wake_at = self._again_after(1.0)
             await self._sleep_until(wake_at)
 
+    async def last_look(self) -> None:
+        """See at the very end whether the wall clock was set back: who comes next could not know that cursors are ahead."""
+        self._notice(0.0)
+        while self._set_back:
+            await self._rewind(self._clock.now())
+
     def _again_after(self, seconds: float) -> datetime:
         self._unread = True
         self._wake.clear()

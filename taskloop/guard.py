@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -100,7 +101,10 @@ class Guard:
                 part.stop()
 
     async def gone(self, seconds: float) -> None:
-        """Wait until nobody beats any more, at most `seconds`."""
+        """Leave the cursors right by the clock, and wait until nobody beats any more, at most `seconds` for each."""
+        with suppress(TimeoutError, StoreUnavailable, BadStore):
+            async with asyncio.timeout(seconds):
+                await self._fires.last_look()
         if self._pulse is not None:
             await self._pulse.gone(seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -159,6 +160,25 @@ async def test_of_two_workers_that_notice_a_step_one_moves_the_cursors(virtual_t
             await time.advance("3m")
             assert len(await time.runs("job")) - before == 3
         assert max(Counter(await dues(time, "job")).values()) == 1
+
+
+async def test_a_clock_that_is_set_right_as_its_worker_stops_silences_no_interval(virtual_time, tmp_path):
+    """Its last word is said by the right clock, so nobody else could know that it moved the cursors ahead."""
+    address = f"sqlite:///{tmp_path}/shared.db"
+    one, two = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    for scheduler in (one, two):
+        scheduler.add_job(nothing, Every("1m"), name="job")
+    async with virtual_time(one, store=address) as time:
+        await time.advance("90s")
+        time.step("2h")
+        await time.advance("1m")
+        stopping = asyncio.ensure_future(one.stop(grace=0))
+        time.step("-2h")
+        await time.until(stopping)
+        before = len(await time.runs("job"))
+        await time.join(two, address)
+        await time.advance("3m")
+        assert len(await time.runs("job")) - before >= 2
 
 
 async def test_what_came_due_right_after_a_step_ahead_was_late_but_not_missed(scheduler, virtual_time):
