@@ -334,8 +334,8 @@ async def main() -> None:
     await remind.submit(7, text="x")
     await remind.bind(user=7).submit(at="+2h", key="k")
     words: dict[str, int] = clean(3)
-    remind.bind("seven")  # E: arg-type
-    await remind.submit()  # E: call-arg
+    remind.bind("seven")  # E: call-overload
+    await remind.submit()  # E: call-overload
     await clean.submit(dais=3)  # E: call-arg
     number: int = clean()  # E: assignment
     jobs.every("5m", timout="1m")  # E: call-arg
