@@ -92,7 +92,7 @@ async def declare(
     await _take_over(ledger, store, jobs, now, plan)
     later = await store.aliases()
     plan.yielded = _yielded(jobs, others, later)
-    left = await _left_by_later_versions(store, [job for job in jobs if job.name not in plan.yielded], later)
+    left = await _left_by_later_versions(store, [job for job in jobs if job.name not in plan.yielded], later, now)
     policies = {job.name: job.policy for job in jobs}
 
     def merge(old: Schedule | None, new: Schedule) -> Schedule:
@@ -159,12 +159,15 @@ def _yielded(jobs: Sequence[Job[..., Any]], others: Sequence[Worker], later: Map
 
 
 async def _left_by_later_versions(
-    store: Store, jobs: Sequence[Job[..., Any]], later: Mapping[str, str]
+    store: Store, jobs: Sequence[Job[..., Any]], later: Mapping[str, str], now: datetime
 ) -> dict[str, Schedule]:
     """Of jobs that a later version had under another name, and nobody has now: the schedule to go on with."""
     names = {later[job.name]: job.name for job in jobs if job.trigger is not None and job.name in later}
     found = await store.schedules(ids=list(names), limit=len(names)) if names else ()
-    return {names[one.id]: one for one in found if one.origin != "stored"}
+    left = {names[one.id]: one for one in found if one.origin != "stored"}
+    if left:
+        await store.relabel({one.id: name for name, one in left.items()}, now)
+    return left
 
 
 async def _follow_the_zones(ledger: Ledger, store: Store, now: datetime) -> None:

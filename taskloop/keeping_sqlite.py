@@ -226,6 +226,7 @@ def rename(db: sqlite3.Connection, names: Mapping[str, str], now: int, limit: in
         runs = _runs_of(db, old, "= 'waiting'", FOR_EVER) + _runs_of(db, old, "= 'running'", FOR_EVER)
         past = _runs_of(db, old, "NOT IN ('waiting', 'running')", limit)
         _rename_runs(db, old, new, [*runs, *past])
+        relabel(db, {old: new}, now)
         active |= bool(runs)
         if len(past) == limit:
             more = True
@@ -238,6 +239,20 @@ def rename(db: sqlite3.Connection, names: Mapping[str, str], now: int, limit: in
             )
             db.execute("DELETE FROM taskloop_daily WHERE job = ?", (old,))
     return Renamed(moved, active, ended, more)
+
+
+RELABELLED: Final = 86_400_000_000
+"""How far back records go over with a schedule's id: as long as a clock that is set back may ask for them."""
+
+
+def relabel(db: sqlite3.Connection, names: Mapping[str, str], now: int) -> None:
+    """Give what was decided of late, or of what is to come, by old ids of schedules to the new ones (old: new): what is
+    on record under one name is not fired under the other.
+    """
+    db.executemany(
+        "UPDATE OR IGNORE taskloop_runs SET schedule = ? WHERE schedule = ? AND schedule IS NOT NULL AND due_at >= ?",
+        [(new, old, now - RELABELLED) for old, new in names.items()],
+    )
 
 
 def _supersede(db: sqlite3.Connection, old: str, new: str, now: int) -> list[Run]:

@@ -413,6 +413,11 @@ class Store(Protocol):
         history the newest `limit` records that are still under the old name.
         """
 
+    async def relabel(self, names: Mapping[str, str], now: datetime) -> None:
+        """Give what is on record of schedules (old id: new id) since a day before `now` to the new ids, so that nothing of
+        it is fired again under those.
+        """
+
     async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
         """Store each as `merge` has it, all in one transaction; gives what is stored now. What it replaces is kept
         as what it was until `now`.

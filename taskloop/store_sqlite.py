@@ -449,6 +449,9 @@ class SqliteStore:
         renamed: Renamed = await self._do(keeping.rename, dict(names), microseconds(now), limit)
         return renamed
 
+    async def relabel(self, names: Mapping[str, str], now: datetime) -> None:
+        await self._do(keeping.relabel, dict(names), microseconds(now))
+
     async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
         stored: Sequence[Schedule] = await self._do(keeping.put, schedules, merge, microseconds(now))
         return stored

@@ -8,7 +8,7 @@ import pytest
 from stores import NOW, asked, at, database, ended, hourly, know, pair, put, shared, started, store, stored, stores
 from stories import lasting, nothing, stamp, starts
 
-from taskloop import Every, Options, State, TaskScheduler
+from taskloop import Cron, Every, Options, State, TaskScheduler
 from taskloop.errors import BadJob
 from taskloop.runs import Reason
 from taskloop.store import Definition, Query
@@ -16,6 +16,27 @@ from taskloop.store import Definition, Query
 __all__ = ["pair", "shared", "store", "stores"]
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_an_earlier_version_fires_nothing_again_that_a_later_one_fired_by_a_clock_that_was_ahead(
+    virtual_time, tmp_path
+):
+    """Under each name it is another schedule; what was decided under one is decided."""
+    address = f"sqlite:///{tmp_path}/shared.db"
+    later, earlier = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    later.add_job(nothing, Cron("* * * * *"), name="renamed", aliases=("before",))
+    earlier.add_job(nothing, Cron("* * * * *"), name="before")
+    async with virtual_time(later, store=address) as time:
+        await time.advance("90s")
+        time.step("10m")
+        await time.advance("3m")
+        await time.crash()
+        time.step("-10m")
+        await time.join(earlier, address)
+        await time.advance("20m")
+        await time.until(earlier.stop())
+        dues = [run.due_at for run in await earlier.runs(limit=1000)]
+        assert len(dues) == len(set(dues)) > 20
 
 
 MINUTELY = Every("1m")
