@@ -40,11 +40,12 @@ for number in range({STEPS}):
     exec(source)
     flow.step()(globals()[f"s{{number}}"])
 
-@scheduler.on("step_done")
-def recorded(event):
+def recorded(event):  # heard at once, before anything that follows begins
     note(f"recorded {{event.data['step'][1:]}}")
     if (where, "s" + step) == ("after", event.data["step"]):
         os.kill(os.getpid(), signal.SIGKILL)
+
+scheduler.feed.subscribe(recorded, "step_done")
 
 async def main():
     async with scheduler:
