@@ -1,0 +1,134 @@
+"""Small words about flows, steps and secrets that no story of theirs says."""
+
+from __future__ import annotations
+
+import pytest
+
+from taskloop import Flow, Options, RunContext, TaskScheduler
+from taskloop.errors import BadJob, BadParameters
+from taskloop.masking import Secret, _clean
+from taskloop.parameters import Parameters
+from taskloop.testing import run_context
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_without_an_engine_a_step_is_a_plain_call():
+    async def later(number):
+        return number + 1
+
+    run = run_context(step="one")
+    assert await run.step("a", later, 1) == 2
+    assert await run.step("b", len, "abc") == 3
+    run.cancelled = True
+    assert not run.cancelled, "only its run is asked to end"
+
+
+def test_names_and_executors_of_steps_are_checked():
+    flow = Flow("f")
+    with pytest.raises(BadJob, match="step name"):
+        flow.step(name="a b")(plain)
+    with pytest.raises(BadJob, match="async def, which runs on the loop"):
+        flow.step(executor="thread")(on_loop)
+    flow.step()(on_loop)
+    with pytest.raises(BadJob, match="no step 'on_lop'; did you mean 'on_loop'"):
+        flow.downstream("on_lop")
+
+
+def plain() -> None: ...
+
+
+async def on_loop() -> None: ...
+
+
+class Odd:
+    def __eq__(self, _):
+        raise RuntimeError("no")
+
+    __hash__ = None
+
+
+def test_defaults_that_cannot_be_compared_and_hints_that_cannot_be_read_are_lived_with():
+    flow = Flow("f")
+    one, two = Odd(), Odd()
+
+    @flow.step()
+    async def first(a=one, b: Unknown = None) -> None: ...  # noqa: F821
+
+    @flow.step()
+    async def second(a=two) -> None: ...
+
+    with pytest.raises(BadJob, match="both take 'a'"):
+        flow.bind()
+
+
+async def test_a_step_skipped_by_two_that_failed_is_skipped_once(virtual_time):
+    scheduler = TaskScheduler(options=Options())
+    flow = scheduler.flow("f")
+
+    @flow.step(retry=1)
+    async def a() -> None:
+        raise ValueError
+
+    @flow.step(retry=1)
+    async def b() -> None:
+        raise ValueError
+
+    @flow.step()
+    async def c(a: None, b: None) -> None: ...
+
+    async with virtual_time(scheduler) as time:
+        run = await time.until((await flow.submit()).wait())
+        assert run.result["steps"]["c"]["state"] == "skipped"
+
+
+def test_secrets_in_lists_and_as_keys():
+    assert _clean(["a secret", {"a secret": 1}, 2], lambda text: text.replace("secret", "*")) == ["a *", {"a *": 1}, 2]
+    assert len({Secret("x"), Secret("x")}) == 1
+
+
+def test_values_of_any_shape_are_looked_through():
+    def job(run: RunContext, value) -> None: ...
+
+    parameters = Parameters("job", job)
+    with pytest.raises(BadParameters, match="at 1.2: a object is no JSON"):
+        parameters.check({"value": [[1], [1, "a", object()]]})
+    deep: list = []
+    for _ in range(300):
+        deep = [deep]
+    deep[0].append(object())
+    with pytest.raises(BadParameters, match="deeper than 100|no JSON"):
+        parameters.check({"value": deep})
+
+
+def test_a_job_may_be_taken_from_another_collection():
+    flow = Flow("f")
+    scheduler = TaskScheduler(options=Options())
+    scheduler.adopt(flow)
+    assert scheduler["f"] is flow
+
+
+class Shapeless:
+    """Pydantic knows no schema of it."""
+
+
+def test_a_type_without_a_schema_holds_no_secret():
+    def job(value: Shapeless) -> None: ...
+
+    assert not Parameters("job", job).is_secret("value")
+
+
+def test_a_value_that_is_json_has_no_place_where_it_is_not():
+    from taskloop.parameters import _where
+
+    assert _where({"a": [1, None, {"b": 2.5}], "c": True}) is None
+    assert _where({"a": {"b": [float("nan")]}}) == "at a.b.0: nan is no JSON"
+
+
+def test_an_outcome_that_holds_no_words_is_left_as_it_is():
+    from taskloop.masking import clean_outcome, tagged
+    from taskloop.runs import Cancelled
+
+    assert clean_outcome(Cancelled("enough"), str.upper) == Cancelled("enough")
+    with pytest.raises(TypeError, match="not JSON"):
+        tagged(object())
