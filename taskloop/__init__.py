@@ -6,7 +6,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     runs steps outcomes retry punctuality  a run's states; its steps and log; what a call came to; waits; late and stuck
     masking                                parameters that are shown nowhere
     triggers cron events context           when next; what happened; what a running job sees
-    parameters inject policy               what a job takes; what it is given; how its runs are treated
+    parameters misfits inject policy       what a job takes; what is wrong with it; what it is given; how it is treated
     jobs flows handles                     what is declared; a run that was asked for
     schedules options switches             which fires are due with which fate; limits and spans; what was switched
     store records                          what a memory must do; JSON of everything

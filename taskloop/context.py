@@ -164,9 +164,8 @@ class RunContext:
         elapsed = self.age
         rate = _finite(done / elapsed) if elapsed > 0 and done > 0 else None
         eta = _finite(max(0.0, (total - done) / rate)) if rate else None
-        text = str(message).encode(errors="replace").decode().replace("\0", "�")[:MESSAGE_CHARACTERS]
-        if self.scrub is not None:
-            text = self.scrub(text)
+        text = str(message) if self.scrub is None else self.scrub(str(message))
+        text = text.encode(errors="replace").decode().replace("\0", "�")[:MESSAGE_CHARACTERS]
         self._progress = Progress(done, total, text, rate, eta)
         if not self.unwritten:  # one call to the loop for however many reports until they are written
             self.unwritten = True

@@ -150,6 +150,9 @@ class Job(Generic[P, T]):
         params: Mapping[str, Any] | None = None,
     ) -> None:
         """Lay the file's `[defaults]` beneath and its `[jobs.NAME]` above what the declaration said."""
+        if "secret" in defaults:  # said of all jobs: meant are those that have such a parameter
+            known = [name for name in defaults["secret"] if name in self.parameters.names]
+            defaults = {**defaults, "secret": known}
         self.policy = Policy.of(self.name, defaults, self.options, overrides)
         self._keep_secrets()
         self.trigger = trigger if trigger is not None else self._declared_trigger

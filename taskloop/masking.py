@@ -7,20 +7,35 @@ show it by an oversight; stores write it tagged, `{"$secret": ...}`, and make a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 from taskloop.runs import Failure, Outcome, Raised, Returned, first_line
 
-__all__ = ["MASK", "TAG", "Secret", "clean_failure", "clean_outcome", "read_params", "scrubber", "shown", "tagged"]
+__all__ = [
+    "MASK",
+    "TAG",
+    "Secret",
+    "clean_failure",
+    "clean_outcome",
+    "covered",
+    "read_params",
+    "scrubber",
+    "shown",
+    "tagged",
+    "uncovered",
+]
 
 MASK: Final = "********"
 TAG: Final = "$secret"
 """The key under which a store keeps a secret value."""
 LEAST_CHARACTERS: Final = 4
 """A shorter text is not taken out of what a job says: it would be everywhere."""
+_CUT: Final = re.compile(r"(\n… \d+ characters left out …\n|…)")
+"""What stands where a text of a record was cut."""
 
 
 class Secret:
@@ -67,18 +82,83 @@ def read_params(text: str | None) -> dict[str, Any]:
     }
 
 
+def covered(hint: Any) -> bool:
+    """Whether a value of this annotation is one of pydantic's secrets, or may hold one inside."""
+    return _is_covered(hint, [])
+
+
+def _is_covered(hint: Any, seen: list[Any]) -> bool:
+    if any(hint is one for one in seen):
+        return False
+    seen.append(hint)
+    if hasattr(hint, "get_secret_value"):
+        return True
+    inner = [*get_args(hint), *(getattr(hint, name, None) for name in ("__value__", "__supertype__", "__origin__"))]
+    if isinstance(hint, type):
+        inner += [one.annotation for one in getattr(hint, "model_fields", {}).values()]
+        inner += _fields(hint) if hasattr(hint, "__annotations__") else []
+    return any(_is_covered(one, seen) for one in inner if one is not None and not isinstance(one, str | int | bytes))
+
+
+def _fields(kind: type) -> list[Any]:
+    """The annotations of a class, as far as they can be read."""
+    try:
+        return list(get_type_hints(kind, include_extras=True).values())
+    except Exception:
+        return []
+
+
+def uncovered(value: Any) -> Any:
+    """A value with what pydantic's secrets hold in their place."""
+    if hasattr(value, "get_secret_value"):
+        return value.get_secret_value()
+    if isinstance(value, dict):
+        return {name: uncovered(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [uncovered(one) for one in value]
+    return value
+
+
 def scrubber(params: Mapping[str, Any]) -> Callable[[str], str] | None:
     """Takes the secret values of a run out of a text; None: it has none."""
-    texts = {text for value in params.values() if isinstance(value, Secret) for text in _texts(value.clear)}
-    if not any(isinstance(value, Secret) for value in params.values()):
+    secrets = [value.clear for value in params.values() if isinstance(value, Secret)]
+    if not secrets:
         return None
+    texts = {form for value in secrets for text in _texts(value) for form in _forms(text)}
     return partial(_scrub, sorted(texts, key=len, reverse=True))
 
 
 def _scrub(texts: list[str], said: str) -> str:
     for text in texts:
         said = said.replace(text, MASK)
-    return said
+    return _without_halves(texts, said) if texts and "…" in said else said
+
+
+def _without_halves(texts: list[str], said: str) -> str:
+    """The text without what is left of a secret where the text was cut: its begin before the cut, its end after it."""
+    parts = _CUT.split(said)
+    for place in range(0, len(parts), 2):
+        if place + 1 < len(parts):
+            size = max((_shared(text, parts[place]) for text in texts), default=0)
+            parts[place] = parts[place][:-size] + MASK if size else parts[place]
+        if place:
+            size = max((_shared(parts[place], text) for text in texts), default=0)
+            parts[place] = MASK + parts[place][size:] if size else parts[place]
+    return "".join(parts)
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters `other` ends with, four at least, with which `one` begins; 0: none."""
+    most = min(len(one), len(other))
+    return next((size for size in range(most, LEAST_CHARACTERS - 1, -1) if other.endswith(one[:size])), 0)
+
+
+def _forms(text: str) -> Iterator[str]:
+    """A text as it stands in a message, in a repr, in JSON and in an address."""
+    from urllib.parse import quote
+
+    yield from (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    yield quote(text, safe="", errors="replace")
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -116,4 +196,6 @@ def _clean(value: Any, scrub: Callable[[str], str]) -> Any:
         return {scrub(name): _clean(one, scrub) for name, one in value.items()}
     if isinstance(value, list):
         return [_clean(one, scrub) for one in value]
+    if isinstance(value, int | float) and not isinstance(value, bool) and scrub(str(value)) == MASK:
+        return MASK
     return value

@@ -17,6 +17,7 @@ from math import isfinite
 from types import CoroutineType, GeneratorType
 from typing import Any, Final
 
+from taskloop.masking import MASK, Secret
 from taskloop.runs import Failure, Returned, first_line
 
 __all__ = [
@@ -149,6 +150,8 @@ def _built(value: Any, room: _Room, levels: int) -> Any:
 
 def _translated(value: Any, kind: type) -> Any:
     """One step towards JSON, of a value that is no built-in: pydantic knows dates, models and the like."""
+    if kind is Secret:  # of the run's own parameters
+        return MASK
     if hasattr(kind, "__dataclass_fields__") and not hasattr(kind, "__pydantic_serializer__"):
         return {one.name: getattr(value, one.name) for one in fields(value)}
     if hasattr(kind, "__next__"):  # an open file, a cursor, a counter: pydantic would read it to its end

@@ -16,7 +16,8 @@ from typing import Any, Final, get_type_hints
 
 from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
 from taskloop.inject import Injected, Plan, is_context
-from taskloop.masking import MASK, TAG, Secret
+from taskloop.masking import MASK, TAG, Secret, covered, uncovered
+from taskloop.misfits import cut, holds_tag, invalid, unstorable
 
 __all__ = ["Parameters", "check_words"]
 
@@ -80,17 +81,13 @@ class Parameters:
 
     @cached_property
     def _secret_by_type(self) -> frozenset[str]:
-        return frozenset(
-            name
-            for name in self.names
-            if self._typed(name) and self._hints[name] not in _OPEN and '"writeOnly": true' in self._schema_text(name)
-        )
+        return frozenset(name for name in self.names if self._typed(name) and self._hides(name))
 
-    def _schema_text(self, name: str) -> str:
-        try:
-            return json.dumps(self._adapter(name).json_schema())
-        except Exception:  # a type without a schema is no secret of pydantic's
-            return ""
+    def _hides(self, name: str) -> bool:
+        hint = self._hints[name]
+        if any(hint is one for one in _OPEN):
+            return False
+        return covered(hint) or '"writeOnly": true' in json.dumps(self._described(name))
 
     @cached_property
     def required(self) -> tuple[str, ...]:
@@ -122,16 +119,13 @@ class Parameters:
                 near = nearest(name, self.names)
                 problems[name] = "is unknown" + (f"; did you mean '{near}'?" if near else "")
                 continue
-            secret = self.is_secret(name)
-            given_value = value.clear if isinstance(value, Secret) else value
             try:
-                kept = self._plain(name, given_value)
-            except (TypeError, ValueError, RecursionError) as error:
-                problems[name] = f"{_reason(error)}, got {_cut(value)}" if not secret else _told(error, given_value)
-            else:
-                if isinstance(kept, dict) and TAG in kept:
-                    problems[name] = f"has the key '{TAG}', by which secrets are kept; give it another name"
-                plain[name] = Secret(kept) if secret else kept
+                kept = self._plain(name, _clear(value))
+            except Exception as error:  # a validator of the job's own may raise anything
+                problems[name] = self._problem(name, value, error)
+                continue
+            # What came as a secret stays one, also where it is handed on to a parameter that is none.
+            plain[name] = Secret(kept) if self.is_secret(name) or isinstance(value, Secret) else kept
         if problems:
             raise BadParameters(self._job, problems)
         return plain
@@ -146,12 +140,17 @@ class Parameters:
         """The values for the call, by annotation, from what was stored; the job may do with them what it likes."""
         if not plain:
             return {}
-        clear = {name: value.clear if isinstance(value, Secret) else value for name, value in plain.items()}
-        own = {name: deepcopy(value) if isinstance(value, dict | list) else value for name, value in clear.items()}
-        return {
-            name: self._adapter(name).validate_python(value) if self._typed(name) else value
-            for name, value in own.items()
-        }
+        own = {name: _clear(value) for name, value in plain.items()}
+        own = {name: deepcopy(value) if isinstance(value, dict | list) else value for name, value in own.items()}
+        for name, value in own.items():
+            if self._typed(name):
+                try:
+                    own[name] = self._adapter(name).validate_python(value)
+                except Exception as error:
+                    if not isinstance(plain[name], Secret):
+                        raise
+                    raise BadParameters(self._job, {name: self._problem(name, plain[name], error)}) from None
+        return own
 
     def value(self, plain: Any) -> Any:
         """A stored result rebuilt by the return annotation; as it is where there is none."""
@@ -175,12 +174,22 @@ class Parameters:
         }
 
     def _property(self, name: str, parameter: inspect.Parameter) -> dict[str, Any]:
-        schema: dict[str, Any] = self._adapter(name).json_schema() if self._typed(name) else {}
+        schema = self._described(name)
         if self.is_secret(name):
             return {**schema, "writeOnly": True}
         if parameter.default is not parameter.empty:
-            with suppress(TypeError, ValueError):  # a default that is no JSON stays the function's own business
+            with suppress(Exception):  # a default that is no JSON stays the function's own business
                 schema["default"] = self._plain(name, parameter.default)
+        return schema
+
+    def _described(self, name: str) -> dict[str, Any]:
+        """The JSON Schema of a parameter's annotation; empty where it has none."""
+        if not self._typed(name):
+            return {}
+        try:
+            schema: dict[str, Any] = self._adapter(name).json_schema()
+        except Exception:  # a type that JSON Schema has no word for, or none of pydantic's
+            return {}
         return schema
 
     def _typed(self, name: str) -> bool:
@@ -199,84 +208,45 @@ class Parameters:
         if self._typed(name):
             adapter = self._adapter(name)
             value = adapter.validate_python(value)
-            value = _revealed(adapter, value) if self.is_secret(name) else adapter.dump_python(value, mode="json")
-        try:
-            text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(_where(value) or str(error)) from None
+            if covered(self._hints[name]):
+                from pydantic_core import to_jsonable_python
+
+                value = to_jsonable_python(uncovered(adapter.dump_python(value)))
+            else:
+                value = adapter.dump_python(value, mode="json")
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         text.encode()  # a lone surrogate is no text of any store
-        return json.loads(text)  # as it will come back: a tuple as a list, every key a text
+        plain = json.loads(text)  # as it will come back: a tuple as a list, every key a text
+        if TAG in text and holds_tag(plain):
+            raise ValueError(f"the key '{TAG}' is kept for secrets")
+        return plain
+
+    def _problem(self, name: str, value: Any, error: Exception) -> str:
+        """What is wrong with a value: where, what is allowed, what was given; nothing of a secret."""
+        secret, given = self.is_secret(name) or isinstance(value, Secret), _clear(value)
+        if hasattr(error, "errors") and hasattr(error, "title"):
+            return invalid(name, error, given, secret=secret)
+        if not self._typed(name):
+            return unstorable(name, given, secret=secret)
+        try:
+            adapter = self._adapter(name)
+        except Exception:
+            kind = getattr(self._hints[name], "__name__", None) or cut(self._hints[name])
+            return (
+                f"is annotated {kind}, which is no plain configuration and cannot be stored, "
+                f"got {MASK if secret else cut(given)}"
+            )
+        with suppress(Exception):
+            given = adapter.dump_python(adapter.validate_python(given))
+        return unstorable(name, given, secret=secret, typed=True, why="" if secret else str(error))
 
 
 _OPEN: Final = (int, float, bool, str, Any)
 """Annotations that hold no secret, so that no schema is made to find out."""
 
 
-def _revealed(adapter: Any, value: Any) -> Any:
-    """A value with pydantic's secrets in clear, as JSON: the store keeps it so, for the job needs it."""
-    from pydantic_core import to_jsonable_python
-
-    return to_jsonable_python(_without_covers(adapter.dump_python(value, mode="python")))
-
-
-def _without_covers(value: Any) -> Any:
-    if hasattr(value, "get_secret_value"):
-        clear = value.get_secret_value()
-        return clear.decode() if isinstance(clear, bytes) else clear
-    if isinstance(value, dict):
-        return {name: _without_covers(one) for name, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_without_covers(one) for one in value]
-    return value
-
-
-def _told(error: Exception, value: object) -> str:
-    """Why a secret value cannot be, without the value."""
-    reason, said = _reason(error), str(value)
-    return f"{reason.replace(said, MASK) if len(said) > 1 else reason}, got {MASK}"
-
-
-def _where(value: Any, path: str = "", depth: int = 0) -> str | None:
-    """The place of the first thing in a value that is no JSON, and what it is; None: all of it is."""
-    at = f"at {path}: " if path else ""
-    if depth > 100:
-        return f"{at}nested deeper than 100 levels"
-    if isinstance(value, dict):
-        for name, one in value.items():
-            if not isinstance(name, str | int | float | bool | None):
-                return f"{at}a {type(name).__name__} cannot be a key of JSON"
-            if found := _where(one, f"{path}.{name}" if path else str(name), depth + 1):
-                return found
-        return None
-    if isinstance(value, list | tuple):
-        for number, one in enumerate(value):
-            if found := _where(one, f"{path}.{number}" if path else str(number), depth + 1):
-                return found
-        return None
-    if isinstance(value, float) and value - value != 0:
-        return f"{at}{value} is no JSON"
-    if value is None or isinstance(value, str | int | float | bool):
-        return None
-    return f"{at}a {type(value).__name__} is no JSON"
-
-
-def _reason(error: Exception) -> str:
-    errors = getattr(error, "errors", None)
-    if callable(errors):
-        first = errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        text: str = first["msg"]
-        text = text[0].lower() + text[1:]
-        return f"at {path}: {text}" if path else text
-    return str(error) or type(error).__name__
-
-
-def _cut(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:59] + "…"
+def _clear(value: Any) -> Any:
+    return value.clear if isinstance(value, Secret) else value
 
 
 def check_words(**words: object) -> None:

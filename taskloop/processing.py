@@ -29,6 +29,7 @@ from taskloop.errors import BadJob, Conflict, ProcessDied
 from taskloop.executors import InThread, RaisedElsewhere
 from taskloop.injecting import call_within
 from taskloop.jobs import Job
+from taskloop.masking import scrubber
 from taskloop.outcomes import failure
 from taskloop.parameters import Parameters
 from taskloop.retry import RetryAt
@@ -352,6 +353,7 @@ class ProcessContext(RunContext):
         from time import monotonic
 
         super().__init__(run, monotonic=monotonic, call=partial(_refuse, "call"))
+        self.scrub = scrubber(run.params)  # here already: what the parent hears was cut before
         self._pen = pen
 
     @property
@@ -371,7 +373,8 @@ class ProcessContext(RunContext):
 
     def log(self, text: object, level: str = "info") -> None:
         """A line for the log of the run; beyond what one attempt may write, nothing."""
-        self._pen.write(kind="log", text=str(text)[:LINE_CHARACTERS], level=level)
+        said = str(text) if self.scrub is None else self.scrub(str(text))
+        self._pen.write(kind="log", text=said[:LINE_CHARACTERS], level=level)
 
 
 class _Pen:

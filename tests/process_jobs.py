@@ -36,6 +36,15 @@ def told(run: RunContext, day: date, number: int = 2):
     }  # fmt: skip
 
 
+@jobs.job(executor="process", secret=("word",))
+def hushed(run: RunContext, word: str, fails: bool = False):
+    run.progress(1, message="x" * 995 + word)
+    run.log("x" * 3995 + word)
+    if fails:
+        raise OSError(f"no luck with {word}")
+    return {"word": word, "params": dict(run.params), "length": len(word)}
+
+
 @jobs.job(executor="process")
 def pid(path: str = ""):
     return os.getpid()

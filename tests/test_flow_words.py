@@ -91,13 +91,13 @@ def test_values_of_any_shape_are_looked_through():
     def job(run: RunContext, value) -> None: ...
 
     parameters = Parameters("job", job)
-    with pytest.raises(BadParameters, match="at 1.2: a object is no JSON"):
+    with pytest.raises(BadParameters, match="at value.1.2: is no JSON"):
         parameters.check({"value": [[1], [1, "a", object()]]})
     deep: list = []
     for _ in range(300):
         deep = [deep]
     deep[0].append(object())
-    with pytest.raises(BadParameters, match="deeper than 100|no JSON"):
+    with pytest.raises(BadParameters, match="at value.0.1: is no JSON"):
         parameters.check({"value": deep})
 
 
@@ -116,13 +116,6 @@ def test_a_type_without_a_schema_holds_no_secret():
     def job(value: Shapeless) -> None: ...
 
     assert not Parameters("job", job).is_secret("value")
-
-
-def test_a_value_that_is_json_has_no_place_where_it_is_not():
-    from taskloop.parameters import _where
-
-    assert _where({"a": [1, None, {"b": 2.5}], "c": True}) is None
-    assert _where({"a": {"b": [float("nan")]}}) == "at a.b.0: nan is no JSON"
 
 
 def test_an_outcome_that_holds_no_words_is_left_as_it_is():

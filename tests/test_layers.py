@@ -17,7 +17,7 @@ PACKAGE = Path(taskloop.__file__).parent
 LEVELS = [
     {"errors", "clock", "durations", "address"},
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
-    {"triggers", "cron", "events", "context", "parameters", "inject", "policy"},
+    {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
     {"jobs", "flows", "handles", "schedules", "options", "switches"},
     {"store", "records", "executors", "processing", "attempts", "injecting", "stepping", "audience", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture"},

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import AfterValidator, BaseModel, SecretStr
 
 from taskloop.context import RunContext
 from taskloop.errors import BadJob, BadParameters, Unstorable
 from taskloop.parameters import WORDS, Parameters, check_words
+from taskloop.masking import Secret
 
 
 class Colour(Enum):
@@ -102,7 +104,22 @@ def test_a_value_is_stored_as_json_and_rebuilt_by_its_annotation(name, value, pl
 
 
 @pytest.mark.parametrize(
-    "value", [None, 1, 1.5, "é🙂", True, [1, [2]], {"a": {"b": None}}, 2**70, Word.YES, (1, (2, 3)), {1: "a"}]
+    "value",
+    [
+        None,
+        1,
+        1.5,
+        "é🙂",
+        True,
+        [1, [2]],
+        {"a": {"b": None}},
+        2**70,
+        Word.YES,
+        (1, (2, 3)),
+        {1: "a"},
+        ["$secret"],
+        {"a": ["********"]},
+    ],
 )
 def test_what_has_no_annotation_is_stored_as_the_json_it_comes_back_as(value):
     checked = of(untyped).check({"value": value})
@@ -116,12 +133,12 @@ def test_what_has_no_annotation_is_stored_as_the_json_it_comes_back_as(value):
         ({"number": "seven"}, "number", "got 'seven'"),
         ({"number": 1.5}, "number", "integer"),
         ({"number": None}, "number", "got None"),
-        ({"ratio": float("nan")}, "ratio", "nan is no JSON"),
+        ({"ratio": float("nan")}, "ratio", "not JSON compliant"),
         ({"text": "\ud800"}, "text", "got '\\ud800'"),
         ({"choice": "c"}, "choice", "'a' or 'b'"),
         ({"day": "soon"}, "day", "got 'soon'"),
-        ({"point": {"x": "y"}}, "point", "at x"),
-        ({"order": {"id": 1, "lines": [1]}}, "order", "at lines.0"),
+        ({"point": {"x": "y"}}, "point", "at point.x: "),
+        ({"order": {"id": 1, "lines": [1]}}, "order", "at order.lines.0: "),
         ({"numbr": 1}, "numbr", "is unknown; did you mean 'number'?"),
         ({"zzz": 1}, "zzz", "is unknown"),
     ],
@@ -174,6 +191,94 @@ def test_what_is_no_json_is_refused_and_named_whatever_it_is(value):
         of(untyped).check({"value": value})
     assert list(caught.value.problems) == ["value"]
     assert len(str(caught.value)) < 500
+
+
+class Parcel(BaseModel):
+    customer: str
+    lines: list[int] = []
+    extra: Any = None
+
+
+@dataclasses.dataclass
+class Load:
+    orders: list[Parcel]
+
+
+class Engine:
+    """No plain configuration."""
+
+    def __repr__(self) -> str:
+        return "<engine>"
+
+
+def nested(
+    orders=None,
+    typed: list[Parcel] | None = None,
+    either: int | list[int] | None = 1,
+    load: Load | None = None,
+    engine: Engine = None,
+    table: dict[str, Any] | None = None,
+    days: dict[int, date] | None = None,
+    members: set[Any] | None = None,
+    call: Callable[[int], int] | None = None,
+    closed: Closed | None = None,
+    count: Annotated[int, AfterValidator(lambda value: 1 // value)] = 1,
+) -> None: ...
+
+
+class Closed(BaseModel, extra="forbid"):
+    a: int = 1
+
+
+NO_JSON = "is no JSON: texts, numbers, booleans, None, lists and tables of these can be stored"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("orders", [1, 2, 3, {"customer": 1j}], f"at orders.3.customer: {NO_JSON}, got 1j"),
+        ("orders", {"a": {1: (0, {2})}}, f"at orders.a.1.1: {NO_JSON}, got {{2}}"),
+        ("orders", {None: {True: {2}}}, f"at orders.null.true: {NO_JSON}, got {{2}}"),
+        ("orders", {("a",): 1}, "has a key that is no text, got ('a',)"),
+        ("orders", {"a": {float("nan"): 1}}, "at orders.a: has a key that is no text, got nan"),
+        ("orders", {"a": {"\ud800": {2}}}, "at orders.a: has a key that is no Unicode text, got '\\ud800'"),
+        ("orders", {"a": {"$secret": 1}}, "at orders.a: the key '$secret' is kept for secrets, got '$secret'"),
+        ("orders", {"b": [{"$secret": 1}]}, "at orders.b.0: the key '$secret' is kept for secrets, got '$secret'"),
+        ("orders", {"b": "********", "c": {"d": Secret(1)}}, "at orders.c.d: is a secret; give it as a parameter of its own"),
+        ("orders", ["a", "b\udfff"], "at orders.1: is no Unicode text, got 'b\\udfff'"),
+        ("orders", {"a": 10**5000}, "at orders.a: is a number of too many digits, got a value of type int"),
+        ("orders", {"a": 1.5, "b": [True, None, float("inf")]}, "at orders.b.2: is not JSON compliant: a number must be finite, got inf"),
+        ("orders", {"a" * 80: {"b" * 59: {"c" * 9: {2}}}}, f"at orders.{'a' * 53}…{'b' * 49}.ccccccccc: {NO_JSON}"),
+        ("typed", [{"customer": "a"}, {"customer": 5}], "at typed.1.customer: input should be a valid string, got 5"),
+        ("typed", [{"customer": 1}, {"customer": "a", "lines": ["x"]}, {}, {"customer": 2}, {"lines": 1}],
+         "at typed.0.customer: input should be a valid string, got 1; at typed.1.lines.0: input should be a valid integer, "
+         "unable to parse string as an integer, got 'x'; at typed.2.customer: field required, got {}; and 3 more"),
+        ("typed", [Parcel(customer="a", extra=[1, Engine()])], f"at typed.0.extra.1: {NO_JSON}, got <engine>"),
+        ("either", "x", "input should be a valid integer, unable to parse string as an integer or input should be a "
+         "valid list, got 'x'"),
+        ("either", ["x"], "input should be a valid integer, got ['x']; at either.0: input should be a valid integer, "
+         "unable to parse string as an integer, got 'x'"),
+        ("load", {"orders": [{"customer": 1}]}, "at load.orders.0.customer: input should be a valid string, got 1"),
+        ("load", Load([Parcel(customer="a", extra=Engine())]), f"at load.orders.0.extra: {NO_JSON}, got <engine>"),
+        ("engine", Engine(), "is annotated Engine, which is no plain configuration and cannot be stored, got <engine>"),
+        ("table", {"when": date(2026, 1, 1), "who": {"a": Engine()}}, f"at table.who.a: {NO_JSON}, got <engine>"),
+        ("days", {1: "soon"}, "at days.1: input should be a valid date or datetime, input is too short, got 'soon'"),
+        ("members", {Engine()}, f"{NO_JSON}, got {{<engine>}}"),
+        ("call", print, f"{NO_JSON}, got <built-in function print>"),
+        ("closed", {"b": 1}, "at closed.b: extra inputs are not permitted, got 1"),
+        ("closed", [{1}], "input should be a valid dictionary or instance of Closed, got [{1}]"),
+        ("count", 0, "integer division or modulo by zero, got 0"),
+    ],
+    ids=lambda value: None,
+)  # fmt: skip
+def test_a_fault_inside_of_a_value_is_told_with_the_path_to_it(name, value, told):
+    with pytest.raises(BadParameters) as caught:
+        of(nested).check({name: value})
+    assert caught.value.problems[name].startswith(told)
+
+
+def test_a_type_that_no_schema_can_say_is_left_open_in_the_schema():
+    assert of(nested).schema()["properties"]["engine"] == {}
 
 
 def test_every_mistake_is_told_at_once():

@@ -90,6 +90,14 @@ async def test_a_job_in_a_process_gets_its_parameters_and_its_context(at_work):
     }  # fmt: skip
 
 
+async def test_a_job_there_gets_its_secret_and_nothing_of_it_is_left(at_work):
+    good, bad = await ran(at_work, "hushed", word="hunter2"), await ran(at_work, "hushed", word="hunter2", fails=True)
+    assert good.result == {"word": "********", "params": {"word": "********"}, "length": 7}
+    assert bad.error.message == "no luck with ********"
+    lines = [await at_work.log(run.id) for run in (good, bad)]
+    assert "hunt" not in repr((good, bad, lines)) and "x*****" in good.progress.message and "x*****" in repr(lines)
+
+
 async def test_a_process_is_used_again_and_is_not_ours(at_work):
     first, second = [(await ran(at_work, "pid")).result for _ in range(2)]
     assert first == second != os.getpid()

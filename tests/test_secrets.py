@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NewType
 
+import pydantic
 import pytest
-from pydantic import BaseModel, SecretStr
+from command_line import call as call
+from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
+from command_line import shop as shop
+from pydantic import BaseModel, Field, SecretBytes, SecretStr
 from stores import database
 
 from taskloop import Every, Options, RunContext, TaskScheduler
 from taskloop.errors import BadJob, BadParameters, KeyConflict
-from taskloop.masking import MASK, Secret, read_params, scrubber, shown
+from taskloop.masking import MASK, Secret, _clean, covered, read_params, scrubber, shown
+from taskloop.parameters import Parameters
 from taskloop.records import run_record, schedule_record
 
 pytestmark = pytest.mark.anyio
@@ -132,7 +138,7 @@ def test_a_refusal_names_the_parameter_and_not_its_value(secretive):
     with pytest.raises(BadParameters) as refused:
         secretive["leak"].bind(password=[PASSWORD])
     assert PASSWORD not in str(refused.value) and f"got {MASK}" in str(refused.value)
-    with pytest.raises(BadParameters, match=r"has the key '\$secret'"):
+    with pytest.raises(BadParameters, match=r"the key '\$secret' is kept for secrets"):
         untyped().bind({"$secret": 1})
 
 
@@ -171,12 +177,227 @@ def test_short_secrets_are_not_searched_for_in_what_a_job_says():
 @pytest.mark.parametrize(
     ("value", "where"),
     [
-        ({"orders": [1, {"customer": object()}]}, "at orders.1.customer: a object is no JSON"),
-        ([float("inf")], "at 0: inf is no JSON"),
-        ({(1, 2): 3}, "a tuple cannot be a key of JSON"),
+        ({"orders": [1, {"customer": object()}]}, "at facts.orders.1.customer: is no JSON.*, got <object"),
+        ([float("inf")], "at facts.0: is not JSON compliant: a number must be finite, got inf"),
+        ({(1, 2): 3}, "has a key that is no text"),
     ],
     ids=["object", "infinite", "key"],
 )
 def test_what_cannot_be_stored_is_refused_with_the_path_to_it(value, where):
     with pytest.raises(BadParameters, match=where):
         untyped().bind(value)
+
+
+# -- what is hidden where it is hard to find
+
+
+class Keys(BaseModel):
+    other: list[Login] = []
+    by_name: dict[str, pydantic.Secret[int]] = {}
+
+
+class Ring(BaseModel):
+    other: Ring | None = None
+    words: list[SecretBytes] = []
+
+
+class Odd:
+    there: NoSuchName  # noqa: F821
+
+
+Alias = NewType("Alias", SecretStr)
+
+
+@pytest.mark.parametrize(
+    ("hint", "hides"),
+    [
+        *((hint, True) for hint in (SecretStr, SecretStr | None, dict[str, Account], Keys, Ring, Login, Alias)),
+        *((hint, True) for hint in (pydantic.Secret[int], Annotated[SecretStr, Field(min_length=3)])),
+        *((hint, False) for hint in (list[int], Literal["a", 1], BaseModel, Odd, dict[str, Any], "later", None)),
+    ],
+    ids=str,
+)
+def test_a_secret_of_pydantics_is_found_wherever_an_annotation_has_it(hint, hides):
+    assert covered(hint) is hides
+
+
+def test_a_secret_of_any_type_is_rebuilt_for_the_call():
+    def job(keys: Keys, ring: Ring) -> None: ...
+
+    parameters = Parameters("job", job)
+    given = {
+        "keys": Keys(other=[Login(SecretStr("t"))], by_name={"a": pydantic.Secret[int](7)}),
+        "ring": {"other": {"words": ["w"]}},
+    }
+    plain = parameters.check(given)
+    assert plain["keys"].clear == {"other": [{"token": "t"}], "by_name": {"a": 7}}
+    rebuilt = parameters.rebuild(plain)
+    assert rebuilt["keys"] == given["keys"] and rebuilt["ring"].other.words == [SecretBytes(b"w")]
+    assert parameters.check(rebuilt) == parameters.check(plain) == plain
+
+
+class Pin(BaseModel):
+    pin: Annotated[str, Field(json_schema_extra={"writeOnly": True})] = ""
+
+
+def test_what_its_schema_says_is_only_written_is_secret_too():
+    def job(pin: Pin) -> None: ...
+
+    assert isinstance(Parameters("job", job).check({"pin": {"pin": "1"}})["pin"], Secret)
+
+
+class Picky(BaseModel):
+    word: SecretStr
+
+    @pydantic.field_validator("word")
+    @classmethod
+    def refuse(cls, word: SecretStr) -> SecretStr:
+        raise ValueError(f"{word.get_secret_value()} is too easy")
+
+
+class Shapeless:
+    """Nothing that could be stored."""
+
+    def __repr__(self) -> str:
+        return PASSWORD
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"account": {"user": 7, "password": PASSWORD}}, "at account.user: input should be a valid string, got"),
+        ({"account": {"user": PASSWORD, "password": 7}}, "at account.password: input should be a valid string, got"),
+        ({"account": {"user": PASSWORD}}, "at account.password: field required, got"),
+        ({"picky": {"word": PASSWORD}}, "at picky.word: does not fit, got"),
+        ({"pin": PASSWORD}, "input should be a valid integer"),
+        ({"choice": PASSWORD}, "input should be 'a' or 'b', got"),
+        ({"free": {PASSWORD}}, "is no JSON"),
+        ({"free": {"$secret": PASSWORD}}, "the key '$secret' is kept for secrets"),
+        ({"table": {"x": float("nan"), "y": PASSWORD}}, "at table.x: is not JSON compliant"),
+        ({"shapeless": Shapeless()}, "is annotated Shapeless, which is no plain configuration"),
+    ],
+)
+def test_no_refusal_tells_of_a_secret_wherever_the_fault_lies(given, text):
+    def job(
+        account: Account | None = None, picky: Picky | None = None, pin: int = 1, choice: Literal["a", "b"] = "a",
+        table: Any = 1, free=None, shapeless: Shapeless = None,
+    ) -> None: ...  # fmt: skip
+
+    parameters = Parameters("job", job)
+    parameters.keep_secret(["pin", "choice", "table", "free", "shapeless"])
+    with pytest.raises(BadParameters) as refused:
+        parameters.check(given)
+    assert text in str(refused.value) and f"got {MASK}" in str(refused.value) and PASSWORD not in str(refused.value)
+
+
+def test_a_stored_secret_that_fits_no_more_is_not_told_however_short():
+    def job(pin: int, count: int = 1) -> None: ...
+
+    parameters = Parameters("job", job)
+    with pytest.raises(BadParameters) as refused:
+        parameters.rebuild({"pin": Secret("xyz")})
+    assert "xyz" not in str(refused.value) and MASK in str(refused.value)
+    with pytest.raises(pydantic.ValidationError):
+        parameters.rebuild({"count": "xyz"})
+
+
+def test_a_secret_is_found_as_others_write_it():
+    scrub = scrubber({"a": Secret('pa"ss\\wörd/1\n'), "b": Secret(4711)})
+    secret = 'pa"ss\\wörd/1\n'
+    wrote = [secret, repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False)]
+    wrote += ["https://u:pa%22ss%5Cw%C3%B6rd%2F1%0A@host"]
+    assert [text for text in wrote if "rd" in scrub(text) or MASK not in scrub(text)] == []
+    assert _clean({"n": [4711, 14711.5, True, 4.5]}, scrub) == {"n": [MASK, 14711.5, True, 4.5]}
+
+
+def test_half_a_secret_at_the_cut_of_a_text_is_masked_too():
+    scrub = scrubber({"a": Secret(PASSWORD), "b": Secret("other")})
+    assert scrub(f"x{PASSWORD[:9]}\n… 80 characters left out …\n{PASSWORD[-6:]}y") == (
+        f"x{MASK}\n… 80 characters left out …\n{MASK}y"
+    )
+    assert scrub(f"no luck with {PASSWORD[:5]}…") == f"no luck with {MASK}…"
+    assert scrub("hun…ore … and …") == "hun…ore … and …"
+    assert scrubber({"a": Secret("x")})("x…") == "x…"
+
+
+async def test_no_half_of_a_secret_is_left_where_a_record_is_cut(virtual_time):
+    scheduler = TaskScheduler(options=Options())
+
+    @scheduler.job()
+    async def job(run: RunContext, word: SecretStr):
+        clear = word.get_secret_value()
+        run.progress(1, message="x" * (1000 - 5) + clear)
+        run.log("x" * (4000 - 5) + clear + "x" * 9000)
+        raise OSError("x" * (2000 - 5) + clear + "x" * 4000)
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit(SecretStr(PASSWORD)))
+        lines = await scheduler.log(run.id)
+        for told in (run.error.message, run.error.traceback, run.progress.message, repr(lines)):
+            assert PASSWORD[:5] not in told
+        assert MASK in run.error.message and run.progress.message.endswith("x*****")
+
+
+async def test_a_secret_handed_on_to_another_job_stays_one(virtual_time):
+    scheduler, seen = TaskScheduler(options=Options()), []
+
+    @scheduler.job()
+    async def child(word: str):
+        seen.append(word)
+
+    @scheduler.job(secret=("word",))
+    async def parent(run: RunContext, word: str):
+        await child.submit(run.params["word"])
+
+    async with virtual_time(scheduler) as time:
+        await parent.submit(PASSWORD)
+        await time.run_until_idle()
+        [run] = await time.runs("child")
+        assert isinstance(run.params["word"], Secret)
+    assert seen == [PASSWORD]
+
+
+def test_defaults_name_secrets_of_those_jobs_that_have_them():
+    def job(token: str) -> None: ...
+
+    one = TaskScheduler(options=Options()).add_job(job)
+    one.configure({"secret": ("token", "password")}, {})
+    assert isinstance(one.bind("t").params["token"], Secret)
+    with pytest.raises(BadJob, match="'password'"):
+        one.configure({}, {"secret": ("token", "password")})
+
+
+PROGRAM = """
+from pydantic import SecretStr
+from taskloop import Jobs
+
+jobs = Jobs()
+
+
+@jobs.job(secret=("pin",))
+async def login(user: str, password: SecretStr, pin: int = 1) -> str:
+    return f"{user} {password.get_secret_value()}"
+"""
+
+
+def test_no_command_shows_a_secret(shop, call):
+    shop.write("shop.py", PROGRAM)
+    asked = call("submit", "login", "user=anna", f"password={PASSWORD}", "pin:=471147", "--format", "json")
+    assert asked.data["params"] == {"user": "anna", "password": MASK, "pin": MASK}
+    for wrong in (f'password:=["{PASSWORD}"]', f"password:={PASSWORD}"):
+        refused = call("submit", "login", "user=anna", wrong)
+        assert refused.code == 2 and PASSWORD not in refused.err and MASK in refused.err
+    done = [call("once", "login", "user=anna", f"password={PASSWORD}", "pin=471147"), call("show", "1")]
+    done += [call("show", "2"), call("runs"), call("runs", "--format", "json"), call("why", "2"), call("rerun", "2")]
+    done += [call("show", "3"), call("show", "login"), call("show", "login", "--format", "json"), call("list")]
+    assert PASSWORD not in repr(done) and "471147" not in repr(done)
+    assert f"pin={MASK}" in done[1].out and f"anna {MASK}" in done[2].out
+
+
+def test_a_file_says_which_parameters_are_secret(shop, call):
+    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[jobs.add]\nsecret = ["note"]\n')
+    assert call("submit", "add", "a=1", "note=hi", "--format", "json").data["params"] == {"a": 1, "note": MASK}
+    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[jobs.add]\nsecret = ["notes"]\n')
+    assert "did you mean 'note'" in call("submit", "add", "a=1").err
+    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[jobs.add]\nsecret = "note"\n')
+    assert call("submit", "add", "a=1").code == 7

@@ -20,6 +20,7 @@ from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.look import number, run_lines
 from taskloop.cli.output import Output, clean
 from taskloop.errors import Conflict, NoSuchJob, nearest
+from taskloop.masking import MASK
 from taskloop.records import run_record
 from taskloop.runs import Cause, Run, State
 
@@ -262,10 +263,12 @@ def values(words: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if not equals or not name.strip(":"):
             raise Usage(f"'{clean(word)}' is no parameter; write name=value, name:=json, @file.json or -")
+        properties = schema.get("properties", {})
         if name.endswith(":"):
-            given[name[:-1]] = _json(text, word)
+            is_secret = properties.get(name[:-1], {}).get("writeOnly")
+            given[name[:-1]] = _json(text, f"{name}={MASK}" if is_secret else word)
         else:
-            given[name] = _typed(text, schema.get("properties", {}).get(name, {}), schema)
+            given[name] = _typed(text, properties.get(name, {}), schema)
     return given
 
 
