@@ -324,7 +324,8 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
     if ahead and question.policy.get("overlap") != "allow":
         return "overlap", f"run {ahead[0].id} of its schedule is still running"
     if limit is not None and len(running) >= limit:
-        return "max_running", f"max_running is {limit}, and so many are running"
+        named = ", ".join(f"run {one.id}" for one in running[:5])
+        return "max_running", f"max_running is {limit}, and so many are running: {named}"
     if "group" in held:
         return "group", held["group"].text
     for name in ("loop", "store"):

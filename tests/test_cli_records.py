@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 import sqlite3
 from datetime import UTC, datetime
 
@@ -218,6 +219,18 @@ def test_rerun_lays_parameters_over_those_of_the_run_it_names(done, call):
     run = call("rerun", "1", "b=10", "--format", "json").data
     assert run["params"] == {"a": 1, "b": 10, "note": "hi"} and run["rerun_of"] == 1 and run["cause"] == "rerun"
     assert call("rerun", "77").code == 3
+
+
+def test_a_waiting_run_says_what_it_waits_for(shop, call):
+    call("submit", "add", "a=1", "--at", "2099-01-01T00:00Z")
+    assert "waits:       no worker has told the store of its job yet" in call("show", "1").out
+    call("once", "hourly")
+    call("submit", "add", "a=1")
+    assert "waits:       it was asked for at " in call("show", "1").out
+    assert "waits:       no worker runs" in call("show", "3").out
+    call("pause", "add", "--actor", "anna")
+    assert re.search("waits:       paused since .* by anna", call("show", "3").out)
+    assert "waits:" not in call("cancel", "3").out + call("show", "3").out
 
 
 def test_a_waiting_run_is_cancelled_and_an_ended_one_is_a_conflict(done, call):

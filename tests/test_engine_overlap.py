@@ -162,6 +162,34 @@ async def test_a_group_holds_across_workers(virtual_time, tmp_path):
         assert all(one.ended_at <= other.started_at for one, other in zip(runs, runs[1:], strict=False))
 
 
+async def test_a_waiting_run_names_the_one_in_its_way(virtual_time, tmp_path):
+    first, second = (TaskScheduler(options=Options()) for _ in range(2))
+    for scheduler in (first, second):
+        scheduler.add_job(lasting(600), name="one", group="worker")
+        scheduler.add_job(lasting(600), name="two", group="worker")
+        scheduler.add_job(lasting(600), name="alone", max_running=1)
+        scheduler.add_job(stubborn(), Every("1h"), name="fires", overlap="queue")
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(first, store=address) as time:
+        await time.join(second, address)
+        ahead = [await first.submit("one"), await first.submit("alone")]
+        await time.advance("1s")
+        behind = [await second.submit("two"), await second.submit("alone")]
+        await time.advance("1s")
+        for scheduler in (first, second):
+            group, limit = [await scheduler.why(run=run.id) for run in behind]
+            assert (group.code, limit.code) == ("group", "max_running")
+            assert f"group 'worker' is held by run {ahead[0].id} of 'one'" in group.text
+            assert f"max_running is 1, and so many are running: run {ahead[1].id}" in limit.text
+        await time.advance("1h")
+        [running] = await first.runs("fires", state="running")
+        [queued] = await first.runs("fires", state="waiting")
+        assert f"run {running.id} of its schedule is still running" in (await second.why(run=queued.id)).text
+        for scheduler in (first, second):
+            scheduler["fires"].function.enough = True
+        await time.advance("2s")
+
+
 async def test_max_running_of_a_job_holds_for_fires_and_submits(scheduler, virtual_time):
     scheduler.add_job(lasting(600), Every("1d"), name="job", max_running=2)
     async with virtual_time(scheduler) as time:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,7 +10,7 @@ from taskloop import durations
 from taskloop.cli import reach
 from taskloop.cli.failures import Failed
 from taskloop.cli.look import NO_STORE, number
-from taskloop.cli.output import Output, clean, moment, when
+from taskloop.cli.output import Output, clean, readable, when
 from taskloop.errors import NoSuchJob
 from taskloop.why import Explanation, explanation_record
 
@@ -27,7 +26,6 @@ _SIGNS: Final = {
     "not_due": "skipped",
     "unknown": "warning",
 }
-_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z")
 
 
 def why(args: Namespace) -> int:
@@ -67,10 +65,10 @@ async def _about_job(ledger: Any, args: Namespace) -> Explanation:
 
 def _show(out: Output, record: Mapping[str, Any]) -> None:
     sign, color = _mark(out, _SIGNS[record["verdict"]])
-    out.line(f"{out.paint(sign, color)} {_readable(out, record['text'])}")
+    out.line(f"{out.paint(sign, color)} {readable(out, record['text'])}")
     for place, check in enumerate(record["checks"], 1):
         sign, color = _mark(out, "ok" if check["ok"] else "never_ran" if check["ok"] is None else "failed")
-        out.line(f"  {place:>2} {out.paint(sign, color)} {check['name']:<10} {_readable(out, check['text'])}")
+        out.line(f"  {place:>2} {out.paint(sign, color)} {check['name']:<10} {readable(out, check['text'])}")
     if record["remedies"]:
         out.line("What can be done: " + clean(" · ".join(record["remedies"])))
     beside = [_beside(out, record[name]) for name in ("previous", "next") if record[name]]
@@ -91,8 +89,3 @@ def _beside(out: Output, fire: Mapping[str, Any]) -> str:
         return at
     why = f" ({fire['reason']})" if fire["reason"] else ""
     return clean(f"{at} {fire['state']}{why}, run {fire['run']}")
-
-
-def _readable(out: Output, text: str) -> str:
-    """A sentence with its instants as people here read them."""
-    return clean(_INSTANT.sub(lambda match: when(match[0], out.now) if moment(match[0]) else match[0], text))

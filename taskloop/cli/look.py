@@ -11,7 +11,7 @@ from taskloop.address import without_password
 from taskloop.cli import reach
 from taskloop.cli.failures import Usage
 from taskloop.cli.listing import result_cell
-from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_text, when
+from taskloop.cli.output import Cell, Output, clean, moment, readable, since_text, span_text, when
 from taskloop.errors import NoSuchJob, NoSuchRun, nearest
 from taskloop.masking import shown
 from taskloop.records import attempt_record, instant_text, job_record, run_record, status_record
@@ -308,8 +308,11 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     run = await ledger.run(run_id)
     attempts = [attempt_record(one) for one in await ledger.attempts(run_id)]
     steps, again = await ledger.steps(run_id), await ledger.reruns(run_id)
+    waits = await _waits_for(ledger, run_id) if run.state is State.WAITING else ""
     record = run_record(run)
     out.record(record, lambda: run_lines(out, record, attempts))
+    if waits and out.format == "table":
+        out.line(f"{'waits:':<13}{readable(out, waits)}")
     if again and out.format == "table":
         out.line(clean(f"{'run again:':<13}{', '.join(f'run {one.id} ({one.state})' for one in again)}"))
     if steps and out.format == "table":
@@ -318,6 +321,15 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
         out.line("")
         out.table(("STEP", "STATE", "TOOK", "TRY", "RESULT"), step_rows(out, steps, final=run.final))
     return 0
+
+
+async def _waits_for(ledger: Ledger, run_id: int) -> str:
+    """What keeps a waiting run from going on."""
+    try:
+        text = (await ledger.why(run=run_id)).text
+    except NoSuchJob:
+        return "no worker has told the store of its job yet"
+    return text.partition(": ")[2] or text
 
 
 def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None:

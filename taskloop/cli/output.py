@@ -190,6 +190,14 @@ def when(text: str | None, now: datetime) -> str:
     return f"{local:%Y-%m-%d %H:%M} {zone}"
 
 
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z")
+
+
+def readable(out: Output, text: str) -> str:
+    """A sentence with its instants as people here read them."""
+    return clean(_INSTANT.sub(lambda match: when(match[0], out.now) if moment(match[0]) else match[0], text))
+
+
 def span_text(seconds: float) -> str:
     """A span in two units at most: `250 ms`, `4.2 s`, `3m 40s`, `2d 4h`."""
     if seconds < 1:
