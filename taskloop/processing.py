@@ -353,7 +353,9 @@ class ProcessContext(RunContext):
         from time import monotonic
 
         super().__init__(run, monotonic=monotonic, call=partial(_refuse, "call"))
-        self.scrub = scrubber(run.params)  # here already: what the parent hears was cut before
+        self.scrub: Callable[[str], str] | None = scrubber(
+            run.params
+        )  # here already: what the parent hears was cut before
         self._pen = pen
 
     @property
