@@ -130,6 +130,8 @@ from taskloop.testing import run_context
 
 async def host():
     idle = await to_process.run_sync(os.getpid)  # not by a job: Ctrl-C makes it answer as if it had been asked
+    while open(f"/proc/{idle}/stat").read().rpartition(")")[2].split()[0] != "S":  # not yet back at waiting: it would die
+        await asyncio.sleep(0.01)
     os.kill(idle, signal.SIGINT)
     executor, context = InProcess(1), run_context(params={"path": "/dev/null"})
     try:
