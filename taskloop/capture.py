@@ -9,18 +9,32 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Lock
+from threading import Lock, local
 from typing import Any, Final
 
 from taskloop.context import RunContext, running
+from taskloop.outcomes import failure
 from taskloop.steps import LEVELS
 
 __all__ = ["attach", "look"]
 
 _OURS: Final = "taskloop"
+FORWARDED_SECONDS: Final = 0.05
+"""A record that the other library made of the same text so shortly before is the same, handed on by the host."""
+
+
+class _OfThread(local):
+    """What a thread is about."""
+
+    busy = False
+    """Whether it makes the text of a record: what is logged meanwhile would be heard without end."""
+    last: tuple[str, tuple[int, str], float] | None = None
+    """The library, the log and message, and the time of the record that was heard last."""
+
+
+_thread: Final = _OfThread()
 
 
 class _Ear:
@@ -51,24 +65,28 @@ class _Ear:
             if logging.getLogRecordFactory() is self._factory:  # else somebody has built upon it
                 logging.setLogRecordFactory(self._factory.before)
             self._factory = None
-            if self._sink is not None:
-                from loguru import logger
-
+            if self._sink is not None and (logger := _loguru()) is not None:
                 with suppress(ValueError):  # the host has removed all sinks
                     logger.remove(self._sink)
-                self._sink = None
+            self._sink = None
 
     def look(self) -> None:
-        if self._sink is not None or "loguru" not in sys.modules:
+        logger = _loguru()
+        if logger is None or self._is_in(logger):
             return
         with self._lock:
-            if self._sink is None and self._users:
-                from loguru import logger
-
+            if self._users and not self._is_in(logger):
                 # What the host's own sinks let through: for a lower level loguru would build records for nobody else.
                 lowest = getattr(getattr(logger, "_core", None), "min_level", logging.INFO)
                 level = int(lowest) if lowest < 100 else logging.INFO  # infinite: it has no sink
-                self._sink = logger.add(_heard, level=level, format="{message}", filter=_is_of_a_run, catch=False)
+                self._sink = logger.add(
+                    _heard, level=level, format="{message}", filter=_is_of_a_run, catch=False, backtrace=False,
+                    diagnose=False
+                )  # fmt: skip
+
+    def _is_in(self, logger: Any) -> bool:
+        sinks = getattr(getattr(logger, "_core", None), "handlers", (self._sink,))  # loguru has no public name for it
+        return self._sink is not None and self._sink in sinks
 
 
 _ear: Final = _Ear()
@@ -80,11 +98,16 @@ def attach() -> Callable[[], None]:
 
 
 def look() -> None:
-    """Overhear loguru too, if the host has come to use it."""
+    """Overhear loguru too, if the host has come to use it; again, if it has removed all sinks."""
     _ear.look()
 
 
 def _nothing() -> None: ...
+
+
+def _loguru() -> Any:
+    """The logger of loguru; None: nobody has imported it, or not to its end."""
+    return getattr(sys.modules.get("loguru"), "logger", None)
 
 
 def _is_of_a_run(record: Any) -> bool:
@@ -94,8 +117,8 @@ def _is_of_a_run(record: Any) -> bool:
 
 def _heard(message: Any) -> None:
     context = running.get()
-    if context is not None:
-        record = message.record
+    record = message.record
+    if context is not None and _is_new("loguru", context, record["message"], record["time"].timestamp()):
         _add(context, record["level"].no, str(message).rstrip("\n"))
 
 
@@ -112,7 +135,7 @@ class _Factory:
             context = running.get()
             if context is not None and context.lines is not None and not _is_ours(record.name):
                 with suppress(Exception):  # a record that cannot be read must not fail the job that made it
-                    _add(context, record.levelno, _text(record))
+                    _hear(record, context)
         return record
 
 
@@ -121,11 +144,31 @@ def _is_ours(name: object) -> bool:
     return not isinstance(name, str) or name == _OURS or name.startswith(f"{_OURS}.")
 
 
-def _text(record: logging.LogRecord) -> str:
-    text = record.getMessage()
-    if record.exc_info and record.exc_info[1] is not None:
-        text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-    return text
+def _hear(record: logging.LogRecord, context: RunContext) -> None:
+    number: Any = record.levelno
+    if _thread.busy or not isinstance(number, int):  # no number: an empty record, for `makeLogRecord` to fill in
+        return
+    _thread.busy = True
+    try:
+        message = record.getMessage()
+    except Exception:  # a wrong number of arguments: `logging` complains of it, and shows as much
+        message = f"{record.msg} {record.args}"
+    finally:
+        _thread.busy = False
+    if _is_new("logging", context, message, record.created):
+        error = record.exc_info[1] if record.exc_info else None
+        trace = f"\n{failure(error).traceback.rstrip()}" if error is not None else ""
+        _add(context, number, message + trace)
+
+
+def _is_new(library: str, context: RunContext, message: str, at: float) -> bool:
+    """Whether a record is no other one that the host hands on from one library to the other."""
+    said = (id(context.lines), message)
+    before, _thread.last = _thread.last, (library, said, at)
+    if before is None or before[0] == library or before[1] != said or abs(at - before[2]) > FORWARDED_SECONDS:
+        return True
+    _thread.last = None
+    return False
 
 
 def _add(context: RunContext, number: int, text: str) -> None:

@@ -20,6 +20,8 @@ __all__ = ["AttemptCancelled", "RunContext", "StepContext", "StepName", "current
 P = ParamSpec("P")
 MESSAGE_CHARACTERS: Final = 1_000
 """What is kept of a progress message."""
+REPORTS: Final = 200
+"""Reports that a thread may make before others have their turn: a fraction of a millisecond."""
 T = TypeVar("T")
 
 running: Final[ContextVar[RunContext | None]] = ContextVar("taskloop_run", default=None)
@@ -44,6 +46,8 @@ class RunContext:
         "_report",
         "_run",
         "_started",
+        "_turn",
+        "give_way",
         "lines",
         "scheduler",
         "scrub",
@@ -71,6 +75,9 @@ class RunContext:
         self.scheduler: Any = scheduler
         """The scheduler this attempt runs in."""
         self._cancelled = False
+        self._turn = 0
+        self.give_way: Callable[[], object] | None = None
+        """Lets other threads have a turn; the executor sets it where the function has a thread of its own."""
         self.withdraw: Callable[[], None] | None = None
         """Takes back a call that waits for a thread, unless it has begun; the executor sets it."""
         self.stepping: Any = None
@@ -167,6 +174,7 @@ class RunContext:
         text = str(message) if self.scrub is None else self.scrub(str(message))
         text = text.encode(errors="replace").decode().replace("\0", "�")[:MESSAGE_CHARACTERS]
         self._progress = Progress(done, total, text, rate, eta)
+        self._reported()
         if not self.unwritten:  # one call to the loop for however many reports until they are written
             self.unwritten = True
             if self._report is not None:
@@ -186,6 +194,17 @@ class RunContext:
         """`log`, of a level that is known to be one."""
         if self.lines is not None:
             self.lines.add(level, text, str(self.step) or None)
+            self._reported()
+
+    def _reported(self) -> None:
+        """Give way after some reports: a thread that does nothing but report is interrupted only every 5 ms, and the
+        loop, and each statement of the store, would wait for as long.
+        """
+        self._turn += 1
+        if self._turn >= REPORTS:
+            self._turn = 0
+            if self.give_way is not None:
+                self.give_way()
 
     def check_cancelled(self) -> None:
         """Leave the attempt if it was asked to end; a job in a thread ends promptly only if it calls this.

@@ -21,6 +21,8 @@ from taskloop.runs import Failure
 __all__ = ["Executor", "Executors", "InThread", "OnLoop", "RaisedElsewhere", "call_on"]
 
 T = TypeVar("T")
+GIVEN_SECONDS: Final = 0.00005
+"""How long a thread that reports without end stands back, again and again; in no time at all nobody would be awake."""
 DOUBT_SECONDS: Final = 0.05
 """How often a thread looks whether the run it is to begin is still this worker's."""
 
@@ -104,6 +106,7 @@ class InThread:
         self.in_flight += 1
         if context is not None:
             context.withdraw = withdraw
+            context.give_way = _give_way
         try:
             self._queue(work)
         except RuntimeError:  # no thread can be started, and none is there that would take the call later
@@ -180,6 +183,10 @@ class RaisedElsewhere(Exception):
         self.error: BaseException = self if error is None else error
         """What is asked when to try again."""
         super().__init__(failure.message)
+
+
+def _give_way() -> None:
+    time.sleep(GIVEN_SECONDS)
 
 
 def _raisable(error: BaseException) -> BaseException:

@@ -81,13 +81,13 @@ def finished(value: Any) -> Any:
     return value
 
 
-def plain_text(value: object, limit: int) -> str:
+def plain_text(value: object, limit: int | None = None) -> str:
     """The text of any object, as a database and a page can hold it, cut in its middle at `limit` characters."""
     try:
         text = str.__str__(value if type(value) is str else str(value))
     except BaseException as error:
         text = f"(its text could not be made: {_kind(error)})"
-    return _clean(text, limit)
+    return _clean(text, len(text) if limit is None else limit)
 
 
 # -- results

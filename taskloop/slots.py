@@ -331,7 +331,7 @@ class Slots:
             run = run.changed(progress=attempt.context.latest)
         policy = attempt.policy
         after = settle(run, outcome, now=self._clock.now(), repeatable=policy.repeatable)
-        lines = attempt.context.lines.take() if attempt.context.lines else ()
+        lines = () if attempt.context.lines is None else attempt.context.lines.end()
         try:
             written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker, lines=lines))
         except TaskloopError as error:  # what the job left cannot be stored; that it ended must be

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import subprocess
+import sys
 import threading
+from contextlib import suppress
 from contextvars import copy_context
+from datetime import UTC, datetime
 
 import pytest
 from loguru import logger as loguru_logger
 
 from taskloop import Options, RunContext, TaskScheduler, current_run
 from taskloop.errors import NoSuchRun
+from taskloop.runlog import FULL, LINE_CHARACTERS, RunLog
 
 pytestmark = pytest.mark.anyio
 
@@ -163,9 +168,12 @@ async def test_a_log_ends_where_there_is_no_room_and_says_how_much_was_left_out(
 
     async with virtual_time(scheduler) as time:
         run = await ended(time, job.submit())
-        lines = await told(scheduler, run.id)
-        assert 15 < len(lines) < 25
-        assert lines[-1] == ("warning", f"{101 - len(lines)} lines left out: more than the log of a run may hold")
+        lines = [text for _, text in await told(scheduler, run.id)]
+        [notice] = [place for place, text in enumerate(lines) if "left out" in text]
+        first, last = lines[:notice], lines[notice + 1 :]
+        assert first == [f"line {number:03}" for number in range(len(first))] and 15 < len(first) < 20
+        assert last == [f"line {number:03}" for number in range(100 - len(last), 100)] and last
+        assert lines[notice] == f"{100 - len(first) - len(last)} lines left out: more than the log of a run may hold"
 
 
 async def test_with_capture_off_nothing_is_kept(virtual_time):
@@ -230,7 +238,212 @@ async def test_a_flood_of_lines_and_of_progress_costs_neither_the_store_nor_the_
     assert len(lateness) > 10 and lateness[len(lateness) * 9 // 10] < 0.5, lateness[-10:]
     lines = (await scheduler.log(run.id, limit=1000)).lines
     await scheduler.close()
-    dropped = sum(int(one.text.split()[0]) for one in lines if "left out" in one.text)
-    kept = sum("left out" not in one.text for one in lines)
+    dropped = sum(int(one.text.split()[0]) for one in lines if one.text.endswith("may hold"))
+    kept = sum(one.text.startswith("line") for one in lines)
     assert kept + dropped == 200_000 and kept > 500
+    assert lines[0].text == "line 0" and lines[-1].text == "line 999995", "the first, and the last"
     assert size < 1_000_000, "with the tables, and all that was written meanwhile"
+
+
+# -- how much is kept
+
+
+def run_log(room, **more):
+    return RunLog(room, lambda: datetime.now(UTC), more.pop("wake", lambda: None), **more)
+
+
+def test_a_log_that_is_full_says_so_once_however_long_it_goes_on_and_at_the_end_how_much_is_missing():
+    log, taken = run_log(10_000), []
+    for number in range(5_000):
+        log.add("info", f"{number:06}" + "x" * 54)
+        if number % 100 == 99:
+            taken += [line.text[:6] if line.text != FULL else FULL for line in log.take()]
+    first, last = [text for text in taken if text != FULL], [line.text for line in log.end()]
+    assert taken == [*(f"{number:06}" for number in range(len(first))), FULL] and len(first) > 50
+    missing = 5_000 - len(first) - len(last) + 1
+    assert last[0] == f"{missing} lines left out: more than the log of a run may hold"
+    assert [text[:6] for text in last[1:]] == [f"{number:06}" for number in range(5_001 - len(last), 5_000)]
+    log.add("info", "after the end")
+    assert not log and not log.end()
+
+
+def test_who_writes_is_woken_when_there_is_something_to_write_and_not_by_what_waits_for_the_end():
+    woken = []
+    log = run_log(1_000, wake=lambda: woken.append(1))
+    for _ in range(1_000):
+        log.add("info", "text")
+    assert len(woken) == 1
+    log.take()
+    log.add("info", "text")
+    assert len(woken) == 1 and not log
+
+
+@pytest.mark.parametrize("text", ["", "é" * 1_000, "\x01" * 4_000, "x" * 4_000, "x" * 1_000_000], ids=len)
+def test_no_text_takes_more_room_than_there_is(text):
+    log = run_log(50_000)
+    for _ in range(5_000):
+        log.add("critical", text)
+    lines = [*log.take(), *log.end()]
+    assert lines and sum(len(line.text) for line in lines) < 50_200 and len(lines) < 1_300
+
+
+def test_lines_that_could_not_be_written_come_again_before_what_came_since():
+    log = run_log(10_000)
+    log.add("info", "one")
+    lines = log.take()
+    log.add("info", "two")
+    log.give_back(lines)
+    assert [line.text for line in log.end()] == ["one", "two"]
+
+
+def test_a_text_is_masked_before_it_is_cut():
+    log = run_log(100_000, scrub=lambda text: text.replace("s3cret", "***"))
+    log.add("info", "x" * (LINE_CHARACTERS // 2 - 3) + "s3cret" + "y" * LINE_CHARACTERS)
+    [line] = log.take()
+    assert "s3c" not in line.text and "ret" not in line.text and "***" in line.text
+
+
+def test_a_forked_process_says_nothing_in_the_log_of_its_parent_and_waits_for_no_lock():
+    log = run_log(1_000)
+    with log._lock:
+        child = os.fork()
+        if child == 0:
+            thread = threading.Thread(target=log.add, args=("info", "from the child"), daemon=True)
+            thread.start()
+            thread.join(5)
+            os._exit(7 if log._lines or thread.is_alive() else 0)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+# -- what the host does with its logging
+
+
+@pytest.fixture
+def loud():
+    """A logger of the host's that lets INFO through and writes nowhere."""
+    found = logging.getLogger("shop")
+    found.setLevel("INFO")
+    found.propagate = False
+    yield found
+    found.propagate = True
+    found.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def sink():
+    """loguru as a host has it, at INFO; gives what it wrote."""
+    written = []
+    loguru_logger.remove()
+    loguru_logger.add(lambda message: written.append(str(message).strip()), level="INFO", format="{message}")
+    yield written
+    loguru_logger.remove()
+    loguru_logger.add(sys.stderr)
+
+
+async def lines_of(scheduler, virtual_time, function):
+    """The texts that one run of `function` leaves."""
+    job = scheduler.add_job(function, name="tested")
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, scheduler.submit(job))
+        assert run.state == "succeeded"
+        return [text for _, text in await told(scheduler, run.id)]
+
+
+async def test_a_record_that_the_host_hands_from_logging_to_loguru_is_one_line(scheduler, virtual_time, loud, sink):
+    class ToLoguru(logging.Handler):
+        def emit(self, record):
+            loguru_logger.opt(depth=6, exception=record.exc_info).log(record.levelname, record.getMessage())
+
+    async def job():
+        loud.info("same")
+        loud.info("same")
+
+    handler = ToLoguru()
+    loud.addHandler(handler)
+    try:
+        assert await lines_of(scheduler, virtual_time, job) == ["same", "same"]
+    finally:
+        loud.removeHandler(handler)
+    assert sink.count("same") == 2
+
+
+async def test_a_record_of_loguru_that_goes_on_to_logging_is_one_line(scheduler, virtual_time, loud, sink):
+    handler = logging.NullHandler()
+    handler.handle = lambda record: None
+    loguru_logger.add(handler, format="{message}")
+
+    async def job():
+        loguru_logger.info("same")
+        loguru_logger.info("same")
+
+    assert await lines_of(scheduler, virtual_time, job) == ["same", "same"]
+
+
+async def test_a_host_that_removes_all_sinks_of_loguru_is_heard_again_from_the_next_run_on(
+    scheduler, virtual_time, sink
+):
+    @scheduler.job()
+    async def job() -> None:
+        loguru_logger.info("text")
+
+    async with virtual_time(scheduler) as time:
+        loguru_logger.remove()
+        loguru_logger.add(sink.append, level="INFO")
+        run = await ended(time, job.submit())
+        assert await told(scheduler, run.id) == [("info", "text")]
+
+
+async def test_a_factory_that_others_put_in_front_stays_and_hears_each_record_once(scheduler, virtual_time, loud):
+    before = logging.getLogRecordFactory()
+
+    async def job():
+        inner = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(lambda *given, **named: inner(*given, **named))
+        loud.info("text")
+
+    try:
+        assert await lines_of(scheduler, virtual_time, job) == ["text"]
+    finally:
+        logging.setLogRecordFactory(before)
+
+
+async def test_records_that_make_trouble_make_none_for_their_job(scheduler, virtual_time, loud, capfd):
+    class Chatty:
+        def __str__(self):
+            loud.warning("and I")
+            return "chatty"
+
+    async def job():
+        with suppress(TypeError):  # raised by the handler of pytest; those of logging print it
+            loud.error("%d pages", "no")
+        loud.error("%s", Chatty())
+        assert logging.makeLogRecord({"msg": "received", "levelno": 20}).getMessage() == "received"
+
+    lines = await lines_of(scheduler, virtual_time, job)
+    assert lines[:2] == ["%d pages ('no',)", "chatty"]
+    assert set(lines[2:]) <= {"and I"}, "once more, by each handler that makes the text again"
+
+
+def test_a_program_that_configured_nothing_still_hears_its_warnings_and_configures_later(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(UNCONFIGURED)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stderr == "look out\nconfigured: and this\n"
+    assert done.stdout == "['look out', 'and this']\n"
+
+
+UNCONFIGURED = """
+import asyncio, logging
+from taskloop import TaskScheduler
+scheduler = TaskScheduler("sqlite:///:memory:")
+@scheduler.job()
+async def job():
+    logging.getLogger("shop").warning("look out")
+    logging.basicConfig(format="configured: %(message)s", level="INFO")
+    logging.getLogger("shop").info("and this")
+async def main():
+    async with scheduler:
+        run = await (await job.submit()).wait()
+        print([line.text for line in (await scheduler.log(run.id)).lines])
+asyncio.run(main())
+"""
