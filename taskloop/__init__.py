@@ -18,6 +18,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite copying_sqlite            steps and logs; backups
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
+    web                                    the admin surface over HTTP
     cli                                    the command line
 
 Start reading at `scheduler`. The names below are the public ones; each is imported when first asked for.

@@ -162,10 +162,17 @@ class Ledger(Jobs):
         run = asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
         return (await self._ask([(one, run)]))[0]
 
-    async def submit_many(self, calls: Iterable[Call[Any]], *, actor: str | None = None) -> list[RunHandle[Any]]:
+    async def submit_many(
+        self,
+        calls: Iterable[Call[Any]],
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        cause: Cause = Cause.MANUAL,
+    ) -> list[RunHandle[Any]]:
         """Ask for a run of each call, all in one transaction."""
-        now = self._clock.now()
-        return await self._ask([(self._job(call.job), asked(call, now, actor=actor)) for call in calls])
+        now, told = self._clock.now(), {"actor": actor, "reason": reason}
+        return await self._ask([(self._job(call.job), asked(call, now, cause=cause, **told)) for call in calls])
 
     async def _submit_call(
         self, call: Call[Any], at: Instant | None, key: str | None, actor: str | None
@@ -473,11 +480,11 @@ class Ledger(Jobs):
 
     # -- looking
 
-    async def jobs(self) -> list[JobRecord]:
-        """Every job that is declared here or that a worker of the store declared, by name."""
+    async def jobs(self, name: str | None = None) -> list[JobRecord]:
+        """Every job that is declared here or that a worker of the store declared, by name; `name`: that one, or none."""
         from taskloop import looking
 
-        return await looking.jobs(self, await self._opened())
+        return await looking.jobs(self, await self._opened(), name)
 
     async def status(self) -> Status:
         """How the whole stands, as the store knows it; `attention` says first what is worst."""

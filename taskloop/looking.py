@@ -45,12 +45,14 @@ BLOCKED_MS: Final = 1000
 # -- jobs
 
 
-async def jobs(ledger: Ledger, store: Store) -> list[JobRecord]:
-    """Every job that is declared here or that a worker of the store declared, by name."""
+async def jobs(ledger: Ledger, store: Store, only: str | None = None) -> list[JobRecord]:
+    """Every job that is declared here or that a worker of the store declared, by name; `only`: that one, or none."""
     now = ledger._clock.now()
     await ledger._refresh_switches(force=True)
     remembered = {one.name: one for one in await store.definitions()}
     names = sorted({*remembered, *(job.name for job in ledger)})
+    if only is not None:
+        names = [only] if only in names else []
     last, due = await store.standing(names), await store.next_dues(names)
     orphans = _orphans(names, ledger, _living(await store.workers(living=True), ledger, now))
     defined = {name: ledger.definition(ledger[name]) if name in ledger else remembered[name] for name in names}
