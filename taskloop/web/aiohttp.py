@@ -100,6 +100,7 @@ def _read(request: web.Request, prefix: str) -> Request:
 
 async def _send(request: web.Request, response: Response) -> web.StreamResponse:
     body = response.body
+    response.headers.setdefault("server", "taskloop")  # else it tells of which versions it is made
     if isinstance(body, bytes):
         return web.Response(status=response.status, body=body, headers=response.headers)
     stream = web.StreamResponse(status=response.status, headers=response.headers)

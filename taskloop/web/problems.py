@@ -42,7 +42,6 @@ TITLES: Final = {
     "sign-in-broken": "The sign-in does not work",
     "store-unavailable": "The store does not answer",
     "not-running": "The scheduler does not run",
-    "timed-out": "It took too long",
 }
 """Every code there is, and its title."""
 

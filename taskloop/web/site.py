@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from taskloop.errors import TaskloopError
-from taskloop.options import Http
 from taskloop.scheduler import TaskScheduler
 from taskloop.web.core import Request, Response, tag, written
 from taskloop.web.live import Live
@@ -93,12 +92,11 @@ class Site:
         auth: Auth = None,
         hosts: Iterable[str] = (),
         bind: str | None = None,
-        http: Http | None = None,
     ) -> None:
         from taskloop.web.api import ROUTES
 
         self.scheduler = scheduler
-        self.access = Access(auth=auth, hosts=hosts, bind=bind, options=lambda: http or scheduler.options.http)
+        self.access = Access(auth=auth, hosts=hosts, bind=bind, options=lambda: scheduler.options.http)
         self.router = Router(ROUTES)
         self.live = Live(scheduler)
         self.submits = Limits()
