@@ -93,6 +93,8 @@ class Ledger(Jobs):
         self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
         self._switches = Switches()
+        self._defined: dict[str, tuple[Any, Definition]] = {}
+        """What jobs declare, as it was made last, and of what."""
         self._told_switches: Switches | None = None
         """The switches of which the store's connection was told: it hands out nothing that they hold."""
         self._turning: set[asyncio.Future[None]] = set()
@@ -510,7 +512,13 @@ class Ledger(Jobs):
         from taskloop.records import definition
 
         trigger = self.resolved(job.trigger) if job.trigger is not None else None
-        return definition(job, trigger, self._clock.now())
+        # Asked at every look at the jobs, and dear: the schema of the parameters alone takes a millisecond.
+        made_of = (job, job.policy, trigger, job.step_facts())
+        known, found = self._defined.get(job.name, (None, None))
+        if found is None or known != made_of:
+            found = definition(job, trigger, self._clock.now())
+            self._defined[job.name] = (made_of, found)
+        return found._replace(seen_at=self._clock.now())
 
     def on(self, *names: str) -> Callable[[Callable[[Event], Any]], Callable[[Event], Any]]:
         """A decorator: call the function at each of these events; none named: at every event.

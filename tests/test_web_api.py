@@ -161,6 +161,9 @@ async def test_why_is_answered_for_a_run(pair):
     run = await (await scheduler.submit("fails")).wait()
     told = (await client.get(f"{V1}/jobs/fails/why?run={run.id}")).data
     assert (told["code"], told["run"]["run"]) == ("ran", run.id)
+    assert (await client.get(f"{V1}/jobs/add/why?run={run.id}")).code == "run-not-found"
+    assert (await client.get(f"{V1}/jobs/add/why?at=2026-01-01T00:00:00Z")).data["verdict"] == "not_due"
+    assert (await client.get(f"{V1}/jobs/nobody/why")).code == "job-not-found"
 
 
 async def test_statistics_count_by_state_and_tell_how_long_it_took(pair):
@@ -261,7 +264,9 @@ async def test_the_history_is_narrowed_and_an_unknown_job_is_named(pair):
     assert (await client.get(f"{V1}/runs?job=ad")).code == "job-not-found"
 
 
-@pytest.mark.parametrize("query", ["state=done", "limit=0", "limit=1001", "limit=x", "befor=3", "since=yesterday", "limit=1&limit=2"])
+@pytest.mark.parametrize(
+    "query", ["state=done", "limit=0", "limit=1001", "limit=x", "befor=3", "since=yesterday", "limit=1&limit=2"]
+)
 async def test_a_query_that_cannot_be_is_refused(client, query):
     answer = await client.get(f"{V1}/runs?{query}")
     assert (answer.status, answer.code) == (422, "invalid-value")
@@ -375,7 +380,9 @@ async def test_a_declared_schedule_is_left_to_the_code(client):
     for method in ("PATCH", "DELETE"):
         body = {"trigger": {"every": "1d"}} if method == "PATCH" else None
         assert (await client.request(method, f"{V1}/schedules/hourly", body)).status == 409
-    assert (await client.post(f"{V1}/schedules", {"job": "add", "trigger": "every 1h", "id": "hourly", "params": {"a": 1}})).status == 409
+    assert (
+        await client.post(f"{V1}/schedules", {"job": "add", "trigger": "every 1h", "id": "hourly", "params": {"a": 1}})
+    ).status == 409
 
 
 async def test_a_trigger_is_previewed_without_being_stored(client):
@@ -519,5 +526,3 @@ class Reader:
 async def test_a_schedule_that_fires_once_is_previewed_as_that(client):
     told = (await client.post(f"{V1}/schedules/preview", {"trigger": {"at": "2030-01-01T00:00:00Z"}})).data
     assert told["fires"] == ["2030-01-01T00:00:00Z"]
-
-

@@ -30,7 +30,15 @@ PAGE = (Path(__file__).parent.parent / "docs" / "http.md").read_text("utf-8")
 
 @pytest.mark.parametrize(
     "value",
-    [None, [], {}, {"a": [1, 2.5, "é", None, True]}, ["x" * 100_000], list(range(5000)), {"a": {str(n): n for n in range(3000)}}],
+    [
+        None,
+        [],
+        {},
+        {"a": [1, 2.5, "é", None, True]},
+        ["x" * 100_000],
+        list(range(5000)),
+        {"a": {str(n): n for n in range(3000)}},
+    ],
     ids=lambda value: str(value)[:20],
 )
 async def test_small_and_large_values_come_back_as_they_were(value):
@@ -63,7 +71,13 @@ async def test_the_loop_goes_on_while_something_large_is_written():
 
 def test_headers_are_found_in_any_case_and_two_of_a_name_are_both_there():
     headers = Headers([("Host", "a"), ("HOST", "b"), ("X", "1")])
-    assert (headers["host"], headers.get("x"), "y" in headers, len(headers), headers.count) == ("a, b", "1", False, 2, 3)
+    assert (headers["host"], headers.get("x"), "y" in headers, len(headers), headers.count) == (
+        "a, b",
+        "1",
+        False,
+        2,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +125,9 @@ def test_where_it_is_mounted_is_read_as_servers_differ_in_telling_it(root, path,
 def test_every_error_of_the_package_has_a_problem_of_its_own_or_is_none_of_a_request():
     known = {kind for kind, _, _ in problems._KNOWN}
     every = {TaskloopError}
-    while more := {sub for kind in every for sub in kind.__subclasses__() if sub.__module__ == "taskloop.errors"} - every:
+    while (
+        more := {sub for kind in every for sub in kind.__subclasses__() if sub.__module__ == "taskloop.errors"} - every
+    ):
         every |= more
     left = {kind.__name__ for kind in every if not any(issubclass(kind, one) for one in known)}
     assert left == {"TaskloopError", "BadSettings", "MissingExtra", "RunFailed"}

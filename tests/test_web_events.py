@@ -58,7 +58,11 @@ async def test_what_happens_is_told_in_order_with_ids(host):
         told = [await stream.event() for _ in range(3)]
     assert [one["event"] for one in told] == ["submitted", "started", "succeeded"]
     assert [set(one["data"]) for one in told] == [{"name", "at", "run", "job", "data"}] * 3
-    assert (told[2]["data"]["run"]["id"], told[2]["data"]["run"]["result"], told[2]["data"]["job"]) == (run.id, 5, "add")
+    assert (told[2]["data"]["run"]["id"], told[2]["data"]["run"]["result"], told[2]["data"]["job"]) == (
+        run.id,
+        5,
+        "add",
+    )
     numbers = [int(one["id"].rpartition("-")[2]) for one in told]
     assert numbers == sorted(set(numbers))
 
@@ -196,5 +200,7 @@ async def test_an_event_from_another_thread_is_heard():
         stream = Live(time.scheduler).stream()
         await anext(stream)
         await asyncio.to_thread(time.scheduler.feed.send, "store_lost", START, None, why="gone")
-        assert [(name, data["data"]) for _, name, data in read(await anext(stream))] == [("store_lost", {"why": "gone"})]
+        assert [(name, data["data"]) for _, name, data in read(await anext(stream))] == [
+            ("store_lost", {"why": "gone"})
+        ]
         await stream.aclose()

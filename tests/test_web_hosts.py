@@ -267,7 +267,9 @@ def test_run_serves_the_surface_and_ends_at_a_signal_with_a_stream_open(shop):
 
 def test_the_table_of_the_file_turns_it_on_with_its_token(shop):
     text = (shop.folder / "config.toml").read_text()
-    shop.write("config.toml", f'{text}\n[http]\nenabled = true\nhost = "0.0.0.0"\nport = 0\ntoken = "abcdefghijklmnop"\n')
+    shop.write(
+        "config.toml", f'{text}\n[http]\nenabled = true\nhost = "0.0.0.0"\nport = 0\ntoken = "abcdefghijklmnop"\n'
+    )
     with shop.start("run") as process:
         address = heard(process).replace("0.0.0.0", "127.0.0.1")
         assert got(address, "/api/v1/jobs")[0] == 401

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import re
 from datetime import timedelta
 
@@ -113,7 +115,9 @@ async def test_the_token_of_the_configuration_is_that_of_the_admin(host):
 
 async def test_who_guesses_tokens_is_made_to_wait(host):
     async with host(shop(token=TOKEN)) as client:
-        statuses = [(await client.get(f"{V1}/jobs", headers={"authorization": f"Bearer {n}"})).status for n in range(12)]
+        statuses = [
+            (await client.get(f"{V1}/jobs", headers={"authorization": f"Bearer {n}"})).status for n in range(12)
+        ]
         blocked = await client.get(f"{V1}/jobs", headers={"authorization": f"Bearer {TOKEN}"})
         assert (await client.get("/healthz")).status == 200
     assert statuses == [401] * 10 + [429] * 2
@@ -383,3 +387,60 @@ async def test_the_token_is_in_nothing_that_is_shown():
     assert TOKEN not in repr(http) + repr(Options(http=http)) + repr(Principal("token"))
 
 
+# -- whatever is sent
+
+
+async def test_whatever_is_sent_the_server_does_not_fail(lines):
+    """A thousand requests made of what a hostile client would try, with the same seed each time."""
+    dice = random.Random(8700)
+    strange = [
+        "",
+        "1",
+        "-1",
+        "add",
+        "%00",
+        "%ff",
+        "%2e%2e",
+        "a%2Fb",
+        "9" * 25,
+        "x" * 300,
+        "%F0%9F%92%A3",
+        "null",
+        "{}",
+        "'--",
+    ]
+    values = [
+        None,
+        "",
+        "add",
+        0,
+        -1,
+        2**70,
+        1.5,
+        True,
+        [],
+        {},
+        {"a": 1},
+        {"every": "1s"},
+        {"cron": "* * * * *"},
+        "\ud800",
+        "+2h",
+        "x" * 999,
+    ]
+    scheduler = shop(submit_limit=None)
+    site = Site(scheduler, auth="open")
+    async with scheduler:
+        for _ in range(1000):
+            route = dice.choice([one for one in ROUTES if one.name not in ("events", "run_tasks")])
+            path = re.sub(r"{(\w+)}", lambda _: dice.choice(strange), route.path)
+            names = [one.name for one in (*route.query, *route.body)] + ["strange"]
+            query = "&".join(f"{dice.choice(names)}={dice.choice(strange)}" for _ in range(dice.randrange(3)))
+            body = json.dumps({dice.choice(names): dice.choice(values) for _ in range(dice.randrange(4))}).encode()
+            asked = request(route.method, path, {"content-type": "application/json"}, chunks=[body])
+            asked.query = query
+            answer = await site.answer(asked)
+            assert answer.status < 500, (route.method, path, query, body, answer.body)
+            if not isinstance(answer.body, bytes):
+                assert b"".join([chunk async for chunk in answer.body]) is not None
+        assert (await site.answer(request())).status == 200
+    assert "http.failed" not in lines

@@ -62,7 +62,7 @@ class Request:
     query: str = ""
     headers: Headers
     chunks: Callable[[], AsyncIterator[bytes]]
-    """The body, piece by piece; read once."""
+    """The body, piece by piece; can be read once, `body` keeps it."""
     peer: str | None = None
     """The address it came from; None: unknown, as behind a socket file."""
     server: str | None = None
@@ -71,6 +71,7 @@ class Request:
     prefix: str = ""
     """Where the surface is mounted."""
     native: Any = None
+    _body: bytes | None = None
 
     @property
     def cookies(self) -> dict[str, str]:
@@ -82,6 +83,8 @@ class Request:
 
     async def body(self, most: int = BODY_BYTES) -> bytes:
         """The body, of at most `most` bytes. Raises `Problem` for a longer one, and one that does not come."""
+        if self._body is not None:
+            return self._body
         too_long = Problem(413, "payload-too-large", f"the body is longer than {most} bytes", "send less")
         announced = self.headers.get("content-length", "0")
         if announced.isdecimal() and (len(announced) > 15 or int(announced) > most):
@@ -95,7 +98,8 @@ class Request:
                         raise too_long
         except TimeoutError:
             raise Problem(408, "body-timeout", f"the body did not come within {BODY_SECONDS:g} s") from None
-        return bytes(read)
+        self._body = bytes(read)
+        return self._body
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from taskloop.web.core import Response, listed
 from taskloop.web.routes import INSTANT, TEXT, Parameter, whole
 
-__all__ = ["BEFORE", "LIMIT", "TOLD", "UNTIL", "V1", "page"]
+__all__ = ["BEFORE", "FIRES_UNTIL", "LIMIT", "TOLD", "UNTIL", "V1", "page"]
 
 V1: Final = "/api/v1"
 USUAL: Final = 100
@@ -16,6 +16,7 @@ USUAL: Final = 100
 LIMIT: Final = Parameter("limit", whole(1, 1000), f"how many at most; without it {USUAL}")
 BEFORE: Final = Parameter("before", whole(1, 10**18), "only ids below this one: the `next` of the page before")
 UNTIL: Final = Parameter("until", INSTANT, "it ends by itself then")
+FIRES_UNTIL: Final = Parameter("until", INSTANT, "none after this instant")
 TOLD: Final = (
     Parameter("reason", TEXT, "why: stands in the records"),
     Parameter("actor", TEXT, "for whom; only for callers with scope admin, without it the caller's own name"),

@@ -11,8 +11,9 @@ from taskloop.jobs import Call
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
-from taskloop.web.api.asking import LIMIT, TOLD, UNTIL, V1, limit, page
+from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1, limit, page
 from taskloop.web.core import Response, answer, listed
+from taskloop.web.problems import Problem
 from taskloop.web.routes import INSTANT, OBJECT, TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 from taskloop.why import explanation_record
@@ -109,6 +110,11 @@ async def coming(asked: Asked, name: str | None = None) -> Response:
 
 async def why(asked: Asked) -> Response:
     query, name = asked.query, asked.path["job"]
+    if query["run"] is not None:
+        run = await asked.scheduler.run(query["run"])
+        aliases = asked.scheduler[name].aliases if name in asked.scheduler else ()
+        if run.job not in (name, *aliases):
+            raise Problem(404, "run-not-found", f"run {run.id} is of job '{run.job}', not of '{name[:80]}'")
     explanation = await asked.scheduler.why(name, query["at"], query["run"])
     return await answer(explanation_record(explanation))
 
@@ -215,7 +221,7 @@ ROUTES = (
     ),
     Route(
         method="GET", path=f"{V1}/jobs/{{job}}/upcoming", name="job_upcoming", scope=Scope.read, handler=upcoming,
-        summary="Its coming fires, earliest first", query=(UNTIL, LIMIT), example="?limit=5",
+        summary="Its coming fires, earliest first", query=(FIRES_UNTIL, LIMIT), example="?limit=5",
     ),
     Route(
         method="GET", path=f"{V1}/jobs/{{job}}/why", name="why", scope=Scope.read, handler=why,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskloop.records import status_record, worker_record
-from taskloop.web.api.asking import LIMIT, TOLD, UNTIL, V1
+from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1
 from taskloop.web.api.jobs import MISSED, coming
 from taskloop.web.core import Response, answer, listed
 from taskloop.web.routes import Route
@@ -56,7 +56,7 @@ ROUTES = (
         summary="How the whole stands, and what needs a person",
     ),
     Route(
-        method="GET", path=f"{V1}/upcoming", name="upcoming", scope=Scope.read, handler=upcoming, query=(UNTIL, LIMIT),
+        method="GET", path=f"{V1}/upcoming", name="upcoming", scope=Scope.read, handler=upcoming, query=(FIRES_UNTIL, LIMIT),
         summary="The coming fires of all jobs, earliest first", example="?limit=10",
     ),
     Route(
