@@ -162,7 +162,7 @@ async def test_why_is_answered_for_a_run(pair):
     told = (await client.get(f"{V1}/jobs/fails/why?run={run.id}")).data
     assert (told["code"], told["run"]["run"]) == ("ran", run.id)
     assert (await client.get(f"{V1}/jobs/add/why?run={run.id}")).code == "run-not-found"
-    assert (await client.get(f"{V1}/jobs/add/why?at=2026-01-01T00:00:00Z")).data["verdict"] == "not_due"
+    assert (await client.get(f"{V1}/jobs/add/why?at=2026-01-01T00:00:00Z")).data["verdict"] == "unknown"
     assert (await client.get(f"{V1}/jobs/nobody/why")).code == "job-not-found"
 
 
