@@ -128,7 +128,9 @@ def test_no_handler_touches_what_is_private_of_the_scheduler() -> None:
         private = [
             one.attr
             for one in ast.walk(tree)
-            if isinstance(one, ast.Attribute) and one.attr.startswith("_") and not one.attr.startswith("__")
+            if isinstance(one, ast.Attribute)
+            and one.attr.startswith("_")
+            and not one.attr.startswith("__")
             and not (isinstance(one.value, ast.Name) and one.value.id in ("self", "asyncio"))
         ]
         assert not private, f"{path.name} uses {private}"
