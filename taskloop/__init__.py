@@ -23,6 +23,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     steps_sqlite copying_sqlite            steps and logs; backups
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background                             a scheduler on a thread of its own
+    web                                    the admin surface over HTTP
     cli                                    the command line
 
 Start reading at `scheduler`. The names below are the public ones; each is imported when first asked for.

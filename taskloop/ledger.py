@@ -95,6 +95,8 @@ class Ledger(Jobs):
         self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
         self._switches = Switches()
+        self._defined: dict[str, tuple[Any, Definition]] = {}
+        """What jobs declare, as it was made last, and of what."""
         self._told_switches: Switches | None = None
         """The switches of which the store's connection was told: it hands out nothing that they hold."""
         self._turning: set[asyncio.Future[None]] = set()
@@ -164,10 +166,17 @@ class Ledger(Jobs):
         run = asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
         return (await self._ask([(one, run)]))[0]
 
-    async def submit_many(self, calls: Iterable[Call[T]], *, actor: str | None = None) -> list[RunHandle[T]]:
+    async def submit_many(
+        self,
+        calls: Iterable[Call[T]],
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        cause: Cause = Cause.MANUAL,
+    ) -> list[RunHandle[T]]:
         """Ask for a run of each call, all in one transaction."""
-        now = self._clock.now()
-        return await self._ask([(self._job(call.job), asked(call, now, actor=actor)) for call in calls])
+        now, told = self._clock.now(), {"actor": actor, "reason": reason}
+        return await self._ask([(self._job(call.job), asked(call, now, cause=cause, **told)) for call in calls])
 
     async def _submit_call(self, call: Call[T], at: Instant | None, key: str | None, actor: str | None) -> RunHandle[T]:
         return (await self._ask([(self._job(call.job), asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
@@ -485,11 +494,11 @@ class Ledger(Jobs):
 
     # -- looking
 
-    async def jobs(self) -> list[JobRecord]:
-        """Every job that is declared here or that a worker of the store declared, by name."""
+    async def jobs(self, name: str | None = None) -> list[JobRecord]:
+        """Every job that is declared here or that a worker of the store declared, by name; `name`: that one, or none."""
         from taskloop import looking
 
-        return await looking.jobs(self, await self._opened())
+        return await looking.jobs(self, await self._opened(), name)
 
     async def status(self) -> Status:
         """How the whole stands, as the store knows it; `attention` says first what is worst."""
@@ -515,7 +524,13 @@ class Ledger(Jobs):
         from taskloop.records import definition
 
         trigger = self.resolved(job.trigger) if job.trigger is not None else None
-        return definition(job, trigger, self._clock.now())
+        # Asked at every look at the jobs, and dear: the schema of the parameters alone takes a millisecond.
+        made_of = (job, job.policy, trigger, job.step_facts())
+        known, found = self._defined.get(job.name, (None, None))
+        if found is None or known != made_of:
+            found = definition(job, trigger, self._clock.now())
+            self._defined[job.name] = (made_of, found)
+        return found._replace(seen_at=self._clock.now())
 
     def on(self, *names: str) -> Callable[[Callable[[Event], Any]], Callable[[Event], Any]]:
         """A decorator: call the function at each of these events; none named: at every event.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["curfew", "jobs", "status", "status_without_store", "upcoming", "why"]
 
 TOGETHER: Final = 50
-"""Coming fires that are reckoned between two breaths of the loop."""
+"""Coming fires, or jobs, that are reckoned between two breaths of the loop."""
 RECENT: Final = timedelta(minutes=10)
 """An incident that ended longer ago needs nobody's attention any more."""
 BLOCKED_MS: Final = 1000
@@ -45,15 +45,22 @@ BLOCKED_MS: Final = 1000
 # -- jobs
 
 
-async def jobs(ledger: Ledger, store: Store) -> list[JobRecord]:
-    """Every job that is declared here or that a worker of the store declared, by name."""
+async def jobs(ledger: Ledger, store: Store, only: str | None = None) -> list[JobRecord]:
+    """Every job that is declared here or that a worker of the store declared, by name; `only`: that one, or none."""
     now = ledger._clock.now()
     await ledger._refresh_switches(force=True)
     remembered = {one.name: one for one in await store.definitions()}
     names = sorted({*remembered, *(job.name for job in ledger)})
+    if only is not None:
+        names = [only] if only in names else []
     last, due = await store.standing(names), await store.next_dues(names)
     orphans = _orphans(names, ledger, _living(await store.workers(living=True), ledger, now))
-    defined = {name: ledger.definition(ledger[name]) if name in ledger else remembered[name] for name in names}
+    defined = {}
+    for number, name in enumerate(names, 1):
+        if name in ledger or name in remembered:  # else it was removed while the loop had other things to do
+            defined[name] = ledger.definition(ledger[name]) if name in ledger else remembered[name]
+        if number % TOGETHER == 0:
+            await asyncio.sleep(0)
     troubled = await _troubled(store, defined, due, ledger._switches, now)
     return [
         standing(
@@ -66,7 +73,7 @@ async def jobs(ledger: Ledger, store: Store) -> list[JobRecord]:
             stuck=name in troubled and "running_seconds" in troubled[name],
             overdue=name in troubled,
         )
-        for name in names
+        for name in defined
     ]
 
 

@@ -13,12 +13,24 @@ from typing import Any, Final, Literal
 from taskloop.errors import BadSettings
 from taskloop.triggers import Trigger
 
-__all__ = ["Options"]
+__all__ = ["Http", "Options"]
 
 _SPANS: Final = ("interval", "heartbeat", "lease")
 _SPANS_OR_NONE: Final = ("loop_limit", "max_runtime", "dev", "keep")
 _SPANS_OR_NOTHING: Final = ("grace", "kill_grace")
 _NUMBERS: Final = ("max_running", "threads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    """What the admin surface goes by, wherever it is mounted."""
+
+    token: str = field(default="", repr=False)
+    """Whoever sends it is admin; empty: there is none."""
+    hosts: tuple[str, ...] = ()
+    """Names accepted in Host, beside those of this machine."""
+    submit_limit: tuple[int, timedelta] | None = (30, timedelta(minutes=1))
+    """How many submits in how long, of each caller and job; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +79,7 @@ class Options:
     """Triggers by job name, in the place of what the code says."""
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters of a job's own schedule, by job name, laid over what the code says."""
+    http: Http = Http()
 
     def __post_init__(self) -> None:
         spans = {name: getattr(self, name) for name in (*_SPANS, *_SPANS_OR_NONE, *_SPANS_OR_NOTHING)}

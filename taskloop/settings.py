@@ -31,7 +31,7 @@ from taskloop import durations, policy
 from taskloop.address import DEFAULT_STORE, Sources, bad_url, gather, kind, without_password
 from taskloop.errors import BadDuration, BadInstant, BadSettings, BadTrigger, TaskloopError, nearest
 from taskloop.jobs import NAME, Job, Jobs
-from taskloop.options import Options
+from taskloop.options import Http, Options
 from taskloop.triggers import At, Cron, Every, Trigger, from_mapping
 
 __all__ = ["FileJob", "Settings", "load", "load_app", "load_job"]
@@ -570,6 +570,7 @@ class Settings(BaseSettings):
             jobs={name: dict(job.options) for name, job in self.jobs.items() if job.options},
             triggers={name: job.trigger for name, job in self.jobs.items() if job.trigger is not None},
             params={name: dict(job.params) for name, job in self.jobs.items() if job.params},
+            http=Http(token=self.http.token, hosts=self.http.hosts, submit_limit=self.http.submit_limit),
         )
 
     def file_jobs(self) -> list[FileJob]:
@@ -756,7 +757,6 @@ def _strangers(texts: Mapping[str, str], before: str) -> list[str]:
 
 
 _IDLE: Final = {
-    **dict.fromkeys((("http", key) for key in HttpSettings.model_fields), "no HTTP server is there to heed it"),
     **dict.fromkeys((("dask", key) for key in DaskSettings.model_fields), "nothing is sent to Dask"),
     ("store", "statement_cache_size"): "an SQLite store has no use for it",
 }

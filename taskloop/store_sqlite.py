@@ -438,8 +438,8 @@ class SqliteStore:
         await self._do(keeping.define, rows)
 
     async def definitions(self) -> Sequence[Definition]:
-        rows = await self._read(_fetch, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
-        return [Definition(row[0], json.loads(row[1]), row[2], from_microseconds(row[3])) for row in rows]
+        found: list[Definition] = await self._read(_definitions)
+        return found
 
     async def aliases(self) -> Mapping[str, str]:
         found: dict[str, str] = await self._read(keeping.aliases)
@@ -602,14 +602,15 @@ class SqliteStore:
             "id < ?": query.before,
         }
         asked = partial(
-            history.find,
+            _found,
             jobs=query.jobs,
             states=None if query.states is None else [State(one).value for one in query.states],
             skipped=query.skipped,
             conditions={text: value for text, value in conditions.items() if value is not None},
             limit=query.limit,
         )
-        return [read_run(row) for row in await self._read(asked, _RUN)]
+        found: list[Run] = await self._read(asked)
+        return found
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
         rows = await self._read(history.standing, _RUN, list(jobs))
@@ -873,6 +874,18 @@ def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[
 
 def _fetch(db: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
     return db.execute(statement, values).fetchall()
+
+
+# Rows are made records on the reader's thread: a thousand of them would hold the loop for longer than a request may.
+
+
+def _found(db: sqlite3.Connection, **asked: Any) -> list[Run]:
+    return [read_run(row) for row in history.find(db, _RUN, **asked)]
+
+
+def _definitions(db: sqlite3.Connection) -> list[Definition]:
+    rows = _fetch(db, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
+    return [Definition(row[0], json.loads(row[1]), row[2], from_microseconds(row[3])) for row in rows]
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

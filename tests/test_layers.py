@@ -25,11 +25,13 @@ LEVELS = [
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background"},
+    {"web"},
     {"cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"moments", "chain", "why", "attendance"}
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
+FRAMEWORKS = {"aiohttp", "starlette", "fastapi", "uvicorn", "jinja2", "httpx", "flask", "django"}
 ONE_HOME = {"aiosqlite": "store_sqlite", "loguru": None, "pydantic_settings": "settings", "cronsim": "cron"}
 MORE_HOMES = {"cronsim": {"triggers"}}
 LAZY_UPWARDS = {("store", "store_sqlite"), ("ledger", "settings"), ("ledger", "built_in")}
@@ -108,6 +110,30 @@ def test_the_lower_rooms_are_pure(path: Path) -> None:
 def test_a_library_has_one_home(library: str) -> None:
     homes = {room(path) for path in modules() for name, _ in imports(path) if name.split(".")[0] == library}
     assert homes <= {ONE_HOME[library]} | MORE_HOMES.get(library, set())
+
+
+def test_a_web_framework_is_imported_by_its_translator_alone() -> None:
+    found = {
+        (str(path.relative_to(PACKAGE)), name.split(".")[0])
+        for path in modules()
+        for name, _ in imports(path)
+        if name.split(".")[0] in FRAMEWORKS
+    }
+    assert found == {("web/aiohttp.py", "aiohttp")}
+
+
+def test_no_handler_touches_what_is_private_of_the_scheduler() -> None:
+    for path in (PACKAGE / "web").rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        private = [
+            one.attr
+            for one in ast.walk(tree)
+            if isinstance(one, ast.Attribute)
+            and one.attr.startswith("_")
+            and not one.attr.startswith("__")
+            and not (isinstance(one.value, ast.Name) and one.value.id in ("self", "asyncio"))
+        ]
+        assert not private, f"{path.name} uses {private}"
 
 
 def test_no_room_without_a_noun() -> None:

@@ -78,6 +78,7 @@ def _engine(parser: Parser) -> None:
 
 def _run(parser: Parser) -> None:
     parser.add_argument("--for", dest="span", metavar="D", help="stop after this long, with exit code 0")
+    parser.add_argument("--http", metavar="HOST:PORT", nargs="?", const="", help="serve the admin API, 127.0.0.1:8700")
     parser.add_argument("--jobs", metavar="GLOB,…", help="only these")
     parser.add_argument("--no-fire", action="store_true", help="only run what is submitted")
     _engine(parser)
@@ -226,7 +227,7 @@ COMMANDS: Final[dict[str, Command]] = {
         "Start the scheduler and keep it running.",
         "running:run",
         _run,
-        ("taskloop run", "taskloop run --app shop.jobs:scheduler --grace 1m", "taskloop run --dev 2s --for 30s"),
+        ("taskloop run", "taskloop run --app shop.jobs:scheduler --http", "taskloop run --dev 2s --for 30s"),
         "0 --for or max_runtime is over · 7 configuration · 8 store · 130/143 stopped by a signal",
     ),
     "once": Command(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from taskloop.built_in import declare
+from taskloop.cli import http
 from taskloop.cli.reach import opened
 from taskloop.errors import BadParameters, BadSettings
 from taskloop.scheduler import TaskScheduler
@@ -34,6 +35,7 @@ def configured(args: Namespace) -> Settings:
         "scheduler.grace": getattr(args, "grace", None),
         "log.format": getattr(args, "log_format", None),
         "dev": getattr(args, "dev", None),
+        **http.asked(args),
     }
     return settings.load(args.config, arguments=asked)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from argparse import Namespace
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from taskloop import __version__, durations
 from taskloop.address import without_password
-from taskloop.cli import lines, program, reach
+from taskloop.cli import http, lines, program, reach
 from taskloop.cli.entrance import before_exit
 from taskloop.cli.failures import Failed
 from taskloop.cli.narrow import Narrow
@@ -43,12 +43,14 @@ def run(args: Namespace) -> int:
         scheduler, names = _composed(args, settings)
         scheduler.speaker = narrator
         narrator.afterwards.append(summary(narrator, log))
+        site = http.surface(scheduler, settings)
         _announce(scheduler, settings, narrator, log, count=len(names))
         firing = set() if args.no_fire else names
         screen = _screen(log, scheduler, firing)
         try:
+            serving = http.serving(site, settings, narrator)
             number = reach.drive(
-                _serve(scheduler, narrator, log, started=started, screen=screen, span=span, firing=firing)
+                _serve(scheduler, narrator, log, serving, started=started, screen=screen, span=span, firing=firing)
             )
         finally:
             if screen is not None:
@@ -108,6 +110,7 @@ async def _serve(
     scheduler: TaskScheduler,
     narrator: lines.Narrator,
     log: lines.Log,
+    serving: AbstractAsyncContextManager[None],
     *,
     started: asyncio.Event,
     screen: Screen | None,
@@ -119,7 +122,8 @@ async def _serve(
     if screen is not None:
         beside.append(asyncio.create_task(screen.keep()))
     try:
-        return await scheduler.serve(run_for=span)
+        async with serving:
+            return await scheduler.serve(run_for=span)
     finally:
         for task in beside:
             task.cancel()

@@ -1,0 +1,17 @@
+"""The admin surface over HTTP, for the host that is there: no framework in it but in the two translators.
+
+    core problems routes     a request and its answer; what went wrong; the table of routes and what each takes
+    security                 who asks and what that one may do; floods
+    site                     one mount of the surface: from a request to the answer, past every guard
+    live                     events to many listeners, each with a bounded queue
+    api                      the handlers, by subject; `api.ROUTES` is the one table
+    openapi                  the description made of that table
+    aiohttp asgi             translators: the host's request into ours, our answer into the host's
+
+Start reading at `site`. A host needs `taskloop.web.aiohttp.setup` or `taskloop.web.asgi.app`, and `Principal`.
+"""
+
+from taskloop.web.core import Request, Response
+from taskloop.web.security import Principal, Scope
+
+__all__ = ["Principal", "Request", "Response", "Scope"]

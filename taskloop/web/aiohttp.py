@@ -1,0 +1,146 @@
+"""The admin surface in an aiohttp program, or alone: translates, and nothing else.
+
+    setup(app, scheduler, prefix="/taskloop", auth=...)
+
+`listening` is the server of `taskloop run --http`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from taskloop.errors import BadSettings, MissingExtra
+from taskloop.web.core import Headers, Request, Response
+from taskloop.web.security import Auth
+from taskloop.web.site import Site
+
+if TYPE_CHECKING:
+    from taskloop.scheduler import TaskScheduler
+
+try:
+    from aiohttp import web
+except ImportError as error:
+    raise MissingExtra("aiohttp", "web") from error
+
+__all__ = ["listening", "setup"]
+
+CLOSE_SECONDS: Final = 2.0
+"""What a server of our own waits for requests in hand when it stops."""
+
+
+def setup(
+    app: web.Application,
+    scheduler: TaskScheduler,
+    prefix: str = "/taskloop",
+    start: bool = True,
+    auth: Auth = None,
+    hosts: Iterable[str] = (),
+) -> None:
+    """Mount the surface below `prefix` (empty: at the root), and start and stop the scheduler with the app.
+
+    `start` False leaves the scheduler to the host. `auth`: a function of the request, plain or async, that gives a
+    `Principal` or None; "open" lets everybody in; None: only the token of the configuration, and without one nobody.
+    `hosts`: names under which the host is reached, beside those of the machine itself. Raises `BadSettings`.
+    """
+    if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+        raise BadSettings([f"prefix is {prefix!r}; a path such as '/taskloop' is allowed, or '' for the root"])
+    site = Site(scheduler, auth=auth, hosts=hosts)
+    _mount(app, site, prefix)
+
+    async def with_the_app(_: web.Application) -> AsyncIterator[None]:
+        mine = start and not scheduler.is_running
+        if mine:
+            await scheduler.start()
+        yield
+        if mine:
+            await scheduler.stop()
+
+    async def end_streams(_: web.Application) -> None:
+        await site.close()
+
+    app.cleanup_ctx.append(with_the_app)
+    app.on_shutdown.append(end_streams)  # comes before the server waits for what is open
+
+
+def _mount(app: web.Application, site: Site, prefix: str) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await _send(request, await site.answer(_read(request, prefix)))
+
+    if prefix:
+        app.router.add_route("*", prefix, handle)
+    app.router.add_route("*", f"{prefix}/{{tail:.*}}", handle)
+
+
+def _read(request: web.Request, prefix: str) -> Request:
+    sock = None if request.transport is None else request.transport.get_extra_info("sockname")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        if request.can_read_body:
+            async for chunk in request.content.iter_any():
+                yield chunk
+
+    return Request(
+        method=request.method,
+        path=request.rel_url.raw_path[len(prefix) :],
+        query=request.rel_url.raw_query_string,
+        headers=Headers(
+            (name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in request.raw_headers
+        ),
+        chunks=chunks,
+        peer=request.remote,
+        server=sock[0] if isinstance(sock, tuple) else None,
+        scheme=request.scheme,
+        prefix=prefix,
+        native=request,
+    )
+
+
+async def _send(request: web.Request, response: Response) -> web.StreamResponse:
+    body = response.body
+    response.headers.setdefault("server", "taskloop")  # else it tells of which versions it is made
+    if isinstance(body, bytes):
+        return web.Response(status=response.status, body=body, headers=response.headers)
+    stream = web.StreamResponse(status=response.status, headers=response.headers)
+    try:
+        await stream.prepare(request)
+        async for chunk in body:
+            if request.transport is None or request.transport.is_closing():
+                break
+            if chunk:
+                await stream.write(chunk)
+        with suppress(ConnectionError):
+            await stream.write_eof()
+    except ConnectionError:  # the client left: nobody is there to be told
+        pass
+    finally:
+        if (close := getattr(body, "aclose", None)) is not None:
+            await close()
+    return stream
+
+
+@asynccontextmanager
+async def listening(site: Site, host: str, port: int) -> AsyncIterator[str]:
+    """Serve the surface alone, at the root, while the context is open; gives its address.
+
+    `port` 0: any free one. Raises `BadSettings` where nobody may listen, or somebody does.
+    """
+    app = web.Application()
+    _mount(app, site, "")
+    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise BadSettings(
+                [f"http: nothing can listen on {host} port {port}: {error.strerror or error}; give another with --http"]
+            ) from None
+        name = f"[{host}]" if ":" in host else host
+        yield f"http://{name}:{runner.addresses[0][1]}"
+    finally:
+        await site.close()
+        async with asyncio.timeout(2 * CLOSE_SECONDS):
+            await runner.cleanup()

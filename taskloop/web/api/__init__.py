@@ -1,0 +1,15 @@
+"""The handlers, by subject, and the one table of all routes."""
+
+from taskloop.web.api import events, health, jobs, runs, schedules, seeds, whole
+
+__all__ = ["ROUTES"]
+
+ROUTES = (
+    *health.ROUTES,
+    *jobs.ROUTES,
+    *schedules.ROUTES,
+    *runs.ROUTES,
+    *events.ROUTES,
+    *whole.ROUTES,
+    *seeds.ROUTES,
+)

@@ -1,0 +1,34 @@
+"""What several routes take, and the pages they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from taskloop.web.core import Response, listed
+from taskloop.web.routes import INSTANT, TEXT, Parameter, whole
+
+__all__ = ["BEFORE", "FIRES_UNTIL", "LIMIT", "TOLD", "UNTIL", "V1", "page"]
+
+V1: Final = "/api/v1"
+USUAL: Final = 100
+
+LIMIT: Final = Parameter("limit", whole(1, 1000), f"how many at most; without it {USUAL}")
+BEFORE: Final = Parameter("before", whole(1, 10**18), "only ids below this one: the `next` of the page before")
+UNTIL: Final = Parameter("until", INSTANT, "it ends by itself then")
+FIRES_UNTIL: Final = Parameter("until", INSTANT, "none after this instant")
+TOLD: Final = (
+    Parameter("reason", TEXT, "why: stands in the records"),
+    Parameter("actor", TEXT, "for whom; only for callers with scope admin, without it the caller's own name"),
+)
+
+
+def limit(query: Any) -> int:
+    """The limit of a page."""
+    return int(query.get("limit") or USUAL)
+
+
+async def page(found: Sequence[Any], most: int, record: Callable[[Any], Any], mark: Callable[[Any], Any]) -> Response:
+    """A page of what was found, of which one more than `most` was asked for: `mark` of the last one leads to the next."""
+    shown = found[:most]
+    return await listed(shown, record, mark(shown[-1]) if len(found) > most else None)

@@ -1,0 +1,163 @@
+"""Schedules: those that are stored, and what a trigger would do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from taskloop import durations, triggers
+from taskloop.clock import SystemClock
+from taskloop.errors import BadTrigger, Conflict, NoSuchSchedule
+from taskloop.records import instant_text, schedule_record
+from taskloop.schedules import Schedule
+from taskloop.triggers import Trigger
+from taskloop.web.api.asking import LIMIT, V1, limit, page
+from taskloop.web.core import Response, answer
+from taskloop.web.routes import INSTANT, OBJECT, TEXT, TRIGGER, Parameter, Route, whole
+from taskloop.web.security import Scope
+
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+USUAL: Final = 10
+LONGEST_SECONDS: Final = 2.0
+"""A trigger that is rarely due is asked for no longer; then there are fewer fires."""
+
+
+def _trigger(given: Any) -> Trigger:
+    """A trigger as it stands in config.toml, or as a schedule shows it. Raises `BadTrigger` and its like."""
+    try:
+        if isinstance(given, str):
+            return triggers.parse(given)
+        if isinstance(given.get("at"), str):  # also a time from now
+            given = {**given, "at": durations.instant(given["at"], SystemClock().now())}
+        return triggers.from_mapping(given)
+    except (TypeError, AttributeError):
+        raise BadTrigger(given, 'a member is of the wrong type; write {"every": "5m"}') from None
+
+
+async def _one(asked: Asked, name: str) -> Schedule:
+    found = await asked.scheduler.schedules(prefix=name, limit=1)
+    if not found or found[0].id != name:
+        raise NoSuchSchedule(name)
+    return found[0]
+
+
+async def schedules(asked: Asked) -> Response:
+    query, most = asked.query, limit(asked.query)
+    found = await asked.scheduler.schedules(
+        query["job"], prefix=query["prefix"], before=query["before"], limit=most + 1
+    )
+    return await page(found, most, schedule_record, lambda one: one.id)
+
+
+async def schedule(asked: Asked) -> Response:
+    return await answer(schedule_record(await _one(asked, asked.path["id"])))
+
+
+async def add(asked: Asked) -> Response:
+    body, trigger = asked.body, _trigger(asked.body["trigger"])
+    name = body["id"] or f"{body['job']}:{trigger}".replace(" ", "_")
+    known = [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]
+    stored = await asked.scheduler.schedule(body["job"], trigger, id=name, params=body["params"])
+    where = f"{asked.request.prefix}{V1}/schedules/{quote(stored.id, safe='')}"
+    return await answer(schedule_record(stored), 200 if known else 201, headers={"location": where})
+
+
+async def change(asked: Asked) -> Response:
+    old, body = await _changeable(asked), asked.body
+    trigger = old.trigger if body["trigger"] is None else _trigger(body["trigger"])
+    params = old.params if body["params"] is None else body["params"]
+    return await answer(schedule_record(await asked.scheduler.schedule(old.job, trigger, id=old.id, params=params)))
+
+
+async def remove(asked: Asked) -> Response:
+    await asked.scheduler.unschedule((await _changeable(asked)).id)
+    return Response(204)
+
+
+async def _changeable(asked: Asked) -> Schedule:
+    """The schedule, unless it would be back at the next start. Raises `Conflict`, `NoSuchSchedule`."""
+    one = await _one(asked, asked.path["id"])
+    if one.origin != "stored" and one.job in asked.scheduler:
+        raise Conflict(
+            f"schedule '{one.id}' is declared by {one.origin}, and would be as before at the next start; "
+            "change it there, or disable the job"
+        )
+    return one
+
+
+async def preview(asked: Asked) -> Response:
+    """A trigger in words, and its next instants; in a thread, for a rare one is searched for up to a second."""
+    now = SystemClock().now()
+    trigger = asked.scheduler.resolved(_trigger(asked.body["trigger"]))
+    start = durations.instant(asked.body["start"], now) if asked.body["start"] else now
+    fires = await asyncio.to_thread(_fires, trigger, start, asked.body["count"] or USUAL)
+    return await answer(
+        {"trigger": str(trigger), "trigger_text": trigger.describe(), "fires": [instant_text(one) for one in fires]}
+    )
+
+
+def _fires(trigger: Trigger, start: datetime, count: int) -> list[datetime]:
+    fires: list[datetime] = []
+    at, enough = trigger.after(start), time.monotonic() + LONGEST_SECONDS
+    while at is not None:
+        fires.append(at)
+        if len(fires) == count or time.monotonic() > enough:
+            break
+        at = trigger.after(at)
+    return fires
+
+
+_PARAMS: Final = Parameter("params", OBJECT, "the job's parameters by name")
+
+ROUTES = (
+    Route(
+        method="GET", path=f"{V1}/schedules", name="schedules", scope=Scope.read, handler=schedules,
+        summary="All schedules by id: declared ones and stored ones", gives={200: "Schedules"},
+        query=(
+            Parameter("job", TEXT, "only of this job"),
+            Parameter("prefix", TEXT, "only ids that begin so"),
+            Parameter("before", TEXT, "the `next` of the page before: the id of its last schedule"),
+            LIMIT,
+        ),
+        example="?job=report",
+    ),
+    Route(
+        method="POST", path=f"{V1}/schedules", name="add_schedule", scope=Scope.admin, handler=add,
+        summary="Store a schedule; one of that id is replaced", gives={201: "Schedule", 200: "Schedule"},
+        body=(
+            Parameter("job", TEXT, "what to run", required=True),
+            Parameter("trigger", TRIGGER, "when", required=True),
+            Parameter("id", TEXT, "its name; without it one is made of job and trigger"),
+            _PARAMS,
+        ),
+        example="""-d '{"job": "report", "trigger": {"cron": "0 2 * * *"}, "id": "report-nightly"}'""",
+    ),
+    Route(
+        method="POST", path=f"{V1}/schedules/preview", name="preview", scope=Scope.read, handler=preview,
+        summary="What a trigger means, and when it would fire; stores nothing",
+        body=(
+            Parameter("trigger", TRIGGER, "when", required=True),
+            Parameter("count", whole(1, 100), f"how many fires; without it {USUAL}"),
+            Parameter("start", INSTANT, "fires after this instant; without it now"),
+        ),
+        example="""-d '{"trigger": {"cron": "0 2 * * *", "timezone": "Europe/London"}}'""",
+    ),
+    Route(
+        method="GET", path=f"{V1}/schedules/{{id}}", name="schedule", scope=Scope.read, handler=schedule,
+        summary="One schedule", gives={200: "Schedule"},
+    ),
+    Route(
+        method="PATCH", path=f"{V1}/schedules/{{id}}", name="change_schedule", scope=Scope.admin, handler=change,
+        summary="Give a stored schedule another trigger, or other parameters", gives={200: "Schedule"},
+        body=(Parameter("trigger", TRIGGER, "when"), _PARAMS), example="""-d '{"trigger": {"every": "1h"}}'""",
+    ),
+    Route(
+        method="DELETE", path=f"{V1}/schedules/{{id}}", name="remove_schedule", scope=Scope.admin, handler=remove,
+        summary="Remove a stored schedule; its runs stay", gives={204: "nothing"},
+    ),
+)  # fmt: skip

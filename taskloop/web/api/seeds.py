@@ -1,0 +1,134 @@
+"""The addresses that services had before taskloop, in their words, so that what calls them need not change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from taskloop.errors import Conflict
+from taskloop.records import JobRecord, instant_text, run_record, switch_record
+from taskloop.runs import ACTIVE, Cause, Run, State
+from taskloop.web.api.asking import TOLD
+from taskloop.web.api.jobs import accepted, the_job
+from taskloop.web.core import Response, answer
+from taskloop.web.problems import Problem
+from taskloop.web.routes import FLAG, Parameter, Route
+from taskloop.web.security import Scope
+
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+GROUP: Final = "worker"
+_ACTIVE: Final = [state.value for state in ACTIVE]
+
+
+async def scheduler_status(asked: Asked) -> Response:
+    titles = {job.name: job.title for job in asked.scheduler}
+    found = await asked.scheduler.schedules(limit=1000)
+    return await answer(
+        [
+            {
+                "id": one.id,
+                "name": titles.get(one.job, one.job),
+                "next_run": instant_text(one.next_due),
+                "trigger": str(one.trigger),
+            }
+            for one in found
+        ]
+    )
+
+
+async def worker_status(asked: Asked) -> Response:
+    run = await _newest(asked)
+    busy = run is not None and run.status == "RUNNING"
+    return await answer(
+        {
+            "status": "running" if busy else "idle",
+            "progress": run.progress.message if run and run.progress else "",
+            "is_running": busy,
+            "started_at": instant_text(run.started_at) if run else None,
+            "completed_at": instant_text(run.ended_at) if run else None,
+            "last_result": run.result if run else None,
+            "last_error": f"{run.error.type}: {run.error.message}" if run and run.error else None,
+        }
+    )
+
+
+async def _newest(asked: Asked) -> Run | None:
+    """The newest run of a job of the group, else of any job."""
+    of_group = [job.name for job in asked.scheduler if job.policy.group == GROUP]
+    found = [run for name in of_group for run in await asked.scheduler.runs(name, limit=1)]
+    return max(found or await asked.scheduler.runs(limit=1), key=lambda run: run.id, default=None)
+
+
+async def start(asked: Asked) -> Response:
+    """Ask for a run, unless one of the same group, or else of the same job, has not ended yet."""
+    job = asked.scheduler[asked.path["job"]]
+    asked.count_submit(job.name)
+    group = job.policy.group
+    names = [one.name for one in asked.scheduler if one is job or (group is not None and one.policy.group == group)]
+    async with asked.site.one_at_a_time:  # else two that come together would both see that nothing runs
+        for name in names:
+            if busy := await asked.scheduler.runs(name, state=_ACTIVE, limit=1):
+                run = busy[0]
+                raise Conflict(f"run {run.id} of '{run.job}' is {run.state}; wait for its end, or cancel it")
+        handle = await asked.scheduler.submit(job.name, asked.body, actor=asked.principal.name, cause=Cause.API)
+    return await accepted(asked, handle)
+
+
+async def run_tasks(asked: Asked) -> Response:
+    """Run every enabled job that needs no parameters, and wait for all."""
+    asked.count_submit("*")
+    runs = await asked.scheduler.run_all(actor=asked.told()["actor"])
+    failed = [run for run in runs if run.state is not State.SUCCEEDED]
+    records = [run_record(run) for run in runs]
+    if failed:
+        told = "; ".join(f"run {run.id} of '{run.job}' {run.state}: {run.summary or run.reason}" for run in failed)
+        raise Problem(500, "failed", told, "GET /api/v1/runs has their errors", more={"runs": records})
+    return await answer({"status": "success", "runs": records})
+
+
+async def processors(asked: Asked) -> Response:
+    return await answer([_processor(one) for one in await asked.scheduler.jobs()])
+
+
+async def switch_processor(asked: Asked) -> Response:
+    record = await the_job(asked)
+    verb = asked.scheduler.enable if asked.body["enabled"] else asked.scheduler.disable
+    await verb(record.name, **asked.told())
+    return await answer(_processor(await the_job(asked, record.name)))
+
+
+def _processor(job: JobRecord) -> dict[str, Any]:
+    switch = switch_record(job.switch) or {}
+    told = {name: switch.get(name) for name in ("by", "at", "reason")}
+    return {"name": job.name, "title": job.title, "enabled": job.enabled, **told}
+
+
+ROUTES = (
+    Route(
+        method="GET", path="/tasks/scheduler/status", name="scheduler_status", scope=Scope.read,
+        handler=scheduler_status, summary="All schedules and when each fires next", gives={200: "any"},
+    ),
+    Route(
+        method="GET", path="/tasks/worker/status", name="worker_status", scope=Scope.read, handler=worker_status,
+        summary="The newest run of group worker, else of any job",
+    ),
+    Route(
+        method="POST", path="/tasks/{job}", name="start_task", scope=Scope.operate, handler=start,
+        summary="Ask for a run, the body is its parameters; 409 while one of its group has not ended",
+        free_body="the job's parameters by name", gives={202: "Run"}, example="""-d '{"days": 7}'""",
+    ),
+    Route(
+        method="POST", path="/admin/tasks/run", name="run_tasks", scope=Scope.operate, handler=run_tasks, body=TOLD,
+        summary="Run every enabled job that needs no parameters, and wait; 500 if one failed",
+    ),
+    Route(
+        method="GET", path="/admin/control_processors", name="processors", scope=Scope.read, handler=processors,
+        summary="All jobs and whether they are on", gives={200: "any"},
+    ),
+    Route(
+        method="POST", path="/admin/control_processors/{job}", name="switch_processor", scope=Scope.admin,
+        handler=switch_processor, summary="Switch a job on or off",
+        body=(Parameter("enabled", FLAG, "on or off", required=True), *TOLD), example="""-d '{"enabled": false}'""",
+    ),
+)  # fmt: skip

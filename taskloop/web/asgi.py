@@ -1,0 +1,153 @@
+"""The admin surface as an ASGI application, for Starlette, FastAPI and their kin: translates, and nothing else.
+
+    host = Starlette(lifespan=asgi.lifespan(scheduler))
+    host.mount("/taskloop", asgi.app(scheduler, auth=...))
+
+No framework is imported: an ASGI application is a function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from taskloop.web.core import Headers, Request, Response
+from taskloop.web.security import Auth
+from taskloop.web.site import Site
+
+if TYPE_CHECKING:
+    from taskloop.scheduler import TaskScheduler
+
+__all__ = ["app", "lifespan"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def app(scheduler: TaskScheduler, auth: Auth = None, hosts: Iterable[str] = ()) -> Application:
+    """The surface of `scheduler`, to be mounted anywhere.
+
+    `auth` and `hosts` as for `taskloop.web.aiohttp.setup`. Served as the whole program it starts and stops the scheduler;
+    mounted, the host does that by `lifespan`. Raises `BadSettings`.
+    """
+    site = Site(scheduler, auth=auth, hosts=hosts)
+
+    async def surface(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(scheduler, site, receive, send)
+        elif scope["type"] == "http":
+            request = _read(scope, receive)
+            await _send(await site.answer(request), receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    return surface
+
+
+def lifespan(scheduler: TaskScheduler) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """What a host takes as its `lifespan`: starts the scheduler with the host, and stops it."""
+
+    @asynccontextmanager
+    async def living(_: Any) -> AsyncIterator[None]:
+        mine = not scheduler.is_running
+        if mine:
+            await scheduler.start()
+        try:
+            yield
+        finally:
+            if mine:
+                await scheduler.stop()
+
+    return living
+
+
+async def _live(scheduler: TaskScheduler, site: Site, receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        try:
+            if message["type"] == "lifespan.startup":
+                await scheduler.start()
+            else:
+                await site.close()
+                await scheduler.stop()
+        except Exception as error:
+            await send({"type": f"{message['type']}.failed", "message": str(error)})
+            return
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _read(scope: Scope, receive: Receive) -> Request:
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            yield message.get("body", b"")
+            if not message.get("more_body"):
+                return
+
+    prefix, path = _place(scope)
+    client, server = scope.get("client"), scope.get("server")
+    return Request(
+        method=scope["method"],
+        path=path,
+        query=scope.get("query_string", b"").decode("latin-1"),
+        headers=Headers((name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in scope["headers"]),
+        chunks=chunks,
+        peer=client[0] if client else None,
+        server=server[0] if server and server[1] is not None else None,
+        scheme=scope.get("scheme", "http"),
+        prefix=prefix,
+        native=scope,
+    )
+
+
+def _place(scope: Mapping[str, Any]) -> tuple[str, str]:
+    """Where it is mounted, and the path below, percent-encoded as it was sent where the server tells that."""
+    prefix, path = scope.get("root_path", "").rstrip("/"), scope["path"]
+    raw = scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
+    whole = path.startswith(f"{prefix}/") or path == prefix
+    below = path[len(prefix) :] if whole else path
+    if unquote(raw) == path:  # then it says which of the slashes were sent as such
+        parts = raw.split("/")[1 + (prefix.count("/") if whole else 0) :]
+        if unquote("/" + "/".join(parts)) == (below or "/"):
+            return prefix, "/" + "/".join(parts)
+    return prefix, quote(below)
+
+
+async def _send(response: Response, receive: Receive, send: Send) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in response.headers.items()]
+    body = response.body
+    if isinstance(body, bytes) and "content-length" not in response.headers and response.status not in (204, 304):
+        headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if isinstance(body, bytes):
+        await send({"type": "http.response.body", "body": body})
+        return
+    gone = asyncio.ensure_future(_until_gone(receive))
+    try:
+        async for chunk in body:
+            if gone.done():
+                return
+            if chunk:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()
+        await asyncio.wait({gone})
+        if (close := getattr(body, "aclose", None)) is not None:
+            await close()
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

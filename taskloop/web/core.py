@@ -1,0 +1,191 @@
+"""A request and its answer, as the admin surface knows them: no framework, no scheduler.
+
+A translator makes a `Request` of what its host has, and sends the `Response`. Start at the two classes; the rest writes
+JSON without holding the loop: what is large is made in a thread, piece by piece, for one call of the encoder would hold
+the interpreter however long it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final
+
+from taskloop.web.problems import Problem
+
+__all__ = ["BODY_BYTES", "Headers", "Request", "Response", "answer", "listed", "written"]
+
+BODY_BYTES: Final = 64 * 1024
+"""The longest body that is read."""
+BODY_SECONDS: Final = 20.0
+FEW: Final = 50
+"""Records that are made and written on the loop; more go to a thread."""
+_SMALL_NODES, _SMALL_TEXT = 2_000, 50_000
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+class Headers(Mapping[str, str]):
+    """Headers by name, in any case; one that was given twice has both values, with a comma between."""
+
+    __slots__ = ("_values", "count", "size")
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._values: dict[str, str] = {}
+        self.count = self.size = 0
+        for name, value in pairs:
+            self.count += 1
+            self.size += len(name) + len(value)
+            key = name.lower()
+            self._values[key] = f"{self._values[key]}, {value}" if key in self._values else value
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """What came in. An `auth=` of the host is given this; `native` is what the host's own framework has of it."""
+
+    method: str
+    path: str
+    """Below the mount, as it was sent: percent-encoded."""
+    query: str = ""
+    headers: Headers
+    chunks: Callable[[], AsyncIterator[bytes]]
+    """The body, piece by piece; can be read once, `body` keeps it."""
+    peer: str | None = None
+    """The address it came from; None: unknown, as behind a socket file."""
+    server: str | None = None
+    """The address at which it was received; None: unknown."""
+    scheme: str = "http"
+    prefix: str = ""
+    """Where the surface is mounted."""
+    native: Any = None
+    _body: bytes | None = None
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by name; those that cannot be read are left out."""
+        try:
+            return {name: one.value for name, one in SimpleCookie(self.headers.get("cookie", "")).items()}
+        except CookieError:
+            return {}
+
+    async def body(self, most: int = BODY_BYTES) -> bytes:
+        """The body, of at most `most` bytes. Raises `Problem` for a longer one, and one that does not come."""
+        if self._body is not None:
+            return self._body
+        too_long = Problem(413, "payload-too-large", f"the body is longer than {most} bytes", "send less")
+        announced = self.headers.get("content-length", "0")
+        if announced.isdecimal() and (len(announced) > 15 or int(announced) > most):
+            raise too_long
+        read = bytearray()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in self.chunks():
+                    read += chunk
+                    if len(read) > most:
+                        raise too_long
+        except TimeoutError:
+            raise Problem(408, "body-timeout", f"the body did not come within {BODY_SECONDS:g} s") from None
+        self._body = bytes(read)
+        return self._body
+
+
+@dataclass(slots=True)
+class Response:
+    """What goes out. An iterator is a stream: a chunk of no bytes in it only asks whether the client is still there."""
+
+    status: int = 200
+    body: bytes | AsyncIterator[bytes] = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+async def answer(
+    value: Any, status: int = 200, *, headers: Mapping[str, str] | None = None, kind: str = "application/json"
+) -> Response:
+    """A response of JSON."""
+    return Response(status, await written(value), {"content-type": kind, **(headers or {})})
+
+
+async def listed(items: Sequence[Any], record: Callable[[Any], Any], next_id: int | str | None = None) -> Response:
+    """A page of records: `{"items": […], "next": id|null}`; `next` is what to give as `before`, null: it was the last."""
+
+    def made() -> bytes:
+        pieces = ",".join(_in_pieces(record(one)) for one in items)
+        return _bytes(f'{{"items":[{pieces}],"next":{json.dumps(next_id)}}}')
+
+    if len(items) > FEW:
+        return Response(200, await asyncio.to_thread(made), {"content-type": "application/json"})
+    return await answer({"items": [record(one) for one in items], "next": next_id})
+
+
+async def written(value: Any) -> bytes:
+    """A value as JSON in UTF-8; NaN and infinity, which JSON has not, as null."""
+    if _is_small(value):
+        return _bytes(_text(value))
+    return _bytes(await asyncio.to_thread(_in_pieces, value))
+
+
+def tag(body: bytes) -> str:
+    """An `ETag` that differs for bodies that differ."""
+    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def _text(value: Any) -> str:
+    text = _ENCODER.encode(value)
+    if "NaN" in text or "Infinity" in text:  # perhaps only as a word of some text
+        text = _ENCODER.encode(_finite(value))
+    return text
+
+
+def _in_pieces(value: Any) -> str:
+    """The JSON of a value that may be large: the encoder is left often enough for other threads to have their turn."""
+    if _is_small(value):
+        return _text(value)
+    text = "".join(_ENCODER.iterencode(value))
+    return "".join(_ENCODER.iterencode(_finite(value))) if "NaN" in text or "Infinity" in text else text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its escape, which is JSON too
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a value is written in a millisecond; looks at no more of it than that takes."""
+    nodes, text, ahead = 0, 0, [value]
+    while ahead:
+        one = ahead.pop()
+        nodes += 1
+        if isinstance(one, str):
+            text += len(one)
+        elif isinstance(one, Mapping):
+            nodes += len(one)
+            if nodes <= _SMALL_NODES:
+                text += sum(len(key) for key in one if isinstance(key, str))
+                ahead.extend(one.values())
+        elif isinstance(one, list | tuple):
+            if len(one) > _SMALL_NODES:
+                return False
+            ahead.extend(one)
+        if nodes > _SMALL_NODES or text > _SMALL_TEXT:
+            return False
+    return True

@@ -1,0 +1,202 @@
+"""Events as they happen, to many listeners over server-sent events.
+
+The last thousand events are kept in a ring, so who comes back with the id it heard last misses none; an event is written
+as text once, however many listen. Each listener has a queue with an end: who does not keep up is let go, and may come
+back. Streams end by themselves when the scheduler stops, for a server that stops waits for what is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any, Final
+
+from taskloop.events import Event
+from taskloop.records import instant_text, run_record
+from taskloop.scheduler import TaskScheduler
+from taskloop.web.problems import Problem
+
+__all__ = ["Live", "event_record"]
+
+KEPT: Final = 1_000
+"""Events that can be had again."""
+QUEUE: Final = 500
+"""Events that may wait for one listener."""
+MOST_LISTENERS: Final = 100
+BEAT_SECONDS: Final = 15.0
+"""Silence after which a comment says that the stream still lives."""
+LOOK_SECONDS: Final = 0.5
+"""How often a silent stream looks whether it is to end, and whether its client is gone."""
+LONGEST: Final = 64 * 1024
+"""Characters of an event; what a longer one's run came to, and was given, is left out."""
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """An event as plain JSON."""
+    return {
+        "name": event.name,
+        "at": instant_text(event.at),
+        "job": event.job,
+        "run": None if event.run is None else run_record(event.run),
+        "data": dict(event.data),
+    }
+
+
+class _Told:
+    """An event with its number; its text is made when somebody wants it."""
+
+    __slots__ = ("_text", "event", "number")
+
+    def __init__(self, number: int, event: Event) -> None:
+        self.number = number
+        self.event = event
+        self._text: bytes | None = None
+
+    def text(self, epoch: str) -> bytes:
+        if self._text is None:
+            record = event_record(self.event)
+            data = json.dumps(record, ensure_ascii=False, default=str)
+            if len(data) > LONGEST and record["run"] is not None:
+                record["run"] |= {"result": None, "params": {}, "data": {}, "error": None, "cut": True}
+                data = json.dumps(record, ensure_ascii=False, default=str)
+            self._text = _message(f"{epoch}-{self.number}", self.event.name, data)
+        return self._text
+
+
+def _message(number: str, name: str, data: str) -> bytes:
+    return f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode("utf-8", "backslashreplace")
+
+
+class _Listener:
+    def __init__(self, wanted: Callable[[Event], bool]) -> None:
+        self.wanted = wanted
+        self.waiting: deque[_Told] = deque()
+        self.stirred = asyncio.Event()
+        self.is_behind = False
+
+    def hear(self, told: _Told) -> None:
+        if not self.wanted(told.event):
+            return
+        if len(self.waiting) >= QUEUE:
+            self.is_behind = True
+        else:
+            self.waiting.append(told)
+        self.stirred.set()
+
+
+class Live:
+    """The events of one scheduler, in the process where they happen. Listens only once somebody has asked."""
+
+    def __init__(self, scheduler: TaskScheduler) -> None:
+        self._scheduler = scheduler
+        self._epoch = secrets.token_hex(4)
+        """Tells the numbers of this process from those of another."""
+        self._count = 0
+        self._ring: deque[_Told] = deque(maxlen=KEPT)
+        self._listeners: set[_Listener] = set()
+        self._unsubscribe: Callable[[], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
+
+    def stream(
+        self,
+        last_id: str | None = None,
+        *,
+        names: Collection[str] | None = None,
+        job: str | None = None,
+        run: int | None = None,
+    ) -> AsyncIterator[bytes]:
+        """What to send to one listener, until it is over. `last_id`: what it heard last; None: it comes for the first time.
+
+        Raises `Problem` when it is closed, or too many listen.
+        """
+        if self._is_closed:
+            raise Problem(503, "not-running", "the server is stopping", headers={"retry-after": "5"})
+        if len(self._listeners) >= MOST_LISTENERS:
+            raise Problem(
+                429, "rate-limited", f"{MOST_LISTENERS} listen already", headers={"retry-after": str(int(BEAT_SECONDS))}
+            )
+        self._begin()
+
+        def wanted(event: Event) -> bool:
+            return (
+                (not names or event.name in names)
+                and (job is None or event.job == job)
+                and (run is None or (event.run is not None and event.run.id == run))
+            )
+
+        return self._sent(_Listener(wanted), last_id)
+
+    def close(self) -> None:
+        """End all streams, and listen no more."""
+        self._is_closed = True
+        for listener in self._listeners:
+            listener.stirred.set()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    def _begin(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._unsubscribe is None:
+            self._unsubscribe = self._scheduler.feed.subscribe(self._hear)
+
+    def _hear(self, event: Event) -> None:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        if asyncio._get_running_loop() is loop:
+            self._keep(event)
+        else:
+            loop.call_soon_threadsafe(self._keep, event)
+
+    def _keep(self, event: Event) -> None:
+        self._count += 1
+        told = _Told(self._count, event)
+        self._ring.append(told)
+        for listener in self._listeners:
+            listener.hear(told)
+
+    async def _sent(self, listener: _Listener, last_id: str | None) -> AsyncIterator[bytes]:
+        self._listeners.add(listener)
+        ran, quiet = False, 0.0
+        try:
+            yield self._first(listener, last_id)
+            while True:
+                if listener.waiting:
+                    quiet = 0.0
+                    yield b"".join(
+                        [listener.waiting.popleft().text(self._epoch) for _ in range(min(50, len(listener.waiting)))]
+                    )
+                    continue
+                ran |= self._scheduler.is_running
+                if self._is_closed or listener.is_behind or (ran and not self._scheduler.is_running):
+                    return
+                listener.stirred.clear()
+                try:
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await listener.stirred.wait()
+                except TimeoutError:
+                    quiet += LOOK_SECONDS
+                    yield b": still here\n\n" if quiet >= BEAT_SECONDS else b""
+                    quiet %= BEAT_SECONDS
+        finally:
+            self._listeners.discard(listener)
+
+    def _first(self, listener: _Listener, last_id: str | None) -> bytes:
+        """How long to wait before coming back, and where we are; then what was missed goes to the queue, or a word that
+        it cannot be had any more.
+        """
+        begin = f"retry: 2000\nid: {self._epoch}-{self._count}\n\n".encode()
+        if last_id is None:
+            return begin
+        epoch, _, text = last_id.rpartition("-")
+        number = int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else -1
+        if epoch != self._epoch or not self._count - len(self._ring) <= number <= self._count:
+            return begin + _message(f"{self._epoch}-{self._count}", "gap", json.dumps({"after": last_id[:100]}))
+        # All of them, beyond the queue's end: they are there already.
+        listener.waiting.extend(one for one in self._ring if one.number > number and listener.wanted(one.event))
+        return f"retry: 2000\nid: {last_id}\n\n".encode()

@@ -1,0 +1,231 @@
+"""The API as OpenAPI 3.1, made of the table of routes; and of each job what it takes.
+
+A job's own address stands beside the general one, `…/jobs/report/submit` beside `…/jobs/{job}/submit`, with the schema of
+its parameters: so a form, or a client, can be made of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from taskloop import __version__
+from taskloop.jobs import Job
+from taskloop.web.problems import TITLES
+from taskloop.web.routes import Parameter, Route
+
+__all__ = ["describe"]
+
+MOST_JOBS: Final = 500
+"""Jobs with an address of their own in the description."""
+
+_TEXT: Final = {"type": ["string", "null"]}
+_INSTANT: Final = {"type": ["string", "null"], "format": "date-time"}
+_NUMBER: Final = {"type": ["integer", "null"]}
+
+
+def describe(routes: Sequence[Route], jobs: Iterable[Job[..., Any]] = (), prefix: str = "") -> dict[str, Any]:
+    """The description. `jobs`: whose parameters it shows; `prefix`: where it is mounted."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    params: dict[str, Any] = {}
+    submit = next(one for one in routes if one.name == "submit")
+    for job in list(jobs)[:MOST_JOBS]:
+        name = f"params_{re.sub('[^A-Za-z0-9._-]', '_', job.name)}"
+        params[name] = _alone(job.parameters.schema(), f"urn:taskloop:params:{job.name}")
+        paths[submit.path.replace("{job}", job.name)] = {"post": _submit_of(submit, job, name)}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "taskloop", "version": __version__, "description": "Background jobs: look, ask, switch."},
+        "servers": [{"url": prefix or "/"}],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": {**_schemas(), **params},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "responses": {
+                "problem": {
+                    "description": "What went wrong",
+                    "content": {"application/problem+json": {"schema": _ref("Problem")}},
+                }
+            },
+        },
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    parameters = [
+        *(
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"{(\w+)}", route.path)
+        ),
+        *(_parameter(one, "query") for one in route.query),
+        *(_parameter(one, "header") for one in route.headers),
+    ]
+    body = _body(route)
+    return {
+        "operationId": route.name,
+        "summary": route.summary,
+        "tags": [_tag(route)],
+        **({"parameters": parameters} if parameters else {}),
+        **({"requestBody": {"content": {"application/json": {"schema": body}}}} if body else {}),
+        "responses": {
+            **{str(status): _response(kind) for status, kind in route.gives.items()},
+            "default": {"$ref": "#/components/responses/problem"},
+        },
+        **({"security": []} if route.scope is None else {"x-scope": route.scope.name}),
+    }
+
+
+def _submit_of(submit: Route, job: Job[..., Any], schema: str) -> dict[str, Any]:
+    """The submit of one job."""
+    operation = _operation(submit)
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    properties = {**body["properties"], "params": _ref(schema)}
+    needed = {"required": ["params"]} if job.parameters.required else {}
+    return {
+        **operation,
+        "operationId": f"submit:{job.name}",
+        "summary": f"Ask for a run of {job.name}",
+        "description": job.description,
+        "parameters": [one for one in operation["parameters"] if one["in"] != "path"],
+        "requestBody": {
+            "required": bool(needed),
+            "content": {"application/json": {"schema": {**body, "properties": properties, **needed}}},
+        },
+    }
+
+
+def _tag(route: Route) -> str:
+    parts = route.path.removeprefix("/api/v1").strip("/").split("/")
+    return parts[0] if route.path.startswith("/api/") or parts[0] in ("tasks", "admin") else "health"
+
+
+def _parameter(one: Parameter, where: str) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "in": where,
+        "required": one.required,
+        "description": one.summary,
+        "schema": dict(one.kind.schema),
+    }
+
+
+def _body(route: Route) -> dict[str, Any] | None:
+    if route.free_body is not None:
+        return {"type": "object", "description": route.free_body}
+    if not route.body:
+        return None
+    needed = [one.name for one in route.body if one.required]
+    return {
+        "type": "object",
+        "properties": {one.name: {**one.kind.schema, "description": one.summary} for one in route.body},
+        "additionalProperties": False,
+        **({"required": needed} if needed else {}),
+    }
+
+
+def _response(kind: str) -> dict[str, Any]:
+    if kind == "nothing":
+        return {"description": "Nothing comes with it"}
+    if kind == "stream":
+        return {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    if kind == "file":
+        files = ("text/csv", "application/jsonl")
+        return {"description": "A file", "content": {one: {"schema": {"type": "string"}} for one in files}}
+    known = kind in _schemas()
+    schema: dict[str, Any] = _ref(kind) if known else {} if kind == "any" else {"type": "object"}
+    return {"description": kind if known else "JSON", "content": {"application/json": {"schema": schema}}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _alone(schema: Mapping[str, Any], identity: str) -> dict[str, Any]:
+    """A schema whose references to definitions of its own stay right wherever it stands: it gets an identity."""
+    made = {
+        key: {name: _alone(one, f"{identity}:{name}") for name, one in value.items()} if key == "properties" else value
+        for key, value in schema.items()
+    }
+    return {"$id": identity, **made} if "$defs" in schema else made
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": dict(properties)}
+
+
+def _all(schema: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: dict(schema) for name in names}
+
+
+def _page(name: str) -> dict[str, Any]:
+    return _object(
+        {"items": {"type": "array", "items": _ref(name)}, "next": {"description": "`before` of the next page, or null"}}
+    )
+
+
+def _schemas() -> dict[str, Any]:
+    run: dict[str, Any] = {
+        **_all({"type": "integer"}, "id", "attempt", "attempts", "count", "priority"),
+        **_all({"type": "string"}, "job", "state", "status", "cause"),
+        **_all(_TEXT, "schedule", "reason", "actor", "key", "worker", "summary"),
+        **_all(_INSTANT, "due_at", "until_at", "ready_at", "created_at", "started_at", "ended_at"),
+        **_all({"type": ["object", "null"]}, "progress", "error"),
+        **_all({"type": "object"}, "params", "data"),
+        "rerun_of": _NUMBER,
+        "result": {},
+        "existed": {"type": "boolean"},
+    }
+    job: dict[str, Any] = {
+        **_all({"type": "string"}, "name", "title", "description", "kind", "trigger_text", "condition"),
+        **_all({"type": "object"}, "policy", "params_schema"),
+        "trigger": _TEXT,
+        "enabled": {"type": "boolean"},
+        "switch": {"type": ["object", "null"]},
+        **_all(_INSTANT, "next_due", "last_success"),
+        "last_run": {"oneOf": [_ref("Run"), {"type": "null"}]},
+        "consecutive_failures": {"type": "integer"},
+    }
+    schedule = {
+        **_all({"type": "string"}, "id", "job", "trigger", "trigger_text"),
+        "params": {"type": "object"},
+        **_all(_INSTANT, "next_due", "last_due"),
+        "enabled": {"type": "boolean"},
+        "origin": {"enum": ["code", "file", "stored"]},
+    }
+    status = {
+        **_all({"type": "boolean"}, "running", "enabled"),
+        **_all({"type": "integer"}, "jobs", "waiting"),
+        **_all({"type": "array"}, "workers", "active", "attention"),
+        "paused": {"type": ["object", "null"]},
+        "loop_lag_ms": {"type": ["number", "null"]},
+        "store": {"type": "string"},
+    }
+    explanation = {
+        **_all({"type": "string"}, "verdict", "code", "text", "evidence"),
+        "at": _INSTANT,
+        **_all({"type": "array"}, "checks", "remedies"),
+        **_all({"type": ["object", "null"]}, "run", "previous", "next"),
+    }
+    problem = {
+        **_all({"type": "string"}, "type", "title", "detail", "request_id"),
+        "status": {"type": "integer"},
+        "code": {"enum": list(TITLES)},
+        "hint": _TEXT,
+        "errors": {"type": "array", "items": {"type": "object"}},
+    }
+    return {
+        "Run": _object(run),
+        "Runs": _page("Run"),
+        "Job": _object(job),
+        "Jobs": _page("Job"),
+        "Schedule": _object(schedule),
+        "Schedules": _page("Schedule"),
+        "Status": _object(status),
+        "Explanation": _object(explanation),
+        "Health": _object({"status": {"type": "string"}, "checks": {"type": "object"}}),
+        "Problem": _object(problem),
+    }

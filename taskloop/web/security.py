@@ -1,0 +1,313 @@
+"""Who asks, what that one may do, and how often: closed unless somebody opened it.
+
+An `Access` answers for one mount of the surface. Nothing here knows a route; `site` asks in this order: is the Host a
+name of ours, does another site ask, who is it, may that one do this. Fails closed: a sign-in that breaks lets nobody in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import inspect
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from taskloop.errors import BadSettings
+from taskloop.options import Http
+from taskloop.web.problems import Problem
+
+if TYPE_CHECKING:
+    from taskloop.web.core import Request
+
+__all__ = ["Access", "Auth", "Limits", "Principal", "Scope", "is_loopback"]
+
+AUTH_SECONDS: Final = 10.0
+FAILED_SIGN_INS: Final = (10, 60.0)
+"""Wrong tokens of one address, and in how many seconds."""
+MOST_KEYS: Final = 10_000
+"""Callers whose count is remembered; beyond, the one that was seen longest ago is forgotten."""
+HEADERS: Final = (100, 32 * 1024)
+"""Headers of a request, and their characters."""
+_PROXY: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+class Scope(IntEnum):
+    """What a caller may do; each holds those before it."""
+
+    read = 1
+    operate = 2
+    """Submit, cancel, run again."""
+    admin = 3
+    """Switches, pauses, schedules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: the name that stands as `actor` in the records, and what that one may do.
+
+    `scope`: a `Scope` or its name: "read", "operate", "admin".
+    """
+
+    name: str
+    scope: Scope | Literal["read", "operate", "admin"] = Scope.read
+    via: str = "auth"
+    """How it came in: `auth`, `token`, `local`, `open`."""
+
+    def may(self, scope: Scope) -> bool:
+        """Whether `scope` is within its own."""
+        return self.level >= scope
+
+    @property
+    def level(self) -> Scope:
+        return self.scope if isinstance(self.scope, Scope) else Scope[self.scope]
+
+
+Auth = Callable[["Request"], Any] | Literal["open"] | None
+"""A function, plain or async, that gives a `Principal` or None; "open": no guard; None: nobody said."""
+
+
+class Access:
+    """Who may come in, for one mount.
+
+    `auth`: see `Auth`. `hosts`: names accepted in Host beside those of this machine. `bind`: the address on which a
+    server of our own listens; None: mounted in a host. `options`: what the configuration says, asked at each request.
+    Raises `BadSettings` for a server that would be open to others without a sign-in.
+    """
+
+    def __init__(
+        self,
+        *,
+        auth: Auth = None,
+        hosts: Iterable[str] = (),
+        bind: str | None = None,
+        options: Callable[[], Http] = Http,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if auth is not None and auth != "open" and not callable(auth):
+            raise BadSettings([f'auth is {auth!r}; allowed are a function of the request, "open" or None'])
+        if isinstance(hosts, str):
+            raise BadSettings([f'hosts is {hosts!r}; a list of names is allowed, such as ["{hosts}"]'])
+        self._auth, self._hosts, self._bind, self._options = auth, frozenset(map(_bare, hosts)), bind, options
+        self._failed = Limits(monotonic)
+        if bind is not None and not is_loopback(bind) and auth is None and not options().token:
+            mend = "give a token (TASKLOOP_HTTP__TOKEN, of 20 signs or more), or listen on 127.0.0.1"
+            raise BadSettings([f"http.host is '{bind}', which others can reach, and nobody may come in yet; {mend}"])
+
+    # -- the request itself
+
+    def check_host(self, request: Request) -> None:
+        """Refuse a Host that is no name of ours: a foreign page may have had its name point here. Raises `Problem`."""
+        given = request.headers.get("host", "")
+        name = _bare(given)
+        own = {one for one in (self._bind, request.server) if one}
+        if name and (
+            is_loopback(name)
+            or name in {_bare(one) for one in own}
+            or name in self._hosts
+            or name in {_bare(one) for one in self._options().hosts}
+            or (self._bind is not None and _is_wildcard(self._bind) and _address(name) is not None)
+        ):
+            return
+        raise Problem(
+            403,
+            "host-not-allowed",
+            f"Host is '{given[:100]}', which is no name of this server",
+            "add it to hosts=, or below [http] to hosts",
+        )
+
+    @staticmethod
+    def check_size(request: Request) -> None:
+        """Refuse headers beyond all measure. Raises `Problem`."""
+        most, size = HEADERS
+        if request.headers.count > most or request.headers.size > size:
+            raise Problem(431, "headers-too-large", f"more than {most} headers, or {size} characters of them")
+
+    @staticmethod
+    def check_site(request: Request) -> None:
+        """Refuse a write that a page of another site asks for. Raises `Problem`.
+
+        A browser says where it comes from, by Fetch Metadata or by Origin; what says neither is no browser.
+        """
+        site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+        own = request.headers.get("host", "").lower()
+        if site is not None:
+            mine = site == "same-origin"
+        elif origin is not None:
+            mine = own in _authorities(origin)
+        else:
+            mine = True
+        if not mine:
+            said = f"Sec-Fetch-Site is '{site[:40]}'" if site is not None else f"Origin is '{str(origin)[:100]}'"
+            raise Problem(403, "cross-site", f"{said}; only pages of this server may change something")
+
+    # -- who it is
+
+    async def principal(self, request: Request) -> Principal:
+        """Who asks. Raises `Problem`: 401 where a sign-in would help, 403 where nobody may come in, 429, 503."""
+        if self._auth == "open":
+            return Principal("anyone", Scope.admin, "open")
+        token = self._options().token
+        if callable(self._auth) and (found := await self._asked(self._auth, request)) is not None:
+            return found
+        if token and (found := self._by_token(request, token)) is not None:
+            return found
+        if token or self._auth is not None:
+            raise Problem(
+                401,
+                "unauthenticated",
+                "no sign-in came with the request, or not the right one",
+                "send the header 'Authorization: Bearer TOKEN'" if token else "sign in at the site this belongs to",
+                headers={"www-authenticate": 'Bearer realm="taskloop"'},
+            )
+        if self._bind is not None:  # then it is loopback, or it would not have started
+            return self._local(request)
+        raise Problem(
+            403,
+            "closed",
+            "it is mounted without a sign-in, so nobody may come in",
+            'give auth= a function of the request, or a token below [http]; auth="open" lets everybody in',
+        )
+
+    def _by_token(self, request: Request, token: str) -> Principal | None:
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not given:
+            return None
+        caller, (count, seconds) = request.peer or "", FAILED_SIGN_INS
+        if (wait := self._failed.wait(caller, count, seconds)) is not None:
+            raise _too_often(wait, f"more than {count} wrong tokens in {seconds:g} s came from {caller or 'there'}")
+        # Of equal length, so that comparing them tells nothing.
+        if hmac.compare_digest(_digest(given.strip()), _digest(token)):
+            return Principal("token", Scope.admin, "token")
+        self._failed.take(caller, count, seconds)
+        return None
+
+    @staticmethod
+    async def _asked(auth: Callable[[Request], Any], request: Request) -> Principal | None:
+        try:
+            async with asyncio.timeout(AUTH_SECONDS):
+                found = auth(request)
+                if inspect.isawaitable(found):
+                    found = await found
+            if found is None:
+                return None
+            name, scope = found.name, found.scope
+            if not isinstance(name, str):
+                raise TypeError(f"the name of the principal is {type(name).__name__}, no text")
+            return Principal(name[:200], scope if isinstance(scope, Scope) else Scope[scope])
+        except Exception as error:  # foreign code: whatever it raises, nobody is let in
+            raise Problem(
+                503,
+                "sign-in-broken",
+                "who asks could not be found out",
+                "auth= must give None, or a Principal of a name and a scope: read, operate or admin",
+                headers={"retry-after": "5"},
+            ) from error
+
+    @staticmethod
+    def _local(request: Request) -> Principal:
+        if any(name in request.headers for name in _PROXY):
+            raise Problem(
+                403,
+                "proxied",
+                "it came through a proxy, so it may come from anywhere, and no token is set",
+                "give a token below [http], or in TASKLOOP_HTTP__TOKEN",
+            )
+        return Principal("local", Scope.admin, "local")
+
+
+class Limits:
+    """How often each caller may do something: a bucket a key, that fills up again evenly."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._levels: OrderedDict[Any, tuple[float, float]] = OrderedDict()
+
+    def wait(self, key: Any, count: int, seconds: float) -> float | None:
+        """Seconds until `key` may do it again; None: it may now. Counts nothing."""
+        level = self._level(key, count, seconds)
+        return None if level >= 1 else (1 - level) * seconds / count
+
+    def take(self, key: Any, count: int, seconds: float) -> float | None:
+        """Count one, at most `count` in `seconds`; gives None, or how many seconds too early it is, uncounted."""
+        level = self._level(key, count, seconds)
+        if level < 1:
+            return (1 - level) * seconds / count
+        self._levels[key] = (level - 1, self._monotonic())
+        self._levels.move_to_end(key)
+        if len(self._levels) > MOST_KEYS:
+            self._levels.popitem(last=False)
+        return None
+
+    def check(self, key: Any, count: int, seconds: float, what: str) -> None:
+        """As `take`, but raises `Problem` when it is too early."""
+        if (wait := self.take(key, count, seconds)) is not None:
+            raise _too_often(wait, what)
+
+    def _level(self, key: Any, count: int, seconds: float) -> float:
+        level, since = self._levels.get(key, (float(count), 0.0))
+        return min(float(count), level + (self._monotonic() - since) * count / seconds)
+
+
+def _too_often(wait: float, what: str) -> Problem:
+    seconds = max(1, -int(-wait // 1))
+    return Problem(
+        429, "rate-limited", what, f"come again in {seconds} s", headers={"retry-after": str(seconds)}
+    )  # fmt: skip
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+# -- names of hosts
+
+
+def is_loopback(name: str) -> bool:
+    """Whether only this machine is reached by that name."""
+    bare = _bare(name)
+    address = _address(bare)
+    return bare == "localhost" if address is None else address.is_loopback
+
+
+def _bare(host: str) -> str:
+    """A host without its port, brackets and capitals."""
+    name = host.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    head, _, port = name.rpartition(":")
+    bare = head if head and ":" not in head and (port.isdecimal() or not port) else name
+    return bare.removesuffix(".")
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def _is_wildcard(bind: str) -> bool:
+    address = _address(_bare(bind))
+    return address is not None and address.is_unspecified
+
+
+def _authorities(origin: str) -> tuple[str, ...]:
+    """What Host may say for a page of this origin: with its port, and without where the port is the usual one."""
+    try:
+        parts = urlsplit(origin.lower())
+        name, port = parts.netloc.rpartition("@")[2], parts.port
+    except ValueError:
+        return ()
+    if not name:
+        return ()
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    if port is None:
+        return (name, f"{name}:{usual}")
+    return (name, name.rpartition(":")[0]) if port == usual else (name,)

@@ -1,0 +1,226 @@
+"""One mount of the admin surface: from a request to the answer, past every guard.
+
+The order is the security: what all may see is answered; then the headers' size, the Host, another site's write, who
+asks, whether such a route is there, whether that one may use it; then what it takes is read, and only then a handler is
+called. So no handler can forget a guard, and none is asked whether it wants one. Start at `Site.answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from taskloop.errors import TaskloopError
+from taskloop.scheduler import TaskScheduler
+from taskloop.web.core import Request, Response, tag, written
+from taskloop.web.live import Live
+from taskloop.web.problems import Problem, of
+from taskloop.web.routes import Found, Route, Router, query_values, read_body
+from taskloop.web.security import Access, Auth, Limits, Principal, Scope
+
+__all__ = ["Asked", "Site"]
+
+_ALWAYS: Final = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+}
+LONGEST_PATH: Final = 4_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    """What a handler is given: who asks for what, already checked."""
+
+    site: Site
+    request: Request
+    route: Route
+    principal: Principal
+    path: Mapping[str, str]
+    query: Mapping[str, Any]
+    body: Mapping[str, Any]
+
+    @property
+    def scheduler(self) -> TaskScheduler:
+        return self.site.scheduler
+
+    @property
+    def admin(self) -> bool:
+        return self.principal.may(Scope.admin)
+
+    def told(self) -> dict[str, Any]:
+        """`actor` and `reason` for a verb. Only an admin may speak for others. Raises `Problem`."""
+        actor = self.body.get("actor")
+        if actor is not None and actor != self.principal.name and not self.admin:
+            raise Problem(403, "forbidden", "only a caller with scope admin may name another actor", "leave actor out")
+        return {"actor": actor or self.principal.name, "reason": self.body.get("reason")}
+
+    def number(self, name: str = "id") -> int:
+        """A run's id in the path. Raises `Problem`."""
+        text = self.path[name]
+        if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+            raise Problem(404, "run-not-found", f"no run '{text[:80]}'; the id of a run is a whole number")
+        return int(text)
+
+    def count_submit(self, job: str) -> None:
+        """Count a submit of this caller and job. Raises `Problem` when there were too many."""
+        limit = self.scheduler.options.http.submit_limit
+        if limit is None:
+            return
+        count, span = limit
+        named = self.principal.via in ("auth", "token")
+        caller = self.principal.name if named else self.request.peer
+        self.site.submits.check(
+            (named, caller, job), count, span.total_seconds(), f"more than {count} submits of '{job[:80]}' in {span}"
+        )
+
+
+class Site:
+    """The admin surface of one scheduler at one place.
+
+    `auth`, `hosts`, `bind`: see `security.Access`. Raises `BadSettings` where it would be open to others.
+    """
+
+    def __init__(
+        self,
+        scheduler: TaskScheduler,
+        *,
+        auth: Auth = None,
+        hosts: Iterable[str] = (),
+        bind: str | None = None,
+    ) -> None:
+        from taskloop.web.api import ROUTES
+
+        self.scheduler = scheduler
+        self.access = Access(auth=auth, hosts=hosts, bind=bind, options=lambda: scheduler.options.http)
+        self.router = Router(ROUTES)
+        self.live = Live(scheduler)
+        self.submits = Limits()
+        self.one_at_a_time = asyncio.Lock()
+        """Held by who looks first and submits then."""
+
+    async def close(self) -> None:
+        """End the streams; what is asked for afterwards is answered as before."""
+        self.live.close()
+
+    async def answer(self, request: Request) -> Response:
+        """The answer to a request; raises nothing but what ends a task."""
+        principal: Principal | None = None
+        request_id = secrets.token_hex(6)
+        try:
+            found = self._open_to_all(request)
+            if found is None:
+                self._check(request)
+                principal = await self.access.principal(request)
+                found = self.router.find(request.method, request.path)
+                _check_scope(found.route, principal)
+            asked = await self._asked(request, found, principal)
+            response = await found.route.handler(asked)
+        except Exception as error:
+            response = await self._refused(
+                error, request, request_id, admin=principal is not None and _is_admin(principal)
+            )
+        response.headers = {**_ALWAYS, **response.headers, "taskloop-request-id": request_id}
+        return _finished(request, response)
+
+    # -- on the way to the handler
+
+    def _open_to_all(self, request: Request) -> Found | None:
+        """The route, if everybody may use it."""
+        try:
+            found = self.router.find(request.method, request.path[:LONGEST_PATH])
+        except Problem:
+            return None  # nobody is told what there is before it is known who asks
+        return found if found.route.scope is None else None
+
+    def _check(self, request: Request) -> None:
+        self.access.check_size(request)
+        if len(request.path) + len(request.query) > LONGEST_PATH:
+            raise Problem(414, "bad-request", f"the address has more than {LONGEST_PATH} characters")
+        self.access.check_host(request)
+        if request.method not in ("GET", "HEAD"):
+            self.access.check_site(request)
+
+    async def _asked(self, request: Request, found: Found, principal: Principal | None) -> Asked:
+        route = found.route
+        body: dict[str, Any] = {}
+        if route.writes:
+            body = read_body(await request.body(), request.headers.get("content-type", ""), route)
+        return Asked(
+            site=self,
+            request=request,
+            route=route,
+            principal=principal or Principal("anyone", Scope.read, "open"),
+            path=found.path,
+            query=query_values(request.query, route.query),
+            body=body,
+        )
+
+    # -- on the way back
+
+    async def _refused(self, error: Exception, request: Request, request_id: str, *, admin: bool) -> Response:
+        problem = of(error, admin=admin)
+        cause = error.__cause__ if isinstance(error, Problem) else error
+        if problem.status >= 500 and cause is not None and not isinstance(cause, TaskloopError):
+            self.scheduler.speaker.say(
+                "ERROR",
+                "http.failed",
+                method=request.method[:20],
+                path=request.path[:200],
+                request=request_id,
+                error=f"{type(cause).__name__}: {cause}"[:500],
+                at=_place(cause),
+            )
+        record = {**problem.record(), "request_id": request_id}
+        headers = {"content-type": "application/problem+json", **problem.headers}
+        return Response(problem.status, await written(record), headers)
+
+
+def _is_admin(principal: Principal) -> bool:
+    return principal.may(Scope.admin)
+
+
+def _check_scope(route: Route, principal: Principal) -> None:
+    if route.scope is not None and not principal.may(route.scope):
+        raise Problem(
+            403,
+            "forbidden",
+            f"{route.method} {route.path} needs the scope {route.scope.name}; "
+            f"that of '{principal.name[:80]}' is {principal.level.name}",
+            more={"scope": route.scope.name},
+        )
+
+
+def _finished(request: Request, response: Response) -> Response:
+    """The response with what it says of itself, and nothing of it twice."""
+    if isinstance(response.body, bytes):
+        if request.method in ("GET", "HEAD") and response.status == 200:
+            response.headers["etag"] = mark = tag(response.body)
+            response.headers.setdefault("cache-control", "private, no-cache")
+            if _is_known(mark, request.headers.get("if-none-match")):
+                response.status, response.body = 304, b""
+                response.headers.pop("content-type", None)
+        if request.method == "HEAD":
+            response.headers["content-length"] = str(len(response.body))
+            response.body = b""
+    elif request.method == "HEAD":
+        response.body = b""
+    response.headers.setdefault("cache-control", "no-store")
+    return response
+
+
+def _is_known(mark: str, given: str | None) -> bool:
+    return given is not None and any(one.strip().removeprefix("W/") in (mark, "*") for one in given.split(","))
+
+
+def _place(error: BaseException) -> str:
+    frame = error.__traceback__
+    if frame is None:
+        return ""
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    return f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"

@@ -1,0 +1,228 @@
+"""JSON that does not hold the loop, the description of the API, and the page that lists it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import date
+from enum import Enum
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from taskloop import Options, TaskScheduler
+from taskloop.errors import TaskloopError
+from taskloop.web import problems
+from taskloop.web.api import ROUTES
+from taskloop.web.api.export import cell
+from taskloop.web.asgi import _place
+from taskloop.web.core import Headers, listed, written
+from taskloop.web.openapi import describe
+
+pytestmark = pytest.mark.anyio
+PAGE = (Path(__file__).parent.parent / "docs" / "http.md").read_text("utf-8")
+
+
+# -- JSON
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        {},
+        {"a": [1, 2.5, "é", None, True]},
+        ["x" * 100_000],
+        list(range(5000)),
+        {"a": {str(n): n for n in range(3000)}},
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_small_and_large_values_come_back_as_they_were(value):
+    assert json.loads(await written(value)) == value
+
+
+async def test_what_is_no_number_in_json_is_null_and_a_lone_surrogate_is_escaped():
+    assert await written({"a": float("nan"), "b": [float("inf")], "c": "NaN"}) == b'{"a":null,"b":[null],"c":"NaN"}'
+    assert json.loads(await written("\ud800")) == "\ud800"
+    assert json.loads(await written([float("nan")] * 3000)) == [None] * 3000
+
+
+async def test_the_loop_goes_on_while_something_large_is_written():
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    ticking = asyncio.ensure_future(tick())
+    items = [{"id": number, "text": "word " * 20} for number in range(5000)]
+    await written(items)
+    await listed(items, dict)
+    ticking.cancel()
+    await asyncio.wait({ticking})
+    assert ticks > 20
+
+
+def test_headers_are_found_in_any_case_and_two_of_a_name_are_both_there():
+    headers = Headers([("Host", "a"), ("HOST", "b"), ("X", "1")])
+    assert (headers["host"], headers.get("x"), "y" in headers, len(headers), headers.count) == (
+        "a, b",
+        "1",
+        False,
+        2,
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        ("=1+1", "'=1+1"),
+        ("  =1+1", "'  =1+1"),
+        ("@cmd", "'@cmd"),
+        ("-1.5", "-1.5"),
+        ("+49", "+49"),
+        ("-x", "'-x"),
+        ("\t=1", "'\t=1"),
+        (5, "5"),
+        (-5, "-5"),
+        ({"a": "=1"}, '{"a": "=1"}'),
+        (True, "true"),
+        ("plain", "plain"),
+    ],
+)
+def test_a_cell_is_never_a_formula(value, text):
+    assert cell(value) == text
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "raw", "found"),
+    [
+        ("/taskloop", "/taskloop/a/b", b"/taskloop/a%2Fb", ("/taskloop", "/a%2Fb")),
+        ("/taskloop", "/a/b", b"/a%2Fb", ("/taskloop", "/a%2Fb")),
+        ("", "/jobs", b"/jobs", ("", "/jobs")),
+        ("/taskloop", "/taskloop", b"/taskloop", ("/taskloop", "/")),
+        ("/x/y/", "/x/y/z", b"/x/y/z?q=1", ("/x/y", "/z")),
+        ("/taskloop", "/taskloop/a b", b"", ("/taskloop", "/a%20b")),
+        ("/a", "/ab/c", b"/ab/c", ("/a", "/ab/c")),
+    ],
+)
+def test_where_it_is_mounted_is_read_as_servers_differ_in_telling_it(root, path, raw, found):
+    prefix, below = _place({"root_path": root, "path": path, "raw_path": raw})
+    assert (prefix, below or "/") == found
+
+
+# -- problems
+
+
+def test_every_error_of_the_package_has_a_problem_of_its_own_or_is_none_of_a_request():
+    known = {kind for kind, _, _ in problems._KNOWN}
+    every = {TaskloopError}
+    while (
+        more := {sub for kind in every for sub in kind.__subclasses__() if sub.__module__ == "taskloop.errors"} - every
+    ):
+        every |= more
+    left = {kind.__name__ for kind in every if not any(issubclass(kind, one) for one in known)}
+    assert left == {"TaskloopError", "BadSettings", "MissingExtra", "RunFailed", "NotInjected", "ProcessDied"}
+
+
+def test_every_code_that_is_used_has_a_title_and_a_line_in_the_page():
+    source = "".join(path.read_text("utf-8") for path in (Path(problems.__file__).parent).rglob("*.py"))
+    used = set(re.findall(r'Problem\(\s*\d{3},\s*"([\w-]+)"', source)) | {code for _, _, code in problems._KNOWN}
+    assert used <= set(problems.TITLES)
+    assert set(problems.TITLES) - used == {"internal"}
+    assert [code for code in problems.TITLES if f"| `{code}` |" not in PAGE] == []
+
+
+# -- the description
+
+
+class Size(Enum):
+    small = "s"
+    large = "l"
+
+
+class Box(BaseModel):
+    size: Size
+    day: date
+
+
+def shop():
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options())
+
+    @scheduler.job(name="pack:box")
+    async def pack(box: Box, times: int = 1) -> None:
+        """Packs."""
+
+    return scheduler
+
+
+def test_the_description_has_every_route_and_what_it_takes():
+    made = describe(ROUTES, [], "/taskloop")
+    assert {(method.upper(), path) for path, one in made["paths"].items() for method in one} == {
+        (route.method, route.path) for route in ROUTES
+    }
+    assert made["openapi"] == "3.1.0"
+    assert made["servers"] == [{"url": "/taskloop"}]
+    operations = [one for each in made["paths"].values() for one in each.values()]
+    assert len({one["operationId"] for one in operations}) == len(ROUTES)
+    for route in ROUTES:
+        operation = made["paths"][route.path][route.method.lower()]
+        named = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
+        assert named == set(re.findall(r"{(\w+)}", route.path))
+        assert ("requestBody" in operation) == bool(route.body or route.free_body)
+
+
+def test_each_job_has_an_address_with_its_own_parameters():
+    made = describe(ROUTES, shop(), "")
+    body = made["paths"]["/api/v1/jobs/pack:box/submit"]["post"]["requestBody"]
+    reference = body["content"]["application/json"]["schema"]["properties"]["params"]["$ref"]
+    schema = made["components"]["schemas"][reference.rpartition("/")[2]]
+    assert set(schema["properties"]) == {"box", "times"}
+    assert body["required"] is True
+
+
+def test_every_reference_leads_somewhere():
+    made = describe(ROUTES, shop(), "")
+
+    def follow(value, root):
+        if isinstance(value, dict):
+            root = value if "$id" in value else root
+            if (reference := value.get("$ref")) is not None:
+                found = root
+                for part in reference.removeprefix("#/").split("/"):
+                    found = found[part]
+            for one in value.values():
+                follow(one, root)
+        elif isinstance(value, list):
+            for one in value:
+                follow(one, root)
+
+    follow(made, made)
+    json.dumps(made, allow_nan=False)
+
+
+# -- the page
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_each_route_has_its_line_and_its_example_in_the_page(route):
+    scope = route.scope.name if route.scope else "–"
+    assert f"| `{route.method} {route.path}` | {scope} |" in PAGE
+    example = next((line for line in PAGE.splitlines() if line.startswith("curl ") and _is_of(route, line)), None)
+    assert example, f"no example of {route.method} {route.path}"
+
+
+def _is_of(route, line):
+    method = (re.search(r"-X (\w+)", line) or [None, "POST" if " -d " in line else "GET"])[1]
+    address = re.search(r"\$AT(/[^\s'\"?]*)", line)
+    if address is None or method != route.method:
+        return False
+    return re.fullmatch(re.sub(r"{\w+}", "[^/]+", route.path), address[1]) is not None

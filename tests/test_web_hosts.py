@@ -1,0 +1,308 @@
+"""The two translators in real hosts: what starts and stops with what, and the server of `taskloop run --http`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+import uvicorn
+from aiohttp import web
+from command_line import shop as shop
+from command_line import surroundings
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from taskloop import Options, TaskScheduler
+from taskloop.errors import BadSettings
+from taskloop.web import asgi
+from taskloop.web.aiohttp import listening, setup
+from taskloop.web.site import Site
+
+pytestmark = pytest.mark.anyio
+PAGE = Path(__file__).parent.parent / "docs" / "http.md"
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
+QUICK = 1.5
+"""Seconds in which a server ends, an open stream or not."""
+
+
+def made():
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(grace=timedelta(0)))
+
+    @scheduler.job()
+    async def add(a: int = 1) -> int:
+        return a
+
+    return scheduler
+
+
+# -- the page
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_each_program_of_the_page_makes_its_app(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "program.py").write_text(PROGRAMS[number], "utf-8")
+    names = runpy.run_path(str(tmp_path / "program.py"))
+    assert isinstance(names["app"], web.Application | Starlette)
+    assert list(tmp_path.iterdir()) == [tmp_path / "program.py"]
+
+
+def test_the_page_has_both_hosts():
+    assert len(PROGRAMS) == 2
+
+
+# -- aiohttp
+
+
+@asynccontextmanager
+async def running(app):
+    runner = web.AppRunner(app, shutdown_timeout=10)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield session, f"http://127.0.0.1:{runner.addresses[0][1]}", runner
+    finally:
+        await runner.cleanup()
+
+
+async def asked(session, url, method="GET", **more):
+    """An answer, read to its end."""
+    async with session.request(method, aiohttp.client.URL(url, encoded=True), **more) as answer:
+        await answer.read()
+        return answer
+
+
+async def hello(request):
+    return web.Response(text="hello")
+
+
+@pytest.mark.parametrize("prefix", ["/taskloop", "/deep/down", ""])
+async def test_the_scheduler_lives_as_long_as_the_app_whose_own_addresses_stay(prefix):
+    scheduler, app = made(), web.Application()
+    app.router.add_get("/hello", hello)
+    setup(app, scheduler, prefix, auth="open")
+    async with running(app) as (session, base, _):
+        assert scheduler.is_running
+        assert await (await asked(session, f"{base}/hello")).text() == "hello"
+        run = await asked(session, f"{base}{prefix}/api/v1/jobs/add/submit", "POST", json={})
+        assert run.headers["location"].startswith(f"{prefix}/api/v1/runs/")
+        assert (await asked(session, f"{base}{run.headers['location']}")).status == 200
+        assert (await asked(session, f"{base}{prefix or '/nothing'}")).status == 404
+    assert not scheduler.is_running
+
+
+async def test_the_scheduler_is_left_to_the_host_when_that_says_so():
+    scheduler, app = made(), web.Application()
+    setup(app, scheduler, auth="open", start=False)
+    async with running(app) as (session, base, _):
+        assert not scheduler.is_running
+        assert (await asked(session, f"{base}/taskloop/api/v1/jobs")).status == 200
+    await scheduler.close()
+
+
+async def test_a_scheduler_that_runs_already_is_neither_started_nor_stopped():
+    scheduler, app = made(), web.Application()
+    setup(app, scheduler, auth="open")
+    async with scheduler:
+        async with running(app):
+            pass
+        assert scheduler.is_running
+
+
+@pytest.mark.parametrize("prefix", ["taskloop", "/taskloop/", "/"])
+def test_a_prefix_that_cannot_be_is_refused(prefix):
+    with pytest.raises(BadSettings, match="prefix"):
+        setup(web.Application(), made(), prefix)
+
+
+async def test_an_app_that_stops_ends_its_streams_first():
+    app = web.Application()
+    setup(app, made(), auth="open")
+    async with running(app) as (session, base, runner):
+        stream = await session.get(f"{base}/taskloop/api/v1/events")
+        began = time.monotonic()
+        await runner.cleanup()
+        assert time.monotonic() - began < QUICK
+        assert b"retry" in await stream.content.read()
+
+
+async def test_a_listener_that_leaves_is_forgotten():
+    scheduler = made()
+    site = Site(scheduler, bind="127.0.0.1")
+    async with scheduler, listening(site, "127.0.0.1", 0) as address:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{address}/api/v1/events") as stream:
+                await stream.content.readline()
+                assert len(site.live._listeners) == 1
+        async with asyncio.timeout(5):
+            while site.live._listeners:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_port_that_is_taken_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BadSettings, match=f"port {port}"):
+            async with listening(Site(made(), bind="127.0.0.1"), "127.0.0.1", port):
+                pass
+
+
+# -- ASGI
+
+
+@asynccontextmanager
+async def serving(app, lifespan="on"):
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        config = uvicorn.Config(app, lifespan=lifespan, log_level="error", timeout_graceful_shutdown=2)
+        server = uvicorn.Server(config)
+        task = asyncio.ensure_future(server._serve([bound]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        try:
+            async with aiohttp.ClientSession() as session:
+                yield session, f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def test_mounted_in_starlette_it_lives_by_the_hosts_lifespan_and_answers_below_the_mount():
+    scheduler = made()
+    app = Starlette(
+        routes=[Route("/hello", lambda request: PlainTextResponse("hello"))], lifespan=asgi.lifespan(scheduler)
+    )
+    app.mount("/jobs", asgi.app(scheduler, auth="open"))
+    async with serving(app) as (session, base):
+        assert scheduler.is_running
+        assert await (await asked(session, f"{base}/hello")).text() == "hello"
+        body = {"job": "add", "id": "a/b", "trigger": {"cron": "0 3 * * *"}}
+        stored = await asked(session, f"{base}/jobs/api/v1/schedules", "POST", json=body)
+        where = stored.headers["location"]
+        assert where == "/jobs/api/v1/schedules/a%2Fb"
+        found = await asked(session, base + where)
+        assert (await found.json())["id"] == "a/b"
+        assert (await asked(session, f"{base}/jobs/nothing")).status == 404
+        assert (await asked(session, f"{base}/jobs/healthz", headers={"host": "evil.example"})).status == 200
+        assert (await asked(session, f"{base}/jobs/api/v1/jobs", headers={"host": "evil.example"})).status == 403
+    assert not scheduler.is_running
+
+
+async def test_as_the_whole_program_it_starts_and_stops_the_scheduler_itself():
+    scheduler = made()
+    async with serving(asgi.app(scheduler, auth="open")) as (session, base):
+        assert scheduler.is_running
+        async with session.get(f"{base}/api/v1/events") as stream:
+            assert stream.status == 200
+            await scheduler.submit("add")
+            while b"submitted" not in await stream.content.readline():
+                pass
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect(f"{base}/api/v1/events")
+    assert not scheduler.is_running
+
+
+async def test_a_start_that_fails_is_told_to_the_server(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "missing" / "app.db", options=Options())
+    sent = []
+
+    async def receive():
+        return {"type": "lifespan.startup"}
+
+    async def send(message):
+        sent.append(message)
+
+    await asgi.app(scheduler, auth="open")({"type": "lifespan"}, receive, send)
+    assert [one["type"] for one in sent] == ["lifespan.startup.failed"]
+    assert "missing" in sent[0]["message"]
+
+
+# -- the command line
+
+
+def got(address, path, **headers):
+    asked = urllib.request.Request(address + path, headers=headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def heard(process):
+    """The address that a running command said it listens on."""
+    process.hear(r"http\.listening url=\S+")
+    return re.search(r"http\.listening url=(\S+)", process.said)[1]
+
+
+def test_run_serves_the_surface_and_ends_at_a_signal_with_a_stream_open(shop):
+    with shop.start("run", "--http", "127.0.0.1:0") as process:
+        address = heard(process)
+        process.hear(r"scheduler\.ready")
+        assert got(address, "/readyz")[0] == 200
+        assert got(address, "/api/v1/whoami")[1]["via"] == "local"
+        assert "nightly" in {one["name"] for one in got(address, "/api/v1/jobs")[1]["items"]}
+        stream = urllib.request.urlopen(f"{address}/api/v1/events", timeout=10)
+        stream.readline()
+        began = time.monotonic()
+        assert process.end(signal.SIGTERM) == 143
+        assert time.monotonic() - began < 3
+        stream.close()
+
+
+def test_the_table_of_the_file_turns_it_on_with_its_token(shop):
+    text = (shop.folder / "config.toml").read_text()
+    shop.write(
+        "config.toml", f'{text}\n[http]\nenabled = true\nhost = "0.0.0.0"\nport = 0\ntoken = "abcdefghijklmnop"\n'
+    )
+    with shop.start("run") as process:
+        address = heard(process).replace("0.0.0.0", "127.0.0.1")
+        assert got(address, "/api/v1/jobs")[0] == 401
+        assert got(address, "/api/v1/jobs", Authorization="Bearer abcdefghijklmnop")[0] == 200
+        assert "abcdefghijklmnop" not in process.said
+        assert process.end(signal.SIGINT) == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--http", "0.0.0.0:8700"], 7, "give a token"),
+        (["--http", "127.0.0.1:x"], 2, "HOST:PORT"),
+        (["--http", "127.0.0.1:70000"], 7, "0 to 65535"),
+        (["--http", "[::]:0"], 7, "give a token"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_before_anything_starts(shop, words, code, said):
+    done = shop.process("run", *words)
+    assert (done.code, said in done.err) == (code, True), done.err
+    assert "scheduler.starting" not in done.err
+
+
+def test_a_taken_port_ends_the_command_before_the_scheduler_starts(shop):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = shop.process("run", "--http", str(taken.getsockname()[1]))
+    assert (done.code, "nothing can listen" in done.err, "scheduler.starting" in done.err) == (7, True, False)
+
+
+def test_without_aiohttp_the_mend_is_named(shop):
+    code = "import sys; sys.modules['aiohttp'] = None; from taskloop.__main__ import main; sys.exit(main(['run', '--http']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=shop.folder, env=surroundings({}), capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 7
+    assert 'pip install "taskloop[web]"' in done.stderr
