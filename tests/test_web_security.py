@@ -113,16 +113,18 @@ async def test_the_token_of_the_configuration_is_that_of_the_admin(host):
     assert (wrong, query.status) == ([401] * 5, 401)
 
 
-async def test_who_guesses_tokens_is_made_to_wait(host):
+async def test_who_guesses_tokens_is_made_to_wait_and_who_has_one_comes_in_beside_them(host):
     async with host(shop(token=TOKEN)) as client:
         statuses = [
             (await client.get(f"{V1}/jobs", headers={"authorization": f"Bearer {n}"})).status for n in range(12)
         ]
-        blocked = await client.get(f"{V1}/jobs", headers={"authorization": f"Bearer {TOKEN}"})
+        blocked = await client.get(f"{V1}/jobs", headers={"authorization": "Bearer 13"})
+        right = await client.get(f"{V1}/jobs", headers={"authorization": f"Bearer {TOKEN}"})
         assert (await client.get("/healthz")).status == 200
     assert statuses == [401] * 10 + [429] * 2
     assert (blocked.status, blocked.code) == (429, "rate-limited")
     assert int(blocked.headers["retry-after"]) > 0
+    assert right.status == 200, "behind a proxy all have one address"
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
