@@ -350,7 +350,7 @@ def test_a_bucket_fills_up_again_evenly():
     limits = Limits(lambda: now[0])
     assert [limits.take("a", 2, 10) for _ in range(3)] == [None, None, 5.0]
     now[0] = 5.0
-    assert (limits.wait("a", 2, 10), limits.take("a", 2, 10), limits.take("a", 2, 10)) == (None, None, 5.0)
+    assert [limits.take("a", 2, 10) for _ in range(2)] == [None, 5.0]
     now[0] = 1000.0
     assert [limits.take("a", 2, 10) is None for _ in range(3)] == [True, True, False]
 
