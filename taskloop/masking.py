@@ -21,6 +21,7 @@ __all__ = [
     "Secret",
     "clean_failure",
     "clean_outcome",
+    "clean_value",
     "covered",
     "read_params",
     "scrubber",
@@ -181,21 +182,22 @@ def clean_outcome(outcome: Outcome, scrub: Callable[[str], str]) -> Outcome:
     """What an attempt came to, without the secrets of its run."""
     match outcome:
         case Returned(result):
-            clean = _clean(result, scrub)
+            clean = clean_value(result, scrub)
             return Returned(clean, first_line(clean) or None if isinstance(clean, str) else None)
         case Raised(failure, retry_in, result):
-            return Raised(clean_failure(failure, scrub), retry_in, _clean(result, scrub))
+            return Raised(clean_failure(failure, scrub), retry_in, clean_value(result, scrub))
         case _:
             return outcome
 
 
-def _clean(value: Any, scrub: Callable[[str], str]) -> Any:
+def clean_value(value: Any, scrub: Callable[[str], str]) -> Any:
+    """Plain JSON without the secrets of its run."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, dict):
-        return {scrub(name): _clean(one, scrub) for name, one in value.items()}
+        return {scrub(name): clean_value(one, scrub) for name, one in value.items()}
     if isinstance(value, list):
-        return [_clean(one, scrub) for one in value]
+        return [clean_value(one, scrub) for one in value]
     if isinstance(value, int | float) and not isinstance(value, bool) and scrub(str(value)) == MASK:
         return MASK
     return value

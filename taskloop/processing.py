@@ -24,7 +24,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from taskloop.attempts import taken
-from taskloop.context import AttemptCancelled, RunContext, running
+from taskloop.context import AttemptCancelled, RunContext, StepName, running
 from taskloop.errors import BadJob, Conflict, ProcessDied
 from taskloop.executors import InThread, RaisedElsewhere
 from taskloop.injecting import call_within
@@ -86,7 +86,9 @@ class InProcess:
             module, qualname = _place(function)
             channel: _Channel = await self._files.call(_opened, context, {})
             try:
-                answer = await self._answer(partial(perform, module, qualname, context._run, channel.path), channel)
+                run = context._run.changed(attempt=context.attempt)  # of a step: its own
+                work = partial(perform, module, qualname, run, channel.path, str(context.step))
+                answer = await self._answer(work, channel)
             finally:
                 self._ear.forget(channel)
                 await self._files.call(channel.close, None, {})
@@ -347,9 +349,9 @@ class _Ear:
 class ProcessContext(RunContext):
     """What a job in a process sees of its run; what it says goes to the parent."""
 
-    __slots__ = ("_pen",)
+    __slots__ = ("_name", "_pen")
 
-    def __init__(self, run: Run, pen: _Pen) -> None:
+    def __init__(self, run: Run, pen: _Pen, step: str) -> None:
         from time import monotonic
 
         super().__init__(run, monotonic=monotonic, call=partial(_refuse, "call"))
@@ -357,15 +359,12 @@ class ProcessContext(RunContext):
             run.params
         )  # here already: what the parent hears was cut before
         self._pen = pen
+        self._name = step
 
     @property
-    def step(self) -> Any:
-        """Refused when it is called: a step is kept by the scheduler."""
-        return partial(_refuse, "step")
-
-    @step.setter
-    def step(self, _: Any) -> None:
-        """Nothing: there are no steps here."""
+    def step(self) -> StepName:
+        """The name of the step in hand; refused when it is called: a step is kept by the scheduler."""
+        return _NameOnly(self._name, self)
 
     def progress(self, done: float | None = None, total: float = 100, message: str = "") -> None:
         super().progress(done, total, message)
@@ -377,6 +376,15 @@ class ProcessContext(RunContext):
         """A line for the log of the run; beyond what one attempt may write, nothing."""
         said = str(text) if self.scrub is None else self.scrub(str(text))
         self._pen.write(kind="log", text=said[:LINE_CHARACTERS], level=level)
+
+
+class _NameOnly(StepName):
+    """The name of a step, where none can be begun."""
+
+    __slots__ = ()
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        _refuse("step")
 
 
 class _Pen:
@@ -412,13 +420,13 @@ class _Pen:
         os.close(self.number)
 
 
-def perform(module: str, qualname: str, run: Run, path: str) -> tuple[Any, ...]:
-    """In the child: call the job and give what it came to as plain data. Raises nothing."""
+def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> tuple[Any, ...]:
+    """In the child: call the job, or the step of that name, and give what it came to as plain data. Raises nothing."""
     pen = _Pen(path)
     pen.write(kind="begun", pid=os.getpid())
     try:
         with _apart(pen):
-            return (path, *_performed(module, qualname, ProcessContext(run, pen)))
+            return (path, *_performed(module, qualname, ProcessContext(run, pen, step)))
     finally:
         pen.close()
 

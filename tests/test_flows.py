@@ -652,6 +652,14 @@ def squared(number: int, offset: int = 0) -> int:
     return number * number + offset
 
 
+def named() -> str:
+    """Fails once: its first call."""
+    run = current_run()
+    if run.attempt == 1:
+        raise OSError(run.step)
+    return f"{run.step}, {run.attempt}"
+
+
 def sums(left: int, right: int) -> int:
     raise ArithmeticError(f"{left} and {right} from {os.getpid()}")
 
@@ -672,6 +680,14 @@ def test_steps_of_one_flow_may_run_on_the_loop_in_threads_and_in_processes(tmp_p
 
     run = asyncio.run(alone(scheduler, flow, start=2, offset=1))
     assert run.result["steps"]["text"]["result"] == "= 10"
+
+
+def test_a_step_in_a_process_knows_its_name_and_which_call_it_is(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "named.db", options=Options())
+    flow = scheduler.flow("names")
+    flow.step(name="first", executor="process", retry=Retry(2, first="10ms"))(named)
+    run = asyncio.run(alone(scheduler, flow))
+    assert run.result["steps"]["first"]["result"] == "first, 2"
 
 
 def test_what_a_step_raises_in_a_process_is_tried_again_and_told_with_its_trace(tmp_path):

@@ -17,7 +17,7 @@ from stores import database
 
 from taskloop import Every, Options, RunContext, TaskScheduler
 from taskloop.errors import BadJob, BadParameters, KeyConflict
-from taskloop.masking import MASK, Secret, _clean, covered, read_params, scrubber, shown
+from taskloop.masking import MASK, Secret, clean_value, covered, read_params, scrubber, shown
 from taskloop.parameters import Parameters
 from taskloop.records import run_record, schedule_record
 
@@ -84,6 +84,27 @@ async def test_the_job_gets_what_was_given_and_nobody_else_sees_it(secretive, se
     with database(tmp_path / "a.db") as db:
         [text] = db.execute("SELECT params FROM taskloop_runs").fetchone()
         assert json.loads(text)["key"] == {"$secret": PASSWORD}, "the job needs it"
+
+
+async def test_what_a_step_gives_is_masked_for_readers_and_clear_for_the_steps_after_it(virtual_time):
+    scheduler = TaskScheduler(options=Options())
+    flow = scheduler.flow("sealed", secret=("key",))
+
+    @flow.step()
+    async def opened(key: str) -> str:
+        return f"by {key}"
+
+    @flow.step()
+    async def used(opened: str) -> int:
+        return len(opened)
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit(key=PASSWORD))
+        steps = {one.name: one.result for one in await scheduler.steps(run.id)}
+        assert steps == {"opened": f"by {MASK}", "used": len(f"by {PASSWORD}")}
+        assert run.result["steps"]["opened"]["result"] == f"by {MASK}"
+        again = await ended(time, scheduler.rerun(run.id, from_step="used"))
+        assert again.result["steps"]["used"]["result"] == len(f"by {PASSWORD}")
 
 
 async def test_what_a_job_says_of_its_secrets_is_masked(secretive, virtual_time):
@@ -307,7 +328,7 @@ def test_a_secret_is_found_as_others_write_it():
     wrote = [secret, repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False)]
     wrote += ["https://u:pa%22ss%5Cw%C3%B6rd%2F1%0A@host"]
     assert [text for text in wrote if "rd" in scrub(text) or MASK not in scrub(text)] == []
-    assert _clean({"n": [4711, 14711.5, True, 4.5]}, scrub) == {"n": [MASK, 14711.5, True, 4.5]}
+    assert clean_value({"n": [4711, 14711.5, True, 4.5]}, scrub) == {"n": [MASK, 14711.5, True, 4.5]}
 
 
 def test_half_a_secret_at_the_cut_of_a_text_is_masked_too():
