@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 try:
     from aiohttp import web
-except ImportError as error:
-    raise MissingExtra("aiohttp", "web") from error
+except ImportError as _error:
+    raise MissingExtra("aiohttp", "web") from _error
 
 __all__ = ["listening", "setup"]
 

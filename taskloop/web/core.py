@@ -35,7 +35,8 @@ class Headers(Mapping[str, str]):
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self._values: dict[str, str] = {}
-        self.count = self.size = 0
+        self.count: int = 0
+        self.size: int = 0
         for name, value in pairs:
             self.count += 1
             self.size += len(name) + len(value)

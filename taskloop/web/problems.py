@@ -64,9 +64,9 @@ class Problem(Exception):
         self.code = code
         self.detail = detail
         self.hint = hint
-        self.errors = list(errors)
-        self.headers = dict(headers or {})
-        self.more = dict(more or {})
+        self.errors: list[Mapping[str, Any]] = list(errors)
+        self.headers: dict[str, str] = dict(headers or {})
+        self.more: dict[str, Any] = dict(more or {})
         super().__init__(detail)
 
     def record(self) -> dict[str, Any]:

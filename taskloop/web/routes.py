@@ -98,7 +98,7 @@ class Router:
     """Finds routes. Of two that fit, the one with more fixed parts is meant."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self.routes = tuple(routes)
+        self.routes: tuple[Route, ...] = tuple(routes)
         self._by_length: dict[int, list[tuple[tuple[str, ...], Route]]] = {}
         for route in self.routes:
             parts = tuple(route.path.strip("/").split("/"))

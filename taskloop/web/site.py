@@ -96,11 +96,11 @@ class Site:
         from taskloop.web.api import ROUTES
 
         self.scheduler = scheduler
-        self.access = Access(auth=auth, hosts=hosts, bind=bind, options=lambda: scheduler.options.http)
-        self.router = Router(ROUTES)
-        self.live = Live(scheduler)
-        self.submits = Limits()
-        self.one_at_a_time = asyncio.Lock()
+        self.access: Access = Access(auth=auth, hosts=hosts, bind=bind, options=lambda: scheduler.options.http)
+        self.router: Router = Router(ROUTES)
+        self.live: Live = Live(scheduler)
+        self.submits: Limits = Limits()
+        self.one_at_a_time: asyncio.Lock = asyncio.Lock()
         """Held by who looks first and submits then."""
 
     async def close(self) -> None:
