@@ -22,7 +22,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite copying_sqlite            steps and logs; backups
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
-    background                             a scheduler on a thread of its own
+    background metrics                     a scheduler on a thread of its own; figures for Prometheus
     web                                    the admin surface over HTTP
     cli                                    the command line
 

@@ -132,6 +132,8 @@ def _response(kind: str) -> dict[str, Any]:
         return {"description": "Nothing comes with it"}
     if kind == "stream":
         return {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    if kind == "text":
+        return {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}
     if kind == "file":
         files = ("text/csv", "application/jsonl")
         return {"description": "A file", "content": {one: {"schema": {"type": "string"}} for one in files}}

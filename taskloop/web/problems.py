@@ -39,6 +39,7 @@ TITLES: Final = {
     "rate-limited": "Too often",
     "failed": "A run failed",
     "internal": "The server failed",
+    "not-installed": "A package is missing",
     "sign-in-broken": "The sign-in does not work",
     "store-unavailable": "The store does not answer",
     "not-running": "The scheduler does not run",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from taskloop.errors import TaskloopError
+from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
 from taskloop.web.core import Request, Response, tag, written
 from taskloop.web.live import Live
@@ -99,6 +100,7 @@ class Site:
         self.access: Access = Access(auth=auth, hosts=hosts, bind=bind, options=lambda: scheduler.options.http)
         self.router: Router = Router(ROUTES)
         self.live: Live = Live(scheduler)
+        self.metrics: Metrics = Metrics(scheduler)
         self.submits: Limits = Limits()
         self.one_at_a_time: asyncio.Lock = asyncio.Lock()
         """Held by who looks first and submits then."""
@@ -106,6 +108,7 @@ class Site:
     async def close(self) -> None:
         """End the streams; what is asked for afterwards is answered as before."""
         self.live.close()
+        self.metrics.close()
 
     async def answer(self, request: Request) -> Response:
         """The answer to a request; raises nothing but what ends a task."""

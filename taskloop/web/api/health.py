@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from taskloop.errors import MissingExtra
 from taskloop.web.core import Response, answer
+from taskloop.web.problems import Problem
 from taskloop.web.routes import Route
 from taskloop.web.security import Scope
 
@@ -41,6 +43,19 @@ async def description(asked: Asked) -> Response:
     return await answer(await asyncio.to_thread(describe, site.router.routes, jobs, asked.request.prefix))
 
 
+async def metrics(asked: Asked) -> Response:
+    """Figures for Prometheus, in its text format."""
+    from taskloop.metrics import CONTENT_TYPE
+
+    try:
+        text = await asked.site.metrics.text()
+    except MissingExtra as error:
+        raise Problem(
+            501, "not-installed", "the package prometheus-client is not installed here", str(error)
+        ) from error
+    return Response(200, text, {"content-type": CONTENT_TYPE})
+
+
 ROUTES = (
     Route(
         method="GET", path="/healthz", name="alive", scope=None, handler=alive, summary="Whether the loop answers",
@@ -49,6 +64,10 @@ ROUTES = (
     Route(
         method="GET", path="/readyz", name="ready", scope=None, handler=ready,
         summary="Whether the scheduler runs and the store answers; 503 if not", gives={200: "Health"},
+    ),
+    Route(
+        method="GET", path="/metrics", name="metrics", scope=Scope.read, handler=metrics, gives={200: "text"},
+        summary="Figures for Prometheus",
     ),
     Route(
         method="GET", path="/openapi.json", name="description", scope=Scope.read, handler=description,

@@ -1,0 +1,192 @@
+"""Figures for Prometheus: what this process did, counted from its events, and how the whole stands, asked of the store.
+
+Level 6. Counting is a few additions an event and needs no library; `prometheus_client` is imported, in a thread, when
+the figures are first asked for, and only writes them down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from taskloop.errors import MissingExtra, TaskloopError
+from taskloop.events import Event
+from taskloop.records import JobRecord, Status
+from taskloop.runs import State
+
+if TYPE_CHECKING:
+    from taskloop.scheduler import TaskScheduler
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0)
+"""Upper bounds of the buckets of durations and latenesses."""
+STORE_SECONDS: Final = 5.0
+"""How long the store may take to say how the whole stands."""
+
+
+class _Spread:
+    """How many values fell below each bound, and their sum."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts: list[int] = [0] * (len(SECONDS) + 1)
+        self.total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """The counts up to each bound, as Prometheus has them."""
+        below, found = 0, []
+        for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
+            below += count
+            found.append((bound, below))
+        return found
+
+
+class Metrics:
+    """The figures of one scheduler, from its making on; those of runs are what this process executed."""
+
+    def __init__(self, scheduler: TaskScheduler) -> None:
+        self._scheduler = scheduler
+        self._runs: Counter[tuple[str, str]] = Counter()
+        self._skips: Counter[tuple[str, str]] = Counter()
+        self._retries: Counter[str] = Counter()
+        self._took: dict[str, _Spread] = {}
+        self._late: dict[str, _Spread] = {}
+        self._blocks = 0
+        self._losses = 0
+        self.close: Callable[[], None] = scheduler.feed.subscribe(
+            self._count, "started", "retrying", "skipped", "loop_blocked", "store_lost",
+            *(state.value for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED))
+        )  # fmt: skip
+        """Ends the counting."""
+
+    def _count(self, event: Event) -> None:
+        run = event.run
+        if event.name == "loop_blocked":
+            self._blocks += 1
+        elif event.name == "store_lost":
+            self._losses += 1
+        elif run is None:
+            return
+        elif event.name == "started":
+            if run.attempt == 1:
+                self._spread(self._late, run.job, run.due_at, run.attempt_started_at or event.at)
+        elif event.name == "retrying":
+            self._retries[run.job] += 1
+        elif event.name == "skipped":
+            self._skips[run.job, str(run.reason)] += run.count
+        else:
+            self._runs[run.job, event.name] += 1
+            if run.attempt_started_at is not None:
+                self._spread(self._took, run.job, run.attempt_started_at, run.ended_at or event.at)
+
+    @staticmethod
+    def _spread(spreads: dict[str, _Spread], job: str, since: datetime, until: datetime) -> None:
+        found = spreads.get(job)
+        if found is None:
+            found = spreads[job] = _Spread()
+        found.add(max(0.0, (until - since).total_seconds()))
+
+    async def text(self) -> bytes:
+        """All figures in Prometheus' text format; where the store does not answer within 5 s, those of this process alone.
+
+        Raises `MissingExtra` without `prometheus-client`. Made in a thread: hundreds of jobs take some ten milliseconds.
+        """
+        status: Status | None = None
+        jobs: Sequence[JobRecord] = ()
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                status, jobs = await self._scheduler.status(), await self._scheduler.jobs()
+        except (TimeoutError, TaskloopError):
+            status = None
+        counted = list(self._families_of_runs())
+        return await asyncio.to_thread(_written, [*counted, *_families_of_the_whole(status, jobs)])
+
+    def _families_of_runs(self) -> Iterator[_Family]:
+        """What was counted, copied on the loop, where it changes."""
+        yield "counter", "taskloop_runs", "Runs that ended, by how", ("job", "state"), list(self._runs.items())
+        yield (
+            "counter", "taskloop_skips", "Fires that became no run, by why", ("job", "reason"), list(self._skips.items())
+        )  # fmt: skip
+        retries = [((job,), count) for job, count in self._retries.items()]
+        yield "counter", "taskloop_retries", "Attempts that failed and were to be tried again", ("job",), retries
+        for name, words, spreads in (
+            ("taskloop_run_duration_seconds", "How long the last attempt of a run took", self._took),
+            ("taskloop_run_lateness_seconds", "From the due instant to the start of the first attempt", self._late),
+        ):
+            values = [((job,), (one.buckets(), one.total)) for job, one in spreads.items()]
+            yield "histogram", name, words, ("job",), values
+        yield "counter", "taskloop_loop_blocks", "Times that the loop stood still", (), [((), self._blocks)]
+        yield "counter", "taskloop_store_losses", "Times that the store did not answer", (), [((), self._losses)]
+
+
+_Family = tuple[str, str, str, tuple[str, ...], list[tuple[Any, Any]]]
+
+
+def _families_of_the_whole(status: Status | None, jobs: Sequence[JobRecord]) -> Iterator[_Family]:
+    from taskloop import __version__
+
+    yield "gauge", "taskloop_info", "The version", ("version",), [((__version__,), 1)]
+    yield "gauge", "taskloop_store_up", "Whether the store answered", (), [((), int(status is not None))]
+    if status is None:
+        return
+    whole = {
+        "workers": ("Workers that are alive", len(status.workers)),
+        "paused": ("Whether everything is paused", status.paused is not None),
+        "runs_waiting": ("Runs that wait", status.waiting),
+        "runs_running": ("Runs in hand, of all workers, 100 at most", len(status.active)),
+    }
+    for name, (words, value) in whole.items():
+        yield "gauge", f"taskloop_{name}", words, (), [((), int(value))]
+    if status.loop_lag_ms is not None:
+        lag = status.loop_lag_ms / 1000
+        yield "gauge", "taskloop_loop_lag_seconds", "How late the loop is, the worst of all workers", (), [((), lag)]
+    for condition in ("overdue", "failing", "stuck", "disabled"):
+        flags = [((one.name,), int(one.condition == condition)) for one in jobs]
+        yield "gauge", f"taskloop_job_{condition}", f"Whether the job is {condition}", ("job",), flags
+    times = {
+        "last_success": ("When the job last succeeded", [(one, one.last_success) for one in jobs]),
+        "next_due": ("When the job is due next", [(one, one.next_due) for one in jobs]),
+    }
+    for name, (words, found) in times.items():
+        values = [((one.name,), at.timestamp()) for one, at in found if at is not None]
+        yield "gauge", f"taskloop_job_{name}_timestamp_seconds", words, ("job",), values
+    failures = [((one.name,), one.consecutive_failures) for one in jobs]
+    yield "gauge", "taskloop_job_consecutive_failures", "Failures since the last success", ("job",), failures
+
+
+def _written(families: list[_Family]) -> bytes:
+    try:
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+    except ImportError as error:
+        raise MissingExtra("prometheus-client", "metrics") from error
+    kinds: dict[str, Any] = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+
+    class Found:
+        def collect(self) -> Iterator[Any]:
+            for kind, name, words, labels, values in families:
+                if kind == "histogram":
+                    family = HistogramMetricFamily(name, words, labels=labels)
+                    for given, (buckets, total) in values:
+                        family.add_metric(given, buckets, total)
+                else:
+                    family = kinds[kind](name, words, labels=labels)
+                    for given, value in values:
+                        family.add_metric(given, value)
+                yield family
+
+    registry = CollectorRegistry()
+    registry.register(Found())
+    text: bytes = generate_latest(registry)
+    return text

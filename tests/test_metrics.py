@@ -1,0 +1,104 @@
+"""Figures for Prometheus: counted from events, asked of the store, written so that Prometheus can read them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from web_clients import HOSTS
+
+from taskloop import Options, Retry, TaskScheduler
+from taskloop.metrics import Metrics
+
+pytestmark = pytest.mark.anyio
+
+
+def read(text):
+    """Every sample, by its name and the values of its labels."""
+    families = text_string_to_metric_families(text.decode())
+    return {
+        (one.name, *sorted(one.labels.items())): one.value for family in families for one in family.samples
+    }  # fmt: skip
+
+
+@pytest.fixture
+def shop():
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(grace=timedelta(0)))
+
+    @scheduler.every("1m", first="after")
+    async def tick():
+        await asyncio.sleep(2)
+
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def fails():
+        raise ValueError
+
+    @scheduler.every("1h", first="after", enabled=False)
+    async def off(): ...
+
+    return scheduler
+
+
+async def test_runs_are_counted_by_job_and_end_with_their_durations_and_latenesses(shop, virtual_time):
+    metrics = Metrics(shop)
+    async with virtual_time(shop) as time:
+        await time.advance("3m5s")
+        await time.until((await shop.submit("fails")).wait())
+        await time.advance("1h")
+        found = read(await metrics.text())
+        assert found["taskloop_runs_total", ("job", "tick"), ("state", "succeeded")] == 63
+        assert found["taskloop_runs_total", ("job", "fails"), ("state", "failed")] == 1
+        assert found["taskloop_retries_total", ("job", "fails")] == 1
+        assert found["taskloop_skips_total", ("job", "off"), ("reason", "disabled")] >= 1
+        took = {key[-1][1]: value for key, value in found.items() if key[0] == "taskloop_run_duration_seconds_bucket"
+                and ("job", "tick") in key}  # fmt: skip
+        assert (took["1.0"], took["5.0"], took["+Inf"]) == (0, 63, 63)
+        assert found["taskloop_run_duration_seconds_sum", ("job", "tick")] == pytest.approx(126)
+        assert found["taskloop_run_lateness_seconds_bucket", ("job", "tick"), ("le", "0.01")] == 63
+
+
+async def test_how_the_whole_stands_is_asked_of_the_store(shop, virtual_time):
+    metrics = Metrics(shop)
+    async with virtual_time(shop) as time:
+        await time.until((await shop.submit("fails")).wait())
+        await shop.pause()
+        found = read(await metrics.text())
+        assert found["taskloop_store_up",] == 1 and found["taskloop_paused",] == 1 and found["taskloop_workers",] == 1
+        assert (
+            found["taskloop_job_disabled", ("job", "off")] == 1 and found["taskloop_job_disabled", ("job", "tick")] == 0
+        )
+        assert found["taskloop_job_consecutive_failures", ("job", "fails")] == 1
+        assert ("taskloop_job_last_success_timestamp_seconds", ("job", "fails")) not in found, "it never did"
+        due = found["taskloop_job_next_due_timestamp_seconds", ("job", "tick")]
+        assert due - time.now.timestamp() == pytest.approx(60, abs=1)
+
+
+async def test_without_a_store_the_figures_of_this_process_are_told(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "is" / "not" / "there.db", options=Options())
+    found = read(await Metrics(scheduler).text())
+    assert found["taskloop_store_up",] == 0 and found["taskloop_loop_blocks_total",] == 0
+    assert not any(key[0].startswith("taskloop_job") for key in found)
+
+
+async def test_what_is_closed_counts_no_more(shop, virtual_time):
+    metrics = Metrics(shop)
+    metrics.close()
+    async with virtual_time(shop) as time:
+        await time.advance("5m")
+        assert not [key for key in read(await metrics.text()) if key[0] == "taskloop_runs_total"]
+
+
+@pytest.mark.parametrize("host", sorted(HOSTS))
+async def test_the_route_gives_them_to_who_may_read(shop, host, no_task_outlives_the_fixture):
+    async with HOSTS[host](shop, auth="open") as client:
+        await (await shop.submit("fails")).wait()
+        answer = await client.get("/metrics")
+    assert answer.status == 200 and answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert read(answer.body)["taskloop_runs_total", ("job", "fails"), ("state", "failed")] == 1
+
+
+async def test_the_route_is_closed_to_who_has_no_token(shop, no_task_outlives_the_fixture):
+    async with HOSTS["asgi"](shop) as client:
+        assert (await client.get("/metrics")).status in (401, 403)
