@@ -8,7 +8,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     triggers cron events context           when next; what happened; what a running job sees
     parameters misfits inject policy       what a job takes; what is wrong with it; what it is given; how it is treated
     jobs flows handles                     what is declared; a run that was asked for
-    schedules options switches             which fires are due with which fate; limits and spans; what was switched
+    schedules options switches signs       which fires are due with which fate; limits and spans; what was switched; signs of states
     store records                          what a memory must do; JSON of everything
     executors processing attempts          where a function is called, a process among it; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens

@@ -18,7 +18,7 @@ LEVELS = [
     {"errors", "clock", "durations", "address"},
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
-    {"jobs", "flows", "handles", "schedules", "options", "switches"},
+    {"jobs", "flows", "handles", "schedules", "options", "switches", "signs"},
     {"store", "records", "executors", "processing", "attempts", "injecting", "stepping", "audience", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",

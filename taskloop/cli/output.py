@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from taskloop.signs import SIGNS, TINTS, span_text
+
 __all__ = [
     "COLORS",
     "TINTS",
@@ -37,55 +39,6 @@ Cell = str | tuple[str, str]
 Record = Mapping[str, Any]
 
 COLORS: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
-SIGNS: Final = {
-    "succeeded": ("✓", "ok"),
-    "ok": ("✓", "ok"),
-    "failed": ("✗", "x"),
-    "failing": ("✗", "x"),
-    "running": ("▶", ">"),
-    "waiting": ("◌", "."),
-    "cancelled": ("■", "#"),
-    "interrupted": ("⚡", "!"),
-    "skipped": ("◯", "-"),
-    "disabled": ("◯", "-"),
-    "paused": ("‖", "="),
-    "overdue": ("⚠", "!"),
-    "stuck": ("⚠", "!"),
-    "never_ran": ("·", "."),
-    "orphan": ("?", "?"),
-    "warning": ("⚠", "!"),
-    "retrying": ("↻", "~"),
-    "store": ("✗", "x"),
-    "stalled": ("✗", "x"),
-    "loop_blocked": ("⚠", "!"),
-    "silent": ("⚠", "!"),
-    "clock": ("⚠", "!"),
-    "tripped": ("‖", "="),
-}
-TINTS: Final = {
-    "succeeded": "green",
-    "ok": "green",
-    "failed": "red",
-    "failing": "red",
-    "interrupted": "red",
-    "running": "blue",
-    "skipped": "dim",
-    "disabled": "dim",
-    "never_ran": "dim",
-    "waiting": "dim",
-    "paused": "yellow",
-    "overdue": "yellow",
-    "stuck": "yellow",
-    "cancelled": "yellow",
-    "warning": "yellow",
-    "retrying": "yellow",
-    "store": "red",
-    "stalled": "red",
-    "loop_blocked": "yellow",
-    "silent": "yellow",
-    "clock": "yellow",
-    "tripped": "yellow",
-}
 LEAST: Final = 8
 """Columns of text that a terminal shows of each column of a table, however narrow it is."""
 _PLAIN: Final = str.maketrans({"…": "...", "·": "-", "–": "-", "→": "->", "×": "x", "─": "-", "▓": "#", "░": "."})
@@ -196,23 +149,6 @@ _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?
 def readable(out: Output, text: str) -> str:
     """A sentence with its instants as people here read them."""
     return clean(_INSTANT.sub(lambda match: when(match[0], out.now) if moment(match[0]) else match[0], text))
-
-
-def span_text(seconds: float) -> str:
-    """A span in two units at most: `250 ms`, `4.2 s`, `3m 40s`, `2d 4h`."""
-    if seconds < 1:
-        return f"{round(seconds * 1000)} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{round(seconds)} s"
-    rest = round(seconds)
-    for (name, length), (lesser, step) in (
-        (("d", 86400), ("h", 3600)),
-        (("h", 3600), ("m", 60)),
-        (("m", 60), ("s", 1)),
-    ):
-        if rest >= length:
-            return f"{rest // length}{name} {rest % length // step}{lesser}"
-    return f"{rest} s"
 
 
 def since_text(start: str | None, end: str | None) -> str:

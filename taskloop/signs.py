@@ -1,0 +1,77 @@
+"""States and conditions as people see them, on a terminal and on a page: a sign, a colour; and spans in short.
+
+Level 3, pure. The word always stands beside the sign: neither colour nor shape alone says anything.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["SIGNS", "TINTS", "span_text"]
+
+SIGNS: Final = {
+    "succeeded": ("✓", "ok"),
+    "ok": ("✓", "ok"),
+    "failed": ("✗", "x"),
+    "failing": ("✗", "x"),
+    "running": ("▶", ">"),
+    "waiting": ("◌", "."),
+    "cancelled": ("■", "#"),
+    "interrupted": ("⚡", "!"),
+    "skipped": ("◯", "-"),
+    "disabled": ("◯", "-"),
+    "paused": ("‖", "="),
+    "overdue": ("⚠", "!"),
+    "stuck": ("⚠", "!"),
+    "never_ran": ("·", "."),
+    "orphan": ("?", "?"),
+    "warning": ("⚠", "!"),
+    "retrying": ("↻", "~"),
+    "store": ("✗", "x"),
+    "stalled": ("✗", "x"),
+    "loop_blocked": ("⚠", "!"),
+    "silent": ("⚠", "!"),
+    "clock": ("⚠", "!"),
+    "tripped": ("‖", "="),
+}
+TINTS: Final = {
+    "succeeded": "green",
+    "ok": "green",
+    "failed": "red",
+    "failing": "red",
+    "interrupted": "red",
+    "running": "blue",
+    "skipped": "dim",
+    "disabled": "dim",
+    "never_ran": "dim",
+    "waiting": "dim",
+    "paused": "yellow",
+    "overdue": "yellow",
+    "stuck": "yellow",
+    "cancelled": "yellow",
+    "warning": "yellow",
+    "retrying": "yellow",
+    "store": "red",
+    "stalled": "red",
+    "loop_blocked": "yellow",
+    "silent": "yellow",
+    "clock": "yellow",
+    "tripped": "yellow",
+}
+
+
+def span_text(seconds: float) -> str:
+    """A span in two units at most: `250 ms`, `4.2 s`, `3m 40s`, `2d 4h`."""
+    if seconds < 1:
+        return f"{round(seconds * 1000)} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{round(seconds)} s"
+    rest = round(seconds)
+    for (name, length), (lesser, step) in (
+        (("d", 86400), ("h", 3600)),
+        (("h", 3600), ("m", 60)),
+        (("m", 60), ("s", 1)),
+    ):
+        if rest >= length:
+            return f"{rest // length}{name} {rest % length // step}{lesser}"
+    return f"{rest} s"
