@@ -30,6 +30,7 @@ __all__ = [
     "Router",
     "query_values",
     "read_body",
+    "read_form",
     "whole",
     "word",
     "words",
@@ -76,6 +77,8 @@ class Route:
     body: tuple[Parameter, ...] = ()
     free_body: str | None = None
     """The body is an object of any members, and this is what they are; None: of `body` alone."""
+    page: bool = False
+    """For people: it answers HTML, its body is a form, and so are the words with which it refuses."""
     headers: tuple[Parameter, ...] = ()
     gives: Mapping[int, str] = field(default_factory=lambda: {200: "object"})
     """The status of success, and the name of what comes with it."""
@@ -183,6 +186,22 @@ def read_body(body: bytes, kind: str, route: Route) -> dict[str, Any]:
     if route.free_body is not None:
         return given
     return _read(given, {one.name: one for one in route.body}, {}, where="body")
+
+
+def read_form(body: bytes, kind: str, route: Route) -> dict[str, Any]:
+    """The fields of a form of a page. Raises `Problem`: 400, 415, 422 with every mistake at once."""
+    if body and kind.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
+        raise Problem(
+            415, "unsupported-media-type", f"the body is '{_cut(kind)}', no form", "send the form of the page"
+        )
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise Problem(400, "bad-request", f"the form cannot be read, or has more than {MOST_FIELDS} fields") from None
+    given: dict[str, Any] = dict(pairs)
+    if route.free_body is not None:
+        return given
+    return _read(given, {one.name: one for one in route.body}, {}, where="form")
 
 
 def _no_constant(word: str) -> None:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from taskloop.errors import TaskloopError
+from taskloop.errors import MissingExtra, TaskloopError
 from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
 from taskloop.web.core import Request, Response, tag, written
 from taskloop.web.live import Live
+from taskloop.web.pages.rendering import problem_page
 from taskloop.web.problems import Problem, of
-from taskloop.web.routes import Found, Route, Router, query_values, read_body
+from taskloop.web.routes import Found, Route, Router, query_values, read_body, read_form
 from taskloop.web.security import Access, Auth, Limits, Principal, Scope
 
 __all__ = ["Asked", "Site"]
@@ -95,10 +97,11 @@ class Site:
         bind: str | None = None,
     ) -> None:
         from taskloop.web.api import ROUTES
+        from taskloop.web.pages import ROUTES as PAGES
 
         self.scheduler = scheduler
         self.access: Access = Access(auth=auth, hosts=hosts, bind=bind, options=lambda: scheduler.options.http)
-        self.router: Router = Router(ROUTES)
+        self.router: Router = Router((*ROUTES, *PAGES))
         self.live: Live = Live(scheduler)
         self.metrics: Metrics = Metrics(scheduler)
         self.submits: Limits = Limits()
@@ -152,7 +155,8 @@ class Site:
         route = found.route
         body: dict[str, Any] = {}
         if route.writes:
-            body = read_body(await request.body(), request.headers.get("content-type", ""), route)
+            read = read_form if route.page else read_body
+            body = read(await request.body(), request.headers.get("content-type", ""), route)
         return Asked(
             site=self,
             request=request,
@@ -179,8 +183,16 @@ class Site:
                 at=_place(cause),
             )
         record = {**problem.record(), "request_id": request_id}
+        if _is_for_people(request):
+            with suppress(MissingExtra):
+                return await problem_page(request.prefix, record, problem.headers)
         headers = {"content-type": "application/problem+json", **problem.headers}
         return Response(problem.status, await written(record), headers)
+
+
+def _is_for_people(request: Request) -> bool:
+    """Whether a browser asks for a page: then a refusal is one too."""
+    return not request.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
 
 
 def _is_admin(principal: Principal) -> bool:

@@ -40,7 +40,11 @@ async def description(asked: Asked) -> Response:
 
     site = asked.site
     jobs = list(asked.scheduler)
-    return await answer(await asyncio.to_thread(describe, site.router.routes, jobs, asked.request.prefix))
+    return await answer(
+        await asyncio.to_thread(
+            describe, [one for one in site.router.routes if not one.page], jobs, asked.request.prefix
+        )
+    )
 
 
 async def metrics(asked: Asked) -> Response:

@@ -58,7 +58,7 @@ async def job(asked: Asked) -> Response:
 async def stats(asked: Asked) -> Response:
     record, since = await the_job(asked), asked.query["since"] or "7d"
     found = await asked.scheduler.runs(record.name, state=[*State], since=since, limit=NEWEST)
-    took = sorted((one.ended_at - one.started_at).total_seconds() for one in found if _lasted(one))  # type: ignore[operator]
+    took = sorted((one.ended_at - one.started_at).total_seconds() for one in found if lasted(one))  # type: ignore[operator]
     waited = sorted(
         (one.started_at - one.ready_at).total_seconds() for one in found if one.started_at and one.attempt <= 1
     )
@@ -72,8 +72,8 @@ async def stats(asked: Asked) -> Response:
             "since": since,
             "runs": {state.value: counts[state] for state in State},
             "success_rate": counts[State.SUCCEEDED] / ended if ended else None,
-            "took_seconds": _spread(took),
-            "waited_seconds": _spread([max(0.0, one) for one in waited]),
+            "took_seconds": spread(took),
+            "waited_seconds": spread([max(0.0, one) for one in waited]),
             "last_run": None if record.last_run is None else record.last_run.id,
             "last_success": instant_text(record.last_success),
             "consecutive_failures": record.consecutive_failures,
@@ -82,11 +82,11 @@ async def stats(asked: Asked) -> Response:
     )
 
 
-def _lasted(run: Run) -> bool:
+def lasted(run: Run) -> bool:
     return run.state is State.SUCCEEDED and run.started_at is not None and run.ended_at is not None
 
 
-def _spread(seconds: Sequence[float]) -> dict[str, float | None]:
+def spread(seconds: Sequence[float]) -> dict[str, float | None]:
     """The middle, the slow end and the longest; of sorted values."""
 
     def at(part: float) -> float | None:

@@ -1,0 +1,11 @@
+"""The dashboard: pages that are whole as they come, each action a plain form; nothing needs a script.
+
+A page asks the same verbs as the API and shows the same words as the command line. Start at `now`; `rendering` makes HTML
+of what a page found, `forms` a form of a job's parameters.
+"""
+
+from taskloop.web.pages import jobs, now, runs
+
+__all__ = ["ROUTES"]
+
+ROUTES = (*now.ROUTES, *jobs.ROUTES, *runs.ROUTES)

@@ -1,0 +1,198 @@
+"""The pages of jobs: all of them, one with its form and its switches, and what those forms do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, get_args
+from urllib.parse import quote, urlencode
+
+from taskloop.errors import BadParameters, NoSuchRun, TaskloopError
+from taskloop.masking import shown
+from taskloop.punctuality import Condition
+from taskloop.records import JobRecord
+from taskloop.runs import Cause, Run
+from taskloop.web.api.asking import UNTIL
+from taskloop.web.api.jobs import lasted, spread, the_job
+from taskloop.web.core import Response
+from taskloop.web.pages.forms import fields, typed
+from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
+from taskloop.web.pages.rendering import see_other
+from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
+from taskloop.web.security import Scope
+
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+__all__ = ["ROUTES"]
+
+JOBS_A_PAGE, STRIP, HISTORY, COMING = 50, 20, 200, 5
+CONDITIONS: Final = get_args(Condition)
+
+
+async def jobs(asked: Asked) -> Response:
+    query, found = asked.query, await asked.scheduler.jobs()
+    text, tag = (query["text"] or "").lower(), query["tag"] or ""
+    kept = [
+        one
+        for one in found
+        if (not query["condition"] or one.condition in query["condition"])
+        and (not tag or tag in one.policy.get("tags", ()))
+        and text in f"{one.name} {one.title}".lower()
+    ]
+    rest = [one for one in kept if not query["before"] or one.name > query["before"]]
+    here = rest[:JOBS_A_PAGE]
+    strips = {one.name: await asked.scheduler.runs(one.name, limit=STRIP) for one in here}
+    following = None
+    if len(rest) > len(here):
+        words_ = {"text": text, "tag": tag, "condition": ",".join(query["condition"] or ()), "before": here[-1].name}
+        following = urlencode({name: value for name, value in words_.items() if value})
+    counts = Counter(one.condition for one in found)
+    return await whole_page(
+        asked, "jobs.html", jobs=here, strips=strips, found=len(kept), all=len(found), wanted=query, next=following,
+        conditions=CONDITIONS, counts={word: counts[word] for word in CONDITIONS if counts[word] and word != "ok"},
+    )  # fmt: skip
+
+
+async def job(asked: Asked) -> Response:
+    source = None
+    if asked.query["from_run"] is not None:
+        source = await asked.scheduler.run(asked.query["from_run"])
+        if source.job != asked.path["job"]:
+            raise NoSuchRun(source.id)
+    return await _page(asked, await the_job(asked), source=source)
+
+
+async def _page(
+    asked: Asked,
+    record: JobRecord,
+    status: int = 200,
+    *,
+    source: Run | None = None,
+    given: Mapping[str, str] | None = None,
+    problems: Mapping[str, str] | None = None,
+    refused: str = "",
+) -> Response:
+    """The page of a job. `source`: the run that is to be repeated; `given`: what was typed, refused for `problems`."""
+    scheduler, query = asked.scheduler, asked.query
+    runs = await scheduler.runs(record.name, limit=HISTORY)
+    why, problem = None, ""
+    try:
+        why = await scheduler.why(record.name, query.get("at"))
+    except (TaskloopError, ValueError) as error:
+        problem = str(error)
+    begin = None
+    if given is not None:
+        begin = typed(record.params_schema, given)
+    elif source is not None:
+        begin = shown(source.params)
+    return await whole_page(
+        asked, "job.html", status, job=record, runs=runs, why=why, problem=problem, wanted={"at": None, **query},
+        spread=spread(sorted((one.ended_at - one.started_at).total_seconds() for one in runs if lasted(one))),  # type: ignore[operator]
+        coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
+        fields=await asyncio.to_thread(fields, record.params_schema, begin, problems), source=source, refused=refused,
+        steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},
+        policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
+    )  # fmt: skip
+
+
+def _policy_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {one}" for name, one in value.items() if one is not None)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+async def submit(asked: Asked) -> Response:
+    """Ask for a run by the form; what is wrong with it stands beside its fields."""
+    record, form = await the_job(asked), empty_is_none(asked.body)
+    source = await asked.scheduler.run(int(form["from_run"])) if (form.get("from_run") or "").isdecimal() else None
+    asked.count_submit(record.name)
+    told = {"actor": asked.principal.name, "reason": form.get("reason")}
+    try:
+        params = typed(record.params_schema, asked.body)
+        if source is not None and source.job == record.name:
+            handle = await asked.scheduler.rerun(source.id, params, from_step=form.get("from_step"), **told)
+        else:
+            handle = await asked.scheduler.submit(
+                record.name, params, at=form.get("at"), key=form.get("key"), cause=Cause.MANUAL, **told
+            )
+    except BadParameters as error:
+        return await _page(
+            asked, record, 422, source=source, given=asked.body, problems=error.problems,
+            refused="Nothing was submitted: see the fields below.",
+        )  # fmt: skip
+    except (TaskloopError, ValueError) as error:
+        return await _page(
+            asked, record, 409, source=source, given=asked.body, refused=f"Nothing was submitted: {error}"
+        )
+    return see_other(asked, f"/runs/{handle.run.id}", "existed" if handle.run.existed else "submitted")
+
+
+# -- switches
+
+
+async def _switch(asked: Asked, verb: str, said: str, *names: str) -> Response:
+    record, form = await the_job(asked), empty_is_none(asked.body)
+    options = {name: form.get(name) for name in names}
+    await getattr(asked.scheduler, verb)(record.name, actor=asked.principal.name, **options)
+    return see_other(asked, f"/jobs/{quote(record.name, safe='')}", said)
+
+
+async def enable(asked: Asked) -> Response:
+    return await _switch(asked, "enable", "enabled", "reason")
+
+
+async def disable(asked: Asked) -> Response:
+    return await _switch(asked, "disable", "disabled", "reason", "until")
+
+
+async def pause(asked: Asked) -> Response:
+    return await _switch(asked, "pause", "paused", "reason", "until")
+
+
+async def resume(asked: Asked) -> Response:
+    return await _switch(asked, "resume", "resumed", "missed")
+
+
+REASON: Final = Parameter("reason", TEXT, "why")
+_UNTIL: Final = Parameter("until", TEXT, UNTIL.summary)
+
+ROUTES = (
+    Route(
+        method="GET", path="/jobs", name="page_jobs", scope=Scope.read, handler=jobs, summary="Jobs", page=True,
+        query=(
+            *PAGE,
+            Parameter("condition", words(*CONDITIONS), "only jobs that stand so", many=True),
+            Parameter("tag", TEXT, "only jobs with this tag"),
+            Parameter("text", TEXT, "only jobs with this in their name or title"),
+            Parameter("before", TEXT, "the name of the last job of the page before"),
+        ),
+    ),
+    Route(
+        method="GET", path="/jobs/{job}", name="page_job", scope=Scope.read, handler=job, summary="A job", page=True,
+        query=(
+            *PAGE,
+            Parameter("at", TEXT, "the instant to explain"),
+            Parameter("from_run", whole(1, 10**18), "the run to repeat"),
+        ),
+    ),
+    Route(
+        method="POST", path="/jobs/{job}/submit", name="page_submit", scope=Scope.operate, handler=submit,
+        summary="Submit", page=True, free_body="the form's fields",
+    ),
+    *(
+        Route(
+            method="POST", path=f"/jobs/{{job}}/{name}", name=f"page_{name}", scope=Scope.admin, handler=handler,
+            summary=name.capitalize(), page=True, body=body,
+        )
+        for name, handler, body in (
+            ("enable", enable, (REASON,)),
+            ("disable", disable, (REASON, _UNTIL)),
+            ("pause", pause, (REASON, _UNTIL)),
+            ("resume", resume, (Parameter("missed", word("", "skip", "latest", "all"), "what becomes of what was held"),)),
+        )
+    ),
+)  # fmt: skip

@@ -1,0 +1,92 @@
+"""The page that says whether all is right, the switch of the whole, and the files that pages are made with."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from taskloop.runs import State
+from taskloop.web.core import Response
+from taskloop.web.pages.rendering import HERE, page, see_other
+from taskloop.web.problems import Problem
+from taskloop.web.routes import TEXT, Parameter, Route, whole, word
+from taskloop.web.security import Scope
+
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+__all__ = ["PAGE", "ROUTES", "empty_is_none", "whole_page"]
+
+PAGE: Final = (
+    Parameter("said", TEXT, "what was done just now"),
+    Parameter("refresh", whole(5, 3600), "seconds after which the browser asks again"),
+)
+"""What every page takes."""
+COMING, FAILURES = 10, 5
+FILES: Final = {"taskloop.css": "text/css; charset=utf-8"}
+
+
+async def whole_page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
+    """A page with the bar that says whether everything is paused."""
+    scheduler = asked.scheduler
+    await scheduler._refresh_switches(force=False)
+    return await page(asked, template, code, paused=scheduler._switches.pause(None, scheduler._clock.now()), **values)
+
+
+def empty_is_none(form: Any) -> dict[str, Any]:
+    """The fields of a form, of which one that was left empty was not given."""
+    return {name: value or None for name, value in form.items()}
+
+
+async def now(asked: Asked) -> Response:
+    scheduler = asked.scheduler
+    status = await scheduler.status()
+    coming = await scheduler.upcoming(limit=COMING)
+    failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
+    return await page(
+        asked,
+        "now.html",
+        status=status,
+        attention=status.attention,
+        coming=coming,
+        failures=failures,
+        paused=status.paused,
+    )
+
+
+async def pause(asked: Asked) -> Response:
+    form = empty_is_none(asked.body)
+    await asked.scheduler.pause(reason=form.get("reason"), actor=asked.principal.name)
+    return see_other(asked, "/", "paused")
+
+
+async def resume(asked: Asked) -> Response:
+    form = empty_is_none(asked.body)
+    await asked.scheduler.resume(missed=form.get("missed"), actor=asked.principal.name)
+    return see_other(asked, "/", "resumed")
+
+
+async def static(asked: Asked) -> Response:
+    """A file that pages need; open to all, for it says nothing."""
+    name = asked.path["name"]
+    if name not in FILES:
+        raise Problem(404, "not-found", f"nothing is at /static/{name[:80]}")
+    body = await asyncio.to_thread((HERE / "static" / name).read_bytes)
+    return Response(200, body, {"content-type": FILES[name], "cache-control": "public, max-age=3600"})
+
+
+ROUTES = (
+    Route(method="GET", path="/", name="page_now", scope=Scope.read, handler=now, summary="Now", query=PAGE, page=True),
+    Route(
+        method="POST", path="/pause", name="page_pause", scope=Scope.admin, handler=pause, summary="Pause everything",
+        page=True, body=(Parameter("reason", TEXT, "why"),),
+    ),
+    Route(
+        method="POST", path="/resume", name="page_resume", scope=Scope.admin, handler=resume, summary="Resume",
+        page=True, body=(Parameter("missed", word("", "skip", "latest", "all"), "what becomes of what was held"),),
+    ),
+    Route(
+        method="GET", path="/static/{name}", name="static", scope=None, handler=static, summary="A file of the pages",
+        page=True,
+    ),
+)  # fmt: skip

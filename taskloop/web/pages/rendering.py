@@ -1,0 +1,157 @@
+"""From values to HTML: the templates, what they may call, and the policy that a page is sent with.
+
+Everything is escaped by the template engine; pages have no script of their own making, and their policy forbids any that
+is not served from here. Templates are read and filled in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
+
+from taskloop.errors import MissingExtra
+from taskloop.runs import Run, State
+from taskloop.signs import SIGNS, span_text
+from taskloop.web.core import Response
+from taskloop.web.security import Scope
+
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+__all__ = ["HERE", "page", "problem_page", "see_other"]
+
+HERE: Final = Path(__file__).parent
+POLICY: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+_HTML: Final = {"content-type": "text/html; charset=utf-8", "content-security-policy": POLICY}
+
+
+async def page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
+    """A page for who asks."""
+    scheduler, request = asked.scheduler, asked.request
+    zone = ZoneInfo(scheduler.options.timezone or "UTC")
+    refresh = asked.query.get("refresh")
+    whole = {
+        "base": request.prefix, "who": asked.principal, "may_operate": asked.principal.may(Scope.operate),
+        "may_admin": asked.principal.may(Scope.admin), "here": request.path, "query": request.query,
+        "now": scheduler._clock.now(), "zone": zone, "said": SAID.get(asked.query.get("said") or "", ""), "refresh": refresh,
+        "name": scheduler.name or "",
+    }  # fmt: skip
+    text = await asyncio.to_thread(_filled, template, {**whole, **values})
+    headers = dict(_HTML)
+    if refresh:
+        headers["refresh"] = str(refresh)
+    return Response(code, text, headers)
+
+
+async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    """A refusal, for people."""
+    text = await asyncio.to_thread(_filled, "problem.html", {"base": base, "problem": record, "zone": UTC})
+    return Response(record["status"], text, {**headers, **_HTML})
+
+
+def see_other(asked: Asked, path: str, said: str = "") -> Response:
+    """Lead to a page after something was done, which says there what that was: a word of `SAID`."""
+    from urllib.parse import urlencode
+
+    mark = "&" if "?" in path else "?"
+    where = f"{asked.request.prefix}{path}" + (f"{mark}{urlencode({'said': said})}" if said else "")
+    return Response(303, b"", {"location": where})
+
+
+SAID: Final = {
+    "submitted": "On record: the run waits for its turn, or has begun.",
+    "existed": "That key had a run already: this is it.",
+    "cancelled": "Its end is asked for.",
+    "enabled": "The job is on.",
+    "disabled": "The job is off: what comes due is skipped, with this as the reason.",
+    "paused": "Held: nothing new starts, what is submitted waits.",
+    "resumed": "Goes on.",
+}
+
+
+@cache
+def _templates() -> Any:
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtra("jinja2", "web") from error
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, auto_reload=False,
+    )  # fmt: skip
+    made.filters.update(span=span_text, sign=sign, took=took, lasts=lasts, local=local, iso=iso, ago=ago, told=told)
+    return made
+
+
+def _filled(template: str, values: Mapping[str, Any]) -> bytes:
+    text: str = _templates().get_template(template).render(values)
+    return text.encode("utf-8", "replace")
+
+
+# -- what templates call
+
+
+def sign(word: str) -> str:
+    """The sign of a state or a condition."""
+    return SIGNS.get(word, ("·", "-"))[0]
+
+
+def iso(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def local(instant: datetime, zone: tzinfo, now: datetime) -> str:
+    """An instant on the clock of a zone, which it names; as short as the day allows."""
+    here, today = instant.astimezone(zone), now.astimezone(zone)
+    name = here.tzname()
+    if here.date() == today.date():
+        return f"{here:%H:%M:%S} {name}"
+    if abs((instant - now).days) < 300:
+        return f"{here:%a %d %b %H:%M:%S} {name}"
+    return f"{here:%Y-%m-%d %H:%M} {name}"
+
+
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z")
+
+
+def told(text: str, zone: tzinfo, now: datetime) -> str:
+    """A sentence with its instants on the clock of a zone."""
+
+    def there(match: re.Match[str]) -> str:
+        try:
+            return local(datetime.fromisoformat(match[0]), zone, now)
+        except ValueError:  # it only looks like one
+            return match[0]
+
+    return _INSTANT.sub(there, text)
+
+
+def ago(instant: datetime, now: datetime) -> str:
+    """How far an instant is from now: `3m 2s ago`, `in 48 s`."""
+    seconds = (instant - now).total_seconds()
+    if seconds >= 0.5:
+        return f"in {span_text(seconds)}"
+    return "now" if seconds > -0.5 else f"{span_text(-seconds)} ago"
+
+
+def took(run: Run) -> float | None:
+    """Seconds that the last attempt of a run took; None: it has not ended, or never began."""
+    if run.ended_at is None or run.attempt_started_at is None:
+        return None
+    return max(0.0, (run.ended_at - run.attempt_started_at).total_seconds())
+
+
+def lasts(run: Run, now: datetime) -> float | None:
+    """Seconds since the attempt in hand began; None: none is."""
+    if run.state is not State.RUNNING or run.attempt_started_at is None:
+        return None
+    return max(0.0, (now - run.attempt_started_at).total_seconds())

@@ -1,0 +1,106 @@
+"""The pages of runs: the history, and one run from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from taskloop.errors import NoSuchJob
+from taskloop.masking import shown
+from taskloop.runs import Cause, Run, State
+from taskloop.web.api.asking import BEFORE
+from taskloop.web.api.runs import AFTER
+from taskloop.web.core import Response
+from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
+from taskloop.web.pages.rendering import see_other
+from taskloop.web.routes import INSTANT, TEXT, Parameter, Route, word, words
+from taskloop.web.security import Scope
+
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+__all__ = ["ROUTES"]
+
+RUNS_A_PAGE, PARTS = 50, 50
+RESULT_CHARACTERS: Final = 20_000
+
+
+async def runs(asked: Asked) -> Response:
+    query, scheduler = asked.query, asked.scheduler
+    narrowed = {name: query[name] for name in ("job", "state", "cause", "since") if query[name]}
+    found = await scheduler.runs(**narrowed, before=query["before"], limit=RUNS_A_PAGE + 1)
+    here = found[:RUNS_A_PAGE]
+    following = None
+    if len(found) > len(here):
+        kept = {name: ",".join(value) if isinstance(value, list) else value for name, value in narrowed.items()}
+        following = urlencode({**kept, "before": here[-1].id})
+    return await whole_page(
+        asked, "runs.html", runs=here, next=following, wanted=query, states=[*State], causes=[*Cause],
+        names=sorted(job.name for job in scheduler), coming=[] if here else await scheduler.upcoming(limit=1),
+    )  # fmt: skip
+
+
+async def run(asked: Asked) -> Response:
+    scheduler, number = asked.scheduler, asked.number()
+    one = await scheduler.run(number)
+    log = await scheduler.log(number, after=asked.query["after"] or 0, limit=PARTS)
+    params, result = await asyncio.to_thread(_texts, one)
+    return await whole_page(
+        asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=await scheduler.steps(number),
+        reruns=await scheduler.reruns(number), lines=log.lines, part=log.part, wanted=asked.query, params=params,
+        result=result, waits=await _waits_for(asked, one), known=one.job in scheduler,
+        more=bool(log.lines) and bool((await scheduler.log(number, after=log.part, limit=1)).lines),
+    )  # fmt: skip
+
+
+def _texts(one: Run) -> tuple[str, str]:
+    """Its parameters and its result as people read JSON; the latter cut where it is long."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+    result = text(one.result)
+    if len(result) > RESULT_CHARACTERS:
+        result = f"{result[:RESULT_CHARACTERS]}\n… {len(result) - RESULT_CHARACTERS} characters more: see the JSON"
+    return text(shown(one.params)) if one.params else "", result
+
+
+async def _waits_for(asked: Asked, one: Run) -> str:
+    if one.state is not State.WAITING:
+        return ""
+    try:
+        text = (await asked.scheduler.why(run=one.id)).text
+    except NoSuchJob:
+        return "no worker has told the store of its job yet"
+    return text.partition(": ")[2] or text
+
+
+async def cancel(asked: Asked) -> Response:
+    number = asked.number()
+    await asked.scheduler.cancel(number, reason=empty_is_none(asked.body).get("reason"), actor=asked.principal.name)
+    return see_other(asked, f"/runs/{number}", "cancelled")
+
+
+ROUTES = (
+    Route(
+        method="GET", path="/runs", name="page_runs", scope=Scope.read, handler=runs, summary="Runs", page=True,
+        query=(
+            *PAGE,
+            Parameter("job", TEXT, "only of this job"),
+            Parameter("state", words(*State), "only in one of these states", many=True),
+            Parameter("cause", word("", *Cause), "only those that came about so"),
+            Parameter("since", INSTANT, "due from then on"),
+            BEFORE,
+        ),
+    ),
+    Route(
+        method="GET", path="/runs/{id}", name="page_run", scope=Scope.read, handler=run, summary="A run", page=True,
+        query=(*PAGE, AFTER),
+    ),
+    Route(
+        method="POST", path="/runs/{id}/cancel", name="page_cancel", scope=Scope.operate, handler=cancel,
+        summary="Cancel", page=True, body=(Parameter("reason", TEXT, "why"),),
+    ),
+)  # fmt: skip

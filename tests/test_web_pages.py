@@ -1,0 +1,372 @@
+"""The dashboard without a browser: what its pages say, what its forms do, and that nothing a job says becomes HTML."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+from datetime import date, timedelta
+from typing import Literal
+from urllib.parse import urlencode
+
+import pytest
+from web_clients import HOSTS
+
+from taskloop import Options, RunContext, TaskScheduler
+from taskloop.options import Http
+from taskloop.parameters import Parameters
+from taskloop.web.pages import ROUTES
+from taskloop.web.pages.forms import PREFIX, fields, typed
+from taskloop.web.security import Principal
+
+pytestmark = pytest.mark.anyio
+
+EVIL = "<script>alert(1)</script>\"'&"
+BROWSER = {"accept": "text/html,application/xhtml+xml", "sec-fetch-site": "same-origin"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def shop():
+    scheduler = TaskScheduler(
+        "sqlite:///:memory:", options=Options(grace=timedelta(0), http=Http(submit_limit=None)), name="shop"
+    )
+
+    @scheduler.job(title="Adds up", tags=("sums",))
+    async def add(a: int, b: int = 2, mode: Literal["fast", "full"] = "full", loud: bool = True) -> int:
+        return a + b
+
+    @scheduler.job(title=EVIL, description=EVIL)
+    async def evil(run: RunContext, text: str = EVIL):
+        run.log(EVIL)
+        run.progress(1, 2, EVIL)
+        raise ValueError(EVIL)
+
+    @scheduler.job(secret=("key",))
+    async def secretive(key: str): ...
+
+    @scheduler.job()
+    async def waits():
+        await asyncio.sleep(60)
+
+    @scheduler.every("1h", first="after")
+    async def hourly(): ...
+
+    flow = scheduler.flow("video")
+
+    @flow.step()
+    async def fetch() -> str:
+        return EVIL
+
+    @flow.step()
+    async def cut(fetch: str) -> int:
+        return len(fetch)
+
+    return scheduler
+
+
+@pytest.fixture(params=sorted(HOSTS))
+def host(request):
+    return HOSTS[request.param]
+
+
+@pytest.fixture
+async def pair(host, no_task_outlives_the_fixture):
+    scheduler = shop()
+    async with host(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        yield scheduler, client
+
+
+async def filled(client, path, **form):
+    return await client.post(path, raw=urlencode(form).encode(), headers=FORM)
+
+
+def text(answer):
+    """What a reader sees."""
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", answer.body.decode())))
+
+
+# -- what is shown
+
+
+async def test_the_first_page_says_that_all_is_well_or_what_is_not(pair):
+    scheduler, client = pair
+    before = await client.get("/")
+    await (await scheduler.submit("evil")).wait()
+    after = await client.get("/")
+    assert before.status == 200 and "Nothing needs you." in text(before) and "hourly" in text(before)
+    assert "Needs attention (1) ✗ failing evil" in text(after) and "Last failures" in text(after)
+
+
+async def test_all_jobs_are_listed_with_how_they_stand_and_can_be_narrowed(pair):
+    scheduler, client = pair
+    await (await scheduler.submit("evil")).wait()
+    await scheduler.disable("hourly", reason="moving house", actor="anna")
+    whole = text(await client.get("/jobs"))
+    assert "6 of 6 jobs" in whole and "by anna: moving house" in whole and "Adds up" in whole
+    assert "1 of 6 jobs" in text(await client.get("/jobs?condition=failing"))
+    assert "1 of 6 jobs" in text(await client.get("/jobs?tag=sums"))
+    none = text(await client.get("/jobs?text=nothing+like+this"))
+    assert "0 of 6 jobs" in none and "No job is like that." in none
+
+
+async def test_a_thousand_jobs_come_page_by_page(host, no_task_outlives_the_fixture):
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options())
+
+    async def job(): ...
+
+    for number in range(120):
+        scheduler.add_job(job, name=f"job-{number:03}")
+    async with host(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        path, seen = "/jobs", []
+        while path:
+            answer = await client.get(path)
+            seen += re.findall(r'class="job" href="[^"]*/jobs/(job-\d+)"', answer.body.decode())
+            following = re.search(r'rel="next" href="/taskloop([^"]*)"', answer.body.decode())
+            path = html.unescape(following[1]) if following else None
+    assert seen == [f"job-{number:03}" for number in range(120)]
+
+
+async def test_the_history_comes_page_by_page_and_can_be_narrowed(pair):
+    scheduler, client = pair
+    for handle in await scheduler.submit_many([scheduler["add"].bind(a=number) for number in range(60)]):
+        await handle.wait()
+    await (await scheduler.submit("evil")).wait()
+    first = await client.get("/runs")
+    older = html.unescape(re.search(r'rel="next" href="/taskloop([^"]*)"', first.body.decode())[1])
+    ids = [int(one) for one in re.findall(r'class="run" href="[^"]*/runs/(\d+)"', first.body.decode())]
+    rest = [int(one) for one in re.findall(r'/runs/(\d+)"', (await client.get(older)).body.decode())]
+    assert ids == list(range(61, 11, -1)) and rest == list(range(11, 0, -1))
+    assert 'rel="next"' not in (await client.get("/runs?state=failed")).body.decode()
+    assert "No run is like that. The next is due" in text(await client.get("/runs?state=cancelled"))
+
+
+async def test_a_run_is_told_from_its_start_to_its_end(pair):
+    scheduler, client = pair
+    flow = await (await scheduler.submit("video")).wait()
+    bad = await (await scheduler.submit("evil", actor="anna")).wait()
+    shown = text(await client.get(f"/runs/{flow.id}"))
+    assert "succeeded after" in shown and "fetch ✓ succeeded 1" in shown and "This run left no lines" in shown
+    shown = text(await client.get(f"/runs/{bad.id}"))
+    assert "manual by anna" in shown and f"ValueError {EVIL}" in shown and "Traceback" in shown
+    assert f"info {EVIL}" in shown
+
+
+async def test_a_run_that_waits_names_what_it_waits_for(pair):
+    scheduler, client = pair
+    await scheduler.pause("add", reason="no")
+    handle = await scheduler.submit("add", {"a": 1})
+    assert "It waits:" in text(await client.get(f"/runs/{handle.id}"))
+    assert "paused" in text(await client.get("/jobs/add"))
+
+
+async def test_why_is_answered_on_the_page_of_a_job(pair):
+    _, client = pair
+    answered = text(await client.get("/jobs/hourly?at=2h"))
+    assert "link by link" in answered and "timetable:" in answered
+    wrong = await client.get("/jobs/hourly?at=yesterday")
+    assert wrong.status == 200 and "yesterday" in text(wrong)
+
+
+async def test_what_a_job_says_is_shown_as_text_wherever_it_stands(pair):
+    scheduler, client = pair
+    bad = await (await scheduler.submit("evil", actor=EVIL, key=EVIL[:40], reason=EVIL)).wait()
+    flow = await (await scheduler.submit("video")).wait()
+    await scheduler.disable("evil", reason=EVIL, actor=EVIL)
+    await scheduler.pause(reason=EVIL, actor=EVIL)
+    for path in ("/", "/jobs", "/jobs/evil", "/runs", f"/runs/{bad.id}", f"/runs/{flow.id}", "/jobs/%3Cscript%3E",
+                 f"/jobs/evil?from_run={bad.id}", "/jobs?text=%3Cscript%3E", "/runs?job=%3Cscript%3E%22"):  # fmt: skip
+        answer = await client.get(path)
+        body = answer.body.decode()
+        assert "<script" not in body.lower(), path
+        assert answer.headers["content-type"] == "text/html; charset=utf-8", path
+        assert "style=" not in body and "onclick" not in body, "the policy would forbid it"
+    assert EVIL in text(await client.get(f"/runs/{bad.id}"))
+
+
+async def test_pages_are_sent_with_a_policy_that_allows_no_script(pair):
+    _, client = pair
+    policy = (await client.get("/")).headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script" not in policy and "frame-ancestors 'none'" in policy
+    css = await client.get("/static/taskloop.css")
+    assert css.status == 200 and css.headers["content-type"].startswith("text/css")
+    for name in ("nothing.css", "..%2Frendering.py", "%2Fetc%2Fpasswd"):
+        assert (await client.get(f"/static/{name}")).status == 404
+
+
+async def test_a_page_refreshes_itself_only_where_it_was_asked_to(pair):
+    _, client = pair
+    assert "refresh" not in (await client.get("/")).headers
+    assert (await client.get("/?refresh=10")).headers["refresh"] == "10"
+    assert (await client.get("/?refresh=1")).status == 422
+
+
+async def test_a_refusal_is_a_page_for_people_and_a_problem_for_programs(pair):
+    _, client = pair
+    page = await client.get("/runs/99")
+    plain = await client.get("/runs/99", headers={"accept": "*/*"})
+    api = await client.get("/api/v1/runs/99")
+    assert page.status == plain.status == api.status == 404
+    assert "No such run" in text(page) and page.headers["content-type"].startswith("text/html")
+    assert plain.code == api.code == "run-not-found"
+
+
+# -- what is done
+
+
+async def test_a_submit_by_the_form_leads_to_its_run(pair):
+    scheduler, client = pair
+    answer = await filled(client, "/jobs/add/submit", **{"p.a": "3", "p.b": "", "p.mode": "fast", "reason": "by hand"})
+    assert answer.status == 303 and answer.headers["location"] == "/taskloop/runs/1?said=submitted"
+    run = await scheduler.wait(1, timeout=5)
+    assert (run.result, dict(run.params), run.actor) == (5, {"a": 3, "mode": "fast", "loud": False}, "anyone")
+    assert "the run waits for its turn" in text(await client.get("/runs/1?said=submitted"))
+    assert "nobody" not in text(await client.get("/runs/1?said=nobody+says+this"))
+
+
+async def test_what_is_wrong_stands_beside_its_field_and_what_was_typed_is_kept(pair):
+    scheduler, client = pair
+    answer = await filled(client, "/jobs/add/submit", **{"p.a": "three", "p.b": "4", "key": "k-1"})
+    body = answer.body.decode()
+    assert answer.status == 422 and "Nothing was submitted" in text(answer)
+    assert 'value="three"' in body and 'value="4"' in body and 'value="k-1"' in body and 'aria-invalid="true"' in body
+    assert await scheduler.runs() == []
+
+
+async def test_a_secret_is_typed_into_a_field_that_hides_it_and_shown_nowhere(pair):
+    scheduler, client = pair
+    assert 'type="password"' in (await client.get("/jobs/secretive")).body.decode()
+    done = await filled(client, "/jobs/secretive/submit", **{"p.key": "hunter2-and-more"})
+    run = int(done.headers["location"].rpartition("/")[2].partition("?")[0])
+    await scheduler.wait(run, timeout=5)
+    pages = [await client.get(path) for path in (f"/runs/{run}", f"/jobs/secretive?from_run={run}", "/runs")]
+    assert [one.status for one in pages] == [200] * 3 and not any(b"hunter2" in one.body for one in pages)
+
+
+async def test_a_run_is_repeated_by_the_form_with_its_parameters(pair):
+    scheduler, client = pair
+    await (await scheduler.submit("add", {"a": 3, "b": 9})).wait()
+    assert 'value="9"' in (await client.get("/jobs/add?from_run=1")).body.decode()
+    await filled(client, "/jobs/add/submit", **{"from_run": "1", "p.a": "4", "p.b": "9", "p.mode": "full"})
+    again = await scheduler.wait(2, timeout=5)
+    assert (again.rerun_of, again.result) == (1, 13)
+    assert "Repeats run 1" in text(await client.get("/runs/2")) and "Run again 2" in text(await client.get("/runs/1"))
+    assert (await client.get("/jobs/evil?from_run=1")).status == 404, "it is of another job"
+
+
+async def test_a_flow_is_run_again_from_a_step(pair):
+    scheduler, client = pair
+    await (await scheduler.submit("video")).wait()
+    await filled(client, "/jobs/video/submit", from_run="1", from_step="cut")
+    await scheduler.wait(2, timeout=5)
+    assert "fetch ✓ succeeded kept" in text(await client.get("/runs/2"))
+
+
+async def test_a_job_is_switched_off_and_on_and_held_and_let_go(pair):
+    scheduler, client = pair
+
+    async def stands():
+        return (await scheduler.jobs("hourly"))[0].condition
+
+    await filled(client, "/jobs/hourly/disable", reason="moving", until="")
+    assert await stands() == "disabled" and "by anyone: moving" in text(await client.get("/jobs/hourly"))
+    refused = await filled(client, "/jobs/hourly/submit")
+    assert refused.status == 409 and "Nothing was submitted" in text(refused)
+    await filled(client, "/jobs/hourly/enable", reason="")
+    await filled(client, "/jobs/hourly/pause", reason="", until="+2h")
+    assert await stands() == "paused"
+    await filled(client, "/jobs/hourly/resume", missed="")
+    assert await stands() == "never_ran"
+    await filled(client, "/pause", reason="move")
+    assert "Everything is paused" in text(await client.get("/jobs")) and "by anyone: move" in text(
+        await client.get("/")
+    )
+    await filled(client, "/resume", missed="skip")
+    assert "Everything is paused" not in text(await client.get("/runs"))
+
+
+async def test_a_run_is_cancelled(pair):
+    scheduler, client = pair
+    handle = await scheduler.submit("waits")
+    done = await filled(client, f"/runs/{handle.id}/cancel", reason="no need")
+    assert done.headers["location"] == f"/taskloop/runs/{handle.id}?said=cancelled"
+    assert (await handle.wait(5)).state == "cancelled"
+
+
+# -- who may do it
+
+
+MUTATING = [one for one in ROUTES if one.writes]
+
+
+@pytest.mark.parametrize("route", MUTATING, ids=lambda one: one.name)
+async def test_no_form_does_anything_for_a_reader_another_site_or_a_foreign_name(
+    route, host, no_task_outlives_the_fixture
+):
+    scheduler = shop()
+
+    def reader(_):
+        return Principal("ann", "read")
+
+    path = route.path.replace("{job}", "hourly").replace("{id}", "1")
+    for auth, headers in (
+        (reader, BROWSER),
+        ("open", {**BROWSER, "sec-fetch-site": "cross-site"}),
+        ("open", {"accept": "text/html", "origin": "http://evil.example"}),
+        ("open", {**BROWSER, "host": "evil.example"}),
+        (None, BROWSER),
+    ):
+        async with host(scheduler, auth=auth) as client:
+            client.headers = dict(headers)
+            assert (await filled(client, path)).status in (401, 403), headers
+            assert await scheduler.runs() == [] and (await scheduler.jobs("hourly"))[0].condition == "never_ran"
+        scheduler = shop()
+
+
+async def test_who_may_only_read_sees_no_buttons(host, no_task_outlives_the_fixture):
+    async with host(shop(), auth=lambda _: Principal("ann", "read")) as client:
+        client.headers = dict(BROWSER)
+        pages = [await client.get(path) for path in ("/", "/jobs/hourly", "/jobs")]
+    assert [one.status for one in pages] == [200] * 3
+    assert not any('method="post"' in one.body.decode() for one in pages)
+
+
+async def test_a_form_is_a_form_and_no_json(pair):
+    _, client = pair
+    answer = await client.post("/jobs/hourly/disable", {"reason": "x"})
+    assert answer.status == 415
+
+
+# -- forms, by themselves
+
+
+def every_kind(
+    number: int, share: float = 0.5, flag: bool = False, mode: Literal["a", "b"] = "b", day: date | None = None,
+    names: list[str] = ["x"], anything=None, choice: Literal[1, 2] = 2,  # noqa: B006
+): ...  # fmt: skip
+
+
+def test_each_parameter_has_the_field_that_suits_it():
+    found = {one.name: one for one in fields(Parameters("job", every_kind).schema())}
+    kinds = {name: one.kind for name, one in found.items()}
+    assert kinds == {
+        "number": "number", "share": "number", "flag": "checkbox", "mode": "select", "day": "date", "names": "textarea",
+        "anything": "textarea", "choice": "select",
+    }  # fmt: skip
+    assert (found["number"].required, found["number"].step, found["share"].step) == (True, "1", "any")
+    assert (
+        found["names"].value == '["x"]' and found["choice"].choices == ("", "1", "2") and found["choice"].value == "2"
+    )
+    assert "may be left empty" in found["day"].hint and "default 0.5" in found["share"].hint
+
+
+def test_what_was_typed_is_read_by_the_schema_and_left_to_the_job_where_it_cannot_be():
+    schema = Parameters("job", every_kind).schema()
+    form = {"number": "7", "share": "0.25", "flag": "on", "mode": "a", "day": "2026-03-01", "names": '["y"]', "choice": "1",
+            "anything": "{not json"}  # fmt: skip
+    assert typed(schema, {PREFIX + name: value for name, value in form.items()}) == {
+        "number": 7, "share": 0.25, "flag": True, "mode": "a", "day": "2026-03-01", "names": ["y"], "choice": 1,
+        "anything": "{not json",
+    }  # fmt: skip
+    assert typed(schema, {PREFIX + "number": ""}) == {"flag": False}
