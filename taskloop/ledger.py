@@ -491,6 +491,11 @@ class Ledger(Jobs):
         turning.add_done_callback(self._turning.discard)
         await asyncio.shield(turning)
 
+    async def paused(self) -> Switch | None:
+        """The pause of everything, with who and why; None: there is none."""
+        await self._refresh_switches(force=True)
+        return self._switches.pause(None, self._clock.now())
+
     async def _refresh_switches(self, *, force: bool = False) -> None:
         """Read the switches anew; a started engine keeps them fresh itself."""
         self._switches = await (await self._opened()).switches()

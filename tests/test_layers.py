@@ -119,7 +119,7 @@ def test_a_web_framework_is_imported_by_its_translator_alone() -> None:
         for name, _ in imports(path)
         if name.split(".")[0] in FRAMEWORKS
     }
-    assert found == {("web/aiohttp.py", "aiohttp")}
+    assert found == {("web/aiohttp.py", "aiohttp"), ("web/pages/rendering.py", "jinja2")}
 
 
 def test_no_handler_touches_what_is_private_of_the_scheduler() -> None:

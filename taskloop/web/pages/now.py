@@ -28,9 +28,7 @@ FILES: Final = {"taskloop.css": "text/css; charset=utf-8"}
 
 async def whole_page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
     """A page with the bar that says whether everything is paused."""
-    scheduler = asked.scheduler
-    await scheduler._refresh_switches(force=False)
-    return await page(asked, template, code, paused=scheduler._switches.pause(None, scheduler._clock.now()), **values)
+    return await page(asked, template, code, paused=await asked.scheduler.paused(), **values)
 
 
 def empty_is_none(form: Any) -> dict[str, Any]:

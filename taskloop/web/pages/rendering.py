@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
+from taskloop.clock import SystemClock
 from taskloop.errors import MissingExtra
 from taskloop.runs import Run, State
 from taskloop.signs import SIGNS, span_text
@@ -42,7 +43,7 @@ async def page(asked: Asked, template: str, code: int = 200, **values: Any) -> R
     whole = {
         "base": request.prefix, "who": asked.principal, "may_operate": asked.principal.may(Scope.operate),
         "may_admin": asked.principal.may(Scope.admin), "here": request.path, "query": request.query,
-        "now": scheduler._clock.now(), "zone": zone, "said": SAID.get(asked.query.get("said") or "", ""), "refresh": refresh,
+        "now": SystemClock().now(), "zone": zone, "said": SAID.get(asked.query.get("said") or "", ""), "refresh": refresh,
         "name": scheduler.name or "",
     }  # fmt: skip
     text = await asyncio.to_thread(_filled, template, {**whole, **values})
