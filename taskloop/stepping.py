@@ -147,12 +147,13 @@ class Stepping:
         if not callable(function):
             raise TypeError(f"step '{name}' is to call {type(function).__name__}, which is no function")
         self._take(name)
+        place = len(self._names) - 1  # now: of a fan-out all are begun before the record is read
         await self._recall()
         is_async = inspect.iscoroutinefunction(function)
         parameters = Parameters(f"{self._run.job}.{name}", function)
         wanted = _Call(
             name,
-            len(self._names) - 1,
+            place,
             partial(function, *args),
             parameters,
             {},

@@ -489,6 +489,21 @@ async def test_a_job_may_take_steps_whose_results_are_kept_over_its_retries(sche
     assert calls == {"a": 1, "bb": 1, "ccc": 1}
 
 
+async def test_steps_side_by_side_have_places_of_their_own_also_in_a_retry(scheduler, virtual_time):
+    async def load(name: str) -> str:
+        return name
+
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def job(run: RunContext) -> None:
+        if run.attempt < 2:
+            raise OSError("not yet")
+        await asyncio.gather(*(run.step(name, load, name) for name in ("a", "b", "c")))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert [(one.name, one.place) for one in await scheduler.steps(run.id)] == [("a", 0), ("b", 1), ("c", 2)]
+
+
 async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_by_the_next_attempt(
     scheduler, virtual_time
 ):
