@@ -68,7 +68,11 @@ class _StepCall:
         wanted, context = self.job, self.context
         executor = self._stepping.executor(wanted.executor)
         if wanted.executor == "loop":
-            return Returned(_kept(wanted.name, await executor.call(wanted.function, context, arguments)))
+            try:
+                value = await executor.call(wanted.function, context, arguments)
+            finally:
+                await self._stepping.ended(wanted.name)
+            return Returned(_kept(wanted.name, value))
         if wanted.executor != "thread":
             return _whole(wanted.name, await executor.call(wanted.function, context, arguments))
         strict = partial(_call_and_keep, wanted.name, wanted.function)
@@ -135,6 +139,8 @@ class Stepping:
         self._flow: Flow | None = None
         self._read_once: asyncio.Task[None] | None = None
         self._names: set[str] = set()
+        self._going: dict[str, dict[asyncio.Future[None], asyncio.Task[Any] | None]] = {}
+        """By the step that began them, "" for the job itself: the ends of steps in hand, and the tasks they are in."""
 
     # -- one step
 
@@ -161,13 +167,35 @@ class Stepping:
             "loop" if is_async else "thread",
         )
         before = running.get()
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        going = self._going.setdefault(str(context.step), {})
+        going[end] = asyncio.current_task()
         try:
             done = await self._perform(context, wanted, keep_failed=False)
         finally:
             running.set(before)
+            del going[end]
+            end.set_result(None)
         if done.error is not None:
             raise done.error
         return done.value
+
+    async def ended(self, within: str = "") -> None:
+        """Wait for the steps that a step, or the job itself, began and left: one of a fan-out has failed, the others go
+        on, and what tries again would call them a second time. An attempt that is asked to end cancels them.
+        """
+        while (going := self._going.get(within)) and _is_on_loop():
+            tasks = [task for task in going.values() if task is not None]
+            if self._context.cancelled:
+                for task in tasks:
+                    task.cancel()
+            try:
+                await asyncio.wait(list(going))
+            except asyncio.CancelledError:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(list(going))
+                raise
 
     def _take(self, name: str) -> None:
         if name in self._names:

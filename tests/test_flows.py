@@ -504,6 +504,49 @@ async def test_steps_side_by_side_have_places_of_their_own_also_in_a_retry(sched
         assert [(one.name, one.place) for one in await scheduler.steps(run.id)] == [("a", 0), ("b", 1), ("c", 2)]
 
 
+async def test_what_is_left_of_a_fan_out_ends_before_the_run_is_tried_again(scheduler, virtual_time):
+    calls = Counter()
+
+    async def load(number: int) -> int:
+        calls[number] += 1
+        await asyncio.sleep(1 if number == 0 else 10)
+        if number == 0 and calls[0] == 1:
+            raise OSError("gone")
+        return number
+
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def job(run: RunContext) -> int:
+        return sum(await asyncio.gather(*(run.step(f"load {number}", load, number) for number in range(3))))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert (run.result, run.attempt, calls) == (3, 2, {0: 2, 1: 1, 2: 1})
+
+
+async def test_what_is_left_of_a_fan_out_is_cancelled_with_its_run(scheduler, virtual_time):
+    cancelled = []
+
+    async def load(number: int) -> None:
+        if number == 0:
+            raise OSError("gone")
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(number)
+            raise
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        await asyncio.gather(*(run.step(f"load {number}", load, number) for number in range(3)))
+
+    async with virtual_time(scheduler) as time:
+        handle = await job.submit()
+        await time.advance("1m")
+        await scheduler.cancel(handle.id)
+        assert (await time.until(handle.wait())).state == "cancelled" and cancelled == [1, 2]
+        await time.run_until_idle()
+
+
 async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_by_the_next_attempt(
     scheduler, virtual_time
 ):
