@@ -141,6 +141,8 @@ class Stepping:
         self._names: set[str] = set()
         self._going: dict[str, dict[asyncio.Future[None], asyncio.Task[Any] | None]] = {}
         """By the step that began them, "" for the job itself: the ends of steps in hand, and the tasks they are in."""
+        self._inner: dict[str, list[str]] = {}
+        """The steps that a step has begun, whose names are free again when it is called again."""
 
     # -- one step
 
@@ -166,12 +168,16 @@ class Stepping:
             retry,
             "loop" if is_async else "thread",
         )
+        if context.step:
+            self._inner.setdefault(str(context.step), []).append(name)
         before = running.get()
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         going = self._going.setdefault(str(context.step), {})
         going[end] = asyncio.current_task()
         try:
             done = await self._perform(context, wanted, keep_failed=False)
+            if context.step:  # what is called again finds it done
+                self._known[name] = done.step
         finally:
             running.set(before)
             del going[end]
@@ -179,6 +185,12 @@ class Stepping:
         if done.error is not None:
             raise done.error
         return done.value
+
+    def _free(self, name: str) -> None:
+        """Let the steps that a step began be begun again."""
+        for one in self._inner.pop(name, ()):
+            self._names.discard(one)
+            self._free(one)
 
     async def ended(self, within: str = "") -> None:
         """Wait for the steps that a step, or the job itself, began and left: one of a fan-out has failed, the others go
@@ -244,6 +256,7 @@ class Stepping:
         step = Step(name=wanted.name, place=wanted.place, started_at=started_at, error=known.error if known else None)
         while True:
             spent, number = spent + 1, number + 1
+            self._free(wanted.name)
             step = _again(step, state=StepState.RUNNING, attempt=number)
             await self._keep(step)
             self._say("step_started", step)

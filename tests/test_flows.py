@@ -547,6 +547,29 @@ async def test_what_is_left_of_a_fan_out_is_cancelled_with_its_run(scheduler, vi
         await time.run_until_idle()
 
 
+async def test_a_step_of_steps_is_tried_again_and_calls_none_of_them_twice(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("nested")
+
+    @flow.step(retry=Retry(3, first="1s"))
+    async def fetch(run: RunContext) -> list[int]:
+        async def load(number: int) -> int:
+            calls[number] += 1
+            if number == 1 and calls[1] == 1:
+                raise OSError("gone")
+            return number
+
+        loaded = [await run.step(f"load {number}", load, number) for number in range(3)]
+        if run.attempt < 3:
+            raise OSError("not yet")
+        return loaded
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.state == "succeeded" and run.result["steps"]["fetch"]["result"] == [0, 1, 2]
+        assert calls == {0: 1, 1: 2, 2: 1}
+
+
 async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_by_the_next_attempt(
     scheduler, virtual_time
 ):
