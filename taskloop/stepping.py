@@ -227,7 +227,10 @@ class Stepping:
         if found is None:
             raise _lost(self._run)
         again = self._redone(found)
-        self._known = {one.name: one for one in found if not (one.kept and one.name in again)}
+        redone = [Step(name=one.name, place=one.place) for one in found if one.kept and one.name in again]
+        if redone:  # on record too: cut short, this run must not pass on what it was not to take over
+            await self._keep(*redone)
+        self._known = {one.name: one for one in found} | {one.name: one for one in redone}
 
     def _redone(self, found: Sequence[Step]) -> Collection[str]:
         """The steps whose results are not to be taken over from the run that this one repeats."""
@@ -235,7 +238,8 @@ class Stepping:
         if first is None:
             return ()
         if self._flow is not None:
-            return self._flow.downstream(first) if first in self._flow.steps else ()
+            below = self._flow.downstream(first) if first in self._flow.steps else set()
+            return [one.name for one in found if one.name in below or one.name not in self._flow.steps]  # steps of steps
         place = self._run.data.get("from_place")
         return [one.name for one in found if place is not None and one.place >= place]
 

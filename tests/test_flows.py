@@ -341,6 +341,48 @@ async def test_run_again_after_a_failure_calls_what_did_not_succeed(scheduler, v
         assert calls == {"good": 1, "bad": 2}
 
 
+async def test_a_run_again_that_is_cut_short_passes_on_nothing_it_was_to_do_anew(scheduler, virtual_time):
+    flow = scheduler.flow("numbers")
+
+    @flow.step()
+    async def number(start: int = 0, slow: float = 0) -> int:
+        await asyncio.sleep(slow)
+        return start
+
+    @flow.step()
+    async def double(number: int) -> int:
+        return 2 * number
+
+    @flow.step()
+    async def other() -> None: ...
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        cut = await scheduler.rerun(old.id, {"start": 7, "slow": 3600}, from_step="number")
+        await time.advance("1m")
+        await scheduler.cancel(cut.id)
+        await time.until(cut.wait())
+        assert [one.state for one in await scheduler.steps(cut.id)] == ["running", "waiting", "succeeded"]
+        run = await ended(time, scheduler.rerun(cut.id, {"slow": 0}, from_step="other"))
+        assert [one["result"] for one in run.result["steps"].values()] == [7, 14, None]
+
+
+async def test_run_again_from_a_step_does_the_steps_inside_of_it_anew_too(scheduler, virtual_time):
+    flow = scheduler.flow("nested")
+
+    @flow.step()
+    async def outer(run: RunContext, factor: int = 1) -> int:
+        async def inner() -> int:
+            return factor
+
+        return await run.step("inner", inner)
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        run = await ended(time, scheduler.rerun(old.id, {"factor": 5}, from_step="outer"))
+        assert run.result["steps"]["outer"]["result"] == 5
+
+
 async def test_a_result_that_cannot_be_kept_fails_its_step_at_once(scheduler, virtual_time):
     calls = Counter()
     flow = scheduler.flow("unkept")
