@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -43,7 +44,8 @@ class _Call(NamedTuple):
     place: int
     function: Callable[..., Any]
     parameters: Parameters
-    arguments: Mapping[str, Any]
+    arguments: Callable[[], dict[str, Any]]
+    """Made anew for each call: it may do with them what it likes."""
     retry: Retry
     executor: str
     params: Mapping[str, Any] | None = None
@@ -164,7 +166,7 @@ class Stepping:
             place,
             partial(function, *args),
             parameters,
-            {},
+            dict,
             retry,
             "loop" if is_async else "thread",
         )
@@ -249,7 +251,7 @@ class Stepping:
         if known is not None and known.state is StepState.SUCCEEDED:
             kept = _again(known, place=wanted.place, kept=True)
             self._say("step_kept", kept)
-            return _Done(kept, wanted.parameters.value(kept.result))
+            return _Done(kept, wanted.parameters.value(_own(kept.result)))
         if known is not None and known.state is StepState.FAILED and keep_failed:
             return _Done(known, error=_Recorded(known.error))
         spent = 0 if known is None or known.state is StepState.FAILED else known.attempt
@@ -266,7 +268,7 @@ class Stepping:
             self._say("step_started", step)
             try:
                 result = await self._called(StepContext(context, wanted.name, number, wanted.params), wanted)
-                value = wanted.parameters.value(result)
+                value = wanted.parameters.value(_own(result))
             except BaseException as error:
                 if self._is_cut_short(error):
                     raise
@@ -291,7 +293,7 @@ class Stepping:
 
     async def _called(self, context: StepContext, wanted: _Call) -> Any:
         """What the function returns, as plain JSON."""
-        arguments = dict(wanted.arguments)
+        arguments = wanted.arguments()
         if wanted.parameters.context_name is not None:
             arguments[wanted.parameters.context_name] = context
         call = _StepCall(self, context, wanted)
@@ -329,13 +331,13 @@ class Stepping:
         steps = {name: Step(name=name, place=place) for name, place in places.items()}
         kept = sum(one.state is StepState.SUCCEEDED for name, one in self._known.items() if name in places)
         self._log("INFO", "flow.planned", job=self._run.job, run=self._run.id, steps=len(steps), kept=kept)
-        course, values = Course(flow), dict[str, Any]()
+        course = Course(flow)
         tasks: dict[asyncio.Task[_Done], str] = {}
         succeeded = 0
 
         def begin(names: Sequence[str]) -> None:
             for name in names:
-                wanted = self._step_of(flow, name, places[name], params, values, steps)
+                wanted = self._step_of(flow, name, places[name], params, steps)
                 self._take(name)
                 tasks[asyncio.create_task(self._perform(self._context, wanted, keep_failed=True))] = name
                 steps[name] = _again(steps[name], state=StepState.RUNNING)
@@ -348,7 +350,7 @@ class Stepping:
                 for task in ended:
                     name = tasks.pop(task)
                     done = task.result()
-                    steps[name], values[name] = done.step, done.value
+                    steps[name] = done.step
                     succeeded += done.step.state is StepState.SUCCEEDED
                     following, never = course.ended(name, done.step.state)
                     begin(following)
@@ -378,17 +380,21 @@ class Stepping:
         name: str,
         place: int,
         params: Mapping[str, Any],
-        values: Mapping[str, Any],
         steps: Mapping[str, Step],
     ) -> _Call:
         step = flow.steps[name]
-        given = {one: values[one] if one in flow.steps else params[one] for one in step.parameters.names
-                 if one in flow.steps or one in params}  # fmt: skip
+        given = [one for one in step.parameters.names if one in flow.steps or one in params]
+        asked = {one: self._run.params[one] for one in given if one in params and one not in flow.steps}
+
+        def arguments() -> dict[str, Any]:
+            results = {one: flow.steps[one].parameters.value(_own(steps[one].result)) for one in given if one in flow.steps}
+            return flow.parameters.rebuild(asked) | results
+
         recorded = None
         if step.executor not in ("loop", "thread"):  # there they are rebuilt from what is on record
             recorded = {one: steps[one].result if one in flow.steps else self._run.params[one] for one in given
                       if one in flow.steps or one in self._run.params}  # fmt: skip
-        return _Call(name, place, step.function, step.parameters, given, step.retry, step.executor, recorded)
+        return _Call(name, place, step.function, step.parameters, arguments, step.retry, step.executor, recorded)
 
     def _report(self, done: int, total: int, going: Sequence[str]) -> None:
         self._context.progress(fraction(done, total, bool(going)) * total, total, ", ".join(going))
@@ -451,6 +457,11 @@ def _unkept(name: str, kind: object, why: object) -> str:
         f"step '{name}' returned a {kind} that cannot be kept ({why}); return plain data of at most a megabyte, or the "
         "name of a file that holds it"
     )
+
+
+def _own(plain: Any) -> Any:
+    """Plain JSON to be handed on: what is done to it does not reach the record, nor others who are given it."""
+    return json.loads(json.dumps(plain)) if isinstance(plain, dict | list) else plain
 
 
 def _again(step: Step, **changes: Any) -> Step:

@@ -420,6 +420,31 @@ async def test_a_step_gets_what_the_record_says_whether_it_was_called_or_kept(sc
     assert got == [([1, 2], (1, 2))] * 2
 
 
+async def test_what_a_step_does_to_what_it_was_given_reaches_neither_the_record_nor_another_call(scheduler, virtual_time):
+    got = []
+    flow = scheduler.flow("own")
+
+    @flow.step()
+    async def numbers():
+        return [1]
+
+    @flow.step(retry=Retry(2, first="1s"))
+    async def greedy(numbers, names: list[str], run: RunContext) -> None:
+        got.append((list(numbers), list(names)))
+        numbers.append(2)
+        names.append("b")
+        if run.attempt < 2:
+            raise OSError("not yet")
+
+    @flow.step(after=["greedy"])
+    async def last(numbers, names: list[str]) -> None:
+        got.append((numbers, names))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit(names=["a"]))
+        assert got == [([1], ["a"])] * 3 and run.result["steps"]["numbers"]["result"] == [1]
+
+
 # -- ends
 
 
