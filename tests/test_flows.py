@@ -121,6 +121,19 @@ async def test_a_step_may_come_after_another_without_taking_anything_from_it(sch
     assert tape == ["clean", "build", "ship"]
 
 
+async def test_a_step_comes_after_a_function_whatever_the_name_of_its_step(scheduler):
+    flow = scheduler.flow("named")
+
+    @flow.step(name="wipe")
+    async def clean() -> None: ...
+
+    @flow.step(after=[clean])
+    async def build() -> None: ...
+
+    assert flow.needs("build") == ("wipe",)
+    flow.bind()
+
+
 async def test_a_step_that_fails_is_tried_again_by_its_own_rule_and_the_flow_goes_on(scheduler, virtual_time):
     calls = []
     flow = scheduler.flow("shaky")
