@@ -330,6 +330,16 @@ async def test_run_again_from_a_step_takes_over_all_before_it(scheduler, virtual
         assert len(tape) == 4, "without a step all is done anew"
 
 
+async def test_a_step_that_the_flow_has_no_more_is_none_to_begin_again_at(scheduler, virtual_time):
+    tape = []
+    flow = video(scheduler, tape)
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit(url="a"))
+        del flow.steps["picture"]
+        with pytest.raises(NoSuchStep, match="no step 'picture'"):
+            await scheduler.rerun(old.id, from_step="picture")
+
+
 async def test_run_again_after_a_failure_calls_what_did_not_succeed(scheduler, virtual_time):
     calls, broken = Counter(), [True]
     flow = scheduler.flow("mended")
