@@ -212,6 +212,8 @@ class Stepping:
                 raise
 
     def _take(self, name: str) -> None:
+        if self._flow is not None and name in self._flow.steps:
+            raise ValueError(f"'{name}' is a step of flow '{self._flow.name}'; give the step inside another name")
         if name in self._names:
             raise ValueError(f"step '{name}' was begun in this run already; give each step of a run its own name")
         self._names.add(name)
@@ -326,6 +328,7 @@ class Stepping:
     async def conduct(self, flow: Flow, params: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out a flow, and give what it came to. Raises `FlowFailed` if a step failed that it cannot do without."""
         self._flow = flow
+        self._names.update(flow.steps)
         await self._recall()
         places = {name: place for place, name in enumerate(flow.steps)}
         steps = {name: Step(name=name, place=place) for name, place in places.items()}
@@ -338,7 +341,6 @@ class Stepping:
         def begin(names: Sequence[str]) -> None:
             for name in names:
                 wanted = self._step_of(flow, name, places[name], params, steps)
-                self._take(name)
                 tasks[asyncio.create_task(self._perform(self._context, wanted, keep_failed=True))] = name
                 steps[name] = _again(steps[name], state=StepState.RUNNING)
 

@@ -660,6 +660,26 @@ async def test_a_step_of_steps_is_tried_again_and_calls_none_of_them_twice(sched
         assert calls == {0: 1, 1: 2, 2: 1}
 
 
+async def test_a_step_inside_that_is_named_like_one_of_the_flow_fails_alone(scheduler, virtual_time):
+    flow = scheduler.flow("clash")
+
+    @flow.step(retry=1)
+    async def first(run: RunContext) -> None:
+        await run.step("second", dict)
+
+    @flow.step()
+    async def second(first: None) -> None: ...
+
+    @flow.step()
+    async def other() -> None:
+        await asyncio.sleep(5)
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.error.message.startswith("step 'first': 'second' is a step of flow 'clash'")
+        assert [one["state"] for one in run.result["steps"].values()] == ["failed", "skipped", "succeeded"]
+
+
 async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_by_the_next_attempt(
     scheduler, virtual_time
 ):
