@@ -10,11 +10,12 @@ import asyncio
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from taskloop import durations
 from taskloop.audience import Waiters
@@ -35,11 +36,12 @@ from taskloop.errors import (
 from taskloop.events import Event, Feed
 from taskloop.handles import RunHandle
 from taskloop.jobs import NAME, Call, Duration, Job, Jobs
+from taskloop.masking import clean_outcome, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
 from taskloop.processes import current_folder
-from taskloop.runs import Cancelled, Cause, Run, RunId, State
+from taskloop.runs import Cancelled, Cause, Returned, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
@@ -243,8 +245,14 @@ class Ledger(Jobs):
         return list(await (await self._opened()).reruns((await self.run(run_id)).id))
 
     async def steps(self, run_id: int) -> list[Step]:
-        """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`."""
-        return list(await (await self._opened()).steps((await self.run(run_id)).id))
+        """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`.
+
+        Secrets of the run are masked in what its steps gave, which the store has in clear for those that need it.
+        """
+        run = await self.run(run_id)
+        found = await (await self._opened()).steps(run.id)
+        scrub = scrubber(run.params)
+        return list(found) if scrub is None else [_without_secrets(one, scrub) for one in found]
 
     async def log(self, run_id: int, *, after: int = 0, limit: int = 100) -> RunLines:
         """Lines of a run's own log, the oldest first: those that were written after part `after`, of `limit` parts.
@@ -822,3 +830,8 @@ def _state(word: str) -> State:
         near = nearest(word, list(State))
         meant = f"did you mean '{near}'? " if near else ""
         raise ValueError(f"no state '{word}'; {meant}states are: {', '.join(State)}") from None
+
+
+def _without_secrets(step: Step, scrub: Callable[[str], str]) -> Step:
+    seen = clean_outcome(Returned(step.result), scrub)
+    return replace(step, result=cast("Returned", seen).result)

@@ -468,6 +468,24 @@ async def test_what_a_step_does_to_what_it_was_given_reaches_neither_the_record_
         assert got == [([1], ["a"])] * 3 and run.result["steps"]["numbers"]["result"] == [1]
 
 
+async def test_a_secret_that_a_step_gives_on_is_masked_wherever_steps_are_looked_at(scheduler, virtual_time):
+    flow = scheduler.flow("sealed", secret=("token",))
+
+    @flow.step()
+    async def header(token: str) -> list[str]:
+        return [f"Bearer {token}"]
+
+    @flow.step()
+    async def use(header: list[str]) -> int:
+        return len(header[0])
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit(token="hush-hush"))
+        assert [one.result for one in await scheduler.steps(run.id)] == [["Bearer ********"], 16]
+        again = await ended(time, scheduler.rerun(run.id, from_step="use"))
+        assert again.result["steps"]["use"]["result"] == 16
+
+
 # -- ends
 
 
