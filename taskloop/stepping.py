@@ -50,6 +50,8 @@ class _Call(NamedTuple):
     executor: str
     params: Mapping[str, Any] | None = None
     """What it takes, as on record: for a process."""
+    has_context: bool = False
+    """Whether its caller has given it a `RunContext` already."""
 
     @property
     def is_async(self) -> bool:
@@ -169,6 +171,7 @@ class Stepping:
             dict,
             retry,
             "loop" if is_async else "thread",
+            has_context=parameters.context_name in _filled(function, args),
         )
         if context.step:
             self._inner.setdefault(str(context.step), []).append(name)
@@ -296,7 +299,7 @@ class Stepping:
     async def _called(self, context: StepContext, wanted: _Call) -> Any:
         """What the function returns, as plain JSON."""
         arguments = wanted.arguments()
-        if wanted.parameters.context_name is not None:
+        if wanted.parameters.context_name is not None and not wanted.has_context:
             arguments[wanted.parameters.context_name] = context
         call = _StepCall(self, context, wanted)
         if wanted.parameters.injected and self._injecting is not None:
@@ -459,6 +462,13 @@ def _unkept(name: str, kind: object, why: object) -> str:
         f"step '{name}' returned a {kind} that cannot be kept ({why}); return plain data of at most a megabyte, or the "
         "name of a file that holds it"
     )
+
+
+def _filled(function: Callable[..., Any], args: tuple[Any, ...]) -> Collection[str]:
+    """The parameters that these arguments fill; none where they do not fit, which the call itself tells best."""
+    with suppress(TypeError):
+        return inspect.signature(function).bind_partial(*args).arguments
+    return ()
 
 
 def _own(plain: Any) -> Any:

@@ -681,9 +681,11 @@ async def test_a_step_of_steps_is_tried_again_and_calls_none_of_them_twice(sched
 async def test_a_step_inside_that_is_named_like_one_of_the_flow_fails_alone(scheduler, virtual_time):
     flow = scheduler.flow("clash")
 
+    async def calm() -> None: ...
+
     @flow.step(retry=1)
     async def first(run: RunContext) -> None:
-        await run.step("second", dict)
+        await run.step("second", calm)
 
     @flow.step()
     async def second(first: None) -> None: ...
@@ -696,6 +698,22 @@ async def test_a_step_inside_that_is_named_like_one_of_the_flow_fails_alone(sche
         run = await ended(time, flow.submit())
         assert run.error.message.startswith("step 'first': 'second' is a step of flow 'clash'")
         assert [one["state"] for one in run.result["steps"].values()] == ["failed", "skipped", "succeeded"]
+
+
+async def test_a_step_may_be_handed_the_run_or_leave_it_to_the_engine(scheduler, virtual_time):
+    async def first(run: RunContext, name: str) -> str:
+        return f"{run.job} {name}"
+
+    async def last(name: str, run: RunContext) -> str:
+        return f"{run.step} {name}"
+
+    @scheduler.job()
+    async def job(run: RunContext) -> list[str]:
+        return [await run.step("handed", first, run, "a"), await run.step("left", last, "b")]
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert run.result == ["job a", "left b"]
 
 
 async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_by_the_next_attempt(
