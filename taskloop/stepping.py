@@ -256,7 +256,12 @@ class Stepping:
         if known is not None and known.state is StepState.SUCCEEDED:
             kept = _again(known, place=wanted.place, kept=True)
             self._say("step_kept", kept)
-            return _Done(kept, wanted.parameters.value(_own(kept.result)))
+            try:
+                return _Done(kept, wanted.parameters.value(_own(kept.result)))
+            except Exception as error:  # of an older version of the code; on record it has succeeded, and stays so
+                other = Fatal(f"its kept result does not fit its annotation any more ({failure(error).message}); "
+                              f"run it again from_step='{wanted.name}'")  # fmt: skip
+                return _Done(_again(kept, state=StepState.FAILED, error=failure(other)), error=other)
         if known is not None and known.state is StepState.FAILED and keep_failed:
             return _Done(known, error=_Recorded(known.error))
         spent = 0 if known is None or known.state is StepState.FAILED else known.attempt

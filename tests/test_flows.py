@@ -486,6 +486,33 @@ async def test_a_secret_that_a_step_gives_on_is_masked_wherever_steps_are_looked
         assert again.result["steps"]["use"]["result"] == 16
 
 
+async def test_a_kept_result_that_fits_no_more_fails_its_step_alone(scheduler, virtual_time):
+    flow = scheduler.flow("changed")
+
+    async def text() -> str:
+        return "text"
+
+    async def number() -> int:
+        return 1
+
+    flow.step(name="first")(text)
+
+    @flow.step()
+    async def other() -> int:
+        await asyncio.sleep(5)
+        return 2
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        del flow.steps["first"]
+        flow.step(name="first")(number)
+        run = await ended(time, scheduler.rerun(old.id, from_step="other"))
+        assert {name: one["state"] for name, one in run.result["steps"].items()} == {
+            "other": "succeeded", "first": "failed"
+        }  # fmt: skip
+        assert "its kept result does not fit its annotation any more" in run.error.message
+
+
 # -- ends
 
 
