@@ -17,14 +17,14 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from taskloop.attempts import Attempt, FlowFailed, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob
 from taskloop.executors import Executor
 from taskloop.flows import Course, Flow, fraction, outcome
-from taskloop.masking import clean_failure
+from taskloop.masking import clean_failure, covered
 from taskloop.outcomes import as_json, failure, finished
 from taskloop.parameters import Parameters
 from taskloop.retry import Fatal, Retry
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from taskloop.injecting import Injecting
 
 __all__ = ["Stepping"]
+
+
+_PYDANTIC_MASK: Final = "**********"
 
 
 class _Call(NamedTuple):
@@ -246,7 +249,9 @@ class Stepping:
             return ()
         if self._flow is not None:
             below = self._flow.downstream(first) if first in self._flow.steps else set()
-            return [one.name for one in found if one.name in below or one.name not in self._flow.steps]  # steps of steps
+            return [
+                one.name for one in found if one.name in below or one.name not in self._flow.steps
+            ]  # steps of steps
         place = self._run.data.get("from_place")
         return [one.name for one in found if place is not None and one.place >= place]
 
@@ -397,7 +402,9 @@ class Stepping:
         asked = {one: self._run.params[one] for one in given if one in params and one not in flow.steps}
 
         def arguments() -> dict[str, Any]:
-            results = {one: flow.steps[one].parameters.value(_own(steps[one].result)) for one in given if one in flow.steps}
+            results = {
+                one: flow.steps[one].parameters.value(_own(steps[one].result)) for one in given if one in flow.steps
+            }
             return flow.parameters.rebuild(asked) | results
 
         recorded = None
@@ -457,9 +464,16 @@ def _kept(name: str, value: Any) -> Any:
     """The value as plain JSON. Raises `Fatal` where it cannot be kept: another call would give no other."""
     value = finished(value)
     try:
-        return as_json(value)
+        plain = as_json(value)
     except ValueError as error:
         raise Fatal(_unkept(name, type(value).__name__, str(error))) from None
+    inner = list(value.values()) if type(value) is dict else value if type(value) in (list, tuple) else ()
+    if any(covered(kind) for kind in {type(one) for one in (value, *inner)}) and _PYDANTIC_MASK in json.dumps(plain):
+        raise Fatal(
+            f"step '{name}' returned a secret, of which only its mask would be kept; return nothing of it, and let each "
+            "step that needs it take it as a parameter or by Inject"
+        )
+    return plain
 
 
 def _unkept(name: str, kind: object, why: object) -> str:

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 
 import pytest
+from pydantic import SecretStr
 
 from taskloop import Fatal, Flow, Inject, Jobs, Options, Retry, RetryAt, RunContext, TaskScheduler, current_run
 from taskloop.errors import BadJob, BadParameters, NoSuchStep, RunFailed
@@ -443,7 +444,9 @@ async def test_a_step_gets_what_the_record_says_whether_it_was_called_or_kept(sc
     assert got == [([1, 2], (1, 2))] * 2
 
 
-async def test_what_a_step_does_to_what_it_was_given_reaches_neither_the_record_nor_another_call(scheduler, virtual_time):
+async def test_what_a_step_does_to_what_it_was_given_reaches_neither_the_record_nor_another_call(
+    scheduler, virtual_time
+):
     got = []
     flow = scheduler.flow("own")
 
@@ -511,6 +514,22 @@ async def test_a_kept_result_that_fits_no_more_fails_its_step_alone(scheduler, v
             "other": "succeeded", "first": "failed"
         }  # fmt: skip
         assert "its kept result does not fit its annotation any more" in run.error.message
+
+
+async def test_a_step_that_returns_a_secret_fails_and_gives_on_no_mask_in_its_place(scheduler, virtual_time):
+    flow = scheduler.flow("sealed")
+
+    @flow.step()
+    async def login() -> SecretStr:
+        return SecretStr("hush-hush")
+
+    @flow.step()
+    async def use(login: SecretStr) -> None: ...
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.error.message.startswith("step 'login': step 'login' returned a secret, of which only its mask")
+        assert run.result["steps"]["use"]["state"] == "skipped" and "hush-hush" not in str(run.result)
 
 
 # -- ends
