@@ -15,7 +15,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
+from functools import partial, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -165,7 +165,7 @@ class Stepping:
         place = len(self._names) - 1  # now: of a fan-out all are begun before the record is read
         await self._recall()
         is_async = inspect.iscoroutinefunction(function)
-        parameters = Parameters(f"{self._run.job}.{name}", function)
+        parameters = Parameters(f"{self._run.job}.{name}", _by_name(function))
         wanted = _Call(
             name,
             place,
@@ -483,9 +483,27 @@ def _unkept(name: str, kind: object, why: object) -> str:
     )
 
 
+def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a function takes by name, and what it gives: its arguments come from the caller, nothing of them is stored."""
+    try:
+        taken = list(inspect.signature(function).parameters.values())
+    except ValueError:  # some of Python's own do not say what they take
+        taken = []
+    named = [one for one in taken if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    if named == taken and taken:
+        return function
+
+    @wraps(function)
+    def stand_in() -> None: ...
+
+    stand_in.__annotations__ = dict(getattr(function, "__annotations__", {}))
+    stand_in.__dict__["__signature__"] = inspect.Signature(named)
+    return stand_in
+
+
 def _filled(function: Callable[..., Any], args: tuple[Any, ...]) -> Collection[str]:
     """The parameters that these arguments fill; none where they do not fit, which the call itself tells best."""
-    with suppress(TypeError):
+    with suppress(TypeError, ValueError):
         return inspect.signature(function).bind_partial(*args).arguments
     return ()
 

@@ -762,6 +762,19 @@ async def test_a_step_may_be_handed_the_run_or_leave_it_to_the_engine(scheduler,
         assert run.result == ["job a", "left b"]
 
 
+async def test_a_step_may_be_any_function_for_its_arguments_are_not_stored(scheduler, virtual_time):
+    async def pair(*numbers: int) -> tuple[int, ...]:
+        return numbers
+
+    @scheduler.job()
+    async def job(run: RunContext) -> str:
+        return repr([await run.step("a", len, "abc"), await run.step("b", max, 1, 2), await run.step("c", pair, 1, 2)])
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert run.result == "[3, 2, (1, 2)]"
+
+
 async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_by_the_next_attempt(
     scheduler, virtual_time
 ):
