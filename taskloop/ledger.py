@@ -213,7 +213,7 @@ class Ledger(Jobs):
         run = asked(call, self._clock.now(), cause=Cause.RERUN, actor=actor, reason=reason)
         if from_step is not None:
             taken = {one.name: one.place for one in await (await self._opened()).steps(old.id)}
-            names = dict.fromkeys([*getattr(job, "steps", ()), *taken])
+            names = dict.fromkeys(getattr(job, "steps", taken))
             if from_step not in names:
                 raise NoSuchStep(from_step, job.name, nearest(from_step, names), names)
             run = run.changed(data={**run.data, "from_step": from_step, "from_place": taken.get(from_step)})

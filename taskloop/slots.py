@@ -398,6 +398,9 @@ class _Steps:
         self._slots = slots
         self._attempt = attempt
 
+    async def ended(self) -> None:
+        """None was begun."""
+
     def __getattr__(self, name: str) -> Any:
         made = self._attempt.context.stepping = self._slots.stepping(self._attempt)
         return getattr(made, name)
