@@ -166,6 +166,12 @@ def plain_function(text: str = "x"):
     return text * 2
 
 
+async def test_a_fork_of_a_job_that_goes_on_where_the_job_does_ends_there_and_answers_nobody(at_work):
+    for fails in (False, True):
+        run = await ran(at_work, "forking", fails=fails)
+        assert run.state == "succeeded" and run.result == [(await ran(at_work, "pid")).result, int(fails)]
+
+
 async def test_a_timeout_kills_the_process(at_work, tmp_path):
     job = at_work["lasting"]
     job.configure({}, {"timeout": "1.5s"})
