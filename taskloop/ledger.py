@@ -35,6 +35,7 @@ from taskloop.errors import (
 from taskloop.events import Event, Feed
 from taskloop.handles import RunHandle
 from taskloop.jobs import NAME, Call, Duration, Job, Jobs
+from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
@@ -244,7 +245,10 @@ class Ledger(Jobs):
 
     async def steps(self, run_id: int) -> list[Step]:
         """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`."""
-        return list(await (await self._opened()).steps((await self.run(run_id)).id))
+        run = await self.run(run_id)
+        scrub = scrubber(run.params)
+        steps = await (await self._opened()).steps(run.id)
+        return [one if scrub is None else clean_step(one, scrub) for one in steps]
 
     async def log(self, run_id: int, *, after: int = 0, limit: int = 100) -> RunLines:
         """Lines of a run's own log, the oldest first: those that were written after part `after`, of `limit` parts.

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, get_args, get_type_hints
 
 from taskloop.runs import Failure, Outcome, Raised, Returned, first_line
+from taskloop.steps import Step
 
 __all__ = [
     "MASK",
@@ -21,6 +22,7 @@ __all__ = [
     "Secret",
     "clean_failure",
     "clean_outcome",
+    "clean_step",
     "covered",
     "read_params",
     "scrubber",
@@ -187,6 +189,11 @@ def clean_outcome(outcome: Outcome, scrub: Callable[[str], str]) -> Outcome:
             return Raised(clean_failure(failure, scrub), retry_in, _clean(result, scrub))
         case _:
             return outcome
+
+
+def clean_step(step: Step, scrub: Callable[[str], str]) -> Step:
+    """A step as it may be shown: the store keeps its result in clear, which the run goes on with."""
+    return replace(step, name=scrub(step.name), result=_clean(step.result, scrub))
 
 
 def _clean(value: Any, scrub: Callable[[str], str]) -> Any:

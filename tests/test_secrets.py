@@ -15,7 +15,7 @@ from command_line import shop as shop
 from pydantic import BaseModel, Field, SecretBytes, SecretStr
 from stores import database
 
-from taskloop import Every, Options, RunContext, TaskScheduler
+from taskloop import Every, Options, Retry, RunContext, TaskScheduler
 from taskloop.errors import BadJob, BadParameters, KeyConflict
 from taskloop.masking import MASK, Secret, _clean, covered, read_params, scrubber, shown
 from taskloop.parameters import Parameters
@@ -132,6 +132,25 @@ async def test_steps_of_a_flow_get_it_and_their_errors_do_not_tell_it(virtual_ti
         run = await ended(time, flow.submit(key=PASSWORD))
         assert run.error.message == f"step 'sign': {MASK} is wrong"
         assert PASSWORD not in json.dumps(run_record(run)) and PASSWORD not in repr(await scheduler.steps(run.id))
+
+
+async def test_what_a_step_gave_is_shown_without_the_secret_and_the_run_goes_on_with_all_of_it(virtual_time):
+    scheduler, used = TaskScheduler(options=Options()), []
+
+    @scheduler.job(secret=("key",), retry=Retry(2, first="1s"))
+    async def job(run: RunContext, key: str) -> None:
+        used.append(await run.step(f"sign in by {key}", sign_in, key))
+        if run.attempt == 1:
+            raise ValueError
+
+    async def sign_in(key: str) -> dict[str, str]:
+        return {"token": f"for {key}"}
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit(key=PASSWORD))
+        [step] = await scheduler.steps(run.id)
+    assert used == [{"token": f"for {PASSWORD}"}] * 2
+    assert step.name == f"sign in by {MASK}" and step.result == {"token": f"for {MASK}"}
 
 
 def test_a_refusal_names_the_parameter_and_not_its_value(secretive):
