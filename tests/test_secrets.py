@@ -88,7 +88,9 @@ async def test_the_job_gets_what_was_given_and_nobody_else_sees_it(secretive, se
 
 async def test_what_a_job_says_of_its_secrets_is_masked(secretive, virtual_time):
     told = []
-    secretive.on("progress", "failed", "succeeded")(lambda event: told.append(repr(event)))
+    secretive.on("progress", "failed", "succeeded")(
+        lambda event: told.append(repr(event) + json.dumps(event.run.params))
+    )
     async with virtual_time(secretive) as time:
         run = await ended(time, secretive.submit("leak", {"password": PASSWORD}))
         assert run.error.message == f"{MASK} was refused" and PASSWORD not in run.error.traceback
@@ -168,6 +170,13 @@ def untyped():
     async def job(facts) -> None: ...
 
     return job
+
+
+def test_what_stands_for_a_secret_is_refused_in_its_place(secretive):
+    for given in ({"key": MASK}, {"key": PASSWORD, "account": MASK}):
+        with pytest.raises(BadParameters, match="stands for a secret, not the secret"):
+            secretive["sign"].parameters.check(given)
+    assert secretive["sign"].parameters.check({"key": PASSWORD, "text": MASK})["text"] == MASK
 
 
 def test_the_schema_says_that_it_is_only_written(secretive):
