@@ -12,10 +12,11 @@ import pytest
 from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
+from loguru import logger
 from pydantic import BaseModel, Field, SecretBytes, SecretStr
 from stores import database
 
-from taskloop import Every, Options, Retry, RunContext, TaskScheduler
+from taskloop import Every, Inject, Options, Retry, RunContext, TaskScheduler, current_run
 from taskloop.errors import BadJob, BadParameters, KeyConflict
 from taskloop.masking import MASK, Secret, _clean, covered, read_params, scrubber, shown
 from taskloop.parameters import Parameters
@@ -134,6 +135,33 @@ async def test_steps_of_a_flow_get_it_and_their_errors_do_not_tell_it(virtual_ti
         run = await ended(time, flow.submit(key=PASSWORD))
         assert run.error.message == f"step 'sign': {MASK} is wrong"
         assert PASSWORD not in json.dumps(run_record(run)) and PASSWORD not in repr(await scheduler.steps(run.id))
+
+
+async def test_no_name_of_a_step_and_no_complaint_of_a_provider_tells_it(virtual_time):
+    scheduler, told, lines = TaskScheduler(options=Options()), [], []
+
+    def broken(run: RunContext):
+        try:
+            yield run.params["key"].clear
+        finally:
+            raise OSError(f"logged out of {run.params['key'].clear}")
+
+    @scheduler.job(secret=("key",))
+    async def job(run: RunContext, key: str, session: str = Inject(broken)) -> None:
+        await run.step(f"sign in by {key}", sign_in)
+        raise ValueError
+
+    async def sign_in() -> None:
+        current_run().log("signed in")
+
+    scheduler.on("step_started", "step_done")(lambda event: told.append(event.data["step"]))
+    sink = logger.add(lambda message: lines.append(repr(message.record["extra"])), level=0)
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit(key=PASSWORD))
+        [line] = (await scheduler.log(run.id)).lines
+    logger.remove(sink)
+    assert line.step == f"sign in by {MASK}" and set(told) == {f"sign in by {MASK}"}
+    assert any("logged out of" in one for one in lines) and PASSWORD not in repr(lines)
 
 
 async def test_what_a_step_gave_is_shown_without_the_secret_and_the_run_goes_on_with_all_of_it(virtual_time):
