@@ -306,8 +306,11 @@ async def test_no_more_processes_work_at_once_than_allowed(processes, tmp_path):
         run_context(params={"path": str(tmp_path / "pid")}),
         run_context(params={"path": str(tmp_path / "2")}),
     )
-    calls = [asyncio.create_task(executor.call(process_jobs.lasting.function, one, {})) for one in (first, second)]
-    await written(tmp_path / "pid")
+    calls = [asyncio.create_task(executor.call(process_jobs.lasting.function, first, {}))]
+    await written(tmp_path / "pid")  # else the second may come first: their files are made by two threads
+    calls.append(asyncio.create_task(executor.call(process_jobs.lasting.function, second, {})))
+    while len(executor._scopes) < 2:
+        await asyncio.sleep(0.01)
     assert executor.in_flight == 2 and not (tmp_path / "2").exists()
     second.withdraw()
     await asyncio.wait({calls[1]})
