@@ -13,7 +13,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     executors processing attempts          where a function is called, a process among it; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
-    runlog capture                         the log of a run; what its job says to the host's loggers
+    runlog capture loop_thread             the log of a run; what its job says to the host's loggers; a loop in a thread
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
     slots firing tending                   runs in hand; the fire loop; housekeeping

@@ -102,7 +102,11 @@ class Attempt:
         """Call the function; what a thread or a process returns is made JSON there, for that may take long."""
         function = self.job.function
         if self.job.is_async:
-            return taken(await self._executor.call(function, self.context, arguments))
+            try:
+                value = await self._executor.call(function, self.context, arguments)
+            finally:
+                await self.context.stepping.ended()
+            return taken(value)
         if self.policy.executor != "process":  # there it is found by its name
             function = partial(within or _call, function)
         result: Returned = await self._executor.call(function, self.context, arguments)

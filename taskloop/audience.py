@@ -17,7 +17,7 @@ from typing import Any, Final
 from taskloop.context import running
 from taskloop.events import Event, Subscriber
 from taskloop.executors import InThread
-from taskloop.masking import read_params, tagged
+from taskloop.masking import shown
 from taskloop.outcomes import failure
 from taskloop.runs import Run, RunId, first_line
 
@@ -131,7 +131,7 @@ def _own(event: Event) -> Event:
     """The event with nothing in it that others have too: a listener may write into what it is given."""
     run = event.run
     if run is not None:
-        params = read_params(json.dumps(dict(run.params), default=tagged)) if run.params else {}
+        params = _anew(shown(run.params)) if run.params else {}
         run = run.changed(params=params, result=_anew(run.result), data=_anew(run.data))
     return replace(event, run=run, data=dict(event.data))
 

@@ -1,14 +1,19 @@
 """Background jobs for a program without an event loop: the same scheduler, on a thread of its own.
 
-Level 6. Everything that touches the scheduler happens on that thread's loop; what is called here from any other thread
-waits for it. The `safe_` verbs are the others without their errors: a number that says whether it went well.
+Level 6, above the engine, on a loop that `loop_thread` turns. Each verb hands a coroutine to that loop and waits; the
+`safe_` verbs are the others without their errors: a number that says whether it went well. Whatever runs on the loop
+itself must not wait for it, nor for a lock that somebody holds who does: such calls act at once, or are refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
+import os
 import threading
+import time
+import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -17,9 +22,11 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop.context import running
-from taskloop.durations import Duration
+from taskloop.durations import Duration, parse
 from taskloop.errors import BadTrigger, Conflict, NotRunning, nearest
 from taskloop.jobs import Job
+from taskloop.loop_thread import LAST_SECONDS, LoopThread
+from taskloop.outcomes import failure
 from taskloop.parameters import Parameters
 from taskloop.scheduler import TaskScheduler
 from taskloop.store import Store
@@ -33,7 +40,8 @@ INTERVAL: Final = timedelta(seconds=5)
 """Of a task that names none."""
 EXIT_SECONDS: Final = 2.0
 """How long the end of the interpreter waits for records to be written."""
-LEFT_SECONDS: Final = 0.5
+SPARE_SECONDS: Final = 5.0
+"""What a stop may take longer than both graces, before its caller is told that something holds the loop."""
 _UNITS: Final = ("weeks", "days", "hours", "minutes", "seconds")
 _FIELDS: Final = ("minute", "hour", "day", "month", "day_of_week")
 _LEAST: Final = {"minute": "0", "hour": "0", "day": "1", "month": "1", "day_of_week": "*"}
@@ -64,16 +72,17 @@ class BackgroundTasks:
         """The scheduler itself; use its async verbs by `call`."""
         if debug:
             self.scheduler.speaker.level = "DEBUG"
+        self._host: LoopThread | None = None
+        self._began: Future[None] = Future()
+        self._is_stopping = False
+        # Re-entrant: a signal handler of the host may stop what the same thread is just starting.
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ending: asyncio.Future[Duration | None] | None = None
+        _ALL.add(self)
 
     @property
     def is_running(self) -> bool:
-        """Whether it is started and not told to stop."""
-        ending = self._ending
-        return self._thread is not None and self._thread.is_alive() and ending is not None and not ending.done()
+        """Whether it is started, in this process, and not told to stop."""
+        return self._host is not None and self.scheduler.is_running and not self._is_stopping
 
     # -- tasks
 
@@ -102,71 +111,92 @@ class BackgroundTasks:
         async def added() -> Job[..., Any]:
             return add()
 
-        with self._lock:
-            if not self.is_running or self._is_on_loop():
+        host = self._host
+        if host is not None and host.is_here:
+            return add()
+        with self._lock:  # not while waiting for the loop: what runs there may want it too
+            host = self._host
+            if host is None or not host.is_alive:
                 return add()
-            return self.call(added)
+        try:
+            return host.run(added())
+        except NotRunning:  # stopped meanwhile: it is declared at the next start
+            return add()
 
     def start(self) -> None:
-        """Start the thread, and return once jobs run. Raises `Conflict` if it is started, and what a start raises."""
+        """Start the thread, and return once jobs run; waits for the end of a stop that did not wait.
+
+        Raises `Conflict` if it is started, and what a start raises: `BadStore`, `BadSettings`, `NotRunning` in a fork
+        of the process that started it.
+        """
+        if self._host is not None and self._host.is_here:
+            raise Conflict("the background tasks are running already, this is their own loop")
         with self._lock:
-            if self.is_running:
-                raise Conflict("the background tasks are running already; stop them before another start")
-            if self._thread is not None:
-                self._thread.join()
-            started: Future[None] = Future()
-            thread = threading.Thread(target=self._serve, args=(started,), name="taskloop background", daemon=True)
-            self._thread = thread
-            thread.start()
-            started.result()
-            atexit.register(self._at_exit)
+            self._refuse_second_start()
+            began: Future[None] = Future()
+            self._began, self._is_stopping = began, False
+            self._host = host = LoopThread(self._live, self._leave, self._complain)
+            host.start()
+            try:
+                began.result()
+            except BaseException as error:
+                if not isinstance(error, Exception):  # Ctrl-C while waiting
+                    with suppress(NotRunning):
+                        host.begin(self.scheduler.stop(0))
+                host.join(EXIT_SECONDS)
+                raise
+
+    def _refuse_second_start(self) -> None:
+        """Raise `Conflict` unless the life before is over, or ends within the time that a stop may take."""
+        host = self._host
+        if host is not None and host.is_alive and not self._began.done():  # a signal handler, in the middle of a start
+            raise Conflict("the background tasks are being started already")
+        if self.scheduler.is_running and not self._is_stopping:
+            raise Conflict("the background tasks are running already; stop them before another start")
+        if host is not None and not host.join(self._longest(None)):
+            raise Conflict(
+                "the stop before has not ended: an async job is blocking the loop; make another BackgroundTasks"
+            )
 
     def pause(self) -> None:
         """Hold all jobs: nothing new starts. Raises `NotRunning`, and `Conflict` if they are held already."""
-        if self._is_paused():
-            raise Conflict("the background tasks are paused already; resume them first")
-        self._drive(self.scheduler.pause)
+        self._started("pause").run(self._pause())
 
     def resume(self) -> None:
         """Let jobs go on; what was due meanwhile is settled by each job's own rule. Raises `NotRunning`, `Conflict`."""
-        if not self._is_paused():
-            raise Conflict("the background tasks are not paused; there is nothing to resume")
-        self._drive(self.scheduler.resume)
+        self._started("resume").run(self._resume())
 
     def stop(self, wait: bool = True, *, grace: Duration | None = None) -> None:
         """Stop; `wait`: until running jobs have ended, for `grace` (None: 30 s), else they are asked to end at once.
 
-        Inside of a job it does not wait for itself. Raises `NotRunning`.
+        Inside of a job it does not wait for itself. Raises `NotRunning`, and `Conflict` instead of waiting for ever
+        where an async job blocks the loop.
         """
-        with self._lock:
-            thread, loop, ending = self._thread, self._loop, self._ending
-            if thread is None or loop is None or ending is None or not self.is_running:
-                raise NotRunning("the background tasks are not running; start() begins them")
-            atexit.unregister(self._at_exit)
-            asked = threading.Event()
-
-            def ask() -> None:
-                if not ending.done():
-                    ending.set_result(grace if wait else 0)
-                asked.set()
-
-            if self._is_on_loop():
-                ask()
-                return
-            with suppress(RuntimeError):  # its loop has ended meanwhile
-                loop.call_soon_threadsafe(ask)
-                asked.wait(LEFT_SECONDS)
-        if wait and running.get() is None:
-            thread.join()
+        span = None if grace is None else parse(grace)
+        host = self._host
+        if host is None or not host.is_alive:
+            raise NotRunning("the background tasks are not running; start() begins them")
+        self._is_stopping = True
+        with suppress(NotRunning):  # its thread is ending by itself
+            host.begin(self.scheduler.stop(span if wait else 0))
+        if wait and not self._is_own_job(host) and not host.join(self._longest(span)):
+            raise Conflict(
+                "the scheduler's loop does not turn, so it cannot stop: an async job is blocking it; its thread is left "
+                "behind and ends with the process. A function that blocks must be a plain def, which gets a thread"
+            )
 
     def call(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an async function on the scheduler's loop, wait for it and give its result: `call(job.submit, days=7)`.
 
-        Raises what it raises, and `NotRunning`.
+        Raises what it raises; `NotRunning` before the start, or if it stops first; `Conflict` on the loop itself.
         """
-        if not self.is_running:
-            raise NotRunning("the background tasks are not running; start() begins them")
-        return self.scheduler.call(function, *args, **kwargs)
+        host = self._started("call")
+        work: Any = function(*args, **kwargs)
+        if not inspect.iscoroutine(work):
+            name = getattr(function, "__qualname__", type(function).__name__)
+            raise TypeError(f"call() is for async functions, {name} gave {type(work).__name__}; call it directly")
+        value: T = host.run(work)
+        return value
 
     # -- the same without errors
 
@@ -208,64 +238,118 @@ class BackgroundTasks:
         return self.success
 
     def _refused(self, verb: str, error: Exception) -> int:
-        self.scheduler.speaker.say("ERROR", "background.refused", verb=verb, error=f"{type(error).__name__}: {error}")
+        self._say("background.refused", error, verb=verb)
         return self.error
+
+    def _say(self, name: str, error: BaseException, **fields: Any) -> None:
+        said = failure(error)
+        self.scheduler.speaker.say("ERROR", name, **fields, error=f"{said.type}: {said.message}")
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.is_running:  # a job may have stopped it
+        with suppress(NotRunning):  # a job may have stopped it
             self.stop()
 
-    # -- the thread
+    # -- between the threads
 
-    def _serve(self, started: Future[None]) -> None:
-        """The whole life of the thread: one loop, from the start of the scheduler to its stop."""
-        loop = self._loop = asyncio.new_event_loop()
-        try:
-            loop.run_until_complete(self._live(started))
-        finally:
-            left = asyncio.all_tasks(loop)
-            for task in left:
-                task.cancel()
-            if left:  # what jobs left behind gets a moment to end, and no more
-                loop.run_until_complete(asyncio.wait(left, timeout=LEFT_SECONDS))
-            loop.set_exception_handler(lambda *_: None)
-            if not asyncio.all_tasks(loop):
-                loop.close()
+    def _started(self, verb: str) -> LoopThread:
+        host = self._host
+        if host is None or not host.is_alive:
+            raise NotRunning(f"{verb}() needs running background tasks; start() begins them")
+        if host.is_here:
+            raise Conflict(f"{verb}() would wait for the loop it blocks; on the loop, await the scheduler's own verb")
+        return host
 
-    async def _live(self, started: Future[None]) -> None:
+    def _is_own_job(self, host: LoopThread) -> bool:
+        context = running.get()
+        return host.is_here or (context is not None and context.scheduler is self.scheduler)
+
+    def _longest(self, grace: timedelta | None) -> float:
+        options = self.scheduler.options
+        return ((options.grace if grace is None else grace) + options.kill_grace).total_seconds() + SPARE_SECONDS
+
+    def _hasten(self) -> LoopThread | None:
+        """At the end of the interpreter: stop without waiting, and without a lock that somebody might hold."""
+        host = self._host
+        if host is None or not host.is_alive:
+            return None
+        with suppress(NotRunning):
+            host.begin(self.scheduler.stop(0))
+        return host
+
+    def _is_forked(self) -> None:
+        """This process is a fork of the one in which it was made: the thread is the other's, and so is its loop."""
+        if self._host is not None:
+            _FOREIGN.append(self._host)
+        self._host, self._lock = None, threading.RLock()
+
+    # -- on the loop
+
+    async def _live(self) -> None:
+        began = self._began
         try:
             await self.scheduler.start()
-        except BaseException as error:
-            started.set_exception(error)
+        except Exception as error:
+            began.set_exception(error)
             return
-        self._ending = asyncio.get_running_loop().create_future()
-        started.set_result(None)
-        grace = await self._ending
-        await self.scheduler.stop(grace)
+        except BaseException:
+            began.set_exception(NotRunning("the scheduler's thread was ended while it started; start it again"))
+            raise
+        engine = self.scheduler._host
+        began.set_result(None)
+        if engine is None:
+            return
+        try:
+            await asyncio.wait({engine})  # whoever stops it: a verb of ours, a job, or `call(scheduler.stop)`
+        except asyncio.CancelledError:
+            raise NotRunning(
+                "something on the scheduler's loop cancelled every task there, so it has stopped; start it again"
+            ) from None
+        if not engine.cancelled() and (raised := engine.exception()) is not None:
+            self._complain(raised)
 
-    def _is_on_loop(self) -> bool:
-        return self._thread is threading.current_thread()
+    async def _leave(self) -> None:
+        """Let go of the store, which somebody who waited for a run may have opened again."""
+        await self.scheduler.close(LAST_SECONDS)
 
-    def _is_paused(self) -> bool:
-        async def asked() -> bool:
-            return (await self.scheduler.status()).paused is not None
+    def _complain(self, error: BaseException) -> None:
+        self._say("background.loop_failed", error)
 
-        return self._drive(asked)
+    async def _pause(self) -> None:
+        if (await self.scheduler.status()).paused is not None:
+            raise Conflict("the background tasks are paused already; resume them first")
+        await self.scheduler.pause()
 
-    def _drive(self, verb: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return self.call(verb)
+    async def _resume(self) -> None:
+        if (await self.scheduler.status()).paused is None:
+            raise Conflict("the background tasks are not paused; there is nothing to resume")
+        await self.scheduler.resume()
 
-    def _at_exit(self) -> None:
-        """The interpreter is ending: let records be written, but hang for nothing."""
-        thread = self._thread
-        if thread is not None and thread.is_alive():
-            with suppress(Exception):
-                self.stop(wait=False)
-            thread.join(EXIT_SECONDS)
+
+_ALL: Final[weakref.WeakSet[BackgroundTasks]] = weakref.WeakSet()
+_FOREIGN: Final[list[LoopThread]] = []
+"""Of the process that this one was forked from: kept, because to take them apart would reach into its loop."""
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Daemon threads still live when this is called, and die right after it: what they do ends here, or is cut off."""
+    deadline = time.monotonic() + EXIT_SECONDS
+    for host in [one._hasten() for one in list(_ALL)]:
+        if host is not None:
+            host.join(max(0.0, deadline - time.monotonic()))
+
+
+def _forked() -> None:
+    for one in list(_ALL):
+        one._is_forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _trigger(kind: str | Trigger, options: dict[str, Any]) -> tuple[Trigger, dict[str, Any]]:

@@ -111,7 +111,7 @@ class Flow(Job[..., dict[str, Any]]):
             if own in self.steps:
                 raise BadJob(f"flow '{self.name}' has a step '{own}' already; give one of them name=\"...\"")
             is_async = inspect.iscoroutinefunction(function)
-            names = tuple(one if isinstance(one, str) else one.__name__ for one in after)
+            names = tuple(one if isinstance(one, str) else self._name_of(one) for one in after)
             where = _executor(self.name, own, is_async, executor)
             parameters = Parameters(f"{self.name}.{own}", function)
             if where == "process" and (why := unfit_for_a_process(function, parameters)):
@@ -126,6 +126,11 @@ class Flow(Job[..., dict[str, Any]]):
             return function
 
         return declare
+
+    def _name_of(self, function: Callable[..., Any]) -> str:
+        """The step that a function is, which may have another name than the function."""
+        own = [one.name for one in self.steps.values() if one.function is function]
+        return own[-1] if own else function.__name__
 
     def needs(self, name: str) -> tuple[str, ...]:
         """The steps that must have ended before this one begins."""

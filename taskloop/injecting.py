@@ -27,6 +27,7 @@ from taskloop.errors import Conflict
 from taskloop.executors import InThread
 from taskloop.inject import Plan, Provision, entered_class, identity
 from taskloop.jobs import Job
+from taskloop.masking import clean_failure
 from taskloop.outcomes import failure
 from taskloop.runs import Returned
 
@@ -167,6 +168,8 @@ class Injecting:
     def _report(self, context: RunContext | None, one: Provision, error: BaseException) -> None:
         of_run = {} if context is None else {"job": context.job, "run": context.id, "attempt": context.attempt}
         told = failure(error)
+        if context is not None and context.scrub is not None:
+            told = clean_failure(told, context.scrub)
         self._say("WARNING", "provider.failed", provider=one.name, error=f"{told.type}: {told.message}"[:300], **of_run)
 
 

@@ -10,7 +10,6 @@ import asyncio
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -36,7 +35,7 @@ from taskloop.errors import (
 from taskloop.events import Event, Feed
 from taskloop.handles import RunHandle
 from taskloop.jobs import NAME, Call, Duration, Job, Jobs
-from taskloop.masking import clean_value, scrubber
+from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
@@ -222,7 +221,7 @@ class Ledger(Jobs):
         run = asked(call, self._clock.now(), cause=Cause.RERUN, actor=actor, reason=reason)
         if from_step is not None:
             taken = {one.name: one.place for one in await (await self._opened()).steps(old.id)}
-            names = dict.fromkeys([*getattr(job, "steps", ()), *taken])
+            names = dict.fromkeys(getattr(job, "steps", taken))
             if from_step not in names:
                 raise NoSuchStep(from_step, job.name, nearest(from_step, names), names)
             run = run.changed(data={**run.data, "from_step": from_step, "from_place": taken.get(from_step)})
@@ -254,13 +253,11 @@ class Ledger(Jobs):
         return list(await (await self._opened()).reruns((await self.run(run_id)).id))
 
     async def steps(self, run_id: int) -> list[Step]:
-        """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`.
-
-        Secrets of the run are masked in their results, which the steps after them receive in clear.
-        """
+        """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`."""
         run = await self.run(run_id)
-        steps, scrub = await (await self._opened()).steps(run.id), scrubber(run.params)
-        return list(steps) if scrub is None else [replace(one, result=clean_value(one.result, scrub)) for one in steps]
+        scrub = scrubber(run.params)
+        steps = await (await self._opened()).steps(run.id)
+        return [one if scrub is None else clean_step(one, scrub) for one in steps]
 
     async def log(self, run_id: int, *, after: int = 0, limit: int = 100) -> RunLines:
         """Lines of a run's own log, the oldest first: those that were written after part `after`, of `limit` parts.

@@ -6,6 +6,8 @@ warnings and worse; the command line asks for more and alone adds a sink.
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, Final
 
 from taskloop.clock import microseconds
@@ -34,6 +36,8 @@ _RUN_EVENTS: Final = {
     "enabled": ("INFO", "job.enabled"),
 }
 """The line of each event, at the highest level that it can have."""
+_BARE: Final = re.compile(r"[!#-<>-~]+")
+"""What needs no quotes in a line."""
 
 
 def _is_calm(event: Event) -> bool:
@@ -41,6 +45,14 @@ def _is_calm(event: Event) -> bool:
     if event.name == "disabled":
         return event.data.get("actor") != "taskloop"  # that is the circuit breaker
     return event.name == "loop_blocked" and event.data.get("ms", 0) < 1000
+
+
+def _line(name: str, fields: dict[str, Any]) -> str:
+    """The message, for sinks that show nothing else, as loguru's own does: the name, and the fields as `key=value`."""
+    texts = {key: str(value) for key, value in fields.items()}
+    return " ".join(
+        [name, *(f"{key}={text if _BARE.fullmatch(text) else json.dumps(text)}" for key, text in texts.items())]
+    )
 
 
 class Speaker:
@@ -75,6 +87,6 @@ class Speaker:
         try:
             from loguru import logger
 
-            logger.bind(**{**fields, "event": name}).opt(depth=1).log(level, name)
+            logger.bind(**{**fields, "event": name}).opt(depth=1).log(level, _line(name, fields))
         except Exception:  # noqa: S110 - a closed stream or a foreign sink must end no loop of ours
             pass

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, get_args, get_type_hints
 
 from taskloop.runs import Failure, Outcome, Raised, Returned, first_line
+from taskloop.steps import Step
 
 __all__ = [
     "MASK",
@@ -21,6 +22,7 @@ __all__ = [
     "Secret",
     "clean_failure",
     "clean_outcome",
+    "clean_step",
     "clean_value",
     "covered",
     "read_params",
@@ -188,6 +190,11 @@ def clean_outcome(outcome: Outcome, scrub: Callable[[str], str]) -> Outcome:
             return Raised(clean_failure(failure, scrub), retry_in, clean_value(result, scrub))
         case _:
             return outcome
+
+
+def clean_step(step: Step, scrub: Callable[[str], str]) -> Step:
+    """A step as it may be shown: the store keeps its result in clear, which the run goes on with."""
+    return replace(step, name=scrub(step.name), result=clean_value(step.result, scrub))
 
 
 def clean_value(value: Any, scrub: Callable[[str], str]) -> Any:

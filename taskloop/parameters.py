@@ -11,9 +11,12 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import deepcopy
+from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
+from taskloop.durations import parse
 from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
 from taskloop.inject import Injected, Plan, is_context
 from taskloop.masking import MASK, TAG, Secret, covered, uncovered
@@ -119,6 +122,9 @@ class Parameters:
                 near = nearest(name, self.names)
                 problems[name] = "is unknown" + (f"; did you mean '{near}'?" if near else "")
                 continue
+            if isinstance(value, str) and value == MASK and self.is_secret(name):
+                problems[name] = "is what stands for a secret, not the secret; give the value itself"
+                continue
             try:
                 kept = self._plain(name, _clear(value))
             except Exception as error:  # a validator of the job's own may raise anything
@@ -201,7 +207,7 @@ class Parameters:
 
         adapters = self.__dict__.setdefault("_adapters", {})
         if name not in adapters:
-            adapters[name] = TypeAdapter(self._hints.get(name, Any))
+            adapters[name] = TypeAdapter(_widened(self._hints.get(name, Any)))
         return adapters[name]
 
     def _plain(self, name: str, value: Any) -> Any:
@@ -243,6 +249,31 @@ class Parameters:
 
 _OPEN: Final = (int, float, bool, str, Any)
 """Annotations that hold no secret, so that no schema is made to find out."""
+
+
+def _widened(hint: Any) -> Any:
+    """An annotation under which a span is read as everywhere else here, "5m" too."""
+    if hint is timedelta:
+        from pydantic import WrapValidator
+
+        return Annotated[timedelta, WrapValidator(_span)]
+    if get_origin(hint) in (Union, UnionType) and timedelta in get_args(hint) and str not in get_args(hint):
+        return Union[tuple(_widened(one) for one in get_args(hint))]  # noqa: UP007 - made at run time
+    return hint
+
+
+def _span(value: Any, read: Callable[[Any], Any]) -> Any:
+    from pydantic_core import PydanticCustomError, ValidationError
+
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return parse(value)
+    try:
+        return read(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "duration", "input should be seconds, or a text such as '5m', '1h30m' or 'PT1H30M'"
+        ) from None
 
 
 def _clear(value: Any) -> Any:

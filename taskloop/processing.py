@@ -423,10 +423,14 @@ class _Pen:
 def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> tuple[Any, ...]:
     """In the child: call the job, or the step of that name, and give what it came to as plain data. Raises nothing."""
     pen = _Pen(path)
-    pen.write(kind="begun", pid=os.getpid())
+    pid = os.getpid()
+    pen.write(kind="begun", pid=pid)
     try:
         with _apart(pen):
-            return (path, *_performed(module, qualname, ProcessContext(run, pen, step)))
+            answer = _performed(module, qualname, ProcessContext(run, pen, step))
+            if os.getpid() != pid:  # a fork that the job has made: it must not answer too, nor wait for the next call
+                os._exit(answer[0] != "returned")
+            return (path, *answer)
     finally:
         pen.close()
 

@@ -68,7 +68,9 @@ class RunLog:
         """Keep a line while there is room, then the last ones; costs the same however many came before."""
         if self._ended or getpid() != self._process:
             return
-        line = LogLine(self._now(), level, self._kept(text), step)
+        line = LogLine(
+            self._now(), level, self._kept(text), step and (step if self.scrub is None else self.scrub(step))
+        )
         cost = _cost(line)
         with self._lock:
             is_news = not self

@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, cast
 
@@ -262,9 +262,14 @@ class Slots:
         return Stepping(
             attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)),
             write=lambda steps: self.insist(partial(self._store.step, run, steps)), executor=self._executors.__getitem__, injecting=self._injecting,
-            now=self._clock.now, chance=random.random, tell=self._tell,
+            now=self._clock.now, chance=random.random, tell=partial(self._tell_of_step, attempt.context.scrub),
             log=self._say
         )  # fmt: skip
+
+    def _tell_of_step(
+        self, scrub: Callable[[str], str] | None, name: str, run: Run, at: datetime, *, step: str, **data: Any
+    ) -> None:
+        self._tell(name, run, at, step=step if scrub is None else scrub(step), **data)
 
     def ask(self, run_id: RunId, ending: Outcome) -> Run | None:
         """Ask a run in hand to end as `ending`; None: it is not in hand. Does not wait."""
@@ -397,6 +402,9 @@ class _Steps:
     def __init__(self, slots: Slots, attempt: Attempt) -> None:
         self._slots = slots
         self._attempt = attempt
+
+    async def ended(self) -> None:
+        """None was begun."""
 
     def __getattr__(self, name: str) -> Any:
         made = self._attempt.context.stepping = self._slots.stepping(self._attempt)

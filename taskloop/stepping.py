@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
+from functools import partial, wraps
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from taskloop.attempts import Attempt, FlowFailed, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob
 from taskloop.executors import Executor
 from taskloop.flows import Course, Flow, fraction, outcome
-from taskloop.masking import clean_failure
+from taskloop.masking import clean_failure, covered
 from taskloop.outcomes import as_json, failure, finished
 from taskloop.parameters import Parameters
 from taskloop.retry import Fatal, Retry
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["Stepping"]
 
 
+_PYDANTIC_MASK: Final = "**********"
+
+
 class _Call(NamedTuple):
     """A step to carry out."""
 
@@ -43,11 +47,14 @@ class _Call(NamedTuple):
     place: int
     function: Callable[..., Any]
     parameters: Parameters
-    arguments: Mapping[str, Any]
+    arguments: Callable[[], dict[str, Any]]
+    """Made anew for each call: it may do with them what it likes."""
     retry: Retry
     executor: str
     params: Mapping[str, Any] | None = None
     """What it takes, as on record: for a process."""
+    has_context: bool = False
+    """Whether its caller has given it a `RunContext` already."""
 
     @property
     def is_async(self) -> bool:
@@ -68,7 +75,11 @@ class _StepCall:
         wanted, context = self.job, self.context
         executor = self._stepping.executor(wanted.executor)
         if wanted.executor == "loop":
-            return Returned(_kept(wanted.name, await executor.call(wanted.function, context, arguments)))
+            try:
+                value = await executor.call(wanted.function, context, arguments)
+            finally:
+                await self._stepping.ended(wanted.name)
+            return Returned(_kept(wanted.name, value))
         if wanted.executor != "thread":
             return _whole(wanted.name, await executor.call(wanted.function, context, arguments))
         strict = partial(_call_and_keep, wanted.name, wanted.function)
@@ -135,6 +146,10 @@ class Stepping:
         self._flow: Flow | None = None
         self._read_once: asyncio.Task[None] | None = None
         self._names: set[str] = set()
+        self._going: dict[str, dict[asyncio.Future[None], asyncio.Task[Any] | None]] = {}
+        """By the step that began them, "" for the job itself: the ends of steps in hand, and the tasks they are in."""
+        self._inner: dict[str, list[str]] = {}
+        """The steps that a step has begun, whose names are free again when it is called again."""
 
     # -- one step
 
@@ -147,28 +162,64 @@ class Stepping:
         if not callable(function):
             raise TypeError(f"step '{name}' is to call {type(function).__name__}, which is no function")
         self._take(name)
+        place = len(self._names) - 1  # now: of a fan-out all are begun before the record is read
         await self._recall()
         is_async = inspect.iscoroutinefunction(function)
-        parameters = Parameters(f"{self._run.job}.{name}", function)
+        parameters = Parameters(f"{self._run.job}.{name}", _by_name(function))
         wanted = _Call(
             name,
-            len(self._names) - 1,
+            place,
             partial(function, *args),
             parameters,
-            {},
+            dict,
             retry,
             "loop" if is_async else "thread",
+            has_context=parameters.context_name in _filled(function, args),
         )
+        if context.step:
+            self._inner.setdefault(str(context.step), []).append(name)
         before = running.get()
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        going = self._going.setdefault(str(context.step), {})
+        going[end] = asyncio.current_task()
         try:
             done = await self._perform(context, wanted, keep_failed=False)
+            if context.step:  # what is called again finds it done
+                self._known[name] = done.step
         finally:
             running.set(before)
+            del going[end]
+            end.set_result(None)
         if done.error is not None:
             raise done.error
         return done.value
 
+    def _free(self, name: str) -> None:
+        """Let the steps that a step began be begun again."""
+        for one in self._inner.pop(name, ()):
+            self._names.discard(one)
+            self._free(one)
+
+    async def ended(self, within: str = "") -> None:
+        """Wait for the steps that a step, or the job itself, began and left: one of a fan-out has failed, the others go
+        on, and what tries again would call them a second time. An attempt that is asked to end cancels them.
+        """
+        while (going := self._going.get(within)) and _is_on_loop():
+            tasks = [task for task in going.values() if task is not None]
+            if self._context.cancelled:
+                for task in tasks:
+                    task.cancel()
+            try:
+                await asyncio.wait(list(going))
+            except asyncio.CancelledError:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(list(going))
+                raise
+
     def _take(self, name: str) -> None:
+        if self._flow is not None and name in self._flow.steps:
+            raise ValueError(f"'{name}' is a step of flow '{self._flow.name}'; give the step inside another name")
         if name in self._names:
             raise ValueError(f"step '{name}' was begun in this run already; give each step of a run its own name")
         self._names.add(name)
@@ -186,7 +237,10 @@ class Stepping:
         if found is None:
             raise _lost(self._run)
         again = self._redone(found)
-        self._known = {one.name: one for one in found if not (one.kept and one.name in again)}
+        redone = [Step(name=one.name, place=one.place) for one in found if one.kept and one.name in again]
+        if redone:  # on record too: cut short, this run must not pass on what it was not to take over
+            await self._keep(*redone)
+        self._known = {one.name: one for one in found} | {one.name: one for one in redone}
 
     def _redone(self, found: Sequence[Step]) -> Collection[str]:
         """The steps whose results are not to be taken over from the run that this one repeats."""
@@ -194,7 +248,10 @@ class Stepping:
         if first is None:
             return ()
         if self._flow is not None:
-            return self._flow.downstream(first) if first in self._flow.steps else ()
+            below = self._flow.downstream(first) if first in self._flow.steps else set()
+            return [
+                one.name for one in found if one.name in below or one.name not in self._flow.steps
+            ]  # steps of steps
         place = self._run.data.get("from_place")
         return [one.name for one in found if place is not None and one.place >= place]
 
@@ -204,7 +261,12 @@ class Stepping:
         if known is not None and known.state is StepState.SUCCEEDED:
             kept = _again(known, place=wanted.place, kept=True)
             self._say("step_kept", kept)
-            return _Done(kept, wanted.parameters.value(kept.result))
+            try:
+                return _Done(kept, wanted.parameters.value(_own(kept.result)))
+            except Exception as error:  # of an older version of the code; on record it has succeeded, and stays so
+                other = Fatal(f"its kept result does not fit its annotation any more ({failure(error).message}); "
+                              f"run it again from_step='{wanted.name}'")  # fmt: skip
+                return _Done(_again(kept, state=StepState.FAILED, error=failure(other)), error=other)
         if known is not None and known.state is StepState.FAILED and keep_failed:
             return _Done(known, error=_Recorded(known.error))
         spent = 0 if known is None or known.state is StepState.FAILED else known.attempt
@@ -215,12 +277,13 @@ class Stepping:
         step = Step(name=wanted.name, place=wanted.place, started_at=started_at, error=known.error if known else None)
         while True:
             spent, number = spent + 1, number + 1
+            self._free(wanted.name)
             step = _again(step, state=StepState.RUNNING, attempt=number)
             await self._keep(step)
             self._say("step_started", step)
             try:
                 result = await self._called(StepContext(context, wanted.name, number, wanted.params), wanted)
-                value = wanted.parameters.value(result)
+                value = wanted.parameters.value(_own(result))
             except BaseException as error:
                 if self._is_cut_short(error):
                     raise
@@ -245,8 +308,8 @@ class Stepping:
 
     async def _called(self, context: StepContext, wanted: _Call) -> Any:
         """What the function returns, as plain JSON."""
-        arguments = dict(wanted.arguments)
-        if wanted.parameters.context_name is not None:
+        arguments = wanted.arguments()
+        if wanted.parameters.context_name is not None and not wanted.has_context:
             arguments[wanted.parameters.context_name] = context
         call = _StepCall(self, context, wanted)
         if wanted.parameters.injected and self._injecting is not None:
@@ -278,19 +341,19 @@ class Stepping:
     async def conduct(self, flow: Flow, params: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out a flow, and give what it came to. Raises `FlowFailed` if a step failed that it cannot do without."""
         self._flow = flow
+        self._names.update(flow.steps)
         await self._recall()
         places = {name: place for place, name in enumerate(flow.steps)}
         steps = {name: Step(name=name, place=place) for name, place in places.items()}
         kept = sum(one.state is StepState.SUCCEEDED for name, one in self._known.items() if name in places)
         self._log("INFO", "flow.planned", job=self._run.job, run=self._run.id, steps=len(steps), kept=kept)
-        course, values = Course(flow), dict[str, Any]()
+        course = Course(flow)
         tasks: dict[asyncio.Task[_Done], str] = {}
         succeeded = 0
 
         def begin(names: Sequence[str]) -> None:
             for name in names:
-                wanted = self._step_of(flow, name, places[name], params, values, steps)
-                self._take(name)
+                wanted = self._step_of(flow, name, places[name], params, steps)
                 tasks[asyncio.create_task(self._perform(self._context, wanted, keep_failed=True))] = name
                 steps[name] = _again(steps[name], state=StepState.RUNNING)
 
@@ -302,7 +365,7 @@ class Stepping:
                 for task in ended:
                     name = tasks.pop(task)
                     done = task.result()
-                    steps[name], values[name] = done.step, done.value
+                    steps[name] = done.step
                     succeeded += done.step.state is StepState.SUCCEEDED
                     following, never = course.ended(name, done.step.state)
                     begin(following)
@@ -332,17 +395,23 @@ class Stepping:
         name: str,
         place: int,
         params: Mapping[str, Any],
-        values: Mapping[str, Any],
         steps: Mapping[str, Step],
     ) -> _Call:
         step = flow.steps[name]
-        given = {one: values[one] if one in flow.steps else params[one] for one in step.parameters.names
-                 if one in flow.steps or one in params}  # fmt: skip
+        given = [one for one in step.parameters.names if one in flow.steps or one in params]
+        asked = {one: self._run.params[one] for one in given if one in params and one not in flow.steps}
+
+        def arguments() -> dict[str, Any]:
+            results = {
+                one: flow.steps[one].parameters.value(_own(steps[one].result)) for one in given if one in flow.steps
+            }
+            return flow.parameters.rebuild(asked) | results
+
         recorded = None
         if step.executor not in ("loop", "thread"):  # there they are rebuilt from what is on record
             recorded = {one: steps[one].result if one in flow.steps else self._run.params[one] for one in given
                       if one in flow.steps or one in self._run.params}  # fmt: skip
-        return _Call(name, place, step.function, step.parameters, given, step.retry, step.executor, recorded)
+        return _Call(name, place, step.function, step.parameters, arguments, step.retry, step.executor, recorded)
 
     def _report(self, done: int, total: int, going: Sequence[str]) -> None:
         self._context.progress(fraction(done, total, bool(going)) * total, total, ", ".join(going))
@@ -395,9 +464,16 @@ def _kept(name: str, value: Any) -> Any:
     """The value as plain JSON. Raises `Fatal` where it cannot be kept: another call would give no other."""
     value = finished(value)
     try:
-        return as_json(value)
+        plain = as_json(value)
     except ValueError as error:
         raise Fatal(_unkept(name, type(value).__name__, str(error))) from None
+    inner = list(value.values()) if type(value) is dict else value if type(value) in (list, tuple) else ()
+    if any(covered(kind) for kind in {type(one) for one in (value, *inner)}) and _PYDANTIC_MASK in json.dumps(plain):
+        raise Fatal(
+            f"step '{name}' returned a secret, of which only its mask would be kept; return nothing of it, and let each "
+            "step that needs it take it as a parameter or by Inject"
+        )
+    return plain
 
 
 def _unkept(name: str, kind: object, why: object) -> str:
@@ -405,6 +481,36 @@ def _unkept(name: str, kind: object, why: object) -> str:
         f"step '{name}' returned a {kind} that cannot be kept ({why}); return plain data of at most a megabyte, or the "
         "name of a file that holds it"
     )
+
+
+def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a function takes by name, and what it gives: its arguments come from the caller, nothing of them is stored."""
+    try:
+        taken = list(inspect.signature(function).parameters.values())
+    except ValueError:  # some of Python's own do not say what they take
+        taken = []
+    named = [one for one in taken if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    if named == taken and taken:
+        return function
+
+    @wraps(function)
+    def stand_in() -> None: ...
+
+    stand_in.__annotations__ = dict(getattr(function, "__annotations__", {}))
+    stand_in.__dict__["__signature__"] = inspect.Signature(named)
+    return stand_in
+
+
+def _filled(function: Callable[..., Any], args: tuple[Any, ...]) -> Collection[str]:
+    """The parameters that these arguments fill; none where they do not fit, which the call itself tells best."""
+    with suppress(TypeError, ValueError):
+        return inspect.signature(function).bind_partial(*args).arguments
+    return ()
+
+
+def _own(plain: Any) -> Any:
+    """Plain JSON to be handed on: what is done to it does not reach the record, nor others who are given it."""
+    return json.loads(json.dumps(plain)) if isinstance(plain, dict | list) else plain
 
 
 def _again(step: Step, **changes: Any) -> Step:

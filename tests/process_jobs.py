@@ -51,6 +51,16 @@ def pid(path: str = ""):
 
 
 @jobs.job(executor="process")
+def forking(fails: bool = False):
+    child = os.fork()
+    if child == 0:
+        if fails:
+            raise ValueError("of the fork")
+        return "the fork"
+    return [os.getpid(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
+
+
+@jobs.job(executor="process")
 def lasting(path: str):
     Path(path).write_text(str(os.getpid()))
     time.sleep(60)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from loguru import logger
+from test_forks_and_loops import in_a_fork
 
 import taskloop
-from taskloop import At, BackgroundTasks, Cron, Every, RunContext
+from taskloop import At, BackgroundTasks, Cron, Every, Options, RunContext
 from taskloop.background import _trigger
 from taskloop.errors import BadJob, BadParameters, BadTrigger, Conflict, NotRunning
 
@@ -95,7 +98,9 @@ def test_the_safe_verbs_give_a_number_and_say_why_in_the_log(said):
     assert tasks.safe_add_task(job, trigger="intervall") == -1
     assert tasks.safe_stop() == 1
     assert tasks.safe_stop() == -1
-    assert said.count("background.refused") == 10
+    refused = [line for line in said if line.startswith("background.refused ")]
+    assert len(refused) == 10, "a sink that shows the message alone shows the reason"
+    assert refused[0].startswith("background.refused verb=pause error=") and "NotRunning" in refused[0]
 
 
 def test_without_safe_they_raise():
@@ -185,7 +190,7 @@ def test_a_stop_waits_for_a_task_in_hand_and_without_wait_for_none():
     begun = time.monotonic()
     tasks.stop(wait=False)
     assert time.monotonic() - begun < 0.3
-    tasks._thread.join()
+    tasks._host.join(10)
 
 
 def test_a_start_that_fails_can_be_tried_again(tmp_path):
@@ -261,4 +266,171 @@ def test_the_end_of_the_interpreter_stops_it_and_never_hangs(tmp_path):
 def test_debug_says_what_happens(said, debug):
     with BackgroundTasks(debug=debug):
         pass
-    assert ("scheduler.started" in said) is debug
+    assert any(line.startswith("scheduler.started ") for line in said) is debug
+
+
+# -- what would make it hang
+
+
+@pytest.fixture
+def reasons():
+    """Name and error of each line of ours."""
+    lines = []
+    sink = logger.add(lambda message: lines.append(message.record["extra"]), level=0)
+    yield lambda event: [one.get("error", "") for one in lines if one.get("event") == event]
+    logger.remove(sink)
+
+
+def test_a_stop_says_that_a_job_holds_the_loop_instead_of_hanging(monkeypatch):
+    monkeypatch.setattr("taskloop.background.SPARE_SECONDS", 0.1)
+    tasks, begun, may_end = BackgroundTasks(), threading.Event(), threading.Event()
+    tasks.scheduler.configure(Options(grace=timedelta(0), kill_grace=timedelta(0), loop_limit=None))
+
+    async def blocks() -> None:
+        begun.set()
+        may_end.wait(10)
+
+    tasks.add_task(blocks, hours=1)
+    tasks.start()
+    assert begun.wait(10)
+    with pytest.raises(Conflict, match="an async job is blocking it"):
+        tasks.stop()
+    with pytest.raises(Conflict, match="stop before has not ended"):
+        tasks.start()
+    may_end.set()
+    assert tasks._host.join(10)
+
+
+def test_what_a_job_throws_at_the_loop_is_logged_and_the_loop_turns_on(reasons):
+    async def hostile() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(sys.exit, 3)
+        loop.call_soon(loop.stop)
+
+    with BackgroundTasks() as tasks:
+        tasks.add_task(hostile, hours=1)
+        until(lambda: reasons("background.loop_failed"))
+        assert tasks.is_running and tasks.call(tasks.scheduler.status).running
+    assert reasons("background.loop_failed")[0] == "SystemExit: 3"
+
+
+def test_a_call_that_waits_when_it_stops_is_told_so():
+    tasks, waits, heard = BackgroundTasks(), threading.Event(), []
+
+    async def for_ever() -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    def wait() -> None:
+        with pytest.raises(NotRunning, match="stopped before that was done"):
+            tasks.call(for_ever)
+        heard.append(True)
+
+    tasks.start()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert waits.wait(10)
+    tasks.stop()
+    thread.join(10)
+    assert heard
+
+
+def test_a_task_on_the_loop_adds_one_while_another_thread_waits_for_the_loop_to_add_its_own():
+    tasks, begun = BackgroundTasks(), threading.Event()
+
+    def nothing() -> None: ...
+
+    async def adds() -> None:
+        begun.set()
+        time.sleep(0.2)  # the other thread waits for the loop now, which nobody turns
+        tasks.add_task(nothing, name="from-the-loop")
+
+    tasks.add_task(adds, hours=1)
+    tasks.start()
+    assert begun.wait(10)
+    thread = threading.Thread(target=lambda: tasks.add_task(nothing, name="from-a-thread"), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    until(lambda: {"from-the-loop", "from-a-thread"} <= {job.name for job in tasks.scheduler})
+    tasks.stop()
+
+
+def test_on_its_own_loop_nothing_waits_for_the_loop():
+    with BackgroundTasks() as tasks:
+
+        async def inside() -> None:
+            for verb in (lambda: tasks.call(tasks.scheduler.status), tasks.pause, tasks.resume, tasks.start):
+                with pytest.raises(Conflict, match="the loop|own loop"):
+                    verb()
+
+        tasks.call(inside)
+        with pytest.raises(TypeError, match="call it directly"):
+            tasks.call(time.monotonic)
+
+
+def test_a_signal_handler_may_stop_it_in_the_middle_of_its_start():
+    """The same thread holds the lock then."""
+    said = []
+    tasks = BackgroundTasks()
+    before = signal.signal(signal.SIGUSR1, lambda *_: said.append((tasks.safe_start(), tasks.safe_stop())))
+
+    class Store(type(taskloop.store.open_store("sqlite:///:memory:"))):
+        async def open(self, *args, **kwargs):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.sleep(0.1)
+            return await super().open(*args, **kwargs)
+
+    tasks.scheduler.furnish(store=Store(":memory:"))
+    try:
+        tasks.safe_start()
+        until(lambda: said)
+        assert said == [(84, 0)] and not tasks.is_running
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_in_a_fork_of_its_process_it_says_so_and_waits_for_no_lock_of_the_parent(tmp_path):
+    async def job() -> str:
+        return "done"
+
+    with BackgroundTasks(store=tmp_path / "app.db") as tasks:
+        made = tasks.add_task(job, trigger="date", run_date="2099-01-01T00:00:00Z")
+        held, may_end = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with tasks._lock:
+                held.set()
+                may_end.wait(10)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert held.wait(10)
+        assert in_a_fork(lambda: (tasks.is_running, tasks.safe_stop())) == "(False, 84)"
+        assert in_a_fork(tasks.start).startswith("NotRunning: the scheduler was open in process")
+        assert in_a_fork(taskloop.background._stop_all) == "None"
+        may_end.set()
+        thread.join()
+        assert tasks.call(tasks.call(made.submit).value) == "done"
+
+
+NEVER_ENDING = {
+    "a thread of asyncio": "async def job():\n    begun.set(); await asyncio.to_thread(time.sleep, 3600)",
+    "the loop": "async def job():\n    begun.set(); time.sleep(3600)",
+}
+
+
+@pytest.mark.parametrize("what", NEVER_ENDING)
+def test_no_job_holds_up_the_end_of_the_interpreter(tmp_path, what):
+    program = (
+        "import asyncio, threading, time\nfrom taskloop import BackgroundTasks\nbegun = threading.Event()\n"
+        f"{NEVER_ENDING[what]}\n"
+        "tasks = BackgroundTasks()\ntasks.add_task(job)\nassert tasks.safe_start() == 0\n"
+        "assert begun.wait(10)\nprint(time.time(), flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=20,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(taskloop.__file__))}
+    )  # fmt: skip
+    assert done.returncode == 0 and time.time() - float(done.stdout) < 8, done.stderr

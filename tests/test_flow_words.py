@@ -6,7 +6,7 @@ import pytest
 
 from taskloop import Flow, Options, RunContext, TaskScheduler
 from taskloop.errors import BadJob, BadParameters
-from taskloop.masking import Secret, _clean
+from taskloop.masking import Secret, clean_value
 from taskloop.parameters import Parameters
 from taskloop.testing import run_context
 
@@ -83,7 +83,11 @@ async def test_a_step_skipped_by_two_that_failed_is_skipped_once(virtual_time):
 
 
 def test_secrets_in_lists_and_as_keys():
-    assert _clean(["a secret", {"a secret": 1}, 2], lambda text: text.replace("secret", "*")) == ["a *", {"a *": 1}, 2]
+    assert clean_value(["a secret", {"a secret": 1}, 2], lambda text: text.replace("secret", "*")) == [
+        "a *",
+        {"a *": 1},
+        2,
+    ]
     assert len({Secret("x"), Secret("x")}) == 1
 
 

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 
 import pytest
+from pydantic import SecretStr
 
 from taskloop import Fatal, Flow, Inject, Jobs, Options, Retry, RetryAt, RunContext, TaskScheduler, current_run
 from taskloop.errors import BadJob, BadParameters, NoSuchStep, RunFailed
@@ -119,6 +120,19 @@ async def test_a_step_may_come_after_another_without_taking_anything_from_it(sch
     async with virtual_time(scheduler) as time:
         await ended(time, flow.submit())
     assert tape == ["clean", "build", "ship"]
+
+
+async def test_a_step_comes_after_a_function_whatever_the_name_of_its_step(scheduler):
+    flow = scheduler.flow("named")
+
+    @flow.step(name="wipe")
+    async def clean() -> None: ...
+
+    @flow.step(after=[clean])
+    async def build() -> None: ...
+
+    assert flow.needs("build") == ("wipe",)
+    flow.bind()
 
 
 async def test_a_step_that_fails_is_tried_again_by_its_own_rule_and_the_flow_goes_on(scheduler, virtual_time):
@@ -317,6 +331,16 @@ async def test_run_again_from_a_step_takes_over_all_before_it(scheduler, virtual
         assert len(tape) == 4, "without a step all is done anew"
 
 
+async def test_a_step_that_the_flow_has_no_more_is_none_to_begin_again_at(scheduler, virtual_time):
+    tape = []
+    flow = video(scheduler, tape)
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit(url="a"))
+        del flow.steps["picture"]
+        with pytest.raises(NoSuchStep, match="no step 'picture'"):
+            await scheduler.rerun(old.id, from_step="picture")
+
+
 async def test_run_again_after_a_failure_calls_what_did_not_succeed(scheduler, virtual_time):
     calls, broken = Counter(), [True]
     flow = scheduler.flow("mended")
@@ -339,6 +363,48 @@ async def test_run_again_after_a_failure_calls_what_did_not_succeed(scheduler, v
         run = await ended(time, scheduler.rerun(old.id, from_step="bad"))
         assert run.state == "succeeded" and run.result["steps"]["bad"]["result"] == 2
         assert calls == {"good": 1, "bad": 2}
+
+
+async def test_a_run_again_that_is_cut_short_passes_on_nothing_it_was_to_do_anew(scheduler, virtual_time):
+    flow = scheduler.flow("numbers")
+
+    @flow.step()
+    async def number(start: int = 0, slow: float = 0) -> int:
+        await asyncio.sleep(slow)
+        return start
+
+    @flow.step()
+    async def double(number: int) -> int:
+        return 2 * number
+
+    @flow.step()
+    async def other() -> None: ...
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        cut = await scheduler.rerun(old.id, {"start": 7, "slow": 3600}, from_step="number")
+        await time.advance("1m")
+        await scheduler.cancel(cut.id)
+        await time.until(cut.wait())
+        assert [one.state for one in await scheduler.steps(cut.id)] == ["running", "waiting", "succeeded"]
+        run = await ended(time, scheduler.rerun(cut.id, {"slow": 0}, from_step="other"))
+        assert [one["result"] for one in run.result["steps"].values()] == [7, 14, None]
+
+
+async def test_run_again_from_a_step_does_the_steps_inside_of_it_anew_too(scheduler, virtual_time):
+    flow = scheduler.flow("nested")
+
+    @flow.step()
+    async def outer(run: RunContext, factor: int = 1) -> int:
+        async def inner() -> int:
+            return factor
+
+        return await run.step("inner", inner)
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        run = await ended(time, scheduler.rerun(old.id, {"factor": 5}, from_step="outer"))
+        assert run.result["steps"]["outer"]["result"] == 5
 
 
 async def test_a_result_that_cannot_be_kept_fails_its_step_at_once(scheduler, virtual_time):
@@ -376,6 +442,94 @@ async def test_a_step_gets_what_the_record_says_whether_it_was_called_or_kept(sc
         run = await ended(time, flow.submit())
         await ended(time, scheduler.rerun(run.id, from_step="use"))
     assert got == [([1, 2], (1, 2))] * 2
+
+
+async def test_what_a_step_does_to_what_it_was_given_reaches_neither_the_record_nor_another_call(
+    scheduler, virtual_time
+):
+    got = []
+    flow = scheduler.flow("own")
+
+    @flow.step()
+    async def numbers():
+        return [1]
+
+    @flow.step(retry=Retry(2, first="1s"))
+    async def greedy(numbers, names: list[str], run: RunContext) -> None:
+        got.append((list(numbers), list(names)))
+        numbers.append(2)
+        names.append("b")
+        if run.attempt < 2:
+            raise OSError("not yet")
+
+    @flow.step(after=["greedy"])
+    async def last(numbers, names: list[str]) -> None:
+        got.append((numbers, names))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit(names=["a"]))
+        assert got == [([1], ["a"])] * 3 and run.result["steps"]["numbers"]["result"] == [1]
+
+
+async def test_a_secret_that_a_step_gives_on_is_masked_wherever_steps_are_looked_at(scheduler, virtual_time):
+    flow = scheduler.flow("sealed", secret=("token",))
+
+    @flow.step()
+    async def header(token: str) -> list[str]:
+        return [f"Bearer {token}"]
+
+    @flow.step()
+    async def use(header: list[str]) -> int:
+        return len(header[0])
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit(token="hush-hush"))
+        assert [one.result for one in await scheduler.steps(run.id)] == [["Bearer ********"], 16]
+        again = await ended(time, scheduler.rerun(run.id, from_step="use"))
+        assert again.result["steps"]["use"]["result"] == 16
+
+
+async def test_a_kept_result_that_fits_no_more_fails_its_step_alone(scheduler, virtual_time):
+    flow = scheduler.flow("changed")
+
+    async def text() -> str:
+        return "text"
+
+    async def number() -> int:
+        return 1
+
+    flow.step(name="first")(text)
+
+    @flow.step()
+    async def other() -> int:
+        await asyncio.sleep(5)
+        return 2
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        del flow.steps["first"]
+        flow.step(name="first")(number)
+        run = await ended(time, scheduler.rerun(old.id, from_step="other"))
+        assert {name: one["state"] for name, one in run.result["steps"].items()} == {
+            "other": "succeeded", "first": "failed"
+        }  # fmt: skip
+        assert "its kept result does not fit its annotation any more" in run.error.message
+
+
+async def test_a_step_that_returns_a_secret_fails_and_gives_on_no_mask_in_its_place(scheduler, virtual_time):
+    flow = scheduler.flow("sealed")
+
+    @flow.step()
+    async def login() -> SecretStr:
+        return SecretStr("hush-hush")
+
+    @flow.step()
+    async def use(login: SecretStr) -> None: ...
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.error.message.startswith("step 'login': step 'login' returned a secret, of which only its mask")
+        assert run.result["steps"]["use"]["state"] == "skipped" and "hush-hush" not in str(run.result)
 
 
 # -- ends
@@ -487,6 +641,138 @@ async def test_a_job_may_take_steps_whose_results_are_kept_over_its_retries(sche
         handle = await import_all.submit(files=["a", "bb", "ccc"])
         assert await time.until(handle.value()) == 6
     assert calls == {"a": 1, "bb": 1, "ccc": 1}
+
+
+async def test_steps_side_by_side_have_places_of_their_own_also_in_a_retry(scheduler, virtual_time):
+    async def load(name: str) -> str:
+        return name
+
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def job(run: RunContext) -> None:
+        if run.attempt < 2:
+            raise OSError("not yet")
+        await asyncio.gather(*(run.step(name, load, name) for name in ("a", "b", "c")))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert [(one.name, one.place) for one in await scheduler.steps(run.id)] == [("a", 0), ("b", 1), ("c", 2)]
+
+
+async def test_what_is_left_of_a_fan_out_ends_before_the_run_is_tried_again(scheduler, virtual_time):
+    calls = Counter()
+
+    async def load(number: int) -> int:
+        calls[number] += 1
+        await asyncio.sleep(1 if number == 0 else 10)
+        if number == 0 and calls[0] == 1:
+            raise OSError("gone")
+        return number
+
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def job(run: RunContext) -> int:
+        return sum(await asyncio.gather(*(run.step(f"load {number}", load, number) for number in range(3))))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert (run.result, run.attempt, calls) == (3, 2, {0: 2, 1: 1, 2: 1})
+
+
+async def test_what_is_left_of_a_fan_out_is_cancelled_with_its_run(scheduler, virtual_time):
+    cancelled = []
+
+    async def load(number: int) -> None:
+        if number == 0:
+            raise OSError("gone")
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(number)
+            raise
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        await asyncio.gather(*(run.step(f"load {number}", load, number) for number in range(3)))
+
+    async with virtual_time(scheduler) as time:
+        handle = await job.submit()
+        await time.advance("1m")
+        await scheduler.cancel(handle.id)
+        assert (await time.until(handle.wait())).state == "cancelled" and cancelled == [1, 2]
+        await time.run_until_idle()
+
+
+async def test_a_step_of_steps_is_tried_again_and_calls_none_of_them_twice(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("nested")
+
+    @flow.step(retry=Retry(3, first="1s"))
+    async def fetch(run: RunContext) -> list[int]:
+        async def load(number: int) -> int:
+            calls[number] += 1
+            if number == 1 and calls[1] == 1:
+                raise OSError("gone")
+            return number
+
+        loaded = [await run.step(f"load {number}", load, number) for number in range(3)]
+        if run.attempt < 3:
+            raise OSError("not yet")
+        return loaded
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.state == "succeeded" and run.result["steps"]["fetch"]["result"] == [0, 1, 2]
+        assert calls == {0: 1, 1: 2, 2: 1}
+
+
+async def test_a_step_inside_that_is_named_like_one_of_the_flow_fails_alone(scheduler, virtual_time):
+    flow = scheduler.flow("clash")
+
+    async def calm() -> None: ...
+
+    @flow.step(retry=1)
+    async def first(run: RunContext) -> None:
+        await run.step("second", calm)
+
+    @flow.step()
+    async def second(first: None) -> None: ...
+
+    @flow.step()
+    async def other() -> None:
+        await asyncio.sleep(5)
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.error.message.startswith("step 'first': 'second' is a step of flow 'clash'")
+        assert [one["state"] for one in run.result["steps"].values()] == ["failed", "skipped", "succeeded"]
+
+
+async def test_a_step_may_be_handed_the_run_or_leave_it_to_the_engine(scheduler, virtual_time):
+    async def first(run: RunContext, name: str) -> str:
+        return f"{run.job} {name}"
+
+    async def last(name: str, run: RunContext) -> str:
+        return f"{run.step} {name}"
+
+    @scheduler.job()
+    async def job(run: RunContext) -> list[str]:
+        return [await run.step("handed", first, run, "a"), await run.step("left", last, "b")]
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert run.result == ["job a", "left b"]
+
+
+async def test_a_step_may_be_any_function_for_its_arguments_are_not_stored(scheduler, virtual_time):
+    async def pair(*numbers: int) -> tuple[int, ...]:
+        return numbers
+
+    @scheduler.job()
+    async def job(run: RunContext) -> str:
+        return repr([await run.step("a", len, "abc"), await run.step("b", max, 1, 2), await run.step("c", pair, 1, 2)])
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert run.result == "[3, 2, (1, 2)]"
 
 
 async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_by_the_next_attempt(

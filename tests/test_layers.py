@@ -20,7 +20,7 @@ LEVELS = [
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
     {"jobs", "flows", "handles", "schedules", "options", "switches", "signs"},
     {"store", "records", "executors", "processing", "attempts", "injecting", "stepping", "audience", "processes",
-     "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture"},
+     "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite"},

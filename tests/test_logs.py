@@ -48,3 +48,8 @@ def test_a_line_is_as_loud_as_what_happened(lines: list[tuple[str, str]], name: 
 def test_what_is_below_the_level_is_not_even_subscribed_to():
     assert "started" not in Speaker("WARNING").events() and "started" in Speaker("INFO").events()
     assert Speaker("CRITICAL").events() == []
+
+
+def test_the_message_has_the_fields_for_sinks_that_show_nothing_else(lines: list[tuple[str, str]]):
+    Speaker().say("ERROR", "store.lost", took_ms=7, job="a", error='disk {full} "x"\n\x1b[2J')
+    assert lines[-1][1] == 'store.lost took_ms=7 job=a error="disk {full} \\"x\\"\\n\\u001b[2J"'

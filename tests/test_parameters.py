@@ -418,3 +418,17 @@ def test_a_word_that_no_store_can_keep_is_refused(word, message):
     check_words(actor=None, reason="x" * WORDS)
     with pytest.raises(Unstorable, match=message):
         check_words(actor="me", key=word)
+
+
+@pytest.mark.parametrize("hint", [timedelta, timedelta | None], ids=str)
+def test_a_span_is_read_as_everywhere_else_and_a_wrong_one_is_told_what_is_allowed(hint):
+    def job(span) -> None: ...
+
+    job.__annotations__ = {"span": hint}
+    parameters = Parameters("job", job)
+    for given, kept in (("5m", "PT5M"), ("90", "PT1M30S"), (90, "PT1M30S"), ("PT5M", "PT5M"), ("-PT5M", "-PT5M")):
+        assert parameters.check({"span": given}) == {"span": kept}
+    assert parameters.rebuild({"span": "PT5M"}) == {"span": timedelta(minutes=5)}
+    assert "duration" in str(parameters.schema()["properties"]["span"])
+    with pytest.raises(BadParameters, match="'1h30m' or 'PT1H30M', got 'soon'"):
+        parameters.check({"span": "soon"})

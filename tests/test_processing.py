@@ -166,6 +166,12 @@ def plain_function(text: str = "x"):
     return text * 2
 
 
+async def test_a_fork_of_a_job_that_goes_on_where_the_job_does_ends_there_and_answers_nobody(at_work):
+    for fails in (False, True):
+        run = await ran(at_work, "forking", fails=fails)
+        assert run.state == "succeeded" and run.result == [(await ran(at_work, "pid")).result, int(fails)]
+
+
 async def test_a_timeout_kills_the_process(at_work, tmp_path):
     job = at_work["lasting"]
     job.configure({}, {"timeout": "1.5s"})
@@ -300,8 +306,11 @@ async def test_no_more_processes_work_at_once_than_allowed(processes, tmp_path):
         run_context(params={"path": str(tmp_path / "pid")}),
         run_context(params={"path": str(tmp_path / "2")}),
     )
-    calls = [asyncio.create_task(executor.call(process_jobs.lasting.function, one, {})) for one in (first, second)]
-    await written(tmp_path / "pid")
+    calls = [asyncio.create_task(executor.call(process_jobs.lasting.function, first, {}))]
+    await written(tmp_path / "pid")  # else the second may come first: their files are made by two threads
+    calls.append(asyncio.create_task(executor.call(process_jobs.lasting.function, second, {})))
+    while len(executor._scopes) < 2:
+        await asyncio.sleep(0.01)
     assert executor.in_flight == 2 and not (tmp_path / "2").exists()
     second.withdraw()
     await asyncio.wait({calls[1]})

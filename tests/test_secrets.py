@@ -12,10 +12,11 @@ import pytest
 from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
+from loguru import logger
 from pydantic import BaseModel, Field, SecretBytes, SecretStr
 from stores import database
 
-from taskloop import Every, Options, RunContext, TaskScheduler
+from taskloop import Every, Inject, Options, Retry, RunContext, TaskScheduler, current_run
 from taskloop.errors import BadJob, BadParameters, KeyConflict
 from taskloop.masking import MASK, Secret, clean_value, covered, read_params, scrubber, shown
 from taskloop.parameters import Parameters
@@ -109,7 +110,9 @@ async def test_what_a_step_gives_is_masked_for_readers_and_clear_for_the_steps_a
 
 async def test_what_a_job_says_of_its_secrets_is_masked(secretive, virtual_time):
     told = []
-    secretive.on("progress", "failed", "succeeded")(lambda event: told.append(repr(event)))
+    secretive.on("progress", "failed", "succeeded")(
+        lambda event: told.append(repr(event) + json.dumps(event.run.params))
+    )
     async with virtual_time(secretive) as time:
         run = await ended(time, secretive.submit("leak", {"password": PASSWORD}))
         assert run.error.message == f"{MASK} was refused" and PASSWORD not in run.error.traceback
@@ -155,6 +158,52 @@ async def test_steps_of_a_flow_get_it_and_their_errors_do_not_tell_it(virtual_ti
         assert PASSWORD not in json.dumps(run_record(run)) and PASSWORD not in repr(await scheduler.steps(run.id))
 
 
+async def test_no_name_of_a_step_and_no_complaint_of_a_provider_tells_it(virtual_time):
+    scheduler, told, lines = TaskScheduler(options=Options()), [], []
+
+    def broken(run: RunContext):
+        try:
+            yield run.params["key"].clear
+        finally:
+            raise OSError(f"logged out of {run.params['key'].clear}")
+
+    @scheduler.job(secret=("key",))
+    async def job(run: RunContext, key: str, session: str = Inject(broken)) -> None:
+        await run.step(f"sign in by {key}", sign_in)
+        raise ValueError
+
+    async def sign_in() -> None:
+        current_run().log("signed in")
+
+    scheduler.on("step_started", "step_done")(lambda event: told.append(event.data["step"]))
+    sink = logger.add(lambda message: lines.append(repr(message.record["extra"])), level=0)
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit(key=PASSWORD))
+        [line] = (await scheduler.log(run.id)).lines
+    logger.remove(sink)
+    assert line.step == f"sign in by {MASK}" and set(told) == {f"sign in by {MASK}"}
+    assert any("logged out of" in one for one in lines) and PASSWORD not in repr(lines)
+
+
+async def test_what_a_step_gave_is_shown_without_the_secret_and_the_run_goes_on_with_all_of_it(virtual_time):
+    scheduler, used = TaskScheduler(options=Options()), []
+
+    @scheduler.job(secret=("key",), retry=Retry(2, first="1s"))
+    async def job(run: RunContext, key: str) -> None:
+        used.append(await run.step(f"sign in by {key}", sign_in, key))
+        if run.attempt == 1:
+            raise ValueError
+
+    async def sign_in(key: str) -> dict[str, str]:
+        return {"token": f"for {key}"}
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit(key=PASSWORD))
+        [step] = await scheduler.steps(run.id)
+    assert used == [{"token": f"for {PASSWORD}"}] * 2
+    assert step.name == f"sign in by {MASK}" and step.result == {"token": f"for {MASK}"}
+
+
 def test_a_refusal_names_the_parameter_and_not_its_value(secretive):
     with pytest.raises(BadParameters) as refused:
         secretive["leak"].bind(password=[PASSWORD])
@@ -170,6 +219,13 @@ def untyped():
     async def job(facts) -> None: ...
 
     return job
+
+
+def test_what_stands_for_a_secret_is_refused_in_its_place(secretive):
+    for given in ({"key": MASK}, {"key": PASSWORD, "account": MASK}):
+        with pytest.raises(BadParameters, match="stands for a secret, not the secret"):
+            secretive["sign"].parameters.check(given)
+    assert secretive["sign"].parameters.check({"key": PASSWORD, "text": MASK})["text"] == MASK
 
 
 def test_the_schema_says_that_it_is_only_written(secretive):
