@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
+import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -70,6 +74,44 @@ def test_the_flow_example_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert "resize    succeeded attempt 2  ['640/oslo-0.jpg'" in done.stdout
     assert "captions  failed    attempt 1  ConnectionError" in done.stdout
     assert done.stdout.splitlines()[-1] == "['320/oslo-0.jpg', '320/oslo-1.jpg', '320/oslo-2.jpg']"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("fastapi") is None, reason="fastapi is not installed; the test extra has it"
+)
+def test_the_fastapi_example_takes_an_order_and_shows_its_run(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "fastapi_app.py")], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env={**os.environ, "PORT": str(port)}
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until_it_answers(f"{address}/taskloop/healthz")
+        with urlopen(Request(f"{address}/reports?days=3", method="POST"), timeout=10) as answer:
+            run = json.loads(answer.read())["run"]
+        page = ""
+        deadline = time.monotonic() + 10
+        while "succeeded after" not in page and time.monotonic() < deadline:
+            with urlopen(f"{address}/taskloop/runs/{run}", timeout=10) as answer:
+                page = re.sub(r"<[^>]*>", "", answer.read().decode())
+        assert "succeeded after" in page and "read day 3" in page and "manual by app" in page
+    finally:
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, said.decode()
+
+
+def wait_until_it_answers(address: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urlopen(address, timeout=10):
+                return
+        except OSError:
+            assert time.monotonic() < deadline, f"{address} does not answer"
+            time.sleep(0.05)
 
 
 def steps_done(store: Path) -> bool:
