@@ -384,9 +384,9 @@ def _strike_again(one: Round, call: str, number: int) -> None:
     one.look("after the second kill", settled=False)
 
 
-def together(rounds: Iterable[Callable[[], Outcome]]) -> Iterator[Outcome]:
-    """Do rounds, two at a time since they mostly wait, and give what they came to, in order."""
-    with ThreadPoolExecutor(TOGETHER, thread_name_prefix="round") as pool:
+def together(rounds: Iterable[Callable[[], Outcome]], at_once: int = TOGETHER) -> Iterator[Outcome]:
+    """Do rounds, some at once since they mostly wait, and give what they came to, in order."""
+    with ThreadPoolExecutor(at_once, thread_name_prefix="round") as pool:
         try:
             yield from pool.map(lambda one: one(), rounds)
         finally:
