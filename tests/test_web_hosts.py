@@ -103,7 +103,8 @@ async def test_the_scheduler_lives_as_long_as_the_app_whose_own_addresses_stay(p
         run = await asked(session, f"{base}{prefix}/api/v1/jobs/add/submit", "POST", json={})
         assert run.headers["location"].startswith(f"{prefix}/api/v1/runs/")
         assert (await asked(session, f"{base}{run.headers['location']}")).status == 200
-        assert (await asked(session, f"{base}{prefix or '/nothing'}")).status == 404
+        assert (await asked(session, f"{base}{prefix}/nothing")).status == 404
+        assert (await asked(session, f"{base}{prefix}")).status == 200, "without the slash, too"
     assert not scheduler.is_running
 
 
