@@ -43,7 +43,7 @@ from taskloop.processes import current_folder
 from taskloop.runs import Cancelled, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
-from taskloop.store import Attempt, Definition, Query, Store, Terms, open_store
+from taskloop.store import Attempt, Definition, Incident, Query, Store, Terms, open_store
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 from taskloop.triggers import Cron, Every, Trigger
 
@@ -492,6 +492,12 @@ class Ledger(Jobs):
         """The pause of everything, with who and why; None: there is none."""
         await self._refresh_switches(force=True)
         return self._switches.pause(None, self._clock.now())
+
+    async def incidents(self, since: Instant = "24h", limit: int = 100) -> list[Incident]:
+        """What disturbed the workers, the newest first: loops that stood still, clocks that were set, stores away."""
+        now = self._clock.now()
+        found = await (await self._opened()).incidents(durations.since(since, now), now)
+        return sorted(found, key=lambda one: one.since, reverse=True)[:limit]
 
     async def _refresh_switches(self, *, force: bool = False) -> None:
         """Read the switches anew; a started engine keeps them fresh itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -15,8 +15,10 @@ from web_clients import HOSTS
 from taskloop import Options, RunContext, TaskScheduler
 from taskloop.options import Http
 from taskloop.parameters import Parameters
+from taskloop.store import Incident
 from taskloop.web.pages import ROUTES
 from taskloop.web.pages.forms import PREFIX, fields, typed
+from taskloop.web.pages.schedules import meant
 from taskloop.web.security import Principal
 
 pytestmark = pytest.mark.anyio
@@ -176,7 +178,7 @@ async def test_what_a_job_says_is_shown_as_text_wherever_it_stands(pair):
     await scheduler.disable("evil", reason=EVIL, actor=EVIL)
     await scheduler.pause(reason=EVIL, actor=EVIL)
     for path in ("/", "/jobs", "/jobs/evil", "/runs", f"/runs/{bad.id}", f"/runs/{flow.id}", "/jobs/%3Cscript%3E",
-                 f"/jobs/evil?from_run={bad.id}", "/jobs?text=%3Cscript%3E", "/runs?job=%3Cscript%3E%22"):  # fmt: skip
+                 f"/jobs/evil?from_run={bad.id}", "/failures", "/schedules?when=%3Cscript%3E", "/workers", "/jobs?text=%3Cscript%3E", "/runs?job=%3Cscript%3E%22"):  # fmt: skip
         answer = await client.get(path)
         body = answer.body.decode()
         assert "<script" not in body.lower(), path
@@ -327,8 +329,8 @@ async def test_no_form_does_anything_for_a_reader_another_site_or_a_foreign_name
 async def test_who_may_only_read_sees_no_buttons(host, no_task_outlives_the_fixture):
     async with host(shop(), auth=lambda _: Principal("ann", "read")) as client:
         client.headers = dict(BROWSER)
-        pages = [await client.get(path) for path in ("/", "/jobs/hourly", "/jobs")]
-    assert [one.status for one in pages] == [200] * 3
+        pages = [await client.get(path) for path in ("/", "/jobs/hourly", "/jobs", "/schedules")]
+    assert [one.status for one in pages] == [200] * 4
     assert not any('method="post"' in one.body.decode() for one in pages)
 
 
@@ -370,3 +372,70 @@ def test_what_was_typed_is_read_by_the_schema_and_left_to_the_job_where_it_canno
         "anything": "{not json",
     }  # fmt: skip
     assert typed(schema, {PREFIX + "number": ""}) == {"flag": False}
+
+
+# -- schedules, failures, workers
+
+
+async def test_schedules_are_listed_tried_added_and_removed(pair):
+    scheduler, client = pair
+    assert "hourly hourly every hour" in text(await client.get("/schedules"))
+    tried = text(await client.get("/schedules?when=0+2+*+*+*&timezone=Europe%2FLondon"))
+    assert "At 02:00" in tried and tried.count("02:00:00 UTC") + tried.count("01:00:00 UTC") >= 8
+    done = await filled(
+        client, "/schedules", job="add", when="0 2 * * *", timezone="", id="nightly/1", params='{"a": 1}'
+    )
+    assert done.status == 303 and "Stored" in text(await client.get(done.headers["location"].removeprefix("/taskloop")))
+    [stored] = await scheduler.schedules("add")
+    assert (stored.id, str(stored.trigger), dict(stored.params)) == ("nightly/1", "cron 0 2 * * * timezone=UTC", {"a": 1})
+    assert (await filled(client, "/schedules/nightly%2F1/remove")).status == 303
+    assert await scheduler.schedules("add") == []
+    assert (await filled(client, "/schedules/hourly/remove")).status == 409, "it is declared, and would be back"
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ({"job": "add", "when": "never", "params": '{"a": 1}'}, "'never' is no trigger; allowed are"),
+        ({"job": "add", "when": "5m", "params": "{"}, "Nothing was stored"),
+        ({"job": "add", "when": "5m", "params": "[]"}, "no JSON object"),
+        ({"job": "add", "when": "5m", "params": ""}, "'a'"),
+        ({"job": "nobody", "when": "5m"}, "nobody"),
+        ({"job": "add", "when": "61 2 * * *"}, "minute"),
+    ],
+)
+async def test_a_schedule_that_cannot_be_is_refused_and_what_was_typed_is_kept(pair, form, told):
+    scheduler, client = pair
+    answer = await filled(client, "/schedules", **form)
+    assert answer.status == 422 and told in text(answer)
+    assert html.escape(form["when"], quote=True) in answer.body.decode().replace("&#39;", "'")
+    assert [one.id for one in await scheduler.schedules()] == ["hourly"]
+
+
+@pytest.mark.parametrize(
+    ("typed_", "trigger"),
+    [("5m", "every 5m"), (" 1h30m ", "every 1h30m"), ("@daily", "cron 0 0 * * *"), ("2030-01-01T00:00Z", "at 2030-01-01")],
+)
+def test_a_trigger_is_typed_as_people_say_it(typed_, trigger):
+    assert str(meant(typed_, None)).startswith(trigger)
+
+
+async def test_failures_are_shown_by_their_cause(pair):
+    scheduler, client = pair
+    assert "No run failed since 7d" in text(await client.get("/failures"))
+    for _ in range(3):
+        await (await scheduler.submit("evil")).wait()
+    shown = text(await client.get("/failures?since=1h"))
+    assert "3 failed runs" in shown and f"3 ValueError {EVIL} evil" in shown
+    assert (await client.get("/failures?since=nonsense")).status == 422
+
+
+async def test_workers_are_shown_with_what_disturbed_them(pair):
+    scheduler, client = pair
+    shown = text(await client.get("/workers"))
+    assert "shop" in shown and "fires and runs" in shown and "Nothing: no loop stood still" in shown
+    now = datetime.now(UTC)
+    held = Incident("w-1", "loop_blocked", now - timedelta(seconds=3), now, {"where": EVIL, "job": "evil"})
+    await scheduler._open_store.note([held])
+    shown = await client.get("/workers")
+    assert f"where {EVIL}" in text(shown) and "3.0 s" in text(shown) and "<script" not in shown.body.decode()

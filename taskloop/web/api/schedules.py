@@ -68,18 +68,18 @@ async def add(asked: Asked) -> Response:
 
 
 async def change(asked: Asked) -> Response:
-    old, body = await _changeable(asked), asked.body
+    old, body = await changeable(asked), asked.body
     trigger = old.trigger if body["trigger"] is None else _trigger(body["trigger"])
     params = old.params if body["params"] is None else body["params"]
     return await answer(schedule_record(await asked.scheduler.schedule(old.job, trigger, id=old.id, params=params)))
 
 
 async def remove(asked: Asked) -> Response:
-    await asked.scheduler.unschedule((await _changeable(asked)).id)
+    await asked.scheduler.unschedule((await changeable(asked)).id)
     return Response(204)
 
 
-async def _changeable(asked: Asked) -> Schedule:
+async def changeable(asked: Asked) -> Schedule:
     """The schedule, unless it would be back at the next start. Raises `Conflict`, `NoSuchSchedule`."""
     one = await _one(asked, asked.path["id"])
     if one.origin != "stored" and one.job in asked.scheduler:
@@ -95,13 +95,14 @@ async def preview(asked: Asked) -> Response:
     now = SystemClock().now()
     trigger = asked.scheduler.resolved(_trigger(asked.body["trigger"]))
     start = durations.instant(asked.body["start"], now) if asked.body["start"] else now
-    fires = await asyncio.to_thread(_fires, trigger, start, asked.body["count"] or USUAL)
+    fires = await asyncio.to_thread(fires_of, trigger, start, asked.body["count"] or USUAL)
     return await answer(
         {"trigger": str(trigger), "trigger_text": trigger.describe(), "fires": [instant_text(one) for one in fires]}
     )
 
 
-def _fires(trigger: Trigger, start: datetime, count: int) -> list[datetime]:
+def fires_of(trigger: Trigger, start: datetime, count: int) -> list[datetime]:
+    """The next fires of a trigger; fewer where it is rarely due."""
     fires: list[datetime] = []
     at, enough = trigger.after(start), time.monotonic() + LONGEST_SECONDS
     while at is not None:

@@ -76,6 +76,8 @@ SAID: Final = {
     "disabled": "The job is off: what comes due is skipped, with this as the reason.",
     "paused": "Held: nothing new starts, what is submitted waits.",
     "resumed": "Goes on.",
+    "scheduled": "Stored: it survives restarts.",
+    "unscheduled": "Removed; its runs stay.",
 }
 
 

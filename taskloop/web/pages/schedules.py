@@ -1,0 +1,119 @@
+"""The page of schedules: those that are declared and those that are stored, what a trigger would do, adding and removing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from taskloop import durations
+from taskloop.clock import SystemClock
+from taskloop.errors import TaskloopError
+from taskloop.triggers import At, Cron, Every, Trigger
+from taskloop.web.api.schedules import changeable, fires_of
+from taskloop.web.core import Response
+from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
+from taskloop.web.pages.rendering import see_other
+from taskloop.web.routes import TEXT, Parameter, Route
+from taskloop.web.security import Scope
+
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+__all__ = ["ROUTES", "meant"]
+
+SCHEDULES_A_PAGE, SHOWN_FIRES = 50, 8
+
+
+def meant(text: str, timezone: str | None) -> Trigger:
+    """The trigger that was typed: a span, the fields of cron, or an instant. Raises `ValueError` with what is allowed."""
+    text = text.strip()
+    if text.startswith("@") or len(text.split()) in (5, 6):
+        return Cron(text, timezone=timezone)
+    try:
+        return Every(durations.parse_interval(text))
+    except ValueError as error:
+        try:
+            return At(durations.instant(text, SystemClock().now()))
+        except ValueError:
+            raise ValueError(
+                f"'{text[:80]}' is no trigger; allowed are a span such as 5m, the five fields of cron such as 0 2 * * *, "
+                "and an instant such as +2h or 2026-03-01T02:00Z"
+            ) from error
+
+
+async def schedules(asked: Asked) -> Response:
+    return await _page(asked, dict(asked.query))
+
+
+async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refused: str = "") -> Response:
+    """`wanted`: what was typed, in the query or in the form that is refused."""
+    scheduler = asked.scheduler
+    narrowed = {name: asked.query.get(name) or None for name in ("job", "prefix")}
+    found = await scheduler.schedules(
+        narrowed["job"], prefix=narrowed["prefix"], before=asked.query.get("before"), limit=SCHEDULES_A_PAGE + 1
+    )
+    here = found[:SCHEDULES_A_PAGE]
+    following = None
+    if len(found) > len(here):
+        following = urlencode({name: one for name, one in {**narrowed, "before": here[-1].id}.items() if one})
+    words, coming, problem = "", [], ""
+    if wanted.get("when"):
+        try:
+            trigger = scheduler.resolved(meant(wanted["when"], wanted.get("timezone") or None))
+            words = trigger.describe()
+            coming = await asyncio.to_thread(fires_of, trigger, SystemClock().now(), SHOWN_FIRES)
+        except ValueError as error:
+            problem = str(error)
+    typed = {name: wanted.get(name) or "" for name in ("job", "when", "timezone", "id", "params", "prefix")}
+    return await whole_page(
+        asked, "schedules.html", code, schedules=here, next=following, wanted=typed, words=words, coming=coming,
+        problem=problem, refused=refused, names=sorted(job.name for job in scheduler),
+        removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
+    )  # fmt: skip
+
+
+async def add(asked: Asked) -> Response:
+    form = empty_is_none(asked.body)
+    try:
+        trigger = meant(form.get("when") or "", form.get("timezone"))
+        params = json.loads(form.get("params") or "{}")
+        if not isinstance(params, dict):
+            raise ValueError('the parameters are no JSON object, such as {"days": 7}')  # noqa: TRY004 - as what cannot be read
+        name = form.get("id") or f"{form.get('job')}:{trigger}".replace(" ", "_")
+        await asked.scheduler.schedule(form.get("job") or "", trigger, id=name, params=params)
+    except (TaskloopError, ValueError, RecursionError) as error:
+        return await _page(asked, form, 422, f"Nothing was stored: {error}")
+    return see_other(asked, f"/schedules?{urlencode({'prefix': name})}", "scheduled")
+
+
+async def remove(asked: Asked) -> Response:
+    await asked.scheduler.unschedule((await changeable(asked)).id)
+    return see_other(asked, "/schedules", "unscheduled")
+
+
+_WHEN: Final = Parameter("when", TEXT, "a span, the fields of cron, or an instant")
+_ZONE: Final = Parameter("timezone", TEXT, "of cron")
+_JOB: Final = Parameter("job", TEXT, "the job")
+
+ROUTES = (
+    Route(
+        method="GET", path="/schedules", name="page_schedules", scope=Scope.read, handler=schedules,
+        summary="Schedules", page=True,
+        query=(
+            *PAGE, _JOB, _WHEN, _ZONE,
+            Parameter("prefix", TEXT, "only ids that begin so"),
+            Parameter("before", TEXT, "the id of the last schedule of the page before"),
+        ),
+    ),
+    Route(
+        method="POST", path="/schedules", name="page_schedule", scope=Scope.admin, handler=add, summary="Add", page=True,
+        body=(_JOB, _WHEN, _ZONE, Parameter("id", TEXT, "its name"), Parameter("params", TEXT, "the job's parameters")),
+    ),
+    Route(
+        method="POST", path="/schedules/{id}/remove", name="page_unschedule", scope=Scope.admin, handler=remove,
+        summary="Remove", page=True,
+    ),
+)  # fmt: skip
