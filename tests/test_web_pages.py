@@ -381,7 +381,7 @@ async def test_schedules_are_listed_tried_added_and_removed(pair):
     scheduler, client = pair
     assert "hourly hourly every hour" in text(await client.get("/schedules"))
     tried = text(await client.get("/schedules?when=0+2+*+*+*&timezone=Europe%2FLondon"))
-    assert "At 02:00, Europe/London" in tried and tried.count("02:00:00 UTC") + tried.count("01:00:00 UTC") >= 8
+    assert re.search("At 02:00.{0,20}, Europe/London", tried) and tried.count("02:00:00 UTC") + tried.count("01:00:00 UTC") >= 8
     done = await filled(
         client, "/schedules", job="add", when="0 2 * * *", timezone="", id="nightly/1", params='{"a": 1}'
     )
