@@ -381,13 +381,20 @@ async def test_schedules_are_listed_tried_added_and_removed(pair):
     scheduler, client = pair
     assert "hourly hourly every hour" in text(await client.get("/schedules"))
     tried = text(await client.get("/schedules?when=0+2+*+*+*&timezone=Europe%2FLondon"))
-    assert re.search("At 02:00.{0,20}, Europe/London", tried) and tried.count("02:00:00 UTC") + tried.count("01:00:00 UTC") >= 8
+    assert (
+        re.search("At 02:00.{0,20}, Europe/London", tried)
+        and tried.count("02:00:00 UTC") + tried.count("01:00:00 UTC") >= 8
+    )
     done = await filled(
         client, "/schedules", job="add", when="0 2 * * *", timezone="", id="nightly/1", params='{"a": 1}'
     )
     assert done.status == 303 and "Stored" in text(await client.get(done.headers["location"].removeprefix("/taskloop")))
     [stored] = await scheduler.schedules("add")
-    assert (stored.id, str(stored.trigger), dict(stored.params)) == ("nightly/1", "cron 0 2 * * * timezone=UTC", {"a": 1})
+    assert (stored.id, str(stored.trigger), dict(stored.params)) == (
+        "nightly/1",
+        "cron 0 2 * * * timezone=UTC",
+        {"a": 1},
+    )
     assert (await filled(client, "/schedules/nightly%2F1/remove")).status == 303
     assert await scheduler.schedules("add") == []
     assert (await filled(client, "/schedules/hourly/remove")).status == 409, "it is declared, and would be back"
@@ -414,7 +421,12 @@ async def test_a_schedule_that_cannot_be_is_refused_and_what_was_typed_is_kept(p
 
 @pytest.mark.parametrize(
     ("typed_", "trigger"),
-    [("5m", "every 5m"), (" 1h30m ", "every 1h30m"), ("@daily", "cron 0 0 * * *"), ("2030-01-01T00:00Z", "at 2030-01-01")],
+    [
+        ("5m", "every 5m"),
+        (" 1h30m ", "every 1h30m"),
+        ("@daily", "cron 0 0 * * *"),
+        ("2030-01-01T00:00Z", "at 2030-01-01"),
+    ],
 )
 def test_a_trigger_is_typed_as_people_say_it(typed_, trigger):
     assert str(meant(typed_, None)).startswith(trigger)

@@ -4,8 +4,8 @@ A page asks the same verbs as the API and shows the same words as the command li
 of what a page found, `forms` a form of a job's parameters.
 """
 
-from taskloop.web.pages import jobs, now, runs, schedules, trouble
+from taskloop.web.pages import jobs, now, runs, schedules, timeline, trouble
 
 __all__ = ["ROUTES"]
 
-ROUTES = (*now.ROUTES, *jobs.ROUTES, *runs.ROUTES, *schedules.ROUTES, *trouble.ROUTES)
+ROUTES = (*now.ROUTES, *jobs.ROUTES, *runs.ROUTES, *timeline.ROUTES, *schedules.ROUTES, *trouble.ROUTES)

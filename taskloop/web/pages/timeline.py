@@ -1,0 +1,167 @@
+"""The page of what was and what comes: a lane a job, drawn here, so that it needs no script.
+
+Pure but for its handler: `lanes` lays out, the template draws. Marks that would lie on each other become one with a
+count; none crosses the line of now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from taskloop import durations
+from taskloop.clock import SystemClock
+from taskloop.runs import Run, State
+from taskloop.signs import span_text
+from taskloop.web.core import Response
+from taskloop.web.pages.now import PAGE, whole_page
+from taskloop.web.problems import Problem
+from taskloop.web.routes import TEXT, Parameter, Route
+from taskloop.web.security import Scope
+
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+__all__ = ["ROUTES", "Lane", "Mark", "lanes", "ticks"]
+
+WIDTH: Final = 1000.0
+NEAR: Final = 4.0
+"""Marks closer than this are one."""
+LEAST: Final = 2.0
+"""A mark is as wide as this, however short the run was."""
+MOST_RUNS, MOST_FIRES, MOST_LANES = 5_000, 2_000, 40
+LONGEST: Final = timedelta(days=90)
+_WORST: Final = (
+    State.FAILED, State.INTERRUPTED, State.RUNNING, State.CANCELLED, State.SKIPPED, State.WAITING, State.SUCCEEDED
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Mark:
+    """Runs, or coming fires, at one place of a lane."""
+
+    x: float
+    width: float
+    kind: str
+    """The worst state of its runs, or `coming`."""
+    words: str
+    run: int | None
+    """The newest of its runs; None: they are to come."""
+    count: int = 1
+
+    @property
+    def end(self) -> float:
+        return self.x + self.width
+
+
+@dataclass(slots=True)
+class Lane:
+    """One job."""
+
+    job: str
+    marks: list[Mark] = field(default_factory=list)
+
+
+def lanes(
+    runs: Iterable[Run], fires: Iterable[tuple[datetime, str]], start: datetime, end: datetime, now: datetime
+) -> list[Lane]:
+    """A lane for each job that does something between two instants, by name. `fires`: instants with their job."""
+    found: dict[str, list[Mark]] = {}
+    scale = WIDTH / max(1e-6, (end - start).total_seconds())
+
+    def place(at: datetime) -> float:
+        return min(WIDTH, max(0.0, (at - start).total_seconds() * scale))
+
+    for one in runs:
+        began = one.started_at or one.due_at
+        ended = one.ended_at or (now if one.state is State.RUNNING else began)
+        x = place(began)
+        took = f" after {span_text((ended - began).total_seconds())}" if ended > began else ""
+        words = f"run {one.id}: {one.state}{took}{f' × {one.count}' if one.count > 1 else ''}"
+        found.setdefault(one.job, []).append(
+            Mark(x, max(LEAST, place(ended) - x), one.state.value, words, one.id, one.count)
+        )
+    for at, job in fires:
+        found.setdefault(job, []).append(Mark(place(at), LEAST, "coming", "", None))
+    return [Lane(job, _merged(sorted(marks, key=lambda one: one.x))) for job, marks in sorted(found.items())]
+
+
+def _merged(marks: Sequence[Mark]) -> list[Mark]:
+    kept: list[Mark] = []
+    for one in marks:
+        last = kept[-1] if kept else None
+        if last is None or one.x - last.end >= NEAR or (one.kind == "coming") != (last.kind == "coming"):
+            kept.append(one)
+            continue
+        last.width = max(last.end, one.end) - last.x
+        last.count += one.count
+        last.kind = min(last.kind, one.kind, key=_badness)
+        last.run = one.run if last.run is None or (one.run or 0) > last.run else last.run
+        last.words = f"{last.count} × {last.kind}"
+    for one in kept:
+        if one.kind == "coming":
+            one.words = "is to come" if one.count == 1 else f"{one.count} × to come"
+        elif one.count > 1 and one.words.startswith(str(one.count)):
+            one.words = f"{one.count} runs, the worst of them {one.kind}"
+    return kept
+
+
+def _badness(kind: str) -> int:
+    return [state.value for state in _WORST].index(kind) if kind != "coming" else len(_WORST)
+
+
+_STEPS: Final = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400, 30 * 86400)
+
+
+def ticks(start: datetime, end: datetime) -> list[tuple[float, datetime]]:
+    """Places of round instants, at most ten of them."""
+    length = (end - start).total_seconds()
+    step = next((one for one in _STEPS if length / one <= 10), _STEPS[-1])
+    first = -(-start.timestamp() // step) * step
+    found = []
+    while first <= end.timestamp():
+        at = datetime.fromtimestamp(first, start.tzinfo)
+        found.append(((at - start).total_seconds() / length * WIDTH, at))
+        first += step
+    return found
+
+
+async def timeline(asked: Asked) -> Response:
+    scheduler, now = asked.scheduler, SystemClock().now()
+    start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
+    runs = await scheduler.runs(since=start, until=end, state=[*State], limit=MOST_RUNS)
+    known = {one.id for one in runs}  # a long one may have been due before
+    runs += [one for one in await scheduler.runs(state=State.RUNNING, limit=100) if one.id not in known]
+    fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
+    found = lanes(
+        [one for one in runs if one.state is not State.WAITING],
+        [(at, schedule.job) for at, schedule in fires if at >= now], start, end, now,
+    )  # fmt: skip
+    return await whole_page(
+        asked, "timeline.html", lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=start,
+        end=end, ticks=ticks(start, end), now_at=(now - start) / (end - start) * WIDTH,
+        wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"},
+        full=len(runs) >= MOST_RUNS or len(fires) == MOST_FIRES,
+    )  # fmt: skip
+
+
+def _window(back: str, ahead: str, now: datetime) -> tuple[datetime, datetime]:
+    """From so long ago to so far ahead. Raises `Problem`."""
+    try:
+        start, end = now - durations.parse(back), now + durations.parse(ahead)
+    except (ValueError, OverflowError) as error:
+        raise Problem(422, "invalid-value", f"the window cannot be: {error}") from None
+    if not timedelta(minutes=1) <= end - start <= LONGEST:
+        raise Problem(422, "invalid-value", "the window cannot be: allowed are a minute to 90 days")
+    return start, end
+
+
+ROUTES = (
+    Route(
+        method="GET", path="/timeline", name="page_timeline", scope=Scope.read, handler=timeline, summary="Timeline",
+        page=True,
+        query=(*PAGE, Parameter("from", TEXT, "how far back"), Parameter("to", TEXT, "how far ahead")),
+    ),
+)  # fmt: skip
