@@ -20,7 +20,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
-    steps_sqlite copying_sqlite            steps and logs; backups
+    steps_sqlite copying_sqlite batches_sqlite                 steps and logs; backups; transactions
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background metrics                     a scheduler on a thread of its own; figures for Prometheus
     web                                    the admin surface over HTTP

@@ -23,7 +23,7 @@ LEVELS = [
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
-     "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite"},
+     "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics"},
     {"web"},
     {"cli", "__main__"},
