@@ -30,7 +30,7 @@ from taskloop import keeping_sqlite as keeping
 from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
-from taskloop import steps_sqlite
+from taskloop import steps_sqlite, tokens_sqlite
 from taskloop.batches_sqlite import SqliteBeater, transact, where_it_stood
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
@@ -74,6 +74,7 @@ from taskloop.store import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.tokens import Token
 
 __all__ = ["SqliteStore"]
 
@@ -698,6 +699,35 @@ class SqliteStore:
             "WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
         )
         return found
+
+    # -- who may come in
+
+    async def add_token(self, token: Token) -> None:
+        await self._do(tokens_sqlite.add, token)
+
+    async def tokens(
+        self,
+        *,
+        live_at: datetime | None = None,
+        named: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Token]:
+        found: Sequence[Token] = await self._read(tokens_sqlite.tokens, moment(live_at), named, before, limit)
+        return found
+
+    async def revoke_tokens(
+        self, which: str, now: datetime, *, actor: str | None = None, reason: str | None = None
+    ) -> Sequence[Token]:
+        revoked: Sequence[Token] = await self._do(tokens_sqlite.revoke, which, microseconds(now), actor, reason)
+        return revoked
+
+    async def use_token(self, token: str, now: datetime) -> None:
+        await self._do(tokens_sqlite.use, token, microseconds(now))
+
+    async def session_secret(self, new: bytes) -> bytes:
+        found: bytes | None = await self._read(tokens_sqlite.session_secret, None)
+        return found or await self._do(tokens_sqlite.session_secret, new)
 
     # -- keeping house
 
