@@ -17,10 +17,11 @@ from taskloop.ledger import Ledger
 from taskloop.options import Http
 from taskloop.store_sqlite import SqliteStore
 from taskloop.web.api import ROUTES
+from taskloop.web.api.events import ASK_SECONDS, while_allowed
 from taskloop.web.problems import Problem
 from taskloop.web.security import Access, Scope
 from taskloop.web.sessions import LASTS_SECONDS, Cookie
-from taskloop.web.site import Site
+from taskloop.web.site import Asked, Site
 from taskloop.web.tokens import FRESH_SECONDS
 
 pytestmark = pytest.mark.anyio
@@ -237,6 +238,12 @@ async def test_this_machine_is_let_in_until_there_was_a_token():
         assert (await one.asks(), await one.asks(text)) == (401, 401)
 
 
+async def test_a_bearer_that_is_meant_for_nobody_here_keeps_this_machine_not_out():
+    async with door(bind="127.0.0.1") as one:
+        assert {await one.asks("left over from elsewhere") for _ in range(30)} == {"local"}
+        assert await one.asks(headers={"authorization": "Bearer "}) == "local"
+
+
 async def test_this_machine_is_not_let_in_while_nobody_knows_whether_there_was_a_token():
     async with door(bind="127.0.0.1") as one:
         one.store.away = True
@@ -377,6 +384,12 @@ async def test_what_is_no_token_begins_no_session(host):
             "POST", f"{V1}/session", raw=f"token={text}".encode(), headers={"content-type": "text/plain"}
         )
         assert form.status == 415
+
+
+async def test_whatever_is_sent_to_the_sign_in_it_does_not_fail(host):
+    async with host(shop(token=TOKEN)) as client:
+        for text in ("\ud800", "\x00", "é" * 5_000, " ", "tl_é_é"):
+            assert (await client.post(f"{V1}/session", {"token": text}, headers=HERE)).code == "unauthenticated"
 
 
 async def test_a_cookie_that_was_changed_or_is_of_another_store_opens_nothing(host):
@@ -520,23 +533,46 @@ async def test_the_sign_in_of_the_host_goes_before_a_session(host):
         assert (await client.get(f"{V1}/whoami", headers=session)).data["name"] == "host"
 
 
-async def test_a_stream_may_go_on_while_its_token_is_valid_and_no_longer():
-    async with door() as one:
-        text = await token(one.ledger)
-        site = Site(shop(), auth="open")
-        site.access = one.access
-        asked = request(headers=bearer(text))
-        from taskloop.web.site import Asked
+async def listening(one, text):
+    """What the handler of a stream is given, for a listener with this token."""
+    site = Site(shop(), auth="open")
+    site.access = one.access
+    asked, route = request(headers=bearer(text)), next(route for route in ROUTES if route.name == "events")
+    who = await one.access.principal(asked)
+    return Asked(site=site, request=asked, route=route, principal=who, path={}, query={}, body={})
 
-        route = next(route for route in ROUTES if route.name == "events")
-        who = await one.access.principal(asked)
-        listening = Asked(site=site, request=asked, route=route, principal=who, path={}, query={}, body={})
-        assert await listening.may_still()
+
+async def test_who_listens_may_go_on_while_the_token_is_valid_and_no_longer():
+    async with door() as one:
+        asked = await listening(one, await token(one.ledger))
+        assert await asked.may_still()
         one.store.away = True
         one.monotonic[0] += FRESH_SECONDS + 0.1
-        assert await listening.may_still(), "a store that is away for a moment ends no stream"
+        assert await asked.may_still(), "a store that is away for a moment ends no stream"
         one.store.away = False
         one.monotonic[0] += 1
         await one.ledger.keyring.revoke("ann")
         one.monotonic[0] += FRESH_SECONDS + 0.1
-        assert not await listening.may_still()
+        assert not await asked.may_still()
+
+
+async def test_a_stream_ends_some_seconds_after_its_token():
+    closed = []
+
+    async def endless():
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed.append(True)
+
+    async with door() as one:
+        asked = await listening(one, await token(one.ledger))
+        sent = 0
+        async for chunk in while_allowed(asked, endless(), lambda: one.monotonic[0]):
+            sent += len(chunk)
+            one.monotonic[0] += 1
+            if sent == 15:
+                await one.ledger.keyring.revoke("ann")
+    assert 15 < sent <= 15 + ASK_SECONDS + FRESH_SECONDS
+    assert closed == [True]

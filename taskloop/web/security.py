@@ -227,6 +227,8 @@ class Access:
             found = await self._tokens.find(parts[0])
             if found is not None and found.fits(parts[1]):
                 return _named(found, "token")
+        if not token and not await self._tokens.issued():
+            return None  # there is nothing to guess, and what was sent may be meant for somebody else
         caller, (count, seconds) = request.peer or "", FAILED_SIGN_INS
         if (wait := self._failed.take(caller, count, seconds)) is not None:
             raise _too_often(wait, f"more than {count} wrong tokens in {seconds:g} s came from {caller or 'there'}")
@@ -363,7 +365,7 @@ def _named(token: Token, via: str) -> Known:
 
 def _bearer(request: Request) -> str | None:
     kind, _, given = request.headers.get("authorization", "").partition(" ")
-    return given.strip() if kind.lower() == "bearer" else None
+    return (given.strip() or None) if kind.lower() == "bearer" else None
 
 
 def _is_secure(request: Request) -> bool:
@@ -388,7 +390,7 @@ def _too_often(wait: float, what: str) -> Problem:
 
 
 def _digest(text: str) -> bytes:
-    return sha256(text.encode("utf-8", "surrogateescape")).digest()
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 # -- names of hosts

@@ -68,10 +68,10 @@ class Cookie(NamedTuple):
         return self._sign(f"session {self.prefix} {token} {until}")
 
     def _sign(self, text: str) -> str:
-        return hmac.new(self.secret, text.encode("utf-8", "surrogateescape"), sha256).hexdigest()
+        return hmac.new(self.secret, text.encode("utf-8", "surrogatepass"), sha256).hexdigest()
 
 
 def configured(secret: bytes, token: str) -> str:
     """What stands for the id of the configuration's token: another token, another id, and nothing to be guessed by."""
-    mark = hmac.new(secret, b"configured " + token.encode("utf-8", "surrogateescape"), sha256).hexdigest()
+    mark = hmac.new(secret, b"configured " + token.encode("utf-8", "surrogatepass"), sha256).hexdigest()
     return f"c{mark[:31]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
@@ -24,20 +24,22 @@ async def events(asked: Asked) -> Response:
     query = asked.query
     last = asked.request.headers.get("last-event-id") or query["last"]
     heard = asked.site.live.stream(last, names=query["name"], job=query["job"], run=query["run"])
-    stream = _while_allowed(asked, heard)
+    stream = while_allowed(asked, heard)
     # A proxy that gathers what it passes on would hold events back.
     return Response(200, stream, {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"})
 
 
-async def _while_allowed(asked: Asked, stream: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """The stream until whoever listens may not any more."""
-    asked_at = time.monotonic()
+async def while_allowed(
+    asked: Asked, stream: AsyncGenerator[bytes, None], monotonic: Callable[[], float] = time.monotonic
+) -> AsyncIterator[bytes]:
+    """The stream, until whoever listens may not any more."""
+    asked_at = monotonic()
     async with aclosing(stream):
         async for chunk in stream:
-            if time.monotonic() - asked_at > ASK_SECONDS:
+            if monotonic() - asked_at > ASK_SECONDS:
                 if not await asked.may_still():
                     return
-                asked_at = time.monotonic()
+                asked_at = monotonic()
             yield chunk
 
 
