@@ -140,10 +140,14 @@ class Counting(SqliteStore):
 
     looks = 0
     away = False
+    answers = None
+    """An event: nothing is answered until it is set."""
 
     async def tokens(self, **asked):
         if self.away:
             raise StoreUnavailable("store is away; wait")
+        if self.answers is not None:
+            await self.answers.wait()
         self.looks += "live_at" in asked
         return await super().tokens(**asked)
 
@@ -236,6 +240,18 @@ async def test_this_machine_is_let_in_until_there_was_a_token():
         await one.ledger.keyring.revoke("ann")
         one.monotonic[0] += FRESH_SECONDS + 0.1
         assert (await one.asks(), await one.asks(text)) == (401, 401)
+
+
+async def test_this_machine_does_not_wait_for_a_store_that_hangs():
+    async with door(bind="127.0.0.1") as one:
+        assert await one.asks() == "local"
+        one.store.answers = asyncio.Event()
+        one.monotonic[0] += FRESH_SECONDS + 0.1
+        async with asyncio.timeout(10):
+            assert await one.asks() == "local"
+        one.store.answers.set()
+        await token(one.ledger)
+        assert await one.asks() == 401
 
 
 async def test_a_bearer_that_is_meant_for_nobody_here_keeps_this_machine_not_out():

@@ -21,6 +21,8 @@ FRESH_SECONDS: Final = 3.0
 """How long what was read is good for: how late a revocation may take effect."""
 APART_SECONDS: Final = 0.25
 """From one look into the store to the next, when an id is asked for that is not at hand: it may be new."""
+PATIENCE_SECONDS: Final = 1.0
+"""How long this machine waits for a store that does not answer, before it goes by what was there last."""
 CLOSE_SECONDS: Final = 2.0
 _NEVER: Final = float("-inf")
 
@@ -56,12 +58,12 @@ class Tokens:
 
         While the store does not answer, whether there was one when it last did.
         """
-        if self._is_stale():
-            try:
-                await self._look()
-            except TaskloopError:
-                if self._read_at == _NEVER:
-                    raise
+        if self._read_at == _NEVER:
+            await self._look()
+        elif self._is_stale():
+            with suppress(TaskloopError, TimeoutError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._look()
         return self._issued
 
     async def secret(self) -> bytes:
