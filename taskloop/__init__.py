@@ -8,7 +8,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     triggers cron events context           when next; what happened; what a running job sees
     parameters misfits inject policy       what a job takes; what is wrong with it; what it is given; how it is treated
     jobs flows handles                     what is declared; a run that was asked for
-    schedules options switches signs       which fires are due with which fate; limits and spans; what was switched; signs of states
+    schedules options switches signs tokens     which fires are due with which fate; limits; switches; signs of states; who comes in
     store records                          what a memory must do; JSON of everything
     executors processing attempts          where a function is called, a process among it; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
@@ -16,11 +16,12 @@ The rooms, from the ground up; each imports only from rooms below it:
     runlog capture loop_thread             the log of a run; what its job says to the host's loggers; a loop in a thread
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
+    keyring                                the verbs on tokens
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
-    steps_sqlite copying_sqlite            steps and logs; backups
+    steps_sqlite tokens_sqlite copying_sqlite batches_sqlite   steps and logs; tokens; backups; transactions
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background metrics                     a scheduler on a thread of its own; figures for Prometheus
     web                                    the admin surface over HTTP

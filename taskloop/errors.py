@@ -20,6 +20,7 @@ __all__ = [
     "BadParameters",
     "BadSettings",
     "BadStore",
+    "BadToken",
     "BadTrigger",
     "Conflict",
     "KeyConflict",
@@ -28,6 +29,7 @@ __all__ = [
     "NoSuchRun",
     "NoSuchSchedule",
     "NoSuchStep",
+    "NoSuchToken",
     "NotInjected",
     "NotRunning",
     "ProcessDied",
@@ -173,6 +175,22 @@ class NoSuchStep(TaskloopError, LookupError):
         self.step = step
         meant = f"did you mean '{near}'? " if near else ""
         super().__init__(f"job '{job}' has no step '{_cut(step)}'; {meant}steps are: {', '.join(steps) or 'none'}")
+
+
+class NoSuchToken(TaskloopError, LookupError):
+    """There never was a token of that name or id."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        super().__init__(f"no token '{_cut(token)}'; `taskloop token list` shows all")
+
+
+class BadToken(TaskloopError, ValueError):
+    """A token that cannot be made like that; `.allowed` says how it can."""
+
+    def __init__(self, got: str, allowed: str) -> None:
+        self.allowed = allowed
+        super().__init__(f"{got}; allowed is {allowed}")
 
 
 class Conflict(TaskloopError, RuntimeError):

@@ -49,6 +49,7 @@ from taskloop.triggers import Cron, Every, Trigger
 
 if TYPE_CHECKING:
     from taskloop.declaring import StartPlan
+    from taskloop.keyring import Keyring
     from taskloop.records import JobRecord, Status
     from taskloop.why import Explanation
 
@@ -113,6 +114,13 @@ class Ledger(Jobs):
         self._waiters = Waiters()
         for collection in self._collections:
             self._collect(collection)
+
+    @property
+    def keyring(self) -> Keyring:
+        """The verbs on tokens, which open the admin surface."""
+        from taskloop.keyring import Keyring
+
+        return Keyring(self._opened, self._clock)
 
     # -- jobs
 

@@ -21,6 +21,7 @@ from taskloop.schedules import Schedule
 from taskloop.steps import LogLine
 from taskloop.store import Attempt, Definition, Worker
 from taskloop.switches import Switch, Switches
+from taskloop.tokens import Token
 from taskloop.triggers import Trigger
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "run_record",
     "schedule_record",
     "status_record",
+    "token_record",
 ]
 
 
@@ -292,6 +294,24 @@ def status_record(status: Status) -> dict[str, Any]:
         "attention": [dict(one) for one in status.attention],
         "loop_lag_ms": status.loop_lag_ms,
         "store": status.store,
+    }
+
+
+def token_record(token: Token, now: datetime) -> dict[str, Any]:
+    """A token, without what it is compared by."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "scope": token.scope,
+        "state": token.state(now),
+        "created_at": instant_text(token.created_at),
+        "by": token.actor,
+        "reason": token.reason,
+        "expires_at": instant_text(token.expires_at),
+        "last_used_at": instant_text(token.last_used_at),
+        "revoked_at": instant_text(token.revoked_at),
+        "revoked_by": token.revoked_by,
+        "revoked_because": token.revoked_because,
     }
 
 

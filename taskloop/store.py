@@ -18,6 +18,7 @@ from taskloop.runs import Outcome, Progress, Run, RunId, State
 from taskloop.schedules import Plan, Schedule
 from taskloop.steps import LogLine, Step
 from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.tokens import Token
 
 __all__ = [
     "Attempt",
@@ -572,6 +573,31 @@ class Store(Protocol):
 
     async def switches(self) -> Switches:
         """The open ones, and of the ended pauses the newest of each job."""
+
+    # -- who may come in
+    async def add_token(self, token: Token) -> None:
+        """Keep a new token. Raises `Conflict` where one of its name is valid, or as many as may be are."""
+
+    async def tokens(
+        self,
+        *,
+        live_at: datetime | None = None,
+        named: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Token]:
+        """Tokens, newest first: of this id, else of this name; those that were valid then; older ones than that id."""
+
+    async def revoke_tokens(
+        self, which: str, now: datetime, *, actor: str | None = None, reason: str | None = None
+    ) -> Sequence[Token]:
+        """Take back the token of this id, else what there is of this name; gives those that this ended."""
+
+    async def use_token(self, token: str, now: datetime) -> None:
+        """Note that it was used, unless a use within the minute before is noted."""
+
+    async def session_secret(self, new: bytes) -> bytes:
+        """What sessions are signed with: the one secret that is kept, which is `new` where there was none."""
 
 
 def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full", folder: str | None = None) -> Store:

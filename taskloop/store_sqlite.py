@@ -5,7 +5,7 @@ one immediate transaction on the writing thread, and answers the callers after C
 batch gathers. So a hundred callers cost one flush, and a caller's cancellation never reaches a transaction. If a
 batch fails, its parts are tried singly, so that one bad row harms nobody.
 
-What the transactions do stands in `statements_sqlite`. Start at `SqliteStore.open` and `_write`.
+What the transactions do stands in `statements_sqlite`; `batches_sqlite` carries them out. Start at `SqliteStore.open` and `_write`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from taskloop import keeping_sqlite as keeping
 from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
-from taskloop import steps_sqlite
+from taskloop import steps_sqlite, tokens_sqlite
+from taskloop.batches_sqlite import SqliteBeater, transact, where_it_stood
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.errors import BadStore, StoreUnavailable, TaskloopError, Unstorable
+from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
 from taskloop.rows_sqlite import (
     RUN_COLUMNS,
@@ -73,6 +74,7 @@ from taskloop.store import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.tokens import Token
 
 __all__ = ["SqliteStore"]
 
@@ -82,17 +84,6 @@ CLOSE_SECONDS: Final = 10.0
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
 _RUN: Final = ",".join(RUN_COLUMNS)
-_HOPELESS: Final = (
-    "disk is full",
-    "is locked",
-    "readonly",
-    "disk I/O",
-    "unable to open",
-    "malformed",
-    "while in use",
-    "a newer taskloop",
-)
-"""Errors that no part of a batch would escape by being tried alone."""
 
 
 class SqliteStore:
@@ -358,7 +349,7 @@ class SqliteStore:
             raise self._not_open()
         try:
             if self._place is not None:
-                return await self._run(self._reader, _where_it_stood, self._place, function, *args)
+                return await self._run(self._reader, where_it_stood, self._place, function, *args)
             return await self._run(self._reader, function, *args)
         except (sqlite3.Error, ValueError) as error:
             raise self._explained(error) from error
@@ -709,6 +700,35 @@ class SqliteStore:
         )
         return found
 
+    # -- who may come in
+
+    async def add_token(self, token: Token) -> None:
+        await self._do(tokens_sqlite.add, token)
+
+    async def tokens(
+        self,
+        *,
+        live_at: datetime | None = None,
+        named: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Token]:
+        found: Sequence[Token] = await self._read(tokens_sqlite.tokens, moment(live_at), named, before, limit)
+        return found
+
+    async def revoke_tokens(
+        self, which: str, now: datetime, *, actor: str | None = None, reason: str | None = None
+    ) -> Sequence[Token]:
+        revoked: Sequence[Token] = await self._do(tokens_sqlite.revoke, which, microseconds(now), actor, reason)
+        return revoked
+
+    async def use_token(self, token: str, now: datetime) -> None:
+        await self._do(tokens_sqlite.use, token, microseconds(now))
+
+    async def session_secret(self, new: bytes) -> bytes:
+        found: bytes | None = await self._read(tokens_sqlite.session_secret, None)
+        return found or await self._do(tokens_sqlite.session_secret, new)
+
     # -- keeping house
 
     async def check(self) -> Sequence[str]:
@@ -732,7 +752,7 @@ class SqliteStore:
                 return await self._hop(self._reader, function, *args)
             connection = await self._connect(create=False, path=self._place.path)
             try:
-                return await self._hop(connection, _where_it_stood, self._place, function, *args)
+                return await self._hop(connection, where_it_stood, self._place, function, *args)
             finally:
                 await _let_go(connection, CLOSE_SECONDS)
         except (sqlite3.Error, ValueError) as error:
@@ -767,53 +787,6 @@ async def _let_go(connection: aiosqlite.Connection, within: float) -> None:
     await asyncio.wait({gone}, timeout=within)
 
 
-class SqliteBeater:
-    """Beats from a thread of its own; each beat is one small transaction that no flush of the disk holds up."""
-
-    def __init__(self, place: Place, worker: Worker) -> None:
-        self._place = place
-        self._worker = worker
-        self._db: sqlite3.Connection | None = None
-
-    def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
-        try:
-            return self._beat(microseconds(now), tick, encode(dict(health)))
-        except (sqlite3.Error, OSError, ValueError) as error:
-            self.close()
-            raise explained(error, self._place.path) from error
-
-    def close(self) -> None:
-        if self._db is not None:
-            with suppress(sqlite3.Error):
-                self._db.close()
-            self._db = None
-
-    def _beat(self, now: int, tick: float, health: str | None) -> bool:
-        self._place.check()
-        if self._db is None:
-            self._db = connect(self._place.path, create=False)
-            self._db.execute("PRAGMA synchronous = NORMAL")  # a beat that a power cut takes away is no loss
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            lives = keeping.beat(self._db, self._worker, now, tick, health)
-            _refuse_newer(self._db, self._place.path)
-            self._db.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
-        return lives
-
-
-def _refuse_newer(db: sqlite3.Connection, path: str) -> None:
-    (found,) = db.execute("SELECT value FROM taskloop_meta WHERE key = 'schema'").fetchone()
-    if int(found) > newest():
-        raise BadStore(
-            f"store sqlite:///{path} was brought to schema {found} by a newer taskloop, this one knows up to {newest()}; "
-            "restart this program with the newer version"
-        )
-
-
 # -- on the threads of the connections
 
 
@@ -823,53 +796,6 @@ def _reading(db: sqlite3.Connection) -> None:
 
 def _place(_: sqlite3.Connection, path: str) -> Place:
     return Place.of(str(Path(path).absolute()))  # a job may change the current folder
-
-
-def _where_it_stood(db: sqlite3.Connection, place: Place, function: Callable[..., Any], *args: Any) -> Any:
-    place.check()
-    return function(db, *args)
-
-
-def transact(db: sqlite3.Connection, place: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
-    """Carry out a batch as one transaction; gives an answer or an error for each part, in order."""
-    try:
-        if place is not None:
-            place.check()
-        return _transact(db, place, batch)
-    except Exception as error:
-        if db.in_transaction:
-            with suppress(sqlite3.Error):  # some errors have rolled back already
-                db.execute("ROLLBACK")
-        if len(batch) == 1 or any(text in str(error) for text in _HOPELESS):
-            return [error] * len(batch)
-    return [transact(db, place, [part])[0] for part in batch]
-
-
-_TOGETHER: Final = (
-    ("step", steps_sqlite.put),
-    ("log", steps_sqlite.logs),
-    ("settle", statements.settle),
-    ("submit", statements.submit),
-)
-"""Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
-runs, and ends free places."""
-
-
-def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
-    answers: list[Any] = [None] * len(batch)
-    db.execute("BEGIN IMMEDIATE")
-    if file is not None:
-        _refuse_newer(db, file.path)
-    for together, function in _TOGETHER:
-        places = [place for place, (verb, _) in enumerate(batch) if verb == together]
-        if places:
-            for place, answer in zip(places, function(db, [batch[one][1] for one in places]), strict=True):
-                answers[place] = answer
-    for place, (verb, work) in enumerate(batch):
-        if verb == "do":
-            answers[place] = work.func(db, *work.args)
-    db.execute("COMMIT")
-    return answers
 
 
 def _fetch(db: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:

@@ -48,6 +48,19 @@ async def test_an_old_file_opens_with_all_its_runs_schedules_and_switches(old):
         await store.close()
 
 
+async def test_steps_and_logs_of_an_old_file_are_there(tmp_path):
+    store = SqliteStore(shutil.copy(MUSEUM / "schema_003.db", tmp_path / "old.db"))
+    await store.open()
+    try:
+        assert [(one.name, one.state, one.result) for one in await store.steps(7)] == [
+            ("load", "succeeded", {"rows": 3}), ("send", "running", None)
+        ]  # fmt: skip
+        assert [(one.text, one.step) for one in (await store.lines(7))[0]] == [("three rows loaded", "load")]
+        assert await store.tokens() == []
+    finally:
+        await store.close()
+
+
 async def test_a_scheduler_goes_on_with_an_old_file_and_settles_what_was_left_there(old, virtual_time):
     scheduler = TaskScheduler(options=Options())
 

@@ -22,7 +22,7 @@ import pytest
 import uvicorn
 from aiohttp import web
 from command_line import shop as shop
-from command_line import surroundings
+from command_line import surroundings, until
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -292,6 +292,21 @@ def test_an_address_that_cannot_be_is_refused_before_anything_starts(shop, words
     done = shop.process("run", *words)
     assert (done.code, said in done.err) == (code, True), done.err
     assert "scheduler.starting" not in done.err
+
+
+def test_with_a_token_in_the_store_it_listens_where_others_reach_it_and_takes_it_back_while_it_runs(shop):
+    token = shop.process("token", "create", "anna", "--scope", "operate").out.strip()
+    with shop.start("run", "--http", "0.0.0.0:0") as process:
+        address = heard(process).replace("0.0.0.0", "127.0.0.1")
+        assert got(address, "/api/v1/whoami")[0] == 401
+        who = got(address, "/api/v1/whoami", Authorization=f"Bearer {token}")
+        assert (who[0], who[1]["name"], who[1]["scope"]) == (200, "anna", "operate")
+        assert shop.process("token", "revoke", "anna").code == 0
+        until(lambda: got(address, "/api/v1/whoami", Authorization=f"Bearer {token}")[0] != 200, 6)
+        assert token not in process.said
+        assert process.end(signal.SIGINT) == 130
+    again = shop.process("run", "--http", "0.0.0.0:0")
+    assert (again.code, "taskloop token create" in again.err) == (7, True)
 
 
 def test_a_taken_port_ends_the_command_before_the_scheduler_starts(shop):

@@ -55,13 +55,14 @@ GUARDED = [route for route in ROUTES if route.scope is not None]
 # -- every route
 
 
-def test_only_two_routes_are_open_to_all():
-    assert [route.path for route in ROUTES if route.scope is None] == ["/healthz", "/readyz"]
+def test_only_two_routes_are_open_to_all_and_one_is_how_to_sign_in():
+    assert [route.path for route in ROUTES if route.scope is None and not route.signs_in] == ["/healthz", "/readyz"]
+    assert [(route.method, route.path) for route in ROUTES if route.signs_in] == [("POST", f"{V1}/session")]
 
 
 def test_what_writes_needs_more_than_reading():
     reading = {route.name for route in ROUTES if route.writes and route.scope is Scope.read}
-    assert reading == {"validate", "preview"}  # these write nothing
+    assert reading == {"validate", "preview", "sign_out"}  # these write nothing
 
 
 def test_names_of_routes_are_all_different():
@@ -93,8 +94,9 @@ async def test_every_route_refuses_who_did_not_sign_in(host):
 async def test_a_surface_that_is_mounted_without_a_sign_in_lets_nobody_in(host):
     async with host(shop()) as client:
         for route in ROUTES:
-            answer = await tried(client, route)
-            assert (answer.status == 403 and answer.code == "closed") if route.scope else answer.status == 200, route
+            answer = await tried(client, route) if not route.signs_in else await client.post(route.path, {"token": "x"})
+            closed = route.scope or route.signs_in
+            assert (answer.status == 403 and answer.code == "closed") if closed else answer.status == 200, route
 
 
 # -- who it is
@@ -273,24 +275,35 @@ def request(method="GET", path="/api/v1/whoami", headers=(), peer="127.0.0.1", c
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::", "192.168.1.5", "jobs.example.org"])
-def test_a_server_that_others_reach_does_not_start_without_a_sign_in(bind):
-    with pytest.raises(BadSettings, match=re.escape(bind)):
-        Site(shop(), bind=bind)
-    Site(shop(token=TOKEN), bind=bind)
-    Site(shop(), bind=bind, auth=named())
+async def test_a_server_that_others_reach_does_not_start_without_a_sign_in(bind):
+    with pytest.raises(BadSettings, match=f"{re.escape(bind)}.*taskloop token create"):
+        await Site(shop(), bind=bind).check_bind()
+    await Site(shop(token=TOKEN), bind=bind).check_bind()
+    await Site(shop(), bind=bind, auth=named()).check_bind()
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "jobs.example.org"])
+async def test_who_does_not_ask_whether_somebody_may_come_in_lets_nobody_in(bind):
+    scheduler = shop()
+    async with scheduler:
+        answer = await Site(scheduler, bind=bind).answer(request(headers={"host": "127.0.0.1"}))
+    assert (answer.status, b'"closed"' in answer.body) == (403, True)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
 async def test_on_loopback_everybody_of_this_machine_may_do_all(bind):
-    site = Site(shop(), bind=bind)
-    answer = await site.answer(request())
+    scheduler = shop()
+    async with scheduler:
+        answer = await Site(scheduler, bind=bind).answer(request())
     assert answer.status == 200
     assert b'"name":"local","scope":"admin"' in answer.body
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
 async def test_what_came_through_a_proxy_is_not_of_this_machine(name):
-    answer = await Site(shop(), bind="127.0.0.1").answer(request(headers={name: "1.2.3.4"}))
+    scheduler = shop()
+    async with scheduler:
+        answer = await Site(scheduler, bind="127.0.0.1").answer(request(headers={name: "1.2.3.4"}))
     assert answer.status == 403
     assert b"proxied" in answer.body
 

@@ -14,7 +14,7 @@ CODES: Final[dict[int, str]] = {
     0: "done",
     1: "a job failed, or a check found a problem",
     2: "wrong use of the command line",
-    3: "no such job, run or schedule",
+    3: "no such job, run, schedule or token",
     4: "conflict: the job is off or paused, a key is taken, a file exists",
     5: "unreachable: nobody is there to run it",
     6: "not allowed",
@@ -28,11 +28,11 @@ CODES: Final[dict[int, str]] = {
 
 # The first that fits counts.
 _CODES: Final[tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], int], ...]] = (
-    ((errors.NoSuchJob, errors.NoSuchRun, errors.NoSuchSchedule, errors.NoSuchStep), 3),
+    ((errors.NoSuchJob, errors.NoSuchRun, errors.NoSuchSchedule, errors.NoSuchStep, errors.NoSuchToken), 3),
     (errors.Conflict, 4),
     ((errors.BadSettings, errors.BadJob, errors.MissingExtra), 7),
     ((errors.BadStore, errors.StoreUnavailable), 8),
-    ((errors.BadParameters, errors.BadTrigger, errors.BadDuration, errors.BadInstant), 2),
+    ((errors.BadParameters, errors.BadTrigger, errors.BadDuration, errors.BadInstant, errors.BadToken), 2),
     (errors.TaskloopError, 1),
     (TimeoutError, 9),
     (PermissionError, 6),

@@ -206,6 +206,24 @@ def _backup(parser: Parser) -> None:
     parser.add_argument("target", metavar="FILE", help="a new file")
 
 
+def _token_create(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="who uses it; stands as actor in the records")
+    scopes = ("read", "operate", "admin")
+    parser.add_argument("--scope", choices=scopes, required=True, help="each may what those before it may")
+    parser.add_argument("--expires", metavar="D", help="90d from now, or an instant (default: never)")
+    _told(parser)
+
+
+def _token_list(parser: Parser) -> None:
+    parser.add_argument("--before", metavar="ID", help="the last id of the page before")
+    _page(parser, 100)
+
+
+def _token_revoke(parser: Parser) -> None:
+    parser.add_argument("names", metavar="NAME|ID", nargs="+")
+    _told(parser)
+
+
 def _one_subject(parser: Parser) -> None:
     parser.add_argument("subject", metavar="JOB|RUN")
 
@@ -403,6 +421,28 @@ COMMANDS: Final[dict[str, Command]] = {
         ("taskloop init",),
         "0 done · 4 both files are there",
     ),
+    "token create": Command(
+        "operate",
+        "Make a token for the admin API; it is shown once.",
+        "token:create",
+        _token_create,
+        (
+            "taskloop token create anna --scope admin",
+            "taskloop token create grafana --scope read --expires 90d",
+        ),
+        "0 done · 2 no such scope or name · 4 a token of that name is valid",
+    ),
+    "token list": Command(
+        "operate", "Show the tokens: who may what, used when, until when.", "token:show", _token_list
+    ),
+    "token revoke": Command(
+        "operate",
+        "Take tokens back: they open nothing any more, nor do their sessions.",
+        "token:revoke",
+        _token_revoke,
+        ("taskloop token revoke grafana --reason 'seen in a log'",),
+        "0 done · 3 no such token · 4 it is revoked already",
+    ),
     "db upgrade": Command("operate", "Bring the store's schema up to date.", "house:upgrade", _none),
     "db prune": Command("operate", "Delete old runs.", "house:prune", _prune, ("taskloop db prune --keep 30d",)),
     "db check": Command("operate", "Look for damage in the store.", "house:check", _none, (), "0 well · 1 damaged"),
@@ -416,7 +456,11 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
 }
 ALIASES: Final = {"trigger": "submit", "ls": "list"}
-FAMILIES: Final = {"schedule": "add, list, remove", "db": "upgrade, prune, check, backup"}
+FAMILIES: Final = {
+    "schedule": "add, list, remove",
+    "token": "create, list, revoke",
+    "db": "upgrade, prune, check, backup",
+}
 _GROUPS: Final = {
     "run": "run in the foreground",
     "look": "look",

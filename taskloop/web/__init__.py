@@ -2,6 +2,7 @@
 
     core problems routes     a request and its answer; what went wrong; the table of routes and what each takes
     security                 who asks and what that one may do; floods
+    tokens sessions          tokens of the store, at hand; the cookie of a session, signed
     site                     one mount of the surface: from a request to the answer, past every guard
     live                     events to many listeners, each with a bounded queue
     api                      the handlers, by subject; `api.ROUTES` is the one table

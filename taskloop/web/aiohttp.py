@@ -42,7 +42,8 @@ def setup(
     """Mount the surface below `prefix` (empty: at the root), and start and stop the scheduler with the app.
 
     `start` False leaves the scheduler to the host. `auth`: a function of the request, plain or async, that gives a
-    `Principal` or None; "open" lets everybody in; None: only the token of the configuration, and without one nobody.
+    `Principal` or None; "open" lets everybody in; None: only tokens, of the store or the configuration's, and without
+    any nobody.
     `hosts`: names under which the host is reached, beside those of the machine itself. Raises `BadSettings`.
     """
     if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
@@ -125,8 +126,9 @@ async def _send(request: web.Request, response: Response) -> web.StreamResponse:
 async def listening(site: Site, host: str, port: int) -> AsyncIterator[str]:
     """Serve the surface alone, at the root, while the context is open; gives its address.
 
-    `port` 0: any free one. Raises `BadSettings` where nobody may listen, or somebody does.
+    `port` 0: any free one. Raises `BadSettings` where nobody may come in, nobody may listen, or somebody does.
     """
+    await site.check_bind()
     app = web.Application()
     _mount(app, site, "")
     runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS)

@@ -11,7 +11,7 @@ import asyncio
 import json
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Any, Final
 
 from taskloop.events import Event
@@ -108,7 +108,7 @@ class Live:
         names: Collection[str] | None = None,
         job: str | None = None,
         run: int | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """What to send to one listener, until it is over. `last_id`: what it heard last; None: it comes for the first time.
 
         Raises `Problem` when it is closed, or too many listen.
@@ -160,7 +160,7 @@ class Live:
         for listener in self._listeners:
             listener.hear(told)
 
-    async def _sent(self, listener: _Listener, last_id: str | None) -> AsyncIterator[bytes]:
+    async def _sent(self, listener: _Listener, last_id: str | None) -> AsyncGenerator[bytes, None]:
         self._listeners.add(listener)
         ran, quiet = False, 0.0
         try:

@@ -72,6 +72,8 @@ class Route:
     summary: str
     scope: Scope | None
     """What the caller must be allowed; None: nothing, it is open to all."""
+    signs_in: bool = False
+    """It is how one signs in: open to all, but guarded against other sites and foreign hosts as any other route."""
     handler: Handler
     query: tuple[Parameter, ...] = ()
     body: tuple[Parameter, ...] = ()

@@ -2,6 +2,7 @@
 
 An `Access` answers for one mount of the surface. Nothing here knows a route; `site` asks in this order: is the Host a
 name of ours, does another site ask, who is it, may that one do this. Fails closed: a sign-in that breaks lets nobody in.
+Who it is, by what comes first: the host's own sign-in, a bearer token, a session that a token opened, this machine.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from taskloop.errors import BadSettings
 from taskloop.options import Http
+from taskloop.tokens import Token, split
 from taskloop.web.problems import Problem
+from taskloop.web.sessions import PREFIXES, Cookie, configured
+from taskloop.web.tokens import Tokens
 
 if TYPE_CHECKING:
+    from taskloop.keyring import Keyring
     from taskloop.web.core import Request
 
 __all__ = ["Access", "Auth", "Limits", "Principal", "Scope", "is_loopback"]
@@ -58,7 +63,7 @@ class Principal:
     name: str
     scope: Scope | Literal["read", "operate", "admin"] = Scope.read
     via: str = "auth"
-    """How it came in: `auth`, `token`, `local`, `open`."""
+    """How it came in: `auth`, `token`, `session`, `local`, `open`."""
 
     def may(self, scope: Scope) -> bool:
         """Whether `scope` is within its own."""
@@ -73,17 +78,25 @@ Auth = Callable[["Request"], Any] | Literal["open"] | None
 """A function, plain or async, that gives a `Principal` or None; "open": no guard; None: nobody said."""
 
 
+class Known(NamedTuple):
+    """Whom a token names. `token` None: it is that of the configuration."""
+
+    principal: Principal
+    token: Token | None
+
+
 class Access:
     """Who may come in, for one mount.
 
-    `auth`: see `Auth`. `hosts`: names accepted in Host beside those of this machine. `bind`: the address on which a
-    server of our own listens; None: mounted in a host. `options`: what the configuration says, asked at each request.
-    Raises `BadSettings` for a server that would be open to others without a sign-in.
+    `keyring`: the verbs on the tokens of the store. `auth`: see `Auth`. `hosts`: names accepted in Host beside those of
+    this machine. `bind`: the address on which a server of our own listens, which then asks `check_bind`; None: mounted
+    in a host. `options`: what the configuration says, asked at each request. Raises `BadSettings`.
     """
 
     def __init__(
         self,
         *,
+        keyring: Callable[[], Keyring],
         auth: Auth = None,
         hosts: Iterable[str] = (),
         bind: str | None = None,
@@ -96,9 +109,28 @@ class Access:
             raise BadSettings([f'hosts is {hosts!r}; a list of names is allowed, such as ["{hosts}"]'])
         self._auth, self._hosts, self._bind, self._options = auth, frozenset(map(_bare, hosts)), bind, options
         self._failed = Limits(monotonic)
-        if bind is not None and not is_loopback(bind) and auth is None and not options().token:
-            mend = "give a token (TASKLOOP_HTTP__TOKEN, of 20 signs or more), or listen on 127.0.0.1"
-            raise BadSettings([f"http.host is '{bind}', which others can reach, and nobody may come in yet; {mend}"])
+        self._tokens = Tokens(keyring, monotonic)
+        self._keyring = keyring
+
+    async def check_bind(self) -> None:
+        """See that somebody may come in to a server that others can reach; looks into the store only if it must.
+
+        Asked before it listens. Raises `BadSettings`, and what the store raises.
+        """
+        if self._bind is None or is_loopback(self._bind) or self._auth is not None or self._options().token:
+            return
+        if not await self._keyring().live():
+            mend = (
+                "give a token (`taskloop token create NAME --scope admin`, or TASKLOOP_HTTP__TOKEN of 20 signs or more), "
+                "or listen on 127.0.0.1"
+            )
+            raise BadSettings(
+                [f"http.host is '{self._bind}', which others can reach, and nobody may come in yet; {mend}"]
+            )
+
+    async def close(self) -> None:
+        """Wait a moment for what is being written down of tokens."""
+        await self._tokens.close()
 
     # -- the request itself
 
@@ -153,40 +185,113 @@ class Access:
         """Who asks. Raises `Problem`: 401 where a sign-in would help, 403 where nobody may come in, 429, 503."""
         if self._auth == "open":
             return Principal("anyone", Scope.admin, "open")
-        token = self._options().token
         if callable(self._auth) and (found := await self._asked(self._auth, request)) is not None:
             return found
-        if token and (found := self._by_token(request, token)) is not None:
-            return found
-        if token or self._auth is not None:
+        given = _bearer(request)
+        known = await (self._by_session(request) if given is None else self._by_token(request, given))
+        if known is not None:
+            if known.token is not None:
+                self._tokens.use(known.token)
+            return known.principal
+        return await self._stranger(request)
+
+    async def _stranger(self, request: Request) -> Principal:
+        """Who brings nothing that is known: on loopback, where there never was a token, whoever is on this machine."""
+        if await self._is_guarded():
             raise Problem(
                 401,
                 "unauthenticated",
                 "no sign-in came with the request, or not the right one",
-                "send the header 'Authorization: Bearer TOKEN'" if token else "sign in at the site this belongs to",
+                "sign in at the site this belongs to, or send the header 'Authorization: Bearer TOKEN'"
+                if self._auth is not None
+                else "send the header 'Authorization: Bearer TOKEN'; `taskloop token create` makes one",
                 headers={"www-authenticate": 'Bearer realm="taskloop"'},
             )
-        if self._bind is not None:  # then it is loopback, or it would not have started
+        if self._bind is not None and is_loopback(self._bind):
             return self._local(request)
-        raise Problem(
-            403,
-            "closed",
-            "it is mounted without a sign-in, so nobody may come in",
-            'give auth= a function of the request, or a token below [http]; auth="open" lets everybody in',
-        )
+        raise _closed()
 
-    def _by_token(self, request: Request, token: str) -> Principal | None:
-        kind, _, given = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not given:
-            return None
+    async def _is_guarded(self) -> bool:
+        return self._auth is not None or bool(self._options().token) or await self._tokens.issued()
+
+    # -- by a token
+
+    async def _by_token(self, request: Request, given: str) -> Known | None:
+        """Whom a token names, None: nobody. Raises `Problem` where too many wrong ones came from that address."""
+        token = self._options().token
         # Of equal length, so that comparing them tells nothing. The right one comes in however many wrong ones came
         # from there: behind a proxy all have one address, and nobody guesses twenty signs.
-        if hmac.compare_digest(_digest(given.strip()), _digest(token)):
-            return Principal("token", Scope.admin, "token")
+        if token and hmac.compare_digest(_digest(given), _digest(token)):
+            return _admin("token")
+        if (parts := split(given)) is not None:
+            found = await self._tokens.find(parts[0])
+            if found is not None and found.fits(parts[1]):
+                return _named(found, "token")
+        if not token and not await self._tokens.issued():
+            return None  # there is nothing to guess, and what was sent may be meant for somebody else
         caller, (count, seconds) = request.peer or "", FAILED_SIGN_INS
         if (wait := self._failed.take(caller, count, seconds)) is not None:
             raise _too_often(wait, f"more than {count} wrong tokens in {seconds:g} s came from {caller or 'there'}")
         return None
+
+    # -- by a session
+
+    async def sign_in(self, request: Request, token: str) -> str:
+        """Begin a session with a token, sent in the body of a request: gives the `Set-Cookie` for the answer.
+
+        Raises `Problem`: 401 for a token that is none or is over, 403 where nobody may come in, 429, 503.
+        """
+        if (known := await self._by_token(request, token.strip())) is None:
+            if not await self._is_guarded():
+                raise _closed()
+            raise Problem(
+                401,
+                "unauthenticated",
+                "that is no token of this server, or it is over",
+                "`taskloop token create` makes one",
+            )
+        if known.token is not None:
+            self._tokens.use(known.token)
+        cookie = await self._cookie(request)
+        identity = known.token.id if known.token else configured(cookie.secret, self._options().token)
+        return cookie.header(identity, self._keyring().now().timestamp(), secure=_is_secure(request))
+
+    async def sign_out(self, request: Request) -> str:
+        """The `Set-Cookie` that ends a session in the browser that asks."""
+        return (await self._cookie(request)).cleared(secure=_is_secure(request))
+
+    async def _by_session(self, request: Request) -> Known | None:
+        """Whom the token names that a session was opened with, while it is valid. Raises `Problem` for a write that
+        does not say where it comes from: a cookie is sent by a browser, whoever wrote the page.
+        """
+        sent = request.headers.get("cookie", "")
+        if not any(one in sent for one in PREFIXES):
+            return None
+        cookie, now = await self._cookie(request), self._keyring().now().timestamp()
+        values = cookie.values(sent, secure=request.scheme == "https")
+        identity = next((found for one in values if (found := cookie.token(one, now)) is not None), None)
+        if identity is None or (known := await self._opener(cookie, identity)) is None:
+            return None
+        if request.method not in ("GET", "HEAD") and not {"sec-fetch-site", "origin"} & set(request.headers):
+            raise Problem(
+                403,
+                "cross-site",
+                "a session may write only from pages of this server, and the request says not where it comes from",
+                "programs send the token itself: 'Authorization: Bearer TOKEN'",
+            )
+        return known
+
+    async def _opener(self, cookie: Cookie, identity: str) -> Known | None:
+        token = self._options().token
+        if token and hmac.compare_digest(identity, configured(cookie.secret, token)):
+            return _admin("session")
+        found = await self._tokens.find(identity)
+        return None if found is None else _named(found, "session")
+
+    async def _cookie(self, request: Request) -> Cookie:
+        return Cookie(await self._tokens.secret(), request.prefix)
+
+    # -- by the host, and by this machine
 
     @staticmethod
     async def _asked(auth: Callable[[Request], Any], request: Request) -> Principal | None:
@@ -217,7 +322,7 @@ class Access:
                 403,
                 "proxied",
                 "it came through a proxy, so it may come from anywhere, and no token is set",
-                "give a token below [http], or in TASKLOOP_HTTP__TOKEN",
+                "make one by `taskloop token create`, or give one below [http] or in TASKLOOP_HTTP__TOKEN",
             )
         return Principal("local", Scope.admin, "local")
 
@@ -250,6 +355,33 @@ class Limits:
         return min(float(count), level + (self._monotonic() - since) * count / seconds)
 
 
+def _admin(via: str) -> Known:
+    return Known(Principal("token", Scope.admin, via), None)
+
+
+def _named(token: Token, via: str) -> Known:
+    return Known(Principal(token.name, Scope[token.scope], via), token)
+
+
+def _bearer(request: Request) -> str | None:
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    return (given.strip() or None) if kind.lower() == "bearer" else None
+
+
+def _is_secure(request: Request) -> bool:
+    """Whether the browser is on TLS: what ends it in front of us may not say so, but the browser's Origin does."""
+    return request.scheme == "https" or request.headers.get("origin", "").lower().startswith("https:")
+
+
+def _closed() -> Problem:
+    return Problem(
+        403,
+        "closed",
+        "it is mounted without a sign-in, so nobody may come in",
+        'give auth= a function of the request, or make a token by `taskloop token create`; auth="open" lets everybody in',
+    )
+
+
 def _too_often(wait: float, what: str) -> Problem:
     seconds = max(1, -int(-wait // 1))
     return Problem(
@@ -258,7 +390,7 @@ def _too_often(wait: float, what: str) -> Problem:
 
 
 def _digest(text: str) -> bytes:
-    return sha256(text.encode("utf-8", "surrogateescape")).digest()
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 # -- names of hosts

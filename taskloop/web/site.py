@@ -62,6 +62,17 @@ class Asked:
             raise Problem(403, "forbidden", "only a caller with scope admin may name another actor", "leave actor out")
         return {"actor": actor or self.principal.name, "reason": self.body.get("reason")}
 
+    async def may_still(self) -> bool:
+        """Whether whoever asked may still: a token may be revoked, or a session be over, while a stream goes on."""
+        if self.principal.via not in ("token", "session"):
+            return True
+        try:
+            return (await self.site.access.principal(self.request)).may(self.route.scope or Scope.read)
+        except Problem as problem:
+            return problem.status >= 500
+        except TaskloopError:  # the store does not answer just now
+            return True
+
     def number(self, name: str = "id") -> int:
         """A run's id in the path. Raises `Problem`."""
         text = self.path[name]
@@ -75,7 +86,7 @@ class Asked:
         if limit is None:
             return
         count, span = limit
-        named = self.principal.via in ("auth", "token")
+        named = self.principal.via in ("auth", "token", "session")
         caller = self.principal.name if named else self.request.peer
         self.site.submits.check(
             (named, caller, job), count, span.total_seconds(), f"more than {count} submits of '{job[:80]}' in {span}"
@@ -85,7 +96,7 @@ class Asked:
 class Site:
     """The admin surface of one scheduler at one place.
 
-    `auth`, `hosts`, `bind`: see `security.Access`. Raises `BadSettings` where it would be open to others.
+    `auth`, `hosts`, `bind`: see `security.Access`. Raises `BadSettings`. Whoever listens at `bind` asks `check_bind` first.
     """
 
     def __init__(
@@ -100,7 +111,13 @@ class Site:
         from taskloop.web.pages import ROUTES as PAGES
 
         self.scheduler = scheduler
-        self.access: Access = Access(auth=auth, hosts=hosts, bind=bind, options=lambda: scheduler.options.http)
+        self.access: Access = Access(
+            keyring=lambda: scheduler.keyring,
+            auth=auth,
+            hosts=hosts,
+            bind=bind,
+            options=lambda: scheduler.options.http,
+        )
         self.router: Router = Router((*ROUTES, *PAGES))
         self.live: Live = Live(scheduler)
         self.metrics: Metrics = Metrics(scheduler)
@@ -108,10 +125,20 @@ class Site:
         self.one_at_a_time: asyncio.Lock = asyncio.Lock()
         """Held by who looks first and submits then."""
 
+    async def check_bind(self) -> None:
+        """See that somebody may come in, before others are listened to. Raises `BadSettings`, and what the store raises."""
+        try:
+            await self.access.check_bind()
+        except BaseException:
+            if not self.scheduler.is_running:  # then nothing else closes the store that was looked into
+                await self.scheduler.close()
+            raise
+
     async def close(self) -> None:
         """End the streams; what is asked for afterwards is answered as before."""
         self.live.close()
         self.metrics.close()
+        await self.access.close()
 
     async def answer(self, request: Request) -> Response:
         """The answer to a request; raises nothing but what ends a task."""
@@ -119,8 +146,9 @@ class Site:
         request_id = secrets.token_hex(6)
         try:
             found = self._open_to_all(request)
-            if found is None:
+            if found is None or found.route.signs_in:
                 self._check(request)
+            if found is None:
                 principal = await self.access.principal(request)
                 found = self.router.find(request.method, request.path)
                 _check_scope(found.route, principal)

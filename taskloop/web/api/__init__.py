@@ -1,6 +1,6 @@
 """The handlers, by subject, and the one table of all routes."""
 
-from taskloop.web.api import events, health, jobs, runs, schedules, seeds, whole
+from taskloop.web.api import events, health, jobs, runs, schedules, seeds, session, whole
 
 __all__ = ["ROUTES"]
 
@@ -11,5 +11,6 @@ ROUTES = (
     *runs.ROUTES,
     *events.ROUTES,
     *whole.ROUTES,
+    *session.ROUTES,
     *seeds.ROUTES,
 )

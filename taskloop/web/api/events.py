@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
 
 from taskloop.events import EVENTS
 from taskloop.web.api.asking import V1
@@ -13,13 +16,31 @@ from taskloop.web.security import Scope
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
+ASK_SECONDS: Final = 10.0
+"""How often it is asked whether a listener may still listen."""
+
 
 async def events(asked: Asked) -> Response:
     query = asked.query
     last = asked.request.headers.get("last-event-id") or query["last"]
-    stream = asked.site.live.stream(last, names=query["name"], job=query["job"], run=query["run"])
+    heard = asked.site.live.stream(last, names=query["name"], job=query["job"], run=query["run"])
+    stream = while_allowed(asked, heard)
     # A proxy that gathers what it passes on would hold events back.
     return Response(200, stream, {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"})
+
+
+async def while_allowed(
+    asked: Asked, stream: AsyncGenerator[bytes, None], monotonic: Callable[[], float] = time.monotonic
+) -> AsyncIterator[bytes]:
+    """The stream, until whoever listens may not any more."""
+    asked_at = monotonic()
+    async with aclosing(stream):
+        async for chunk in stream:
+            if monotonic() - asked_at > ASK_SECONDS:
+                if not await asked.may_still():
+                    return
+                asked_at = monotonic()
+            yield chunk
 
 
 ROUTES = (

@@ -1,0 +1,131 @@
+"""Transactions in SQLite, carried out on the threads of the connections: a batch of the writer's, and a beat.
+
+Level 5. Each is begun and ended here, and refused where the file is not the one that was opened, or a newer program has
+taken it over. What a verb does within one stands in `statements_sqlite` and its neighbours. Start at `transact`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+from taskloop import keeping_sqlite as keeping
+from taskloop import statements_sqlite as statements
+from taskloop import steps_sqlite
+from taskloop.clock import microseconds
+from taskloop.errors import BadStore
+from taskloop.file_sqlite import Place, connect, explained, newest
+from taskloop.rows_sqlite import encode
+from taskloop.store import Worker
+
+__all__ = ["SqliteBeater", "transact", "where_it_stood"]
+
+_HOPELESS: Final = (
+    "disk is full",
+    "is locked",
+    "readonly",
+    "disk I/O",
+    "unable to open",
+    "malformed",
+    "while in use",
+    "a newer taskloop",
+)
+"""Errors that no part of a batch would escape by being tried alone."""
+
+
+def where_it_stood(db: sqlite3.Connection, place: Place, function: Callable[..., Any], *args: Any) -> Any:
+    """What `function` gives, if the files of the connection still stand where they were. Raises `StoreUnavailable`."""
+    place.check()
+    return function(db, *args)
+
+
+def transact(db: sqlite3.Connection, place: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+    """Carry out a batch as one transaction; gives an answer or an error for each part, in order."""
+    try:
+        if place is not None:
+            place.check()
+        return _transact(db, place, batch)
+    except Exception as error:
+        if db.in_transaction:
+            with suppress(sqlite3.Error):  # some errors have rolled back already
+                db.execute("ROLLBACK")
+        if len(batch) == 1 or any(text in str(error) for text in _HOPELESS):
+            return [error] * len(batch)
+    return [transact(db, place, [part])[0] for part in batch]
+
+
+_TOGETHER: Final = (
+    ("step", steps_sqlite.put),
+    ("log", steps_sqlite.logs),
+    ("settle", statements.settle),
+    ("submit", statements.submit),
+)
+"""Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
+runs, and ends free places."""
+
+
+def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+    answers: list[Any] = [None] * len(batch)
+    db.execute("BEGIN IMMEDIATE")
+    if file is not None:
+        _refuse_newer(db, file.path)
+    for together, function in _TOGETHER:
+        places = [place for place, (verb, _) in enumerate(batch) if verb == together]
+        if places:
+            for place, answer in zip(places, function(db, [batch[one][1] for one in places]), strict=True):
+                answers[place] = answer
+    for place, (verb, work) in enumerate(batch):
+        if verb == "do":
+            answers[place] = work.func(db, *work.args)
+    db.execute("COMMIT")
+    return answers
+
+
+class SqliteBeater:
+    """Beats from a thread of its own; each beat is one small transaction that no flush of the disk holds up."""
+
+    def __init__(self, place: Place, worker: Worker) -> None:
+        self._place = place
+        self._worker = worker
+        self._db: sqlite3.Connection | None = None
+
+    def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        try:
+            return self._beat(microseconds(now), tick, encode(dict(health)))
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self.close()
+            raise explained(error, self._place.path) from error
+
+    def close(self) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+    def _beat(self, now: int, tick: float, health: str | None) -> bool:
+        self._place.check()
+        if self._db is None:
+            self._db = connect(self._place.path, create=False)
+            self._db.execute("PRAGMA synchronous = NORMAL")  # a beat that a power cut takes away is no loss
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            lives = keeping.beat(self._db, self._worker, now, tick, health)
+            _refuse_newer(self._db, self._place.path)
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+        return lives
+
+
+def _refuse_newer(db: sqlite3.Connection, path: str) -> None:
+    (found,) = db.execute("SELECT value FROM taskloop_meta WHERE key = 'schema'").fetchone()
+    if int(found) > newest():
+        raise BadStore(
+            f"store sqlite:///{path} was brought to schema {found} by a newer taskloop, this one knows up to {newest()}; "
+            "restart this program with the newer version"
+        )
