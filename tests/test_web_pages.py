@@ -19,7 +19,7 @@ from taskloop.store import Incident
 from taskloop.web.pages import ROUTES
 from taskloop.web.pages.forms import PREFIX, fields, typed
 from taskloop.web.pages.schedules import meant
-from taskloop.web.security import Principal
+from taskloop.web.security import Principal, Scope
 
 pytestmark = pytest.mark.anyio
 
@@ -299,7 +299,7 @@ async def test_a_run_is_cancelled(pair):
 # -- who may do it
 
 
-MUTATING = [one for one in ROUTES if one.writes]
+MUTATING = [one for one in ROUTES if one.writes and one.scope in (Scope.operate, Scope.admin)]
 
 
 @pytest.mark.parametrize("route", MUTATING, ids=lambda one: one.name)
@@ -451,3 +451,37 @@ async def test_workers_are_shown_with_what_disturbed_them(pair):
     await scheduler._open_store.note([held])
     shown = await client.get("/workers")
     assert f"where {EVIL}" in text(shown) and "3.0 s" in text(shown) and "<script" not in shown.body.decode()
+
+
+# -- signing in
+
+
+async def test_a_browser_signs_in_with_a_token_and_out_again(host, no_task_outlives_the_fixture):
+    scheduler = shop()
+    async with host(scheduler) as client:
+        token = (await scheduler.keyring.create("ann", "operate"))[1]
+        client.headers = dict(BROWSER)
+        closed = await client.get("/jobs")
+        assert closed.status == 401 and 'href="/taskloop/login"' in closed.body.decode()
+        assert 'type="password"' in (await client.get("/login")).body.decode()
+        wrong = await filled(client, "/login", token="tl_wrong_1")
+        assert wrong.status == 401 and "no token of this server" in text(wrong) and "set-cookie" not in wrong.headers
+        right = await filled(client, "/login", token=token)
+        assert (right.status, right.headers["location"]) == (303, "/taskloop/")
+        client.headers["cookie"] = right.headers["set-cookie"].partition(";")[0]
+        page = await client.get("/")
+        assert page.status == 200 and "ann (operate)" in text(page) and "Sign out" in text(page)
+        assert (await filled(client, "/jobs/add/submit", **{"p.a": "1"})).status == 303
+        assert (await filled(client, "/jobs/add/disable", reason="")).status == 403
+        out = await filled(client, "/logout")
+        assert out.status == 303 and "Max-Age=0" in out.headers["set-cookie"]
+
+
+async def test_nobody_signs_in_from_another_site_or_under_a_foreign_name(host, no_task_outlives_the_fixture):
+    scheduler = shop()
+    async with host(scheduler) as client:
+        token = (await scheduler.keyring.create("ann", "read"))[1]
+        for headers in ({**BROWSER, "sec-fetch-site": "cross-site"}, {**BROWSER, "host": "evil.example"}):
+            client.headers = headers
+            answer = await filled(client, "/login", token=token)
+            assert answer.status == 403 and "set-cookie" not in answer.headers

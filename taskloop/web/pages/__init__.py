@@ -4,8 +4,16 @@ A page asks the same verbs as the API and shows the same words as the command li
 of what a page found, `forms` a form of a job's parameters.
 """
 
-from taskloop.web.pages import jobs, now, runs, schedules, timeline, trouble
+from taskloop.web.pages import jobs, now, runs, schedules, signing, timeline, trouble
 
 __all__ = ["ROUTES"]
 
-ROUTES = (*now.ROUTES, *jobs.ROUTES, *runs.ROUTES, *timeline.ROUTES, *schedules.ROUTES, *trouble.ROUTES)
+ROUTES = (
+    *now.ROUTES,
+    *jobs.ROUTES,
+    *runs.ROUTES,
+    *timeline.ROUTES,
+    *schedules.ROUTES,
+    *trouble.ROUTES,
+    *signing.ROUTES,
+)

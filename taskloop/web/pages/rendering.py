@@ -25,7 +25,7 @@ from taskloop.web.security import Scope
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["HERE", "page", "problem_page", "see_other"]
+__all__ = ["HERE", "bare_page", "page", "problem_page", "see_other"]
 
 HERE: Final = Path(__file__).parent
 POLICY: Final = (
@@ -55,8 +55,13 @@ async def page(asked: Asked, template: str, code: int = 200, **values: Any) -> R
 
 async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
     """A refusal, for people."""
-    text = await asyncio.to_thread(_filled, "problem.html", {"base": base, "problem": record, "zone": UTC})
-    return Response(record["status"], text, {**headers, **_HTML})
+    return await bare_page("problem.html", record["status"], headers, base=base, problem=record)
+
+
+async def bare_page(template: str, code: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
+    """A page for whom nobody knows yet."""
+    text = await asyncio.to_thread(_filled, template, values)
+    return Response(code, text, {**(headers or {}), **_HTML})
 
 
 def see_other(asked: Asked, path: str, said: str = "") -> Response:
