@@ -139,16 +139,27 @@ class Flow(Job[..., dict[str, Any]]):
 
     def order(self) -> list[list[str]]:
         """The steps in layers: each needs only steps of layers before its own. Raises `BadJob` for a circle."""
+        places = {name: place for place, name in enumerate(self.steps)}
+        left = {name: sum(one in places for one in self.needs(name)) for name in places}
+        following: dict[str, list[str]] = {name: [] for name in places}
+        for name in places:
+            for one in self.needs(name):
+                if one in places:  # a step may come after one that is declared later
+                    following[one].append(name)
         layers: list[list[str]] = []
-        left, placed = dict.fromkeys(self.steps), set[str]()
-        while left:
-            layer = [name for name in left if all(one in placed or one not in self.steps for one in self.needs(name))]
-            if not layer:
-                raise BadJob(f"flow '{self.name}' goes round in a circle: {' needs '.join(self._circle(left))}")
+        layer = [name for name, count in left.items() if not count]
+        while layer:
             layers.append(layer)
-            placed.update(layer)
+            freed: list[str] = []
             for name in layer:
                 del left[name]
+                for one in following[name]:
+                    left[one] -= 1
+                    if not left[one]:
+                        freed.append(one)
+            layer = sorted(freed, key=places.__getitem__)
+        if left:
+            raise BadJob(f"flow '{self.name}' goes round in a circle: {' needs '.join(self._circle(left))}")
         return layers
 
     def _circle(self, left: Collection[str]) -> list[str]:
