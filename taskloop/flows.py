@@ -88,14 +88,14 @@ class Flow(Job[..., dict[str, Any]]):
         self,
         *,
         name: str | None = None,
-        after: Iterable[str | Callable[..., Any]] = (),
+        after: str | Callable[..., Any] | Iterable[str | Callable[..., Any]] = (),
         retry: Retry | int = RETRY,
         optional: bool = False,
         executor: ExecutorName | None = None,
     ) -> Callable[[F], F]:
         """A decorator that makes a function a step, and leaves it the function it is.
 
-        `after`: steps, by name or function, that must have ended without giving it anything. `retry`: how its failures
+        `after`: steps, or one, by name or function, that must have ended without giving it anything. `retry`: how its failures
         are tried again (3 attempts). `optional`: its failure is on record, but does not fail the flow. `executor`: None:
         an `async def` on the loop, a `def` in a thread. Raises `BadJob` for what cannot be a step, for a name taken, and
         for a step that would need itself, however far around.
@@ -111,7 +111,8 @@ class Flow(Job[..., dict[str, Any]]):
             if own in self.steps:
                 raise BadJob(f"flow '{self.name}' has a step '{own}' already; give one of them name=\"...\"")
             is_async = inspect.iscoroutinefunction(function)
-            names = tuple(one if isinstance(one, str) else self._name_of(one) for one in after)
+            given = (after,) if isinstance(after, str) or callable(after) else after
+            names = tuple(one if isinstance(one, str) else self._name_of(one) for one in given)
             where = _executor(self.name, own, is_async, executor)
             parameters = Parameters(f"{self.name}.{own}", function)
             if where == "process" and (why := unfit_for_a_process(function, parameters)):

@@ -129,3 +129,28 @@ def test_an_outcome_that_holds_no_words_is_left_as_it_is():
     assert clean_outcome(Cancelled("enough"), str.upper) == Cancelled("enough")
     with pytest.raises(TypeError, match="not JSON"):
         tagged(object())
+
+
+def test_one_step_to_come_after_may_be_named_alone():
+    flow = Flow("alone")
+
+    @flow.step()
+    async def first(): ...
+
+    @flow.step(after="first")
+    async def second(): ...
+
+    @flow.step(after=second)
+    async def third(): ...
+
+    assert flow.order() == [["first"], ["second"], ["third"]]
+
+
+def test_layers_keep_the_order_in_which_steps_were_declared_whatever_they_come_after():
+    flow = Flow("late")
+
+    async def work(): ...
+
+    for name, after in (("d", ("c", "a")), ("b", ()), ("c", ("b",)), ("a", ())):
+        flow.step(name=name, after=after)(work)
+    assert flow.order() == [["b", "a"], ["c"], ["d"]]
