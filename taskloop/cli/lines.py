@@ -39,6 +39,8 @@ class Narrator(Speaker):
     def __init__(self, level: str, on_started: Callable[[], None] | None = None) -> None:
         super().__init__(level)
         self._on_started = on_started
+        self.on_stopping: Callable[[], None] | None = None
+        """Called when a stop begins."""
         self.afterwards: list[Callable[[Event], None]] = []
         """Called after the line of an event was written."""
 
@@ -56,6 +58,8 @@ class Narrator(Speaker):
     def say(self, level: str, name: str, **fields: Any) -> None:
         if name == "scheduler.started" and self._on_started is not None:
             self._on_started()
+        if name == "scheduler.stopping" and self.on_stopping is not None:
+            self.on_stopping()
         super().say(level, name, **fields)
 
 

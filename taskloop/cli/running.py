@@ -21,6 +21,7 @@ from taskloop.cli.repositories import summary
 from taskloop.errors import TaskloopError
 from taskloop.records import instant_text
 from taskloop.store import Store
+from taskloop.systemd import Notifier
 
 if TYPE_CHECKING:
     from taskloop.cli.screen import Screen
@@ -43,6 +44,8 @@ def run(args: Namespace) -> int:
         scheduler, names = _composed(args, settings)
         scheduler.speaker = narrator
         narrator.afterwards.append(summary(narrator, log))
+        notifier = Notifier()
+        narrator.on_stopping = lambda: notifier.tell("STOPPING=1")
         site = http.surface(scheduler, settings)
         _announce(scheduler, settings, narrator, log, count=len(names))
         firing = set() if args.no_fire else names
@@ -50,7 +53,17 @@ def run(args: Namespace) -> int:
         try:
             serving = http.serving(site, settings, narrator)
             number = reach.drive(
-                _serve(scheduler, narrator, log, serving, started=started, screen=screen, span=span, firing=firing)
+                _serve(
+                    scheduler,
+                    narrator,
+                    log,
+                    serving,
+                    notifier,
+                    started=started,
+                    screen=screen,
+                    span=span,
+                    firing=firing,
+                )
             )
         finally:
             if screen is not None:
@@ -111,6 +124,7 @@ async def _serve(
     narrator: lines.Narrator,
     log: lines.Log,
     serving: AbstractAsyncContextManager[None],
+    notifier: Notifier,
     *,
     started: asyncio.Event,
     screen: Screen | None,
@@ -118,7 +132,10 @@ async def _serve(
     firing: set[str],
 ) -> int | None:
     """Serve until it ends; gives the signal's number, None without one."""
-    beside = [asyncio.create_task(_ready(scheduler, narrator, log, started=started, firing=firing))]
+    beside = [
+        asyncio.create_task(_ready(scheduler, narrator, log, started=started, firing=firing)),
+        asyncio.create_task(_tell_systemd(notifier, started, f"{len(scheduler)} jobs")),
+    ]
     if screen is not None:
         beside.append(asyncio.create_task(screen.keep()))
     try:
@@ -128,6 +145,12 @@ async def _serve(
         for task in beside:
             task.cancel()
         await asyncio.wait(beside)
+
+
+async def _tell_systemd(notifier: Notifier, started: asyncio.Event, what: str) -> None:
+    await started.wait()
+    notifier.tell("READY=1", f"STATUS={what}")
+    await notifier.beat()
 
 
 async def _ready(
