@@ -103,6 +103,26 @@ def test_the_fastapi_example_takes_an_order_and_shows_its_run(tmp_path: Path) ->
     assert process.returncode == 0, said.decode()
 
 
+def test_the_demo_lives_through_its_past_and_shows_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "demo.py"), "--history", "3d"], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, env={**os.environ, "PORT": str(port)}
+    )  # fmt: skip
+    try:
+        wait_until_it_answers(f"http://127.0.0.1:{port}/healthz")
+        with urlopen(f"http://127.0.0.1:{port}/jobs", timeout=10) as answer:
+            page = re.sub(r"<[^>]*>", "", answer.read().decode())
+        assert "Fetch the orders" in page and "by tom: replaced by the new reports" in page
+        with urlopen(f"http://127.0.0.1:{port}/api/v1/runs?job=sync_orders&limit=1000", timeout=10) as answer:
+            assert len(json.loads(answer.read())["items"]) >= 70
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
 def wait_until_it_answers(address: str) -> None:
     deadline = time.monotonic() + 20
     while True:
