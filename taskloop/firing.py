@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from taskloop.attendance import Attendance
 from taskloop.clock import ClockWatch, Look, later
@@ -37,6 +38,8 @@ LONGEST_NAP: Final = 60.0
 """No sleep is longer, so that a step of the wall clock is noticed within a minute."""
 GAP_SECONDS: Final = 30.0
 """A nap that ends this much later than it should was no nap: the machine slept, or its clock was set."""
+WATCH_SECONDS: Final = 1.0
+"""How often a worker that stops looks at its clocks."""
 AHEAD: Final = timedelta(seconds=30)
 """A last word from so far in the future was said by a clock that has been set right since."""
 BACK_SECONDS: Final = 0.5
@@ -136,6 +139,16 @@ class FireLoop:
                 self._speaker().say("ERROR", "tick.failed", error=repr(error))
                 wake_at = self._again_after(1.0)
             await self._sleep_until(wake_at)
+        await self._keep_cursors_right()
+
+    async def _keep_cursors_right(self) -> NoReturn:
+        """While a stop gives runs in hand their grace: a clock that is set back now, or was just before, must not leave
+        the cursors ahead for as long, for others fire by them.
+        """
+        while True:
+            with suppress(StoreUnavailable, BadStore):
+                await self.last_look()
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def last_look(self) -> None:
         """See at the very end whether the wall clock was set back: who comes next could not know that cursors are ahead."""

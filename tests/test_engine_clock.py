@@ -181,6 +181,36 @@ async def test_a_clock_that_is_set_right_as_its_worker_stops_silences_no_interva
         assert len(await time.runs("job")) - before >= 2
 
 
+async def test_a_clock_that_is_set_right_while_its_worker_stops_silences_no_interval_until_the_stop_is_over(
+    virtual_time, tmp_path
+):
+    """Runs in hand have a grace, and who starts meanwhile fires by the same cursors."""
+    address = f"sqlite:///{tmp_path}/shared.db"
+    one, two = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    for scheduler in (one, two):
+        scheduler.add_job(nothing, Every("5s"), name="job")
+
+    @one.job()
+    async def long():
+        await asyncio.sleep(3600)
+
+    async with virtual_time(one, store=address) as time:
+        handle = await one.submit("long")
+        await time.advance("20s")
+        time.step("2h")
+        await time.advance("20s")
+        stopping = asyncio.ensure_future(one.stop(grace="5m"))
+        time.step("-2h")
+        await time.advance("3s")
+        await time.join(two, address)
+        before = len(await time.runs("job"))
+        await time.advance("1m")
+        assert not stopping.done() and (await two.run(handle.id)).state == "running"
+        assert len(await time.runs("job")) - before >= 10
+        await time.advance("5m")
+        await time.until(stopping)
+
+
 async def test_what_came_due_right_after_a_step_ahead_was_late_but_not_missed(scheduler, virtual_time):
     """Seen a little later than it happened, as every step is: the instant between the two had somebody there."""
     scheduler.add_job(nothing, Every("1m"), name="job", missed="skip")
