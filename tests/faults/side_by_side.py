@@ -269,9 +269,13 @@ def clocks(story: Story) -> Iterator[Broken]:
         if rule is None or not rule.every or name in {one.job for one in story.switched}:
             continue
         times = sorted(moments.values())
+        by_moment = {at: run for run, at in moments.items()}
         spare = rule.overlap == "skip" and rule.takes < rule.period
         for before, after in pairwise(times if spare else ()):
-            if after - before > round(rule.period * SECOND) + LATE + _excused_silence(before, after, story):
+            excused = _excused_silence(before, after, story) + _decided_within(
+                name, before, after, by_moment[before], story
+            )
+            if after - before > round(rule.period * SECOND) + LATE + excused:
                 gap = (after - before) / SECOND
                 yield Broken(
                     "clock", f"{name} was silent for {gap:.1f} s from {in_words(before)}, period {rule.period:g} s"
@@ -289,6 +293,24 @@ def _excused_silence(since: int, until: int, story: Story) -> int:
     frozen = any(one.since < until and one.until > since for one in story.freezes)
     died = any(one.ended is not None and since <= one.ended <= until for one in story.lives)
     return round((story.lease + 2) * SECOND) if frozen or died else 0
+
+
+def _decided_within(name: str, since: int, until: int, last: str, story: Story) -> int:
+    """How much of that time a schedule that keeps its grid is silent for instants which a clock that was ahead has decided
+    before they came: each of them is on record from before the run that was the `last`, and none comes twice.
+    """
+    rule = story.rules[name]
+    if not rule.fixed_grid:
+        return 0
+    period = round(rule.period * SECOND)
+    spans = [
+        (run.due, run.last_due)
+        for run in story.books.runs
+        if run.schedule is not None and story.canonical(run.schedule) == name and run.due < until and run.last_due > since
+        and int(run.id) < int(last)  # the clock that wrote it may be the wrong one; ids only grow
+    ]  # fmt: skip
+    instants = range(-(-since // period) * period, until, period)
+    return period * sum(any(first <= instant <= last for first, last in spans) for instant in instants)
 
 
 # -- switches

@@ -237,6 +237,23 @@ def test_a_job_that_is_silent_or_runs_wild_when_a_clock_is_set_is_told():
     assert told(*(place / 4 for place in range(60))) == ["clock"]
 
 
+def test_silence_of_a_fixed_grid_is_excused_by_the_instants_that_are_on_record_already_and_by_no_others():
+    base = -(-T // SECOND) * SECOND
+    rule = replace(RULES["tick"], fixed_grid=True)
+
+    def told(*decided, fixed=True):
+        calls = tuple(
+            replace(CALL, run=str(100 + at), due=base + at * SECOND, began=base + at * SECOND) for at in (0, 1, 9, 10)
+        )
+        ahead = [replace(RUN, id=str(at), due=base + at * SECOND) for at in decided]
+        found = story(*ahead, calls=calls, steps=[Step(7, T, 120.0)], lives=[replace(LIFE, ended=base + 30 * SECOND)])
+        return promises(side_by_side.clocks(replace(found, rules={"tick": replace(rule, fixed_grid=fixed)})))
+
+    assert told(2, 3, 4, 5, 6, 7, 8) == []
+    assert told(2, 3, 4) == ["clock"], "the others were to come"
+    assert told(2, 3, 4, 5, 6, 7, 8, fixed=False) == ["clock"], "a grid of elapsed time goes back with the clock"
+
+
 def test_a_job_that_is_off_and_called_is_told_unless_its_caller_was_frozen_meanwhile():
     off = [Switched("tick", "disabled", T, T, True), Switched("tick", "enabled", T + 9 * SECOND, T + 9 * SECOND, True)]
     call = replace(CALL, due=T + 4 * SECOND, began=T + 4 * SECOND)
