@@ -284,7 +284,7 @@ def test_in_a_host_with_handlers_of_its_own_both_stop_and_the_handlers_are_put_b
         finally:
             process.kill()
     assert (process.returncode, out.splitlines()) == (code, said)
-    assert [line.split()[-1] for line in err.splitlines()] == ["run.interrupted"]
+    assert [line.partition(" - ")[2].split()[0] for line in err.splitlines()] == ["run.interrupted"]
     assert program.rows("state, reason") == [("interrupted", "shutting_down")]
 
 
