@@ -23,7 +23,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite copying_sqlite batches_sqlite   steps and logs; tokens; backups; transactions
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
-    background metrics systemd             a scheduler on a thread of its own; figures for Prometheus; word to systemd
+    background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
     web                                    the admin surface over HTTP
     cli                                    the command line
 

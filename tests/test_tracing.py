@@ -1,0 +1,102 @@
+"""Attempts as OpenTelemetry spans, read back from the SDK's own exporter."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from taskloop import Options, Retry, TaskScheduler
+from taskloop.tracing import trace
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def exporter():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracer(exporter):
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider.get_tracer("test")
+
+
+@pytest.fixture
+def shop():
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options())
+
+    @scheduler.every("1m", first="after")
+    async def tick():
+        await asyncio.sleep(2)
+
+    @scheduler.job(retry=Retry(2, first="10s"))
+    async def fails():
+        raise ValueError("no luck")
+
+    return scheduler
+
+
+def seconds(span):
+    return (span.end_time - span.start_time) / 1e9
+
+
+async def test_each_attempt_is_a_span_from_its_start_to_its_end(shop, tracer, exporter, virtual_time):
+    trace(shop, tracer)
+    async with virtual_time(shop) as time:
+        await time.advance("2m30s")
+        [one, two] = exporter.get_finished_spans()
+        assert [span.name for span in (one, two)] == ["run tick"] * 2 and seconds(one) == pytest.approx(2, abs=0.01)
+        [_, run] = await time.runs("tick")
+    assert two.attributes["taskloop.run"] == run.id and two.attributes["taskloop.schedule"] == "tick"
+    assert two.attributes["taskloop.state"] == "succeeded" and two.status.status_code is StatusCode.UNSET
+    assert two.attributes["taskloop.late_seconds"] < 0.1 and "taskloop.params" not in two.attributes
+
+
+async def test_an_attempt_that_fails_has_its_error_and_the_next_a_span_of_its_own(shop, tracer, exporter, virtual_time):
+    trace(shop, tracer)
+    async with virtual_time(shop) as time:
+        await time.until((await shop.submit("fails")).wait())
+    spans = [span for span in exporter.get_finished_spans() if span.name == "run fails"]
+    assert [(span.attributes["taskloop.attempt"], span.attributes["taskloop.state"]) for span in spans] == [
+        (1, "retrying"), (2, "failed")
+    ]  # fmt: skip
+    for span in spans:
+        assert span.status.status_code is StatusCode.ERROR and span.status.description == "ValueError: no luck"
+        assert span.events[0].attributes["exception.type"] == "ValueError"
+
+
+async def test_a_cancelled_run_says_so(shop, tracer, exporter, virtual_time):
+    @shop.job()
+    async def long():
+        await asyncio.sleep(3600)
+
+    trace(shop, tracer)
+    async with virtual_time(shop) as time:
+        handle = await shop.submit("long")
+        await time.advance("5s")
+        await shop.cancel(handle.id)
+        await time.advance("1s")
+    [span] = [span for span in exporter.get_finished_spans() if span.name == "run long"]
+    assert span.attributes["taskloop.state"] == "cancelled" and span.status.status_code is StatusCode.ERROR
+
+
+async def test_what_is_ended_makes_no_more_spans(shop, tracer, exporter, virtual_time):
+    end = trace(shop, tracer)
+    end()
+    async with virtual_time(shop) as time:
+        await time.advance("5m")
+    assert exporter.get_finished_spans() == ()
+
+
+async def test_without_an_sdk_a_run_is_not_disturbed(shop, virtual_time):
+    trace(shop)
+    async with virtual_time(shop) as time:
+        await time.advance("5m")
+        assert len(await time.runs("tick", state="succeeded")) == 4
