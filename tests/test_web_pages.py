@@ -214,6 +214,14 @@ async def test_a_refusal_is_a_page_for_people_and_a_problem_for_programs(pair):
     assert plain.code == api.code == "run-not-found"
 
 
+async def test_the_old_address_of_the_switches_is_a_page_for_a_browser_and_json_for_a_program(pair):
+    _, client = pair
+    page = await client.get("/admin/control_processors")
+    plain = await client.get("/admin/control_processors", headers={"accept": "application/json"})
+    assert "6 of 6 jobs" in text(page) and page.headers["content-type"].startswith("text/html")
+    assert {one["name"] for one in plain.data} >= {"add", "hourly"}
+
+
 # -- what is done
 
 

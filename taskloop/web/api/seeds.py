@@ -88,6 +88,11 @@ async def run_tasks(asked: Asked) -> Response:
 
 
 async def processors(asked: Asked) -> Response:
+    """For a browser the page of the jobs, whose switches are a click further."""
+    if "text/html" in asked.request.headers.get("accept", ""):
+        from taskloop.web.pages.jobs import jobs as page_of_jobs
+
+        return await page_of_jobs(asked)
     return await answer([_processor(one) for one in await asked.scheduler.jobs()])
 
 
@@ -124,7 +129,7 @@ ROUTES = (
     ),
     Route(
         method="GET", path="/admin/control_processors", name="processors", scope=Scope.read, handler=processors,
-        summary="All jobs and whether they are on", gives={200: "any"},
+        summary="All jobs and whether they are on; for a browser as a page", gives={200: "any"},
     ),
     Route(
         method="POST", path="/admin/control_processors/{job}", name="switch_processor", scope=Scope.admin,

@@ -32,7 +32,8 @@ CONDITIONS: Final = get_args(Condition)
 
 
 async def jobs(asked: Asked) -> Response:
-    query, found = asked.query, await asked.scheduler.jobs()
+    query = {name: asked.query.get(name) for name in ("condition", "tag", "text", "before")}
+    found = await asked.scheduler.jobs()
     text, tag = (query["text"] or "").lower(), query["tag"] or ""
     kept = [
         one
