@@ -91,6 +91,10 @@ class Tending:
         self.beats: bool = not store.private
         """Whether beats are written here, on the loop; else a thread writes them."""
         self._seen: dict[str, tuple[datetime, float]] = {}
+        self._awake_at: float = self._begun
+        """When we last did something here, by the steady clock."""
+        self._awake_since: float | None = None
+        """Since when we have not stood still ourselves; None: we never did."""
         self._still: tuple[Any, float] | None = None
         """The schedule that is due for longest, and since when it was seen to be, by the steady clock."""
         self._flagged: dict[RunId, int] = {}
@@ -106,6 +110,7 @@ class Tending:
     async def round(self) -> None:
         """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear."""
         shared = not self._store.private
+        self._note_standstill()
         self.changed |= shared and await self._store.changed()
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
@@ -157,6 +162,7 @@ class Tending:
         A program that stands still in the middle of a transaction holds the file: wait for it for a while.
         """
         until = self._clock.monotonic() + ENLIST_SECONDS
+        self._awake_at = self._clock.monotonic()
         while True:
             try:
                 others = await self._store.enlist(self._worker)
@@ -174,6 +180,7 @@ class Tending:
         `thorough`: look also for what was left by those that ended long ago.
         """
         dead = []
+        self._note_standstill()
         for one in others:
             # Our own view may be old, if we stood still ourselves: the store buries nobody that has beaten since.
             if self._is_gone(one) and await self._store.bury(one):
@@ -217,12 +224,21 @@ class Tending:
         lease, tick = self._options.lease.total_seconds(), self._clock.monotonic()
         silent = silent_seconds(worker, tick)
         if silent is not None:
-            return silent > lease
+            return silent > lease and (self._awake_since is None or tick - self._awake_since > lease)
         beat_at, since = self._seen.get(worker.id, (None, tick))
         if beat_at != worker.beat_at:
             since = tick
         self._seen[worker.id] = (worker.beat_at, since)
         return tick - since > lease
+
+    def _note_standstill(self) -> None:
+        """See whether we stood still ourselves, or could not write: then the silence of the others says nothing of them,
+        for what held us may have held them, and what they have written since is only to come.
+        """
+        now, lease = self._clock.monotonic(), self._options.lease
+        if now - self._awake_at > (lease - self._options.heartbeat).total_seconds():
+            self._awake_since = now
+        self._awake_at = now
 
     async def _grant_wishes(self) -> None:
         self._wishes += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -180,3 +181,25 @@ async def test_an_outage_after_a_crash_is_settled_like_any_other(scheduler, virt
         await time.restart(after="5h")
         assert await fates(time) == ["00:00 succeeded", "01:00 skipped missed x4", "05:00 succeeded"]
         assert await starts(time) == ["00:00", "05:10"]
+
+
+async def test_workers_that_slept_together_do_not_take_each_other_for_dead(virtual_time, tmp_path):
+    """Each wakes to find that nobody has beaten for an hour, itself included."""
+    address = f"sqlite:///{tmp_path}/shared.db"
+    workers = [TaskScheduler(options=Options()) for _ in range(3)]
+
+    for scheduler in workers:
+
+        @scheduler.job()
+        async def long():
+            await asyncio.sleep(2 * 3600)
+
+    async with virtual_time(workers[0], store=address) as time:
+        for other in workers[1:]:
+            await time.join(other, address)
+        handles = [await one.submit("long") for one in workers]
+        await time.advance("1m")
+        await time.suspend("1h")
+        await time.advance("5m")
+        assert [(await workers[0].run(one.id)).state for one in handles] == ["running"] * 3
+        assert len((await workers[0].status()).workers) == 3

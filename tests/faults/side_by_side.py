@@ -117,16 +117,27 @@ def lapses(call: Call, story: Story) -> int | None:
     """The first moment of a call at which others may rightly take its owner for dead; None: there is none.
 
     The owner was frozen at some moment between its claim and the end of the call. What it claims after it was thawed is
-    no excuse: it had stood still and could know. The last beat may be as old as the heartbeat when a process is frozen.
+    no excuse: it had stood still and could know. The last beat may be as old as the heartbeat when a process is frozen,
+    and older where another one was frozen at that moment, which may have held the file.
     """
     silence = round((story.lease - story.heartbeat) * SECOND)
     claimed = call.began if call.pid in story.shifted else story.claims.get((call.run, call.token), call.began)
     moments = [
-        max(freeze.since + silence, call.began) for freeze in story.freezes
-        if freeze.pid == call.pid and freeze.until - freeze.since >= silence
-        and freeze.since < _end(call, story) and freeze.until > min(claimed, call.began)
-    ]  # fmt: skip
+        max(since + silence, call.began)
+        for freeze in story.freezes
+        if freeze.pid == call.pid and freeze.since < _end(call, story) and freeze.until > min(claimed, call.began)
+        if freeze.until - (since := _unheard_since(freeze, story)) >= silence
+    ]
     return min(moments, default=None)
+
+
+def _unheard_since(freeze: Freeze, story: Story) -> int:
+    """From when on the frozen one may have been unable to beat: another, frozen a moment before, may have held the file."""
+    late = freeze.since - round(story.heartbeat * SECOND)
+    held = [
+        one.since for one in story.freezes if one.pid != freeze.pid and one.since < freeze.since and one.until > late
+    ]
+    return min([freeze.since, *held])
 
 
 def _end(call: Call, story: Story) -> int:
