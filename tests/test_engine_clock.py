@@ -67,6 +67,29 @@ async def test_a_clock_that_was_years_ahead_by_mistake_silences_nothing(schedule
         assert max(Counter(await dues(time, "job")).values()) == 1
 
 
+@pytest.mark.parametrize("year", [2027, 9999])
+async def test_a_paused_interval_stays_where_it_was_while_the_clock_was_years_ahead(scheduler, virtual_time, year):
+    """No clock has moved its cursor: taken back by years it was due for all of them, or led out of all years, and then
+    nothing of its worker was fired any more.
+    """
+    for name, interval in (("held", "1h"), ("other", "10m")):
+        scheduler.add_job(nothing, Every(interval), name=name)
+    ahead = datetime(year, 12, 31, 23, 0, tzinfo=UTC) - START
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        await scheduler.pause("held")
+        time.step(ahead)
+        await time.advance("2m")
+        time.step(-ahead)
+        await time.advance("58m")
+        before = len(await time.runs("other"))
+        await time.advance("2h")
+        assert len(await time.runs("other")) - before == 12
+        await scheduler.resume("held")
+        await time.advance("1m")
+        assert await fates(time, "held") == ["00:00 succeeded", "01:00 skipped missed x2", "03:00 succeeded"]
+
+
 async def test_a_stored_schedule_survives_the_year_9999(scheduler, virtual_time):
     scheduler.add_job(nothing, name="job")
     async with virtual_time(scheduler) as time:
