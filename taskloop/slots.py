@@ -163,7 +163,12 @@ class Slots:
         self._launch(run)
 
     def _launch(self, run: Run) -> None:
-        self.free -= 1
+        try:
+            self._begin(run)
+        except Exception as error:  # on record as running, it would be nobody's as long as this worker lives
+            self._listeners.begin(self._end_unbegun(run, error))
+
+    def _begin(self, run: Run) -> None:
         self.expected.discard(run.id)
         job = self._jobs[run.job]
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
@@ -176,6 +181,7 @@ class Slots:
             capture.look()
         if job.parameters.injected:
             attempt.injecting = self._injecting
+        self.free -= 1
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))
         if self._glance is None:
@@ -366,6 +372,13 @@ class Slots:
         if await self._settle(Settling(run, after, Lost())) is not None:
             self._waiters.announce(run.id, after)
             self._tell("interrupted", after)
+
+    async def _end_unbegun(self, run: Run, error: Exception) -> None:
+        after = settle(run, Raised(failure(error), None), now=self._clock.now(), repeatable=False)
+        if await self._settle(Settling(run, after, Lost())) is not None:
+            self._waiters.announce(run.id, after)
+            self._tell(after.state.value, after)
+            self._freed(True, False)
 
     async def _settle(self, settling: Settling) -> Run | None:
         """The run as it stands; None: it is not ours any more, or the next start finds it without its worker."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +41,10 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         db.execute("ROLLBACK")
         db.close()
+
+
+def work() -> None:
+    """For a process."""
 
 
 async def until(condition, seconds: float = 10.0) -> None:
@@ -311,6 +316,18 @@ async def test_what_was_missed_while_only_another_program_s_worker_lived_was_mis
         assert [(run.reason, run.count) for run in skipped] == [("missed", 3)]
         assert skipped[0].data["down_seconds"] == 180.0
         assert len(await time.runs("minutely")) == 1
+
+
+async def test_a_run_whose_call_cannot_be_prepared_has_failed_and_keeps_no_slot(virtual_time, monkeypatch):
+    """It is on record as running by then, and was for as long as its worker lived."""
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(work, name="job", executor="process")
+    scheduler.add_job(nothing, name="other")
+    async with virtual_time(scheduler) as time:
+        monkeypatch.setitem(sys.modules, "taskloop.processing", None)
+        run = await time.until((await scheduler.submit("job")).wait("1m"))
+        assert (run.state, run.error.type) == (State.FAILED, "ModuleNotFoundError")
+        assert (await time.until((await scheduler.submit("other")).wait("1m"))).state is State.SUCCEEDED
 
 
 # -- what cannot be read
