@@ -301,7 +301,9 @@ class Slots:
             self._abandon(attempt)
         await self._all_recorded(LAST_SECONDS)
         left = began + (0.0 if hurrying.is_set() else grace.total_seconds()) + self._kill_grace - self._loop.time()
-        await self._injecting.leave(max(LAST_SECONDS, left))
+        hurry = asyncio.ensure_future(hurrying.wait())
+        await self._injecting.leave(max(LAST_SECONDS, left), hurry, max(LAST_SECONDS, self._kill_grace))
+        hurry.cancel()
         self._over = True
         for attempt in deaf:
             if attempt.task is not None and not attempt.task.done():
