@@ -136,7 +136,7 @@ class Guard:
 
     def stalled(self, schedule: Schedule | None) -> None:
         """A schedule has been due for long and has not moved: say so, and look again. None: all move."""
-        if schedule is None:
+        if schedule is None or self._fires.closing:  # a stop gives runs their grace, and fires no more
             self._stall = ""
             return
         now = self._clock.now()
