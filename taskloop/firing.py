@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -146,15 +145,22 @@ class FireLoop:
         the cursors ahead for as long, for others fire by them.
         """
         while True:
-            with suppress(StoreUnavailable, BadStore):
-                await self.last_look()
+            await self.last_look()
             await asyncio.sleep(WATCH_SECONDS)
 
     async def last_look(self) -> None:
-        """See at the very end whether the wall clock was set back: who comes next could not know that cursors are ahead."""
+        """See at the very end whether the wall clock was set back: who comes next could not know that cursors are ahead.
+
+        Raises nothing: the runs in hand keep their grace, and the stop goes on to its end.
+        """
         self._notice(0.0)
-        while self._set_back:
-            await self._rewind(self._clock.now())
+        try:
+            while self._set_back:
+                await self._rewind(self._clock.now())
+        except (StoreUnavailable, BadStore) as error:
+            self._store_watch.lost(error)
+        except Exception as error:
+            self._speaker().say("ERROR", "tick.failed", error=repr(error))
 
     def _again_after(self, seconds: float) -> datetime:
         self._unread = True

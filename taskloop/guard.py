@@ -102,7 +102,7 @@ class Guard:
 
     async def gone(self, seconds: float) -> None:
         """Leave the cursors right by the clock, and wait until nobody beats any more, at most `seconds` for each."""
-        with suppress(TimeoutError, StoreUnavailable, BadStore):
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._fires.last_look()
         if self._pulse is not None:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from stories import nothing
+from stories import lasting, nothing
 
 from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler
 from taskloop.context import AttemptCancelled
@@ -480,6 +480,33 @@ async def test_a_step_back_is_made_up_for_though_the_store_was_away_just_then(vi
         time.step("-1h")
         await time.advance("2m")
         assert len(await time.runs("job")) - before >= 10
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, RuntimeError])
+async def test_a_step_back_that_cannot_be_made_up_for_takes_no_grace_from_runs_of_a_worker_that_stops(
+    error, virtual_time, tmp_path
+):
+    """Their runs were left to nobody's care, and the scheduler could not be started again."""
+
+    def fail():
+        store.name = "rewind"
+        raise error("not now")
+
+    store, scheduler, tape = Weak(tmp_path / "a.db"), TaskScheduler(options=Options()), []
+    scheduler.add_job(lasting(60, tape), name="long")
+    store.name, store.first = "rewind", fail
+    async with virtual_time(scheduler, store=store) as time:
+        handle = await scheduler.submit("long")
+        stopping = asyncio.ensure_future(scheduler.stop(grace="5m"))
+        await time.advance("1s")
+        time.step("-1h")
+        await time.advance("10s")
+        assert not stopping.done()
+        await time.until(stopping)
+        assert tape == ["begin", "end"] and not scheduler.is_running
+        store.name = ""
+        await scheduler.start()
+        assert scheduler.is_running and (await scheduler.run(handle.id)).state is State.SUCCEEDED
 
 
 async def test_a_step_back_is_made_up_for_though_a_job_is_removed_just_then(virtual_time, tmp_path):
