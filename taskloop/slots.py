@@ -29,6 +29,7 @@ from taskloop.masking import clean_outcome, scrubber
 from taskloop.outcomes import failure
 from taskloop.runlog import RunLog
 from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
+from taskloop.steps import Step
 from taskloop.store import Settling, Store
 
 __all__ = ["Slots"]
@@ -265,11 +266,17 @@ class Slots:
         from taskloop.stepping import Stepping  # here, not above: most programs have no flow
 
         run = attempt.run
+
+        async def write(steps: Sequence[Step]) -> bool | None:
+            if attempt.settled:  # its end is on its way to the store: what begins now, its next attempt would call too
+                return False
+            written: bool | None = await self.insist(partial(self._store.step, run, steps))
+            return written
+
         return Stepping(
-            attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)),
-            write=lambda steps: self.insist(partial(self._store.step, run, steps)), executor=self._executors.__getitem__, injecting=self._injecting,
-            now=self._clock.now, chance=random.random, tell=partial(self._tell_of_step, attempt.context.scrub),
-            log=self._say
+            attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)), write=write,
+            executor=self._executors.__getitem__, injecting=self._injecting, now=self._clock.now,
+            chance=random.random, tell=partial(self._tell_of_step, attempt.context.scrub), log=self._say
         )  # fmt: skip
 
     def _tell_of_step(
