@@ -88,6 +88,9 @@ class Slots:
         self._answered = asyncio.Event()
         self.reported: asyncio.Event = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
+        self.logged: asyncio.Event = asyncio.Event()
+        """Not set while lines of runs in hand are being written."""
+        self.logged.set()
         self._closed = asyncio.Event()
         self._over = False
         """A stop has waited for all it was to wait for: what is handed out now is for the next start."""
@@ -351,6 +354,8 @@ class Slots:
             run = run.changed(progress=attempt.context.latest)
         policy = attempt.policy
         after = settle(run, outcome, now=self._clock.now(), repeatable=policy.repeatable)
+        with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
+            await self.logged.wait()  # what could not be is given back, to be written with the rest
         lines = () if attempt.context.lines is None else attempt.context.lines.end()
         try:
             written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker, lines=lines))

@@ -269,12 +269,15 @@ class Tending:
 
     async def _write_logs(self, attempts: Sequence[Attempt]) -> None:
         taken = [(attempt, attempt.context.lines.take()) for attempt in attempts]
+        self._slots.logged.clear()
         try:
             await self._store.log([(attempt.run, lines) for attempt, lines in taken])
         except BaseException:
             for attempt, lines in taken:
                 attempt.context.lines.give_back(lines)
             raise
+        finally:
+            self._slots.logged.set()
 
     async def _raise_flags(self) -> None:
         """Tell once of each run in hand that takes far longer than usual, and of each that waits far too long."""

@@ -330,6 +330,31 @@ async def test_a_run_whose_call_cannot_be_prepared_has_failed_and_keeps_no_slot(
         assert (await time.until((await scheduler.submit("other")).wait("1m"))).state is State.SUCCEEDED
 
 
+async def test_no_line_is_lost_that_cannot_be_written_just_as_its_run_ends(virtual_time, tmp_path):
+    class Away(SqliteStore):
+        times = 0
+
+        async def log(self, reports):
+            self.times += 1
+            if self.times == 1:
+                begun.set()
+                await asyncio.sleep(1)
+                raise StoreUnavailable("the disk is away for a moment")
+            await super().log(reports)
+
+    scheduler, begun = TaskScheduler(options=Options()), asyncio.Event()
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        run.log("one")
+        await begun.wait()
+        run.log("two")
+
+    async with virtual_time(scheduler, store=Away(tmp_path / "a.db")) as time:
+        run = await time.until((await job.submit()).wait())
+        assert [line.text for line in (await scheduler.log(run.id)).lines] == ["one", "two"]
+
+
 # -- what cannot be read
 
 
