@@ -250,7 +250,7 @@ class Tending:
     # -- what the runs in hand say of themselves
 
     async def _write_progress(self) -> None:
-        reports, logs = [], []
+        reporting, reports, logs = [], [], []
         for attempt in self._slots.attempts.values():
             if attempt.context.lines and not attempt.settled:
                 logs.append(attempt)
@@ -260,10 +260,17 @@ class Tending:
             latest = attempt.context.latest
             if latest is not None:
                 attempt.run = attempt.run.changed(progress=latest)
+                reporting.append(attempt)
                 reports.append((attempt.run, latest))
-                self._feed.send("progress", self._clock.now(), attempt.run)
         if reports:
-            await self._store.progress(reports)
+            try:
+                await self._store.progress(reports)
+            except BaseException:
+                for attempt in reporting:
+                    attempt.context.unwritten = True
+                raise
+            for run, _ in reports:
+                self._feed.send("progress", self._clock.now(), run)
         if logs:
             await self._write_logs(logs)
 

@@ -355,6 +355,21 @@ async def test_no_line_is_lost_that_cannot_be_written_just_as_its_run_ends(virtu
         assert [line.text for line in (await scheduler.log(run.id)).lines] == ["one", "two"]
 
 
+async def test_what_a_run_reported_once_is_written_when_the_store_is_back(virtual_time, tmp_path):
+    store, scheduler = Weak(tmp_path / "a.db"), TaskScheduler(options=Options())
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        run.progress(50)
+        await asyncio.sleep(3600)
+
+    async with virtual_time(scheduler, store=store) as time:
+        store.name = "progress"
+        handle = await job.submit()
+        await time.advance("1m")
+        assert store.name == "" and (await scheduler.run(handle.id)).progress.done == 50
+
+
 # -- what cannot be read
 
 
