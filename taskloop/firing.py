@@ -311,12 +311,12 @@ class FireLoop:
     async def _sleep_until(self, wake_at: datetime | None) -> None:
         """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
         await asyncio.sleep(0)
+        self._notice(0.0)  # here, for there may be no sleep as long as more runs wait than there are slots
         while not self._wake.is_set() and not self.closing:
             now = self._clock.now()
             nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
             if nap <= 0:
                 break
-            self._notice(0.0)
             timer = self._loop.call_later(nap, self._wake.set)
             await self._wake.wait()
             timer.cancel()

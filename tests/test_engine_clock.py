@@ -10,7 +10,7 @@ import pytest
 from stores import database
 from stories import START, fates, nothing, stamp, starts
 
-from taskloop import At, Cron, Every, Options, State, TaskScheduler
+from taskloop import At, Call, Cron, Every, Options, State, TaskScheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -133,6 +133,23 @@ async def test_a_clock_that_went_forward_is_a_missed_period(scheduler, virtual_t
         assert await fates(time) == told
         skips = await time.runs("job", "skipped")
         assert all(run.data["down_seconds"] == pytest.approx(5 * 3600, abs=61) for run in skips)
+
+
+async def test_a_step_is_noticed_though_there_is_never_time_to_sleep(virtual_time):
+    """As long as more runs wait than there are slots, each end of one is a reason to look at once."""
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(nothing, Every("1h"), name="hourly", missed="skip")
+
+    @scheduler.job()
+    async def job(number: int) -> None:
+        if number == 20:
+            time.step("5h")
+
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        await scheduler.submit_many([Call(job, {"number": number}) for number in range(100)])
+        await time.advance()
+        assert await fates(time, "hourly") == ["00:00 succeeded", "01:00 skipped missed x5"]
 
 
 async def test_a_short_sleep_is_lateness_and_no_missed_period(scheduler, virtual_time):
