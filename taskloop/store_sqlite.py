@@ -38,11 +38,11 @@ from taskloop.file_sqlite import Place, connect, explained, newest, prepare, ver
 from taskloop.rows_sqlite import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
-    encode,
     instant,
     moment,
     read_run,
     read_schedule,
+    told,
     write_failure,
 )
 from taskloop.runs import Progress, Run, RunId, State
@@ -366,7 +366,7 @@ class SqliteStore:
         return others
 
     async def beat(self, worker: Worker, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
-        lives: bool = await self._do(keeping.beat, worker, microseconds(now), tick, encode(dict(health)))
+        lives: bool = await self._do(keeping.beat, worker, microseconds(now), tick, told(dict(health)))
         return lives
 
     def beater(self, worker: Worker) -> Beater | None:

@@ -128,6 +128,24 @@ async def test_the_status_says_first_that_the_loop_stood_still():
         assert status.loop_lag_ms > 1000
 
 
+async def test_a_block_in_a_file_whose_name_is_no_text_is_recorded_and_costs_no_lease(tmp_path):
+    """No beat could be written that told of it, and after that none was."""
+    found = {}
+    text = "def held(now, until):\n    while now() < until:\n        pass\n"
+    exec(compile(text, os.fsdecode(b"caf\xe9.py"), "exec"), found)  # noqa: S102 - our own text
+    async with watched(tmp_path / "app.db") as (scheduler, blocks):
+        found["held"](time.monotonic, time.monotonic() + 0.5)
+        await heard(blocks, lambda event: "caf" in event.data["where"])
+        async with asyncio.timeout(10):
+            since = scheduler._clock.now() - timedelta(1)
+            while not any(
+                "held" in str(one.data) for one in await scheduler._store.incidents(since, scheduler._clock.now())
+            ):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1.2)
+        assert scheduler._is_trusted()
+
+
 async def test_a_watch_that_is_switched_off_watches_nothing():
     off = Options(loop_limit=None)
     async with watched(options=off) as (scheduler, blocks):
