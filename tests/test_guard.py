@@ -20,6 +20,9 @@ from loguru import logger
 from stores import database
 
 from taskloop import Every, Options, State, TaskScheduler
+from taskloop.clock import SystemClock
+from taskloop.errors import StoreUnavailable
+from taskloop.pulse import Pulse
 
 pytestmark = pytest.mark.anyio
 
@@ -156,6 +159,29 @@ async def test_a_watch_that_is_switched_off_watches_nothing():
 
 
 # -- leases
+
+
+async def test_a_beat_that_fails_for_whatever_reason_is_not_the_last():
+    class Beater:
+        beats = 0
+
+        def beat(self, now, tick, health):
+            self.beats += 1
+            if self.beats == 2:
+                raise MemoryError
+            return True
+
+        def close(self):
+            pass
+
+    beater, news = Beater(), asyncio.Queue()
+    pulse = Pulse(beater, 0.01, clock=SystemClock(), health=dict, heard=news.put_nowait)
+    pulse.start()
+    async with asyncio.timeout(10):
+        first, second, third = [await news.get() for _ in range(3)]
+    pulse.stop()
+    await pulse.gone(3)
+    assert (first, third) == (True, True) and "MemoryError" in str(second) and isinstance(second, StoreUnavailable)
 
 
 async def test_a_loop_that_is_held_for_longer_than_the_lease_loses_no_run(tmp_path):
