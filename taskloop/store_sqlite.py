@@ -576,8 +576,8 @@ class SqliteStore:
         done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now, waiting_only)
         return done
 
-    async def wishes(self, worker: str) -> Sequence[Wish]:
-        found: Sequence[Wish] = await self._do(keeping.take_wishes, worker)
+    async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
+        found: Sequence[Wish] = await self._do(keeping.take_wishes, worker, heed=heed)
         return found
 
     async def run(self, run: RunId) -> Run | None:

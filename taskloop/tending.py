@@ -225,17 +225,19 @@ class Tending:
         return tick - since > lease
 
     async def _grant_wishes(self) -> None:
-        self._wishes += [
-            wish
-            for wish in await self._store.wishes(self._worker.id)
-            if self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor)) is None  # its attempt ends as we hear it
-        ]
+        await self._store.wishes(self._worker.id, self._hear_wishes)
         while self._wishes:
             wish = self._wishes[0]
             done = await self._store.cancel(wish.run, actor=wish.actor, reason=wish.reason, now=self._clock.now())
             if done is not None and done.run.state is State.CANCELLED:
                 self._ended(done.run)
             self._wishes.pop(0)
+
+    def _hear_wishes(self, answer: Sequence[Wish] | Exception) -> None:
+        """They are in the store no more: also those that it hands out after nobody waited for them any longer."""
+        for wish in () if isinstance(answer, Exception) else answer:
+            if self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor)) is None:  # its attempt ends as we hear it
+                self._wishes.append(wish)
 
     async def _rename(self) -> None:
         """Give jobs what still stands under their aliases, or was put there by a worker of an earlier version."""

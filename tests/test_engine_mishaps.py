@@ -687,6 +687,21 @@ async def test_no_wish_is_lost_with_one_that_cannot_be_granted_at_once(tmp_path)
         await until(lambda: not store.fails)
 
 
+async def test_no_wish_is_lost_that_a_hanging_disk_hands_out_after_nobody_waits_for_it(tmp_path):
+    scheduler = TaskScheduler(SqliteStore(tmp_path / "a.db", call_seconds=0.3), options=BRIEF)
+    job = scheduler.add_job(lasting(60), name="job")
+    db = sqlite3.connect(tmp_path / "a.db", isolation_level=None, timeout=10)
+    async with scheduler:
+        run = await job.submit()
+        await asyncio.sleep(0.2)
+        db.execute("INSERT INTO taskloop_wishes (run, kind, at) VALUES (?, 'cancel', 0)", (run.id,))
+        db.execute("BEGIN IMMEDIATE")
+        await until(lambda: scheduler._store_watch.lost_at is not None)
+        db.execute("ROLLBACK")
+        assert (await run.wait(timeout=10)).state is State.CANCELLED
+    db.close()
+
+
 async def test_a_submit_that_a_hanging_disk_refused_is_not_carried_out_later(tmp_path):
     store = SqliteStore(tmp_path / "a.db", call_seconds=0.3)
     scheduler = TaskScheduler(store, options=BRIEF)
