@@ -243,6 +243,9 @@ class FireLoop:
                 if verdict.on and due_at < since:
                     pause = self._ledger._switches.held_by(schedule.job, due_at)
                     because = self.attendance.outage(names) if pause is None else pause.told("paused")
+            except MemoryError:  # no fault of the schedule: it is asked again
+                self._slots.release(sum(one.starts for one in firings))
+                raise
             except Exception as error:
                 self._speaker().say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)

@@ -23,6 +23,7 @@ from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskSchedul
 from taskloop.context import AttemptCancelled
 from taskloop.errors import StoreUnavailable
 from taskloop.executors import InThread
+from taskloop.schedules import plan
 from taskloop.store_sqlite import SqliteStore
 from taskloop.testing import run_context
 
@@ -368,6 +369,25 @@ async def test_what_a_run_reported_once_is_written_when_the_store_is_back(virtua
         handle = await job.submit()
         await time.advance("1m")
         assert store.name == "" and (await scheduler.run(handle.id)).progress.done == 50
+
+
+async def test_a_schedule_for_which_there_was_no_memory_for_a_moment_goes_on(virtual_time, monkeypatch):
+    """It was stopped for good, also for every later life of its program."""
+    scheduler, seen = TaskScheduler(options=Options(max_running=1)), []
+
+    def without_memory(*args, **more):
+        seen.append(1)
+        if len(seen) in (2, 3):
+            raise MemoryError
+        return plan(*args, **more)
+
+    monkeypatch.setattr("taskloop.firing.plan", without_memory)
+    for name in ("one", "other"):
+        scheduler.add_job(nothing, Every("1m"), name=name)
+    async with virtual_time(scheduler) as time:
+        await time.advance("3m")
+        assert [len(await time.runs(name)) for name in ("one", "other")] == [4, 4]
+        assert scheduler._slots.free == 1
 
 
 # -- what cannot be read
