@@ -18,7 +18,7 @@ from taskloop import steps_sqlite
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore
 from taskloop.file_sqlite import Place, connect, explained, newest
-from taskloop.rows_sqlite import encode
+from taskloop.rows_sqlite import told
 from taskloop.store import Worker
 
 __all__ = ["SqliteBeater", "transact", "where_it_stood"]
@@ -94,7 +94,7 @@ class SqliteBeater:
 
     def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
         try:
-            return self._beat(microseconds(now), tick, encode(dict(health)))
+            return self._beat(microseconds(now), tick, told(dict(health)))
         except (sqlite3.Error, OSError, ValueError) as error:
             self.close()
             raise explained(error, self._place.path) from error

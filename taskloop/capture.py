@@ -66,14 +66,17 @@ class _Ear:
                 logging.setLogRecordFactory(self._factory.before)
             self._factory = None
             if self._sink is not None and (logger := _loguru()) is not None:
-                with suppress(ValueError):  # the host has removed all sinks
+                with suppress(Exception):  # the host has removed all sinks
                     logger.remove(self._sink)
             self._sink = None
 
     def look(self) -> None:
         logger = _loguru()
-        if logger is None or self._is_in(logger):
-            return
+        with suppress(Exception):  # what a host's test has put in its place fails no run
+            if logger is not None and not self._is_in(logger):
+                self._listen_to(logger)
+
+    def _listen_to(self, logger: Any) -> None:
         with self._lock:
             if self._users and not self._is_in(logger):
                 # What the host's own sinks let through: for a lower level loguru would build records for nobody else.

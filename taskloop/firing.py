@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -146,15 +145,22 @@ class FireLoop:
         the cursors ahead for as long, for others fire by them.
         """
         while True:
-            with suppress(StoreUnavailable, BadStore):
-                await self.last_look()
+            await self.last_look()
             await asyncio.sleep(WATCH_SECONDS)
 
     async def last_look(self) -> None:
-        """See at the very end whether the wall clock was set back: who comes next could not know that cursors are ahead."""
+        """See at the very end whether the wall clock was set back: who comes next could not know that cursors are ahead.
+
+        Raises nothing: the runs in hand keep their grace, and the stop goes on to its end.
+        """
         self._notice(0.0)
-        while self._set_back:
-            await self._rewind(self._clock.now())
+        try:
+            while self._set_back:
+                await self._rewind(self._clock.now())
+        except (StoreUnavailable, BadStore) as error:
+            self._store_watch.lost(error)
+        except Exception as error:
+            self._speaker().say("ERROR", "tick.failed", error=repr(error))
 
     def _again_after(self, seconds: float) -> datetime:
         self._unread = True
@@ -237,6 +243,9 @@ class FireLoop:
                 if verdict.on and due_at < since:
                     pause = self._ledger._switches.held_by(schedule.job, due_at)
                     because = self.attendance.outage(names) if pause is None else pause.told("paused")
+            except MemoryError:  # no fault of the schedule: it is asked again
+                self._slots.release(sum(one.starts for one in firings))
+                raise
             except Exception as error:
                 self._speaker().say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)
@@ -305,12 +314,12 @@ class FireLoop:
     async def _sleep_until(self, wake_at: datetime | None) -> None:
         """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
         await asyncio.sleep(0)
+        self._notice(0.0)  # here, for there may be no sleep as long as more runs wait than there are slots
         while not self._wake.is_set() and not self.closing:
             now = self._clock.now()
             nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
             if nap <= 0:
                 break
-            self._notice(0.0)
             timer = self._loop.call_later(nap, self._wake.set)
             await self._wake.wait()
             timer.cancel()

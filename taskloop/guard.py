@@ -102,7 +102,7 @@ class Guard:
 
     async def gone(self, seconds: float) -> None:
         """Leave the cursors right by the clock, and wait until nobody beats any more, at most `seconds` for each."""
-        with suppress(TimeoutError, StoreUnavailable, BadStore):
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._fires.last_look()
         if self._pulse is not None:
@@ -136,7 +136,7 @@ class Guard:
 
     def stalled(self, schedule: Schedule | None) -> None:
         """A schedule has been due for long and has not moved: say so, and look again. None: all move."""
-        if schedule is None:
+        if schedule is None or self._fires.closing:  # a stop gives runs their grace, and fires no more
             self._stall = ""
             return
         now = self._clock.now()

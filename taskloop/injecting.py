@@ -83,13 +83,22 @@ class Injecting:
         assert result is not None
         return result
 
-    async def leave(self, seconds: float) -> None:
-        """Leave what lives as long as the worker, the last entered first; waits at most so long, then cancels."""
+    async def leave(self, seconds: float, hurried: asyncio.Future[Any], last_seconds: float) -> None:
+        """Leave what lives as long as the worker, the last entered first; waits at most so long, then cancels.
+
+        Once somebody has `hurried`, at most `last_seconds` more.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         for kept in reversed(list(self._kept.values())):
             kept.end()
-            await asyncio.wait({kept.task}, timeout=max(0.0, deadline - loop.time()))
+            if not hurried.done():
+                waits = max(0.0, deadline - loop.time())
+                await asyncio.wait({kept.task, hurried}, timeout=waits, return_when=asyncio.FIRST_COMPLETED)
+                if hurried.done():
+                    deadline = min(deadline, loop.time() + last_seconds)
+            if not kept.task.done():
+                await asyncio.wait({kept.task}, timeout=max(0.0, deadline - loop.time()))
             if not kept.task.done():
                 kept.task.cancel()
                 self._say("WARNING", "provider.not_left", provider=kept.one.name)

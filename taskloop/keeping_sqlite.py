@@ -16,11 +16,11 @@ from taskloop.clock import from_microseconds, microseconds
 from taskloop.rows_sqlite import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
-    encode,
     instant,
     moment,
     read_run,
     read_schedule,
+    told,
 )
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
@@ -69,7 +69,7 @@ def _insert(db: sqlite3.Connection, worker: Worker) -> None:
             int(worker.fires),
             jobs,
             worker.version,
-            encode(dict(worker.health)),
+            told(dict(worker.health)),
         ),
     )
 
@@ -145,7 +145,7 @@ def note(db: sqlite3.Connection, incidents: Sequence[Incident]) -> None:
     db.executemany(
         "INSERT INTO taskloop_incidents (worker, kind, since, until, data) VALUES (?, ?, ?, ?, ?)",
         [
-            (one.worker, one.kind, microseconds(one.since), microseconds(one.until), encode(dict(one.data)))
+            (one.worker, one.kind, microseconds(one.since), microseconds(one.until), told(dict(one.data)))
             for one in incidents
         ],
     )

@@ -12,13 +12,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 from taskloop.clock import Clock
-from taskloop.errors import TaskloopError
+from taskloop.errors import StoreUnavailable, TaskloopError
 from taskloop.store import Beater
 
 __all__ = ["Pulse"]
 
 LEAST_SECONDS: Final = 0.5
 """A beat that failed is tried again after this, or at its next turn if that comes sooner."""
+_MEND: Final = "a beat could not be written; see the memory and the disk of this machine"
 
 
 class Pulse:
@@ -75,8 +76,9 @@ class Pulse:
                     self.lapses += not lives
                     self._tell(lives)
                     self.good_at = began
-                except TaskloopError as error:
-                    self._tell(error)
+                except Exception as error:  # the next beat does not depend on it
+                    known = error if isinstance(error, TaskloopError) else StoreUnavailable(f"{_MEND} ({error!r})")
+                    self._tell(known)
                     wait = min(wait, LEAST_SECONDS)
                 self._ended.wait(max(0.001, began + wait - self._clock.monotonic()))
         finally:

@@ -78,6 +78,12 @@ def encode(value: Any) -> str | None:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=tagged)
 
 
+def told(value: Any) -> str | None:
+    """`encode` for what a worker says of itself, which is never refused: the name of a file may hold what is no text."""
+    text = encode(value)
+    return text if text is None or text.isascii() else text.encode(errors="replace").decode()
+
+
 def moment(instant: datetime | None) -> int | None:
     return None if instant is None else microseconds(instant)
 

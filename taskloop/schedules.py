@@ -197,6 +197,9 @@ def _set_back(
     """The grid of elapsed time moved by `back`, and a little apart from every instant that has a record."""
     assert isinstance(schedule.trigger, Every) and schedule.anchor is not None and schedule.trigger.interval is not None
     interval = schedule.trigger.interval
+    ahead = schedule.next_due - now if schedule.next_due is not None else None
+    if ahead is not None and ahead <= interval and ahead - back < -interval:
+        return schedule  # held, as by a pause: no clock that was ahead has moved it
     anchor = schedule.anchor - back % interval  # the same grid as by all of `back`, which may lead out of all years
     due = schedule.next_due - back if schedule.next_due is not None else _anchored(schedule.trigger, anchor).after(now)
     if due is None:

@@ -29,6 +29,7 @@ from taskloop.masking import clean_outcome, scrubber
 from taskloop.outcomes import failure
 from taskloop.runlog import RunLog
 from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
+from taskloop.steps import Step
 from taskloop.store import Settling, Store
 
 __all__ = ["Slots"]
@@ -87,6 +88,9 @@ class Slots:
         self._answered = asyncio.Event()
         self.reported: asyncio.Event = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
+        self.logged: asyncio.Event = asyncio.Event()
+        """Not set while lines of runs in hand are being written."""
+        self.logged.set()
         self._closed = asyncio.Event()
         self._over = False
         """A stop has waited for all it was to wait for: what is handed out now is for the next start."""
@@ -163,7 +167,12 @@ class Slots:
         self._launch(run)
 
     def _launch(self, run: Run) -> None:
-        self.free -= 1
+        try:
+            self._begin(run)
+        except Exception as error:  # on record as running, it would be nobody's as long as this worker lives
+            self._listeners.begin(self._end_unbegun(run, error))
+
+    def _begin(self, run: Run) -> None:
         self.expected.discard(run.id)
         job = self._jobs[run.job]
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
@@ -176,6 +185,7 @@ class Slots:
             capture.look()
         if job.parameters.injected:
             attempt.injecting = self._injecting
+        self.free -= 1
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))
         if self._glance is None:
@@ -259,11 +269,17 @@ class Slots:
         from taskloop.stepping import Stepping  # here, not above: most programs have no flow
 
         run = attempt.run
+
+        async def write(steps: Sequence[Step]) -> bool | None:
+            if attempt.settled:  # its end is on its way to the store: what begins now, its next attempt would call too
+                return False
+            written: bool | None = await self.insist(partial(self._store.step, run, steps))
+            return written
+
         return Stepping(
-            attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)),
-            write=lambda steps: self.insist(partial(self._store.step, run, steps)), executor=self._executors.__getitem__, injecting=self._injecting,
-            now=self._clock.now, chance=random.random, tell=partial(self._tell_of_step, attempt.context.scrub),
-            log=self._say
+            attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)), write=write,
+            executor=self._executors.__getitem__, injecting=self._injecting, now=self._clock.now,
+            chance=random.random, tell=partial(self._tell_of_step, attempt.context.scrub), log=self._say
         )  # fmt: skip
 
     def _tell_of_step(
@@ -295,7 +311,9 @@ class Slots:
             self._abandon(attempt)
         await self._all_recorded(LAST_SECONDS)
         left = began + (0.0 if hurrying.is_set() else grace.total_seconds()) + self._kill_grace - self._loop.time()
-        await self._injecting.leave(max(LAST_SECONDS, left))
+        hurry = asyncio.ensure_future(hurrying.wait())
+        await self._injecting.leave(max(LAST_SECONDS, left), hurry, max(LAST_SECONDS, self._kill_grace))
+        hurry.cancel()
         self._over = True
         for attempt in deaf:
             if attempt.task is not None and not attempt.task.done():
@@ -336,6 +354,8 @@ class Slots:
             run = run.changed(progress=attempt.context.latest)
         policy = attempt.policy
         after = settle(run, outcome, now=self._clock.now(), repeatable=policy.repeatable)
+        with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
+            await self.logged.wait()  # what could not be is given back, to be written with the rest
         lines = () if attempt.context.lines is None else attempt.context.lines.end()
         try:
             written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker, lines=lines))
@@ -366,6 +386,13 @@ class Slots:
         if await self._settle(Settling(run, after, Lost())) is not None:
             self._waiters.announce(run.id, after)
             self._tell("interrupted", after)
+
+    async def _end_unbegun(self, run: Run, error: Exception) -> None:
+        after = settle(run, Raised(failure(error), None), now=self._clock.now(), repeatable=False)
+        if await self._settle(Settling(run, after, Lost())) is not None:
+            self._waiters.announce(run.id, after)
+            self._tell(after.state.value, after)
+            self._freed(True, False)
 
     async def _settle(self, settling: Settling) -> Run | None:
         """The run as it stands; None: it is not ours any more, or the next start finds it without its worker."""

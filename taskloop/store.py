@@ -505,7 +505,7 @@ class Store(Protocol):
         None: no such run.
         """
 
-    async def wishes(self, worker: str) -> Sequence[Wish]:
+    async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
         """Wishes for runs of this worker, taken out of the store."""
 
     async def run(self, run: RunId) -> Run | None: ...

@@ -38,11 +38,11 @@ from taskloop.file_sqlite import Place, connect, explained, newest, prepare, ver
 from taskloop.rows_sqlite import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
-    encode,
     instant,
     moment,
     read_run,
     read_schedule,
+    told,
     write_failure,
 )
 from taskloop.runs import Progress, Run, RunId, State
@@ -366,7 +366,7 @@ class SqliteStore:
         return others
 
     async def beat(self, worker: Worker, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
-        lives: bool = await self._do(keeping.beat, worker, microseconds(now), tick, encode(dict(health)))
+        lives: bool = await self._do(keeping.beat, worker, microseconds(now), tick, told(dict(health)))
         return lives
 
     def beater(self, worker: Worker) -> Beater | None:
@@ -576,8 +576,8 @@ class SqliteStore:
         done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now, waiting_only)
         return done
 
-    async def wishes(self, worker: str) -> Sequence[Wish]:
-        found: Sequence[Wish] = await self._do(keeping.take_wishes, worker)
+    async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
+        found: Sequence[Wish] = await self._do(keeping.take_wishes, worker, heed=heed)
         return found
 
     async def run(self, run: RunId) -> Run | None:

@@ -241,17 +241,19 @@ class Tending:
         self._awake_at = now
 
     async def _grant_wishes(self) -> None:
-        self._wishes += [
-            wish
-            for wish in await self._store.wishes(self._worker.id)
-            if self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor)) is None  # its attempt ends as we hear it
-        ]
+        await self._store.wishes(self._worker.id, self._hear_wishes)
         while self._wishes:
             wish = self._wishes[0]
             done = await self._store.cancel(wish.run, actor=wish.actor, reason=wish.reason, now=self._clock.now())
             if done is not None and done.run.state is State.CANCELLED:
                 self._ended(done.run)
             self._wishes.pop(0)
+
+    def _hear_wishes(self, answer: Sequence[Wish] | Exception) -> None:
+        """They are in the store no more: also those that it hands out after nobody waited for them any longer."""
+        for wish in () if isinstance(answer, Exception) else answer:
+            if self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor)) is None:  # its attempt ends as we hear it
+                self._wishes.append(wish)
 
     async def _rename(self) -> None:
         """Give jobs what still stands under their aliases, or was put there by a worker of an earlier version."""
@@ -266,7 +268,7 @@ class Tending:
     # -- what the runs in hand say of themselves
 
     async def _write_progress(self) -> None:
-        reports, logs = [], []
+        reporting, reports, logs = [], [], []
         for attempt in self._slots.attempts.values():
             if attempt.context.lines and not attempt.settled:
                 logs.append(attempt)
@@ -276,21 +278,31 @@ class Tending:
             latest = attempt.context.latest
             if latest is not None:
                 attempt.run = attempt.run.changed(progress=latest)
+                reporting.append(attempt)
                 reports.append((attempt.run, latest))
-                self._feed.send("progress", self._clock.now(), attempt.run)
         if reports:
-            await self._store.progress(reports)
+            try:
+                await self._store.progress(reports)
+            except BaseException:
+                for attempt in reporting:
+                    attempt.context.unwritten = True
+                raise
+            for run, _ in reports:
+                self._feed.send("progress", self._clock.now(), run)
         if logs:
             await self._write_logs(logs)
 
     async def _write_logs(self, attempts: Sequence[Attempt]) -> None:
         taken = [(attempt, attempt.context.lines.take()) for attempt in attempts]
+        self._slots.logged.clear()
         try:
             await self._store.log([(attempt.run, lines) for attempt, lines in taken])
         except BaseException:
             for attempt, lines in taken:
                 attempt.context.lines.give_back(lines)
             raise
+        finally:
+            self._slots.logged.set()
 
     async def _raise_flags(self) -> None:
         """Tell once of each run in hand that takes far longer than usual, and of each that waits far too long."""

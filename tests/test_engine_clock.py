@@ -10,7 +10,7 @@ import pytest
 from stores import database
 from stories import START, fates, nothing, stamp, starts
 
-from taskloop import At, Cron, Every, Options, State, TaskScheduler
+from taskloop import At, Call, Cron, Every, Options, State, TaskScheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -67,6 +67,29 @@ async def test_a_clock_that_was_years_ahead_by_mistake_silences_nothing(schedule
         assert max(Counter(await dues(time, "job")).values()) == 1
 
 
+@pytest.mark.parametrize("year", [2027, 9999])
+async def test_a_paused_interval_stays_where_it_was_while_the_clock_was_years_ahead(scheduler, virtual_time, year):
+    """No clock has moved its cursor: taken back by years it was due for all of them, or led out of all years, and then
+    nothing of its worker was fired any more.
+    """
+    for name, interval in (("held", "1h"), ("other", "10m")):
+        scheduler.add_job(nothing, Every(interval), name=name)
+    ahead = datetime(year, 12, 31, 23, 0, tzinfo=UTC) - START
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        await scheduler.pause("held")
+        time.step(ahead)
+        await time.advance("2m")
+        time.step(-ahead)
+        await time.advance("58m")
+        before = len(await time.runs("other"))
+        await time.advance("2h")
+        assert len(await time.runs("other")) - before == 12
+        await scheduler.resume("held")
+        await time.advance("1m")
+        assert await fates(time, "held") == ["00:00 succeeded", "01:00 skipped missed x2", "03:00 succeeded"]
+
+
 async def test_a_stored_schedule_survives_the_year_9999(scheduler, virtual_time):
     scheduler.add_job(nothing, name="job")
     async with virtual_time(scheduler) as time:
@@ -110,6 +133,23 @@ async def test_a_clock_that_went_forward_is_a_missed_period(scheduler, virtual_t
         assert await fates(time) == told
         skips = await time.runs("job", "skipped")
         assert all(run.data["down_seconds"] == pytest.approx(5 * 3600, abs=61) for run in skips)
+
+
+async def test_a_step_is_noticed_though_there_is_never_time_to_sleep(virtual_time):
+    """As long as more runs wait than there are slots, each end of one is a reason to look at once."""
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(nothing, Every("1h"), name="hourly", missed="skip")
+
+    @scheduler.job()
+    async def job(number: int) -> None:
+        if number == 20:
+            time.step("5h")
+
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        await scheduler.submit_many([Call(job, {"number": number}) for number in range(100)])
+        await time.advance()
+        assert await fates(time, "hourly") == ["00:00 succeeded", "01:00 skipped missed x5"]
 
 
 async def test_a_short_sleep_is_lateness_and_no_missed_period(scheduler, virtual_time):

@@ -6,9 +6,9 @@ import asyncio
 import threading
 
 import pytest
-from stories import fates, lasting, nothing, starts, stubborn, threads_ended
+from stories import START, fates, lasting, nothing, starts, stubborn, threads_ended
 
-from taskloop import Every, Options, State, TaskScheduler
+from taskloop import Cron, Every, Options, State, TaskScheduler
 from taskloop.errors import StoreUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -281,6 +281,20 @@ async def test_nothing_new_starts_while_stopping(scheduler, virtual_time):
         await time.until(scheduler.stop(grace="20m"))
         assert await starts(time, "often") == ["00:00"]
         assert await fates(time, "long") == ["00:00 succeeded"]
+
+
+async def test_a_worker_that_stops_is_not_told_to_stand_still_while_its_runs_have_their_grace(virtual_time, tmp_path):
+    """It was, every ten seconds, and on record as the reason why nothing was fired."""
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Cron("* * * * *"), name="tick")
+    scheduler.add_job(lasting(3600), name="long")
+    async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/a.db") as time:
+        await scheduler.submit("long")
+        await time.advance("90s")
+        stopping = asyncio.ensure_future(scheduler.stop(grace="10m"))
+        await time.advance("8m")
+        assert not stopping.done() and await scheduler._store.incidents(START, time.now) == []
+        await time.until(stopping)
 
 
 async def test_a_removed_job_fires_no_more_and_keeps_its_history(scheduler, virtual_time):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,12 +17,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from stories import nothing
+from stories import lasting, nothing
 
 from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler
 from taskloop.context import AttemptCancelled
 from taskloop.errors import StoreUnavailable
 from taskloop.executors import InThread
+from taskloop.schedules import plan
 from taskloop.store_sqlite import SqliteStore
 from taskloop.testing import run_context
 
@@ -40,6 +42,10 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         db.execute("ROLLBACK")
         db.close()
+
+
+def work() -> None:
+    """For a process."""
 
 
 async def until(condition, seconds: float = 10.0) -> None:
@@ -313,6 +319,77 @@ async def test_what_was_missed_while_only_another_program_s_worker_lived_was_mis
         assert len(await time.runs("minutely")) == 1
 
 
+async def test_a_run_whose_call_cannot_be_prepared_has_failed_and_keeps_no_slot(virtual_time, monkeypatch):
+    """It is on record as running by then, and was for as long as its worker lived."""
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(work, name="job", executor="process")
+    scheduler.add_job(nothing, name="other")
+    async with virtual_time(scheduler) as time:
+        monkeypatch.setitem(sys.modules, "taskloop.processing", None)
+        run = await time.until((await scheduler.submit("job")).wait("1m"))
+        assert (run.state, run.error.type) == (State.FAILED, "ModuleNotFoundError")
+        assert (await time.until((await scheduler.submit("other")).wait("1m"))).state is State.SUCCEEDED
+
+
+async def test_no_line_is_lost_that_cannot_be_written_just_as_its_run_ends(virtual_time, tmp_path):
+    class Away(SqliteStore):
+        times = 0
+
+        async def log(self, reports):
+            self.times += 1
+            if self.times == 1:
+                begun.set()
+                await asyncio.sleep(1)
+                raise StoreUnavailable("the disk is away for a moment")
+            await super().log(reports)
+
+    scheduler, begun = TaskScheduler(options=Options()), asyncio.Event()
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        run.log("one")
+        await begun.wait()
+        run.log("two")
+
+    async with virtual_time(scheduler, store=Away(tmp_path / "a.db")) as time:
+        run = await time.until((await job.submit()).wait())
+        assert [line.text for line in (await scheduler.log(run.id)).lines] == ["one", "two"]
+
+
+async def test_what_a_run_reported_once_is_written_when_the_store_is_back(virtual_time, tmp_path):
+    store, scheduler = Weak(tmp_path / "a.db"), TaskScheduler(options=Options())
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        run.progress(50)
+        await asyncio.sleep(3600)
+
+    async with virtual_time(scheduler, store=store) as time:
+        store.name = "progress"
+        handle = await job.submit()
+        await time.advance("1m")
+        assert store.name == "" and (await scheduler.run(handle.id)).progress.done == 50
+
+
+async def test_a_schedule_for_which_there_was_no_memory_for_a_moment_goes_on(virtual_time, monkeypatch):
+    """It was stopped for good, also for every later life of its program."""
+    scheduler, seen = TaskScheduler(options=Options(max_running=1)), []
+
+    def without_memory(*args, **more):
+        seen.append(1)
+        if len(seen) in (2, 3):
+            raise MemoryError
+        return plan(*args, **more)
+
+    monkeypatch.setattr("taskloop.firing.plan", without_memory)
+    for name in ("one", "other"):
+        scheduler.add_job(nothing, Every("1m"), name=name)
+    async with virtual_time(scheduler) as time:
+        await time.advance("3m")
+        assert [len(await time.runs(name)) for name in ("one", "other")] == [4, 4]
+        assert scheduler._slots.free == 1
+
+
 # -- what cannot be read
 
 
@@ -465,6 +542,33 @@ async def test_a_step_back_is_made_up_for_though_the_store_was_away_just_then(vi
         assert len(await time.runs("job")) - before >= 10
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable, RuntimeError])
+async def test_a_step_back_that_cannot_be_made_up_for_takes_no_grace_from_runs_of_a_worker_that_stops(
+    error, virtual_time, tmp_path
+):
+    """Their runs were left to nobody's care, and the scheduler could not be started again."""
+
+    def fail():
+        store.name = "rewind"
+        raise error("not now")
+
+    store, scheduler, tape = Weak(tmp_path / "a.db"), TaskScheduler(options=Options()), []
+    scheduler.add_job(lasting(60, tape), name="long")
+    store.name, store.first = "rewind", fail
+    async with virtual_time(scheduler, store=store) as time:
+        handle = await scheduler.submit("long")
+        stopping = asyncio.ensure_future(scheduler.stop(grace="5m"))
+        await time.advance("1s")
+        time.step("-1h")
+        await time.advance("10s")
+        assert not stopping.done()
+        await time.until(stopping)
+        assert tape == ["begin", "end"] and not scheduler.is_running
+        store.name = ""
+        await scheduler.start()
+        assert scheduler.is_running and (await scheduler.run(handle.id)).state is State.SUCCEEDED
+
+
 async def test_a_step_back_is_made_up_for_though_a_job_is_removed_just_then(virtual_time, tmp_path):
     store, scheduler = Weak(tmp_path / "a.db"), TaskScheduler(options=Options())
     for name in ("job", "gone"):
@@ -601,6 +705,21 @@ async def test_no_wish_is_lost_with_one_that_cannot_be_granted_at_once(tmp_path)
         db.close()
         assert (await other.wait(timeout=10)).state is State.CANCELLED
         await until(lambda: not store.fails)
+
+
+async def test_no_wish_is_lost_that_a_hanging_disk_hands_out_after_nobody_waits_for_it(tmp_path):
+    scheduler = TaskScheduler(SqliteStore(tmp_path / "a.db", call_seconds=0.3), options=BRIEF)
+    job = scheduler.add_job(lasting(60), name="job")
+    db = sqlite3.connect(tmp_path / "a.db", isolation_level=None, timeout=10)
+    async with scheduler:
+        run = await job.submit()
+        await asyncio.sleep(0.2)
+        db.execute("INSERT INTO taskloop_wishes (run, kind, at) VALUES (?, 'cancel', 0)", (run.id,))
+        db.execute("BEGIN IMMEDIATE")
+        await until(lambda: scheduler._store_watch.lost_at is not None)
+        db.execute("ROLLBACK")
+        assert (await run.wait(timeout=10)).state is State.CANCELLED
+    db.close()
 
 
 async def test_a_submit_that_a_hanging_disk_refused_is_not_carried_out_later(tmp_path):

@@ -9,8 +9,10 @@ from collections import Counter
 
 import pytest
 from pydantic import SecretStr
+from stories import stamp
 
 from taskloop import Fatal, Flow, Inject, Jobs, Options, Retry, RetryAt, RunContext, TaskScheduler, current_run
+from taskloop.context import AttemptCancelled
 from taskloop.errors import BadJob, BadParameters, NoSuchStep, RunFailed
 
 pytestmark = pytest.mark.anyio
@@ -675,6 +677,28 @@ async def test_what_is_left_of_a_fan_out_ends_before_the_run_is_tried_again(sche
     async with virtual_time(scheduler) as time:
         run = await ended(time, job.submit())
         assert (run.result, run.attempt, calls) == (3, 2, {0: 2, 1: 1, 2: 1})
+
+
+async def test_a_step_that_had_not_begun_when_its_attempt_ended_is_left_to_the_next_one(scheduler, virtual_time):
+    """Its first line was written in the very transaction that ended the attempt, and then both called it at once."""
+    begun, tasks = [], []
+
+    async def load() -> int:
+        begun.append(stamp(time.now))
+        await asyncio.sleep(10)
+        return 7
+
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def job(run: RunContext) -> int:
+        tasks.append(asyncio.create_task(run.step("load", load)))
+        if run.attempt == 1:
+            raise OSError("gone")
+        return await tasks[-1]
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert (run.result, run.attempt, begun) == (7, 2, ["00:00:01"])
+        assert isinstance(tasks[0].exception(), AttemptCancelled)
 
 
 async def test_what_is_left_of_a_fan_out_is_cancelled_with_its_run(scheduler, virtual_time):

@@ -20,6 +20,9 @@ from loguru import logger
 from stores import database
 
 from taskloop import Every, Options, State, TaskScheduler
+from taskloop.clock import SystemClock
+from taskloop.errors import StoreUnavailable
+from taskloop.pulse import Pulse
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +131,24 @@ async def test_the_status_says_first_that_the_loop_stood_still():
         assert status.loop_lag_ms > 1000
 
 
+async def test_a_block_in_a_file_whose_name_is_no_text_is_recorded_and_costs_no_lease(tmp_path):
+    """No beat could be written that told of it, and after that none was."""
+    found = {}
+    text = "def held(now, until):\n    while now() < until:\n        pass\n"
+    exec(compile(text, os.fsdecode(b"caf\xe9.py"), "exec"), found)  # noqa: S102 - our own text
+    async with watched(tmp_path / "app.db") as (scheduler, blocks):
+        found["held"](time.monotonic, time.monotonic() + 0.5)
+        await heard(blocks, lambda event: "caf" in event.data["where"])
+        async with asyncio.timeout(10):
+            since = scheduler._clock.now() - timedelta(1)
+            while not any(
+                "held" in str(one.data) for one in await scheduler._store.incidents(since, scheduler._clock.now())
+            ):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1.2)
+        assert scheduler._is_trusted()
+
+
 async def test_a_watch_that_is_switched_off_watches_nothing():
     off = Options(loop_limit=None)
     async with watched(options=off) as (scheduler, blocks):
@@ -138,6 +159,29 @@ async def test_a_watch_that_is_switched_off_watches_nothing():
 
 
 # -- leases
+
+
+async def test_a_beat_that_fails_for_whatever_reason_is_not_the_last():
+    class Beater:
+        beats = 0
+
+        def beat(self, now, tick, health):
+            self.beats += 1
+            if self.beats == 2:
+                raise MemoryError
+            return True
+
+        def close(self):
+            pass
+
+    beater, news = Beater(), asyncio.Queue()
+    pulse = Pulse(beater, 0.01, clock=SystemClock(), health=dict, heard=news.put_nowait)
+    pulse.start()
+    async with asyncio.timeout(10):
+        first, second, third = [await news.get() for _ in range(3)]
+    pulse.stop()
+    await pulse.gone(3)
+    assert (first, third) == (True, True) and "MemoryError" in str(second) and isinstance(second, StoreUnavailable)
 
 
 async def test_a_loop_that_is_held_for_longer_than_the_lease_loses_no_run(tmp_path):

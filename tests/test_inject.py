@@ -659,6 +659,24 @@ async def test_a_provider_for_the_worker_that_does_not_leave_holds_no_stop(sched
         assert "provider.not_left" in lines
 
 
+async def test_a_second_stop_with_no_grace_waits_no_longer_for_a_provider_either(scheduler, virtual_time):
+    async def client():
+        yield 7
+        await asyncio.sleep(3600)
+
+    @scheduler.job()
+    async def job(value=Inject(client, scope="worker")):
+        return value
+
+    async with virtual_time(scheduler) as time:
+        await ran(time, job)
+        before, stopping = time.now, asyncio.ensure_future(scheduler.stop(grace="10m"))
+        await time.advance("1s")
+        await time.until(scheduler.stop(grace=0))
+        assert stopping.done() or await time.until(stopping) is None
+        assert (time.now - before).total_seconds() < 8
+
+
 def test_a_provider_for_the_worker_is_left_when_the_host_ends_its_loop(scheduler):
     seen = []
 

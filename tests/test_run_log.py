@@ -11,9 +11,11 @@ import threading
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
+from unittest.mock import MagicMock
 
 import pytest
 from loguru import logger as loguru_logger
+from stories import nothing
 
 from taskloop import Options, RunContext, TaskScheduler, current_run
 from taskloop.errors import NoSuchRun
@@ -391,6 +393,15 @@ async def test_a_host_that_removes_all_sinks_of_loguru_is_heard_again_from_the_n
         loguru_logger.add(sink.append, level="INFO")
         run = await ended(time, job.submit())
         assert await told(scheduler, run.id) == [("info", "text")]
+
+
+async def test_a_logger_that_a_host_has_replaced_for_a_test_fails_no_run(scheduler, virtual_time, monkeypatch):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        monkeypatch.setattr("loguru.logger", MagicMock())
+        run = await time.until((await scheduler.submit("job")).wait())
+        monkeypatch.undo()
+        assert run.state == "succeeded"
 
 
 async def test_a_factory_that_others_put_in_front_stays_and_hears_each_record_once(scheduler, virtual_time, loud):
