@@ -230,7 +230,7 @@ class FireLoop:
 
     def _plans(self, due: Due, now: datetime) -> list[Firing]:
         verdicts = {name: self._ledger._verdict(name, now) for name in {one.job for one in due.schedules}}
-        firings = []
+        firings: list[Firing] = []
         for schedule in due.schedules:
             policy, verdict = self._ledger[schedule.job].policy, verdicts[schedule.job]
             because: Mapping[str, Any] = verdict.because
