@@ -268,8 +268,7 @@ class TaskScheduler(Ledger):
         self._tending = Tending(
             store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
             store_watch=store_watch, health=guard.health, stalled=guard.stalled, gone=fires.heed_the_gone,
-            heard_beat=guard.heard_beat,
-            tell=self._tell, ended=self._ended
+            heard_beat=guard.heard_beat, tell=self._tell, ended=self._ended
         )  # fmt: skip
         before = await store.workers()
         self._tending.others = others = await self._tending.rescue(await self._tending.enlist(), thorough=True)
@@ -283,7 +282,7 @@ class TaskScheduler(Ledger):
 
     def _hear_for_pings(self) -> None:
         """Tell the services that watch over a job, if there is such a job."""
-        if any(job.policy.ping is not None for job in self):
+        if self._pings is None and any(job.policy.ping is not None for job in self):
             from taskloop.pings import Pings
 
             self._pings = Pings(lambda job: self._jobs[job].policy.ping if job in self else None, self.speaker.say)
@@ -431,6 +430,7 @@ class TaskScheduler(Ledger):
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
         if self._phase == "running" and self._slots is not None:
+            self._hear_for_pings()
             self._listeners.begin(self._slots.insist(partial(self._declare_late, jobs)))
 
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:

@@ -86,6 +86,18 @@ async def test_a_service_hears_once_of_the_start_and_the_failure_of_a_run_with_r
         assert len(calls) == 2
 
 
+async def test_a_service_hears_of_a_job_that_is_added_while_the_scheduler_runs():
+    scheduler = TaskScheduler(":memory:", options=Options())
+
+    async def job() -> None: ...
+
+    with service() as (address, calls):
+        async with scheduler:
+            one = scheduler.add_job(job, ping=address)
+            await (await one.submit()).wait()
+            assert await told(calls, 2) == [("/ping/1234", ""), ("/ping/1234/start", "")]
+
+
 async def test_only_the_addresses_that_are_named_are_called():
     scheduler = TaskScheduler(":memory:", options=Options())
     with service() as (address, calls):
