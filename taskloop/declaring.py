@@ -21,7 +21,7 @@ from taskloop.store import Store, Worker
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
 
-__all__ = ["StartPlan", "declare"]
+__all__ = ["StartPlan", "declare", "declare_added"]
 
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
@@ -120,6 +120,14 @@ async def declare(
         await _begin_at_start(ledger, store, ours, now, others=others, due=due)
         plan.orphaned = await _orphans(ledger, store, others)
     return plan
+
+
+async def declare_added(ledger: Ledger, declared: Sequence[Job[..., Any]]) -> None:
+    """Declare what somebody has added since a start took its list: nobody else would before the next start."""
+    names = {job.name for job in declared}
+    while added := [job for job in ledger if job.name not in names]:
+        names |= {job.name for job in added}
+        await ledger._declare_late(added)
 
 
 def _declared(ledger: Ledger, job: Job[..., Any], now: datetime) -> Schedule:

@@ -186,10 +186,9 @@ class TaskScheduler(Ledger):
                     await self._mind_the_end(span)
                 await asyncio.wait({self._host}, timeout=span.total_seconds() if span else None)
 
-        say = self.speaker.say
         return await until_signal(
             served(), stop=self.stop, hurry=lambda: self._hurrying.set(),
-            heard=lambda one: say("INFO", "signal.received", signal=one.name)
+            heard=lambda one: self.speaker.say("INFO", "signal.received", signal=one.name)
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:
@@ -300,15 +299,16 @@ class TaskScheduler(Ledger):
     async def _tell_the_plan(self, others: Sequence[Worker]) -> None:
         from taskloop import advice, declaring
 
-        store = self._open_store
+        store, jobs = self._open_store, list(self)
         self.start_plan: StartPlan | None = await declaring.declare(
-            self, store, list(self), self._clock.now(), others=others, starting=self.options.enabled
+            self, store, jobs, self._clock.now(), others=others, starting=self.options.enabled
         )
         only = getattr(store, "only", None)
         if told := self.start_plan.told(only):
             self.speaker.say("INFO", "scheduler.plan", **told)
         for level, mistake, fields in await advice.look(self, store, others, only):
             self.speaker.say(level, f"advice.{mistake}", **fields)
+        await declaring.declare_added(self, jobs)
 
     async def _end(self) -> None:
         """Leave nothing open; the last thing a host task does."""

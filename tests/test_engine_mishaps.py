@@ -390,6 +390,23 @@ async def test_a_schedule_for_which_there_was_no_memory_for_a_moment_goes_on(vir
         assert scheduler._slots.free == 1
 
 
+async def test_a_job_that_is_added_while_a_scheduler_starts_fires_and_is_begun_when_asked_for(virtual_time, tmp_path):
+    """Neither happened before the next start."""
+
+    class Asked(SqliteStore):
+        async def declared_schedules(self):
+            scheduler.add_job(nothing, Every("1m"), name="late")
+            return await super().declared_schedules()
+
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1m"), name="early")
+    async with virtual_time(scheduler, store=Asked(tmp_path / "a.db")) as time:
+        await time.advance("3m")
+        assert len(await time.runs("late")) == len(await time.runs("early")) == 4
+        run = await scheduler.submit("late", at="+1m")
+        assert (await time.until(run.wait("5m"))).state is State.SUCCEEDED
+
+
 # -- what cannot be read
 
 
