@@ -308,6 +308,7 @@ class Tending:
         """Tell once of each run in hand that takes far longer than usual, and of each that waits far too long."""
         now, lively = self._clock.now(), LATE
         running = [one.run for one in self._slots.attempts.values() if not one.settled]
+        expected = {one.run.id: one.policy.expect for one in self._slots.attempts.values()}  # its job may be removed
         old = [run for run in running if run.attempt_started_at is not None and now - run.attempt_started_at > lively]
         took = await self._store.usual(sorted({run.job for run in old})) if old else {}
         waiting = await self._store.late(now - LATE)
@@ -316,7 +317,7 @@ class Tending:
         self._flagged = {one: self._flagged[one] for run in (*running, *late) if (one := run.id) in self._flagged}
         for run in old:
             usual = Usual.of(took[run.job]) if run.job in took else None
-            facts = stuck(run.attempt_started_at, now, usual, self._jobs[run.job].policy.expect)
+            facts = stuck(run.attempt_started_at, now, usual, expected[run.id])
             self._flag(run, facts and {"condition": "stuck", **facts}, run.attempt)
         for run in late:
             facts = overdue(run.ready_at, now)

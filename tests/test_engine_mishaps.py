@@ -407,6 +407,22 @@ async def test_a_job_that_is_added_while_a_scheduler_starts_fires_and_is_begun_w
         assert (await time.until(run.wait("5m"))).state is State.SUCCEEDED
 
 
+async def test_a_job_that_is_removed_while_a_run_of_it_goes_on_ends_no_watch_over_others(
+    scheduler, virtual_time, lines
+):
+    scheduler.add_job(lasting(3600), name="gone")
+    scheduler.add_job(lasting(3600), name="other", expect="1s")
+    heard = []
+    scheduler.feed.subscribe(lambda event: heard.append((event.job, event.data["condition"])), "overdue")
+    async with virtual_time(scheduler) as time:
+        for name in ("gone", "other"):
+            await scheduler.submit(name)
+        await time.advance("1s")
+        scheduler.remove_job("gone")
+        await time.advance("10m")
+        assert heard == [("other", "stuck")] and "tending.failed" not in lines
+
+
 # -- what cannot be read
 
 
