@@ -1,7 +1,7 @@
 """Calls of the addresses that a job wants to be told at its start, success and failure, for services that raise an alarm.
 
 Level 4. A daemon thread makes the calls, one after the other: a service that is slow or gone costs a run nothing, and
-what cannot be told in time is dropped, with a line in the log.
+what cannot be told in time is dropped, with a line in the log. A call that failed is made again while no other waits.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Pings:
     def _tell(self, address: str, run: Run) -> None:
         problem = ""
         for attempt in range(TRIES):
-            if attempt and self._ended.wait(2.0**attempt):
+            # Others wait: one service that is gone must not make all the others raise an alarm.
+            if attempt and (not self._calls.empty() or self._ended.wait(2.0**attempt)):
                 break
             try:
                 self._call(address, run)

@@ -148,6 +148,21 @@ async def test_a_service_that_does_not_take_it_is_asked_again_and_then_told_of(k
         assert len(calls) == (3 if kind == "refuses" else 0)
 
 
+async def test_a_service_that_is_gone_keeps_no_other_from_hearing_in_time():
+    scheduler = TaskScheduler(":memory:", options=Options())
+
+    async def job() -> None: ...
+
+    with service() as (address, calls):
+        gone = scheduler.add_job(job, name="gone", ping={"success": "http://127.0.0.1:9/nobody"})
+        there = scheduler.add_job(job, name="there", ping={"success": address})
+        async with scheduler:
+            for _ in range(10):
+                await (await gone.submit()).wait()
+            await (await there.submit()).wait()
+            assert await told(calls, 1) == [("/ping/1234", "")]
+
+
 @pytest.mark.parametrize(
     ("value", "addresses"),
     [
