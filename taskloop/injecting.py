@@ -36,6 +36,8 @@ __all__ = ["Injecting", "call_within"]
 Report = Callable[[Provision, BaseException], None]
 DEAF_SECONDS: Final = 0.1
 """How long a provider that did not leave in time may take to hear that it is cancelled."""
+DEAF_TOGETHER_SECONDS: Final = 0.6
+"""How long all of them may, however many there are: a stop has an end."""
 
 
 class Injecting:
@@ -102,7 +104,8 @@ class Injecting:
             if not kept.task.done():
                 kept.task.cancel()
                 self._say("WARNING", "provider.not_left", provider=kept.one.name)
-                await asyncio.wait({kept.task}, timeout=DEAF_SECONDS)
+                spare = deadline + DEAF_TOGETHER_SECONDS - loop.time()
+                await asyncio.wait({kept.task}, timeout=max(0.0, min(DEAF_SECONDS, spare)))
 
     def _plan(self, job: Job[..., Any]) -> Plan:
         if self._overrides:  # of a test: it may give more of them at any time

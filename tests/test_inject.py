@@ -6,7 +6,7 @@ import asyncio
 import functools
 import sqlite3
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 from stories import lasting, stamp, threads_ended
@@ -657,6 +657,32 @@ async def test_a_provider_for_the_worker_that_does_not_leave_holds_no_stop(sched
         await time.until(scheduler.stop(grace=0))
         assert (time.now - before).total_seconds() < 7
         assert "provider.not_left" in lines
+
+
+async def test_many_providers_for_the_worker_that_hear_nothing_hold_no_stop(scheduler, virtual_time):
+    enough = asyncio.Event()
+
+    def deaf(number):
+        async def client():
+            yield number
+            while not enough.is_set():
+                with suppress(asyncio.CancelledError):
+                    await enough.wait()
+
+        return client
+
+    async with virtual_time(scheduler) as time:
+        for number in range(40):
+
+            async def job(value=Inject(deaf(number), scope="worker")):
+                return value
+
+            await ran(time, scheduler.add_job(job, name=f"job-{number}"))
+        before = time.now
+        await time.until(scheduler.stop(grace=0))
+        assert (time.now - before).total_seconds() < 7
+        enough.set()
+        await time.advance()
 
 
 async def test_a_second_stop_with_no_grace_waits_no_longer_for_a_provider_either(scheduler, virtual_time):
