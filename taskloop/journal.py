@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Literal
 
 from taskloop.clock import Clock
@@ -29,6 +30,8 @@ class Journal:
         self.stir: Callable[[], None] | None = None
         """Called when there is something to write."""
         self._unwritten: deque[Incident] = deque(maxlen=MOST_A_DAY)
+        self._asked = 0
+        """Of these the oldest that the store has been given and has not answered about."""
         self._noted: dict[str, tuple[datetime, int]] = {}
 
     def add(self, kind: Any, since: datetime, until: datetime, **data: Any) -> None:
@@ -44,12 +47,18 @@ class Journal:
 
     async def write(self, store: Store) -> None:
         """Give the store what it has not got yet; what it cannot take now is kept."""
-        if not self._unwritten:
+        batch = list(self._unwritten)[self._asked :]
+        if not batch:
             return
-        batch = list(self._unwritten)
-        await store.note(batch)
-        for _ in batch:
-            self._unwritten.popleft()
+        self._asked += len(batch)
+        await store.note(batch, partial(self._heard, len(batch)))
+
+    def _heard(self, number: int, answer: object) -> None:
+        """The store has answered about so many of the oldest; the caller may have been cancelled meanwhile."""
+        self._asked -= number
+        if not isinstance(answer, Exception):
+            for _ in range(min(number, len(self._unwritten))):
+                self._unwritten.popleft()
 
 
 class StoreWatch:

@@ -381,7 +381,7 @@ class Store(Protocol):
     async def bury(self, worker: Worker) -> bool:
         """Record that a worker has died, unless it has beaten since it was read; False: it lives, or has stopped."""
 
-    async def note(self, incidents: Sequence[Incident]) -> None: ...
+    async def note(self, incidents: Sequence[Incident], heed: Heed | None = None) -> None: ...
 
     async def incidents(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[Incident]:
         """What disturbed any worker in a span, newest first."""

@@ -391,8 +391,8 @@ class SqliteStore:
         found: Sequence[Worker] = await self._read(keeping.workers, f"{rest} LIMIT 100")
         return found
 
-    async def note(self, incidents: Sequence[Incident]) -> None:
-        await self._do(keeping.note, list(incidents))
+    async def note(self, incidents: Sequence[Incident], heed: Heed | None = None) -> None:
+        await self._do(keeping.note, list(incidents), heed=heed)
 
     async def incidents(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[Incident]:
         found: Sequence[Incident] = await self._read(keeping.incidents, microseconds(since), microseconds(until), limit)

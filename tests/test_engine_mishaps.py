@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from stories import lasting, nothing
+from stories import START, lasting, nothing
 
 from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler
 from taskloop.context import AttemptCancelled
@@ -421,6 +421,25 @@ async def test_a_job_that_is_removed_while_a_run_of_it_goes_on_ends_no_watch_ove
         scheduler.remove_job("gone")
         await time.advance("10m")
         assert heard == [("other", "stuck")] and "tending.failed" not in lines
+
+
+async def test_what_disturbed_a_worker_is_on_record_once_though_it_stops_just_then(virtual_time, tmp_path):
+    class Slow(SqliteStore):
+        async def note(self, incidents, *heed):
+            await super().note(incidents, *heed)
+            await asyncio.sleep(5)
+
+    store, scheduler = Slow(tmp_path / "a.db"), TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler, store=store) as time:
+        time.step("5h")
+        await time.advance("60s")
+        await time.advance("1s")
+        await time.until(scheduler.stop(grace=0))
+        await store.open()
+        noted = await store.incidents(START, time.now)
+        await store.close()
+        assert [one.kind for one in noted] == ["clock"]
 
 
 # -- what cannot be read
