@@ -38,6 +38,7 @@ __all__ = ["Stepping"]
 
 
 _PYDANTIC_MASK: Final = "**********"
+_PLAIN: Final = {type(None), bool, int, float, str, dict, list, tuple}
 
 
 class _Call(NamedTuple):
@@ -468,7 +469,8 @@ def _kept(name: str, value: Any) -> Any:
     except ValueError as error:
         raise Fatal(_unkept(name, type(value).__name__, str(error))) from None
     inner = list(value.values()) if type(value) is dict else value if type(value) in (list, tuple) else ()
-    if any(covered(kind) for kind in {type(one) for one in (value, *inner)}) and _PYDANTIC_MASK in json.dumps(plain):
+    kinds = {type(one) for one in (value, *inner)} - _PLAIN  # what needs no look: most steps give nothing else
+    if any(covered(kind) for kind in kinds) and _PYDANTIC_MASK in json.dumps(plain):
         raise Fatal(
             f"step '{name}' returned a secret, of which only its mask would be kept; return nothing of it, and let each "
             "step that needs it take it as a parameter or by Inject"
