@@ -401,3 +401,14 @@ async def _subject(
     if definition is None:
         raise NoSuchJob(name, nearest(name, known))
     return [definition.name, *definition.facts.get("aliases", ())], definition
+
+
+async def waits_for(ledger: Ledger, run: Run) -> str:
+    """What keeps a waiting run from going on, for people; empty: it does not wait."""
+    if run.state is not State.WAITING:
+        return ""
+    try:
+        text = (await ledger.why(run=run.id)).text
+    except NoSuchJob:
+        return "no worker has told the store of its job yet"
+    return text.partition(": ")[2] or text

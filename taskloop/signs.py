@@ -5,9 +5,13 @@ Level 3, pure. The word always stands beside the sign: neither colour nor shape 
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, tzinfo
 from typing import Final
 
-__all__ = ["SIGNS", "TINTS", "span_text"]
+__all__ = ["SIGNS", "TINTS", "clock_text", "readable", "span_text"]
+
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z")
 
 SIGNS: Final = {
     "succeeded": ("✓", "ok"),
@@ -75,3 +79,26 @@ def span_text(seconds: float) -> str:
         if rest >= length:
             return f"{rest // length}{name} {rest % length // step}{lesser}"
     return f"{rest} s"
+
+
+def clock_text(at: datetime, now: datetime, zone: tzinfo | None = None) -> str:
+    """An instant on the clock of a zone, which it names, as short as the day allows. None: the zone of this machine."""
+    here, today = at.astimezone(zone), now.astimezone(zone)
+    name = here.strftime("%Z")
+    if here.date() == today.date():
+        return f"{here:%H:%M:%S} {name}"
+    if abs((at - now).days) < 300:
+        return f"{here:%a %d %b %H:%M:%S} {name}"
+    return f"{here:%Y-%m-%d %H:%M} {name}"
+
+
+def readable(text: str, now: datetime, zone: tzinfo | None = None) -> str:
+    """A sentence with its instants on the clock of a zone."""
+
+    def there(match: re.Match[str]) -> str:
+        try:
+            return clock_text(datetime.fromisoformat(match[0]), now, zone)
+        except ValueError:  # it only looks like one
+            return match[0]
+
+    return _INSTANT.sub(there, text)

@@ -308,7 +308,9 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     run = await ledger.run(run_id)
     attempts = [attempt_record(one) for one in await ledger.attempts(run_id)]
     steps, again = await ledger.steps(run_id), await ledger.reruns(run_id)
-    waits = await _waits_for(ledger, run_id) if run.state is State.WAITING else ""
+    from taskloop.looking import waits_for
+
+    waits = await waits_for(ledger, run)
     record = run_record(run)
     out.record(record, lambda: run_lines(out, record, attempts))
     if waits and out.format == "table":
@@ -321,15 +323,6 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
         out.line("")
         out.table(("STEP", "STATE", "TOOK", "TRY", "RESULT"), step_rows(out, steps, final=run.final))
     return 0
-
-
-async def _waits_for(ledger: Ledger, run_id: int) -> str:
-    """What keeps a waiting run from going on."""
-    try:
-        text = (await ledger.why(run=run_id)).text
-    except NoSuchJob:
-        return "no worker has told the store of its job yet"
-    return text.partition(": ")[2] or text
 
 
 def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None:

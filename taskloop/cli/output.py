@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from taskloop.signs import SIGNS, TINTS, span_text
+from taskloop import signs
+from taskloop.signs import SIGNS, TINTS, clock_text, span_text
 
 __all__ = [
     "COLORS",
@@ -134,21 +135,12 @@ def when(text: str | None, now: datetime) -> str:
     at = moment(text)
     if at is None:
         return "–"
-    local, today = at.astimezone(), now.astimezone()
-    zone = local.strftime("%Z")
-    if local.date() == today.date():
-        return f"{local:%H:%M:%S} {zone}"
-    if abs((at - now).days) < 300:
-        return f"{local:%a %d %b %H:%M:%S} {zone}"
-    return f"{local:%Y-%m-%d %H:%M} {zone}"
-
-
-_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z")
+    return clock_text(at, now)
 
 
 def readable(out: Output, text: str) -> str:
     """A sentence with its instants as people here read them."""
-    return clean(_INSTANT.sub(lambda match: when(match[0], out.now) if moment(match[0]) else match[0], text))
+    return clean(signs.readable(text, out.now))
 
 
 def since_text(start: str | None, end: str | None) -> str:

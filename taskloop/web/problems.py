@@ -101,6 +101,7 @@ _KNOWN: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (errors.StoreUnavailable, 503, "store-unavailable"),
     (errors.BadStore, 503, "store-unavailable"),
     (errors.NotRunning, 503, "not-running"),
+    (errors.MissingExtra, 501, "not-installed"),
 )
 _TOLD_TO_ADMINS: Final = ("store-unavailable", "internal")
 RETRY_SECONDS: Final = 5

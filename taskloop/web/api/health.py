@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from taskloop.errors import MissingExtra
 from taskloop.web.core import Response, answer
-from taskloop.web.problems import Problem
 from taskloop.web.routes import Route
 from taskloop.web.security import Scope
 
@@ -51,13 +49,7 @@ async def metrics(asked: Asked) -> Response:
     """Figures for Prometheus, in its text format."""
     from taskloop.metrics import CONTENT_TYPE
 
-    try:
-        text = await asked.site.metrics.text()
-    except MissingExtra as error:
-        raise Problem(
-            501, "not-installed", "the package prometheus-client is not installed here", str(error)
-        ) from error
-    return Response(200, text, {"content-type": CONTENT_TYPE})
+    return Response(200, await asked.site.metrics.text(), {"content-type": CONTENT_TYPE})
 
 
 ROUTES = (

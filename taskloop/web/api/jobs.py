@@ -58,7 +58,6 @@ async def job(asked: Asked) -> Response:
 async def stats(asked: Asked) -> Response:
     record, since = await the_job(asked), asked.query["since"] or "7d"
     found = await asked.scheduler.runs(record.name, state=[*State], since=since, limit=NEWEST)
-    took = sorted((one.ended_at - one.started_at).total_seconds() for one in found if lasted(one))  # type: ignore[operator]
     waited = sorted(
         (one.started_at - one.ready_at).total_seconds() for one in found if one.started_at and one.attempt <= 1
     )
@@ -72,7 +71,7 @@ async def stats(asked: Asked) -> Response:
             "since": since,
             "runs": {state.value: counts[state] for state in State},
             "success_rate": counts[State.SUCCEEDED] / ended if ended else None,
-            "took_seconds": spread(took),
+            "took_seconds": spread(durations(found)),
             "waited_seconds": spread([max(0.0, one) for one in waited]),
             "last_run": None if record.last_run is None else record.last_run.id,
             "last_success": instant_text(record.last_success),
@@ -82,8 +81,13 @@ async def stats(asked: Asked) -> Response:
     )
 
 
-def lasted(run: Run) -> bool:
-    return run.state is State.SUCCEEDED and run.started_at is not None and run.ended_at is not None
+def durations(runs: Sequence[Run]) -> list[float]:
+    """Seconds that those which succeeded took, sorted."""
+    return sorted(
+        (one.ended_at - one.started_at).total_seconds()
+        for one in runs
+        if one.state is State.SUCCEEDED and one.started_at is not None and one.ended_at is not None
+    )
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float | None]:

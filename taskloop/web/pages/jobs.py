@@ -14,7 +14,7 @@ from taskloop.punctuality import Condition
 from taskloop.records import JobRecord
 from taskloop.runs import Cause, Run
 from taskloop.web.api.asking import UNTIL
-from taskloop.web.api.jobs import lasted, spread, the_job
+from taskloop.web.api.jobs import durations, spread, the_job
 from taskloop.web.core import Response
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
@@ -90,7 +90,7 @@ async def _page(
         begin = shown(source.params)
     return await whole_page(
         asked, "job.html", status, job=record, runs=runs, why=why, problem=problem, wanted={"at": None, **query},
-        spread=spread(sorted((one.ended_at - one.started_at).total_seconds() for one in runs if lasted(one))),  # type: ignore[operator]
+        spread=spread(durations(runs)),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems), source=source, refused=refused,
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},

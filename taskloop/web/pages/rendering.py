@@ -7,7 +7,6 @@ is not served from here. Templates are read and filled in a thread.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cache
@@ -18,7 +17,7 @@ from zoneinfo import ZoneInfo
 from taskloop.clock import SystemClock
 from taskloop.errors import MissingExtra
 from taskloop.runs import Run, State
-from taskloop.signs import SIGNS, span_text
+from taskloop.signs import SIGNS, clock_text, readable, span_text
 from taskloop.web.core import Response
 from taskloop.web.security import Scope
 
@@ -113,34 +112,18 @@ def sign(word: str) -> str:
     return SIGNS.get(word, ("·", "-"))[0]
 
 
-def iso(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
 def local(instant: datetime, zone: tzinfo, now: datetime) -> str:
-    """An instant on the clock of a zone, which it names; as short as the day allows."""
-    here, today = instant.astimezone(zone), now.astimezone(zone)
-    name = here.tzname()
-    if here.date() == today.date():
-        return f"{here:%H:%M:%S} {name}"
-    if abs((instant - now).days) < 300:
-        return f"{here:%a %d %b %H:%M:%S} {name}"
-    return f"{here:%Y-%m-%d %H:%M} {name}"
-
-
-_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z")
+    """An instant on the clock of a zone."""
+    return clock_text(instant, now, zone)
 
 
 def told(text: str, zone: tzinfo, now: datetime) -> str:
     """A sentence with its instants on the clock of a zone."""
+    return readable(text, now, zone)
 
-    def there(match: re.Match[str]) -> str:
-        try:
-            return local(datetime.fromisoformat(match[0]), zone, now)
-        except ValueError:  # it only looks like one
-            return match[0]
 
-    return _INSTANT.sub(there, text)
+def iso(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def ago(instant: datetime, now: datetime) -> str:

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from taskloop.errors import NoSuchJob
+from taskloop.looking import waits_for
 from taskloop.masking import shown
 from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import BEFORE
@@ -50,7 +50,7 @@ async def run(asked: Asked) -> Response:
     return await whole_page(
         asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=await scheduler.steps(number),
         reruns=await scheduler.reruns(number), lines=log.lines, part=log.part, wanted=asked.query, params=params,
-        result=result, waits=await _waits_for(asked, one), known=one.job in scheduler,
+        result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
         more=bool(log.lines) and bool((await scheduler.log(number, after=log.part, limit=1)).lines),
     )  # fmt: skip
 
@@ -65,16 +65,6 @@ def _texts(one: Run) -> tuple[str, str]:
     if len(result) > RESULT_CHARACTERS:
         result = f"{result[:RESULT_CHARACTERS]}\n… {len(result) - RESULT_CHARACTERS} characters more: see the JSON"
     return text(shown(one.params)) if one.params else "", result
-
-
-async def _waits_for(asked: Asked, one: Run) -> str:
-    if one.state is not State.WAITING:
-        return ""
-    try:
-        text = (await asked.scheduler.why(run=one.id)).text
-    except NoSuchJob:
-        return "no worker has told the store of its job yet"
-    return text.partition(": ")[2] or text
 
 
 async def cancel(asked: Asked) -> Response:
