@@ -1,25 +1,42 @@
-"""An aiohttp server whose handlers stay quick while git metrics of the repository it stands in are read.
+"""An aiohttp server that reads git metrics of the repository it stands in every two weeks, and stays quick meanwhile.
 
     pip install "taskloop[web]"
-    python examples/aiohttp_server.py          then open http://127.0.0.1:8080/
+    TASKLOOP_HTTP__TOKEN=secret python examples/aiohttp_server.py       then open http://127.0.0.1:8080/taskloop/
 
-The scheduler is started and stopped with the app. `/` answers at once, whatever runs; `/metrics` shows the newest
-figures; `POST /refresh` asks for a run and answers before it has ended.
+`/` answers at once, whatever runs; `/metrics` shows the newest figures. The scheduler starts and stops with the app.
+
+    TASKLOOP_DEV=10 python examples/aiohttp_server.py                   every 10 seconds, in a store of its own
+    curl -X POST -H "Authorization: Bearer secret" http://127.0.0.1:8080/taskloop/admin/tasks/run       now; waits
+    TASK_SCHEDULER_ENABLED=false python examples/aiohttp_server.py      nothing fires here: cron or a systemd timer does
+    taskloop once --due --app aiohttp_server:scheduler                  what those call, each day: it runs what is due
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from aiohttp import web
 
-from taskloop import Every, TaskScheduler
+from taskloop import TaskScheduler
 from taskloop.git_metrics import make_job
+from taskloop.triggers import Every
+from taskloop.web.aiohttp import setup
 
 HERE = Path(__file__).resolve().parent.parent
 SCHEDULER = web.AppKey("scheduler", TaskScheduler)
+
+
+def make_scheduler(store: str | None = None) -> TaskScheduler:
+    """`store`: where runs are kept; None: as the environment says, else taskloop.db here."""
+    made = TaskScheduler(store, name="aiohttp-server")
+    made.add_job(
+        make_job([HERE]), Every(), name="git_metrics", timeout="10m"
+    )  # at the interval of the scheduler: 2 weeks
+    return made
+
+
+scheduler = make_scheduler()
 
 
 async def hello(request: web.Request) -> web.Response:
@@ -34,27 +51,11 @@ async def metrics(request: web.Request) -> web.Response:
     return web.json_response(runs[0].result if runs else {"repositories": {}, "failed": {}})
 
 
-async def refresh(request: web.Request) -> web.Response:
-    """Ask for a run; it is on record when this answers, and goes on behind it."""
-    run = await request.app[SCHEDULER].submit("git_metrics", actor="web")
-    return web.json_response({"run": run.id}, status=202)
-
-
-async def scheduling(app: web.Application) -> AsyncIterator[None]:
-    """Start the scheduler with the app, stop it with the app."""
-    await app[SCHEDULER].start("2w")
-    yield
-    await app[SCHEDULER].stop(grace="10s")
-
-
-def make_app(store: str = "sqlite:///aiohttp_server.db") -> web.Application:
-    """The server; `store` is where its runs are kept."""
-    scheduler = TaskScheduler(store)
-    scheduler.add_job(make_job([HERE]), Every(), name="git_metrics", timeout="10m")
+def make_app(scheduler: TaskScheduler = scheduler) -> web.Application:
     app = web.Application()
     app[SCHEDULER] = scheduler
-    app.cleanup_ctx.append(scheduling)
-    app.add_routes([web.get("/", hello), web.get("/metrics", metrics), web.post("/refresh", refresh)])
+    app.add_routes([web.get("/", hello), web.get("/metrics", metrics)])
+    setup(app, scheduler, prefix="/taskloop")  # closed to who has no token; `auth=` takes the site's own sign-in
     return app
 
 

@@ -26,7 +26,7 @@ from taskloop import Every, Retry, RunContext, TaskScheduler, durations
 from taskloop.testing import MemoryStore, virtual_time
 
 STORE = "demo.db"
-chance = random.Random(7)  # noqa: S311 - nothing here is a secret
+chance = random.Random(7)
 scheduler = TaskScheduler(STORE, name="shop")
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeAlias
 
-from taskloop.errors import BadDuration, BadInstant
+from taskloop.errors import BadDuration, BadInstant, BadRate
 
 __all__ = [
     "LONGEST",
@@ -24,6 +24,7 @@ __all__ = [
     "instant",
     "parse",
     "parse_interval",
+    "parse_rate",
     "rfc3339",
     "since",
     "words",
@@ -37,6 +38,8 @@ LONGEST = timedelta(days=36_525)  # a hundred years
 _LONGEST_TEXT = 100
 _ZERO = timedelta(0)
 _ONE = timedelta(microseconds=1)
+
+MOST_IN_A_RATE = 1_000_000
 
 # One table for both ways, largest first: unit, its word, its length in microseconds, other spellings.
 _UNITS: tuple[tuple[str, str, int, tuple[str, ...]], ...] = (
@@ -91,6 +94,18 @@ def parse_interval(value: Duration) -> timedelta:
     if not length:
         raise BadDuration(value, "an interval of zero would never let go")
     return length
+
+
+def parse_rate(value: str) -> tuple[int, timedelta]:
+    """How many in how long: `30/1m`, `5/1h`. A count from 1 to a million, and what `parse_interval` reads; else `BadRate`."""
+    count, _, span = value.partition("/") if isinstance(value, str) else ("", "", "")
+    try:
+        length = parse_interval(span)
+    except BadDuration:
+        length = _ZERO
+    if not length or not re.fullmatch(r"\s*[0-9]{1,7}\s*", count) or not 1 <= int(count) <= MOST_IN_A_RATE:
+        raise BadRate(value, MOST_IN_A_RATE)
+    return int(count), length
 
 
 def format(value: timedelta) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "BadInstant",
     "BadJob",
     "BadParameters",
+    "BadRate",
     "BadSettings",
     "BadStore",
     "BadToken",
@@ -84,6 +85,14 @@ class BadDuration(TaskloopError, ValueError):
             f"duration {_shown(got)}: {why}; write seconds as a number, or text such as '90s', '5m', '1h30m', '2w', "
             "'PT1H30M', up to 100 years"
         )
+
+
+class BadRate(TaskloopError, ValueError):
+    """A count in a length of time that cannot be read."""
+
+    def __init__(self, got: object, most: int) -> None:
+        self.allowed: str = f'a count from 1 to {most} and a duration, such as "30/1m" or "5/1h"'
+        super().__init__(f"rate {_shown(got)}: allowed is {self.allowed}")
 
 
 class BadInstant(TaskloopError, ValueError):

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Final, Literal, TypedDict
 
 from taskloop import durations
-from taskloop.errors import BadDuration, BadJob, nearest
+from taskloop.errors import BadDuration, BadJob, BadRate, nearest
 from taskloop.retry import Retry
 
 __all__ = ["OPTIONS", "Policy", "PolicyOptions"]
@@ -54,6 +54,7 @@ class PolicyOptions(TypedDict, total=False):
     expect: timedelta | float | str | None
     pause_after: int | None
     trial_after: timedelta | float | str
+    submit_limit: str | None
 
 
 _ONCE: Final = Retry()
@@ -109,6 +110,9 @@ class Policy:
     """Failures in a row that switch the job off."""
     trial_after: timedelta = timedelta(hours=1)
     """How long it is off then, until one run is tried; as it ends, the job is on again or off once more."""
+
+    submit_limit: tuple[int, timedelta] | None = None
+    """How many submits in how long, of one caller over HTTP; None: as many as of any job."""
 
     @property
     def breaker(self) -> tuple[int, timedelta] | None:
@@ -192,6 +196,7 @@ def _readers() -> dict[str, Callable[[str, Any], Any]]:
         "expect": _span,
         "pause_after": _optional(_whole(1, 1_000_000)),
         "trial_after": _needed(_span),
+        "submit_limit": _rate,
     }
 
 
@@ -205,6 +210,15 @@ def _span(name: str, value: Any) -> timedelta | None:
     if not span:
         raise BadJob(f"{name} is {value!r}; a duration above zero is allowed, or None for no limit")
     return span
+
+
+def _rate(name: str, value: Any) -> tuple[int, timedelta] | None:
+    if value is None or value == "off":
+        return None
+    try:
+        return durations.parse_rate(value)
+    except BadRate as error:
+        raise BadJob(f"{name}: {error}") from None
 
 
 def _word(*allowed: str | None) -> Callable[[str, Any], Any]:

@@ -318,6 +318,9 @@ def token_record(token: Token, now: datetime) -> dict[str, Any]:
 def policy_record(policy: Policy) -> dict[str, Any]:
     """A policy, every option in the form a configuration file would have it."""
     options = {name: _option(getattr(policy, name)) for name in OPTIONS}
+    if policy.submit_limit is not None:
+        count, span = policy.submit_limit
+        options["submit_limit"] = f"{count}/{durations.format(span)}"
     if policy.ping is not None:  # who knows such an address can silence the alarm behind it
         options["ping"] = {word: _masked(address) for word, address in policy.ping.items()}
     return options

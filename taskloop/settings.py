@@ -29,7 +29,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from taskloop import durations, policy
 from taskloop.address import DEFAULT_STORE, Sources, bad_url, gather, kind, without_password
-from taskloop.errors import BadDuration, BadInstant, BadSettings, BadTrigger, TaskloopError, nearest
+from taskloop.errors import BadDuration, BadInstant, BadRate, BadSettings, BadTrigger, TaskloopError, nearest
 from taskloop.jobs import NAME, Job, Jobs
 from taskloop.options import Http, Options
 from taskloop.triggers import At, Cron, Every, Trigger, from_mapping
@@ -196,14 +196,10 @@ def _submit_limit(given: Given) -> tuple[int, timedelta] | None:
     """How many in how long; None: no limit."""
     if given.value == "off":
         return None
-    count, _, span = given.value.partition("/") if isinstance(given.value, str) else ("", "", "")
     try:
-        length = durations.parse_interval(span)
-    except BadDuration:
-        length = timedelta(0)
-    if not length or not re.fullmatch(r"\s*[0-9]{1,7}\s*", count) or not 1 <= int(count) <= _MOST:
-        raise _refused(given, f'a count from 1 to {_MOST} and a duration, such as "30/1m" or "5/1h", or "off"')
-    return int(count), length
+        return durations.parse_rate(given.value)
+    except BadRate as error:
+        raise _refused(given, f'{error.allowed}, or "off"') from None
 
 
 def _level(given: Given) -> str:

@@ -11,6 +11,7 @@ from taskloop import errors
 from taskloop.errors import (
     BadCron,
     BadDuration,
+    BadRate,
     BadInstant,
     BadJob,
     BadParameters,
@@ -42,6 +43,8 @@ TABLE = [
     (BadDuration("3y", "years have no fixed length"), ValueError, {"got": "3y", "why": "years have no fixed length"},
      "duration '3y': years have no fixed length; write seconds as a number, or text such as '90s', '5m', '1h30m', "
      "'2w', 'PT1H30M', up to 100 years"),
+    (BadRate("often", 9), ValueError, {"allowed": 'a count from 1 to 9 and a duration, such as "30/1m" or "5/1h"'},
+     "rate 'often': allowed is a count from 1 to 9 and a duration, such as \"30/1m\" or \"5/1h\""),
     (BadInstant("noon", "it names no zone"), ValueError, {"got": "noon", "why": "it names no zone"},
      "instant 'noon': it names no zone; give an aware datetime, ISO 8601 with an offset "
      "('2026-03-01T02:00:00+01:00'), or the time from now ('+2h')"),

@@ -155,19 +155,23 @@ def test_the_programs_of_a_page_print_what_they_say(page: str, tmp_path: Path) -
 
 
 @pytest.mark.anyio
-async def test_the_aiohttp_example_answers_quickly_while_it_reads_the_repository(tmp_path: Path) -> None:
+async def test_the_aiohttp_example_answers_quickly_while_it_reads_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     aiohttp = pytest.importorskip("aiohttp", reason="the web extra is not installed")
     from aiohttp import web
 
     example = load("aiohttp_server")
-    runner = web.AppRunner(example.make_app(f"sqlite:///{tmp_path}/server.db"))
+    monkeypatch.setenv("TASKLOOP_HTTP__TOKEN", "secret")
+    runner = web.AppRunner(example.make_app(example.make_scheduler(f"sqlite:///{tmp_path}/server.db")))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     address = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
         async with aiohttp.ClientSession() as client:
-            asked = await client.post(f"{address}/refresh")
+            submit = f"{address}/taskloop/api/v1/jobs/git_metrics/submit"
+            asked = await client.post(submit, json={}, headers={"Authorization": "Bearer secret"})
             assert asked.status == 202
             slowest, figures = 0.0, {}
             deadline = time.monotonic() + 60

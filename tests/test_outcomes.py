@@ -308,7 +308,9 @@ def test_errors_of_one_cause_have_one_fingerprint_whatever_their_numbers():
     assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
-@pytest.mark.parametrize("value", [(n for n in range(3)), map(abs, range(3)), zip(range(3), strict=True)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [(n for n in range(3)), map(abs, range(3)), zip(range(3), strict=True)], ids=["generator", "map", "zip"]
+)
 def test_a_generator_is_kept_as_what_it_yields(value):
     assert returned(value).result in ([0, 1, 2], [[0], [1], [2]])
 

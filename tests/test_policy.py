@@ -54,6 +54,8 @@ MINUTE = timedelta(minutes=1)
         ("pause_after", 5, 5),
         ("pause_after", None, None),
         ("trial_after", "10m", 10 * MINUTE),
+        ("submit_limit", "5/1h", (5, 60 * MINUTE)),
+        ("submit_limit", None, None),
         ("ping", "off", None),
         (
             "ping",
@@ -117,6 +119,8 @@ def test_an_option_is_read_in_each_of_its_forms(name, given, read):
         ("expect", "soon", "expect: duration 'soon'"),
         ("pause_after", 0, "a whole number from 1 to 1000000"),
         ("trial_after", None, "a duration above zero is allowed"),
+        ("submit_limit", "5 an hour", "submit_limit: rate '5 an hour': allowed is a count from 1"),
+        ("submit_limit", 5, 'such as "30/1m"'),
         ("ping", "hc.example/a", "an address such as"),
         ("ping", "https://hc.example/a b", "an address such as"),
         ("ping", {"fail": 5}, "ping.fail is 5"),

@@ -126,7 +126,14 @@ def test_a_switch_a_worker_and_the_whole():
 
 def test_a_policy_is_written_as_a_configuration_file_would_have_it_and_reads_back():
     policy = Policy.of(
-        "a", {"timeout": "90s", "retry": Retry(3, "2s", max="10m", jitter=0.1), "tags": ["x"], "group": "g"}
+        "a",
+        {
+            "timeout": "90s",
+            "retry": Retry(3, "2s", max="10m", jitter=0.1),
+            "tags": ["x"],
+            "group": "g",
+            "submit_limit": "5/1h",
+        },
     )
     record = plain(policy_record(policy))
     assert list(record) == list(OPTIONS)

@@ -83,6 +83,8 @@ class Asked:
     def count_submit(self, job: str) -> None:
         """Count a submit of this caller and job. Raises `Problem` when there were too many."""
         limit = self.scheduler.options.http.submit_limit
+        if job in self.scheduler:
+            limit = self.scheduler[job].policy.submit_limit or limit
         if limit is None:
             return
         count, span = limit
