@@ -27,6 +27,7 @@ WORKLOADS: Final = {
     "p1": "p1_lateness",
     "p2": "p2_throughput",
     "p3": "p3_instant",
+    "p4": "p4_million",
     "p5": "p5_bulk",
     "p6": "p6_idle",
     "p7": "p7_host",

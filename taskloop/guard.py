@@ -88,11 +88,13 @@ class Guard:
             self._watchdog = Watchdog(
                 asyncio.get_running_loop(),
                 limit.total_seconds(),
+                busy=lambda: bool(self._slots.attempts),
                 who=self._whose,
                 heard=self._heard_block,
                 noticed=self._noticed_block,
             )
             self._watchdog.start()
+            self._slots.stirred = self._watchdog.hurry
 
     def stop(self) -> None:
         """Watch no more; waits for nothing."""

@@ -115,6 +115,8 @@ class Slots:
         self._say = say
         self._breaker_moved = breaker_moved
         self._glance: asyncio.TimerHandle | None = None
+        self.stirred: Callable[[], None] = lambda: None
+        """Called when a run begins while none was in hand."""
         self._freed = freed
         self._loop = asyncio.get_running_loop()
 
@@ -185,6 +187,8 @@ class Slots:
             capture.look()
         if job.parameters.injected:
             attempt.injecting = self._injecting
+        if not self.attempts:
+            self.stirred()
         self.free -= 1
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))

@@ -17,6 +17,7 @@ FIGURES = {
     "p1": {"p99_ms"},
     "p2": {"per_second"},
     "p3": {"last_ms", "stall_ms"},
+    "p4": {"start_ms", "memory_mb", "idle_percent"},
     "p5": {"each_us"},
     "p6": {"p50_ms"},
     "p7": {"p99_ms"},

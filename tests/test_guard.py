@@ -67,6 +67,16 @@ async def test_a_job_that_holds_the_loop_is_named_with_its_run_and_its_line():
         assert re.fullmatch(r"\S*test_guard\.py:\d+ hold", event.data["where"])
 
 
+async def test_a_job_that_holds_the_loop_at_once_after_a_quiet_time_is_seen_from_the_limit_on():
+    async with watched() as (scheduler, blocks):
+        dog = scheduler._guard._watchdog
+        async with asyncio.timeout(10):
+            while not dog._quiet:
+                await asyncio.sleep(0.3)
+        await scheduler.submit("hold_the_loop", {"seconds": 0.2})
+        assert (await heard(blocks)).job == "hold_the_loop"
+
+
 async def test_a_task_that_is_no_jobs_is_named_by_itself():
     async with watched() as (_, blocks):
         await asyncio.create_task(hold_the_loop(), name="web request 7")
