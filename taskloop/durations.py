@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import TypeAlias
 
 from taskloop.errors import BadDuration, BadInstant, BadRate
@@ -222,8 +221,12 @@ def _unit_length(text: str, unit: str, *, written: str) -> int:
 
 
 def _total(parts: list[tuple[str, int]]) -> timedelta:
-    # Decimal, because 0.1 + 0.2 of anything must come out to the microsecond.
-    microseconds = round(sum(Decimal(count) * length for count, length in parts))
+    if all(count.isdecimal() for count, _ in parts):
+        microseconds = sum(int(count) * length for count, length in parts)
+    else:  # 0.1 + 0.2 of anything must come out to the microsecond
+        from decimal import Decimal
+
+        microseconds = round(sum(Decimal(count) * length for count, length in parts))
     return timedelta.max if microseconds > LONGEST // _ONE else timedelta(microseconds=microseconds)
 
 

@@ -7,9 +7,7 @@ allowed, and after "; " what to do about it.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 __all__ = [
@@ -44,6 +42,8 @@ __all__ = [
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None when none is near enough to be meant."""
+    from difflib import get_close_matches
+
     matches = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
@@ -68,6 +68,8 @@ def _restored(kind: type[TaskloopError], args: tuple[Any, ...]) -> TaskloopError
 
 
 def _portable(value: object) -> bool:
+    import pickle
+
     try:
         pickle.dumps(value)
     except Exception:  # any error: what was given to us is foreign code

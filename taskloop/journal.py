@@ -5,7 +5,6 @@ Level 5. Neither may fail: both are what is left to tell when everything else do
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -95,6 +94,8 @@ class StoreWatch:
 
     def patience(self) -> float:
         """Seconds to wait before the next try: longer each time, and never the same for two who wait."""
+        import random
+
         self._failures += 1
         wait = min(self.LONGEST_WAIT, self.FIRST_WAIT * 2.0 ** min(self._failures, 10))
         return wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait, not to hide anything

@@ -12,7 +12,6 @@ import re
 import traceback
 from collections.abc import Iterator
 from dataclasses import fields
-from hashlib import blake2b
 from math import isfinite
 from types import CoroutineType, GeneratorType
 from typing import Any, Final
@@ -229,6 +228,8 @@ def _clean(text: str, limit: int) -> str:
 
 def _fingerprint(kind: str, message: str, error: BaseException) -> str:
     """Equal for errors of one kind from one place, with whatever numbers."""
+    from hashlib import blake2b
+
     place = ""
     step = _TRACEBACK(error)
     while step is not None:

@@ -7,7 +7,6 @@ never lies about what this process is doing, even while a job that was abandoned
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -283,7 +282,7 @@ class Slots:
         return Stepping(
             attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)), write=write,
             executor=self._executors.__getitem__, injecting=self._injecting, now=self._clock.now,
-            chance=random.random, tell=partial(self._tell_of_step, attempt.context.scrub), log=self._say
+            chance=_chance, tell=partial(self._tell_of_step, attempt.context.scrub), log=self._say
         )  # fmt: skip
 
     def _tell_of_step(
@@ -335,7 +334,7 @@ class Slots:
         while not self.trusted() and not self._closed.is_set():  # we stood still since it was launched: it may be lost
             await asyncio.sleep(TRUST_SECONDS)
         try:
-            outcome = await attempt.outcome(self._clock.now, random.random)
+            outcome = await attempt.outcome(self._clock.now, _chance)
         except GeneratorExit as error:
             if not attempt.is_in_hand():
                 raise  # the loop is gone and Python is taking the coroutine apart
@@ -447,3 +446,10 @@ def _disown(task: asyncio.Task[Any]) -> None:
     asyncio._unregister_task(task)
     # Python would complain of it at the end; that it goes on is on record as abandoned. No public name does this.
     task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def _chance() -> float:
+    """From 0 to 1, for the jitter of a retry."""
+    import random
+
+    return random.random()  # noqa: S311 - to spread those who wait, not to hide anything

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha256
-from hmac import compare_digest
 from typing import Final, Literal
 
 from taskloop.errors import BadToken
@@ -58,6 +56,8 @@ class Token:
 
     def fits(self, secret: str) -> bool:
         """Whether this is its secret; takes as long for any secret of the right length."""
+        from hmac import compare_digest
+
         return compare_digest(_digest(secret), self.digest)
 
 
@@ -102,4 +102,6 @@ def split(text: str) -> tuple[str, str] | None:
 
 
 def _digest(secret: str) -> bytes:
+    from hashlib import sha256
+
     return sha256(secret.encode("ascii")).digest()

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import selectors
 import sys
-import sysconfig
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final, Literal, NamedTuple
@@ -40,7 +40,6 @@ NOTICED_SECONDS: Final = 1.0
 _IDLE: Final[frozenset[CodeType]] = frozenset(
     one.select.__code__ for one in vars(selectors).values() if hasattr(getattr(one, "select", None), "__code__")
 )
-_LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OURS: Final = str(Path(__file__).parent)
 
 
@@ -198,9 +197,17 @@ class Watchdog:
         except RuntimeError:  # a Python that tells only the loop's own thread
             task = None
         frames = _frames(sys._current_frames().get(self._thread_id))
-        named = [frame for frame in frames if not frame[0].startswith((*_LIBRARIES, _OURS, "<frozen"))]
+        named = [frame for frame in frames if not frame[0].startswith((*_libraries(), _OURS, "<frozen"))]
         where = _said(*(named or frames or [("?", 0, "?")])[0])
         return where, tuple(_said(*frame) for frame in frames), self._who(task)
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    """Where the code of others lies."""
+    import sysconfig
+
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def _frames(frame: FrameType | None) -> list[tuple[str, int, str]]:
