@@ -33,6 +33,7 @@ Progress = Callable[[float, float, str], None]
 
 _READ_BYTES: Final = 1 << 16  # small pieces: between them the other threads get their turn
 _POLL_SECONDS: Final = 0.1
+_NICE: Final = 10  # git gives way to the host: else on a small machine requests wait for a processor
 _ERROR_BYTES: Final = 4096
 
 # What the configuration of a user or repository must not change. `log.showRoot` off would hide the first commit's
@@ -423,6 +424,8 @@ class _Git:
             raise _Unreadable("no git on this machine's PATH; install git 2.31 or newer") from None
         except OSError as error:
             raise _Unreadable(f"git could not be started ({error.strerror}); mend that and run again") from None
+        with suppress(OSError):  # it ended already
+            os.setpriority(os.PRIO_PROCESS, child.pid, _NICE)
         with child:
             try:
                 yield child
