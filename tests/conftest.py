@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from taskloop import Options, TaskScheduler
 from taskloop.pytest_plugin import virtual_time as virtual_time
 
-TEST_SECONDS = 20
+TEST_SECONDS = 45
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 MAY_BLOCK = [

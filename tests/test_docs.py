@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +38,11 @@ def snippets() -> list[tuple[str, str]]:
         for one in sorted(DOCS.glob("*.md"))
         for text in re.findall(r"```python\n(.*?)```", one.read_text("utf-8"), re.S)
     ]
-    return [(name, text) for name, text in found if "asyncio.run(main())  # " in text]
+    return [(name, text) for name, text in found if "asyncio.run(main())  # " in text and name != "tour.md"]
+
+
+def tour() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page("tour.md"), re.S)
 
 
 @pytest.mark.parametrize(("name", "text"), snippets(), ids=lambda one: one if one.endswith(".md") else "")
@@ -46,6 +53,71 @@ def test_each_program_on_a_page_prints_what_it_says(name: str, text: str, tmp_pa
         [sys.executable, "-W", "error", str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert (done.stdout.strip(), done.stderr) == (text.rpartition("asyncio.run(main())  # ")[2].strip(), "")
+
+
+def others() -> list[tuple[str, str]]:
+    """The snippets that print nothing: an app, a declaration."""
+    told = {text for _, text in snippets()}
+    return [
+        (one.name, text)
+        for one in sorted(DOCS.glob("*.md"))
+        for text in re.findall(r"```python\n(.*?)```", one.read_text("utf-8"), re.S)
+        if text not in told
+        and ">>>" not in text
+        and one.stem not in {"flows", "parameters", "runs", "synchronous", "tour"}
+    ]
+
+
+def test_every_other_snippet_of_a_page_runs_too(tmp_path: Path) -> None:
+    """In one process, those of a page in one namespace, as they are read."""
+    assert {name for name, _ in others()} >= {"embedding.md", "http.md", "testing.md", "git-metrics.md"}
+    (tmp_path / "snippets.json").write_text(json.dumps(others()), "utf-8")
+    (tmp_path / "config.toml").write_text("[scheduler]\n", "utf-8")
+    program = """if 1:
+        import json
+        pages = {}
+        for name, text in json.load(open("snippets.json")):
+            print(name, text)
+            exec(compile(text, name, "exec", dont_inherit=True), pages.setdefault(name, {"__name__": "page"}))
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_the_tour_can_be_followed(tmp_path: Path) -> None:
+    first, app, tested = tour()
+
+    def run(*words: str) -> str:
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    for name, text in (("shop.py", first), ("app.py", app), ("tested.py", tested)):
+        (tmp_path / name).write_text(text, "utf-8")
+    for name, text in (("shop.py", first), ("tested.py", tested)):
+        assert run(name).strip() == text.rpartition("asyncio.run(main())  # ")[2].strip()
+    run("-c", "import app")
+    lines = re.findall(r"^\$ taskloop (.*)$", page("tour.md"), re.M)
+    lines = [line for line in lines if not line.startswith("run ") and "--wait" not in line]
+    assert len(lines) >= 6
+    for line in lines:
+        run("-m", "taskloop", *shlex.split(line))
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_api", DOCS / "make_api.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert page("api.md") == module.page(), "run: python docs/make_api.py"
+
+
+def test_every_page_stands_in_the_site_once_and_no_link_leads_nowhere() -> None:
+    navigation = re.findall(r": ([a-z0-9-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
+    assert sorted(navigation) == sorted(one.name for one in DOCS.glob("*.md"))
+    for one in [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", one.read_text("utf-8")):
+            assert (one.parent / target).exists(), (one.name, target)
 
 
 def test_the_pages_on_executors_and_injection_have_programs() -> None:
