@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from taskloop.attention import Item, found
 from taskloop.records import status_record, worker_record
 from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1
 from taskloop.web.api.jobs import MISSED, coming
@@ -34,6 +35,10 @@ async def workers(asked: Asked) -> Response:
     return await listed((await asked.scheduler.status()).workers, worker_record)
 
 
+async def attention(asked: Asked) -> Response:
+    return await listed(await found(asked.scheduler), Item.record)
+
+
 async def pause(asked: Asked) -> Response:
     await asked.scheduler.pause(until=asked.body["until"], **asked.told())
     return await answer(await _status(asked))
@@ -54,6 +59,10 @@ ROUTES = (
     Route(
         method="GET", path=f"{V1}/status", name="status", scope=Scope.read, handler=status, gives={200: "Status"},
         summary="How the whole stands, and what needs a person",
+    ),
+    Route(
+        method="GET", path=f"{V1}/attention", name="attention", scope=Scope.read, handler=attention,
+        summary="What needs a person, the worst first; each item with a key that stays",
     ),
     Route(
         method="GET", path=f"{V1}/upcoming", name="upcoming", scope=Scope.read, handler=upcoming, query=(FIRES_UNTIL, LIMIT),
