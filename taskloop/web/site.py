@@ -126,6 +126,8 @@ class Site:
         self.requests: Limits = Limits()
         self.one_at_a_time: asyncio.Lock = asyncio.Lock()
         """Held by who looks first and submits then."""
+        self.bulk: asyncio.Lock = asyncio.Lock()
+        """Held by who does something to many runs."""
 
     async def check_bind(self) -> None:
         """See that somebody may come in, before others are listened to. Raises `BadSettings`, and what the store raises."""
