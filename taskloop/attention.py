@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from taskloop import durations
@@ -98,10 +99,18 @@ async def found(scheduler: TaskScheduler) -> list[Item]:
     items = _items((await scheduler.status()).attention)
     for place, one in enumerate(items):
         if one.kind == "failing" and one.since is None and one.job is not None:
-            limit = min(max(one.failures, 1), FAILURES)
-            runs = await scheduler.runs(one.job, state=[State.FAILED, State.INTERRUPTED], limit=limit)
-            items[place] = replace(one, since=runs[-1].ended_at if runs else None)
+            items[place] = replace(one, since=await _failing_since(scheduler, one))
     return items
+
+
+async def _failing_since(scheduler: TaskScheduler, item: Item) -> datetime | None:
+    """When the first of the failures in a row ended, of FAILURES at most."""
+    ends = [State.SUCCEEDED, State.FAILED, State.INTERRUPTED]
+    runs = await scheduler.runs(
+        item.job, state=ends, limit=min(item.failures + 10, FAILURES)
+    )  # more may have come since
+    row = list(takewhile(lambda run: run.state is not State.SUCCEEDED, runs))
+    return row[-1].ended_at if row else None
 
 
 def _items(attention: Iterable[Mapping[str, Any]]) -> list[Item]:
@@ -129,13 +138,17 @@ class Bulletin:
         self._muted[key] = until
 
     def news(self, items: Iterable[Item], now: datetime) -> list[Change]:
-        """What is to be told of what was found at `now`: what is over first."""
+        """What is to be told of what was found at `now`: what is over first.
+
+        While this process cannot reach its store it sees nothing else, and then nothing is over.
+        """
         for key in [key for key, until in list(self._muted.items()) if until <= now]:
             del self._muted[key]
             if key in self.told:  # told anew, if it still stands
                 self.told[key] = replace(self.told[key], text="")
         there = {one.key: one for one in items if one.key not in self._muted}
-        gone = [one for key, one in self.told.items() if key not in there and key not in self._muted]
+        blind = any(one.kind == "store" and one.worker is None for one in there.values())
+        gone = [one for key, one in self.told.items() if key not in there and key not in self._muted and not blind]
         changes = [Change("closed", one, now) for one in gone]
         for key, one in there.items():
             before = self.told.get(key)

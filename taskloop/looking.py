@@ -249,12 +249,29 @@ async def _about_jobs(
     records: Sequence[JobRecord], store: Store, ledger: Ledger, running: bool, now: datetime
 ) -> list[dict[str, Any]]:
     items = []
-    for word in ("failing", "stuck", "overdue", "orphan"):
+    for one in (one for one in records if one.condition == "failing" or _fails_still(one)):
+        text = await _last_failure(ledger, store, one)
+        items.append(_item("failing", text, job=one.name, since=_since(one, now), failures=one.consecutive_failures))
+    for word in ("stuck", "overdue", "orphan"):
         for one in (one for one in records if one.condition == word):
-            text = one.last_run.summary if word == "failing" and one.last_run else await _text(one, store, running, now)
+            text = await _text(one, store, running, now)
             items.append(_item(word, text, job=one.name, since=_since(one, now), failures=one.consecutive_failures))
     tripped = [one for one in ledger._switches if one.kind == "tripped" and one.holds(now)]
     return items + [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
+
+
+def _fails_still(record: JobRecord) -> bool:
+    """Whether a job that is at it again has not succeeded since it failed: that it runs makes it no better."""
+    return record.condition == "running" and record.consecutive_failures > 0
+
+
+async def _last_failure(ledger: Ledger, store: Store, record: JobRecord) -> str | None:
+    """What the newest failure of a job said of itself."""
+    run = record.last_run
+    if record.condition != "failing":
+        query = Query(jobs=ledger._names(record.name), states=[State.FAILED, State.INTERRUPTED], limit=1)
+        run = next(iter(await store.find(query)), None)
+    return None if run is None else run.summary
 
 
 def _since(record: JobRecord, now: datetime) -> datetime | None:

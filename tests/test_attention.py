@@ -147,6 +147,31 @@ def test_how_long_something_has_lasted_makes_it_no_other():
         assert [what for what, _ in told] == (["opened"] if words == "59 seconds" else [])
 
 
+def test_while_the_store_is_away_nothing_is_over():
+    bulletin = Bulletin()
+    news(bulletin, item())
+    assert news(bulletin, Item("store", "store", "critical", "gone")) == [("opened", "gone")]
+    assert news(bulletin, item()) == [("closed", "gone")]
+
+
+async def test_a_job_that_fails_needs_somebody_also_while_it_is_at_it_again(virtual_time):
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(grace=timedelta(0)))
+
+    @scheduler.every("10m", first="after")
+    async def imports():
+        await asyncio.sleep(60)
+        raise OSError("no space")
+
+    async with virtual_time(scheduler) as time:
+        await time.advance("11m")
+        for _ in range(3):
+            await time.advance("9m30s")
+            [running] = await scheduler.runs(state="running")
+            [one] = (await scheduler.status()).attention
+            assert (one["condition"], one["job"], one["text"]) == ("failing", "imports", "no space")
+            await time.advance("30s")
+
+
 def test_what_was_not_heard_is_told_again():
     bulletin = Bulletin()
     assert [one.what for one in bulletin.news([item()], NOW)] == ["opened"]
