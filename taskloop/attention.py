@@ -34,8 +34,8 @@ What = Literal["opened", "changed", "closed"]
 
 CRITICAL: Final = ("store", "stalled", "silent", "failing", "overdue", "stuck")
 """Work is not done as it should be; the rest disturbed it, or somebody should have a look."""
-MOST: Final = 200
-"""Items that are looked at."""
+LOOKED_UP: Final = 50
+"""Items of which it is looked up since when, if their record does not say."""
 FAILURES: Final = 100
 """Failures in a row that are looked at to find the first."""
 LEAST_SECONDS: Final = 5.0
@@ -95,9 +95,9 @@ class Change:
 
 
 async def found(scheduler: TaskScheduler) -> list[Item]:
-    """What needs a person now, the worst first, at most MOST; asks the store."""
+    """What needs a person now, the worst first; asks the store."""
     items = _items((await scheduler.status()).attention)
-    for place, one in enumerate(items):
+    for place, one in enumerate(items[:LOOKED_UP]):
         if one.kind == "failing" and one.since is None and one.job is not None:
             items[place] = replace(one, since=await _failing_since(scheduler, one))
     return items
@@ -106,9 +106,8 @@ async def found(scheduler: TaskScheduler) -> list[Item]:
 async def _failing_since(scheduler: TaskScheduler, item: Item) -> datetime | None:
     """When the first of the failures in a row ended, of FAILURES at most."""
     ends = [State.SUCCEEDED, State.FAILED, State.INTERRUPTED]
-    runs = await scheduler.runs(
-        item.job, state=ends, limit=min(item.failures + 10, FAILURES)
-    )  # more may have come since
+    limit = min(item.failures + 10, FAILURES)  # more may have come since they were counted
+    runs = await scheduler.runs(item.job, state=ends, limit=limit)
     row = list(takewhile(lambda run: run.state is not State.SUCCEEDED, runs))
     return row[-1].ended_at if row else None
 
@@ -118,7 +117,7 @@ def _items(attention: Iterable[Mapping[str, Any]]) -> list[Item]:
     for one in attention:
         kind, whose = one["condition"], one["job"] or one.get("worker")
         key = f"{kind}:{whose}" if whose else kind
-        if key in items or len(items) == MOST:  # the first is the worst of its kind
+        if key in items:  # the first is the worst of its kind
             continue
         severity: Severity = "critical" if kind in CRITICAL else "warning"
         since = None if one["since"] is None else durations.absolute(one["since"])
