@@ -54,8 +54,6 @@ _STIR: Final = frozenset(
 )  # fmt: skip
 """Events after which something may need a person, or nobody any more."""
 _HEARD: Final = (*_STIR, "started", "succeeded")
-
-
 _NUMBERS: Final = re.compile(r"\d[\d:.TZ-]*( (second|minute|hour|day|week)s?)?( \d+ (second|minute|hour|day|week)s?)*")
 
 
@@ -131,6 +129,8 @@ class Bulletin:
     def __init__(self) -> None:
         self.told: dict[str, Item] = {}
         self._muted: dict[str, datetime] = {}
+        self._anew: set[str] = set()
+        """Of those whose mute is over: what still stands is told once more."""
 
     def mute(self, key: str, until: datetime) -> None:
         """Tell nothing of an item until then."""
@@ -143,8 +143,7 @@ class Bulletin:
         """
         for key in [key for key, until in list(self._muted.items()) if until <= now]:
             del self._muted[key]
-            if key in self.told:  # told anew, if it still stands
-                self.told[key] = replace(self.told[key], text="")
+            self._anew.add(key)
         there = {one.key: one for one in items if one.key not in self._muted}
         blind = any(one.kind == "store" and one.worker is None for one in there.values())
         gone = [one for key, one in self.told.items() if key not in there and key not in self._muted and not blind]
@@ -153,12 +152,13 @@ class Bulletin:
             before = self.told.get(key)
             if before is None:
                 changes.append(Change("opened", one if one.since else replace(one, since=now), now))
-            elif _gist(before) != _gist(one):
+            elif key in self._anew or _gist(before) != _gist(one):
                 changes.append(Change("changed", replace(one, since=before.since), now))
         return changes
 
     def heard(self, change: Change) -> None:
         """A change was told."""
+        self._anew.discard(change.item.key)
         if change.what == "closed":
             self.told.pop(change.item.key, None)
         else:
@@ -264,6 +264,8 @@ class Watch:
                 self._scheduler.speaker.say(
                     "WARNING", "attention.untold", **of, error=f"{type(error).__name__}: {error}"[:500]
                 )
+            if change is None:
+                return least
             self._stirred.set()
             return min(LONGEST_SECONDS, max(least, 2 * waited))
         finally:
