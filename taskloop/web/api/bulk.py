@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from taskloop.errors import TaskloopError
+from taskloop.errors import BadParameters, Conflict, NoSuchJob, NoSuchRun
 from taskloop.runs import ACTIVE, Run, State
 from taskloop.web.api.asking import BEFORE, TOLD, V1
 from taskloop.web.api.failures import FAILED, fingerprint
@@ -31,7 +31,7 @@ MOST: Final = 1000
 LOOKED: Final = 20_000
 """Runs that are looked at to find those which fit."""
 PAGE: Final = 200
-TOGETHER: Final = 50
+TOGETHER: Final = 20
 REFUSALS: Final = 20
 """Refusals that are told word by word."""
 
@@ -103,14 +103,18 @@ async def _not_again(scheduler: TaskScheduler, runs: Sequence[Run]) -> list[Run]
     for start in range(0, len(runs), TOGETHER):
         some = runs[start : start + TOGETHER]
         repeated = await asyncio.gather(*(scheduler.reruns(_id(one)) for one in some), return_exceptions=True)
-        found += [one for one, reruns in zip(some, repeated, strict=True) if reruns == []]
+        for one, reruns in zip(some, repeated, strict=True):
+            if isinstance(reruns, BaseException) and not isinstance(reruns, NoSuchRun):  # pruned meanwhile
+                raise reruns
+            if reruns == []:
+                found.append(one)
     return found
 
 
 async def carry_out(
     scheduler: TaskScheduler, action: Action, runs: Sequence[Run], *, actor: str, reason: str | None
 ) -> Done:
-    """Do it to each, the oldest first; what one of them refuses stops no other."""
+    """Do it to each, the oldest first; what one of them refuses stops no other. Raises what the store raises."""
     done = Done()
 
     async def act(one: Run) -> int:
@@ -124,7 +128,7 @@ async def carry_out(
         for one, came in zip(some, await asyncio.gather(*map(act, some), return_exceptions=True), strict=True):
             if isinstance(came, int):
                 done.runs.append(came)
-            elif isinstance(came, TaskloopError | ValueError):
+            elif isinstance(came, BadParameters | Conflict | NoSuchJob | NoSuchRun):
                 done.refused.append((_id(one), str(came)))
             else:
                 raise came
