@@ -204,12 +204,13 @@ def _item(
 
 def _about_workers(workers: Sequence[Worker], live: Sequence[Worker]) -> list[dict[str, Any]]:
     """A store that is away, an engine that stands still, a loop that is held: of these first. Then who is silent."""
-    items = [item for one in live for item in _unwell(one.health, f"{one.host} pid {one.pid}")]
+    items = [item | {"worker": one.id} for one in live for item in _unwell(one.health, f"{one.host} pid {one.pid}")]
     order = ("store", "stalled", "loop_blocked")
     items.sort(key=lambda item: order.index(item["condition"]))
     silent = [one for one in workers if one not in live]
     return items + [
-        _item("silent", f"{one.host} pid {one.pid} has not beaten since then", since=one.beat_at) for one in silent[:5]
+        _item("silent", f"{one.host} pid {one.pid} has not beaten since then", since=one.beat_at, worker=one.id)
+        for one in silent[:5]
     ]
 
 
@@ -248,12 +249,41 @@ async def _about_jobs(
     records: Sequence[JobRecord], store: Store, ledger: Ledger, running: bool, now: datetime
 ) -> list[dict[str, Any]]:
     items = []
-    for word in ("failing", "stuck", "overdue", "orphan"):
+    for one in (one for one in records if one.condition == "failing" or _fails_still(one)):
+        text = await _last_failure(ledger, store, one)
+        items.append(_item("failing", text, job=one.name, since=_since(one, now), failures=one.consecutive_failures))
+    for word in ("stuck", "overdue", "orphan"):
         for one in (one for one in records if one.condition == word):
-            text = one.last_run.summary if word == "failing" and one.last_run else await _text(one, store, running, now)
-            items.append(_item(word, text, job=one.name, failures=one.consecutive_failures))
+            text = await _text(one, store, running, now)
+            items.append(_item(word, text, job=one.name, since=_since(one, now), failures=one.consecutive_failures))
     tripped = [one for one in ledger._switches if one.kind == "tripped" and one.holds(now)]
     return items + [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
+
+
+def _fails_still(record: JobRecord) -> bool:
+    """Whether a job that is at it again has not succeeded since it failed: that it runs makes it no better."""
+    return record.condition == "running" and record.consecutive_failures > 0
+
+
+async def _last_failure(ledger: Ledger, store: Store, record: JobRecord) -> str | None:
+    """What the newest failure of a job said of itself."""
+    run = record.last_run
+    if record.condition != "failing":
+        query = Query(jobs=ledger._names(record.name), states=[State.FAILED, State.INTERRUPTED], limit=1)
+        run = next(iter(await store.find(query)), None)
+    return None if run is None else run.summary
+
+
+def _since(record: JobRecord, now: datetime) -> datetime | None:
+    """Since when a job stands as it does; None: the record alone does not say."""
+    run, due = record.last_run, record.next_due
+    if record.condition == "stuck":
+        return None if run is None else run.attempt_started_at
+    if record.condition == "overdue":
+        return due if due is not None and due < now else None
+    return (
+        run.ended_at if run is not None and record.condition == "failing" and record.consecutive_failures == 1 else None
+    )
 
 
 async def _text(record: JobRecord, store: Store, running: bool, now: datetime) -> str:

@@ -31,6 +31,8 @@ class Http:
     """Names accepted in Host, beside those of this machine."""
     submit_limit: tuple[int, timedelta] | None = (30, timedelta(minutes=1))
     """How many submits in how long, of each caller and job; None: no limit."""
+    request_limit: tuple[int, timedelta] | None = (1200, timedelta(minutes=1))
+    """How many requests of any kind in how long, of each caller; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

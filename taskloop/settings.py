@@ -192,7 +192,7 @@ def _token(given: Given) -> str:
     return given.value
 
 
-def _submit_limit(given: Given) -> tuple[int, timedelta] | None:
+def _limit(given: Given) -> tuple[int, timedelta] | None:
     """How many in how long; None: no limit."""
     if given.value == "off":
         return None
@@ -437,7 +437,8 @@ class HttpSettings(_Section):
     port: Annotated[int, _field(_whole(0, 65_535))] = 8700
     token: Annotated[str, _field(_token)] = Field(default="", repr=False)
     hosts: Names = ()
-    submit_limit: Annotated[tuple[int, timedelta] | None, _field(_submit_limit)] = (30, timedelta(minutes=1))
+    submit_limit: Annotated[tuple[int, timedelta] | None, _field(_limit)] = (30, timedelta(minutes=1))
+    request_limit: Annotated[tuple[int, timedelta] | None, _field(_limit)] = (1200, timedelta(minutes=1))
 
 
 class LogSettings(_Section):
@@ -566,7 +567,7 @@ class Settings(BaseSettings):
             jobs={name: dict(job.options) for name, job in self.jobs.items() if job.options},
             triggers={name: job.trigger for name, job in self.jobs.items() if job.trigger is not None},
             params={name: dict(job.params) for name, job in self.jobs.items() if job.params},
-            http=Http(token=self.http.token, hosts=self.http.hosts, submit_limit=self.http.submit_limit),
+            http=Http(**self.http.model_dump(include={"token", "hosts", "submit_limit", "request_limit"})),
         )
 
     def file_jobs(self) -> list[FileJob]:

@@ -25,7 +25,7 @@ LEVELS = [
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
      "tokens_sqlite"},
-    {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "systemd"},
+    {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd"},
     {"web"},
     {"cli", "__main__"},
 ]  # fmt: skip

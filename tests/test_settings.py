@@ -64,6 +64,7 @@ def test_without_any_source_all_is_as_the_contract_says(folder):
     assert (settings.http.enabled, settings.http.host, settings.http.port) == (False, "127.0.0.1", 8700)
     assert (settings.http.token, settings.http.hosts) == ("", ())
     assert settings.http.submit_limit == (30, timedelta(minutes=1))
+    assert settings.http.request_limit == (1200, timedelta(minutes=1))
     assert (settings.log.level, settings.log.format, settings.log.capture) == ("INFO", "auto", 200_000)
     assert (settings.dask.address, settings.git_metrics.repositories) == ("", (".",))
     assert (settings.app, settings.dev, settings.banner, settings.warnings) == (None, None, None, [])
@@ -227,6 +228,7 @@ ENVIRONMENT = {
     "HTTP__ENABLED": ("ON", lambda one: one.http.enabled, True),
     "HTTP__HOSTS": ("a, b", lambda one: one.http.hosts, ("a", "b")),
     "HTTP__SUBMIT_LIMIT": ("5/1h", lambda one: one.http.submit_limit, (5, timedelta(hours=1))),
+    "HTTP__REQUEST_LIMIT": ("9/1s", lambda one: one.options().http.request_limit, (9, timedelta(seconds=1))),
     "LOG__CAPTURE": ("1000", lambda one: one.log.capture, 1000),
     "DASK__ADDRESS": ("tcp://a:1", lambda one: one.dask.address, "tcp://a:1"),
     "GIT_METRICS__REPOSITORIES": ('["a,b", "c"]', lambda one: one.git_metrics.repositories, ("a,b", "c")),

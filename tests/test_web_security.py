@@ -355,6 +355,20 @@ async def test_a_flood_of_submits_of_a_job_is_stemmed_for_that_caller_and_job_al
     assert len(runs) == 5
 
 
+async def test_a_flood_of_requests_of_any_kind_is_stemmed_for_that_caller_alone(host):
+    async with host(
+        shop(request_limit=(5, timedelta(minutes=1))),
+        auth=lambda one: Principal(one.headers.get("x-user", "ann"), "read"),
+    ) as client:
+        paths = [f"{V1}/jobs", "/nothing", f"{V1}/runs/1", "/", f"{V1}/jobs/add/submit", f"{V1}/jobs"]
+        answers = [await (client.post if "submit" in path else client.get)(path) for path in paths]
+        bob = await client.get(f"{V1}/jobs", headers={"x-user": "bob"})
+        probe = await client.get("/healthz")
+    assert [one.status for one in answers] == [200, 404, 404, 200, 403, 429]
+    assert answers[5].code == "rate-limited" and 1 <= int(answers[5].headers["retry-after"]) <= 12
+    assert (bob.status, probe.status) == (200, 200)
+
+
 async def nothing(): ...
 
 

@@ -88,10 +88,11 @@ class Asked:
         if limit is None:
             return
         count, span = limit
-        named = self.principal.via in ("auth", "token", "session")
-        caller = self.principal.name if named else self.request.peer
         self.site.submits.check(
-            (named, caller, job), count, span.total_seconds(), f"more than {count} submits of '{job[:80]}' in {span}"
+            (*_caller(self.principal, self.request), job),
+            count,
+            span.total_seconds(),
+            f"more than {count} submits of '{job[:80]}' in {span}",
         )
 
 
@@ -124,8 +125,11 @@ class Site:
         self.live: Live = Live(scheduler)
         self.metrics: Metrics = Metrics(scheduler)
         self.submits: Limits = Limits()
+        self.requests: Limits = Limits()
         self.one_at_a_time: asyncio.Lock = asyncio.Lock()
         """Held by who looks first and submits then."""
+        self.bulk: asyncio.Lock = asyncio.Lock()
+        """Held by who does something to many runs."""
 
     async def check_bind(self) -> None:
         """See that somebody may come in, before others are listened to. Raises `BadSettings`, and what the store raises."""
@@ -152,6 +156,7 @@ class Site:
                 self._check(request)
             if found is None:
                 principal = await self.access.principal(request)
+                self._count(request, principal)
                 found = self.router.find(request.method, request.path)
                 _check_scope(found.route, principal)
             asked = await self._asked(request, found, principal)
@@ -180,6 +185,13 @@ class Site:
         self.access.check_host(request)
         if request.method not in ("GET", "HEAD"):
             self.access.check_site(request)
+
+    def _count(self, request: Request, principal: Principal) -> None:
+        """Count a request of this caller, whatever it asks for. Raises `Problem` when there were too many."""
+        if (limit := self.scheduler.options.http.request_limit) is not None:
+            count, span = limit
+            what = f"more than {count} requests in {span}"
+            self.requests.check(_caller(principal, request), count, span.total_seconds(), what)
 
     async def _asked(self, request: Request, found: Found, principal: Principal | None) -> Asked:
         route = found.route
@@ -223,6 +235,12 @@ class Site:
 def _is_for_people(request: Request) -> bool:
     """Whether a browser asks for a page: then a refusal is one too."""
     return not request.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
+
+
+def _caller(principal: Principal, request: Request) -> tuple[bool, str | None]:
+    """Whose requests are counted together: those of a name, or of an address where nobody said a name."""
+    named = principal.via in ("auth", "token", "session")
+    return named, principal.name if named else request.peer
 
 
 def _is_admin(principal: Principal) -> bool:

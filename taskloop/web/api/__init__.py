@@ -1,6 +1,6 @@
 """The handlers, by subject, and the one table of all routes."""
 
-from taskloop.web.api import events, health, jobs, runs, schedules, seeds, session, whole
+from taskloop.web.api import bulk, events, failures, health, jobs, runs, schedules, seeds, session, whole
 
 __all__ = ["ROUTES"]
 
@@ -9,6 +9,8 @@ ROUTES = (
     *jobs.ROUTES,
     *schedules.ROUTES,
     *runs.ROUTES,
+    *bulk.ROUTES,
+    *failures.ROUTES,
     *events.ROUTES,
     *whole.ROUTES,
     *session.ROUTES,

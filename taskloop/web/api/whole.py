@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, get_args
 
-from taskloop.records import status_record, worker_record
+from taskloop.attention import Item, found
+from taskloop.punctuality import Condition
+from taskloop.records import instant_text, status_record, switch_record, worker_record
 from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1
 from taskloop.web.api.jobs import MISSED, coming
 from taskloop.web.core import Response, answer, listed
-from taskloop.web.routes import Route
+from taskloop.web.routes import INSTANT, Parameter, Route
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
+
+
+INCIDENTS: Final = 50
+"""What disturbed a worker: as much as is shown."""
 
 
 async def _status(asked: Asked) -> dict[str, Any]:
@@ -32,6 +39,49 @@ async def upcoming(asked: Asked) -> Response:
 
 async def workers(asked: Asked) -> Response:
     return await listed((await asked.scheduler.status()).workers, worker_record)
+
+
+async def summary(asked: Asked) -> Response:
+    """The figures of the whole; nothing that grows with the history."""
+    status, jobs = await asked.scheduler.status(), await asked.scheduler.jobs()
+    conditions = Counter(one.condition for one in jobs)
+    return await answer(
+        {
+            "running": status.running,
+            "paused": switch_record(status.paused),
+            "jobs": {"all": len(jobs), **{word: conditions[word] for word in get_args(Condition)}},
+            "runs": {"waiting": status.waiting, "running": len(status.active)},
+            "workers": len(status.workers),
+            "attention": len(status.attention),
+            "loop_lag_ms": status.loop_lag_ms,
+        }
+    )
+
+
+async def loop(asked: Asked) -> Response:
+    """How late the loops are, and what disturbed them."""
+    status = await asked.scheduler.status()
+    found = await asked.scheduler.incidents(asked.query["since"] or "24h", limit=INCIDENTS)
+    return await answer(
+        {
+            "lag_ms": status.loop_lag_ms,
+            "workers": [{**worker_record(one), "lag_ms": one.health.get("lag_ms")} for one in status.workers],
+            "incidents": [
+                {
+                    "kind": one.kind,
+                    "worker": one.worker,
+                    "since": instant_text(one.since),
+                    "until": instant_text(one.until),
+                    "data": dict(one.data),
+                }
+                for one in found
+            ],
+        }
+    )
+
+
+async def attention(asked: Asked) -> Response:
+    return await listed(await found(asked.scheduler), Item.record)
 
 
 async def pause(asked: Asked) -> Response:
@@ -56,12 +106,25 @@ ROUTES = (
         summary="How the whole stands, and what needs a person",
     ),
     Route(
+        method="GET", path=f"{V1}/attention", name="attention", scope=Scope.read, handler=attention,
+        summary="What needs a person, the worst first; each item with a key that stays",
+    ),
+    Route(
         method="GET", path=f"{V1}/upcoming", name="upcoming", scope=Scope.read, handler=upcoming, query=(FIRES_UNTIL, LIMIT),
         summary="The coming fires of all jobs, earliest first", example="?limit=10",
     ),
     Route(
         method="GET", path=f"{V1}/workers", name="workers", scope=Scope.read, handler=workers,
         summary="The processes that live",
+    ),
+    Route(
+        method="GET", path=f"{V1}/summary", name="summary", scope=Scope.read, handler=summary,
+        summary="The whole in a few figures: jobs by how they stand, runs in hand, workers",
+    ),
+    Route(
+        method="GET", path=f"{V1}/loop", name="loop", scope=Scope.read, handler=loop,
+        query=(Parameter("since", INSTANT, "from then on, or the time back from now; without it 24h"),),
+        summary=f"How late each worker's loop is, and the newest {INCIDENTS} things that disturbed a worker", example="?since=1h",
     ),
     Route(
         method="POST", path=f"{V1}/pause", name="pause_all", scope=Scope.admin, handler=pause, body=(UNTIL, *TOLD),

@@ -4,13 +4,14 @@ A page asks the same verbs as the API and shows the same words as the command li
 of what a page found, `forms` a form of a job's parameters.
 """
 
-from taskloop.web.pages import jobs, now, runs, schedules, signing, timeline, trouble
+from taskloop.web.pages import jobs, now, results, runs, schedules, signing, timeline, trouble
 
 __all__ = ["ROUTES"]
 
 ROUTES = (
     *now.ROUTES,
     *jobs.ROUTES,
+    *results.ROUTES,
     *runs.ROUTES,
     *timeline.ROUTES,
     *schedules.ROUTES,

@@ -12,13 +12,14 @@ from taskloop.errors import BadParameters, NoSuchRun, TaskloopError
 from taskloop.masking import shown
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord
-from taskloop.runs import Cause, Run
+from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import UNTIL
 from taskloop.web.api.jobs import durations, spread, the_job
 from taskloop.web.core import Response
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.results import picture_of
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 
@@ -78,6 +79,7 @@ async def _page(
     """The page of a job. `source`: the run that is to be repeated; `given`: what was typed, refused for `problems`."""
     scheduler, query = asked.scheduler, asked.query
     runs = await scheduler.runs(record.name, limit=HISTORY)
+    won = [one for one in runs if one.state is State.SUCCEEDED][:1]
     why, problem = None, ""
     try:
         why = await scheduler.why(record.name, query.get("at"))
@@ -90,7 +92,7 @@ async def _page(
         begin = shown(source.params)
     return await whole_page(
         asked, "job.html", status, job=record, runs=runs, why=why, problem=problem, wanted={"at": None, **query},
-        spread=spread(durations(runs)),
+        spread=spread(durations(runs)), shown=await asyncio.to_thread(picture_of, won), won=won,
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems), source=source, refused=refused,
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},

@@ -81,6 +81,9 @@ SAID: Final = {
     "paused": "Held: nothing new starts, what is submitted waits.",
     "resumed": "Goes on.",
     "scheduled": "Stored: it survives restarts.",
+    "retried": "They are run again; the page of each failure names the run that repeats it.",
+    "refused": "None could be run again: the job is off, or this process does not have its code.",
+    "none_left": "Nothing was left to run again.",
     "unscheduled": "Removed; its runs stay.",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from taskloop.looking import waits_for
@@ -15,6 +15,7 @@ from taskloop.web.api.runs import AFTER
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.results import as_json, picture_of
 from taskloop.web.routes import INSTANT, TEXT, Parameter, Route, word, words
 from taskloop.web.security import Scope
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 RUNS_A_PAGE, PARTS = 50, 50
-RESULT_CHARACTERS: Final = 20_000
 
 
 async def runs(asked: Asked) -> Response:
@@ -50,21 +50,15 @@ async def run(asked: Asked) -> Response:
     return await whole_page(
         asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=await scheduler.steps(number),
         reruns=await scheduler.reruns(number), lines=log.lines, part=log.part, wanted=asked.query, params=params,
-        result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
+        result=result, shown=await asyncio.to_thread(picture_of, [one]), waits=await waits_for(scheduler, one), known=one.job in scheduler,
         more=bool(log.lines) and bool((await scheduler.log(number, after=log.part, limit=1)).lines),
     )  # fmt: skip
 
 
 def _texts(one: Run) -> tuple[str, str]:
-    """Its parameters and its result as people read JSON; the latter cut where it is long."""
-
-    def text(value: Any) -> str:
-        return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-
-    result = text(one.result)
-    if len(result) > RESULT_CHARACTERS:
-        result = f"{result[:RESULT_CHARACTERS]}\n… {len(result) - RESULT_CHARACTERS} characters more: see the JSON"
-    return text(shown(one.params)) if one.params else "", result
+    """Its parameters and its result as people read JSON."""
+    params = json.dumps(shown(one.params), indent=2, ensure_ascii=False, default=str) if one.params else ""
+    return params, as_json(one.result)
 
 
 async def cancel(asked: Asked) -> Response:
@@ -87,7 +81,7 @@ ROUTES = (
     ),
     Route(
         method="GET", path="/runs/{id}", name="page_run", scope=Scope.read, handler=run, summary="A run", page=True,
-        query=(*PAGE, AFTER),
+        query=(*PAGE, AFTER, Parameter("only", TEXT, "of its result this part alone")),
     ),
     Route(
         method="POST", path="/runs/{id}/cancel", name="page_cancel", scope=Scope.operate, handler=cancel,

@@ -2,55 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
 
-from taskloop.runs import Run, State
+from taskloop.web.api.bulk import Selection, carry_out, choose
+from taskloop.web.api.failures import NEWEST, SINCE, USUAL, causes, failed_since, fingerprint
+from taskloop.web.api.whole import INCIDENTS
 from taskloop.web.core import Response
-from taskloop.web.pages.now import PAGE, whole_page
-from taskloop.web.routes import INSTANT, Parameter, Route
+from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
+from taskloop.web.pages.rendering import see_other
+from taskloop.web.routes import TEXT, Parameter, Route, whole
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["ROUTES", "Cause", "causes"]
+__all__ = ["ROUTES"]
 
-NEWEST: Final = 1000
-"""Failures that are looked at."""
-INCIDENTS: Final = 50
-
-
-@dataclass(slots=True)
-class Cause:
-    """Runs that failed of the same error at the same place, or of none."""
-
-    newest: Run
-    oldest: Run
-    jobs: list[str]
-    count: int = 0
-
-
-def causes(runs: Sequence[Run]) -> list[Cause]:
-    """Failed runs, the newest first, by what they failed of; the most frequent first."""
-    found: dict[str, Cause] = {}
-    for one in runs:
-        key = one.error.fingerprint if one.error is not None else f"{one.job} {one.state} {one.reason}"
-        cause = found.setdefault(key, Cause(one, one, []))
-        cause.oldest = one
-        cause.count += 1
-        if one.job not in cause.jobs:
-            cause.jobs.append(one.job)
-    return sorted(found.values(), key=lambda one: (-one.count, -one.newest.id))
+LISTED: Final = 20
 
 
 async def failures(asked: Asked) -> Response:
-    since = asked.query["since"] or "7d"
-    found = await asked.scheduler.runs(state=[State.FAILED, State.INTERRUPTED], since=since, limit=NEWEST)
+    """All causes; or one, with what became of its runs and how many would be run again."""
+    scheduler, since, cause = asked.scheduler, asked.query["since"] or USUAL, asked.query["cause"]
+    found = await failed_since(scheduler, since)
+    one: dict[str, Any] = {}
+    if cause:
+        runs = [run for run in found if fingerprint(run) == cause]
+        chosen = await choose(scheduler, _meant(cause, since, found[0].id)) if runs else None
+        one = {"runs": runs[:LISTED], "chosen": chosen, "last": found[0].id if found else 0,
+               "known": any(run.job in scheduler for run in runs), "all": len(runs)}  # fmt: skip
     return await whole_page(
-        asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST
-    )
+        asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST,
+        cause=cause, one=one,
+    )  # fmt: skip
+
+
+def _meant(cause: str, since: str, last: int | None) -> Selection:
+    """The failures of one cause that a page has shown: none that came after."""
+    return Selection("rerun", fingerprint=cause, since=since, before=None if last is None else last + 1)
+
+
+async def retry(asked: Asked) -> Response:
+    """Run the failures of one cause again, those that were not yet; and go back to where they are seen."""
+    form = empty_is_none(asked.body)
+    since, cause = form["since"] or USUAL, form["cause"]
+    async with asked.site.bulk:
+        chosen = await choose(asked.scheduler, _meant(cause, since, form["last"]))
+        if chosen.runs:
+            asked.count_submit("*")
+            done = await carry_out(
+                asked.scheduler, "rerun", chosen.runs, actor=asked.principal.name, reason=form["reason"]
+            )
+            said = "retried" if done.runs else "refused"
+        else:
+            said = "none_left"
+    return see_other(asked, f"/failures?{urlencode({'since': since, 'cause': cause})}", said)
 
 
 async def workers(asked: Asked) -> Response:
@@ -59,10 +66,22 @@ async def workers(asked: Asked) -> Response:
     return await whole_page(asked, "workers.html", status=status, incidents=found, attention=status.attention)
 
 
+CAUSE: Final = Parameter("cause", TEXT, "only those that failed of this: a fingerprint")
+
 ROUTES = (
     Route(
         method="GET", path="/failures", name="page_failures", scope=Scope.read, handler=failures, summary="Failures",
-        page=True, query=(*PAGE, Parameter("since", INSTANT, "due from then on")),
+        page=True, query=(*PAGE, SINCE, CAUSE),
+    ),
+    Route(
+        method="POST", path="/failures/retry", name="page_retry", scope=Scope.operate, handler=retry,
+        summary="Run failures of one cause again", page=True,
+        body=(
+            Parameter("since", TEXT, SINCE.summary),
+            Parameter("cause", TEXT, "its fingerprint", required=True),
+            Parameter("last", whole(1, 10**18), "the newest run that was shown", required=True),
+            Parameter("reason", TEXT, "why"),
+        ),
     ),
     Route(
         method="GET", path="/workers", name="page_workers", scope=Scope.read, handler=workers, summary="Workers",
