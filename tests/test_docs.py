@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,9 @@ def test_every_other_snippet_of_a_page_runs_too(tmp_path: Path) -> None:
 def test_the_tour_can_be_followed(tmp_path: Path) -> None:
     first, app, tested = tour()
 
-    def run(*words: str) -> str:
+    def run(*words: str, codes: Collection[int] = (0,)) -> str:
         done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, (words, done.stderr)
+        assert done.returncode in codes, (words, done.stderr)
         return done.stdout
 
     for name, text in (("shop.py", first), ("app.py", app), ("tested.py", tested)):
@@ -101,7 +102,7 @@ def test_the_tour_can_be_followed(tmp_path: Path) -> None:
     lines = [line for line in lines if not line.startswith("run ") and "--wait" not in line]
     assert len(lines) >= 6
     for line in lines:
-        run("-m", "taskloop", *shlex.split(line))
+        run("-m", "taskloop", *shlex.split(line), codes={0, 10})  # 10: why it did not run
 
 
 def test_the_reference_is_what_the_docstrings_say() -> None:

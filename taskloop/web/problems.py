@@ -95,6 +95,7 @@ _KNOWN: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (errors.BadParameters, 422, "invalid-params"),
     (errors.BadTrigger, 422, "invalid-schedule"),
     (errors.BadDuration, 422, "invalid-value"),
+    (errors.BadRate, 422, "invalid-value"),
     (errors.BadInstant, 422, "invalid-value"),
     (errors.BadJob, 422, "invalid-value"),
     (errors.Unstorable, 422, "invalid-value"),
