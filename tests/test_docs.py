@@ -121,6 +121,16 @@ def test_every_page_stands_in_the_site_once_and_no_link_leads_nowhere() -> None:
             assert (one.parent / target).exists(), (one.name, target)
 
 
+def test_the_site_is_built_without_a_complaint(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed; the test extra has it")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tour" / "index.html").is_file()
+
+
 def test_the_pages_on_executors_and_injection_have_programs() -> None:
     assert {name for name, _ in snippets()} >= {"injection.md", "policies.md"}
 
