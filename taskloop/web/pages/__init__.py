@@ -4,7 +4,7 @@ A page asks the same verbs as the API and shows the same words as the command li
 of what a page found, `forms` a form of a job's parameters.
 """
 
-from taskloop.web.pages import jobs, now, runs, schedules, signing, timeline, trouble
+from taskloop.web.pages import audit, jobs, now, runs, schedules, signing, timeline, trouble
 
 __all__ = ["ROUTES"]
 
@@ -15,5 +15,6 @@ ROUTES = (
     *timeline.ROUTES,
     *schedules.ROUTES,
     *trouble.ROUTES,
+    *audit.ROUTES,
     *signing.ROUTES,
 )
