@@ -1,14 +1,13 @@
 """P9: a store of ten million runs; every page and every list call, asked over HTTP in this process.
 
-The store is made by SQL, which is no measurement, and may be kept for the next time: `HISTORY_FOLDER=DIR` in the
-environment names the folder, else it goes with the measurement. Each address is asked a few times after a first one
-that warms up; `worst_ms` is the highest p95 of all addresses.
+The store is made by SQL, which is no measurement, and stays for the next time in the folder of `--keep`. Each address is
+asked with other runs, jobs and instants each time, after a first time that is not counted; the scheduler is not started,
+so that nothing else happens. There is no limit to compare with: the goals are milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sqlite3
 import time
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from benchmarks.harness import Figure, Numbers, Setting, Workload, percentile
+from benchmarks.harness import Figure, Numbers, Setting, Workload, median, percentile
 from taskloop import Every, TaskScheduler
 from taskloop.options import Options
 from taskloop.schedules import Schedule
 from taskloop.store import Definition
 from taskloop.store_sqlite import SqliteStore
+from taskloop.web import asgi
 
 DAYS: Final = 90
 TOGETHER: Final = 200_000
@@ -143,12 +143,177 @@ def build(path: Path, runs: int, jobs: int) -> None:
 
 
 def prepare(folder: Path, size: Mapping[str, Any]) -> None:
-    runs, jobs = size["runs"], size["jobs"]
-    path = _place(folder, runs, jobs)
+    path = _place(folder, size)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        build(path, runs, jobs)
+        build(path, size["runs"], size["jobs"])
 
 
-def _place(folder: Path, runs: int, jobs: int) -> Path:
-    return Path(os.environ.get("HISTORY_FOLDER") or folder) / f"history_{runs}_{jobs}.db"
+def _place(folder: Path, size: Mapping[str, Any]) -> Path:
+    return folder / f"history_{size['runs']}_{size['jobs']}.db"
+
+
+# -- what is asked
+
+ADDRESSES: Final = (
+    "/",
+    "/jobs",
+    "/jobs?text=99&condition=failing",
+    "/jobs/{job}",
+    "/jobs/{busy}",
+    "/jobs/{job}?at={instant}",
+    "/runs",
+    "/runs?before={run}",
+    "/runs?since={day}",
+    "/runs?job={job}",
+    "/runs?state=failed&before={run}",
+    "/runs?state=skipped&since={week}",
+    "/runs?job={busy}&state=failed,interrupted&since={week}",
+    "/runs?cause=api",
+    "/runs?cause=rerun&job={job}",
+    "/runs/{run}",
+    "/runs/{failed}",
+    "/timeline?from={hours}",
+    "/timeline?from={week}",
+    "/schedules",
+    "/failures?since={week}",
+    "/workers",
+    "/audit",
+    "/audit?job={job}",
+    "/audit?actor=tom",
+    "/api/v1/status",
+    "/api/v1/upcoming",
+    "/api/v1/workers",
+    "/api/v1/jobs",
+    "/api/v1/jobs/{job}",
+    "/api/v1/jobs/{busy}/stats?since={week}",
+    "/api/v1/jobs/{job}/stats?since={month}",
+    "/api/v1/jobs/{job}/upcoming",
+    "/api/v1/jobs/{job}/why",
+    "/api/v1/jobs/{busy}/why?at={instant}",
+    "/api/v1/schedules",
+    "/api/v1/runs",
+    "/api/v1/runs?before={run}",
+    "/api/v1/runs?since={instant}",
+    "/api/v1/runs?until={instant}",
+    "/api/v1/runs?since={instant}&until={later}&state=failed",
+    "/api/v1/runs?job={job}&until={instant}",
+    "/api/v1/runs?state=waiting,running",
+    "/api/v1/runs?cause=manual&since={month}",
+    "/api/v1/runs/{run}",
+    "/api/v1/runs/{run}/attempts",
+    "/api/v1/runs/{failed}/steps",
+    "/api/v1/runs/{failed}/log",
+    "/api/v1/runs/export?since={instant}&until={later}",
+    "/api/v1/audit",
+    "/api/v1/audit?actor=anna&before={entry}",
+    "/metrics",
+    "/tasks/scheduler/status",
+    "/tasks/worker/status",
+    "/admin/control_processors",
+)
+"""With what differs from one asking to the next in braces."""
+
+
+class Picked:
+    """What stands in the braces: runs, jobs and instants by chance, always the same ones in the same order."""
+
+    def __init__(self, path: Path, size: Mapping[str, Any]) -> None:
+        self._chance = random.Random(9)
+        self._jobs, self._runs = size["jobs"], size["runs"]
+        with closing(sqlite3.connect(path)) as db:
+            (end,) = db.execute("SELECT max(created_at) FROM taskloop_runs").fetchone()
+            failed = "SELECT id FROM taskloop_runs WHERE state = 'failed' AND state IN ('failed', 'interrupted', 'cancelled', 'skipped')"
+            self._failed = [row[0] for row in db.execute(f"{failed} ORDER BY id DESC LIMIT 10")]
+            (self._entries,) = db.execute("SELECT max(id) FROM taskloop_audit").fetchone()
+        self._end = end / SECOND
+        self._age = max(0, time.time() - self._end)
+        """Of a store that was kept: what is asked back from now begins so much earlier."""
+
+    def values(self) -> dict[str, str]:
+        at = datetime.fromtimestamp(self._end - self._chance.random() * 0.9 * DAYS * 86400, UTC)
+        back = {"hours": 6 * 3600, "day": 86400, "week": 7 * 86400, "month": 30 * 86400}
+        return {
+            "busy": BUSY,
+            "job": name(self._chance.randrange(1, self._jobs)),
+            "run": str(self._chance.randrange(1, self._runs + 1)),
+            "failed": str(self._chance.choice(self._failed)),
+            "entry": str(self._chance.randrange(1, self._entries + 1)),
+            "instant": quote(at.isoformat()),
+            "later": quote((at + timedelta(hours=1)).isoformat()),
+            **{word: f"{round(seconds + self._age)}s" for word, seconds in back.items()},
+        }
+
+
+async def own(setting: Setting) -> Numbers:
+    path = _place(setting.shared, setting.size)
+    picked = Picked(path, setting.size)
+    scheduler = TaskScheduler(path, options=Options())
+    for number in range(setting.jobs):
+        scheduler.add_job(_nothing, Every("1h"), name=name(number))
+    surface = asgi.app(scheduler, auth="open")
+    numbers: Numbers = {}
+    try:
+        for address in ADDRESSES:
+            took = []
+            for _ in range(setting.times + 1):
+                took.append(1000 * await _asked(surface, address.format_map(picked.values())))
+            numbers[f"p50_ms {address}"] = percentile(took[1:], 0.5)
+            numbers[f"p95_ms {address}"] = percentile(took[1:], 0.95)
+    finally:
+        await scheduler.close()
+    worst = sorted(value for key, value in numbers.items() if key.startswith("p95_ms"))
+    return {"worst_ms": worst[-1], "median_ms": percentile(worst, 0.5), **numbers}
+
+
+async def _asked(surface: Any, address: str) -> float:
+    """Seconds until the whole answer is there. Of an export its first part alone is waited for."""
+    path, _, query = address.partition("?")
+    scope = {
+        "type": "http", "method": "GET", "scheme": "http", "path": path, "raw_path": path.encode(), "root_path": "",
+        "query_string": query.encode(), "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    status, done = 0, asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if not done.is_set():
+            done.set()
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: dict[str, Any]) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    began = time.perf_counter()
+    await surface(scope, receive, send)
+    took = time.perf_counter() - began
+    assert status == 200, f"{address}: {status}"
+    return took
+
+
+def details(measured: Mapping[str, Any]) -> list[str]:
+    """The table of all addresses, the slowest first: the medians over the rounds."""
+    rows = [
+        (median(measured, "taskloop", f"p95_ms {one}"), median(measured, "taskloop", f"p50_ms {one}"), one)
+        for one in ADDRESSES
+    ]
+    known = sorted(((p95, p50, one) for p95, p50, one in rows if p95 is not None and p50 is not None), reverse=True)
+    lines = [f"| {one.ljust(66)} | {p50:7.1f} | {p95:7.1f} |" for p95, p50, one in known]
+    return [f"| {'address, ms'.ljust(66)} | {'p50':>7} | {'p95':>7} |", f"|{'-' * 68}|--------:|--------:|", *lines]
+
+
+WORKLOAD = Workload(
+    name="p9",
+    title="ten million runs stored: every page and list call",
+    figures=(
+        Figure("worst_ms", "p95 of the slowest address", "ms", must=100, aim=20, absolute=True),
+        Figure("median_ms", "p95 of the address in the middle", "ms", must=100, aim=20, absolute=True),
+    ),
+    own={"taskloop": own},
+    size={"runs": 10_000_000, "jobs": 1000, "times": 20},
+    quick={"runs": 2_000, "jobs": 20, "times": 2},
+    prepare=prepare,
+    lasting=True,
+    details=details,
+)

@@ -387,7 +387,8 @@ class SqliteStore:
         rest = (
             "WHERE stopped_at IS NULL ORDER BY beat_at DESC"
             if living
-            else "ORDER BY stopped_at IS NOT NULL, beat_at DESC"
+            else "WHERE stopped_at IS NULL OR id IN (SELECT id FROM taskloop_workers WHERE stopped_at IS NOT NULL "
+            "ORDER BY stopped_at DESC LIMIT 100) ORDER BY stopped_at IS NOT NULL, beat_at DESC"
         )
         found: Sequence[Worker] = await self._read(keeping.workers, f"{rest} LIMIT 100")
         return found
@@ -600,18 +601,15 @@ class SqliteStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        conditions = {
-            "cause = ?": query.cause,
-            "schedule = ?": query.schedule,
-            "created_at >= ?": moment(query.since),
-            "created_at < ?": moment(query.until),
-            "id < ?": query.before,
-        }
+        conditions = {"schedule = ?": query.schedule, "id < ?": query.before}
         asked = partial(
             _found,
             jobs=query.jobs,
             states=None if query.states is None else [State(one).value for one in query.states],
             skipped=query.skipped,
+            cause=query.cause,
+            since=moment(query.since),
+            until=moment(query.until),
             conditions={text: value for text, value in conditions.items() if value is not None},
             limit=query.limit,
         )
