@@ -45,7 +45,7 @@ from taskloop.processes import current_folder
 from taskloop.runs import Cancelled, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
-from taskloop.store import Attempt, Definition, Incident, Query, Store, Terms, open_store
+from taskloop.store import Attempt, Definition, Incident, Query, Store, Terms, Worker, open_store
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 from taskloop.triggers import Cron, Every, Trigger
 
@@ -567,6 +567,12 @@ class Ledger(Jobs):
         from taskloop import looking
 
         return await looking.status(self, await self._opened())
+
+    async def workers(self) -> list[Worker]:
+        """The workers that are there."""
+        from taskloop import looking
+
+        return await looking.workers(self, await self._opened())
 
     async def why(
         self, job: str | Job[..., Any] | None = None, at: Instant | None = None, run: int | None = None

@@ -39,6 +39,18 @@ _NEAR: Final = (
     f"({ids_of_job(':job', ' AND id >= :first', newest=False, limit=':most')}) ORDER BY id) "
 )
 """Records of one job in the order in which they were written, from one on."""
+_DUE_THEN: Final = "due_at >= :since AND due_at < :until"
+_NEAREST: Final = (
+    "(SELECT json_group_array(id) FROM (SELECT id FROM near WHERE {} ORDER BY abs(due_at - :at) LIMIT 100))"
+)
+_WRITTEN_THEN: Final = f"({_DUE_THEN} OR created_at >= :since AND created_at < :until)"
+_THEN: Final = (
+    "WITH near AS (SELECT id, schedule, due_at, created_at FROM taskloop_runs WHERE id IN "
+    f"({ids_of_job(':job', ' AND id >= :first', newest=False, limit=':most')})) "
+    f"SELECT {_NEAREST.format(f'schedule IS NOT NULL AND {_DUE_THEN}')}, "
+    f"{_NEAREST.format(f'schedule IS NULL AND {_WRITTEN_THEN}')}, count(*), max(created_at) FROM near"
+)
+"""Of those the fires of a window and what was asked for then, by their ids, and how many there are: in one pass."""
 
 
 def evidence(
@@ -130,14 +142,17 @@ def _written_then(db: sqlite3.Connection, jobs: Sequence[str], window: Window) -
     for job in jobs:
         values = {"job": job, "first": first_since(db, microseconds(window.since) - DAY), "most": MOST_RECORDS}
         values |= _instants(window)
-        due, order = "due_at >= :since AND due_at < :until", "ORDER BY abs(due_at - :at) LIMIT 100"
-        near = f"{_NEAR} SELECT {_RUN} FROM near WHERE"
-        gone += [read_run(row) for row in db.execute(f"{near} schedule IS NOT NULL AND {due} {order}", values)]
-        written = f"({due} OR created_at >= :since AND created_at < :until)"
-        asked += [read_run(row) for row in db.execute(f"{near} schedule IS NULL AND {written} {order}", values)]
-        number, last = db.execute(f"{_NEAR} SELECT count(*), max(created_at) FROM near", values).fetchone()
+        fired, called, number, last = db.execute(_THEN, values).fetchone()
+        gone += _by_nearness(db, fired)
+        asked += _by_nearness(db, called)
         cut |= number == MOST_RECORDS and last < values["until"]
     return gone, asked, cut
+
+
+def _by_nearness(db: sqlite3.Connection, ids: str) -> list[Run]:
+    """Runs in the order of their ids as they are given."""
+    found = {run.id: run for run in _runs(db, "WHERE id IN (SELECT value FROM json_each(?))", (ids,))}
+    return [found[one] for one in json.loads(ids)]
 
 
 def _newest(db: sqlite3.Connection, jobs: Sequence[str], now: int) -> list[Run]:

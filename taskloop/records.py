@@ -79,6 +79,8 @@ class Status:
     attention: Sequence[Mapping[str, Any]] = field(default=())
     loop_lag_ms: float | None = None
     store: str
+    records: Sequence[JobRecord] = ()
+    """The jobs themselves, as they were looked at for this; in no JSON of it."""
 
 
 def standing(

@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -848,7 +848,13 @@ def _found(db: sqlite3.Connection, **asked: Any) -> list[Run]:
 
 def _definitions(db: sqlite3.Connection) -> list[Definition]:
     rows = _fetch(db, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
-    return [Definition(row[0], json.loads(row[1]), row[2], from_microseconds(row[3])) for row in rows]
+    return [Definition(row[0], _declared(row[1]), row[2], from_microseconds(row[3])) for row in rows]
+
+
+@lru_cache(4096)
+def _declared(text: str) -> Any:
+    """What a job declares, read once: a page asks for all jobs, and they hardly ever change."""
+    return json.loads(text)
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

@@ -31,7 +31,7 @@ async def upcoming(asked: Asked) -> Response:
 
 
 async def workers(asked: Asked) -> Response:
-    return await listed((await asked.scheduler.status()).workers, worker_record)
+    return await listed(await asked.scheduler.workers(), worker_record)
 
 
 async def pause(asked: Asked) -> Response:
