@@ -49,6 +49,8 @@ def entries(
     db: sqlite3.Connection, actor: str | None, jobs: Sequence[str] | None, before: int | None, limit: int
 ) -> list[Entry]:
     """Entries, newest first. None: no such condition."""
+    if jobs is not None and not jobs:
+        return []
     conditions: list[tuple[str, Any]] = []
     if actor is not None:
         conditions.append(("actor = ?", actor))
