@@ -709,8 +709,8 @@ class SqliteStore:
     async def switches(self) -> Switches:
         found: Switches = await self._read(
             keeping.switches,
-            "WHERE ended_at IS NULL OR id IN (SELECT max(id) FROM taskloop_switches "
-            "WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
+            "WHERE id IN (SELECT id FROM taskloop_switches INDEXED BY taskloop_switches_open WHERE ended_at IS NULL UNION ALL "
+            "SELECT max(id) FROM taskloop_switches INDEXED BY taskloop_switches_paused WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
         )
         return found
 
