@@ -62,12 +62,13 @@ async def jobs(ledger: Ledger, store: Store, only: str | None = None) -> list[Jo
         if number % TOGETHER == 0:
             await asyncio.sleep(0)
     troubled = await _troubled(store, defined, due, ledger._switches, now, only)
+    in_force = Switches(one for one in ledger._switches if one.holds(now))  # each job goes through all of them
     return [
         standing(
             defined[name],
             next_due=due.get(name),
             last=last.get(name),
-            switches=ledger._switches,
+            switches=in_force,
             now=now,
             orphan=name in orphans,
             stuck=name in troubled and "running_seconds" in troubled[name],

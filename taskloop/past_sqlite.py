@@ -22,7 +22,7 @@ from taskloop.schedules import Schedule
 from taskloop.store import Choose, Evidence, Former, Subject, Window, Worker
 
 MOST_SCHEDULES: Final = 1000
-MOST_RECORDS: Final = 20_000
+MOST_RECORDS: Final = 10_000
 """Records of a job that are looked through around an instant: what was asked for has no index by its time."""
 DAY: Final = 86_400_000_000
 MINUTE: Final = 60_000_000
@@ -140,13 +140,27 @@ def _written_then(db: sqlite3.Connection, jobs: Sequence[str], window: Window) -
     asked: list[Run] = []
     cut = False
     for job in jobs:
-        values = {"job": job, "first": first_since(db, microseconds(window.since) - DAY), "most": MOST_RECORDS}
-        values |= _instants(window)
+        first, late = _first_before(db, job, microseconds(window.since))
+        values: dict[str, Any] = {"job": job, "first": first, "most": MOST_RECORDS, **_instants(window)}
         fired, called, number, last = db.execute(_THEN, values).fetchone()
         gone += _by_nearness(db, fired)
         asked += _by_nearness(db, called)
-        cut |= number == MOST_RECORDS and last < values["until"]
+        cut |= late or (number == MOST_RECORDS and last < values["until"])
     return gone, asked, cut
+
+
+def _first_before(db: sqlite3.Connection, job: str, at: int) -> tuple[int, bool]:
+    """Where to begin to look for what was due or asked for at an instant, and whether that is later than it should be.
+
+    A day before it; with a busy job so late that half of what may be looked through is left for what was written from
+    that instant on.
+    """
+    begin = first_since(db, at - DAY)
+    values = {"job": job, "first": begin, "end": first_since(db, at), "most": MOST_RECORDS // 2}
+    ids = ids_of_job(":job", " AND id >= :first AND id < :end", newest=True, limit=":most")
+    number, earliest = db.execute(f"SELECT count(*), min(id) FROM ({ids})", values).fetchone()
+    late = number == values["most"]
+    return earliest if late else begin, late
 
 
 def _by_nearness(db: sqlite3.Connection, ids: str) -> list[Run]:
