@@ -61,6 +61,8 @@ Instant = datetime | timedelta | str
 
 LOOK_SECONDS: Final = 0.25
 """How often a process looks at a run that another one has."""
+RECORD_SECONDS: Final = 2.0
+"""How long a cancel waits until it is on record who asked for it."""
 T = TypeVar("T")
 
 _ACTIONS: Final[Mapping[SwitchKind, audit.Action]] = {"enabled": "enable", "disabled": "disable", "paused": "pause"}
@@ -290,7 +292,8 @@ class Ledger(Jobs):
     ) -> list[Run]:
         """Runs, newest first, at most `limit`. `before`: only ids below, for the next page.
 
-        `since` takes an instant or the time back from now (`"24h"`). Skips are left out unless `state` names them.
+        `since` and `until`, of the instant they were put on record, take an instant or the time back from now (`"24h"`).
+        Skips are left out unless `state` names them.
         """
         now = self._clock.now()
         names = None if job is None else self._names(job)
@@ -346,8 +349,7 @@ class Ledger(Jobs):
         entry = audit.entry("cancel", now, actor, reason)
         if (asked := self._ask_to_end(RunId(run_id), ending)) is not None:
             if entry is not None:
-                with suppress(TaskloopError):  # it ends, though the store be away; then its record says by whom
-                    await (await self._opened()).record([audit.cancelled(entry, asked)])
+                await self._record_cancel(audit.cancelled(entry, asked))
             return asked
         store = await self._opened()
         done = await store.cancel(RunId(run_id), actor=actor, reason=reason, now=now, entry=entry)
@@ -358,6 +360,12 @@ class Ledger(Jobs):
         self._ask_to_end(done.run.id, ending)  # claimed here meanwhile: nobody else would bring us the wish
         self._stirred()
         return done.run
+
+    async def _record_cancel(self, entry: audit.Entry) -> None:
+        """Write who asked a run in hand to end; it does so though the store be away, and its own record names that one."""
+        with suppress(TaskloopError, TimeoutError):
+            async with asyncio.timeout(RECORD_SECONDS):
+                await (await self._opened()).record([entry])
 
     def _ask_to_end(self, run_id: RunId, ending: Cancelled) -> Run | None:
         """Ask a run that this process has in hand to end; None: there is none."""

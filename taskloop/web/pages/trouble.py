@@ -62,7 +62,7 @@ async def workers(asked: Asked) -> Response:
 ROUTES = (
     Route(
         method="GET", path="/failures", name="page_failures", scope=Scope.read, handler=failures, summary="Failures",
-        page=True, query=(*PAGE, Parameter("since", INSTANT, "due from then on")),
+        page=True, query=(*PAGE, Parameter("since", INSTANT, "on record from then on")),
     ),
     Route(
         method="GET", path="/workers", name="page_workers", scope=Scope.read, handler=workers, summary="Workers",
