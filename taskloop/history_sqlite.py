@@ -31,8 +31,8 @@ _TROUBLED: Final = ("failed", "interrupted", "cancelled", "skipped")
 _LASTING: Final = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
 """All states but `skipped`."""
 SLACK: Final = 600_000_000
-"""Microseconds by which a clock may have been wrong for a while, twice over, without a run being missed by its time."""
-_MERGED: Final = 60
+"""Ten minutes: of a span no run is missed though a clock was wrong by up to five for a while."""
+_MERGED: Final = 400
 """Jobs times states that a question merges; with more it goes by the states alone."""
 
 
@@ -64,8 +64,7 @@ def first_since(db: sqlite3.Connection, at: int) -> int:
     """The id of about the first run that was put on record at an instant or later.
 
     Ids grow as time does, so it is found by halves, in some thirty steps through the table itself; an index by time
-    would cost each run that is written. What a clock that was set back for a while has put out of order may be missed
-    by as much: hence `SLACK`.
+    would cost each run that is written. Where a clock was set back the order is not quite that: hence `SLACK`.
     """
     low, high = 0, db.execute("SELECT coalesce(max(id), 0) + 1 FROM taskloop_runs").fetchone()[0]
     while low < high:
@@ -90,6 +89,21 @@ def _between(db: sqlite3.Connection, since: int | None, until: int | None) -> di
     return found
 
 
+def _asked_for(
+    db: sqlite3.Connection, columns: str, jobs: Any, states: Any, further: str, values: Sequence[Any]
+) -> list[Any]:
+    """Runs that came about otherwise than by their schedule: few among many, in an index of their own."""
+    among = ["cause <> 'schedule'", "state IN (SELECT value FROM json_each(?))"]
+    if jobs is not None:
+        among.append("job IN (SELECT value FROM json_each(?))")
+    given = [json.dumps(one) for one in (states, jobs) if one is not None]
+    return db.execute(
+        f"SELECT {columns} FROM taskloop_runs INDEXED BY taskloop_runs_asked WHERE {' AND '.join(among)}{further} "
+        "ORDER BY id DESC LIMIT ?",
+        (*given, *values),
+    ).fetchall()
+
+
 def find(
     db: sqlite3.Connection,
     columns: str,
@@ -109,14 +123,7 @@ def find(
     values = list(conditions.values())
     wanted = (*_LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))
     if cause not in (None, "schedule") and "succeeded" in wanted:
-        few = "FROM taskloop_runs INDEXED BY taskloop_runs_asked WHERE cause <> 'schedule'"
-        among = " AND state IN (SELECT value FROM json_each(?))" + (
-            "" if jobs is None else " AND job IN (SELECT value FROM json_each(?))"
-        )
-        given = [json.dumps(one) for one in (wanted, jobs) if one is not None]
-        return db.execute(
-            f"SELECT {columns} {few}{further}{among} ORDER BY id DESC LIMIT ?", (*values, *given, limit)
-        ).fetchall()
+        return _asked_for(db, columns, jobs, wanted, further, [*values, limit])
     if jobs is None and states is None:
         where = "1" if skipped else "state <> 'skipped'"
         rest = f"FROM taskloop_runs WHERE {where}{further} ORDER BY id DESC LIMIT ?"

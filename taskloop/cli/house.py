@@ -17,6 +17,7 @@ from taskloop.audit import entry
 from taskloop.cli import reach
 from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.output import Output, clean
+from taskloop.parameters import check_words
 
 if TYPE_CHECKING:
     from taskloop.store import Schema
@@ -71,6 +72,7 @@ def prune(args: Namespace) -> int:
         keep = program.configured(args).store.keep
 
     async def work(store: Any, out: Output) -> int:
+        check_words(reason=args.reason, actor=args.actor)
         total, after = 0, None
         known = entry("prune", out.now, reach.actor(args), args.reason)
         try:
