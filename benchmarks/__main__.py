@@ -23,7 +23,7 @@ def main() -> int:
     print()
     for line in table.lines(report["workloads"]):
         print(line)
-    for line in table.notes(report["workloads"]):
+    for line in (*table.details(report["workloads"]), *table.notes(report["workloads"])):
         print(line)
     if given.plot:
         from benchmarks import plots
@@ -40,10 +40,19 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--peers", action="store_true", help="measure the peers too, where they are installed")
     parser.add_argument("--rounds", type=int, default=None, metavar="N", help="the median is taken of so many (3)")
     parser.add_argument("--quick", action="store_true", help="a tiny size, once: whether it works, no figures to keep")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="the large store of p9 stays here for the next time")
+    parser.add_argument(
+        "--size", action="append", default=[], type=_size, metavar="NAME=N", help="another size, such as runs=1000000"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every number here")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw a picture of each figure here")
     parser.add_argument("--table", type=Path, metavar="FILE", help="measure nothing, show the numbers kept in FILE")
     return parser
+
+
+def _size(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    return name, int(number)
 
 
 def _measured(given: Namespace) -> dict[str, Any]:
@@ -56,7 +65,15 @@ def _measured(given: Namespace) -> dict[str, Any]:
     }
     report["workloads"] = {}
     for name in given.workload or harness.WORKLOADS:
-        measured = harness.run(harness.load(name), rounds=rounds, quick=given.quick, peers=given.peers, tell=_tell)
+        measured = harness.run(
+            harness.load(name),
+            rounds=rounds,
+            quick=given.quick,
+            peers=given.peers,
+            tell=_tell,
+            keep=given.keep,
+            sizes=dict(given.size),
+        )
         report["workloads"][name] = measured
         if given.json:  # after each: a long run that is stopped keeps what it has
             given.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,7 @@ WORKLOADS: Final = {
     "p5": "p5_bulk",
     "p6": "p6_idle",
     "p7": "p7_host",
+    "p9": "p9_history",
     "p10": "p10_git",
     "p11": "p11_imports",
     "p12": "p12_flow",
@@ -103,6 +105,10 @@ class Workload:
     """What is smaller where only the working is tried."""
     prepare: Callable[[Path, Mapping[str, Any]], None] | None = None
     """Makes, once, what every measurement reads."""
+    lasting: bool = False
+    """What `prepare` made may be kept from one run to the next: it finds what is there, by its size."""
+    details: Callable[[Mapping[str, Any]], list[str]] | None = None
+    """Lines that tell more than the figures do."""
 
     def contestants(self, *, peers: bool) -> dict[str, Measure]:
         found = dict(self.own)
@@ -126,11 +132,24 @@ def load(name: str) -> Workload:
 # -- the parent: rounds of measurements
 
 
-def run(workload: Workload, *, rounds: int, quick: bool, peers: bool, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Measure each contestant so many times and give every number, plain JSON."""
-    size = {**workload.size, **(workload.quick if quick else {})}
+def run(
+    workload: Workload,
+    *,
+    rounds: int,
+    quick: bool,
+    peers: bool,
+    tell: Callable[[str], None],
+    keep: Path | None = None,
+    sizes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure each contestant so many times and give every number, plain JSON.
+
+    `keep`: the folder for what lasts. `sizes`: other ones than the workload's own, as far as it has such.
+    """
+    changed = {name: value for name, value in (sizes or {}).items() if name in workload.size}
+    size = {**workload.size, **(workload.quick if quick else {}), **changed}
     measurements = []
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as shared:
+    with _shared(keep if workload.lasting else None) as shared:
         if workload.prepare is not None:
             workload.prepare(Path(shared), size)
         names = list(workload.contestants(peers=peers))
@@ -143,6 +162,17 @@ def run(workload: Workload, *, rounds: int, quick: bool, peers: bool, tell: Call
                 measurements.append({"contestant": contestant, "round": number + 1, **numbers})
     absent = workload.absent() if peers else []
     return {"title": workload.title, "size": size, "measurements": measurements, "absent": absent}
+
+
+@contextmanager
+def _shared(keep: Path | None) -> Iterator[str]:
+    """The folder for what every measurement reads."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            yield folder
+    else:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield str(keep.resolve())
 
 
 def _measured(workload: str, contestant: str, size: Mapping[str, Any], shared: str) -> dict[str, Any]:

@@ -19,6 +19,12 @@ def lines(workloads: Mapping[str, Any]) -> list[str]:
     return [_line(HEAD, widths), "|" + "|".join(rule) + "|", *(_line(row, widths) for row in rows[1:])]
 
 
+def details(workloads: Mapping[str, Any]) -> list[str]:
+    """What workloads tell beside their figures."""
+    found = [(load(name).details, measured) for name, measured in workloads.items()]
+    return [line for tell, measured in found if tell is not None for line in ("", *tell(measured))]
+
+
 def notes(workloads: Mapping[str, Any]) -> list[str]:
     """Who was left out, and what went wrong."""
     found = []

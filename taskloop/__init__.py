@@ -8,7 +8,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     triggers cron events context           when next; what happened; what a running job sees
     parameters misfits inject policy       what a job takes; what is wrong with it; what it is given; how it is treated
     jobs flows handles                     what is declared; a run that was asked for
-    schedules options switches signs tokens     which fires are due with which fate; limits; switches; signs of states; who comes in
+    schedules options switches signs tokens audit     which fires are due; limits; switches; signs; who comes in, and who changed what
     store records                          what a memory must do; JSON of everything
     executors processing attempts          where a function is called, a process among it; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
@@ -21,7 +21,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
-    steps_sqlite tokens_sqlite copying_sqlite batches_sqlite   steps and logs; tokens; backups; transactions
+    steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite   steps, logs; tokens; audit; backups; transactions
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
     attention                              what needs a person, told once when it comes and when it is over

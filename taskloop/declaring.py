@@ -230,7 +230,7 @@ async def _begin_at_start(
 
 
 def _on_start(job: Job[..., Any], now: datetime) -> Run:
-    from taskloop.ledger import asked
+    from taskloop.handles import asked
 
     run = asked(Call(job, job.params), now, cause=Cause.ON_START)
     return run.changed(schedule=job.name if job.trigger is not None else None)

@@ -1,17 +1,23 @@
-"""What a submit gives: a run with ways to wait for what it comes to.
+"""What a submit makes, and what it gives: a run, with ways to wait for what it comes to.
 
 Level 3. A handle wraps the pure record, so that values of the lower rooms never reach upwards.
 """
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, Protocol, TypeVar
 
+from taskloop import durations
 from taskloop.errors import RunFailed
-from taskloop.jobs import Duration, Job
-from taskloop.runs import Run, State
+from taskloop.jobs import Call, Duration, Job
+from taskloop.parameters import check_words
+from taskloop.runs import Cause, Run, State
 
-__all__ = ["RunHandle"]
+__all__ = ["RunHandle", "asked"]
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 T = TypeVar("T")
 
@@ -54,3 +60,33 @@ class RunHandle(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<run {self.run.id} of {self.run.job} {self.run.state}>"
+
+
+def asked(
+    call: Call[Any],
+    now: datetime,
+    at: datetime | timedelta | str | None = None,
+    *,
+    cause: Cause = Cause.MANUAL,
+    key: str | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Run:
+    """A run of `call` as somebody asks for it at `now`, not yet in any store."""
+    check_words(key=key, actor=actor, reason=reason)
+    policy = call.job.policy
+    ready_at = durations.instant(at, now) if at is not None else now
+    return Run(
+        job=call.job.name,
+        cause=cause,
+        actor=actor,
+        key=key,
+        params=call.params,
+        attempts=policy.retry.attempts,
+        due_at=ready_at,
+        ready_at=ready_at,
+        created_at=now,
+        priority=policy.priority,
+        group=policy.group,
+        data={"asked_because": reason} if reason else _NOTHING,
+    )

@@ -13,14 +13,26 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["FINAL", "failed_in_a_row", "find", "ids_of_job", "newest_active", "of_job", "standing", "usual"]
+__all__ = [
+    "FINAL",
+    "failed_in_a_row",
+    "find",
+    "first_since",
+    "ids_of_job",
+    "newest_active",
+    "of_job",
+    "standing",
+    "usual",
+]
 
 FINAL: Final = "state NOT IN ('waiting', 'running')"
 """What tells the rows of `taskloop_runs_final`; a statement has to repeat it, or SQLite does not see that it fits."""
 _TROUBLED: Final = ("failed", "interrupted", "cancelled", "skipped")
 _LASTING: Final = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
 """All states but `skipped`."""
-_MERGED: Final = 60
+SLACK: Final = 600_000_000
+"""Ten minutes: of a span no run is missed though a clock was wrong by up to five for a while."""
+_MERGED: Final = 400
 """Jobs times states that a question merges; with more it goes by the states alone."""
 
 
@@ -48,6 +60,50 @@ def _of_all(state: str) -> str:
     return f"FROM taskloop_runs {index.get(state, 'NOT INDEXED')} WHERE state = '{state}'"
 
 
+def first_since(db: sqlite3.Connection, at: int) -> int:
+    """The id of about the first run that was put on record at an instant or later.
+
+    Ids grow as time does, so it is found by halves, in some thirty steps through the table itself; an index by time
+    would cost each run that is written. Where a clock was set back the order is not quite that: hence `SLACK`.
+    """
+    low, high = 0, db.execute("SELECT coalesce(max(id), 0) + 1 FROM taskloop_runs").fetchone()[0]
+    while low < high:
+        middle = (low + high) // 2
+        row = db.execute(
+            "SELECT id, created_at FROM taskloop_runs WHERE id >= ? ORDER BY id LIMIT 1", (middle,)
+        ).fetchone()
+        if row is None or row[1] >= at:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low
+
+
+def _between(db: sqlite3.Connection, since: int | None, until: int | None) -> dict[str, Any]:
+    """Conditions for what was put on record in a span: on the ids, by which rows are found, and on the instant itself."""
+    found: dict[str, Any] = {}
+    if since is not None:
+        found |= {"id >= ?": first_since(db, since - SLACK), "created_at >= ?": since}
+    if until is not None:
+        found |= {"id <= ?": first_since(db, until + SLACK), "created_at < ?": until}
+    return found
+
+
+def _asked_for(
+    db: sqlite3.Connection, columns: str, jobs: Any, states: Any, further: str, values: Sequence[Any]
+) -> list[Any]:
+    """Runs that came about otherwise than by their schedule: few among many, in an index of their own."""
+    among = ["cause <> 'schedule'", "state IN (SELECT value FROM json_each(?))"]
+    if jobs is not None:
+        among.append("job IN (SELECT value FROM json_each(?))")
+    given = [json.dumps(one) for one in (states, jobs) if one is not None]
+    return db.execute(
+        f"SELECT {columns} FROM taskloop_runs INDEXED BY taskloop_runs_asked WHERE {' AND '.join(among)}{further} "
+        "ORDER BY id DESC LIMIT ?",
+        (*given, *values),
+    ).fetchall()
+
+
 def find(
     db: sqlite3.Connection,
     columns: str,
@@ -55,13 +111,19 @@ def find(
     jobs: Sequence[str] | None,
     states: Sequence[str] | None,
     skipped: bool,
+    cause: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
     conditions: Mapping[str, Any],
     limit: int,
 ) -> list[Any]:
     """Runs, newest first. `conditions`: further ones, each a text with one `?`, and its value."""
+    conditions = {**conditions, **_between(db, since, until), **({} if cause is None else {"cause = ?": cause})}
     further = "".join(f" AND {text}" for text in conditions)
     values = list(conditions.values())
     wanted = (*_LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))
+    if cause not in (None, "schedule") and "succeeded" in wanted:
+        return _asked_for(db, columns, jobs, wanted, further, [*values, limit])
     if jobs is None and states is None:
         where = "1" if skipped else "state <> 'skipped'"
         rest = f"FROM taskloop_runs WHERE {where}{further} ORDER BY id DESC LIMIT ?"

@@ -26,7 +26,7 @@ from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_sqlite import count_days, put_schedules
 from taskloop.store import Incident, Renamed, Rewind, Terms, Wish, Worker
-from taskloop.switches import Switch, Switches
+from taskloop.switches import Switch, Switches, SwitchKind
 
 FOR_EVER: Final = 2**62
 ALL: Final = -1
@@ -433,9 +433,13 @@ def switches(db: sqlite3.Connection, rest: str, values: Sequence[Any] | Mapping[
     )
 
 
+def kinds_of(kind: SwitchKind) -> tuple[SwitchKind, ...]:
+    """The kinds of the same subject: of them a job has one open switch."""
+    return ("paused",) if kind == "paused" else ("enabled", "disabled", "tripped")
+
+
 def switch(db: sqlite3.Connection, new: Switch) -> None:
     """Begin an interval; one of the same subject that is open ends."""
-    kinds = ("paused",) if new.kind == "paused" else ("enabled", "disabled", "tripped")
     since = microseconds(new.since)
     if new.kind == "paused":  # a pause laid over one in force goes on from its beginning: it holds its fires too
         (earlier,) = db.execute(
@@ -444,7 +448,7 @@ def switch(db: sqlite3.Connection, new: Switch) -> None:
             (new.job, since, since),
         ).fetchone()
         since = since if earlier is None else earlier
-    unswitch(db, new.job, kinds, new.since, new.actor, new.reason, None)
+    unswitch(db, new.job, kinds_of(new.kind), new.since, new.actor, new.reason, None)
     db.execute(
         "INSERT INTO taskloop_switches (job, kind, actor, reason, since, until) VALUES (?, ?, ?, ?, ?, ?)",
         (new.job, new.kind, new.actor, new.reason, since, moment(new.until)),

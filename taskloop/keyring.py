@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from taskloop import durations
+from taskloop import audit, durations
 from taskloop.clock import Clock
 from taskloop.durations import Instant
 from taskloop.errors import Conflict, NoSuchToken
@@ -48,7 +48,8 @@ class Keyring:
         until = None if expires is None else durations.ahead(expires, now)
         entropy = secrets.token_bytes(ID_BYTES + SECRET_BYTES)
         token, text = made(name, scope, entropy, now=now, expires_at=until, actor=actor, reason=reason)
-        await (await self._opened()).add_token(token)
+        entry = audit.entry("create_token", now, actor, reason)
+        await (await self._opened()).add_token(token, entry)
         return token, text
 
     async def tokens(self, *, before: str | None = None, limit: int = 100) -> list[Token]:
@@ -67,7 +68,9 @@ class Keyring:
         parts = split(which)
         which = parts[0] if parts else which
         store = await self._opened()
-        if revoked := await store.revoke_tokens(which, self.now(), actor=actor, reason=reason):
+        now = self.now()
+        entry = audit.entry("revoke_token", now, actor, reason)
+        if revoked := await store.revoke_tokens(which, now, actor=actor, reason=reason, entry=entry):
             return list(revoked)
         known = await store.tokens(named=which, limit=1)
         if not known:
@@ -80,6 +83,12 @@ class Keyring:
     async def used(self, token: str) -> None:
         """Write down that the token of this id was used just now, unless that is on record within the minute."""
         await (await self._opened()).use_token(token, self.now())
+
+    async def signed_in(self, name: str) -> None:
+        """Write down that somebody began a session with the token of this name."""
+        entry = audit.entry("sign_in", self.now(), name)
+        if entry is not None:
+            await (await self._opened()).record([entry._replace(object=name)])
 
     async def session_secret(self) -> bytes:
         """What sessions are signed with, the same in every process on the store; made when first asked for."""

@@ -10,13 +10,14 @@ import asyncio
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskloop import durations
+from taskloop import audit, durations
 from taskloop.audience import Waiters
 from taskloop.clock import Clock, SystemClock
 from taskloop.context import running
@@ -30,10 +31,11 @@ from taskloop.errors import (
     NoSuchSchedule,
     NoSuchStep,
     NotRunning,
+    TaskloopError,
     nearest,
 )
 from taskloop.events import Event, Feed
-from taskloop.handles import RunHandle
+from taskloop.handles import RunHandle, asked
 from taskloop.jobs import NAME, Call, Duration, Job, Jobs
 from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
@@ -43,7 +45,7 @@ from taskloop.processes import current_folder
 from taskloop.runs import Cancelled, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
-from taskloop.store import Attempt, Definition, Incident, Query, Store, Terms, open_store
+from taskloop.store import Attempt, Definition, Incident, Query, Store, Terms, Worker, open_store
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 from taskloop.triggers import Cron, Every, Trigger
 
@@ -53,15 +55,17 @@ if TYPE_CHECKING:
     from taskloop.records import JobRecord, Status
     from taskloop.why import Explanation
 
-__all__ = ["Ledger", "asked"]
+__all__ = ["Ledger"]
 
 Instant = datetime | timedelta | str
 
 LOOK_SECONDS: Final = 0.25
 """How often a process looks at a run that another one has."""
-_NOTHING: Final[Mapping[str, Any]] = {}
+RECORD_SECONDS: Final = 2.0
+"""How long a cancel waits until it is on record who asked for it."""
 T = TypeVar("T")
 
+_ACTIONS: Final[Mapping[SwitchKind, audit.Action]] = {"enabled": "enable", "disabled": "disable", "paused": "pause"}
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
 
@@ -197,7 +201,7 @@ class Ledger(Jobs):
         for job, _ in wanted:
             self._refuse_switched_off(job, now)
         runs = self._admit([run for _, run in wanted])
-        written = await store.submit(runs, partial(self._submitted, runs))
+        written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))
         return [RunHandle(run, self, job) for run, (job, _) in zip(written, wanted, strict=True)]
 
     def _refuse_switched_off(self, job: Job[..., Any], now: datetime) -> None:
@@ -235,12 +239,12 @@ class Ledger(Jobs):
             run = run.changed(data={**run.data, "from_step": from_step, "from_place": taken.get(from_step)})
         return (await self._ask([(job, run.changed(rerun_of=old.id))]))[0]
 
-    async def run_all(self, *, actor: str | None = None) -> list[Run]:
+    async def run_all(self, *, actor: str | None = None, reason: str | None = None) -> list[Run]:
         """Run every enabled job that needs no parameters, wait for all and give their final records."""
         await self._refresh_switches(force=True)
         now = self._clock.now()
         ready = [job for job in self if not job.parameters.required and self._is_on(job, now)]
-        handles = await self.submit_many([Call(job, {}) for job in ready], actor=actor)
+        handles = await self.submit_many([Call(job, {}) for job in ready], actor=actor, reason=reason)
         return [await handle.wait() for handle in handles]
 
     # -- runs
@@ -288,7 +292,8 @@ class Ledger(Jobs):
     ) -> list[Run]:
         """Runs, newest first, at most `limit`. `before`: only ids below, for the next page.
 
-        `since` takes an instant or the time back from now (`"24h"`). Skips are left out unless `state` names them.
+        `since` and `until`, of the instant they were put on record, take an instant or the time back from now (`"24h"`).
+        Skips are left out unless `state` names them.
         """
         now = self._clock.now()
         names = None if job is None else self._names(job)
@@ -340,11 +345,14 @@ class Ledger(Jobs):
         A final run stays as it is. Gives the record as it stands now; `wait` for the end. Raises `NoSuchRun`.
         """
         check_words(reason=reason, actor=actor)
-        ending = Cancelled(reason, actor)
+        ending, now = Cancelled(reason, actor), self._clock.now()
+        entry = audit.entry("cancel", now, actor, reason)
         if (asked := self._ask_to_end(RunId(run_id), ending)) is not None:
+            if entry is not None:
+                await self._record_cancel(audit.cancelled(entry, asked))
             return asked
         store = await self._opened()
-        done = await store.cancel(RunId(run_id), actor=actor, reason=reason, now=self._clock.now())
+        done = await store.cancel(RunId(run_id), actor=actor, reason=reason, now=now, entry=entry)
         if done is None:
             raise NoSuchRun(run_id)
         if done.run.state is State.CANCELLED:
@@ -353,6 +361,12 @@ class Ledger(Jobs):
         self._stirred()
         return done.run
 
+    async def _record_cancel(self, entry: audit.Entry) -> None:
+        """Write who asked a run in hand to end; it does so though the store be away, and its own record names that one."""
+        with suppress(TaskloopError, TimeoutError):
+            async with asyncio.timeout(RECORD_SECONDS):
+                await (await self._opened()).record([entry])
+
     def _ask_to_end(self, run_id: RunId, ending: Cancelled) -> Run | None:
         """Ask a run that this process has in hand to end; None: there is none."""
         return None
@@ -360,7 +374,14 @@ class Ledger(Jobs):
     # -- schedules
 
     async def schedule(
-        self, job: str | Job[..., Any], trigger: Trigger, *, id: str, params: Mapping[str, Any] | None = None
+        self,
+        job: str | Job[..., Any],
+        trigger: Trigger,
+        *,
+        id: str,
+        params: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
     ) -> Schedule:
         """Store a schedule that survives restarts; a known `id` is replaced, keeping the cursor if the trigger is equal.
 
@@ -368,10 +389,17 @@ class Ledger(Jobs):
         """
         one = self._job(job)
         call: Call[Any] = Call(one, one.parameters.check(params or {}))
-        return (await self.schedule_many([(call, trigger, id)]))[0]
+        return (await self.schedule_many([(call, trigger, id)], actor=actor, reason=reason))[0]
 
-    async def schedule_many(self, wanted: Iterable[tuple[Call[Any], Trigger, str]]) -> list[Schedule]:
+    async def schedule_many(
+        self,
+        wanted: Iterable[tuple[Call[Any], Trigger, str]],
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> list[Schedule]:
         """Store many schedules, one transaction a thousand."""
+        check_words(reason=reason, actor=actor)
         store, now = await self._opened(), self._clock.now()
         policies: dict[str, Policy] = {}
 
@@ -384,7 +412,7 @@ class Ledger(Jobs):
         while batch := list(islice(left, TOGETHER)):
             schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
             policies = {name: call.job.policy for call, _, name in batch}
-            stored += await store.put(schedules, merge, now)
+            stored += await store.put(schedules, merge, now, audit.entry("schedule", now, actor, reason))
         self._stirred()
         return stored
 
@@ -396,9 +424,11 @@ class Ledger(Jobs):
         job = call.job.name
         return Schedule(id=name, job=job, trigger=self.resolved(trigger), params=call.params, seen_at=now)
 
-    async def unschedule(self, id: str) -> None:
+    async def unschedule(self, id: str, *, actor: str | None = None, reason: str | None = None) -> None:
         """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`."""
-        if not await (await self._opened()).drop([id], self._clock.now()):
+        check_words(reason=reason, actor=actor)
+        now = self._clock.now()
+        if not await (await self._opened()).drop([id], now, audit.entry("unschedule", now, actor, reason)):
             raise NoSuchSchedule(id)
         self._stirred()
 
@@ -443,7 +473,8 @@ class Ledger(Jobs):
         check_words(reason=reason, actor=actor)
         kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
         store, now = await self._opened(), self._clock.now()
-        await self._turn(store.unswitch(self._known(job), kinds, now, actor=actor, reason=reason))
+        entry = audit.entry("reset", now, actor, reason)
+        await self._turn(store.unswitch(self._known(job), kinds, now, actor=actor, reason=reason, entry=entry))
 
     async def pause(
         self,
@@ -470,7 +501,8 @@ class Ledger(Jobs):
         check_words(reason=reason, actor=actor)
         name = None if job is None else self._known(job)
         store, now = await self._opened(), self._clock.now()
-        await self._turn(store.unswitch(name, ("paused",), now, actor=actor, reason=reason, missed=missed))
+        entry, told = audit.entry("resume", now, actor, reason), {"actor": actor, "reason": reason}
+        await self._turn(store.unswitch(name, ("paused",), now, missed=missed, entry=entry, **told))
         self.feed.send("resumed", now, job=name, actor=actor, reason=reason)
 
     async def _throw(
@@ -481,7 +513,8 @@ class Ledger(Jobs):
         end = durations.instant(until, now) if until is not None else None
         if end is not None and end <= now:
             raise BadInstant(until, "it is already over")
-        await self._turn((await self._opened()).switch(Switch(kind, job, now, actor, reason, end)))
+        entry = audit.entry(_ACTIONS[kind], now, actor, reason)
+        await self._turn((await self._opened()).switch(Switch(kind, job, now, actor, reason, end), entry))
         self.feed.send(kind, now, job=job, reason=reason, actor=actor)
 
     async def _turn(self, switching: Awaitable[Any]) -> None:
@@ -515,6 +548,20 @@ class Ledger(Jobs):
         await self._refresh_switches(force=True)
         self._stirred()
 
+    # -- who changed what
+
+    async def audit(
+        self,
+        *,
+        actor: str | None = None,
+        job: str | Job[..., Any] | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> list[audit.Entry]:
+        """What people changed, newest first, at most `limit`. `before`: only ids below, for the next page."""
+        jobs = None if job is None else self._names(job)
+        return list(await (await self._opened()).audit(actor=actor, jobs=jobs, before=before, limit=limit))
+
     # -- looking
 
     async def jobs(self, name: str | None = None) -> list[JobRecord]:
@@ -528,6 +575,12 @@ class Ledger(Jobs):
         from taskloop import looking
 
         return await looking.status(self, await self._opened())
+
+    async def workers(self) -> list[Worker]:
+        """The workers that are there."""
+        from taskloop import looking
+
+        return await looking.workers(self, await self._opened())
 
     async def why(
         self, job: str | Job[..., Any] | None = None, at: Instant | None = None, run: int | None = None
@@ -821,36 +874,6 @@ async def _hear(heard: asyncio.Future[Run | None], seconds: float | None) -> Run
         return await heard
     done, _ = await asyncio.wait({heard}, timeout=seconds)
     return heard.result() if done else None
-
-
-def asked(
-    call: Call[Any],
-    now: datetime,
-    at: Instant | None = None,
-    *,
-    cause: Cause = Cause.MANUAL,
-    key: str | None = None,
-    actor: str | None = None,
-    reason: str | None = None,
-) -> Run:
-    """A run of `call` as somebody asks for it at `now`, not yet in any store."""
-    check_words(key=key, actor=actor, reason=reason)
-    policy = call.job.policy
-    ready_at = durations.instant(at, now) if at is not None else now
-    return Run(
-        job=call.job.name,
-        cause=cause,
-        actor=actor,
-        key=key,
-        params=call.params,
-        attempts=policy.retry.attempts,
-        due_at=ready_at,
-        ready_at=ready_at,
-        created_at=now,
-        priority=policy.priority,
-        group=policy.group,
-        data={"asked_because": reason} if reason else _NOTHING,
-    )
 
 
 def _state(word: str) -> State:

@@ -32,7 +32,7 @@ from taskloop.why import Explanation, explain
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
 
-__all__ = ["curfew", "jobs", "status", "status_without_store", "upcoming", "why"]
+__all__ = ["curfew", "jobs", "status", "status_without_store", "upcoming", "why", "workers"]
 
 TOGETHER: Final = 50
 """Coming fires, or jobs, that are reckoned between two breaths of the loop."""
@@ -49,7 +49,7 @@ async def jobs(ledger: Ledger, store: Store, only: str | None = None) -> list[Jo
     """Every job that is declared here or that a worker of the store declared, by name; `only`: that one, or none."""
     now = ledger._clock.now()
     await ledger._refresh_switches(force=True)
-    remembered = {one.name: one for one in await store.definitions()}
+    remembered = {} if only is not None and only in ledger else {one.name: one for one in await store.definitions()}
     names = sorted({*remembered, *(job.name for job in ledger)})
     if only is not None:
         names = [only] if only in names else []
@@ -61,13 +61,14 @@ async def jobs(ledger: Ledger, store: Store, only: str | None = None) -> list[Jo
             defined[name] = ledger.definition(ledger[name]) if name in ledger else remembered[name]
         if number % TOGETHER == 0:
             await asyncio.sleep(0)
-    troubled = await _troubled(store, defined, due, ledger._switches, now)
+    troubled = await _troubled(store, defined, due, ledger._switches, now, only)
+    in_force = Switches(one for one in ledger._switches if one.holds(now))  # each job goes through all of them
     return [
         standing(
             defined[name],
             next_due=due.get(name),
             last=last.get(name),
-            switches=ledger._switches,
+            switches=in_force,
             now=now,
             orphan=name in orphans,
             stuck=name in troubled and "running_seconds" in troubled[name],
@@ -107,6 +108,7 @@ async def _troubled(
     due: Mapping[str, datetime],
     switches: Switches,
     now: datetime,
+    only: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The facts of jobs with a run that is stuck, or with something that is overdue; the former outweigh the latter."""
     found: dict[str, dict[str, Any]] = {}
@@ -118,7 +120,7 @@ async def _troubled(
         facts = overdue(run.ready_at, now)
         if facts:
             found.setdefault(run.job, facts | {"run": run.id})
-    running = await store.find(Query(states=[State.RUNNING], limit=1000))
+    running = await store.find(Query(None if only is None else [only], [State.RUNNING], limit=1000))
     took = await store.usual(sorted({run.job for run in running if overdue(run.attempt_started_at, now)}))
     for run in running:
         usual = Usual.of(took[run.job]) if run.job in took else None
@@ -134,6 +136,12 @@ def _says(definition: Definition, option: str) -> Any:
 
 
 # -- the whole
+
+
+async def workers(ledger: Ledger, store: Store) -> list[Worker]:
+    """The workers that are there."""
+    found = [_with_own_health(one, ledger) for one in await store.workers(living=True)]
+    return _living(found, ledger, ledger._clock.now())
 
 
 async def status(ledger: Ledger, store: Store) -> Status:
@@ -158,6 +166,7 @@ async def status(ledger: Ledger, store: Store) -> Status:
         attention=attention,
         loop_lag_ms=max(lags, default=None),
         store=store.url,
+        records=records,
     )
 
 

@@ -106,7 +106,8 @@ class Metrics:
         jobs: Sequence[JobRecord] = ()
         try:
             async with asyncio.timeout(STORE_SECONDS):
-                status, jobs = await self._scheduler.status(), await self._scheduler.jobs()
+                status = await self._scheduler.status()
+                jobs = status.records
         except (TimeoutError, TaskloopError):
             status = None
         counted = list(self._families_of_runs())

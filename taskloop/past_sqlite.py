@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.history_sqlite import ids_of_job
+from taskloop.history_sqlite import first_since, ids_of_job
 from taskloop.keeping_sqlite import FACTS_SINCE, FOR_EVER, incidents, switches, workers
 from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule
 from taskloop.runs import Run
@@ -22,7 +22,7 @@ from taskloop.schedules import Schedule
 from taskloop.store import Choose, Evidence, Former, Subject, Window, Worker
 
 MOST_SCHEDULES: Final = 1000
-MOST_RECORDS: Final = 20_000
+MOST_RECORDS: Final = 10_000
 """Records of a job that are looked through around an instant: what was asked for has no index by its time."""
 DAY: Final = 86_400_000_000
 MINUTE: Final = 60_000_000
@@ -39,6 +39,18 @@ _NEAR: Final = (
     f"({ids_of_job(':job', ' AND id >= :first', newest=False, limit=':most')}) ORDER BY id) "
 )
 """Records of one job in the order in which they were written, from one on."""
+_DUE_THEN: Final = "due_at >= :since AND due_at < :until"
+_NEAREST: Final = (
+    "(SELECT json_group_array(id) FROM (SELECT id FROM near WHERE {} ORDER BY abs(due_at - :at) LIMIT 100))"
+)
+_WRITTEN_THEN: Final = f"({_DUE_THEN} OR created_at >= :since AND created_at < :until)"
+_THEN: Final = (
+    "WITH near AS (SELECT id, schedule, due_at, created_at FROM taskloop_runs WHERE id IN "
+    f"({ids_of_job(':job', ' AND id >= :first', newest=False, limit=':most')})) "
+    f"SELECT {_NEAREST.format(f'schedule IS NOT NULL AND {_DUE_THEN}')}, "
+    f"{_NEAREST.format(f'schedule IS NULL AND {_WRITTEN_THEN}')}, count(*), max(created_at) FROM near"
+)
+"""Of those the fires of a window and what was asked for then, by their ids, and how many there are: in one pass."""
 
 
 def evidence(
@@ -128,32 +140,33 @@ def _written_then(db: sqlite3.Connection, jobs: Sequence[str], window: Window) -
     asked: list[Run] = []
     cut = False
     for job in jobs:
-        values = {"job": job, "first": _first_since(db, job, microseconds(window.since) - DAY), "most": MOST_RECORDS}
-        values |= _instants(window)
-        due, order = "due_at >= :since AND due_at < :until", "ORDER BY abs(due_at - :at) LIMIT 100"
-        near = f"{_NEAR} SELECT {_RUN} FROM near WHERE"
-        gone += [read_run(row) for row in db.execute(f"{near} schedule IS NOT NULL AND {due} {order}", values)]
-        written = f"({due} OR created_at >= :since AND created_at < :until)"
-        asked += [read_run(row) for row in db.execute(f"{near} schedule IS NULL AND {written} {order}", values)]
-        number, last = db.execute(f"{_NEAR} SELECT count(*), max(created_at) FROM near", values).fetchone()
-        cut |= number == MOST_RECORDS and last < values["until"]
+        first, late = _first_before(db, job, microseconds(window.since))
+        values: dict[str, Any] = {"job": job, "first": first, "most": MOST_RECORDS, **_instants(window)}
+        fired, called, number, last = db.execute(_THEN, values).fetchone()
+        gone += _by_nearness(db, fired)
+        asked += _by_nearness(db, called)
+        cut |= late or (number == MOST_RECORDS and last < values["until"])
     return gone, asked, cut
 
 
-def _first_since(db: sqlite3.Connection, job: str, at: int) -> int:
-    """The id of about the first record of a job that was written at an instant or later: they are in order by both."""
-    low, high = 0, db.execute("SELECT coalesce(max(id), 0) + 1 FROM taskloop_runs").fetchone()[0]
-    next_one = ids_of_job(":job", " AND id >= :middle", newest=False, limit="1")
-    while low < high:
-        middle = (low + high) // 2
-        row = db.execute(
-            f"SELECT id, created_at FROM taskloop_runs WHERE id = ({next_one})", {"job": job, "middle": middle}
-        ).fetchone()
-        if row is None or row[1] >= at:
-            high = middle
-        else:
-            low = row[0] + 1
-    return low
+def _first_before(db: sqlite3.Connection, job: str, at: int) -> tuple[int, bool]:
+    """Where to begin to look for what was due or asked for at an instant, and whether that is later than it should be.
+
+    A day before it; with a busy job so late that half of what may be looked through is left for what was written from
+    that instant on.
+    """
+    begin = first_since(db, at - DAY)
+    values = {"job": job, "first": begin, "end": first_since(db, at), "most": MOST_RECORDS // 2}
+    ids = ids_of_job(":job", " AND id >= :first AND id < :end", newest=True, limit=":most")
+    number, earliest = db.execute(f"SELECT count(*), min(id) FROM ({ids})", values).fetchone()
+    late = number == values["most"]
+    return earliest if late else begin, late
+
+
+def _by_nearness(db: sqlite3.Connection, ids: str) -> list[Run]:
+    """Runs in the order of their ids as they are given."""
+    found = {run.id: run for run in _runs(db, "WHERE id IN (SELECT value FROM json_each(?))", (ids,))}
+    return [found[one] for one in json.loads(ids)]
 
 
 def _newest(db: sqlite3.Connection, jobs: Sequence[str], now: int) -> list[Run]:
@@ -178,7 +191,7 @@ def _asked_before(db: sqlite3.Connection, jobs: Sequence[str], until: int) -> li
     """The newest run of a job that was asked for before an instant, among its records of that time."""
     found = []
     for job in jobs:
-        end = FOR_EVER if until == FOR_EVER else _first_since(db, job, until)
+        end = FOR_EVER if until == FOR_EVER else first_since(db, until)
         found += _runs(
             db,
             f"WHERE id IN ({ids_of_job(':job', ' AND id < :end', newest=True, limit=':most')}) AND schedule IS NULL "
@@ -227,7 +240,7 @@ def _beside(db: sqlite3.Connection, jobs: Sequence[str], subject: Subject) -> tu
     before = _runs(db, f"WHERE id IN ({one} < :at ORDER BY due_at DESC LIMIT 1) FROM known) AND {_MINE}", values)
     after = _runs(db, f"WHERE id IN ({one} > :at ORDER BY due_at LIMIT 1) FROM known) AND {_MINE}", values)
     for job in jobs:
-        values |= {"job": job, "first": _first_since(db, job, first - DAY)}
+        values |= {"job": job, "first": first_since(db, first - DAY)}
         near = f"{_NEAR} SELECT {_RUN} FROM near WHERE schedule IS NOT NULL AND due_at"
         before += map(read_run, db.execute(f"{near} < :at ORDER BY due_at DESC LIMIT 1", values))
         after += map(read_run, db.execute(f"{near} > :at ORDER BY due_at LIMIT 1", values))
@@ -246,10 +259,10 @@ def _ahead(db: sqlite3.Connection, row: Run) -> list[Run]:
 
 def _workers_around(db: sqlite3.Connection, at: int, last: int) -> list[Worker]:
     """Those that lived in a span, the last one that ended before it and the first one that came after it."""
-    living = "started_at <= ? AND coalesce(stopped_at, ?) >= ?"
+    living = "started_at <= ? AND (stopped_at IS NULL OR stopped_at >= ?)"
     return [
         *workers(db, "WHERE stopped_at IS NOT NULL AND stopped_at < ? ORDER BY stopped_at DESC LIMIT 1", (at,)),
-        *workers(db, f"WHERE {living} ORDER BY started_at LIMIT 100", (last, FOR_EVER, at)),
+        *workers(db, f"WHERE {living} ORDER BY started_at LIMIT 100", (last, at)),
         *workers(db, "WHERE started_at > ? ORDER BY started_at LIMIT 1", (last,)),
     ]
 

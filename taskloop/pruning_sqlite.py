@@ -208,8 +208,13 @@ _THE_REST: Final = (
     ("taskloop_incidents", "id", "SELECT id FROM taskloop_incidents WHERE until < ? LIMIT ?"),
     ("taskloop_switches", "id", "SELECT id FROM taskloop_switches WHERE ended_at < ? LIMIT ?"),
     ("taskloop_former", "(id, until)", "SELECT id, until FROM taskloop_former WHERE until < ? LIMIT ?"),
+    ("taskloop_audit", "id", "SELECT id FROM taskloop_audit WHERE at < ? LIMIT ?"),
     ("taskloop_jobs", "name", _UNUSED),
 )
+
+
+_FACTS: Final = ("taskloop_workers", "taskloop_incidents", "taskloop_switches", "taskloop_former")
+"""Tables from which the past is explained."""
 
 
 def delete_the_rest(db: sqlite3.Connection, keep: timedelta, now: datetime) -> bool:
@@ -221,7 +226,7 @@ def delete_the_rest(db: sqlite3.Connection, keep: timedelta, now: datetime) -> b
     for table, key, which in _THE_REST:
         gone = db.execute(f"DELETE FROM {table} WHERE {key} IN ({which})", (before, TOGETHER)).rowcount
         full = full or gone == TOGETHER
-        facts_gone |= gone > 0 and table != "taskloop_jobs"
+        facts_gone |= gone > 0 and table in _FACTS
     if facts_gone:  # nobody may take what is gone for what never was
         db.execute(
             "INSERT INTO taskloop_meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value "

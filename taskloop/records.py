@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from taskloop import durations
+from taskloop.audit import ACTIONS, Entry
 from taskloop.jobs import Job
 from taskloop.masking import shown
 from taskloop.policy import OPTIONS, Policy
@@ -29,6 +30,7 @@ __all__ = [
     "Status",
     "attempt_record",
     "definition",
+    "entry_record",
     "instant_text",
     "job_record",
     "line_record",
@@ -77,6 +79,8 @@ class Status:
     attention: Sequence[Mapping[str, Any]] = field(default=())
     loop_lag_ms: float | None = None
     store: str
+    records: Sequence[JobRecord] = ()
+    """The jobs themselves, as they were looked at for this; in no JSON of it."""
 
 
 def standing(
@@ -312,6 +316,24 @@ def token_record(token: Token, now: datetime) -> dict[str, Any]:
         "revoked_at": instant_text(token.revoked_at),
         "revoked_by": token.revoked_by,
         "revoked_because": token.revoked_because,
+    }
+
+
+def entry_record(entry: Entry) -> dict[str, Any]:
+    """An entry of the audit."""
+    return {
+        "id": entry.id,
+        "at": instant_text(entry.at),
+        "actor": entry.actor,
+        "channel": entry.channel,
+        "action": entry.action,
+        "kind": ACTIONS[entry.action],
+        "object": entry.object,
+        "job": entry.job,
+        "before": None if entry.before is None else dict(entry.before),
+        "after": None if entry.after is None else dict(entry.after),
+        "reason": entry.reason,
+        "request_id": entry.request_id,
     }
 
 

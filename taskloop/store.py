@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
+from taskloop.audit import Entry
 from taskloop.errors import BadStore
 from taskloop.policy import Policy
 from taskloop.runs import Outcome, Progress, Run, RunId, State
@@ -344,7 +345,8 @@ class Store(Protocol):
     """What remembers schedules, runs, switches and workers.
 
     Every verb that writes returns after its commit, raises `StoreUnavailable` when it cannot write, and is not undone
-    by cancelling the caller.
+    by cancelling the caller. One that takes an `entry` of the audit completes and writes it in the transaction of the change,
+    where anything was changed (see `taskloop.audit`).
     """
 
     url: str
@@ -419,12 +421,14 @@ class Store(Protocol):
         it is fired again under those.
         """
 
-    async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
+    async def put(
+        self, schedules: Sequence[Schedule], merge: Merge, now: datetime, entry: Entry | None = None
+    ) -> Sequence[Schedule]:
         """Store each as `merge` has it, all in one transaction; gives what is stored now. What it replaces is kept
         as what it was until `now`.
         """
 
-    async def drop(self, ids: Sequence[str], now: datetime) -> int:
+    async def drop(self, ids: Sequence[str], now: datetime, entry: Entry | None = None) -> int:
         """Remove schedules; their runs stay. Gives how many there were."""
 
     async def schedules(
@@ -470,7 +474,7 @@ class Store(Protocol):
         """Move the cursors and write the runs and skips, in one transaction. Fires nothing twice."""
 
     # -- runs
-    async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
+    async def submit(self, runs: Sequence[Run], heed: Heed | None = None, entry: Entry | None = None) -> Sequence[Run]:
         """Write runs, each WAITING, or RUNNING where its worker has a slot for it; gives them with ids.
 
         A run whose key is taken comes back as the earlier one, with `existed`; with other parameters `KeyConflict`.
@@ -498,7 +502,14 @@ class Store(Protocol):
         """Lines of a run's log that were written after part `after`, of at most `limit` parts, and the last part's number."""
 
     async def cancel(
-        self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
+        self,
+        run: RunId,
+        *,
+        actor: str | None,
+        reason: str | None,
+        now: datetime,
+        waiting_only: bool = False,
+        entry: Entry | None = None,
     ) -> Cancelling | None:
         """Cancel a waiting run, or leave a wish with the worker of a running one unless `waiting_only`.
 
@@ -552,12 +563,13 @@ class Store(Protocol):
         `keep`, or beyond the number of its `keep_runs`. So a program that does not have a job keeps to its word too.
         Stays whatever they say: what waits or runs, the newest run of all, and a fire that was due within the last day.
 
-        The last step deletes also what is older than `keep` of workers, switches, incidents and former schedules, and
-        the definitions of jobs of which nothing is left: no run, no schedule, and no living worker that has them.
+        The last step deletes also what is older than `keep` of workers, switches, incidents and former schedules
+        and entries of the audit, and the definitions of jobs of which nothing is left: no run, no schedule, and no
+        living worker that has them.
         """
 
     # -- switches
-    async def switch(self, switch: Switch) -> None:
+    async def switch(self, switch: Switch, entry: Entry | None = None) -> None:
         """Begin an interval; an open one of the same job and subject (switch or pause) ends."""
 
     async def unswitch(
@@ -569,13 +581,14 @@ class Store(Protocol):
         actor: str | None = None,
         reason: str | None = None,
         missed: str | None = None,
+        entry: Entry | None = None,
     ) -> int: ...
 
     async def switches(self) -> Switches:
         """The open ones, and of the ended pauses the newest of each job."""
 
     # -- who may come in
-    async def add_token(self, token: Token) -> None:
+    async def add_token(self, token: Token, entry: Entry | None = None) -> None:
         """Keep a new token. Raises `Conflict` where one of its name is valid, or as many as may be are."""
 
     async def tokens(
@@ -589,7 +602,13 @@ class Store(Protocol):
         """Tokens, newest first: of this id, else of this name; those that were valid then; older ones than that id."""
 
     async def revoke_tokens(
-        self, which: str, now: datetime, *, actor: str | None = None, reason: str | None = None
+        self,
+        which: str,
+        now: datetime,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        entry: Entry | None = None,
     ) -> Sequence[Token]:
         """Take back the token of this id, else what there is of this name; gives those that this ended."""
 
@@ -598,6 +617,20 @@ class Store(Protocol):
 
     async def session_secret(self, new: bytes) -> bytes:
         """What sessions are signed with: the one secret that is kept, which is `new` where there was none."""
+
+    # -- who changed what
+    async def record(self, entries: Sequence[Entry]) -> None:
+        """Write entries of changes that no verb of the store made."""
+
+    async def audit(
+        self,
+        *,
+        actor: str | None = None,
+        jobs: Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[Entry]:
+        """Entries, newest first: by this actor, about these jobs, with ids below `before`."""
 
 
 def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full", folder: str | None = None) -> Store:

@@ -17,20 +17,21 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import aiosqlite
 
+from taskloop import audit_sqlite, steps_sqlite, tokens_sqlite
 from taskloop import copying_sqlite as copying
 from taskloop import history_sqlite as history
 from taskloop import keeping_sqlite as keeping
 from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
-from taskloop import steps_sqlite, tokens_sqlite
+from taskloop.audit import Entry
 from taskloop.batches_sqlite import SqliteBeater, transact, where_it_stood
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
@@ -386,7 +387,8 @@ class SqliteStore:
         rest = (
             "WHERE stopped_at IS NULL ORDER BY beat_at DESC"
             if living
-            else "ORDER BY stopped_at IS NOT NULL, beat_at DESC"
+            else "WHERE stopped_at IS NULL OR id IN (SELECT id FROM taskloop_workers WHERE stopped_at IS NOT NULL "
+            "ORDER BY stopped_at DESC LIMIT 100) ORDER BY stopped_at IS NOT NULL, beat_at DESC"
         )
         found: Sequence[Worker] = await self._read(keeping.workers, f"{rest} LIMIT 100")
         return found
@@ -443,12 +445,14 @@ class SqliteStore:
     async def relabel(self, names: Mapping[str, str], now: datetime) -> None:
         await self._do(keeping.relabel, dict(names), microseconds(now))
 
-    async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
-        stored: Sequence[Schedule] = await self._do(keeping.put, schedules, merge, microseconds(now))
+    async def put(
+        self, schedules: Sequence[Schedule], merge: Merge, now: datetime, entry: Entry | None = None
+    ) -> Sequence[Schedule]:
+        stored: Sequence[Schedule] = await self._do(audit_sqlite.put, schedules, merge, microseconds(now), entry)
         return stored
 
-    async def drop(self, ids: Sequence[str], now: datetime) -> int:
-        dropped: int = await self._do(keeping.drop, list(ids), microseconds(now))
+    async def drop(self, ids: Sequence[str], now: datetime, entry: Entry | None = None) -> int:
+        dropped: int = await self._do(audit_sqlite.drop, list(ids), microseconds(now), entry)
         return dropped
 
     async def declared_schedules(self) -> Sequence[tuple[str, str]]:
@@ -540,8 +544,12 @@ class SqliteStore:
 
     # -- runs
 
-    async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
-        written: Sequence[Run] = await self._write("submit", tuple(runs), heed)
+    async def submit(self, runs: Sequence[Run], heed: Heed | None = None, entry: Entry | None = None) -> Sequence[Run]:
+        written: Sequence[Run]
+        if entry is None:
+            written = await self._write("submit", tuple(runs), heed)
+        else:
+            written = await self._do(audit_sqlite.submit, tuple(runs), entry, heed=heed)
         return written
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
@@ -571,9 +579,17 @@ class SqliteStore:
         return found
 
     async def cancel(
-        self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
+        self,
+        run: RunId,
+        *,
+        actor: str | None,
+        reason: str | None,
+        now: datetime,
+        waiting_only: bool = False,
+        entry: Entry | None = None,
     ) -> Cancelling | None:
-        done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now, waiting_only)
+        asked = (run, actor, reason, now, waiting_only, entry)
+        done: Cancelling | None = await self._do(audit_sqlite.cancel, *asked)
         return done
 
     async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
@@ -585,18 +601,15 @@ class SqliteStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        conditions = {
-            "cause = ?": query.cause,
-            "schedule = ?": query.schedule,
-            "created_at >= ?": moment(query.since),
-            "created_at < ?": moment(query.until),
-            "id < ?": query.before,
-        }
+        conditions = {"schedule = ?": query.schedule, "id < ?": query.before}
         asked = partial(
             _found,
             jobs=query.jobs,
             states=None if query.states is None else [State(one).value for one in query.states],
             skipped=query.skipped,
+            cause=query.cause,
+            since=moment(query.since),
+            until=moment(query.until),
             conditions={text: value for text, value in conditions.items() if value is not None},
             limit=query.limit,
         )
@@ -676,8 +689,8 @@ class SqliteStore:
 
     # -- switches
 
-    async def switch(self, switch: Switch) -> None:
-        await self._do(keeping.switch, switch)
+    async def switch(self, switch: Switch, entry: Entry | None = None) -> None:
+        await self._do(audit_sqlite.switch, switch, entry)
 
     async def unswitch(
         self,
@@ -688,22 +701,23 @@ class SqliteStore:
         actor: str | None = None,
         reason: str | None = None,
         missed: str | None = None,
+        entry: Entry | None = None,
     ) -> int:
-        ended: int = await self._do(keeping.unswitch, job, kinds, now, actor, reason, missed)
+        ended: int = await self._do(audit_sqlite.unswitch, job, kinds, now, actor, reason, missed, entry)
         return ended
 
     async def switches(self) -> Switches:
         found: Switches = await self._read(
             keeping.switches,
-            "WHERE ended_at IS NULL OR id IN (SELECT max(id) FROM taskloop_switches "
-            "WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
+            "WHERE id IN (SELECT id FROM taskloop_switches INDEXED BY taskloop_switches_open WHERE ended_at IS NULL UNION ALL "
+            "SELECT max(id) FROM taskloop_switches INDEXED BY taskloop_switches_paused WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
         )
         return found
 
     # -- who may come in
 
-    async def add_token(self, token: Token) -> None:
-        await self._do(tokens_sqlite.add, token)
+    async def add_token(self, token: Token, entry: Entry | None = None) -> None:
+        await self._do(audit_sqlite.add_token, token, entry)
 
     async def tokens(
         self,
@@ -717,9 +731,16 @@ class SqliteStore:
         return found
 
     async def revoke_tokens(
-        self, which: str, now: datetime, *, actor: str | None = None, reason: str | None = None
+        self,
+        which: str,
+        now: datetime,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        entry: Entry | None = None,
     ) -> Sequence[Token]:
-        revoked: Sequence[Token] = await self._do(tokens_sqlite.revoke, which, microseconds(now), actor, reason)
+        asked = (which, microseconds(now), actor, reason, entry)
+        revoked: Sequence[Token] = await self._do(audit_sqlite.revoke_tokens, *asked)
         return revoked
 
     async def use_token(self, token: str, now: datetime) -> None:
@@ -728,6 +749,22 @@ class SqliteStore:
     async def session_secret(self, new: bytes) -> bytes:
         found: bytes | None = await self._read(tokens_sqlite.session_secret, None)
         return found or await self._do(tokens_sqlite.session_secret, new)
+
+    # -- who changed what
+
+    async def record(self, entries: Sequence[Entry]) -> None:
+        await self._do(audit_sqlite.record, list(entries))
+
+    async def audit(
+        self,
+        *,
+        actor: str | None = None,
+        jobs: Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[Entry]:
+        found: Sequence[Entry] = await self._read(audit_sqlite.entries, actor, jobs, before, limit)
+        return found
 
     # -- keeping house
 
@@ -811,7 +848,13 @@ def _found(db: sqlite3.Connection, **asked: Any) -> list[Run]:
 
 def _definitions(db: sqlite3.Connection) -> list[Definition]:
     rows = _fetch(db, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
-    return [Definition(row[0], json.loads(row[1]), row[2], from_microseconds(row[3])) for row in rows]
+    return [Definition(row[0], _declared(row[1]), row[2], from_microseconds(row[3])) for row in rows]
+
+
+@lru_cache(4096)
+def _declared(text: str) -> Any:
+    """What a job declares, read once: a page asks for all jobs, and they hardly ever change."""
+    return json.loads(text)
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from stores import NOW, Stores, asked, at, claimed, ended, fired, firing, hourly, put, submitted
 
+from taskloop.audit import Entry
 from taskloop.cli import glance
 from taskloop.moments import Question, subject
 from taskloop.runs import Failure, Progress, Raised, RunId, State
@@ -77,6 +78,27 @@ async def heard(tmp_path: Path) -> AsyncIterator[tuple[Store, Heard, Path]]:
 FAILED = Raised(Failure("E", "m"), None)
 
 
+async def test_entries_of_the_audit_are_found_by_an_index_and_switches_of_a_job_too(heard):
+    store, told, path = heard
+    await store.audit(actor="ann")
+    await store.audit(jobs=["a", "b"], before=9)
+    await store.switch(Switch("paused", "a", NOW, "ann"), Entry(NOW, "ann", "cli", "pause"))
+    await store.switches()
+    await store.prune(timedelta(0), now=at(10**6))
+    with closing(sqlite3.connect(path)) as db:
+        steps = [
+            row[3]
+            for text in told.statements
+            if re.search("FROM taskloop_(audit|switches)", text)
+            for row in db.execute("EXPLAIN QUERY PLAN " + text.replace("temp.taskloop_known", "taskloop_jobs"))
+        ]
+    scans = [re.match(r"SCAN (taskloop_(?:audit|switches))(?: USING.* INDEX (\w+))?", one) for one in steps]
+    # The open ones, the pauses that are over, and, once a round of pruning, all of them by the smallest way.
+    assert [one.groups() for one in scans if one is not None] == [
+        ("taskloop_switches", f"taskloop_switches_{index}") for index in ("open", "paused", "job")
+    ]
+
+
 async def test_no_statement_goes_through_all_runs(heard):
     store, told, path = heard
     # The way of a run, asked for and fired, to each of its ends.
@@ -133,6 +155,10 @@ async def test_no_statement_goes_through_all_runs(heard):
         await store.find(Query(states=[state]))
         await store.find(Query([f"j{number}" for number in range(100)], [state]))
     await store.find(Query(states=[State.FAILED, State.RUNNING, State.WAITING], before=9))
+    for jobs in (None, ["a"]):
+        await store.find(Query(jobs, since=NOW, until=at(60)))
+        await store.find(Query(jobs, list(State), since=NOW))
+        await store.find(Query(jobs, cause="api"))
     assert (await store.rename({"b": "a"}, NOW, 1)).more
     assert (await store.prune(timedelta(0), now=at(10**6))).deleted > 0
     wrong = await asyncio.to_thread(judged, path, told)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
+from taskloop.audit import through
 from taskloop.cli import lines, program, reach
 from taskloop.cli.narrow import Narrow
 from taskloop.cli.session import Session
@@ -35,7 +36,7 @@ def process(args: Namespace) -> int:
             needed = scheduler[args.job].parameters.required
             raise BadParameters(args.job, dict.fromkeys(needed, "is missing, and nobody gives it here"))
         rhythm = _Rhythm(scheduler, args, lines.Narrator(level), every, sleep)
-        return reach.drive(rhythm.run(log, span))
+        return reach.drive(rhythm.run(log, span), channel="code")
 
 
 class _Rhythm:
@@ -74,9 +75,10 @@ class _Rhythm:
         held = {"disabled": "off", "paused": "paused"}.get(record.condition)
         if held is None:
             try:
-                handle = await self._scheduler.submit(
-                    job, actor=reach.actor(self._args), reason=self._args.reason, cause=Cause.CLI
-                )
+                with through(None):  # the rhythm asks, not a person each time
+                    handle = await self._scheduler.submit(
+                        job, actor=reach.actor(self._args), reason=self._args.reason, cause=Cause.CLI
+                    )
             except Conflict:
                 held = "off"  # switched between the look and the submit
         if held != self._held:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
 from taskloop.address import without_password
+from taskloop.audit import entry
 from taskloop.cli import reach
 from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.output import Output, clean
+from taskloop.parameters import check_words
 
 if TYPE_CHECKING:
     from taskloop.store import Schema
@@ -70,14 +72,21 @@ def prune(args: Namespace) -> int:
         keep = program.configured(args).store.keep
 
     async def work(store: Any, out: Output) -> int:
+        check_words(reason=args.reason, actor=args.actor)
         total, after = 0, None
-        while True:
-            began = time.monotonic()
-            step = await store.prune(keep, now=out.now, after=after)
-            total, after = total + step.deleted, step.after
-            if after is None:
-                break
-            await asyncio.sleep(time.monotonic() - began)  # a scheduler may wait for its turn to write
+        known = entry("prune", out.now, reach.actor(args), args.reason)
+        try:
+            while True:
+                began = time.monotonic()
+                step = await store.prune(keep, now=out.now, after=after)
+                total, after = total + step.deleted, step.after
+                if after is None:
+                    break
+                await asyncio.sleep(time.monotonic() - began)  # a scheduler may wait for its turn to write
+        finally:
+            if known is not None:  # also where somebody ended it half-way
+                facts = {"deleted": total, "keep": None if keep is None else durations.format(keep)}
+                await store.record([known._replace(after=facts)])
         old = "older than their jobs keep them" if keep is None else f"older than {durations.format(keep)}"
         return _said(out, store, f"had {total} run{'' if total == 1 else 's'} {old}, now deleted", {"deleted": total})
 

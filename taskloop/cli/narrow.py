@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
+from taskloop.audit import Entry
 from taskloop.runs import Cause, Run
 from taskloop.store import Beater, Due, Heed, Store, Terms, Worker
 
@@ -85,7 +86,7 @@ class Narrow:
         later = found.next_at is not None and found.next_at > self._until
         return Due(found.schedules, None if later else found.next_at)
 
-    async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
+    async def submit(self, runs: Sequence[Run], heed: Heed | None = None, entry: Entry | None = None) -> Sequence[Run]:
         wanted = [run for run in runs if self._takes(run)]
         if not wanted and runs:
             return ()
@@ -93,7 +94,7 @@ class Narrow:
         if self._only is not None and new:
             self._only |= new
             await self.know(self._terms)
-        return await self._store.submit(wanted, heed)
+        return await self._store.submit(wanted, heed, entry)
 
     def _takes(self, run: Run) -> bool:
         if run.cause is not Cause.ON_START:

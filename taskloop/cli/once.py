@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
+from taskloop.audit import through
 from taskloop.cli import lines, program, reach
 from taskloop.cli.ask import ENDINGS, values
 from taskloop.cli.failures import Failed, Usage
@@ -43,7 +44,7 @@ def once(args: Namespace) -> int:
         if settings.banner:
             narrator.say("WARNING", "dev.mode", text=settings.banner)
         way = _one if args.job else _all if args.all else _due
-        return reach.drive(way(args, settings, narrator, log))
+        return reach.drive(way(args, settings, narrator, log), channel="code")
 
 
 def _seconds(args: Namespace) -> float | None:
@@ -60,7 +61,8 @@ async def _one(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
 
     async def work() -> Run:
         await _refuse_paused(scheduler, [job.name])
-        handle = await scheduler.submit(job, given, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI)
+        with through("cli"):
+            handle = await scheduler.submit(job, given, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI)
         return await handle.wait()
 
     run = await _driven(session, work, seconds, args)
@@ -78,7 +80,8 @@ async def _all(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
 
     async def work() -> list[Run]:
         await _refuse_paused(scheduler, [job.name for job in scheduler])
-        return await scheduler.run_all(actor=reach.actor(args))
+        with through("cli"):
+            return await scheduler.run_all(actor=reach.actor(args), reason=args.reason)
 
     found = await _driven(session, work, _seconds(args), args)
     if found is None:

@@ -55,9 +55,8 @@ def _values(parser: Parser) -> None:
     parser.add_argument("values", nargs="*", metavar="k=v", help="a parameter; k:=json, @file.json or - (stdin) too")
 
 
-def _told(parser: Parser, *, kept: bool = True) -> None:
-    text = "why; kept with the change" if kept else "why; taken like everywhere, but not kept"
-    parser.add_argument("--reason", metavar="TEXT", help=text)
+def _told(parser: Parser) -> None:
+    parser.add_argument("--reason", metavar="TEXT", help="why; kept with the change")
     parser.add_argument("--actor", metavar="NAME", help="who does it (default: the login name)")
 
 
@@ -176,7 +175,7 @@ def _schedule_add(parser: Parser) -> None:
     kind.add_argument("--at", metavar="T", help="+2h, or an instant")
     parser.add_argument("--timezone", metavar="ZONE", help="of --cron")
     parser.add_argument("--id", metavar="ID", help="its name; a known one is replaced (default: JOB and the trigger)")
-    _told(parser, kept=False)
+    _told(parser)
 
 
 def _schedule_list(parser: Parser) -> None:
@@ -187,7 +186,7 @@ def _schedule_list(parser: Parser) -> None:
 
 def _schedule_remove(parser: Parser) -> None:
     parser.add_argument("ids", metavar="ID", nargs="+")
-    _told(parser, kept=False)
+    _told(parser)
 
 
 def _cron(parser: Parser) -> None:
@@ -199,7 +198,7 @@ def _cron(parser: Parser) -> None:
 
 def _prune(parser: Parser) -> None:
     parser.add_argument("--keep", metavar="D", help="instead of store.keep of the configuration")
-    _told(parser, kept=False)
+    _told(parser)
 
 
 def _backup(parser: Parser) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from taskloop import address as addresses
 
@@ -40,15 +40,21 @@ T = TypeVar("T")
 LEFT_SECONDS: Final = 0.5
 
 
-def drive(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; what jobs left on the loop, or in its threads, gets a moment to end and no more."""
+def drive(work: Coroutine[Any, Any, T], *, channel: Literal["cli", "code"] = "cli") -> T:
+    """Run a coroutine to its end; what jobs left on the loop, or in its threads, gets a moment to end and no more.
+
+    `channel`: of what is changed meanwhile; of a command that runs somebody's program `code`.
+    """
     import asyncio
+
+    from taskloop.audit import through
 
     # asyncio.run would wait for tasks that swallow their cancellation, and for threads, as long as they like.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        return loop.run_until_complete(work)
+        with through(channel):
+            return loop.run_until_complete(work)
     finally:
         left = asyncio.all_tasks(loop)
         for task in left:

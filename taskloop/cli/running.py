@@ -63,7 +63,8 @@ def run(args: Namespace) -> int:
                     screen=screen,
                     span=span,
                     firing=firing,
-                )
+                ),
+                channel="code",
             )
         finally:
             if screen is not None:

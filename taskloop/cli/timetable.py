@@ -33,7 +33,8 @@ async def _add(args: Namespace) -> int:
         name = f"{args.job}:{trigger}".replace(" ", "_") if args.id is None else args.id
         if name in {one.name for one in await ledger.jobs() if one.trigger is not None}:
             raise Conflict(f"schedule '{name}' is that of the job of this name; choose another --id")
-        stored = await ledger.schedule(args.job, trigger, id=name, params=given)
+        told = {"actor": reach.actor(args), "reason": args.reason}
+        stored = await ledger.schedule(args.job, trigger, id=name, params=given, **told)
     record = schedule_record(stored)
     text = f"schedule {stored.id}: {stored.job} {stored.trigger.describe()}, next {when(record['next_due'], out.now)}"
     out.record(record, lambda: out.line(clean(text)))
@@ -106,7 +107,7 @@ async def _remove(args: Namespace) -> int:
                 )
             found.append(one)
         for one in found:
-            await ledger.unschedule(one.id)
+            await ledger.unschedule(one.id, actor=reach.actor(args), reason=args.reason)
     page = [schedule_record(one) for one in found]
     out.items(page, lambda: out.lines(clean(f"schedule {one.id} removed") for one in found))
     return 0

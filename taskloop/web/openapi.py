@@ -212,6 +212,13 @@ def _schemas() -> dict[str, Any]:
         **_all({"type": "array"}, "checks", "remedies"),
         **_all({"type": ["object", "null"]}, "run", "previous", "next"),
     }
+    entry = {
+        "id": {"type": "integer"},
+        "at": _INSTANT,
+        **_all({"type": "string"}, "actor", "channel", "action", "kind"),
+        **_all(_TEXT, "object", "job", "reason", "request_id"),
+        **_all({"type": ["object", "null"]}, "before", "after"),
+    }
     problem = {
         **_all({"type": "string"}, "type", "title", "detail", "request_id"),
         "status": {"type": "integer"},
@@ -228,6 +235,8 @@ def _schemas() -> dict[str, Any]:
         "Schedules": _page("Schedule"),
         "Status": _object(status),
         "Explanation": _object(explanation),
+        "Entry": _object(entry),
+        "Entries": _page("Entry"),
         "Health": _object({"status": {"type": "string"}, "checks": {"type": "object"}}),
         "Problem": _object(problem),
     }

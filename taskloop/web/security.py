@@ -14,13 +14,14 @@ import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from taskloop.errors import BadSettings
+from taskloop.errors import BadSettings, TaskloopError
 from taskloop.options import Http
 from taskloop.tokens import Token, split
 from taskloop.web.problems import Problem
@@ -252,6 +253,8 @@ class Access:
             )
         if known.token is not None:
             self._tokens.use(known.token)
+        with suppress(TaskloopError):  # a store that cannot write keeps nobody out
+            await self._keyring().signed_in(known.principal.name)
         cookie = await self._cookie(request)
         identity = known.token.id if known.token else configured(cookie.secret, self._options().token)
         return cookie.header(identity, self._keyring().now().timestamp(), secure=_is_secure(request))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from taskloop import audit
 from taskloop.errors import MissingExtra, TaskloopError
 from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
@@ -160,7 +161,8 @@ class Site:
                 found = self.router.find(request.method, request.path)
                 _check_scope(found.route, principal)
             asked = await self._asked(request, found, principal)
-            response = await found.route.handler(asked)
+            with audit.through("web" if found.route.page else "api", request_id):
+                response = await found.route.handler(asked)
         except Exception as error:
             response = await self._refused(
                 error, request, request_id, admin=principal is not None and _is_admin(principal)

@@ -1,6 +1,6 @@
 """The handlers, by subject, and the one table of all routes."""
 
-from taskloop.web.api import bulk, events, failures, health, jobs, runs, schedules, seeds, session, whole
+from taskloop.web.api import audit, bulk, events, failures, health, jobs, runs, schedules, seeds, session, whole
 
 __all__ = ["ROUTES"]
 
@@ -13,6 +13,7 @@ ROUTES = (
     *failures.ROUTES,
     *events.ROUTES,
     *whole.ROUTES,
+    *audit.ROUTES,
     *session.ROUTES,
     *seeds.ROUTES,
 )

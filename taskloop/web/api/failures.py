@@ -55,7 +55,7 @@ def causes(runs: Sequence[Run]) -> list[Cause]:
 
 
 async def failed_since(scheduler: TaskScheduler, since: str | None) -> list[Run]:
-    """The newest failed runs that were due since then, at most NEWEST."""
+    """The newest failed runs on record since then, at most NEWEST."""
     return await scheduler.runs(state=list(FAILED), since=since or USUAL, limit=NEWEST)
 
 
@@ -78,7 +78,7 @@ def _record(one: Cause) -> dict[str, Any]:
     }
 
 
-SINCE: Final = Parameter("since", INSTANT, f"due from then on, or the time back from now; without it {USUAL}")
+SINCE: Final = Parameter("since", INSTANT, f"on record from then on, or the time back from now; without it {USUAL}")
 
 ROUTES = (
     Route(

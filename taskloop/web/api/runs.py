@@ -94,8 +94,8 @@ FILTERS: Final = (
     Parameter("job", TEXT, "only of this job"),
     Parameter("state", words(*State), "only in one of these states; without it all but skipped", many=True),
     Parameter("cause", word(*Cause), "only those that came about so"),
-    Parameter("since", INSTANT, "due from then on, or the time back from now such as 24h"),
-    Parameter("until", INSTANT, "due before then, or the time back from now"),
+    Parameter("since", INSTANT, "on record from then on, or the time back from now such as 24h"),
+    Parameter("until", INSTANT, "on record before then, or the time back from now"),
 )
 
 ROUTES = (

@@ -14,7 +14,7 @@ from taskloop.errors import BadTrigger, Conflict, NoSuchSchedule
 from taskloop.records import instant_text, schedule_record
 from taskloop.schedules import Schedule
 from taskloop.triggers import Trigger
-from taskloop.web.api.asking import LIMIT, V1, limit, page
+from taskloop.web.api.asking import LIMIT, TOLD, V1, limit, page
 from taskloop.web.core import Response, answer
 from taskloop.web.routes import INSTANT, OBJECT, TEXT, TRIGGER, Parameter, Route, whole
 from taskloop.web.security import Scope
@@ -62,7 +62,7 @@ async def add(asked: Asked) -> Response:
     body, trigger = asked.body, _trigger(asked.body["trigger"])
     name = body["id"] or f"{body['job']}:{trigger}".replace(" ", "_")
     known = [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]
-    stored = await asked.scheduler.schedule(body["job"], trigger, id=name, params=body["params"])
+    stored = await asked.scheduler.schedule(body["job"], trigger, id=name, params=body["params"], **asked.told())
     where = f"{asked.request.prefix}{V1}/schedules/{quote(stored.id, safe='')}"
     return await answer(schedule_record(stored), 200 if known else 201, headers={"location": where})
 
@@ -71,11 +71,12 @@ async def change(asked: Asked) -> Response:
     old, body = await changeable(asked), asked.body
     trigger = old.trigger if body["trigger"] is None else _trigger(body["trigger"])
     params = old.params if body["params"] is None else body["params"]
-    return await answer(schedule_record(await asked.scheduler.schedule(old.job, trigger, id=old.id, params=params)))
+    stored = await asked.scheduler.schedule(old.job, trigger, id=old.id, params=params, **asked.told())
+    return await answer(schedule_record(stored))
 
 
 async def remove(asked: Asked) -> Response:
-    await asked.scheduler.unschedule((await changeable(asked)).id)
+    await asked.scheduler.unschedule((await changeable(asked)).id, **asked.told())
     return Response(204)
 
 
@@ -135,6 +136,7 @@ ROUTES = (
             Parameter("trigger", TRIGGER, "when", required=True),
             Parameter("id", TEXT, "its name; without it one is made of job and trigger"),
             _PARAMS,
+            *TOLD,
         ),
         example="""-d '{"job": "report", "trigger": {"cron": "0 2 * * *"}, "id": "report-nightly"}'""",
     ),
@@ -155,10 +157,10 @@ ROUTES = (
     Route(
         method="PATCH", path=f"{V1}/schedules/{{id}}", name="change_schedule", scope=Scope.admin, handler=change,
         summary="Give a stored schedule another trigger, or other parameters", gives={200: "Schedule"},
-        body=(Parameter("trigger", TRIGGER, "when"), _PARAMS), example="""-d '{"trigger": {"every": "1h"}}'""",
+        body=(Parameter("trigger", TRIGGER, "when"), _PARAMS, *TOLD), example="""-d '{"trigger": {"every": "1h"}}'""",
     ),
     Route(
         method="DELETE", path=f"{V1}/schedules/{{id}}", name="remove_schedule", scope=Scope.admin, handler=remove,
-        summary="Remove a stored schedule; its runs stay", gives={204: "nothing"},
+        summary="Remove a stored schedule; its runs stay", body=TOLD, gives={204: "nothing"},
     ),
 )  # fmt: skip

@@ -78,7 +78,7 @@ async def start(asked: Asked) -> Response:
 async def run_tasks(asked: Asked) -> Response:
     """Run every enabled job that needs no parameters, and wait for all."""
     asked.count_submit("*")
-    runs = await asked.scheduler.run_all(actor=asked.told()["actor"])
+    runs = await asked.scheduler.run_all(**asked.told())
     failed = [run for run in runs if run.state is not State.SUCCEEDED]
     records = [run_record(run) for run in runs]
     if failed:

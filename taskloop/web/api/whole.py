@@ -38,7 +38,7 @@ async def upcoming(asked: Asked) -> Response:
 
 
 async def workers(asked: Asked) -> Response:
-    return await listed((await asked.scheduler.status()).workers, worker_record)
+    return await listed(await asked.scheduler.workers(), worker_record)
 
 
 async def summary(asked: Asked) -> Response:

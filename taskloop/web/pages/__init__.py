@@ -4,7 +4,7 @@ A page asks the same verbs as the API and shows the same words as the command li
 of what a page found, `forms` a form of a job's parameters.
 """
 
-from taskloop.web.pages import jobs, now, results, runs, schedules, signing, timeline, trouble
+from taskloop.web.pages import audit, jobs, now, results, runs, schedules, signing, timeline, trouble
 
 __all__ = ["ROUTES"]
 
@@ -16,5 +16,6 @@ ROUTES = (
     *timeline.ROUTES,
     *schedules.ROUTES,
     *trouble.ROUTES,
+    *audit.ROUTES,
     *signing.ROUTES,
 )

@@ -157,7 +157,7 @@ async def pause(asked: Asked) -> Response:
 
 
 async def resume(asked: Asked) -> Response:
-    return await _switch(asked, "resume", "resumed", "missed")
+    return await _switch(asked, "resume", "resumed", "missed", "reason")
 
 
 REASON: Final = Parameter("reason", TEXT, "why")
@@ -195,7 +195,7 @@ ROUTES = (
             ("enable", enable, (REASON,)),
             ("disable", disable, (REASON, _UNTIL)),
             ("pause", pause, (REASON, _UNTIL)),
-            ("resume", resume, (Parameter("missed", word("", "skip", "latest", "all"), "what becomes of what was held"),)),
+            ("resume", resume, (REASON, Parameter("missed", word("", "skip", "latest", "all"), "what becomes of what was held"))),
         )
     ),
 )  # fmt: skip

@@ -60,7 +60,7 @@ async def pause(asked: Asked) -> Response:
 
 async def resume(asked: Asked) -> Response:
     form = empty_is_none(asked.body)
-    await asked.scheduler.resume(missed=form.get("missed"), actor=asked.principal.name)
+    await asked.scheduler.resume(missed=form.get("missed"), reason=form.get("reason"), actor=asked.principal.name)
     return see_other(asked, "/", "resumed")
 
 
@@ -81,7 +81,11 @@ ROUTES = (
     ),
     Route(
         method="POST", path="/resume", name="page_resume", scope=Scope.admin, handler=resume, summary="Resume",
-        page=True, body=(Parameter("missed", word("", "skip", "latest", "all"), "what becomes of what was held"),),
+        page=True,
+        body=(
+            Parameter("missed", word("", "skip", "latest", "all"), "what becomes of what was held"),
+            Parameter("reason", TEXT, "why"),
+        ),
     ),
     Route(
         method="GET", path="/static/{name}", name="static", scope=None, handler=static, summary="A file of the pages",

@@ -75,7 +75,7 @@ ROUTES = (
             Parameter("job", TEXT, "only of this job"),
             Parameter("state", words(*State), "only in one of these states", many=True),
             Parameter("cause", word("", *Cause), "only those that came about so"),
-            Parameter("since", INSTANT, "due from then on"),
+            Parameter("since", INSTANT, "on record from then on"),
             BEFORE,
         ),
     ),

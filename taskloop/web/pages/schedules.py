@@ -83,19 +83,22 @@ async def add(asked: Asked) -> Response:
         if not isinstance(params, dict):
             raise ValueError('the parameters are no JSON object, such as {"days": 7}')  # noqa: TRY004 - as what cannot be read
         name = form.get("id") or f"{form.get('job')}:{trigger}".replace(" ", "_")
-        await asked.scheduler.schedule(form.get("job") or "", trigger, id=name, params=params)
+        told = {"actor": asked.principal.name, "reason": form.get("reason")}
+        await asked.scheduler.schedule(form.get("job") or "", trigger, id=name, params=params, **told)
     except (TaskloopError, ValueError, RecursionError) as error:
         return await _page(asked, form, 422, f"Nothing was stored: {error}")
     return see_other(asked, f"/schedules?{urlencode({'prefix': name})}", "scheduled")
 
 
 async def remove(asked: Asked) -> Response:
-    await asked.scheduler.unschedule((await changeable(asked)).id)
+    one = await changeable(asked)
+    await asked.scheduler.unschedule(one.id, actor=asked.principal.name, reason=empty_is_none(asked.body)["reason"])
     return see_other(asked, "/schedules", "unscheduled")
 
 
 _WHEN: Final = Parameter("when", TEXT, "a span, the fields of cron, or an instant")
 _ZONE: Final = Parameter("timezone", TEXT, "of cron")
+_REASON: Final = Parameter("reason", TEXT, "why")
 _JOB: Final = Parameter("job", TEXT, "the job")
 
 ROUTES = (
@@ -110,10 +113,10 @@ ROUTES = (
     ),
     Route(
         method="POST", path="/schedules", name="page_schedule", scope=Scope.admin, handler=add, summary="Add", page=True,
-        body=(_JOB, _WHEN, _ZONE, Parameter("id", TEXT, "its name"), Parameter("params", TEXT, "the job's parameters")),
+        body=(_JOB, _WHEN, _ZONE, Parameter("id", TEXT, "its name"), Parameter("params", TEXT, "the job's parameters"), _REASON),
     ),
     Route(
         method="POST", path="/schedules/{id}/remove", name="page_unschedule", scope=Scope.admin, handler=remove,
-        summary="Remove", page=True,
+        summary="Remove", page=True, body=(_REASON,),
     ),
 )  # fmt: skip

@@ -31,7 +31,7 @@ NEAR: Final = 4.0
 """Marks closer than this are one."""
 LEAST: Final = 2.0
 """A mark is as wide as this, however short the run was."""
-MOST_RUNS, MOST_FIRES, MOST_LANES = 5_000, 2_000, 40
+MOST_RUNS, MOST_FIRES, MOST_LANES = 2_500, 2_000, 40
 LONGEST: Final = timedelta(days=90)
 _WORST: Final = (
     State.FAILED, State.INTERRUPTED, State.RUNNING, State.CANCELLED, State.SKIPPED, State.WAITING, State.SUCCEEDED

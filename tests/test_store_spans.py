@@ -1,0 +1,49 @@
+"""Runs of a span of time: found by halving the ids, which grow as time does, and never by less than what was asked for."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stores import asked, at, ids, store, stores, submitted
+
+from taskloop.history_sqlite import first_since
+from taskloop.runs import State
+from taskloop.store import Query
+
+__all__ = ["store", "stores"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 5)), max_size=60), st.integers(-2, 200))
+def test_the_first_run_since_an_instant_is_found_whatever_was_pruned(steps, instant):
+    rows, number, moment = [], 0, 0
+    for gap, later in steps:
+        number, moment = number + gap, moment + later
+        rows.append((number, moment))
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE TABLE taskloop_runs (id INTEGER PRIMARY KEY, created_at INTEGER)")
+        db.executemany("INSERT INTO taskloop_runs VALUES (?, ?)", rows)
+        found = first_since(db, instant)
+    first = next((one for one, made in rows if made >= instant), number + 1)
+    assert all(one >= found for one, made in rows if made >= instant) and found <= first
+    assert all(one < found for one, made in rows if made < instant)
+
+
+@pytest.mark.anyio
+async def test_a_span_has_the_runs_that_were_put_on_record_in_it_though_a_clock_was_wrong_for_a_while(store):
+    chance = random.Random(7)
+    moments = [10 * n + (240 if 80 <= n < 140 else -200 if 200 <= n < 230 else 0) for n in range(300)]
+    await submitted(store, *(asked(chance.choice("ab"), created_at=at(one)) for one in moments))
+    whole = [await store.find(Query(limit=1000)), await store.find(Query(["a"], limit=1000))]
+    for _ in range(40):
+        since, until = at(chance.uniform(-100, 3100)), at(chance.uniform(-100, 3100))
+        for every, jobs in zip(whole, (None, ["a"]), strict=True):
+            for states in (None, [State.WAITING, State.FAILED]):
+                found = await store.find(Query(jobs, states, since=since, until=until, limit=1000))
+                assert ids(found) == [one.id for one in every if since <= one.created_at < until]
+                newer = await store.find(Query(jobs, states, since=since, before=200, limit=7))
+                assert ids(newer) == [one.id for one in every if since <= one.created_at and one.id < 200][:7]
