@@ -40,7 +40,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--peers", action="store_true", help="measure the peers too, where they are installed")
     parser.add_argument("--rounds", type=int, default=None, metavar="N", help="the median is taken of so many (3)")
     parser.add_argument("--quick", action="store_true", help="a tiny size, once: whether it works, no figures to keep")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="the large store of p9 stays here for the next time")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="the large stores of p9 and p13 stay here for the next time"
+    )
     parser.add_argument(
         "--size", action="append", default=[], type=_size, metavar="NAME=N", help="another size, such as runs=1000000"
     )

@@ -36,6 +36,7 @@ WORKLOADS: Final = {
     "p10": "p10_git",
     "p11": "p11_imports",
     "p12": "p12_flow",
+    "p13": "p13_growth",
 }
 ROOT: Final = Path(__file__).resolve().parents[1]
 LONGEST_SECONDS: Final = 300.0

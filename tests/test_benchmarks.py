@@ -25,6 +25,7 @@ FIGURES = {
     "p10": {"full_ms", "second_ms"},
     "p11": {"import_ms", "help_ms"},
     "p12": {"steps_per_second"},
+    "p13": {"per_second", "p50_ms", "last_ms"},
 }
 
 
