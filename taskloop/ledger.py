@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from taskloop.declaring import StartPlan
     from taskloop.keyring import Keyring
     from taskloop.records import JobRecord, Status
+    from taskloop.simulation import Simulation
     from taskloop.why import Explanation
 
 __all__ = ["Ledger", "asked"]
@@ -425,6 +426,21 @@ class Ledger(Jobs):
         from taskloop import looking
 
         return await looking.upcoming(self, await self._opened(), until, limit, job)
+
+    async def simulate(self, span: Duration, *, start: Instant | None = None) -> Simulation:
+        """What would happen in the next `span`, or from `start` on: fires, overlaps, waits, load; nothing is done.
+
+        A run takes as long as the 95 % of its job's last successful ones; see `taskloop.simulation`. At most 366 days.
+        """
+        from taskloop import outlook
+
+        return await outlook.simulated(self, await self._opened(), span, start)
+
+    async def held(self, job: str | None = None) -> int:
+        """How many fires a pause holds now, of one job, None: of all."""
+        from taskloop import outlook
+
+        return await outlook.held(self, await self._opened(), job)
 
     # -- switches
 
