@@ -427,14 +427,16 @@ class Ledger(Jobs):
 
         return await looking.upcoming(self, await self._opened(), until, limit, job)
 
-    async def simulate(self, span: Duration, *, start: Instant | None = None) -> Simulation:
-        """What would happen in the next `span`, or from `start` on: fires, overlaps, waits, load; nothing is done.
+    async def simulate(
+        self, span: Duration, *, start: Instant | None = None, job: str | None = None, most: int | None = None
+    ) -> Simulation:
+        """What would happen in the next `span`, 366 days at most, or from `start` on; nothing is done.
 
-        A run takes as long as the 95 % of its job's last successful ones; see `taskloop.simulation`. At most 366 days.
+        `job`: looks at its schedules alone; `most`: at so many fires one by one, see `taskloop.simulation`.
         """
         from taskloop import outlook
 
-        return await outlook.simulated(self, await self._opened(), span, start)
+        return await outlook.simulated(self, await self._opened(), span, start, job=job, most=most)
 
     async def held(self, job: str | None = None) -> int:
         """How many fires a pause holds now, of one job, None: of all."""

@@ -17,20 +17,25 @@ from taskloop.clock import later
 from taskloop.policy import Policy
 from taskloop.punctuality import Usual
 from taskloop.runs import State
-from taskloop.schedules import Schedule, bind, rebind
+from taskloop.schedules import Schedule, bind, next_due, rebind
 from taskloop.simulation import MOST_WORK, Setting, Simulation, held_fires, simulate
 from taskloop.store import Query
 from taskloop.switches import Switches
 
 if TYPE_CHECKING:
+    from taskloop.jobs import Job
     from taskloop.ledger import Ledger
     from taskloop.store import Definition, Store
 
-__all__ = ["gather", "held", "setting", "simulated"]
+__all__ = ["Facts", "gather", "held", "setting", "simulated"]
 
 MOST_SCHEDULES: Final = 20_000
 """Schedules that are looked at; of more those that fire next."""
+FEWER_SCHEDULES: Final = 2_000
+"""As many for pages."""
 AT_ONCE: Final = 1_000
+_NOW: Final = timedelta(minutes=1)
+"""A start no further off is meant to be now."""
 SLICE_SECONDS: Final = 0.002
 REST_SECONDS: Final = 0.0005
 _OPTIONS: Final = (
@@ -41,37 +46,34 @@ _OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the store knows."""
+    """What the store knows, and which jobs there are here."""
 
+    jobs: Sequence[Job[..., Any]] = ()
     schedules: Sequence[Schedule] = ()
     definitions: Sequence[Definition] = ()
     switches: Switches = field(default_factory=Switches)
     took: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By job the seconds that its newest successful attempts took."""
     running: Mapping[str, datetime] = field(default_factory=dict)
+    """By schedule since when the attempt of a run is made."""
 
 
 async def simulated(
-    ledger: Ledger,
-    store: Store,
-    span: Any,
-    start: Any = None,
-    *,
-    most_work: int = MOST_WORK,
-    most_schedules: int = MOST_SCHEDULES,
+    ledger: Ledger, store: Store, span: Any, start: Any = None, *, job: str | None = None, most: int | None = None
 ) -> Simulation:
     """What would happen in so long a time from `start` on, None: from now; reckoned in a thread that rests often.
 
-    Raises `BadDuration`, `BadInstant`, `ValueError` for a span that is too long.
+    `job`: its schedules alone; `most`: fewer fires and schedules are looked at. Raises `BadDuration`, `BadInstant`,
+    `ValueError` for a span that is too long.
     """
     now = ledger._clock.now()
     begin = now if start is None else durations.instant(start, now)
     length = durations.parse_interval(span)
-    facts = await gather(ledger, store, most_schedules)
+    facts = await gather(ledger, store, MOST_SCHEDULES if most is None else FEWER_SCHEDULES, job=job)
 
     def work() -> Simulation:
         given = setting(ledger, facts, now=now, start=begin, end=later(begin, length))
-        return simulate(given, most_work=most_work, breathe=rests())
+        return simulate(given, most_work=MOST_WORK if most is None else most, breathe=rests())
 
     return await asyncio.to_thread(work)
 
@@ -92,17 +94,18 @@ def rests() -> Callable[[], None]:
     return breathe
 
 
-async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES) -> Facts:
-    """Read what the store knows of all schedules and their jobs."""
+async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES, *, job: str | None = None) -> Facts:
+    """Read what the store knows of all schedules and their jobs, or of one job; of more than `most` those that fire next."""
     schedules: list[Schedule] = []
-    while page := await store.schedules(after=schedules[-1].id if schedules else None, limit=AT_ONCE):
+    while page := await store.schedules(job=job, after=schedules[-1].id if schedules else None, limit=AT_ONCE):
         schedules += page
         if len(schedules) > most:
-            schedules = list(await store.coming(most))
+            schedules = list(await store.coming(most, job=job))
             break
         if len(page) < AT_ONCE:
             break
-    names = sorted({one.job for one in schedules} | {job.name for job in ledger if job.trigger is not None})
+    jobs = [one for one in ledger if job in (None, one.name)]
+    names = sorted({one.job for one in schedules} | {one.name for one in jobs if one.trigger is not None})
     took: dict[str, Sequence[float]] = {}
     for first in range(0, len(names), AT_ONCE):
         took |= await store.usual(names[first : first + AT_ONCE])
@@ -112,7 +115,7 @@ async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES) -> Fa
         for one in active
         if one.schedule is not None and one.attempt_started_at is not None
     }
-    return Facts(schedules, await store.definitions(), await store.switches(), took, running)
+    return Facts(jobs, schedules, await store.definitions(), await store.switches(), took, running)
 
 
 def setting(
@@ -129,12 +132,13 @@ def setting(
     `takes`: how long a run of a job takes, in the place of its history.
     """
     policies = {one.name: _policy(one) for one in facts.definitions}
-    policies |= {job.name: job.policy for job in ledger}
+    policies |= {job.name: job.policy for job in facts.jobs}
     names = {one.name: [one.name, *one.facts.get("aliases", ())] for one in facts.definitions}
-    names |= {job.name: ledger._names(job.name) for job in ledger}
-    schedules = _declared(ledger, facts.schedules, now)
-    if start < now:
-        schedules = [replace(one, next_due=_from_the_past(one, start)) for one in schedules]
+    names |= {job.name: [job.name, *job.aliases] for job in facts.jobs}
+    stored = facts.schedules
+    if start < now - _NOW:
+        stored = [_from_the_past(one, policies.get(one.job, Policy()), start) for one in stored]
+    schedules = _declared(ledger, facts.jobs, stored, now, start)
     usual = {job: Usual.of(seconds).p95 for job, seconds in facts.took.items() if seconds}
     expected = {job: policy.expect for job, policy in policies.items() if policy.expect is not None}
     jobs = {one.job for one in schedules}
@@ -143,14 +147,19 @@ def setting(
         start=start, end=end, schedules=schedules, policies={job: policies.get(job, Policy()) for job in jobs},
         takes={job: took for job, took in known.items() if job in jobs}, switches=facts.switches, names=names,
         groups=ledger.options.groups, max_running=ledger.options.max_running,
-        running=facts.running if start == now else {},
+        running=facts.running if abs(start - now) <= _NOW else {},
     )  # fmt: skip
 
 
-def _declared(ledger: Ledger, stored: Sequence[Schedule], now: datetime) -> list[Schedule]:
-    """The schedules as they stand, and those of the ledger's jobs as its start would have them."""
+def _declared(
+    ledger: Ledger, jobs: Sequence[Job[..., Any]], stored: Sequence[Schedule], now: datetime, start: datetime
+) -> list[Schedule]:
+    """The schedules as they stand, and those of these jobs as a start would have them.
+
+    One that was never seen is bound as if that start were at `start`: so what is asked twice is answered alike.
+    """
     found = {one.id: one for one in stored}
-    for job in ledger:
+    for job in jobs:
         if job.trigger is None:
             if job.name in found and found[job.name].origin != "stored":
                 del found[job.name]
@@ -160,15 +169,13 @@ def _declared(ledger: Ledger, stored: Sequence[Schedule], now: datetime) -> list
             seen_at=now,
         )  # fmt: skip
         old = found.get(job.name)
-        found[job.name] = bind(new, job.policy, now) if old is None else rebind(old, new, job.policy, now)
+        found[job.name] = bind(new, job.policy, start) if old is None else rebind(old, new, job.policy, now)
     return list(found.values())
 
 
-def _from_the_past(schedule: Schedule, start: datetime) -> datetime | None:
-    """A cursor from which every fire since `start` is asked for."""
-    if schedule.next_due is None and not schedule.trigger.recurring:
-        return schedule.last_due
-    return schedule.next_due if schedule.next_due is None else min(schedule.next_due, start - timedelta(microseconds=1))
+def _from_the_past(schedule: Schedule, policy: Policy, start: datetime) -> Schedule:
+    """With the cursor as it may have stood then: every fire since is asked for again."""
+    return replace(schedule, next_due=next_due(schedule, policy, start - timedelta(microseconds=1)))
 
 
 def _policy(definition: Definition) -> Policy:
@@ -181,13 +188,13 @@ def _policy(definition: Definition) -> Policy:
 
 
 async def held(ledger: Ledger, store: Store, job: str | None = None) -> int:
-    """How many fires a pause holds now, of one job or of all."""
-    facts = Facts(await store.coming(MOST_SCHEDULES, job=job), await store.definitions(), await store.switches())
-    now = ledger._clock.now()
+    """How many fires a pause holds now, of one job or of all; of those schedules that fire first, if there are very many."""
+    schedules, definitions = await store.coming(FEWER_SCHEDULES, job=job), await store.definitions()
+    switches, now, here = await store.switches(), ledger._clock.now(), [(one.name, one.policy) for one in ledger]
 
     def count() -> int:
-        policies = {one.name: _policy(one) for one in facts.definitions} | {one.name: one.policy for one in ledger}
-        paused = [one for one in facts.schedules if facts.switches.pause(one.job, now) is not None]
+        policies = {one.name: _policy(one) for one in definitions} | dict(here)
+        paused = [one for one in schedules if switches.pause(one.job, now) is not None]
         return held_fires(paused, policies, now)
 
     return await asyncio.to_thread(count)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final, Literal, NamedTuple
 
 from taskloop import cron
@@ -31,7 +31,9 @@ __all__ = [
     "Setting",
     "Simulation",
     "Trouble",
+    "clock_notes",
     "held_fires",
+    "quiet_hour",
     "simulate",
     "simulation_record",
     "strip",
@@ -516,34 +518,10 @@ class _Simulating:
                 )
                 yield Note("warning", "slow", (schedule.job,), None, text)
 
-    def _changes_of_the_clock(self) -> Iterator[Note]:
-        """What a change of the clock does, once for each change, zone and kind of fate."""
-        start, end = cron.second_of(self._setting.start), cron.second_of(self._setting.end)
-        found: dict[tuple[Any, ...], list[str]] = {}
-        seen: dict[Trigger, list[cron.Disturbed]] = {}
-        for schedule, course in zip(self._schedules, self._courses, strict=True):
-            grid = course.grid
-            if course.first is None or not isinstance(grid, Cron):
-                continue
-            if grid not in seen:
-                clock = cron.clock_of(grid.expression, grid.timezone, grid.gap, grid.fold)
-                seen[grid] = list(clock.disturbed(start, end))
-            for one in seen[grid]:
-                if cron.instant_of(one.at) is not None and course.first <= self._known(one.at) + timedelta(hours=2):
-                    found.setdefault((one.at, grid.timezone, one.fate, one.shown, one.number), []).append(schedule.job)
-        for key in sorted(found, key=str):
-            at, zone, fate, shown, number = key
-            names = tuple(sorted(set(found[key])))
-            text = _TOLD[fate].format(
-                jobs=_listed(names), day=f"{self._known(shown):%a %d %b %Y}", time=f"{self._known(shown):%H:%M}", zone=zone,
-                number=number, at=rfc3339(self._known(at)), s="" if number == 1 else "s",
-            )  # fmt: skip
-            yield Note(
-                "warning" if fate in ("after", "left out", "twice") else "info", "dst", names, self._known(at), text
-            )
-
-    def _known(self, second: int) -> datetime:
-        return EPOCH + timedelta(seconds=second)
+    def _changes_of_the_clock(self) -> list[Note]:
+        pairs = zip(self._schedules, self._courses, strict=True)
+        firsts = [(course.grid, one.job, course.first) for one, course in pairs if course.first is not None]
+        return clock_notes(firsts, self._setting.start, self._setting.end)
 
     def _about_switches(self, jobs: Sequence[JobForecast]) -> Iterator[Note]:
         off: dict[tuple[Any, ...], list[str]] = {}
@@ -600,8 +578,8 @@ _TOLD: Final = {
     "left out": "on {day} {time} does not exist in {zone}: {jobs} will not run for it",
     "once": "on {day} {time} comes twice in {zone}: {jobs} will run once, in the first pass",
     "twice": "on {day} {time} comes twice in {zone}: {jobs} will run both times",
-    "fewer": "on {day} the clocks of {zone} go forward at {at}: {jobs} follows them, {number} fire{s} fewer",
-    "more": "on {day} the clocks of {zone} go back at {at}: {jobs} follows them, {number} fire{s} more",
+    "fewer": "on {day} the clocks of {zone} go forward at {at}: {jobs} {follow} them, {number} fire{s} fewer",
+    "more": "on {day} the clocks of {zone} go back at {at}: {jobs} {follow} them, {number} fire{s} more",
 }
 
 
@@ -662,6 +640,41 @@ def _words(microseconds: int) -> str:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
+
+
+def clock_notes(wanted: Sequence[tuple[Trigger, str, datetime]], start: datetime, end: datetime) -> list[Note]:
+    """What changes of the clock do to triggers, each given with its job and first fire; alike ones are one note."""
+    found: dict[tuple[Any, ...], set[str]] = {}
+    seen: dict[Trigger, list[cron.Disturbed]] = {}
+    for grid, job, first in wanted:
+        if not isinstance(grid, Cron):
+            continue
+        if grid not in seen:
+            clock = cron.clock_of(grid.expression, grid.timezone, grid.gap, grid.fold)
+            seen[grid] = list(clock.disturbed(cron.second_of(start), cron.second_of(end)))
+        for one in seen[grid]:
+            if first <= EPOCH + timedelta(seconds=one.at, hours=2):
+                found.setdefault((one.at, grid.timezone, one.fate, one.shown, one.number), set()).add(job)
+    notes = []
+    for (change, zone, fate, shown, number), jobs in sorted(found.items(), key=str):
+        at, names = EPOCH + timedelta(seconds=change), tuple(sorted(jobs))
+        clock_shows = EPOCH + timedelta(seconds=shown)
+        text = _TOLD[fate].format(
+            jobs=_listed(names), day=f"{clock_shows:%a %d %b %Y}", time=f"{clock_shows:%H:%M}", zone=zone, number=number,
+            at=rfc3339(at), s="" if number == 1 else "s", follow="follows" if len(names) == 1 else "follow",
+        )  # fmt: skip
+        notes.append(Note("warning" if fate in ("after", "left out", "twice") else "info", "dst", names, at, text))
+    return notes
+
+
+def quiet_hour(found: Simulation, zone: tzinfo | None) -> int | None:
+    """The hour of the day, on the clock of a zone, in which the least begins; None: of less than a day none is known."""
+    if found.end - found.start < timedelta(days=1) or found.end - found.start > _DAYS_IN_HOURS:
+        return None
+    hours = [timedelta(0)] * 24
+    for one in found.load:
+        hours[one.at.astimezone(zone).hour] += one.busy if found.busy else timedelta(seconds=one.fires)
+    return min(range(24), key=lambda hour: (hours[hour], hour))
 
 
 # -- as JSON
