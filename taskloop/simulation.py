@@ -33,6 +33,8 @@ __all__ = [
     "Trouble",
     "clock_notes",
     "held_fires",
+    "note_record",
+    "overlap_record",
     "quiet_hour",
     "simulate",
     "simulation_record",
@@ -709,15 +711,17 @@ def simulation_record(found: Simulation) -> dict[str, Any]:
         ],
         "overlaps": [overlap_record(one) for one in found.overlaps],
         "overlaps_left_out": found.left_out,
-        "notes": [
-            {"level": one.level, "kind": one.kind, "jobs": list(one.jobs), "at": _text(one.at), "text": one.text}
-            for one in found.notes
-        ],
+        "notes": [note_record(one) for one in found.notes],
         "load": [
             {"at": _text(one.at), "fires": one.fires, "most": one.most, "busy_seconds": one.busy.total_seconds()}
             for one in found.load
         ],
     }
+
+
+def note_record(one: Note) -> dict[str, Any]:
+    """Something that is worth knowing."""
+    return {"level": one.level, "kind": one.kind, "jobs": list(one.jobs), "at": _text(one.at), "text": one.text}
 
 
 def overlap_record(one: Overlap) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The handlers, by subject, and the one table of all routes."""
 
-from taskloop.web.api import events, health, jobs, runs, schedules, seeds, session, whole
+from taskloop.web.api import events, health, jobs, overlaps, runs, schedules, seeds, session, whole
 
 __all__ = ["ROUTES"]
 
@@ -11,6 +11,7 @@ ROUTES = (
     *runs.ROUTES,
     *events.ROUTES,
     *whole.ROUTES,
+    *overlaps.ROUTES,
     *session.ROUTES,
     *seeds.ROUTES,
 )
