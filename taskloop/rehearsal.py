@@ -239,6 +239,9 @@ class Rehearsal:
             known.add(blocked, first, last, times)
 
 
+_UNDECIDED: Final[tuple[Rule, int]] = ("slots", -2)
+
+
 class _Stage:
     """Who runs and who waits; moved from one event to the next."""
 
@@ -254,7 +257,8 @@ class _Stage:
         self._queue: list[_Waiting] = []
         self._queued: set[int] = set()
         self._events: list[tuple[int, int, int]] = []
-        self._number = 0
+        self._number = self._aside = 0
+        self._undecided = False
         self.work = 0
         self.left_out = 0
         self.tallies: dict[int, Tally] = {}
@@ -289,13 +293,15 @@ class _Stage:
             heappush(self._events, (expires, self._number, place))
 
     def fire(self, at: int, place: int) -> None:
-        """A schedule comes due."""
+        """A schedule comes due. As the engine does, it sets a slot aside for every fire, while there are any."""
         self.until(at)
         self.work += 1
         lane = self._lanes[place]
+        has_slot = self._free > self._aside
+        self._aside += has_slot
         if (place in self._runs or place in self._waits) and not self._is_admitted(at, place, lane, 1):
             return
-        self._admit(at, place, lane, at)
+        self._admit(at, place, lane, at, has_slot)
 
     def resume(self, place: int, dues: Sequence[int]) -> None:
         """A pause ends that held these fires: one look at who runs counts for all of them."""
@@ -304,16 +310,29 @@ class _Stage:
         if (place in self._runs or place in self._waits) and not self._is_admitted(0, place, lane, len(dues)):
             return
         for due in dues:
-            self._admit(0, place, lane, due)
+            self._admit(0, place, lane, due, self._free > self._aside)
 
-    def _admit(self, at: int, place: int, lane: Lane, due: int) -> None:
-        taken = self._taken(place, lane)
-        if taken is None:
+    def _admit(self, at: int, place: int, lane: Lane, due: int, has_slot: bool) -> None:
+        if has_slot and not lane.policy.constrained and self._taken(place, lane) is None:
+            self._aside -= self._aside > 0
             self._start(at, place, lane)
             return
         late = lane.policy.max_late
         expires = None if late is None else due + late // MICROSECOND + 1
-        self._wait(_Waiting(-lane.policy.priority, due, 0, place, expires, *taken, at))
+        self._undecided = True
+        self._wait(_Waiting(-lane.policy.priority, due, 0, place, expires, *_UNDECIDED, at))
+
+    def choose(self, at: int) -> None:
+        """All fires of `at` are there: who could not start at once starts now in the order of those that wait, or waits."""
+        self._aside = 0
+        if not self._undecided:
+            return
+        self._undecided = False
+        self._claim(at)
+        for place, entry in enumerate(self._queue):
+            if entry.by == _UNDECIDED[1]:
+                rule, by = self._taken(entry.lane, self._lanes[entry.lane]) or ("slots", -1)
+                self._queue[place] = entry._replace(rule=rule, by=by)
 
     def _is_admitted(self, at: int, place: int, lane: Lane, number: int) -> bool:
         runs, waits = self._runs.get(place, {}), self._waits.get(place, 0)
@@ -332,8 +351,8 @@ class _Stage:
         self._tell(Moment(at, place, "cancels", "self"))
         for ended in list(runs):
             self._release(ended, place)
+            self._aside += 1  # it ends a moment later: no other fire of this instant has its slot
         self._forget({entry.number for entry in self._queue if entry.lane == place})
-        self._claim(at)
         return True
 
     def _taken(self, place: int, lane: Lane) -> tuple[Rule, int] | None:
@@ -614,10 +633,15 @@ class _Course:
             if lane in self._walked:
                 stage.resume(lane, dues)
         due = sorted((one - at, lane) for lanes, given in fires for one in given for lane in lanes)
+        last = 0
         for first in range(0, len(due), TOGETHER):
             for instant, lane in due[first : first + TOGETHER]:
+                if instant > last:
+                    stage.choose(last)
+                    last = instant
                 stage.fire(instant, lane)
             self._breathe()
+        stage.choose(last)
         stage.until(until - at - 1)
         return stage.told(until - at)
 

@@ -55,8 +55,8 @@ async def test_the_engine_does_what_was_foretold(virtual_time):
             **policy,
         )  # fmt: skip
 
-    add("backup", Cron("0 2 * * *"), 45, group="db")
-    add("archive", Cron("0 2 * * *"), 10, group="db", priority=1)
+    add("backup", Cron("0 2 * * *"), 45, group="db", priority=1)
+    add("archive", Cron("0 2 * * *"), 10, group="db")
     add("report", Every("1h"), 7, group="db", max_late="5m")
     add("crawl", Every("10m"), 11)
     add("mirror", Every("30m"), 40, overlap="queue")
@@ -69,7 +69,7 @@ async def test_the_engine_does_what_was_foretold(virtual_time):
         await scheduler.pause("mails", until="+3h5m")
         await scheduler.pause("sums", until="+3h5m")
         await scheduler.disable("old", until="+2h5m")
-        said, done, told = await told_and_done(time, "8h1m")
+        said, done, told = await told_and_done(time, "4h31m")
     for job in ("mails", "sums"):  # what a pause held is late, but did not wait
         assert said.pop(job)[:2] == done.pop(job)[:2]
     assert said == done
@@ -106,7 +106,7 @@ def one_by_one(schedule, policy, start, end):
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(TRIGGERS, st.sampled_from([None, "45m"])), min_size=1, max_size=4),
     st.integers(0, 230 * 24 * 60),
@@ -129,7 +129,7 @@ def test_fires_are_those_of_the_planner_one_by_one_over_changes_of_the_clock(wan
     assert sum(map(sum, strip(given_, [one.job for one in schedules], 7).values())) == found.fires
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 120), st.integers(1, 400), st.integers(0, 59), st.integers(1, 3 * 24 * 60))
 def test_a_run_longer_than_its_interval_skips_as_many_as_it_covers(minutes, takes, after, length):
     start = NEAR_A_CHANGE + MINUTE * after
@@ -161,14 +161,14 @@ def many(number, trigger, policy=None, takes=timedelta(seconds=7), **more):
     )  # fmt: skip
 
 
-def test_a_thousand_jobs_a_minute_cost_as_much_as_one_hour_of_them():
+def test_hundreds_of_jobs_a_minute_cost_as_much_as_one_hour_of_them():
     breaths = []
-    found = simulate(many(1000, Every("1m"), max_running=200), breathe=lambda: breaths.append(1))
-    assert (found.fires, found.most, found.all_until) == (43_200_000, 200, found.end)
-    assert len(breaths) < 2_000
+    found = simulate(many(300, Every("1m"), max_running=60), breathe=lambda: breaths.append(1))
+    assert (found.fires, found.most, found.all_until) == (300 * 43_200, 60, found.end)
+    assert len(breaths) < 1_000
     waits = sum(one.waits for one in found.jobs)
-    assert waits == 43_200 * 800 and found.left_out + sum(one.count for one in found.overlaps) == waits
-    assert simulation_record(found) == simulation_record(simulate(many(1000, Every("1m"), max_running=200)))
+    assert waits == 43_200 * 240 and found.left_out + sum(one.count for one in found.overlaps) == waits
+    assert simulation_record(found) == simulation_record(simulate(many(300, Every("1m"), max_running=60)))
 
 
 def test_too_many_different_hours_are_counted_to_the_end_and_it_is_said_where_the_walk_ended():

@@ -18,7 +18,7 @@ from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.output import Cell, Output, clean
 from taskloop.errors import BadInstant, NoSuchJob, nearest
 from taskloop.signs import clock_text, readable, span_text
-from taskloop.simulation import Setting, Simulation, simulate, simulation_record
+from taskloop.simulation import LONGEST, Setting, Simulation, simulate, simulation_record
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -72,6 +72,8 @@ async def _setting(args: Namespace, now: datetime, start: datetime) -> Setting:
     """What the simulation goes by: the program at hand, where an app is named or there is no store, over the store."""
     settings = program.configured(args)
     span = durations.parse_interval(args.span)
+    if span > LONGEST:
+        raise Usage(f"--for is {clean(args.span)}; allowed are {LONGEST.days}d at most")
     async with reach.bare(args) as store:
         ledger: Ledger
         if store is None or reach.names_app(args):
