@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskloop import durations
 from taskloop.clock import later
 from taskloop.policy import Policy
-from taskloop.punctuality import Usual
+from taskloop.punctuality import LEAST_RUNS, Usual
 from taskloop.runs import State
 from taskloop.schedules import Schedule, bind, next_due, rebind
 from taskloop.simulation import MOST_WORK, Setting, Simulation, held_fires, simulate
@@ -115,7 +115,10 @@ async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES, *, jo
         for one in active
         if one.schedule is not None and one.attempt_started_at is not None
     }
-    return Facts(jobs, schedules, await store.definitions(), await store.switches(), took, running)
+    # They are read for those jobs alone that no code here knows.
+    known = {one.name for one in jobs}
+    definitions = await store.definitions() if any(name not in known for name in names) else ()
+    return Facts(jobs, schedules, definitions, await store.switches(), took, running)
 
 
 def setting(
@@ -139,10 +142,11 @@ def setting(
     if start < now - _NOW:
         stored = [_from_the_past(one, policies.get(one.job, Policy()), start) for one in stored]
     schedules = _declared(ledger, facts.jobs, stored, now, start)
-    usual = {job: Usual.of(seconds).p95 for job, seconds in facts.took.items() if seconds}
+    usual = {job: Usual.of(seconds) for job, seconds in facts.took.items() if seconds}
     expected = {job: policy.expect for job, policy in policies.items() if policy.expect is not None}
+    told = {job: one.p95 for job, one in usual.items() if one.runs >= LEAST_RUNS or job not in expected}
     jobs = {one.job for one in schedules}
-    known = {**expected, **usual, **(takes or {})}
+    known = {**expected, **told, **(takes or {})}
     return Setting(
         start=start, end=end, schedules=schedules, policies={job: policies.get(job, Policy()) for job in jobs},
         takes={job: took for job, took in known.items() if job in jobs}, switches=facts.switches, names=names,
@@ -189,11 +193,12 @@ def _policy(definition: Definition) -> Policy:
 
 async def held(ledger: Ledger, store: Store, job: str | None = None) -> int:
     """How many fires a pause holds now, of one job or of all; of those schedules that fire first, if there are very many."""
-    schedules, definitions = await store.coming(FEWER_SCHEDULES, job=job), await store.definitions()
-    switches, now, here = await store.switches(), ledger._clock.now(), [(one.name, one.policy) for one in ledger]
+    schedules, switches = await store.coming(FEWER_SCHEDULES, job=job), await store.switches()
+    now, here = ledger._clock.now(), {one.name: one.policy for one in ledger}
+    definitions = await store.definitions() if any(one.job not in here for one in schedules) else ()
 
     def count() -> int:
-        policies = {one.name: _policy(one) for one in definitions} | dict(here)
+        policies = {one.name: _policy(one) for one in definitions} | here
         paused = [one for one in schedules if switches.pause(one.job, now) is not None]
         return held_fires(paused, policies, now)
 

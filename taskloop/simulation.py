@@ -20,7 +20,7 @@ from taskloop.rehearsal import Blocked, Grid, Lane, Part, Rehearsal, Rule, Tally
 from taskloop.schedules import Schedule, next_due, offset, plan, timetable
 from taskloop.signs import span_text
 from taskloop.switches import Missed, Switches
-from taskloop.triggers import Cron, Every, Trigger
+from taskloop.triggers import Cron, Every, Trigger, Unreadable
 
 __all__ = [
     "LONGEST",
@@ -280,7 +280,7 @@ _SECOND: Final = 1_000_000
 
 def _course(schedule: Schedule, setting: Setting) -> _Course:
     policy, start = setting.policies.get(schedule.job, Policy()), setting.start
-    first = schedule.next_due
+    first = None if isinstance(schedule.trigger, Unreadable) else schedule.next_due
     if first is not None and first < start:
         first = next_due(schedule, policy, start - _MOMENT)
     return _Course(schedule, policy, first)
@@ -527,7 +527,7 @@ class _Simulating:
 
     def _about_switches(self, jobs: Sequence[JobForecast]) -> Iterator[Note]:
         off: dict[tuple[Any, ...], list[str]] = {}
-        for one in jobs:
+        for one in (one for one in jobs if one.fires):
             for span in self._standing(one.job):
                 if span.held or not span.on:
                     off.setdefault((span.start, span.end, span.held), []).append(one.job)

@@ -33,7 +33,7 @@ def lines(setting: Setting, found: Simulation, zone: tzinfo | None, *, glyphs: b
         yield f"{_short(job, glyphs):<{LABEL}}{marked}".rstrip()
     if len(found.jobs) > len(lanes):
         yield f"{len(found.jobs) - len(lanes)} more"
-    load = _load(found, COLUMNS)
+    load = _load(found, strips, COLUMNS)
     most = "" if found.most_at is None else f"  at most {found.most}, {clock_text(found.most_at, found.start, zone)}"
     yield f"{'load':<{LABEL}}{_bars(load, bars)}{most}"
 
@@ -61,10 +61,14 @@ def _troubled(found: Simulation, strips: Mapping[str, Sequence[int]]) -> dict[st
 
 
 _HOUR: Final = timedelta(hours=1)
+_NOTHING: Final = timedelta(0)
 
 
-def _load(found: Simulation, columns: int) -> list[float]:
+def _load(found: Simulation, strips: Mapping[str, Sequence[int]], columns: int) -> list[float]:
     """The work that begins in each part of the span; where no duration is known, the fires."""
+    if len(strips) == len(found.jobs):  # else by the hour: it costs too much to count all jobs in each part
+        weights = {one.job: (one.takes or _NOTHING).total_seconds() if found.busy else 1.0 for one in found.jobs}
+        return [sum(strips[job][place] * weights[job] for job in strips) for place in range(columns)]
     span, load = found.end - found.start, [0.0] * columns
     for at, until in zip(found.load, [*(one.at for one in found.load[1:]), found.end], strict=True):
         weight = at.busy.total_seconds() if found.busy else float(at.fires)
@@ -156,12 +160,11 @@ def drawing(setting: Setting, found: Simulation, zone: tzinfo | None) -> str:
                     f'<rect class="{kind}" x="{LEFT + place * step:.1f}" y="{y + 16 - tall:.1f}" width="{step - 1:.1f}" '
                     f'height="{tall:.1f}"><title>{escape(job)}: {count}</title></rect>'
                 )
-    parts += _drawn_load(found, height, step)
+    parts += _drawn_load(_load(found, strips, PARTS), height, step)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _drawn_load(found: Simulation, height: int, step: float) -> Iterator[str]:
-    load = _load(found, PARTS)
+def _drawn_load(load: Sequence[float], height: int, step: float) -> Iterator[str]:
     most = max(load, default=0.0) or 1.0
     yield f'<text x="{LEFT - 8}" y="{height - 20}" text-anchor="end">load</text>'
     for place, one in enumerate(load):

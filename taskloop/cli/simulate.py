@@ -76,7 +76,7 @@ async def _setting(args: Namespace, now: datetime, start: datetime) -> Setting:
         raise Usage(f"--for is {clean(args.span)}; allowed are {LONGEST.days}d at most")
     async with reach.bare(args) as store:
         ledger: Ledger
-        if store is None or reach.names_app(args):
+        if store is None or program.origin(settings) != "built in":
             ledger = program.compose(settings, store=store or "sqlite:///:memory:")
         else:
             from taskloop.ledger import Ledger as Desk

@@ -30,7 +30,8 @@ class Foresight:
     def __init__(self, scheduler: TaskScheduler) -> None:
         self._scheduler = scheduler
         self._kept: dict[Any, tuple[float, Any]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._locks = (asyncio.Lock(), asyncio.Lock())
+        """One is held by who looks ahead, the other by who counts what is held: that is quick, and stands on every page."""
 
     async def ahead(self, span: timedelta) -> Simulation:
         """What would happen from now on."""
@@ -49,7 +50,7 @@ class Foresight:
         return found
 
     async def _asked(self, key: Any, seconds: float, ask: Callable[[], Awaitable[Any]]) -> Any:
-        async with self._one_at_a_time:
+        async with self._locks[key == "held"]:
             at, found = self._kept.get(key, (-seconds, None))
             if time.monotonic() - at < seconds:
                 return found

@@ -78,7 +78,7 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
     typed = {name: wanted.get(name) or "" for name in ("job", "when", "timezone", "id", "params", "prefix")}
     return await whole_page(
         asked, "schedules.html", code, schedules=here, next=following, wanted=typed, words=words, coming=coming,
-        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), quiet=quiet_hour(ahead, zone),
+        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
         overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, names=sorted(job.name for job in scheduler),
         removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
     )  # fmt: skip
