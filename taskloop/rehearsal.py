@@ -14,7 +14,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import chain, pairwise
 from typing import Any, Final, Literal, NamedTuple
 
@@ -26,6 +26,8 @@ __all__ = ["HOUR", "Blocked", "Grid", "Lane", "Moment", "Part", "Rehearsal", "Ru
 
 HOUR: Final = 3_600_000_000
 MICROSECOND: Final = timedelta(microseconds=1)
+GLANCE: Final = 100
+"""Fires by which the shortest time between two is judged."""
 TOGETHER: Final = 500
 """Fires between two breaths."""
 MOST_OVERLAPS: Final = 2_000
@@ -59,7 +61,7 @@ class Grid:
         following = next(self._chunks, ())
         if following:
             self._chunks = chain([following], self._chunks)
-        return min((later - sooner for sooner, later in pairwise([*chunk, *following[:1]])), default=None)
+        return min((later - sooner for sooner, later in pairwise([*chunk, *following[:GLANCE]])), default=None)
 
     def _advance(self) -> None:
         while self._at >= len(self._chunk):
@@ -72,29 +74,33 @@ class Grid:
 
     def until(self, end: int) -> Sequence[int]:
         """The fires before `end` that were not given yet."""
-        if self.next is None or self.next >= end:
-            return ()
+        found: Sequence[int] = ()
+        while self.next is not None and self.next < end:
+            some = self._given(self.next, end)
+            found = [*found, *some] if found else some
+        return found
+
+    def _given(self, first: int, end: int) -> Sequence[int]:
         chunk, at = self._chunk, self._at
         if isinstance(chunk, range):  # no search: of these there may be a thousand in each hour
             step = chunk.step
-            stop = at + (end - self.next + step - 1) // step
+            stop = at + (end - first + step - 1) // step
             if stop < len(chunk):
-                self._at, first = stop, self.next
-                self.next += (stop - at) * step
+                self._at = stop
+                self.next = first + (stop - at) * step
                 return range(first, self.next, step)
             stop = len(chunk)
         else:
             stop = bisect_left(chunk, end, at)
         found, self._at = chunk[at:stop], stop
         self._advance()
-        return found if self.next is None or self.next >= end else [*found, *self.until(end)]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
     """One schedule as it is walked."""
 
-    name: str
     job: str
     policy: Policy
     takes: int
@@ -245,10 +251,8 @@ _UNDECIDED: Final[tuple[Rule, int]] = ("slots", -2)
 class _Stage:
     """Who runs and who waits; moved from one event to the next."""
 
-    def __init__(
-        self, lanes: Sequence[Lane], slots: int, places: Mapping[str, int], state: _State, held: frozenset[int]
-    ) -> None:
-        self._lanes, self._slots, self._places, self._held = lanes, slots, places, held
+    def __init__(self, lanes: Sequence[Lane], slots: int, places: Mapping[str, int], state: _State) -> None:
+        self._lanes, self._slots, self._places = lanes, slots, places
         self._free = slots
         self._runs: dict[int, dict[int, int]] = {}  # by lane: number and end of each run
         self._waits: dict[int, int] = {}
@@ -270,7 +274,6 @@ class _Stage:
         for entry in state[1]:
             self._wait(entry)
         self.most = slots - self._free
-        heapify(self._events)
 
     def _occupy(self, end: int, place: int) -> None:
         lane = self._lanes[place]
@@ -367,7 +370,7 @@ class _Stage:
             return "max_running", place
         if self._free <= 0 and lane.takes:
             return "slots", -1
-        return ("self", place) if place in self._held else None
+        return None
 
     def _start(self, at: int, place: int, lane: Lane) -> None:
         if not lane.takes:
@@ -415,17 +418,24 @@ class _Stage:
 
     def _claim(self, at: int) -> None:
         """Start what waits and can, in its order."""
-        kept = []
+        kept: list[_Waiting] = []
+        full: set[str | None] = set()
         queue = self._queue
         for number, entry in enumerate(queue):
             if self._free <= 0:
                 kept += queue[number:]
                 break
-            self.work += 1
             place = entry.lane
             lane = self._lanes[place]
-            if self._taken(place, lane) is not None:
+            if lane.policy.group in full:
                 kept.append(entry)
+                continue
+            self.work += 1
+            taken = self._taken(place, lane)
+            if taken is not None:
+                kept.append(entry)
+                if taken[0] == "group":
+                    full.add(lane.policy.group)
                 continue
             self._queued.discard(entry.number)
             self._less_waiting(place)
@@ -501,9 +511,7 @@ class Part(NamedTuple):
 
     start: int
     off: frozenset[int] = frozenset()
-    """Lanes whose fires make no runs."""
-    held: frozenset[int] = frozenset()
-    """Lanes that are paused: what waits does not start."""
+    """Lanes whose fires make no runs, or are held."""
     resumed: Sequence[tuple[int, Sequence[int]]] = ()
     """Lanes of which a pause ends as the part begins, and the instants it held and that shall run, as seen from there."""
 
@@ -526,10 +534,10 @@ def rehearse(
     Lanes that take no time and are not tight only count as fires. After `most_work` fires only the tight lanes are walked
     on, and after as many of those none. `breathe` is called after every few fires.
     """
-    return _Course(lanes, grids, parts, end, hour, slots, places, most_work, breathe).walked(running)
+    return _Walk(lanes, grids, parts, end, hour, slots, places, most_work, breathe).to_the_end(running)
 
 
-class _Course:
+class _Walk:
     """The way from the start to the end, a piece at a time: to the next whole hour, or the next part."""
 
     def __init__(
@@ -549,7 +557,7 @@ class _Course:
         self._began: dict[int, tuple[_Hour, list[tuple[int, int]]]] = {}
         self.found = Rehearsal(all_until=end, tight_until=end)
 
-    def walked(self, running: Iterable[tuple[int, int]]) -> Rehearsal:
+    def to_the_end(self, running: Iterable[tuple[int, int]]) -> Rehearsal:
         at = 0
         state: _State = (tuple(sorted(running)), ())
         found = self.found
@@ -645,18 +653,17 @@ class _Course:
         return stage.told(until - at)
 
     def _stage(self, state: _State) -> _Stage:
-        return _Stage(self._lanes, self._slots, self._places, state, self._parts[self._part].held)
+        return _Stage(self._lanes, self._slots, self._places, state)
 
     def _narrowed(self, one: _Hour, at: int) -> _State:
         """Who runs and waits from `at` on; after too much work only those that are likely to be in each other's way."""
         if self._work_left > 0 or at == self._end or not self._walked:
             return one.state
-        if self.found.all_until == self._end:
-            self.found.all_until = at
-            self._walked = frozenset(place for place in self._walked if self._lanes[place].tight)
-        else:
-            self.found.tight_until, self._walked = at, frozenset()
-        self._work_left = self._most_work
+        self.found.all_until = min(self.found.all_until, at)
+        tight = frozenset(place for place in self._walked if self._lanes[place].tight)
+        if tight == self._walked:
+            self.found.tight_until, tight = at, frozenset()
+        self._walked, self._work_left = tight, self._most_work
         self._cast()
         running, waiting = one.state
         return (

@@ -428,22 +428,18 @@ class _Simulating:
         schedule, policy = self._schedules[place], self._policies[place]
         takes = self._setting.takes.get(schedule.job, timedelta(0)) // _MOMENT
         meets_itself = grid.gap is not None and takes > grid.gap
-        return Lane(
-            name=schedule.id, job=schedule.job, policy=policy, takes=takes, tight=policy.constrained or meets_itself
-        )
+        return Lane(job=schedule.job, policy=policy, takes=takes, tight=policy.constrained or meets_itself)
 
     def _parts(self) -> list[Part]:
         parts = []
         for number, at in enumerate(self._edges):
-            off, held = set(), set()
+            off = set()
             for place, schedule in enumerate(self._schedules):
                 span = self._standing(schedule.job)[number]
-                if span.held:
-                    held.add(place)
                 if span.held or not (span.on and schedule.enabled):
                     off.add(place)
             start = (at - self._setting.start) // _MOMENT
-            parts.append(Part(start, frozenset(off), frozenset(held), self._resumed.get(at, ())))
+            parts.append(Part(start, frozenset(off), self._resumed.get(at, ())))
         return parts
 
     # -- what is told of it
@@ -563,7 +559,7 @@ class _Simulating:
 
     def _cut_short(self, walked: Rehearsal) -> Iterator[Note]:
         end = (self._setting.end - self._setting.start) // _MOMENT
-        if walked.all_until < end:
+        if walked.all_until < walked.tight_until:
             at = self._at(walked.all_until)
             text = (
                 f"there are too many fires to look at each: from {rfc3339(at)} on waits for a slot, and how many run at "

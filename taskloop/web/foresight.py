@@ -1,4 +1,7 @@
-"""What would happen, for pages: reckoned once for all who ask within a few seconds, one at a time, and not for too long."""
+"""What would happen, for pages: reckoned once for all who ask within a few seconds, one at a time, and not for too long.
+
+What took long is kept for long: looking ahead takes a fiftieth of one core at most, however many pages ask.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ LONGEST: Final = timedelta(days=31)
 MOST: Final = 20_000
 """Fires that are looked at one by one: about a tenth of a second of one core."""
 KEPT_SECONDS: Final = 10.0
+"""At least."""
 HELD_SECONDS: Final = 2.0
+TIMES: Final = 50
+"""As many times longer than it took something is kept."""
 MOST_KEPT: Final = 8
 DAY: Final = timedelta(days=1)
 
@@ -30,6 +36,7 @@ class Foresight:
     def __init__(self, scheduler: TaskScheduler) -> None:
         self._scheduler = scheduler
         self._kept: dict[Any, tuple[float, Any]] = {}
+        """Until when, and what."""
         self._locks = (asyncio.Lock(), asyncio.Lock())
         """One is held by who looks ahead, the other by who counts what is held: that is quick, and stands on every page."""
 
@@ -51,12 +58,14 @@ class Foresight:
 
     async def _asked(self, key: Any, seconds: float, ask: Callable[[], Awaitable[Any]]) -> Any:
         async with self._locks[key == "held"]:
-            at, found = self._kept.get(key, (-seconds, None))
-            if time.monotonic() - at < seconds:
+            until, found = self._kept.pop(key, (0.0, None))
+            began = time.monotonic()
+            if began < until:
+                self._kept[key] = (until, found)
                 return found
             found = await ask()
-            self._kept.pop(key, None)
             while len(self._kept) >= MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = (time.monotonic(), found)
+            now = time.monotonic()
+            self._kept[key] = (now + max(seconds, TIMES * (now - began)), found)
             return found
