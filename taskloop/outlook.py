@@ -56,6 +56,8 @@ class Facts:
     """By job the seconds that its newest successful attempts took."""
     running: Mapping[str, datetime] = field(default_factory=dict)
     """By schedule since when the attempt of a run is made."""
+    partial: bool = False
+    """Not all schedules are there."""
 
 
 async def simulated(
@@ -97,9 +99,10 @@ def rests() -> Callable[[], None]:
 async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES, *, job: str | None = None) -> Facts:
     """Read what the store knows of all schedules and their jobs, or of one job; of more than `most` those that fire next."""
     schedules: list[Schedule] = []
+    partial = False
     while page := await store.schedules(job=job, after=schedules[-1].id if schedules else None, limit=AT_ONCE):
         schedules += page
-        if len(schedules) > most:
+        if partial := len(schedules) > most:
             schedules = list(await store.coming(most, job=job))
             break
         if len(page) < AT_ONCE:
@@ -118,7 +121,7 @@ async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES, *, jo
     # They are read for those jobs alone that no code here knows.
     known = {one.name for one in jobs}
     definitions = await store.definitions() if any(name not in known for name in names) else ()
-    return Facts(jobs, schedules, definitions, await store.switches(), took, running)
+    return Facts(jobs, schedules, definitions, await store.switches(), took, running, partial)
 
 
 def setting(
@@ -151,7 +154,7 @@ def setting(
         start=start, end=end, schedules=schedules, policies={job: policies.get(job, Policy()) for job in jobs},
         takes={job: took for job, took in known.items() if job in jobs}, switches=facts.switches, names=names,
         groups=ledger.options.groups, max_running=ledger.options.max_running,
-        running=facts.running if abs(start - now) <= _NOW else {},
+        running=facts.running if abs(start - now) <= _NOW else {}, partial=facts.partial,
     )  # fmt: skip
 
 

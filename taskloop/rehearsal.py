@@ -546,6 +546,13 @@ class _Walk:
     ) -> None:  # fmt: skip
         self._lanes, self._grids, self._parts, self._end = lanes, grids, parts, end
         self._slots, self._places, self._breathe = slots, places, breathe
+        self._often = [place for place, one in enumerate(grids) if one.gap is not None and one.gap <= HOUR]
+        self._seldom = sorted(
+            (one.next, place)
+            for place, one in enumerate(grids)
+            if one.next is not None and (one.gap is None or one.gap > HOUR)
+        )
+        """The others by their next fire: there may be thousands that come once a month."""
         self._hour_end = hour
         self._part = -1
         self._walked = frozenset(place for place, one in enumerate(lanes) if one.tight or one.takes)
@@ -607,9 +614,8 @@ class _Walk:
         fires: list[tuple[list[int], Sequence[int]]] = []
         key: list[Any] = [until - at, state]
         number = busy = 0
-        for place, grid in enumerate(self._grids):
-            if grid.next is None or grid.next >= until:
-                continue
+        for place in self._due(until):
+            grid = self._grids[place]
             given = grid.until(until)
             number += len(given) * len(grid.lanes)
             busy += len(given) * self._takes[place]
@@ -627,6 +633,21 @@ class _Walk:
                 self._known[whole] = known
         self._breathe()
         return known
+
+    def _due(self, until: int) -> Iterator[int]:
+        """The grids with fires before `until`, in an order that only depends on which they are."""
+        for place in self._often:
+            at = self._grids[place].next
+            if at is not None and at < until:
+                yield place
+        awake = []
+        while self._seldom and self._seldom[0][0] < until:
+            awake.append(heappop(self._seldom)[1])
+        for place in sorted(awake):
+            yield place
+            at = self._grids[place].next
+            if at is not None:
+                heappush(self._seldom, (at, place))
 
     def _went(
         self,

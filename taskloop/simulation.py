@@ -74,6 +74,8 @@ class Setting:
     """Runs at once in the process."""
     running: Mapping[str, datetime] = field(default_factory=dict)
     """By schedule since when a run of it runs at the start."""
+    partial: bool = False
+    """There are more schedules than these; they are those that fire first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -558,6 +560,9 @@ class _Simulating:
             yield Note("info", "unknown", names, None, text)
 
     def _cut_short(self, walked: Rehearsal) -> Iterator[Note]:
+        if self._setting.partial:
+            text = f"there are very many schedules: only the {len(self._schedules)} that fire first are looked at"
+            yield Note("info", "cut", (), None, text)
         end = (self._setting.end - self._setting.start) // _MOMENT
         if walked.all_until < walked.tight_until:
             at = self._at(walked.all_until)
@@ -619,13 +624,13 @@ def _overlap_text(setting: Setting, rule: Rule, names: Sequence[str], one: Block
     fates += [f"{one.waits:,} wait up to {_words(one.longest)}"] if one.waits else []
     fates += [f"{one.cancelled:,} end the run before"] if one.cancelled else []
     if rule == "self":
-        what = f"{names[0]} finds its own run before not ended"
+        what = f"{names[0]} comes due while its previous run is still going"
     elif rule == "group":
         places = setting.groups.get(policy.group or "", 1)
         holder = f" behind {names[1]}" if len(names) > 1 else " behind itself"
         what = f"{names[0]} finds group '{policy.group}' ({places} place{'' if places == 1 else 's'}) full,{holder}"
     elif rule == "max_running":
-        what = f"{names[0]} finds all of its {policy.max_running} at once running"
+        what = f"{names[0]} comes due while as many run as max_running allows, {policy.max_running}"
     else:
         what = f"{names[0]} finds all {setting.max_running} slots of the process taken"
     return f"{what}: of {forecast.fires:,} fires {', '.join(fates)}"

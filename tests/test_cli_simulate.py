@@ -54,7 +54,7 @@ def test_a_week_with_its_overlaps_waits_and_clock_change_is_told_and_strict_mind
         first == "6 jobs · 1 week from Wed 25 Mar 00:00:00 CET · 3,045 fires · 3d 23h of work · at most 3 at once of 64"
     )
     assert "archive finds group 'db' (1 place) full, behind backup: of 7 fires 7 wait up to 20m 0s" in done.out
-    assert "crawl finds its own run before not ended: of 1,008 fires 504 skipped" in done.out
+    assert "crawl comes due while its previous run is still going: of 1,008 fires 504 skipped" in done.out
     assert "02:30 does not exist in Europe/Berlin: archive, backup, left_out will run right after the gap" in done.out
     assert "how long poll takes is not known" in done.out
     lane = next(line for line in rest if line.startswith("archive"))[LABEL:]

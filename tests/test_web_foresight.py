@@ -53,7 +53,7 @@ async def test_overlaps_are_those_that_a_simulation_tells_on_the_api_and_on_both
     page = text(await client.get("/schedules?days=7"))
     assert f"3 jobs · {data['fires']:,} fires · 2 overlaps" in page and "the quietest hour begins at" in page
     assert "backup finds group 'db' (1 place) full, behind archive: of 7 fires 7 wait up to 3m 0s" in page
-    assert "sync finds its own run before not ended" in text(await client.get("/timeline?from=1h&to=24h"))
+    assert "sync comes due while its previous run is still going" in text(await client.get("/timeline?from=1h&to=24h"))
 
 
 async def test_the_timeline_to_come_has_the_fate_of_each_fire(pair):
