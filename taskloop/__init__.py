@@ -9,6 +9,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     parameters misfits inject policy       what a job takes; what is wrong with it; what it is given; how it is treated
     jobs flows handles                     what is declared; a run that was asked for
     schedules options switches signs tokens audit     which fires are due; limits; switches; signs; who comes in, and who changed what
+    simulation rehearsal                   what would happen; the runs of a span walked on paper
     store records                          what a memory must do; JSON of everything
     executors processing attempts          where a function is called, a process among it; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
@@ -16,7 +17,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     runlog capture loop_thread             the log of a run; what its job says to the host's loggers; a loop in a thread
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     ledger declaring advice looking        verbs on records; what a start changes, and its usual mistakes; how all stands
-    keyring                                the verbs on tokens
+    keyring outlook                        the verbs on tokens; what a simulation goes by
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from taskloop.clock import EPOCH
 from taskloop.errors import BadCron, BadTrigger, nearest
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cronsim import CronSim
 
 __all__ = [
+    "Disturbed",
     "Fields",
     "WallClock",
     "clock_of",
@@ -189,8 +190,9 @@ def fields_of(expression: str) -> Fields:
     from cronsim import CronSim, CronSimError
 
     parts = expression.split()
+    follows = len(parts) == 6 or "*" in (parts[0][0], parts[1][0])
     try:
-        fields = Fields(CronSim(expression, EPOCH), follows_clock=len(parts) == 6 or "*" in (parts[0][0], parts[1][0]))
+        fields = Fields(CronSim(expression, EPOCH), follows_clock=follows, every_day=parts[-3:] == ["*", "*", "*"])
     except CronSimError:
         allowed = f"days that month {parts[-2]} has"
         raise BadCron(
@@ -218,10 +220,10 @@ _LAST_DAY = date.max.toordinal()
 class Fields:
     """Which seconds match an expression on a clock that is never changed: first, last, how many between."""
 
-    __slots__ = ("_calendars", "_hours", "_minutes", "_seconds", "_sim", "follows_clock")
+    __slots__ = ("_calendars", "_every_day", "_hours", "_minutes", "_seconds", "_sim", "follows_clock")
 
-    def __init__(self, sim: CronSim, *, follows_clock: bool) -> None:
-        self._sim = sim
+    def __init__(self, sim: CronSim, *, follows_clock: bool, every_day: bool) -> None:
+        self._sim, self._every_day = sim, every_day
         self._hours, self._minutes, self._seconds = sorted(sim.hours), sorted(sim.minutes), sorted(sim.seconds)
         self._calendars: dict[tuple[int, bool], list[int]] = {}
         self.follows_clock: bool = follows_clock
@@ -257,6 +259,33 @@ class Fields:
         count -= self._rank(head) * self._days_between(first, first + 1)
         return count + self._rank(tail) * self._days_between(last, last + 1)
 
+    def spans(self, low: int, high: int) -> Iterator[Sequence[int]]:
+        """Every match from `low` up to, not including, `high`, in order, a day or a whole even grid at a time."""
+        step = self._even_step(low, high)
+        if step:
+            first = self.first(low)
+            if first is not None and first < high:
+                yield range(first, high, step)
+            return
+        times = [self._time(rank) for rank in range(self._per_day)]
+        day = self._first_day(low // _DAY)
+        while day is not None and (start := day * _DAY) < high:
+            inside = times
+            if start < low or start + _DAY > high:
+                inside = times[bisect_left(times, low - start) : bisect_left(times, high - start)]
+            if inside:
+                yield [start + time for time in inside]
+            day = self._first_day(day + 1)
+
+    def _even_step(self, low: int, high: int) -> int:
+        """The seconds between any match and the next from `low` to `high`, where these are always the same; else 0."""
+        first, end = low // _DAY, high // _DAY + 1
+        if _DAY % self._per_day or self._days_between(first, end) < end - first:
+            return 0
+        step, time = _DAY // self._per_day, self._time(0)
+        even = all(self._time(rank) == time + rank * step for rank in range(self._per_day))
+        return step if even else 0
+
     def days_of(self, year: int) -> list[int]:
         """The days of `year` that match, counted from 0."""
         new_year = date(year, 1, 1)
@@ -265,7 +294,12 @@ class Fields:
         days = self._calendars.get(calendar)
         if days is None:
             all_days = [new_year + timedelta(n) for n in range(365 + leap)]
-            days = [n for n, day in enumerate(all_days) if day.month in self._sim.months and self._sim.match_day(day)]
+            sim = self._sim
+            days = [
+                n
+                for n, day in enumerate(all_days)
+                if self._every_day or (day.month in sim.months and sim.match_day(day))
+            ]
             self._calendars[calendar] = days
         return days
 
@@ -367,6 +401,24 @@ class _Stretch(NamedTuple):
     shown: int
 
 
+Fate = Literal["after", "left out", "once", "twice", "fewer", "more"]
+
+
+class Disturbed(NamedTuple):
+    """A change of a zone's clock that touches an expression."""
+
+    at: int
+    """The second of the change."""
+    gap: bool
+    """The clock skipped something; False: it repeats something."""
+    shown: int
+    """The first match that it skips or repeats, as the clock would show it."""
+    number: int
+    """How many matches there are."""
+    fate: Fate
+    """They run after the gap, or not; once or twice; or the clock is followed and there are so many fewer or more."""
+
+
 class WallClock:
     """When a zone's wall clock shows a match, by the rules for what a change of the clock skips or repeats."""
 
@@ -424,6 +476,46 @@ class WallClock:
         cycle = self._walked(_SETTLED, _SETTLED + _CYCLE)
         return self._walked(low, start) + cycles * cycle + self._walked(start + cycles * _CYCLE, high)
 
+    def spans(self, low: int, high: int) -> Iterator[Sequence[int]]:
+        """Every fire from `low` up to, not including, `high`, in order, many at a time."""
+        if self._zone is None:
+            yield from self._fields.spans(low, high)
+            return
+        for stretch in _stretches(zone_of(self._zone), low, high):
+            opening, offset = self._opening(stretch), stretch.offset
+            if self._made_up_for(stretch, opening, low, high):
+                yield [stretch.start]
+            for shown in self._fields.spans(max(low + offset, opening), min(high, stretch.end) + offset):
+                if isinstance(shown, range):
+                    yield range(shown.start - offset, shown.stop - offset, shown.step)
+                else:
+                    yield [second - offset for second in shown]
+
+    def disturbed(self, low: int, high: int) -> Iterator[Disturbed]:
+        """The changes of the clock from `low` to `high` that skip or repeat a match, and what becomes of it."""
+        if self._zone is None or high <= low:
+            return
+        offset = None
+        for stretch in _stretches(zone_of(self._zone), low, high):
+            before, offset = offset, stretch.offset
+            if before is None or before == offset or not low <= stretch.start < high:
+                continue
+            opening, past = stretch.start + offset, stretch.start + before
+            gap = past < opening
+            first, last = (past, opening) if gap else (opening, past)
+            number = self._fields.between(first, last)
+            if not number:
+                continue
+            shown = self._fields.first(first)
+            assert shown is not None
+            if self._fields.follows_clock:
+                fate: Fate = "fewer" if gap else "more"
+            elif gap:
+                fate = "after" if self._runs_skipped and stretch.skipped < opening else "left out"
+            else:
+                fate = "once" if self._once else "twice"
+            yield Disturbed(stretch.start, gap, shown, number, fate)
+
     def _walked(self, low: int, high: int) -> int:
         if high <= low or self._zone is None:
             return 0
@@ -444,9 +536,12 @@ class WallClock:
     def _count_in(self, stretch: _Stretch, low: int, high: int) -> int:
         opening = self._opening(stretch)
         count = self._fields.between(max(low + stretch.offset, opening), min(high, stretch.end) + stretch.offset)
+        return count + self._made_up_for(stretch, opening, low, high)
+
+    def _made_up_for(self, stretch: _Stretch, opening: int, low: int, high: int) -> bool:
+        """Whether the start of `stretch` is a fire of its own, for what the gap before it skipped."""
         # A match right at the end of the gap and what the gap skipped are one fire.
-        extra = low <= stretch.start < high and self._skipped_at(stretch) and self._fields.first(opening) != opening
-        return count + extra
+        return low <= stretch.start < high and self._skipped_at(stretch) and self._fields.first(opening) != opening
 
     def _opening(self, stretch: _Stretch) -> int:
         """The shown time from which on matches in `stretch` count."""

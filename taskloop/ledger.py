@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from taskloop.declaring import StartPlan
     from taskloop.keyring import Keyring
     from taskloop.records import JobRecord, Status
+    from taskloop.simulation import Simulation
     from taskloop.why import Explanation
 
 __all__ = ["Ledger"]
@@ -455,6 +456,23 @@ class Ledger(Jobs):
         from taskloop import looking
 
         return await looking.upcoming(self, await self._opened(), until, limit, job)
+
+    async def simulate(
+        self, span: Duration, *, start: Instant | None = None, job: str | None = None, most: int | None = None
+    ) -> Simulation:
+        """What would happen in the next `span`, 366 days at most, or from `start` on; nothing is done.
+
+        `job`: looks at its schedules alone; `most`: at so many fires one by one, see `taskloop.simulation`.
+        """
+        from taskloop import outlook
+
+        return await outlook.simulated(self, await self._opened(), span, start, job=job, most=most)
+
+    async def held(self, job: str | None = None) -> int:
+        """How many fires a pause holds now, of one job, None: of all."""
+        from taskloop import outlook
+
+        return await outlook.held(self, await self._opened(), job)
 
     # -- switches
 

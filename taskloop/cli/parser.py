@@ -196,6 +196,15 @@ def _cron(parser: Parser) -> None:
     parser.add_argument("--from", dest="start", metavar="T", help="instead of now")
 
 
+def _simulate(parser: Parser) -> None:
+    parser.add_argument("--for", dest="span", metavar="D", default="24h", help="how far, 366d at most (default 24h)")
+    parser.add_argument("--from", dest="start", metavar="T", help="instead of now; without an offset: of --tz")
+    parser.add_argument("--tz", metavar="ZONE", help="whose clock is shown (default: the scheduler's)")
+    parser.add_argument("--duration", dest="durations", metavar="JOB=D", action="append", help="instead of its history")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if there are warnings")
+    parser.add_argument("--svg", metavar="FILE", help="also draw it")
+
+
 def _prune(parser: Parser) -> None:
     parser.add_argument("--keep", metavar="D", help="instead of store.keep of the configuration")
     _told(parser)
@@ -403,6 +412,18 @@ COMMANDS: Final[dict[str, Command]] = {
         _cron,
         ("taskloop cron '0 2 * * *' --timezone Europe/London", "taskloop cron @weekly --count 3"),
         "0 done · 2 the expression cannot be",
+    ),
+    "simulate": Command(
+        "plan and check",
+        "What would happen: fires, overlaps, waits, load. Does none of it.",
+        "simulate:run",
+        _simulate,
+        (
+            "taskloop simulate --for 30d",
+            "taskloop simulate --for 7d --from 2030-03-25 --tz Europe/Berlin --strict",
+            "taskloop simulate --for 7d --duration report=20m --svg week.svg",
+        ),
+        "0 done · 1 with --strict: there are warnings · 7 the configuration is wrong",
     ),
     "check": Command(
         "plan and check",

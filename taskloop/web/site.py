@@ -19,6 +19,7 @@ from taskloop.errors import MissingExtra, TaskloopError
 from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
 from taskloop.web.core import Request, Response, tag, written
+from taskloop.web.foresight import Foresight
 from taskloop.web.live import Live
 from taskloop.web.pages.rendering import problem_page
 from taskloop.web.problems import Problem, of
@@ -125,6 +126,7 @@ class Site:
         self.router: Router = Router((*ROUTES, *PAGES))
         self.live: Live = Live(scheduler)
         self.metrics: Metrics = Metrics(scheduler)
+        self.foresight: Foresight = Foresight(scheduler)
         self.submits: Limits = Limits()
         self.requests: Limits = Limits()
         self.one_at_a_time: asyncio.Lock = asyncio.Lock()

@@ -1,6 +1,19 @@
 """The handlers, by subject, and the one table of all routes."""
 
-from taskloop.web.api import audit, bulk, events, failures, health, jobs, runs, schedules, seeds, session, whole
+from taskloop.web.api import (
+    audit,
+    bulk,
+    events,
+    failures,
+    health,
+    jobs,
+    overlaps,
+    runs,
+    schedules,
+    seeds,
+    session,
+    whole,
+)
 
 __all__ = ["ROUTES"]
 
@@ -14,6 +27,7 @@ ROUTES = (
     *events.ROUTES,
     *whole.ROUTES,
     *audit.ROUTES,
+    *overlaps.ROUTES,
     *session.ROUTES,
     *seeds.ROUTES,
 )

@@ -14,7 +14,7 @@ from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1, limit, page
 from taskloop.web.core import Response, answer, listed
 from taskloop.web.problems import Problem
-from taskloop.web.routes import INSTANT, OBJECT, TEXT, Parameter, Route, whole, word, words
+from taskloop.web.routes import FLAG, INSTANT, OBJECT, TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 from taskloop.why import explanation_record
 
@@ -178,7 +178,22 @@ async def enable(asked: Asked) -> Response:
 
 
 async def disable(asked: Asked) -> Response:
+    if asked.query["dry_run"]:
+        return await _effect(asked)
     return await _switched(asked, asked.scheduler.disable, until=asked.body["until"])
+
+
+async def _effect(asked: Asked) -> Response:
+    """What disabling would do."""
+    record = await the_job(asked)
+    active = await asked.scheduler.runs(record.name, state=State.RUNNING, limit=NEWEST)
+    day = await asked.site.foresight.day_of(record.name)
+    effect = {
+        "fires_skipped_per_day": 0 if day is None else day.fires,
+        "next_skipped": instant_text(record.next_due if day is None or day.first is None else day.first),
+        "active_runs": len(active),
+    }
+    return await answer({**job_record(record), "effect": effect})
 
 
 async def pause(asked: Asked) -> Response:
@@ -260,6 +275,7 @@ ROUTES = (
     Route(
         method="POST", path=f"{V1}/jobs/{{job}}/disable", name="disable", scope=Scope.admin, handler=disable,
         summary="Switch it off: its fires are skipped, a submit is refused", body=(UNTIL, *TOLD), gives={200: "Job"},
+        query=(Parameter("dry_run", FLAG, "only say what it would skip, as `effect` of the job"),),
         example="""-d '{"reason": "moving house", "until": "+2h"}'""",
     ),
     Route(

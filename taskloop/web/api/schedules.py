@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from taskloop import durations, triggers
-from taskloop.clock import SystemClock
+from taskloop.clock import SystemClock, later
 from taskloop.errors import BadTrigger, Conflict, NoSuchSchedule
 from taskloop.records import instant_text, schedule_record
 from taskloop.schedules import Schedule
+from taskloop.simulation import LONGEST, Note, clock_notes, note_record
 from taskloop.triggers import Trigger
 from taskloop.web.api.asking import LIMIT, TOLD, V1, limit, page
 from taskloop.web.core import Response, answer
@@ -97,9 +98,20 @@ async def preview(asked: Asked) -> Response:
     trigger = asked.scheduler.resolved(_trigger(asked.body["trigger"]))
     start = durations.instant(asked.body["start"], now) if asked.body["start"] else now
     fires = await asyncio.to_thread(fires_of, trigger, start, asked.body["count"] or USUAL)
+    notes = await asyncio.to_thread(notes_of, trigger, start)
     return await answer(
-        {"trigger": str(trigger), "trigger_text": trigger.describe(), "fires": [instant_text(one) for one in fires]}
+        {
+            "trigger": str(trigger),
+            "trigger_text": trigger.describe(),
+            "fires": [instant_text(one) for one in fires],
+            "notes": [note_record(one) for one in notes],
+        }
     )
+
+
+def notes_of(trigger: Trigger, start: datetime) -> list[Note]:
+    """What changes of the clock do to a trigger within a year."""
+    return clock_notes([(trigger, "it", start)], start, later(start, LONGEST))
 
 
 def fires_of(trigger: Trigger, start: datetime, count: int) -> list[datetime]:

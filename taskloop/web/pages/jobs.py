@@ -93,6 +93,8 @@ async def _page(
     return await whole_page(
         asked, "job.html", status, job=record, runs=runs, why=why, problem=problem, wanted={"at": None, **query},
         spread=spread(durations(runs)), shown=await asyncio.to_thread(picture_of, won), won=won,
+        effect=await asked.site.foresight.day_of(record.name),
+        held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems), source=source, refused=refused,
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},

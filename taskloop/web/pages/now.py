@@ -27,8 +27,10 @@ FILES: Final = {"taskloop.css": "text/css; charset=utf-8"}
 
 
 async def whole_page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
-    """A page with the bar that says whether everything is paused."""
-    return await page(asked, template, code, paused=await asked.scheduler.paused(), **values)
+    """A page with the bar that says whether everything is paused, and how many fires that holds."""
+    paused = await asked.scheduler.paused()
+    held = await asked.site.foresight.held() if paused else 0
+    return await page(asked, template, code, paused=paused, held=held, **values)
 
 
 def empty_is_none(form: Any) -> dict[str, Any]:
@@ -49,6 +51,7 @@ async def now(asked: Asked) -> Response:
         coming=coming,
         failures=failures,
         paused=status.paused,
+        held=await asked.site.foresight.held() if status.paused else 0,
     )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from taskloop import durations
 from taskloop.clock import SystemClock
 from taskloop.errors import TaskloopError
+from taskloop.simulation import Simulation, quiet_hour
 from taskloop.triggers import At, Cron, Every, Trigger
-from taskloop.web.api.schedules import changeable, fires_of
+from taskloop.web.api.schedules import changeable, fires_of, notes_of
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
-from taskloop.web.routes import TEXT, Parameter, Route
+from taskloop.web.routes import TEXT, Parameter, Route, whole
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "meant"]
 
-SCHEDULES_A_PAGE, SHOWN_FIRES = 50, 8
+SCHEDULES_A_PAGE, SHOWN_FIRES, SHOWN_OVERLAPS, USUAL_DAYS = 50, 8, 30, 7
+LOAD_WIDTH, LOAD_HEIGHT = 1000.0, 60.0
 
 
 def meant(text: str, timezone: str | None) -> Trigger:
@@ -59,20 +63,41 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
     following = None
     if len(found) > len(here):
         following = urlencode({name: one for name, one in {**narrowed, "before": here[-1].id}.items() if one})
-    words, coming, problem = "", [], ""
+    words, coming, problem, notes = "", [], "", []
     if wanted.get("when"):
         try:
             trigger = scheduler.resolved(meant(wanted["when"], wanted.get("timezone") or None))
             words = trigger.describe()
             coming = await asyncio.to_thread(fires_of, trigger, SystemClock().now(), SHOWN_FIRES)
+            notes = await asyncio.to_thread(notes_of, trigger, SystemClock().now())
         except ValueError as error:
             problem = str(error)
+    days = wanted.get("days") or USUAL_DAYS
+    ahead = await asked.site.foresight.ahead(timedelta(days=days))
+    zone = ZoneInfo(scheduler.options.timezone or "UTC")
     typed = {name: wanted.get(name) or "" for name in ("job", "when", "timezone", "id", "params", "prefix")}
     return await whole_page(
         asked, "schedules.html", code, schedules=here, next=following, wanted=typed, words=words, coming=coming,
-        problem=problem, refused=refused, names=sorted(job.name for job in scheduler),
+        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
+        overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, names=sorted(job.name for job in scheduler),
         removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
     )  # fmt: skip
+
+
+def _bars(ahead: Simulation) -> list[tuple[float, float, float, str]]:
+    """Place, width and height of a bar for each span of the load, and what it says."""
+    most = max((one.fires for one in ahead.load), default=0) or 1
+    width = LOAD_WIDTH / max(1, len(ahead.load))
+    return [
+        (
+            place * width,
+            max(0.5, width - 0.5),
+            LOAD_HEIGHT * one.fires / most,
+            f"{one.fires} fires, at most {one.most} at once",
+        )
+        for place, one in enumerate(ahead.load)
+        if one.fires
+    ]
 
 
 async def add(asked: Asked) -> Response:
@@ -108,6 +133,7 @@ ROUTES = (
         query=(
             *PAGE, _JOB, _WHEN, _ZONE,
             Parameter("prefix", TEXT, "only ids that begin so"),
+            Parameter("days", whole(1, 31), f"how far to look ahead; without it {USUAL_DAYS}"),
             Parameter("before", TEXT, "the id of the last schedule of the page before"),
         ),
     ),

@@ -6,15 +6,16 @@ count; none crosses the line of now.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskloop import durations
 from taskloop.clock import SystemClock
 from taskloop.runs import Run, State
 from taskloop.signs import span_text
+from taskloop.simulation import Overlap, Trouble
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
 from taskloop.web.problems import Problem
@@ -24,14 +25,14 @@ from taskloop.web.security import Scope
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["ROUTES", "Lane", "Mark", "lanes", "ticks"]
+__all__ = ["ROUTES", "Lane", "Mark", "Seen", "lanes", "seen", "ticks"]
 
 WIDTH: Final = 1000.0
 NEAR: Final = 4.0
 """Marks closer than this are one."""
 LEAST: Final = 2.0
 """A mark is as wide as this, however short the run was."""
-MOST_RUNS, MOST_FIRES, MOST_LANES = 2_500, 2_000, 40
+MOST_RUNS, MOST_FIRES, MOST_LANES, MOST_OVERLAPS = 2_500, 2_000, 40, 20
 LONGEST: Final = timedelta(days=90)
 _WORST: Final = (
     State.FAILED, State.INTERRUPTED, State.RUNNING, State.CANCELLED, State.SKIPPED, State.WAITING, State.SUCCEEDED
@@ -45,7 +46,7 @@ class Mark:
     x: float
     width: float
     kind: str
-    """The worst state of its runs, or `coming`."""
+    """The worst state of its runs, or `coming`, or `trouble`: an overlap is foretold."""
     words: str
     run: int | None
     """The newest of its runs; None: they are to come."""
@@ -65,9 +66,16 @@ class Lane:
 
 
 def lanes(
-    runs: Iterable[Run], fires: Iterable[tuple[datetime, str]], start: datetime, end: datetime, now: datetime
+    runs: Iterable[Run],
+    fires: Iterable[tuple[datetime, str]],
+    start: datetime,
+    end: datetime,
+    now: datetime,
+    troubles: Collection[tuple[str, datetime]] = (),
 ) -> list[Lane]:
-    """A lane for each job that does something between two instants, by name. `fires`: instants with their job."""
+    """A lane for each job that does something between two instants, by name. `fires`: instants with their job;
+    `troubles`: those of them, job first, that will be skipped, wait, or end the run before.
+    """
     found: dict[str, list[Mark]] = {}
     scale = WIDTH / max(1e-6, (end - start).total_seconds())
 
@@ -84,7 +92,8 @@ def lanes(
             Mark(x, max(LEAST, place(ended) - x), one.state.value, words, one.id, one.count)
         )
     for at, job in fires:
-        found.setdefault(job, []).append(Mark(place(at), LEAST, "coming", "", None))
+        kind = "trouble" if (job, at) in troubles else "coming"
+        found.setdefault(job, []).append(Mark(place(at), LEAST, kind, "", None))
     return [Lane(job, _merged(sorted(marks, key=lambda one: one.x))) for job, marks in sorted(found.items())]
 
 
@@ -92,7 +101,7 @@ def _merged(marks: Sequence[Mark]) -> list[Mark]:
     kept: list[Mark] = []
     for one in marks:
         last = kept[-1] if kept else None
-        if last is None or one.x - last.end >= NEAR or (one.kind == "coming") != (last.kind == "coming"):
+        if last is None or one.x - last.end >= NEAR or (one.run is None) != (last.run is None):
             kept.append(one)
             continue
         last.width = max(last.end, one.end) - last.x
@@ -101,15 +110,17 @@ def _merged(marks: Sequence[Mark]) -> list[Mark]:
         last.run = one.run if last.run is None or (one.run or 0) > last.run else last.run
         last.words = f"{last.count} × {last.kind}"
     for one in kept:
-        if one.kind == "coming":
+        if one.run is None:
             one.words = "is to come" if one.count == 1 else f"{one.count} × to come"
+            one.words += ", with an overlap" if one.kind == "trouble" else ""
         elif one.count > 1 and one.words.startswith(str(one.count)):
             one.words = f"{one.count} runs, the worst of them {one.kind}"
     return kept
 
 
 def _badness(kind: str) -> int:
-    return [state.value for state in _WORST].index(kind) if kind != "coming" else len(_WORST)
+    order = [*(state.value for state in _WORST), "trouble", "coming"]
+    return order.index(kind)
 
 
 _STEPS: Final = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400, 30 * 86400)
@@ -128,22 +139,46 @@ def ticks(start: datetime, end: datetime) -> list[tuple[float, datetime]]:
     return found
 
 
-async def timeline(asked: Asked) -> Response:
+class Seen(NamedTuple):
+    """What there is between two instants, and what is foretold of it."""
+
+    start: datetime
+    end: datetime
+    now: datetime
+    runs: Sequence[Run]
+    fires: Sequence[tuple[datetime, str]]
+    troubles: Mapping[tuple[str, datetime], Trouble]
+    """By job and instant the fires that will not simply run."""
+    overlaps: Sequence[Overlap]
+    full: bool
+    """Whether there was more than is shown."""
+
+
+async def seen(asked: Asked) -> Seen:
+    """What the query asks for. Raises `Problem`."""
     scheduler, now = asked.scheduler, SystemClock().now()
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
     runs = await scheduler.runs(since=start, until=end, state=[*State], limit=MOST_RUNS)
     known = {one.id for one in runs}  # a long one may have been due before
     runs += [one for one in await scheduler.runs(state=State.RUNNING, limit=100) if one.id not in known]
     fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
-    found = lanes(
-        [one for one in runs if one.state is not State.WAITING],
-        [(at, schedule.job) for at, schedule in fires if at >= now], start, end, now,
+    ahead = await asked.site.foresight.ahead(end - now) if end > now else None
+    return Seen(
+        start, end, now, [one for one in runs if one.state is not State.WAITING],
+        [(at, schedule.job) for at, schedule in fires if at >= now],
+        {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles},
+        () if ahead is None else ahead.overlaps, len(runs) >= MOST_RUNS or len(fires) == MOST_FIRES,
     )  # fmt: skip
+
+
+async def timeline(asked: Asked) -> Response:
+    one = await seen(asked)
+    found = lanes(one.runs, one.fires, one.start, one.end, one.now, one.troubles)
     return await whole_page(
-        asked, "timeline.html", lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=start,
-        end=end, ticks=ticks(start, end), now_at=(now - start) / (end - start) * WIDTH,
-        wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"},
-        full=len(runs) >= MOST_RUNS or len(fires) == MOST_FIRES,
+        asked, "timeline.html", lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=one.start,
+        end=one.end, ticks=ticks(one.start, one.end), now_at=(one.now - one.start) / (one.end - one.start) * WIDTH,
+        wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}, full=one.full,
+        overlaps=one.overlaps[:MOST_OVERLAPS], more_overlaps=max(0, len(one.overlaps) - MOST_OVERLAPS),
     )  # fmt: skip
 
 

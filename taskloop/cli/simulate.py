@@ -1,0 +1,154 @@
+"""`taskloop simulate`: what would come due, and what would become of it, without doing any of it.
+
+The jobs are those of the app, where one is named, as a start would lay them over the store; else those of the store. The
+store is only read, so it works beside a running process. Start at `run`.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from taskloop import cron, durations, outlook
+from taskloop.cli import picture, program, reach
+from taskloop.cli.failures import Failed, Usage
+from taskloop.cli.output import Cell, Output, clean
+from taskloop.errors import BadInstant, NoSuchJob, nearest
+from taskloop.signs import clock_text, readable, span_text
+from taskloop.simulation import LONGEST, Setting, Simulation, simulate, simulation_record
+
+if TYPE_CHECKING:
+    from taskloop.ledger import Ledger
+
+__all__ = ["run"]
+
+ROWS: Final = 40
+"""Jobs and overlaps that are shown to people; JSON has all."""
+
+
+def run(args: Namespace) -> int:
+    """Show what would happen; with `--strict` 1 where there are warnings."""
+    return reach.drive(_run(args))
+
+
+async def _run(args: Namespace) -> int:
+    out = Output(args)
+    settings = program.configured(args)
+    name = args.tz or settings.options().timezone
+    zone = cron.zone_of(name) if name else None
+    start = _start(args.start, out.now, zone if args.tz else None)
+    setting = await _setting(args, out.now, start)
+    found = simulate(setting)
+    if args.svg:
+        _write(args.svg, picture.drawing(setting, found, zone))
+        out.note(f"{args.svg} written")
+    if out.format in ("jsonl", "csv"):
+        out.items(simulation_record(found)["jobs"], lambda: None)
+    else:
+        out.record({**simulation_record(found), "timezone": name or "UTC"}, lambda: _show(out, setting, found, zone))
+    return 1 if args.strict and found.warnings else 0
+
+
+def _start(text: str | None, now: datetime, zone: tzinfo | None) -> datetime:
+    """The instant from which on; one without an offset is of the zone that `--tz` names. None: this minute."""
+    if text is None:
+        return now.replace(second=0, microsecond=0)
+    try:
+        return durations.instant(text, now)
+    except BadInstant:
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            at = None
+        if at is None or at.tzinfo is not None or zone is None:
+            raise
+        return durations.absolute(at.replace(tzinfo=zone))
+
+
+async def _setting(args: Namespace, now: datetime, start: datetime) -> Setting:
+    """What the simulation goes by: the program at hand, where an app is named or there is no store, over the store."""
+    settings = program.configured(args)
+    span = durations.parse_interval(args.span)
+    if span > LONGEST:
+        raise Usage(f"--for is {clean(args.span)}; allowed are {LONGEST.days}d at most")
+    async with reach.bare(args) as store:
+        ledger: Ledger
+        if store is None or program.origin(settings) != "built in":
+            ledger = program.compose(settings, store=store or "sqlite:///:memory:")
+        else:
+            from taskloop.ledger import Ledger as Desk
+
+            ledger = Desk(store, options=settings.options())
+        facts = outlook.Facts(jobs=list(ledger)) if store is None else await outlook.gather(ledger, store)
+    takes = dict(_took(one) for one in args.durations or ())
+    setting = outlook.setting(ledger, facts, now=now, start=start, end=start + span, takes=takes)
+    known = {one.job for one in setting.schedules}
+    for job in takes:
+        if job not in known:
+            raise NoSuchJob(job, nearest(job, known))
+    return setting
+
+
+def _took(text: str) -> tuple[str, timedelta]:
+    job, equals, span = text.partition("=")
+    if not equals:
+        raise Usage(f"--duration is '{clean(text)}'; allowed is JOB=D, such as report=5m")
+    return job, durations.parse(span)
+
+
+def _write(name: str, text: str) -> None:
+    try:
+        Path(name).write_text(text, "utf-8")
+    except OSError as error:
+        raise Failed(1, f"{clean(name)} cannot be written: {error.strerror}") from None
+
+
+# -- for people
+
+
+def _show(out: Output, setting: Setting, found: Simulation, zone: tzinfo | None) -> None:
+    length = durations.words(found.end - found.start)
+    busy = f" · {span_text(found.busy.total_seconds())} of work" if found.busy else ""
+    most = f" · at most {found.most} at once of {setting.max_running}" if found.most else ""
+    jobs = f"{len(found.jobs)} job{'' if len(found.jobs) == 1 else 's'}"
+    out.line(f"{jobs} · {length} from {_when(found.start, found, zone)} · {found.fires:,} fires{busy}{most}")
+    for line in picture.lines(setting, found, zone, glyphs=out.glyphs):
+        out.line(clean(line))
+    out.table(("JOB", "FIRES", "FIRST", "LAST", "TAKES", "SKIPPED", "WAITS"), _rows(found, zone))
+    if len(found.jobs) > ROWS:
+        out.line(f"and {len(found.jobs) - ROWS} more jobs; --format json has all")
+    for one in found.overlaps[:ROWS]:
+        _told(out, "overdue", "overlap", f"{one.text}, first {_when(one.first, found, zone)}")
+    if len(found.overlaps) > ROWS or found.left_out:
+        out.line(f"and {len(found.overlaps) - ROWS if len(found.overlaps) > ROWS else 'some'} more overlaps")
+    for note in found.notes:
+        _told(
+            out, "overdue" if note.level == "warning" else "waiting", note.kind, readable(note.text, found.start, zone)
+        )
+
+
+def _rows(found: Simulation, zone: tzinfo | None) -> Sequence[Sequence[Cell]]:
+    # What is in trouble first: nobody reads a thousand lines for it.
+    jobs = sorted(found.jobs, key=lambda one: (-(one.skipped + one.waits + one.cancelled), one.job))[:ROWS]
+    return [
+        [
+            one.job, f"{one.fires:,}", _when(one.first, found, zone), _when(one.last, found, zone),
+            "?" if one.takes is None else span_text(one.takes.total_seconds()),
+            f"{one.skipped:,}" if one.skipped else "",
+            f"{one.waits:,}, up to {span_text(one.longest_wait.total_seconds())}" if one.waits else "",
+        ]
+        for one in jobs
+    ]  # fmt: skip
+
+
+def _when(at: datetime | None, found: Simulation, zone: tzinfo | None) -> str:
+    return "–" if at is None else clock_text(at, found.start - timedelta(days=1), zone)
+
+
+def _told(out: Output, state: str, kind: str, text: str) -> None:
+    cell = out.state(state, "")
+    sign, color = cell if isinstance(cell, tuple) else (cell, "")
+    out.line(f"{out.paint(sign.strip(), color)} {kind:<9}{clean(text)}")

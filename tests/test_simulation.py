@@ -1,0 +1,219 @@
+"""What would happen: counted like the planner counts, walked like the engine walks, and twice the same."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stories import lasting
+
+from taskloop import At, Cron, Every, Options, State, TaskScheduler
+from taskloop.policy import Policy
+from taskloop.schedules import Schedule, bind
+from taskloop.simulation import Setting, simulate, simulation_record, strip
+from taskloop.switches import Switch, Switches
+
+pytestmark = pytest.mark.anyio
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
+
+
+def waited(run, now):
+    """Seconds between an instant that was due and the start, if there was one or may yet be."""
+    begun = run.started_at or (now if run.state is State.WAITING else run.ready_at)
+    return (begun - run.ready_at).total_seconds()
+
+
+async def told_and_done(time, span):
+    """Of each job fires, skips, waits, seconds waited and cancelled runs: as foretold, and as they came."""
+    scheduler = time.scheduler
+    told = await scheduler.simulate(span)
+    await time.advance(span)
+    rows = await time.runs(state=list(State))
+    done = {}
+    for job in {run.job for run in rows}:
+        own = [run for run in rows if run.job == job]
+        late = [late for run in own if (late := waited(run, time.now))]
+        done[job] = (
+            sum(run.count for run in own), sum(run.count for run in own if run.state is State.SKIPPED),
+            len(late), sum(late), sum(run.state is State.CANCELLED for run in own),
+        )  # fmt: skip
+    said = {
+        one.job: (one.fires, one.skipped, one.waits, one.waited.total_seconds(), one.cancelled) for one in told.jobs
+    }
+    return said, done, told
+
+
+async def test_the_engine_does_what_was_foretold(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=4, groups={"db": 1}))
+
+    def add(name, trigger, minutes, **policy):
+        apart = 1 + len(scheduler)  # an end and a fire at one instant may come in any order
+        scheduler.add_job(
+            lasting(60 * minutes + apart), trigger, name=name, first="aligned", expect=MINUTE * minutes + apart * SECOND,
+            **policy,
+        )  # fmt: skip
+
+    add("backup", Cron("0 2 * * *"), 45, group="db", priority=1)
+    add("archive", Cron("0 2 * * *"), 10, group="db")
+    add("report", Every("1h"), 7, group="db", max_late="5m")
+    add("crawl", Every("10m"), 11)
+    add("mirror", Every("30m"), 40, overlap="queue")
+    add("index", Every("2h"), 150, overlap="replace")
+    add("poll", Every("15m"), 20, overlap="allow", max_running=1)
+    add("mails", Every("20m"), 1, missed="all")
+    add("sums", Every("20m"), 1, missed="latest")
+    add("old", Every("20m"), 1)
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause("mails", until="+3h5m")
+        await scheduler.pause("sums", until="+3h5m")
+        await scheduler.disable("old", until="+2h5m")
+        said, done, told = await told_and_done(time, "4h31m")
+    for job in ("mails", "sums"):  # what a pause held is late, but did not wait
+        assert said.pop(job)[:2] == done.pop(job)[:2]
+    assert said == done
+    assert told.most == 4
+    assert {one.rule for one in told.overlaps} == {"self", "group", "max_running", "slots"}
+    assert told.warnings >= len(told.overlaps) > 5
+
+
+TRIGGERS = st.one_of(
+    st.sampled_from(
+        ["30 2 * * *", "0 2 * * *", "*/5 * * * *", "7,19 1-3 * * *", "0 */6 * * mon-fri", "15 3 L * *", "59 23 13 * 5"]
+    ).flatmap(
+        lambda text: st.builds(
+            lambda zone, gap, fold: Cron(text, timezone=zone, gap=gap, fold=fold),
+            st.sampled_from(["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"]),
+            st.sampled_from(["after", "skip"]),
+            st.sampled_from(["once", "both"]),
+        )
+    ),
+    st.integers(1, 200_000).map(lambda seconds: Every(timedelta(seconds=seconds))),
+    st.integers(-(10**6), 10**7).map(lambda seconds: At(NEAR_A_CHANGE + timedelta(seconds=seconds))),
+)
+NEAR_A_CHANGE = datetime(2026, 3, 27, 4, 5, 6, 789, tzinfo=UTC)
+
+
+def one_by_one(schedule, policy, start, end):
+    """Every fire, as the planner gives one after the other."""
+    from taskloop.schedules import next_due
+
+    at, found = schedule.next_due, []
+    while at is not None and at < end:
+        found += [at] if at >= start else []
+        at = next_due(schedule, policy, at)
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(TRIGGERS, st.sampled_from([None, "45m"])), min_size=1, max_size=4),
+    st.integers(0, 230 * 24 * 60),
+    st.integers(1, 3 * 24 * 60),
+)
+def test_fires_are_those_of_the_planner_one_by_one_over_changes_of_the_clock(wanted, later, minutes):
+    now = NEAR_A_CHANGE + MINUTE * later
+    end = now + MINUTE * minutes
+    policies = {str(number): Policy.of("", {"spread": spread}) for number, (_, spread) in enumerate(wanted)}
+    schedules = [
+        bind(Schedule(id=str(number), job=str(number), trigger=trigger), policies[str(number)], now)
+        for number, (trigger, _) in enumerate(wanted)
+    ]
+    given_ = Setting(start=now, end=end, schedules=schedules, policies=policies)
+    found = simulate(given_)
+    for schedule, told in zip(schedules, found.jobs, strict=True):
+        fires = one_by_one(schedule, policies[schedule.job], now, end)
+        assert (told.fires, told.first, told.last) == (len(fires), *((fires[0], fires[-1]) if fires else (None, None)))
+    assert sum(one.fires for one in found.load) == found.fires == sum(one.fires for one in found.jobs)
+    assert sum(map(sum, strip(given_, [one.job for one in schedules], 7).values())) == found.fires
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 120), st.integers(1, 400), st.integers(0, 59), st.integers(1, 3 * 24 * 60))
+def test_a_run_longer_than_its_interval_skips_as_many_as_it_covers(minutes, takes, after, length):
+    start = NEAR_A_CHANGE + MINUTE * after
+    policy = Policy(first="after")
+    schedule = bind(Schedule(id="a", job="a", trigger=Every(MINUTE * minutes)), policy, start)
+    end = start + MINUTE * length
+    fires = one_by_one(schedule, policy, start, end)
+    free, skipped = start, 0
+    for at in fires:
+        if at < free:
+            skipped += 1
+        else:
+            free = at + MINUTE * takes
+    given_ = Setting(start=start, end=end, schedules=[schedule], policies={"a": policy}, takes={"a": MINUTE * takes})
+    found = simulate(given_)
+    [job] = found.jobs
+    assert (job.skipped, sum(one.skipped for one in found.overlaps)) == (skipped, skipped)
+    assert job.busy == MINUTE * takes * (len(fires) - skipped)
+    assert {one.kind for one in found.notes} == ({"slow"} if takes > minutes and len(fires) > 1 else set())
+
+
+def many(number, trigger, policy=None, takes=timedelta(seconds=7), **more):
+    policy = policy or Policy()
+    names = [f"job{place:04}" for place in range(number)]
+    return Setting(
+        start=NEAR_A_CHANGE, end=NEAR_A_CHANGE + timedelta(days=30), policies=dict.fromkeys(names, policy),
+        schedules=[bind(Schedule(id=name, job=name, trigger=trigger), policy, NEAR_A_CHANGE) for name in names],
+        takes=dict.fromkeys(names, takes) if takes else {}, **more,
+    )  # fmt: skip
+
+
+def test_hundreds_of_jobs_a_minute_cost_as_much_as_one_hour_of_them():
+    breaths = []
+    found = simulate(many(300, Every("1m"), max_running=60), breathe=lambda: breaths.append(1))
+    assert (found.fires, found.most, found.all_until) == (300 * 43_200, 60, found.end)
+    assert len(breaths) < 1_000
+    waits = sum(one.waits for one in found.jobs)
+    assert waits == 43_200 * 240 and found.left_out + sum(one.count for one in found.overlaps) == waits
+    assert simulation_record(found) == simulation_record(simulate(many(300, Every("1m"), max_running=60)))
+
+
+def test_too_many_different_hours_are_counted_to_the_end_and_it_is_said_where_the_walk_ended():
+    found = simulate(many(20, Every("7m"), max_running=2), most_work=1000)
+    assert found.fires == 20 * len(range(0, 30 * 24 * 60, 7))
+    assert found.all_until < found.end and [one.kind for one in found.notes] == ["cut"]
+
+
+def notes(trigger, policy=None, days=3, **more):
+    policy = policy or Policy()
+    schedule = bind(Schedule(id="a", job="a", trigger=trigger), policy, NEAR_A_CHANGE)
+    end = NEAR_A_CHANGE + timedelta(days=days)
+    given_ = Setting(
+        start=NEAR_A_CHANGE, end=end, schedules=[schedule], policies={"a": policy}, takes={"a": MINUTE}, **more
+    )
+    return [(one.level, one.kind, one.text) for one in simulate(given_).notes]
+
+
+def test_notes_say_what_a_change_of_the_clock_does():
+    berlin = {"timezone": "Europe/Berlin"}
+    at = "2026-03-29T01:00:00Z"
+    assert notes(Cron("30 2 * * *", **berlin)) == [
+        ("warning", "dst", f"on Sun 29 Mar 2026 02:30 does not exist in Europe/Berlin: a will run right after the gap, at {at}")
+    ]  # fmt: skip
+    assert "will not run for it" in notes(Cron("30 2 * * *", gap="skip", **berlin))[0][2]
+    [(level, _, text)] = notes(Cron("*/5 * * * *", **berlin))
+    assert level == "info" and text.endswith("a follows them, 12 fires fewer")
+    assert notes(Cron("30 4 * * *", **berlin)) == notes(Cron("30 2 * * *")) == []
+    autumn = timedelta(days=213)
+    assert "once, in the first pass" in notes(Cron("30 2 * * *", **berlin), days=autumn.days)[1][2]
+    assert "both times" in notes(Cron("30 2 * * *", fold="both", **berlin), days=autumn.days)[1][2]
+
+
+def test_notes_say_what_is_off_held_and_unknown():
+    until = NEAR_A_CHANGE + timedelta(hours=5)
+    off = Switches([Switch("disabled", "a", NEAR_A_CHANGE, until=until)])
+    assert notes(Every("1h"), switches=off) == [
+        ("info", "disabled", "a is off, so its fires are skipped, until 2026-03-27T09:05:06.000789Z")
+    ]
+    paused = Switches([Switch("paused", None, NEAR_A_CHANGE)])
+    assert notes(Every("1h"), switches=paused) == [("info", "paused", "a is paused, so its fires are held, to the end")]
+    never = simulate(Setting(start=NEAR_A_CHANGE, end=until, schedules=[Schedule(id="x", job="x", trigger=Every("1h"))],
+                             policies={}))  # fmt: skip
+    assert [(one.level, one.kind) for one in never.notes] == [("warning", "never")]
+    unknown = simulate(many(5, Every("1h"), takes=None)).notes
+    assert unknown[0].text.startswith("how long job0000, job0001, job0002 and 2 more take is not known")
+    with pytest.raises(ValueError, match="up to 366 days"):
+        simulate(Setting(start=NEAR_A_CHANGE, end=NEAR_A_CHANGE + timedelta(days=367), schedules=[], policies={}))
