@@ -23,7 +23,7 @@ def microseconds(instant: datetime) -> int:
 
 def from_microseconds(count: int) -> datetime:
     """The aware UTC instant that `microseconds` turned into `count`."""
-    return EPOCH + timedelta(microseconds=count)
+    return EPOCH + timedelta(0, 0, count)  # by name it takes twice as long, and each record read asks six times
 
 
 def later(instant: datetime, span: timedelta) -> datetime:

@@ -225,7 +225,10 @@ class Cancelling(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Which runs to find, newest first. None: no such condition; skips are left out unless `state` names them."""
+    """Which runs to find, newest first. None: no such condition; skips are left out unless `state` names them.
+
+    `since` and `until` are of the instant they were put on record, `created_at`.
+    """
 
     jobs: Sequence[str] | None = None
     states: Sequence[State] | None = None
