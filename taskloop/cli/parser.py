@@ -206,6 +206,16 @@ def _backup(parser: Parser) -> None:
     parser.add_argument("target", metavar="FILE", help="a new file")
 
 
+def _systemd(parser: Parser) -> None:
+    parser.add_argument("--user", action="store_true", help="for your own manager, not the system's")
+    parser.add_argument("--name", metavar="NAME", help="of the unit (default: taskloop- and the directory's name)")
+    parser.add_argument(
+        "--timer", metavar="CALENDAR", nargs="?", const="daily", help="run what is due then, and end (default daily)"
+    )
+    parser.add_argument("--write", action="store_true", help="where systemd looks, instead of printing it")
+    parser.add_argument("--force", action="store_true", help="with --write: over a file that is there")
+
+
 def _token_create(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="who uses it; stands as actor in the records")
     scopes = ("read", "operate", "admin")
@@ -442,6 +452,18 @@ COMMANDS: Final[dict[str, Command]] = {
         _token_revoke,
         ("taskloop token revoke grafana --reason 'seen in a log'",),
         "0 done · 3 no such token · 4 it is revoked already",
+    ),
+    "systemd": Command(
+        "operate",
+        "Print or write a systemd unit for this directory, or a timer for what is due.",
+        "units:systemd",
+        _systemd,
+        (
+            "taskloop systemd",
+            "taskloop systemd --user --name shop-jobs --write",
+            "taskloop systemd --timer --write",
+        ),
+        "0 done · 4 another file is there · 6 no right to write it · 7 the configuration is wrong",
     ),
     "db upgrade": Command("operate", "Bring the store's schema up to date.", "house:upgrade", _none),
     "db prune": Command("operate", "Delete old runs.", "house:prune", _prune, ("taskloop db prune --keep 30d",)),
