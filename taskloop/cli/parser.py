@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-__all__ = ["COMMANDS", "Command", "Done", "load", "parse"]
+__all__ = ["ALIASES", "COMMANDS", "FAMILIES", "LIVE", "Command", "Done", "load", "options_of", "parse"]
 
 Parser = argparse.ArgumentParser
+LIVE: Final = ("jobs", "runs", "schedules")
+"""What the script of a shell asks `completion` for, beside its own text."""
 
 
 class Done(Exception):
@@ -214,6 +216,11 @@ def _systemd(parser: Parser) -> None:
     )
     parser.add_argument("--write", action="store_true", help="where systemd looks, instead of printing it")
     parser.add_argument("--force", action="store_true", help="with --write: over a file that is there")
+
+
+def _completion(parser: Parser) -> None:
+    shells = ("bash", "zsh", "fish")
+    parser.add_argument("what", metavar="SHELL", choices=(*shells, *LIVE), help="bash, zsh or fish")
 
 
 def _token_create(parser: Parser) -> None:
@@ -465,6 +472,17 @@ COMMANDS: Final[dict[str, Command]] = {
         ),
         "0 done · 4 another file is there · 6 no right to write it · 7 the configuration is wrong",
     ),
+    "completion": Command(
+        "operate",
+        "Print a script that completes commands, options, jobs and runs in a shell.",
+        "completion:completion",
+        _completion,
+        (
+            'eval "$(taskloop completion bash)"',
+            'eval "$(taskloop completion zsh)"',
+            "taskloop completion fish > ~/.config/fish/completions/taskloop.fish",
+        ),
+    ),
     "db upgrade": Command("operate", "Bring the store's schema up to date.", "house:upgrade", _none),
     "db prune": Command("operate", "Delete old runs.", "house:prune", _prune, ("taskloop db prune --keep 30d",)),
     "db check": Command("operate", "Look for damage in the store.", "house:check", _none, (), "0 well · 1 damaged"),
@@ -540,6 +558,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         _refuse_option(strange[0], _parser(name))
     args.command, args.run = name, COMMANDS[name].run
     return args
+
+
+def options_of(name: str) -> Sequence[argparse.Action]:
+    """What a command takes; empty name: what all take."""
+    parser = _Quiet(add_help=False)
+    if name:
+        COMMANDS[name].options(parser)
+    _everywhere(parser)
+    return parser._actions  # argparse has no public list of them
 
 
 def _named(word: str, rest: list[str]) -> tuple[str, list[str]]:

@@ -164,7 +164,7 @@ def systemd(args: Namespace) -> int:
         files = [(f"{program.name}.service", service(program))]
     if not args.write:
         texts = [{"file": name, "text": text} for name, text in files]
-        out.items(texts, lambda: sys.stdout.write("\n".join(f"# {name}\n{text}" for name, text in files)))
+        out.items(texts, lambda: print("\n".join(f"# {name}\n{text}" for name, text in files), end=""))
         return 0
     folder = folder_of_units(user=args.user)
     written = [(str(folder / name), _written(folder / name, text, args.force)) for name, text in files]
