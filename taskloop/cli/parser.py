@@ -430,6 +430,14 @@ COMMANDS: Final[dict[str, Command]] = {
         ("taskloop check",),
         "0 well · 1 a problem · 7 the configuration is wrong",
     ),
+    "doctor": Command(
+        "plan and check",
+        "Look at Python, jobs, store, clocks, zones, port, access, disk, and say what to mend.",
+        "doctor:doctor",
+        _none,
+        ("taskloop doctor", "taskloop doctor --format json"),
+        "0 well, or only warnings · 1 a problem",
+    ),
     "init": Command(
         "operate",
         "Write a starter file and a configuration; overwrites nothing.",
