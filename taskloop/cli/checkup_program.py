@@ -63,12 +63,13 @@ def _at_most(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"importing the jobs was not done after {seconds:g} s")
 
     former = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
+        signal.setitimer(signal.ITIMER_REAL, left, interval)  # of whoever called us
 
 
 @dataclass(frozen=True)

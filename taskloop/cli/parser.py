@@ -83,6 +83,7 @@ def _run(parser: Parser) -> None:
     parser.add_argument("--http", metavar="HOST:PORT", nargs="?", const="", help="serve the admin API, 127.0.0.1:8700")
     parser.add_argument("--jobs", metavar="GLOB,…", help="only these")
     parser.add_argument("--no-fire", action="store_true", help="only run what is submitted")
+    parser.add_argument("--reload", action="store_true", help="start again when a file changes; for development")
     _engine(parser)
 
 
@@ -564,7 +565,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     args, strange = _parser(name).parse_known_intermixed_args(rest, base)
     if strange:
         _refuse_option(strange[0], _parser(name))
-    args.command, args.run = name, COMMANDS[name].run
+    args.command, args.run, args.words = name, COMMANDS[name].run, arguments
     return args
 
 
