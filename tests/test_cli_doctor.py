@@ -166,9 +166,9 @@ def test_what_workers_say_of_clocks_and_loops_is_told(shop, call, found):
     asyncio.run(with_store(plant))
     code, findings = found()
     assert code == 1
-    assert said(findings, "clock", "3600.0 s ahead of this one", "NTP"), findings
+    assert said(findings, "clock", "s ahead of this one, allowed is 1 s", "NTP"), findings
     assert said(findings, "workers", "is taskloop 0.0.1")
-    assert said(findings, "workers", f"pid {os.getppid()} has not beaten for 6")
+    assert said(findings, "workers", f"pid {os.getppid()} has not beaten for ")
     assert said(findings, "loop", f"pid {os.getpid()} stands still, at img.py:88", "asyncio.to_thread")
     assert said(findings, "loop", "at worst for 1300 ms by job resize, at img.py:88", "asyncio.to_thread")
     assert said(findings, "clock", "set 1 times within a day, last by -42 s")
