@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import sqlite3
 import sys
@@ -12,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -19,7 +21,7 @@ from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 
-from taskloop import Cron
+from taskloop import Cron, settings
 from taskloop.cli import checkup_host, checkup_program, checkup_store
 from taskloop.cli.findings import guarded
 from taskloop.processes import birth, this_process
@@ -201,6 +203,8 @@ def test_a_port_that_is_taken_and_an_open_door_without_a_lock_are_problems(shop,
         shop.write("config.toml", WELL + f"[http]\nport = {port}\nenabled = true\n")
         code, findings = found()
         assert code == 1 and said(findings, "port", f"127.0.0.1:{port} is in use by pid {os.getpid()}", f":{port + 1}")
+        [served] = checkup_host.port(settings.load(), [os.getpid()])
+        assert served.state == "ok" and f"served by worker pid {os.getpid()}" in served.text
     assert found() == (0, [])
     shop.write("config.toml", WELL + f"[http]\nhost = '0.0.0.0'\nport = {port}\n")
     code, findings = found()
@@ -211,22 +215,25 @@ def test_a_port_that_is_taken_and_an_open_door_without_a_lock_are_problems(shop,
     assert said(found()[1], "port", "nobody can listen on no.such.host.invalid:8700")
 
 
-def test_files_that_others_may_change_or_read_secrets_in_are_told(shop, call, found, tmp_path):
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 1:
-            folder.chmod(0o755)
-    call("once", "hourly")
-    Path("taskloop.db").chmod(0o666)
-    assert said(found()[1], "permissions", "may change taskloop.db", "chmod o-w taskloop.db")
-    Path("taskloop.db").chmod(0o644)
-    assert found() == (0, [])
-    call("token", "create", "anna", "--scope", "admin")
-    shop.write(".env", "TASKLOOP_HTTP__TOKEN=short\n").chmod(0o644)
-    code, findings = found()
-    assert code == 0 and said(findings, "permissions", "may read taskloop.db", "chmod o-r")
-    assert said(findings, "permissions", "may read .env") and said(findings, "access", "has 5 signs")
-    shop.folder.chmod(0o777)
-    assert said(found()[1], "permissions", "in the place of those in", "chmod o-w")
+def test_files_that_others_may_change_or_read_secrets_in_are_told(shop, call, found, monkeypatch):
+    with TemporaryDirectory(dir="/tmp") as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        shutil.copytree(shop.folder, open_to_all, dirs_exist_ok=True)
+        Path(open_to_all).chmod(0o755)
+        monkeypatch.chdir(open_to_all)
+        call("once", "hourly")
+        Path("taskloop.db").chmod(0o666)
+        assert said(found()[1], "permissions", "may change taskloop.db", "chmod o-w taskloop.db")
+        Path("taskloop.db").chmod(0o644)
+        assert found() == (0, [])
+        call("token", "create", "anna", "--scope", "admin")
+        Path(".env").write_text("TASKLOOP_HTTP__TOKEN=short\n")
+        Path(".env").chmod(0o644)
+        code, findings = found()
+        assert code == 0 and said(findings, "permissions", "may read taskloop.db", "chmod o-r")
+        assert said(findings, "permissions", "may read .env") and said(findings, "access", "has 5 signs")
+        Path(open_to_all).chmod(0o777)
+        assert said(found()[1], "permissions", "in the place of those in", "chmod o-w")
 
 
 def test_missing_zone_files_are_a_problem_where_a_zone_is_needed(shop):

@@ -10,6 +10,7 @@ import errno
 import os
 import platform
 import re
+import shlex
 import socket
 import sqlite3
 import sys
@@ -247,7 +248,7 @@ def _keys(text: str) -> dict[str, str]:
 
 def _unit(path: Path, text: str, stop_seconds: float, *, user: bool) -> Iterator[Finding]:
     keys, wrong = _keys(text), []
-    program = keys["ExecStart"].lstrip("-@:+!").split('" ')[0].strip('"').split(" -m ")[0]
+    program = shlex.split(keys["ExecStart"].lstrip("-@:+!"))[0].replace("%%", "%").replace("$$", "$")
     if not os.access(program, os.X_OK):
         wrong.append(f"its program {program} is not there")
     stop = _seconds(keys.get("TimeoutStopSec", ""))

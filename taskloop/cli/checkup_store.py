@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskloop import durations
 from taskloop.address import without_password
-from taskloop.cli.findings import Finding, of_error, problem, warning, well
+from taskloop.cli.findings import Finding, of_error, parted, problem, warning, well
 from taskloop.errors import TaskloopError
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def file(path: str) -> Iterator[Finding]:
     from taskloop import advice, file_sqlite
 
     for _, _, fields in advice.network_disk(path):
-        what, _, mend = fields["text"].rpartition("; ")
-        yield problem("store", what, mend)
+        yield problem("store", *parted(fields["text"], ""))
     with closing(file_sqlite.connect(path, create=False)) as db:
         try:
             found = file_sqlite.version(db, path)
@@ -99,13 +98,13 @@ def _writes(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
 
 def permissions(path: str, *, secrets: bool) -> Iterator[Finding]:
     """Who else on this machine may read or change the store. `secrets`: whether it opens an admin surface."""
-    beside = [one for one in (path, f"{path}-wal", f"{path}-shm") if Path(path).exists() and Path(one).exists()]
+    beside = [one for one in (path, f"{path}-wal", f"{path}-shm") if Path(one).exists()]
     folder = str(Path(path).absolute().parent)
-    open_folder = Path(folder).stat().st_mode
-    if open_folder & stat.S_IWOTH and not open_folder & stat.S_ISVTX:
+    mode = Path(folder).stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         text = f"everybody on this machine may put other files in the place of those in {folder}"
         yield problem("permissions", text, f"chmod o-w {folder}")
-    yield from people([*beside], secrets=secrets, what="the records, and the secret that sessions are signed with")
+    yield from people(beside, secrets=secrets, what="the records, and the secret that sessions are signed with")
 
 
 def people(paths: Sequence[str], *, secrets: bool, what: str) -> Iterator[Finding]:

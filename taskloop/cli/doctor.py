@@ -17,7 +17,7 @@ from taskloop.cli import checkup_host as host
 from taskloop.cli import checkup_program as programs
 from taskloop.cli import checkup_store as stores
 from taskloop.cli import program, reach
-from taskloop.cli.findings import Finding, guarded, of_error, warning, well
+from taskloop.cli.findings import Finding, guarded, of_error, parted, warning, well
 from taskloop.cli.output import TINTS, Output, clean, sign
 from taskloop.errors import BadSettings
 
@@ -62,7 +62,7 @@ def _examined(args: Namespace, out: Output) -> Iterator[Finding]:
     except BadSettings as error:
         yield from of_error("config", error)
     else:
-        yield from _config(args, settings)
+        yield from guarded("config", partial(_config, args, settings))
     scheduler = None
     if settings is not None:
         scheduler, found = programs.loaded(partial(program.compose, settings), settings.directory)
@@ -91,8 +91,7 @@ def _config(args: Namespace, settings: Settings) -> Iterator[Finding]:
     keys = sum(len(one) if isinstance(one, dict) else 1 for one in sources.table.values())
     file = f"{name}, {_count(keys, 'key')}" if Path(name).is_file() else "no file, all by default"
     for text in settings.warnings:
-        what, _, mend = text.rpartition("; ")
-        yield warning("config", what or text, mend)
+        yield warning("config", *parted(text, "docs/configuration.md lists all keys"))
     if settings.banner:
         yield warning("config", settings.banner, "unset TASKLOOP_DEV where that is not meant")
     if not settings.warnings:
@@ -107,7 +106,10 @@ def _store(
     args: Namespace, settings: Settings | None, scheduler: TaskScheduler | None, out: Output
 ) -> Iterator[Finding]:
     """The store, and what only the store knows: workers, clocks, tokens; with them the port and who may come in."""
-    place: Any = addresses.store_address(config=args.config)
+    try:
+        place: Any = addresses.store_address(config=args.config)
+    except BadSettings:
+        return  # that the configuration is wrong was told
     if settings is not None and scheduler is not None:
         place = program.place(scheduler, settings)
     path = reach.file_of(place) if isinstance(place, str) else getattr(place, "path", None)
@@ -123,10 +125,9 @@ def _store(
         yield from seen.findings
         if path is not None:
             yield from guarded("permissions", partial(stores.permissions, path, secrets=bool(seen.tokens)))
-    if path is not None and path != ":memory:" and Path(path).absolute().parent.is_dir():
-        keep = settings.store.keep if settings is not None else None
-        yield from guarded("disk", partial(stores.disk, path, keep))
     if settings is not None:
+        if path is not None and path != ":memory:" and Path(path).absolute().parent.is_dir():
+            yield from guarded("disk", partial(stores.disk, path, settings.store.keep))
         yield from guarded("port", partial(host.port, settings, seen.pids))
         yield from guarded("access", partial(host.access, settings, tokens=seen.tokens))
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from taskloop.cli.failures import explain
 
-__all__ = ["Finding", "guarded", "of_error", "problem", "warning", "well"]
+__all__ = ["Finding", "guarded", "of_error", "parted", "problem", "warning", "well"]
 
 
 class Finding(NamedTuple):
@@ -51,11 +51,13 @@ def of_error(name: str, error: Exception) -> list[Finding]:
     _, lines = explain(error)
     mends = [line.removeprefix("help: ") for line in lines if line.startswith("help: ")]
     texts = [line.removeprefix("error: ") for line in lines if not line.startswith("help: ")]
-    found = []
-    for text in texts:
-        what, _, mend = text.rpartition("; ")  # settings carry their mend in each line
-        found.append(problem(name, what or mend, mend if what else "; ".join(mends)))
-    return found
+    return [problem(name, *parted(text, "; ".join(mends))) for text in texts]
+
+
+def parted(text: str, otherwise: str) -> tuple[str, str]:
+    """What is wrong, and what to do about it, of a text that says the latter after its last semicolon."""
+    what, _, mend = text.rpartition("; ")
+    return (what, mend) if what else (text, otherwise)
 
 
 def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
