@@ -112,12 +112,13 @@ def sync(batch, mail=True, day=None): ...
 def tidy(): ...
 
 
-scheduler.add_job(sync, "cron", [500], hour=2, day_of_week="mon-fri", id="nightly", misfire_grace_time=3600, kwargs={"mail": False})
+scheduler.add_job(sync, "cron", [500], hour=2, day_of_week="mon-fri", id="nightly", misfire_grace_time=3600, kwargs={"mail": False, "day": None})
 scheduler.add_job(tidy, "interval", minutes=5)
 scheduler.add_job(tidy, "interval", weeks=2, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), id="two weeks", coalesce=False, jitter=30)
 scheduler.add_job(tidy, "date", run_date=datetime(2099, 1, 1, tzinfo=timezone.utc), id="party", max_instances=3)
 scheduler.add_job(tidy, "date", run_date=datetime(2001, 1, 1, tzinfo=timezone.utc), id="gone")
 scheduler.add_job(sync, "cron", [object()], id="object")
+scheduler.add_job(sync, "cron", [[{"a": None}]], id="null")
 scheduler.add_job(tidy, "cron", year=2030, id="year")
 scheduler.add_job(tidy, "cron", day="1-7", day_of_week="mon", id="both")
 scheduler.add_job(lambda: 1, "interval", hours=1, id="lambda")
@@ -135,7 +136,7 @@ def test_the_jobs_of_a_scheduler_become_tables_that_check_accepts(shop, call):
         [sys.executable, "-m", "taskloop.migrate", "apscheduler", "shed:build"], cwd=shop.folder, env=surroundings({}),
         capture_output=True, text=True, timeout=30,
     )  # fmt: skip
-    assert done.returncode == 1 and "5 jobs moved, 5 not" in done.stderr, done.stderr
+    assert done.returncode == 1 and "5 jobs moved, 6 not" in done.stderr, done.stderr
     jobs = tomllib.loads(done.stdout)["jobs"]
     assert jobs == {
         "nightly": {"call": "shed:sync", "cron": "0 2 * * 1-5", "timezone": "Europe/London",
@@ -148,7 +149,16 @@ def test_the_jobs_of_a_scheduler_become_tables_that_check_accepts(shop, call):
     }  # fmt: skip
     reasons = done.stdout.split("NOT MOVED: ")[1:]
     for reason, text in zip(
-        reasons, ("has passed", "is no JSON", "year = '2030'", "must both fit", "cannot be imported"), strict=True
+        reasons,
+        (
+            "has passed",
+            "object with what is no JSON",
+            "list with what is no JSON",
+            "year = '2030'",
+            "must both fit",
+            "cannot be imported",
+        ),
+        strict=True,
     ):
         assert text in reason.partition("\n\n")[0].replace("\n# ", " ")
     assert "jitter of 30 s is left out" in done.stdout

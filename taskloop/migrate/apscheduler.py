@@ -7,11 +7,11 @@ imports APScheduler: what a job and its trigger are is seen by their attributes 
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import Any, Final
 
 from taskloop import durations
@@ -76,27 +76,33 @@ def _job(job: Any, defaults: Mapping[str, Any], now: datetime) -> Moved:
 
 
 def _params(job: Any) -> tuple[dict[str, Any], str | None]:
-    """Its arguments by name, as JSON; and why that cannot be."""
-    names = [
-        one.name
-        for one in inspect.signature(job.func).parameters.values()
-        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
-    ]
+    """Its arguments by name, as a table can have them; and why that cannot be."""
+    known = inspect.signature(job.func).parameters
+    names = [one.name for one in known.values() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     if len(job.args) > len(names):
         return {}, "it takes *args, which a job of taskloop cannot: give its parameters names"
-    given = {**dict(zip(names, job.args, strict=False)), **job.kwargs}
-    params = {name: value for name, value in given.items() if value is not None}  # TOML has no null
-    for name, value in params.items():
-        try:
-            if json.loads(json.dumps(value, allow_nan=False)) == (list(value) if isinstance(value, tuple) else value):
-                continue
-        except (TypeError, ValueError):
-            pass
-        return (
-            {},
-            f"its argument '{name}' is a {type(value).__name__}, which is no JSON: let it take a name or an id instead",
-        )
+    params: dict[str, Any] = {}
+    for name, value in {**dict(zip(names, job.args, strict=False)), **job.kwargs}.items():
+        if value is None and name in known and known[name].default is None:
+            continue
+        if not _sayable(value):
+            what = (
+                "None, which TOML cannot say"
+                if value is None
+                else f"a {type(value).__name__} with what is no JSON in TOML"
+            )
+            return {}, f"its argument '{name}' is {what}: let it take a name or an id, or have a default"
+        params[name] = value
     return params, None
+
+
+def _sayable(value: Any) -> bool:
+    """Whether a value may stand in a table, and comes back as it is: JSON without null."""
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _sayable(one) for key, one in value.items())
+    return all(map(_sayable, value)) if isinstance(value, (list, tuple)) else isinstance(value, (str, int))
 
 
 def _policy(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
