@@ -26,8 +26,9 @@ The rooms, from the ground up; each imports only from rooms below it:
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
     attention                              what needs a person, told once when it comes and when it is over
+    shell                                  a command line as a job
     web                                    the admin surface over HTTP
-    cli                                    the command line
+    cli migrate                            the command line; jobs of other schedulers as configuration
 
 Start reading at `scheduler`. The names below are the public ones; each is imported when first asked for.
 """

@@ -869,10 +869,10 @@ def _why_no_module(error: BaseException, module: str, directory: Path) -> str:
         return f"no module '{missing}', {place}{_meant(near)}; run where it lies, or install it"
     if isinstance(error, SyntaxError):
         return f"module '{module}' cannot be read: {error.msg} ({error.filename}:{error.lineno})"
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen")]
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"module '{module}' is there, but importing it failed: {text}{place}"
+    ours = ("<frozen", str(Path(__file__).parent))  # the place is where it was written, not where it was refused
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"module '{module}' is there, but importing it failed{place}: {type(error).__name__}: {error}".rstrip(": ")
 
 
 def _modules(folder: Path) -> list[str]:

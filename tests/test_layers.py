@@ -25,9 +25,9 @@ LEVELS = [
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
      "tokens_sqlite", "audit_sqlite"},
-    {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd"},
+    {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd", "shell"},
     {"web"},
-    {"cli", "__main__"},
+    {"cli", "migrate", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"moments", "chain", "why", "attendance"}

@@ -75,6 +75,9 @@ def explain(error: Exception) -> tuple[int, list[str]]:
         return error.code, [f"error: {error}", *(f"help: {mend}" for mend in error.mends)]
     code = next((code for kinds, code in _CODES if isinstance(error, kinds)), None)
     if isinstance(error, errors.BadSettings):
+        what, _, mend = error.problems[0].rpartition("; ")
+        if what and len(error.problems) == 1 and "\n" not in mend:
+            return 7, [f"error: {what}", f"help: {mend}"]
         return 7, [f"error: {problem}" for problem in error.problems] + ["help: docs/configuration.md lists all keys"]
     if isinstance(error, errors.TaskloopError):
         what, _, mend = str(error).rpartition("; ")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-__all__ = ["COMMANDS", "Command", "Done", "load", "parse"]
+__all__ = ["ALIASES", "COMMANDS", "FAMILIES", "LIVE", "Command", "Done", "load", "options_of", "parse"]
 
 Parser = argparse.ArgumentParser
+LIVE: Final = ("jobs", "runs", "schedules")
+"""What the script of a shell asks `completion` for, beside its own text."""
 
 
 class Done(Exception):
@@ -80,6 +82,7 @@ def _run(parser: Parser) -> None:
     parser.add_argument("--http", metavar="HOST:PORT", nargs="?", const="", help="serve the admin API, 127.0.0.1:8700")
     parser.add_argument("--jobs", metavar="GLOB,…", help="only these")
     parser.add_argument("--no-fire", action="store_true", help="only run what is submitted")
+    parser.add_argument("--reload", action="store_true", help="start again when a file changes; for development")
     _engine(parser)
 
 
@@ -212,6 +215,21 @@ def _prune(parser: Parser) -> None:
 
 def _backup(parser: Parser) -> None:
     parser.add_argument("target", metavar="FILE", help="a new file")
+
+
+def _systemd(parser: Parser) -> None:
+    parser.add_argument("--user", action="store_true", help="for your own manager, not the system's")
+    parser.add_argument("--name", metavar="NAME", help="of the unit (default: taskloop- and the directory's name)")
+    parser.add_argument(
+        "--timer", metavar="CALENDAR", nargs="?", const="daily", help="run what is due then, and end (default daily)"
+    )
+    parser.add_argument("--write", action="store_true", help="where systemd looks, instead of printing it")
+    parser.add_argument("--force", action="store_true", help="with --write: over a file that is there")
+
+
+def _completion(parser: Parser) -> None:
+    shells = ("bash", "zsh", "fish")
+    parser.add_argument("what", metavar="SHELL", choices=(*shells, *LIVE), help="bash, zsh or fish")
 
 
 def _token_create(parser: Parser) -> None:
@@ -433,6 +451,14 @@ COMMANDS: Final[dict[str, Command]] = {
         ("taskloop check",),
         "0 well · 1 a problem · 7 the configuration is wrong",
     ),
+    "doctor": Command(
+        "plan and check",
+        "Look at Python, jobs, store, clocks, zones, port, access, disk, and say what to mend.",
+        "doctor:doctor",
+        _none,
+        ("taskloop doctor", "taskloop doctor --format json"),
+        "0 well, or only warnings · 1 a problem",
+    ),
     "init": Command(
         "operate",
         "Write a starter file and a configuration; overwrites nothing.",
@@ -462,6 +488,29 @@ COMMANDS: Final[dict[str, Command]] = {
         _token_revoke,
         ("taskloop token revoke grafana --reason 'seen in a log'",),
         "0 done · 3 no such token · 4 it is revoked already",
+    ),
+    "systemd": Command(
+        "operate",
+        "Print or write a systemd unit for this directory, or a timer for what is due.",
+        "units:systemd",
+        _systemd,
+        (
+            "taskloop systemd",
+            "taskloop systemd --user --name shop-jobs --write",
+            "taskloop systemd --timer --write",
+        ),
+        "0 done · 4 another file is there · 6 no right to write it · 7 the configuration is wrong",
+    ),
+    "completion": Command(
+        "operate",
+        "Print a script that completes commands, options, jobs and runs in a shell.",
+        "completion:completion",
+        _completion,
+        (
+            'eval "$(taskloop completion bash)"',
+            'eval "$(taskloop completion zsh)"',
+            "taskloop completion fish > ~/.config/fish/completions/taskloop.fish",
+        ),
     ),
     "db upgrade": Command("operate", "Bring the store's schema up to date.", "house:upgrade", _none),
     "db prune": Command("operate", "Delete old runs.", "house:prune", _prune, ("taskloop db prune --keep 30d",)),
@@ -536,8 +585,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     args, strange = _parser(name).parse_known_intermixed_args(rest, base)
     if strange:
         _refuse_option(strange[0], _parser(name))
-    args.command, args.run = name, COMMANDS[name].run
+    args.command, args.run, args.words = name, COMMANDS[name].run, arguments
     return args
+
+
+def options_of(name: str) -> Sequence[argparse.Action]:
+    """What a command takes; empty name: what all take."""
+    parser = _Quiet(add_help=False)
+    if name:
+        COMMANDS[name].options(parser)
+    _everywhere(parser)
+    return parser._actions  # argparse has no public list of them
 
 
 def _named(word: str, rest: list[str]) -> tuple[str, list[str]]:

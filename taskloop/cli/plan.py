@@ -18,7 +18,7 @@ from taskloop.triggers import Cron, Trigger
 if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
 
-__all__ = ["check", "cron", "init"]
+__all__ = ["check", "cron", "init", "unfit"]
 
 
 def cron(args: Namespace) -> int:
@@ -76,7 +76,7 @@ def check(args: Namespace) -> int:
         _found("config", ok=True, text=args.config or ("config.toml" if Path("config.toml").is_file() else "no file")),
         _found("jobs", ok=True, text=f"{len(scheduler)}, {program.origin(settings)}"),
         _found("store", ok=True, text=f"{address} (not opened)"),
-        *_checked_jobs(scheduler, out.now),
+        *(_found(f"job {name}", ok=False, text=text) for name, text in unfit(scheduler, out.now)),
     ]
     out.items(found, lambda: out.table(("", "CHECK", "FOUND"), [_check_row(out, one) for one in found]))
     return 0 if all(one["ok"] for one in found) else 1
@@ -91,13 +91,14 @@ def _check_row(out: Output, one: dict[str, Any]) -> list[Cell]:
     return [(state[0].strip(), state[1]), one["name"], one["text"]]
 
 
-def _checked_jobs(scheduler: TaskScheduler, now: datetime) -> list[dict[str, Any]]:
-    """What is wrong with single jobs: triggers that never come, parameters whose types make no form."""
-    found = []
-    for job in scheduler:
-        problems = [text for text in (_never(scheduler, job.trigger, now), _said(job.parameters.schema)) if text]
-        found += [_found(f"job {job.name}", ok=False, text=text) for text in problems]
-    return found
+def unfit(scheduler: TaskScheduler, now: datetime) -> list[tuple[str, str]]:
+    """What is wrong with single jobs, by name: triggers that never come, parameters whose types make no form."""
+    return [
+        (job.name, text)
+        for job in scheduler
+        for text in (_never(scheduler, job.trigger, now), _said(job.parameters.schema))
+        if text
+    ]
 
 
 def _never(scheduler: TaskScheduler, trigger: Trigger | None, now: datetime) -> str:

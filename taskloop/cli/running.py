@@ -35,6 +35,10 @@ MANY = 200
 
 def run(args: Namespace) -> int:
     """Run the scheduler; gives 0 when its time is over, else 128 and the signal's number."""
+    if args.reload:
+        from taskloop.cli.reload import reload
+
+        return reload(args, [word for word in args.words if word != "--reload"])
     span = durations.parse_interval(args.span) if args.span else None
     settings = program.configured(args)
     level = "DEBUG" if args.verbose else settings.log.level

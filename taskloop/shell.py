@@ -1,0 +1,142 @@
+"""A job that is a command line of the shell, as a crontab has them: `call = "taskloop.shell:command"` in config.toml.
+
+Level 6. What it writes stands in the run's log; an exit code other than 0 is a failed run. A cancel, a timeout and a stop
+end the command with all that it started: SIGTERM to its process group, and SIGKILL to what stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Final
+
+from taskloop.context import RunContext
+from taskloop.errors import TaskloopError
+
+__all__ = ["CommandFailed", "command"]
+
+LONGEST: Final = 4_000
+"""Bytes of a line, as many as a line of a run's log has characters; a longer one becomes several."""
+KILL_SECONDS: Final = 3.0
+"""What an ended command has before it is killed: less than `scheduler.kill_grace`, after which nobody waits for it."""
+LAST_SECONDS: Final = 1.0
+"""How long the output is read on after the command has ended: what it left in the background may hold it for ever."""
+
+
+class CommandFailed(TaskloopError, RuntimeError):
+    """A command ended with another exit code than 0; `.code` is below 0 where a signal ended it."""
+
+    def __init__(self, code: int, last: str) -> None:
+        self.code = code
+        how = f"exit code {code}" if code >= 0 else f"ended by {_signal_name(-code)}"
+        super().__init__(f"{how}: {last}" if last else how)
+
+
+async def command(
+    run: RunContext,
+    line: str,
+    folder: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdin: str = "",
+    shell: str = "/bin/sh",
+) -> str | None:
+    """Run `line` by the shell, and give the last line that it wrote.
+
+    `folder`: where it runs, `~` is this user's home; None: where the scheduler runs. `environment`: laid over the
+    scheduler's own. `stdin`: what it reads. Raises `CommandFailed`, and `OSError` where shell or folder are missing.
+    """
+    environ, where = {**os.environ, **(environment or {})}, _folder(folder)
+    with TemporaryFile() as given:
+        given.write(stdin.encode())
+        given.seek(0)
+        # A pipe of our own: of asyncio's, wait() also waits until what runs in the background has closed it.
+        output, theirs = os.pipe()
+        try:
+            child = await asyncio.create_subprocess_exec(
+                shell, "-c", line, cwd=where, env=environ, stdin=given, stdout=theirs, stderr=theirs, start_new_session=True
+            )  # fmt: skip
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(theirs)
+    said = _Output(run)
+    try:
+        async with said.read(output):
+            code = await child.wait()
+    finally:
+        await _end(child)
+    if code:
+        raise CommandFailed(code, said.last)
+    return said.last or None
+
+
+def _folder(name: str | None) -> Path | None:
+    return None if name is None else Path(name).expanduser()
+
+
+class _Output:
+    """What a command writes, on its way into the run's log."""
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+        self.last = ""
+        """The last line that was not empty."""
+
+    @asynccontextmanager
+    async def read(self, descriptor: int) -> AsyncIterator[None]:
+        """Read a pipe while the context is open, and up to LAST_SECONDS after a good end of it."""
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(descriptor, "rb", buffering=0)
+        )
+        reading = asyncio.ensure_future(self._log(stream))
+        try:
+            yield
+            await asyncio.wait({reading}, timeout=LAST_SECONDS)
+        finally:
+            reading.cancel()
+            transport.close()
+
+    async def _log(self, stream: asyncio.StreamReader) -> None:
+        async for text in _lines(stream):
+            self._run.log(text)
+            self.last = text.strip() or self.last
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    rest = b""
+    while chunk := await stream.read(65_536):
+        *whole, rest = (rest + chunk).split(b"\n")
+        while len(rest) > LONGEST:
+            whole.append(rest[:LONGEST])
+            rest = rest[LONGEST:]
+        for one in whole:
+            for at in range(0, max(1, len(one)), LONGEST):
+                yield one[at : at + LONGEST].decode("utf-8", "replace").rstrip("\r")
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """End what is left of a command that was not let go on; what it has sent into the background by itself stays."""
+    if child.returncode is not None:
+        return
+    for number, seconds in ((signal.SIGTERM, KILL_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, number)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), seconds)
+            return
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

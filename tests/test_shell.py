@@ -1,0 +1,69 @@
+"""A command line as a job: its output is the run's log, its exit code the run's end, and nothing of it outlives a cancel."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from command_line import call as call
+from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
+from command_line import shop as shop
+from command_line import until
+
+
+@pytest.fixture
+def once(shop, call):
+    """Runs one line; gives the record of its run, and what its log has."""
+
+    def once(line, *words, **options):
+        table = "".join(f"{key} = {json.dumps(value)}\n" for key, value in options.items())
+        shop.write("config.toml", f'[jobs.line]\ncall = "taskloop.shell:command"\n{table}')
+        run = call("once", "line", f"line:={json.dumps(line)}", *words, "--format", "json").data
+        return run, call("logs", str(run["id"])).out
+
+    return once
+
+
+def test_what_it_writes_is_the_log_and_the_last_line_the_summary(once):
+    run, log = once("echo first; echo ünicode >&2; echo; cat; printf last", 'stdin:="from stdin\\n"')
+    assert (run["state"], run["summary"]) == ("succeeded", "last")
+    assert [one in log for one in ("first", "ünicode", "from stdin", "last")] == [True] * 4
+    run, _ = once("true")
+    assert (run["state"], run["summary"], run["result"]) == ("succeeded", "", None) or run["summary"] is None
+
+
+def test_another_exit_code_than_0_is_a_failed_run(once):
+    run, _ = once("echo no disk; exit 3")
+    assert run["state"] == "failed" and run["error"]["message"] == "exit code 3: no disk"
+    run, _ = once("kill -9 $$")
+    assert run["error"]["message"] == "ended by SIGKILL"
+    run, _ = once("true", "folder=/no/such/folder")
+    assert run["error"]["type"] == "FileNotFoundError"
+
+
+def test_it_has_its_folder_environment_and_shell(once, shop):
+    run, _ = once('echo "$PWD $GREETING $0"', "folder=/", 'environment:={"GREETING": "hello"}', "shell=/bin/bash")
+    assert run["summary"] == "/ hello /bin/bash"
+    (shop.folder / "home").mkdir()
+    run, log = once("pwd", "folder=~")
+    assert run["state"] == "succeeded" and "~" not in log
+
+
+def test_a_line_of_any_length_and_what_stays_in_the_background_hold_nobody_up(once):
+    began = time.monotonic()
+    run, log = once("head -c 25000 /dev/zero | tr '\\0' x; echo; sleep 8 & echo done")
+    assert run["state"] == "succeeded" and run["summary"] == "done" and log.count("x") == 25_000
+    assert time.monotonic() - began < 8
+
+
+def test_a_timeout_ends_all_that_it_started(once, shop):
+    run, _ = once("(while :; do date +%s%N > alive; sleep 0.05; done) & wait", timeout="500ms")
+    assert run["state"] == "failed" and run["error"]["type"] == "Timeout"
+
+    def stands_still() -> bool:
+        before = (shop.folder / "alive").read_text()
+        time.sleep(0.2)
+        return (shop.folder / "alive").read_text() == before
+
+    until(stands_still)
