@@ -10,7 +10,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     jobs flows handles                     what is declared; a run that was asked for
     schedules options switches signs tokens     which fires are due with which fate; limits; switches; signs of states; who comes in
     store records                          what a memory must do; JSON of everything
-    executors processing attempts          where a function is called, a process among it; one call of it
+    executors processing executor_dask attempts     where a function is called: a process, a cluster; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
     runlog capture loop_thread             the log of a run; what its job says to the host's loggers; a loop in a thread

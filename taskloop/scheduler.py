@@ -241,7 +241,7 @@ class TaskScheduler(Ledger):
             self.feed.subscribe(self.speaker, *self.speaker.events())
         self._listeners.loop = self._loop
         self._hear_for_pings()
-        self._executors = Executors(options.threads)
+        self._executors = Executors(options.threads, options.dask, self.speaker.say)
         fires_here = options.enabled and getattr(store, "fires", True)
         self.worker = worker = this_process(
             self.name, now, clock.monotonic(), fires=fires_here, jobs=[job.name for job in self]

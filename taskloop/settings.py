@@ -571,6 +571,7 @@ class Settings(BaseSettings):
             triggers={name: job.trigger for name, job in self.jobs.items() if job.trigger is not None},
             params={name: dict(job.params) for name, job in self.jobs.items() if job.params},
             http=Http(token=self.http.token, hosts=self.http.hosts, submit_limit=self.http.submit_limit),
+            dask=self.dask.address,
         )
 
     def file_jobs(self) -> list[FileJob]:
@@ -757,7 +758,6 @@ def _strangers(texts: Mapping[str, str], before: str) -> list[str]:
 
 
 _IDLE: Final = {
-    **dict.fromkeys((("dask", key) for key in DaskSettings.model_fields), "nothing is sent to Dask"),
     ("store", "statement_cache_size"): "an SQLite store has no use for it",
 }
 """Settings that nothing in this version goes by."""
