@@ -224,19 +224,16 @@ class OnDask:
             self._say("WARNING", "dask.no_worker", address=self._address, text="jobs wait there until one joins")
         return client
 
-    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        """What a worker tells, of this process's calls among others. Raises nothing: a job may have said anything."""
-        told = event[1]
-        call = self._calls.get(told.get("ticket", ""))
-        if call is None:
-            return
-        if "begun" in told:
-            self._begin(self._admit(call, told["ticket"], told["begun"]))
+    def _hear(self, event: tuple[float, Any]) -> None:
+        """What a worker tells, of this process's calls among others. Raises nothing: anybody may have said anything."""
         with suppress(Exception):
-            if told.get("progress") is not None:
+            told = event[1]
+            call = self._calls[told["ticket"]]
+            if "begun" in told:
+                self._begin(self._admit(call, told["ticket"], told["begun"]))
+            if "progress" in told:
                 call.context.progress(*told["progress"])
-        for level, text in told.get("lines", ()):
-            with suppress(Exception):
+            for level, text in told.get("lines", ()):
                 call.context.log(text, level=level)
 
     async def _admit(self, call: _Call, ticket: str, address: str) -> None:

@@ -80,7 +80,9 @@ def _run(parser: Parser) -> None:
     parser.add_argument("--for", dest="span", metavar="D", help="stop after this long, with exit code 0")
     parser.add_argument("--http", metavar="HOST:PORT", nargs="?", const="", help="serve the admin API, 127.0.0.1:8700")
     parser.add_argument("--jobs", metavar="GLOB,…", help="only these")
-    parser.add_argument("--no-fire", action="store_true", help="only run what is submitted")
+    role = parser.add_mutually_exclusive_group()
+    role.add_argument("--no-fire", action="store_true", help="only run what is submitted")
+    role.add_argument("--fire-only", action="store_true", help="run nothing: what fires waits for other workers")
     _engine(parser)
 
 
