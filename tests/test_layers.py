@@ -24,7 +24,7 @@ LEVELS = [
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
-     "tokens_sqlite"},
+     "tokens_sqlite", "copying", "transfer_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "systemd"},
     {"web"},
     {"cli", "__main__"},

@@ -208,6 +208,11 @@ def _backup(parser: Parser) -> None:
     parser.add_argument("target", metavar="FILE", help="a new file")
 
 
+def _copy(parser: Parser) -> None:
+    parser.add_argument("source", metavar="FROM", help="a store: its address, or the path of its file")
+    parser.add_argument("target", metavar="TO", help="an empty one, or one that is not there yet")
+
+
 def _token_create(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="who uses it; stands as actor in the records")
     scopes = ("read", "operate", "admin")
@@ -456,12 +461,20 @@ COMMANDS: Final[dict[str, Command]] = {
         ("taskloop db backup copy.db",),
         "0 done · 4 the file exists",
     ),
+    "db copy": Command(
+        "operate",
+        "Copy a store into an empty one, of any kind, while nothing runs.",
+        "transfer:copy",
+        _copy,
+        ("taskloop db copy sqlite:///taskloop.db sqlite:////srv/taskloop.db",),
+        "0 done · 4 the target is not empty, or a worker is running · 8 store",
+    ),
 }
 ALIASES: Final = {"trigger": "submit", "ls": "list"}
 FAMILIES: Final = {
     "schedule": "add, list, remove",
     "token": "create, list, revoke",
-    "db": "upgrade, prune, check, backup",
+    "db": "upgrade, prune, check, backup, copy",
 }
 _GROUPS: Final = {
     "run": "run in the foreground",
