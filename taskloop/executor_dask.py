@@ -151,7 +151,17 @@ class OnDask:
         key = f"{call.run.job}-{call.run.id}-{call.run.attempt}-{ticket}"
         self._calls[ticket] = call
         try:
-            future = client.submit(perform, self._topic, ticket, where, call.run, call.step, key=key, pure=False)
+            future = client.submit(
+                perform,
+                self._topic,
+                ticket,
+                where,
+                call.run,
+                call.step,
+                key=key,
+                pure=False,
+                priority=call.run.priority,
+            )
             waiting = asyncio.ensure_future(_came_to(future))
             await asyncio.wait({waiting, call.over}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
@@ -210,8 +220,10 @@ class OnDask:
                 await client
                 client.subscribe_topic(self._topic, self._hear)
                 failures, workers = await client.run_on_scheduler(_ways)
-        except Exception as error:
+        except BaseException as error:
             await _closed(client)
+            if not isinstance(error, Exception):
+                raise
             why = f"it does not answer within {self._connect_seconds:g} s"
             if not isinstance(error, OSError):
                 why = f"{failure(error).type}: {failure(error).message}"
@@ -406,7 +418,7 @@ def perform(topic: str, ticket: str, where: Any, run: Run, step: str) -> tuple[A
         return answer
     finally:
         wire.flush()
-        del _waiting[ticket]
+        _waiting.pop(ticket, None)
 
 
 def heed(ticket: str, go: bool) -> None:
@@ -464,7 +476,10 @@ class _Wire:
         self._worker.log_event(self._topic, {"ticket": self._ticket, **told})
 
     def is_unwanted(self) -> bool:
-        task = self._worker.state.tasks.get(self._key)
+        try:
+            task = self._worker.state.tasks.get(self._key)
+        except AttributeError:  # a version of Dask that keeps them elsewhere: then only who is told hears of it
+            return False
         return task is None or task.state == "cancelled"
 
     def progress(self, done: float, total: float, message: str) -> None:

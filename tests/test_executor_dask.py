@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -304,3 +305,19 @@ async def test_no_address_and_a_wrong_one_are_told_in_the_record_of_the_run(sche
             scheduler._executors["dask"] = OnDask("nonsense://x", print, connect_seconds=0.2)
             run = await ran(scheduler, "told", day="2026-03-01")
             assert run.error.type == "ClusterUnavailable" and "nonsense" in run.error.message
+
+
+async def test_a_stop_waits_for_no_cluster_that_says_nothing():
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        with attached(f"tcp://127.0.0.1:{deaf.getsockname()[1]}", kill_grace=BRIEF) as scheduler:
+            await scheduler.start()
+            waiting, _ = [await scheduler.submit("told", {"day": "2026-03-01"}) for _ in range(2)]
+            while scheduler._executors["dask"].in_flight < 2:
+                await asyncio.sleep(0)
+            await scheduler.cancel(waiting.id, reason="enough", actor="me")
+            assert (await waiting.wait()).state is State.CANCELLED
+            began = real.monotonic()
+            await scheduler.stop(grace=0)
+            assert real.monotonic() - began < 2
