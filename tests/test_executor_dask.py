@@ -292,9 +292,10 @@ async def test_a_function_of_the_main_file_goes_there_itself_and_one_whose_sched
     await there(begun.with_suffix(".heard"))
 
 
-async def test_no_address_and_a_wrong_one_are_told_in_the_record_of_the_run(scheduler):
+async def test_no_address_and_a_wrong_one_are_told_in_the_record_of_the_run(lines):
     with attached("") as scheduler:
         async with scheduler:
+            assert lines.count("advice.no_cluster") == 1
             run = await ran(scheduler, "raising", what="it")
             assert (run.state, run.error.type) == (State.FAILED, "BadJob") and "set [dask] address" in run.error.message
             scheduler._executors["dask"] = OnDask("tcp://127.0.0.1:1", print, connect_seconds=0.2)
