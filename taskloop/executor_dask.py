@@ -124,8 +124,13 @@ class OnDask:
     # -- on the loop of the thread
 
     async def _live(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._overhear)
         self._closing = asyncio.Event()
         await self._closing.wait()
+
+    def _overhear(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What tasks of Dask's own leave behind, when a worker is lost among others: none of it is an attempt's."""
+        self._say("DEBUG", "dask.left", error=repr(context.get("exception") or context.get("message"))[:300])
 
     async def _close(self) -> None:
         for call in list(self._calls.values()):
