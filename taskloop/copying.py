@@ -62,7 +62,7 @@ TABLES: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
     "daily": (3, ("day", "job", "state", "runs", "took")),
 }  # fmt: skip
 """Of each table how many columns are its key, and the columns, the key first."""
-OWN: Final = ("schema", "clock_step")
+OWN: Final = ("schema", "store", "clock_step")
 """Keys of `meta` that are of the store itself, or of the life of its machine: they are not copied."""
 
 Row = Sequence[Any]

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop.batches_sqlite import where_it_stood
 from taskloop.copying import BATCH_CHARACTERS, BATCH_ROWS, OWN, TABLES, Batch, Row, not_empty
 from taskloop.errors import BadStore
 
@@ -55,8 +56,7 @@ async def _apart(store: SqliteStore) -> AsyncIterator[Hop]:
 
     async def hop(function: Callable[..., Any], *args: Any) -> Any:
         try:
-            place.check()
-            return await store._hop(connection, function, *args)
+            return await store._hop(connection, where_it_stood, place, function, *args)
         except (sqlite3.Error, OSError) as error:
             raise store._explained(error) from error
 

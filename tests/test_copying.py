@@ -20,6 +20,13 @@ from taskloop.store import open_store
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def nothing_blocks_this_loop(guard):
+    guard.activate()
+    yield
+    guard.deactivate()
+
+
 def made():
     """A scheduler whose store gets a row in every table."""
     scheduler = TaskScheduler(options=Options())
@@ -87,7 +94,9 @@ def test_a_copy_knows_every_column_of_every_table(tmp_path, call, shop):
     assert {name.removeprefix("taskloop_") for name in names if name.startswith("taskloop_")} == set(TABLES)
 
 
-async def test_a_copy_holds_every_row_and_a_scheduler_goes_on_with_it_where_the_other_ended(virtual_time, tmp_path):
+async def test_a_copy_holds_every_row_and_a_scheduler_goes_on_with_it_where_the_other_ended(
+    virtual_time, tmp_path, nothing_blocks_this_loop
+):
     first, second, third = (tmp_path / name for name in ("a.db", "b.db", "c.db"))
     scheduler = made()
     async with virtual_time(scheduler, store=f"sqlite:///{first}") as time:
