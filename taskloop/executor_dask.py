@@ -442,7 +442,7 @@ class DaskContext(ProcessContext):
     def __init__(self, run: Run, wire: _Wire, step: str) -> None:
         super().__init__(run, wire, step)
         self._wire = wire
-        self.heard = threading.Event()
+        self.heard: threading.Event = threading.Event()
 
     @property
     def cancelled(self) -> bool:

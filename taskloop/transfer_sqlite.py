@@ -26,7 +26,7 @@ _OWN: Final = ",".join(f"'{key}'" for key in OWN)
 async def export(store: SqliteStore) -> AsyncGenerator[Batch, None]:
     """Every table, by key; one consistent look."""
     async with _apart(store) as hop:
-        await hop(_begin, "BEGIN")
+        await hop(_execute, "BEGIN")
         for table in TABLES:
             after: Row | None = None
             while rows := await hop(_rows, table, after):
@@ -37,13 +37,13 @@ async def export(store: SqliteStore) -> AsyncGenerator[Batch, None]:
 async def take_in(store: SqliteStore, batches: AsyncIterator[Batch]) -> None:
     """Write all rows in one transaction. Raises `Conflict` where there are some already."""
     async with _apart(store) as hop:
-        await hop(_begin, "BEGIN IMMEDIATE")  # closing the connection before the COMMIT undoes all of it
+        await hop(_execute, "BEGIN IMMEDIATE")  # closing the connection before the COMMIT undoes all of it
         counts = await hop(_counts)
         if any(counts.values()):
             raise not_empty(store.url, counts)
         async for batch in batches:
             await hop(_insert, batch)
-        await hop(_begin, "COMMIT")
+        await hop(_execute, "COMMIT")
 
 
 @asynccontextmanager
@@ -68,7 +68,7 @@ async def _apart(store: SqliteStore) -> AsyncIterator[Hop]:
         await connection.close()
 
 
-def _begin(db: sqlite3.Connection, statement: str) -> None:
+def _execute(db: sqlite3.Connection, statement: str) -> None:
     db.execute(statement)
 
 
