@@ -11,7 +11,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     schedules options switches signs tokens audit     which fires are due; limits; switches; signs; who comes in, and who changed what
     simulation rehearsal                   what would happen; the runs of a span walked on paper
     store records                          what a memory must do; JSON of everything
-    executors processing attempts          where a function is called, a process among it; one call of it
+    executors processing executor_dask attempts     where a function is called: a process, a cluster; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
     runlog capture loop_thread             the log of a run; what its job says to the host's loggers; a loop in a thread
@@ -23,6 +23,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite   steps, logs; tokens; audit; backups; transactions
+    copying transfer_sqlite                from one store into another; how the file gives and takes its tables
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
     attention                              what needs a person, told once when it comes and when it is over

@@ -48,7 +48,7 @@ async def look(
     ledger: Ledger, store: Store, others: Sequence[Worker], only: Collection[str] | None = None
 ) -> list[Advice]:
     """What is worth telling about this start."""
-    found = [*_parent_of_a_reloader(others), *_no_zone(ledger, only)]
+    found = [*_parent_of_a_reloader(others), *_no_zone(ledger, only), *_no_cluster(ledger, only)]
     if not ledger._clock.steps_by_hand:  # the machine is none of a test's business
         found += await asyncio.to_thread(_about_the_machine, store)
     return found + await _hung_once(ledger, store)
@@ -149,6 +149,23 @@ def _no_zone(ledger: Ledger, only: Collection[str] | None) -> list[Advice]:
     listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     text = 'these name no zone and follow UTC; say timezone="Europe/London", or "UTC" if that is meant'
     return [("INFO", "no_zone", {"jobs": listed, "text": text})]
+
+
+def _no_cluster(ledger: Ledger, only: Collection[str] | None) -> list[Advice]:
+    """Jobs, and steps of flows, for a Dask cluster that has no address here: each of their attempts will fail."""
+    if ledger.options.dask:
+        return []
+    names = [
+        job.name
+        for job in ledger
+        if (only is None or job.name in only)
+        and "dask" in (job.policy.executor, *(step.executor for step in getattr(job, "steps", {}).values()))
+    ]
+    if not names:
+        return []
+    listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    text = "these run on a Dask cluster, and none is named; set [dask] address, or TASKLOOP_DASK__ADDRESS"
+    return [("WARNING", "no_cluster", {"jobs": listed, "text": text})]
 
 
 async def _hung_once(ledger: Ledger, store: Store) -> list[Advice]:

@@ -17,7 +17,7 @@ from taskloop.context import AttemptCancelled, RunContext
 from taskloop.executors import Executor, RaisedElsewhere
 from taskloop.jobs import Job
 from taskloop.outcomes import failure, finished, returned
-from taskloop.policy import Policy
+from taskloop.policy import ELSEWHERE, Policy
 from taskloop.retry import Fatal, Retry, RetryAt
 from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Returned, Run, ShutDown
 
@@ -107,7 +107,7 @@ class Attempt:
             finally:
                 await self.context.stepping.ended()
             return taken(value)
-        if self.policy.executor != "process":  # there it is found by its name
+        if self.policy.executor not in ELSEWHERE:  # there it is found by its name
             function = partial(within or _call, function)
         result: Returned = await self._executor.call(function, self.context, arguments)
         return result

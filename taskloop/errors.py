@@ -21,6 +21,7 @@ __all__ = [
     "BadStore",
     "BadToken",
     "BadTrigger",
+    "ClusterUnavailable",
     "Conflict",
     "KeyConflict",
     "MissingExtra",
@@ -248,6 +249,17 @@ class NotInjected(TaskloopError, TypeError):
 
 class ProcessDied(TaskloopError, RuntimeError):
     """The process that carried out an attempt, or was to, ended before the job did."""
+
+
+class ClusterUnavailable(TaskloopError, ConnectionError):
+    """The cluster that was to carry out an attempt cannot be reached, or was lost meanwhile; `.address`."""
+
+    def __init__(self, address: str, why: str) -> None:
+        self.address = address
+        super().__init__(
+            f"Dask cluster at {address}: {why}; see whether its scheduler runs there, and that [dask] address, or "
+            "TASKLOOP_DASK__ADDRESS, names it"
+        )
 
 
 class BadStore(TaskloopError, ValueError):

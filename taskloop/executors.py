@@ -159,18 +159,32 @@ class InThread:
             self._threads -= 1
 
 
+def _say_nothing(*_: object, **__: object) -> None:
+    """Where nobody listens."""
+
+
 class Executors(dict[str, Executor]):
     """The executors of one started scheduler by name; one that costs something is made when a job first needs it."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, dask: str = "", say: Callable[..., None] = _say_nothing) -> None:
+        """`dask`: the address of a cluster; empty: there is none. `say` writes a log line, from any thread."""
         super().__init__(loop=OnLoop(), thread=InThread(threads))
+        self._dask = dask
+        self._say = say
 
     def __missing__(self, name: str) -> Executor:
-        if name != "process":
-            raise KeyError(name)
-        from taskloop.processing import InProcess
+        made: Executor
+        if name == "process":
+            from taskloop.processing import InProcess
 
-        made = self[name] = InProcess()
+            made = InProcess()
+        elif name == "dask":
+            from taskloop.executor_dask import OnDask
+
+            made = OnDask(self._dask, self._say)
+        else:
+            raise KeyError(name)
+        self[name] = made
         return made
 
 

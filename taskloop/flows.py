@@ -17,7 +17,7 @@ from taskloop.durations import rfc3339
 from taskloop.errors import BadJob, nearest
 from taskloop.jobs import NAME, Job, refuse_the_uncallable, unfit_for_a_process
 from taskloop.parameters import Parameters
-from taskloop.policy import ExecutorName, Policy
+from taskloop.policy import ELSEWHERE, ExecutorName, Policy
 from taskloop.retry import Retry
 from taskloop.runs import RunId
 from taskloop.steps import Step, StepState
@@ -115,8 +115,9 @@ class Flow(Job[..., dict[str, Any]]):
             names = tuple(one if isinstance(one, str) else self._name_of(one) for one in given)
             where = _executor(self.name, own, is_async, executor)
             parameters = Parameters(f"{self.name}.{own}", function)
-            if where == "process" and (why := unfit_for_a_process(function, parameters)):
-                raise BadJob(f"step '{own}' of flow '{self.name}' cannot run in a process: {why}")
+            if where in ELSEWHERE and (why := unfit_for_a_process(function, parameters, where)):
+                there = "a process" if where == "process" else "Dask"
+                raise BadJob(f"step '{own}' of flow '{self.name}' cannot run in {there}: {why}")
             self.steps[own] = FlowStep(own, function, parameters, names, Retry.of(retry), optional, where)
             self._parameters = None
             try:

@@ -29,6 +29,7 @@ from taskloop.inject import Plan, Provision, entered_class, identity
 from taskloop.jobs import Job
 from taskloop.masking import clean_failure
 from taskloop.outcomes import failure
+from taskloop.policy import ELSEWHERE
 from taskloop.runs import Returned
 
 __all__ = ["Injecting", "call_within"]
@@ -55,7 +56,7 @@ class Injecting:
         plan = self._plan(attempt.job)
         context = attempt.context
         running.set(context)
-        if attempt.policy.executor == "process":  # there it is entered
+        if attempt.policy.executor in ELSEWHERE:  # there it is entered
             self._refuse_overrides(attempt.job)
             return await attempt.call(arguments)
         report = partial(self._report, context)
@@ -118,7 +119,7 @@ class Injecting:
         names = [one.name for one in order if identity(one.provider) in self._overrides]
         if names:
             raise Conflict(
-                f"job '{job.name}' runs in a process, which no override reaches: {', '.join(names)}; "
+                f"job '{job.name}' runs in another process, which no override reaches: {', '.join(names)}; "
                 'test it with executor="thread"'
             )
 

@@ -29,7 +29,7 @@ from typing import (
 from taskloop.context import RunContext, running
 from taskloop.errors import BadJob, Conflict, NoSuchJob, nearest
 from taskloop.parameters import Parameters
-from taskloop.policy import Policy, PolicyOptions, read_option
+from taskloop.policy import ELSEWHERE, Policy, PolicyOptions, read_option
 from taskloop.triggers import Cron, Every, Trigger
 
 if TYPE_CHECKING:
@@ -217,8 +217,8 @@ class Job(Generic[P, T]):
             )
         if wanted == "thread" and self.is_async:
             raise BadJob(f"job '{self.name}' is an async def, which runs on the loop; write def, or leave executor out")
-        if wanted == "process" and (why := unfit_for_a_process(self.function, self.parameters)):
-            raise BadJob(f"job '{self.name}' cannot run in a process: {why}")
+        if wanted in ELSEWHERE and (why := unfit_for_a_process(self.function, self.parameters, wanted)):
+            raise BadJob(f"job '{self.name}' cannot run in {'a process' if wanted == 'process' else 'Dask'}: {why}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _found, (self.function.__module__, self.function.__qualname__)
@@ -237,13 +237,14 @@ def _found(module: str, qualname: str) -> Any:
     return found
 
 
-def unfit_for_a_process(function: Callable[..., Any], parameters: Parameters) -> str | None:
+def unfit_for_a_process(function: Callable[..., Any], parameters: Parameters, executor: str) -> str | None:
     """What keeps a function from being found and called in another process, as far as its declaration tells."""
+    by_name = executor != "dask"  # there a function that has no name for others is sent itself
     if inspect.iscoroutinefunction(function):
         return "it is an async def, which runs on the loop; write def, or leave executor out"
-    if "<locals>" in function.__qualname__:
+    if by_name and "<locals>" in function.__qualname__:
         return "its function stands inside of another, where nobody else finds it; write it at the top of a module"
-    if function.__module__ == "__main__" and not hasattr(sys.modules.get("__main__"), "__file__"):
+    if by_name and function.__module__ == "__main__" and not hasattr(sys.modules.get("__main__"), "__file__"):
         return "its function was typed in or given with -c; write it into a file"
     for one in parameters.plan.order if parameters.plan is not None else ():
         if one.on_loop:

@@ -82,6 +82,8 @@ class Options:
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters of a job's own schedule, by job name, laid over what the code says."""
     http: Http = Http()
+    dask: str = ""
+    """The address of a Dask cluster's scheduler, for `executor="dask"`; empty: there is none."""
 
     def __post_init__(self) -> None:
         spans = {name: getattr(self, name) for name in (*_SPANS, *_SPANS_OR_NONE, *_SPANS_OR_NOTHING)}

@@ -23,7 +23,9 @@ Overlap = Literal["skip", "queue", "replace", "allow"]
 Missed = Literal["latest", "all", "skip"]
 First = Literal["now", "after", "aligned"]
 OnCrash = Literal["retry", "fail"]
-ExecutorName = Literal["loop", "thread", "process"]
+ExecutorName = Literal["loop", "thread", "process", "dask"]
+ELSEWHERE: Final = ("process", "dask")
+"""The executors that call a function in another process, where it is found, or sent, and its parameters are rebuilt."""
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -184,7 +186,7 @@ def _readers() -> dict[str, Callable[[str, Any], Any]]:
         "on_start": _flag,
         "enabled": _flag,
         "spread": _span,
-        "executor": _word("loop", "thread", "process", None),
+        "executor": _word("loop", "thread", "process", "dask", None),
         "priority": _whole(-1_000_000, 1_000_000),
         "secret": _tags,
         "tags": _tags,

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from taskloop.attempts import taken
 from taskloop.context import AttemptCancelled, RunContext, StepName, running
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from taskloop.inject import Provision
 
-__all__ = ["InProcess", "perform"]
+__all__ = ["InProcess", "ProcessContext", "found", "perform", "performed", "place_of", "taken_home"]
 
 LOOK_SECONDS: Final = 0.2
 """How often the parent reads what a job tells."""
@@ -83,7 +83,7 @@ class InProcess:
         """
         self.in_flight += 1
         try:
-            module, qualname = _place(function)
+            module, qualname = place_of(function)
             channel: _Channel = await self._files.call(_opened, context, {})
             try:
                 run = context._run.changed(attempt=context.attempt)  # of a step: its own
@@ -96,7 +96,7 @@ class InProcess:
             self.in_flight -= 1
             if self._closed:
                 self._end()
-        return _taken_home(answer)
+        return taken_home(answer)
 
     def close(self) -> None:
         """Kill what still goes on."""
@@ -181,7 +181,7 @@ def _starts_by_itself(path: str) -> bool:
     return not any(isinstance(one, ast.Name) and one.id == "__name__" for test in tests for one in ast.walk(test))
 
 
-def _place(function: Callable[..., Any]) -> tuple[str, str]:
+def place_of(function: Callable[..., Any]) -> tuple[str, str]:
     """Module and name under which another process finds the function. Raises `BadJob` if it stands there no more."""
     module, qualname = function.__module__, function.__qualname__
     found: Any = sys.modules.get(module)
@@ -189,7 +189,7 @@ def _place(function: Callable[..., Any]) -> tuple[str, str]:
         found = getattr(found, part, None)
     if (found.function if isinstance(found, Job) else found) is not function:
         raise BadJob(
-            f"function {qualname} is not what module {module} has under that name, so a process cannot find it; "
+            f"function {qualname} is not what module {module} has under that name, so another process cannot find it; "
             "let the name be the function's own, at the top of a module"
         )
     return module, qualname
@@ -209,7 +209,8 @@ def _died(channel: _Channel, error: BaseException) -> ProcessDied:
     )
 
 
-def _taken_home(answer: Any) -> Returned:
+def taken_home(answer: Any) -> Returned:
+    """What `performed` gave in another process. Raises `RaisedElsewhere` for what was raised there."""
     if answer[0] == "returned":
         return Returned(*answer[1:])
     _, told, classes, when = answer
@@ -351,7 +352,7 @@ class ProcessContext(RunContext):
 
     __slots__ = ("_name", "_pen")
 
-    def __init__(self, run: Run, pen: _Pen, step: str) -> None:
+    def __init__(self, run: Run, pen: Pen, step: str) -> None:
         from time import monotonic
 
         super().__init__(run, monotonic=monotonic, call=partial(_refuse, "call"))
@@ -385,6 +386,14 @@ class _NameOnly(StepName):
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
         _refuse("step")
+
+
+class Pen(Protocol):
+    """Takes what a job tells while it runs."""
+
+    def progress(self, done: float, total: float, message: str) -> None: ...
+
+    def write(self, **record: Any) -> None: ...
 
 
 class _Pen:
@@ -427,7 +436,7 @@ def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> 
     pen.write(kind="begun", pid=pid)
     try:
         with _apart(pen):
-            answer = _performed(module, qualname, ProcessContext(run, pen, step))
+            answer = performed(partial(found, module, qualname), ProcessContext(run, pen, step))
             if os.getpid() != pid:  # a fork that the job has made: it must not answer too, nor wait for the next call
                 os._exit(answer[0] != "returned")
             return (path, *answer)
@@ -435,10 +444,11 @@ def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> 
         pen.close()
 
 
-def _performed(module: str, qualname: str, context: ProcessContext) -> tuple[Any, ...]:
+def performed(find: Callable[[], tuple[Callable[..., Any], Parameters]], context: ProcessContext) -> tuple[Any, ...]:
+    """Call what `find` gives, with what the run says and what is injected; what it came to as plain data."""
     token = running.set(context)
     try:
-        function, parameters = _found(module, qualname)
+        function, parameters = find()
         arguments = parameters.rebuild(context.params)
         if parameters.context_name is not None:
             arguments[parameters.context_name] = context
@@ -457,21 +467,22 @@ def _performed(module: str, qualname: str, context: ProcessContext) -> tuple[Any
     return "returned", result.result, result.summary
 
 
-def _found(module: str, qualname: str) -> tuple[Callable[..., Any], Parameters]:
+def found(module: str, qualname: str) -> tuple[Callable[..., Any], Parameters]:
+    """The function that stands there, and what it takes. Raises `BadJob`."""
     from importlib import import_module
 
     try:
-        found: Any = import_module(module)
+        there: Any = import_module(module)
         for part in qualname.split("."):
-            found = getattr(found, part)
+            there = getattr(there, part)
     except Exception as error:
         raise BadJob(
-            f"a process cannot find {qualname} of module {module}: {type(error).__name__}: {error}; let it stand at the "
+            f"another process cannot find {qualname} of module {module}: {type(error).__name__}: {error}; let it stand at the "
             'top of a module that can be imported, outside of any `if __name__ == "__main__":`'
         ) from error
-    if isinstance(found, Job):
-        return found.function, found.parameters
-    return found, Parameters(qualname, found)
+    if isinstance(there, Job):
+        return there.function, there.parameters
+    return there, Parameters(qualname, there)
 
 
 @contextmanager
@@ -536,6 +547,6 @@ def _in_time() -> None:
 
 def _refuse(verb: str, *_: Any, **__: Any) -> NoReturn:
     raise Conflict(
-        f"{verb}() needs the scheduler's loop, and this job runs in a process of its own; "
+        f"{verb}() needs the scheduler's loop, and this job runs in another process; "
         'use executor="thread", or do it in another job'
     )

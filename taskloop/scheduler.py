@@ -241,7 +241,7 @@ class TaskScheduler(Ledger):
             self.feed.subscribe(self.speaker, *self.speaker.events())
         self._listeners.loop = self._loop
         self._hear_for_pings()
-        self._executors = Executors(options.threads)
+        self._executors = Executors(options.threads, options.dask, self.speaker.say)
         fires_here = options.enabled and getattr(store, "fires", True)
         self.worker = worker = this_process(
             self.name, now, clock.monotonic(), fires=fires_here, jobs=[job.name for job in self]
@@ -249,7 +249,7 @@ class TaskScheduler(Ledger):
         self._journal = journal = Journal(worker.id)
         self._store_watch = store_watch = StoreWatch(clock, self._store_changed)
         self._slots = slots = Slots(
-            options.max_running, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
+            options.max_running if getattr(store, "starts", True) else 0, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
             store_watch=store_watch, trusted=self._is_trusted, context=self._context, tell=self._tell,
             say=self.speaker.say, breaker_moved=self._breaker_moved, freed=self._freed, overrides=self.overrides

@@ -568,6 +568,7 @@ class Settings(BaseSettings):
             triggers={name: job.trigger for name, job in self.jobs.items() if job.trigger is not None},
             params={name: dict(job.params) for name, job in self.jobs.items() if job.params},
             http=Http(**self.http.model_dump(include={"token", "hosts", "submit_limit", "request_limit"})),
+            dask=self.dask.address,
         )
 
     def file_jobs(self) -> list[FileJob]:
@@ -754,7 +755,6 @@ def _strangers(texts: Mapping[str, str], before: str) -> list[str]:
 
 
 _IDLE: Final = {
-    **dict.fromkeys((("dask", key) for key in DaskSettings.model_fields), "nothing is sent to Dask"),
     ("store", "statement_cache_size"): "an SQLite store has no use for it",
 }
 """Settings that nothing in this version goes by."""

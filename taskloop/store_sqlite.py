@@ -14,7 +14,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 
 import aiosqlite
 
-from taskloop import audit_sqlite, steps_sqlite, tokens_sqlite
+from taskloop import audit_sqlite, steps_sqlite, tokens_sqlite, transfer_sqlite
 from taskloop import copying_sqlite as copying
 from taskloop import history_sqlite as history
 from taskloop import keeping_sqlite as keeping
@@ -34,6 +34,7 @@ from taskloop import statements_sqlite as statements
 from taskloop.audit import Entry
 from taskloop.batches_sqlite import SqliteBeater, transact, where_it_stood
 from taskloop.clock import from_microseconds, microseconds
+from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
 from taskloop.rows_sqlite import (
@@ -779,6 +780,14 @@ class SqliteStore:
         Raises `BadStore` if the file exists, `StoreUnavailable` if the copy cannot be made.
         """
         await self._apart(copying.backup, str(target))
+
+    def export(self) -> AsyncGenerator[Batch, None]:
+        """Every table, as `copying` has it."""
+        return transfer_sqlite.export(self)
+
+    async def take_in(self, batches: AsyncIterator[Batch]) -> None:
+        """The tables of another store. Raises `Conflict` where this one is not empty."""
+        await transfer_sqlite.take_in(self, batches)
 
     async def _apart(self, function: Callable[..., Any], *args: Any) -> Any:
         """Read for as long as it takes, on a connection of its own: other reads are not to wait for it."""

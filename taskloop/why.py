@@ -332,7 +332,11 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
         if name in held:
             return held[name].code, held[name].text
     if all(one.health.get("free", 1) <= 0 for one in knowing):
-        return "slots", "every worker that has the job is full"
+        only_fire = all(one.health.get("takes") == [] for one in knowing)
+        return (
+            "slots",
+            "the workers that have the job only fire" if only_fire else "every worker that has the job is full",
+        )
     return "due_now", "it may start any moment"
 
 

@@ -156,6 +156,27 @@ def test_waiting_for_a_run_that_no_worker_takes_is_code_5_and_says_what_there_is
             assert call("submit", "add", "a=1", "--wait").code == 0
 
 
+def test_a_process_may_fire_alone_and_leave_the_running_to_others(shop, call):
+    def states(job):
+        return [run["state"] for run in call("runs", "--job", job, "--format", "json").data["items"]]
+
+    assert call("run", "--fire-only", "--no-fire").code == 2
+    with shop.start("run", "--fire-only") as firing:
+        firing.hear(READY)
+        until(lambda: states("hourly") == ["waiting"])
+        said = call("submit", "add", "a=1")
+        assert (
+            said.code == 0 and "warning: no worker takes it: there is" in said.err and "which takes nothing" in said.err
+        )
+        assert states("add") == ["waiting"]
+        assert "the workers that have the job only fire" in call("why", "1").out
+        with shop.start("run", "--no-fire") as running:
+            running.hear("run.succeeded job=hourly")
+            running.hear("run.succeeded job=add")
+            assert call("submit", "add", "a=1", "--wait").code == 0
+        assert "run.started" not in firing.said
+
+
 def test_who_waits_is_told_what_for(shop, call):
     with shop.start("run", "--no-fire") as running:
         running.hear(READY)

@@ -19,6 +19,7 @@ from taskloop.errors import (
     BadStore,
     BadToken,
     BadTrigger,
+    ClusterUnavailable,
     Conflict,
     KeyConflict,
     MissingExtra,
@@ -83,6 +84,9 @@ TABLE = [
     (Unstorable("a set is no JSON"), ValueError, {"why": "a set is no JSON"},
      "a value cannot be stored: a set is no JSON; give plain JSON: texts, numbers below 2**63, lists, tables"),
     (StoreUnavailable("store x is full; free some space"), OSError, {}, "store x is full; free some space"),
+    (ClusterUnavailable("tcp://a:1", "it is gone"), ConnectionError, {"address": "tcp://a:1"},
+     "Dask cluster at tcp://a:1: it is gone; see whether its scheduler runs there, and that [dask] address, or "
+     "TASKLOOP_DASK__ADDRESS, names it"),
     (MissingExtra("aiohttp", "web"), ImportError, {"package": "aiohttp", "extra": "web"},
      "package 'aiohttp' is not installed; run: pip install \"taskloop[web]\""),
     (RetryAt("+2h"), TaskloopError, {"when": "+2h"}, "try again: +2h"),

@@ -19,9 +19,9 @@ LEVELS = [
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
     {"jobs", "flows", "handles", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
-    {"store", "records", "executors", "processing", "attempts", "injecting", "stepping", "audience", "processes",
+    {"store", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
-    {"ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
+    {"copying", "transfer_sqlite", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
      "tokens_sqlite", "audit_sqlite"},
@@ -33,7 +33,13 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"moments", "chain", "why", "attendance"}
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
 FRAMEWORKS = {"aiohttp", "starlette", "fastapi", "uvicorn", "jinja2", "httpx", "flask", "django"}
-ONE_HOME = {"aiosqlite": "store_sqlite", "loguru": None, "pydantic_settings": "settings", "cronsim": "cron"}
+ONE_HOME = {
+    "aiosqlite": "store_sqlite",
+    "loguru": None,
+    "pydantic_settings": "settings",
+    "cronsim": "cron",
+    "distributed": "executor_dask",
+}
 MORE_HOMES = {"cronsim": {"triggers"}}
 LAZY_UPWARDS = {("store", "store_sqlite"), ("ledger", "settings"), ("ledger", "built_in")}
 """Where a lower room composes a higher one, inside a function: stores by URL, settings by environment."""
@@ -162,5 +168,15 @@ def loaded_by(statement: str) -> set[str]:
     ["import taskloop", "from taskloop import TaskScheduler, Cron, Jobs, Every, At, Retry, RunContext"],
 )
 def test_importing_taskloop_loads_no_library_it_does_not_need_yet(statement: str) -> None:
-    heavy = {"pydantic", "pydantic_settings", "aiohttp", "asyncpg", "rich", "loguru", "cronsim", "aiosqlite", "jinja2"}
+    heavy = {
+        "pydantic",
+        "pydantic_settings",
+        "aiohttp",
+        "asyncpg",
+        "rich",
+        "loguru",
+        "cronsim",
+        "aiosqlite",
+        "jinja2",
+    } | {"distributed"}
     assert not loaded_by(statement) & heavy

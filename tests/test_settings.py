@@ -548,12 +548,11 @@ def test_known_variables_that_are_no_settings_are_no_warning(folder):
 
 
 def test_a_setting_that_nothing_goes_by_is_a_warning_unless_it_is_as_by_default(folder):
-    text = "log.capture = '200kB'\ndask.address = 'tcp://a:1'\n"
+    text = "log.capture = '200kB'\n"
     settings = read(folder, text, environ={"TASKLOOP_STORE__STATEMENT_CACHE_SIZE": "0"})
     assert settings.warnings == [
         "TASKLOOP_STORE__STATEMENT_CACHE_SIZE changes nothing in this version of taskloop: an SQLite store has no use for "
         "it; take it out",
-        "config.toml: dask.address changes nothing in this version of taskloop: nothing is sent to Dask; take it out",
     ]
 
 

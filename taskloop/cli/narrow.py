@@ -1,4 +1,5 @@
-"""A store that shows an engine only a part of what is there: `run --jobs`, `run --no-fire`, `once`, `process`.
+"""A store that shows an engine only a part of what is there: `run --jobs`, `--no-fire` and `--fire-only`, `once`,
+`process`.
 
 The engine stays as it is: it fires what the store says is due and starts what the store hands out. With each beat the
 worker tells which runs it takes, in `health["takes"]`: a list of jobs, or "all".
@@ -28,13 +29,18 @@ class Narrow:
         *,
         only: Collection[str] | None = None,
         fires: bool = True,
+        starts: bool = True,
         one_round: bool = False,
         on_start: bool = False,
     ) -> None:
-        """`only`: these jobs, and what they submit here; None: all. `one_round`: what is due by the first look only."""
+        """`only`: these jobs, and what they submit here; None: all. `starts`: whether any
+        run is to be started here. `one_round`: what is due by the first look only.
+        """
         self._store = store
         self._only = None if only is None else set(only)
         self._fires = fires
+        self.starts: bool = starts
+        """Whether runs are started here; else the engine has no slot, and what it fires waits for other workers."""
         self._one_round = one_round
         self._until: datetime | None = None
         self._on_start = on_start
@@ -57,7 +63,8 @@ class Narrow:
 
     def telling(self, health: Mapping[str, Any]) -> dict[str, Any]:
         """What the worker says of itself, and which runs it takes."""
-        return {**health, "takes": "all" if self._only is None else sorted(self._only)}
+        takes = [] if not self.starts else "all" if self._only is None else sorted(self._only)
+        return {**health, "takes": takes}
 
     async def enlist(self, worker: Worker) -> Sequence[Worker]:
         return await self._store.enlist(replace(worker, health=self.telling(worker.health)))

@@ -81,8 +81,10 @@ def _run(parser: Parser) -> None:
     parser.add_argument("--for", dest="span", metavar="D", help="stop after this long, with exit code 0")
     parser.add_argument("--http", metavar="HOST:PORT", nargs="?", const="", help="serve the admin API, 127.0.0.1:8700")
     parser.add_argument("--jobs", metavar="GLOB,…", help="only these")
-    parser.add_argument("--no-fire", action="store_true", help="only run what is submitted")
     parser.add_argument("--reload", action="store_true", help="start again when a file changes; for development")
+    role = parser.add_mutually_exclusive_group()
+    role.add_argument("--no-fire", action="store_true", help="only run what is submitted")
+    role.add_argument("--fire-only", action="store_true", help="run nothing: what fires waits for other workers")
     _engine(parser)
 
 
@@ -230,6 +232,11 @@ def _systemd(parser: Parser) -> None:
 def _completion(parser: Parser) -> None:
     shells = ("bash", "zsh", "fish")
     parser.add_argument("what", metavar="SHELL", choices=(*shells, *LIVE), help="bash, zsh or fish")
+
+
+def _copy(parser: Parser) -> None:
+    parser.add_argument("source", metavar="FROM", help="a store: its address, or the path of its file")
+    parser.add_argument("target", metavar="TO", help="an empty one, or one that is not there yet")
 
 
 def _token_create(parser: Parser) -> None:
@@ -523,12 +530,20 @@ COMMANDS: Final[dict[str, Command]] = {
         ("taskloop db backup copy.db",),
         "0 done · 4 the file exists",
     ),
+    "db copy": Command(
+        "operate",
+        "Copy a store into an empty one, of any kind, while nothing runs.",
+        "transfer:copy",
+        _copy,
+        ("taskloop db copy sqlite:///taskloop.db sqlite:////srv/taskloop.db",),
+        "0 done · 4 the target is not empty, or a worker is running · 8 store",
+    ),
 }
 ALIASES: Final = {"trigger": "submit", "ls": "list"}
 FAMILIES: Final = {
     "schedule": "add, list, remove",
     "token": "create, list, revoke",
-    "db": "upgrade, prune, check, backup",
+    "db": "upgrade, prune, check, backup, copy",
 }
 _GROUPS: Final = {
     "run": "run in the foreground",

@@ -148,15 +148,15 @@ def opened(address: Any, *, synchronous: Any = "full") -> Store:
 def _existing(args: Namespace) -> Store | None:
     """The store, not open yet; None: there is none to open."""
     address: Any = addresses.store_address(config=args.config)
-    if _is_missing(address) and names_app(args):
+    if is_missing(address) and names_app(args):
         from taskloop.cli import program
 
         settings = program.configured(args)
         address = program.place(program.compose(settings), settings)
-    return None if _is_missing(address) else opened(address)
+    return None if is_missing(address) else opened(address)
 
 
-def _is_missing(address: Any) -> bool:
+def is_missing(address: Any) -> bool:
     if not isinstance(address, str):
         return False
     path = file_of(address)

@@ -78,10 +78,10 @@ def run(args: Namespace) -> int:
 
 
 def _composed(args: Namespace, settings: Settings) -> tuple[TaskScheduler, set[str]]:
-    """The program with what `--jobs` and `--no-fire` leave of it, and the names of its jobs."""
+    """The program with what `--jobs`, `--no-fire` and `--fire-only` leave of it, and the names of its jobs."""
     scheduler = program.compose(settings)
     names = {job.name for job in scheduler}
-    if not args.jobs and not args.no_fire:
+    if not (args.jobs or args.no_fire or args.fire_only):
         return scheduler, names
     globs = [one.strip() for one in (args.jobs or "*").split(",") if one.strip()]
     only = {name for name in names if any(fnmatchcase(name, glob) for glob in globs)}
@@ -89,8 +89,8 @@ def _composed(args: Namespace, settings: Settings) -> tuple[TaskScheduler, set[s
         raise Failed(3, f"no job is like '{args.jobs}'", f"there are: {', '.join(sorted(names))}")
 
     def wrap(store: Store) -> Store:
-        on_start = fires = not args.no_fire
-        return Narrow(store, only=only if args.jobs else None, fires=fires, on_start=on_start).as_store()
+        fires, mine = not args.no_fire, only if args.jobs else None
+        return Narrow(store, only=mine, fires=fires, on_start=fires, starts=not args.fire_only).as_store()
 
     return program.compose(settings, wrap=wrap), only
 

@@ -1,0 +1,73 @@
+"""`db copy`: one store into another, whatever kinds they are."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from taskloop.address import without_password
+from taskloop.cli import reach
+from taskloop.cli.failures import Failed
+from taskloop.cli.output import Output, clean
+
+if TYPE_CHECKING:
+    from taskloop.store import Schema
+
+__all__ = ["copy"]
+
+_STOP: Final = "stop it first: `taskloop status` shows who is there"
+
+
+def copy(args: Namespace) -> int:
+    """Copy FROM into TO, and say for each table how many rows, and their checksum."""
+    return reach.drive(_copy(args, Output(args)))
+
+
+async def _copy(args: Namespace, out: Output) -> int:
+    from taskloop import copying
+
+    async with _opened(args.source, create=False, schema="newest") as source:
+        await _refuse_the_living(source, "from")
+        async with _opened(args.target, create=True, schema="upgrade") as target:
+            await _refuse_the_living(target, "to")
+            sums = await copying.copied(source, target)
+            addresses = [without_password(one.url) for one in (source, target)]
+        await _refuse_the_living(source, "from", "while it was copied; what it has done since is not in the copy")
+    total = sum(one.rows for one in sums.values())
+    tables = {table: {"rows": one.rows, "checksum": one.checksum} for table, one in sums.items()}
+
+    def shown() -> None:
+        out.table(["table", "rows", "checksum"], [[name, str(one.rows), one.checksum] for name, one in sums.items()])
+        out.line(
+            clean(f"store {addresses[0]} is copied to {addresses[1]}: {total} rows, read again and found the same")
+        )
+
+    out.record({"from": addresses[0], "to": addresses[1], "tables": tables}, shown)
+    return 0
+
+
+@asynccontextmanager
+async def _opened(address: str, *, create: bool, schema: Schema) -> AsyncIterator[Any]:
+    if not create and reach.is_missing(address):
+        raise Failed(8, f"there is no store {without_password(address)}", "name one that is there")
+    store = reach.opened(address)
+    if not hasattr(store, "take_in"):
+        raise Failed(8, f"store {without_password(address)} is of a kind that cannot be copied")
+    await store.open(create=create, schema=schema)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _refuse_the_living(store: Any, way: Literal["from", "to"], when: str = "now") -> None:
+    from taskloop.ledger import Ledger
+    from taskloop.options import Options
+
+    there = await reach.living(Ledger(store, options=Options()))
+    if there:
+        who = ", ".join(f"{one.host} pid {one.pid}" for one in there[:3])
+        running = f"a worker is running on it {when}" if when == "now" else f"a worker was started on it {when}"
+        raise Failed(4, f"store {without_password(store.url)}, to copy {way}: {running} ({who})", _STOP)
