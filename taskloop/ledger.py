@@ -1,14 +1,12 @@
 """The verbs that read and write records: submit, schedule, cancel, switch, look up. None needs a started scheduler.
 
-Level 5. `Ledger` is `Jobs` with a store; `TaskScheduler` is a `Ledger` with an engine, which hears of each change by
+Level 5. `Ledger` is `Housed`, jobs with a store, and the verbs; `TaskScheduler` is a `Ledger` with an engine, which hears of each change by
 the few methods under "what an engine adds". A command line needs no more than a `Ledger`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskloop import audit, durations
 from taskloop.audience import Waiters
-from taskloop.clock import Clock, SystemClock
+from taskloop.clock import Clock
 from taskloop.context import running
 from taskloop.errors import (
     BadInstant,
@@ -30,22 +28,21 @@ from taskloop.errors import (
     NoSuchRun,
     NoSuchSchedule,
     NoSuchStep,
-    NotRunning,
     TaskloopError,
     nearest,
 )
 from taskloop.events import Event, Feed
 from taskloop.handles import RunHandle, asked
+from taskloop.housing import Housed
 from taskloop.jobs import NAME, Call, Duration, Job, Jobs
 from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
-from taskloop.processes import current_folder
 from taskloop.runs import Cancelled, Cause, Run, RunId, State
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
-from taskloop.store import Attempt, Definition, Incident, Query, Store, Terms, Worker, open_store
+from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 from taskloop.triggers import Cron, Every, Trigger
 
@@ -71,7 +68,7 @@ TOGETHER: Final = 1000
 """Schedules of one transaction."""
 
 
-class Ledger(Jobs):
+class Ledger(Housed):
     """Jobs, and the records of a store."""
 
     def __init__(
@@ -84,22 +81,11 @@ class Ledger(Jobs):
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(store, config=config, options=options, clock=clock)
         self._removed: set[str] = set()
         self.name = name
         self._interval: timedelta | None = None
         """The interval given to `start()`; None: the options'."""
-        self.options: Options = options or Options()
-        self._config = config
-        self._is_configured = options is not None
-        self._given = self._address = store
-        self._store: Store | None = open_store(store) if store is not None else None
-        self._store_is_open = False
-        self._folder: str | None = None
-        """Where relative addresses begin: the current folder when the store was first opened."""
-        self._openers = 0
-        """Verbs that wait for one opening of the store: none of them opens another."""
-        self._clock: Clock = clock or SystemClock()
         self._collections: list[Jobs] = list(jobs)
         self._switches = Switches()
         self._defined: dict[str, tuple[Any, Definition]] = {}
@@ -109,10 +95,6 @@ class Ledger(Jobs):
         self._turning: set[asyncio.Future[None]] = set()
         self._terms_end: datetime | None = None
         """When what the store knows of the jobs changes by itself: the first switch in force runs out."""
-        self._home: asyncio.AbstractEventLoop | None = None
-        """The loop on which the store was opened."""
-        self._forked_from: int | None = None
-        """The process in which the store was opened, if this one is its child."""
         self.start_plan: StartPlan | None = None
         """What the last start changed and fired at once; None: there was none here."""
         self.feed: Feed = Feed()
@@ -754,103 +736,7 @@ class Ledger(Jobs):
     def _deliver(self, listener: Callable[[Event], Any]) -> Callable[[Event], None]:
         return listener
 
-    # -- the store
-
-    def configure(self, options: Options, *, store: Any = None) -> None:
-        """Take these options instead of what the environment says, and `store` unless one was given when made."""
-        self.options, self._is_configured = options, True
-        if self._store is None and store is not None:
-            self._address = store
-
-    @property
-    def address(self) -> Any:
-        """The store's address, or the Store, given when made; None: the configuration's."""
-        return self._given
-
-    async def _configure(self) -> None:
-        """Read the configuration once: the environment, and the file if one was named. Raises `BadSettings`."""
-        if self._is_configured:
-            return
-        named = any(name.startswith(("TASKLOOP_", "TASK_SCHEDULER_")) for name in os.environ)
-        if self._config is not None or named:
-            # In a thread: the settings library takes longer to import than a host's loop may stand still.
-            await asyncio.to_thread(self._read_configuration)
-        self._is_configured = True
-
-    def _read_configuration(self) -> None:
-        from taskloop.built_in import declare
-        from taskloop.settings import load
-
-        settings = load(self._config, files=self._config is not None)
-        self.options = settings.options()
-        if self._config is not None:
-            declare(self, settings, unasked=False)
-        if self.options.dev is not None and isinstance(self._address, str | Path):
-            self._store = self._address = None  # dev mode never touches the real store
-
-    async def _opened(self) -> Store:
-        """The store, opened at first use. Raises `NotRunning` in another process or on another loop than then."""
-        if self._home is not asyncio.get_running_loop():
-            await self._come_home()
-        await self._configure()
-        if (
-            not self._store_is_open
-            and not self._openers
-            and (self._store is None or isinstance(self._address, str | Path))
-        ):
-            if self._folder is None:  # a job may go to another one
-                self._folder = current_folder()
-            self._store = open_store(
-                self._address or self.options.store_url, synchronous=self.options.synchronous, folder=self._folder
-            )
-        store = self._store
-        assert store is not None
-        if not self._store_is_open:
-            self._openers += 1
-            try:
-                await store.open()
-            finally:
-                self._openers -= 1
-            self._store_is_open = True
-            _OPEN.add(self)
-        return store
-
-    async def _come_home(self) -> None:
-        """Make this loop the one that the store is opened on, unless another one has it."""
-        if self._forked_from is not None:
-            raise NotRunning(
-                f"the scheduler was open in process {self._forked_from} when that forked, and this is its child "
-                f"{os.getpid()}: nothing of it runs here, and its store cannot be opened here; start it after the fork, "
-                "in the process that is to use it"
-            )
-        if self._store_is_open and self._home is not None:
-            if not self._home.is_closed():
-                raise NotRunning(
-                    "the scheduler belongs to another event loop; use it there, or from another thread by "
-                    "scheduler.call(function, ...)"
-                )
-            await self.close()  # the loop that had it is gone, and with it whoever wrote there
-        self._home = asyncio.get_running_loop()
-
-    def _is_forked(self, parent: int) -> None:
-        """This process is a fork of the one that uses the store: forget all that belongs to that one."""
-        self._forked_from = parent
-        self._home, self._store_is_open = None, False
-
-    def furnish(self, *, store: Any = None, clock: Clock | None = None) -> None:
-        """Give a ledger whose store is closed another store or clock: what a test does to a program's scheduler."""
-        if self._store_is_open:
-            raise Conflict("the store is open; stop the scheduler, or close the ledger, first")
-        if store is not None:
-            self._store = self._address = open_store(store)
-        self._clock = clock or self._clock
-
-    async def close(self, within: float = 10.0) -> None:
-        """Let go of the store, in about `within` seconds; the next verb opens it again."""
-        _OPEN.discard(self)
-        if self._store is not None and self._store_is_open:
-            self._store_is_open = False
-            await self._store.close(within)
+    # -- names
 
     def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
         if isinstance(job, str):
@@ -869,21 +755,6 @@ class Ledger(Jobs):
         if not NAME.fullmatch(job):
             raise NoSuchJob(job, nearest(job, self._jobs))
         return job
-
-
-_OPEN: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
-"""Ledgers whose store is open in this process."""
-
-
-def _forked() -> None:
-    parent, ledgers = os.getppid(), list(_OPEN)
-    _OPEN.clear()
-    for ledger in ledgers:
-        ledger._is_forked(parent)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 async def _hear(heard: asyncio.Future[Run | None], seconds: float | None) -> Run | None:

@@ -21,7 +21,7 @@ LEVELS = [
     {"jobs", "flows", "handles", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
     {"store", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
-    {"copying", "transfer_sqlite", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
+    {"copying", "transfer_sqlite", "housing", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
      "tokens_sqlite", "audit_sqlite"},
@@ -41,7 +41,7 @@ ONE_HOME = {
     "distributed": "executor_dask",
 }
 MORE_HOMES = {"cronsim": {"triggers"}}
-LAZY_UPWARDS = {("store", "store_sqlite"), ("ledger", "settings"), ("ledger", "built_in")}
+LAZY_UPWARDS = {("store", "store_sqlite"), ("housing", "settings"), ("housing", "built_in")}
 """Where a lower room composes a higher one, inside a function: stores by URL, settings by environment."""
 FORBIDDEN = {"utils", "util", "helpers", "helper", "base", "manager", "common", "types", "constants", "misc"}
 CEILINGS = {"scheduler": 500}
