@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
 
-from taskloop.runs import Run, State
+from taskloop.runs import Run
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
-from taskloop.web.routes import INSTANT, Parameter, Route
+from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.repeating import MOST, NEWEST, cause_of, failed_since, retry
+from taskloop.web.problems import Problem
+from taskloop.web.routes import INSTANT, TEXT, Parameter, Route
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
@@ -17,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES", "Cause", "causes"]
 
-NEWEST: Final = 1000
-"""Failures that are looked at."""
 INCIDENTS: Final = 50
 
 
@@ -29,6 +31,7 @@ class Cause:
     newest: Run
     oldest: Run
     jobs: list[str]
+    key: str
     count: int = 0
 
 
@@ -36,8 +39,8 @@ def causes(runs: Sequence[Run]) -> list[Cause]:
     """Failed runs, the newest first, by what they failed of; the most frequent first."""
     found: dict[str, Cause] = {}
     for one in runs:
-        key = one.error.fingerprint if one.error is not None else f"{one.job} {one.state} {one.reason}"
-        cause = found.setdefault(key, Cause(one, one, []))
+        key = cause_of(one)
+        cause = found.setdefault(key, Cause(one, one, [], key))
         cause.oldest = one
         cause.count += 1
         if one.job not in cause.jobs:
@@ -47,10 +50,23 @@ def causes(runs: Sequence[Run]) -> list[Cause]:
 
 async def failures(asked: Asked) -> Response:
     since = asked.query["since"] or "7d"
-    found = await asked.scheduler.runs(state=[State.FAILED, State.INTERRUPTED], since=since, limit=NEWEST)
+    found = await failed_since(asked.scheduler, since)
     return await whole_page(
-        asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST
-    )
+        asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST,
+        most=MOST,
+    )  # fmt: skip
+
+
+async def retry_all(asked: Asked) -> Response:
+    """Run those of one cause again that were not yet."""
+    since = asked.body["since"] or "7d"
+    group = [one for one in await failed_since(asked.scheduler, since) if cause_of(one) == asked.body["cause"]]
+    for job in {one.job for one in group}:
+        asked.count_submit(job)
+    number, refused = await retry(asked.scheduler, group, actor=asked.principal.name)
+    if not number and refused:
+        raise Problem(409, "conflict", f"none was asked for again; {refused}")
+    return see_other(asked, f"/failures?{urlencode({'since': since})}", "retried" if number else "retried_before")
 
 
 async def workers(asked: Asked) -> Response:
@@ -63,6 +79,11 @@ ROUTES = (
     Route(
         method="GET", path="/failures", name="page_failures", scope=Scope.read, handler=failures, summary="Failures",
         page=True, query=(*PAGE, Parameter("since", INSTANT, "due from then on")),
+    ),
+    Route(
+        method="POST", path="/failures/retry", name="page_retry", scope=Scope.operate, handler=retry_all,
+        summary="Run a group of failures again", page=True,
+        body=(Parameter("since", INSTANT, "due from then on"), Parameter("cause", TEXT, "of this cause", required=True)),
     ),
     Route(
         method="GET", path="/workers", name="page_workers", scope=Scope.read, handler=workers, summary="Workers",
