@@ -1,5 +1,5 @@
 // What a page owes those who see, hear or steer it otherwise: gives a sentence for each fault.
-// Rules of WCAG 2.2 AA that a program can judge; run by tests/browser/test_for_all.py.
+// Rules of WCAG 2.2 AA that a program can judge; run by test_for_all.py.
 () => {
   const faults = [];
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -93,10 +93,35 @@
     const found = contrast(colour, ground);
     if (found < (large ? 3 : 4.5)) fault("too little contrast", one, found.toFixed(2));
   }
+  for (const one of all("[placeholder]").filter((one) => shown(one) && !one.value)) {
+    const ground = groundOf(one);
+    const style = getComputedStyle(one, "::placeholder");
+    const found = contrast(over(rgba(style.color).with(3, Number(style.opacity)), ground), ground);
+    if (found < 4.5) fault("too pale a placeholder", one, found.toFixed(2));
+  }
   for (const one of all("input:not([type=hidden], [type=checkbox]), select, textarea, button").filter(shown)) {
     const ground = groundOf(one.parentElement);
     const edge = contrast(over(rgba(getComputedStyle(one).borderTopColor), ground), ground);
     if (edge < 3) fault("a control whose edge is not seen", one, edge.toFixed(2));
+  }
+
+  // -- targets: 24 pixels, or as much room around their middle; not those within a sentence, nor pictures that only repeat
+  const targets = controls.filter((one) => !one.closest("svg, .skip"));
+  const boxes = new Map(targets.map((one) => [one, one.getBoundingClientRect()]));
+  const sentence = (one) => one.tagName === "A" && getComputedStyle(one).display === "inline"
+    && [...one.parentElement.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && /[\p{L}\d]/u.test(node.data));
+  for (const [one, box] of boxes) {
+    if ((box.width >= 24 && box.height >= 24) || sentence(one)) continue;
+    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    for (const [other, near] of boxes) {
+      if (other === one || sentence(other) || other.contains(one) || one.contains(other)) continue;
+      const dx = Math.max(near.left - x, x - near.right, 0);
+      const dy = Math.max(near.top - y, y - near.bottom, 0);
+      if (Math.hypot(dx, dy) < 12) {
+        fault("too small a target", one, `${box.width.toFixed()}x${box.height.toFixed()}`);
+        break;
+      }
+    }
   }
   return faults;
 }

@@ -10,27 +10,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from browser.dashboards import bare, shop
+from browser.pages import all_paths
 from taskloop import RunContext
 from taskloop.testing import MemoryStore, virtual_time
 
 pytestmark = pytest.mark.anyio
 
-PATHS = (
-    "/", "/jobs", "/jobs/sync_orders", "/jobs/refund", "/jobs/legacy_export", "/jobs/invoices?at=2h", "/runs",
-    "/runs?state=failed", "/timeline?from=24h&to=24h", "/schedules?when=5m", "/failures", "/workers", "/login",
-)  # fmt: skip
-"""Pages of the lively shop, one of each look."""
 HTML_BYTES, SCRIPT_BYTES, STYLE_BYTES = 60_000, 45_000, 15_000
 """The most that a page, its scripts and its styles may weigh; the last two compressed."""
-
-
-async def all_paths(scheduler):
-    kept = [(await scheduler.runs(job, limit=1))[0].id for job in ("video", "invoices", "vacuum", "archive")]
-    return [
-        *PATHS,
-        *(f"/runs/{one}" for one in kept),
-        f"/jobs/refund?from_run={(await scheduler.runs('refund'))[0].id}",
-    ]
 
 
 async def test_every_page_is_light_and_quiet_and_asks_nobody_else(lively_dashboard, window):
