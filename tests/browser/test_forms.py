@@ -105,9 +105,27 @@ async def test_a_double_click_asks_for_one_run_and_a_form_that_was_changed_for_a
     scheduler = shop()
     address = await open_dashboard(scheduler)
     page = await window()
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def on_a_slow_line(route):
+        """The first click arrives, and its answer is not there yet when the second comes."""
+        if asked.is_set():
+            await route.continue_()
+        else:
+            await route.fetch(max_redirects=0)
+            asked.set()
+            await over.wait()
+            await route.abort()
+
+    await page.route("**/submit", on_a_slow_line)
     await page.goto(f"{address}/jobs/vacuum")
-    await page.get_by_role("button", name="Submit").dblclick()
-    await page.wait_for_url("**/runs/1?*")
+    box = await page.get_by_role("button", name="Submit").bounding_box()
+    for _ in range(2):
+        await page.mouse.click(box["x"] + 9, box["y"] + 9)
+        await asked.wait()
+    await page.get_by_role("heading", name="Run 1 · vacuum").wait_for()
+    over.set()
+    await page.unroute_all(behavior="wait")
     assert len(await scheduler.runs("vacuum")) == 1
 
     await page.goto(f"{address}/jobs/remind")
