@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.errors import NoSuchRun, TaskloopError
 from taskloop.masking import shown
-from taskloop.runs import Run, State
+from taskloop.runs import Cause, Run, State
 
 if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
 
-__all__ = ["MOST", "Change", "cause_of", "changes", "failed_since", "retry", "source_of"]
+__all__ = ["MOST", "Change", "cause_of", "changes", "failed_since", "repeated_since", "retry", "source_of"]
 
 MOST: Final = 100
 """Runs of a group that are asked for again at once, the newest of them."""
@@ -61,16 +61,24 @@ async def failed_since(scheduler: TaskScheduler, since: str) -> list[Run]:
     return await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], since=since, limit=NEWEST)
 
 
+async def repeated_since(scheduler: TaskScheduler, since: str) -> set[int | None]:
+    """The runs that others repeat, which were asked for since then."""
+    found = await scheduler.runs(cause=Cause.RERUN, state=[*State], since=since, limit=NEWEST)
+    return {one.rerun_of for one in found}
+
+
 def cause_of(run: Run) -> str:
     """What a run failed of: runs with the same are one group."""
     return run.error.fingerprint if run.error is not None else f"{run.job} {run.state} {run.reason}"
 
 
 async def retry(scheduler: TaskScheduler, runs: Sequence[Run], *, actor: str) -> tuple[int, str]:
-    """Run each again, but those that were already; gives how many were asked for, and why the first of the rest was not."""
+    """Run `MOST` of them again, but none that was already; gives how many were asked for, and why the first refused was."""
     asked, refused = 0, ""
-    for one in runs[:MOST]:
-        if one.job not in scheduler or await scheduler.reruns(one.id):
+    for one in runs:
+        if asked == MOST:
+            break
+        if await scheduler.reruns(one.id):
             continue
         try:
             await scheduler.rerun(one.id, actor=actor, reason="all of a group of failures")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
@@ -11,7 +11,7 @@ from taskloop.runs import Run
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
 from taskloop.web.pages.rendering import see_other
-from taskloop.web.pages.repeating import MOST, NEWEST, cause_of, failed_since, retry
+from taskloop.web.pages.repeating import MOST, NEWEST, cause_of, failed_since, repeated_since, retry
 from taskloop.web.problems import Problem
 from taskloop.web.routes import INSTANT, TEXT, Parameter, Route
 from taskloop.web.security import Scope
@@ -33,16 +33,19 @@ class Cause:
     jobs: list[str]
     key: str
     count: int = 0
+    open: int = 0
+    """Those of them that nobody asked for again."""
 
 
-def causes(runs: Sequence[Run]) -> list[Cause]:
-    """Failed runs, the newest first, by what they failed of; the most frequent first."""
+def causes(runs: Sequence[Run], repeated: Collection[int | None] = ()) -> list[Cause]:
+    """Failed runs, the newest first, by what they failed of; the most frequent first. `repeated`: asked for again."""
     found: dict[str, Cause] = {}
     for one in runs:
         key = cause_of(one)
         cause = found.setdefault(key, Cause(one, one, [], key))
         cause.oldest = one
         cause.count += 1
+        cause.open += one.id not in repeated
         if one.job not in cause.jobs:
             cause.jobs.append(one.job)
     return sorted(found.values(), key=lambda one: (-one.count, -one.newest.id))
@@ -51,8 +54,9 @@ def causes(runs: Sequence[Run]) -> list[Cause]:
 async def failures(asked: Asked) -> Response:
     since = asked.query["since"] or "7d"
     found = await failed_since(asked.scheduler, since)
+    again = await repeated_since(asked.scheduler, since)
     return await whole_page(
-        asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST,
+        asked, "failures.html", causes=causes(found, again), since=since, found=len(found), complete=len(found) < NEWEST,
         most=MOST,
     )  # fmt: skip
 
@@ -60,7 +64,8 @@ async def failures(asked: Asked) -> Response:
 async def retry_all(asked: Asked) -> Response:
     """Run those of one cause again that were not yet."""
     since = asked.body["since"] or "7d"
-    group = [one for one in await failed_since(asked.scheduler, since) if cause_of(one) == asked.body["cause"]]
+    found, again = await failed_since(asked.scheduler, since), await repeated_since(asked.scheduler, since)
+    group = [one for one in found if cause_of(one) == asked.body["cause"] and one.id not in again]
     for job in {one.job for one in group}:
         asked.count_submit(job)
     number, refused = await retry(asked.scheduler, group, actor=asked.principal.name)
