@@ -17,6 +17,7 @@ from taskloop import Every, Options, RunContext, TaskScheduler
 from taskloop.masking import MASK, Secret
 from taskloop.options import Http
 from taskloop.parameters import Parameters
+from taskloop.policy import Policy
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
 from taskloop.store import Incident
@@ -456,7 +457,7 @@ def test_fires_that_are_held_are_counted_up_to_a_bound():
 
     def due(every, since):
         trigger = Every(every, anchor=now - timedelta(hours=since))
-        return now - timedelta(hours=since), Schedule(id=every, job="a", trigger=trigger)
+        return now - timedelta(hours=since), Schedule(id=every, job="a", trigger=trigger), Policy()
 
     assert str(count_due([due("1h", 3), due("2h", 5)], now)) == "7 fires"
     assert str(count_due([due("1h", 0)], now)) == "1 fire"
