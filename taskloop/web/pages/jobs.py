@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.parse import quote, urlencode
 
 from taskloop.clock import SystemClock
-from taskloop.errors import BadParameters, KeyConflict, NoSuchRun, TaskloopError
+from taskloop.errors import BadParameters, NoSuchRun, TaskloopError
 from taskloop.masking import shown
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord
@@ -22,6 +22,7 @@ from taskloop.web.pages.foretelling import fires_of_a_day, held
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
+from taskloop.web.pages.repeating import asked_once
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 
@@ -131,13 +132,8 @@ async def submit(asked: Asked) -> Response:
 
     try:
         once = str(form.get("once") or "")[:ONCE]
-        if form.get("key") or not once:
-            handle = await ask(form.get("key"))
-        else:
-            try:
-                handle = await ask(f"form-{once}")  # sent twice, as by a double click, a form asks for one run
-            except KeyConflict:  # somebody went back to the form and changed it
-                handle = await ask(None)
+        key = form.get("key")
+        handle = await (ask(key) if key or not once else asked_once(ask, f"form-{once}"))
     except BadParameters as error:
         return await _page(
             asked, record, 422, source=source, given=asked.body, problems=error.problems,
