@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from taskloop.runs import State
+from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.runs import Run, State
+from taskloop.schedules import Schedule
 from taskloop.web.core import Response
 from taskloop.web.pages.rendering import HERE, page, see_other
 from taskloop.web.problems import Problem
@@ -39,8 +43,14 @@ def empty_is_none(form: Any) -> dict[str, Any]:
 async def now(asked: Asked) -> Response:
     scheduler = asked.scheduler
     status = await scheduler.status()
-    coming = await scheduler.upcoming(limit=COMING)
-    failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
+    coming: Sequence[tuple[datetime, Schedule]] = ()
+    failures: Sequence[Run] = ()
+    is_away = False
+    try:
+        coming = await scheduler.upcoming(limit=COMING)
+        failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
+    except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
+        is_away = True
     return await page(
         asked,
         "now.html",
@@ -49,6 +59,7 @@ async def now(asked: Asked) -> Response:
         coming=coming,
         failures=failures,
         paused=status.paused,
+        is_away=is_away,
     )
 
 
