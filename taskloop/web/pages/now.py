@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.errors import BadStore, StoreUnavailable
-from taskloop.runs import Run, State
-from taskloop.schedules import Schedule
+from taskloop.runs import State
 from taskloop.web.core import Response
 from taskloop.web.pages.rendering import HERE, page, see_other
 from taskloop.web.problems import Problem
@@ -43,8 +40,8 @@ def empty_is_none(form: Any) -> dict[str, Any]:
 async def now(asked: Asked) -> Response:
     scheduler = asked.scheduler
     status = await scheduler.status()
-    coming: Sequence[tuple[datetime, Schedule]] = ()
-    failures: Sequence[Run] = ()
+    coming: list[Any] = []
+    failures: list[Any] = []
     is_away = False
     try:
         coming = await scheduler.upcoming(limit=COMING)
