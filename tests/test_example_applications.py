@@ -119,7 +119,7 @@ def test_the_processors_send_mail_and_are_switched_by_a_page(tmp_path: Path) -> 
         assert not states["send_mail"]["enabled"] and states["send_mail"]["reason"] == "quiet"
         assert states["read_pictures"]["enabled"]
         done = taskloop(  # each processor alone, as supervisord starts it; one that is off says so and does nothing
-            "process", "send_mail", "--every", "0", "--sleep", "50ms", "--max-runtime", "200ms",
+            "process", "send_mail", "--every", "0", "--sleep", "50ms", "--max-runtime", "1s",
             "--app", "processors:scheduler", cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0 and "reason=quiet" in done.stderr

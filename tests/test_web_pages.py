@@ -8,17 +8,25 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 import pytest
 from web_clients import HOSTS
 
-from taskloop import Options, RunContext, TaskScheduler
+from taskloop import Every, Options, RunContext, TaskScheduler
+from taskloop.masking import MASK, Secret
 from taskloop.options import Http
 from taskloop.parameters import Parameters
+from taskloop.policy import Policy
+from taskloop.runs import Run, State
+from taskloop.schedules import Schedule
 from taskloop.store import Incident
 from taskloop.web.pages import ROUTES
 from taskloop.web.pages.forms import PREFIX, fields, typed
+from taskloop.web.pages.rendering import linked
+from taskloop.web.pages.repeating import changes
 from taskloop.web.pages.schedules import meant
+from taskloop.web.pages.strips import strip
 from taskloop.web.security import Principal, Scope
 
 pytestmark = pytest.mark.anyio
@@ -85,7 +93,8 @@ async def filled(client, path, **form):
 
 def text(answer):
     """What a reader sees."""
-    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", answer.body.decode())))
+    plain = re.sub(r"</?bdi>", "", answer.body.decode())
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", plain)))
 
 
 # -- what is shown
@@ -98,6 +107,28 @@ async def test_the_first_page_says_that_all_is_well_or_what_is_not(pair):
     after = await client.get("/")
     assert before.status == 200 and "Nothing needs you." in text(before) and "hourly" in text(before)
     assert "Needs attention (1) ✗ failing evil" in text(after) and "Last failures" in text(after)
+
+
+async def test_while_the_store_is_away_the_first_page_shows_what_is_known_without_it(
+    host, tmp_path, no_task_outlives_the_fixture
+):
+    scheduler, folder = shop(), tmp_path / "store"
+    folder.mkdir()
+    scheduler.furnish(store=folder / "shop.db")
+    async with host(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        run = await scheduler.submit("waits")
+        async with asyncio.timeout(5):
+            while (await scheduler.run(run.id)).state != "running":
+                await asyncio.sleep(0.01)
+        folder.rename(tmp_path / "unplugged")
+        away = await client.get("/")
+        (tmp_path / "unplugged").rename(folder)
+        back = await client.get("/")
+    assert away.status == back.status == 200
+    assert "The store does not answer." in text(away) and "running waits run 1" in text(away)
+    assert 'method="post"' not in away.body.decode() and "Nothing needs you" not in text(away)
+    assert "The store does not answer." not in text(back) and "hourly" in text(back)
 
 
 async def test_all_jobs_are_listed_with_how_they_stand_and_can_be_narrowed(pair):
@@ -233,6 +264,22 @@ async def test_a_submit_by_the_form_leads_to_its_run(pair):
     assert (run.result, dict(run.params), run.actor) == (5, {"a": 3, "mode": "fast", "loud": False}, "anyone")
     assert "the run waits for its turn" in text(await client.get("/runs/1?said=submitted"))
     assert "nobody" not in text(await client.get("/runs/1?said=nobody+says+this"))
+
+
+async def test_a_form_that_is_sent_twice_at_once_is_one_run_and_is_meant_when_it_is_sent_later(pair, monkeypatch):
+    scheduler, client = pair
+    form = {"p.a": "3", "p.loud": "on", "once": "0123456789abcdef"}
+    for said in ("submitted", "existed"):
+        answer = await filled(client, "/jobs/add/submit", **form)
+        assert answer.headers["location"] == f"/taskloop/runs/1?said={said}"
+    assert (
+        (await filled(client, "/jobs/add/submit", **form | {"p.a": "4"}))
+        .headers["location"]
+        .endswith("/2?said=submitted")
+    )
+    monkeypatch.setattr("taskloop.web.pages.repeating.TWICE", timedelta(0))
+    assert (await filled(client, "/jobs/add/submit", **form)).headers["location"].endswith("/3?said=submitted")
+    assert [one.key for one in await scheduler.runs()] == [None, None, "form-0123456789abcdef"]
 
 
 async def test_what_is_wrong_stands_beside_its_field_and_what_was_typed_is_kept(pair):
@@ -380,6 +427,66 @@ def test_what_was_typed_is_read_by_the_schema_and_left_to_the_job_where_it_canno
         "anything": "{not json",
     }  # fmt: skip
     assert typed(schema, {PREFIX + "number": ""}) == {"flag": False}
+
+
+def test_a_date_with_a_time_is_typed_on_the_clock_of_the_pages_and_means_one_instant():
+    def remind(at: datetime): ...
+
+    schema, zone = Parameters("job", remind).schema(), ZoneInfo("Europe/London")
+    [field] = fields(schema, {"at": "2026-07-01T12:30:00Z"}, None, zone)
+    assert (field.kind, field.value, field.hint) == (
+        "datetime-local",
+        "2026-07-01T13:30:00",
+        "date and time of Europe/London",
+    )
+    assert typed(schema, {"p.at": "2026-07-01T13:30"}, zone) == {"at": "2026-07-01T13:30:00+01:00"}
+    assert typed(schema, {"p.at": "2026-07-01T13:30Z"}, zone) == {"at": "2026-07-01T13:30:00+00:00"}, (
+        "it says so itself"
+    )
+    assert typed(schema, {"p.at": "soon"}, zone) == {"at": "soon"}, "the job's own check says what is wrong"
+
+
+def test_of_a_run_that_is_repeated_only_what_was_changed_is_given_and_what_was_emptied_goes_back():
+    schema = Parameters("job", every_kind).schema()
+    before = {"number": 7, "share": 0.25, "names": ["y"], "day": "2026-03-01", "anything": {"a": [1]}}
+    form = {f"p.{one.name}": one.value for one in fields(schema, before) if one.kind != "checkbox"}
+    assert typed(schema, form, before=before) == {}
+    changed = {**form, "p.share": "0.5", "p.day": "", "p.flag": "on", "p.names": '["z"]'}
+    assert typed(schema, changed, before=before) == {"share": 0.5, "day": None, "flag": True, "names": ["z"]}
+
+
+def test_what_a_repeat_changed_is_told_by_name_and_of_a_secret_only_that():
+    old = {"a": 1, "b": [1], "pin": Secret("old"), "gone": None}
+    new = {"a": 1, "b": [1, 2], "pin": Secret("new"), "more": "x" * 500}
+    assert [(one.name, one.before, one.after) for one in changes(old, new)] == [
+        ("b", "[1]", "[1, 2]"), ("gone", "null", ""), ("more", "", '"' + "x" * 199 + "…"),
+        ("pin", f'"{MASK}"', f'"{MASK}"'),
+    ]  # fmt: skip
+
+
+def test_a_run_that_a_sentence_names_is_led_to_and_nothing_of_it_becomes_html():
+    assert linked("run 7 is in the way of <b>run 12</b>", "/x") == (
+        '<a href="/x/runs/7">run 7</a> is in the way of &lt;b&gt;<a href="/x/runs/12">run 12</a>&lt;/b&gt;'
+    )
+    assert linked("overrun 7, run x", "") == "overrun 7, run x"
+
+
+def test_a_strip_is_as_high_as_runs_took_and_what_failed_stands_out_without_colour():
+    began = datetime(2026, 3, 1, tzinfo=UTC)
+
+    def ran(seconds, state):
+        ended = None if seconds is None else began + timedelta(seconds=seconds)
+        return Run(job="a", due_at=began, ready_at=began, created_at=began, attempt_started_at=began, ended_at=ended,
+                   state=state)  # fmt: skip
+
+    drawn = strip([ran(None, State.RUNNING), ran(40, State.FAILED), ran(20, State.SUCCEEDED), ran(0, State.SUCCEEDED)])
+    assert drawn.words == "The last 4 runs: 1 running, 2 succeeded, 1 failed"
+    assert drawn.shapes == {
+        "running": "M18 16h5v4h-5z", "failed": "M12 0h5v24h-5z", "succeeded": "M6 10h5v10h-5zM0 16h5v4h-5z"
+    }  # fmt: skip
+
+
+# -- what a switch will do
 
 
 # -- schedules, failures, workers

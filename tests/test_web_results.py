@@ -53,7 +53,7 @@ async def test_repositories_are_drawn_on_their_own_page_on_the_jobs_and_on_the_r
         assert page.status == 200 and "<script" not in body and "<i>" not in body and "style=" not in body
         assert str(shop.folder) in seen and "Anna &amp; Co 1 33.3 %" in seen and "<i>hot.py 2" in seen
         assert "2 authors made half of all commits" in seen and "403 days old" in seen and "on main at" in seen
-        assert f"Not read: 1 {gone} : does not exist" in seen
+        assert f"Not read: 1 {gone}: does not exist" in seen
         assert '<svg class="chart"' in body and "From run to run" in seen
         weeks = one.result["repositories"][str(shop.folder)]["commits_per_week"]
         assert body.count("<tr><td>20") == len(weeks) > 50, "the table behind the chart has every week"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -18,17 +19,21 @@ from taskloop.web.api.jobs import durations, spread, the_job
 from taskloop.web.core import Response
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
-from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.rendering import see_other, zone_of
+from taskloop.web.pages.repeating import asked_once
 from taskloop.web.pages.results import picture_of
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
+    from taskloop.handles import RunHandle
     from taskloop.web.site import Asked
 
 __all__ = ["ROUTES"]
 
 JOBS_A_PAGE, STRIP, HISTORY, COMING = 50, 20, 200, 5
+ONCE: Final = 40
+"""Characters of the sign of a form, at most."""
 CONDITIONS: Final = get_args(Condition)
 
 
@@ -77,7 +82,7 @@ async def _page(
     refused: str = "",
 ) -> Response:
     """The page of a job. `source`: the run that is to be repeated; `given`: what was typed, refused for `problems`."""
-    scheduler, query = asked.scheduler, asked.query
+    scheduler, query, zone = asked.scheduler, asked.query, zone_of(asked)
     runs = await scheduler.runs(record.name, limit=HISTORY)
     won = [one for one in runs if one.state is State.SUCCEEDED][:1]
     why, problem = None, ""
@@ -87,7 +92,7 @@ async def _page(
         problem = str(error)
     begin = None
     if given is not None:
-        begin = typed(record.params_schema, given)
+        begin = {**(shown(source.params) if source is not None else {}), **typed(record.params_schema, given, zone)}
     elif source is not None:
         begin = shown(source.params)
     return await whole_page(
@@ -96,7 +101,8 @@ async def _page(
         effect=await asked.site.foresight.day_of(record.name),
         held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
-        fields=await asyncio.to_thread(fields, record.params_schema, begin, problems), source=source, refused=refused,
+        fields=await asyncio.to_thread(fields, record.params_schema, begin, problems, zone), source=source, refused=refused,
+        once=secrets.token_hex(8), active=sum(not one.final for one in runs),
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},
         policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
     )  # fmt: skip
@@ -114,16 +120,22 @@ async def submit(asked: Asked) -> Response:
     """Ask for a run by the form; what is wrong with it stands beside its fields."""
     record, form = await the_job(asked), empty_is_none(asked.body)
     source = await asked.scheduler.run(int(form["from_run"])) if (form.get("from_run") or "").isdecimal() else None
+    if source is not None and source.job != record.name:
+        raise NoSuchRun(source.id)
     asked.count_submit(record.name)
+    before = shown(source.params) if source is not None else None
+    params = typed(record.params_schema, asked.body, zone_of(asked), before=before)
     told = {"actor": asked.principal.name, "reason": form.get("reason")}
+
+    async def ask(key: str | None) -> RunHandle[Any]:
+        if source is not None:
+            return await asked.scheduler.rerun(source.id, params, from_step=form.get("from_step"), key=key, **told)
+        return await asked.scheduler.submit(record.name, params, at=form.get("at"), key=key, cause=Cause.MANUAL, **told)
+
     try:
-        params = typed(record.params_schema, asked.body)
-        if source is not None and source.job == record.name:
-            handle = await asked.scheduler.rerun(source.id, params, from_step=form.get("from_step"), **told)
-        else:
-            handle = await asked.scheduler.submit(
-                record.name, params, at=form.get("at"), key=form.get("key"), cause=Cause.MANUAL, **told
-            )
+        once = str(form.get("once") or "")[:ONCE]
+        key = form.get("key")
+        handle = await (ask(key) if key or not once else asked_once(ask, f"form-{once}"))
     except BadParameters as error:
         return await _page(
             asked, record, 422, source=source, given=asked.body, problems=error.problems,

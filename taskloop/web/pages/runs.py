@@ -15,6 +15,7 @@ from taskloop.web.api.runs import AFTER
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.repeating import Change, changes, source_of
 from taskloop.web.pages.results import as_json, picture_of
 from taskloop.web.routes import INSTANT, TEXT, Parameter, Route, word, words
 from taskloop.web.security import Scope
@@ -51,8 +52,14 @@ async def run(asked: Asked) -> Response:
         asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=await scheduler.steps(number),
         reruns=await scheduler.reruns(number), lines=log.lines, part=log.part, wanted=asked.query, params=params,
         result=result, shown=await asyncio.to_thread(picture_of, [one]), waits=await waits_for(scheduler, one), known=one.job in scheduler,
-        more=bool(log.lines) and bool((await scheduler.log(number, after=log.part, limit=1)).lines),
+        changes=await _changes(asked, one), more=bool(log.lines) and bool((await scheduler.log(number, after=log.part, limit=1)).lines),
     )  # fmt: skip
+
+
+async def _changes(asked: Asked, one: Run) -> list[Change] | None:
+    """What a run that repeats another changed; None: it repeats none that is kept."""
+    source = await source_of(asked.scheduler, one)
+    return None if source is None else changes(source.params, one.params)
 
 
 def _texts(one: Run) -> tuple[str, str]:

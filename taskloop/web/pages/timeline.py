@@ -34,6 +34,8 @@ LEAST: Final = 2.0
 """A mark is as wide as this, however short the run was."""
 MOST_RUNS, MOST_FIRES, MOST_LANES, MOST_OVERLAPS = 2_500, 2_000, 40, 20
 LONGEST: Final = timedelta(days=90)
+LISTED: Final = 100
+"""Marks of a lane that the table names."""
 _WORST: Final = (
     State.FAILED, State.INTERRUPTED, State.RUNNING, State.CANCELLED, State.SKIPPED, State.WAITING, State.SUCCEEDED
 )  # fmt: skip
@@ -174,9 +176,11 @@ async def seen(asked: Asked) -> Seen:
 async def timeline(asked: Asked) -> Response:
     one = await seen(asked)
     found = lanes(one.runs, one.fires, one.start, one.end, one.now, one.troubles)
+    marked = ticks(one.start, one.end)
     return await whole_page(
         asked, "timeline.html", lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=one.start,
-        end=one.end, ticks=ticks(one.start, one.end), now_at=(one.now - one.start) / (one.end - one.start) * WIDTH,
+        end=one.end, ticks=marked, ticks_apart=(marked[1][1] - marked[0][1]).total_seconds() if len(marked) > 1 else 0,
+        listed=LISTED, now_at=(one.now - one.start) / (one.end - one.start) * WIDTH,
         wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}, full=one.full,
         overlaps=one.overlaps[:MOST_OVERLAPS], more_overlaps=max(0, len(one.overlaps) - MOST_OVERLAPS),
     )  # fmt: skip
