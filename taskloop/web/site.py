@@ -20,6 +20,7 @@ from taskloop.scheduler import TaskScheduler
 from taskloop.web.core import Request, Response, tag, written
 from taskloop.web.live import Live
 from taskloop.web.pages.rendering import problem_page
+from taskloop.web.pages.sharing import Shared
 from taskloop.web.problems import Problem, of
 from taskloop.web.routes import Found, Route, Router, query_values, read_body, read_form
 from taskloop.web.security import Access, Auth, Limits, Principal, Scope
@@ -120,6 +121,7 @@ class Site:
         )
         self.router: Router = Router((*ROUTES, *PAGES))
         self.live: Live = Live(scheduler)
+        self.shared: Shared = Shared()
         self.metrics: Metrics = Metrics(scheduler)
         self.submits: Limits = Limits()
         self.one_at_a_time: asyncio.Lock = asyncio.Lock()

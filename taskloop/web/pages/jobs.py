@@ -94,7 +94,7 @@ async def _page(
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems), source=source, refused=refused,
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},
-        policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
+        about_job=record.name, policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
     )  # fmt: skip
 
 
