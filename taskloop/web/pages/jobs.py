@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.parse import quote, urlencode
 
+from taskloop import looking
+from taskloop.clock import SystemClock
 from taskloop.errors import BadParameters, NoSuchRun, TaskloopError
 from taskloop.masking import shown
 from taskloop.punctuality import Condition
@@ -16,7 +18,9 @@ from taskloop.runs import Cause, Run
 from taskloop.web.api.asking import UNTIL
 from taskloop.web.api.jobs import durations, spread, the_job
 from taskloop.web.core import Response
+from taskloop.web.pages import charts
 from taskloop.web.pages.forms import fields, typed
+from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES"]
 
-JOBS_A_PAGE, STRIP, HISTORY, COMING = 50, 20, 200, 5
+JOBS_A_PAGE, STRIP, HISTORY, COMING, DAYS = 50, 20, 200, 5, 30
 CONDITIONS: Final = get_args(Condition)
 
 
@@ -88,9 +92,12 @@ async def _page(
         begin = typed(record.params_schema, given)
     elif source is not None:
         begin = shown(source.params)
+    middle = spread(durations(runs))
+    counted = charts.days(await looking.days(scheduler, record.name, DAYS), SystemClock().now().date(), DAYS)
     return await whole_page(
         asked, "job.html", status, job=record, runs=runs, why=why, problem=problem, wanted={"at": None, **query},
-        spread=spread(durations(runs)),
+        spread=middle, charts=bool(runs), durations=charts.durations_data(runs, middle), days=counted,
+        success=charts.success_data(counted), graph=graph(record.steps),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems), source=source, refused=refused,
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},

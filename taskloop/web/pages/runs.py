@@ -15,6 +15,7 @@ from taskloop.steps import LogLine
 from taskloop.web.api.asking import BEFORE
 from taskloop.web.api.runs import AFTER
 from taskloop.web.core import Response
+from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
 from taskloop.web.routes import INSTANT, TEXT, Parameter, Route, word, words
@@ -53,8 +54,11 @@ async def run(asked: Asked) -> Response:
     one = await scheduler.run(number)
     lines, earlier, following = await _log(asked, number)
     params, result = await asyncio.to_thread(_texts, one)
+    steps = await scheduler.steps(number)
+    facts = (await scheduler.jobs(one.job))[0].steps if steps else ()
     return await whole_page(
-        asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=await scheduler.steps(number),
+        asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=steps,
+        graph=graph(facts, steps),
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
         params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler, about_run=number,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 /* Keeps a page up to date. The server says that something changed; htmx asks for the content again; what differs is changed
    in place, so nothing flickers, and focus, what is typed and what was opened stay. Without this script a page is whole too. */
-"use strict";
 (() => {
+  "use strict";
   const page = document.body, signal = document.getElementById("signal");
   const bound = (name) => 1000 * Number(page.dataset[name]);
   const GATHER = 250, RARELY = 1000, GRACE = 5000, REOPEN = 3000;
@@ -27,8 +27,8 @@
       const seconds = (Date.parse(one.dateTime) - now) / 1000;
       write(one, seconds >= 0.5 ? `in ${span(seconds)}` : seconds > -0.5 ? "now" : `${span(-seconds)} ago`);
     }
-    for (const one of document.querySelectorAll("time[data-since]")) {
-      write(one, span(Math.max(0, (now - Date.parse(one.dateTime)) / 1000)));
+    for (const one of document.querySelectorAll("[data-since]")) {
+      write(one, span(Math.max(0, (now - Date.parse(one.dataset.since)) / 1000)));
     }
   }
   function write(element, text) {
@@ -254,6 +254,7 @@
   button.hidden = false;
   button.addEventListener("click", () => keys.showModal());
   document.addEventListener("keydown", pressed);
+  window.taskloop = { span };
   setClock();
   document.querySelectorAll("[data-follow]").forEach(toItsEnd);
   setInterval(signal ? tick : count, 1000);
