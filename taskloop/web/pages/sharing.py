@@ -51,4 +51,4 @@ class Shared:
                 look.began_at, look.response = self._monotonic(), None
                 look.response = await make()
             found = look.response
-        return Response(found.status, found.body, dict(found.headers))
+        return Response(found.status, found.body, {**found.headers, "cache-control": "no-store"})

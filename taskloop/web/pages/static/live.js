@@ -103,7 +103,7 @@
 
   // -- when it is time to ask
 
-  let asked = Date.now(), heard = Date.now(), seen = Date.now(); // asked for content; was answered; came to the front
+  let asked = Date.now() - RARELY, heard = Date.now(), seen = Date.now(); // asked for content; was answered; came to the front
   let timer = null, waiting = 0, frozen = false, signedOut = false;
   const source = new EventTarget(); // what htmx takes for the stream: it may be another tab's
 
@@ -271,6 +271,9 @@
     },
   });
   signal.hidden = false;
+  signal.addEventListener("htmx:configRequest", ({ detail }) => {
+    detail.headers["Cache-Control"] = "no-cache"; // else tabs that ask for the same wait for each other's entry in the cache
+  });
   signal.addEventListener("htmx:afterRequest", ({ detail }) => {
     signedOut = detail.xhr.status === 401 || detail.xhr.status === 403;
     if (detail.successful) heard = Date.now();
