@@ -48,7 +48,9 @@ class _File(NamedTuple):
 @cache
 def _file(name: str) -> _File:
     plain = b"\n".join(_part(part) for part in FILES[name])
-    return _File(_KINDS[Path(name).suffix], plain, gzip.compress(plain, 9, mtime=0), blake2b(plain, digest_size=6).hexdigest())
+    return _File(
+        _KINDS[Path(name).suffix], plain, gzip.compress(plain, 9, mtime=0), blake2b(plain, digest_size=6).hexdigest()
+    )
 
 
 def _part(name: str) -> bytes:

@@ -81,28 +81,29 @@ def graph(facts: Sequence[Mapping[str, Any]], steps: Sequence[Step] | None = Non
 
 def _places(needs: Mapping[str, Sequence[str]]) -> dict[str, tuple[float, float]]:
     """Where each step stands: a layer right of all that it needs, level with them as far as there is room."""
-    declared = {name: number for number, name in enumerate(needs)}
     depth: dict[str, int] = {}
     for name in TopologicalSorter(needs).static_order():
         depth[name] = 1 + max((depth[one] for one in needs[name]), default=-1)
     layers: list[list[str]] = [[] for _ in range(max(depth.values()) + 1)]
-    for name, layer in depth.items():
-        layers[layer].append(name)
-    tallest, rows = max(map(len, layers)), dict[str, float]()
+    for name in needs:
+        layers[depth[name]].append(name)
+    tallest = max(len(layer) for layer in layers)
+    rows: dict[str, float] = {}
+
+    def level(name: str) -> float:
+        return sum(rows[one] for one in needs[name]) / max(1, len(needs[name]))
+
     for layer in layers:
-
-        def wanted(name: str) -> tuple[float, int]:
-            before = [rows[one] for one in needs[name]]
-            return (sum(before) / len(before) if before else 0.0, declared[name])
-
         first = (tallest - len(layer)) / 2
-        rows |= {name: first + number for number, name in enumerate(sorted(layer, key=wanted))}
+        rows.update({name: first + number for number, name in enumerate(sorted(layer, key=level))})
     return {name: (depth[name] * (WIDTH + ASIDE), rows[name] * (HEIGHT + BELOW)) for name in needs}
 
 
 def _node(name: str, x: float, y: float, *, optional: bool, stand: Mapping[str, Step] | None) -> Node:
     if stand is None:
-        return Node(name=name, x=x, y=y, kind="optional" if optional else "declared", words="optional" if optional else "")
+        return Node(
+            name=name, x=x, y=y, kind="optional" if optional else "declared", words="optional" if optional else ""
+        )
     step = stand.get(name) or Step(name=name)
     words = f"{SIGNS[step.state.value][0]} {step.state}"
     since = None
