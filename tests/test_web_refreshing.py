@@ -159,7 +159,7 @@ async def test_many_who_ask_at_once_are_given_one_look_that_began_after_they_ask
 
 
 async def test_a_look_that_fails_is_tried_again_by_the_next_who_asked(monkeypatch):
-    monkeypatch.setattr(sharing, "SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "SECONDS", 0.01)
     shared, looks = Shared(), []
 
     async def look():

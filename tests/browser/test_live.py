@@ -164,7 +164,7 @@ async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp
     await (await server.scheduler.submit("quick")).wait()
     await page.goto(address + "/jobs/quick")
     await page.evaluate(
-        "Object.assign(document.body.dataset, {poll: 0.5, quiet: 1.5, stale: 3}); window.same = true"
+        "Object.assign(document.body.dataset, {poll: 0.5, rarely: 0.2, quiet: 1.5, stale: 3}); window.same = true"
     )  # instead of 10, 15 and 60 seconds
     await expect(page.locator("#lost")).to_be_hidden()
     await server.kill()

@@ -46,7 +46,7 @@ async def page(asked: Asked, template: str, code: int = 200, **values: Any) -> R
         "may_admin": asked.principal.may(Scope.admin), "here": request.path, "query": request.query,
         "now": SystemClock().now(), "zone": zone, "said": SAID.get(asked.query.get("said") or "", ""), "refresh": refresh,
         "name": scheduler.name or "", "live": asked.query.get("live") or False,
-        "is_live": code == 200 and any(one.name == "live" for one in asked.route.query), "about_job": None, "about_run": None, "charts": False,
+        "is_live": code == 200 and any(one.name == "live" for one in asked.route.query), "about_job": None, "about_run": None, "charts": False, "rarely": 1,
         "again": _again(request.query),
     }  # fmt: skip
     text = await asyncio.to_thread(_filled, template, {**whole, **values})

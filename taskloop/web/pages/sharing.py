@@ -17,17 +17,19 @@ from taskloop.web.core import Response
 __all__ = ["Shared"]
 
 SECONDS: Final = 1.0
-"""Between two looks at the same."""
+"""Between two looks at the same, or longer: a look may not take more than a tenth of the time."""
+LONGEST: Final = 3.0
 MOST: Final = 64
 """Pages whose last look is remembered."""
 
 
 class _Look:
-    __slots__ = ("began_at", "lock", "response")
+    __slots__ = ("began_at", "lock", "pause", "response")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.began_at = float("-inf")
+        self.pause = 0.0
         self.response: Response | None = None
 
 
@@ -39,7 +41,7 @@ class Shared:
         self._looks: OrderedDict[Hashable, _Look] = OrderedDict()
 
     async def answer(self, key: Hashable, make: Callable[[], Awaitable[Response]]) -> Response:
-        """What `make` gives, of a look that began after this was asked. Waits for at most a second more than it takes."""
+        """What `make` gives, of a look that began after this was asked. Waits at most `LONGEST` more than it takes."""
         asked_at = self._monotonic()
         look = self._looks.setdefault(key, _Look())
         self._looks.move_to_end(key)
@@ -47,8 +49,9 @@ class Shared:
             self._looks.popitem(last=False)
         async with look.lock:
             if look.response is None or look.began_at < asked_at:
-                await asyncio.sleep(look.began_at + SECONDS - self._monotonic())
-                look.began_at, look.response = self._monotonic(), None
+                await asyncio.sleep(look.began_at + look.pause - self._monotonic())
+                look.began_at, look.pause, look.response = self._monotonic(), SECONDS, None
                 look.response = await make()
+                look.pause = min(LONGEST, max(SECONDS, 10 * (self._monotonic() - look.began_at)))
             found = look.response
         return Response(found.status, found.body, {**found.headers, "cache-control": "no-store"})

@@ -140,7 +140,7 @@ async def timeline(asked: Asked) -> Response:
         [(at, schedule.job) for at, schedule in fires if at >= now], start, end, now,
     )  # fmt: skip
     return await whole_page(
-        asked, "timeline.html", lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=start,
+        asked, "timeline.html", rarely=5, lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=start,
         end=end, ticks=ticks(start, end), now_at=(now - start) / (end - start) * WIDTH,
         wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"},
         full=len(runs) >= MOST_RUNS or len(fires) == MOST_FIRES,

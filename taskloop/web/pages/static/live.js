@@ -4,7 +4,7 @@
   "use strict";
   const page = document.body, signal = document.getElementById("signal");
   const bound = (name) => 1000 * Number(page.dataset[name]);
-  const GATHER = 250, RARELY = 1000, GRACE = 5000, REOPEN = 3000;
+  const GATHER = 250, GRACE = 5000, REOPEN = 3000;
 
   // -- the clock of the server, and what counts by it
 
@@ -103,8 +103,8 @@
 
   // -- when it is time to ask
 
-  let asked = Date.now() - RARELY, heard = Date.now(), seen = Date.now(); // asked for content; was answered; came to the front
-  let timer = null, waiting = 0, frozen = false, signedOut = false;
+  let asked = Date.now() - bound("rarely"), heard = Date.now(), seen = 0; // asked for content; was answered; came to the front
+  let timer = null, waiting = 0, frozen = false, refused = 0; // refused: with which status
   const source = new EventTarget(); // what htmx takes for the stream: it may be another tab's
 
   function ask() {
@@ -118,7 +118,7 @@
     waiting += 1;
     if (frozen) tell();
     else if (!document.hidden && timer === null) {
-      timer = setTimeout(ask, Math.max(GATHER, asked + RARELY - Date.now()));
+      timer = setTimeout(ask, Math.max(GATHER, asked + bound("rarely") - Date.now()));
     }
   }
   function hear(text) {
@@ -197,11 +197,12 @@
     const stale = lost && silent >= bound("stale");
     const bar = document.getElementById("lost");
     const at = document.getElementById("as-of")?.textContent ?? "";
-    if (signedOut) write(bar, "You are not signed in any more: load the page again.");
+    if (refused === 401 || refused === 403) write(bar, "You may not see this any more: load the page again to sign in.");
+    else if (refused) write(bar, `The server cannot say how things stand (${refused}) – what is shown is from ${at}.`);
     else if (lost) write(bar, `No signal for ${span(Math.floor(silent / 1000))} – what is shown is from ${at}.`);
-    bar.hidden = !lost && !signedOut;
+    bar.hidden = !lost && !refused;
     write(signal, frozen ? `held, ${waiting} changes wait` : lost ? "no signal" : stream?.readyState === 0 ? "reconnecting" : "live");
-    signal.className = frozen || lost ? "quiet" : "well";
+    signal.className = frozen || lost || refused ? "quiet" : "well";
     if (page.classList.toggle("stale", stale) || stale !== tell.stale) {
       for (const one of document.querySelectorAll("form[method=post] button")) one.disabled = stale;
     }
@@ -210,8 +211,12 @@
   function tick() {
     if (document.hidden) return;
     count();
-    if (!frozen && Date.now() - asked >= (Date.now() - heard >= bound("poll") ? bound("poll") / 2 : bound("poll"))) ask();
+    if (!frozen && Date.now() - asked >= bound("poll") / haste()) ask();
     tell();
+  }
+  function haste() { // the stream tells only of what happens in its own process
+    if (document.querySelector("[data-since]")) return 3;
+    return stream && stream.readyState !== EventSource.OPEN ? 2 : 1;
   }
   function hold() {
     frozen = !frozen;
@@ -275,7 +280,7 @@
     detail.headers["Cache-Control"] = "no-cache"; // else tabs that ask for the same wait for each other's entry in the cache
   });
   signal.addEventListener("htmx:afterRequest", ({ detail }) => {
-    signedOut = detail.xhr.status === 401 || detail.xhr.status === 403;
+    refused = detail.xhr.status >= 400 ? detail.xhr.status : 0;
     if (detail.successful) heard = Date.now();
     tell();
   });
