@@ -125,13 +125,14 @@ class _Gathering:
 
     def hear(self, told: _Told) -> None:
         run, job = told.event.run, told.event.job
+        self.stirred.set()
+        if self.concerns_all:
+            return  # whoever is slow to listen is told no more than that, and holds no more either
         if run is not None:
             self.runs.add(run.id)
         if job is not None:
             self.jobs.add(job)
-        if (run is None and job is None) or max(len(self.jobs), len(self.runs)) > MOST_NAMED:
-            self.concerns_all = True
-        self.stirred.set()
+        self.concerns_all = (run is None and job is None) or max(len(self.jobs), len(self.runs)) > MOST_NAMED
 
     def taken(self, epoch: str) -> bytes:
         if not (self.jobs or self.runs or self.concerns_all):

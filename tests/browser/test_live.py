@@ -125,6 +125,8 @@ async def test_a_switch_shows_in_another_browser_and_nothing_that_is_typed_or_op
     await job.get_by_text("More", exact=True).click()
     await scheduler.disable("load", reason="moving house", actor="anna")
     await expect(jobs.locator("#job-load")).to_contain_text("by anna: moving house", timeout=SOON_MS)
+    await scheduler.submit("quick")
+    await expect(jobs.locator("#job-quick svg.strip rect")).to_have_count(1, timeout=SOON_MS)
     await expect(job.locator("main")).to_contain_text("by anna: moving house", timeout=SOON_MS)
     await expect(job.get_by_role("button", name="Enable")).to_be_visible()
     typed = job.locator("form[action$='/pause'] [name=reason]")
@@ -164,7 +166,7 @@ async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp
     await (await server.scheduler.submit("quick")).wait()
     await page.goto(address + "/jobs/quick")
     await page.evaluate(
-        "Object.assign(document.body.dataset, {poll: 0.5, rarely: 0.2, quiet: 1.5, stale: 3}); window.same = true"
+        "Object.assign(document.body.dataset, {poll: 0.3, rarely: 0.2, quiet: 1, stale: 2}); window.same = true"
     )  # instead of 10, 15 and 60 seconds
     await expect(page.locator("#lost")).to_be_hidden()
     await server.kill()
@@ -174,6 +176,10 @@ async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp
     assert await server.start() == address
     try:
         await expect(page.locator("#lost")).to_be_hidden(timeout=15_000)
+        await page.route("**/*live=true", lambda route: route.fulfill(status=503, body="the store is away"))
+        await expect(page.locator("#lost")).to_contain_text("The server cannot say how things stand (503)")
+        await page.unroute("**/*live=true")
+        await expect(page.locator("#lost")).to_be_hidden()
         await expect(page.get_by_role("button", name="Disable")).to_be_enabled()
         await (await server.scheduler.submit("quick")).wait()
         await expect(page.locator("#runs tbody tr")).to_have_count(2, timeout=SOON_MS)
@@ -190,9 +196,8 @@ async def test_eight_tabs_have_one_stream_and_hidden_ones_ask_for_nothing(open_d
     pages = [first] + [await first.context.new_page() for _ in range(7)]
     for page in pages:
         page.on("request", lambda request: asked.append(request.url.removeprefix(address)))
-        await page.goto(address + "/")
-    for page in pages:
-        await expect(page.locator("#signal")).to_have_text("live")
+    await asyncio.gather(*(page.goto(address + "/") for page in pages))
+    await asyncio.gather(*(expect(page.locator("#signal")).to_have_text("live") for page in pages))
     await scheduler.submit("load")
     await expect(pages[7].locator("ul.running")).to_contain_text("load", timeout=2 * SOON_MS)
     await expect(pages[3].locator("ul.running")).to_contain_text("load", timeout=2 * SOON_MS)
@@ -201,12 +206,10 @@ async def test_eight_tabs_have_one_stream_and_hidden_ones_ask_for_nothing(open_d
     await pages[7].get_by_role("link", name="Jobs").click()
     await expect(pages[7].locator("h1")).to_have_text("Jobs")
     assert time.monotonic() - began < 3, "as many streams would have taken all connections"
-    for page in pages:  # no window of this browser is ever hidden, so say that it is
-        await page.evaluate(
-            """() => { document.body.dataset.hidden = 0.1;
-            Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
-            document.dispatchEvent(new Event("visibilitychange")); }"""
-        )
+    hide = """() => { document.body.dataset.hidden = 0.1;
+        Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+        document.dispatchEvent(new Event("visibilitychange")); }"""
+    await asyncio.gather(*(page.evaluate(hide) for page in pages))  # no window of this browser is ever hidden
     await asyncio.sleep(0.5)
     asked.clear()
     await scheduler.submit("quick")

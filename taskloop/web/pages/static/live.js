@@ -4,7 +4,7 @@
   "use strict";
   const page = document.body, signal = document.getElementById("signal");
   const bound = (name) => 1000 * Number(page.dataset[name]);
-  const GATHER = 250, GRACE = 5000, REOPEN = 3000;
+  const GATHER = 250, GRACE = 5000;
 
   // -- the clock of the server, and what counts by it
 
@@ -133,32 +133,23 @@
 
   const name = `taskloop ${page.dataset.base}`;
   const channel = "BroadcastChannel" in window ? new BroadcastChannel(name) : null;
-  let stream = null, wanting = null, letGo = null, leaving = null, reopening = null;
+  let stream = null, wanting = null, letGo = null, leaving = null, broken = false;
 
   function open() {
-    const url = page.getAttribute("sse-connect");
-    stream = new EventSource(url);
+    stream = new EventSource(page.getAttribute("sse-connect"));
     stream.addEventListener("changed", ({ data }) => {
       hear(data);
       channel?.postMessage(data);
     });
     stream.onopen = () => {
-      if (reopening !== null) soon(); // what happened meanwhile nobody told
-      reopening = null;
+      if (broken) soon(); // what happened meanwhile nobody told
+      broken = false;
     };
-    stream.onerror = () => {
-      reopening ??= 0;
-      if (stream?.readyState === EventSource.CLOSED) { // refused: the browser does not try again by itself
-        clearTimeout(reopening);
-        reopening = setTimeout(() => stream && open(), REOPEN);
-      }
-    };
+    stream.onerror = () => { broken = true; };
   }
-  function close() {
-    clearTimeout(reopening);
-    reopening = null;
-    stream?.close();
-    stream = null;
+  function answered() {
+    heard = Date.now();
+    if (stream?.readyState === EventSource.CLOSED) open(); // it was refused, and a browser does not try that again
   }
   function listen() {
     clearTimeout(leaving);
@@ -173,7 +164,8 @@
   function leave() {
     wanting?.abort();
     wanting = null;
-    close();
+    stream?.close();
+    stream = null;
     letGo?.();
     letGo = null;
   }
@@ -201,7 +193,7 @@
     else if (refused) write(bar, `The server cannot say how things stand (${refused}) – what is shown is from ${at}.`);
     else if (lost) write(bar, `No signal for ${span(Math.floor(silent / 1000))} – what is shown is from ${at}.`);
     bar.hidden = !lost && !refused;
-    write(signal, frozen ? `held, ${waiting} changes wait` : lost ? "no signal" : stream?.readyState === 0 ? "reconnecting" : "live");
+    write(signal, frozen ? `held, ${waiting} changes wait` : lost ? "no signal" : stream?.readyState === EventSource.CONNECTING && broken ? "reconnecting" : "live");
     signal.className = frozen || lost || refused ? "quiet" : "well";
     if (page.classList.toggle("stale", stale) || stale !== tell.stale) {
       for (const one of document.querySelectorAll("form[method=post] button")) one.disabled = stale;
@@ -281,7 +273,7 @@
   });
   signal.addEventListener("htmx:afterRequest", ({ detail }) => {
     refused = detail.xhr.status >= 400 ? detail.xhr.status : 0;
-    if (detail.successful) heard = Date.now();
+    if (detail.successful) answered();
     tell();
   });
   document.addEventListener("click", ({ target }) => {
