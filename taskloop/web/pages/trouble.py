@@ -49,7 +49,13 @@ async def failures(asked: Asked) -> Response:
     since = asked.query["since"] or "7d"
     found = await asked.scheduler.runs(state=[State.FAILED, State.INTERRUPTED], since=since, limit=NEWEST)
     return await whole_page(
-        asked, "failures.html", rarely=5, causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST
+        asked,
+        "failures.html",
+        rarely=5,
+        causes=causes(found),
+        since=since,
+        found=len(found),
+        complete=len(found) < NEWEST,
     )
 
 

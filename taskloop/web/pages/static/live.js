@@ -78,6 +78,9 @@
       if (!holds && !(at.dataset && "own" in at.dataset)) at.remove();
       at = after;
     }
+    if (!holds) return;
+    const there = new Set([...fresh.children].map((one) => one.id));
+    for (const one of old.children) one.classList.toggle("left", !there.has(one.id)); // nothing is known of it any more
   }
   function atItsEnd(box) {
     return box.scrollTop + box.clientHeight >= box.scrollHeight - 24;
@@ -123,7 +126,6 @@
   }
   function hear(text) {
     const about = JSON.parse(text), { job, run } = page.dataset;
-    heard = Date.now();
     if (about && run && !about.runs.includes(Number(run))) return;
     if (about && job && !about.jobs.includes(job)) return;
     soon();
@@ -206,7 +208,8 @@
     if (!frozen && Date.now() - asked >= bound("poll") / haste()) ask();
     tell();
   }
-  function haste() { // the stream tells only of what happens in its own process
+  function haste() { // the stream tells only of what happens in its own process, and not of lines of a log
+    if (document.querySelector("[data-grows]")) return 8;
     if (document.querySelector("[data-since]")) return 3;
     return stream && stream.readyState !== EventSource.OPEN ? 2 : 1;
   }
