@@ -296,13 +296,13 @@ def test_days_without_a_run_are_days_too_and_success_is_of_those_that_ended_well
     }
 
 
-def test_a_run_is_a_point_where_it_ended_as_high_as_its_last_attempt_took():
+def test_a_run_is_a_point_where_it_ended_as_high_as_it_took():
     def run(number, began, took, state=State.SUCCEEDED):
         at = START + timedelta(seconds=began)
         return Run(job="a", id=number, state=state, due_at=at, ready_at=at, created_at=at, started_at=at,
                    attempt_started_at=at, ended_at=at + timedelta(seconds=took))  # fmt: skip
 
-    never = replace(run(4, 0, 1, State.CANCELLED), attempt_started_at=None)
+    never = replace(run(4, 0, 1, State.CANCELLED), started_at=None)
     found = charts.durations_data(
         [run(3, 1, 5, State.FAILED), run(2, 0, 100), run(1, 0, 2), never], {"p50": 2.0, "p95": 100.0}
     )

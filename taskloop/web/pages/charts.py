@@ -54,11 +54,11 @@ def days(counts: Iterable[DayCount], last: date, number: int) -> list[Day]:
 
 
 def points(runs: Sequence[Run]) -> list[tuple[float, float, Run]]:
-    """When each run ended whose function was called, and the seconds its last attempt took; the oldest end first."""
+    """When each run ended that had begun, and the seconds from its first start to there; the oldest end first."""
     found = [
-        (one.ended_at.timestamp(), max(0.0, (one.ended_at - one.attempt_started_at).total_seconds()), one)
+        (one.ended_at.timestamp(), max(0.0, (one.ended_at - one.started_at).total_seconds()), one)
         for one in runs
-        if one.ended_at is not None and one.attempt_started_at is not None
+        if one.ended_at is not None and one.started_at is not None
     ]
     return sorted(found, key=lambda one: one[:2])
 
