@@ -121,6 +121,12 @@ async def test_who_may_only_read_is_not_given_what_an_admin_has_just_seen(host, 
     assert b'method="post"' in admin.body and b'method="post"' not in reader.body
 
 
+async def test_a_stranger_is_given_neither_the_content_nor_word_of_changes(host, no_task_outlives_the_fixture):
+    async with host(shop(), auth=lambda _: None) as client:
+        client.headers = dict(BROWSER)
+        assert [(await client.get(path)).status for path in ("/?live=true", "/changes")] == [401, 401]
+
+
 async def test_the_end_of_a_long_log_is_shown_with_the_way_to_its_beginning(pair):
     scheduler, client = pair
 

@@ -170,7 +170,7 @@ async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp
     )  # instead of 10, 15 and 60 seconds
     await expect(page.locator("#lost")).to_be_hidden()
     await server.kill()
-    await expect(page.locator("#lost")).to_contain_text("No signal for", timeout=15_000)
+    await expect(page.locator("#lost")).to_contain_text("No signal: what is shown is from", timeout=15_000)
     await expect(page.locator("body")).to_have_class("stale", timeout=15_000)
     await expect(page.get_by_role("button", name="Disable")).to_be_disabled()
     assert await server.start() == address
@@ -187,6 +187,29 @@ async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp
     finally:
         await server.kill()
     complaints.clear()  # the console tells of requests that nobody answered
+
+
+async def test_where_no_stream_can_be_had_nor_shared_the_page_asks_by_itself(
+    open_dashboard, window, complaints, expect
+):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    await page.add_init_script(
+        "Object.defineProperty(navigator, 'locks', { value: undefined }); delete window.BroadcastChannel"
+    )
+    await page.route("**/changes", lambda route: route.fulfill(status=429, body="too many"))
+    await page.goto(address + "/")
+    await page.evaluate("document.body.dataset.poll = 0.5")
+    await scheduler.submit("load")
+    await expect(page.locator("ul.running")).to_contain_text("load", timeout=2 * SOON_MS)
+    await page.unroute("**/changes")
+    async with page.expect_response("**/changes"):
+        pass
+    await page.evaluate("document.body.dataset.poll = 100")
+    await expect(page.locator("#signal")).to_have_text("live")
+    scheduler.gate.set()
+    await expect(page.locator("main")).to_contain_text("Nothing runs right now.", timeout=SOON_MS)
+    complaints.clear()
 
 
 async def test_eight_tabs_have_one_stream_and_hidden_ones_ask_for_nothing(open_dashboard, window, expect):

@@ -189,13 +189,15 @@
     const silent = Date.now() - heard;
     const lost = !frozen && silent >= bound("quiet") && Date.now() - seen >= GRACE;
     const stale = lost && silent >= bound("stale");
-    const bar = document.getElementById("lost");
-    const at = document.getElementById("as-of")?.textContent ?? "";
-    if (refused === 401 || refused === 403) write(bar, "You may not see this any more: load the page again to sign in.");
-    else if (refused) write(bar, `The server cannot say how things stand (${refused}) – what is shown is from ${at}.`);
-    else if (lost) write(bar, `No signal for ${span(Math.floor(silent / 1000))} – what is shown is from ${at}.`);
+    const bar = document.getElementById("lost"), [what, since] = bar.children; // what is read aloud does not count
+    const from = `what is shown is from ${document.getElementById("as-of")?.textContent}`;
+    if (refused === 401 || refused === 403) write(what, "You may not see this any more: load the page again to sign in.");
+    else if (refused) write(what, `The server cannot say how things stand (${refused}): ${from}.`);
+    else if (lost) write(what, `No signal: ${from}.`);
+    write(since, lost ? `For ${span(Math.floor(silent / 1000))} now.` : "");
     bar.hidden = !lost && !refused;
-    write(signal, frozen ? `held, ${waiting} changes wait` : lost ? "no signal" : stream?.readyState === EventSource.CONNECTING && broken ? "reconnecting" : "live");
+    const returning = stream?.readyState === EventSource.CONNECTING && broken;
+    write(signal, frozen ? `held, ${waiting} changes wait` : lost ? "no signal" : returning ? "reconnecting" : "live");
     signal.className = frozen || lost || refused ? "quiet" : "well";
     if (page.classList.toggle("stale", stale) || stale !== tell.stale) {
       for (const one of document.querySelectorAll("form[method=post] button")) one.disabled = stale;
