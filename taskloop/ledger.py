@@ -215,18 +215,20 @@ class Ledger(Jobs):
         params: Mapping[str, Any] | None = None,
         *,
         from_step: str | None = None,
+        key: str | None = None,
         actor: str | None = None,
         reason: str | None = None,
     ) -> RunHandle[Any]:
         """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`.
 
         `from_step`: this step, what needs it, and what had not succeeded are called again, the other results are taken
-        over; None: all is done anew. Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`, `Conflict`.
+        over; None: all is done anew. `key`: as for `submit`. Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`,
+        `Conflict`.
         """
         old = await self.run(run_id)
         job = self._job(old.job)
         call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
-        run = asked(call, self._clock.now(), cause=Cause.RERUN, actor=actor, reason=reason)
+        run = asked(call, self._clock.now(), cause=Cause.RERUN, key=key, actor=actor, reason=reason)
         if from_step is not None:
             taken = {one.name: one.place for one in await (await self._opened()).steps(old.id)}
             names = dict.fromkeys(getattr(job, "steps", taken))

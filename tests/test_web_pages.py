@@ -8,18 +8,26 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 import pytest
 from web_clients import HOSTS, PREFIX
 
-from taskloop import Options, RunContext, TaskScheduler
+from taskloop import Every, Options, RunContext, TaskScheduler
+from taskloop.masking import MASK, Secret
 from taskloop.options import Http
 from taskloop.parameters import Parameters
+from taskloop.runs import Run, State
+from taskloop.schedules import Schedule
 from taskloop.store import Incident
 from taskloop.web.pages import ROUTES
+from taskloop.web.pages.foretelling import count_due
 from taskloop.web.pages.forms import PREFIX as FIELD
 from taskloop.web.pages.forms import fields, typed
+from taskloop.web.pages.rendering import linked
+from taskloop.web.pages.repeating import changes
 from taskloop.web.pages.schedules import meant
+from taskloop.web.pages.strips import strip
 from taskloop.web.security import Principal, Scope
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +94,8 @@ async def filled(client, path, **form):
 
 def text(answer):
     """What a reader sees."""
-    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", answer.body.decode())))
+    plain = re.sub(r"</?bdi>", "", answer.body.decode())
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", plain)))
 
 
 # -- what is shown
@@ -383,6 +392,79 @@ def test_what_was_typed_is_read_by_the_schema_and_left_to_the_job_where_it_canno
     assert typed(schema, {FIELD + "number": ""}) == {"flag": False}
 
 
+def test_a_date_with_a_time_is_typed_on_the_clock_of_the_pages_and_means_one_instant():
+    def remind(at: datetime): ...
+
+    schema, zone = Parameters("job", remind).schema(), ZoneInfo("Europe/London")
+    [field] = fields(schema, {"at": "2026-07-01T12:30:00Z"}, None, zone)
+    assert (field.kind, field.value, field.hint) == (
+        "datetime-local",
+        "2026-07-01T13:30:00",
+        "date and time of Europe/London",
+    )
+    assert typed(schema, {"p.at": "2026-07-01T13:30"}, zone) == {"at": "2026-07-01T13:30:00+01:00"}
+    assert typed(schema, {"p.at": "2026-07-01T13:30Z"}, zone) == {"at": "2026-07-01T13:30:00+00:00"}, (
+        "it says so itself"
+    )
+    assert typed(schema, {"p.at": "soon"}, zone) == {"at": "soon"}, "the job's own check says what is wrong"
+
+
+def test_of_a_run_that_is_repeated_only_what_was_changed_is_given_and_what_was_emptied_goes_back():
+    schema = Parameters("job", every_kind).schema()
+    before = {"number": 7, "share": 0.25, "names": ["y"], "day": "2026-03-01", "anything": {"a": [1]}}
+    form = {f"p.{one.name}": one.value for one in fields(schema, before) if one.kind != "checkbox"}
+    assert typed(schema, form, before=before) == {}
+    changed = {**form, "p.share": "0.5", "p.day": "", "p.flag": "on", "p.names": '["z"]'}
+    assert typed(schema, changed, before=before) == {"share": 0.5, "day": None, "flag": True, "names": ["z"]}
+
+
+def test_what_a_repeat_changed_is_told_by_name_and_of_a_secret_only_that():
+    old = {"a": 1, "b": [1], "pin": Secret("old"), "gone": None}
+    new = {"a": 1, "b": [1, 2], "pin": Secret("new"), "more": "x" * 500}
+    assert [(one.name, one.before, one.after) for one in changes(old, new)] == [
+        ("b", "[1]", "[1, 2]"), ("gone", "null", ""), ("more", "", '"' + "x" * 199 + "…"),
+        ("pin", f'"{MASK}"', f'"{MASK}"'),
+    ]  # fmt: skip
+
+
+def test_a_run_that_a_sentence_names_is_led_to_and_nothing_of_it_becomes_html():
+    assert linked("run 7 is in the way of <b>run 12</b>", "/x") == (
+        '<a href="/x/runs/7">run 7</a> is in the way of &lt;b&gt;<a href="/x/runs/12">run 12</a>&lt;/b&gt;'
+    )
+    assert linked("overrun 7, run x", "") == "overrun 7, run x"
+
+
+def test_a_strip_is_as_high_as_runs_took_and_what_failed_stands_out_without_colour():
+    began = datetime(2026, 3, 1, tzinfo=UTC)
+
+    def ran(seconds, state):
+        ended = None if seconds is None else began + timedelta(seconds=seconds)
+        return Run(job="a", due_at=began, ready_at=began, created_at=began, attempt_started_at=began, ended_at=ended,
+                   state=state)  # fmt: skip
+
+    drawn = strip([ran(None, State.RUNNING), ran(40, State.FAILED), ran(20, State.SUCCEEDED), ran(0, State.SUCCEEDED)])
+    assert drawn.words == "The last 4 runs: 1 running, 2 succeeded, 1 failed"
+    assert drawn.shapes == {
+        "running": "M18 16h5v4h-5z", "failed": "M12 0h5v24h-5z", "succeeded": "M6 10h5v10h-5zM0 16h5v4h-5z"
+    }  # fmt: skip
+
+
+# -- what a switch will do
+
+
+def test_fires_that_are_held_are_counted_up_to_a_bound():
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def due(every, since):
+        trigger = Every(every, anchor=now - timedelta(hours=since))
+        return now - timedelta(hours=since), Schedule(id=every, job="a", trigger=trigger)
+
+    assert str(count_due([due("1h", 3), due("2h", 5)], now)) == "7 fires"
+    assert str(count_due([due("1h", 0)], now)) == "1 fire"
+    assert str(count_due([due("1s", 5), due("1h", 3)], now)) == "more than 1000 fires"
+    assert str(count_due([due("1h", 0)] * 200, now)) == "more than 200 fires"
+
+
 # -- schedules, failures, workers
 
 
@@ -449,6 +531,13 @@ async def test_failures_are_shown_by_their_cause(pair):
     shown = text(await client.get("/failures?since=1h"))
     assert "3 failed runs" in shown and f"3 ValueError {EVIL} evil" in shown
     assert (await client.get("/failures?since=nonsense")).status == 422
+    await scheduler.pause()  # so that none of them fails again
+    [cause] = set(re.findall(r'name="cause" value="([^"]*)"', (await client.get("/failures")).body.decode()))
+    for said in ("retried", "retried_before"):
+        done = await filled(client, "/failures/retry", since="1h", cause=html.unescape(cause))
+        assert done.headers["location"] == f"/taskloop/failures?since=1h&said={said}"
+    assert [one.rerun_of for one in await scheduler.runs(cause="rerun")] == [1, 2, 3]
+    assert "was asked for" in text(await client.get("/failures"))
 
 
 async def test_workers_are_shown_with_what_disturbed_them(pair):

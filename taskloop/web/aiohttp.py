@@ -72,7 +72,7 @@ def _mount(app: web.Application, site: Site, prefix: str) -> None:
 
     if prefix:
         app.router.add_route("*", prefix, handle)
-    app.router.add_route("*", f"{prefix}/{{tail:.*}}", handle)
+    app.router.add_route("*", rf"{prefix}/{{tail:[\s\S]*}}", handle)  # a dot would leave line breaks to aiohttp
 
 
 def _read(request: web.Request, prefix: str) -> Request:

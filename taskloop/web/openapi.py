@@ -83,7 +83,8 @@ def _submit_of(submit: Route, job: Job[..., Any], schema: str) -> dict[str, Any]
     """The submit of one job."""
     operation = _operation(submit)
     body = operation["requestBody"]["content"]["application/json"]["schema"]
-    properties = {**body["properties"], "params": _ref(schema)}
+    params = _ref(schema) if job.parameters.required else _or_null(_ref(schema))
+    properties = {**body["properties"], "params": params}
     needed = {"required": ["params"]} if job.parameters.required else {}
     return {
         **operation,
@@ -110,6 +111,7 @@ def _parameter(one: Parameter, where: str) -> dict[str, Any]:
         "required": one.required,
         "description": one.summary,
         "schema": dict(one.kind.schema),
+        **({"allowEmptyValue": True} if where == "query" else {}),  # as if it were left out: what a form sends
     }
 
 
@@ -121,7 +123,10 @@ def _body(route: Route) -> dict[str, Any] | None:
     needed = [one.name for one in route.body if one.required]
     return {
         "type": "object",
-        "properties": {one.name: {**one.kind.schema, "description": one.summary} for one in route.body},
+        "properties": {
+            one.name: {**(one.kind.schema if one.required else _or_null(one.kind.schema)), "description": one.summary}
+            for one in route.body
+        },
         "additionalProperties": False,
         **({"required": needed} if needed else {}),
     }
@@ -140,6 +145,13 @@ def _response(kind: str) -> dict[str, Any]:
     known = kind in _schemas()
     schema: dict[str, Any] = _ref(kind) if known else {} if kind == "any" else {"type": "object"}
     return {"description": kind if known else "JSON", "content": {"application/json": {"schema": schema}}}
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Null is as if it were left out."""
+    if isinstance(schema.get("type"), str) and "enum" not in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]} if schema else {}
 
 
 def _ref(name: str) -> dict[str, Any]:

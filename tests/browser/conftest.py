@@ -92,7 +92,7 @@ def listen(page, complaints):
 
     def asked(request):
         origin = "/".join(page.url.split("/")[:3])
-        if page.url.startswith("http") and not request.url.startswith((origin, "data:")):
+        if not request.is_navigation_request() and not request.url.startswith((origin, "data:")):
             complaints.append(f"{page.url} asks for {request.url}")
 
     def answered(response):

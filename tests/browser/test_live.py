@@ -126,7 +126,7 @@ async def test_a_switch_shows_in_another_browser_and_nothing_that_is_typed_or_op
     await scheduler.disable("load", reason="moving house", actor="anna")
     await expect(jobs.locator("#job-load")).to_contain_text("by anna: moving house", timeout=SOON_MS)
     await scheduler.submit("quick")
-    await expect(jobs.locator("#job-quick svg.strip rect")).to_have_count(1, timeout=SOON_MS)
+    await expect(jobs.locator("#job-quick svg.strip path")).to_have_count(1, timeout=SOON_MS)
     await expect(job.locator("main")).to_contain_text("by anna: moving house", timeout=SOON_MS)
     await expect(job.get_by_role("button", name="Enable")).to_be_visible()
     typed = job.locator("form[action$='/pause'] [name=reason]")

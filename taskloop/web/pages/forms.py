@@ -1,14 +1,16 @@
 """Forms from a job's parameters: a field for each, and from what was typed the values again. Pure.
 
 A form sends texts; what a text stands for says the parameter's JSON Schema. What cannot be read is handed on as it is, so
-that the job's own check refuses it in the same words as anywhere else.
+that the job's own check refuses it in the same words as anywhere else. A date with a time is typed on the clock of a zone,
+for that is what the browser's own control knows.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 from taskloop.masking import MASK
@@ -34,6 +36,8 @@ class Field:
     required: bool = False
     step: str = ""
     error: str = ""
+    first_error: bool = False
+    """It is the first that is wrong: there whoever typed goes on."""
 
     @property
     def id(self) -> str:
@@ -41,21 +45,28 @@ class Field:
 
 
 def fields(
-    schema: Mapping[str, Any], given: Mapping[str, Any] | None = None, problems: Mapping[str, str] | None = None
+    schema: Mapping[str, Any],
+    given: Mapping[str, Any] | None = None,
+    problems: Mapping[str, str] | None = None,
+    zone: tzinfo = UTC,
 ) -> list[Field]:
     """The fields of a job's parameters. `given`: values to begin with, plain or as they were typed; None: the defaults."""
     required = schema.get("required", ())
-    return [
-        _field(name, one, name in required, given, (problems or {}).get(name, ""))
+    made = [
+        _field(name, one, name in required, given, (problems or {}).get(name, ""), zone)
         for name, one in schema.get("properties", {}).items()
     ]
+    first = next((one for one in made if one.error), None)
+    return [replace(one, first_error=True) if one is first else one for one in made]
 
 
-def _field(name: str, schema: Mapping[str, Any], required: bool, given: Mapping[str, Any] | None, error: str) -> Field:
+def _field(
+    name: str, schema: Mapping[str, Any], required: bool, given: Mapping[str, Any] | None, error: str, zone: tzinfo
+) -> Field:
     one, optional = _plain(schema)
     value = given[name] if given is not None and name in given else schema.get("default")
-    shown = _shown(value, one)
-    hint = _hint(one, schema, optional)
+    shown = _shown(value, one, zone)
+    hint = _hint(one, schema, optional, zone)
     kind, step = _kind(one), ""
     choices: tuple[str, ...] = ()
     if one.get("writeOnly") or schema.get("writeOnly"):
@@ -91,13 +102,15 @@ def _kind(schema: Mapping[str, Any]) -> str:
         case "integer" | "number":
             return "number"
         case "string":
-            return {"date": "date"}.get(str(schema.get("format")), "text")
+            return {"date": "date", "date-time": "datetime-local"}.get(str(schema.get("format")), "text")
         case _:
             return "textarea"
 
 
-def _hint(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool) -> str:
+def _hint(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool, zone: tzinfo) -> str:
     words = str(one.get("format") or one.get("type") or "JSON")
+    if _kind(one) == "datetime-local":
+        words = f"date and time of {zone}"
     if _kind(one) == "textarea":
         words = {"array": "JSON list", "object": "JSON object"}.get(words, "JSON")
     bounds = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
@@ -109,29 +122,63 @@ def _hint(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool) -> 
     return ", ".join(parts)
 
 
-def _shown(value: Any, schema: Mapping[str, Any]) -> str:
+def _shown(value: Any, schema: Mapping[str, Any], zone: tzinfo = UTC) -> str:
     if value is None or value == MASK:
         return ""
+    if _kind(schema) == "datetime-local" and isinstance(value, str):
+        return _on_the_clock(value, zone)
     if isinstance(value, str) and _kind(schema) != "textarea":
         return value
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def typed(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters that were typed into a form. An empty field is left out, so that its default counts."""
+def _on_the_clock(text: str, zone: tzinfo) -> str:
+    """An instant as a field for dates shows it: without its offset, to the millisecond."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    local = at if at.tzinfo is None else at.astimezone(zone).replace(tzinfo=None)
+    return local.isoformat(timespec="milliseconds" if local.microsecond else "seconds")
+
+
+def typed(
+    schema: Mapping[str, Any], form: Mapping[str, str], zone: tzinfo = UTC, *, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The parameters that were typed into a form. An empty field is left out, so that its default counts.
+
+    `before`: those of a run that is repeated, as the form showed them. Then only what was changed is given, and a field
+    that was emptied goes back to its default.
+    """
     params: dict[str, Any] = {}
     for name, whole in schema.get("properties", {}).items():
         one, _ = _plain(whole)
         text = form.get(PREFIX + name, "")
         kind = _kind(one)
+        if before is not None and _is_as_it_was(text, kind, whole, before.get(name, whole.get("default")), zone):
+            continue
         if kind == "checkbox":
             params[name] = text != ""
         elif text != "":
-            params[name] = _value(text, kind, one)
+            params[name] = _value(text, kind, one, zone)
+        elif before is not None:
+            params[name] = whole.get("default")
     return params
 
 
-def _value(text: str, kind: str, schema: Mapping[str, Any]) -> Any:
+def _is_as_it_was(text: str, kind: str, whole: Mapping[str, Any], value: Any, zone: tzinfo) -> bool:
+    if kind == "checkbox":
+        return (text != "") is bool(value)
+    return text.replace("\r\n", "\n") == _shown(value, _plain(whole)[0], zone)
+
+
+def _value(text: str, kind: str, schema: Mapping[str, Any], zone: tzinfo) -> Any:
+    if kind == "datetime-local":
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            return text
+        return (at if at.tzinfo is not None else at.replace(tzinfo=zone)).isoformat()
     if kind == "select":
         return next((choice for choice in schema["enum"] if _shown(choice, {}) == text), text)
     if kind in ("number", "textarea"):

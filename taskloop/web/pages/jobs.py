@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -10,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from taskloop import looking
 from taskloop.clock import SystemClock
-from taskloop.errors import BadParameters, NoSuchRun, TaskloopError
+from taskloop.errors import BadParameters, KeyConflict, NoSuchRun, TaskloopError
 from taskloop.masking import shown
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord
@@ -19,19 +20,23 @@ from taskloop.web.api.asking import UNTIL
 from taskloop.web.api.jobs import durations, spread, the_job
 from taskloop.web.core import Response
 from taskloop.web.pages import charts
+from taskloop.web.pages.foretelling import fires_of_a_day, held
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
-from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.rendering import see_other, zone_of
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
+    from taskloop.handles import RunHandle
     from taskloop.web.site import Asked
 
 __all__ = ["ROUTES"]
 
 JOBS_A_PAGE, STRIP, HISTORY, COMING, DAYS = 50, 20, 200, 5, 30
+ONCE: Final = 40
+"""Characters of the sign of a form, at most."""
 CONDITIONS: Final = get_args(Condition)
 
 
@@ -80,7 +85,7 @@ async def _page(
     refused: str = "",
 ) -> Response:
     """The page of a job. `source`: the run that is to be repeated; `given`: what was typed, refused for `problems`."""
-    scheduler, query = asked.scheduler, asked.query
+    scheduler, query, zone = asked.scheduler, asked.query, zone_of(asked)
     runs = await scheduler.runs(record.name, limit=HISTORY)
     why, problem = None, ""
     try:
@@ -89,7 +94,7 @@ async def _page(
         problem = str(error)
     begin = None
     if given is not None:
-        begin = typed(record.params_schema, given)
+        begin = {**(shown(source.params) if source is not None else {}), **typed(record.params_schema, given, zone)}
     elif source is not None:
         begin = shown(source.params)
     middle = spread(durations(runs))
@@ -99,7 +104,10 @@ async def _page(
         spread=middle, charts=bool(runs), durations=charts.durations_data(runs, middle), days=counted,
         success=charts.success_data(counted), graph=graph(record.steps),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
-        fields=await asyncio.to_thread(fields, record.params_schema, begin, problems), source=source, refused=refused,
+        fields=await asyncio.to_thread(fields, record.params_schema, begin, problems, zone), source=source, refused=refused,
+        once="" if asked.query.get("live") else secrets.token_hex(8), of_a_day=await fires_of_a_day(scheduler, record.name) if record.enabled else None,
+        held_here=await held(scheduler, SystemClock().now(), record.name) if record.condition == "paused" else None,
+        active=sum(not one.final for one in runs),
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},
         about_job=record.name, policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
     )  # fmt: skip
@@ -118,15 +126,24 @@ async def submit(asked: Asked) -> Response:
     record, form = await the_job(asked), empty_is_none(asked.body)
     source = await asked.scheduler.run(int(form["from_run"])) if (form.get("from_run") or "").isdecimal() else None
     asked.count_submit(record.name)
+    before = shown(source.params) if source is not None and source.job == record.name else None
+    params = typed(record.params_schema, asked.body, zone_of(asked), before=before)
     told = {"actor": asked.principal.name, "reason": form.get("reason")}
+
+    async def ask(key: str | None) -> RunHandle[Any]:
+        if source is not None and before is not None:
+            return await asked.scheduler.rerun(source.id, params, from_step=form.get("from_step"), key=key, **told)
+        return await asked.scheduler.submit(record.name, params, at=form.get("at"), key=key, cause=Cause.MANUAL, **told)
+
     try:
-        params = typed(record.params_schema, asked.body)
-        if source is not None and source.job == record.name:
-            handle = await asked.scheduler.rerun(source.id, params, from_step=form.get("from_step"), **told)
+        once = str(form.get("once") or "")[:ONCE]
+        if form.get("key") or not once:
+            handle = await ask(form.get("key"))
         else:
-            handle = await asked.scheduler.submit(
-                record.name, params, at=form.get("at"), key=form.get("key"), cause=Cause.MANUAL, **told
-            )
+            try:
+                handle = await ask(f"form-{once}")  # sent twice, as by a double click, a form asks for one run
+            except KeyConflict:  # somebody went back to the form and changed it
+                handle = await ask(None)
     except BadParameters as error:
         return await _page(
             asked, record, 422, source=source, given=asked.body, problems=error.problems,

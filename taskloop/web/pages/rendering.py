@@ -7,6 +7,7 @@ a page. Templates are read and filled in a thread.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cache
@@ -21,34 +22,40 @@ from taskloop.runs import Run, State
 from taskloop.signs import SIGNS, clock_text, readable, span_text
 from taskloop.web.core import Response
 from taskloop.web.pages.files import address
+from taskloop.web.pages.foretelling import held
+from taskloop.web.pages.strips import strip
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["bare_page", "page", "problem_page", "see_other"]
+__all__ = ["bare_page", "page", "problem_page", "see_other", "zone_of"]
 
 HERE: Final = Path(__file__).parent
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+_RUN: Final = re.compile(r"\brun (\d{1,18})\b")
 _HTML: Final = {"content-type": "text/html; charset=utf-8", "content-security-policy": POLICY}
 
 
 async def page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
     """A page for who asks."""
     scheduler, request = asked.scheduler, asked.request
-    zone = ZoneInfo(scheduler.options.timezone or "UTC")
+    zone = zone_of(asked)
     refresh = asked.query.get("refresh")
+    now = SystemClock().now()
     whole = {
         "base": request.prefix, "who": asked.principal, "may_operate": asked.principal.may(Scope.operate),
         "may_admin": asked.principal.may(Scope.admin), "here": request.path, "query": request.query,
-        "now": SystemClock().now(), "zone": zone, "said": SAID.get(asked.query.get("said") or "", ""), "refresh": refresh,
+        "now": now, "zone": zone, "said": SAID.get(asked.query.get("said") or "", ""), "refresh": refresh,
         "name": scheduler.name or "", "live": asked.query.get("live") or False,
-        "is_live": code == 200 and any(one.name == "live" for one in asked.route.query), "about_job": None, "about_run": None, "charts": False, "rarely": 1,
-        "again": _again(request.query),
+        "is_live": code == 200 and any(one.name == "live" for one in asked.route.query), "again": _again(request.query),
+        "about_job": None, "about_run": None, "charts": False, "rarely": 1,
     }  # fmt: skip
+    if values.get("paused"):
+        whole["held"] = await held(scheduler, now)
     text = await asyncio.to_thread(_filled, template, {**whole, **values})
     headers = dict(_HTML)
     if refresh:
@@ -60,6 +67,11 @@ def _again(query: str) -> str:
     """The query of a page, of what it shows: without what was said once, and how often it is asked for."""
     kept = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] not in ("said", "refresh", "live")]
     return urlencode(kept)
+
+
+def zone_of(asked: Asked) -> ZoneInfo:
+    """The zone on whose clock the pages tell their times."""
+    return ZoneInfo(asked.scheduler.options.timezone or "UTC")
 
 
 async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
@@ -82,13 +94,15 @@ def see_other(asked: Asked, path: str, said: str = "") -> Response:
 
 SAID: Final = {
     "submitted": "On record: the run waits for its turn, or has begun.",
-    "existed": "That key had a run already: this is it.",
+    "existed": "That was asked for already: this is its run.",
     "cancelled": "Its end is asked for.",
     "enabled": "The job is on.",
     "disabled": "The job is off: what comes due is skipped, with this as the reason.",
     "paused": "Held: nothing new starts, what is submitted waits.",
     "resumed": "Goes on.",
     "scheduled": "Stored: it survives restarts.",
+    "retried": "Asked for again: each new run names the one it repeats.",
+    "retried_before": "All of them were asked for again already.",
     "unscheduled": "Removed; its runs stay.",
 }
 
@@ -103,7 +117,18 @@ def _templates() -> Any:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
-    made.filters.update(span=span_text, sign=sign, took=took, lasts=lasts, local=local, iso=iso, ago=ago, told=told)
+    made.filters.update(
+        span=span_text,
+        sign=sign,
+        took=took,
+        lasts=lasts,
+        local=local,
+        iso=iso,
+        ago=ago,
+        strip=strip,
+        told=told,
+        linked=linked,
+    )
     made.globals["file"] = address
     return made
 
@@ -129,6 +154,15 @@ def local(instant: datetime, zone: tzinfo, now: datetime) -> str:
 def told(text: str, zone: tzinfo, now: datetime) -> str:
     """A sentence with its instants on the clock of a zone."""
     return readable(text, now, zone)
+
+
+def linked(text: str, base: str) -> Any:
+    """A sentence in which each run that it names leads there."""
+    from markupsafe import Markup, escape
+
+    link = Markup('<a href="{base}/runs/{id}">run {id}</a>')
+    parts = _RUN.split(text)  # every second is an id
+    return Markup("").join(link.format(base=base, id=one) if at % 2 else escape(one) for at, one in enumerate(parts))
 
 
 def iso(instant: datetime) -> str:

@@ -18,6 +18,7 @@ from taskloop.web.core import Response
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.repeating import Change, changes, source_of
 from taskloop.web.routes import INSTANT, TEXT, Parameter, Route, word, words
 from taskloop.web.security import Scope
 
@@ -57,10 +58,10 @@ async def run(asked: Asked) -> Response:
     steps = await scheduler.steps(number)
     facts = (await scheduler.jobs(one.job))[0].steps if steps else ()
     return await whole_page(
-        asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=steps,
-        graph=graph(facts, steps),
+        asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=steps, graph=graph(facts, steps),
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
-        params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler, about_run=number,
+        params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
+        changes=await _changes(asked, one), about_run=number,
     )  # fmt: skip
 
 
@@ -72,6 +73,12 @@ async def _log(asked: Asked, number: int) -> tuple[Sequence[LogLine], int, int |
     lines, part = await asked.scheduler.log(number, after=asked.query["after"], limit=PARTS)
     more = bool(lines) and bool((await asked.scheduler.log(number, after=part, limit=1)).lines)
     return lines, 0, part if more else None
+
+
+async def _changes(asked: Asked, one: Run) -> list[Change] | None:
+    """What a run that repeats another changed; None: it repeats none that is kept."""
+    source = await source_of(asked.scheduler, one)
+    return None if source is None else changes(source.params, one.params)
 
 
 def _texts(one: Run) -> tuple[str, str]:

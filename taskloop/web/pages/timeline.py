@@ -33,6 +33,8 @@ LEAST: Final = 2.0
 """A mark is as wide as this, however short the run was."""
 MOST_RUNS, MOST_FIRES, MOST_LANES = 5_000, 2_000, 40
 LONGEST: Final = timedelta(days=90)
+LISTED: Final = 100
+"""Marks of a lane that the table names."""
 _WORST: Final = (
     State.FAILED, State.INTERRUPTED, State.RUNNING, State.CANCELLED, State.SKIPPED, State.WAITING, State.SUCCEEDED
 )  # fmt: skip
@@ -135,13 +137,15 @@ async def timeline(asked: Asked) -> Response:
     known = {one.id for one in runs}  # a long one may have been due before
     runs += [one for one in await scheduler.runs(state=State.RUNNING, limit=100) if one.id not in known]
     fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
+    marked = ticks(start, end)
     found = lanes(
         [one for one in runs if one.state is not State.WAITING],
         [(at, schedule.job) for at, schedule in fires if at >= now], start, end, now,
     )  # fmt: skip
     return await whole_page(
         asked, "timeline.html", rarely=5, lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=start,
-        end=end, ticks=ticks(start, end), now_at=(now - start) / (end - start) * WIDTH,
+        end=end, ticks=marked, ticks_apart=(marked[1][1] - marked[0][1]).total_seconds() if len(marked) > 1 else 0,
+        listed=LISTED, now_at=(now - start) / (end - start) * WIDTH,
         wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"},
         full=len(runs) >= MOST_RUNS or len(fires) == MOST_FIRES,
     )  # fmt: skip

@@ -71,6 +71,7 @@
       { ...options, width: Math.max(240, box.clientWidth), height: 200, cursor: { drag: { x: false, y: false } },
         tzDate: (seconds) => window.uPlot.tzDate(new Date(seconds * 1000), zone) },
       lists, box);
+    for (const head of plot.root.querySelectorAll("th")) head.scope = "row";
     if (open) {
       plot.over.classList.add("opens");
       plot.over.addEventListener("click", () => plot.cursor.idx !== null && location.assign(open(plot.cursor.idx)));

@@ -40,13 +40,23 @@
   const FIELDS = new Set(["INPUT", "SELECT", "TEXTAREA"]);
   let held = 0, showing = false; // rows that wait to be shown; whether they are wanted now
 
+  function sort(node) { // a form is another one if it does something else
+    return node.getAttribute ? [node.nodeName, node.getAttribute("action"), node.getAttribute("name")].join() : node.nodeName;
+  }
   function alike(one, other) {
-    return one.nodeName === other.nodeName && !one.id && !other.id;
+    return !one.id && !other.id && sort(one) === sort(other);
+  }
+  function firstAlike(at, next) { // what lies before it is gone
+    if (next.nodeType === Node.ELEMENT_NODE) while (at && !at.id && !alike(at, next)) at = at.nextSibling;
+    return at && alike(at, next) ? at : null;
+  }
+  function isTyped(node) {
+    return FIELDS.has(node.nodeName) && node.type !== "hidden";
   }
   function overNode(old, fresh) {
     if (old.nodeType !== Node.ELEMENT_NODE) {
       if (old.data !== fresh.data) old.data = fresh.data;
-    } else if (!FIELDS.has(old.nodeName) && !("own" in old.dataset) && !old.isEqualNode(fresh)) {
+    } else if (!isTyped(old) && !("own" in old.dataset) && !old.isEqualNode(fresh)) {
       for (const { name } of [...old.attributes]) {
         if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
       }
@@ -61,8 +71,9 @@
     const byId = new Map([...old.children].filter((one) => one.id).map((one) => [one.id, one]));
     let at = old.firstChild;
     for (const next of [...fresh.childNodes]) {
-      const found = next.id ? byId.get(next.id) : at && alike(at, next) ? at : null;
+      const found = next.id ? byId.get(next.id) : firstAlike(at, next);
       if (found) {
+        while (!next.id && at !== found) at = gone(at);
         if (found === at) at = at.nextSibling;
         else if (!holds) old.insertBefore(found, at);
         if (found.nodeName === next.nodeName) overNode(found, next);
@@ -73,12 +84,15 @@
         old.insertBefore(next, at);
       }
     }
-    while (at) {
-      const after = at.nextSibling;
-      if (!holds && !(at.dataset && "own" in at.dataset)) at.remove();
-      at = after;
-    }
-    if (!holds) return;
+    if (!holds) while (at) at = gone(at);
+    else markLeft(old, fresh);
+  }
+  function gone(node) {
+    const after = node.nextSibling;
+    if (!node.dataset || !("own" in node.dataset)) node.remove();
+    return after;
+  }
+  function markLeft(old, fresh) {
     const there = new Set([...fresh.children].map((one) => one.id));
     for (const one of old.children) one.classList.toggle("left", !there.has(one.id)); // nothing is known of it any more
   }

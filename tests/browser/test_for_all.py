@@ -1,0 +1,120 @@
+"""The dashboard for those who do not see it well, have no pointer, or hold a phone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from browser.dashboards import shop
+from browser.pages import all_paths
+
+pytestmark = pytest.mark.anyio
+
+AUDIT = Path(__file__).with_name("audit.js").read_text()
+FOCUS = """() => {
+  const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect();
+  if (one === document.body) return null;
+  const again = one.dataset.reached === "yes";  // a field for dates has parts that are stepped through one by one
+  one.dataset.reached = "yes";
+  const ringed = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+  const there = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
+  return {again, ringed, there, told: one.outerHTML.slice(0, 120)};
+}"""
+MISSED = """() => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
+  .filter(one => one.checkVisibility() && one.tabIndex >= 0 && !one.disabled && !one.dataset.reached)
+  .map(one => one.outerHTML.slice(0, 120))"""
+
+
+FAULTY = """<!doctype html><html><title> </title><style>
+  .pale { color: #999 } input { border: 1px solid #eee } a.small { display: block; width: 9px; height: 9px; overflow: hidden }
+</style><body><h1>One</h1><h3>Three</h3><p class="pale" id="a">pale</p><p id="a"><input placeholder="name"></p>
+<label for="nobody">x</label><main><button></button><a class="small" href="#1">1</a><a class="small" href="#2">2</a>
+<svg role="img" aria-label="x"><a href="#3"><title>x</title></a></svg><table><tr><th>x</th></tr></table><progress></progress></main>"""
+
+
+async def test_the_audit_finds_what_was_done_wrong(window):
+    page = await window()
+    await page.set_content(FAULTY)
+    found = "\n".join(await page.evaluate(AUDIT))
+    for rule in (
+        "no language", "no title", "a heading that skips a level", "id a is there twice", "for leads nowhere",
+        "text outside of every landmark", "a control without a name: <button>", "a control without a name: <input",
+        "a picture that hides controls", "a head of a table that heads nothing", "a bar without a name",
+        "too little contrast", "a control whose edge is not seen", "too small a target",
+    ):  # fmt: skip
+        assert rule in found, rule
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 320), ("dark", 1280)])  # 320: a phone, or 1280 at 400 %
+async def test_no_page_has_a_fault_that_a_program_can_find_nor_scrolls_sideways(
+    lively_dashboard, window, scheme, width
+):
+    scheduler, address = lively_dashboard
+    page = await window(color_scheme=scheme, viewport={"width": width, "height": 800})
+    faults = []
+    for path in await all_paths(scheduler):
+        await page.goto(address + path)
+        await page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        faults += [f"{path}: {fault}" for fault in await page.evaluate(AUDIT)]
+        if (wide := await page.evaluate("document.documentElement.scrollWidth")) > width:
+            faults.append(f"{path} is {wide} wide")
+    assert faults == []
+
+
+async def test_every_control_is_reached_by_the_keyboard_and_seen_to_be(lively_dashboard, window):
+    _, address = lively_dashboard
+    page = await window()
+    for path in ("/", "/jobs", "/jobs/refund", "/runs?job=invoices", "/timeline", "/schedules", "/failures"):
+        await page.goto(address + path)
+        await page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        steps = 0
+        while True:
+            await page.keyboard.press("Tab")
+            if (focus := await page.evaluate(FOCUS)) is None:
+                break
+            steps += not focus["again"]
+            assert focus["again"] or (focus["ringed"] and focus["there"]), (path, focus["told"])
+        assert steps > 8 and await page.evaluate(MISSED) == [], path
+
+
+async def test_a_job_is_submitted_and_everything_is_paused_with_no_pointer(open_dashboard, window):
+    scheduler = shop()
+    address = await open_dashboard(scheduler)
+    page = await window()
+    await page.goto(f"{address}/jobs/remind")
+
+    async def tab_to(locator):
+        for _ in range(60):
+            await page.keyboard.press("Tab")
+            if await locator.evaluate("one => one === document.activeElement"):
+                return
+        pytest.fail(f"{locator} is never reached")
+
+    await tab_to(page.get_by_label("user"))
+    await page.keyboard.press("ControlOrMeta+a")
+    await page.keyboard.type("7")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/runs/1?*")
+    assert (await scheduler.wait(1, timeout=5)).params == {"user": 7}
+    await page.goto(f"{address}/")
+    await tab_to(page.locator("summary", has_text="Pause everything"))
+    await page.keyboard.press("Enter")
+    await tab_to(page.get_by_label("Reason"))
+    await page.keyboard.type("moving house")
+    await page.keyboard.press("Enter")
+    await page.get_by_text("Everything is paused").wait_for()
+    assert (await scheduler.paused()).reason == "moving house"
+
+
+async def test_on_a_phone_a_job_is_submitted_and_switched(open_dashboard, window):
+    scheduler = shop()
+    address = await open_dashboard(scheduler)
+    page = await window(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    await page.goto(f"{address}/jobs/remind")
+    await page.get_by_role("button", name="Submit").tap()
+    await page.wait_for_url("**/runs/1?*")
+    await page.goto(f"{address}/jobs/remind")
+    await page.get_by_role("button", name="Disable").tap()
+    await page.get_by_text("The job is off").first.wait_for()
+    assert not (await scheduler.jobs("remind"))[0].enabled
