@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from browser.dashboards import PREFIX, bare
 
-from taskloop import RunContext
+from taskloop import Every, RunContext
 from taskloop.web.aiohttp import setup
 
 pytestmark = pytest.mark.anyio
@@ -158,6 +158,24 @@ async def test_new_runs_are_announced_and_come_when_they_are_wanted(open_dashboa
     assert [await one.get_attribute("id") for one in await page.locator("tbody tr").all()] == [
         f"run-{number}" for number in (4, 3, 2, 1)
     ]
+
+
+async def test_no_button_comes_under_the_hand_that_means_another(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    await scheduler.schedule("quick", Every("1d"), id="b")
+    await page.goto(address + "/schedules")
+    await page.evaluate("Object.assign(document.body.dataset, {poll: 0.3, rarely: 0.2})")
+    button = page.locator("#schedule-b button")
+    before = await button.bounding_box()
+    await scheduler.schedule("quick", Every("1d"), id="a")
+    await expect(page.locator("#news")).to_have_text("1 new – show", timeout=2 * SOON_MS)
+    assert await button.bounding_box() == before and await page.locator("#schedule-a").count() == 0
+    await scheduler.unschedule("b")
+    await expect(page.locator("#schedule-b")).to_have_class("left", timeout=2 * SOON_MS)
+    await page.locator("#news button").click()
+    await expect(page.locator("#schedule-b")).to_have_count(0, timeout=2 * SOON_MS)
+    await expect(page.locator("#schedule-a form")).to_have_attribute("action", f"{PREFIX}/schedules/a/remove")
 
 
 async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp_path, window, complaints, expect):

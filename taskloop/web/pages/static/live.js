@@ -158,8 +158,8 @@
       channel?.postMessage(data);
     });
     stream.onopen = () => {
-      if (broken) soon(); // what happened meanwhile nobody told
       broken = false;
+      soon(); // what happened meanwhile nobody told
     };
     stream.onerror = () => { broken = true; };
   }
@@ -305,6 +305,9 @@
   addEventListener("pagehide", leave);
   addEventListener("pageshow", ({ persisted }) => persisted && turned());
   if (document.hidden) asked = 0;
-  else listen();
+  else {
+    listen();
+    soon(); // as when the stream opens, which another tab may have
+  }
   tell();
 })();
