@@ -17,6 +17,7 @@ from taskloop import Every, Options, RunContext, TaskScheduler
 from taskloop.masking import MASK, Secret
 from taskloop.options import Http
 from taskloop.parameters import Parameters
+from taskloop.policy import Policy
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
 from taskloop.store import Incident
@@ -245,6 +246,22 @@ async def test_a_submit_by_the_form_leads_to_its_run(pair):
     assert "nobody" not in text(await client.get("/runs/1?said=nobody+says+this"))
 
 
+async def test_a_form_that_is_sent_twice_at_once_is_one_run_and_is_meant_when_it_is_sent_later(pair, monkeypatch):
+    scheduler, client = pair
+    form = {"p.a": "3", "p.loud": "on", "once": "0123456789abcdef"}
+    for said in ("submitted", "existed"):
+        answer = await filled(client, "/jobs/add/submit", **form)
+        assert answer.headers["location"] == f"/taskloop/runs/1?said={said}"
+    assert (
+        (await filled(client, "/jobs/add/submit", **form | {"p.a": "4"}))
+        .headers["location"]
+        .endswith("/2?said=submitted")
+    )
+    monkeypatch.setattr("taskloop.web.pages.repeating.TWICE", timedelta(0))
+    assert (await filled(client, "/jobs/add/submit", **form)).headers["location"].endswith("/3?said=submitted")
+    assert [one.key for one in await scheduler.runs()] == [None, None, "form-0123456789abcdef"]
+
+
 async def test_what_is_wrong_stands_beside_its_field_and_what_was_typed_is_kept(pair):
     scheduler, client = pair
     answer = await filled(client, "/jobs/add/submit", **{"p.a": "three", "p.b": "4", "key": "k-1"})
@@ -457,7 +474,7 @@ def test_fires_that_are_held_are_counted_up_to_a_bound():
 
     def due(every, since):
         trigger = Every(every, anchor=now - timedelta(hours=since))
-        return now - timedelta(hours=since), Schedule(id=every, job="a", trigger=trigger)
+        return now - timedelta(hours=since), Schedule(id=every, job="a", trigger=trigger), Policy()
 
     assert str(count_due([due("1h", 3), due("2h", 5)], now)) == "7 fires"
     assert str(count_due([due("1h", 0)], now)) == "1 fire"

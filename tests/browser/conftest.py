@@ -44,6 +44,11 @@ async def chromium():
 
 
 @pytest.fixture
+def no_test_takes_longer_than_this():
+    """Playwright says itself what it waited for in vain; the timeout of all tests ends what hangs elsewhere."""
+
+
+@pytest.fixture
 def no_thread_is_left():
     """The loop lives as long as the browser, and with it the threads of its pool."""
 

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from browser.dashboards import shop
+from browser.pages import follow
 
 pytestmark = pytest.mark.anyio
 
@@ -38,13 +39,13 @@ async def test_who_signed_in_is_not_led_by_another_site_to_do_something_nor_show
     token = (await scheduler.keyring.create("ann", "admin"))[1]
     page = await window()
     assert (await page.goto(f"{address}/jobs")).status == 401
-    await page.get_by_role("link", name="Sign in with a token").click()
+    await follow(page, page.get_by_role("link", name="Sign in with a token"))
     assert await page.evaluate("document.activeElement.id") == "token"
     await page.get_by_label("Token").fill("tl_wrong_one")
-    await page.get_by_role("button", name="Sign in").click()
+    await follow(page, page.get_by_role("button", name="Sign in"))
     assert "no token of this server" in await page.get_by_role("alert").inner_text()
     await page.get_by_label("Token").fill(token)
-    await page.get_by_role("button", name="Sign in").click()
+    await follow(page, page.get_by_role("button", name="Sign in"))
     await page.get_by_text("ann (admin)").wait_for()
     [cookie] = await page.context.cookies()
     assert cookie["httpOnly"] and cookie["sameSite"] in ("Lax", "Strict") and cookie["path"] == "/taskloop"
@@ -54,14 +55,14 @@ async def test_who_signed_in_is_not_led_by_another_site_to_do_something_nor_show
     async with another_site(html) as site:
         await page.goto(site)
         assert page.frames[1].url.startswith("chrome-error:") or "Now" not in await page.frames[1].content()
-        await page.get_by_role("button", name="Win").click()
+        await follow(page, page.get_by_role("button", name="Win"))
         await page.get_by_text("Another site asked for this").wait_for()
     assert (await scheduler.jobs("sync_orders"))[0].enabled
     assert any("frame" in one for one in complaints), "the browser says that it refused"
     complaints.clear()
 
     await page.goto(f"{address}/")
-    await page.get_by_role("button", name="Sign out").click()
+    await follow(page, page.get_by_role("button", name="Sign out"))
     assert (await page.goto(f"{address}/jobs")).status == 401
 
 
@@ -73,7 +74,7 @@ async def test_who_may_only_read_sees_no_button_and_a_form_of_an_older_page_does
     page = await window()
     await page.goto(f"{address}/jobs/sync_orders")
     scope[0] = Scope.read
-    await page.get_by_role("button", name="Disable").click()
+    await follow(page, page.get_by_role("button", name="Disable"))
     await page.get_by_text("needs the scope admin").wait_for()
     assert (await scheduler.jobs("sync_orders"))[0].enabled
     for path in ("/", "/jobs/sync_orders", "/jobs/refund", "/schedules", "/failures"):

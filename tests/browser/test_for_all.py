@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from browser.dashboards import shop
-from browser.pages import all_paths
+from browser.pages import AUDIT, all_paths
 
 pytestmark = pytest.mark.anyio
 
-AUDIT = Path(__file__).with_name("audit.js").read_text()
 FOCUS = """() => {
   const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect();
   if (one === document.body) return null;

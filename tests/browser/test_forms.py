@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from browser.dashboards import bare, shop
+from browser.pages import AUDIT, follow
 from taskloop.testing import MemoryStore, virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +20,7 @@ async def lead(page, address, path, *, button, **typed):
     form = page.locator("form", has=page.get_by_role("button", name=button, exact=True))
     for label, value in typed.items():
         await form.get_by_label(label).fill(value)
-    await form.get_by_role("button", name=button, exact=True).click()
+    await follow(page, form.get_by_role("button", name=button, exact=True))
 
 
 async def test_with_scripts_off_everything_is_done_by_plain_forms(open_dashboard, window):
@@ -45,11 +46,11 @@ async def test_with_scripts_off_everything_is_done_by_plain_forms(open_dashboard
     await page.goto(f"{address}/runs")
     form = page.locator("form.filter")
     await form.get_by_label("Job").fill("remind")
-    await form.get_by_role("button").click()
+    await follow(page, form.get_by_role("button"))
     assert "job=remind" in page.url
     links = page.locator("tbody a.run")
     first = await links.all_inner_texts()
-    await page.get_by_role("link", name="older runs").click()
+    await follow(page, page.get_by_role("link", name="older runs"))
     assert (len(first), await links.count()) == (50, 10) and not {*first} & {*await links.all_inner_texts()}
 
 
@@ -67,6 +68,7 @@ async def test_a_form_that_is_wrong_twice_says_so_at_both_fields_and_goes_on_at_
     assert await page.locator("[name='p.order']").input_value() == "1.5"
     assert await page.locator("[name='p.options']").input_value() == "[1]"
     assert await page.evaluate("document.activeElement.name") == "p.order"
+    assert await page.evaluate(AUDIT) == []
     assert await scheduler.runs() == []
 
 
@@ -90,7 +92,7 @@ async def test_each_parameter_has_its_control_and_a_secret_is_in_no_later_page(o
     await page.get_by_label("mode").select_option("fast")
     await page.get_by_label("options").fill('{"mail": 1}')
     await page.get_by_label("pin").fill("hunter2-and-more")
-    await page.get_by_role("button", name="Submit").click()
+    await follow(page, page.get_by_role("button", name="Submit"))
     run = await scheduler.wait(1, timeout=5)
     assert {name: one for name, one in run.params.items() if name != "pin"} == {
         "order": 7, "amount": 0.25, "when": "2026-03-01T02:30:00Z", "notify": False, "mode": "fast",
@@ -131,8 +133,8 @@ async def test_a_double_click_asks_for_one_run_and_a_form_that_was_changed_for_a
     await page.goto(f"{address}/jobs/remind")
     for user in ("1", "2"):
         await page.get_by_label("user").fill(user)
-        await page.get_by_role("button", name="Submit").click()
-        await page.wait_for_url("**/runs/*")
+        await follow(page, page.get_by_role("button", name="Submit"))
+        assert "/runs/" in page.url
         await page.go_back()
     assert len(await scheduler.runs("remind")) == 2
 
@@ -211,9 +213,10 @@ async def test_a_pause_is_told_on_every_page_with_what_it_holds_and_its_end_sett
         await page.goto(address + path)
         bar = await page.locator(".bar", has_text="Everything is paused").inner_text()
         assert "by tom: moving house" in bar and "8 fires so far" in bar, path
+        assert await page.evaluate(AUDIT) == [], path
     await page.locator(".bar").get_by_label("What was held").select_option("latest")
-    await page.locator(".bar").get_by_role("button", name="Resume").click()
-    await page.get_by_text("Goes on.", exact=True).wait_for()
+    await follow(page, page.locator(".bar").get_by_role("button", name="Resume"))
+    assert await page.locator(".said").inner_text() == "Goes on."
     async with asyncio.timeout(5):
         while len(runs := await scheduler.runs(state="succeeded")) < 2:
             await asyncio.sleep(0.02)
@@ -234,17 +237,17 @@ async def test_a_run_is_repeated_with_one_change_and_tells_which(open_dashboard,
     await (await scheduler.submit("refund", params)).wait()
     page = await window()
     await page.goto(f"{address}/runs/1")
-    await page.get_by_role("link", name="Run again…").click()
+    await follow(page, page.get_by_role("link", name="Run again…"))
     assert await page.get_by_label("order").input_value() == "7"
     assert await page.get_by_label("when").input_value() == "2026-02-28T21:30:00.123"
     await page.get_by_label("amount").fill("2.5")
-    await page.get_by_role("button", name="Run again").click()
-    await page.wait_for_url("**/runs/2?*")
+    await follow(page, page.get_by_role("button", name="Run again"))
+    assert "/runs/2?" in page.url
     row = page.locator("dt", has_text="Repeats").locator("+ dd")
     assert await row.inner_text() == "run 1, with amount 2.5 instead of 1.5"
     again = await scheduler.wait(2, timeout=5)
     assert again.params == {**(await scheduler.run(1)).params, "amount": 2.5}
-    await row.get_by_role("link").click()
+    await follow(page, row.get_by_role("link"))
     assert "/runs/1" in page.url
 
 
@@ -257,7 +260,7 @@ async def test_failures_of_one_cause_are_one_row_and_are_all_asked_for_again_onc
         await scheduler.wait(number, timeout=5)
     page = await window()
     await page.goto(f"{address}/failures?since=2h")
-    await page.get_by_role("button", name="Retry all 4").click()
+    await follow(page, page.get_by_role("button", name="Retry all 4"))
     assert "since=2h" in page.url and "Asked for again" in await page.get_by_role("status").inner_text()
     for number in range(5, 9):
         await scheduler.wait(number, timeout=5)

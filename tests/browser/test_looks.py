@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from browser.dashboards import bare, shop
-from browser.pages import all_paths
+from browser.pages import all_paths, follow
 from taskloop import RunContext
 from taskloop.testing import MemoryStore, virtual_time
 
@@ -111,14 +111,14 @@ async def test_why_leads_to_the_run_that_was_in_the_way_and_names_the_field_that
     async def why(job):
         await page.goto(f"{address}/jobs/{job}")
         await page.get_by_label("Why did it").fill(asked.isoformat())
-        await page.get_by_role("button", name="Explain").click()
+        await follow(page, page.get_by_role("button", name="Explain"))
         return page.locator("#why")
 
     assert re.search("day.of.week .*does not match", await (await why("report")).inner_text())
     answer = await why("sync")
     assert "skipped" in await answer.locator("p b").inner_text()
-    await answer.get_by_role("link", name="run 1").first.click()
-    await page.wait_for_url("**/runs/1")
+    await follow(page, answer.get_by_role("link", name="run 1").first)
+    assert page.url.endswith("/runs/1")
 
 
 async def test_the_timeline_has_runs_before_its_line_and_fires_behind_it_in_the_lane_of_their_job(
@@ -158,14 +158,13 @@ async def test_filters_are_in_the_address_so_a_reload_a_step_back_and_a_copied_l
     await form.get_by_label("Job").fill("invoices")
     await form.get_by_label("State").select_option("failed")
     await form.get_by_label("Due since").fill("24h")
-    await form.get_by_role("button").click()
+    await follow(page, form.get_by_role("button"))
     ids = page.locator("tbody a.run")
     filtered, link = await ids.all_inner_texts(), page.url
     assert 3 <= len(filtered) <= 5 and "job=invoices" in link and "state=failed" in link and "since=24h" in link
     await page.reload()
     assert await ids.all_inner_texts() == filtered
-    await ids.first.click()
-    await page.wait_for_url("**/runs/*")
+    await follow(page, ids.first)
     await page.go_back()
     assert await ids.all_inner_texts() == filtered
     assert await form.get_by_label("Job").input_value() == "invoices"
@@ -232,7 +231,6 @@ async def test_runs_of_one_instant_are_each_on_exactly_one_page(open_dashboard, 
         older = page.get_by_role("link", name="older runs")
         if not await older.count():
             break
-        await older.click()
-        await page.wait_for_url(f"**before={seen[-1]}")
+        await follow(page, older)
     assert [int(one) for one in seen] == list(range(230, 0, -1))
     assert len({one.due_at for one in await scheduler.runs(limit=1000)}) == 1

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from taskloop.schedules import Schedule
+from taskloop.policy import Policy
+from taskloop.schedules import Schedule, next_due
 
 if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
@@ -42,17 +43,18 @@ async def fires_of_a_day(scheduler: TaskScheduler, job: str) -> Count:
 async def held(scheduler: TaskScheduler, now: datetime, job: str | None = None) -> Count:
     """The fires that came due in a pause and wait for its end; of one job, or of all."""
     due = await scheduler.upcoming(now, MOST_SCHEDULES, job=job)
-    return await asyncio.to_thread(count_due, [(at, schedule) for at, schedule in due], now)
+    told = [(at, one, scheduler[one.job].policy if one.job in scheduler else Policy()) for at, one in due]
+    return await asyncio.to_thread(count_due, told, now)
 
 
-def count_due(due: Sequence[tuple[datetime, Schedule]], now: datetime) -> Count:
-    """How often schedules came due until now. `due`: each with its first such instant."""
+def count_due(due: Sequence[tuple[datetime, Schedule, Policy]], now: datetime) -> Count:
+    """How often schedules came due until now. `due`: each with its first such instant, and the policy of its job."""
     number, enough = 0, time.monotonic() + LONGEST_SECONDS
-    for first, schedule in due:
+    for first, schedule, policy in due:
         at: datetime | None = first
         while at is not None and at <= now:
             number += 1
             if number > MOST or time.monotonic() > enough:
                 return Count(min(number, MOST), complete=False)
-            at = schedule.trigger.after(at)
+            at = next_due(schedule, policy, at)
     return Count(number, len(due) < MOST_SCHEDULES)

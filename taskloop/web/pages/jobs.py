@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from taskloop import looking
 from taskloop.clock import SystemClock
-from taskloop.errors import BadParameters, KeyConflict, NoSuchRun, TaskloopError
+from taskloop.errors import BadParameters, NoSuchRun, TaskloopError
 from taskloop.masking import shown
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord
@@ -25,6 +25,7 @@ from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
+from taskloop.web.pages.repeating import asked_once
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 
@@ -137,13 +138,8 @@ async def submit(asked: Asked) -> Response:
 
     try:
         once = str(form.get("once") or "")[:ONCE]
-        if form.get("key") or not once:
-            handle = await ask(form.get("key"))
-        else:
-            try:
-                handle = await ask(f"form-{once}")  # sent twice, as by a double click, a form asks for one run
-            except KeyConflict:  # somebody went back to the form and changed it
-                handle = await ask(None)
+        key = form.get("key")
+        handle = await (ask(key) if key or not once else asked_once(ask, f"form-{once}"))
     except BadParameters as error:
         return await _page(
             asked, record, 422, source=source, given=asked.body, problems=error.problems,

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from taskloop.errors import NoSuchRun, TaskloopError
+from taskloop.clock import SystemClock
+from taskloop.errors import KeyConflict, NoSuchRun, TaskloopError
 from taskloop.masking import shown
 from taskloop.runs import Cause, Run, State
 
 if TYPE_CHECKING:
+    from taskloop.handles import RunHandle
     from taskloop.scheduler import TaskScheduler
 
-__all__ = ["MOST", "Change", "cause_of", "changes", "failed_since", "repeated_since", "retry", "source_of"]
+__all__ = [
+    "MOST",
+    "Change",
+    "asked_once",
+    "cause_of",
+    "changes",
+    "failed_since",
+    "repeated_since",
+    "retry",
+    "source_of",
+]
 
 MOST: Final = 100
 """Runs of a group that are asked for again at once, the newest of them."""
+TWICE: Final = timedelta(minutes=1)
+"""A form that is sent again after this is meant so."""
 NEWEST: Final = 1000
 """Failures that are looked at."""
 
@@ -54,6 +69,17 @@ async def source_of(scheduler: TaskScheduler, run: Run) -> Run | None:
         return await scheduler.run(run.rerun_of)
     except NoSuchRun:
         return None
+
+
+async def asked_once(ask: Callable[[str | None], Awaitable[RunHandle[Any]]], key: str) -> RunHandle[Any]:
+    """What a form asks for: sent twice at once, as by a double click, it is one run. `ask` takes a key, or None."""
+    try:
+        handle = await ask(key)
+    except KeyConflict:  # somebody went back to the form and changed it
+        return await ask(None)
+    if handle.run.existed and SystemClock().now() - handle.run.created_at > TWICE:  # went back to it, and means it
+        return await ask(None)
+    return handle
 
 
 async def failed_since(scheduler: TaskScheduler, since: str) -> list[Run]:
