@@ -43,7 +43,7 @@ def main() -> None:
             assert demo.stdout is not None
             while not demo.stdout.readline().startswith("open"):
                 assert demo.poll() is None, "the demo ended"
-            time.sleep(19)  # so that something has run, and something runs
+            time.sleep(12)  # so that something has run, and something runs
             take(address)
         finally:
             demo.send_signal(signal.SIGINT)

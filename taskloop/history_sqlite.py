@@ -15,6 +15,7 @@ from typing import Any, Final
 
 __all__ = [
     "FINAL",
+    "days",
     "failed_in_a_row",
     "find",
     "first_since",
@@ -186,6 +187,16 @@ def usual(db: sqlite3.Connection, jobs: Sequence[str]) -> dict[str, list[float]]
         if rows:
             found[job] = [row[0] for row in rows]
     return found
+
+
+def days(db: sqlite3.Connection, jobs: Sequence[str], first: int, last: int) -> list[tuple[int, str, int, int]]:
+    """What was counted of jobs: the day, the state, how many runs ended so, and what they took; the oldest first."""
+    rows: list[tuple[int, str, int, int]] = db.execute(
+        "SELECT day, state, sum(runs), sum(took) FROM taskloop_daily WHERE day IN (SELECT value FROM json_each(?)) "
+        "AND job IN (SELECT value FROM json_each(?)) GROUP BY day, state ORDER BY day",
+        (json.dumps(list(range(first, last + 1))), json.dumps(jobs)),
+    ).fetchall()
+    return rows
 
 
 def newest_active(db: sqlite3.Connection, job: str) -> int | None:

@@ -25,14 +25,14 @@ from taskloop.punctuality import Curfew, Usual, overdue, stuck
 from taskloop.records import JobRecord, Status, standing
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule, next_due
-from taskloop.store import Definition, Incident, Query, Store, Window, Worker
+from taskloop.store import DayCount, Definition, Incident, Query, Store, Window, Worker
 from taskloop.switches import Switches
 from taskloop.why import Explanation, explain
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
 
-__all__ = ["curfew", "jobs", "status", "status_without_store", "upcoming", "why", "workers"]
+__all__ = ["curfew", "days", "jobs", "status", "status_without_store", "upcoming", "why", "workers"]
 
 TOGETHER: Final = 50
 """Coming fires, or jobs, that are reckoned between two breaths of the loop."""
@@ -440,6 +440,13 @@ async def _subject(
     if definition is None:
         raise NoSuchJob(name, nearest(name, known))
     return [definition.name, *definition.facts.get("aliases", ())], definition
+
+
+async def days(ledger: Ledger, job: str, count: int) -> Sequence[DayCount]:
+    """How the runs of a job ended on the last `count` days of UTC, today among them."""
+    today = ledger._clock.now().date()
+    store = await ledger._opened()
+    return await store.days(ledger._names(job), today - timedelta(days=count - 1), today)
 
 
 async def waits_for(ledger: Ledger, run: Run) -> str:

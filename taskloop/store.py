@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
 from taskloop.audit import Entry
@@ -27,6 +27,7 @@ __all__ = [
     "Cancelling",
     "Choose",
     "Claimed",
+    "DayCount",
     "Definition",
     "Due",
     "Evidence",
@@ -138,6 +139,16 @@ class Attempt:
     outcome: str
     worker: str | None
     error: Mapping[str, Any] | None = None
+
+
+class DayCount(NamedTuple):
+    """Runs of a job that ended on one day of UTC in one state."""
+
+    day: date
+    state: State
+    runs: int
+    took_seconds: float
+    """Of all of them together, each from its first start to its end."""
 
 
 class Due(NamedTuple):
@@ -542,6 +553,12 @@ class Store(Protocol):
 
     async def usual(self, jobs: Sequence[str]) -> Mapping[str, Sequence[float]]:
         """Of each job the seconds that its newest successful attempts took, at most 200."""
+
+    async def days(self, jobs: Sequence[str], first: date, last: date) -> Sequence[DayCount]:
+        """What was counted of a job, known by any of these names, on the days from `first` to `last`, the oldest first.
+
+        Both are in it; of days on which nothing ended there is nothing. Counts stay when runs are pruned.
+        """
 
     async def evidence(
         self,

@@ -16,7 +16,7 @@ import os
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
@@ -56,6 +56,7 @@ from taskloop.store import (
     Cancelling,
     Choose,
     Claimed,
+    DayCount,
     Definition,
     Due,
     Evidence,
@@ -86,6 +87,7 @@ CLOSE_SECONDS: Final = 10.0
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
 _RUN: Final = ",".join(RUN_COLUMNS)
+_1970: Final = date(1970, 1, 1).toordinal()
 
 
 class SqliteStore:
@@ -657,6 +659,10 @@ class SqliteStore:
     async def usual(self, jobs: Sequence[str]) -> Mapping[str, Sequence[float]]:
         found: Mapping[str, Sequence[float]] = await self._read(history.usual, list(jobs))
         return found
+
+    async def days(self, jobs: Sequence[str], first: date, last: date) -> Sequence[DayCount]:
+        rows = await self._read(history.days, list(jobs), first.toordinal() - _1970, last.toordinal() - _1970)
+        return [DayCount(date.fromordinal(row[0] + _1970), State(row[1]), row[2], row[3] / 1e6) for row in rows]
 
     async def evidence(
         self,

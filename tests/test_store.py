@@ -39,7 +39,7 @@ from stores import (
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import Cause, Failure, Lost, Raised, Returned, RunId, State, settle
 from taskloop.schedules import Schedule
-from taskloop.store import Definition, Incident, Query, Settling, Store, Switch, Terms, Worker, open_store
+from taskloop.store import DayCount, Definition, Incident, Query, Settling, Store, Switch, Terms, Worker, open_store
 from taskloop.triggers import At, Cron, Every
 
 __all__ = ["pair", "shared", "store", "stores"]
@@ -531,6 +531,22 @@ async def test_the_usual_durations_are_of_the_newest_attempts_that_succeeded(sto
         await finished(store, now=at(seconds))
     await finished(store, Raised(Failure("E", "m"), None), now=at(99))
     assert await store.usual(["a", "b"]) == {"a": [3.0, 2.0, 1.0]}
+
+
+async def test_runs_are_counted_by_the_day_and_the_state_they_ended_in(store):
+    day = timedelta(days=1)
+    for seconds in (1, 2):
+        await finished(store, now=at(seconds))
+    await finished(store, Raised(Failure("E", "m"), None), now=at(3))
+    await finished(store, now=NOW + 2 * day)
+    first, last = NOW.date(), (NOW + 2 * day).date()
+    assert list(await store.days(["old", "a"], first, last)) == [
+        DayCount(first, State.FAILED, 1, 3.0),
+        DayCount(first, State.SUCCEEDED, 2, 3.0),
+        DayCount(last, State.SUCCEEDED, 1, (2 * day).total_seconds()),
+    ]
+    assert list(await store.days(["a"], last, last)) == [DayCount(last, State.SUCCEEDED, 1, (2 * day).total_seconds())]
+    assert list(await store.days(["b"], first, last)) == []
 
 
 async def test_what_waits_for_too_long_is_told_unless_it_is_held(store):

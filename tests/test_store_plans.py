@@ -141,6 +141,7 @@ async def test_no_statement_goes_through_all_runs(heard):
     await store.lines(running.id)
     await store.standing(["a", "b"])
     await store.usual(["a", "b"])
+    await store.days(["a", "b"], NOW.date(), NOW.date())
     window = Window(NOW, NOW, at(1))
     for asked_about in ({"run": RunId(1)}, {"window": window}, {}):  # the run is one of a group
         meant: dict[str, Any] = {"window": None, "run": None} | asked_about

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
-from web_clients import HOSTS
+from web_clients import HOSTS, PREFIX
 
 from taskloop import Every, Options, RunContext, TaskScheduler
 from taskloop.masking import MASK, Secret
@@ -22,7 +22,8 @@ from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
 from taskloop.store import Incident
 from taskloop.web.pages import ROUTES
-from taskloop.web.pages.forms import PREFIX, fields, typed
+from taskloop.web.pages.forms import PREFIX as FIELD
+from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.rendering import linked
 from taskloop.web.pages.repeating import changes
 from taskloop.web.pages.schedules import meant
@@ -212,16 +213,16 @@ async def test_what_a_job_says_is_shown_as_text_wherever_it_stands(pair):
                  f"/jobs/evil?from_run={bad.id}", "/failures", "/schedules?when=%3Cscript%3E", "/workers", "/jobs?text=%3Cscript%3E", "/runs?job=%3Cscript%3E%22"):  # fmt: skip
         answer = await client.get(path)
         body = answer.body.decode()
-        assert "<script" not in body.lower(), path
+        assert body.lower().count("<script") == body.count(f'<script defer src="{PREFIX}/static/'), path
         assert answer.headers["content-type"] == "text/html; charset=utf-8", path
         assert "style=" not in body and "onclick" not in body, "the policy would forbid it"
     assert EVIL in text(await client.get(f"/runs/{bad.id}"))
 
 
-async def test_pages_are_sent_with_a_policy_that_allows_no_script(pair):
+async def test_pages_are_sent_with_a_policy_that_allows_no_script_but_our_files(pair):
     _, client = pair
     policy = (await client.get("/")).headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "script" not in policy and "frame-ancestors 'none'" in policy
+    assert "default-src 'none'" in policy and "script-src 'self';" in policy and "frame-ancestors 'none'" in policy
     css = await client.get("/static/taskloop.css")
     assert css.status == 200 and css.headers["content-type"].startswith("text/css")
     for name in ("nothing.css", "..%2Frendering.py", "%2Fetc%2Fpasswd"):
@@ -422,11 +423,11 @@ def test_what_was_typed_is_read_by_the_schema_and_left_to_the_job_where_it_canno
     schema = Parameters("job", every_kind).schema()
     form = {"number": "7", "share": "0.25", "flag": "on", "mode": "a", "day": "2026-03-01", "names": '["y"]', "choice": "1",
             "anything": "{not json"}  # fmt: skip
-    assert typed(schema, {PREFIX + name: value for name, value in form.items()}) == {
+    assert typed(schema, {FIELD + name: value for name, value in form.items()}) == {
         "number": 7, "share": 0.25, "flag": True, "mode": "a", "day": "2026-03-01", "names": ["y"], "choice": 1,
         "anything": "{not json",
     }  # fmt: skip
-    assert typed(schema, {PREFIX + "number": ""}) == {"flag": False}
+    assert typed(schema, {FIELD + "number": ""}) == {"flag": False}
 
 
 def test_a_date_with_a_time_is_typed_on_the_clock_of_the_pages_and_means_one_instant():
@@ -565,7 +566,7 @@ async def test_workers_are_shown_with_what_disturbed_them(pair):
     held = Incident("w-1", "loop_blocked", now - timedelta(seconds=3), now, {"where": EVIL, "job": "evil"})
     await scheduler._open_store.note([held])
     shown = await client.get("/workers")
-    assert f"where {EVIL}" in text(shown) and "3.0 s" in text(shown) and "<script" not in shown.body.decode()
+    assert f"where {EVIL}" in text(shown) and "3.0 s" in text(shown) and "<script>" not in shown.body.decode()
 
 
 # -- signing in

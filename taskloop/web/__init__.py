@@ -6,6 +6,7 @@
     site                     one mount of the surface: from a request to the answer, past every guard
     live                     events to many listeners, each with a bounded queue
     api                      the handlers, by subject; `api.ROUTES` is the one table
+    pages                    the dashboard, by subject; `pages.ROUTES`
     openapi                  the description made of that table
     aiohttp asgi             translators: the host's request into ours, our answer into the host's
 

@@ -2,7 +2,8 @@
 
 The last thousand events are kept in a ring, so who comes back with the id it heard last misses none; an event is written
 as text once, however many listen. Each listener has a queue with an end: who does not keep up is let go, and may come
-back. Streams end by themselves when the scheduler stops, for a server that stops waits for what is open.
+back. Streams end by themselves when the scheduler stops, for a server that stops waits for what is open. `changes` is for
+pages: not what happened, only of what, gathered, so a scheduler of a thousand runs a second costs a browser no more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from taskloop.events import Event
 from taskloop.records import instant_text, run_record
@@ -30,6 +31,10 @@ BEAT_SECONDS: Final = 15.0
 """Silence after which a comment says that the stream still lives."""
 LOOK_SECONDS: Final = 0.5
 """How often a silent stream looks whether it is to end, and whether its client is gone."""
+GATHER_SECONDS: Final = 0.25
+"""What happens within that is one change to a page."""
+MOST_NAMED: Final = 50
+"""Jobs, or runs, that a change names; more are all of them."""
 LONGEST: Final = 64 * 1024
 """Characters of an event; what a longer one's run came to, and was given, is left out."""
 
@@ -70,7 +75,23 @@ def _message(number: str, name: str, data: str) -> bytes:
     return f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode("utf-8", "backslashreplace")
 
 
+class _Hears(Protocol):
+    """One listener: what waits for it, as it is to be sent."""
+
+    stirred: asyncio.Event
+    is_behind: bool
+    pause_seconds: float
+    """Between two chunks."""
+
+    def hear(self, told: _Told) -> None: ...
+
+    def taken(self, epoch: str) -> bytes:
+        """What waits, which then waits no more; nothing: there is nothing."""
+
+
 class _Listener:
+    pause_seconds = 0.0
+
     def __init__(self, wanted: Callable[[Event], bool]) -> None:
         self.wanted = wanted
         self.waiting: deque[_Told] = deque()
@@ -86,6 +107,42 @@ class _Listener:
             self.waiting.append(told)
         self.stirred.set()
 
+    def taken(self, epoch: str) -> bytes:
+        return b"".join([self.waiting.popleft().text(epoch) for _ in range(min(50, len(self.waiting)))])
+
+
+class _Gathering:
+    """Of which jobs and runs there were events since the last word."""
+
+    pause_seconds = GATHER_SECONDS
+    is_behind = False
+
+    def __init__(self) -> None:
+        self.jobs: set[str] = set()
+        self.runs: set[int] = set()
+        self.concerns_all = False
+        self.stirred = asyncio.Event()
+
+    def hear(self, told: _Told) -> None:
+        run, job = told.event.run, told.event.job
+        self.stirred.set()
+        if self.concerns_all:
+            return  # whoever is slow to listen is told no more than that, and holds no more either
+        if run is not None:
+            self.runs.add(run.id)
+        if job is not None:
+            self.jobs.add(job)
+        self.concerns_all = (run is None and job is None) or max(len(self.jobs), len(self.runs)) > MOST_NAMED
+
+    def taken(self, epoch: str) -> bytes:
+        if not (self.jobs or self.runs or self.concerns_all):
+            return b""
+        said = None if self.concerns_all else {"jobs": sorted(self.jobs), "runs": sorted(self.runs)}
+        self.jobs.clear()
+        self.runs.clear()
+        self.concerns_all = False
+        return f"event: changed\ndata: {json.dumps(said)}\n\n".encode()
+
 
 class Live:
     """The events of one scheduler, in the process where they happen. Listens only once somebody has asked."""
@@ -96,7 +153,7 @@ class Live:
         """Tells the numbers of this process from those of another."""
         self._count = 0
         self._ring: deque[_Told] = deque(maxlen=KEPT)
-        self._listeners: set[_Listener] = set()
+        self._listeners: set[_Hears] = set()
         self._unsubscribe: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
@@ -113,12 +170,6 @@ class Live:
 
         Raises `Problem` when it is closed, or too many listen.
         """
-        if self._is_closed:
-            raise Problem(503, "not-running", "the server is stopping", headers={"retry-after": "5"})
-        if len(self._listeners) >= MOST_LISTENERS:
-            raise Problem(
-                429, "rate-limited", f"{MOST_LISTENERS} listen already", headers={"retry-after": str(int(BEAT_SECONDS))}
-            )
         self._begin()
 
         def wanted(event: Event) -> bool:
@@ -128,7 +179,16 @@ class Live:
                 and (run is None or (event.run is not None and event.run.id == run))
             )
 
-        return self._sent(_Listener(wanted), last_id)
+        listener = _Listener(wanted)
+        return self._sent(listener, lambda: self._first(listener, last_id))
+
+    def changes(self) -> AsyncGenerator[bytes, None]:
+        """Of which jobs and runs something happened, as `{"jobs": [...], "runs": [...]}`, or null: of all.
+
+        At most one word in a quarter of a second. Raises `Problem` as `stream` does.
+        """
+        self._begin()
+        return self._sent(_Gathering(), lambda: b"retry: 2000\n\n")
 
     def close(self) -> None:
         """End all streams, and listen no more."""
@@ -140,6 +200,12 @@ class Live:
             self._unsubscribe = None
 
     def _begin(self) -> None:
+        if self._is_closed:
+            raise Problem(503, "not-running", "the server is stopping", headers={"retry-after": "5"})
+        if len(self._listeners) >= MOST_LISTENERS:
+            raise Problem(
+                429, "rate-limited", f"{MOST_LISTENERS} listen already", headers={"retry-after": str(int(BEAT_SECONDS))}
+            )
         self._loop = asyncio.get_running_loop()
         if self._unsubscribe is None:
             self._unsubscribe = self._scheduler.feed.subscribe(self._hear)
@@ -160,17 +226,17 @@ class Live:
         for listener in self._listeners:
             listener.hear(told)
 
-    async def _sent(self, listener: _Listener, last_id: str | None) -> AsyncGenerator[bytes, None]:
+    async def _sent(self, listener: _Hears, first: Callable[[], bytes]) -> AsyncGenerator[bytes, None]:
         self._listeners.add(listener)
         ran, quiet = False, 0.0
         try:
-            yield self._first(listener, last_id)
+            yield first()
             while True:
-                if listener.waiting:
+                if said := listener.taken(self._epoch):
                     quiet = 0.0
-                    yield b"".join(
-                        [listener.waiting.popleft().text(self._epoch) for _ in range(min(50, len(listener.waiting)))]
-                    )
+                    yield said
+                    if listener.pause_seconds:
+                        await asyncio.sleep(listener.pause_seconds)
                     continue
                 ran |= self._scheduler.is_running
                 if self._is_closed or listener.is_behind or (ran and not self._scheduler.is_running):

@@ -22,6 +22,7 @@ from taskloop.web.core import Request, Response, tag, written
 from taskloop.web.foresight import Foresight
 from taskloop.web.live import Live
 from taskloop.web.pages.rendering import problem_page
+from taskloop.web.pages.sharing import Shared
 from taskloop.web.problems import Problem, of
 from taskloop.web.routes import Found, Route, Router, query_values, read_body, read_form
 from taskloop.web.security import Access, Auth, Limits, Principal, Scope
@@ -125,6 +126,7 @@ class Site:
         )
         self.router: Router = Router((*ROUTES, *PAGES))
         self.live: Live = Live(scheduler)
+        self.shared: Shared = Shared()
         self.metrics: Metrics = Metrics(scheduler)
         self.foresight: Foresight = Foresight(scheduler)
         self.submits: Limits = Limits()

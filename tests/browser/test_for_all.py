@@ -12,14 +12,14 @@ pytestmark = pytest.mark.anyio
 FOCUS = """() => {
   const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect();
   if (one === document.body) return null;
-  const again = one.dataset.reached === "yes";  // a field for dates has parts that are stepped through one by one
-  one.dataset.reached = "yes";
+  const again = one.reached === true;  // a field for dates has parts that are stepped through one by one
+  one.reached = true;  // no attribute: what the server does not say is taken away when the page is brought up to date
   const ringed = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
   const there = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
   return {again, ringed, there, told: one.outerHTML.slice(0, 120)};
 }"""
 MISSED = """() => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
-  .filter(one => one.checkVisibility() && one.tabIndex >= 0 && !one.disabled && !one.dataset.reached)
+  .filter(one => one.checkVisibility() && one.tabIndex >= 0 && !one.disabled && !one.reached)
   .map(one => one.outerHTML.slice(0, 120))"""
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.parse import quote, urlencode
 
+from taskloop import looking
+from taskloop.clock import SystemClock
 from taskloop.errors import BadParameters, NoSuchRun, TaskloopError
 from taskloop.masking import shown
 from taskloop.punctuality import Condition
@@ -17,7 +19,9 @@ from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import UNTIL
 from taskloop.web.api.jobs import durations, spread, the_job
 from taskloop.web.core import Response
+from taskloop.web.pages import charts
 from taskloop.web.pages.forms import fields, typed
+from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
 from taskloop.web.pages.repeating import asked_once
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES"]
 
-JOBS_A_PAGE, STRIP, HISTORY, COMING = 50, 20, 200, 5
+JOBS_A_PAGE, STRIP, HISTORY, COMING, DAYS = 50, 20, 200, 5, 30
 ONCE: Final = 40
 """Characters of the sign of a form, at most."""
 CONDITIONS: Final = get_args(Condition)
@@ -95,16 +99,20 @@ async def _page(
         begin = {**(shown(source.params) if source is not None else {}), **typed(record.params_schema, given, zone)}
     elif source is not None:
         begin = shown(source.params)
+    middle = spread(durations(runs))
+    counted = charts.days(await looking.days(scheduler, record.name, DAYS), SystemClock().now().date(), DAYS)
     return await whole_page(
         asked, "job.html", status, job=record, runs=runs, why=why, problem=problem, wanted={"at": None, **query},
-        spread=spread(durations(runs)), shown=await asyncio.to_thread(picture_of, won), won=won,
-        effect=await asked.site.foresight.day_of(record.name),
-        held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
+        spread=middle, charts=bool(runs), durations=charts.durations_data(runs, middle), days=counted,
+        success=charts.success_data(counted), graph=graph(record.steps),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems, zone), source=source, refused=refused,
-        once=secrets.token_hex(8), active=sum(not one.final for one in runs),
+        once="" if asked.query.get("live") else secrets.token_hex(8), effect=await asked.site.foresight.day_of(record.name),
+        held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
+        shown=await asyncio.to_thread(picture_of, won), won=won,
+        active=sum(not one.final for one in runs),
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},
-        policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
+        about_job=record.name, policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
     )  # fmt: skip
 
 

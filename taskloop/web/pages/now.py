@@ -1,16 +1,14 @@
-"""The page that says whether all is right, the switch of the whole, and the files that pages are made with."""
+"""The page that says whether all is right, and the switch of the whole."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.runs import State
 from taskloop.web.core import Response
-from taskloop.web.pages.rendering import HERE, page, see_other
-from taskloop.web.problems import Problem
-from taskloop.web.routes import TEXT, Parameter, Route, whole, word
+from taskloop.web.pages.rendering import page, see_other
+from taskloop.web.routes import FLAG, TEXT, Parameter, Route, whole, word
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
@@ -21,10 +19,10 @@ __all__ = ["PAGE", "ROUTES", "empty_is_none", "whole_page"]
 PAGE: Final = (
     Parameter("said", TEXT, "what was done just now"),
     Parameter("refresh", whole(5, 3600), "seconds after which the browser asks again"),
+    Parameter("live", FLAG, "only what changes, for the script of the page; shared by all who look"),
 )
 """What every page takes."""
 COMING, FAILURES = 10, 5
-FILES: Final = {"taskloop.css": "text/css; charset=utf-8"}
 
 
 async def whole_page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
@@ -75,15 +73,6 @@ async def resume(asked: Asked) -> Response:
     return see_other(asked, "/", "resumed")
 
 
-async def static(asked: Asked) -> Response:
-    """A file that pages need; open to all, for it says nothing."""
-    name = asked.path["name"]
-    if name not in FILES:
-        raise Problem(404, "not-found", f"nothing is at /static/{name[:80]}")
-    body = await asyncio.to_thread((HERE / "static" / name).read_bytes)
-    return Response(200, body, {"content-type": FILES[name], "cache-control": "public, max-age=3600"})
-
-
 ROUTES = (
     Route(method="GET", path="/", name="page_now", scope=Scope.read, handler=now, summary="Now", query=PAGE, page=True),
     Route(
@@ -97,9 +86,5 @@ ROUTES = (
             Parameter("missed", word("", "skip", "latest", "all"), "what becomes of what was held"),
             Parameter("reason", TEXT, "why"),
         ),
-    ),
-    Route(
-        method="GET", path="/static/{name}", name="static", scope=None, handler=static, summary="A file of the pages",
-        page=True,
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """From values to HTML: the templates, what they may call, and the policy that a page is sent with.
 
-Everything is escaped by the template engine; pages have no script of their own making, and their policy forbids any that
-is not served from here. Templates are read and filled in a thread.
+Everything is escaped by the template engine, and the policy forbids any script that is not a file of ours: none stands in
+a page. Templates are read and filled in a thread.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime, tzinfo
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
 from taskloop.clock import SystemClock
@@ -20,18 +21,19 @@ from taskloop.errors import MissingExtra
 from taskloop.runs import Run, State
 from taskloop.signs import SIGNS, clock_text, readable, span_text
 from taskloop.web.core import Response
+from taskloop.web.pages.files import address
 from taskloop.web.pages.strips import strip
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["HERE", "bare_page", "page", "problem_page", "see_other", "zone_of"]
+__all__ = ["bare_page", "page", "problem_page", "see_other", "zone_of"]
 
 HERE: Final = Path(__file__).parent
 POLICY: Final = (
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _RUN: Final = re.compile(r"\brun (\d{1,18})\b")
 _HTML: Final = {"content-type": "text/html; charset=utf-8", "content-security-policy": POLICY}
@@ -47,13 +49,21 @@ async def page(asked: Asked, template: str, code: int = 200, **values: Any) -> R
         "base": request.prefix, "who": asked.principal, "may_operate": asked.principal.may(Scope.operate),
         "may_admin": asked.principal.may(Scope.admin), "here": request.path, "query": request.query,
         "now": now, "zone": zone, "said": SAID.get(asked.query.get("said") or "", ""), "refresh": refresh,
-        "name": scheduler.name or "",
+        "name": scheduler.name or "", "live": asked.query.get("live") or False,
+        "is_live": code == 200 and any(one.name == "live" for one in asked.route.query), "again": _again(request.query),
+        "about_job": None, "about_run": None, "charts": False, "rarely": 1,
     }  # fmt: skip
     text = await asyncio.to_thread(_filled, template, {**whole, **values})
     headers = dict(_HTML)
     if refresh:
         headers["refresh"] = str(refresh)
     return Response(code, text, headers)
+
+
+def _again(query: str) -> str:
+    """The query of a page, of what it shows: without what was said once, and how often it is asked for."""
+    kept = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] not in ("said", "refresh", "live")]
+    return urlencode(kept)
 
 
 def zone_of(asked: Asked) -> ZoneInfo:
@@ -74,8 +84,6 @@ async def bare_page(template: str, code: int, headers: Mapping[str, str] | None 
 
 def see_other(asked: Asked, path: str, said: str = "") -> Response:
     """Lead to a page after something was done, which says there what that was: a word of `SAID`."""
-    from urllib.parse import urlencode
-
     mark = "&" if "?" in path else "?"
     where = f"{asked.request.prefix}{path}" + (f"{mark}{urlencode({'said': said})}" if said else "")
     return Response(303, b"", {"location": where})
@@ -119,6 +127,7 @@ def _templates() -> Any:
         told=told,
         linked=linked,
     )
+    made.globals["file"] = address
     return made
 
 

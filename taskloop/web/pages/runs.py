@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from taskloop.looking import waits_for
 from taskloop.masking import shown
 from taskloop.runs import Cause, Run, State
+from taskloop.steps import LogLine
 from taskloop.web.api.asking import BEFORE
 from taskloop.web.api.runs import AFTER
 from taskloop.web.core import Response
+from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
 from taskloop.web.pages.repeating import Change, changes, source_of
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 RUNS_A_PAGE, PARTS = 50, 50
+LINES: Final = 500
+"""Of the end of a log."""
+ALL_PARTS: Final = 10_000
+"""More than what is captured of a run is ever written in."""
 
 
 async def runs(asked: Asked) -> Response:
@@ -46,14 +53,26 @@ async def runs(asked: Asked) -> Response:
 async def run(asked: Asked) -> Response:
     scheduler, number = asked.scheduler, asked.number()
     one = await scheduler.run(number)
-    log = await scheduler.log(number, after=asked.query["after"] or 0, limit=PARTS)
+    lines, earlier, following = await _log(asked, number)
     params, result = await asyncio.to_thread(_texts, one)
+    steps = await scheduler.steps(number)
+    facts = (await scheduler.jobs(one.job))[0].steps if steps else ()
     return await whole_page(
-        asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=await scheduler.steps(number),
-        reruns=await scheduler.reruns(number), lines=log.lines, part=log.part, wanted=asked.query, params=params,
-        result=result, shown=await asyncio.to_thread(picture_of, [one]), waits=await waits_for(scheduler, one), known=one.job in scheduler,
-        changes=await _changes(asked, one), more=bool(log.lines) and bool((await scheduler.log(number, after=log.part, limit=1)).lines),
+        asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=steps, graph=graph(facts, steps),
+        reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
+        params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
+        shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
     )  # fmt: skip
+
+
+async def _log(asked: Asked, number: int) -> tuple[Sequence[LogLine], int, int | None]:
+    """The end of a run's log, with the number of lines before it; `after` a part the lines that follow, and where to go on."""
+    if asked.query["after"] is None:
+        lines, _ = await asked.scheduler.log(number, limit=ALL_PARTS)
+        return lines[-LINES:], max(0, len(lines) - LINES), None
+    lines, part = await asked.scheduler.log(number, after=asked.query["after"], limit=PARTS)
+    more = bool(lines) and bool((await asked.scheduler.log(number, after=part, limit=1)).lines)
+    return lines, 0, part if more else None
 
 
 async def _changes(asked: Asked, one: Run) -> list[Change] | None:

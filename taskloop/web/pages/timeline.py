@@ -178,7 +178,7 @@ async def timeline(asked: Asked) -> Response:
     found = lanes(one.runs, one.fires, one.start, one.end, one.now, one.troubles)
     marked = ticks(one.start, one.end)
     return await whole_page(
-        asked, "timeline.html", lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=one.start,
+        asked, "timeline.html", rarely=5, lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=one.start,
         end=one.end, ticks=marked, ticks_apart=(marked[1][1] - marked[0][1]).total_seconds() if len(marked) > 1 else 0,
         listed=LISTED, now_at=(one.now - one.start) / (one.end - one.start) * WIDTH,
         wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}, full=one.full,

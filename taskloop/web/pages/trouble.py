@@ -34,7 +34,7 @@ async def failures(asked: Asked) -> Response:
                "known": any(run.job in scheduler for run in runs), "all": len(runs)}  # fmt: skip
     return await whole_page(
         asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST,
-        cause=cause, one=one,
+        cause=cause, one=one, rarely=5,
     )  # fmt: skip
 
 

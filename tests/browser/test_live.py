@@ -1,0 +1,312 @@
+"""Pages that stay up to date by themselves, in a real browser: what is new comes without reload, what is stale says so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from aiohttp import web
+from browser.dashboards import PREFIX, bare
+
+from taskloop import Every, RunContext
+from taskloop.web.aiohttp import setup
+
+pytestmark = pytest.mark.anyio
+SOON_MS = 2_000
+
+
+def shop(store="sqlite:///:memory:"):
+    scheduler = bare(store)
+    scheduler.gate = asyncio.Event()
+
+    @scheduler.job()
+    async def load(run: RunContext):
+        run.log("the first line")
+        run.progress(1, 4, "1 of 4")
+        await scheduler.gate.wait()
+        run.log("the last line")
+
+    @scheduler.job()
+    async def quick(): ...
+
+    @scheduler.job()
+    async def holds_the_loop():
+        time.sleep(1.1)
+
+    flow = scheduler.flow("video")
+
+    @flow.step()
+    async def fetch() -> int:
+        return 1
+
+    @flow.step()
+    async def cut(fetch: int) -> int:
+        await scheduler.gate.wait()
+        return fetch
+
+    return scheduler
+
+
+class Server:
+    """A dashboard that can be killed and started again at the same address."""
+
+    def __init__(self, make):
+        self._make = make
+        self._port = 0
+
+    async def start(self):
+        self.scheduler = self._make()
+        app = web.Application()
+        setup(app, self.scheduler, PREFIX, auth="open")
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        self._port = self._runner.addresses[0][1]
+        return f"http://127.0.0.1:{self._port}{PREFIX}"
+
+    async def kill(self):
+        await self._runner.cleanup()
+
+
+@pytest.fixture
+async def expect(chromium):
+    from playwright.async_api import expect
+
+    return expect
+
+
+async def test_a_run_asked_for_elsewhere_shows_moves_and_ends_without_reload(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    await page.goto(address + "/")
+    await page.evaluate("window.same = true")
+    await expect(page.locator("#signal")).to_have_text("live")
+    run = await scheduler.submit("load")
+    await expect(page.locator("ul.running")).to_contain_text("load run 1", timeout=SOON_MS)
+    await expect(page.locator("ul.running progress")).to_have_attribute("value", "0.25", timeout=SOON_MS)
+    lasted = await page.locator("ul.running [data-since]").inner_text()
+    await expect(page.locator("ul.running [data-since]")).not_to_have_text(lasted, timeout=SOON_MS)
+    scheduler.gate.set()
+    await run.wait()
+    await expect(page.locator("main")).to_contain_text("Nothing runs right now.", timeout=SOON_MS)
+    await scheduler.submit("holds_the_loop")
+    await expect(page.locator("ul.attention")).to_contain_text("holds_the_loop", timeout=2 * SOON_MS)
+    assert await page.evaluate("window.same && !document.querySelector('#live > title')")
+
+
+async def test_the_page_of_a_run_follows_its_steps_and_its_log(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    flow, run = await scheduler.submit("video"), await scheduler.submit("load")
+    await page.goto(f"{address}/runs/{flow.id}")
+    picture = page.locator("svg.graph")
+    await expect(picture.locator("g.succeeded")).to_contain_text("fetch", timeout=SOON_MS)
+    await expect(picture.locator("g.running")).to_contain_text("cut")
+    other = await page.context.new_page()
+    await other.goto(f"{address}/runs/{run.id}")
+    await expect(other.locator("#log-box")).to_contain_text("the first line", timeout=SOON_MS)
+    scheduler.gate.set()
+    await expect(other.locator("#log-box")).to_contain_text("the last line", timeout=SOON_MS)
+    await expect(other.locator(".lead")).to_contain_text("succeeded")
+    await page.bring_to_front()
+    await expect(picture.locator("g.succeeded")).to_have_count(2, timeout=SOON_MS)
+
+
+async def test_a_switch_shows_in_another_browser_and_nothing_that_is_typed_or_open_is_lost(
+    open_dashboard, window, expect
+):
+    scheduler = shop()
+    address = await open_dashboard(scheduler)
+    jobs, job = await window(), await window()
+    await jobs.goto(address + "/jobs")
+    await job.goto(address + "/jobs/load")
+    await job.locator("form[action$='/pause'] [name=reason]").fill("being typed")
+    await job.get_by_text("More", exact=True).click()
+    await scheduler.disable("load", reason="moving house", actor="anna")
+    await expect(jobs.locator("#job-load")).to_contain_text("by anna: moving house", timeout=SOON_MS)
+    await scheduler.submit("quick")
+    await expect(jobs.locator("#job-quick svg.strip path")).to_have_count(1, timeout=SOON_MS)
+    await expect(job.locator("main")).to_contain_text("by anna: moving house", timeout=SOON_MS)
+    await expect(job.get_by_role("button", name="Enable")).to_be_visible()
+    typed = job.locator("form[action$='/pause'] [name=reason]")
+    await expect(typed).to_have_value("being typed")
+    assert await typed.evaluate("field => field === document.activeElement") is False
+    await expect(job.get_by_role("textbox", name="Key")).to_be_visible()
+    await typed.focus()
+    await scheduler.enable("load", actor="tom")
+    await expect(job.get_by_role("button", name="Disable")).to_be_visible(timeout=SOON_MS)
+    assert await typed.evaluate("field => field === document.activeElement"), "the focus stays where it was"
+
+
+async def test_new_runs_are_announced_and_come_when_they_are_wanted(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    first = await scheduler.submit("load")
+    await page.goto(address + "/runs")
+    for _ in range(3):
+        await (await scheduler.submit("quick")).wait()
+    await expect(page.locator("#news")).to_have_text("3 new – show", timeout=SOON_MS)
+    assert await page.locator("tbody tr").count() == 1
+    scheduler.gate.set()
+    await first.wait()
+    await expect(page.locator("#run-1")).to_contain_text("succeeded", timeout=SOON_MS)
+    assert await page.locator("tbody tr").count() == 1, "what is shown changes, but nothing comes between"
+    await page.locator("#news button").click()
+    await expect(page.locator("tbody tr")).to_have_count(4, timeout=SOON_MS)
+    await expect(page.locator("#news")).to_be_hidden()
+    assert [await one.get_attribute("id") for one in await page.locator("tbody tr").all()] == [
+        f"run-{number}" for number in (4, 3, 2, 1)
+    ]
+
+
+async def test_no_button_comes_under_the_hand_that_means_another(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    await scheduler.schedule("quick", Every("1d"), id="b")
+    await page.goto(address + "/schedules")
+    await page.evaluate("Object.assign(document.body.dataset, {poll: 0.3, rarely: 0.2})")
+    button = page.locator("#schedule-b button")
+    before = await button.bounding_box()
+    await scheduler.schedule("quick", Every("1d"), id="a")
+    await expect(page.locator("#news")).to_have_text("1 new – show", timeout=2 * SOON_MS)
+    assert await button.bounding_box() == before and await page.locator("#schedule-a").count() == 0
+    await scheduler.unschedule("b")
+    await expect(page.locator("#schedule-b")).to_have_class("left", timeout=2 * SOON_MS)
+    await page.locator("#news button").click()
+    await expect(page.locator("#schedule-b")).to_have_count(0, timeout=2 * SOON_MS)
+    await expect(page.locator("#schedule-a form")).to_have_attribute("action", f"{PREFIX}/schedules/a/remove")
+
+
+async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp_path, window, complaints, expect):
+    server, page = Server(lambda: shop(f"sqlite:///{tmp_path / 'shop.db'}")), await window()
+    address = await server.start()
+    await (await server.scheduler.submit("quick")).wait()
+    await page.goto(address + "/jobs/quick")
+    await page.evaluate(
+        "Object.assign(document.body.dataset, {poll: 0.3, rarely: 0.2, quiet: 1, stale: 2}); window.same = true"
+    )  # instead of 10, 15 and 60 seconds
+    await expect(page.locator("#lost")).to_be_hidden()
+    await server.kill()
+    await expect(page.locator("#lost")).to_contain_text("No signal: what is shown is from", timeout=15_000)
+    await expect(page.locator("body")).to_have_class("stale", timeout=15_000)
+    await expect(page.get_by_role("button", name="Disable")).to_be_disabled()
+    assert await server.start() == address
+    try:
+        await expect(page.locator("#lost")).to_be_hidden(timeout=15_000)
+        await page.route("**/*live=true", lambda route: route.fulfill(status=503, body="the store is away"))
+        await expect(page.locator("#lost")).to_contain_text("The server cannot say how things stand (503)")
+        await page.unroute("**/*live=true")
+        await expect(page.locator("#lost")).to_be_hidden()
+        await expect(page.get_by_role("button", name="Disable")).to_be_enabled()
+        await (await server.scheduler.submit("quick")).wait()
+        await expect(page.locator("#runs tbody tr")).to_have_count(2, timeout=SOON_MS)
+        assert await page.evaluate("window.same")
+    finally:
+        await server.kill()
+    complaints.clear()  # the console tells of requests that nobody answered
+
+
+async def test_where_no_stream_can_be_had_nor_shared_the_page_asks_by_itself(
+    open_dashboard, window, complaints, expect
+):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    await page.add_init_script(
+        "Object.defineProperty(navigator, 'locks', { value: undefined }); delete window.BroadcastChannel"
+    )
+    await page.route("**/changes", lambda route: route.fulfill(status=429, body="too many"))
+    await page.goto(address + "/")
+    await page.evaluate("document.body.dataset.poll = 0.5")
+    await scheduler.submit("load")
+    await expect(page.locator("ul.running")).to_contain_text("load", timeout=2 * SOON_MS)
+    await page.unroute("**/changes")
+    async with page.expect_response("**/changes"):
+        pass
+    await page.evaluate("document.body.dataset.poll = 100")
+    await expect(page.locator("#signal")).to_have_text("live")
+    scheduler.gate.set()
+    await expect(page.locator("main")).to_contain_text("Nothing runs right now.", timeout=SOON_MS)
+    complaints.clear()
+
+
+async def test_eight_tabs_have_one_stream_and_hidden_ones_ask_for_nothing(open_dashboard, window, expect):
+    scheduler = shop()
+    address, first = await open_dashboard(scheduler), await window()
+    asked = []
+    pages = [first] + [await first.context.new_page() for _ in range(7)]
+    for page in pages:
+        page.on("request", lambda request: asked.append(request.url.removeprefix(address)))
+    await asyncio.gather(*(page.goto(address + "/") for page in pages))
+    await asyncio.gather(*(expect(page.locator("#signal")).to_have_text("live") for page in pages))
+    await scheduler.submit("load")
+    await expect(pages[7].locator("ul.running")).to_contain_text("load", timeout=2 * SOON_MS)
+    await expect(pages[3].locator("ul.running")).to_contain_text("load", timeout=2 * SOON_MS)
+    assert asked.count("/changes") == 1
+    began = time.monotonic()
+    await pages[7].get_by_role("link", name="Jobs").click()
+    await expect(pages[7].locator("h1")).to_have_text("Jobs")
+    assert time.monotonic() - began < 3, "as many streams would have taken all connections"
+    hide = """() => { document.body.dataset.hidden = 0.1;
+        Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+        document.dispatchEvent(new Event("visibilitychange")); }"""
+    await asyncio.gather(*(page.evaluate(hide) for page in pages))  # no window of this browser is ever hidden
+    await asyncio.sleep(0.5)
+    asked.clear()
+    await scheduler.submit("quick")
+    await asyncio.sleep(1.5)
+    assert asked == [], "the stream is let go, and nothing is asked for"
+    await pages[2].evaluate(
+        """() => { Object.defineProperty(document, "hidden", { configurable: true, get: () => false });
+        document.dispatchEvent(new Event("visibilitychange")); }"""
+    )
+    await expect(pages[2].locator("main")).to_contain_text("Running (1)", timeout=2 * SOON_MS)
+    assert asked.count("/changes") == 1
+
+
+async def test_keys_go_to_pages_and_hold_them_but_not_while_one_types(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    await (await scheduler.submit("quick")).wait()
+    await page.goto(address + "/")
+    await page.keyboard.press("g")
+    await page.keyboard.press("r")
+    await expect(page.locator("h1")).to_have_text("Runs")
+    await page.keyboard.press("/")
+    await page.keyboard.type("g?.")
+    await expect(page.get_by_label("Job")).to_have_value("g?.")
+    await page.evaluate("document.activeElement.blur()")
+    await page.keyboard.press(".")
+    await scheduler.submit("quick")
+    await expect(page.locator("#signal")).to_contain_text("changes wait", timeout=SOON_MS)
+    await page.keyboard.press(".")
+    await expect(page.locator("#news")).to_have_text("1 new – show", timeout=SOON_MS)
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+    await page.get_by_label("Single keys do this").uncheck()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("heading", name="Keys")).to_be_hidden()
+
+
+async def test_charts_are_drawn_within_the_policy_and_the_table_says_the_same(lively_dashboard, window, expect):
+    _, address = lively_dashboard
+    page = await window()
+    await page.goto(address + "/jobs/sync_orders")
+    await expect(page.locator("figure canvas")).to_have_count(2)
+    await page.get_by_text("The days as a table").click()
+    await expect(page.locator("#charts ~ details tbody tr").first).to_contain_text("100.0 %")
+    await page.goto(address + "/jobs/video")
+    await expect(page.locator("svg.graph g")).to_have_count(4)
+
+
+async def test_without_a_script_everything_is_there_and_nothing_that_needs_one(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window(java_script_enabled=False)
+    await (await scheduler.submit("quick")).wait()
+    await page.goto(address + "/jobs/quick")
+    await expect(page.locator("#content")).to_contain_text("succeeded")
+    for hidden in ("#keys-button", "#signal", "#lost", "#keys"):
+        await expect(page.locator(hidden)).to_be_hidden()
+    await page.locator("form[action$='/submit'] button").click()
+    await expect(page.locator("h1")).to_contain_text("Run 2")
