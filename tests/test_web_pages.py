@@ -111,6 +111,28 @@ async def test_the_first_page_says_that_all_is_well_or_what_is_not(pair):
     assert "Needs attention (1) ✗ failing evil" in text(after) and "Last failures" in text(after)
 
 
+async def test_while_the_store_is_away_the_first_page_shows_what_is_known_without_it(
+    host, tmp_path, no_task_outlives_the_fixture
+):
+    scheduler, folder = shop(), tmp_path / "store"
+    folder.mkdir()
+    scheduler.furnish(store=folder / "shop.db")
+    async with host(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        run = await scheduler.submit("waits")
+        async with asyncio.timeout(5):
+            while (await scheduler.run(run.id)).state != "running":
+                await asyncio.sleep(0.01)
+        folder.rename(tmp_path / "unplugged")
+        away = await client.get("/")
+        (tmp_path / "unplugged").rename(folder)
+        back = await client.get("/")
+    assert away.status == back.status == 200
+    assert "The store does not answer." in text(away) and "running waits run 1" in text(away)
+    assert 'method="post"' not in away.body.decode() and "Nothing needs you" not in text(away)
+    assert "The store does not answer." not in text(back) and "hourly" in text(back)
+
+
 async def test_all_jobs_are_listed_with_how_they_stand_and_can_be_narrowed(pair):
     scheduler, client = pair
     await (await scheduler.submit("evil")).wait()

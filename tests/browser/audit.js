@@ -59,6 +59,8 @@
   for (const one of all("ul, ol")) for (const child of one.children) if (child.tagName !== "LI") fault("no item of the list", child);
   for (const one of all("dt, dd")) if (!one.closest("dl")) fault("no list of terms", one);
 
+  for (const one of all(".state").filter(shown)) if (!/\p{L}{2}/u.test(one.textContent)) fault("a state without its word", one);
+
   // -- colours
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = (colour) => {

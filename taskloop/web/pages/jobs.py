@@ -126,13 +126,15 @@ async def submit(asked: Asked) -> Response:
     """Ask for a run by the form; what is wrong with it stands beside its fields."""
     record, form = await the_job(asked), empty_is_none(asked.body)
     source = await asked.scheduler.run(int(form["from_run"])) if (form.get("from_run") or "").isdecimal() else None
+    if source is not None and source.job != record.name:
+        raise NoSuchRun(source.id)
     asked.count_submit(record.name)
-    before = shown(source.params) if source is not None and source.job == record.name else None
+    before = shown(source.params) if source is not None else None
     params = typed(record.params_schema, asked.body, zone_of(asked), before=before)
     told = {"actor": asked.principal.name, "reason": form.get("reason")}
 
     async def ask(key: str | None) -> RunHandle[Any]:
-        if source is not None and before is not None:
+        if source is not None:
             return await asked.scheduler.rerun(source.id, params, from_step=form.get("from_step"), key=key, **told)
         return await asked.scheduler.submit(record.name, params, at=form.get("at"), key=key, cause=Cause.MANUAL, **told)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.runs import State
 from taskloop.web.core import Response
 from taskloop.web.pages.rendering import page, see_other
@@ -37,8 +38,14 @@ def empty_is_none(form: Any) -> dict[str, Any]:
 async def now(asked: Asked) -> Response:
     scheduler = asked.scheduler
     status = await scheduler.status()
-    coming = await scheduler.upcoming(limit=COMING)
-    failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
+    coming: list[Any] = []
+    failures: list[Any] = []
+    is_away = False
+    try:
+        coming = await scheduler.upcoming(limit=COMING)
+        failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
+    except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
+        is_away = True
     return await page(
         asked,
         "now.html",
@@ -47,6 +54,7 @@ async def now(asked: Asked) -> Response:
         coming=coming,
         failures=failures,
         paused=status.paused,
+        is_away=is_away,
     )
 
 
