@@ -178,6 +178,16 @@ async def test_a_look_that_fails_is_tried_again_by_the_next_who_asked(monkeypatc
     assert isinstance(found[0], ValueError) and [one.body for one in found[1:]] == [b"well"] * 2
 
 
+async def test_who_waits_for_a_look_while_the_scheduler_stops_does_not_open_its_store_again(pair, monkeypatch):
+    scheduler, client = pair
+    monkeypatch.setattr(sharing, "SECONDS", 0.3)
+    assert (await client.get("/?live=true")).status == 200
+    waiting = asyncio.ensure_future(client.get("/?live=true"))
+    await asyncio.sleep(0.05)
+    await scheduler.stop()
+    assert (await waiting).status == 503
+
+
 async def test_only_the_last_pages_are_remembered(monkeypatch):
     monkeypatch.setattr(sharing, "MOST", 2)
     shared = Shared()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from taskloop.web.api.events import while_allowed
 from taskloop.web.core import Response
+from taskloop.web.problems import Problem
 from taskloop.web.routes import Route
 from taskloop.web.security import Scope
 
@@ -29,9 +30,15 @@ def shared(route: Route) -> Route:
     async def handle(asked: Asked) -> Response:
         if not asked.query.get("live"):
             return await handler(asked)
-        who, request = asked.principal, asked.request
+        who, request, was_running = asked.principal, asked.request, asked.scheduler.is_running
+
+        async def look() -> Response:
+            if was_running and not asked.scheduler.is_running:  # it stopped while we waited, and closed its store
+                raise Problem(503, "not-running", "the scheduler has stopped", headers={"retry-after": "5"})
+            return await handler(asked)
+
         key = (request.prefix, request.path, request.query, who.level)
-        return await asked.site.shared.answer(key, lambda: handler(asked))
+        return await asked.site.shared.answer(key, look)
 
     return replace(route, handler=handle)
 
