@@ -19,6 +19,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     keyring                                the verbs on tokens
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
+    rows fates                             rows of a store; what becomes of a fire, a claim, an end
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite copying_sqlite batches_sqlite   steps and logs; tokens; backups; transactions

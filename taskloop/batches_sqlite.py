@@ -18,7 +18,7 @@ from taskloop import steps_sqlite
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore
 from taskloop.file_sqlite import Place, connect, explained, newest
-from taskloop.rows_sqlite import told
+from taskloop.rows import told
 from taskloop.store import Worker
 
 __all__ = ["SqliteBeater", "transact", "where_it_stood"]

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.rows_sqlite import Row, instant, many, moment, write_failure, write_result
+from taskloop.rows import Row, instant, moment, write_failure, write_result
+from taskloop.rows_sqlite import many
 from taskloop.runs import Failure, Run, RunId
 from taskloop.steps import LogLine, Step, StepState
 

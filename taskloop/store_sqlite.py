@@ -35,7 +35,7 @@ from taskloop.batches_sqlite import SqliteBeater, transact, where_it_stood
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
-from taskloop.rows_sqlite import (
+from taskloop.rows import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
     instant,

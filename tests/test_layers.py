@@ -23,7 +23,7 @@ LEVELS = [
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
-     "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
+     "copying_sqlite", "rows", "fates", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
      "tokens_sqlite"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "systemd"},
     {"web"},

@@ -24,7 +24,7 @@ from stores import NOW, Stores, asked, claimed, database, finished, hourly, ids,
 import taskloop
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import RunId, State
-from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS
+from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS
 from taskloop.store import Query, Store, open_store
 from taskloop.copying_sqlite import backup
 from taskloop.file_sqlite import migrations, prepare
