@@ -19,10 +19,11 @@ The rooms, from the ground up; each imports only from rooms below it:
     keyring                                the verbs on tokens
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
-    rows fates                             rows of a store; what becomes of a fire, a claim, an end
+    rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite copying_sqlite batches_sqlite   steps and logs; tokens; backups; transactions
+    *_postgres                             the memory in PostgreSQL, room by room; server_postgres knows the driver
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
     web                                    the admin surface over HTTP

@@ -6,12 +6,13 @@ Level 5. No connection, no clock: a store reads what these ask for, and writes w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, later, microseconds
+from taskloop.errors import KeyConflict
 from taskloop.rows import Row, moment, read_run, write_failure, write_progress, write_result
 from taskloop.runs import Lost, Raised, Reason, Run, RunId, ShutDown, State
 from taskloop.schedules import Admission, Fire, admit
@@ -20,6 +21,7 @@ from taskloop.store import Firing, Settling, Terms
 __all__ = [
     "SETTLED_COLUMNS",
     "Fullness",
+    "admitted",
     "attempted",
     "cancelled",
     "claimed",
@@ -282,3 +284,45 @@ def counted(ended: Iterable[Run]) -> list[Row]:
         if run.started_at is not None:
             one[1] += max(0, at - microseconds(run.started_at))
     return [(*key, *one) for key, one in days.items()]
+
+
+# -- runs asked for
+
+
+def admitted(
+    calls: Iterable[Sequence[Run]], earlier: Mapping[tuple[str, str], Run], number: Callable[[int], int]
+) -> tuple[list[list[Run] | KeyConflict], list[Run]]:
+    """What each call is answered, and the runs to write for all of them, each with its id: the number of the first, the second, …
+
+    `earlier`: the runs that have keys of these calls. A call of which one run's key has other parameters is refused whole.
+    """
+    answers: list[list[Run] | KeyConflict] = []
+    fresh: list[Run] = []
+    taken = dict(earlier)
+    for runs in calls:
+        written: list[Run] = []
+        answer: list[Run] = []
+        keys = dict(taken)
+        try:
+            for run in runs:
+                found = _earlier(run, keys)
+                if found is None:
+                    written.append(run.changed(id=RunId(number(len(fresh) + len(written)))))
+                    keys |= {(run.job, run.key): written[-1]} if run.key is not None else {}
+                answer.append(found or written[-1])
+        except KeyConflict as error:
+            answers.append(error)
+            continue
+        answers.append(answer)
+        fresh += written
+        taken = keys
+    return answers, fresh
+
+
+def _earlier(run: Run, keyed: Mapping[tuple[str, str], Run]) -> Run | None:
+    found = None if run.key is None else keyed.get((run.job, run.key))
+    if found is None:
+        return None
+    if dict(found.params) != dict(run.params):
+        raise KeyConflict(run.job, str(run.key), found.id)
+    return replace(found, existed=True)

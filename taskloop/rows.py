@@ -171,6 +171,14 @@ def write_failure(error: Failure | None) -> str | None:
     return None if error is None else encode([error.type, error.message, error.traceback, error.fingerprint])
 
 
+def failure_facts(text: str | None) -> dict[str, Any] | None:
+    """What `write_failure` wrote, by name."""
+    if text is None:
+        return None
+    kind, message, traceback, fingerprint = json.loads(text)
+    return {"type": kind, "message": message, "traceback": traceback, "fingerprint": fingerprint}
+
+
 def write_result(result: Any) -> str | None:
     return None if result is None else json.dumps(result, separators=(",", ":"), ensure_ascii=False)
 

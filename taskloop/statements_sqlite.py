@@ -9,18 +9,20 @@ seconds where one statement took a millisecond.
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from taskloop import steps_sqlite
 from taskloop.clock import from_microseconds, later, microseconds
-from taskloop.errors import KeyConflict
 from taskloop.fates import (
     SETTLED_COLUMNS,
     Fullness,
+    admitted,
     attempted,
     cancelled,
     claimed,
@@ -146,48 +148,23 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
     """Write the runs of each call; gives per call its runs with their ids (an earlier one, with `existed`, where a key
     is taken), or the error that refuses the whole call.
     """
-    answers: list[Any] = []
-    fresh: list[Run] = []
-    number = next_id(db)
-    taken: dict[tuple[str, str], Run] = {}
-    for runs in calls:
-        written: list[Run] = []
-        answer: list[Run] = []
-        keys = dict(taken)
-        try:
-            for run in runs:
-                earlier = _earlier(db, run, keys)
-                if earlier is None:
-                    written.append(run.changed(id=RunId(number + len(fresh) + len(written))))
-                    keys |= {(run.job, run.key): written[-1]} if run.key is not None else {}
-                answer.append(earlier or written[-1])
-        except KeyConflict as error:
-            answers.append(error)
-            continue
-        answers.append(answer)
-        fresh += written
-        taken = keys
+    keyed = {(run.job, run.key) for runs in calls for run in runs if run.key is not None}
+    earlier = {key: found for key in keyed if (found := _earlier(db, *key)) is not None}
+    answers, fresh = admitted(calls, earlier, partial(operator.add, next_id(db)))
     many(db, _insert_runs, [write_run(run) for run in fresh])
     steps_sqlite.copy_kept(db, fresh)
-    return answers
+    return list(answers)
 
 
-def _earlier(db: sqlite3.Connection, run: Run, keyed: Mapping[tuple[str, str], Run]) -> Run | None:
-    if run.key is None:
-        return None
-    found = keyed.get((run.job, run.key))
-    if found is None:
-        rows = _all(
-            db,
-            RUN_COLUMNS,
-            "FROM taskloop_runs WHERE job = ? AND key = ? AND key IS NOT NULL "
-            "AND state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')",
-            (run.job, run.key),
-        )
-        found = read_run(rows[0]) if rows else None
-    if found is not None and dict(found.params) != dict(run.params):
-        raise KeyConflict(run.job, run.key, found.id)
-    return replace(found, existed=True) if found is not None else None
+def _earlier(db: sqlite3.Connection, job: str, key: str) -> Run | None:
+    rows = _all(
+        db,
+        RUN_COLUMNS,
+        "FROM taskloop_runs WHERE job = ? AND key = ? AND key IS NOT NULL "
+        "AND state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')",
+        (job, key),
+    )
+    return read_run(rows[0]) if rows else None
 
 
 # -- fires

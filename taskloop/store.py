@@ -600,10 +600,18 @@ class Store(Protocol):
         """What sessions are signed with: the one secret that is kept, which is `new` where there was none."""
 
 
-def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full", folder: str | None = None) -> Store:
-    """The store at an address: `sqlite:///app.db`, `sqlite:///:memory:`, a path, or a store itself. Opens nothing.
+def open_store(
+    address: Any,
+    *,
+    synchronous: Literal["full", "normal"] = "full",
+    folder: str | None = None,
+    statement_cache_size: int = 100,
+) -> Store:
+    """The store at an address: `sqlite:///app.db`, `sqlite:///:memory:`, `postgresql://…`, a path, or a store itself. Opens
+    nothing.
 
-    `folder`: where a relative path begins; None: the current folder, whenever that is asked for. Raises `BadStore` for
+    `folder`: where a relative path begins; None: the current folder, whenever that is asked for.
+    `statement_cache_size`: statements that PostgreSQL keeps prepared; 0 behind a transaction pooler. Raises `BadStore` for
     an unknown scheme, or options after a '?'.
     """
     if not isinstance(address, str) and hasattr(address, "settle"):
@@ -619,6 +627,10 @@ def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full",
 
         if (wrong := bad_url(text)) is not None:
             raise BadStore(f"store {wrong}")
+    if scheme in ("postgresql", "postgres"):
+        from taskloop.store_postgres import PostgresStore
+
+        return PostgresStore(text, statement_cache_size=statement_cache_size)
     from taskloop.store_sqlite import SqliteStore
 
     path = rest[1:] if scheme == "sqlite" and rest.startswith("/") else text

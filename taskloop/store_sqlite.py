@@ -38,6 +38,7 @@ from taskloop.file_sqlite import Place, connect, explained, newest, prepare, ver
 from taskloop.rows import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
+    failure_facts,
     instant,
     moment,
     read_run,
@@ -614,9 +615,11 @@ class SqliteStore:
             "WHERE run = ? ORDER BY token",
             (run.id,),
         )
-        ended = [Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], _error(row[5])) for row in rows]
+        ended = [
+            Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], failure_facts(row[5])) for row in rows
+        ]
         if run.attempt and run.state is not State.WAITING and run.token not in [row[6] for row in rows]:
-            error = _error(write_failure(run.error))
+            error = failure_facts(write_failure(run.error))
             last = Attempt(run.attempt, run.attempt_started_at, run.ended_at, run.state.value, run.worker, error)
             ended.append(last)
         return ended
@@ -816,10 +819,3 @@ def _definitions(db: sqlite3.Connection) -> list[Definition]:
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:
     return db.execute(statement).fetchone()[0]
-
-
-def _error(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    kind, message, traceback, fingerprint = json.loads(text)
-    return {"type": kind, "message": message, "traceback": traceback, "fingerprint": fingerprint}

@@ -24,7 +24,9 @@ LEVELS = [
     {"ledger", "declaring", "looking", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows", "fates", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
-     "tokens_sqlite"},
+     "tokens_sqlite", "retention", "gathering",
+     "store_postgres", "statements_postgres", "keeping_postgres", "past_postgres", "history_postgres", "pruning_postgres",
+     "rows_postgres", "server_postgres", "steps_postgres", "batches_postgres", "tokens_postgres"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "systemd"},
     {"web"},
     {"cli", "__main__"},
@@ -33,9 +35,15 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"moments", "chain", "why", "attendance"}
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
 FRAMEWORKS = {"aiohttp", "starlette", "fastapi", "uvicorn", "jinja2", "httpx", "flask", "django"}
-ONE_HOME = {"aiosqlite": "store_sqlite", "loguru": None, "pydantic_settings": "settings", "cronsim": "cron"}
+ONE_HOME = {
+    "aiosqlite": "store_sqlite",
+    "asyncpg": "server_postgres",
+    "loguru": None,
+    "pydantic_settings": "settings",
+    "cronsim": "cron",
+}
 MORE_HOMES = {"cronsim": {"triggers"}}
-LAZY_UPWARDS = {("store", "store_sqlite"), ("ledger", "settings"), ("ledger", "built_in")}
+LAZY_UPWARDS = {("store", "store_sqlite"), ("store", "store_postgres"), ("ledger", "settings"), ("ledger", "built_in")}
 """Where a lower room composes a higher one, inside a function: stores by URL, settings by environment."""
 FORBIDDEN = {"utils", "util", "helpers", "helper", "base", "manager", "common", "types", "constants", "misc"}
 CEILINGS = {"scheduler": 500}

@@ -1,0 +1,303 @@
+"""Transactions in PostgreSQL: a batch of the writer's, a beat, and what became of one whose answer was lost.
+
+Level 5. Nothing lives longer than a transaction on the server: no session setting, no lock, no temporary table; so a
+pooler may give each transaction another session. What a verb does within one stands in `statements_postgres` and its
+neighbours. Start at `Writer.carry_out`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from taskloop import keeping_postgres as keeping
+from taskloop import pruning_postgres as pruning
+from taskloop import statements_postgres as statements
+from taskloop import steps_postgres as steps
+from taskloop.clock import microseconds
+from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.rows import told
+from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
+from taskloop.store import Worker
+
+__all__ = ["PostgresBeater", "Writer"]
+
+TRIES: Final = 5
+"""Of a transaction that others cross, or whose connection is cut."""
+BEAT_SECONDS: Final = 5.0
+"""How long a beat may take: the next one is not to wait behind it for ever."""
+_TOGETHER: Final[Sequence[tuple[str, Callable[..., Any]]]] = (
+    ("step", steps.put),
+    ("log", steps.logs),
+    ("settle", statements.settle),
+    ("submit", statements.submit),
+)
+"""Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
+runs, and ends free places."""
+_FREELY: Final = frozenset(
+    {
+        statements.fire,
+        statements.claim,
+        statements.progress,
+        statements.cancel,
+        keeping.take_wishes,
+        keeping.note,
+        keeping.beat,
+        pruning.delete,
+    }
+)
+"""What may be done beside anything that others do; all else takes turns."""
+_COUNT_IT: Final = (
+    "INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, 1) ON CONFLICT (id) DO UPDATE "
+    "SET writes = w.writes + 1, at = now() "
+    "RETURNING pg_current_xact_id()::text, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
+)
+"""Others see by this that somebody has written; and we, by which name to ask for it if its answer is lost."""
+
+
+class Transaction:
+    """A connection within a transaction, which notices whether anything was changed."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.wrote: bool = False
+
+    async def fetch(self, query: str, *args: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = await self._connection.fetch(query, *args)
+        self.wrote |= bool(rows) and _changes(query)
+        return rows
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        row = await self._connection.fetchrow(query, *args)
+        self.wrote |= row is not None and _changes(query)
+        return row
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        row = await self.fetchrow(query, *args)
+        return None if row is None else row[0]
+
+    async def execute(self, query: str, *args: Any) -> str:
+        status: str = await self._connection.execute(query, *args)
+        self.wrote |= not status.endswith(" 0") and status.startswith(("INSERT", "UPDATE", "DELETE"))
+        return status
+
+
+@lru_cache(512)
+def _changes(query: str) -> bool:
+    return re.search(r"UPDATE taskloop|INSERT INTO|DELETE FROM", query) is not None
+
+
+class Doubt(NamedTuple):
+    """A transaction that is being committed: until the server has answered, only it knows whether it is."""
+
+    batch: Sequence[tuple[str, Any]]
+    name: str
+    answers: list[Any]
+
+
+class Writer:
+    """The connection that writes, made anew when it is lost."""
+
+    def __init__(self, server: Server, name: str, *, call_seconds: float) -> None:
+        self._server = server
+        self._name = name
+        self._call_seconds = call_seconds
+        self._connection: Any = None
+        self._doubt: Doubt | None = None
+
+    async def open(self) -> Any:
+        """The connection."""
+        if closed(self._connection):
+            self._connection = await self._server.connect()
+        return self._connection
+
+    def drop(self) -> None:
+        """Let go of a connection at once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                connection.terminate()
+
+    async def close(self, within: float) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await let_go(connection, within)
+
+    async def carry_out(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Carry out a batch as one transaction; gives an answer or an error for each part, in order.
+
+        If it fails its parts are tried singly, so that one bad row harms nobody. Called again for a batch in which it
+        was cancelled, it finds out first what became of it.
+        """
+        try:
+            return await self._surely(batch)
+        except Exception as error:
+            if len(batch) == 1 or not is_alone(error):
+                return [error] * len(batch)
+        return [(await self.carry_out([part]))[0] for part in batch]
+
+    async def _surely(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Carry out a batch once, however often others cross it or the connection is cut."""
+        until = time.monotonic() + self._call_seconds
+        left = TRIES
+        while True:
+            doubt = self._doubt
+            if doubt is not None and doubt.batch is batch and await self._is_committed(doubt, until):
+                return doubt.answers
+            self._doubt = None
+            left -= 1
+            try:
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.monotonic()):
+                    return await self._transact(batch)
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) or is_lost(error):
+                    self.drop()
+                if isinstance(error, TimeoutError):
+                    raise self._silent() from error
+                if not left or not (is_lost(error) or is_crossed(error)):
+                    raise
+                if is_crossed(error):
+                    await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - so that the two do not meet again
+
+    async def _transact(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+        connection = await self.open()
+        await connection.execute("BEGIN")
+        try:
+            db = Transaction(connection)
+            answers = await _done(db, batch)
+            if db.wrote:
+                name, schema = await connection.fetchrow(_COUNT_IT, self._name)
+                self._refuse_newer(schema)
+                self._doubt = Doubt(batch, name, answers)
+            await connection.execute("COMMIT")
+        except Exception as error:
+            if not is_lost(error) and not closed(connection):
+                self._doubt = None  # the server has said that it is not committed
+                with suppress(Exception):
+                    await connection.execute("ROLLBACK")
+            raise
+        self._doubt = None
+        return answers
+
+    async def _is_committed(self, doubt: Doubt, until: float) -> bool:
+        """What became of a transaction whose COMMIT was not answered. Raises `StoreUnavailable` where nobody can say."""
+        while True:
+            try:
+                connection = await self.open()
+                said = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", doubt.name)
+            except Exception as error:
+                if (
+                    getattr(error, "sqlstate", None) == "22023"
+                ):  # a server that has never heard of it was put in its place
+                    return False
+                self.drop()
+                if time.monotonic() > until:
+                    raise
+                said = "in progress"
+            if said != "in progress":
+                return bool(said == "committed")
+            if time.monotonic() > until:
+                raise self._silent()
+            await asyncio.sleep(0.05)
+
+    def _silent(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"store {self._server.shown} has not answered for {self._call_seconds:g} s; see whether the server runs and can "
+            "be reached, and pg_stat_activity for who holds it"
+        )
+
+    def _refuse_newer(self, schema: str) -> None:
+        refuse_newer(schema, self._server.shown)
+
+
+def refuse_newer(schema: str, shown: str) -> None:
+    if int(schema) > newest():
+        raise BadStore(
+            f"store {shown} was brought to schema {schema} by a newer taskloop, this one knows up to {newest()}; "
+            "restart this program with the newer version"
+        )
+
+
+async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+    """The answer to each part of a batch."""
+    answers: list[Any] = [None] * len(batch)
+    if any(verb == "do" and work.func not in _FREELY for verb, work in batch):
+        await statements.lock(db, statements.KEEPING)
+    for together, function in _TOGETHER:
+        places = [place for place, (verb, _) in enumerate(batch) if verb == together]
+        if places:
+            for place, answer in zip(places, await function(db, [batch[one][1] for one in places]), strict=True):
+                answers[place] = answer
+    for place, (verb, work) in enumerate(batch):
+        if verb == "do":
+            answers[place] = await work.func(db, *work.args)
+    return answers
+
+
+class PostgresBeater:
+    """Beats from a thread of its own, by a loop and a connection of its own: no job and no other call is in their way."""
+
+    def __init__(self, server: Server, name: str, worker: Worker) -> None:
+        self._server = server
+        self._name = name
+        self._worker = worker
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: Any = None
+        self._skew: float | None = None
+        """By how many seconds the server's clock is ahead of ours, as seen at the last beat."""
+
+    def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        try:
+            return self._loop.run_until_complete(self._in_time(now, tick, health))
+        except Exception as error:
+            self._drop()
+            raise self._server.explained(error) from error
+
+    def close(self) -> None:
+        if self._loop is None:
+            return
+        with suppress(Exception):
+            if not closed(self._connection):
+                self._loop.run_until_complete(let_go(self._connection, 1.0))
+        self._drop()
+        self._loop.close()
+        self._loop = None
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                connection.terminate()
+
+    async def _in_time(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        async with asyncio.timeout(BEAT_SECONDS):
+            try:
+                return await self._beat(now, tick, health)
+            except Exception as error:
+                if not is_lost(error) or isinstance(error, TimeoutError):
+                    raise
+                self._drop()  # cut since the last beat: once more, by a new one
+                return await self._beat(now, tick, health)
+
+    async def _beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        if closed(self._connection):
+            self._connection = await self._server.connect()
+        said = told({**health, **({} if self._skew is None else {"skew_ms": round(self._skew * 1000, 1)})})
+        began = time.monotonic()
+        async with self._connection.transaction():
+            lives = await keeping.beat(self._connection, self._worker, microseconds(now), tick, said)
+            _, schema = await self._connection.fetchrow(_COUNT_IT, self._name)
+            refuse_newer(schema, self._server.shown)
+            theirs = await self._connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision")
+        ours = now.timestamp() + (time.monotonic() - began)
+        self._skew = theirs - ours
+        return lives
