@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from taskloop import keeping_postgres as keeping
 from taskloop import pruning_postgres as pruning
@@ -24,10 +25,11 @@ from taskloop import steps_postgres as steps
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.rows import told
+from taskloop.runs import Run
 from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
 from taskloop.store import Worker
 
-__all__ = ["PostgresBeater", "Writer"]
+__all__ = ["PostgresBeater", "Writer", "submit_within"]
 
 TRIES: Final = 5
 """Of a transaction that others cross, or whose connection is cut."""
@@ -60,6 +62,13 @@ _COUNT_IT: Final = (
     "RETURNING pg_current_xact_id()::text, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
 )
 """Others see by this that somebody has written; and we, by which name to ask for it if its answer is lost."""
+
+
+_COUNT_THEIRS: Final = (
+    "UPDATE taskloop.writers SET writes = writes + 1, at = now() WHERE id = (SELECT id FROM taskloop.writers "
+    "WHERE id LIKE 'within %' LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING true"
+)
+"""As `_COUNT_IT` within transactions of applications: each takes a row that no other has just now."""
 
 
 class Transaction:
@@ -239,6 +248,27 @@ async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         if verb == "do":
             answers[place] = await work.func(db, *work.args)
     return answers
+
+
+async def submit_within(connection: Any, identity: str, shown: str, runs: Sequence[Run]) -> Sequence[Run]:
+    """Write runs by a connection of the application's (asyncpg), within its transaction."""
+    if not all(hasattr(connection, name) for name in ("fetchrow", "fetchval", "transaction", "is_in_transaction")):
+        raise BadStore(
+            f"connection= is a {type(connection).__name__}; allowed is a connection of asyncpg to {shown}. Of SQLAlchemy it "
+            "is (await connection.get_raw_connection()).driver_connection"
+        )
+    async with connection.transaction():
+        theirs = None
+        if await connection.fetchval("SELECT to_regclass('taskloop.meta')") is not None:
+            theirs = await connection.fetchval("SELECT value FROM taskloop.meta WHERE key = 'store'")
+        if theirs != identity:
+            raise BadStore(f"connection= is one to another database; allowed is one to {shown}")
+        [answer] = await statements.submit(connection, [tuple(runs)], key_wait=None)
+        if isinstance(answer, Exception):
+            raise answer
+        if not await connection.fetchval(_COUNT_THEIRS):
+            await connection.execute(_COUNT_IT, f"within {secrets.token_hex(8)}")
+    return cast("Sequence[Run]", answer)
 
 
 class PostgresBeater:

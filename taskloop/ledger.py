@@ -163,8 +163,12 @@ class Ledger(Jobs):
         actor: str | None = None,
         reason: str | None = None,
         cause: Cause = Cause.MANUAL,
+        connection: Any = None,
     ) -> RunHandle[Any]:
         """Ask for one run; committed when this returns, and never skipped or merged afterwards.
+
+        `connection`: of the application to the same database (asyncpg; aiosqlite), written within its transaction: the
+        run is there when that is committed, and never if it is rolled back. No event `submitted` is sent then.
 
         `at`: not before this instant. `key`: one run per job and key while it is kept and has not failed; asked again
         with equal parameters gives that run, with `existed`. Refused before a record exists: `NoSuchJob`,
@@ -173,7 +177,7 @@ class Ledger(Jobs):
         one = self._job(job)
         call: Call[Any] = Call(one, one.parameters.check(params or {}))
         run = asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
-        return (await self._ask([(one, run)]))[0]
+        return (await self._ask([(one, run)], connection))[0]
 
     async def submit_many(
         self,
@@ -190,14 +194,18 @@ class Ledger(Jobs):
     async def _submit_call(self, call: Call[T], at: Instant | None, key: str | None, actor: str | None) -> RunHandle[T]:
         return (await self._ask([(self._job(call.job), asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
 
-    async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]]) -> list[RunHandle[Any]]:
+    async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]], connection: Any = None) -> list[RunHandle[Any]]:
         """Write runs that are asked for, all or none; those this process has a slot for are started."""
         store, now = await self._opened(), self._clock.now()
         await self._refresh_switches()
         for job, _ in wanted:
             self._refuse_switched_off(job, now)
-        runs = self._admit([run for _, run in wanted])
-        written = await store.submit(runs, partial(self._submitted, runs))
+        runs = [run for _, run in wanted]
+        if connection is not None:
+            written = await store.submit_within(connection, runs)
+        else:
+            runs = self._admit(runs)
+            written = await store.submit(runs, partial(self._submitted, runs))
         return [RunHandle(run, self, job) for run, (job, _) in zip(written, wanted, strict=True)]
 
     def _refuse_switched_off(self, job: Job[..., Any], now: datetime) -> None:
@@ -730,7 +738,10 @@ class Ledger(Jobs):
             if self._folder is None:  # a job may go to another one
                 self._folder = current_folder()
             self._store = open_store(
-                self._address or self.options.store_url, synchronous=self.options.synchronous, folder=self._folder
+                self._address or self.options.store_url,
+                synchronous=self.options.synchronous,
+                folder=self._folder,
+                statement_cache_size=self.options.statement_cache_size,
             )
         store = self._store
         assert store is not None

@@ -263,6 +263,9 @@ async def prepare(
         for number, script in read():
             if number > found:
                 await connection.execute(script)
+        await connection.execute(  # so that a connection of the application's is known to be to the same store
+            "INSERT INTO taskloop.meta VALUES ('store', gen_random_uuid()::text) ON CONFLICT (key) DO NOTHING"
+        )
         await connection.execute(
             "INSERT INTO taskloop.meta VALUES ('schema', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             str(newest()),

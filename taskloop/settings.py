@@ -563,6 +563,7 @@ class Settings(BaseSettings):
             dev=self.dev,
             store_url=self.store.url,
             synchronous=self.store.synchronous,
+            statement_cache_size=self.store.statement_cache_size,
             capture=self.log.capture or 0,
             keep=self.store.keep,
             groups=dict(self.groups),

@@ -140,11 +140,13 @@ async def count_days(db: Db, ended: Iterable[Run]) -> None:
 # -- runs asked for
 
 
-async def submit(db: Db, calls: Sequence[tuple[Run, ...]]) -> list[Any]:
+async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, key_wait: str | None = KEY_WAIT) -> list[Any]:
     """Write the runs of each call; gives per call its runs with their ids (an earlier one, with `existed`, where a key
     is taken), or the error that refuses the whole call.
     """
     keyed = sorted({(run.job, str(kept(run.key))) for runs in calls for run in runs if run.key is not None})
+    if keyed and key_wait is not None:
+        await db.execute("SELECT set_config('lock_timeout', $1, true)", key_wait)
     earlier = await _earlier(db, keyed) if keyed else {}
     number = sum(map(len, calls)) if not keyed else len(admitted(calls, earlier, lambda place: place)[1])
     numbers = await _numbers(db, number) if number else []
@@ -157,7 +159,6 @@ async def submit(db: Db, calls: Sequence[tuple[Run, ...]]) -> list[Any]:
 
 async def _earlier(db: Db, keyed: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
     """The runs that have keys, once nobody else is asking with one of these."""
-    await db.execute("SELECT set_config('lock_timeout', $1, true)", KEY_WAIT)
     await db.execute(
         "SELECT pg_advisory_xact_lock(which) FROM (SELECT DISTINCT hashtextextended(job || ' ' || key, 1) AS which "
         "FROM unnest($1::text[], $2::text[]) AS v(job, key) ORDER BY 1) w",

@@ -398,6 +398,11 @@ class Store(Protocol):
     async def changed(self) -> bool:
         """Whether another process has written since the last call."""
 
+    async def hint(self, seconds: float) -> None:
+        """Wait until another process may have written something to act on, at most so long: a look at `changed` may be
+        worth it sooner. Where nobody can tell, it is so long.
+        """
+
     # -- jobs and schedules
     async def know(self, terms: Iterable[Terms]) -> None:
         """From now on hand out fires and runs of exactly these jobs."""
@@ -474,6 +479,12 @@ class Store(Protocol):
         """Write runs, each WAITING, or RUNNING where its worker has a slot for it; gives them with ids.
 
         A run whose key is taken comes back as the earlier one, with `existed`; with other parameters `KeyConflict`.
+        """
+
+    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+        """As `submit`, by a connection of the application's to this store's database, within its transaction.
+
+        Raises `BadStore` for a connection of another kind, or to another database.
         """
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed: ...

@@ -24,10 +24,11 @@ from taskloop import past_postgres as past
 from taskloop import pruning_postgres as pruning
 from taskloop import statements_postgres as statements
 from taskloop import steps_postgres, tokens_postgres
-from taskloop.batches_postgres import PostgresBeater, Writer
+from taskloop.batches_postgres import PostgresBeater, Writer, submit_within
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import StoreUnavailable
 from taskloop.gathering import Gathering
+from taskloop.hints_postgres import Hints
 from taskloop.rows import failure_facts, instant, moment, told, write_failure
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
@@ -88,11 +89,13 @@ class PostgresStore:
         self._name = secrets.token_hex(8)
         self._writer: Writer | None = None
         self._gathering: Gathering | None = None
+        self._hints: Hints | None = None
         self._readers: asyncio.Queue[Any] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._openers = 0
         self._known = Known()
         self._seen: int | None = None
+        self._identity: str | None = None
         self._pid = os.getpid()
 
     # -- opening and closing
@@ -130,17 +133,19 @@ class PostgresStore:
         self._readers = asyncio.LifoQueue()
         for _ in range(READERS):
             self._readers.put_nowait(None)  # made when it is needed
+        self._hints = Hints(self._server, self._name)
         self._gathering = Gathering(writer.carry_out, explained=self._server.explained, closed=self._not_open)
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
-        writer, gathering, readers = self._writer, self._gathering, self._readers
-        if writer is None or gathering is None or readers is None:
+        writer, gathering, readers, hints = self._writer, self._gathering, self._readers, self._hints
+        if writer is None or gathering is None or readers is None or hints is None:
             return
-        self._writer = self._gathering = self._readers = None
+        self._writer = self._gathering = self._readers = self._hints = None
         self.in_flight += 1
         try:
             await gathering.close(within)
         finally:
+            await hints.close(1.0)
             with suppress(asyncio.QueueEmpty):
                 while True:
                     if (connection := readers.get_nowait()) is not None:
@@ -264,6 +269,17 @@ class PostgresStore:
         before, self._seen = self._seen, rows[0][0]
         return bool(before != self._seen)
 
+    async def hint(self, seconds: float) -> None:
+        if self._hints is None:
+            await asyncio.sleep(seconds)
+        else:
+            await self._hints.wait(seconds)
+
+    def _tell(self) -> None:
+        """Others may act on what was just written."""
+        if self._hints is not None:
+            self._hints.tell()
+
     # -- jobs and schedules
 
     async def know(self, terms: Iterable[Terms]) -> None:
@@ -291,10 +307,12 @@ class PostgresStore:
 
     async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
         stored: Sequence[Schedule] = await self._do(keeping.put, schedules, merge, microseconds(now))
+        self._tell()
         return stored
 
     async def drop(self, ids: Sequence[str], now: datetime) -> int:
         dropped: int = await self._do(keeping.drop, list(ids), microseconds(now))
+        self._tell()
         return dropped
 
     async def declared_schedules(self) -> Sequence[tuple[str, str]]:
@@ -372,7 +390,20 @@ class PostgresStore:
 
     async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
         written: Sequence[Run] = await self._write("submit", tuple(runs), heed)
+        if any(run.state is State.WAITING and not run.existed for run in written):
+            self._tell()
         return written
+
+    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+        if self._gathering is None:
+            raise self._not_open()
+        if self._identity is None:
+            rows = await self._fetch("SELECT value FROM taskloop.meta WHERE key = 'store'")
+            self._identity = rows[0][0]
+        try:
+            return await submit_within(connection, str(self._identity), self.url, runs)
+        except Exception as error:
+            raise self._server.explained(error) from error
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
         claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._known, heed=heed)
@@ -404,6 +435,8 @@ class PostgresStore:
         self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
     ) -> Cancelling | None:
         done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now, waiting_only)
+        if done is not None and done.wished:
+            self._tell()
         return done
 
     async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
@@ -506,6 +539,7 @@ class PostgresStore:
 
     async def switch(self, switch: Switch) -> None:
         await self._do(keeping.switch, switch)
+        self._tell()
 
     async def unswitch(
         self,
@@ -518,6 +552,7 @@ class PostgresStore:
         missed: str | None = None,
     ) -> int:
         ended: int = await self._do(keeping.unswitch, job, kinds, now, actor, reason, missed)
+        self._tell()
         return ended
 
     async def switches(self) -> Switches:

@@ -31,7 +31,7 @@ from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
 from taskloop import steps_sqlite, tokens_sqlite
-from taskloop.batches_sqlite import SqliteBeater, transact, where_it_stood
+from taskloop.batches_sqlite import SqliteBeater, submit_within, transact, where_it_stood
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
@@ -419,6 +419,9 @@ class SqliteStore:
         before, self._seen_version = self._seen_version, version
         return bool(before != version)
 
+    async def hint(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     # -- jobs and schedules
 
     async def know(self, terms: Iterable[Terms]) -> None:
@@ -544,6 +547,14 @@ class SqliteStore:
     async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
         written: Sequence[Run] = await self._write("submit", tuple(runs), heed)
         return written
+
+    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+        if self._writer is None:
+            raise self._not_open()
+        try:
+            return await submit_within(connection, self._place, runs)
+        except (sqlite3.Error, OverflowError, ValueError) as error:
+            raise self._explained(error) from error
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
         claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._terms, heed=heed)

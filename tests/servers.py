@@ -26,9 +26,10 @@ TABLES = (
     "writers", "jobs", "schedules", "runs", "attempts", "steps", "log", "workers", "switches", "wishes", "incidents",
     "former", "counters", "tokens",
 )  # fmt: skip
-EMPTY = ";".join(f"DELETE FROM taskloop.{table}" for table in TABLES) + (
-    ";DELETE FROM taskloop.meta WHERE key <> 'schema'; ALTER SEQUENCE taskloop.run_ids RESTART;"
-    "INSERT INTO taskloop.writers (id, writes) VALUES ('gone', 0)"
+EMPTY = "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop') THEN {} END IF; END $$".format(
+    "".join(f"DELETE FROM taskloop.{table};" for table in TABLES)
+    + "DELETE FROM taskloop.meta WHERE key NOT IN ('schema', 'store'); ALTER SEQUENCE taskloop.run_ids RESTART;"
+    "INSERT INTO taskloop.writers (id, writes) VALUES ('gone', 0);"
 )
 
 
@@ -131,6 +132,5 @@ def server() -> Server:
 def emptied() -> Server:
     """The server, whose store has nothing in it."""
     found = server()
-    if found.query("SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop'", "taskloop_tests"):
-        found.execute(EMPTY.replace(";", ";\n"), "taskloop_tests")
+    found.execute(EMPTY, "taskloop_tests")
     return found
