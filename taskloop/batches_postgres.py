@@ -24,10 +24,11 @@ from taskloop import statements_postgres as statements
 from taskloop import steps_postgres as steps
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints
 from taskloop.rows import told
-from taskloop.runs import Run
+from taskloop.runs import Run, State
 from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
-from taskloop.store import Worker
+from taskloop.store import Cancelling, Worker
 
 __all__ = ["PostgresBeater", "Writer", "submit_within"]
 
@@ -114,9 +115,10 @@ class Doubt(NamedTuple):
 class Writer:
     """The connection that writes, made anew when it is lost."""
 
-    def __init__(self, server: Server, name: str, *, call_seconds: float) -> None:
+    def __init__(self, server: Server, name: str, hints: Hints, *, call_seconds: float) -> None:
         self._server = server
         self._name = name
+        self._hints = hints
         self._call_seconds = call_seconds
         self._connection: Any = None
         self._doubt: Doubt | None = None
@@ -183,8 +185,11 @@ class Writer:
             answers = await _done(db, batch)
             if db.wrote:
                 name, schema = await connection.fetchrow(_COUNT_IT, self._name)
-                self._refuse_newer(schema)
+                refuse_newer(schema, self._server.shown)
                 self._doubt = Doubt(batch, name, answers)
+            others_may_act = db.wrote and any(map(_concerns_others, batch, answers))
+            if others_may_act and not self._hints.listening:
+                await connection.execute(NOTIFY, CHANNEL, self._name)
             await connection.execute("COMMIT")
         except Exception as error:
             if not is_lost(error) and not closed(connection):
@@ -193,6 +198,8 @@ class Writer:
                     await connection.execute("ROLLBACK")
             raise
         self._doubt = None
+        if others_may_act and self._hints.listening:
+            self._hints.tell()
         return answers
 
     async def _is_committed(self, doubt: Doubt, until: float) -> bool:
@@ -222,9 +229,6 @@ class Writer:
             "be reached, and pg_stat_activity for who holds it"
         )
 
-    def _refuse_newer(self, schema: str) -> None:
-        refuse_newer(schema, self._server.shown)
-
 
 def refuse_newer(schema: str, shown: str) -> None:
     if int(schema) > newest():
@@ -232,6 +236,18 @@ def refuse_newer(schema: str, shown: str) -> None:
             f"store {shown} was brought to schema {schema} by a newer taskloop, this one knows up to {newest()}; "
             "restart this program with the newer version"
         )
+
+
+def _concerns_others(part: tuple[str, Any], answer: Any) -> bool:
+    """Whether another process may have something to do now that a part of a batch was carried out."""
+    verb, work = part
+    if verb == "submit":
+        return not isinstance(answer, Exception) and any(
+            run.state is State.WAITING and not run.existed for run in answer
+        )
+    if isinstance(answer, Cancelling):
+        return answer.wished
+    return verb == "do" and work.func in (keeping.put, keeping.drop, keeping.switch, keeping.unswitch)
 
 
 async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -268,6 +284,7 @@ async def submit_within(connection: Any, identity: str, shown: str, runs: Sequen
             raise answer
         if not await connection.fetchval(_COUNT_THEIRS):
             await connection.execute(_COUNT_IT, f"within {secrets.token_hex(8)}")
+        await connection.execute(NOTIFY, CHANNEL, "within")
     return cast("Sequence[Run]", answer)
 
 

@@ -1,8 +1,9 @@
 """Hints between processes: NOTIFY when something was written that others may act on at once, and LISTEN for theirs.
 
-Level 5. A hint is no more than that: whoever misses one finds the same by looking again a little later, as always. So
-they are sent apart from the transaction (a NOTIFY within one makes all commits of the database wait for each other),
-a crowd of them is one, and behind a transaction pooler, where nobody can listen, there are none.
+Level 5. A hint is no more than that: whoever misses one finds the same by looking again a little later, as always. A
+process that listens sends its own apart from its transactions, a crowd of them as one: a NOTIFY within one makes all
+commits of the database wait for each other. Behind a transaction pooler, where nobody can listen, there is only the
+looking.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any, Final
 
 from taskloop.server_postgres import Server, closed, let_go
 
-__all__ = ["Hints"]
+__all__ = ["CHANNEL", "NOTIFY", "Hints"]
 
 CHANNEL: Final = "taskloop"
+NOTIFY: Final = "SELECT pg_notify($1, $2)"
 TOGETHER_SECONDS: Final = 0.02
 """What is to be told within this is told once."""
 APART_SECONDS: Final = 0.05
@@ -25,7 +27,7 @@ AGAIN_SECONDS: Final = 5.0
 
 
 class Hints:
-    """One connection that listens, and tells; made when somebody first waits for a hint or has one to tell."""
+    """One connection that listens, and tells; made when somebody first waits for a hint."""
 
     def __init__(self, server: Server, name: str) -> None:
         self._server = server
@@ -39,11 +41,16 @@ class Hints:
     def tell(self) -> None:
         """Something was written that others may act on. Does not wait."""
         self._to_tell.set()
-        self._begin()
+
+    @property
+    def listening(self) -> bool:
+        """Whether `tell` would be heard; else a hint is to be sent another way."""
+        return not closed(self._connection)
 
     async def wait(self, seconds: float) -> None:
         """Wait for a hint of another process, at most so long."""
-        self._begin()
+        if self._task is None and self._server.statement_cache_size:
+            self._task = asyncio.create_task(self._carry_on(), name="taskloop store hints")
         loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -63,10 +70,6 @@ class Hints:
         if connection is not None:
             await let_go(connection, within)
 
-    def _begin(self) -> None:
-        if self._task is None and self._server.statement_cache_size:
-            self._task = asyncio.create_task(self._carry_on(), name="taskloop store hints")
-
     async def _carry_on(self) -> None:
         while True:
             try:
@@ -76,7 +79,7 @@ class Hints:
                 await self._to_tell.wait()
                 await asyncio.sleep(TOGETHER_SECONDS)
                 self._to_tell.clear()
-                await self._connection.execute("SELECT pg_notify($1, $2)", CHANNEL, self._name)
+                await self._connection.execute(NOTIFY, CHANNEL, self._name)
             except Exception:  # a hint that is lost costs half a second
                 await asyncio.sleep(AGAIN_SECONDS)
 

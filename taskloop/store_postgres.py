@@ -123,7 +123,8 @@ class PostgresStore:
                 self._opening = None
 
     async def _open(self, create: bool, schema: Schema) -> None:
-        writer = Writer(self._server, self._name, call_seconds=self._call_seconds)
+        hints = Hints(self._server, self._name)
+        writer = Writer(self._server, self._name, hints, call_seconds=self._call_seconds)
         try:
             await prepare(await writer.open(), self.url, create=create, schema=schema)
         except BaseException as error:
@@ -133,7 +134,7 @@ class PostgresStore:
         self._readers = asyncio.LifoQueue()
         for _ in range(READERS):
             self._readers.put_nowait(None)  # made when it is needed
-        self._hints = Hints(self._server, self._name)
+        self._hints = hints
         self._gathering = Gathering(writer.carry_out, explained=self._server.explained, closed=self._not_open)
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
@@ -275,11 +276,6 @@ class PostgresStore:
         else:
             await self._hints.wait(seconds)
 
-    def _tell(self) -> None:
-        """Others may act on what was just written."""
-        if self._hints is not None:
-            self._hints.tell()
-
     # -- jobs and schedules
 
     async def know(self, terms: Iterable[Terms]) -> None:
@@ -307,12 +303,10 @@ class PostgresStore:
 
     async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
         stored: Sequence[Schedule] = await self._do(keeping.put, schedules, merge, microseconds(now))
-        self._tell()
         return stored
 
     async def drop(self, ids: Sequence[str], now: datetime) -> int:
         dropped: int = await self._do(keeping.drop, list(ids), microseconds(now))
-        self._tell()
         return dropped
 
     async def declared_schedules(self) -> Sequence[tuple[str, str]]:
@@ -390,8 +384,6 @@ class PostgresStore:
 
     async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
         written: Sequence[Run] = await self._write("submit", tuple(runs), heed)
-        if any(run.state is State.WAITING and not run.existed for run in written):
-            self._tell()
         return written
 
     async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
@@ -435,8 +427,6 @@ class PostgresStore:
         self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
     ) -> Cancelling | None:
         done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now, waiting_only)
-        if done is not None and done.wished:
-            self._tell()
         return done
 
     async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
@@ -539,7 +529,6 @@ class PostgresStore:
 
     async def switch(self, switch: Switch) -> None:
         await self._do(keeping.switch, switch)
-        self._tell()
 
     async def unswitch(
         self,
@@ -552,7 +541,6 @@ class PostgresStore:
         missed: str | None = None,
     ) -> int:
         ended: int = await self._do(keeping.unswitch, job, kinds, now, actor, reason, missed)
-        self._tell()
         return ended
 
     async def switches(self) -> Switches:
