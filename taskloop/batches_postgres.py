@@ -150,7 +150,7 @@ class Writer:
         try:
             return await self._surely(batch)
         except Exception as error:
-            if len(batch) == 1 or not is_alone(error):
+            if len(batch) == 1 or isinstance(error, StoreUnavailable | BadStore) or not is_alone(error):
                 return [error] * len(batch)
         return [(await self.carry_out([part]))[0] for part in batch]
 
@@ -273,18 +273,32 @@ async def submit_within(connection: Any, identity: str, shown: str, runs: Sequen
             f"connection= is a {type(connection).__name__}; allowed is a connection of asyncpg to {shown}. Of SQLAlchemy it "
             "is (await connection.get_raw_connection()).driver_connection"
         )
-    async with connection.transaction():
-        theirs = None
-        if await connection.fetchval("SELECT to_regclass('taskloop.meta')") is not None:
-            theirs = await connection.fetchval("SELECT value FROM taskloop.meta WHERE key = 'store'")
-        if theirs != identity:
-            raise BadStore(f"connection= is one to another database; allowed is one to {shown}")
-        [answer] = await statements.submit(connection, [tuple(runs)], key_wait=None)
-        if isinstance(answer, Exception):
-            raise answer
-        if not await connection.fetchval(_COUNT_THEIRS):
-            await connection.execute(_COUNT_IT, f"within {secrets.token_hex(8)}")
-        await connection.execute(NOTIFY, CHANNEL, "within")
+    if not connection.is_in_transaction():
+        async with connection.transaction():
+            return await _submit_within(connection, identity, shown, runs)
+    await connection.execute("SAVEPOINT taskloop_submit")  # a transaction that was begun by hand takes no other kind
+    try:
+        answer = await _submit_within(connection, identity, shown, runs)
+    except BaseException:
+        with suppress(Exception):
+            await connection.execute("ROLLBACK TO SAVEPOINT taskloop_submit")
+        raise
+    await connection.execute("RELEASE SAVEPOINT taskloop_submit")
+    return answer
+
+
+async def _submit_within(connection: Any, identity: str, shown: str, runs: Sequence[Run]) -> Sequence[Run]:
+    theirs = None
+    if await connection.fetchval("SELECT to_regclass('taskloop.meta')") is not None:
+        theirs = await connection.fetchval("SELECT value FROM taskloop.meta WHERE key = 'store'")
+    if theirs != identity:
+        raise BadStore(f"connection= is one to another database; allowed is one to {shown}")
+    [answer] = await statements.submit(connection, [tuple(runs)], key_wait=None)
+    if isinstance(answer, Exception):
+        raise answer
+    if not await connection.fetchval(_COUNT_THEIRS):
+        await connection.execute(_COUNT_IT, f"within {secrets.token_hex(8)}")
+    await connection.execute(NOTIFY, CHANNEL, "within")
     return cast("Sequence[Run]", answer)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +34,7 @@ __all__ = [
     "migrations",
     "newest",
     "prepare",
+    "problems",
     "version",
 ]
 
@@ -270,3 +272,22 @@ async def prepare(
             "INSERT INTO taskloop.meta VALUES ('schema', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             str(newest()),
         )
+
+
+async def problems(db: Db) -> list[str]:
+    """What a store may lack that the server would not miss: indexes that were built by halves, settings that lose commits."""
+    found = [
+        f"index {name} is not valid: it was built by halves; write REINDEX INDEX {name}"
+        for (name,) in await db.fetch(
+            "SELECT indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'taskloop' AND NOT i.indisvalid"
+        )
+    ]
+    tables = {row[0] for row in await db.fetch("SELECT tablename::text FROM pg_tables WHERE schemaname = 'taskloop'")}
+    named = {name for _, script in migrations() for name in re.findall(r"CREATE TABLE taskloop\.(\w+)", script)}
+    found += [f"table taskloop.{name} is not there; restore a backup" for name in sorted(named - tables)]
+    for setting in ("fsync", "synchronous_commit"):
+        value = await db.fetchval("SELECT current_setting($1)", setting)
+        if value == "off":
+            found.append(f"the server's setting {setting} is off: a power cut may take what was reported as done")
+    return found

