@@ -22,6 +22,7 @@ from taskloop import keeping_postgres as keeping
 from taskloop import pruning_postgres as pruning
 from taskloop import statements_postgres as statements
 from taskloop import steps_postgres as steps
+from taskloop import stroke_postgres as stroke
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints
@@ -60,9 +61,11 @@ _FREELY: Final = frozenset(
 _COUNT_IT: Final = (
     "INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, 1) ON CONFLICT (id) DO UPDATE "
     "SET writes = w.writes + 1, at = now() "
-    "RETURNING pg_current_xact_id()::text, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
+    "RETURNING writes, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
 )
-"""Others see by this that somebody has written; and we, by which name to ask for it if its answer is lost."""
+"""Others see by this that somebody has written; and we, by the number, whether we have, if the answer is lost."""
+_HOW_OFTEN: Final = "SELECT writes FROM taskloop.writers WHERE id = $1 FOR UPDATE"
+"""Waits for whoever may be writing by our name still: a session whose line was cut, and which does not know it yet."""
 
 
 _COUNT_THEIRS: Final = (
@@ -108,8 +111,11 @@ class Doubt(NamedTuple):
     """A transaction that is being committed: until the server has answered, only it knows whether it is."""
 
     batch: Sequence[tuple[str, Any]]
-    name: str
-    answers: list[Any]
+    writes: int
+    """How often we shall have written if it is."""
+    answers: list[Any] | None
+    """None: to be read back, as `stroke` has it."""
+    stroke: stroke.Stroke | None = None
 
 
 class Writer:
@@ -122,6 +128,8 @@ class Writer:
         self._call_seconds = call_seconds
         self._connection: Any = None
         self._doubt: Doubt | None = None
+        self._writes = 0
+        """How often we have written, as the server counts it."""
 
     async def open(self) -> Any:
         """The connection."""
@@ -161,12 +169,13 @@ class Writer:
         while True:
             doubt = self._doubt
             if doubt is not None and doubt.batch is batch and await self._is_committed(doubt, until):
-                return doubt.answers
+                self._writes = doubt.writes
+                return await self._answers(doubt)
             self._doubt = None
             left -= 1
             try:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.monotonic()):
-                    return await self._transact(batch)
+                    return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) or is_lost(error):
                     self.drop()
@@ -184,9 +193,9 @@ class Writer:
             db = Transaction(connection)
             answers = await _done(db, batch)
             if db.wrote:
-                name, schema = await connection.fetchrow(_COUNT_IT, self._name)
+                writes, schema = await connection.fetchrow(_COUNT_IT, self._name)
                 refuse_newer(schema, self._server.shown)
-                self._doubt = Doubt(batch, name, answers)
+                self._doubt = Doubt(batch, writes, answers)
             others_may_act = db.wrote and any(map(_concerns_others, batch, answers))
             if others_may_act and not self._hints.listening:
                 await connection.execute(NOTIFY, CHANNEL, self._name)
@@ -197,30 +206,56 @@ class Writer:
                 with suppress(Exception):
                     await connection.execute("ROLLBACK")
             raise
-        self._doubt = None
+        self._writes, self._doubt = self._doubt.writes if self._doubt is not None else self._writes, None
         if others_may_act and self._hints.listening:
             self._hints.tell()
         return answers
+
+    async def _at_a_stroke(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Carry out a batch by one statement, which is a transaction by itself."""
+        connection = await self.open()
+        ready = await stroke.prepared(connection, batch)
+        self._doubt = Doubt(batch, self._writes + 1, None, ready)
+        try:
+            writes, schema, done = await stroke.carry_out(connection, ready, self._name, newest())
+        except Exception as error:
+            if not is_lost(error) and not closed(connection):
+                self._doubt = None  # the server has said that it is not committed
+            raise
+        self._doubt = None
+        if writes is None:
+            refuse_newer(schema, self._server.shown)
+        self._writes = writes or self._writes
+        answers = await stroke.answers(connection, batch, ready, done)
+        if any(map(_concerns_others, batch, answers)):
+            await self._hint(connection)
+        return answers
+
+    async def _hint(self, connection: Any) -> None:
+        if self._hints.listening:
+            self._hints.tell()
+        else:
+            with suppress(Exception):  # a hint, no more: what it is about is committed
+                await connection.execute(NOTIFY, CHANNEL, self._name)
+
+    async def _answers(self, doubt: Doubt) -> list[Any]:
+        """The answers to a batch that turned out to be committed."""
+        if doubt.answers is not None:
+            return doubt.answers
+        assert doubt.stroke is not None
+        return await stroke.answers(await self.open(), doubt.batch, doubt.stroke, None)
 
     async def _is_committed(self, doubt: Doubt, until: float) -> bool:
         """What became of a transaction whose COMMIT was not answered. Raises `StoreUnavailable` where nobody can say."""
         while True:
             try:
-                connection = await self.open()
-                said = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", doubt.name)
+                async with asyncio.timeout(max(0.1, until - time.monotonic())):
+                    written: int | None = await (await self.open()).fetchval(_HOW_OFTEN, self._name)
+                    return written == doubt.writes
             except Exception as error:
-                if (
-                    getattr(error, "sqlstate", None) == "22023"
-                ):  # a server that has never heard of it was put in its place
-                    return False
                 self.drop()
                 if time.monotonic() > until:
-                    raise
-                said = "in progress"
-            if said != "in progress":
-                return bool(said == "committed")
-            if time.monotonic() > until:
-                raise self._silent()
+                    raise self._silent() from error
             await asyncio.sleep(0.05)
 
     def _silent(self) -> StoreUnavailable:
@@ -356,7 +391,7 @@ class PostgresBeater:
         began = time.monotonic()
         async with self._connection.transaction():
             lives = await keeping.beat(self._connection, self._worker, microseconds(now), tick, said)
-            _, schema = await self._connection.fetchrow(_COUNT_IT, self._name)
+            _, schema = await self._connection.fetchrow(_COUNT_IT, f"{self._name} beats")
             refuse_newer(schema, self._server.shown)
             theirs = await self._connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision")
         ours = now.timestamp() + (time.monotonic() - began)

@@ -53,7 +53,9 @@ from taskloop.schedules import Schedule, cut
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Merge, Settling, Terms
 
 __all__ = [
+    "COUNT",
     "KEEPING",
+    "SETTLED_TYPES",
     "Known",
     "cancel",
     "claim",
@@ -61,9 +63,12 @@ __all__ = [
     "due",
     "fire",
     "lock",
+    "numbers",
     "progress",
     "put_schedules",
     "settle",
+    "settled_row",
+    "stands",
     "submit",
 ]
 
@@ -113,7 +118,7 @@ class Known(NamedTuple):
         return bool(one.group or one.max_running) or (row["schedule"] is not None and one.gated)
 
 
-async def _numbers(db: Db, number: int) -> list[int]:
+async def numbers(db: Db, number: int) -> list[int]:
     """Ids for so many runs, growing."""
     rows = await db.fetch("SELECT nextval('taskloop.run_ids') FROM generate_series(1, $1::int)", number)
     return [row[0] for row in rows]
@@ -149,8 +154,8 @@ async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, key_wait: str | No
         await db.execute("SELECT set_config('lock_timeout', $1, true)", key_wait)
     earlier = await _earlier(db, keyed) if keyed else {}
     number = sum(map(len, calls)) if not keyed else len(admitted(calls, earlier, lambda place: place)[1])
-    numbers = await _numbers(db, number) if number else []
-    answers, fresh = admitted(calls, earlier, lambda place: numbers[place] if place < len(numbers) else 0)  # 0: refused
+    ids = await numbers(db, number) if number else []
+    answers, fresh = admitted(calls, earlier, lambda place: ids[place] if place < len(ids) else 0)  # 0: refused
     if fresh:
         await db.execute(_INSERT_RUNS, *arrays(map(run_row, fresh), len(RUN_TYPES)))
     await steps.copy_kept(db, fresh)
@@ -205,7 +210,7 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
     won = [await _cut(db, one) for one in await _won(db, firings)]
     active = await _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
     trials = {one.plan.schedule.job: await newest_active(db, one.plan.schedule.job) for one in won if one.trial}
-    numbers = await _numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
+    ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
     runs: list[Run] = []
     replaced: list[RunId] = []
     gone: list[Run] = []
@@ -214,14 +219,14 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
         standing = active.get(firing.plan.schedule.id, [])
         made, given_way, asked = outcome(tried(firing, trials) if firing.trial else firing, standing, worker, now)
         if firing.trial and made and made[-1].state in ACTIVE:
-            trials[firing.plan.schedule.job] = numbers[number + len(made) - 1]
+            trials[firing.plan.schedule.job] = ids[number + len(made) - 1]
         replaced += asked
         gone += given_way
         begun = len(runs)
         for run in made:
             if run.reason == Reason.DISABLED and len(runs) == begun and await _lengthened(db, run):
                 continue
-            runs.append(numbered(run, numbers[number]))
+            runs.append(numbered(run, ids[number]))
             number += 1
     await _cancel_waiting(db, gone)
     if replaced:  # our own are asked by what this returns
@@ -474,18 +479,21 @@ async def _expire(db: Db, now: datetime, known: Known) -> list[Run]:
 
 # -- ends
 
-_SETTLED_TYPES: Final = {name: RUN_TYPES[name] for name in SETTLED_COLUMNS}
-_SETTLE: Final = (
-    f"WITH v AS (SELECT * FROM {unnested(_SETTLED_TYPES)}), done AS (UPDATE taskloop.runs r SET "
-    + ",".join(f"{name} = v.{name}" for name in SETTLED_COLUMNS[2:])
-    + " FROM v WHERE r.id = v.id AND r.token = v.token AND r.state = 'running' "
-    "RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ("
+SETTLED_TYPES: Final = {name: RUN_TYPES[name] for name in SETTLED_COLUMNS}
+COUNT: Final = (
     "INSERT INTO taskloop.counters AS c (day, job, state, shard, runs, took) "
     "SELECT ended_at / 86400000000, job, state, pg_backend_pid() % 16, sum(count), "
     "sum(greatest(0, ended_at - coalesce(started_at, ended_at))) "
-    f"FROM done WHERE ended_at IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 {_COUNT}) SELECT id, token FROM done"
+    f"FROM done WHERE ended_at IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 {_COUNT}"
 )
-"""The ends of runs, and what they add to the counters of their days."""
+"""What the ends of runs, named `done`, add to the counters of their days."""
+_SETTLE: Final = (
+    f"WITH v AS (SELECT * FROM {unnested(SETTLED_TYPES)}), done AS (UPDATE taskloop.runs r SET "
+    + ",".join(f"{name} = v.{name}" for name in SETTLED_COLUMNS[2:])
+    + " FROM v WHERE r.id = v.id AND r.token = v.token AND r.state = 'running' "
+    f"RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ({COUNT}) "
+    "SELECT id, token FROM done"
+)
 _FREE: Final = tuple(SETTLED_COLUMNS.index(name) for name in ("reason", "actor", "summary"))
 
 
@@ -501,9 +509,9 @@ async def settle(db: Db, settlings: Sequence[Settling]) -> list[Run | None]:
     if any(one.breaker is not None and one.after.state is not State.SUCCEEDED and one.after.final for one in settlings):
         await lock(db, KEEPING)
     settlings = await _with_wishes(db, settlings)
-    rows = [_settled(one) for one in settlings]
+    rows = [settled_row(one) for one in settlings]
     firsts = {row[:2]: row for row in reversed(rows)}
-    done = {(run, token) for run, token in await db.fetch(_SETTLE, *arrays(firsts.values(), len(_SETTLED_TYPES)))}
+    done = {(run, token) for run, token in await db.fetch(_SETTLE, *arrays(firsts.values(), len(SETTLED_TYPES)))}
     wrote = [row[:2] in done and firsts[row[:2]] is row for row in rows]
     written = [one for one, was in zip(settlings, wrote, strict=True) if was]
     await _keep_attempts(db, [attempted(one) for one in written if one.after.state is State.WAITING])
@@ -512,12 +520,12 @@ async def settle(db: Db, settlings: Sequence[Settling]) -> list[Run | None]:
         if one.breaker is not None and one.after.final:
             await trip(db, one.after, *one.breaker)
     return [
-        one.after if was or await _stands(db, row) else None
+        one.after if was or await stands(db, row) else None
         for one, was, row in zip(settlings, wrote, rows, strict=True)
     ]
 
 
-def _settled(one: Settling) -> Row:
+def settled_row(one: Settling) -> Row:
     row = list(settled(one))
     for place in _FREE:
         row[place] = kept(row[place])
@@ -567,7 +575,7 @@ async def _keep_attempts(db: Db, rows: Sequence[Row]) -> None:
         )
 
 
-async def _stands(db: Db, row: Row) -> bool:
+async def stands(db: Db, row: Row) -> bool:
     """Whether a run stands just as this settling would have it."""
     found = await db.fetchval(
         "SELECT 1 FROM taskloop.runs WHERE id = $1 AND token = $2 AND token > 0 AND state = $3 AND ready_at = $4 "

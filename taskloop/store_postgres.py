@@ -266,7 +266,9 @@ class PostgresStore:
     async def changed(self) -> bool:
         if self._gathering is None:
             return False
-        rows = await self._fetch("SELECT sum(writes)::bigint FROM taskloop.writers WHERE id <> $1", self._name)
+        rows = await self._fetch(
+            "SELECT sum(writes)::bigint FROM taskloop.writers WHERE NOT starts_with(id, $1)", self._name
+        )
         before, self._seen = self._seen, rows[0][0]
         return bool(before != self._seen)
 

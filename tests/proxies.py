@@ -13,7 +13,6 @@ from typing import Self
 __all__ = ["Line", "Pooler"]
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-COMMIT = b"COMMIT"
 
 
 class Line:
@@ -26,7 +25,9 @@ class Line:
         self.url = address.replace(folder, self._folder.name)
         self._tasks: set[asyncio.Task[None]] = set()
         self.cut: str | None = None
-        """`before` or `after`: where the next COMMIT is to cut the line that sends it; then it is None again."""
+        """Cut the line as something passes: `before` the server has it, or `after` it has done it and nobody hears."""
+        self.passes = 0
+        """How many times something passes before that."""
 
     async def __aenter__(self) -> Self:
         place = str(Path(self._folder.name) / ".s.PGSQL.5432")
@@ -63,7 +64,7 @@ class Line:
         back = asyncio.create_task(self._back(server, client))
         try:
             while data := await client[0].read(65536):
-                cut, self.cut = (self.cut, None) if COMMIT in data else (None, self.cut)
+                cut = self._cuts()
                 if cut == "after":
                     back.cancel()
                     await asyncio.gather(back, return_exceptions=True)
@@ -78,6 +79,14 @@ class Line:
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
             server[1].close()
+
+    def _cuts(self) -> str | None:
+        """Where the line is to be cut now; None: it is not."""
+        if self.cut is None or self.passes > 0:
+            self.passes -= 1
+            return None
+        cut, self.cut = self.cut, None
+        return cut
 
     async def _back(self, server: Streams, client: Streams) -> None:
         with suppress(OSError):

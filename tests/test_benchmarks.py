@@ -20,6 +20,7 @@ FIGURES = {
     "p5": {"each_us"},
     "p6": {"p50_ms"},
     "p7": {"p99_ms"},
+    "p8": {"per_second"},
     "p10": {"full_ms", "second_ms"},
     "p11": {"import_ms", "help_ms"},
     "p12": {"steps_per_second"},

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from proxies import Line, Pooler
 from servers import emptied, server
-from stores import NOW, asked, claimed, ended, fired, firing, hourly, ids, know, put, submitted
+from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, stored, submitted
 
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
 from taskloop.runs import State
@@ -126,23 +126,38 @@ async def test_connections_that_are_cut_between_statements_lose_and_double_nothi
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-async def test_a_commit_whose_answer_is_lost_is_read_back_and_not_repeated(where):
+async def test_wherever_the_line_is_cut_what_was_committed_is_read_back_and_not_repeated(where):
     async with Line(emptied().store) as line, opened(line.url) as store:
-        await put(store, hourly())
-        for number in range(1, 4):
-            line.cut = where
-            [run] = await store.submit([asked()])
-            assert line.cut is None
-            assert ids(await store.find(Query())) == ids([run]) + ids(await store.find(Query(before=run.id)))
-            assert len(await store.find(Query())) == number
-        line.cut = where
-        done = await fired(store, firing(hourly(), starts=True))
-        assert [run.schedule for run in done.started] == ["s"]
-        line.cut = where
-        assert await store.settle(ended(done.started[0]))
-        line.cut = where
-        assert len((await claimed(store)).started) == 3
-        assert line.cut is None
+
+        async def cutting(ask, passes):
+            """The answer to a call whose line is cut after so much has passed."""
+            line.cut, line.passes = where, passes
+            answer = await ask()
+            cut, line.cut = line.cut is None, None
+            return answer, cut
+
+        schedule, number, cuts = hourly(), 0, 0
+        for passes in range(12):
+            [run], cut = await cutting(lambda: store.submit([asked()]), passes)
+            number, cuts = number + 1, cuts + cut
+            assert len(await store.find(Query(limit=1000))) == number
+            have, cut = await cutting(lambda: store.claim("w1", NOW, 10), passes)
+            assert ids(have.started) == [run.id]
+            assert await store.run(run.id) == have.started[0]
+            cuts += cut
+            stands, cut = await cutting(lambda run=have.started[0]: store.settle(ended(run)), passes)
+            assert stands.state is State.SUCCEEDED
+            cuts += cut
+        assert cuts >= 10
+        await put(store, schedule)
+        for passes in range(12):
+            now = at(3600 * passes)
+            firing_ = firing(await stored(store, "s"), now=now, starts=True, overlap="allow")
+            done, _ = await cutting(lambda one=firing_, now=now: store.fire([one], "w1", now), passes)
+            assert [(run.due_at, run.token) for run in done.started] == [(now, 1)]
+        assert len(await store.find(Query(schedule="s"))) == 12
+        rows = server().query("SELECT state, runs FROM taskloop.daily", "taskloop_tests")
+        assert rows == [("succeeded", number)], "nothing is counted twice"
 
 
 async def test_a_server_that_restarts_at_once_is_used_again_when_it_is_back():
