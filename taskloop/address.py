@@ -176,7 +176,12 @@ def bad_url(address: Any) -> str | None:
     if address[0].isspace():
         return f"{shown}, which begins with a blank; {ALLOWED}"
     if scheme in POSTGRES:
-        return None if re.match(r"//[^/]*/[^/?]|//[^/]*/?\?", rest) else f"{shown}, which names no database; {ALLOWED}"
+        if not _SERVER.match(rest):
+            return (
+                f"{shown}, which cannot be read: write signs such as @ : / ? # of a user or a password as %40 %3A %2F %3F %23; "
+                + ALLOWED
+            )
+        return None if _DATABASE.match(rest) else f"{shown}, which names no database; {ALLOWED}"
     if scheme != "sqlite":
         near = nearest(scheme.lower().partition("+")[0], ("sqlite", "postgresql"))
         return f"{shown}: scheme '{scheme}' is unknown; " + (f"did you mean '{near}'? " if near else "") + ALLOWED
@@ -188,6 +193,8 @@ def bad_url(address: Any) -> str | None:
     return None
 
 
+_SERVER = re.compile(r"//(?:[^@/?#]*@)?[^@/?#]*(?:/[^/?#@]*)?(?:\?[^#@]*)?$")
+_DATABASE = re.compile(r"//[^/]*/[^/?]|//.*\?(?:.*&)?(?:dbname|database|service)=")
 _OPTIONS = re.compile(r"\?\w+=[\w%-]*(&\w+=[\w%-]*)*$")
 """Options at the end of an address; a file may well have a question mark in its name, and then an ending."""
 

@@ -25,11 +25,11 @@ from taskloop import steps_postgres as steps
 from taskloop import stroke_postgres as stroke
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore, StoreUnavailable
-from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints
+from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints, concerns_others
 from taskloop.rows import told
-from taskloop.runs import Run, State
+from taskloop.runs import Run
 from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
-from taskloop.store import Cancelling, Worker
+from taskloop.store import Worker
 
 __all__ = ["PostgresBeater", "Writer", "submit_within"]
 
@@ -196,7 +196,7 @@ class Writer:
                 writes, schema = await connection.fetchrow(_COUNT_IT, self._name)
                 refuse_newer(schema, self._server.shown)
                 self._doubt = Doubt(batch, writes, answers)
-            others_may_act = db.wrote and any(map(_concerns_others, batch, answers))
+            others_may_act = db.wrote and any(map(concerns_others, batch, answers))
             if others_may_act and not self._hints.listening:
                 await connection.execute(NOTIFY, CHANNEL, self._name)
             await connection.execute("COMMIT")
@@ -207,8 +207,8 @@ class Writer:
                     await connection.execute("ROLLBACK")
             raise
         self._writes, self._doubt = self._doubt.writes if self._doubt is not None else self._writes, None
-        if others_may_act and self._hints.listening:
-            self._hints.tell()
+        if self._hints.listening:
+            self._hints.noted(batch, answers)
         return answers
 
     async def _at_a_stroke(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
@@ -227,16 +227,12 @@ class Writer:
             refuse_newer(schema, self._server.shown)
         self._writes = writes or self._writes
         answers = await stroke.answers(connection, batch, ready, done)
-        if any(map(_concerns_others, batch, answers)):
-            await self._hint(connection)
-        return answers
-
-    async def _hint(self, connection: Any) -> None:
         if self._hints.listening:
-            self._hints.tell()
-        else:
+            self._hints.noted(batch, answers)
+        elif any(map(concerns_others, batch, answers)):
             with suppress(Exception):  # a hint, no more: what it is about is committed
                 await connection.execute(NOTIFY, CHANNEL, self._name)
+        return answers
 
     async def _answers(self, doubt: Doubt) -> list[Any]:
         """The answers to a batch that turned out to be committed."""
@@ -271,18 +267,6 @@ def refuse_newer(schema: str, shown: str) -> None:
             f"store {shown} was brought to schema {schema} by a newer taskloop, this one knows up to {newest()}; "
             "restart this program with the newer version"
         )
-
-
-def _concerns_others(part: tuple[str, Any], answer: Any) -> bool:
-    """Whether another process may have something to do now that a part of a batch was carried out."""
-    verb, work = part
-    if verb == "submit":
-        return not isinstance(answer, Exception) and any(
-            run.state is State.WAITING and not run.existed for run in answer
-        )
-    if isinstance(answer, Cancelling):
-        return answer.wished
-    return verb == "do" and work.func in (keeping.put, keeping.drop, keeping.switch, keeping.unswitch)
 
 
 async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:

@@ -328,15 +328,17 @@ class Ledger(Jobs):
             self._take_back(context)
 
     async def _final(self, run_id: RunId) -> Run:
+        told = False
         while True:
             heard = self._waiters.add(run_id)
             try:
-                patience = self._patience(run_id)
+                patience = 0 if told else self._patience(run_id)
                 run = await _hear(heard, patience) if patience != 0 else None
                 if run is None:
                     run = await self.run(run_id)
                     if not run.final:
                         run = await _hear(heard, self._look_seconds())
+                told = heard.done()
             finally:
                 self._waiters.discard(run_id, heard)
             if run is not None and run.final:
@@ -668,6 +670,11 @@ class Ledger(Jobs):
             if not run.existed:
                 self.feed.send("submitted", run.created_at, run)
 
+    def _ended_elsewhere(self, runs: Sequence[RunId]) -> None:
+        """Other processes have told that runs have ended: whoever waits for one looks."""
+        for run_id in runs:
+            self._waiters.announce(run_id, None)
+
     def _ended(self, run: Run) -> None:
         """A run became final by a verb of this ledger."""
         self.feed.send(run.state.value, self._clock.now(), run)
@@ -752,6 +759,7 @@ class Ledger(Jobs):
             finally:
                 self._openers -= 1
             self._store_is_open = True
+            store.on_ended(self._ended_elsewhere)
             _OPEN.add(self)
         return store
 

@@ -398,6 +398,11 @@ class Store(Protocol):
     async def changed(self) -> bool:
         """Whether another process has written since the last call."""
 
+    def on_ended(self, heed: Callable[[Sequence[RunId]], None]) -> None:
+        """From now on, while `hint` is asked, call `heed` on the loop with runs that have ended in other processes: not
+        all of them, and none where nobody can tell.
+        """
+
     async def hint(self, seconds: float) -> None:
         """Wait until another process may have written something to act on, at most so long: a look at `changed` may be
         worth it sooner. Where nobody can tell, it is so long.

@@ -272,6 +272,10 @@ class PostgresStore:
         before, self._seen = self._seen, rows[0][0]
         return bool(before != self._seen)
 
+    def on_ended(self, heed: Callable[[Sequence[RunId]], None]) -> None:
+        if self._hints is not None:
+            self._hints.heed = heed
+
     async def hint(self, seconds: float) -> None:
         if self._hints is None:
             await asyncio.sleep(seconds)

@@ -419,6 +419,8 @@ class SqliteStore:
         before, self._seen_version = self._seen_version, version
         return bool(before != version)
 
+    def on_ended(self, heed: Callable[[Sequence[RunId]], None]) -> None: ...
+
     async def hint(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
