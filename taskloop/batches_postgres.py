@@ -59,7 +59,7 @@ _FREELY: Final = frozenset(
 )
 """What may be done beside anything that others do; all else takes turns."""
 _COUNT_IT: Final = (
-    "INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, 1) ON CONFLICT (id) DO UPDATE "
+    f"INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, {stroke.FIRST}) ON CONFLICT (id) DO UPDATE "
     "SET writes = w.writes + 1, at = now() "
     "RETURNING writes, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
 )
@@ -111,8 +111,6 @@ class Doubt(NamedTuple):
     """A transaction that is being committed: until the server has answered, only it knows whether it is."""
 
     batch: Sequence[tuple[str, Any]]
-    writes: int
-    """How often we shall have written if it is."""
     answers: list[Any] | None
     """None: to be read back, as `stroke` has it."""
     stroke: stroke.Stroke | None = None
@@ -128,8 +126,8 @@ class Writer:
         self._call_seconds = call_seconds
         self._connection: Any = None
         self._doubt: Doubt | None = None
-        self._writes = 0
-        """How often we have written, as the server counts it."""
+        self._writes: int | None = None
+        """How often we have written, as the server counted it last; None: never."""
 
     async def open(self) -> Any:
         """The connection."""
@@ -168,8 +166,8 @@ class Writer:
         left = TRIES
         while True:
             doubt = self._doubt
-            if doubt is not None and doubt.batch is batch and await self._is_committed(doubt, until):
-                self._writes = doubt.writes
+            # Also of a batch that was given up, to know again how often we have written.
+            if doubt is not None and await self._is_committed(until) and doubt.batch is batch:
                 return await self._answers(doubt)
             self._doubt = None
             left -= 1
@@ -192,21 +190,23 @@ class Writer:
         try:
             db = Transaction(connection)
             answers = await _done(db, batch)
+            writes = self._writes
             if db.wrote:
                 writes, schema = await connection.fetchrow(_COUNT_IT, self._name)
                 refuse_newer(schema, self._server.shown)
-                self._doubt = Doubt(batch, writes, answers)
+                self._doubt = Doubt(batch, answers)
             others_may_act = db.wrote and any(map(concerns_others, batch, answers))
             if others_may_act and not self._hints.listening:
                 await connection.execute(NOTIFY, CHANNEL, self._name)
             await connection.execute("COMMIT")
+            self._writes = writes
         except Exception as error:
             if not is_lost(error) and not closed(connection):
                 self._doubt = None  # the server has said that it is not committed
                 with suppress(Exception):
                     await connection.execute("ROLLBACK")
             raise
-        self._writes, self._doubt = self._doubt.writes if self._doubt is not None else self._writes, None
+        self._doubt = None
         if self._hints.listening:
             self._hints.noted(batch, answers)
         return answers
@@ -215,7 +215,7 @@ class Writer:
         """Carry out a batch by one statement, which is a transaction by itself."""
         connection = await self.open()
         ready = await stroke.prepared(connection, batch)
-        self._doubt = Doubt(batch, self._writes + 1, None, ready)
+        self._doubt = Doubt(batch, None, ready)
         try:
             writes, schema, done = await stroke.carry_out(connection, ready, self._name, newest())
         except Exception as error:
@@ -241,13 +241,19 @@ class Writer:
         assert doubt.stroke is not None
         return await stroke.answers(await self.open(), doubt.batch, doubt.stroke, None)
 
-    async def _is_committed(self, doubt: Doubt, until: float) -> bool:
-        """What became of a transaction whose COMMIT was not answered. Raises `StoreUnavailable` where nobody can say."""
+    async def _is_committed(self, until: float) -> bool:
+        """What became of a transaction whose COMMIT was not answered: nobody but us counts by our name.
+
+        Raises `StoreUnavailable` where nobody can say.
+        """
         while True:
             try:
                 async with asyncio.timeout(max(0.1, until - time.monotonic())):
                     written: int | None = await (await self.open()).fetchval(_HOW_OFTEN, self._name)
-                    return written == doubt.writes
+                if written is None or written == self._writes:  # None: never, or so long ago that it was put away
+                    return False
+                self._writes = written
+                return True
             except Exception as error:
                 self.drop()
                 if time.monotonic() > until:

@@ -117,6 +117,11 @@ async def delete(db: Db, ids: Sequence[int], now: datetime) -> int:
     return changed(status)
 
 
+_PUT_AWAY: Final = (
+    "WITH gone AS (DELETE FROM taskloop.writers WHERE at < now() - interval '1 day' AND id <> 'gone' RETURNING writes) "
+    "UPDATE taskloop.writers SET writes = writes + (SELECT sum(writes) FROM gone) WHERE id = 'gone' AND EXISTS (SELECT 1 FROM gone)"
+)
+"""The counts of processes that have not written for long go into one, so that the sum stays."""
 _ANY_RUN: Final = " OR ".join(f"EXISTS (SELECT 1 {of_job('n.name', state)})" for state in ("waiting", "running"))
 _UNUSED: Final = f"""
 SELECT d.name FROM taskloop.jobs d WHERE d.seen_at < $1
@@ -147,6 +152,7 @@ _THE_REST: Final = (
 
 async def delete_the_rest(db: Db, known: Collection[str], keep: timedelta, now: datetime) -> bool:
     """What is older than the store keeps anything, once a round; gives whether there is more."""
+    await db.execute(_PUT_AWAY)
     if keep > now - EPOCH:
         return False
     before = microseconds(now - keep)

@@ -94,7 +94,7 @@ class PostgresStore:
         self._opening: asyncio.Task[None] | None = None
         self._openers = 0
         self._known = Known()
-        self._seen: int | None = None
+        self._seen: str | None = None
         self._identity: str | None = None
         self._pid = os.getpid()
 
@@ -267,7 +267,7 @@ class PostgresStore:
         if self._gathering is None:
             return False
         rows = await self._fetch(
-            "SELECT sum(writes)::bigint FROM taskloop.writers WHERE NOT starts_with(id, $1)", self._name
+            "SELECT sum(writes)::text FROM taskloop.writers WHERE NOT starts_with(id, $1)", self._name
         )
         before, self._seen = self._seen, rows[0][0]
         return bool(before != self._seen)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from taskloop.rows_postgres import RUN, RUN_TYPES, Db, arrays, run_row, unnested
 from taskloop.runs import Run
@@ -17,7 +17,11 @@ from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, settled_
 from taskloop.steps import FROM_STEP
 from taskloop.store import Settling
 
-__all__ = ["Stroke", "answers", "carry_out", "fits", "prepared"]
+__all__ = ["FIRST", "Stroke", "answers", "carry_out", "fits", "prepared"]
+
+
+FIRST: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+"""From where a process counts how often it has written: a row that is put away, and made again, never has a number twice."""
 
 
 def fits(batch: Sequence[tuple[str, Any]]) -> bool:
@@ -90,7 +94,7 @@ def _text(ends: bool, begins: bool) -> str:
             f"begun AS (INSERT INTO taskloop.runs ({RUN}) SELECT {names} FROM {unnested(RUN_TYPES, first=first)}, ok WHERE ok.ok)"
         )
     parts.append(
-        "mine AS (INSERT INTO taskloop.writers AS w (id, writes) SELECT $1, 1 FROM ok WHERE ok.ok "
+        f"mine AS (INSERT INTO taskloop.writers AS w (id, writes) SELECT $1, {FIRST} FROM ok WHERE ok.ok "
         "ON CONFLICT (id) DO UPDATE SET writes = w.writes + 1, at = now() RETURNING writes)"
     )
     ended = "(SELECT array_agg(id) FROM done), (SELECT array_agg(token) FROM done)" if ends else "NULL, NULL"

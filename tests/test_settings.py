@@ -309,7 +309,7 @@ BAD = [
         'store.url = "postgres://u:secret@h?password=other"',
         "store.url",
         "postgres://u:***@h?password=***",
-        "a store in PostgreSQL is not there yet",
+        "names no database",
     ),
     ('store.url = "mysql://h"', "store.url", "'mysql' is unknown", "sqlite:///file.db"),
     ('store.url = "sqlite://app.db"', "store.url", "names no file", "sqlite:///file.db"),
@@ -553,6 +553,9 @@ def test_a_setting_that_nothing_goes_by_is_a_warning_unless_it_is_as_by_default(
         "it; take it out",
         "config.toml: dask.address changes nothing in this version of taskloop: nothing is sent to Dask; take it out",
     ]
+    text = "store = { url = 'postgresql://h/d', statement_cache_size = 0 }\n"
+    assert read(folder, text).warnings == []
+    assert read(folder, text).options().statement_cache_size == 0
 
 
 # Dev mode.

@@ -7,7 +7,8 @@ CREATE TABLE taskloop.meta (
     value text NOT NULL
 );
 
--- How often each process has written: from the sum over the others one sees that another has.
+-- How often each process has written, counted from an instant on: from the sum over the others one sees that another has,
+-- and from its own number a process that was not answered sees whether it has.
 CREATE TABLE taskloop.writers (
     id     text COLLATE "C" PRIMARY KEY,
     writes bigint NOT NULL,
