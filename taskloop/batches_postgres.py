@@ -197,7 +197,7 @@ class Writer:
                 self._doubt = Doubt(batch, answers)
             others_may_act = db.wrote and any(map(concerns_others, batch, answers))
             if others_may_act and not self._hints.listening:
-                await connection.execute(NOTIFY, CHANNEL, self._name)
+                await connection.execute(NOTIFY, CHANNEL, self._hints.look)
             await connection.execute("COMMIT")
             self._writes = writes
         except Exception as error:
@@ -231,7 +231,7 @@ class Writer:
             self._hints.noted(batch, answers)
         elif any(map(concerns_others, batch, answers)):
             with suppress(Exception):  # a hint, no more: what it is about is committed
-                await connection.execute(NOTIFY, CHANNEL, self._name)
+                await connection.execute(NOTIFY, CHANNEL, self._hints.look)
         return answers
 
     async def _answers(self, doubt: Doubt) -> list[Any]:

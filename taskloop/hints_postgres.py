@@ -60,7 +60,7 @@ class Hints:
         self._heard = asyncio.Event()
         self._looked_at = 0.0
         self._telling = asyncio.Event()
-        self._look = False
+        self._looks = False
         """Whether others are to be told to look."""
         self._ended: list[int] = []
         """Runs that ended here, and that others have asked for and may wait for."""
@@ -68,6 +68,8 @@ class Hints:
         self._theirs: set[int] = set()
         self.heed: Callable[[Sequence[RunId]], None] | None = None
         """Called with the runs that have ended in other processes."""
+        self.look = f"{name} {_LOOK}"
+        """What tells others to look."""
 
     @property
     def listening(self) -> bool:
@@ -84,13 +86,13 @@ class Hints:
                     self._theirs.discard(answer.id)
                     self._ended.append(answer.id)
             elif concerns_others(part, answer):
-                self._look = True
+                self._looks = True
                 if part[0] == "submit":
                     self._ours.update(run.id for run in answer if _waits(run))
         for known in (self._ours, self._theirs):
             if len(known) > REMEMBERED:
                 known.clear()
-        if self._look or self._ended:
+        if self._looks or self._ended:
             self._telling.set()
 
     def _claimed(self, answer: Claimed) -> None:
@@ -99,7 +101,7 @@ class Hints:
                 self._theirs.add(run.id)
             self._ours.discard(run.id)
         if not answer.left:  # what others were to be told of is taken
-            self._look = False
+            self._looks = False
 
     async def wait(self, seconds: float) -> None:
         """Wait for a hint of another process, at most so long."""
@@ -140,9 +142,9 @@ class Hints:
     async def _tell(self) -> None:
         ended, self._ended = self._ended, []
         words = [",".join(map(str, ended[first : first + MOST])) for first in range(0, len(ended), MOST)]
-        look, self._look = self._look, False
-        for word in [*words, *([_LOOK] if look else [])]:
-            await self._connection.execute(NOTIFY, CHANNEL, f"{self._name} {word}")
+        looks, self._looks = self._looks, False
+        for said in [*(f"{self._name} {word}" for word in words), *([self.look] if looks else [])]:
+            await self._connection.execute(NOTIFY, CHANNEL, said)
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         name, _, word = payload.partition(" ")
