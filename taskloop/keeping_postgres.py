@@ -120,9 +120,9 @@ async def workers(db: Db, rest: str, *values: Any) -> list[Worker]:
 
 async def take_wishes(db: Db, worker: str) -> list[Wish]:
     rows = await db.fetch(
-        "DELETE FROM taskloop.wishes WHERE id IN (SELECT w.id FROM taskloop.wishes w LEFT JOIN taskloop.runs r "
-        "ON r.id = w.run WHERE r.worker = $1 OR r.id IS NULL OR r.state <> 'running' ORDER BY w.id LIMIT 1000 "
-        "FOR UPDATE OF w SKIP LOCKED) RETURNING id, run, actor, reason",
+        "DELETE FROM taskloop.wishes WHERE id IN (SELECT w.id FROM taskloop.wishes w WHERE coalesce((SELECT "
+        "coalesce(r.worker = $1, false) OR r.state <> 'running' FROM taskloop.runs r WHERE r.id = w.run), true) "
+        "ORDER BY w.id LIMIT 1000 FOR UPDATE OF w SKIP LOCKED) RETURNING id, run, actor, reason",
         worker,
     )
     return [Wish(RunId(row[1]), heard(row[2]), heard(row[3])) for row in sorted(rows, key=lambda row: row[0])]
