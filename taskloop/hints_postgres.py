@@ -68,7 +68,7 @@ class Hints:
         self._theirs: set[int] = set()
         self.heed: Callable[[Sequence[RunId]], None] | None = None
         """Called with the runs that have ended in other processes."""
-        self.look = f"{name} {_LOOK}"
+        self.look: str = f"{name} {_LOOK}"
         """What tells others to look."""
 
     @property

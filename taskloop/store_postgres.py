@@ -1,4 +1,4 @@
-"""The PostgreSQL store: two writing connections with group commit, two for reading, one for beats; for several hosts.
+"""The PostgreSQL store: one writing connection with group commit, two for reading, one for beats; for several hosts.
 
 A verb that writes puts its work into one queue and waits; what has gathered is carried out as one transaction, and while
 that is committed the next batch gathers (`gathering`, `batches_postgres`). What a transaction does stands in
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -69,8 +70,6 @@ CALL_SECONDS: Final = 15.0
 """How long a caller waits for an answer: a server that hangs must not hang those who wait for it."""
 CLOSE_SECONDS: Final = 10.0
 READERS: Final = 2
-WRITERS: Final = 2
-"""Transactions side by side: while the server is at work on one, the next one is made ready."""
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
 AT_ONCE: Final = 100
@@ -88,7 +87,7 @@ class PostgresStore:
         self.in_flight: int = 0
         self._call_seconds = call_seconds
         self._name = secrets.token_hex(8)
-        self._writers: Sequence[Writer] = ()
+        self._writer: Writer | None = None
         self._gathering: Gathering | None = None
         self._hints: Hints | None = None
         self._readers: asyncio.Queue[Any] | None = None
@@ -97,6 +96,7 @@ class PostgresStore:
         self._known = Known()
         self._seen: str | None = None
         self._identity: str | None = None
+        self._pid = os.getpid()
 
     # -- opening and closing
 
@@ -124,29 +124,24 @@ class PostgresStore:
 
     async def _open(self, create: bool, schema: Schema) -> None:
         hints = Hints(self._server, self._name)
-        writers = [
-            Writer(self._server, f"{self._name} {number}", hints, call_seconds=self._call_seconds)
-            for number in range(WRITERS)
-        ]
+        writer = Writer(self._server, self._name, hints, call_seconds=self._call_seconds)
         try:
-            await prepare(await writers[0].open(), self.url, create=create, schema=schema)
+            await prepare(await writer.open(), self.url, create=create, schema=schema)
         except BaseException as error:
-            await writers[0].close(CLOSE_SECONDS)
+            await writer.close(CLOSE_SECONDS)
             raise self._server.explained(error) from error
-        self._writers, self._seen, self._known = writers, None, Known()
+        self._writer, self._seen, self._known, self._pid = writer, None, Known(), os.getpid()
         self._readers = asyncio.LifoQueue()
         for _ in range(READERS):
             self._readers.put_nowait(None)  # made when it is needed
         self._hints = hints
-        self._gathering = Gathering(
-            [one.carry_out for one in writers], explained=self._server.explained, closed=self._not_open
-        )
+        self._gathering = Gathering(writer.carry_out, explained=self._server.explained, closed=self._not_open)
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
-        writers, gathering, readers, hints = self._writers, self._gathering, self._readers, self._hints
-        if gathering is None or readers is None or hints is None:
+        writer, gathering, readers, hints = self._writer, self._gathering, self._readers, self._hints
+        if writer is None or gathering is None or readers is None or hints is None:
             return
-        self._writers, self._gathering, self._readers, self._hints = (), None, None, None
+        self._writer = self._gathering = self._readers = self._hints = None
         self.in_flight += 1
         try:
             await gathering.close(within)
@@ -156,8 +151,7 @@ class PostgresStore:
                 while True:
                     if (connection := readers.get_nowait()) is not None:
                         await let_go(connection, 1.0)
-            for one in writers:
-                await one.close(1.0)
+            await writer.close(1.0)
             self.in_flight -= 1
 
     def _not_open(self) -> StoreUnavailable:

@@ -43,7 +43,7 @@ async def test_no_statement_goes_through_all_runs_however_many_there_are():
     told: dict[str, tuple[Any, ...]] = {}
     try:
         await asyncio.gather(store.counts(), store.counts())  # both readers have their connection
-        connections = [await one.open() for one in store._writers]
+        connections = [await store._writer.open()]
         for connection in [*connections, *store._readers._queue]:
             connection.add_query_logger(lambda record: told.setdefault(record.query, record.args))
         await live(store)
