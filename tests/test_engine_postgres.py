@@ -15,7 +15,7 @@ import pytest
 from servers import emptied, server
 
 from taskloop import Options, State, TaskScheduler
-from taskloop.errors import BadStore, KeyConflict
+from taskloop.errors import BadStore, KeyConflict, StoreUnavailable
 from taskloop.runs import Run
 
 pytestmark = pytest.mark.anyio
@@ -156,13 +156,22 @@ async def test_a_server_that_restarts_under_a_running_scheduler_is_told_and_noth
         restarting = asyncio.create_task(asyncio.to_thread(found.restart))
         may_end.set()
         await restarting
-        assert await run.value() == "kept in memory until the store took it"
+        done = await until(lambda: _ended(scheduler, run.id))
+        assert (done.state, done.result) == (State.SUCCEEDED, "kept in memory until the store took it")
         before = len(called)
         async with asyncio.timeout(10):
             while len(called) < before + 3:
                 await asyncio.sleep(0.02)
-    assert told in ([], ["store_lost", "store_back"])  # the restart may fall between two calls
+    assert told == ["store_lost", "store_back"] * (len(told) // 2)  # none, where it falls between two calls
     assert called.count("held") == 1
+
+
+async def _ended(scheduler, run_id) -> Run | None:
+    try:
+        run = await scheduler.run(run_id)
+    except StoreUnavailable:
+        return None
+    return run if run.final else None
 
 
 # -- within the application's own transaction
