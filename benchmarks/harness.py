@@ -32,6 +32,7 @@ WORKLOADS: Final = {
     "p5": "p5_bulk",
     "p6": "p6_idle",
     "p7": "p7_host",
+    "p8": "p8_postgres",
     "p9": "p9_history",
     "p10": "p10_git",
     "p11": "p11_imports",

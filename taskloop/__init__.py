@@ -20,10 +20,12 @@ The rooms, from the ground up; each imports only from rooms below it:
     keyring outlook                        the verbs on tokens; what a simulation goes by
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
+    rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite   steps, logs; tokens; audit; backups; transactions
     copying transfer_sqlite                from one store into another; how the file gives and takes its tables
+    *_postgres                             the memory in PostgreSQL, room by room; server_postgres knows the driver
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
     attention                              what needs a person, told once when it comes and when it is over

@@ -153,13 +153,16 @@ def dev_interval(value: Any) -> timedelta | None:
         raise ValueError(f"{_shown(value)}: {error.why}; {allowed}") from None
 
 
-ALLOWED: Final = "allowed is sqlite:///file.db, sqlite:////absolute/file.db, or sqlite:///:memory:"
+POSTGRES: Final = ("postgresql", "postgres")
+ALLOWED: Final = (
+    "allowed is sqlite:///file.db, sqlite:////absolute/file.db, sqlite:///:memory:, or postgresql://user@host/database"
+)
 
 
 def bad_url(address: Any) -> str | None:
     """What is wrong with a store's address: the address (a password in it masked) and what is allowed; None: nothing.
 
-    Only its form is looked at: `sqlite:///…`, or the path of an SQLite file.
+    Only its form is looked at: `sqlite:///…`, `postgresql://…`, or the path of an SQLite file.
     """
     if not isinstance(address, str):
         return f"{_shown(address)}, no text; {ALLOWED}"
@@ -172,10 +175,15 @@ def bad_url(address: Any) -> str | None:
     scheme, rest = match[1], address[match.end() :]
     if address[0].isspace():
         return f"{shown}, which begins with a blank; {ALLOWED}"
-    if scheme.lower().partition("+")[0] in ("postgresql", "postgres"):
-        return f"{shown}: a store in PostgreSQL is not there yet; {ALLOWED}"
+    if scheme in POSTGRES:
+        if not _SERVER.match(rest):
+            return (
+                f"{shown}, which cannot be read: write signs such as @ : / ? # of a user or a password as %40 %3A %2F %3F %23; "
+                + ALLOWED
+            )
+        return None if _DATABASE.match(rest) else f"{shown}, which names no database; {ALLOWED}"
     if scheme != "sqlite":
-        near = nearest(scheme.lower(), ("sqlite",))
+        near = nearest(scheme.lower().partition("+")[0], ("sqlite", "postgresql"))
         return f"{shown}: scheme '{scheme}' is unknown; " + (f"did you mean '{near}'? " if near else "") + ALLOWED
     if not re.match(r"///.", rest):
         return f"{shown}, which names no file; {ALLOWED}"
@@ -185,6 +193,8 @@ def bad_url(address: Any) -> str | None:
     return None
 
 
+_SERVER = re.compile(r"//(?:[^@/?#]*@)?[^@/?#]*(?:/[^/?#@]*)?(?:\?[^#@]*)?$")
+_DATABASE = re.compile(r"//[^/]*/[^/?]|//.*\?(?:.*&)?(?:dbname|database|service)=")
 _OPTIONS = re.compile(r"\?\w+=[\w%-]*(&\w+=[\w%-]*)*$")
 """Options at the end of an address; a file may well have a question mark in its name, and then an ending."""
 

@@ -55,7 +55,10 @@ async def look(
 
 
 def _about_the_machine(store: Store) -> list[Advice]:
-    return _memory_beside_siblings() if store.private else network_disk(getattr(store, "path", ""))
+    if store.private:
+        return _memory_beside_siblings()
+    path = getattr(store, "path", None)  # of a server it is that one's affair
+    return [] if path is None else network_disk(path)
 
 
 def _memory_beside_siblings() -> list[Advice]:

@@ -19,7 +19,7 @@ from taskloop import statements_sqlite as statements
 from taskloop import tokens_sqlite as tokens
 from taskloop.audit import Action, Channel, Entry
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.rows_sqlite import SCHEDULE_COLUMNS, read_schedule
+from taskloop.rows import SCHEDULE_COLUMNS, read_schedule
 from taskloop.runs import ACTIVE, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.store import Cancelling

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from taskloop import keeping_sqlite as keeping
 from taskloop import statements_sqlite as statements
@@ -18,10 +18,11 @@ from taskloop import steps_sqlite
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore
 from taskloop.file_sqlite import Place, connect, explained, newest
-from taskloop.rows_sqlite import told
+from taskloop.rows import told
+from taskloop.runs import Run
 from taskloop.store import Worker
 
-__all__ = ["SqliteBeater", "transact", "where_it_stood"]
+__all__ = ["SqliteBeater", "submit_within", "transact", "where_it_stood"]
 
 _HOPELESS: Final = (
     "disk is full",
@@ -82,6 +83,42 @@ def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[
             answers[place] = work.func(db, *work.args)
     db.execute("COMMIT")
     return answers
+
+
+async def submit_within(connection: Any, place: Place | None, runs: Sequence[Run]) -> Sequence[Run]:
+    """Write runs by a connection of the application's (aiosqlite), within its transaction, on its thread."""
+    if place is None:
+        raise BadStore("a store in memory has no connection but its own: submit without connection=, or use a file")
+    if not hasattr(connection, "_execute") or not hasattr(connection, "_conn"):
+        raise BadStore(
+            f"connection= is a {type(connection).__name__}; allowed is a connection of aiosqlite to {place.path}"
+        )
+    return cast("Sequence[Run]", await connection._execute(_submit_within, connection._conn, place, runs))
+
+
+def _submit_within(db: sqlite3.Connection, place: Place, runs: Sequence[Run]) -> Sequence[Run]:
+    place.check()
+    factories, db.row_factory, db.text_factory = (db.row_factory, db.text_factory), None, str
+    try:
+        [file] = [row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main"]
+        if not file or Place.of(file)[1:3] != place[1:3]:
+            raise BadStore(f"connection= is one to {file or 'a database in memory'}; allowed is one to {place.path}")
+        alone = not db.in_transaction
+        if alone:
+            db.execute("BEGIN IMMEDIATE")
+        try:
+            [answer] = statements.submit(db, [tuple(runs)])
+            if isinstance(answer, Exception):
+                raise answer
+        except BaseException:
+            if alone:
+                db.execute("ROLLBACK")
+            raise
+        if alone and db.isolation_level is None:  # where the module begins transactions itself, the caller commits
+            db.execute("COMMIT")
+        return cast("Sequence[Run]", answer)
+    finally:
+        db.row_factory, db.text_factory = factories
 
 
 class SqliteBeater:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from taskloop.errors import Conflict, NotRunning
 from taskloop.jobs import Jobs
 from taskloop.options import Options
 from taskloop.processes import current_folder
+from taskloop.runs import RunId
 from taskloop.store import Store, open_store
 
 __all__ = ["Housed"]
@@ -94,7 +96,10 @@ class Housed(Jobs):
             if self._folder is None:  # a job may go to another one
                 self._folder = current_folder()
             self._store = open_store(
-                self._address or self.options.store_url, synchronous=self.options.synchronous, folder=self._folder
+                self._address or self.options.store_url,
+                synchronous=self.options.synchronous,
+                folder=self._folder,
+                statement_cache_size=self.options.statement_cache_size,
             )
         store = self._store
         assert store is not None
@@ -105,8 +110,12 @@ class Housed(Jobs):
             finally:
                 self._openers -= 1
             self._store_is_open = True
+            store.on_ended(self._ended_elsewhere)
             _OPEN.add(self)
         return store
+
+    def _ended_elsewhere(self, runs: Sequence[RunId]) -> None:
+        """Other processes have told that runs have ended."""
 
     async def _come_home(self) -> None:
         """Make this loop the one that the store is opened on, unless another one has it."""

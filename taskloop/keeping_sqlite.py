@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.rows_sqlite import (
+from taskloop.rows import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
     instant,

@@ -150,8 +150,12 @@ class Ledger(Housed):
         actor: str | None = None,
         reason: str | None = None,
         cause: Cause = Cause.MANUAL,
+        connection: Any = None,
     ) -> RunHandle[Any]:
         """Ask for one run; committed when this returns, and never skipped or merged afterwards.
+
+        `connection`: of the application to the same database (asyncpg; aiosqlite), written within its transaction: the
+        run is there when that is committed, and never if it is rolled back. No event `submitted` is sent then.
 
         `at`: not before this instant. `key`: one run per job and key while it is kept and has not failed; asked again
         with equal parameters gives that run, with `existed`. Refused before a record exists: `NoSuchJob`,
@@ -160,7 +164,7 @@ class Ledger(Housed):
         one = self._job(job)
         call: Call[Any] = Call(one, one.parameters.check(params or {}))
         run = asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
-        return (await self._ask([(one, run)]))[0]
+        return (await self._ask([(one, run)], connection))[0]
 
     async def submit_many(
         self,
@@ -177,14 +181,18 @@ class Ledger(Housed):
     async def _submit_call(self, call: Call[T], at: Instant | None, key: str | None, actor: str | None) -> RunHandle[T]:
         return (await self._ask([(self._job(call.job), asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
 
-    async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]]) -> list[RunHandle[Any]]:
+    async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]], connection: Any = None) -> list[RunHandle[Any]]:
         """Write runs that are asked for, all or none; those this process has a slot for are started."""
         store, now = await self._opened(), self._clock.now()
         await self._refresh_switches()
         for job, _ in wanted:
             self._refuse_switched_off(job, now)
-        runs = self._admit([run for _, run in wanted])
-        written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))
+        runs = [run for _, run in wanted]
+        if connection is not None:
+            written = await store.submit_within(connection, runs)
+        else:
+            runs = self._admit(runs)
+            written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))
         return [RunHandle(run, self, job) for run, (job, _) in zip(written, wanted, strict=True)]
 
     def _refuse_switched_off(self, job: Job[..., Any], now: datetime) -> None:
@@ -310,15 +318,17 @@ class Ledger(Housed):
             self._take_back(context)
 
     async def _final(self, run_id: RunId) -> Run:
+        told = False
         while True:
             heard = self._waiters.add(run_id)
             try:
-                patience = self._patience(run_id)
+                patience = 0 if told else self._patience(run_id)
                 run = await _hear(heard, patience) if patience != 0 else None
                 if run is None:
                     run = await self.run(run_id)
                     if not run.final:
                         run = await _hear(heard, self._look_seconds())
+                told = heard.done()
             finally:
                 self._waiters.discard(run_id, heard)
             if run is not None and run.final:
@@ -714,6 +724,11 @@ class Ledger(Housed):
         for run in () if isinstance(answer, Exception) else answer:
             if not run.existed:
                 self.feed.send("submitted", run.created_at, run)
+
+    def _ended_elsewhere(self, runs: Sequence[RunId]) -> None:
+        """Other processes have told that runs have ended: whoever waits for one looks."""
+        for run_id in runs:
+            self._waiters.announce(run_id, None)
 
     def _ended(self, run: Run) -> None:
         """A run became final by a verb of this ledger."""

@@ -40,6 +40,8 @@ RECENT: Final = timedelta(minutes=10)
 """An incident that ended longer ago needs nobody's attention any more."""
 BLOCKED_MS: Final = 1000
 """A loop that stood still for less is on record, but needs nobody's attention."""
+SKEWED_SECONDS: Final = 2.0
+"""Clocks of two machines that are further apart need somebody: each fires by its own."""
 
 
 # -- jobs
@@ -189,7 +191,12 @@ def status_without_store(ledger: Ledger, error: Exception, active: Sequence[Run]
 
 def _with_own_health(worker: Worker, ledger: Ledger) -> Worker:
     own = getattr(ledger, "worker", None)
-    return replace(worker, health=ledger._vitals()) if own is not None and own.id == worker.id else worker
+    if own is None or own.id != worker.id:
+        return worker
+    skew = {
+        name: worker.health[name] for name in ("skew_ms",) if name in worker.health
+    }  # known to the thread that beats
+    return replace(worker, health={**ledger._vitals(), **skew})
 
 
 def _item(
@@ -214,7 +221,7 @@ def _item(
 def _about_workers(workers: Sequence[Worker], live: Sequence[Worker]) -> list[dict[str, Any]]:
     """A store that is away, an engine that stands still, a loop that is held: of these first. Then who is silent."""
     items = [item | {"worker": one.id} for one in live for item in _unwell(one.health, f"{one.host} pid {one.pid}")]
-    order = ("store", "stalled", "loop_blocked")
+    order = ("store", "stalled", "loop_blocked", "clock")
     items.sort(key=lambda item: order.index(item["condition"]))
     silent = [one for one in workers if one not in live]
     return items + [
@@ -231,6 +238,10 @@ def _unwell(health: Mapping[str, Any], who: str) -> list[dict[str, Any]]:
         items.append(_item("stalled", f"{who}: {health['stalled']}"))
     if health.get("blocked"):
         items.append(_block(health["blocked"], f"{who}: its loop stands still"))
+    skew = health.get("skew_ms", 0.0) / 1000
+    if abs(skew) > SKEWED_SECONDS:
+        where = "behind" if skew > 0 else "ahead of"
+        items.append(_item("clock", f"{who}: its clock is {abs(skew):.1f} s {where} that of the store's server"))
     return items
 
 

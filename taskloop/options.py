@@ -67,6 +67,8 @@ class Options:
     """Dev mode: every recurring trigger becomes `Every(dev)`."""
     store_url: str = "sqlite:///taskloop.db"
     synchronous: Literal["full", "normal"] = "full"
+    statement_cache_size: int = 100
+    """Statements that a connection to PostgreSQL keeps prepared; 0 behind a transaction pooler."""
     keep: timedelta | None = timedelta(days=90)
     """How long final runs are kept."""
     capture: int = 200_000

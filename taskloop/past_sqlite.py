@@ -16,7 +16,7 @@ from typing import Any, Final
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.history_sqlite import first_since, ids_of_job
 from taskloop.keeping_sqlite import FACTS_SINCE, FOR_EVER, incidents, switches, workers
-from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule
+from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule
 from taskloop.runs import Run
 from taskloop.schedules import Schedule
 from taskloop.store import Choose, Evidence, Former, Subject, Window, Worker

@@ -11,53 +11,20 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final
 
-from taskloop import durations, steps_sqlite
+from taskloop import steps_sqlite
 from taskloop.clock import EPOCH, microseconds
-from taskloop.errors import BadDuration
 from taskloop.history_sqlite import FINAL, of_job
 from taskloop.keeping_sqlite import FACTS_SINCE
+from taskloop.retention import NO_RULE, RUNS_DONE, SPARED, TOGETHER, Look, Place, Rule, rule_of
 
-SPARED: Final = timedelta(days=1)
-"""A fire that was due within this stays, whatever anybody says: a clock that is set back asks it what was decided."""
+__all__ = ["BETWEEN", "RUNS_DONE", "Look", "checkpoint", "delete", "delete_the_rest", "look"]
+
 LOOK_SECONDS: Final = 0.01
 """How long one step may look around: another question waits behind it."""
-TOGETHER: Final = 1000
-"""Rows that are passed by with one statement, and of each other table those that go with one."""
 BETWEEN: Final = 100
 """Runs that are deleted from one checkpoint to the next: see `checkpoint`."""
-
-
-class Place(NamedTuple):
-    """How far a round has come: the rows of one job in one state up to an id."""
-
-    job: str = ""
-    state: str = ""
-    id: int | None = None
-    """None: all rows of this job and state are done."""
-    beyond: int | None = None
-    """The newest run of the job that is beyond its number; None: none is."""
-
-
-RUNS_DONE: Final = Place("\U0010ffff")
-"""After all jobs: the other tables are left."""
-
-
-class Look(NamedTuple):
-    """What one look found: runs to delete, and where to go on (None: there are no other runs)."""
-
-    ids: Sequence[int]
-    after: Place | None
-
-
-class _Rule(NamedTuple):
-    """How long the runs of a job are kept. None: without end."""
-
-    before: int | None
-    """What ended earlier goes."""
-    runs: int | None
-    """How many of the newest stay at most, skips not counted."""
 
 
 def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: Place | None, limit: int) -> Look:
@@ -65,7 +32,7 @@ def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: P
     ids: list[int] = []
     place = after or Place()
     newest = db.execute("SELECT coalesce(max(id), 0) FROM taskloop_runs").fetchone()[0]
-    of, rule = "", _Rule(None, None)
+    of, rule = "", NO_RULE
     number, until = limit, time.perf_counter() + LOOK_SECONDS
     while len(ids) < limit and time.perf_counter() < until:
         if place.id is None:
@@ -103,7 +70,7 @@ def _following(db: sqlite3.Connection, place: Place) -> tuple[str, str] | None:
 
 
 def _sifted(
-    db: sqlite3.Connection, place: Place, rule: _Rule, newest: int, now: datetime, number: int
+    db: sqlite3.Connection, place: Place, rule: Rule, newest: int, now: datetime, number: int
 ) -> tuple[list[int], Place]:
     """Of the next rows, so many, those that are to go, and how far that is.
 
@@ -133,7 +100,7 @@ def _sifted(
     return json.loads(found), place._replace(id=None if late or looked_at < number else last)
 
 
-def _rule(db: sqlite3.Connection, job: str, keep: timedelta | None, now: datetime) -> _Rule:
+def _rule(db: sqlite3.Connection, job: str, keep: timedelta | None, now: datetime) -> Rule:
     """How long a job's runs are kept: as its definition says, whoever wrote it, else as long as `keep`."""
     policy = "json_extract(definition, '$.policy.keep'), json_extract(definition, '$.policy.keep_runs')"
     row = db.execute(f"SELECT {policy} FROM taskloop_jobs WHERE name = ?", (job,)).fetchone()
@@ -143,12 +110,7 @@ def _rule(db: sqlite3.Connection, job: str, keep: timedelta | None, now: datetim
             (job,),
         ).fetchone()
     span, runs = row or (None, None)
-    try:
-        length = keep if span is None else durations.parse(span)
-    except BadDuration:  # the words of another version: delete nothing that we do not understand
-        return _Rule(None, None)
-    before = None if length is None or length > now - EPOCH else microseconds(now - length)
-    return _Rule(before, runs)
+    return rule_of(span, runs, keep, now)
 
 
 def _beyond(db: sqlite3.Connection, job: str, number: int) -> int | None:

@@ -62,7 +62,7 @@ LAST_SECONDS: Final = 0.2
 class TaskScheduler(Ledger):
     """Runs jobs inside an asyncio program and keeps a record of every fire.
 
-    `store`: an address (`sqlite:///app.db`), a path or a Store; None: what the environment names, else
+    `store`: an address (`sqlite:///app.db`, `postgresql://…`), a path or a Store; None: what the environment names, else
     `sqlite:///taskloop.db`. `jobs`: collections to take over. `config`: a configuration file to read at start;
     `options`: the same as values. Making a scheduler opens nothing: no file, no thread, no loop.
     """

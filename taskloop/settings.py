@@ -560,6 +560,7 @@ class Settings(BaseSettings):
             dev=self.dev,
             store_url=self.store.url,
             synchronous=self.store.synchronous,
+            statement_cache_size=self.store.statement_cache_size,
             capture=self.log.capture or 0,
             keep=self.store.keep,
             groups=dict(self.groups),
@@ -762,7 +763,9 @@ _IDLE: Final = {
 
 def _idle(settings: Settings, layers: Iterable[Mapping[str, Any]]) -> list[str]:
     """A warning for each setting that somebody gave, as other than it is anyway, and nothing goes by."""
-    changed = {(section, key): why for (section, key), why in _IDLE.items() if not _is_default(settings, section, key)}
+    changed = {one: why for one, why in _IDLE.items() if not _is_default(settings, *one)}
+    if settings.store.url.startswith("postgres"):
+        changed.pop(("store", "statement_cache_size"), None)
     return [
         f"{given.where} changes nothing in this version of taskloop: {why}; take it out"
         for layer in layers

@@ -9,34 +9,46 @@ seconds where one statement took a millisecond.
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from taskloop import steps_sqlite
 from taskloop.clock import from_microseconds, later, microseconds
-from taskloop.errors import KeyConflict
+from taskloop.fates import (
+    SETTLED_COLUMNS,
+    Fullness,
+    admitted,
+    attempted,
+    cancelled,
+    claimed,
+    counted,
+    numbered,
+    outcome,
+    settled,
+    take,
+    tried,
+)
 from taskloop.history_sqlite import failed_in_a_row, newest_active
-from taskloop.rows_sqlite import (
+from taskloop.rows import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
     Row,
     instant,
-    many,
     moment,
     read_run,
     read_schedule,
-    write_failure,
     write_progress,
-    write_result,
     write_run,
     write_schedule,
 )
-from taskloop.runs import ACTIVE, Lost, Progress, Raised, Reason, Run, RunId, ShutDown, State
-from taskloop.schedules import Admission, Fire, Schedule, admit, cut
+from taskloop.rows_sqlite import many
+from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State
+from taskloop.schedules import Schedule, cut
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Settling, Terms
 
 __all__ = [
@@ -50,24 +62,6 @@ __all__ = [
     "settle",
     "submit",
 ]
-
-
-SETTLED_COLUMNS: Final = (
-    "id",
-    "token",
-    "state",
-    "reason",
-    "actor",
-    "attempt",
-    "ready_at",
-    "ended_at",
-    "worker",
-    "progress",
-    "summary",
-    "result",
-    "error",
-)
-DAY: Final = timedelta(days=1)
 
 
 # -- statements over many rows
@@ -144,16 +138,7 @@ def _all(db: sqlite3.Connection, columns: Sequence[str], rest: str, values: Iter
 
 def count_days(db: sqlite3.Connection, ended: Iterable[Run]) -> None:
     """Add final runs to the counters of their day."""
-    counted: dict[tuple[int, str, str], list[int]] = {}
-    for run in ended:
-        if run.ended_at is None:
-            continue
-        at = microseconds(run.ended_at)
-        one = counted.setdefault((at // 86_400_000_000, run.job, run.state.value), [0, 0])
-        one[0] += run.count
-        if run.started_at is not None:
-            one[1] += max(0, at - microseconds(run.started_at))
-    many(db, _count_days, [(*key, *one) for key, one in counted.items()])
+    many(db, _count_days, counted(ended))
 
 
 # -- runs asked for
@@ -163,48 +148,23 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
     """Write the runs of each call; gives per call its runs with their ids (an earlier one, with `existed`, where a key
     is taken), or the error that refuses the whole call.
     """
-    answers: list[Any] = []
-    fresh: list[Run] = []
-    number = next_id(db)
-    taken: dict[tuple[str, str], Run] = {}
-    for runs in calls:
-        written: list[Run] = []
-        answer: list[Run] = []
-        keys = dict(taken)
-        try:
-            for run in runs:
-                earlier = _earlier(db, run, keys)
-                if earlier is None:
-                    written.append(run.changed(id=RunId(number + len(fresh) + len(written))))
-                    keys |= {(run.job, run.key): written[-1]} if run.key is not None else {}
-                answer.append(earlier or written[-1])
-        except KeyConflict as error:
-            answers.append(error)
-            continue
-        answers.append(answer)
-        fresh += written
-        taken = keys
+    keyed = {(run.job, run.key) for runs in calls for run in runs if run.key is not None}
+    earlier = {key: found for key in keyed if (found := _earlier(db, *key)) is not None}
+    answers, fresh = admitted(calls, earlier, partial(operator.add, next_id(db)))
     many(db, _insert_runs, [write_run(run) for run in fresh])
     steps_sqlite.copy_kept(db, fresh)
-    return answers
+    return list(answers)
 
 
-def _earlier(db: sqlite3.Connection, run: Run, keyed: Mapping[tuple[str, str], Run]) -> Run | None:
-    if run.key is None:
-        return None
-    found = keyed.get((run.job, run.key))
-    if found is None:
-        rows = _all(
-            db,
-            RUN_COLUMNS,
-            "FROM taskloop_runs WHERE job = ? AND key = ? AND key IS NOT NULL "
-            "AND state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')",
-            (run.job, run.key),
-        )
-        found = read_run(rows[0]) if rows else None
-    if found is not None and dict(found.params) != dict(run.params):
-        raise KeyConflict(run.job, run.key, found.id)
-    return replace(found, existed=True) if found is not None else None
+def _earlier(db: sqlite3.Connection, job: str, key: str) -> Run | None:
+    rows = _all(
+        db,
+        RUN_COLUMNS,
+        "FROM taskloop_runs WHERE job = ? AND key = ? AND key IS NOT NULL "
+        "AND state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')",
+        (job, key),
+    )
+    return read_run(rows[0]) if rows else None
 
 
 # -- fires
@@ -244,7 +204,7 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
     cancelled: list[Run] = []
     for firing in won:
         standing = active.get(firing.plan.schedule.id, [])
-        made, gone, asked = _outcome(_tried(firing, trials) if firing.trial else firing, standing, worker, now)
+        made, gone, asked = outcome(tried(firing, trials) if firing.trial else firing, standing, worker, now)
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = number + len(made) - 1
         replaced += asked
@@ -253,7 +213,7 @@ def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: da
         for run in made:
             if run.reason == Reason.DISABLED and len(runs) == begun and _lengthened(db, run):
                 continue
-            runs.append(_numbered(run, number))
+            runs.append(numbered(run, number))
             number += 1
     _cancel_waiting(db, cancelled)
     for run_id in replaced:
@@ -291,19 +251,6 @@ def _cut(db: sqlite3.Connection, firing: Firing) -> Firing:
         return firing
     decided = [(from_microseconds(one), from_microseconds(until)) for one, until in rows]
     return firing._replace(plan=cut(firing.plan, firing.policy, decided))
-
-
-def _tried(firing: Firing, trials: Mapping[str, int | None]) -> Firing:
-    """A firing of a job whose breaker lets one run through: its newest fire alone, none beside an active run."""
-    trial = trials[firing.plan.schedule.job]
-    ready = [one for one in firing.plan.fires if one.reason is None]
-    through = ready[-1:] if trial is None else []
-    fires = tuple(
-        one if one.reason is not None or one in through else replace(one, reason=Reason.DISABLED)
-        for one in firing.plan.fires
-    )
-    because = {**firing.because, **({"trial": trial} if trial is not None else {})}
-    return firing._replace(plan=firing.plan._replace(fires=fires), because=because)
 
 
 def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
@@ -353,97 +300,6 @@ def _active(db: sqlite3.Connection, schedules: Sequence[str]) -> dict[str, list[
     for row in rows:
         found.setdefault(row[2], []).append(read_run(row))
     return found
-
-
-def _outcome(
-    firing: Firing, active: Sequence[Run], worker: str, now: datetime
-) -> tuple[list[Run], list[Run], list[RunId]]:
-    """The rows a firing becomes, the waiting runs that give way to it, and the running ones asked to."""
-    fires = firing.plan.fires
-    if not active and len(fires) == 1 and fires[0].reason is None:  # what nearly every fire is
-        starts = firing.starts and not firing.policy.constrained
-        return [_begin(firing, fires[0], worker if starts else None, now)], [], []
-    answer = admit(firing.policy, [run.state for run in active])
-    runs: list[Run] = []
-    gone: list[Run] = []
-    asked: list[RunId] = []
-    ready = [one for one in fires if one.reason is None]
-    for one in fires:
-        if one.reason is None and answer is Admission.SKIP:
-            runs.append(_skip(firing, one, Reason.OVERLAP, now, _in_the_way(active, now)))
-        elif one.reason is None:
-            starts = firing.starts and not active and one is ready[0] and not firing.policy.constrained
-            runs.append(_begin(firing, one, worker if starts else None, now))
-        else:
-            late: dict[str, Any] = {"late_seconds": round((now - one.due_at).total_seconds(), 3)}
-            runs.append(_skip(firing, one, one.reason, now, {**late, **firing.because}))
-    if ready and answer is Admission.REPLACE:
-        gone = [
-            replace(run, state=State.CANCELLED, reason=Reason.SUPERSEDED, ended_at=now)
-            for run in active
-            if run.state is State.WAITING
-        ]
-        asked = [run.id for run in active if run.state is State.RUNNING]
-    return runs, gone, asked
-
-
-def _in_the_way(active: Sequence[Run], now: datetime) -> dict[str, Any]:
-    blocking = active[0]
-    since = blocking.started_at or blocking.created_at
-    return {
-        "run": blocking.id,
-        "state": blocking.state.value,
-        "age_seconds": round((now - since).total_seconds(), 3),
-    }
-
-
-def _begin(firing: Firing, fire: Fire, worker: str | None, now: datetime) -> Run:
-    """The run of a fire: running where `worker` has a slot for it, else waiting."""
-    policy, schedule = firing.policy, firing.plan.schedule
-    started = worker is not None
-    return Run(
-        job=schedule.job,
-        schedule=schedule.id,
-        state=State.RUNNING if started else State.WAITING,
-        cause=fire.cause,
-        params=schedule.params,
-        attempt=int(started),
-        attempts=policy.retry.attempts,
-        due_at=fire.due_at,
-        ready_at=fire.due_at,
-        created_at=now,
-        started_at=now if started else None,
-        attempt_started_at=now if started else None,
-        worker=worker,
-        token=int(started),
-        priority=policy.priority,
-        group=policy.group,
-        expires_at=None if started or policy.max_late is None else later(fire.due_at, policy.max_late),
-    )
-
-
-def _skip(firing: Firing, fire: Fire, reason: Reason, now: datetime, data: dict[str, Any]) -> Run:
-    schedule = firing.plan.schedule
-    return Run(
-        job=schedule.job,
-        schedule=schedule.id,
-        state=State.SKIPPED,
-        reason=reason.value,
-        cause=fire.cause,
-        params=schedule.params,
-        due_at=fire.due_at,
-        until_at=fire.until_at,
-        ready_at=fire.due_at,
-        created_at=now,
-        ended_at=now,
-        count=fire.count,
-        data=data,
-    )
-
-
-def _numbered(run: Run, number: int) -> Run:
-    object.__setattr__(run, "id", number)  # ours alone until it is returned: a copy of 30 fields costs 10 µs
-    return run
 
 
 def _lengthened(db: sqlite3.Connection, run: Run) -> bool:
@@ -497,7 +353,7 @@ def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms:
     """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
     at = microseconds(now)
     expires = any(one.expires for one in terms.values())
-    full = Fullness(db, terms)
+    full = Fullness(terms, _running(db, terms))
     expired = _expire(db, now, full) if expires else []
     chosen: list[list[Any]] = []
     next_at = _next_expiry(db) if expires else None
@@ -508,7 +364,7 @@ def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms:
             later = _ready_after(db, priority, at)
             next_at = min(next_at or later, later) if later is not None else next_at
             priority = _next_priority(db, priority)
-    started = [_claimed(row, worker, now) for row in chosen]
+    started = [claimed(row, worker, now) for row in chosen]
     if started:
         db.execute(
             "UPDATE taskloop_runs SET state = 'running', worker = ?, token = token + 1, attempt = attempt + 1, "
@@ -545,49 +401,13 @@ def _ready_after(db: sqlite3.Connection, priority: int, at: int) -> int | None:
     return found
 
 
-class Fullness:
-    """Which jobs may start no other run: their own limit or their group's is reached."""
-
-    def __init__(self, db: sqlite3.Connection, terms: Mapping[str, Terms]) -> None:
-        self._terms = terms
-        self._jobs: Counter[str] = Counter()
-        self._groups: Counter[str | None] = Counter()
-        self.jobs: set[str] = set()
-        if any(one.group or one.max_running for one in terms.values()):
-            self._count(db)
-
-    def _count(self, db: sqlite3.Connection) -> None:
-        # By the group that stands in the row: a run of a job that only another program knows takes a place too.
-        rows = db.execute(
-            'SELECT job, "group", count(*) FROM taskloop_runs WHERE state = \'running\' GROUP BY job, "group"'
-        ).fetchall()
-        for job, group, number in rows:
-            self._jobs[job] += number
-            self._groups[group or (self._terms[job].group if job in self._terms else None)] += number
-        self.jobs = {job for job in self._terms if self._is_full(job)}
-
-    def _is_full(self, job: str) -> bool:
-        one = self._terms[job]
-        return self.waits_for_group(job) or (one.max_running is not None and self._jobs[job] >= one.max_running)
-
-    def waits_for_group(self, job: str) -> bool:
-        """Whether the group of a job has no place."""
-        one = self._terms.get(job)
-        return one is not None and one.group is not None and self._groups[one.group] >= one.places
-
-    def gated(self, job: str) -> bool:
-        return self._terms[job].gated
-
-    def take(self, job: str) -> bool:
-        """Count one more run of `job`, unless there is no place."""
-        if job in self.jobs or self._is_full(job):
-            self.jobs.add(job)
-            return False
-        self._jobs[job] += 1
-        group = self._terms[job].group
-        if group:
-            self._groups[group] += 1
-        return True
+def _running(db: sqlite3.Connection, terms: Mapping[str, Terms]) -> list[Any]:
+    """How many runs of each job and group run, where anybody has a limit."""
+    if not any(one.group or one.max_running for one in terms.values()):
+        return []
+    return db.execute(
+        'SELECT job, "group", count(*) FROM taskloop_runs WHERE state = \'running\' GROUP BY job, "group"'
+    ).fetchall()
 
 
 _CANDIDATES: Final = (
@@ -618,28 +438,8 @@ def _choose(
             values += [json.dumps(sorted(full.jobs)), json.dumps([row[0] for row in chosen]), json.dumps(schedules)]
         text = _CANDIDATES + (_NEITHER if without else "") + _IN_ORDER
         rows = json.loads(db.execute(text, (*values, wanted)).fetchone()[0])
-        if _take(rows, full, chosen) == len(rows) or not rows:
+        if take(rows, full, chosen) == len(rows) or not rows:
             return
-
-
-def _take(rows: Sequence[list[Any]], full: Fullness, chosen: list[list[Any]]) -> int:
-    """Add those rows to `chosen` that no limit refuses; gives how many."""
-    schedules = {row[2] for row in chosen}
-    taken = 0
-    for row in rows:
-        gated = row[2] is not None and row[2] in schedules and full.gated(row[1])
-        if not gated and full.take(row[1]):
-            chosen.append(row)
-            schedules.add(row[2])
-            taken += 1
-    return taken
-
-
-def _claimed(row: list[Any], worker: str, now: datetime) -> Run:
-    at = microseconds(now)
-    row[3], row[9], row[14], row[19], row[20] = "running", row[9] + 1, None, worker, row[20] + 1
-    row[16], row[17], row[22], row[25] = row[16] if row[16] is not None else at, at, None, None
-    return read_run(row)
 
 
 def _expire(db: sqlite3.Connection, now: datetime, full: Fullness) -> list[Run]:
@@ -678,7 +478,7 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
         answers = iter(settle(db, [one for place, one in enumerate(settlings) if place not in back]))
         return [None if place in back else next(answers) for place in range(len(settlings))]
     settlings = _with_wishes(db, settlings)
-    rows = [_settled(one) for one in settlings]
+    rows = [settled(one) for one in settlings]
     done = [True] * len(rows)
     db.execute("SAVEPOINT ends")
     if many(db, _settle_runs, rows) != len(rows):
@@ -686,7 +486,7 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
         done = [bool(many(db, _settle_runs, [row])) for row in rows]
     db.execute("RELEASE ends")
     kept = [one for one, wrote in zip(settlings, done, strict=True) if wrote]
-    again = [_attempted(one) for one in kept if one.after.state is State.WAITING]
+    again = [attempted(one) for one in kept if one.after.state is State.WAITING]
     many(db, _insert_attempts, again)
     count_days(db, [one.after for one in kept if one.after.final])
     steps_sqlite.log(db, [(one.before, one.lines) for one in kept if one.lines])
@@ -714,19 +514,7 @@ def _with_wishes(db: sqlite3.Connection, settlings: Sequence[Settling]) -> Seque
             (json.dumps(ids),),
         )
     }
-    return [_cancelled(one, *wished[one.after.id]) if one.after.id in wished else one for one in settlings]
-
-
-def _cancelled(one: Settling, actor: str | None, reason: str | None, at: int) -> Settling:
-    if one.after.state is not State.WAITING:
-        return one
-    started = one.before.attempt_started_at
-    ended_at = max(from_microseconds(at), started) if started is not None else from_microseconds(at)
-    after = one.before.changed(
-        state=State.CANCELLED, reason=reason, actor=actor or one.before.actor, error=one.after.error,
-        progress=one.after.progress, ended_at=ended_at
-    )  # fmt: skip
-    return one._replace(after=after)
+    return [cancelled(one, *wished[one.after.id]) if one.after.id in wished else one for one in settlings]
 
 
 def _is_back(db: sqlite3.Connection, run: Run) -> bool:
@@ -792,45 +580,6 @@ def _fails(db: sqlite3.Connection, job: str, failures: int) -> bool:
         (job,),
     ).fetchone()[0]
     return failed_in_a_row(db, job, failures, since or 0)
-
-
-def _settled(one: Settling) -> Row:
-    run = one.after
-    return (
-        run.id,
-        one.before.token,
-        run.state.value,
-        run.reason,
-        run.actor,
-        run.attempt,
-        microseconds(run.ready_at),
-        moment(run.ended_at),
-        run.worker,
-        write_progress(run.progress),
-        run.summary,
-        write_result(run.result),
-        write_failure(run.error),
-    )
-
-
-def _attempted(one: Settling) -> Row:
-    """The row of an attempt after which the run goes on."""
-    run, outcome = one.before, one.outcome
-    ended = one.after.ready_at if isinstance(outcome, ShutDown | Lost) else None
-    word = {Raised: "failed", ShutDown: "shut_down", Lost: "lost"}.get(type(outcome), "ended")
-    error = outcome.failure if isinstance(outcome, Raised) else None
-    if isinstance(outcome, Raised) and outcome.retry_in is not None:
-        ended = one.after.ready_at - outcome.retry_in
-    return (
-        run.id,
-        run.attempt,
-        run.token,
-        run.worker,
-        moment(run.attempt_started_at),
-        moment(ended),
-        word,
-        write_failure(error),
-    )
 
 
 def progress(db: sqlite3.Connection, reports: Sequence[tuple[Run, Progress]]) -> None:

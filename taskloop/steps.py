@@ -14,9 +14,13 @@ from typing import Any, Final, NamedTuple
 
 from taskloop.runs import Failure
 
-__all__ = ["LEVELS", "LogLine", "RunLines", "Step", "StepState"]
+__all__ = ["FROM_STEP", "KEPT_ATTEMPTS", "LEVELS", "LogLine", "RunLines", "Step", "StepState"]
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+KEPT_ATTEMPTS: Final = 5
+"""Of a run that was tried again and again, the newest whose lines are kept."""
+FROM_STEP: Final = "from_step"
+"""In the `data` of a run that takes over results: the step from which it takes none, which its worker sorts out."""
 
 
 class StepState(StrEnum):

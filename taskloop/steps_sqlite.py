@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.rows_sqlite import Row, instant, many, moment, write_failure, write_result
+from taskloop.rows import Row, instant, moment, write_failure, write_result
+from taskloop.rows_sqlite import many
 from taskloop.runs import Failure, Run, RunId
-from taskloop.steps import LogLine, Step, StepState
+from taskloop.steps import FROM_STEP, KEPT_ATTEMPTS, LogLine, Step, StepState
 
 __all__ = ["copy_kept", "delete", "lines", "log", "logs", "put", "steps"]
 
@@ -29,10 +30,6 @@ STEP_COLUMNS: Final = (
     "error",
     "kept",
 )
-KEPT_ATTEMPTS: Final = 5
-"""Of a run that was tried again and again, the newest whose lines are kept."""
-FROM_STEP: Final = "from_step"
-"""In the `data` of a run that takes over results: the step from which it takes none, which its worker sorts out."""
 
 
 def _put_steps(values: str) -> str:

@@ -414,6 +414,16 @@ class Store(Protocol):
     async def changed(self) -> bool:
         """Whether another process has written since the last call."""
 
+    def on_ended(self, heed: Callable[[Sequence[RunId]], None]) -> None:
+        """From now on, while `hint` is asked, call `heed` on the loop with runs that have ended in other processes: not
+        all of them, and none where nobody can tell.
+        """
+
+    async def hint(self, seconds: float) -> None:
+        """Wait until another process may have written something to act on, at most so long: a look at `changed` may be
+        worth it sooner. Where nobody can tell, it is so long.
+        """
+
     # -- jobs and schedules
     async def know(self, terms: Iterable[Terms]) -> None:
         """From now on hand out fires and runs of exactly these jobs."""
@@ -492,6 +502,12 @@ class Store(Protocol):
         """Write runs, each WAITING, or RUNNING where its worker has a slot for it; gives them with ids.
 
         A run whose key is taken comes back as the earlier one, with `existed`; with other parameters `KeyConflict`.
+        """
+
+    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+        """As `submit`, by a connection of the application's to this store's database, within its transaction.
+
+        Raises `BadStore` for a connection of another kind, or to another database.
         """
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed: ...
@@ -653,10 +669,18 @@ class Store(Protocol):
         """Entries, newest first: by this actor, about these jobs, with ids below `before`."""
 
 
-def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full", folder: str | None = None) -> Store:
-    """The store at an address: `sqlite:///app.db`, `sqlite:///:memory:`, a path, or a store itself. Opens nothing.
+def open_store(
+    address: Any,
+    *,
+    synchronous: Literal["full", "normal"] = "full",
+    folder: str | None = None,
+    statement_cache_size: int = 100,
+) -> Store:
+    """The store at an address: `sqlite:///app.db`, `sqlite:///:memory:`, `postgresql://…`, a path, or a store itself. Opens
+    nothing.
 
-    `folder`: where a relative path begins; None: the current folder, whenever that is asked for. Raises `BadStore` for
+    `folder`: where a relative path begins; None: the current folder, whenever that is asked for.
+    `statement_cache_size`: statements that PostgreSQL keeps prepared; 0 behind a transaction pooler. Raises `BadStore` for
     an unknown scheme, or options after a '?'.
     """
     if not isinstance(address, str) and hasattr(address, "settle"):
@@ -672,6 +696,10 @@ def open_store(address: Any, *, synchronous: Literal["full", "normal"] = "full",
 
         if (wrong := bad_url(text)) is not None:
             raise BadStore(f"store {wrong}")
+    if scheme in ("postgresql", "postgres"):
+        from taskloop.store_postgres import PostgresStore
+
+        return PostgresStore(text, statement_cache_size=statement_cache_size)
     from taskloop.store_sqlite import SqliteStore
 
     path = rest[1:] if scheme == "sqlite" and rest.startswith("/") else text

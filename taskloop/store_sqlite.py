@@ -32,14 +32,15 @@ from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
 from taskloop.audit import Entry
-from taskloop.batches_sqlite import SqliteBeater, transact, where_it_stood
+from taskloop.batches_sqlite import SqliteBeater, submit_within, transact, where_it_stood
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
-from taskloop.rows_sqlite import (
+from taskloop.rows import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
+    failure_facts,
     instant,
     moment,
     read_run,
@@ -423,6 +424,11 @@ class SqliteStore:
         before, self._seen_version = self._seen_version, version
         return bool(before != version)
 
+    def on_ended(self, heed: Callable[[Sequence[RunId]], None]) -> None: ...
+
+    async def hint(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     # -- jobs and schedules
 
     async def know(self, terms: Iterable[Terms]) -> None:
@@ -555,6 +561,14 @@ class SqliteStore:
             written = await self._do(audit_sqlite.submit, tuple(runs), entry, heed=heed)
         return written
 
+    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+        if self._writer is None:
+            raise self._not_open()
+        try:
+            return await submit_within(connection, self._place, runs)
+        except (sqlite3.Error, OverflowError, ValueError) as error:
+            raise self._explained(error) from error
+
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
         claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._terms, heed=heed)
         return claimed
@@ -630,9 +644,11 @@ class SqliteStore:
             "WHERE run = ? ORDER BY token",
             (run.id,),
         )
-        ended = [Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], _error(row[5])) for row in rows]
+        ended = [
+            Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], failure_facts(row[5])) for row in rows
+        ]
         if run.attempt and run.state is not State.WAITING and run.token not in [row[6] for row in rows]:
-            error = _error(write_failure(run.error))
+            error = failure_facts(write_failure(run.error))
             last = Attempt(run.attempt, run.attempt_started_at, run.ended_at, run.state.value, run.worker, error)
             ended.append(last)
         return ended
@@ -874,10 +890,3 @@ def _declared(text: str) -> Any:
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:
     return db.execute(statement).fetchone()[0]
-
-
-def _error(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    kind, message, traceback, fingerprint = json.loads(text)
-    return {"type": kind, "message": message, "traceback": traceback, "fingerprint": fingerprint}

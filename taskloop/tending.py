@@ -152,7 +152,7 @@ class Tending:
                 async with asyncio.timeout(PRUNE_SECONDS):
                     await self._slots.reported.wait()
         self._slots.reported.clear()
-        await asyncio.sleep(TEND_SECONDS)
+        await self._store.hint(TEND_SECONDS)
 
     # -- other workers
 

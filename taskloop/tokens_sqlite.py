@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import Conflict
-from taskloop.rows_sqlite import Row, instant, moment
+from taskloop.rows import Row, instant, moment
 from taskloop.tokens import MOST_LIVE, USED_EVERY, Token
 
 __all__ = ["add", "revoke", "session_secret", "tokens", "use"]

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+from servers import emptied
 
 from taskloop.policy import Policy
 from taskloop.runs import Outcome, Returned, Run, RunId, State, settle
@@ -22,8 +23,8 @@ from taskloop.schedules import Schedule, plan
 from taskloop.store import Claimed, Fired, Firing, Settling, Store, Terms, open_store
 from taskloop.triggers import Every
 
-KINDS = ("file", "memory")
-SHARED = ("file",)
+KINDS = ("file", "memory", "postgres")
+SHARED = ("file", "postgres")
 """Kinds that several processes can have open at once."""
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -42,7 +43,10 @@ class Stores:
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.path = folder / "runs.db"
+        self.server = emptied() if kind == "postgres" else None
         self.url = "sqlite:///:memory:" if kind == "memory" else f"sqlite:///{self.path}"
+        if self.server is not None:
+            self.url = self.server.store
         self._made: list[Store] = []
 
     def new(self) -> Store:
@@ -60,15 +64,47 @@ class Stores:
 
     def rows(self, statement: str) -> list[Any]:
         """What stands in the store, read past it; `{}` in a statement stands for the prefix of our tables."""
+        if self.server is not None:
+            return self.server.query(statement.replace("{}", "taskloop."), "taskloop_tests")
         with database(self.path) as db:
             return db.execute(statement.replace("{}", "taskloop_")).fetchall()
 
     def commits(self) -> int:
-        """How many transactions the write-ahead log holds: its frames that end one."""
+        """How many transactions the write-ahead log holds (its frames that end one), or the server has numbered."""
+        if self.server is not None:
+            return int(self.server.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")[0][0])
         log = Path(f"{self.path}-wal").read_bytes()
         page, salt = struct.unpack(">I", log[8:12])[0], log[16:24]
         frames = range(32, len(log) - page - 23, page + 24)
         return sum(log[at + 4 : at + 8] != b"\0\0\0\0" and log[at + 8 : at + 16] == salt for at in frames)
+
+    def dump(self) -> bytes:
+        """All that is kept of tokens, as it is kept."""
+        if self.server is None:
+            return b"".join(one.read_bytes() for one in self.path.parent.iterdir())
+        rows = [self.server.query(f"SELECT * FROM taskloop.{table}", "taskloop_tests") for table in ("tokens", "meta")]
+        return b"\n".join(
+            one if isinstance(one, bytes) else str(one).encode() for found in rows for row in found for one in row
+        )
+
+    @contextmanager
+    def spoiled(self) -> Iterator[None]:
+        """While it lasts, what stands at the address is refused: a folder, or the schema of a version to come."""
+        if self.server is None:
+            self.path.mkdir()
+            yield
+            self.path.rmdir()
+            return
+        self.server.execute(
+            "CREATE TABLE taskloop.kept AS SELECT * FROM taskloop.meta;\nDELETE FROM taskloop.meta;\n"
+            "INSERT INTO taskloop.meta VALUES ('schema', '999')",
+            "taskloop_tests",
+        )
+        yield
+        self.server.execute(
+            "DELETE FROM taskloop.meta;\nINSERT INTO taskloop.meta SELECT * FROM taskloop.kept;\nDROP TABLE taskloop.kept",
+            "taskloop_tests",
+        )
 
     async def __aenter__(self) -> Stores:
         return self

@@ -23,8 +23,10 @@ LEVELS = [
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
     {"copying", "transfer_sqlite", "housing", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
-     "copying_sqlite", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
-     "tokens_sqlite", "audit_sqlite"},
+     "copying_sqlite", "rows", "fates", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
+     "tokens_sqlite", "audit_sqlite", "retention", "gathering",
+     "store_postgres", "statements_postgres", "keeping_postgres", "past_postgres", "history_postgres", "pruning_postgres",
+     "rows_postgres", "stroke_postgres", "hints_postgres", "server_postgres", "steps_postgres", "batches_postgres", "tokens_postgres"},
     {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd", "shell"},
     {"web"},
     {"cli", "migrate", "__main__"},
@@ -39,9 +41,15 @@ ONE_HOME = {
     "pydantic_settings": "settings",
     "cronsim": "cron",
     "distributed": "executor_dask",
+    "asyncpg": "server_postgres",
 }
 MORE_HOMES = {"cronsim": {"triggers"}}
-LAZY_UPWARDS = {("store", "store_sqlite"), ("housing", "settings"), ("housing", "built_in")}
+LAZY_UPWARDS = {
+    ("store", "store_sqlite"),
+    ("store", "store_postgres"),
+    ("housing", "settings"),
+    ("housing", "built_in"),
+}
 """Where a lower room composes a higher one, inside a function: stores by URL, settings by environment."""
 FORBIDDEN = {"utils", "util", "helpers", "helper", "base", "manager", "common", "types", "constants", "misc"}
 CEILINGS = {"scheduler": 500}

@@ -308,15 +308,15 @@ BAD = [
     ("scheduler.xyzzy = 1", "scheduler.xyzzy", "unknown", "; known here are app"),
     ("scheduler = 5", "scheduler", "a number", "write [scheduler]"),
     (
-        'store.url = "postgres://u:secret@h/d?password=other"',
+        'store.url = "postgres://u:secret@h?password=other"',
         "store.url",
-        "postgres://u:***@h/d?password=***",
-        "a store in PostgreSQL is not there yet",
+        "postgres://u:***@h?password=***",
+        "names no database",
     ),
     ('store.url = "mysql://h"', "store.url", "'mysql' is unknown", "sqlite:///file.db"),
     ('store.url = "sqlite://app.db"', "store.url", "names no file", "sqlite:///file.db"),
     ('store.url = "sqlite:///"', "store.url", "names no file", ":memory:"),
-    ('store.url = "postgresql:"', "store.url", "in PostgreSQL is not there yet", "sqlite:///file.db"),
+    ('store.url = "postgresql:"', "store.url", "which cannot be read", "sqlite:///file.db"),
     ('store.url = "sqlite:///a.db?mode=ro"', "store.url", "no options such as 'mode'", "from the '?' on"),
     ('store.url = " sqlite:///a.db"', "store.url", "begins with a blank", "sqlite:///file.db"),
     ('store.url = " "', "store.url", "' '", "sqlite:///file.db"),
@@ -554,6 +554,9 @@ def test_a_setting_that_nothing_goes_by_is_a_warning_unless_it_is_as_by_default(
         "TASKLOOP_STORE__STATEMENT_CACHE_SIZE changes nothing in this version of taskloop: an SQLite store has no use for "
         "it; take it out",
     ]
+    text = "store = { url = 'postgresql://h/d', statement_cache_size = 0 }\n"
+    assert read(folder, text).warnings == []
+    assert read(folder, text).options().statement_cache_size == 0
 
 
 # Dev mode.
@@ -607,7 +610,7 @@ def test_no_secret_is_in_the_text_of_the_settings(folder):
 @pytest.mark.parametrize(
     "address",
     [
-        "postgresql://u:hunter2@h/d",
+        "postgresql://u:hunter2@h",
         "postgresql://u:hun@hunter2@h/d",
         "postgresql://u:a/hunter2@h/d",
         "postgresql://u/v:hunter2@h/d",
@@ -615,7 +618,7 @@ def test_no_secret_is_in_the_text_of_the_settings(folder):
         "postgresql:/u:hunter2@h/d",
         "postgresql:u:hunter2@h/d",
         " postgresql://u:hunter2@h/d",
-        "postgres://h/d?user=u&password=hunter2",
+        "postgres://h?user=u&password=hunter2",
         "PostgreSQL+asyncpg://u:hunter2@h/d?sslpassword=hunter2",
         "mysql://u:hunter2@h",
         "sqlite://u:hunter2@h",

@@ -166,10 +166,8 @@ async def test_cancelling_one_of_two_that_open_a_store_leaves_it_open_for_the_ot
 
 async def test_a_store_that_could_not_be_opened_can_be_opened_when_it_can(shared):
     made = shared.new()
-    shared.path.mkdir()
-    with pytest.raises(BadStore):
+    with shared.spoiled(), pytest.raises(BadStore):
         await made.open()
-    shared.path.rmdir()
     await made.open()
     assert len(await submitted(made)) == 1
     await made.close()

@@ -28,7 +28,7 @@ from stores import (
     submitted,
 )
 
-from taskloop import pruning_sqlite as pruning
+from taskloop import pruning_postgres, pruning_sqlite
 from taskloop.runs import Failure, Raised, State
 from taskloop.store import Definition, Incident, Query, Store, Switch, Worker
 
@@ -184,9 +184,10 @@ async def test_a_skip_that_counts_another_fire_since_it_was_found_stays(store):
     await put(store, due)
     await fired(store, firing(due, enabled=False))
     await finished(store)
-    found = await store._read(pruning.look, LATER - at(1), LATER, None, 200)
+    rooms = pruning_postgres if "postgres" in store.url else pruning_sqlite
+    found = await store._read(rooms.look, LATER - at(1), LATER, None, 200)
     await fired(store, firing(await stored(store, "s"), enabled=False, now=LATER), now=LATER)
-    assert (len(found.ids), await store._do(pruning.delete, found.ids, LATER)) == (1, 0)
+    assert (len(found.ids), await store._do(rooms.delete, list(found.ids), LATER)) == (1, 0)
     assert (await store.find(Query(states=[State.SKIPPED])))[0].until_at == LATER
 
 

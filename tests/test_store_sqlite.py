@@ -19,20 +19,27 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from stores import NOW, Stores, asked, claimed, database, finished, hourly, ids, know, pair, put, shared, submitted
+from stores import NOW, Stores, asked, claimed, database, finished, hourly, ids, know, pair, put, submitted
 
 import taskloop
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import RunId, State
-from taskloop.rows_sqlite import RUN_COLUMNS, SCHEDULE_COLUMNS
+from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS
 from taskloop.store import Query, Store, open_store
 from taskloop.copying_sqlite import backup
 from taskloop.file_sqlite import migrations, prepare
 from taskloop.store_sqlite import SqliteStore
 
-__all__ = ["pair", "shared"]
+__all__ = ["pair"]
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def shared(tmp_path: Path) -> AsyncIterator[Stores]:
+    """Of the kinds that several processes can have open this one."""
+    async with Stores("file", tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

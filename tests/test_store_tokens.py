@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from stores import NOW, at, database, pair, shared, store, stores
+from stores import NOW, at, pair, shared, store, stores
 
 from taskloop.errors import BadToken, Conflict
 from taskloop.tokens import MOST_LIVE, Token, made, split
@@ -165,8 +165,7 @@ async def test_the_file_has_nothing_of_which_the_token_could_be_made(shared):
     await store.add_token(kept)
     secret = split(text)[1]
     await store.close()
-    whole = b"".join(one.read_bytes() for one in shared.path.parent.iterdir())
+    whole = shared.dump()
     assert b"anna" in whole and secret.encode() not in whole and bytes.fromhex(secret) not in whole
-    with database(shared.path) as db:
-        [(digest,)] = db.execute("SELECT digest FROM taskloop_tokens")
+    [(digest,)] = shared.rows("SELECT digest FROM {}tokens")
     assert len(digest) == 32

@@ -51,7 +51,9 @@ def compose(settings: Settings, *, store: Any = None, wrap: Callable[[Store], St
     declare(scheduler, settings, unasked=True)
     _configure_jobs(scheduler, settings)
     chosen = place(scheduler, settings) if store is None else store
-    made = opened(chosen, synchronous=settings.store.synchronous)
+    made = opened(
+        chosen, synchronous=settings.store.synchronous, statement_cache_size=settings.store.statement_cache_size
+    )
     scheduler.furnish(store=made if wrap is None else wrap(made))
     return scheduler
 

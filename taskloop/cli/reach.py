@@ -134,13 +134,17 @@ async def desk(args: Namespace) -> AsyncIterator[Ledger]:
         await scheduler.close()
 
 
-def opened(address: Any, *, synchronous: Any = "full") -> Store:
-    """The store at an address, not open yet. Raises `BadSettings` for a scheme that nobody knows."""
+def opened(address: Any, *, synchronous: Any = "full", statement_cache_size: int = 0) -> Store:
+    """The store at an address, not open yet. Raises `BadSettings` for a scheme that nobody knows.
+
+    Nothing is kept prepared by default: a command is soon over, and there may be a pooler, which only the whole
+    configuration tells.
+    """
     from taskloop.errors import BadSettings, BadStore
     from taskloop.store import open_store
 
     try:
-        return open_store(address, synchronous=synchronous)
+        return open_store(address, synchronous=synchronous, statement_cache_size=statement_cache_size)
     except BadStore as error:
         raise BadSettings([str(error)]) from None
 

@@ -1,0 +1,389 @@
+"""Transactions in PostgreSQL: a batch of the writer's, a beat, and what became of one whose answer was lost.
+
+Level 5. Nothing lives longer than a transaction on the server: no session setting, no lock, no temporary table; so a
+pooler may give each transaction another session. What a verb does within one stands in `statements_postgres` and its
+neighbours. Start at `Writer.carry_out`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, cast
+
+from taskloop import keeping_postgres as keeping
+from taskloop import pruning_postgres as pruning
+from taskloop import statements_postgres as statements
+from taskloop import steps_postgres as steps
+from taskloop import stroke_postgres as stroke
+from taskloop.clock import microseconds
+from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints, concerns_others
+from taskloop.rows import told
+from taskloop.runs import Run
+from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
+from taskloop.store import Worker
+
+__all__ = ["PostgresBeater", "Writer", "submit_within"]
+
+TRIES: Final = 5
+"""Of a transaction that others cross, or whose connection is cut."""
+BEAT_SECONDS: Final = 5.0
+"""How long a beat may take: the next one is not to wait behind it for ever."""
+_TOGETHER: Final[Sequence[tuple[str, Callable[..., Any]]]] = (
+    ("step", steps.put),
+    ("log", steps.logs),
+    ("settle", statements.settle),
+    ("submit", statements.submit),
+)
+"""Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
+runs, and ends free places."""
+_FREELY: Final = frozenset(
+    {
+        statements.fire,
+        statements.claim,
+        statements.progress,
+        statements.cancel,
+        keeping.take_wishes,
+        keeping.note,
+        keeping.beat,
+        pruning.delete,
+    }
+)
+"""What may be done beside anything that others do; all else takes turns."""
+_COUNT_IT: Final = (
+    f"INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, {stroke.FIRST}) ON CONFLICT (id) DO UPDATE "
+    "SET writes = w.writes + 1, at = now() "
+    "RETURNING writes, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
+)
+"""Others see by this that somebody has written; and we, by the number, whether we have, if the answer is lost."""
+_HOW_OFTEN: Final = "SELECT writes FROM taskloop.writers WHERE id = $1 FOR UPDATE"
+"""Waits for whoever may be writing by our name still: a session whose line was cut, and which does not know it yet."""
+
+
+_COUNT_THEIRS: Final = (
+    "UPDATE taskloop.writers SET writes = writes + 1, at = now() WHERE id = (SELECT id FROM taskloop.writers "
+    "WHERE id LIKE 'within %' LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING true"
+)
+"""As `_COUNT_IT` within transactions of applications: each takes a row that no other has just now."""
+
+
+class Transaction:
+    """A connection within a transaction, which notices whether anything was changed."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.wrote: bool = False
+
+    async def fetch(self, query: str, *args: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = await self._connection.fetch(query, *args)
+        self.wrote |= bool(rows) and _changes(query)
+        return rows
+
+    async def fetchrow(self, query: str, *args: Any) -> Any:
+        row = await self._connection.fetchrow(query, *args)
+        self.wrote |= row is not None and _changes(query)
+        return row
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        row = await self.fetchrow(query, *args)
+        return None if row is None else row[0]
+
+    async def execute(self, query: str, *args: Any) -> str:
+        status: str = await self._connection.execute(query, *args)
+        self.wrote |= not status.endswith(" 0") and status.startswith(("INSERT", "UPDATE", "DELETE"))
+        return status
+
+
+@lru_cache(512)
+def _changes(query: str) -> bool:
+    return re.search(r"UPDATE taskloop|INSERT INTO|DELETE FROM", query) is not None
+
+
+class Doubt(NamedTuple):
+    """A transaction that is being committed: until the server has answered, only it knows whether it is."""
+
+    batch: Sequence[tuple[str, Any]]
+    answers: list[Any] | None
+    """None: to be read back, as `stroke` has it."""
+    stroke: stroke.Stroke | None = None
+
+
+class Writer:
+    """The connection that writes, made anew when it is lost."""
+
+    def __init__(self, server: Server, name: str, hints: Hints, *, call_seconds: float) -> None:
+        self._server = server
+        self._name = name
+        self._hints = hints
+        self._call_seconds = call_seconds
+        self._connection: Any = None
+        self._doubt: Doubt | None = None
+        self._writes: int | None = None
+        """How often we have written, as the server counted it last; None: never."""
+
+    async def open(self) -> Any:
+        """The connection."""
+        if closed(self._connection):
+            self._connection = await self._server.connect()
+        return self._connection
+
+    def drop(self) -> None:
+        """Let go of a connection at once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                connection.terminate()
+
+    async def close(self, within: float) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await let_go(connection, within)
+
+    async def carry_out(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Carry out a batch as one transaction; gives an answer or an error for each part, in order.
+
+        If it fails its parts are tried singly, so that one bad row harms nobody. Called again for a batch in which it
+        was cancelled, it finds out first what became of it.
+        """
+        try:
+            return await self._surely(batch)
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, StoreUnavailable | BadStore) or not is_alone(error):
+                return [error] * len(batch)
+        return [(await self.carry_out([part]))[0] for part in batch]
+
+    async def _surely(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Carry out a batch once, however often others cross it or the connection is cut."""
+        until = time.monotonic() + self._call_seconds
+        left = TRIES
+        while True:
+            doubt = self._doubt
+            # Also of a batch that was given up, to know again how often we have written.
+            if doubt is not None and await self._is_committed(until) and doubt.batch is batch:
+                return await self._answers(doubt)
+            self._doubt = None
+            left -= 1
+            try:
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.monotonic()):
+                    return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) or is_lost(error):
+                    self.drop()
+                if isinstance(error, TimeoutError):
+                    raise self._silent() from error
+                if not left or not (is_lost(error) or is_crossed(error)):
+                    raise
+                if is_crossed(error):
+                    await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - so that the two do not meet again
+
+    async def _transact(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+        connection = await self.open()
+        await connection.execute("BEGIN")
+        try:
+            db = Transaction(connection)
+            answers = await _done(db, batch)
+            writes = self._writes
+            if db.wrote:
+                writes, schema = await connection.fetchrow(_COUNT_IT, self._name)
+                refuse_newer(schema, self._server.shown)
+                self._doubt = Doubt(batch, answers)
+            others_may_act = db.wrote and any(map(concerns_others, batch, answers))
+            if others_may_act and not self._hints.listening:
+                await connection.execute(NOTIFY, CHANNEL, self._hints.look)
+            await connection.execute("COMMIT")
+            self._writes = writes
+        except Exception as error:
+            if not is_lost(error) and not closed(connection):
+                self._doubt = None  # the server has said that it is not committed
+                with suppress(Exception):
+                    await connection.execute("ROLLBACK")
+            raise
+        self._doubt = None
+        if self._hints.listening:
+            self._hints.noted(batch, answers)
+        return answers
+
+    async def _at_a_stroke(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Carry out a batch by one statement, which is a transaction by itself."""
+        connection = await self.open()
+        ready = await stroke.prepared(connection, batch)
+        self._doubt = Doubt(batch, None, ready)
+        try:
+            writes, schema, done = await stroke.carry_out(connection, ready, self._name, newest())
+        except Exception as error:
+            if not is_lost(error) and not closed(connection):
+                self._doubt = None  # the server has said that it is not committed
+            raise
+        self._doubt = None
+        if writes is None:
+            refuse_newer(schema, self._server.shown)
+        self._writes = writes or self._writes
+        answers = await stroke.answers(connection, batch, ready, done)
+        if self._hints.listening:
+            self._hints.noted(batch, answers)
+        elif any(map(concerns_others, batch, answers)):
+            with suppress(Exception):  # a hint, no more: what it is about is committed
+                await connection.execute(NOTIFY, CHANNEL, self._hints.look)
+        return answers
+
+    async def _answers(self, doubt: Doubt) -> list[Any]:
+        """The answers to a batch that turned out to be committed."""
+        if doubt.answers is not None:
+            return doubt.answers
+        assert doubt.stroke is not None
+        return await stroke.answers(await self.open(), doubt.batch, doubt.stroke, None)
+
+    async def _is_committed(self, until: float) -> bool:
+        """What became of a transaction whose COMMIT was not answered: nobody but us counts by our name.
+
+        Raises `StoreUnavailable` where nobody can say.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(max(0.1, until - time.monotonic())):
+                    written: int | None = await (await self.open()).fetchval(_HOW_OFTEN, self._name)
+                if written is None or written == self._writes:  # None: never, or so long ago that it was put away
+                    return False
+                self._writes = written
+                return True
+            except Exception as error:
+                self.drop()
+                if time.monotonic() > until:
+                    raise self._silent() from error
+            await asyncio.sleep(0.05)
+
+    def _silent(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"store {self._server.shown} has not answered for {self._call_seconds:g} s; see whether the server runs and can "
+            "be reached, and pg_stat_activity for who holds it"
+        )
+
+
+def refuse_newer(schema: str, shown: str) -> None:
+    if int(schema) > newest():
+        raise BadStore(
+            f"store {shown} was brought to schema {schema} by a newer taskloop, this one knows up to {newest()}; "
+            "restart this program with the newer version"
+        )
+
+
+async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+    """The answer to each part of a batch."""
+    answers: list[Any] = [None] * len(batch)
+    if any(verb == "do" and work.func not in _FREELY for verb, work in batch):
+        await statements.lock(db, statements.KEEPING)
+    for together, function in _TOGETHER:
+        places = [place for place, (verb, _) in enumerate(batch) if verb == together]
+        if places:
+            for place, answer in zip(places, await function(db, [batch[one][1] for one in places]), strict=True):
+                answers[place] = answer
+    for place, (verb, work) in enumerate(batch):
+        if verb == "do":
+            answers[place] = await work.func(db, *work.args)
+    return answers
+
+
+async def submit_within(connection: Any, identity: str, shown: str, runs: Sequence[Run]) -> Sequence[Run]:
+    """Write runs by a connection of the application's (asyncpg), within its transaction."""
+    if not all(hasattr(connection, name) for name in ("fetchrow", "fetchval", "transaction", "is_in_transaction")):
+        raise BadStore(
+            f"connection= is a {type(connection).__name__}; allowed is a connection of asyncpg to {shown}. Of SQLAlchemy it "
+            "is (await connection.get_raw_connection()).driver_connection"
+        )
+    if not connection.is_in_transaction():
+        async with connection.transaction():
+            return await _submit_within(connection, identity, shown, runs)
+    await connection.execute("SAVEPOINT taskloop_submit")  # a transaction that was begun by hand takes no other kind
+    try:
+        answer = await _submit_within(connection, identity, shown, runs)
+    except BaseException:
+        with suppress(Exception):
+            await connection.execute("ROLLBACK TO SAVEPOINT taskloop_submit")
+        raise
+    await connection.execute("RELEASE SAVEPOINT taskloop_submit")
+    return answer
+
+
+async def _submit_within(connection: Any, identity: str, shown: str, runs: Sequence[Run]) -> Sequence[Run]:
+    theirs = None
+    if await connection.fetchval("SELECT to_regclass('taskloop.meta')") is not None:
+        theirs = await connection.fetchval("SELECT value FROM taskloop.meta WHERE key = 'store'")
+    if theirs != identity:
+        raise BadStore(f"connection= is one to another database; allowed is one to {shown}")
+    [answer] = await statements.submit(connection, [tuple(runs)], key_wait=None)
+    if isinstance(answer, Exception):
+        raise answer
+    if not await connection.fetchval(_COUNT_THEIRS):
+        await connection.execute(_COUNT_IT, f"within {secrets.token_hex(8)}")
+    await connection.execute(NOTIFY, CHANNEL, "within")
+    return cast("Sequence[Run]", answer)
+
+
+class PostgresBeater:
+    """Beats from a thread of its own, by a loop and a connection of its own: no job and no other call is in their way."""
+
+    def __init__(self, server: Server, name: str, worker: Worker) -> None:
+        self._server = server
+        self._name = name
+        self._worker = worker
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: Any = None
+        self._skew: float | None = None
+        """By how many seconds the server's clock is ahead of ours, as seen at the last beat."""
+
+    def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        try:
+            return self._loop.run_until_complete(self._in_time(now, tick, health))
+        except Exception as error:
+            self._drop()
+            raise self._server.explained(error) from error
+
+    def close(self) -> None:
+        if self._loop is None:
+            return
+        with suppress(Exception):
+            if not closed(self._connection):
+                self._loop.run_until_complete(let_go(self._connection, 1.0))
+        self._drop()
+        self._loop.close()
+        self._loop = None
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                connection.terminate()
+
+    async def _in_time(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        async with asyncio.timeout(BEAT_SECONDS):
+            try:
+                return await self._beat(now, tick, health)
+            except Exception as error:
+                if not is_lost(error) or isinstance(error, TimeoutError):
+                    raise
+                self._drop()  # cut since the last beat: once more, by a new one
+                return await self._beat(now, tick, health)
+
+    async def _beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        if closed(self._connection):
+            self._connection = await self._server.connect()
+        said = told({**health, **({} if self._skew is None else {"skew_ms": round(self._skew * 1000, 1)})})
+        began = time.monotonic()
+        async with self._connection.transaction():
+            lives = await keeping.beat(self._connection, self._worker, microseconds(now), tick, said)
+            _, schema = await self._connection.fetchrow(_COUNT_IT, f"{self._name} beats")
+            refuse_newer(schema, self._server.shown)
+            theirs = await self._connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision")
+        ours = now.timestamp() + (time.monotonic() - began)
+        self._skew = theirs - ours
+        return lives

@@ -1,0 +1,141 @@
+"""What jobs did, newest first, in PostgreSQL: statements that cost the same however long the history is.
+
+Level 5. A run that waits or runs stands in a small index of its state, a final one in `runs_final`, by job and state. A
+question over several jobs and states merges them by id, each from its own index and no longer than the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from taskloop.rows_postgres import RUN, Db
+
+__all__ = ["FINAL", "failed_in_a_row", "find", "ids_of_job", "newest_active", "of_job", "standing", "usual"]
+
+FINAL: Final = "state NOT IN ('waiting', 'running')"
+"""What tells the rows of `runs_final`; a statement has to repeat it, or the planner does not see that it fits."""
+LASTING: Final = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
+"""All states but `skipped`."""
+_TROUBLED: Final = ("failed", "interrupted", "cancelled", "skipped")
+_MERGED: Final = 60
+"""Jobs times states that a question merges; with more it goes by the states alone."""
+
+
+def of_job(job: str, state: str) -> str:
+    """FROM and WHERE of a job's runs in one state; `job` is SQL: a column, or a parameter."""
+    more = "" if state in ("waiting", "running") else f" AND {FINAL}"
+    return f"FROM taskloop.runs WHERE job = {job} AND state = '{state}'{more}"
+
+
+def ids_of_job(job: str, further: str, *, newest: bool, limit: str) -> str:
+    """A SELECT of the ids of a job's runs in any state, oldest or newest first. All but `newest` is SQL, `limit` too."""
+    order = f"ORDER BY id{' DESC' if newest else ''} LIMIT {limit}"
+    parts = " UNION ALL ".join(f"(SELECT id {of_job(job, state)}{further} {order})" for state in (*LASTING, "skipped"))
+    return f"SELECT id FROM ({parts}) i {order}"
+
+
+def _of_all(state: str) -> str:
+    """FROM and WHERE of all runs in one state."""
+    these = ", ".join(f"'{one}'" for one in _TROUBLED)
+    more = f" AND state IN ({these})" if state in _TROUBLED else ""
+    return f"FROM taskloop.runs WHERE state = '{state}'{more}"
+
+
+async def find(
+    db: Db,
+    *,
+    jobs: Sequence[str] | None,
+    states: Sequence[str] | None,
+    skipped: bool,
+    conditions: Mapping[str, Any],
+    limit: int,
+) -> Sequence[Any]:
+    """Runs, newest first. `conditions`: further ones, each a text with one `{}` for its value."""
+    values: list[Any] = [limit]
+
+    def given(value: Any) -> str:
+        values.append(value)
+        return f"${len(values)}"
+
+    further = "".join(f" AND {text.format(given(value))}" for text, value in conditions.items())
+    wanted = (*LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))
+    order = "ORDER BY id DESC LIMIT $1"
+    if jobs is None and states is None:
+        where = "true" if skipped else "state <> 'skipped'"
+        return await db.fetch(f"SELECT {RUN} FROM taskloop.runs WHERE {where}{further} {order}", *values)
+    names = None if jobs is None else list(dict.fromkeys(jobs))
+    if names is not None and len(names) * len(wanted) > _MERGED:
+        further += f" AND job = ANY({given(names)}::text[])"
+        names = None
+    if names is None:
+        parts = [_of_all(one) for one in wanted]
+    else:
+        asked = [given(name) for name in names]
+        parts = [of_job(one, state) for state in wanted for one in asked]
+    if not parts:
+        return []
+    merged = " UNION ALL ".join(f"(SELECT id {part}{further} {order})" for part in parts)
+    return await db.fetch(
+        f"SELECT {RUN} FROM taskloop.runs WHERE id IN (SELECT id FROM ({merged}) i {order}) ORDER BY id DESC", *values
+    )
+
+
+# -- how a job stands
+
+
+def _newest(job: str, state: str) -> str:
+    return f"(SELECT max(id) {of_job(job, state)})"
+
+
+def _failures(job: str, after: str, columns: str, rest: str) -> str:
+    """The failures of a job with an id above `after`, those left out that a stop of the program caused."""
+    return " UNION ALL ".join(
+        f"(SELECT {columns} {of_job(job, state)} AND id > {after} AND reason IS DISTINCT FROM 'shutting_down' {rest})"
+        for state in ("failed", "interrupted")
+    )
+
+
+async def standing(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
+    """Of each job that ever ran its newest run, skips not counted; then its last success, and its failures since, counted to 100."""
+    newest = ", ".join(_newest("j.name", state) for state in LASTING)
+    return await db.fetch(
+        f"SELECT {','.join(f'r.{name}' for name in RUN.split(','))}, "
+        "(SELECT ended_at FROM taskloop.runs WHERE id = s.success) AS last_success, "
+        f"(SELECT count(*) FROM (SELECT 1 FROM ({_failures('s.name', 's.success', 'id', 'LIMIT 100')}) f LIMIT 100) g) AS failures "
+        f"FROM (SELECT j.name, greatest({newest}) AS newest, coalesce({_newest('j.name', 'succeeded')}, 0) AS success "
+        "FROM (SELECT DISTINCT name FROM unnest($1::text[]) u(name)) j) s JOIN taskloop.runs r ON r.id = s.newest",
+        list(jobs),
+    )
+
+
+async def usual(db: Db, jobs: Sequence[str]) -> dict[str, list[float]]:
+    """Of each job that ever succeeded the seconds of its newest successful attempts, 200 at most."""
+    rows = await db.fetch(
+        "SELECT j.name, t.took FROM unnest($1::text[]) WITH ORDINALITY j(name, place) CROSS JOIN LATERAL ("
+        f"SELECT id, (ended_at - attempt_started_at) / 1e6::double precision AS took {of_job('j.name', 'succeeded')} "
+        "AND attempt_started_at IS NOT NULL ORDER BY id DESC LIMIT 200) t ORDER BY j.place, t.id DESC",
+        list(dict.fromkeys(jobs)),
+    )
+    found: dict[str, list[float]] = {}
+    for job, took in rows:
+        found.setdefault(job, []).append(took)
+    return found
+
+
+async def newest_active(db: Db, job: str) -> int | None:
+    """The newest run of a job that waits or runs."""
+    found: int | None = await db.fetchval(
+        f"SELECT greatest({_newest('$1', 'waiting')}, {_newest('$1', 'running')})", job
+    )
+    return found
+
+
+async def failed_in_a_row(db: Db, job: str, number: int, since: int) -> bool:
+    """Whether the newest runs of a job, so many, all failed, and ended after `since`."""
+    success = await db.fetchval(f"SELECT coalesce({_newest('$1', 'succeeded')}, 0)", job)
+    rest = "ORDER BY id DESC LIMIT $3"
+    rows = await db.fetch(
+        f"SELECT ended_at FROM ({_failures('$1', '$2::bigint', 'id, ended_at', rest)}) f {rest}", job, success, number
+    )
+    return len(rows) == number and all(row[0] > since for row in rows)

@@ -1,0 +1,64 @@
+"""Which records are kept, and how far a round of pruning has come: values that every store goes by.
+
+Level 5, pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from taskloop import durations
+from taskloop.clock import EPOCH, microseconds
+from taskloop.errors import BadDuration
+
+__all__ = ["NO_RULE", "RUNS_DONE", "SPARED", "TOGETHER", "Look", "Place", "Rule", "rule_of"]
+
+SPARED: Final = timedelta(days=1)
+"""A fire that was due within this stays, whatever anybody says: a clock that is set back asks it what was decided."""
+TOGETHER: Final = 1000
+"""Rows that are passed by with one statement, and of each other table those that go with one."""
+
+
+class Place(NamedTuple):
+    """How far a round has come: the rows of one job in one state up to an id."""
+
+    job: str = ""
+    state: str = ""
+    id: int | None = None
+    """None: all rows of this job and state are done."""
+    beyond: int | None = None
+    """The newest run of the job that is beyond its number; None: none is."""
+
+
+RUNS_DONE: Final = Place("\U0010ffff")
+"""After all jobs: the other tables are left."""
+
+
+class Look(NamedTuple):
+    """What one look found: runs to delete, and where to go on (None: there are no other runs)."""
+
+    ids: Sequence[int]
+    after: Place | None
+
+
+class Rule(NamedTuple):
+    """How long the runs of a job are kept. None: without end."""
+
+    before: int | None
+    """What ended earlier goes."""
+    runs: int | None
+    """How many of the newest stay at most, skips not counted."""
+
+
+NO_RULE: Final = Rule(None, None)
+
+
+def rule_of(span: Any, runs: int | None, keep: timedelta | None, now: datetime) -> Rule:
+    """How long the runs of a job are kept: `span` and `runs` as its definition says, else as long as `keep`."""
+    try:
+        length = keep if span is None else durations.parse(span)
+    except BadDuration:  # the words of another version: delete nothing that we do not understand
+        return NO_RULE
+    return Rule(None if length is None or length > now - EPOCH else microseconds(now - length), runs)

@@ -1,0 +1,228 @@
+"""Rows of a store and the values they stand for: columns, texts and numbers, the same in every database.
+
+Level 5. The order of the columns is said once here, for writing and for reading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from taskloop import triggers
+from taskloop.clock import from_microseconds, microseconds
+from taskloop.errors import TaskloopError
+from taskloop.masking import read_params, tagged
+from taskloop.runs import Cause, Failure, Progress, Run, State
+from taskloop.schedules import Schedule
+
+Row = tuple[Any, ...]
+
+RUN_COLUMNS: Final = (
+    "id",
+    "job",
+    "schedule",
+    "state",
+    "reason",
+    "cause",
+    "actor",
+    "key",
+    "params",
+    "attempt",
+    "attempts",
+    "due_at",
+    "until_at",
+    "ready_at",
+    "expires_at",
+    "created_at",
+    "started_at",
+    "attempt_started_at",
+    "ended_at",
+    "worker",
+    "token",
+    "priority",
+    "progress",
+    "summary",
+    "result",
+    "error",
+    "rerun_of",
+    "count",
+    "data",
+    '"group"',
+)
+SCHEDULE_COLUMNS: Final = (
+    "id",
+    "job",
+    "trigger",
+    "params",
+    "next_due",
+    "last_due",
+    "anchor",
+    "seen_at",
+    "enabled",
+    "origin",
+)
+_STATES: Final = {state.value: state for state in State}
+_CAUSES: Final = {cause.value: cause for cause in Cause}
+
+
+def encode(value: Any) -> str | None:
+    """JSON for a column; None for an empty mapping, which most rows have."""
+    if value in (None, {}):
+        return None
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=tagged)
+
+
+def told(value: Any) -> str | None:
+    """`encode` for what a worker says of itself, which is never refused: the name of a file may hold what is no text."""
+    text = encode(value)
+    return text if text is None or text.isascii() else text.encode(errors="replace").decode()
+
+
+def moment(instant: datetime | None) -> int | None:
+    return None if instant is None else microseconds(instant)
+
+
+def instant(moment: int | None) -> datetime | None:
+    return None if moment is None else from_microseconds(moment)
+
+
+def write_run(run: Run) -> Row:
+    """The values of RUN_COLUMNS."""
+    return (
+        run.id,
+        run.job,
+        run.schedule,
+        run.state.value,
+        run.reason,
+        run.cause.value,
+        run.actor,
+        run.key,
+        encode(run.params),
+        run.attempt,
+        run.attempts,
+        microseconds(run.due_at),
+        moment(run.until_at),
+        microseconds(run.ready_at),
+        moment(run.expires_at),
+        microseconds(run.created_at),
+        moment(run.started_at),
+        moment(run.attempt_started_at),
+        moment(run.ended_at),
+        run.worker,
+        run.token,
+        run.priority,
+        write_progress(run.progress),
+        run.summary,
+        write_result(run.result),
+        write_failure(run.error),
+        run.rerun_of,
+        run.count,
+        encode(run.data),
+        run.group,
+    )
+
+
+def read_run(row: Sequence[Any]) -> Run:
+    """The run of a row of RUN_COLUMNS."""
+    return Run(
+        id=row[0],
+        job=row[1],
+        schedule=row[2],
+        state=_STATES[row[3]],
+        reason=row[4],
+        cause=_CAUSES[row[5]],
+        actor=row[6],
+        key=row[7],
+        params=read_params(row[8]),
+        attempt=row[9],
+        attempts=row[10],
+        due_at=from_microseconds(row[11]),
+        until_at=instant(row[12]),
+        ready_at=from_microseconds(row[13]),
+        expires_at=instant(row[14]),
+        created_at=from_microseconds(row[15]),
+        started_at=instant(row[16]),
+        attempt_started_at=instant(row[17]),
+        ended_at=instant(row[18]),
+        worker=row[19],
+        token=row[20],
+        priority=row[21],
+        progress=Progress(*json.loads(row[22])) if row[22] else None,
+        summary=row[23],
+        result=json.loads(row[24]) if row[24] else None,
+        error=Failure(*json.loads(row[25])) if row[25] else None,
+        rerun_of=row[26],
+        count=row[27],
+        data=json.loads(row[28]) if row[28] else {},
+        group=row[29],
+    )
+
+
+def write_progress(progress: Progress | None) -> str | None:
+    if progress is None:
+        return None
+    return encode([progress.done, progress.total, progress.message, progress.rate, progress.eta_seconds])
+
+
+def write_failure(error: Failure | None) -> str | None:
+    return None if error is None else encode([error.type, error.message, error.traceback, error.fingerprint])
+
+
+def failure_facts(text: str | None) -> dict[str, Any] | None:
+    """What `write_failure` wrote, by name."""
+    if text is None:
+        return None
+    kind, message, traceback, fingerprint = json.loads(text)
+    return {"type": kind, "message": message, "traceback": traceback, "fingerprint": fingerprint}
+
+
+def write_result(result: Any) -> str | None:
+    return None if result is None else json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_schedule(schedule: Schedule) -> Row:
+    """The values of SCHEDULE_COLUMNS."""
+    return (
+        schedule.id,
+        schedule.job,
+        _trigger_text(schedule.trigger),
+        encode(schedule.params),
+        moment(schedule.next_due),
+        moment(schedule.last_due),
+        moment(schedule.anchor),
+        microseconds(schedule.seen_at),
+        int(schedule.enabled),
+        schedule.origin,
+    )
+
+
+@lru_cache(4096)
+def _trigger_text(trigger: Any) -> str:
+    return str(trigger)  # a million schedules share a few triggers, and their text costs as much as their row
+
+
+@lru_cache(maxsize=8192)
+def _trigger(text: str) -> triggers.Trigger:
+    try:
+        return triggers.parse(text)
+    except TaskloopError as error:  # a zone that this system does not know, or a word of a later version
+        return triggers.Unreadable(text, str(error))
+
+
+def read_schedule(row: Sequence[Any]) -> Schedule:
+    """The schedule of a row of SCHEDULE_COLUMNS."""
+    return Schedule(
+        id=row[0],
+        job=row[1],
+        trigger=_trigger(row[2]),
+        params=read_params(row[3]),
+        next_due=instant(row[4]),
+        last_due=instant(row[5]),
+        anchor=instant(row[6]),
+        seen_at=from_microseconds(row[7]),
+        enabled=bool(row[8]),
+        origin=row[9],
+    )

@@ -1,0 +1,127 @@
+"""Many rows in one statement of PostgreSQL, as one array a column; what stands in them is said in `rows`.
+
+Level 5. A text of PostgreSQL holds every sign but NUL: what people and jobs say freely is written with that one sign
+escaped. Start at `unnested`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS, Row, read_run, read_schedule, write_run
+from taskloop.runs import Run
+from taskloop.schedules import Schedule
+
+__all__ = [
+    "RUN",
+    "RUN_TYPES",
+    "SCHEDULE",
+    "SCHEDULE_TYPES",
+    "Db",
+    "arrays",
+    "changed",
+    "heard",
+    "kept",
+    "read_runs",
+    "read_schedules",
+    "run_of",
+    "run_row",
+    "unnested",
+]
+
+
+class Db(Protocol):
+    """What these rooms ask of a connection: the driver stands in `server_postgres` alone."""
+
+    async def fetch(self, query: str, *args: Any) -> Sequence[Any]: ...
+
+    async def fetchrow(self, query: str, *args: Any) -> Any: ...
+
+    async def fetchval(self, query: str, *args: Any) -> Any: ...
+
+    async def execute(self, query: str, *args: Any) -> str: ...
+
+
+_NUMBERS: Final = {
+    "id", "attempt", "attempts", "due_at", "until_at", "ready_at", "expires_at", "created_at", "started_at",
+    "attempt_started_at", "ended_at", "token", "priority", "rerun_of", "count",
+}  # fmt: skip
+RUN_TYPES: Final = {name: "bigint" if name in _NUMBERS else "text" for name in RUN_COLUMNS}
+SCHEDULE_TYPES: Final = {
+    name: {"enabled": "smallint"}.get(
+        name, "bigint" if name in ("next_due", "last_due", "anchor", "seen_at") else "text"
+    )
+    for name in SCHEDULE_COLUMNS
+}
+RUN: Final = ",".join(RUN_COLUMNS)
+SCHEDULE: Final = ",".join(SCHEDULE_COLUMNS)
+
+
+def unnested(types: Mapping[str, str], *, first: int = 1) -> str:
+    """`unnest` of one array a column, whose parameters are numbered from `first` on, and the names of its columns."""
+    places = ",".join(f"${first + place}::{kind}[]" for place, kind in enumerate(types.values()))
+    return f"unnest({places}) AS v({','.join(types)})"
+
+
+def arrays(rows: Iterable[Row], columns: int) -> list[list[Any]]:
+    """The columns of rows, as the parameters of `unnested`."""
+    return [list(one) for one in zip(*rows, strict=True)] or [[] for _ in range(columns)]
+
+
+def changed(status: str) -> int:
+    """How many rows a statement has changed, by what the server said of it."""
+    return int(status.rpartition(" ")[2])
+
+
+# -- texts
+
+_ESCAPE: Final = "\x1a"
+
+
+def kept(text: str | None) -> str | None:
+    """A text as it is written: no two are written alike."""
+    if text is None or ("\0" not in text and _ESCAPE not in text):
+        return text
+    return text.replace(_ESCAPE, _ESCAPE + "1").replace("\0", _ESCAPE + "0")
+
+
+def heard(text: str | None) -> str | None:
+    """What `kept` was given."""
+    if text is None or _ESCAPE not in text:
+        return text
+    return text.replace(_ESCAPE + "0", "\0").replace(_ESCAPE + "1", _ESCAPE)
+
+
+_FREE: Final = tuple(RUN_COLUMNS.index(name) for name in ("reason", "actor", "key", "summary"))
+"""Columns of runs in which anybody may have said anything."""
+
+
+def run_row(run: Run) -> Row:
+    """The values of RUN_COLUMNS, as they are written."""
+    row = write_run(run)
+    if all(kept(row[place]) is row[place] for place in _FREE):
+        return row
+    values = list(row)
+    for place in _FREE:
+        values[place] = kept(values[place])
+    return tuple(values)
+
+
+def run_of(row: Any) -> Run:
+    """The run of a row of RUN_COLUMNS."""
+    values = row
+    for place in _FREE:
+        text = row[place]
+        if text is not None and _ESCAPE in text:
+            values = list(row) if values is row else values
+            values[place] = heard(text)
+    return read_run(values)
+
+
+def read_runs(rows: Iterable[Any]) -> list[Run]:
+    return [run_of(row) for row in rows]
+
+
+def read_schedules(rows: Iterable[Any]) -> list[Schedule]:
+    return [read_schedule(row) for row in rows]

@@ -1,0 +1,293 @@
+"""The server of a PostgreSQL store: reached, refused, brought to the newest schema, and its errors in a user's words.
+
+Level 5. The only room that knows the driver. What is refused is left untouched. Start at `connect` and `prepare`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from taskloop.address import without_password
+from taskloop.errors import BadStore, MissingExtra, StoreUnavailable, TaskloopError, Unstorable
+from taskloop.rows_postgres import Db
+from taskloop.store import Schema
+
+if TYPE_CHECKING:
+    import asyncpg
+
+__all__ = [
+    "Server",
+    "closed",
+    "explained",
+    "is_alone",
+    "is_crossed",
+    "is_lost",
+    "let_go",
+    "migrations",
+    "newest",
+    "prepare",
+    "problems",
+    "version",
+]
+
+CONNECT_SECONDS: Final = 10.0
+MIGRATING: Final = 0x7461_736B_6C6F_6F00
+"""The lock of whoever makes or changes the schema."""
+FIRST_WAIT: Final = 0.1
+LONGEST_WAIT: Final = 3.0
+"""Seconds without a try after a connection could not be made; the more there were, the longer."""
+_OLDEST: Final = 13
+"""The oldest server that can be asked what became of a transaction, and what it has assigned."""
+
+
+class Server:
+    """Where a store lies, and how connections to it are made: after a failure with a pause that grows."""
+
+    def __init__(self, url: str, *, statement_cache_size: int) -> None:
+        self.dsn = url
+        self.shown = without_password(url)
+        self.statement_cache_size = statement_cache_size
+        self._failures = 0
+        self._patient_until = 0.0
+        self._error: BaseException | None = None
+
+    def twin(self) -> Server:
+        """The same place for another thread, with a patience of its own."""
+        return Server(self.dsn, statement_cache_size=self.statement_cache_size)
+
+    async def connect(self) -> asyncpg.Connection[Any]:
+        """A new connection. Raises `StoreUnavailable`, at once within the pause after a failure; `BadStore`, `MissingExtra`."""
+        if self._error is not None and time.monotonic() < self._patient_until:
+            raise self.explained(self._error) from self._error
+        try:
+            connection = await self._connect()
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._failures += 1
+                wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures - 1, 10))
+                self._patient_until = time.monotonic() + wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait
+                self._error = error
+                raise self.explained(error) from error
+            raise
+        self._failures, self._error = 0, None
+        return connection
+
+    async def _connect(self) -> asyncpg.Connection[Any]:
+        driver = _driver()
+        connection: asyncpg.Connection[Any] = await driver.connect(
+            self.dsn,
+            timeout=CONNECT_SECONDS,
+            statement_cache_size=self.statement_cache_size,
+            max_cached_statement_lifetime=0,
+            server_settings={"application_name": "taskloop"},
+        )
+        if connection.get_server_version().major < _OLDEST:
+            found = connection.get_server_version()
+            await let_go(connection, 1.0)
+            raise BadStore(
+                f"store {self.shown} is PostgreSQL {found.major}.{found.minor}; taskloop needs {_OLDEST} or newer"
+            )
+        return connection
+
+    def explained(self, error: BaseException) -> BaseException:
+        return explained(error, self.shown)
+
+
+@cache
+def _driver() -> Any:
+    try:
+        import asyncpg
+    except ImportError:
+        raise MissingExtra("asyncpg", "postgres") from None
+    return asyncpg
+
+
+def closed(connection: Any) -> bool:
+    return connection is None or bool(connection.is_closed())
+
+
+async def let_go(connection: Any, within: float) -> None:
+    """Close a connection; one that does not answer is dropped."""
+    try:
+        await connection.close(timeout=within)
+    except BaseException:
+        with suppress(Exception):  # its loop may be closed
+            connection.terminate()
+        if asyncio.current_task() is not None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            raise
+
+
+# -- errors
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that the connection is gone, or the server about to go."""
+    if isinstance(error, TimeoutError | ConnectionError | EOFError):
+        return True
+    if isinstance(error, OSError) and not isinstance(error, TaskloopError):
+        return True
+    state = getattr(error, "sqlstate", None) or ""
+    if state[:2] == "08" or state in ("57P01", "57P02", "57P03", "57P05"):
+        return True
+    return type(error).__name__ in ("InterfaceError", "InternalClientError") and "clos" in str(error)
+
+
+def is_crossed(error: BaseException) -> bool:
+    """Whether two transactions stood in each other's way, and this one may be tried again."""
+    return (getattr(error, "sqlstate", None) or "") in ("40001", "40P01")
+
+
+def is_alone(error: BaseException) -> bool:
+    """Whether an error is of one part of a batch, which the others escape without it."""
+    state = getattr(error, "sqlstate", None) or ""
+    return not (is_lost(error) or state[:2] in ("53", "57", "58", "XX", "3D", "28") or "newer taskloop" in str(error))
+
+
+def explained(error: BaseException, shown: str) -> BaseException:
+    """An error of the server or of the driver in the words of a user, with the mend; one of ours as it is."""
+    if isinstance(error, TaskloopError) or not isinstance(error, Exception):
+        return error
+    state = getattr(error, "sqlstate", None) or ""
+    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if (
+        state[:2] == "22"
+        or type(error).__name__ == "DataError"
+        or isinstance(error, OverflowError | ValueError | TypeError)
+    ):
+        return Unstorable(said)
+    if state[:2] == "28":
+        return StoreUnavailable(f"store {shown}: {said}; see the user and the password in its address")
+    if state == "3D000":
+        return StoreUnavailable(f"store {shown}: {said}; make it with `createdb`, or name another database")
+    if state == "42501":
+        return StoreUnavailable(
+            f"store {shown}: {said}; let its user make a schema there (GRANT CREATE ON DATABASE …), or let its owner run "
+            "`taskloop db upgrade` once"
+        )
+    if state == "55P03":
+        return StoreUnavailable(
+            f"store {shown}: {said}; another transaction has it and is not committed: see pg_stat_activity for one that is idle"
+        )
+    if state in ("3F000", "42P01"):
+        return BadStore(f"store {shown} lacks a table it had: {said}; restore a backup, or name another database")
+    if not state and not is_lost(error) and not type(error).__module__.startswith("asyncpg"):
+        return error
+    if isinstance(error, TimeoutError):
+        said = "the server does not answer"
+    if state[:2] == "53":
+        return StoreUnavailable(f"store {shown}: {said}; see the server's disk, and its max_connections")
+    return StoreUnavailable(f"store {shown}: {said}; see whether the server runs and can be reached from here")
+
+
+# -- the schema
+
+
+@cache
+def migrations() -> list[tuple[int, str]]:
+    """Every schema change there is, by number: the files of `schema/postgres`."""
+    folder = resources.files("taskloop") / "schema" / "postgres"
+    files = sorted((one for one in folder.iterdir() if one.name.endswith(".sql")), key=lambda one: one.name)
+    return [(int(one.name[:3]), one.read_text("utf-8")) for one in files]
+
+
+@cache
+def newest() -> int:
+    """The newest schema that this version knows."""
+    return migrations()[-1][0]
+
+
+async def version(db: Db, shown: str) -> int:
+    """The number of the last schema change in the database; 0: none of ours. Raises `BadStore` for a foreign schema."""
+    tables = await db.fetchval(
+        "SELECT array_agg(c.relname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'taskloop' AND c.relkind IN ('r', 'v', 'p')"
+    )
+    if not tables:
+        return 0
+    if "meta" not in tables:
+        raise BadStore(
+            f"store {shown} has a schema 'taskloop' with tables that are not ours; it was left as it is, name another database"
+        )
+    found = await db.fetchval("SELECT value FROM taskloop.meta WHERE key = 'schema'")
+    if found is None or not str(found).isdecimal():
+        raise BadStore(
+            f"store {shown} names no schema version; it was left as it is, restore a backup or name another database"
+        )
+    return int(found)
+
+
+def refuse(found: int, shown: str, *, create: bool, schema: Schema) -> None:
+    """Raise `BadStore` for a schema that this version or this caller cannot go on with."""
+    if found > newest():
+        raise BadStore(
+            f"store {shown} has schema {found}, this taskloop knows up to {newest()}; it was left as it is, "
+            "install the newer taskloop that wrote it"
+        )
+    if not found and not create:
+        raise BadStore(
+            f"store {shown} is a database without the tables of a store; it was left as it is, name another database, or "
+            "let `taskloop run` make them there"
+        )
+    if 0 < found < newest() and schema == "newest":
+        raise BadStore(
+            f"store {shown} has schema {found}, this taskloop needs {newest()}; it was left as it is, "
+            "run `taskloop db upgrade` (and before it, for a copy, `pg_dump -n taskloop`)"
+        )
+
+
+async def prepare(
+    connection: Any, shown: str, *, create: bool, schema: Schema, read: Callable[[], list[tuple[int, str]]] = migrations
+) -> None:
+    """See that the schema is there and of this version, as far as it is asked for; touches nothing it refuses.
+
+    Of several processes that find an empty database at once one makes the tables, and the others wait for it.
+    """
+    found = await version(connection, shown)
+    refuse(found, shown, create=create, schema=schema)
+    if found == newest() or schema != "upgrade":
+        return
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
+        found = await version(connection, shown)  # asked again: another may have been at work while this one waited
+        refuse(found, shown, create=create, schema=schema)
+        if found == newest():
+            return
+        if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop'"):
+            await connection.execute("CREATE SCHEMA taskloop")
+        for number, script in read():
+            if number > found:
+                await connection.execute(script)
+        await connection.execute(  # so that a connection of the application's is known to be to the same store
+            "INSERT INTO taskloop.meta VALUES ('store', gen_random_uuid()::text) ON CONFLICT (key) DO NOTHING"
+        )
+        await connection.execute(
+            "INSERT INTO taskloop.meta VALUES ('schema', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            str(newest()),
+        )
+
+
+async def problems(db: Db) -> list[str]:
+    """What a store may lack that the server would not miss: indexes that were built by halves, settings that lose commits."""
+    found = [
+        f"index {name} is not valid: it was built by halves; write REINDEX INDEX {name}"
+        for (name,) in await db.fetch(
+            "SELECT indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'taskloop' AND NOT i.indisvalid"
+        )
+    ]
+    tables = {row[0] for row in await db.fetch("SELECT tablename::text FROM pg_tables WHERE schemaname = 'taskloop'")}
+    named = {name for _, script in migrations() for name in re.findall(r"CREATE TABLE taskloop\.(\w+)", script)}
+    found += [f"table taskloop.{name} is not there; restore a backup" for name in sorted(named - tables)]
+    for setting in ("fsync", "synchronous_commit"):
+        value = await db.fetchval("SELECT current_setting($1)", setting)
+        if value == "off":
+            found.append(f"the server's setting {setting} is off: a power cut may take what was reported as done")
+    return found

@@ -1,0 +1,686 @@
+"""The statements of the PostgreSQL store on the way of a run: asked for, fired, claimed, settled, cancelled.
+
+Level 5. Each function is a part of a transaction that somebody else began and will commit; several callers' worth of work
+come as one list, and go as one statement with an array a column. What becomes of each stands in `fates`.
+
+Processes meet in these places, in the mode READ COMMITTED, where each statement sees what was committed before it:
+a cursor is moved by who locks its row first, and who comes second passes it by; a waiting run is claimed by who locks it
+first; a run whose start depends on how many others run is claimed under a lock that all claims of such runs take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from taskloop import steps_postgres as steps
+from taskloop.clock import from_microseconds, later, microseconds
+from taskloop.fates import (
+    SETTLED_COLUMNS,
+    Fullness,
+    admitted,
+    attempted,
+    cancelled,
+    claimed,
+    counted,
+    numbered,
+    outcome,
+    settled,
+    take,
+    tried,
+)
+from taskloop.history_postgres import failed_in_a_row, newest_active
+from taskloop.rows import Row, encode, instant, moment, write_progress, write_schedule
+from taskloop.rows_postgres import (
+    RUN,
+    RUN_TYPES,
+    SCHEDULE,
+    SCHEDULE_TYPES,
+    Db,
+    arrays,
+    heard,
+    kept,
+    read_runs,
+    read_schedules,
+    run_of,
+    run_row,
+    unnested,
+)
+from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State
+from taskloop.schedules import Schedule, cut
+from taskloop.store import Cancelling, Claimed, Fired, Firing, Merge, Settling, Terms
+
+__all__ = [
+    "COUNT",
+    "KEEPING",
+    "SETTLED_TYPES",
+    "Known",
+    "cancel",
+    "claim",
+    "count_days",
+    "due",
+    "fire",
+    "lock",
+    "numbers",
+    "progress",
+    "put_schedules",
+    "settle",
+    "settled_row",
+    "stands",
+    "submit",
+]
+
+KEEPING: Final = 0x7461_736B_6C6F_6F01
+"""The lock of everything that is rare: switches, schedules, workers, names."""
+CLAIMING: Final = 0x7461_736B_6C6F_6F02
+"""The lock of claims whose answer depends on what else runs."""
+OTHERS_SECONDS: Final = 0.25
+"""When to ask again for what is due, and somebody else is firing just now."""
+KEY_WAIT: Final = "10s"
+"""How long an asking waits for another that has its key and is not committed: an application's own transaction, say."""
+_TAKEN: Final = "state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')"
+_STARTED: Final = "state = 'running'"
+
+
+async def lock(db: Db, which: int) -> None:
+    """Wait for a lock that is let go with the transaction: a pooler may give the next one another session."""
+    await db.execute("SELECT pg_advisory_xact_lock($1)", which)
+
+
+class Known(NamedTuple):
+    """The jobs whose fires and runs a worker is handed out."""
+
+    terms: Mapping[str, Terms] = {}
+    jobs: Sequence[str] = ()
+    """Those that are not held."""
+    free: frozenset[str] = frozenset()
+    """Of these whose runs start whatever else runs of their schedules."""
+    limited: bool = False
+    """Whether any has a group or a limit of its own."""
+    expires: bool = False
+
+    @classmethod
+    def of(cls, terms: Iterable[Terms]) -> Known:
+        by_name = {one.job: one for one in terms}
+        return cls(
+            by_name,
+            [one.job for one in by_name.values() if not one.held],
+            frozenset(one.job for one in by_name.values() if not one.gated),
+            any(one.group or one.max_running for one in by_name.values()),
+            any(one.expires for one in by_name.values()),
+        )
+
+    def depends(self, row: Any) -> bool:
+        """Whether the start of a run depends on what else runs."""
+        one = self.terms[row["job"]]
+        return bool(one.group or one.max_running) or (row["schedule"] is not None and one.gated)
+
+
+async def numbers(db: Db, number: int) -> list[int]:
+    """Ids for so many runs, growing."""
+    rows = await db.fetch("SELECT nextval('taskloop.run_ids') FROM generate_series(1, $1::int)", number)
+    return [row[0] for row in rows]
+
+
+_INSERT_RUNS: Final = f"INSERT INTO taskloop.runs ({RUN}) SELECT * FROM {unnested(RUN_TYPES)}"
+_COUNT: Final = (
+    "ON CONFLICT (day, job, state, shard) DO UPDATE SET runs = c.runs + excluded.runs, took = c.took + excluded.took"
+)
+
+
+async def count_days(db: Db, ended: Iterable[Run]) -> None:
+    """Add final runs to the counters of their day."""
+    rows = sorted(counted(ended))  # everybody's in one order, so that no two wait for each other
+    if rows:
+        await db.execute(
+            "INSERT INTO taskloop.counters AS c (day, job, state, shard, runs, took) "
+            "SELECT day, job, state, pg_backend_pid() % 16, runs, took FROM "
+            f"unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) AS v(day, job, state, runs, took) {_COUNT}",
+            *arrays(rows, 5),
+        )
+
+
+# -- runs asked for
+
+
+async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, key_wait: str | None = KEY_WAIT) -> list[Any]:
+    """Write the runs of each call; gives per call its runs with their ids (an earlier one, with `existed`, where a key
+    is taken), or the error that refuses the whole call.
+    """
+    keyed = sorted({(run.job, str(kept(run.key))) for runs in calls for run in runs if run.key is not None})
+    if keyed and key_wait is not None:
+        await db.execute("SELECT set_config('lock_timeout', $1, true)", key_wait)
+    earlier = await _earlier(db, keyed) if keyed else {}
+    number = sum(map(len, calls)) if not keyed else len(admitted(calls, earlier, lambda place: place)[1])
+    ids = await numbers(db, number) if number else []
+    answers, fresh = admitted(calls, earlier, lambda place: ids[place] if place < len(ids) else 0)  # 0: refused
+    if fresh:
+        await db.execute(_INSERT_RUNS, *arrays(map(run_row, fresh), len(RUN_TYPES)))
+    await steps.copy_kept(db, fresh)
+    return list(answers)
+
+
+async def _earlier(db: Db, keyed: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
+    """The runs that have keys, once nobody else is asking with one of these."""
+    await db.execute(
+        "SELECT pg_advisory_xact_lock(which) FROM (SELECT DISTINCT hashtextextended(job || ' ' || key, 1) AS which "
+        "FROM unnest($1::text[], $2::text[]) AS v(job, key) ORDER BY 1) w",
+        *arrays(keyed, 2),
+    )
+    rows = await db.fetch(
+        f"SELECT {','.join('r.' + name for name in RUN_TYPES)} FROM unnest($1::text[], $2::text[]) AS v(job, key) "
+        f"JOIN taskloop.runs r ON r.job = v.job AND r.key = v.key WHERE r.key IS NOT NULL AND r.{_TAKEN}",
+        *arrays(keyed, 2),
+    )
+    return {(run.job, str(run.key)): run for run in read_runs(rows)}
+
+
+# -- fires
+
+
+async def due(
+    db: Db, known: Known, now: datetime, limit: int, without: Collection[str]
+) -> tuple[list[Schedule], datetime | None]:
+    """The schedules due of jobs this worker knows and may fire, and the next instant after them.
+
+    Those that another worker is firing just now are passed by.
+    """
+    at, held = microseconds(now), list(without)
+    rows = await db.fetch(
+        f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE next_due <= $1 AND next_due IS NOT NULL "
+        "AND job = ANY($2::text[]) AND id <> ALL($3::text[]) ORDER BY next_due LIMIT $4 FOR UPDATE SKIP LOCKED",
+        at, known.jobs, held, limit,
+    )  # fmt: skip
+    if rows or limit < 1:
+        return read_schedules(sorted(rows, key=lambda row: row["next_due"])), None
+    soonest = await db.fetchval(
+        "SELECT next_due FROM taskloop.schedules WHERE next_due IS NOT NULL AND job = ANY($1::text[]) "
+        "AND (next_due > $2 OR id <> ALL($3::text[])) ORDER BY next_due LIMIT 1",
+        known.jobs, at, held,
+    )  # fmt: skip
+    if soonest is not None and soonest <= at:
+        return [], later(now, timedelta(seconds=OTHERS_SECONDS))
+    return [], instant(soonest)
+
+
+async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
+    """Move the cursors and write what the fires became."""
+    won = [await _cut(db, one) for one in await _won(db, firings)]
+    active = await _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
+    trials = {one.plan.schedule.job: await newest_active(db, one.plan.schedule.job) for one in won if one.trial}
+    ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
+    runs: list[Run] = []
+    replaced: list[RunId] = []
+    gone: list[Run] = []
+    number = 0
+    for firing in won:
+        standing = active.get(firing.plan.schedule.id, [])
+        made, given_way, asked = outcome(tried(firing, trials) if firing.trial else firing, standing, worker, now)
+        if firing.trial and made and made[-1].state in ACTIVE:
+            trials[firing.plan.schedule.job] = ids[number + len(made) - 1]
+        replaced += asked
+        gone += given_way
+        begun = len(runs)
+        for run in made:
+            if run.reason == Reason.DISABLED and len(runs) == begun and await _lengthened(db, run):
+                continue
+            runs.append(numbered(run, ids[number]))
+            number += 1
+    await _cancel_waiting(db, gone)
+    if replaced:  # our own are asked by what this returns
+        await db.execute(
+            "INSERT INTO taskloop.wishes (run, kind, reason, at) SELECT id, 'cancel', $1, $2 FROM taskloop.runs "
+            "WHERE id = ANY($3::bigint[]) AND worker IS DISTINCT FROM $4",
+            Reason.SUPERSEDED.value, microseconds(now), replaced, worker,
+        )  # fmt: skip
+    runs = await _written(db, runs)
+    skipped = [run for run in runs if run.state is State.SKIPPED]
+    await count_days(db, [*skipped, *gone])
+    return Fired(
+        started=[run for run in runs if run.state is State.RUNNING],
+        waiting=sum(run.state is State.WAITING for run in runs),
+        skipped=skipped,
+        cancelled=gone,
+        replaced=replaced,
+        lost=len(firings) - len(won),
+    )
+
+
+async def _won(db: Db, firings: Sequence[Firing]) -> list[Firing]:
+    """Move each cursor that still stands where the plan saw it; gives the firings this worker thereby owns."""
+    moves: dict[str, Row] = {}
+    first: list[Firing] = []
+    for one in firings:
+        plan = one.plan
+        if plan.schedule.id not in moves:
+            first.append(one)
+            moves[plan.schedule.id] = (
+                plan.schedule.id, moment(plan.schedule.next_due), moment(plan.next_due), microseconds(plan.last_due)
+            )  # fmt: skip
+    if not moves:
+        return []
+    rows = await db.fetch(
+        "WITH v AS (SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS v(id, seen, next, last)), "
+        "mine AS MATERIALIZED (SELECT s.id FROM taskloop.schedules s JOIN v ON v.id = s.id AND v.seen = s.next_due "
+        "FOR UPDATE OF s SKIP LOCKED) "
+        "UPDATE taskloop.schedules s SET next_due = v.next, last_due = v.last FROM v JOIN mine ON mine.id = v.id "
+        "WHERE s.id = v.id AND s.next_due = v.seen RETURNING s.id",
+        *arrays(moves.values(), 4),
+    )
+    mine = {row[0] for row in rows}
+    owned = [one for one in first if one.plan.schedule.id in mine]
+    ended = [
+        one.plan.schedule.id
+        for one in owned
+        # One that recurs comes to its end only by a clock that stands in the year 9999, and will be set back.
+        if one.plan.next_due is None
+        and one.plan.schedule.origin == "stored"
+        and not one.plan.schedule.trigger.recurring
+    ]
+    if ended:
+        await db.execute("DELETE FROM taskloop.schedules WHERE id = ANY($1::text[])", ended)
+    return owned
+
+
+async def _cut(db: Db, firing: Firing) -> Firing:
+    """The firing without those of its counted instants that have a record already."""
+    fires = [one for one in firing.plan.fires if one.until_at is not None]
+    if not fires:
+        return firing
+    rows = await db.fetch(
+        "SELECT due_at, coalesce(until_at, due_at) FROM taskloop.runs WHERE schedule = $1 "
+        "AND due_at >= coalesce((SELECT max(due_at) FROM taskloop.runs WHERE schedule = $1 AND due_at <= $2), 0) "
+        "AND due_at <= $3 AND coalesce(until_at, due_at) >= $2 ORDER BY due_at LIMIT 10000",
+        firing.plan.schedule.id, microseconds(fires[0].due_at), moment(fires[-1].until_at),
+    )  # fmt: skip
+    if not rows:
+        return firing
+    decided = [(from_microseconds(one), from_microseconds(until)) for one, until in rows]
+    return firing._replace(plan=cut(firing.plan, firing.policy, decided))
+
+
+async def _active(db: Db, schedules: Sequence[str]) -> dict[str, list[Run]]:
+    """The active runs of these schedules."""
+    found: dict[str, list[Run]] = {}
+    if schedules:
+        rows = await db.fetch(
+            f"SELECT {RUN} FROM taskloop.runs WHERE schedule IS NOT NULL AND state IN ('waiting', 'running') "
+            "AND schedule = ANY($1::text[]) ORDER BY id",
+            schedules,
+        )
+        for run in read_runs(rows):
+            found.setdefault(str(run.schedule), []).append(run)
+    return found
+
+
+async def _lengthened(db: Db, run: Run) -> bool:
+    """Count a disabled fire into the row before it, so that a job off for a year is one row.
+
+    Only the last row of the schedule grows, and only on: after a clock was set back a fire may be due before that.
+    """
+    last = await db.fetchrow(
+        "SELECT id, reason, state, coalesce(until_at, due_at) FROM taskloop.runs WHERE schedule = $1 "
+        "ORDER BY due_at DESC LIMIT 1",
+        run.schedule,
+    )
+    if last is None or tuple(last)[1:3] != (Reason.DISABLED, State.SKIPPED) or last[3] >= microseconds(run.due_at):
+        return False
+    await db.execute(
+        "UPDATE taskloop.runs SET count = count + $1, until_at = $2, ended_at = $3 WHERE id = $4",
+        run.count, moment(run.until_at or run.due_at), moment(run.ended_at), last[0],
+    )  # fmt: skip
+    await count_days(db, [run])
+    return True
+
+
+async def _written(db: Db, runs: Sequence[Run]) -> list[Run]:
+    """Insert the rows of fires; gives those written. A due instant that has its record already gets no other."""
+    if not runs:
+        return []
+    rows = await db.fetch(
+        f"{_INSERT_RUNS} ON CONFLICT (schedule, due_at) WHERE schedule IS NOT NULL DO NOTHING RETURNING id",
+        *arrays(map(run_row, runs), len(RUN_TYPES)),
+    )
+    written = {row[0] for row in rows}
+    return [run for run in runs if run.id in written]
+
+
+async def _cancel_waiting(db: Db, runs: Sequence[Run]) -> None:
+    if runs:
+        await db.execute(
+            "UPDATE taskloop.runs r SET state = 'cancelled', reason = v.reason, actor = v.actor, ended_at = v.ended_at "
+            "FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS v(id, reason, actor, ended_at) "
+            "WHERE r.id = v.id AND r.state = 'waiting'",
+            *arrays([(run.id, kept(run.reason), kept(run.actor), moment(run.ended_at)) for run in runs], 4),
+        )
+
+
+# -- claims
+
+_PRIORITIES: Final = (
+    "WITH RECURSIVE p(priority) AS ((SELECT max(priority) FROM taskloop.runs WHERE state = 'waiting') UNION ALL "
+    "SELECT (SELECT max(priority) FROM taskloop.runs WHERE state = 'waiting' AND priority < p.priority) FROM p "
+    "WHERE p.priority IS NOT NULL) "
+)
+"""The priorities of what waits, the highest first: one look into the index each. The last row is null."""
+_CANDIDATES: Final = (
+    f"{_PRIORITIES} SELECT r.* FROM p CROSS JOIN LATERAL (SELECT {RUN} FROM taskloop.runs c WHERE c.state = 'waiting' "
+    "AND c.priority = p.priority AND c.ready_at <= $1 AND c.job = ANY($2::text[]) AND c.job <> ALL($4::text[]) "
+    "AND c.id <> ALL($5::bigint[]) AND (c.schedule IS NULL OR c.job = ANY($3::text[]) OR (c.schedule <> ALL($6::text[]) "
+    "AND NOT EXISTS (SELECT 1 FROM taskloop.runs a WHERE a.schedule = c.schedule AND a.schedule IS NOT NULL "
+    "AND a.state IN ('waiting', 'running') AND a.state = 'running'))) "
+    "ORDER BY c.ready_at, c.id LIMIT $7 FOR UPDATE SKIP LOCKED) r LIMIT $7"
+)
+_ORDER: Final = ("priority", "ready_at", "id")
+_WHAT_WAITS: Final = (
+    f"{_PRIORITIES} SELECT (SELECT min(n) FROM p CROSS JOIN LATERAL (SELECT min(ready_at) AS n FROM taskloop.runs "
+    "WHERE state = 'waiting' AND priority = p.priority AND ready_at > $1) r), "
+    "(SELECT min(expires_at) FROM taskloop.runs WHERE state = 'waiting' AND expires_at IS NOT NULL), "
+    "EXISTS (SELECT 1 FROM taskloop.runs WHERE state = 'waiting')"
+)
+
+
+async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) -> Claimed:
+    """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
+    at = microseconds(now)
+    full = Fullness(known.terms, [])
+    expired = await _expire(db, now, known) if known.expires else []
+    chosen: list[list[Any]] = []
+    locked = False
+    while len(chosen) < slots:
+        wanted = slots - len(chosen)
+        schedules = [row[2] for row in chosen if row[2] is not None]
+        rows = await db.fetch(
+            _CANDIDATES,
+            at,
+            known.jobs,
+            list(known.free),
+            sorted(full.jobs),
+            [row[0] for row in chosen],
+            schedules,
+            wanted,
+        )
+        found = len(rows)
+        if not locked and any(map(known.depends, rows)):
+            locked = True
+            await lock(db, CLAIMING)
+            full = Fullness(known.terms, await _running(db) if known.limited else [])
+            rows = await _still_free(db, rows, known)
+        rows = sorted(rows, key=lambda row: (-row["priority"], row["ready_at"], row["id"]))
+        if take([list(row) for row in rows], full, chosen) == found or not rows:
+            break
+    started = [claimed(_read(row), worker, now) for row in chosen]
+    if started:
+        await db.execute(
+            "UPDATE taskloop.runs SET state = 'running', worker = $1, token = token + 1, attempt = attempt + 1, "
+            "started_at = coalesce(started_at, $2), attempt_started_at = $2, expires_at = NULL, progress = NULL, error = NULL "
+            "WHERE id = ANY($3::bigint[])",
+            worker, at, [run.id for run in started],
+        )  # fmt: skip
+    ready_at, expires_at, left = await db.fetchrow(_WHAT_WAITS, at)
+    coming = [ready_at] if len(chosen) < slots else []
+    coming += [expires_at + 1] if known.expires and expires_at is not None else []
+    next_at = min((one for one in coming if one is not None), default=None)
+    return Claimed(started, expired, instant(next_at), len(chosen) == slots, left)
+
+
+def _read(row: list[Any]) -> list[Any]:
+    """A row of RUN_COLUMNS as it stands in other stores."""
+    return [heard(value) if isinstance(value, str) else value for value in row]
+
+
+async def _running(db: Db) -> Sequence[Any]:
+    """How many runs of each job and group run."""
+    return await db.fetch(f'SELECT job, "group", count(*) FROM taskloop.runs WHERE {_STARTED} GROUP BY job, "group"')
+
+
+async def _still_free(db: Db, rows: Sequence[Any], known: Known) -> list[Any]:
+    """Of candidates those whose schedule has no running run now that nobody else starts any."""
+    schedules = [row["schedule"] for row in rows if row["schedule"] is not None and row["job"] not in known.free]
+    if not schedules:
+        return list(rows)
+    busy = {
+        row[0]
+        for row in await db.fetch(
+            "SELECT schedule FROM taskloop.runs WHERE schedule IS NOT NULL AND state IN ('waiting', 'running') "
+            f"AND {_STARTED} AND schedule = ANY($1::text[])",
+            schedules,
+        )
+    }
+    return [row for row in rows if row["job"] in known.free or row["schedule"] not in busy]
+
+
+async def _expire(db: Db, now: datetime, known: Known) -> list[Run]:
+    """Skip fires that waited beyond `max_late`: as `group_full` if their group has no place, else as `too_late`."""
+    at = microseconds(now)
+    rows = await db.fetch(
+        f"SELECT {RUN} FROM taskloop.runs WHERE state = 'waiting' AND expires_at IS NOT NULL AND expires_at < $1 "
+        "ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED",
+        at,
+    )
+    if not rows:
+        return []
+    full = Fullness(known.terms, await _running(db) if known.limited else [])
+    runs = []
+    for row in rows:
+        reason = Reason.GROUP_FULL if full.waits_for_group(row["job"]) else Reason.TOO_LATE
+        data = {"late_seconds": (at - row["due_at"]) / 1e6}
+        runs.append(run_of(row).changed(state=State.SKIPPED, reason=reason.value, ended_at=now, data=data))
+    await db.execute(
+        "UPDATE taskloop.runs r SET state = 'skipped', reason = v.reason, ended_at = $1, data = v.data "
+        "FROM unnest($2::bigint[], $3::text[], $4::text[]) AS v(id, reason, data) WHERE r.id = v.id",
+        at, *arrays([(run.id, run.reason, encode(run.data)) for run in runs], 3),
+    )  # fmt: skip
+    await count_days(db, runs)
+    return runs
+
+
+# -- ends
+
+SETTLED_TYPES: Final = {name: RUN_TYPES[name] for name in SETTLED_COLUMNS}
+COUNT: Final = (
+    "INSERT INTO taskloop.counters AS c (day, job, state, shard, runs, took) "
+    "SELECT ended_at / 86400000000, job, state, pg_backend_pid() % 16, sum(count), "
+    "sum(greatest(0, ended_at - coalesce(started_at, ended_at))) "
+    f"FROM done WHERE ended_at IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 {_COUNT}"
+)
+"""What the ends of runs, named `done`, add to the counters of their days."""
+_SETTLE: Final = (
+    f"WITH v AS (SELECT * FROM {unnested(SETTLED_TYPES)}), done AS (UPDATE taskloop.runs r SET "
+    + ",".join(f"{name} = v.{name}" for name in SETTLED_COLUMNS[2:])
+    + " FROM v WHERE r.id = v.id AND r.token = v.token AND r.state = 'running' "
+    f"RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ({COUNT}) "
+    "SELECT id, token FROM done"
+)
+_FREE: Final = tuple(SETTLED_COLUMNS.index(name) for name in ("reason", "actor", "summary"))
+
+
+async def settle(db: Db, settlings: Sequence[Settling]) -> list[Run | None]:
+    """Write how attempts ended, each only while its worker still has it by the token it was claimed with.
+
+    Gives each run as it stands now. A settling that was written before, and whose answer was lost, is as good as written.
+    """
+    back = await _back(db, settlings)
+    if back:
+        answers = iter(await settle(db, [one for place, one in enumerate(settlings) if place not in back]))
+        return [None if place in back else next(answers) for place in range(len(settlings))]
+    if any(one.breaker is not None and one.after.state is not State.SUCCEEDED and one.after.final for one in settlings):
+        await lock(db, KEEPING)
+    settlings = await _with_wishes(db, settlings)
+    rows = [settled_row(one) for one in settlings]
+    firsts = {row[:2]: row for row in reversed(rows)}
+    done = {(run, token) for run, token in await db.fetch(_SETTLE, *arrays(firsts.values(), len(SETTLED_TYPES)))}
+    wrote = [row[:2] in done and firsts[row[:2]] is row for row in rows]
+    written = [one for one, was in zip(settlings, wrote, strict=True) if was]
+    await _keep_attempts(db, [attempted(one) for one in written if one.after.state is State.WAITING])
+    await steps.log(db, [(one.before, one.lines) for one in written if one.lines])
+    for one in written:
+        if one.breaker is not None and one.after.final:
+            await trip(db, one.after, *one.breaker)
+    return [
+        one.after if was or await stands(db, row) else None
+        for one, was, row in zip(settlings, wrote, rows, strict=True)
+    ]
+
+
+def settled_row(one: Settling) -> Row:
+    row = list(settled(one))
+    for place in _FREE:
+        row[place] = kept(row[place])
+    return tuple(row)
+
+
+async def _back(db: Db, settlings: Sequence[Settling]) -> set[int]:
+    """Those of runs whose worker was taken for dead and lives after all: none comes back while we settle in its place."""
+    dead = sorted({str(one.before.worker) for one in settlings if one.for_the_dead})
+    if not dead:
+        return set()
+    rows = await db.fetch(
+        "SELECT id, stopped_at FROM taskloop.workers WHERE id = ANY($1::text[]) ORDER BY id FOR SHARE", dead
+    )
+    alive = {row[0] for row in rows if row[1] is None}
+    return {place for place, one in enumerate(settlings) if one.for_the_dead and one.before.worker in alive}
+
+
+async def _with_wishes(db: Db, settlings: Sequence[Settling]) -> Sequence[Settling]:
+    """Of runs that were to wait for another attempt those are cancelled instead whose end somebody has asked for.
+
+    Their worker has not heard of it, and once the run waits nobody would.
+    """
+    ids = sorted(one.after.id for one in settlings if one.after.state is State.WAITING)
+    if not ids:
+        return settlings
+    # From here on nobody leaves a wish until we have committed, and then finds the run waiting.
+    await db.execute("SELECT 1 FROM taskloop.runs WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE", ids)
+    rows = await db.fetch(
+        "SELECT run, actor, reason, at FROM taskloop.wishes WHERE kind = 'cancel' AND run = ANY($1::bigint[]) "
+        "ORDER BY id DESC",
+        ids,
+    )
+    wished = {row[0]: (heard(row[1]), heard(row[2]), row[3]) for row in rows}
+    return [cancelled(one, *wished[one.after.id]) if one.after.id in wished else one for one in settlings]
+
+
+async def _keep_attempts(db: Db, rows: Sequence[Row]) -> None:
+    if rows:
+        await db.execute(
+            "INSERT INTO taskloop.attempts (run, attempt, token, worker, started_at, ended_at, outcome, error) "
+            "SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], "
+            "$7::text[], $8::text[]) ON CONFLICT (run, token) DO UPDATE SET attempt = excluded.attempt, "
+            "worker = excluded.worker, started_at = excluded.started_at, ended_at = excluded.ended_at, "
+            "outcome = excluded.outcome, error = excluded.error",
+            *arrays(rows, 8),
+        )
+
+
+async def stands(db: Db, row: Row) -> bool:
+    """Whether a run stands just as this settling would have it."""
+    found = await db.fetchval(
+        "SELECT 1 FROM taskloop.runs WHERE id = $1 AND token = $2 AND token > 0 AND state = $3 AND ready_at = $4 "
+        "AND ended_at IS NOT DISTINCT FROM $5 AND worker IS NOT DISTINCT FROM $6 AND summary IS NOT DISTINCT FROM $7 "
+        "AND result IS NOT DISTINCT FROM $8 AND error IS NOT DISTINCT FROM $9",
+        *row[:3], *row[6:9], *row[10:13],
+    )  # fmt: skip
+    return found is not None
+
+
+async def trip(db: Db, run: Run, failures: int, trial_after: timedelta) -> None:
+    """Move the circuit breaker of a job after one of its runs has ended: off, on again, or off once more."""
+    if run.state is State.CANCELLED or run.reason == Reason.SHUTTING_DOWN or run.ended_at is None:
+        return
+    at = microseconds(run.ended_at)
+    end = (
+        "UPDATE taskloop.switches SET ended_at = $1, ended_by = 'taskloop', ended_because = $2 "
+        "WHERE kind = 'tripped' AND job = $3 AND ended_at IS NULL"
+    )
+    if run.state is State.SUCCEEDED:
+        await db.execute(end, at, f"run {run.id} succeeded", run.job)
+        return
+    tripped = await db.fetchrow(
+        "SELECT until, reason FROM taskloop.switches WHERE kind = 'tripped' AND job = $1 AND ended_at IS NULL", run.job
+    )
+    said = kept(f"run {run.id}: {run.error.type}: {run.summary}" if run.error else f"run {run.id}: {run.reason}")
+    until = microseconds(later(run.ended_at, trial_after))
+    if tripped:
+        if at >= tripped[0]:  # the trial itself, not one that was running when the breaker opened
+            await db.execute(end, at, f"the trial failed, {said}", run.job)
+            reason = f"{tripped[1].partition('; the trial')[0]}; the trial failed too, {said}"
+            await _open_breaker(db, run.job, reason, at, until)
+    elif await _fails(db, run.job, failures):
+        await _open_breaker(db, run.job, f"{failures} failures in a row, the last in {said}", at, until)
+
+
+async def _open_breaker(db: Db, job: str, reason: str, since: int, until: int) -> None:
+    """An interval of its own each time, so that the past is told as it was known then."""
+    await db.execute(
+        "INSERT INTO taskloop.switches (job, kind, actor, reason, since, until) "
+        "VALUES ($1, 'tripped', 'taskloop', $2, $3, $4)",
+        job, reason, since, until,
+    )  # fmt: skip
+
+
+async def _fails(db: Db, job: str, failures: int) -> bool:
+    """Whether the newest runs of a job, so many, all failed since it was last switched by anybody."""
+    since = await db.fetchval(
+        "SELECT max(coalesce(ended_at, since)) FROM taskloop.switches WHERE job = $1 AND kind IN ('enabled', 'tripped')",
+        job,
+    )
+    return await failed_in_a_row(db, job, failures, since or 0)
+
+
+async def progress(db: Db, reports: Sequence[tuple[Run, Progress]]) -> None:
+    """Keep what running runs last said of themselves."""
+    if reports:
+        await db.execute(
+            "UPDATE taskloop.runs r SET progress = v.progress FROM unnest($1::bigint[], $2::bigint[], $3::text[]) "
+            "AS v(id, token, progress) WHERE r.id = v.id AND r.token = v.token AND r.state = 'running'",
+            *arrays([(run.id, run.token, write_progress(one)) for run, one in reports], 3),
+        )
+
+
+async def cancel(
+    db: Db, run_id: RunId, actor: str | None, reason: str | None, now: datetime, waiting_only: bool
+) -> Cancelling | None:
+    """End a waiting run; ask for the end of a running one, unless `waiting_only`; leave a final one as it is."""
+    row = await db.fetchrow(f"SELECT {RUN} FROM taskloop.runs WHERE id = $1 FOR UPDATE", run_id)
+    if row is None:
+        return None
+    run = run_of(row)
+    if run.state not in ACTIVE or (waiting_only and run.state is State.RUNNING):
+        return Cancelling(run)
+    if run.state is State.RUNNING:
+        await db.execute(
+            "INSERT INTO taskloop.wishes (run, kind, actor, reason, at) VALUES ($1, 'cancel', $2, $3, $4)",
+            run_id, kept(actor), kept(reason), microseconds(now),
+        )  # fmt: skip
+        return Cancelling(run, wished=True)
+    ended = replace(run, state=State.CANCELLED, actor=actor or run.actor, reason=reason, ended_at=now)
+    await _cancel_waiting(db, [ended])
+    await count_days(db, [ended])
+    return Cancelling(ended)
+
+
+async def put_schedules(db: Db, schedules: Sequence[Schedule], merge: Merge) -> tuple[list[Schedule], list[Schedule]]:
+    """Store each schedule as `merge` has it beside what stands there; gives what stands now, and what gave way."""
+    rows = await db.fetch(
+        f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE",
+        [one.id for one in schedules],
+    )
+    old = {one.id: one for one in read_schedules(rows)}
+    merged = [merge(old.get(one.id), one) for one in schedules]
+    last = {one.id: one for one in merged if one != old.get(one.id)}
+    if last:
+        changes = ",".join(f"{name} = excluded.{name}" for name in SCHEDULE_TYPES if name != "id")
+        await db.execute(
+            f"INSERT INTO taskloop.schedules ({SCHEDULE}) SELECT * FROM {unnested(SCHEDULE_TYPES)} "
+            f"ON CONFLICT (id) DO UPDATE SET {changes}",
+            *arrays(map(write_schedule, last.values()), len(SCHEDULE_TYPES)),
+        )
+    gone = [
+        old[one.id]
+        for one in merged
+        if one.id in old and (one.trigger, one.job) != (old[one.id].trigger, old[one.id].job)
+    ]
+    return merged, gone

@@ -1,0 +1,614 @@
+"""The PostgreSQL store: one writing connection with group commit, two for reading, one for beats; for several hosts.
+
+A verb that writes puts its work into one queue and waits; what has gathered is carried out as one transaction, and while
+that is committed the next batch gathers (`gathering`, `batches_postgres`). What a transaction does stands in
+`statements_postgres` and its neighbours; the tables in `schema/postgres`. Start at `PostgresStore.open` and `_write`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Final
+
+from taskloop import history_postgres as history
+from taskloop import keeping_postgres as keeping
+from taskloop import past_postgres as past
+from taskloop import pruning_postgres as pruning
+from taskloop import statements_postgres as statements
+from taskloop import steps_postgres, tokens_postgres
+from taskloop.batches_postgres import PostgresBeater, Writer, submit_within
+from taskloop.clock import from_microseconds, microseconds
+from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.gathering import Gathering
+from taskloop.hints_postgres import Hints
+from taskloop.rows import failure_facts, instant, moment, told, write_failure
+from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
+from taskloop.runs import Progress, Run, RunId, State
+from taskloop.schedules import Schedule
+from taskloop.server_postgres import Server, closed, is_lost, let_go, prepare, problems
+from taskloop.statements_postgres import Known
+from taskloop.steps import LogLine, Step
+from taskloop.store import (
+    Attempt,
+    Beater,
+    Cancelling,
+    Choose,
+    Claimed,
+    Definition,
+    Due,
+    Evidence,
+    Fired,
+    Firing,
+    Heed,
+    Incident,
+    Merge,
+    Pruned,
+    Query,
+    Renamed,
+    Rewind,
+    Schema,
+    Settling,
+    Terms,
+    Window,
+    Wish,
+    Worker,
+)
+from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.tokens import Token
+
+__all__ = ["PostgresStore"]
+
+CALL_SECONDS: Final = 15.0
+"""How long a caller waits for an answer: a server that hangs must not hang those who wait for it."""
+CLOSE_SECONDS: Final = 10.0
+READERS: Final = 2
+TOGETHER: Final = 500
+"""Schedules of one transaction, where all of them are gone through."""
+AT_ONCE: Final = 100
+"""Rows made records before the loop gets its turn: a thousand of them would hold it for longer than a request may."""
+
+
+class PostgresStore:
+    """Runs, schedules and switches in the schema `taskloop` of one database."""
+
+    private: bool = False
+
+    def __init__(self, url: str, *, statement_cache_size: int = 100, call_seconds: float = CALL_SECONDS) -> None:
+        self._server = Server(url, statement_cache_size=statement_cache_size)
+        self.url: str = self._server.shown
+        self.in_flight: int = 0
+        self._call_seconds = call_seconds
+        self._name = secrets.token_hex(8)
+        self._writer: Writer | None = None
+        self._gathering: Gathering | None = None
+        self._hints: Hints | None = None
+        self._readers: asyncio.Queue[Any] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._openers = 0
+        self._known = Known()
+        self._seen: str | None = None
+        self._identity: str | None = None
+        self._pid = os.getpid()
+
+    # -- opening and closing
+
+    async def open(self, *, create: bool = True, schema: Schema = "upgrade") -> None:
+        if self._gathering is not None:
+            return
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._open(create, schema))
+        opening = self._opening
+        self.in_flight += 1
+        self._openers += 1
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:  # a half-open connection would be nobody's: finish, then undo
+            if self._openers == 1:
+                await asyncio.wait({opening})
+                if not opening.cancelled() and opening.exception() is None:
+                    await self.close()
+            raise
+        finally:
+            self._openers -= 1
+            self.in_flight -= 1
+            if opening.done():
+                self._opening = None
+
+    async def _open(self, create: bool, schema: Schema) -> None:
+        hints = Hints(self._server, self._name)
+        writer = Writer(self._server, self._name, hints, call_seconds=self._call_seconds)
+        try:
+            await prepare(await writer.open(), self.url, create=create, schema=schema)
+        except BaseException as error:
+            await writer.close(CLOSE_SECONDS)
+            raise self._server.explained(error) from error
+        self._writer, self._seen, self._known, self._pid = writer, None, Known(), os.getpid()
+        self._readers = asyncio.LifoQueue()
+        for _ in range(READERS):
+            self._readers.put_nowait(None)  # made when it is needed
+        self._hints = hints
+        self._gathering = Gathering(writer.carry_out, explained=self._server.explained, closed=self._not_open)
+
+    async def close(self, within: float = CLOSE_SECONDS) -> None:
+        writer, gathering, readers, hints = self._writer, self._gathering, self._readers, self._hints
+        if writer is None or gathering is None or readers is None or hints is None:
+            return
+        self._writer = self._gathering = self._readers = self._hints = None
+        self.in_flight += 1
+        try:
+            await gathering.close(within)
+        finally:
+            await hints.close(1.0)
+            with suppress(asyncio.QueueEmpty):
+                while True:
+                    if (connection := readers.get_nowait()) is not None:
+                        await let_go(connection, 1.0)
+            await writer.close(1.0)
+            self.in_flight -= 1
+
+    def _not_open(self) -> StoreUnavailable:
+        return StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
+
+    async def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Any:
+        """Put work before the writer and wait until it is committed; `heed` hears of it in any case."""
+        if self._gathering is None:
+            refused = self._not_open()
+            if heed is not None:
+                heed(refused)
+            raise refused
+        self.in_flight += 1
+        try:
+            return await self._gathering.write(verb, work, heed)
+        finally:
+            self.in_flight -= 1
+
+    async def _do(self, function: Callable[..., Any], *args: Any, heed: Heed | None = None) -> Any:
+        return await self._write("do", partial(function, *args), heed)
+
+    async def _read(self, function: Callable[..., Any], *args: Any, whole: bool = False) -> Any:
+        """What `function(connection, …)` gives, by a connection for reading; with `whole` of one state throughout."""
+        readers = self._readers
+        if readers is None:
+            raise self._not_open()
+        self.in_flight += 1
+        connection = None
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                connection = await readers.get()
+                for last in (False, True):
+                    if closed(connection):
+                        connection = None
+                        connection = await self._server.connect()
+                    try:
+                        return await self._look(connection, function, args, whole)
+                    except Exception as error:
+                        if last or not is_lost(error) or isinstance(error, TimeoutError):
+                            raise
+                        connection.terminate()
+        except BaseException as error:
+            if connection is not None and (not isinstance(error, Exception) or is_lost(error)):
+                connection.terminate()
+                connection = None
+            raise self._server.explained(error) from error
+        finally:
+            self.in_flight -= 1
+            if self._readers is readers:
+                readers.put_nowait(connection)
+            elif connection is not None:
+                connection.terminate()
+
+    async def _look(self, connection: Any, function: Callable[..., Any], args: Sequence[Any], whole: bool) -> Any:
+        if whole:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await function(connection, *args)
+        if self._server.statement_cache_size == 0:  # a pooler may send each statement to another session, but for these
+            async with connection.transaction():
+                return await function(connection, *args)
+        return await function(connection, *args)
+
+    # -- workers
+
+    async def enlist(self, worker: Worker) -> Sequence[Worker]:
+        others: Sequence[Worker] = await self._do(keeping.enlist, worker)
+        return others
+
+    async def beat(self, worker: Worker, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
+        lives: bool = await self._do(keeping.beat, worker, microseconds(now), tick, told(dict(health)))
+        return lives
+
+    def beater(self, worker: Worker) -> Beater | None:
+        return PostgresBeater(self._server.twin(), self._name, worker)
+
+    async def leave(self, worker: str, now: datetime) -> None:
+        await self._do(keeping.leave, worker, microseconds(now))
+
+    async def has_jobs(self, worker: str, jobs: Iterable[str]) -> None:
+        await self._do(keeping.has_jobs, worker, list(jobs))
+
+    async def bury(self, worker: Worker) -> bool:
+        buried: bool = await self._do(keeping.bury, worker)
+        return buried
+
+    async def workers(self, *, living: bool = False) -> Sequence[Worker]:
+        rest = (
+            "WHERE stopped_at IS NULL ORDER BY beat_at DESC"
+            if living
+            else "ORDER BY stopped_at IS NOT NULL, beat_at DESC"
+        )
+        found: Sequence[Worker] = await self._read(keeping.workers, f"{rest} LIMIT 100")
+        return found
+
+    async def note(self, incidents: Sequence[Incident], heed: Heed | None = None) -> None:
+        await self._do(keeping.note, list(incidents), heed=heed)
+
+    async def incidents(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[Incident]:
+        found: Sequence[Incident] = await self._read(keeping.incidents, microseconds(since), microseconds(until), limit)
+        return found
+
+    async def held(self, worker: str) -> Mapping[RunId, int]:
+        rows = await self._fetch("SELECT id, token FROM taskloop.runs WHERE state = 'running' AND worker = $1", worker)
+        return {RunId(row[0]): row[1] for row in rows}
+
+    async def orphans(self) -> Sequence[Run]:
+        return await self._runs(
+            "WHERE state = 'running' AND NOT EXISTS "
+            "(SELECT 1 FROM taskloop.workers w WHERE w.id = worker AND w.stopped_at IS NULL) ORDER BY id"
+        )
+
+    async def changed(self) -> bool:
+        if self._gathering is None:
+            return False
+        rows = await self._fetch(
+            "SELECT sum(writes)::text FROM taskloop.writers WHERE NOT starts_with(id, $1)", self._name
+        )
+        before, self._seen = self._seen, rows[0][0]
+        return bool(before != self._seen)
+
+    def on_ended(self, heed: Callable[[Sequence[RunId]], None]) -> None:
+        if self._hints is not None:
+            self._hints.heed = heed
+
+    async def hint(self, seconds: float) -> None:
+        if self._hints is None:
+            await asyncio.sleep(seconds)
+        else:
+            await self._hints.wait(seconds)
+
+    # -- jobs and schedules
+
+    async def know(self, terms: Iterable[Terms]) -> None:
+        if self._gathering is None:
+            raise self._not_open()
+        self._known = Known.of(terms)
+
+    async def define(self, definitions: Iterable[Definition]) -> None:
+        await self._do(keeping.define, list(definitions))
+
+    async def definitions(self) -> Sequence[Definition]:
+        found: list[Definition] = await self._read(keeping.definitions)
+        return found
+
+    async def aliases(self) -> Mapping[str, str]:
+        found: dict[str, str] = await self._read(keeping.aliases)
+        return found
+
+    async def rename(self, names: Mapping[str, str], now: datetime, limit: int) -> Renamed:
+        renamed: Renamed = await self._do(keeping.rename, dict(names), microseconds(now), limit)
+        return renamed
+
+    async def relabel(self, names: Mapping[str, str], now: datetime) -> None:
+        await self._do(keeping.relabel, dict(names), microseconds(now))
+
+    async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
+        stored: Sequence[Schedule] = await self._do(keeping.put, schedules, merge, microseconds(now))
+        return stored
+
+    async def drop(self, ids: Sequence[str], now: datetime) -> int:
+        dropped: int = await self._do(keeping.drop, list(ids), microseconds(now))
+        return dropped
+
+    async def declared_schedules(self) -> Sequence[tuple[str, str]]:
+        rows = await self._fetch("SELECT id, job FROM taskloop.schedules WHERE origin <> 'stored' ORDER BY id")
+        return [(row[0], row[1]) for row in rows]
+
+    async def replan(self, decide: Rewind, rules: str) -> int:
+        # Of each set of jobs: another program's schedules are moved by that one, which knows their policies.
+        key = f"zone_rules {blake2b(json.dumps(sorted(self._known.terms)).encode(), digest_size=8).hexdigest()}"
+        if not await self._do(keeping.rules_changed, rules, key):
+            return 0
+        total: int = 0
+        after: str | None = ""
+        while after is not None:
+            moved, after = await self._do(keeping.move_cursors, self._known, decide, None, after, TOGETHER)
+            total += moved
+        await self._do(keeping.note_rules, rules, key)
+        return total
+
+    async def rewind(
+        self, decide: Rewind, now: datetime, *, back: timedelta | None, boot: str, since: float, tick: float
+    ) -> int:
+        by = None if back is None else back // timedelta(microseconds=1)
+        moved: int = await self._do(keeping.rewind, self._known, decide, microseconds(now), by, boot, since, tick)
+        return moved
+
+    async def schedules(
+        self,
+        *,
+        job: str | None = None,
+        ids: Sequence[str] | None = None,
+        prefix: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Schedule]:
+        wanted = {
+            "job = {}": job,
+            "id = ANY({}::text[])": None if ids is None else list(ids),
+            "id >= {}": prefix,
+            "id < {}": None if prefix is None else prefix + "\U0010ffff",
+            "id > {}": after,
+        }
+        values = [limit, *(value for value in wanted.values() if value is not None)]
+        texts = [text for text, value in wanted.items() if value is not None]
+        where = " AND ".join(text.format(f"${place}") for place, text in enumerate(texts, 2)) or "true"
+        rows = await self._fetch(
+            f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE {where} ORDER BY id LIMIT $1", *values
+        )
+        return read_schedules(rows)
+
+    async def coming(self, limit: int, *, job: str | None = None) -> Sequence[Schedule]:
+        rows = await self._fetch(
+            f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE next_due IS NOT NULL AND ($2::text IS NULL OR job = $2) "
+            "ORDER BY next_due LIMIT $1",
+            limit, job,
+        )  # fmt: skip
+        return read_schedules(rows)
+
+    async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
+        rows = await self._fetch(
+            "SELECT job, min(next_due) FROM taskloop.schedules WHERE next_due IS NOT NULL "
+            "AND job = ANY($1::text[]) GROUP BY job",
+            list(jobs),
+        )
+        return {row[0]: from_microseconds(row[1]) for row in rows}
+
+    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
+        return Due(*await self._read(statements.due, self._known, now, limit, without))
+
+    async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
+        fired: Fired = await self._do(statements.fire, firings, worker, now, heed=heed)
+        return fired
+
+    # -- runs
+
+    async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
+        written: Sequence[Run] = await self._write("submit", tuple(runs), heed)
+        return written
+
+    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+        if self._gathering is None:
+            raise self._not_open()
+        if self._identity is None:
+            rows = await self._fetch("SELECT value FROM taskloop.meta WHERE key = 'store'")
+            self._identity = rows[0][0]
+        try:
+            return await submit_within(connection, str(self._identity), self.url, runs)
+        except Exception as error:
+            raise self._server.explained(error) from error
+
+    async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
+        claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._known, heed=heed)
+        return claimed
+
+    async def settle(self, settling: Settling) -> Run | None:
+        stands: Run | None = await self._write("settle", settling)
+        return stands
+
+    async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
+        await self._do(statements.progress, reports)
+
+    async def step(self, run: Run, steps: Sequence[Step]) -> bool:
+        done: bool = await self._write("step", (run, steps))
+        return done
+
+    async def steps(self, run: RunId) -> Sequence[Step]:
+        found: Sequence[Step] = await self._read(steps_postgres.steps, run)
+        return found
+
+    async def log(self, reports: Sequence[tuple[Run, Sequence[LogLine]]]) -> None:
+        await self._write("log", reports)
+
+    async def lines(self, run: RunId, after: int = 0, limit: int = 100) -> tuple[Sequence[LogLine], int]:
+        found: tuple[Sequence[LogLine], int] = await self._read(steps_postgres.lines, run, after, limit)
+        return found
+
+    async def cancel(
+        self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
+    ) -> Cancelling | None:
+        done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now, waiting_only)
+        return done
+
+    async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
+        found: Sequence[Wish] = await self._do(keeping.take_wishes, worker, heed=heed)
+        return found
+
+    async def run(self, run: RunId) -> Run | None:
+        found = await self._runs("WHERE id = $1", run)
+        return found[0] if found else None
+
+    async def find(self, query: Query) -> Sequence[Run]:
+        conditions = {
+            "cause = {}": query.cause,
+            "schedule = {}": query.schedule,
+            "created_at >= {}": moment(query.since),
+            "created_at < {}": moment(query.until),
+            "id < {}": query.before,
+        }
+        asked = partial(
+            history.find,
+            jobs=query.jobs,
+            states=None if query.states is None else [State(one).value for one in query.states],
+            skipped=query.skipped,
+            conditions={text: value for text, value in conditions.items() if value is not None},
+            limit=query.limit,
+        )
+        return await _as_runs(await self._read(asked))
+
+    async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
+        rows = await self._read(history.standing, list(jobs))
+        return {row["job"]: (run_of(row), instant(row["last_success"]), row["failures"]) for row in rows}
+
+    async def attempts(self, run: Run) -> Sequence[Attempt]:
+        rows = await self._fetch(
+            "SELECT attempt, started_at, ended_at, outcome, worker, error, token FROM taskloop.attempts "
+            "WHERE run = $1 ORDER BY token",
+            run.id,
+        )
+        ended = [
+            Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], failure_facts(row[5])) for row in rows
+        ]
+        if run.attempt and run.state is not State.WAITING and run.token not in [row[6] for row in rows]:
+            error = failure_facts(write_failure(run.error))
+            last = Attempt(run.attempt, run.attempt_started_at, run.ended_at, run.state.value, run.worker, error)
+            ended.append(last)
+        return ended
+
+    async def reruns(self, run: RunId) -> Sequence[Run]:
+        return await self._runs("WHERE rerun_of = $1 AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", run)
+
+    async def late(self, ready_before: datetime) -> Sequence[Run]:
+        return await self._runs(
+            "r WHERE state = 'waiting' AND ready_at < $1 AND NOT EXISTS (SELECT 1 FROM taskloop.switches s WHERE "
+            f"s.kind = 'paused' AND s.ended_at IS NULL AND coalesce(s.until, {keeping.FOR_EVER}) > $1 "
+            "AND coalesce(s.job, r.job) = r.job) ORDER BY ready_at LIMIT 100",
+            microseconds(ready_before),
+        )
+
+    async def counts(self) -> Mapping[State, int]:
+        rows = await self._fetch(
+            "SELECT 'waiting', count(*) FROM taskloop.runs WHERE state = 'waiting' "
+            "UNION ALL SELECT 'running', count(*) FROM taskloop.runs WHERE state = 'running'"
+        )
+        return {State(row[0]): row[1] for row in rows}
+
+    async def usual(self, jobs: Sequence[str]) -> Mapping[str, Sequence[float]]:
+        found: Mapping[str, Sequence[float]] = await self._read(history.usual, list(jobs))
+        return found
+
+    async def evidence(
+        self,
+        jobs: Sequence[str],
+        now: datetime,
+        choose: Choose,
+        *,
+        window: Window | None = None,
+        run: RunId | None = None,
+    ) -> Evidence:
+        found: Evidence = await self._read(past.evidence, list(jobs), now, choose, window, run, whole=True)
+        return found
+
+    async def prune(
+        self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 25
+    ) -> Pruned:
+        found = await self._read(pruning.look, keep, now, after, limit)
+        deleted: int = await self._do(pruning.delete, list(found.ids), now) if found.ids else 0
+        place = found.after
+        if place is None and keep is not None and await self._do(pruning.delete_the_rest, self._known.terms, keep, now):
+            place = pruning.RUNS_DONE
+        return Pruned(deleted, place)
+
+    async def _runs(self, rest: str, *values: Any) -> list[Run]:
+        return await _as_runs(await self._fetch(f"SELECT {RUN} FROM taskloop.runs {rest}", *values))
+
+    async def _fetch(self, query: str, *values: Any) -> Sequence[Any]:
+        rows: Sequence[Any] = await self._read(_fetched, query, *values)
+        return rows
+
+    # -- switches
+
+    async def switch(self, switch: Switch) -> None:
+        await self._do(keeping.switch, switch)
+
+    async def unswitch(
+        self,
+        job: str | None,
+        kinds: Sequence[SwitchKind],
+        now: datetime,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        missed: str | None = None,
+    ) -> int:
+        ended: int = await self._do(keeping.unswitch, job, kinds, now, actor, reason, missed)
+        return ended
+
+    async def switches(self) -> Switches:
+        found: Switches = await self._read(
+            keeping.switches,
+            "WHERE ended_at IS NULL OR id IN (SELECT max(id) FROM taskloop.switches "
+            "WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
+        )
+        return found
+
+    # -- who may come in
+
+    async def add_token(self, token: Token) -> None:
+        await self._do(tokens_postgres.add, token)
+
+    async def tokens(
+        self,
+        *,
+        live_at: datetime | None = None,
+        named: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Token]:
+        found: Sequence[Token] = await self._read(tokens_postgres.tokens, moment(live_at), named, before, limit)
+        return found
+
+    async def revoke_tokens(
+        self, which: str, now: datetime, *, actor: str | None = None, reason: str | None = None
+    ) -> Sequence[Token]:
+        revoked: Sequence[Token] = await self._do(tokens_postgres.revoke, which, microseconds(now), actor, reason)
+        return revoked
+
+    async def use_token(self, token: str, now: datetime) -> None:
+        await self._do(tokens_postgres.use, token, microseconds(now))
+
+    async def session_secret(self, new: bytes) -> bytes:
+        found: bytes | None = await self._read(tokens_postgres.session_secret, None)
+        return found or await self._do(tokens_postgres.session_secret, new)
+
+    # -- keeping house
+
+    async def check(self) -> Sequence[str]:
+        """What stands in the way of a sound store; empty: nothing. What the server itself keeps sound is not read anew."""
+        found: list[str] = await self._read(problems)
+        return found
+
+    async def backup(self, target: object) -> None:
+        """Raises `BadStore`, with the words that back it up: the server's own tools do it better."""
+        raise BadStore(
+            f"a store in PostgreSQL is backed up by its own tools; write `pg_dump --schema=taskloop --file={target}` and the "
+            "address, or let the whole server be backed up"
+        )
+
+
+async def _fetched(db: Db, query: str, *values: Any) -> Sequence[Any]:
+    return await db.fetch(query, *values)
+
+
+async def _as_runs(rows: Sequence[Any]) -> list[Run]:
+    found: list[Run] = []
+    for first in range(0, len(rows), AT_ONCE):
+        if first:
+            await asyncio.sleep(0)
+        found += read_runs(rows[first : first + AT_ONCE])
+    return found

@@ -1,0 +1,37 @@
+"""The command line on a store in PostgreSQL: it reads and acts through the store, like everything else."""
+
+from __future__ import annotations
+
+import signal
+
+from command_line import call, nothing_blocks_the_loop, shop
+from servers import emptied, server
+
+__all__ = ["call", "nothing_blocks_the_loop", "shop"]
+
+
+def test_commands_work_beside_a_running_process_on_the_same_database(shop, call, monkeypatch):
+    monkeypatch.setenv("TASKLOOP_STORE__URL", emptied().store)
+    assert call("once", "add", "a=1").code == 0
+    with shop.start("run", TASKLOOP_STORE__URL=server().store) as running:
+        running.hear("scheduler.started")
+        assert call("submit", "add", "a=40", "--wait", "--format", "json").data["result"] == 42
+        assert call("disable", "add", "--reason", "moving").code == 0
+        [job] = [one for one in call("list", "--format", "json").items if one["name"] == "add"]
+        assert (job["condition"], job["last_run"]["result"], job["switch"]["reason"]) == ("disabled", 42, "moving")
+        assert call("status").code == call("next").code == call("why", "add").code == 0
+        run = call("submit", "slow", "--format", "json").data["id"]
+        assert call("cancel", str(run)).code == 0
+        assert running.end(signal.SIGTERM) == 143
+    found = call("db", "check", "--format", "json").data["problems"]
+    assert [one for one in found if "fsync is off" not in one] == [], "the disk of the tests' server is not flushed"
+    assert call("db", "upgrade").code == call("db", "prune").code == 0
+    backup = call("db", "backup", "copy")
+    assert backup.code == 8 and "pg_dump" in backup.err
+
+
+def test_a_command_that_reads_makes_no_tables(shop, call, monkeypatch):
+    monkeypatch.setenv("TASKLOOP_STORE__URL", server().database("untouched"))
+    done = call("runs")
+    assert done.code == 8 and "without the tables of a store" in done.err
+    assert server().query("SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop'", "untouched") == []

@@ -1,0 +1,256 @@
+"""The engine on PostgreSQL: several schedulers on one database share what is to be done, and survive each other."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections import Counter
+from datetime import timedelta
+
+import aiosqlite
+import asyncpg
+import pytest
+from servers import emptied, server
+
+from taskloop import Options, State, TaskScheduler
+from taskloop.errors import BadStore, KeyConflict, StoreUnavailable
+from taskloop.runs import Run
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Options(heartbeat=timedelta(seconds=0.3), lease=timedelta(seconds=1.5), max_running=8)
+
+
+async def until(condition, seconds=10):
+    async with asyncio.timeout(seconds):
+        while not (found := await condition()):
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def test_two_schedulers_on_one_database_share_the_load_and_call_nothing_twice():
+    url, called = emptied().store, []
+
+    def member(name):
+        scheduler = TaskScheduler(url, options=QUICK, name=name)
+
+        @scheduler.job()
+        async def work(number: int) -> None:
+            called.append((name, number))
+            await asyncio.sleep(0.01)
+
+        @scheduler.job(group="one", name="alone")
+        async def alone() -> None:
+            running.append(1)
+            assert len(running) == 1, "two of a group run at once"
+            await asyncio.sleep(0.02)
+            running.pop()
+
+        @scheduler.every("200ms", name="tick", overlap="allow")
+        async def tick() -> None:
+            ticked.append(name)
+
+        return scheduler
+
+    ticked, running = [], []
+    first, second = member("first"), member("second")
+    async with first, second:
+        one, two = first["work"], second["alone"]
+        await first.submit_many([one.bind(number) for number in range(200)])
+        await second.submit_many([two.bind() for _ in range(6)])
+        await until(lambda: _none_left(first))
+        await asyncio.sleep(0.5)
+    ticks = await first.runs("tick", limit=1000)  # verbs that read need no start
+    await first.close()
+    assert sorted(number for _, number in called) == list(range(200))
+    assert min(Counter(name for name, _ in called).values()) > 20, Counter(name for name, _ in called)
+    assert len({run.due_at for run in ticks}) == len(ticks) == len(ticked)
+
+
+async def _none_left(scheduler) -> bool:
+    status = await scheduler.status()
+    return not status.waiting and not [run for run in status.active if run.job != "tick"]
+
+
+PROGRAM = """
+import asyncio, sys
+from datetime import timedelta
+from taskloop import Options, TaskScheduler
+
+quick = Options(heartbeat=timedelta(seconds=0.3), lease=timedelta(seconds=1.5))
+scheduler = TaskScheduler(sys.argv[1], options=quick)
+
+@scheduler.job(retry=2)
+async def held():
+    print("begun", flush=True)
+    await asyncio.sleep(600)
+
+async def main():
+    async with scheduler:
+        await scheduler.submit("held")
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_runs_of_a_process_that_was_killed_are_taken_over_within_its_lease(tmp_path):
+    url, begun = emptied().store, asyncio.Event()
+    (tmp_path / "program.py").write_text(PROGRAM)
+    scheduler = TaskScheduler(url, options=QUICK)
+
+    @scheduler.job(retry=2)
+    async def held() -> str:
+        begun.set()
+        return "taken over"
+
+    process = await asyncio.to_thread(
+        subprocess.Popen, [sys.executable, str(tmp_path / "program.py"), url], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert await asyncio.to_thread(process.stdout.readline) == "begun\n"
+        async with scheduler:
+            await asyncio.sleep(0.5)
+            assert not begun.is_set()
+            process.send_signal(signal.SIGKILL)
+            await asyncio.wait_for(begun.wait(), 1.5 + 2 + 1)  # the first wait for another attempt is a second
+            run = await until(lambda: _succeeded(scheduler))
+            assert [(one.attempt, one.outcome) for one in await scheduler.attempts(run.id)] == [
+                (1, "lost"),
+                (2, "succeeded"),
+            ]
+    finally:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        process.stdout.close()
+
+
+async def _succeeded(scheduler) -> Run | None:
+    found = await scheduler.runs("held", state="succeeded")
+    return found[0] if found else None
+
+
+async def test_a_server_that_restarts_under_a_running_scheduler_is_told_and_nothing_is_lost():
+    found, told = emptied(), []
+    if found.own is None:
+        pytest.skip("the server is not ours to restart")
+    scheduler, may_end, called = TaskScheduler(found.store, options=QUICK), asyncio.Event(), []
+    scheduler.feed.subscribe(lambda event: told.append(event.name), "store_lost", "store_back")
+
+    @scheduler.job()
+    async def held() -> str:
+        called.append("held")
+        await may_end.wait()
+        return "kept in memory until the store took it"
+
+    @scheduler.every("200ms")
+    async def tick() -> None:
+        called.append("tick")
+
+    async with scheduler:
+        run = await scheduler.submit("held")
+        while "held" not in called:
+            await asyncio.sleep(0.01)
+        restarting = asyncio.create_task(asyncio.to_thread(found.restart))
+        may_end.set()
+        await restarting
+        done = await until(lambda: _ended(scheduler, run.id))
+        assert (done.state, done.result) == (State.SUCCEEDED, "kept in memory until the store took it")
+        before = len(called)
+        async with asyncio.timeout(10):
+            while len(called) < before + 3:
+                await asyncio.sleep(0.02)
+    assert told == ["store_lost", "store_back"] * (len(told) // 2)  # none, where it falls between two calls
+    assert called.count("held") == 1
+
+
+async def _ended(scheduler, run_id) -> Run | None:
+    try:
+        run = await scheduler.run(run_id)
+    except StoreUnavailable:
+        return None
+    return run if run.final else None
+
+
+# -- within the application's own transaction
+
+
+@pytest.fixture(params=["postgres", "file"])
+def url(request, tmp_path):
+    return emptied().store if request.param == "postgres" else f"sqlite:///{tmp_path}/app.db"
+
+
+class Application:
+    """An application with a connection of its own, and the words of its driver."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def __aenter__(self):
+        if self.url.startswith("sqlite"):
+            self.connection = await aiosqlite.connect(self.url.removeprefix("sqlite:///"))
+            await self.connection.execute("CREATE TABLE orders (id INTEGER)")
+            await self.connection.commit()
+            return self
+        self.connection = await asyncpg.connect(self.url)
+        await self.connection.execute("DROP TABLE IF EXISTS orders; CREATE TABLE orders (id INTEGER)")
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self.connection.close()
+
+    async def begin(self) -> None:
+        if isinstance(self.connection, asyncpg.Connection):
+            await self.connection.execute("BEGIN")
+        await self.connection.execute("INSERT INTO orders VALUES (1)")
+
+    async def end(self, word: str) -> None:
+        await self.connection.execute(word)
+
+
+async def test_what_is_asked_for_within_a_transaction_is_there_when_that_is_committed_and_not_before(url):
+    scheduler, sent = TaskScheduler(url, options=QUICK), []
+
+    @scheduler.job()
+    async def mail(order: int) -> str:
+        sent.append(order)
+        return f"mail of {order}"
+
+    async with scheduler, Application(url) as app:
+        await app.begin()
+        gone = await scheduler.submit("mail", {"order": 1}, connection=app.connection)
+        await app.end("ROLLBACK")
+        await app.begin()
+        run = await scheduler.submit("mail", {"order": 2}, key="k", connection=app.connection)
+        await asyncio.sleep(0.7)
+        assert sent == []
+        assert [one.id for one in await scheduler.runs()] == []
+        await app.end("COMMIT")
+        assert await run.value() == "mail of 2"
+        assert sent == [2]
+        assert gone.run.state is State.WAITING
+        await app.begin()
+        again = await scheduler.submit("mail", {"order": 2}, key="k", connection=app.connection)
+        assert (again.run.id, again.run.existed) == (run.run.id, True)
+        with pytest.raises(KeyConflict):
+            await scheduler.submit("mail", {"order": 3}, key="k", connection=app.connection)
+        await app.end("ROLLBACK")
+
+
+async def test_a_connection_of_another_kind_or_to_another_place_is_refused_with_what_is_allowed(url, tmp_path):
+    scheduler = TaskScheduler(url, options=QUICK)
+    scheduler.add_job(lambda_free, name="mail")
+    elsewhere = f"sqlite:///{tmp_path}/other.db" if url.startswith("sqlite") else server().database("elsewhere")
+    try:
+        with pytest.raises(BadStore, match=r"connection= is a str; allowed is"):
+            await scheduler.submit("mail", connection="connection")
+        async with Application(elsewhere) as app:
+            with pytest.raises(BadStore, match=r"connection= is one to .*; allowed is one to"):
+                await scheduler.submit("mail", connection=app.connection)
+    finally:
+        await scheduler.close()
+
+
+async def lambda_free() -> None: ...

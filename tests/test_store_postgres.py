@@ -1,0 +1,265 @@
+"""What only PostgreSQL can do to a store: lines that are cut, poolers, servers that restart, ten processes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import textwrap
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from proxies import Line, Pooler
+from servers import emptied, server
+from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, stored, submitted
+
+from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
+from taskloop.runs import State
+from taskloop.server_postgres import is_lost
+from taskloop.store_postgres import PostgresStore
+from taskloop.store import Query, Terms, Worker, open_store
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def opened(url=None, patience=None, **options):
+    address = url or emptied().store
+    store = open_store(address, **options) if patience is None else PostgresStore(address, call_seconds=patience)
+    await store.open()
+    await know(store, "a", "b")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def cut_all(url):
+    """End every session of a database but ours."""
+    connection = await asyncpg.connect(url)
+    await connection.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+
+
+# -- the schema
+
+
+async def test_ten_that_open_an_empty_database_at_once_all_get_the_store():
+    url = server().database("fresh")
+    stores = [open_store(url) for _ in range(10)]
+    await asyncio.gather(*(one.open() for one in stores))
+    assert [(await submitted(one))[0].id for one in stores] == list(range(1, 11))
+    for one in stores:
+        await one.close()
+
+
+async def test_what_is_there_is_refused_unless_it_is_ours_and_not_newer_and_left_as_it_is():
+    found = server()
+    url = found.database("strange")
+    with pytest.raises(BadStore, match="without the tables of a store"):
+        await open_store(url).open(create=False)
+    found.execute("CREATE SCHEMA taskloop;\nCREATE TABLE taskloop.mine (x int)", "strange")
+    with pytest.raises(BadStore, match="not ours; it was left as it is"):
+        await open_store(url).open()
+    assert found.query("SELECT count(*) FROM pg_class WHERE relnamespace = 'taskloop'::regnamespace", "strange") == [
+        (1,)
+    ]
+    found.execute("DROP TABLE taskloop.mine", "strange")
+    async with opened(url) as store:  # a schema that its owner has made for us
+        found.execute("UPDATE taskloop.meta SET value = '999' WHERE key = 'schema'", "strange")
+        with pytest.raises(BadStore, match="by a newer taskloop"):
+            await store.submit([asked()])
+        with pytest.raises(BadStore, match="has schema 999, this taskloop knows up to"):
+            await open_store(url).open()
+        assert found.query("SELECT count(*) FROM taskloop.runs", "strange") == [(0,)]
+
+
+async def test_a_database_a_server_or_a_user_that_is_not_there_is_said_with_the_mend():
+    found = server()
+    for url, mend in (
+        (found.address("nowhere"), "createdb"),
+        ("postgresql:///x?host=/nonexistent", "see whether the server runs"),
+        (found.address("postgres").replace("postgres:@", "nobody:secret@"), "user and the password"),
+    ):
+        store = open_store(url)
+        with pytest.raises(StoreUnavailable, match=mend) as caught:
+            await store.open()
+        assert "secret" not in str(caught.value) + store.url
+    with pytest.raises(BadStore, match="names no database"):
+        open_store("postgresql://host")
+    store = open_store("postgresql:///x?host=/nonexistent")
+    for _ in range(3):  # within the pause nobody knocks again
+        with pytest.raises(StoreUnavailable):
+            await store.open()
+
+
+async def test_without_its_driver_the_package_to_install_is_named(monkeypatch):
+    from taskloop import server_postgres
+
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    server_postgres._driver.cache_clear()
+    with pytest.raises(MissingExtra, match=r"taskloop\[postgres\]"):
+        await open_store("postgresql:///x").open()
+    server_postgres._driver.cache_clear()
+
+
+# -- connections that are lost
+
+
+async def test_connections_that_are_cut_between_statements_lose_and_double_nothing():
+    async with opened() as store:
+        url = server().store
+        for round_number in range(5):
+            asking = [asyncio.create_task(store.submit([asked()])) for _ in range(20)]
+            if round_number % 2:
+                await asyncio.sleep(0.002)
+            await cut_all(url)
+            answers = await asyncio.gather(*asking)
+            assert len(await store.find(Query(limit=1000))) == 20 * (round_number + 1)
+            runs = (await claimed(store)).started
+            assert sorted(ids(runs)) == sorted(run.id for answer in answers for run in answer)
+            await cut_all(url)
+            assert all(await asyncio.gather(*(store.settle(ended(run)) for run in runs)))
+        assert dict(await store.counts()) == {State.WAITING: 0, State.RUNNING: 0}
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_wherever_the_line_is_cut_what_was_committed_is_read_back_and_not_repeated(where):
+    async with Line(emptied().store) as line, opened(line.url) as store:
+
+        async def cutting(ask, passes):
+            """The answer to a call whose line is cut after so much has passed."""
+            line.cut, line.passes = where, passes
+            answer = await ask()
+            cut, line.cut = line.cut is None, None
+            return answer, cut
+
+        schedule, number, cuts = hourly(), 0, 0
+        for passes in range(12):
+            [run], cut = await cutting(lambda: store.submit([asked()]), passes)
+            number, cuts = number + 1, cuts + cut
+            assert len(await store.find(Query(limit=1000))) == number
+            have, cut = await cutting(lambda: store.claim("w1", NOW, 10), passes)
+            assert ids(have.started) == [run.id]
+            assert await store.run(run.id) == have.started[0]
+            cuts += cut
+            stands, cut = await cutting(lambda run=have.started[0]: store.settle(ended(run)), passes)
+            assert stands.state is State.SUCCEEDED
+            cuts += cut
+        assert cuts >= 10
+        await put(store, schedule)
+        for passes in range(12):
+            now = at(3600 * passes)
+            firing_ = firing(await stored(store, "s"), now=now, starts=True, overlap="allow")
+            done, _ = await cutting(lambda one=firing_, now=now: store.fire([one], "w1", now), passes)
+            assert [(run.due_at, run.token) for run in done.started] == [(now, 1)]
+        assert len(await store.find(Query(schedule="s"))) == 12
+        rows = server().query("SELECT state, runs FROM taskloop.daily", "taskloop_tests")
+        assert rows == [("succeeded", number)], "nothing is counted twice"
+
+
+async def test_a_server_that_restarts_at_once_is_used_again_when_it_is_back():
+    found = emptied()
+    if found.own is None:
+        pytest.skip("the server is not ours to restart")
+    async with opened() as store:
+        answered, refused = [], 0
+        restarting = asyncio.create_task(asyncio.to_thread(found.restart))
+        while not restarting.done() or len(answered) < 50:
+            try:
+                answered += ids(await store.submit([asked()]))
+            except StoreUnavailable:
+                refused += 1
+                await asyncio.sleep(0.02)
+        await restarting
+        there = await store.find(Query(limit=1000))
+        assert set(answered) == set(ids(there)), "what was answered is there, and nothing else is"
+        assert refused < 500
+
+
+async def test_a_server_that_does_not_answer_lets_its_callers_go():
+    async with opened(patience=0.3) as store, opened(server().store) as other:
+        connection = await asyncpg.connect(server().store)
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE taskloop.runs IN ACCESS EXCLUSIVE MODE")
+                for call in (store.submit([asked()]), store.find(Query())):
+                    with pytest.raises(StoreUnavailable, match="answer"):
+                        await call
+            assert len(await submitted(store)) == 1
+            assert ids(await other.find(Query())) == ids(await store.find(Query()))
+        finally:
+            await connection.close()
+
+
+def test_only_what_says_that_a_connection_is_gone_is_taken_for_that():
+    lost = [
+        ConnectionResetError(),
+        asyncpg.ConnectionDoesNotExistError("x"),
+        asyncpg.InterfaceError("connection is closed"),
+    ]
+    lost += [asyncpg.AdminShutdownError("x"), asyncpg.CannotConnectNowError("x"), TimeoutError()]
+    kept = [asyncpg.UniqueViolationError("x"), asyncpg.DataError("x"), ValueError("x"), StoreUnavailable("x")]
+    assert [is_lost(one) for one in [*lost, *kept]] == [True] * 6 + [False] * 4
+
+
+# -- poolers
+
+
+async def test_behind_a_pooler_that_gives_each_transaction_another_session_everything_works():
+    async with Pooler(emptied().store) as pooler, opened(pooler.url, statement_cache_size=0) as store:
+        await store.enlist(Worker("w1", None, "h", 1, "p", NOW, NOW))
+        await know(store, Terms("a", group="g", places=2), Terms("b", max_running=1))
+        await put(store, hourly("s"), hourly("t", "b"))
+        assert len((await store.due(NOW, 10)).schedules) == 2
+        await fired(store, firing(hourly("s"), group="g"), firing(hourly("t", "b"), max_running=1))
+        await submitted(store, asked(key="k", group="g"), asked("b"))
+        runs = (await claimed(store)).started
+        assert sorted(run.job for run in runs) == ["a", "a", "b"]
+        assert all(await asyncio.gather(*(store.settle(ended(run)) for run in runs)))
+        beater = store.beater(Worker("w1", None, "h", 1, "p", NOW, NOW))
+        assert await asyncio.to_thread(beater.beat, NOW, 1.0, {})
+        await asyncio.to_thread(beater.close)
+        await store.hint(0.01)
+        assert pooler.sessions >= 10
+
+
+# -- several processes
+
+
+async def test_a_beat_never_waits_behind_other_calls_and_tells_how_far_the_clocks_are_apart():
+    one = Worker("w1", None, "h", 1, "p", NOW, NOW)
+    async with opened() as store:
+        await store.enlist(one)
+        beater = store.beater(one)
+        connection = await asyncpg.connect(server().store)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE taskloop.runs IN ACCESS EXCLUSIVE MODE")
+            stuck = asyncio.create_task(store.submit([asked()]))
+            for _ in range(2):
+                assert await asyncio.to_thread(beater.beat, NOW, 1.0, {"running": 3})
+        await stuck
+        await connection.close()
+        [found] = await store.workers()
+        assert found.health["running"] == 3
+        assert found.health["skew_ms"] > 86_400_000  # the tests live in March
+        await asyncio.to_thread(beater.close)
+
+
+async def test_a_hint_of_another_process_is_heard_at_once_and_its_own_is_not():
+    async with opened() as mine, opened(server().store) as other:
+        loop = asyncio.get_running_loop()
+        await mine.hint(0.05)
+        while not mine._hints.listening:
+            await asyncio.sleep(0.01)
+        began = loop.time()
+        waiting = asyncio.create_task(mine.hint(10))
+        await submitted(other)
+        await waiting
+        assert loop.time() - began < 5
+        await submitted(mine)
+        began = loop.time()
+        await mine.hint(0.3)
+        assert loop.time() - began >= 0.25
