@@ -33,7 +33,7 @@ async def main(port, failures, workers):
     import dask
     dask.config.set({"distributed.scheduler.allowed-failures": failures})
     async with LocalCluster(
-        n_workers=workers, threads_per_worker=2, processes=True, asynchronous=True, dashboard_address=None,
+        n_workers=workers, threads_per_worker=2, processes=True, asynchronous=True, dashboard_address="127.0.0.1:0",
         host="127.0.0.1", scheduler_port=port, silence_logs=60,
     ) as cluster:
         print(cluster.scheduler_address, flush=True)
