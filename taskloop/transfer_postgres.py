@@ -20,7 +20,8 @@ __all__ = ["export", "take_in"]
 
 _COUNTED: Final = ("log", "switches", "wishes", "incidents", "audit")
 """Tables that number their rows themselves; the ids of runs come from a sequence of their own."""
-_OWN: Final = ",".join(f"'{key}'" for key in OWN)
+_NOT_OWN: Final = " AND ".join(f"key <> '{key}' AND NOT starts_with(key, '{key} ')" for key in OWN)
+"""Some have the name of what they are about behind them."""
 _FREE: Final = {"actor", "reason", "key", "summary", "ended_by", "ended_because", "revoked_by", "revoked_because"}
 """Columns in which anybody may have said anything, NUL too, which is written in another way here; and names of steps."""
 _LOCK: Final = "LOCK TABLE taskloop.runs, taskloop.schedules, taskloop.jobs IN EXCLUSIVE MODE"
@@ -31,7 +32,7 @@ async def export(store: PostgresStore) -> AsyncGenerator[Batch, None]:
     """Every table, by key; one consistent look."""
     async with _apart(store) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         for table, (keys, columns) in TABLES.items():
-            where = f"WHERE key NOT IN ({_OWN})" if table == "meta" else ""
+            where = f"WHERE {_NOT_OWN}" if table == "meta" else ""
             rows: list[Row] = []
             size = 0
             async for row in connection.cursor(
