@@ -158,12 +158,13 @@ def _schedules(db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Schedule
     return {row[0]: read_schedule(row) for row in rows.fetchall()}
 
 
-def submit(db: sqlite3.Connection, runs: tuple[Run, ...], entry: Entry) -> list[Run]:
+def submit(db: sqlite3.Connection, runs: tuple[Run, ...], entry: Entry | None) -> list[Run]:
     (answer,) = statements.submit(db, [runs])
     if isinstance(answer, Exception):
         raise answer
     written: list[Run] = answer
-    record(db, audit.submitted(entry, written))
+    if entry is not None:
+        record(db, audit.submitted(entry, written))
     return written
 
 

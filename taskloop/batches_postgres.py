@@ -18,11 +18,13 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
+from taskloop import audit_postgres as audit
 from taskloop import keeping_postgres as keeping
 from taskloop import pruning_postgres as pruning
 from taskloop import statements_postgres as statements
 from taskloop import steps_postgres as steps
 from taskloop import stroke_postgres as stroke
+from taskloop.audit import Entry
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints, concerns_others
@@ -42,6 +44,7 @@ _TOGETHER: Final[Sequence[tuple[str, Callable[..., Any]]]] = (
     ("log", steps.logs),
     ("settle", statements.settle),
     ("submit", statements.submit),
+    ("ask", audit.ask),
 )
 """Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
 runs, and ends free places."""
@@ -50,7 +53,8 @@ _FREELY: Final = frozenset(
         statements.fire,
         statements.claim,
         statements.progress,
-        statements.cancel,
+        audit.cancel,
+        audit.record,
         keeping.take_wishes,
         keeping.note,
         keeping.beat,
@@ -291,7 +295,9 @@ async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:
     return answers
 
 
-async def submit_within(connection: Any, identity: str, shown: str, runs: Sequence[Run]) -> Sequence[Run]:
+async def submit_within(
+    connection: Any, identity: str, shown: str, runs: Sequence[Run], entry: Entry | None
+) -> Sequence[Run]:
     """Write runs by a connection of the application's (asyncpg), within its transaction."""
     if not all(hasattr(connection, name) for name in ("fetchrow", "fetchval", "transaction", "is_in_transaction")):
         raise BadStore(
@@ -300,10 +306,10 @@ async def submit_within(connection: Any, identity: str, shown: str, runs: Sequen
         )
     if not connection.is_in_transaction():
         async with connection.transaction():
-            return await _submit_within(connection, identity, shown, runs)
+            return await _submit_within(connection, identity, shown, runs, entry)
     await connection.execute("SAVEPOINT taskloop_submit")  # a transaction that was begun by hand takes no other kind
     try:
-        answer = await _submit_within(connection, identity, shown, runs)
+        answer = await _submit_within(connection, identity, shown, runs, entry)
     except BaseException:
         with suppress(Exception):
             await connection.execute("ROLLBACK TO SAVEPOINT taskloop_submit")
@@ -312,13 +318,18 @@ async def submit_within(connection: Any, identity: str, shown: str, runs: Sequen
     return answer
 
 
-async def _submit_within(connection: Any, identity: str, shown: str, runs: Sequence[Run]) -> Sequence[Run]:
+async def _submit_within(
+    connection: Any, identity: str, shown: str, runs: Sequence[Run], entry: Entry | None
+) -> Sequence[Run]:
     theirs = None
     if await connection.fetchval("SELECT to_regclass('taskloop.meta')") is not None:
         theirs = await connection.fetchval("SELECT value FROM taskloop.meta WHERE key = 'store'")
     if theirs != identity:
         raise BadStore(f"connection= is one to another database; allowed is one to {shown}")
-    [answer] = await statements.submit(connection, [tuple(runs)], key_wait=None)
+    if entry is None:
+        [answer] = await statements.submit(connection, [tuple(runs)], key_wait=None)
+    else:
+        [answer] = await audit.ask(connection, [(tuple(runs), entry)], key_wait=None)
     if isinstance(answer, Exception):
         raise answer
     if not await connection.fetchval(_COUNT_THEIRS):

@@ -12,9 +12,10 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, cast
 
+from taskloop import audit_sqlite, steps_sqlite
 from taskloop import keeping_sqlite as keeping
 from taskloop import statements_sqlite as statements
-from taskloop import steps_sqlite
+from taskloop.audit import Entry
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore
 from taskloop.file_sqlite import Place, connect, explained, newest
@@ -85,7 +86,9 @@ def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[
     return answers
 
 
-async def submit_within(connection: Any, place: Place | None, runs: Sequence[Run]) -> Sequence[Run]:
+async def submit_within(
+    connection: Any, place: Place | None, runs: Sequence[Run], entry: Entry | None
+) -> Sequence[Run]:
     """Write runs by a connection of the application's (aiosqlite), within its transaction, on its thread."""
     if place is None:
         raise BadStore("a store in memory has no connection but its own: submit without connection=, or use a file")
@@ -93,10 +96,10 @@ async def submit_within(connection: Any, place: Place | None, runs: Sequence[Run
         raise BadStore(
             f"connection= is a {type(connection).__name__}; allowed is a connection of aiosqlite to {place.path}"
         )
-    return cast("Sequence[Run]", await connection._execute(_submit_within, connection._conn, place, runs))
+    return cast("Sequence[Run]", await connection._execute(_submit_within, connection._conn, place, tuple(runs), entry))
 
 
-def _submit_within(db: sqlite3.Connection, place: Place, runs: Sequence[Run]) -> Sequence[Run]:
+def _submit_within(db: sqlite3.Connection, place: Place, runs: tuple[Run, ...], entry: Entry | None) -> Sequence[Run]:
     place.check()
     factories, db.row_factory, db.text_factory = (db.row_factory, db.text_factory), None, str
     try:
@@ -104,19 +107,18 @@ def _submit_within(db: sqlite3.Connection, place: Place, runs: Sequence[Run]) ->
         if not file or Place.of(file)[1:3] != place[1:3]:
             raise BadStore(f"connection= is one to {file or 'a database in memory'}; allowed is one to {place.path}")
         alone = not db.in_transaction
-        if alone:
-            db.execute("BEGIN IMMEDIATE")
+        db.execute("BEGIN IMMEDIATE" if alone else "SAVEPOINT taskloop_submit")
         try:
-            [answer] = statements.submit(db, [tuple(runs)])
-            if isinstance(answer, Exception):
-                raise answer
+            answer = audit_sqlite.submit(db, runs, entry)
         except BaseException:
-            if alone:
-                db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # some errors have rolled back already
+                db.execute("ROLLBACK" if alone else "ROLLBACK TO taskloop_submit")
             raise
+        if not alone:
+            db.execute("RELEASE taskloop_submit")
         if alone and db.isolation_level is None:  # where the module begins transactions itself, the caller commits
             db.execute("COMMIT")
-        return cast("Sequence[Run]", answer)
+        return answer
     finally:
         db.row_factory, db.text_factory = factories
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from taskloop import keeping_postgres as keeping
+from taskloop import audit_postgres as audit
 from taskloop.runs import Run, RunId, State
 from taskloop.server_postgres import Server, closed, let_go
 from taskloop.store import Cancelling, Claimed
@@ -33,16 +33,18 @@ MOST: Final = 500
 REMEMBERED: Final = 10_000
 """Runs of which is known who asked for them; with more, whoever waits finds out by looking."""
 _LOOK: Final = "look"
+_ASKING: Final = ("submit", "ask")
+"""Verbs that ask for runs."""
 
 
 def concerns_others(part: tuple[str, Any], answer: Any) -> bool:
     """Whether another process may have something to do now that a part of a batch was carried out."""
     verb, work = part
-    if verb == "submit":
+    if verb in _ASKING:
         return not isinstance(answer, Exception) and any(map(_waits, answer))
     if isinstance(answer, Cancelling):
         return answer.wished
-    return verb == "do" and work.func in (keeping.put, keeping.drop, keeping.switch, keeping.unswitch)
+    return verb == "do" and work.func in (audit.put, audit.drop, audit.switch, audit.unswitch)
 
 
 def _waits(run: Run) -> bool:
@@ -87,7 +89,7 @@ class Hints:
                     self._ended.append(answer.id)
             elif concerns_others(part, answer):
                 self._looks = True
-                if part[0] == "submit":
+                if part[0] in _ASKING:
                     self._ours.update(run.id for run in answer if _waits(run))
         for known in (self._ours, self._theirs):
             if len(known) > REMEMBERED:

@@ -11,13 +11,18 @@ from typing import Any, Final
 
 from taskloop.rows_postgres import RUN, Db
 
-__all__ = ["FINAL", "failed_in_a_row", "find", "ids_of_job", "newest_active", "of_job", "standing", "usual"]
+__all__ = [
+    "FINAL", "SLACK", "days", "failed_in_a_row", "find", "first_since", "ids_of_job", "newest_active", "of_job", "standing",
+    "usual",
+]  # fmt: skip
 
 FINAL: Final = "state NOT IN ('waiting', 'running')"
 """What tells the rows of `runs_final`; a statement has to repeat it, or the planner does not see that it fits."""
 LASTING: Final = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
 """All states but `skipped`."""
 _TROUBLED: Final = ("failed", "interrupted", "cancelled", "skipped")
+SLACK: Final = 600_000_000
+"""Ten minutes: of a span no run is missed though a clock, or two hosts apart, were wrong by up to five."""
 _MERGED: Final = 60
 """Jobs times states that a question merges; with more it goes by the states alone."""
 
@@ -42,12 +47,46 @@ def _of_all(state: str) -> str:
     return f"FROM taskloop.runs WHERE state = '{state}'{more}"
 
 
+_HALVES: Final = (
+    "WITH RECURSIVE half(low, high) AS (SELECT 0::bigint, coalesce((SELECT max(id) FROM taskloop.runs), 0) + 1 UNION ALL "
+    "SELECT CASE WHEN r.created_at < $1 THEN r.id + 1 ELSE h.low END, "
+    "CASE WHEN r.created_at < $1 THEN h.high ELSE (h.low + h.high) / 2 END "
+    "FROM half h LEFT JOIN LATERAL (SELECT id, created_at FROM taskloop.runs WHERE id >= (h.low + h.high) / 2 "
+    "ORDER BY id LIMIT 1) r ON true WHERE h.low < h.high) "
+    "SELECT low FROM half WHERE low >= high LIMIT 1"
+)
+
+
+async def first_since(db: Db, at: int) -> int:
+    """The id of about the first run that was put on record at an instant or later.
+
+    Ids grow as time does, so the server finds it by halves, in one statement of some thirty looks into the table's own
+    index; an index by time would cost each run that is written. Where clocks differ the order is not quite that: hence
+    `SLACK`.
+    """
+    found: int = await db.fetchval(_HALVES, at)
+    return found
+
+
+async def _between(db: Db, since: int | None, until: int | None) -> dict[str, Any]:
+    """Conditions for what was put on record in a span: on the ids, by which rows are found, and on the instant itself."""
+    found: dict[str, Any] = {}
+    if since is not None:
+        found |= {"id >= {}": await first_since(db, since - SLACK), "created_at >= {}": since}
+    if until is not None:
+        found |= {"id <= {}": await first_since(db, until + SLACK), "created_at < {}": until}
+    return found
+
+
 async def find(
     db: Db,
     *,
     jobs: Sequence[str] | None,
     states: Sequence[str] | None,
     skipped: bool,
+    cause: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
     conditions: Mapping[str, Any],
     limit: int,
 ) -> Sequence[Any]:
@@ -58,9 +97,15 @@ async def find(
         values.append(value)
         return f"${len(values)}"
 
+    conditions = {**conditions, **await _between(db, since, until), **({} if cause is None else {"cause = {}": cause})}
     further = "".join(f" AND {text.format(given(value))}" for text, value in conditions.items())
     wanted = (*LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))
     order = "ORDER BY id DESC LIMIT $1"
+    if cause not in (None, "schedule") and "succeeded" in wanted:  # few among many, in an index of their own
+        among = f"state = ANY({given(wanted)}::text[])"
+        among += "" if jobs is None else f" AND job = ANY({given(list(jobs))}::text[])"
+        rest = f"WHERE cause <> 'schedule' AND {among}{further} {order}"
+        return await db.fetch(f"SELECT {RUN} FROM taskloop.runs {rest}", *values)
     if jobs is None and states is None:
         where = "true" if skipped else "state <> 'skipped'"
         return await db.fetch(f"SELECT {RUN} FROM taskloop.runs WHERE {where}{further} {order}", *values)
@@ -121,6 +166,15 @@ async def usual(db: Db, jobs: Sequence[str]) -> dict[str, list[float]]:
     for job, took in rows:
         found.setdefault(job, []).append(took)
     return found
+
+
+async def days(db: Db, jobs: Sequence[str], first: int, last: int) -> Sequence[Any]:
+    """What was counted of jobs: the day, the state, how many runs ended so, and what they took; the oldest first."""
+    return await db.fetch(
+        "SELECT day, state, sum(runs)::bigint, sum(took)::bigint FROM taskloop.counters WHERE day = ANY($2::bigint[]) "
+        "AND job = ANY($1::text[]) GROUP BY day, state ORDER BY day",
+        jobs, list(range(first, last + 1)),
+    )  # fmt: skip
 
 
 async def newest_active(db: Db, job: str) -> int | None:

@@ -18,7 +18,7 @@ from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_postgres import Known, count_days, put_schedules
 from taskloop.store import Definition, Incident, Merge, Renamed, Rewind, Wish, Worker
-from taskloop.switches import Switch, Switches
+from taskloop.switches import Switch, Switches, SwitchKind
 
 FOR_EVER: Final = 2**62
 """An instant after all others."""
@@ -460,9 +460,13 @@ async def switches(db: Db, rest: str, *values: Any) -> Switches:
     )
 
 
+def kinds_of(kind: SwitchKind) -> tuple[SwitchKind, ...]:
+    """The kinds of the same subject: of them a job has one open switch."""
+    return ("paused",) if kind == "paused" else ("enabled", "disabled", "tripped")
+
+
 async def switch(db: Db, new: Switch) -> None:
     """Begin an interval; one of the same subject that is open ends."""
-    kinds = ("paused",) if new.kind == "paused" else ("enabled", "disabled", "tripped")
     since = microseconds(new.since)
     if new.kind == "paused":  # a pause laid over one in force goes on from its beginning: it holds its fires too
         earlier = await db.fetchval(
@@ -471,7 +475,7 @@ async def switch(db: Db, new: Switch) -> None:
             new.job, since,
         )  # fmt: skip
         since = since if earlier is None else earlier
-    await unswitch(db, new.job, kinds, new.since, new.actor, new.reason, None)
+    await unswitch(db, new.job, kinds_of(new.kind), new.since, new.actor, new.reason, None)
     await db.execute(
         "INSERT INTO taskloop.switches (job, kind, actor, reason, since, until) VALUES ($1, $2, $3, $4, $5, $6)",
         new.job, new.kind, kept(new.actor), kept(new.reason), since, moment(new.until),

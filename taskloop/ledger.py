@@ -189,7 +189,7 @@ class Ledger(Housed):
             self._refuse_switched_off(job, now)
         runs = [run for _, run in wanted]
         if connection is not None:
-            written = await store.submit_within(connection, runs)
+            written = await store.submit_within(connection, runs, audit.asking(runs, now))
         else:
             runs = self._admit(runs)
             written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))

@@ -147,7 +147,10 @@ _THE_REST: Final = (
     ("incidents", "id", "SELECT id FROM taskloop.incidents WHERE until < $1 LIMIT $2"),
     ("switches", "id", "SELECT id FROM taskloop.switches WHERE ended_at < $1 AND ended_at IS NOT NULL LIMIT $2"),
     ("former", "(id, until)", "SELECT id, until FROM taskloop.former WHERE until < $1 LIMIT $2"),
+    ("audit", "id", "SELECT id FROM taskloop.audit WHERE at < $1 LIMIT $2"),
 )
+_FACTS: Final = ("workers", "incidents", "switches", "former")
+"""Tables from which the past is explained."""
 
 
 async def delete_the_rest(db: Db, known: Collection[str], keep: timedelta, now: datetime) -> bool:
@@ -160,7 +163,7 @@ async def delete_the_rest(db: Db, known: Collection[str], keep: timedelta, now: 
     for table, key, which in _THE_REST:
         gone = changed(await db.execute(f"DELETE FROM taskloop.{table} WHERE {key} IN ({which})", before, TOGETHER))
         full = full or gone == TOGETHER
-        facts_gone |= gone > 0
+        facts_gone |= gone > 0 and table in _FACTS
     unused = f"DELETE FROM taskloop.jobs WHERE name IN ({_UNUSED})"
     full |= changed(await db.execute(unused, before, TOGETHER, list(known))) == TOGETHER
     if facts_gone:  # nobody may take what is gone for what never was

@@ -504,7 +504,7 @@ class Store(Protocol):
         A run whose key is taken comes back as the earlier one, with `existed`; with other parameters `KeyConflict`.
         """
 
-    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+    async def submit_within(self, connection: Any, runs: Sequence[Run], entry: Entry | None = None) -> Sequence[Run]:
         """As `submit`, by a connection of the application's to this store's database, within its transaction.
 
         Raises `BadStore` for a connection of another kind, or to another database.

@@ -11,21 +11,24 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
+from taskloop import audit_postgres as audit
 from taskloop import history_postgres as history
 from taskloop import keeping_postgres as keeping
 from taskloop import past_postgres as past
 from taskloop import pruning_postgres as pruning
 from taskloop import statements_postgres as statements
-from taskloop import steps_postgres, tokens_postgres
+from taskloop import steps_postgres, tokens_postgres, transfer_postgres
+from taskloop.audit import Entry
 from taskloop.batches_postgres import PostgresBeater, Writer, submit_within
 from taskloop.clock import from_microseconds, microseconds
+from taskloop.copying import Batch
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.gathering import Gathering
 from taskloop.hints_postgres import Hints
@@ -42,6 +45,7 @@ from taskloop.store import (
     Cancelling,
     Choose,
     Claimed,
+    DayCount,
     Definition,
     Due,
     Evidence,
@@ -72,6 +76,7 @@ CLOSE_SECONDS: Final = 10.0
 READERS: Final = 2
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
+_1970: Final = date(1970, 1, 1).toordinal()
 AT_ONCE: Final = 100
 """Rows made records before the loop gets its turn: a thousand of them would hold it for longer than a request may."""
 
@@ -307,12 +312,14 @@ class PostgresStore:
     async def relabel(self, names: Mapping[str, str], now: datetime) -> None:
         await self._do(keeping.relabel, dict(names), microseconds(now))
 
-    async def put(self, schedules: Sequence[Schedule], merge: Merge, now: datetime) -> Sequence[Schedule]:
-        stored: Sequence[Schedule] = await self._do(keeping.put, schedules, merge, microseconds(now))
+    async def put(
+        self, schedules: Sequence[Schedule], merge: Merge, now: datetime, entry: Entry | None = None
+    ) -> Sequence[Schedule]:
+        stored: Sequence[Schedule] = await self._do(audit.put, schedules, merge, microseconds(now), entry)
         return stored
 
-    async def drop(self, ids: Sequence[str], now: datetime) -> int:
-        dropped: int = await self._do(keeping.drop, list(ids), microseconds(now))
+    async def drop(self, ids: Sequence[str], now: datetime, entry: Entry | None = None) -> int:
+        dropped: int = await self._do(audit.drop, list(ids), microseconds(now), entry)
         return dropped
 
     async def declared_schedules(self) -> Sequence[tuple[str, str]]:
@@ -388,18 +395,22 @@ class PostgresStore:
 
     # -- runs
 
-    async def submit(self, runs: Sequence[Run], heed: Heed | None = None) -> Sequence[Run]:
-        written: Sequence[Run] = await self._write("submit", tuple(runs), heed)
+    async def submit(self, runs: Sequence[Run], heed: Heed | None = None, entry: Entry | None = None) -> Sequence[Run]:
+        written: Sequence[Run]
+        if entry is None:
+            written = await self._write("submit", tuple(runs), heed)
+        else:
+            written = await self._write("ask", (tuple(runs), entry), heed)
         return written
 
-    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+    async def submit_within(self, connection: Any, runs: Sequence[Run], entry: Entry | None = None) -> Sequence[Run]:
         if self._gathering is None:
             raise self._not_open()
         if self._identity is None:
             rows = await self._fetch("SELECT value FROM taskloop.meta WHERE key = 'store'")
             self._identity = rows[0][0]
         try:
-            return await submit_within(connection, str(self._identity), self.url, runs)
+            return await submit_within(connection, str(self._identity), self.url, runs, entry)
         except Exception as error:
             raise self._server.explained(error) from error
 
@@ -430,9 +441,17 @@ class PostgresStore:
         return found
 
     async def cancel(
-        self, run: RunId, *, actor: str | None, reason: str | None, now: datetime, waiting_only: bool = False
+        self,
+        run: RunId,
+        *,
+        actor: str | None,
+        reason: str | None,
+        now: datetime,
+        waiting_only: bool = False,
+        entry: Entry | None = None,
     ) -> Cancelling | None:
-        done: Cancelling | None = await self._do(statements.cancel, run, actor, reason, now, waiting_only)
+        asked = (run, actor, reason, now, waiting_only, entry)
+        done: Cancelling | None = await self._do(audit.cancel, *asked)
         return done
 
     async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
@@ -444,18 +463,15 @@ class PostgresStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        conditions = {
-            "cause = {}": query.cause,
-            "schedule = {}": query.schedule,
-            "created_at >= {}": moment(query.since),
-            "created_at < {}": moment(query.until),
-            "id < {}": query.before,
-        }
+        conditions = {"schedule = {}": query.schedule, "id < {}": query.before}
         asked = partial(
             history.find,
             jobs=query.jobs,
             states=None if query.states is None else [State(one).value for one in query.states],
             skipped=query.skipped,
+            cause=query.cause,
+            since=moment(query.since),
+            until=moment(query.until),
             conditions={text: value for text, value in conditions.items() if value is not None},
             limit=query.limit,
         )
@@ -502,6 +518,10 @@ class PostgresStore:
         found: Mapping[str, Sequence[float]] = await self._read(history.usual, list(jobs))
         return found
 
+    async def days(self, jobs: Sequence[str], first: date, last: date) -> Sequence[DayCount]:
+        rows = await self._read(history.days, list(jobs), first.toordinal() - _1970, last.toordinal() - _1970)
+        return [DayCount(date.fromordinal(row[0] + _1970), State(row[1]), row[2], row[3] / 1e6) for row in rows]
+
     async def evidence(
         self,
         jobs: Sequence[str],
@@ -533,8 +553,8 @@ class PostgresStore:
 
     # -- switches
 
-    async def switch(self, switch: Switch) -> None:
-        await self._do(keeping.switch, switch)
+    async def switch(self, switch: Switch, entry: Entry | None = None) -> None:
+        await self._do(audit.switch, switch, entry)
 
     async def unswitch(
         self,
@@ -545,22 +565,23 @@ class PostgresStore:
         actor: str | None = None,
         reason: str | None = None,
         missed: str | None = None,
+        entry: Entry | None = None,
     ) -> int:
-        ended: int = await self._do(keeping.unswitch, job, kinds, now, actor, reason, missed)
+        ended: int = await self._do(audit.unswitch, job, kinds, now, actor, reason, missed, entry)
         return ended
 
     async def switches(self) -> Switches:
         found: Switches = await self._read(
             keeping.switches,
-            "WHERE ended_at IS NULL OR id IN (SELECT max(id) FROM taskloop.switches "
-            "WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
+            "WHERE id IN (SELECT id FROM taskloop.switches WHERE ended_at IS NULL UNION ALL SELECT max(id) "
+            "FROM taskloop.switches WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
         )
         return found
 
     # -- who may come in
 
-    async def add_token(self, token: Token) -> None:
-        await self._do(tokens_postgres.add, token)
+    async def add_token(self, token: Token, entry: Entry | None = None) -> None:
+        await self._do(audit.add_token, token, entry)
 
     async def tokens(
         self,
@@ -574,9 +595,16 @@ class PostgresStore:
         return found
 
     async def revoke_tokens(
-        self, which: str, now: datetime, *, actor: str | None = None, reason: str | None = None
+        self,
+        which: str,
+        now: datetime,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+        entry: Entry | None = None,
     ) -> Sequence[Token]:
-        revoked: Sequence[Token] = await self._do(tokens_postgres.revoke, which, microseconds(now), actor, reason)
+        asked = (which, microseconds(now), actor, reason, entry)
+        revoked: Sequence[Token] = await self._do(audit.revoke_tokens, *asked)
         return revoked
 
     async def use_token(self, token: str, now: datetime) -> None:
@@ -585,6 +613,22 @@ class PostgresStore:
     async def session_secret(self, new: bytes) -> bytes:
         found: bytes | None = await self._read(tokens_postgres.session_secret, None)
         return found or await self._do(tokens_postgres.session_secret, new)
+
+    # -- who changed what
+
+    async def record(self, entries: Sequence[Entry]) -> None:
+        await self._do(audit.record, list(entries))
+
+    async def audit(
+        self,
+        *,
+        actor: str | None = None,
+        jobs: Sequence[str] | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> Sequence[Entry]:
+        found: Sequence[Entry] = await self._read(audit.entries, actor, jobs, before, limit)
+        return found
 
     # -- keeping house
 
@@ -599,6 +643,14 @@ class PostgresStore:
             f"a store in PostgreSQL is backed up by its own tools; write `pg_dump --schema=taskloop --file={target}` and the "
             "address, or let the whole server be backed up"
         )
+
+    def export(self) -> AsyncGenerator[Batch, None]:
+        """Every table, as `copying` has it."""
+        return transfer_postgres.export(self)
+
+    async def take_in(self, batches: AsyncIterator[Batch]) -> None:
+        """The tables of another store. Raises `Conflict` where this one is not empty."""
+        await transfer_postgres.take_in(self, batches)
 
 
 async def _fetched(db: Db, query: str, *values: Any) -> Sequence[Any]:

@@ -561,11 +561,11 @@ class SqliteStore:
             written = await self._do(audit_sqlite.submit, tuple(runs), entry, heed=heed)
         return written
 
-    async def submit_within(self, connection: Any, runs: Sequence[Run]) -> Sequence[Run]:
+    async def submit_within(self, connection: Any, runs: Sequence[Run], entry: Entry | None = None) -> Sequence[Run]:
         if self._writer is None:
             raise self._not_open()
         try:
-            return await submit_within(connection, self._place, runs)
+            return await submit_within(connection, self._place, runs, entry)
         except (sqlite3.Error, OverflowError, ValueError) as error:
             raise self._explained(error) from error
 

@@ -25,11 +25,11 @@ __all__ = ["Server", "emptied", "in_thread", "server"]
 
 TABLES = (
     "writers", "jobs", "schedules", "runs", "attempts", "steps", "log", "workers", "switches", "wishes", "incidents",
-    "former", "counters", "tokens",
+    "former", "counters", "tokens", "audit",
 )  # fmt: skip
 EMPTY = "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop') THEN {} END IF; END $$".format(
     "".join(f"DELETE FROM taskloop.{table};" for table in TABLES)
-    + "DELETE FROM taskloop.meta WHERE key NOT IN ('schema', 'store'); ALTER SEQUENCE taskloop.run_ids RESTART;"
+    + "DELETE FROM taskloop.meta WHERE key NOT IN ('schema', 'store'); ALTER SEQUENCE taskloop.run_ids RESTART; ALTER SEQUENCE taskloop.audit_id_seq RESTART;"
     "INSERT INTO taskloop.writers (id, writes) VALUES ('gone', 0);"
 )
 

@@ -15,7 +15,8 @@ import pytest
 from servers import emptied, server
 
 from taskloop import Options, State, TaskScheduler
-from taskloop.errors import BadStore, KeyConflict, StoreUnavailable
+from taskloop.audit import through
+from taskloop.errors import BadStore, KeyConflict, StoreUnavailable, Unstorable
 from taskloop.runs import Run
 
 pytestmark = pytest.mark.anyio
@@ -220,12 +221,12 @@ async def test_what_is_asked_for_within_a_transaction_is_there_when_that_is_comm
 
     async with scheduler, Application(url) as app:
         await app.begin()
-        gone = await scheduler.submit("mail", {"order": 1}, connection=app.connection)
+        gone = await scheduler.submit("mail", {"order": 1}, actor="ann", connection=app.connection)
         await app.end("ROLLBACK")
         await app.begin()
-        run = await scheduler.submit("mail", {"order": 2}, key="k", connection=app.connection)
+        run = await scheduler.submit("mail", {"order": 2}, key="k", actor="ann", connection=app.connection)
         await asyncio.sleep(0.7)
-        assert sent == []
+        assert sent == [] == await scheduler.audit()
         assert [one.id for one in await scheduler.runs()] == []
         await app.end("COMMIT")
         assert await run.value() == "mail of 2"
@@ -235,8 +236,27 @@ async def test_what_is_asked_for_within_a_transaction_is_there_when_that_is_comm
         again = await scheduler.submit("mail", {"order": 2}, key="k", connection=app.connection)
         assert (again.run.id, again.run.existed) == (run.run.id, True)
         with pytest.raises(KeyConflict):
-            await scheduler.submit("mail", {"order": 3}, key="k", connection=app.connection)
-        await app.end("ROLLBACK")
+            await scheduler.submit("mail", {"order": 3}, key="k", actor="ann", connection=app.connection)
+        await app.end("COMMIT")
+        [entry] = await scheduler.audit()
+        assert (entry.actor, entry.object, entry.after) == (
+            "ann",
+            str(run.run.id),
+            {"params": {"order": 2}, "key": "k"},
+        )
+
+
+async def test_a_submit_that_is_refused_within_a_transaction_leaves_the_rest_of_it_as_it_was(url):
+    scheduler = TaskScheduler(url, options=QUICK)
+    scheduler.add_job(lambda_free, name="mail")
+    async with scheduler, Application(url) as app:
+        await app.begin()
+        with pytest.raises(Unstorable), through("api", request_id="\ud800"):  # the run is written, its entry cannot be
+            await scheduler.submit("mail", actor="ann", connection=app.connection)
+        await scheduler.submit("mail", actor="ann", connection=app.connection)
+        await app.end("COMMIT")
+        assert [one.object for one in await scheduler.audit()] == [str(one.id) for one in await scheduler.runs()]
+        assert len(await scheduler.runs()) == 1
 
 
 async def test_a_connection_of_another_kind_or_to_another_place_is_refused_with_what_is_allowed(url, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from servers import emptied
 from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, know, put, submitted
 
+from taskloop.audit import Entry
 from taskloop.moments import Question, subject
 from taskloop.past_postgres import MOST_RECORDS
 from taskloop.runs import Failure, Progress, Raised, RunId, State
@@ -133,6 +134,12 @@ async def live(store: Any) -> None:
         await store.find(Query(states=[state]))
     await store.find(Query(states=[State.FAILED, State.RUNNING, State.WAITING], before=9))
     await store.find(Query())
+    await store.find(Query(since=NOW, until=at(60), limit=7))
+    await store.find(Query(cause="manual"))
+    await store.days(["a", "b"], NOW.date(), NOW.date())
+    await store.submit([asked("b")], None, Entry(NOW, "ann", "cli", "submit"))
+    await store.cancel(running.id, actor="ann", reason=None, now=NOW, entry=Entry(NOW, "ann", "cli", "cancel"))
+    await store.audit(actor="ann", jobs=["a", "b"])
     await store.prune(timedelta(days=10), now=NOW)
     await store.rename({"b": "a"}, NOW, 1)
     assert await store.run(RunId(1)) is not None or MANY

@@ -13,9 +13,10 @@ from proxies import Line, Pooler
 from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, stored, submitted
 
+from taskloop.audit import Entry
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
 from taskloop.runs import State
-from taskloop.server_postgres import is_lost
+from taskloop.server_postgres import is_lost, migrations
 from taskloop.store_postgres import PostgresStore
 from taskloop.store import Query, Terms, Worker, open_store
 
@@ -74,6 +75,24 @@ async def test_what_is_there_is_refused_unless_it_is_ours_and_not_newer_and_left
         with pytest.raises(BadStore, match="has schema 999, this taskloop knows up to"):
             await open_store(url).open()
         assert found.query("SELECT count(*) FROM taskloop.runs", "strange") == [(0,)]
+
+
+async def test_an_older_schema_is_refused_or_left_as_it_is_or_brought_up_to_date_and_loses_nothing():
+    found = server()
+    url = found.database("older")
+    [(_, first), *_] = migrations()
+    found.execute(f"CREATE SCHEMA taskloop;\n{first}INSERT INTO taskloop.meta VALUES ('schema', '1')", "older")
+    found.execute("INSERT INTO taskloop.switches (job, kind, since) VALUES ('a', 'disabled', 7)", "older")
+    with pytest.raises(BadStore, match=r"schema 1, this taskloop needs \d+; .*`taskloop db upgrade`"):
+        await open_store(url).open(schema="newest")
+    store = open_store(url)
+    await store.open(schema="any")
+    await store.close()
+    assert found.query("SELECT value FROM taskloop.meta WHERE key = 'schema'", "older") == [("1",)]
+    async with opened(url) as store:
+        assert [one.kind for one in await store.switches()] == ["disabled"]
+        await store.submit([asked()], None, Entry(NOW, "ann", "cli", "submit"))
+        assert [one.object for one in await store.audit()] == ["1"]
 
 
 async def test_a_database_a_server_or_a_user_that_is_not_there_is_said_with_the_mend():

@@ -6,14 +6,17 @@ import random
 import sqlite3
 from contextlib import closing
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import emptied, server
 from stores import asked, at, ids, store, stores, submitted
 
+from taskloop.history_postgres import first_since as first_since_on_a_server
 from taskloop.history_sqlite import first_since
 from taskloop.runs import State
-from taskloop.store import Query
+from taskloop.store import Query, open_store
 
 __all__ = ["store", "stores"]
 
@@ -31,6 +34,30 @@ def test_the_first_run_since_an_instant_is_found_whatever_was_pruned(steps, inst
     first = next((one for one, made in rows if made >= instant), number + 1)
     assert all(one >= found for one, made in rows if made >= instant) and found <= first
     assert all(one < found for one, made in rows if made < instant)
+
+
+@pytest.mark.anyio
+async def test_a_server_finds_the_first_run_since_an_instant_as_the_file_does():
+    store = open_store(emptied().store)
+    await store.open()
+    connection, chance = await asyncpg.connect(server().store), random.Random(7)
+    try:
+        assert await first_since_on_a_server(connection, 5) == 0, "of no run at all"
+        number, moment, rows = 0, 0, []
+        for _ in range(60):
+            number, moment = number + chance.randint(1, 50), moment + chance.randint(0, 5)
+            rows.append((number, moment))
+        await connection.executemany(
+            "INSERT INTO taskloop.runs (id, job, state, cause, attempt, attempts, due_at, ready_at, created_at, token, priority, "
+            "count) VALUES ($1, 'a', 'failed', 'manual', 1, 1, 0, 0, $2, 0, 0, 1)",
+            rows,
+        )
+        for instant in range(-1, moment + 3):
+            found = await first_since_on_a_server(connection, instant)
+            assert [one for one, made in rows if made >= instant] == [one for one, _ in rows if one >= found]
+    finally:
+        await connection.close()
+        await store.close()
 
 
 @pytest.mark.anyio
