@@ -160,6 +160,26 @@ async def test_wherever_the_line_is_cut_what_was_committed_is_read_back_and_not_
         assert rows == [("succeeded", number)], "nothing is counted twice"
 
 
+async def test_a_host_that_ends_its_loop_in_the_middle_of_a_batch_loses_and_doubles_nothing():
+    """It cancels every task, also the one that writes: what is in hand is written nevertheless, and what comes after."""
+    emptied()
+    total = 0
+    for ticks in (0, 1, 2, 3, 5, 8, 13, 21, 34):
+        for bad in ({}, {"params": {"not": {1}}}):
+            async with opened(server().store) as store:
+                asking = [asyncio.create_task(store.submit([asked()])) for _ in range(3)]
+                asking.append(asyncio.create_task(store.submit([asked(**bad)])))
+                for _ in range(ticks):
+                    await asyncio.sleep(0.0002)
+                store._gathering._task.cancel()
+                answers = await asyncio.gather(*asking, store.submit([asked()]), return_exceptions=True)
+                assert [isinstance(one, Exception) for one in answers] == [False] * 3 + [bool(bad), False]
+                total += 5 - bool(bad)
+                there = ids(await store.find(Query(limit=1000)))
+                assert len(there) == total
+                assert {run.id for one in answers if not isinstance(one, Exception) for run in one} <= set(there)
+
+
 async def test_a_server_that_restarts_at_once_is_used_again_when_it_is_back():
     found = emptied()
     if found.own is None:
