@@ -214,6 +214,19 @@ async def test_a_server_that_does_not_answer_lets_its_callers_go():
             await connection.close()
 
 
+async def test_reads_that_are_cancelled_leave_as_many_connections_as_there_were():
+    async with opened() as store:
+        for ticks in range(6):
+            asking = [asyncio.create_task(store.find(Query())) for _ in range(8)]
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            for one in asking[::2]:
+                one.cancel()
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+            assert not any(isinstance(one, BaseException) for one in answers[1::2])
+            assert store._readers.qsize() == 2
+
+
 def test_only_what_says_that_a_connection_is_gone_is_taken_for_that():
     lost = [
         ConnectionResetError(),
