@@ -51,9 +51,9 @@ class Server:
     """Where a store lies, and how connections to it are made: after a failure with a pause that grows."""
 
     def __init__(self, url: str, *, statement_cache_size: int) -> None:
-        self.dsn = url
-        self.shown = without_password(url)
-        self.statement_cache_size = statement_cache_size
+        self.dsn: str = url
+        self.shown: str = without_password(url)
+        self.statement_cache_size: int = statement_cache_size
         self._failures = 0
         self._patient_until = 0.0
         self._error: BaseException | None = None
