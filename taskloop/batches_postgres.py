@@ -62,16 +62,24 @@ _FREELY: Final = frozenset(
     }
 )
 """What may be done beside anything that others do; all else takes turns."""
+FENCE: Final = 2**20
+"""What a reading back adds to the number of a writer; a transaction adds one."""
+_SIGN_IN: Final = (
+    "INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) "
+    "ON CONFLICT (id) DO UPDATE SET writes = w.writes + 1, at = now() "
+    "RETURNING writes, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
+)
+"""Begins the count of a name at an instant: one that is put away, and begun again, never has a number twice."""
 _COUNT_IT: Final = (
-    f"INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, {stroke.FIRST}) ON CONFLICT (id) DO UPDATE "
-    "SET writes = w.writes + 1, at = now() "
+    "UPDATE taskloop.writers SET writes = writes + 1, at = now() WHERE id = $1 "
     "RETURNING writes, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
 )
 """Others see by this that somebody has written; and we, by the number, whether we have, if the answer is lost."""
-_HOW_OFTEN: Final = "SELECT writes FROM taskloop.writers WHERE id = $1 FOR UPDATE"
-"""Waits for whoever may be writing by our name still: a session whose line was cut, and which does not know it yet."""
-
-
+_READ_BACK: Final = (
+    f"UPDATE taskloop.writers SET writes = writes + {FENCE}, at = now() WHERE id = $1 RETURNING writes - {FENCE}"
+)
+"""Waits for a session of ours whose line was cut, and which does not know it yet; a statement that such a one has still to
+begin finds another number than it was given, and does nothing."""
 _COUNT_THEIRS: Final = (
     "UPDATE taskloop.writers SET writes = writes + 1, at = now() WHERE id = (SELECT id FROM taskloop.writers "
     "WHERE id LIKE 'within %' LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING true"
@@ -118,6 +126,18 @@ class Doubt(NamedTuple):
     answers: list[Any] | None
     """None: to be read back, as `stroke` has it."""
     stroke: stroke.Stroke | None = None
+    done: set[tuple[int, int]] | None = None
+    """The ends that it wrote; None: that is not known."""
+    committed: bool = False
+    """Whether the server has answered, and only we were cancelled after that."""
+
+
+class Apart(NamedTuple):
+    """A batch whose parts are tried singly, and how far that is."""
+
+    batch: Sequence[tuple[str, Any]]
+    parts: Sequence[Sequence[tuple[str, Any]]]
+    answers: list[Any]
 
 
 class Writer:
@@ -130,8 +150,9 @@ class Writer:
         self._call_seconds = call_seconds
         self._connection: Any = None
         self._doubt: Doubt | None = None
+        self._apart: Apart | None = None
         self._writes: int | None = None
-        """How often we have written, as the server counted it last; None: never."""
+        """How often we have written, as the server counted it last; None: we are not in its list."""
 
     async def open(self) -> Any:
         """The connection."""
@@ -157,12 +178,22 @@ class Writer:
         If it fails its parts are tried singly, so that one bad row harms nobody. Called again for a batch in which it
         was cancelled, it finds out first what became of it.
         """
-        try:
-            return await self._surely(batch)
-        except Exception as error:
-            if len(batch) == 1 or isinstance(error, StoreUnavailable | BadStore) or not is_alone(error):
-                return [error] * len(batch)
-        return [(await self.carry_out([part]))[0] for part in batch]
+        if self._apart is None or self._apart.batch is not batch:
+            self._apart = None
+            try:
+                return await self._surely(batch)
+            except Exception as error:
+                if len(batch) == 1 or not is_alone(error):
+                    return [error] * len(batch)
+            self._apart = Apart(batch, [[part] for part in batch], [])
+        _, parts, answers = self._apart
+        while len(answers) < len(parts):
+            try:
+                answers += await self._surely(parts[len(answers)])
+            except Exception as error:
+                answers.append(error)
+        self._apart = None
+        return answers
 
     async def _surely(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         """Carry out a batch once, however often others cross it or the connection is cut."""
@@ -171,11 +202,13 @@ class Writer:
         while True:
             doubt = self._doubt
             # Also of a batch that was given up, to know again how often we have written.
-            if doubt is not None and await self._is_committed(until) and doubt.batch is batch:
+            if doubt is not None and (doubt.committed or await self._is_committed(until)) and doubt.batch is batch:
                 return await self._answers(doubt)
             self._doubt = None
             left -= 1
             try:
+                if self._writes is None:
+                    await self._sign_in()
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.monotonic()):
                     return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
             except BaseException as error:
@@ -183,20 +216,30 @@ class Writer:
                     self.drop()
                 if isinstance(error, TimeoutError):
                     raise self._silent() from error
-                if not left or not (is_lost(error) or is_crossed(error)):
+                if not left or not (is_lost(error) or is_crossed(error) or isinstance(error, _PutAwayError)):
                     raise
+                if isinstance(error, _PutAwayError):
+                    self._writes = None
                 if is_crossed(error):
                     await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - so that the two do not meet again
 
+    async def _sign_in(self) -> None:
+        connection = await self.open()
+        self._writes, schema = await connection.fetchrow(_SIGN_IN, self._name)
+        refuse_newer(schema, self._server.shown)
+
     async def _transact(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         connection = await self.open()
-        await connection.execute("BEGIN")
+        await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         try:
             db = Transaction(connection)
             answers = await _done(db, batch)
             writes = self._writes
             if db.wrote:
-                writes, schema = await connection.fetchrow(_COUNT_IT, self._name)
+                counted = await connection.fetchrow(_COUNT_IT, self._name)
+                if counted is None:
+                    raise _PutAwayError
+                writes, schema = counted
                 refuse_newer(schema, self._server.shown)
                 self._doubt = Doubt(batch, answers)
             others_may_act = db.wrote and any(map(concerns_others, batch, answers))
@@ -221,7 +264,7 @@ class Writer:
         ready = await stroke.prepared(connection, batch)
         self._doubt = Doubt(batch, None, ready)
         try:
-            writes, schema, done = await stroke.carry_out(connection, ready, self._name, newest())
+            writes, schema, done = await stroke.carry_out(connection, ready, self._name, self._writes, newest())
         except Exception as error:
             if not is_lost(error) and not closed(connection):
                 self._doubt = None  # the server has said that it is not committed
@@ -229,13 +272,15 @@ class Writer:
         self._doubt = None
         if writes is None:
             refuse_newer(schema, self._server.shown)
-        self._writes = writes or self._writes
+            raise _PutAwayError
+        self._writes, self._doubt = writes, Doubt(batch, None, ready, done, committed=True)
         answers = await stroke.answers(connection, batch, ready, done)
         if self._hints.listening:
             self._hints.noted(batch, answers)
         elif any(map(concerns_others, batch, answers)):
             with suppress(Exception):  # a hint, no more: what it is about is committed
                 await connection.execute(NOTIFY, CHANNEL, self._hints.look)
+        self._doubt = None
         return answers
 
     async def _answers(self, doubt: Doubt) -> list[Any]:
@@ -243,7 +288,7 @@ class Writer:
         if doubt.answers is not None:
             return doubt.answers
         assert doubt.stroke is not None
-        return await stroke.answers(await self.open(), doubt.batch, doubt.stroke, None)
+        return await stroke.answers(await self.open(), doubt.batch, doubt.stroke, doubt.done)
 
     async def _is_committed(self, until: float) -> bool:
         """What became of a transaction whose COMMIT was not answered: nobody but us counts by our name.
@@ -253,11 +298,12 @@ class Writer:
         while True:
             try:
                 async with asyncio.timeout(max(0.1, until - time.monotonic())):
-                    written: int | None = await (await self.open()).fetchval(_HOW_OFTEN, self._name)
-                if written is None or written == self._writes:  # None: never, or so long ago that it was put away
+                    written: int | None = await (await self.open()).fetchval(_READ_BACK, self._name)
+                if written is None or self._writes is None:  # so long ago that it was put away
+                    self._writes = None
                     return False
-                self._writes = written
-                return True
+                added, self._writes = written - self._writes, written + FENCE
+                return added % FENCE == 1
             except Exception as error:
                 self.drop()
                 if time.monotonic() > until:
@@ -269,6 +315,10 @@ class Writer:
             f"store {self._server.shown} has not answered for {self._call_seconds:g} s; see whether the server runs and can "
             "be reached, and pg_stat_activity for who holds it"
         )
+
+
+class _PutAwayError(Exception):
+    """Our row among the writers was put away: we had not written for long."""
 
 
 def refuse_newer(schema: str, shown: str) -> None:
@@ -333,7 +383,7 @@ async def _submit_within(
     if isinstance(answer, Exception):
         raise answer
     if not await connection.fetchval(_COUNT_THEIRS):
-        await connection.execute(_COUNT_IT, f"within {secrets.token_hex(8)}")
+        await connection.execute(_SIGN_IN, f"within {secrets.token_hex(8)}")
     await connection.execute(NOTIFY, CHANNEL, "within")
     return cast("Sequence[Run]", answer)
 
@@ -392,7 +442,7 @@ class PostgresBeater:
         began = time.monotonic()
         async with self._connection.transaction():
             lives = await keeping.beat(self._connection, self._worker, microseconds(now), tick, said)
-            _, schema = await self._connection.fetchrow(_COUNT_IT, f"{self._name} beats")
+            _, schema = await self._connection.fetchrow(_SIGN_IN, f"{self._name} beats")
             refuse_newer(schema, self._server.shown)
             theirs = await self._connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision")
         ours = now.timestamp() + (time.monotonic() - began)

@@ -90,6 +90,8 @@ class Gathering:
             if self._is_open and os.getpid() == self._pid:  # else it was given up, or this is a fork
                 self._answer(batch, await self._carry_out(parts))
             raise
+        except Exception as error:  # whoever waits is not to wait for ever
+            answers = [error] * len(batch)
         self._answer(batch, answers)
 
     def _answer(self, batch: Sequence[Any], answers: Sequence[Any]) -> None:

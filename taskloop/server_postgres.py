@@ -5,7 +5,6 @@ Level 5. The only room that knows the driver. What is refused is left untouched.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 import time
@@ -52,9 +51,9 @@ class Server:
     """Where a store lies, and how connections to it are made: after a failure with a pause that grows."""
 
     def __init__(self, url: str, *, statement_cache_size: int) -> None:
-        self.dsn = url
-        self.shown = without_password(url)
-        self.statement_cache_size = statement_cache_size
+        self.dsn: str = url
+        self.shown: str = without_password(url)
+        self.statement_cache_size: int = statement_cache_size
         self._failures = 0
         self._patient_until = 0.0
         self._error: BaseException | None = None
@@ -69,26 +68,27 @@ class Server:
             raise self.explained(self._error) from self._error
         try:
             connection = await self._connect()
-        except BaseException as error:
-            if isinstance(error, Exception):
-                self._failures += 1
-                wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures - 1, 10))
-                self._patient_until = time.monotonic() + wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait
-                self._error = error
-                raise self.explained(error) from error
-            raise
+        except Exception as error:
+            self._failures += 1
+            wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures - 1, 10))
+            self._patient_until = time.monotonic() + wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait
+            self._error = error
+            raise self.explained(error) from error
         self._failures, self._error = 0, None
         return connection
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         driver = _driver()
-        connection: asyncpg.Connection[Any] = await driver.connect(
-            self.dsn,
-            timeout=CONNECT_SECONDS,
-            statement_cache_size=self.statement_cache_size,
-            max_cached_statement_lifetime=0,
-            server_settings={"application_name": "taskloop"},
-        )
+        try:
+            connection: asyncpg.Connection[Any] = await driver.connect(
+                self.dsn,
+                timeout=CONNECT_SECONDS,
+                statement_cache_size=self.statement_cache_size,
+                max_cached_statement_lifetime=0,
+                server_settings={"application_name": "taskloop"},
+            )
+        except ValueError as error:  # an option of the address that the driver does not know
+            raise BadStore(f"store {self.shown}: {error}; see the options in its address") from error
         if connection.get_server_version().major < _OLDEST:
             found = connection.get_server_version()
             await let_go(connection, 1.0)
@@ -118,10 +118,10 @@ async def let_go(connection: Any, within: float) -> None:
     """Close a connection; one that does not answer is dropped."""
     try:
         await connection.close(timeout=within)
-    except BaseException:
+    except BaseException as error:
         with suppress(Exception):  # its loop may be closed
             connection.terminate()
-        if asyncio.current_task() is not None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+        if not isinstance(error, Exception):
             raise
 
 
@@ -148,7 +148,8 @@ def is_crossed(error: BaseException) -> bool:
 def is_alone(error: BaseException) -> bool:
     """Whether an error is of one part of a batch, which the others escape without it."""
     state = getattr(error, "sqlstate", None) or ""
-    return not (is_lost(error) or state[:2] in ("53", "57", "58", "XX", "3D", "28") or "newer taskloop" in str(error))
+    of_all = isinstance(error, StoreUnavailable | BadStore) or is_lost(error)
+    return not of_all and state[:2] not in ("53", "57", "58", "XX", "3D", "28")
 
 
 def explained(error: BaseException, shown: str) -> BaseException:

@@ -78,7 +78,7 @@ CLAIMING: Final = 0x7461_736B_6C6F_6F02
 """The lock of claims whose answer depends on what else runs."""
 OTHERS_SECONDS: Final = 0.25
 """When to ask again for what is due, and somebody else is firing just now."""
-KEY_WAIT: Final = "10s"
+KEY_WAIT: Final = "2s"
 """How long an asking waits for another that has its key and is not committed: an application's own transaction, say."""
 _TAKEN: Final = "state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')"
 _STARTED: Final = "state = 'running'"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -101,7 +100,6 @@ class PostgresStore:
         self._known = Known()
         self._seen: str | None = None
         self._identity: str | None = None
-        self._pid = os.getpid()
 
     # -- opening and closing
 
@@ -135,7 +133,7 @@ class PostgresStore:
         except BaseException as error:
             await writer.close(CLOSE_SECONDS)
             raise self._server.explained(error) from error
-        self._writer, self._seen, self._known, self._pid = writer, None, Known(), os.getpid()
+        self._writer, self._seen, self._known = writer, None, Known()
         self._readers = asyncio.LifoQueue()
         for _ in range(READERS):
             self._readers.put_nowait(None)  # made when it is needed
@@ -184,10 +182,11 @@ class PostgresStore:
         if readers is None:
             raise self._not_open()
         self.in_flight += 1
-        connection = None
+        connection, has_turn = None, False
         try:
             async with asyncio.timeout(self._call_seconds):
                 connection = await readers.get()
+                has_turn = True
                 for last in (False, True):
                     if closed(connection):
                         connection = None
@@ -205,7 +204,7 @@ class PostgresStore:
             raise self._server.explained(error) from error
         finally:
             self.in_flight -= 1
-            if self._readers is readers:
+            if has_turn and self._readers is readers:
                 readers.put_nowait(connection)
             elif connection is not None:
                 connection.terminate()

@@ -7,21 +7,17 @@ What does not fit goes the long way (`statements_postgres`). Start at `fits` and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from taskloop.rows_postgres import RUN, RUN_TYPES, Db, arrays, run_row, unnested
+from taskloop.rows_postgres import RUN_TYPES, Db, run_row, unnested
 from taskloop.runs import Run
 from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, settled_row, stands
 from taskloop.steps import FROM_STEP
 from taskloop.store import Settling
 
-__all__ = ["FIRST", "Stroke", "answers", "carry_out", "fits", "prepared"]
-
-
-FIRST: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-"""From where a process counts how often it has written: a row that is put away, and made again, never has a number twice."""
+__all__ = ["Stroke", "answers", "carry_out", "fits", "prepared"]
 
 
 def fits(batch: Sequence[tuple[str, Any]]) -> bool:
@@ -59,46 +55,73 @@ async def prepared(db: Db, batch: Sequence[tuple[str, Any]]) -> Stroke:
     return Stroke(settlings, [settled_row(one) for one in settlings], named)
 
 
-async def carry_out(db: Db, stroke: Stroke, name: str, newest: int) -> tuple[int | None, str, set[tuple[int, int]]]:
-    """Write it all; gives how often `name` has written now (None: a newer schema is there, and nothing was written), the
-    number of the schema, and the runs, by id and token, that were ended.
+async def carry_out(
+    db: Db, stroke: Stroke, name: str, writes: int | None, newest: int
+) -> tuple[int | None, str, set[tuple[int, int]]]:
+    """Write it all, if `name` has written so often until now; gives how often it has then (None: it had not, or a newer
+    schema is there, and nothing was written), the number of the schema, and the runs, by id and token, that were ended.
     """
     runs = [run for call in stroke.calls for run in call]
-    given: list[Any] = [name, newest]
-    if stroke.rows:
-        firsts = {row[:2]: row for row in reversed(stroke.rows)}
-        given += arrays(firsts.values(), len(SETTLED_TYPES))
-    if runs:
-        given += arrays(map(run_row, runs), len(RUN_TYPES))
-    writes, schema, ended, tokens = await db.fetchrow(_text(bool(stroke.rows), bool(runs)), *given)
-    return writes, schema, set(zip(ended or (), tokens or (), strict=True))
+    firsts = {row[:2]: row for row in reversed(stroke.rows)}
+    ends = _columns(SETTLED_TYPES, firsts.values())
+    begins = _columns(RUN_TYPES, map(run_row, runs))
+    given = (*ends.values(), *begins.values())
+    now, schema, ended, tokens = await db.fetchrow(_text(tuple(ends), tuple(begins)), name, newest, writes, *given)
+    return now, schema, set(zip(ended or (), tokens or (), strict=True))
+
+
+_RARE: Final = frozenset(RUN_TYPES) - {
+    "id", "job", "state", "cause", "params", "attempt", "attempts", "due_at", "ready_at", "created_at", "started_at",
+    "attempt_started_at", "ended_at", "worker", "token", "priority", "summary", "result", "count",
+}  # fmt: skip
+"""Columns that most batches have nothing in; left out, all together, of one that has nothing in any of them."""
+
+
+def _columns(types: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[str, list[Any]]:
+    """The columns of rows, by name; none of no rows."""
+    found = dict(zip(types, map(list, zip(*rows, strict=True)), strict=False))
+    rare = [name for name in found if name in _RARE]
+    if not any(one is not None for name in rare for one in found[name]):
+        for name in rare:
+            del found[name]
+    return found
 
 
 @cache
-def _text(ends: bool, begins: bool) -> str:
-    """The statement, with or without ends, with or without runs that are asked for."""
-    parts = ["ok AS MATERIALIZED (SELECT value, value::int <= $2::int AS ok FROM taskloop.meta WHERE key = 'schema')"]
-    first = 3
+def _text(ends: tuple[str, ...], begins: tuple[str, ...]) -> str:
+    """The statement for these columns of ends, and of runs that are asked for; none of either: it has nothing of that."""
+    parts = [
+        (
+            "ok AS MATERIALIZED (SELECT w.id FROM taskloop.writers w, taskloop.meta m WHERE w.id = $1 AND w.writes = $3 "
+            "AND m.key = 'schema' AND m.value::int <= $2::int FOR UPDATE OF w)"
+        )
+    ]
+    first = 4
     if ends:
-        changes = ",".join(f"{name} = v.{name}" for name in list(SETTLED_TYPES)[2:])
+        changes = ",".join(
+            f"{name} = {f'v.{name}' if name in ends else 'NULL'}"
+            for name in SETTLED_TYPES
+            if name not in ("id", "token")
+        )
+        given = {name: SETTLED_TYPES[name] for name in ends}
         parts.append(
-            f"done AS (UPDATE taskloop.runs r SET {changes} FROM {unnested(SETTLED_TYPES, first=first)}, ok "
-            "WHERE ok.ok AND r.id = v.id AND r.token = v.token AND r.state = 'running' "
+            f"done AS (UPDATE taskloop.runs r SET {changes} FROM {unnested(given, first=first)}, ok "
+            "WHERE r.id = v.id AND r.token = v.token AND r.state = 'running' "
             "RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), "
             f"counted AS ({COUNT})"
         )
-        first += len(SETTLED_TYPES)
+        first += len(ends)
     if begins:
-        names = ",".join(f"v.{name}" for name in RUN_TYPES)
+        names = ",".join(f"v.{name}" for name in begins)
+        given = {name: RUN_TYPES[name] for name in begins}
         parts.append(
-            f"begun AS (INSERT INTO taskloop.runs ({RUN}) SELECT {names} FROM {unnested(RUN_TYPES, first=first)}, ok WHERE ok.ok)"
+            f"begun AS (INSERT INTO taskloop.runs ({','.join(begins)}) SELECT {names} FROM {unnested(given, first=first)}, ok)"
         )
     parts.append(
-        f"mine AS (INSERT INTO taskloop.writers AS w (id, writes) SELECT $1, {FIRST} FROM ok WHERE ok.ok "
-        "ON CONFLICT (id) DO UPDATE SET writes = w.writes + 1, at = now() RETURNING writes)"
+        "mine AS (UPDATE taskloop.writers w SET writes = w.writes + 1, at = now() FROM ok WHERE w.id = ok.id RETURNING w.writes)"
     )
     ended = "(SELECT array_agg(id) FROM done), (SELECT array_agg(token) FROM done)" if ends else "NULL, NULL"
-    return f"WITH {', '.join(parts)} SELECT (SELECT writes FROM mine), (SELECT value FROM ok), {ended}"
+    return f"WITH {', '.join(parts)} SELECT (SELECT writes FROM mine), (SELECT value FROM taskloop.meta WHERE key = 'schema'), {ended}"
 
 
 async def answers(

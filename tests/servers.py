@@ -21,16 +21,18 @@ from typing import Any
 
 import pytest
 
+from taskloop.store import open_store
+
 __all__ = ["Server", "emptied", "in_thread", "server"]
 
 TABLES = (
     "writers", "jobs", "schedules", "runs", "attempts", "steps", "log", "workers", "switches", "wishes", "incidents",
     "former", "counters", "tokens", "audit",
 )  # fmt: skip
-EMPTY = "DO $$ BEGIN IF EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop') THEN {} END IF; END $$".format(
-    "".join(f"DELETE FROM taskloop.{table};" for table in TABLES)
-    + "DELETE FROM taskloop.meta WHERE key NOT IN ('schema', 'store'); ALTER SEQUENCE taskloop.run_ids RESTART; ALTER SEQUENCE taskloop.audit_id_seq RESTART;"
-    "INSERT INTO taskloop.writers (id, writes) VALUES ('gone', 0);"
+EMPTY = "".join(f"DELETE FROM taskloop.{table};" for table in TABLES) + (
+    "DELETE FROM taskloop.meta WHERE key NOT IN ('schema', 'store'); ALTER SEQUENCE taskloop.run_ids RESTART;"
+    "ALTER SEQUENCE taskloop.audit_id_seq RESTART;"
+    "INSERT INTO taskloop.writers (id, writes) VALUES ('gone', 0)"
 )
 
 
@@ -58,6 +60,12 @@ class Server:
         """Its process, where we have started it."""
         self._address = address
         self.store = self.database("taskloop_tests")
+        in_thread(self._made)
+
+    async def _made(self) -> None:
+        store = open_store(self.store)
+        await store.open()
+        await store.close()
 
     def address(self, database: str) -> str:
         before, mark, options = self._address.partition("?")

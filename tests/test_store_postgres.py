@@ -179,6 +179,26 @@ async def test_wherever_the_line_is_cut_what_was_committed_is_read_back_and_not_
         assert rows == [("succeeded", number)], "nothing is counted twice"
 
 
+async def test_a_host_that_ends_its_loop_in_the_middle_of_a_batch_loses_and_doubles_nothing():
+    """It cancels every task, also the one that writes: what is in hand is written nevertheless, and what comes after."""
+    emptied()
+    total = 0
+    for ticks in (0, 1, 2, 3, 5, 8, 13, 21, 34):
+        for bad in ({}, {"params": {"not": {1}}}):
+            async with opened(server().store) as store:
+                asking = [asyncio.create_task(store.submit([asked()])) for _ in range(3)]
+                asking.append(asyncio.create_task(store.submit([asked(**bad)])))
+                for _ in range(ticks):
+                    await asyncio.sleep(0.0002)
+                store._gathering._task.cancel()
+                answers = await asyncio.gather(*asking, store.submit([asked()]), return_exceptions=True)
+                assert [isinstance(one, Exception) for one in answers] == [False] * 3 + [bool(bad), False]
+                total += 5 - bool(bad)
+                there = ids(await store.find(Query(limit=1000)))
+                assert len(there) == total
+                assert {run.id for one in answers if not isinstance(one, Exception) for run in one} <= set(there)
+
+
 async def test_a_server_that_restarts_at_once_is_used_again_when_it_is_back():
     found = emptied()
     if found.own is None:
@@ -211,6 +231,19 @@ async def test_a_server_that_does_not_answer_lets_its_callers_go():
             assert ids(await other.find(Query())) == ids(await store.find(Query()))
         finally:
             await connection.close()
+
+
+async def test_reads_that_are_cancelled_leave_as_many_connections_as_there_were():
+    async with opened() as store:
+        for ticks in range(6):
+            asking = [asyncio.create_task(store.find(Query())) for _ in range(8)]
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            for one in asking[::2]:
+                one.cancel()
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+            assert not any(isinstance(one, BaseException) for one in answers[1::2])
+            assert store._readers.qsize() == 2
 
 
 def test_only_what_says_that_a_connection_is_gone_is_taken_for_that():
@@ -265,6 +298,21 @@ async def test_a_beat_never_waits_behind_other_calls_and_tells_how_far_the_clock
         assert found.health["running"] == 3
         assert found.health["skew_ms"] > 86_400_000  # the tests live in March
         await asyncio.to_thread(beater.close)
+
+
+async def test_a_key_that_an_open_transaction_has_is_waited_for():
+    async with opened() as store:
+        connection = await asyncpg.connect(server().store)
+        try:
+            async with connection.transaction():
+                [first] = await store.submit_within(connection, [asked(key="k")])
+                asking = asyncio.create_task(store.submit([asked(key="k")]))
+                await asyncio.sleep(0.1)
+                assert not asking.done()
+            [second] = await asking
+            assert (first.existed, second.existed, second.id) == (False, True, first.id)
+        finally:
+            await connection.close()
 
 
 async def test_a_hint_of_another_process_is_heard_at_once_and_its_own_is_not():
