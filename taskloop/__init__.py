@@ -24,7 +24,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite   steps, logs; tokens; audit; backups; transactions
-    copying transfer_sqlite                from one store into another; how the file gives and takes its tables
+    copying transfer_*                     from one store into another; how each kind gives and takes its tables
     *_postgres                             the memory in PostgreSQL, room by room; server_postgres knows the driver
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
     background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
