@@ -152,12 +152,11 @@ async def main(workers: list[int], schedules: list[int], seconds: float) -> None
         await db.close()
         _restart(Path(folder) / "server")
         await furnish(url)
-        _table("workers", [(one, await measured(url, one, seconds)) for one in workers])
-        found = []
-        for number in schedules:
+        for place, number in enumerate(workers):
+            _row("workers", number, await measured(url, number, seconds), first=not place)
+        for place, number in enumerate(schedules):
             await fill(url, number)
-            found.append((number, await measured(url, PROCESSES, seconds)))
-        _table("schedules", found)
+            _row("schedules", number, await measured(url, PROCESSES, seconds), first=not place)
         db = await asyncpg.connect(url)
         for table in ("runs", "schedules"):
             size, rows = await db.fetchrow(
@@ -177,11 +176,11 @@ def _restart(folder: Path) -> None:
     )
 
 
-def _table(what: str, rows: list[tuple[int, dict[str, float]]]) -> None:
-    print(f"\n| {what} | {' | '.join(rows[0][1])} |")
-    print("|" + "---:|" * (1 + len(rows[0][1])))
-    for number, found in rows:
-        print(f"| {number:,} | {' | '.join(f'{value:,.1f}' for value in found.values())} |", flush=True)
+def _row(what: str, number: int, found: dict[str, float], *, first: bool) -> None:
+    if first:
+        print(f"\n| {what} | {' | '.join(found)} |")
+        print("|" + "---:|" * (1 + len(found)))
+    print(f"| {number:,} | {' | '.join(f'{value:,.1f}' for value in found.values())} |", flush=True)
 
 
 def _numbers(text: str) -> list[int]:
@@ -193,7 +192,7 @@ if __name__ == "__main__":
         asyncio.run(work(sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
     else:
         parser = ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__, allow_abbrev=False)
-        parser.add_argument("--workers", type=_numbers, default=[1, 4, 16, 64, 200], metavar="N,…")
+        parser.add_argument("--workers", type=_numbers, default=[1, 4, 16, 64, 150], metavar="N,…")
         parser.add_argument(
             "--schedules", type=_numbers, default=[10_000, 100_000, 1_000_000, 10_000_000], metavar="N,…"
         )
