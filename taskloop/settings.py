@@ -187,7 +187,7 @@ def _host(given: Given) -> str:
 def _token(given: Given) -> str:
     """A secret: no message shows it."""
     if not isinstance(given.value, str) or not re.fullmatch(r"[!-~]{0,512}", given.value):
-        allowed = "a text of at most 512 letters, digits and signs without blanks, as a header can carry"
+        allowed = "a text of at most 512 letters, digits and punctuation without blanks, as a header can carry"
         raise _Wrong(f"{given.where} is *** ({kind(given.value)}); allowed is {allowed}")
     return given.value
 
