@@ -178,7 +178,7 @@ def bad_url(address: Any) -> str | None:
     if scheme in POSTGRES:
         if not _SERVER.match(rest):
             return (
-                f"{shown}, which cannot be read: write signs such as @ : / ? # of a user or a password as %40 %3A %2F %3F %23; "
+                f"{shown}, which cannot be read: write characters such as @ : / ? # of a user or a password as %40 %3A %2F %3F %23; "
                 + ALLOWED
             )
         return None if _DATABASE.match(rest) else f"{shown}, which names no database; {ALLOWED}"

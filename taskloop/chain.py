@@ -37,8 +37,10 @@ class Check(NamedTuple):
 
 
 def span(length: timedelta) -> str:
-    """A length of time as a reader wants it: `7m31s`, `0.3s`."""
+    """A length of time as a reader wants it: `7m31s`, `2.5s`, `3ms`."""
     seconds = max(0.0, length.total_seconds())
+    if 0 < seconds < 1:
+        return durations.format(timedelta(milliseconds=max(1, round(seconds * 1000))))
     return f"{seconds:.3g}s" if seconds < 10 else durations.format(timedelta(seconds=round(seconds)))
 
 

@@ -136,13 +136,18 @@ class BadJob(TaskloopError, ValueError):
     """A job, flow or policy that cannot be declared like that."""
 
 
+def _joined(text: str) -> str:
+    """A complaint behind the name it is about: "is missing" goes on, "input should be …" is a sentence of its own."""
+    return f"{':' if text.startswith('input ') else ''} {text}"
+
+
 class BadParameters(TaskloopError, ValueError):
     """Parameters that do not fit the job's signature; `.problems` maps a parameter's name to what is wrong."""
 
     def __init__(self, job: str, problems: dict[str, str]) -> None:
         self.job = job
         self.problems = problems
-        listed = "; ".join(f"parameter '{name}' {text}" for name, text in problems.items())
+        listed = "; ".join(f"parameter '{name}'{_joined(text)}" for name, text in problems.items())
         super().__init__(f"job '{job}': {listed}; `taskloop show {job}` lists its parameters")
 
 

@@ -272,11 +272,16 @@ async def _about_jobs(
         text = await _last_failure(ledger, store, one)
         items.append(_item("failing", text, job=one.name, since=_since(one, now), failures=one.consecutive_failures))
     for word in ("stuck", "overdue", "orphan"):
-        for one in (one for one in records if one.condition == word):
+        for one in (one for one in records if one.condition == word and (word != "orphan" or _is_missed(one))):
             text = await _text(one, store, running, now)
             items.append(_item(word, text, job=one.name, since=_since(one, now), failures=one.consecutive_failures))
     tripped = [one for one in ledger._switches if one.kind == "tripped" and one.holds(now)]
     return items + [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
+
+
+def _is_missed(record: JobRecord) -> bool:
+    """Whether it matters that no program has a job any more: it is on, and it was at work or will come due."""
+    return record.enabled and (record.next_due is not None or record.last_run is not None)
 
 
 def _fails_still(record: JobRecord) -> bool:

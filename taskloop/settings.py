@@ -187,7 +187,7 @@ def _host(given: Given) -> str:
 def _token(given: Given) -> str:
     """A secret: no message shows it."""
     if not isinstance(given.value, str) or not re.fullmatch(r"[!-~]{0,512}", given.value):
-        allowed = "a text of at most 512 letters, digits and signs without blanks, as a header can carry"
+        allowed = "a text of at most 512 letters, digits and punctuation without blanks, as a header can carry"
         raise _Wrong(f"{given.where} is *** ({kind(given.value)}); allowed is {allowed}")
     return given.value
 
@@ -871,7 +871,7 @@ def _why_no_module(error: BaseException, module: str, directory: Path) -> str:
         place = f"neither in {directory.resolve()} nor among the installed packages"
         return f"no module '{missing}', {place}{_meant(near)}; run where it lies, or install it"
     if isinstance(error, SyntaxError):
-        return f"module '{module}' cannot be read: {error.msg} ({error.filename}:{error.lineno})"
+        return f"module '{module}' cannot be read: {error.msg} ({error.filename}:{error.lineno}); mend that line"
     ours = ("<frozen", str(Path(__file__).parent))  # the place is where it was written, not where it was refused
     frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

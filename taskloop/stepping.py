@@ -14,6 +14,7 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial, wraps
 from itertools import islice
@@ -416,6 +417,9 @@ class Stepping:
 
     def _report(self, done: int, total: int, going: Sequence[str]) -> None:
         self._context.progress(fraction(done, total, bool(going)) * total, total, ", ".join(going))
+        if not done and (begun := self._context.latest) is not None:
+            # The sign of life of a first step is no speed: by it a flow of an hour would end within milliseconds.
+            self._context._progress = replace(begun, rate=None, eta_seconds=None)
 
 
 class _Lost(AttemptCancelled):

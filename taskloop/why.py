@@ -167,7 +167,8 @@ def _misfit(
     schedule: Schedule, question: Question, at: datetime, before: datetime | None, after: datetime | None
 ) -> str:
     """Why a schedule was not due at an instant: the fields that do not match, and when it was due around then."""
-    around = [f"due {word} at {rfc3339(one)}" for word, one in (("before", before), ("after", after)) if one]
+    around = [f"the fire {word} {was} due at {rfc3339(one)}" for word, was, one in
+              (("before", "was", before), ("after", "is", after)) if one]  # fmt: skip
     text = f"schedule '{schedule.id}' is {schedule.trigger.describe()}"
     moved = offset(schedule.id, question.spread)
     if moved:
@@ -350,7 +351,7 @@ def _ran(question: Question, moment: Moment, checks: Sequence[Check], row: Run) 
         begun += f" because {reason.name}: {reason.text}" if reason is not None else ", and nothing on record says why"
     else:
         code = "ran"
-    by = f", {_CAUSES[row.cause]}{_actor(row) if row.cause is not Cause.SCHEDULE else ''}"
+    by = f", {_CAUSES[row.cause]}{_actor(row) if row.cause is not Cause.SCHEDULE else ''},"
     ended = "is running" if row.state is State.RUNNING else f"{row.state.value}{_end(row)}"
     text = (
         f"run {row.id}{by} {begun}; it {ended}" if row.state is State.RUNNING else f"run {row.id}{by} {begun}; {ended}"

@@ -217,7 +217,7 @@ def test_a_run_asked_for_is_due_by_no_schedule():
         asked(None), facts(asked=[ran(cause=Cause.MANUAL, actor="ann", state=State.SUCCEEDED, ended_at=NOON)])
     )
     assert links(answer)["timetable"] == "asked for, by no schedule"
-    assert ", asked for by ann began at 2026-01-01T12:00:00Z; succeeded after 0s" in answer.text
+    assert ", asked for by ann, began at 2026-01-01T12:00:00Z; succeeded after 0s" in answer.text
     assert explanation_record(answer)["run"] == {
         "run": 0, "state": "succeeded", "reason": None, "due_at": "2026-01-01T12:00:00Z"
     }  # fmt: skip

@@ -563,7 +563,7 @@ def lambda_named(name):
 
 def test_why_says_that_a_run_ran_and_gives_0(done, call):
     said = call("why", "1")
-    assert said.code == 0 and said.out.startswith("✓ run 1, asked for on the command line by anna began at ")
+    assert said.code == 0 and said.out.startswith("✓ run 1, asked for on the command line by anna, began at ")
     assert "1 ✓ timetable  asked for, by no schedule" in said.out
     assert call("why", "add").out == said.out or call("why", "add").code == 10
 

@@ -620,6 +620,9 @@ async def test_progress_counts_the_steps_done_and_a_little_for_what_runs(schedul
         await ended(time, flow.submit())
     assert [round(one.fraction, 3) for one in seen] == [0.05, 0.55]
     assert seen[0].message == "one: 25% reading" and seen[1].message == "two"
+    assert (
+        seen[0].eta_seconds is None and seen[1].eta_seconds > 5
+    )  # nothing was measured yet, then one step in ten seconds
 
 
 # -- steps decided while running

@@ -88,7 +88,7 @@ def test_a_line_that_cannot_be_moved_is_a_comment_with_the_reason(line, why, sho
     shop.write("tab", f"{line}\n0 1 * * * good\n")
     assert main(["crontab", "tab"]) == 1
     said = capfd.readouterr()
-    assert list(tomllib.loads(said.out)["jobs"]) == ["good"] and "1 jobs moved, 1 not" in said.err
+    assert list(tomllib.loads(said.out)["jobs"]) == ["good"] and "1 job moved, 1 not" in said.err
     assert f"#   {line}" in said.out and why in said.out.partition("NOT MOVED: ")[2]
 
 

@@ -41,7 +41,7 @@ async def test_it_ran_on_time(scheduler, virtual_time):
         await time.advance("90m")
         found = await scheduler.why("job", at("01:00"))
         assert (found.verdict, found.code, found.evidence) == ("ran", "ran", "full")
-        assert found.text == "run 2, of its schedule began at 2026-01-01T01:00:00Z; succeeded after 0s"
+        assert found.text == "run 2, of its schedule, began at 2026-01-01T01:00:00Z; succeeded after 0s"
         assert [one.name for one in found.checks] == [
             "timetable", "switch", "pause", "worker", "clock", "loop", "lateness", "overlap", "group", "store"
         ]  # fmt: skip
@@ -60,7 +60,7 @@ async def test_it_is_running_for_so_long_and_usually_takes_so_long(scheduler, vi
         await time.advance("1h")
         found = await scheduler.why("job")
         assert (found.verdict, found.run.id) == ("running", run.id)
-        assert found.text == f"run {run.id}, asked for by ann began at 2026-01-01T00:01:00Z; it is running"
+        assert found.text == f"run {run.id}, asked for by ann, began at 2026-01-01T00:01:00Z; it is running"
         [usual] = [one for one in found.checks if one.name == "usual"]
         assert usual.ok is False and usual.text == "running for 1h; usually it takes 1m, p95 1m"
 
@@ -96,7 +96,7 @@ async def test_a_failed_run_ran_and_its_error_is_told(scheduler, virtual_time):
     scheduler.add_job(failing(9), Every("1h"), name="job")
     async with virtual_time(scheduler):
         assert (await told(scheduler, when="00:00")) == (
-            "ran", "ran", "run 1, of its schedule began at 2026-01-01T00:00:00Z; failed after 0s: OSError: no luck"
+            "ran", "ran", "run 1, of its schedule, began at 2026-01-01T00:00:00Z; failed after 0s: OSError: no luck"
         )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ async def test_a_run_that_was_cancelled_before_it_began_did_not_run(scheduler, v
         run = await scheduler.submit("job", at="+1h")
         await scheduler.cancel(run.id, reason="not needed", actor="ann")
         assert await told(scheduler, run=run.id) == (
-            "did_not_run", "cancelled", f"run {run.id}, asked for by ann never began; cancelled (not needed)"
+            "did_not_run", "cancelled", f"run {run.id}, asked for by ann, never began; cancelled (not needed)"
         )  # fmt: skip
 
 
@@ -130,7 +130,10 @@ async def test_a_wrong_weekday_names_the_field(scheduler, virtual_time):
         found = await scheduler.why("job", "2026-01-03T09:30:00+01:00")
         assert (found.verdict, found.code) == ("not_due", "not_due")
         assert "day-of-week Saturday 3 does not match" in found.text
-        assert "due before at 2026-01-02T08:30:00Z, due after at 2026-01-05T08:30:00Z" in found.text
+        assert (
+            "the fire before was due at 2026-01-02T08:30:00Z, the fire after is due at 2026-01-05T08:30:00Z"
+            in found.text
+        )
         assert found.remedies[0] == "taskloop show job lists its next fires"
 
 
@@ -164,7 +167,10 @@ async def test_between_two_instants_of_an_interval_nothing_was_due(scheduler, vi
     async with virtual_time(scheduler) as time:
         await time.advance("3h")
         verdict, _, text = await told(scheduler, when="01:17")
-        assert verdict == "not_due" and "due before at 2026-01-01T01:00:00Z, due after at 2026-01-01T02:00:00Z" in text
+        assert (
+            verdict == "not_due"
+            and "the fire before was due at 2026-01-01T01:00:00Z, the fire after is due at 2026-01-01T02:00:00Z" in text
+        )
 
 
 async def test_before_it_was_first_seen_a_schedule_was_not_there(scheduler, virtual_time):

@@ -58,7 +58,10 @@ async def test_within_what_a_record_counts_only_what_was_due_is_answered_by_it(v
         assert "one of 20 from 2026-01-02T02:00:00Z to 2026-01-21T02:00:00Z" in due.text
         between = await scheduler.why("job", at(15, "14:37"))
         assert (between.verdict, between.code) == ("not_due", "not_due")
-        assert "due before at 2026-01-15T02:00:00Z, due after at 2026-01-16T02:00:00Z" in between.text
+        assert (
+            "the fire before was due at 2026-01-15T02:00:00Z, the fire after is due at 2026-01-16T02:00:00Z"
+            in between.text
+        )
 
 
 async def test_the_newest_of_what_a_record_counts_is_told_without_an_instant(scheduler, virtual_time):

@@ -171,6 +171,8 @@ async def _waits_for(ledger: Ledger, run: Run) -> str | None:
         return "its worker is gone; the next one ends it: taskloop run"
     if run.ready_at > datetime.now(UTC):
         return None
+    if (await ledger.status()).paused:
+        return "all jobs are paused; taskloop resume"
     if any(one.name == run.job and one.condition == "paused" for one in await ledger.jobs()):
         return f"its job is paused; taskloop resume {run.job}"
     missing = await reach.missing_worker(ledger, run.job)

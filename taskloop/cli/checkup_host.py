@@ -209,7 +209,7 @@ def access(settings: Settings, *, tokens: int) -> Iterator[Finding]:
 
     http = settings.http
     if http.token and len(http.token) < LEAST_TOKEN:
-        text = f"http.token has {len(http.token)} signs, which can be guessed"
+        text = f"http.token has {len(http.token)} characters, which can be guessed"
         yield warning("access", text, "`taskloop token create NAME --scope admin` makes a good one")
     if is_loopback(http.host):
         yield well("access", f"{http.host} is reached from this machine alone")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from taskloop import durations
 from taskloop.cli import reach
 from taskloop.cli.failures import Failed
-from taskloop.cli.look import NO_STORE, number
+from taskloop.cli.look import number
 from taskloop.cli.output import Output, clean, readable, when
 from taskloop.errors import NoSuchJob
 from taskloop.why import Explanation, explanation_record
@@ -42,7 +42,7 @@ async def _why(args: Namespace) -> int:
         if ledger is None:
             if not is_run:
                 await reach.known(ledger, args, [args.subject])
-            raise Failed(3, NO_STORE.partition(";")[0], "taskloop run, or taskloop once, makes one")
+            raise Failed(3, "there is no store yet", "`taskloop run` or `taskloop once` makes one")
         if is_run:
             found = await ledger.why(run=number(args.subject, "RUN"))
         else:

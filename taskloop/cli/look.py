@@ -59,6 +59,8 @@ async def _runs(args: Namespace) -> int:
     out.items(page, lambda: show_runs(out, page), next_id=next_id)
     if next_id is not None and out.format == "table":
         out.note(f"more: --before {next_id}")
+    if ledger is not None and not page and out.format == "table":
+        out.note("no such run is on record")
     return 0
 
 
@@ -102,7 +104,7 @@ async def _upcoming(args: Namespace) -> int:
         else:
             if args.job:
                 await reach.known(ledger, args, [args.job])
-            fires = await ledger.upcoming(until, limit, job=args.job)
+            fires = await ledger.upcoming(until, limit + 1, job=args.job)
             off = {one.name: one.condition for one in await ledger.jobs() if one.condition in ("disabled", "paused")}
     records = [
         {
@@ -114,9 +116,11 @@ async def _upcoming(args: Namespace) -> int:
             "params": shown(one.params),
             "held": off.get(one.job),
         }
-        for at, one in fires
+        for at, one in fires[:limit]
     ]
     out.items(records, lambda: _show_fires(out, records))
+    if len(fires) > limit and out.format == "table" and (args.span or args.job):
+        out.note(f"and more: --limit {min(1000, 5 * limit)}" if limit < 1000 else "and more")
     return 0
 
 
@@ -182,6 +186,7 @@ def _show_status(out: Output, record: Record) -> None:
             + clean(
                 f"all jobs are paused since {when(pause['at'], out.now)}"
                 + (f" by {pause['by']}" if pause["by"] else "")
+                + (f", until {when(pause['until'], out.now)}" if pause["until"] else "")
                 + (f': "{pause["reason"]}"' if pause["reason"] else "")
             )
         )

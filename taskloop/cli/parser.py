@@ -45,7 +45,7 @@ def _everywhere(parser: Parser, *, default: Any = argparse.SUPPRESS) -> None:
     group.add_argument("--app", metavar="MODULE:NAME", default=default, help="a TaskScheduler or Jobs to load")
     group.add_argument("--format", choices=("table", "json", "jsonl", "csv"), default=default, help="of the data")
     group.add_argument("--color", choices=("auto", "always", "never"), default=default)
-    group.add_argument("--ascii", action="store_true", default=default, help="no signs beyond ASCII")
+    group.add_argument("--ascii", action="store_true", default=default, help="nothing beyond ASCII")
     group.add_argument("-v", "--verbose", action="store_true", default=default, help="tracebacks, and debug lines")
 
 

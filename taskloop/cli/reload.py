@@ -94,7 +94,9 @@ def _named(changed: Iterable[tuple[Any, str]], folder: Path) -> str:
 def _say(text: str) -> None:
     from taskloop.cli.output import clean
 
-    print(clean(text), file=sys.stderr, flush=True)
+    # On a terminal the child's line of figures may stand there: what is said begins a line of its own.
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(start + clean(text), file=sys.stderr, flush=True)
 
 
 class _Child:

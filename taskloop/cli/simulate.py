@@ -113,8 +113,9 @@ def _show(out: Output, setting: Setting, found: Simulation, zone: tzinfo | None)
     length = durations.words(found.end - found.start)
     busy = f" · {span_text(found.busy.total_seconds())} of work" if found.busy else ""
     most = f" · at most {found.most} at once of {setting.max_running}" if found.most else ""
+    fires = f"{found.fires:,} fire{'' if found.fires == 1 else 's'}"
     jobs = f"{len(found.jobs)} job{'' if len(found.jobs) == 1 else 's'}"
-    out.line(f"{jobs} · {length} from {_when(found.start, found, zone)} · {found.fires:,} fires{busy}{most}")
+    out.line(f"{jobs} · {length} from {_when(found.start, found, zone)} · {fires}{busy}{most}")
     for line in picture.lines(setting, found, zone, glyphs=out.glyphs):
         out.line(clean(line))
     out.table(("JOB", "FIRES", "FIRST", "LAST", "TAKES", "SKIPPED", "WAITS"), _rows(found, zone))

@@ -6,9 +6,11 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from taskloop import durations
 from taskloop.cli import reach
 from taskloop.cli.output import Output, clean
 from taskloop.records import job_record
+from taskloop.signs import clock_text
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -24,7 +26,7 @@ def enable(args: Namespace) -> int:
     async def verb(ledger: Ledger, job: str | None, told: dict[str, Any]) -> None:
         await ledger.enable(str(job), **told)
 
-    return reach.drive(_change(args, verb, "is on"))
+    return reach.drive(_change(args, verb, "on"))
 
 
 def disable(args: Namespace) -> int:
@@ -33,7 +35,7 @@ def disable(args: Namespace) -> int:
     async def verb(ledger: Ledger, job: str | None, told: dict[str, Any]) -> None:
         await ledger.disable(str(job), until=args.until, **told)
 
-    return reach.drive(_change(args, verb, "is off: due fires are skipped, a submit is refused"))
+    return reach.drive(_change(args, verb, "off", "due fires are skipped, a submit is refused"))
 
 
 def pause(args: Namespace) -> int:
@@ -42,7 +44,7 @@ def pause(args: Namespace) -> int:
     async def verb(ledger: Ledger, job: str | None, told: dict[str, Any]) -> None:
         await ledger.pause(job, until=args.until, **told)
 
-    return reach.drive(_change(args, verb, "paused: nothing new starts, due fires are kept"))
+    return reach.drive(_change(args, verb, "paused", "nothing new starts, due fires are kept"))
 
 
 def resume(args: Namespace) -> int:
@@ -54,7 +56,7 @@ def resume(args: Namespace) -> int:
     return reach.drive(_change(args, verb, "resumed"))
 
 
-async def _change(args: Namespace, verb: Verb, said: str) -> int:
+async def _change(args: Namespace, verb: Verb, said: str, effect: str = "") -> int:
     """Do `verb` to every job named, or to all at once, and say how they stand now. All names are checked first."""
     out, told = Output(args), {"actor": reach.actor(args), "reason": args.reason}
     async with reach.desk(args) as ledger:
@@ -62,12 +64,21 @@ async def _change(args: Namespace, verb: Verb, said: str) -> int:
         for job in args.jobs or [None]:
             await verb(ledger, job, told)
         records = [job_record(one) for one in await ledger.jobs() if not args.jobs or one.name in args.jobs]
+        everything = await ledger.paused()
 
     def show() -> None:
+        until = (
+            f" until {clock_text(durations.instant(args.until, out.now), out.now)}"
+            if getattr(args, "until", None)
+            else ""
+        )
+        means = f": {effect}" if effect else ""
         for job in args.jobs:
-            out.line(clean(f"{job} {said if said.startswith('is ') else 'is ' + said}"))
+            out.line(clean(f"{job} is {said}{until}{means}"))
         if not args.jobs:
-            out.line(f"all jobs are {said}")
+            out.line(f"all jobs are {said}{until}{means}")
 
     out.items(records, show)
+    if said in ("on", "resumed") and everything is not None:
+        out.note("all jobs are paused, so it does not start yet; `taskloop resume` ends that")
     return 0

@@ -44,11 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         head, moved = _from_crontab(args) if args.kind == "crontab" else _from_apscheduler(args)
     except (OSError, LookupError, ValueError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        sys.stderr.write(f"error: {text}\n")
         return 3
     refused = sum(one.refused is not None for one in moved)
+    count = len(moved) - refused
     sys.stdout.write(document(head, moved))
-    sys.stderr.write(f"{len(moved) - refused} jobs moved, {refused} not; next: taskloop check\n")
+    sys.stderr.write(f"{count} job{'' if count == 1 else 's'} moved, {refused} not; next: taskloop check\n")
     return 1 if refused else 0
 
 

@@ -22,12 +22,12 @@ from taskloop.triggers import Cron
 __all__ = ["HEAD", "jobs_of", "read"]
 
 HEAD: Final = (
-    "Of all these jobs it holds that, unlike with APScheduler,",
+    "What is different for all these jobs:",
     "- every fire is on record, with its reason where it became no run: `taskloop runs`, `taskloop why JOB`",
     "- a late fire still runs, unless it has max_late =; APScheduler gave one up after misfire_grace_time, 1 s by default",
-    "- a plain function runs in a thread, an async one on the loop; a pool of another name is no more",
+    "- a plain function runs in a thread, an async one on the loop; there are no named pools",
     "- an exception is a failed run, and with retry = it is tried again",
-    "- jobs that the program added while it ran belong into the code, as decorators or schedule(); this is what there was.",
+    "- jobs that the program added while it ran belong in the code, as decorators or schedule(); this is what there was.",
 )
 _DEFAULTS: Final = {"misfire_grace_time": 1, "coalesce": True, "max_instances": 1, "executor": "default"}
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

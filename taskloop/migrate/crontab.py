@@ -18,7 +18,7 @@ from taskloop.triggers import Cron
 __all__ = ["HEAD", "read"]
 
 HEAD: Final = (
-    "Of all these jobs it holds that, unlike with cron,",
+    "What is different for all these jobs:",
     '- a fire is skipped while the run before it goes on; cron starts both (overlap = "allow")',
     '- what falls into down time is run once, late; cron forgets it (missed = "skip")',
     "- what a command writes is the log of its run (`taskloop logs RUN`); there is no mail",

@@ -122,7 +122,7 @@ class Access:
             return
         if not await self._keyring().live():
             mend = (
-                "give a token (`taskloop token create NAME --scope admin`, or TASKLOOP_HTTP__TOKEN of 20 signs or more), "
+                "give a token (`taskloop token create NAME --scope admin`, or TASKLOOP_HTTP__TOKEN of 20 characters or more), "
                 "or listen on 127.0.0.1"
             )
             raise BadSettings(
@@ -221,7 +221,7 @@ class Access:
         """Whom a token names, None: nobody. Raises `Problem` where too many wrong ones came from that address."""
         token = self._options().token
         # Of equal length, so that comparing them tells nothing. The right one comes in however many wrong ones came
-        # from there: behind a proxy all have one address, and nobody guesses twenty signs.
+        # from there: behind a proxy all have one address, and nobody guesses twenty characters.
         if token and hmac.compare_digest(_digest(given), _digest(token)):
             return _admin("token")
         if (parts := split(given)) is not None:
