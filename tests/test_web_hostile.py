@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from urllib.parse import urlencode
+from datetime import datetime, timedelta
 
 import pytest
-from test_web_pages import BROWSER, FORM, text
+from test_web_pages import BROWSER, filled, text
 from web_clients import HOSTS, V1
 
 from taskloop import Options, TaskScheduler
@@ -59,3 +58,19 @@ async def test_no_instant_is_too_far_away_for_a_page_on_any_clock(zone, host, no
         for path in ("/", "/runs", "/jobs/fails", "/jobs/adds", "/timeline", "/schedules", *again, *why):
             answer = await client.get(path)
             assert answer.status < 500, f"{path}: {text(answer)}"
+
+
+@pytest.fixture
+async def pair(host, principal, no_task_outlives_the_fixture):
+    scheduler = shop()
+    async with host(scheduler, auth=lambda _: principal) as client:
+        client.headers = dict(BROWSER)
+        yield scheduler, client
+
+
+async def test_a_form_that_repeats_what_is_no_run_is_refused_and_submits_nothing(pair):
+    scheduler, client = pair
+    for written in ("9" * 30, "9" * 6_000, "²", "-1", "one"):
+        answer = await filled(client, "/jobs/adds/submit", from_run=written)
+        assert answer.status == 404 and "No such run" in text(answer), written
+    assert not await scheduler.runs()

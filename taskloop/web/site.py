@@ -76,9 +76,9 @@ class Asked:
         except TaskloopError:  # the store does not answer just now
             return True
 
-    def number(self, name: str = "id") -> int:
-        """A run's id in the path. Raises `Problem`."""
-        text = self.path[name]
+    def number(self, text: str | None = None) -> int:
+        """A run's id, as it was written; None: in the path. Raises `Problem`."""
+        text = self.path["id"] if text is None else text
         if not (text.isascii() and text.isdecimal() and len(text) <= 18):
             raise Problem(404, "run-not-found", f"no run '{text[:80]}'; the id of a run is a whole number")
         return int(text)

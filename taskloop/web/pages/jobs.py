@@ -127,7 +127,7 @@ def _policy_text(value: Any) -> str:
 async def submit(asked: Asked) -> Response:
     """Ask for a run by the form; what is wrong with it stands beside its fields."""
     record, form = await the_job(asked), empty_is_none(asked.body)
-    source = await asked.scheduler.run(int(form["from_run"])) if (form.get("from_run") or "").isdecimal() else None
+    source = await asked.scheduler.run(asked.number(form["from_run"])) if form.get("from_run") else None
     if source is not None and source.job != record.name:
         raise NoSuchRun(source.id)
     asked.count_submit(record.name)
