@@ -336,7 +336,7 @@ def signature(secret: str, body: bytes, at: int) -> str:
 
 def genuine(secret: str, body: bytes, header: str, *, now: float | None = None) -> bool:
     """Whether a body came from who knows the secret, in the last five minutes. `now`: in seconds; None: now."""
-    sent = re.fullmatch(r"t=(\d{1,12}),v1=[0-9a-f]{64}", header)
+    sent = re.fullmatch(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}", header)
     if sent is None or abs((time.time() if now is None else now) - int(sent[1])) > TOLERANCE_SECONDS:
         return False
     return hmac.compare_digest(signature(secret, body, int(sent[1])), header)
