@@ -227,6 +227,9 @@ class Live:
             listener.hear(told)
 
     async def _sent(self, listener: _Hears, first: Callable[[], bytes]) -> AsyncGenerator[bytes, None]:
+        if len(self._listeners) >= MOST_LISTENERS:  # many came at once, and none was counted before it began to listen
+            yield f"retry: {BEAT_SECONDS * 1000:.0f}\n\n".encode()
+            return
         self._listeners.add(listener)
         ran, quiet = False, 0.0
         try:
