@@ -19,6 +19,7 @@ from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import UNTIL
 from taskloop.web.api.jobs import durations, spread, the_job
 from taskloop.web.core import Response
+from taskloop.web.discretion import explained
 from taskloop.web.pages import charts
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.graph import graph
@@ -92,6 +93,7 @@ async def _page(
     why, problem = None, ""
     try:
         why = await scheduler.why(record.name, query.get("at"))
+        why = why if asked.admin else explained(why)
     except (TaskloopError, ValueError) as error:
         problem = str(error)
     begin = None

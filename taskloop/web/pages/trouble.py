@@ -9,6 +9,7 @@ from taskloop.web.api.bulk import Selection, carry_out, choose
 from taskloop.web.api.failures import NEWEST, SINCE, USUAL, causes, failed_since, fingerprint
 from taskloop.web.api.whole import INCIDENTS
 from taskloop.web.core import Response
+from taskloop.web.discretion import incident
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
 from taskloop.web.routes import TEXT, Parameter, Route, whole
@@ -63,7 +64,9 @@ async def retry(asked: Asked) -> Response:
 async def workers(asked: Asked) -> Response:
     status = await asked.scheduler.status()
     found = await asked.scheduler.incidents("24h", limit=INCIDENTS)
-    return await whole_page(asked, "workers.html", status=status, incidents=found, attention=status.attention)
+    if not asked.admin:
+        found = [*map(incident, found)]
+    return await whole_page(asked, "workers.html", status=status, incidents=found)
 
 
 CAUSE: Final = Parameter("cause", TEXT, "only those that failed of this: a fingerprint")
