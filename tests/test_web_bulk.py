@@ -125,6 +125,20 @@ async def test_two_at_once_do_it_once_and_what_is_looked_at_is_bounded(monkeypat
         assert (far["matched"], far["complete"]) == (0, False)
 
 
+async def test_two_processes_that_are_asked_at_once_run_each_failure_again_once(tmp_path):
+    here, there = shop(), shop()
+    for one in (here, there):
+        one.furnish(store=tmp_path / "shop.db")
+    async with HOSTS["asgi"](here, auth="open") as client, HOSTS["asgi"](there, auth="open") as other:
+        await ended(here, *(here["pays"].bind(order=number) for number in range(30)))
+        here.well = there.well = True
+        shown = {"action": "rerun", "job": "pays", "before": 31}
+        both = [one.data for one in await asyncio.gather(*(one.post(BULK, shown) for one in (client, other)))]
+        assert sum(one["done"] for one in both) == 30 and {one["done"] + one["again"] for one in both} == {30}
+        assert len({one.rerun_of for one in await here.runs(cause="rerun")}) == 30
+        assert len(await here.runs(limit=1000)) == 60
+
+
 async def test_failures_of_one_cause_are_retried_from_their_page_and_the_filter_stays(pair):
     scheduler, client = pair
     client.headers = dict(BROWSER)

@@ -55,7 +55,7 @@ async def retry(asked: Asked) -> Response:
             done = await carry_out(
                 asked.scheduler, "rerun", chosen.runs, actor=asked.principal.name, reason=form["reason"]
             )
-            said = "retried" if done.runs else "refused"
+            said = "retried" if done.runs or done.again else "refused"
         else:
             said = "none_left"
     return see_other(asked, f"/failures?{urlencode({'since': since, 'cause': cause})}", said)
