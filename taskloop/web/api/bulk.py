@@ -77,18 +77,23 @@ class Done:
     refused: list[tuple[int, str]] = field(default_factory=list)
 
 
-async def choose(scheduler: TaskScheduler, wanted: Selection) -> Chosen:
-    """The runs that fit, the newest first. Raises `Problem` for a state in which a run cannot be meant, `BadInstant`."""
+async def choose(scheduler: TaskScheduler, wanted: Selection, most: int | None = None) -> Chosen:
+    """The runs that fit, the newest first, among so many of the newest; None: among LOOKED.
+
+    Raises `Problem` for a state in which a run cannot be meant, `BadInstant`.
+    """
     allowed = _STATES[wanted.action]
     states = [State(one) for one in wanted.state or (FAILED if wanted.action == "rerun" else ACTIVE)]
     if wrong := [one for one in states if one not in allowed]:
         raise Problem(422, "invalid-value", f"a run that is {wrong[0]} cannot be meant by {wanted.action}",
                       f"allowed are {', '.join(allowed)}")  # fmt: skip
     runs: list[Run] = []
-    again, before = 0, wanted.before
-    for _ in range(LOOKED // PAGE):
+    again, before, left = 0, wanted.before, LOOKED if most is None else most
+    while left > 0:
+        limit = min(PAGE, left)
+        left -= limit
         page = await scheduler.runs(
-            wanted.job, state=states, since=wanted.since, until=wanted.until, before=before, limit=PAGE
+            wanted.job, state=states, since=wanted.since, until=wanted.until, before=before, limit=limit
         )
         fit = [one for one in page if wanted.fingerprint in (None, fingerprint(one))]
         fresh = await _not_again(scheduler, fit) if wanted.action == "rerun" else fit
@@ -96,7 +101,7 @@ async def choose(scheduler: TaskScheduler, wanted: Selection) -> Chosen:
         runs += fresh
         if len(runs) > wanted.limit:
             return Chosen(runs[: wanted.limit], again, complete=False)
-        if len(page) < PAGE:
+        if len(page) < limit:
             return Chosen(runs, again, complete=True)
         before = page[-1].id
     return Chosen(runs, again, complete=False)

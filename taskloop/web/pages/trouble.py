@@ -30,7 +30,7 @@ async def failures(asked: Asked) -> Response:
     one: dict[str, Any] = {}
     if cause:
         runs = [run for run in found if fingerprint(run) == cause]
-        chosen = await choose(scheduler, _meant(cause, since, found[0].id)) if runs else None
+        chosen = await choose(scheduler, _meant(cause, since, found[0].id), NEWEST) if runs else None
         one = {"runs": runs[:LISTED], "chosen": chosen, "last": found[0].id if found else 0,
                "known": any(run.job in scheduler for run in runs), "all": len(runs)}  # fmt: skip
     return await whole_page(
@@ -49,7 +49,7 @@ async def retry(asked: Asked) -> Response:
     form = empty_is_none(asked.body)
     since, cause = form["since"] or USUAL, form["cause"]
     async with asked.site.bulk:
-        chosen = await choose(asked.scheduler, _meant(cause, since, form["last"]))
+        chosen = await choose(asked.scheduler, _meant(cause, since, form["last"]), NEWEST)  # as the page counted them
         if chosen.runs:
             asked.count_submit("*")
             done = await carry_out(
