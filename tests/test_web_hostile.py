@@ -15,6 +15,7 @@ from taskloop.chain import Check
 from taskloop.options import Http
 from taskloop.runs import State
 from taskloop.web import Principal
+from taskloop.web.api import events
 from taskloop.web.discretion import UNTOLD, explained
 from taskloop.why import Explanation
 
@@ -117,6 +118,23 @@ async def test_where_the_store_lies_is_told_to_admins_alone_also_by_what_went_wr
         assert await telling("/workers") == ["/workers"]
         who["scope"] = "read"
         assert await telling("/workers", f"{V1}/loop", "/", f"{V1}/jobs/adds/why?at=0s", "/jobs/adds?at=0s") == []
+
+
+async def test_who_signs_out_at_the_host_or_may_less_there_hears_no_more(
+    host, monkeypatch, no_task_outlives_the_fixture
+):
+    monkeypatch.setattr(events, "ASK_SECONDS", 0.1)
+    scheduler, who = shop(), {}
+    async with host(scheduler, auth=lambda _: who["ann"]) as client:
+        for path, after in (("/changes", None), (f"{V1}/events", Principal("ann", "read"))):
+            who["ann"] = Principal("ann", "admin")
+            async with client.stream(path) as stream:
+                await scheduler.submit("adds")
+                assert await stream.event() is not None
+                who["ann"] = after
+                async with asyncio.timeout(5):
+                    while await stream.event() is not None:
+                        pass
 
 
 def test_an_explanation_loses_the_words_of_the_store_wherever_they_stand_and_nothing_else():

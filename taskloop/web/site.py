@@ -66,11 +66,13 @@ class Asked:
         return {"actor": actor or self.principal.name, "reason": self.body.get("reason")}
 
     async def may_still(self) -> bool:
-        """Whether whoever asked may still: a token may be revoked, or a session be over, while a stream goes on."""
-        if self.principal.via not in ("token", "session"):
+        """Whether whoever asked may still as much: a token may be revoked, or a session be over, ours or the host's,
+        while a stream goes on.
+        """
+        if self.principal.via == "open":
             return True
         try:
-            return (await self.site.access.principal(self.request)).may(self.route.scope or Scope.read)
+            return (await self.site.access.principal(self.request)).may(self.principal.level)
         except Problem as problem:
             return problem.status >= 500
         except TaskloopError:  # the store does not answer just now
