@@ -162,6 +162,7 @@ async def test_many_who_ask_at_once_are_given_one_look_that_began_after_they_ask
     assert first.body == b"1" and {one.body for one in many} == {b"2"} and other.body == b"3"
     many[0].headers["x"] = "y"
     assert "x" not in many[1].headers
+    assert [one.found for one in shared._looks.values()] == [None, None], "pages are kept for nobody"
 
 
 async def test_a_look_that_fails_is_tried_again_by_the_next_who_asked(monkeypatch):
