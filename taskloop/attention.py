@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from taskloop import durations
 from taskloop.durations import rfc3339
@@ -298,9 +299,15 @@ class Webhook:
 
     def __init__(self, address: str, secret: str) -> None:
         problems = []
-        if not address.startswith(("http://", "https://")):
+        if not re.fullmatch(r"https?://[!-~]+", address):
             problems.append(
-                f"the address of a webhook is {address[:80]!r}; allowed is one that begins with https:// or http://"
+                f"the address of a webhook is {address[:80]!r}; allowed is one that begins with https:// or http://, "
+                "in ASCII without spaces"
+            )
+        elif not _leads_somewhere(address):  # it is not shown: it may hold a password
+            problems.append(
+                "the address of a webhook has no host, a port that is no number, or a user in it; "
+                "write https://HOST/PATH: the signature says who sends it"
             )
         if len(secret) < LEAST_SECRET:
             problems.append(
@@ -346,6 +353,14 @@ class Webhook:
             timer.cancel()
         if late.is_set():
             raise TimeoutError(f"no whole answer came within {CALL_SECONDS:g} s")
+
+
+def _leads_somewhere(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        return False
 
 
 def _handlers(sockets: list[socket.socket]) -> list[Any]:

@@ -227,6 +227,19 @@ def test_a_webhook_that_cannot_be_is_refused_with_all_that_is_wrong():
     with pytest.raises(BadSettings) as raised:
         Webhook("file:///etc/passwd", "short")
     assert len(raised.value.problems) == 2
+    for address in (
+        "https://",
+        "http://a b/",
+        "http://a/\r\nx: y",
+        "https://a:b/",
+        "http://ünder.example/",
+        "http://[/",
+    ):
+        with pytest.raises(BadSettings, match="address of a webhook"):
+            Webhook(address, SECRET)
+    with pytest.raises(BadSettings) as raised:
+        Webhook("https://ann:hunter2@alerts.example/", SECRET)
+    assert "a user in it" in str(raised.value) and "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
