@@ -10,13 +10,16 @@ import asyncio
 import hmac
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from taskloop import durations
 from taskloop.durations import rfc3339
@@ -296,9 +299,15 @@ class Webhook:
 
     def __init__(self, address: str, secret: str) -> None:
         problems = []
-        if not address.startswith(("http://", "https://")):
+        if not re.fullmatch(r"https?://[!-~]+", address):
             problems.append(
-                f"the address of a webhook is {address[:80]!r}; allowed is one that begins with https:// or http://"
+                f"the address of a webhook is {address[:80]!r}; allowed is one that begins with https:// or http://, "
+                "in ASCII without spaces"
+            )
+        elif not _leads_somewhere(address):  # it is not shown: it may hold a password
+            problems.append(
+                "the address of a webhook has no host, a port that is no number, or a user in it; "
+                "write https://HOST/PATH: the signature says who sends it"
             )
         if len(secret) < LEAST_SECRET:
             problems.append(
@@ -310,12 +319,8 @@ class Webhook:
         self._address, self._secret = address, secret
 
     def __call__(self, change: Change) -> None:
-        """Post it; waits for the answer. Raises `OSError`."""
+        """Post it; waits for the answer. Raises `OSError`, and what `http.client` raises of what is no HTTP."""
         import urllib.request  # here, not above: it costs 30 ms, and few are told like this
-
-        class Straight(urllib.request.HTTPRedirectHandler):
-            def redirect_request(self, *_: Any) -> None:
-                """Nowhere else: a redirected POST would arrive as a GET without its body."""
 
         body = json.dumps(change.record(), ensure_ascii=False).encode("utf-8", "backslashreplace")
         request = urllib.request.Request(self._address, data=body, method="POST")  # noqa: S310 - http only, see above
@@ -324,8 +329,66 @@ class Webhook:
             ("Taskloop-Signature", signature(self._secret, body, int(time.time()))),
         ):  # fmt: skip
             request.add_header(name, value)
-        with urllib.request.build_opener(Straight).open(request, timeout=CALL_SECONDS):
-            return
+        sockets: list[socket.socket] = []
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            for one in sockets:
+                with suppress(OSError):
+                    socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+        # The timeout is for each piece of an answer, and one that comes byte by byte would never be over.
+        timer = threading.Timer(CALL_SECONDS, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            with urllib.request.build_opener(*_handlers(sockets)).open(request, timeout=CALL_SECONDS):
+                pass
+        except Exception as error:
+            if late.is_set():
+                raise TimeoutError(f"no whole answer came within {CALL_SECONDS:g} s") from error
+            raise
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise TimeoutError(f"no whole answer came within {CALL_SECONDS:g} s")
+
+
+def _leads_somewhere(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        return False
+
+
+def _handlers(sockets: list[socket.socket]) -> list[Any]:
+    """What urllib calls with, so that each socket is known, and goes where it was sent alone."""
+    import http.client
+    import urllib.request
+
+    class Kept(http.client.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            sockets.append(self.sock)
+
+    class KeptOverTLS(Kept, http.client.HTTPSConnection):
+        pass
+
+    class Plain(urllib.request.HTTPHandler):
+        def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Kept, request)
+
+    class Covered(urllib.request.HTTPSHandler):
+        def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(KeptOverTLS, request)
+
+    class Straight(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            """Nowhere else: a redirected POST would arrive as a GET without its body."""
+
+    return [Plain, Covered, Straight]
 
 
 def signature(secret: str, body: bytes, at: int) -> str:
@@ -336,7 +399,7 @@ def signature(secret: str, body: bytes, at: int) -> str:
 
 def genuine(secret: str, body: bytes, header: str, *, now: float | None = None) -> bool:
     """Whether a body came from who knows the secret, in the last five minutes. `now`: in seconds; None: now."""
-    sent = re.fullmatch(r"t=(\d{1,12}),v1=[0-9a-f]{64}", header)
+    sent = re.fullmatch(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}", header)
     if sent is None or abs((time.time() if now is None else now) - int(sent[1])) > TOLERANCE_SECONDS:
         return False
     return hmac.compare_digest(signature(secret, body, int(sent[1])), header)

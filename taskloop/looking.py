@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
+from taskloop.clock import later
 from taskloop.durations import rfc3339
 from taskloop.errors import BadDuration, NoSuchJob, NoSuchRun, nearest
 from taskloop.jobs import Job
@@ -401,7 +402,7 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
 
 def _read(question: Question) -> Window | None:
     """The window in which records are read: a spread moves what the timetable names to later."""
-    return question.window and question.window._replace(until=question.window.until + question.spread)
+    return question.window and question.window._replace(until=later(question.window.until, question.spread))
 
 
 def window(at: Any, now: datetime) -> Window:
@@ -413,7 +414,7 @@ def window(at: Any, now: datetime) -> Window:
     unit = _unit(at)
     if unit is None:
         exact = instant.second or instant.microsecond
-        return Window(instant, instant, instant + (timedelta(seconds=1) if exact else timedelta(minutes=1)))
+        return Window(instant, instant, later(instant, timedelta(seconds=1) if exact else timedelta(minutes=1)))
     return Window(instant, instant - unit / 2, instant + unit / 2)
 
 

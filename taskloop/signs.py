@@ -83,7 +83,11 @@ def span_text(seconds: float) -> str:
 
 def clock_text(at: datetime, now: datetime, zone: tzinfo | None = None) -> str:
     """An instant on the clock of a zone, which it names, as short as the day allows. None: the zone of this machine."""
-    here, today = at.astimezone(zone), now.astimezone(zone)
+    try:
+        here = at.astimezone(zone)
+    except OverflowError:  # there it is no year from 1 to 9999
+        here = at
+    today = now.astimezone(zone)
     name = here.strftime("%Z")
     if here.date() == today.date():
         return f"{here:%H:%M:%S} {name}"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from web_clients import HOSTS, V1
 
-from taskloop import Options, TaskScheduler
-from taskloop.attention import Bulletin, Item, Webhook, genuine, signature, watch_attention
+from taskloop import Options, TaskScheduler, attention
+from taskloop.attention import Bulletin, Change, Item, Webhook, genuine, signature, watch_attention
 from taskloop.errors import BadDuration, BadInstant, BadSettings
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +93,27 @@ async def test_a_webhook_is_told_once_when_a_job_fails_and_once_when_it_is_well_
     assert genuine(SECRET, body, headers["Taskloop-Signature"]) and headers["Content-Type"] == "application/json"
     assert not genuine(SECRET, body + b" ", headers["Taskloop-Signature"])
     assert not genuine(SECRET[::-1], body, headers["Taskloop-Signature"])
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\n"])
+def test_a_receiver_that_answers_byte_by_byte_is_given_up(begin, monkeypatch):
+    monkeypatch.setattr(attention, "CALL_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drips():
+            taken, _ = server.accept()
+            with taken, suppress(OSError):
+                taken.sendall(begin)
+                for _ in range(100):
+                    taken.sendall(b"X")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drips)
+        thread.start()
+        with pytest.raises(TimeoutError, match="within 0.2 s"):
+            Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/", SECRET)(Change("opened", item(), NOW))
+        thread.join(3)
+        assert not thread.is_alive()
 
 
 async def test_a_listener_that_hangs_or_raises_holds_up_nobody_and_is_told_again(lines):
@@ -204,11 +227,26 @@ def test_a_webhook_that_cannot_be_is_refused_with_all_that_is_wrong():
     with pytest.raises(BadSettings) as raised:
         Webhook("file:///etc/passwd", "short")
     assert len(raised.value.problems) == 2
+    for address in (
+        "https://",
+        "http://a b/",
+        "http://a/\r\nx: y",
+        "https://a:b/",
+        "http://ünder.example/",
+        "http://[/",
+    ):
+        with pytest.raises(BadSettings, match="address of a webhook"):
+            Webhook(address, SECRET)
+    with pytest.raises(BadSettings) as raised:
+        Webhook("https://ann:hunter2@alerts.example/", SECRET)
+    assert "a user in it" in str(raised.value) and "hunter2" not in str(raised.value)
 
 
-@pytest.mark.parametrize("header", ["", "t=1,v1=", "v1=00,t=1", f"t={'9' * 30},v1={'0' * 64}", "é"])
+@pytest.mark.parametrize(
+    "header", ["", "t=1,v1=", "v1=00,t=1", f"t={'9' * 30},v1={'0' * 64}", "é", f"t=١,v1={'0' * 64}"]
+)
 def test_a_signature_that_is_none_or_is_old_is_not_genuine(header):
-    assert not genuine(SECRET, b"{}", header)
+    assert not genuine(SECRET, b"{}", header, now=1)
     good = signature(SECRET, b"{}", 1_000)
     assert genuine(SECRET, b"{}", good, now=1_299) and not genuine(SECRET, b"{}", good, now=1_301)
 

@@ -15,7 +15,8 @@ from taskloop import Options, TaskScheduler
 from taskloop.options import Http
 from taskloop.store import Incident
 from taskloop.web import Principal
-from taskloop.web.api import bulk
+from taskloop.web.api import bulk, failures
+from taskloop.web.pages import trouble
 
 pytestmark = pytest.mark.anyio
 BULK = f"{V1}/runs/bulk"
@@ -125,6 +126,20 @@ async def test_two_at_once_do_it_once_and_what_is_looked_at_is_bounded(monkeypat
         assert (far["matched"], far["complete"]) == (0, False)
 
 
+async def test_two_processes_that_are_asked_at_once_run_each_failure_again_once(tmp_path):
+    here, there = shop(), shop()
+    for one in (here, there):
+        one.furnish(store=tmp_path / "shop.db")
+    async with HOSTS["asgi"](here, auth="open") as client, HOSTS["asgi"](there, auth="open") as other:
+        await ended(here, *(here["pays"].bind(order=number) for number in range(30)))
+        here.well = there.well = True
+        shown = {"action": "rerun", "job": "pays", "before": 31}
+        both = [one.data for one in await asyncio.gather(*(one.post(BULK, shown) for one in (client, other)))]
+        assert sum(one["done"] for one in both) == 30 and {one["done"] + one["again"] for one in both} == {30}
+        assert len({one.rerun_of for one in await here.runs(cause="rerun")}) == 30
+        assert len(await here.runs(limit=1000)) == 60
+
+
 async def test_failures_of_one_cause_are_retried_from_their_page_and_the_filter_stays(pair):
     scheduler, client = pair
     client.headers = dict(BROWSER)
@@ -148,6 +163,26 @@ async def test_failures_of_one_cause_are_retried_from_their_page_and_the_filter_
     again = await filled(client, "/failures/retry", **form)
     assert again.headers["location"].endswith("&said=none_left") and len(await scheduler.runs(cause="rerun")) == 4
     assert "No run failed of that" in text(await client.get("/failures?cause=%3Cscript%3E"))
+
+
+async def test_a_page_of_failures_counts_what_is_to_be_run_again_among_those_that_it_shows(monkeypatch):
+    for one in (failures, trouble):
+        monkeypatch.setattr(one, "NEWEST", 3)
+    scheduler = shop()
+    async with HOSTS["asgi"](scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        old = await ended(scheduler, *(scheduler["pays"].bind(order=number) for number in range(5)))
+        scheduler.well = True
+        for one in old[1:4]:
+            await (await scheduler.rerun(one.id)).wait(10)
+        cause = f"/failures?since=1h&cause={old[0].error.fingerprint}"
+        shown = await client.get(cause)
+        assert "3 runs failed of it since 1h, of the newest; 2 of them were run again already" in text(shown)
+        assert ">Retry all 1</button>" in shown.body.decode() and "there may be older ones" in text(shown)
+        await filled(client, "/failures/retry", since="1h", cause=old[0].error.fingerprint, last=5)
+        assert [one.rerun_of for one in await scheduler.runs(cause="rerun", limit=1)] == [5]
+        assert "Nothing of the newest is left to run again." in text(await client.get(cause))
+        assert (await client.post(BULK, {"action": "rerun", "job": "pays"})).data["done"] == 1, "the older one"
 
 
 async def test_the_whole_in_figures_and_what_held_a_loop(pair):

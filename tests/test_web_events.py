@@ -167,6 +167,18 @@ async def test_too_many_listeners_are_refused_and_none_after_the_end(monkeypatch
             streams.stream()
 
 
+async def test_of_many_who_come_at_once_no_more_listen_than_may(monkeypatch):
+    monkeypatch.setattr(live, "MOST_LISTENERS", 3)
+    async with virtual_time(shop()) as time:
+        streams = Live(time.scheduler)
+        many = [streams.changes() for _ in range(10)]  # as when all have asked, and none was answered yet
+        begun = [await anext(one) for one in many]
+        assert len(streams._listeners) == 3 and begun[-1] == b"retry: 15000\n\n"
+        assert [await anext(one, None) for one in many[3:]] == [None] * 7
+        for one in many:
+            await one.aclose()
+
+
 async def test_an_event_of_a_large_run_leaves_out_what_is_large():
     async with virtual_time(shop()) as time:
         time.scheduler.add_job(large)

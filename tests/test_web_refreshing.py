@@ -162,6 +162,7 @@ async def test_many_who_ask_at_once_are_given_one_look_that_began_after_they_ask
     assert first.body == b"1" and {one.body for one in many} == {b"2"} and other.body == b"3"
     many[0].headers["x"] = "y"
     assert "x" not in many[1].headers
+    assert [one.found for one in shared._looks.values()] == [None, None], "pages are kept for nobody"
 
 
 async def test_a_look_that_fails_is_tried_again_by_the_next_who_asked(monkeypatch):
@@ -174,8 +175,10 @@ async def test_a_look_that_fails_is_tried_again_by_the_next_who_asked(monkeypatc
             raise ValueError
         return Response(200, b"well")
 
-    found = await asyncio.gather(*(shared.answer("page", look) for _ in range(3)), return_exceptions=True)
-    assert isinstance(found[0], ValueError) and [one.body for one in found[1:]] == [b"well"] * 2
+    with pytest.raises(ValueError):
+        await shared.answer("page", look)
+    found = await asyncio.gather(*(shared.answer("page", look) for _ in range(2)))
+    assert [one.body for one in found] == [b"well"] * 2 and len(looks) == 2
 
 
 async def test_who_waits_for_a_look_while_the_scheduler_stops_does_not_open_its_store_again(pair, monkeypatch):
@@ -186,6 +189,19 @@ async def test_who_waits_for_a_look_while_the_scheduler_stops_does_not_open_its_
     await asyncio.sleep(0.05)
     await scheduler.stop()
     assert (await waiting).status == 503
+
+
+async def test_what_takes_long_to_fail_fails_once_for_all_who_wait(monkeypatch):
+    monkeypatch.setattr(sharing, "SECONDS", 0.02)
+    shared, looks = Shared(), []
+
+    async def look():
+        looks.append(1)
+        await asyncio.sleep(0.01)
+        raise TimeoutError("the store does not answer")
+
+    tabs = await asyncio.gather(*(shared.answer("page", look) for _ in range(20)), return_exceptions=True)
+    assert {type(one) for one in tabs} == {TimeoutError} and len(looks) == 1
 
 
 async def test_only_the_last_pages_are_remembered(monkeypatch):

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from taskloop.events import Event
 from taskloop.records import instant_text, run_record
 from taskloop.scheduler import TaskScheduler
+from taskloop.web.discretion import facts
 from taskloop.web.problems import Problem
 
 __all__ = ["Live", "event_record"]
@@ -53,22 +54,26 @@ def event_record(event: Event) -> dict[str, Any]:
 class _Told:
     """An event with its number; its text is made when somebody wants it."""
 
-    __slots__ = ("_text", "event", "number")
+    __slots__ = ("_texts", "event", "number")
 
     def __init__(self, number: int, event: Event) -> None:
         self.number = number
         self.event = event
-        self._text: bytes | None = None
+        self._texts: dict[bool, bytes] = {}
 
-    def text(self, epoch: str) -> bytes:
-        if self._text is None:
+    def text(self, epoch: str, admin: bool) -> bytes:
+        """`admin`: for one, who is told what the store says of itself."""
+        admin = admin or self.event.run is not None  # of a run all are told the same, and it is written once
+        if admin not in self._texts:
             record = event_record(self.event)
+            if not admin:
+                record["data"] = facts(self.event.name, record["data"])
             data = json.dumps(record, ensure_ascii=False, default=str)
             if len(data) > LONGEST and record["run"] is not None:
                 record["run"] |= {"result": None, "params": {}, "data": {}, "error": None, "cut": True}
                 data = json.dumps(record, ensure_ascii=False, default=str)
-            self._text = _message(f"{epoch}-{self.number}", self.event.name, data)
-        return self._text
+            self._texts[admin] = _message(f"{epoch}-{self.number}", self.event.name, data)
+        return self._texts[admin]
 
 
 def _message(number: str, name: str, data: str) -> bytes:
@@ -92,8 +97,9 @@ class _Hears(Protocol):
 class _Listener:
     pause_seconds = 0.0
 
-    def __init__(self, wanted: Callable[[Event], bool]) -> None:
+    def __init__(self, wanted: Callable[[Event], bool], admin: bool) -> None:
         self.wanted = wanted
+        self.admin = admin
         self.waiting: deque[_Told] = deque()
         self.stirred = asyncio.Event()
         self.is_behind = False
@@ -108,7 +114,7 @@ class _Listener:
         self.stirred.set()
 
     def taken(self, epoch: str) -> bytes:
-        return b"".join([self.waiting.popleft().text(epoch) for _ in range(min(50, len(self.waiting)))])
+        return b"".join([self.waiting.popleft().text(epoch, self.admin) for _ in range(min(50, len(self.waiting)))])
 
 
 class _Gathering:
@@ -165,10 +171,11 @@ class Live:
         names: Collection[str] | None = None,
         job: str | None = None,
         run: int | None = None,
+        admin: bool = False,
     ) -> AsyncGenerator[bytes, None]:
         """What to send to one listener, until it is over. `last_id`: what it heard last; None: it comes for the first time.
 
-        Raises `Problem` when it is closed, or too many listen.
+        `admin`: whether it is told what the store says of itself. Raises `Problem` when it is closed, or too many listen.
         """
         self._begin()
 
@@ -179,7 +186,7 @@ class Live:
                 and (run is None or (event.run is not None and event.run.id == run))
             )
 
-        listener = _Listener(wanted)
+        listener = _Listener(wanted, admin)
         return self._sent(listener, lambda: self._first(listener, last_id))
 
     def changes(self) -> AsyncGenerator[bytes, None]:
@@ -227,6 +234,9 @@ class Live:
             listener.hear(told)
 
     async def _sent(self, listener: _Hears, first: Callable[[], bytes]) -> AsyncGenerator[bytes, None]:
+        if len(self._listeners) >= MOST_LISTENERS:  # many came at once, and none was counted before it began to listen
+            yield f"retry: {BEAT_SECONDS * 1000:.0f}\n\n".encode()
+            return
         self._listeners.add(listener)
         ran, quiet = False, 0.0
         try:

@@ -66,19 +66,21 @@ class Asked:
         return {"actor": actor or self.principal.name, "reason": self.body.get("reason")}
 
     async def may_still(self) -> bool:
-        """Whether whoever asked may still: a token may be revoked, or a session be over, while a stream goes on."""
-        if self.principal.via not in ("token", "session"):
+        """Whether whoever asked may still as much: a token may be revoked, or a session be over, ours or the host's,
+        while a stream goes on.
+        """
+        if self.principal.via == "open":
             return True
         try:
-            return (await self.site.access.principal(self.request)).may(self.route.scope or Scope.read)
+            return (await self.site.access.principal(self.request)).may(self.principal.level)
         except Problem as problem:
             return problem.status >= 500
         except TaskloopError:  # the store does not answer just now
             return True
 
-    def number(self, name: str = "id") -> int:
-        """A run's id in the path. Raises `Problem`."""
-        text = self.path[name]
+    def number(self, text: str | None = None) -> int:
+        """A run's id, as it was written; None: in the path. Raises `Problem`."""
+        text = self.path["id"] if text is None else text
         if not (text.isascii() and text.isdecimal() and len(text) <= 18):
             raise Problem(404, "run-not-found", f"no run '{text[:80]}'; the id of a run is a whole number")
         return int(text)

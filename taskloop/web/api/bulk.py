@@ -67,24 +67,33 @@ class Chosen(NamedTuple):
 
 @dataclass(slots=True)
 class Done:
-    """What came of it: the new runs, or those that were told to end; and what was refused, with why."""
+    """What came of it: the new runs, or those that were told to end; and what was refused, with why.
+
+    `again`: how many somebody else ran again since they were chosen, in another process.
+    """
 
     runs: list[int] = field(default_factory=list)
+    again: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)
 
 
-async def choose(scheduler: TaskScheduler, wanted: Selection) -> Chosen:
-    """The runs that fit, the newest first. Raises `Problem` for a state in which a run cannot be meant, `BadInstant`."""
+async def choose(scheduler: TaskScheduler, wanted: Selection, most: int | None = None) -> Chosen:
+    """The runs that fit, the newest first, among so many of the newest; None: among LOOKED.
+
+    Raises `Problem` for a state in which a run cannot be meant, `BadInstant`.
+    """
     allowed = _STATES[wanted.action]
     states = [State(one) for one in wanted.state or (FAILED if wanted.action == "rerun" else ACTIVE)]
     if wrong := [one for one in states if one not in allowed]:
         raise Problem(422, "invalid-value", f"a run that is {wrong[0]} cannot be meant by {wanted.action}",
                       f"allowed are {', '.join(allowed)}")  # fmt: skip
     runs: list[Run] = []
-    again, before = 0, wanted.before
-    for _ in range(LOOKED // PAGE):
+    again, before, left = 0, wanted.before, LOOKED if most is None else most
+    while left > 0:
+        limit = min(PAGE, left)
+        left -= limit
         page = await scheduler.runs(
-            wanted.job, state=states, since=wanted.since, until=wanted.until, before=before, limit=PAGE
+            wanted.job, state=states, since=wanted.since, until=wanted.until, before=before, limit=limit
         )
         fit = [one for one in page if wanted.fingerprint in (None, fingerprint(one))]
         fresh = await _not_again(scheduler, fit) if wanted.action == "rerun" else fit
@@ -92,7 +101,7 @@ async def choose(scheduler: TaskScheduler, wanted: Selection) -> Chosen:
         runs += fresh
         if len(runs) > wanted.limit:
             return Chosen(runs[: wanted.limit], again, complete=False)
-        if len(page) < PAGE:
+        if len(page) < limit:
             return Chosen(runs, again, complete=True)
         before = page[-1].id
     return Chosen(runs, again, complete=False)
@@ -117,17 +126,24 @@ async def carry_out(
     """Do it to each, the oldest first; what one of them refuses stops no other. Raises what the store raises."""
     done = Done()
 
-    async def act(one: Run) -> int:
+    async def act(one: Run) -> Run:
         if action == "cancel":
-            return _id(await scheduler.cancel(_id(one), actor=actor, reason=reason))
-        return _id((await scheduler.rerun(_id(one), actor=actor, reason=reason)).run)
+            return await scheduler.cancel(_id(one), actor=actor, reason=reason)
+        # Our lock is of this process: by the key another one's is found, unless it has failed since we looked.
+        return (await scheduler.rerun(_id(one), key=f"again-{_id(one)}", actor=actor, reason=reason)).run
 
     ordered = list(reversed(runs))
     for start in range(0, len(ordered), TOGETHER):  # those of one turn share a transaction
         some = ordered[start : start + TOGETHER]
+        if action == "rerun":
+            fresh = await _not_again(scheduler, some)
+            done.again += len(some) - len(fresh)
+            some = fresh
         for one, came in zip(some, await asyncio.gather(*map(act, some), return_exceptions=True), strict=True):
-            if isinstance(came, int):
-                done.runs.append(came)
+            if isinstance(came, Run) and came.existed:
+                done.again += 1
+            elif isinstance(came, Run):
+                done.runs.append(_id(came))
             elif isinstance(came, BadParameters | Conflict | NoSuchJob | NoSuchRun):
                 done.refused.append((_id(one), str(came)))
             else:
@@ -161,7 +177,7 @@ def _record(wanted: Selection, chosen: Chosen, done: Done, *, dry_run: bool) -> 
         "action": wanted.action,
         "dry_run": dry_run,
         "matched": len(chosen.runs),
-        "again": chosen.again,
+        "again": chosen.again + done.again,
         "complete": chosen.complete,
         "done": len(done.runs),
         "runs": done.runs,

@@ -23,7 +23,7 @@ ASK_SECONDS: Final = 10.0
 async def events(asked: Asked) -> Response:
     query = asked.query
     last = asked.request.headers.get("last-event-id") or query["last"]
-    heard = asked.site.live.stream(last, names=query["name"], job=query["job"], run=query["run"])
+    heard = asked.site.live.stream(last, names=query["name"], job=query["job"], run=query["run"], admin=asked.admin)
     stream = while_allowed(asked, heard)
     # A proxy that gathers what it passes on would hold events back.
     return Response(200, stream, {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"})

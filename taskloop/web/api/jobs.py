@@ -13,6 +13,7 @@ from taskloop.records import JobRecord, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1, limit, page
 from taskloop.web.core import Response, answer, listed
+from taskloop.web.discretion import explained
 from taskloop.web.problems import Problem
 from taskloop.web.routes import FLAG, INSTANT, OBJECT, TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
@@ -120,7 +121,7 @@ async def why(asked: Asked) -> Response:
         if run.job not in (name, *aliases):
             raise Problem(404, "run-not-found", f"run {run.id} is of job '{run.job}', not of '{name[:80]}'")
     explanation = await asked.scheduler.why(name, query["at"], query["run"])
-    return await answer(explanation_record(explanation))
+    return await answer(explanation_record(explanation if asked.admin else explained(explanation)))
 
 
 async def validate(asked: Asked) -> Response:

@@ -11,6 +11,7 @@ from taskloop.records import instant_text, status_record, switch_record, worker_
 from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1
 from taskloop.web.api.jobs import MISSED, coming
 from taskloop.web.core import Response, answer, listed
+from taskloop.web.discretion import incident, item, wanting
 from taskloop.web.routes import INSTANT, Parameter, Route
 from taskloop.web.security import Scope
 
@@ -26,6 +27,7 @@ async def _status(asked: Asked) -> dict[str, Any]:
     record = status_record(await asked.scheduler.status())
     if not asked.admin:  # where its file lies is no reader's business
         record["store"] = record["store"].partition("://")[0]
+        record["attention"] = [*map(wanting, record["attention"])]
     return record
 
 
@@ -61,7 +63,7 @@ async def summary(asked: Asked) -> Response:
 async def loop(asked: Asked) -> Response:
     """How late the loops are, and what disturbed them."""
     status = await asked.scheduler.status()
-    found = await asked.scheduler.incidents(asked.query["since"] or "24h", limit=INCIDENTS)
+    incidents = await asked.scheduler.incidents(asked.query["since"] or "24h", limit=INCIDENTS)
     return await answer(
         {
             "lag_ms": status.loop_lag_ms,
@@ -74,14 +76,15 @@ async def loop(asked: Asked) -> Response:
                     "until": instant_text(one.until),
                     "data": dict(one.data),
                 }
-                for one in found
+                for one in (incidents if asked.admin else map(incident, incidents))
             ],
         }
     )
 
 
 async def attention(asked: Asked) -> Response:
-    return await listed(await found(asked.scheduler), Item.record)
+    items = await found(asked.scheduler)
+    return await listed(items if asked.admin else [*map(item, items)], Item.record)
 
 
 async def pause(asked: Asked) -> Response:

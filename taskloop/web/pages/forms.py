@@ -136,9 +136,9 @@ def _on_the_clock(text: str, zone: tzinfo) -> str:
     """An instant as a field for dates shows it: without its offset, to the millisecond."""
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        local = at if at.tzinfo is None else at.astimezone(zone).replace(tzinfo=None)
+    except (ValueError, OverflowError):  # no instant, or on that clock none of the years 1 to 9999
         return text
-    local = at if at.tzinfo is None else at.astimezone(zone).replace(tzinfo=None)
     return local.isoformat(timespec="milliseconds" if local.microsecond else "seconds")
 
 

@@ -19,6 +19,7 @@ from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import UNTIL
 from taskloop.web.api.jobs import durations, spread, the_job
 from taskloop.web.core import Response
+from taskloop.web.discretion import explained
 from taskloop.web.pages import charts
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.graph import graph
@@ -92,6 +93,7 @@ async def _page(
     why, problem = None, ""
     try:
         why = await scheduler.why(record.name, query.get("at"))
+        why = why if asked.admin else explained(why)
     except (TaskloopError, ValueError) as error:
         problem = str(error)
     begin = None
@@ -127,7 +129,7 @@ def _policy_text(value: Any) -> str:
 async def submit(asked: Asked) -> Response:
     """Ask for a run by the form; what is wrong with it stands beside its fields."""
     record, form = await the_job(asked), empty_is_none(asked.body)
-    source = await asked.scheduler.run(int(form["from_run"])) if (form.get("from_run") or "").isdecimal() else None
+    source = await asked.scheduler.run(asked.number(form["from_run"])) if form.get("from_run") else None
     if source is not None and source.job != record.name:
         raise NoSuchRun(source.id)
     asked.count_submit(record.name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.runs import State
 from taskloop.web.core import Response
+from taskloop.web.discretion import wanting
 from taskloop.web.pages.rendering import page, see_other
 from taskloop.web.routes import FLAG, TEXT, Parameter, Route, whole, word
 from taskloop.web.security import Scope
@@ -52,7 +53,7 @@ async def now(asked: Asked) -> Response:
         asked,
         "now.html",
         status=status,
-        attention=status.attention,
+        attention=status.attention if asked.admin else [*map(wanting, status.attention)],
         coming=coming,
         failures=failures,
         paused=status.paused,

@@ -20,17 +20,19 @@ SECONDS: Final = 1.0
 """Between two looks at the same, or longer: a look may not take more than a tenth of the time."""
 LONGEST: Final = 3.0
 MOST: Final = 64
-"""Pages whose last look is remembered."""
+"""Pages of which it is remembered when they were looked at last."""
 
 
 class _Look:
-    __slots__ = ("began_at", "lock", "pause", "response")
+    __slots__ = ("began_at", "found", "lock", "pause", "waiting")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.began_at = float("-inf")
         self.pause = 0.0
-        self.response: Response | None = None
+        self.found: Response | Exception | None = None
+        """What it came to, while somebody waits for it: a page may be large, and nobody else is given it."""
+        self.waiting = 0
 
 
 class Shared:
@@ -41,17 +43,31 @@ class Shared:
         self._looks: OrderedDict[Hashable, _Look] = OrderedDict()
 
     async def answer(self, key: Hashable, make: Callable[[], Awaitable[Response]]) -> Response:
-        """What `make` gives, of a look that began after this was asked. Waits at most `LONGEST` more than it takes."""
+        """What `make` gives, of a look that began after this was asked. Waits at most `LONGEST` more than it takes.
+
+        Raises what that look raised: else all who wait would each try in turn what takes long to fail.
+        """
         asked_at = self._monotonic()
         look = self._looks.setdefault(key, _Look())
         self._looks.move_to_end(key)
         if len(self._looks) > MOST:
             self._looks.popitem(last=False)
-        async with look.lock:
-            if look.response is None or look.began_at < asked_at:
-                await asyncio.sleep(look.began_at + look.pause - self._monotonic())
-                look.began_at, look.pause, look.response = self._monotonic(), SECONDS, None
-                look.response = await make()
-                look.pause = min(LONGEST, max(SECONDS, 10 * (self._monotonic() - look.began_at)))
-            found = look.response
+        look.waiting += 1
+        try:
+            async with look.lock:
+                if look.found is None or look.began_at < asked_at:
+                    await asyncio.sleep(look.began_at + look.pause - self._monotonic())
+                    look.began_at, look.pause, look.found = self._monotonic(), SECONDS, None
+                    try:
+                        look.found = await make()
+                    except Exception as error:
+                        look.found = error
+                    look.pause = min(LONGEST, max(SECONDS, 10 * (self._monotonic() - look.began_at)))
+                found = look.found
+        finally:
+            look.waiting -= 1
+            if not look.waiting:
+                look.found = None
+        if isinstance(found, Exception):
+            raise found
         return Response(found.status, found.body, {**found.headers, "cache-control": "no-store"})

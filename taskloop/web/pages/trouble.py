@@ -9,6 +9,7 @@ from taskloop.web.api.bulk import Selection, carry_out, choose
 from taskloop.web.api.failures import NEWEST, SINCE, USUAL, causes, failed_since, fingerprint
 from taskloop.web.api.whole import INCIDENTS
 from taskloop.web.core import Response
+from taskloop.web.discretion import incident
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
 from taskloop.web.routes import TEXT, Parameter, Route, whole
@@ -29,7 +30,7 @@ async def failures(asked: Asked) -> Response:
     one: dict[str, Any] = {}
     if cause:
         runs = [run for run in found if fingerprint(run) == cause]
-        chosen = await choose(scheduler, _meant(cause, since, found[0].id)) if runs else None
+        chosen = await choose(scheduler, _meant(cause, since, found[0].id), NEWEST) if runs else None
         one = {"runs": runs[:LISTED], "chosen": chosen, "last": found[0].id if found else 0,
                "known": any(run.job in scheduler for run in runs), "all": len(runs)}  # fmt: skip
     return await whole_page(
@@ -48,13 +49,13 @@ async def retry(asked: Asked) -> Response:
     form = empty_is_none(asked.body)
     since, cause = form["since"] or USUAL, form["cause"]
     async with asked.site.bulk:
-        chosen = await choose(asked.scheduler, _meant(cause, since, form["last"]))
+        chosen = await choose(asked.scheduler, _meant(cause, since, form["last"]), NEWEST)  # as the page counted them
         if chosen.runs:
             asked.count_submit("*")
             done = await carry_out(
                 asked.scheduler, "rerun", chosen.runs, actor=asked.principal.name, reason=form["reason"]
             )
-            said = "retried" if done.runs else "refused"
+            said = "retried" if done.runs or done.again else "refused"
         else:
             said = "none_left"
     return see_other(asked, f"/failures?{urlencode({'since': since, 'cause': cause})}", said)
@@ -63,7 +64,9 @@ async def retry(asked: Asked) -> Response:
 async def workers(asked: Asked) -> Response:
     status = await asked.scheduler.status()
     found = await asked.scheduler.incidents("24h", limit=INCIDENTS)
-    return await whole_page(asked, "workers.html", status=status, incidents=found, attention=status.attention)
+    if not asked.admin:
+        found = [*map(incident, found)]
+    return await whole_page(asked, "workers.html", status=status, incidents=found)
 
 
 CAUSE: Final = Parameter("cause", TEXT, "only those that failed of this: a fingerprint")
