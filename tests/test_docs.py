@@ -113,12 +113,13 @@ def test_the_tour_can_be_followed(tmp_path: Path) -> None:
         run("-m", "taskloop", *shlex.split(line), codes={0, 10})  # 10: why it did not run
 
 
-def test_the_reference_is_what_the_docstrings_say() -> None:
-    spec = importlib.util.spec_from_file_location("make_api", DOCS / "make_api.py")
+@pytest.mark.parametrize("name", ["api", "commands"])
+def test_a_reference_is_what_its_table_says(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"make_{name}", DOCS / f"make_{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert page("api.md") == module.page(), "run: python docs/make_api.py"
+    assert page(f"{name}.md") == module.page(), f"run: python docs/make_{name}.py"
 
 
 def test_every_page_stands_in_the_site_once_and_no_link_leads_nowhere() -> None:
