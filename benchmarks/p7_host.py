@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from benchmarks.harness import ROOT, Figure, Numbers, Setting, Workload, percentile
 from benchmarks.p10_git import UNTIL, prepare
@@ -21,8 +22,8 @@ from taskloop.options import Options
 async def nothing() -> None: ...
 
 
-async def _served(setting: Setting) -> Numbers:
-    """Serve for as long as the requests come."""
+async def _served(setting: Setting, scheduler: TaskScheduler | None = None) -> Numbers:
+    """Serve for as long as the requests come; with a scheduler its pages too, at which tabs look."""
     from aiohttp import web
 
     async def handle(request: web.Request) -> web.Response:
@@ -30,22 +31,34 @@ async def _served(setting: Setting) -> Numbers:
 
     app = web.Application()
     app.router.add_get("/items", handle)
+    if scheduler is not None:
+        from taskloop.web.aiohttp import setup
+
+        setup(app, scheduler, prefix="/taskloop", start=False, auth="open")
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = site._server.sockets[0].getsockname()[1]
     source = f"from benchmarks.p7_host import ask; ask({port}, {setting.pace}, {setting.seconds})"
+    looking = None
+    if scheduler is not None:
+        look = f"from benchmarks.p7_host import look; look({port}, {setting.tabs})"
+        looking = await asyncio.create_subprocess_exec(sys.executable, "-c", look, cwd=ROOT)
+        await asyncio.sleep(setting.settle)
     asking = await asyncio.create_subprocess_exec(
         sys.executable, "-c", source, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     answer, _ = await asking.communicate()
+    if looking is not None:
+        looking.kill()
+        await looking.wait()
     await runner.cleanup()
     numbers: Numbers = json.loads(answer)
     return numbers
 
 
-async def own(setting: Setting) -> Numbers:
+async def own(setting: Setting, tabs: bool = False) -> Numbers:
     scheduler = TaskScheduler(setting.folder / "store.db", options=Options())
     repository, passes = setting.shared / "large.git", 0
 
@@ -62,7 +75,7 @@ async def own(setting: Setting) -> Numbers:
             (job.bind(), Every("1s", anchor=now + timedelta(seconds=one / setting.rate)), f"nothing-{one}")
             for one in range(setting.rate)
         )
-        numbers = await _served(setting)
+        numbers = await _served(setting, scheduler if tabs else None)
         numbers["passes"] = passes
         await scheduler.stop(grace=60)
     return numbers
@@ -70,6 +83,28 @@ async def own(setting: Setting) -> Numbers:
 
 async def limit(setting: Setting) -> Numbers:
     return await _served(setting)
+
+
+def look(port: int, tabs: int) -> None:
+    """In a process of its own: as many browsers, each with the first page open, which asks for its content at each word."""
+    asyncio.run(_look(port, tabs))
+
+
+async def _look(port: int, tabs: int) -> None:
+    import aiohttp
+
+    address = f"http://127.0.0.1:{port}/taskloop"
+
+    async def tab() -> None:
+        async with session.get(f"{address}/changes") as stream:
+            async for line in stream.content:
+                if line.startswith(b"data"):
+                    async with session.get(f"{address}/?live=true") as answer:
+                        await answer.read()
+
+    unlimited = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(timeout=unlimited, connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(tab() for _ in range(tabs)), return_exceptions=True)
 
 
 def ask(port: int, pace: int, seconds: float) -> None:
@@ -103,9 +138,9 @@ WORKLOAD = Workload(
     name="p7",
     title="host: git metrics and 100 jobs a second in a web server",
     figures=(Figure("p99_ms", "p99 of a request", "ms", must=1.25, aim=1.05),),
-    own={"taskloop": own},
+    own={"taskloop": own, "taskloop, twenty tabs open": partial(own, tabs=True)},
     limit=limit,
-    size={"commits": 5500, "rate": 100, "pace": 200, "seconds": 10},
-    quick={"commits": 50, "rate": 20, "pace": 50, "seconds": 0.5},
+    size={"tabs": 20, "settle": 1, "commits": 5500, "rate": 100, "pace": 200, "seconds": 10},
+    quick={"tabs": 2, "settle": 0.2, "commits": 50, "rate": 20, "pace": 50, "seconds": 0.5},
     prepare=prepare,
 )
