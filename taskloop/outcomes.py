@@ -193,6 +193,13 @@ def _kind(value: object) -> str:
     return _clean(_NAME(type(value)), NAME_CHARACTERS)
 
 
+_ENGINE: Final = frozenset(
+    __file__.replace("outcomes.py", f"{name}.py")
+    for name in ("attempts", "executors", "executor_dask", "processing", "stepping")
+)
+"""The files whose frames come before those of a job."""
+
+
 def _text(error: BaseException) -> str:
     try:
         return str.__str__(str(error))
@@ -211,7 +218,11 @@ def _trace(error: BaseException, kind: str, message: str) -> str:
 
 
 def _chained(error: BaseException, _: str) -> Iterator[str]:
-    return traceback.TracebackException.from_exception(error, limit=-40, compact=True).format(chain=True)
+    told = traceback.TracebackException.from_exception(error, limit=-40, compact=True)
+    # How the engine came to call the function is the same for every job: a reader looks for the job's own lines.
+    own = next((place for place, frame in enumerate(told.stack) if frame.filename not in _ENGINE), 0)
+    del told.stack[:own]
+    return told.format(chain=True)
 
 
 def _placed(error: BaseException, last: str) -> list[str]:

@@ -229,7 +229,7 @@ def test_files_that_others_may_change_or_read_secrets_in_are_told(shop, call, fo
         Path(".env").chmod(0o644)
         code, findings = found()
         assert code == 0 and said(findings, "permissions", "may read taskloop.db", "chmod o-r")
-        assert said(findings, "permissions", "may read .env") and said(findings, "access", "has 5 signs")
+        assert said(findings, "permissions", "may read .env") and said(findings, "access", "has 5 characters")
         Path(open_to_all).chmod(0o777)
         assert said(found()[1], "permissions", "in the place of those in", "chmod o-w")
 

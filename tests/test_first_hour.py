@@ -69,3 +69,23 @@ async def test_of_jobs_that_no_worker_has_any_more_only_those_that_were_at_work_
 
 
 def work() -> None: ...
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("executor", ["thread", "loop"])
+async def test_a_traceback_begins_with_the_lines_of_the_job(virtual_time, executor):
+    scheduler = TaskScheduler("sqlite:///:memory:")
+
+    async def waits() -> None:
+        raise ValueError("no luck")
+
+    def works() -> None:
+        raise ValueError("no luck")
+
+    job = scheduler.add_job(waits if executor == "loop" else works)
+    async with virtual_time(scheduler) as time:
+        run = await job.submit()
+        await time.advance("1s")
+        lines = (await run.wait()).error.traceback.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert "test_first_hour.py" in lines[1] and lines[-1] == "ValueError: no luck"
