@@ -1,14 +1,12 @@
 """The jobs that come with taskloop, and those that stand in a configuration file alone.
 
-Level 6. `git_metrics` is the main one, and off where no repository is named nor at hand; `heartbeat` and `current_date` are for trying out, and off unless the file says
+Level 6. `git_metrics` is the main one; `heartbeat` and `current_date` are for trying out, and off unless the file says
 otherwise. Start at `declare`.
 """
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskloop.jobs import Jobs
@@ -26,15 +24,10 @@ def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
     `unasked`: add a built-in job without a table too, as a command line does; else only one that the file names, as
     for a scheduler inside another program. Raises `BadSettings`, `BadJob`.
     """
-    asked = "git_metrics" in settings.jobs
-    if "git_metrics" not in jobs and (unasked or asked):
+    if "git_metrics" not in jobs and (unasked or "git_metrics" in settings.jobs):
         from taskloop.git_metrics import make_job
 
-        repositories = settings.git_metrics.repositories
-        # A first run in an empty folder should not be a failure that nobody asked for.
-        wanted = asked or repositories != (".",) or _in_a_repository(Path.cwd())
-        job = make_job(repositories)
-        jobs.add_job(job, Every() if wanted else None, name="git_metrics", enabled=wanted)
+        jobs.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
     for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
         name = function.__name__
         wanted = name in settings.jobs and settings.jobs[name].options.get("enabled") is True
@@ -53,13 +46,6 @@ def heartbeat() -> str:
 def current_date() -> str:
     """Says what day and time it is; for trying out."""
     return f"it is {datetime.now().astimezone():%A, %d %B %Y, %H:%M:%S %Z}"
-
-
-def _in_a_repository(folder: Path) -> bool:
-    """Whether git would find a repository there: in the folder or above it, a bare one, or one that the environment names."""
-    if "GIT_DIR" in os.environ or ((folder / "HEAD").is_file() and (folder / "objects").is_dir()):
-        return True
-    return any((place / ".git").exists() for place in (folder, *folder.parents))
 
 
 def _add_from_file(jobs: Jobs, said: FileJob) -> None:

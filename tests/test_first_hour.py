@@ -13,22 +13,6 @@ from taskloop import Every, Options, TaskScheduler
 from taskloop.errors import BadParameters
 
 
-def test_git_metrics_is_off_where_no_repository_is_named_nor_at_hand(shop, call):
-    def git_metrics():
-        [found] = [one for one in call("list", "--format", "json").items if one["name"] == "git_metrics"]
-        return found["trigger"], found["condition"]
-
-    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n')
-    assert git_metrics() == (None, "disabled")
-    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[git_metrics]\nrepositories = ["../other"]\n')
-    assert git_metrics() == ("every 2w", "never_ran")
-    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n[jobs.git_metrics]\n')
-    assert git_metrics() == ("every 2w", "never_ran")
-    shop.write("config.toml", '[scheduler]\napp = "shop:jobs"\n')
-    Path(".git").mkdir()
-    assert git_metrics() == ("every 2w", "never_ran")
-
-
 def test_a_pause_of_everything_says_until_when_and_what_ends_it(shop, call):
     assert " until " in call("disable", "nightly", "--until", "+2h").out
     assert " until " in call("pause", "--until", "+1h").out
