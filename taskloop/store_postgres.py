@@ -184,10 +184,10 @@ class PostgresStore:
         if readers is None:
             raise self._not_open()
         self.in_flight += 1
-        connection = None
+        connection, has_place = None, False
         try:
             async with asyncio.timeout(self._call_seconds):
-                connection = await readers.get()
+                connection, has_place = await readers.get(), True
                 for last in (False, True):
                     if closed(connection):
                         connection = None
@@ -205,7 +205,7 @@ class PostgresStore:
             raise self._server.explained(error) from error
         finally:
             self.in_flight -= 1
-            if self._readers is readers:
+            if self._readers is readers and has_place:  # whoever gave up waiting for one has none to give back
                 readers.put_nowait(connection)
             elif connection is not None:
                 connection.terminate()

@@ -1,0 +1,62 @@
+"""What several processes, or a line cut at the worst moment, may do to a store in PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from proxies import Line
+from servers import emptied, server
+from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, state, stored, submitted
+
+from taskloop.runs import Raised, RunId, State
+from taskloop.store import Definition, Query, Terms, open_store
+from taskloop.store_postgres import READERS, PostgresStore
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def opened(url=None, **options):
+    store = PostgresStore(url or emptied().store, **options)
+    await store.open()
+    await know(store, "a", "b")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def other_session(url=None):
+    connection = await asyncpg.connect(url or server().store)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def until(condition, seconds=10):
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+# -- connections
+
+
+async def test_those_who_give_up_waiting_for_a_connection_leave_no_further_one_behind():
+    async with opened() as store, other_session() as other:
+        async with other.transaction():
+            await other.execute("LOCK TABLE taskloop.runs IN ACCESS EXCLUSIVE MODE")
+            holding = [asyncio.create_task(store.find(Query())) for _ in range(READERS)]
+            await asyncio.sleep(0.1)
+            waiting = [asyncio.create_task(store.find(Query())) for _ in range(5)]
+            await asyncio.sleep(0)
+            for one in waiting:
+                one.cancel()
+            await asyncio.wait(waiting)
+        await asyncio.gather(*holding)
+        assert store._readers.qsize() == READERS
