@@ -133,6 +133,7 @@ class Hints:
             try:
                 if closed(self._connection):
                     self._connection = await self._server.connect()
+                    self._connection.add_termination_listener(self._cut)
                     await self._connection.add_listener(CHANNEL, self._hear)
                 await self._telling.wait()
                 await asyncio.sleep(TOGETHER_SECONDS)
@@ -140,6 +141,10 @@ class Hints:
                 await self._tell()
             except Exception:  # a hint that is lost costs half a second
                 await asyncio.sleep(AGAIN_SECONDS)
+
+    def _cut(self, _connection: Any) -> None:
+        """Once it is cut others are told by the writer, and nothing else would wake the task to listen again."""
+        self._telling.set()
 
     async def _tell(self) -> None:
         ended, self._ended = self._ended, []

@@ -60,3 +60,20 @@ async def test_those_who_give_up_waiting_for_a_connection_leave_no_further_one_b
             await asyncio.wait(waiting)
         await asyncio.gather(*holding)
         assert store._readers.qsize() == READERS
+
+
+async def test_whoever_listens_for_hints_listens_again_after_its_connection_was_cut():
+    async with opened() as mine, opened(server().store) as other, other_session() as session:
+        await mine.hint(0.01)
+
+        async def listens():
+            return mine._hints.listening
+
+        await until(listens)
+        await session.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+
+        async def deaf():
+            return not mine._hints.listening
+
+        await until(deaf)
+        await until(listens)
