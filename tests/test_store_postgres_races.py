@@ -77,3 +77,11 @@ async def test_whoever_listens_for_hints_listens_again_after_its_connection_was_
 
         await until(deaf)
         await until(listens)
+
+
+async def test_those_who_write_after_the_writer_has_ended_take_turns():
+    async with opened() as store:
+        store._gathering._task.cancel()
+        await asyncio.wait({store._gathering._task})
+        answers = await asyncio.gather(*(store.submit([asked(key=f"{number}")]) for number in range(20)))
+        assert len({one.id for [one] in answers}) == 20
