@@ -128,6 +128,7 @@ class PostgresStore:
                 self._opening = None
 
     async def _open(self, create: bool, schema: Schema) -> None:
+        self._name = secrets.token_hex(8)  # a writer that has not written yet has no number of writes by its name
         hints = Hints(self._server, self._name)
         writer = Writer(self._server, self._name, hints, call_seconds=self._call_seconds)
         try:

@@ -85,3 +85,17 @@ async def test_those_who_write_after_the_writer_has_ended_take_turns():
         await asyncio.wait({store._gathering._task})
         answers = await asyncio.gather(*(store.submit([asked(key=f"{number}")]) for number in range(20)))
         assert len({one.id for [one] in answers}) == 20
+
+
+async def test_a_store_that_is_opened_again_takes_no_write_of_before_for_one_whose_answer_was_lost():
+    async with Line(emptied().store) as line, opened(line.url) as store:
+        await submitted(store)
+        await store.close()
+        await store.open()
+        for passes in range(6):
+            line.cut, line.passes = "before", passes
+            [run] = await store.submit([asked()])
+            line.cut = None
+            assert (await store.run(run.id)) is not None, passes
+            await store.close()
+            await store.open()
