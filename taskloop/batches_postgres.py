@@ -118,6 +118,10 @@ class Doubt(NamedTuple):
     answers: list[Any] | None
     """None: to be read back, as `stroke` has it."""
     stroke: stroke.Stroke | None = None
+    done: set[tuple[int, int]] | None = None
+    """The ends that the stroke wrote, where the server has said so."""
+    is_committed: bool = False
+    """Known by now; how its ends stand may still have to be read."""
 
 
 class Writer:
@@ -171,12 +175,16 @@ class Writer:
         while True:
             doubt = self._doubt
             # Also of a batch that was given up, to know again how often we have written.
-            if doubt is not None and await self._is_committed(until) and doubt.batch is batch:
-                return await self._answers(doubt)
-            self._doubt = None
+            if doubt is not None and not doubt.is_committed and await self._is_committed(until):
+                doubt = self._doubt = doubt._replace(
+                    is_committed=True
+                )  # or it would be done again, were we stopped here
             left -= 1
             try:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.monotonic()):
+                    if doubt is not None and doubt.is_committed and doubt.batch is batch:
+                        return await self._answers(doubt)
+                    self._doubt = None
                     return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) or is_lost(error):
@@ -219,31 +227,35 @@ class Writer:
         """Carry out a batch by one statement, which is a transaction by itself."""
         connection = await self.open()
         ready = await stroke.prepared(connection, batch)
-        self._doubt = Doubt(batch, None, ready)
+        doubt = self._doubt = Doubt(batch, None, ready)
         try:
             writes, schema, done = await stroke.carry_out(connection, ready, self._name, newest())
         except Exception as error:
             if not is_lost(error) and not closed(connection):
                 self._doubt = None  # the server has said that it is not committed
             raise
-        self._doubt = None
         if writes is None:
+            self._doubt = None
             refuse_newer(schema, self._server.shown)
         self._writes = writes or self._writes
+        self._doubt = doubt._replace(done=done, is_committed=True)  # whatever happens to us before all is answered
         answers = await stroke.answers(connection, batch, ready, done)
         if self._hints.listening:
             self._hints.noted(batch, answers)
         elif any(map(concerns_others, batch, answers)):
             with suppress(Exception):  # a hint, no more: what it is about is committed
                 await connection.execute(NOTIFY, CHANNEL, self._hints.look)
+        self._doubt = None
         return answers
 
     async def _answers(self, doubt: Doubt) -> list[Any]:
         """The answers to a batch that turned out to be committed."""
-        if doubt.answers is not None:
-            return doubt.answers
-        assert doubt.stroke is not None
-        return await stroke.answers(await self.open(), doubt.batch, doubt.stroke, None)
+        answers = doubt.answers
+        if answers is None:
+            assert doubt.stroke is not None
+            answers = await stroke.answers(await self.open(), doubt.batch, doubt.stroke, doubt.done)
+        self._doubt = None
+        return answers
 
     async def _is_committed(self, until: float) -> bool:
         """What became of a transaction whose COMMIT was not answered: nobody but us counts by our name.

@@ -87,6 +87,26 @@ async def test_those_who_write_after_the_writer_has_ended_take_turns():
         assert len({one.id for [one] in answers}) == 20
 
 
+# -- answers that are lost
+
+
+async def test_what_is_committed_is_not_done_again_when_the_line_is_cut_before_the_rest_is_asked():
+    """A batch of an end that is not ours any more and of runs asked for: how that end stands is asked after the commit."""
+    for passes in range(9):
+        async with Line(emptied().store) as line, opened(line.url) as store:
+            await submitted(store)
+            [run] = (await claimed(store)).started
+            await store.settle(ended(run))
+            stale = ended(run, now=at(60))
+            line.cut, line.passes = "before", passes
+            stands, *asking = await asyncio.gather(store.settle(stale), *(store.submit([asked("b")]) for _ in range(3)))
+            line.cut = None
+            assert stands is None
+            assert ids(await store.find(Query(jobs=["b"]))) == sorted((run.id for [run] in asking), reverse=True), (
+                passes
+            )
+
+
 async def test_a_store_that_is_opened_again_takes_no_write_of_before_for_one_whose_answer_was_lost():
     async with Line(emptied().store) as line, opened(line.url) as store:
         await submitted(store)
@@ -97,5 +117,23 @@ async def test_a_store_that_is_opened_again_takes_no_write_of_before_for_one_who
             [run] = await store.submit([asked()])
             line.cut = None
             assert (await store.run(run.id)) is not None, passes
+            await store.close()
+            await store.open()
+
+
+async def test_a_writer_that_is_cancelled_while_it_tells_others_does_nothing_twice():
+    async with opened(statement_cache_size=0) as store:
+        connection, telling = await store._writer.open(), asyncio.Event()
+        connection.add_query_logger(lambda said: telling.set() if "pg_notify" in said.query else None)
+        await submitted(store)
+        assert telling.is_set()
+        for passes in range(12):
+            before = len(await store.find(Query(limit=100)))
+            asking = asyncio.create_task(store.submit([asked()]))
+            for _ in range(passes):
+                await asyncio.sleep(0.0005)
+            store._gathering._task.cancel()
+            await asking
+            assert len(await store.find(Query(limit=100))) == before + 1
             await store.close()
             await store.open()
