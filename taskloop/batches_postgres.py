@@ -64,12 +64,14 @@ _FREELY: Final = frozenset(
 """What may be done beside anything that others do; all else takes turns."""
 _COUNT_IT: Final = (
     f"INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, {stroke.FIRST}) ON CONFLICT (id) DO UPDATE "
-    "SET writes = w.writes + 1, at = now() "
+    f"SET writes = {stroke.NEXT}, at = now() "
     "RETURNING writes, (SELECT value FROM taskloop.meta WHERE key = 'schema')"
 )
 """Others see by this that somebody has written; and we, by the number, whether we have, if the answer is lost."""
-_HOW_OFTEN: Final = "SELECT writes FROM taskloop.writers WHERE id = $1 FOR UPDATE"
-"""Waits for whoever may be writing by our name still: a session whose line was cut, and which does not know it yet."""
+_HOW_OFTEN: Final = "INSERT INTO taskloop.writers (id, writes) VALUES ($1, 0) ON CONFLICT (id) DO UPDATE SET at = now() RETURNING writes"
+"""0: never. Waits for whoever may be writing by our name still: a session whose line was cut, and which does not know it
+yet. Where it is our first write there is no row to wait for but the one that both are about to insert.
+"""
 
 
 _COUNT_THEIRS: Final = (
@@ -265,8 +267,8 @@ class Writer:
         while True:
             try:
                 async with asyncio.timeout(max(0.1, until - time.monotonic())):
-                    written: int | None = await (await self.open()).fetchval(_HOW_OFTEN, self._name)
-                if written is None or written == self._writes:  # None: never, or so long ago that it was put away
+                    written: int = await (await self.open()).fetchval(_HOW_OFTEN, self._name)
+                if written in (0, self._writes):  # 0: never, or so long ago that it was put away
                     return False
                 self._writes = written
                 return True

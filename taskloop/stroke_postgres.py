@@ -17,11 +17,13 @@ from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, settled_
 from taskloop.steps import FROM_STEP
 from taskloop.store import Settling
 
-__all__ = ["FIRST", "Stroke", "answers", "carry_out", "fits", "prepared"]
+__all__ = ["FIRST", "NEXT", "Stroke", "answers", "carry_out", "fits", "prepared"]
 
 
 FIRST: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 """From where a process counts how often it has written: a row that is put away, and made again, never has a number twice."""
+NEXT: Final = f"greatest(w.writes + 1, {FIRST})"
+"""How often after one more; a row that was only asked about has 0."""
 
 
 def fits(batch: Sequence[tuple[str, Any]]) -> bool:
@@ -95,7 +97,7 @@ def _text(ends: bool, begins: bool) -> str:
         )
     parts.append(
         f"mine AS (INSERT INTO taskloop.writers AS w (id, writes) SELECT $1, {FIRST} FROM ok WHERE ok.ok "
-        "ON CONFLICT (id) DO UPDATE SET writes = w.writes + 1, at = now() RETURNING writes)"
+        f"ON CONFLICT (id) DO UPDATE SET writes = {NEXT}, at = now() RETURNING writes)"
     )
     ended = "(SELECT array_agg(id) FROM done), (SELECT array_agg(token) FROM done)" if ends else "NULL, NULL"
     return f"WITH {', '.join(parts)} SELECT (SELECT writes FROM mine), (SELECT value FROM ok), {ended}"

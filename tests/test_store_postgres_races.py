@@ -137,3 +137,30 @@ async def test_a_writer_that_is_cancelled_while_it_tells_others_does_nothing_twi
             assert len(await store.find(Query(limit=100))) == before + 1
             await store.close()
             await store.open()
+
+
+async def test_the_first_that_a_store_writes_is_not_done_twice_if_its_answer_is_lost():
+    async with opened() as one, opened(server().store) as other, other_session() as session:
+        await submitted(one)
+        [run] = (await claimed(one)).started
+        async with session.transaction():  # whoever has the counters of that day has the end of the run wait
+            await session.execute(
+                "INSERT INTO taskloop.counters SELECT $1, 'a', 'succeeded', shard, 0, 0 FROM generate_series(0, 15) s(shard)",
+                int(NOW.timestamp() // 86_400),
+            )
+            doing = asyncio.gather(other.settle(ended(run)), other.submit([asked("b")]))
+
+            async def waits():
+                return await session.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+            await until(waits)
+            other._writer._connection.terminate()  # its session has not heard of that
+
+            async def asks():
+                return (
+                    await session.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") > 1
+                )
+
+            await until(asks, 3)
+        await doing
+        assert len(await one.find(Query(jobs=["b"]))) == 1
