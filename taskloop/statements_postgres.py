@@ -82,6 +82,7 @@ KEY_WAIT: Final = "10s"
 """How long an asking waits for another that has its key and is not committed: an application's own transaction, say."""
 _TAKEN: Final = "state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')"
 _STARTED: Final = "state = 'running'"
+_ACTIVE_OF: Final = "schedule IS NOT NULL AND state IN ('waiting', 'running') AND schedule = ANY($1::text[])"
 
 
 async def lock(db: Db, which: int) -> None:
@@ -208,6 +209,9 @@ async def due(
 async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
     """Move the cursors and write what the fires became."""
     won = [await _cut(db, one) for one in await _won(db, firings)]
+    replacing = [one.plan.schedule.id for one in won if one.policy.overlap == "replace"]
+    if replacing:  # none of them is claimed, or waits again, before it has been asked to end
+        await db.execute(f"SELECT 1 FROM taskloop.runs WHERE {_ACTIVE_OF} ORDER BY id FOR UPDATE", replacing)
     active = await _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
     trials = {one.plan.schedule.job: await newest_active(db, one.plan.schedule.job) for one in won if one.trial}
     ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
@@ -306,8 +310,7 @@ async def _active(db: Db, schedules: Sequence[str]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     if schedules:
         rows = await db.fetch(
-            f"SELECT {RUN} FROM taskloop.runs WHERE schedule IS NOT NULL AND state IN ('waiting', 'running') "
-            "AND schedule = ANY($1::text[]) ORDER BY id",
+            f"SELECT {RUN} FROM taskloop.runs WHERE {_ACTIVE_OF} ORDER BY id",
             schedules,
         )
         for run in read_runs(rows):

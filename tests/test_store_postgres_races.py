@@ -164,3 +164,28 @@ async def test_the_first_that_a_store_writes_is_not_done_twice_if_its_answer_is_
             await until(asks, 3)
         await doing
         assert len(await one.find(Query(jobs=["b"]))) == 1
+
+
+# -- READ COMMITTED
+
+
+async def test_a_run_that_starts_while_a_newer_one_replaces_it_is_asked_to_end_and_counted_once():
+    async with opened() as one, opened(server().store) as two, other_session() as other:
+        schedule = hourly()
+        await put(one, schedule)
+        await fired(one, firing(schedule, overlap="replace"))
+        [run] = await one.find(Query(schedule="s"))
+        async with other.transaction():  # as `two` claims it, and commits a moment later
+            await other.execute(
+                "UPDATE taskloop.runs SET state = 'running', worker = 'w2', token = token + 1, attempt = 1, "
+                "started_at = ready_at, attempt_started_at = ready_at WHERE id = $1",
+                run.id,
+            )
+            replacing = asyncio.create_task(
+                fired(one, firing(await stored(one, "s"), now=at(3600), overlap="replace"), now=at(3600))
+            )
+            await asyncio.sleep(0.3)
+        done = await replacing
+        assert ids(done.cancelled) == []
+        assert [wish.run for wish in await two.wishes("w2")] == [run.id]
+        assert server().query("SELECT state, runs FROM taskloop.daily", "taskloop_tests") == []
