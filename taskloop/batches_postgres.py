@@ -200,7 +200,7 @@ class Writer:
 
     async def _transact(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         connection = await self.open()
-        await connection.execute("BEGIN")
+        await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # whatever the database has otherwise
         try:
             db = Transaction(connection)
             answers = await _done(db, batch)
@@ -404,7 +404,7 @@ class PostgresBeater:
             self._connection = await self._server.connect()
         said = told({**health, **({} if self._skew is None else {"skew_ms": round(self._skew * 1000, 1)})})
         began = time.monotonic()
-        async with self._connection.transaction():
+        async with self._connection.transaction(isolation="read_committed"):
             lives = await keeping.beat(self._connection, self._worker, microseconds(now), tick, said)
             _, schema = await self._connection.fetchrow(_COUNT_IT, f"{self._name} beats")
             refuse_newer(schema, self._server.shown)

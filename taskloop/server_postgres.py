@@ -254,7 +254,7 @@ async def prepare(
     refuse(found, shown, create=create, schema=schema)
     if found == newest() or schema != "upgrade":
         return
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
         found = await version(connection, shown)  # asked again: another may have been at work while this one waited
         refuse(found, shown, create=create, schema=schema)

@@ -36,7 +36,7 @@ from taskloop.rows import failure_facts, instant, moment, told, write_failure
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.server_postgres import Server, closed, is_lost, let_go, prepare, problems
+from taskloop.server_postgres import Server, closed, is_crossed, is_lost, let_go, prepare, problems
 from taskloop.statements_postgres import Known
 from taskloop.steps import LogLine, Step
 from taskloop.store import (
@@ -196,6 +196,10 @@ class PostgresStore:
                     try:
                         return await self._look(connection, function, args, whole)
                     except Exception as error:
+                        if (
+                            is_crossed(error) and not last
+                        ):  # where the database has transactions see one state throughout
+                            continue
                         if last or not is_lost(error) or isinstance(error, TimeoutError):
                             raise
                         connection.terminate()

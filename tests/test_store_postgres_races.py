@@ -189,3 +189,21 @@ async def test_a_run_that_starts_while_a_newer_one_replaces_it_is_asked_to_end_a
         assert ids(done.cancelled) == []
         assert [wish.run for wish in await two.wishes("w2")] == [run.id]
         assert server().query("SELECT state, runs FROM taskloop.daily", "taskloop_tests") == []
+
+
+async def test_a_database_whose_transactions_see_one_state_throughout_is_used_as_any_other():
+    found = server()
+    url = found.database("strict")
+    found.execute("ALTER DATABASE strict SET default_transaction_isolation = 'serializable'")
+    many = [PostgresStore(url) for _ in range(4)]
+    await asyncio.gather(*(one.open() for one in many))
+    for one in many:
+        await know(one, Terms("a", group="g", places=1))
+    await submitted(many[0], *(asked(group="g") for _ in range(10)))
+    for number in range(10):
+        started = await asyncio.gather(*(one.claim(f"w{at}", NOW, 5) for at, one in enumerate(many)))
+        runs = [run for one in started for run in one.started]
+        assert len(runs) == 1, number
+        await many[0].settle(ended(runs[0]))
+    for one in many:
+        await one.close()
