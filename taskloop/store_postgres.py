@@ -220,7 +220,7 @@ class PostgresStore:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return await function(connection, *args)
         if self._server.statement_cache_size == 0:  # a pooler may send each statement to another session, but for these
-            async with connection.transaction():
+            async with connection.transaction(isolation="read_committed"):
                 return await function(connection, *args)
         return await function(connection, *args)
 
