@@ -341,9 +341,9 @@ async def _submit_within(
     if theirs != identity:
         raise BadStore(f"connection= is one to another database; allowed is one to {shown}")
     if entry is None:
-        [answer] = await statements.submit(connection, [tuple(runs)], key_wait=None)
+        [answer] = await statements.submit(connection, [tuple(runs)], patient=True)
     else:
-        [answer] = await audit.ask(connection, [(tuple(runs), entry)], key_wait=None)
+        [answer] = await audit.ask(connection, [(tuple(runs), entry)], patient=True)
     if isinstance(answer, Exception):
         raise answer
     if not await connection.fetchval(_COUNT_THEIRS):

@@ -32,6 +32,7 @@ from taskloop.fates import (
     tried,
 )
 from taskloop.history_postgres import failed_in_a_row, newest_active
+from taskloop.keys_postgres import KeyHeld
 from taskloop.rows import Row, encode, instant, moment, write_progress, write_schedule
 from taskloop.rows_postgres import (
     RUN,
@@ -78,8 +79,6 @@ CLAIMING: Final = 0x7461_736B_6C6F_6F02
 """The lock of claims whose answer depends on what else runs."""
 OTHERS_SECONDS: Final = 0.25
 """When to ask again for what is due, and somebody else is firing just now."""
-KEY_WAIT: Final = "10s"
-"""How long an asking waits for another that has its key and is not committed: an application's own transaction, say."""
 _TAKEN: Final = "state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')"
 _STARTED: Final = "state = 'running'"
 _ACTIVE_OF: Final = "schedule IS NOT NULL AND state IN ('waiting', 'running') AND schedule = ANY($1::text[])"
@@ -146,13 +145,21 @@ async def count_days(db: Db, ended: Iterable[Run]) -> None:
 # -- runs asked for
 
 
-async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, key_wait: str | None = KEY_WAIT) -> list[Any]:
+async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, patient: bool = False) -> list[Any]:
     """Write the runs of each call; gives per call its runs with their ids (an earlier one, with `existed`, where a key
     is taken), or the error that refuses the whole call.
+
+    Where another transaction has a key and is not committed, `patient` waits for that one, as long as it takes; else
+    the call is answered with `KeyHeld`.
     """
     keyed = sorted({(run.job, str(kept(run.key))) for runs in calls for run in runs if run.key is not None})
-    if keyed and key_wait is not None:
-        await db.execute("SELECT set_config('lock_timeout', $1, true)", key_wait)
+    if keyed and (held := await _held_keys(db, keyed, patient=patient)):
+        refused = {place: one for place, runs in enumerate(calls) if (one := _first_of(runs, held)) is not None}
+        rest = iter(await submit(db, [runs for place, runs in enumerate(calls) if place not in refused]))
+        return [
+            KeyHeld(refused[place].job, str(refused[place].key)) if place in refused else next(rest)
+            for place in range(len(calls))
+        ]
     earlier = await _earlier(db, keyed) if keyed else {}
     number = sum(map(len, calls)) if not keyed else len(admitted(calls, earlier, lambda place: place)[1])
     ids = await numbers(db, number) if number else []
@@ -163,13 +170,29 @@ async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, key_wait: str | No
     return list(answers)
 
 
-async def _earlier(db: Db, keyed: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
-    """The runs that have keys, once nobody else is asking with one of these."""
-    await db.execute(
-        "SELECT pg_advisory_xact_lock(which) FROM (SELECT DISTINCT hashtextextended(job || ' ' || key, 1) AS which "
-        "FROM unnest($1::text[], $2::text[]) AS v(job, key) ORDER BY 1) w",
+async def _held_keys(db: Db, keyed: Sequence[tuple[str, str]], *, patient: bool) -> set[tuple[str, str]]:
+    """Have it that nobody else asks with one of these keys until we have committed; gives those that others have."""
+    if patient:
+        await db.execute(
+            "SELECT pg_advisory_xact_lock(which) FROM (SELECT DISTINCT hashtextextended(job || ' ' || key, 1) AS which "
+            "FROM unnest($1::text[], $2::text[]) AS v(job, key) ORDER BY 1) w",
+            *arrays(keyed, 2),
+        )
+        return set()
+    rows = await db.fetch(
+        "SELECT job, key FROM unnest($1::text[], $2::text[]) AS v(job, key) "
+        "WHERE NOT pg_try_advisory_xact_lock(hashtextextended(job || ' ' || key, 1))",
         *arrays(keyed, 2),
     )
+    return {(row[0], row[1]) for row in rows}
+
+
+def _first_of(runs: Sequence[Run], keys: Collection[tuple[str, str]]) -> Run | None:
+    return next((run for run in runs if run.key is not None and (run.job, kept(run.key)) in keys), None)
+
+
+async def _earlier(db: Db, keyed: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
+    """The runs that have these keys."""
     rows = await db.fetch(
         f"SELECT {','.join('r.' + name for name in RUN_TYPES)} FROM unnest($1::text[], $2::text[]) AS v(job, key) "
         f"JOIN taskloop.runs r ON r.job = v.job AND r.key = v.key WHERE r.key IS NOT NULL AND r.{_TAKEN}",

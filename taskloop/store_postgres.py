@@ -32,6 +32,7 @@ from taskloop.copying import Batch
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.gathering import Gathering
 from taskloop.hints_postgres import Hints
+from taskloop.keys_postgres import insist
 from taskloop.rows import failure_facts, instant, moment, told, write_failure
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
@@ -401,11 +402,12 @@ class PostgresStore:
     # -- runs
 
     async def submit(self, runs: Sequence[Run], heed: Heed | None = None, entry: Entry | None = None) -> Sequence[Run]:
+        verb, work = ("submit", tuple(runs)) if entry is None else ("ask", (tuple(runs), entry))
         written: Sequence[Run]
-        if entry is None:
-            written = await self._write("submit", tuple(runs), heed)
+        if any(run.key is not None for run in runs):
+            written = await insist(partial(self._write, verb, work), heed)
         else:
-            written = await self._write("ask", (tuple(runs), entry), heed)
+            written = await self._write(verb, work, heed)
         return written
 
     async def submit_within(self, connection: Any, runs: Sequence[Run], entry: Entry | None = None) -> Sequence[Run]:

@@ -207,3 +207,29 @@ async def test_a_database_whose_transactions_see_one_state_throughout_is_used_as
         await many[0].settle(ended(runs[0]))
     for one in many:
         await one.close()
+
+
+# -- within a transaction of the application's
+
+
+async def test_a_key_that_an_open_transaction_has_holds_up_nobody_else():
+    async with opened() as store, other_session() as other:
+        async with other.transaction():
+            await store.submit_within(other, [asked(key="k")])
+            same = asyncio.create_task(store.submit([asked(key="k")]))
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(2):
+                await submitted(store)
+                await submitted(store, asked(key="l"))
+        [run] = await same
+        assert run.existed
+        async with other.transaction():  # and whoever gives up has it told
+            await store.submit_within(other, [asked(key="m")])
+            told = []
+            waits = asyncio.create_task(store.submit([asked(key="m")], told.append))
+            await asyncio.sleep(0.3)
+            assert told == []
+            waits.cancel()
+            await asyncio.wait({waits})
+            await submitted(store)
+            assert [type(one).__name__ for one in told] == ["KeyHeld"]
