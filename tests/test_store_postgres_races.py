@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -233,3 +234,19 @@ async def test_a_key_that_an_open_transaction_has_holds_up_nobody_else():
             await asyncio.wait({waits})
             await submitted(store)
             assert [type(one).__name__ for one in told] == ["KeyHeld"]
+
+
+# -- what jobs say
+
+
+async def test_a_job_with_a_nul_in_its_definition_stops_neither_the_others_nor_the_pruning():
+    async with opened() as store:
+        facts = {"aliases": ["o"], "policy": {}, "params_schema": {"separator": "\0, or \ud800"}}
+        await store.define([Definition(name, facts, "code", NOW) for name in ("c", "gone")])
+        await put(store, hourly("s", "c"))
+        assert await store.aliases() == {"o": "c"}
+        day = timedelta(days=1)
+        pruned = await store.prune(day, now=NOW + 9 * day)
+        while pruned.after is not None:
+            pruned = await store.prune(day, now=NOW + 9 * day, after=pruned.after)
+        assert [one.name for one in await store.definitions()] == ["c"]
