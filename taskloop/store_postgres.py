@@ -419,6 +419,8 @@ class PostgresStore:
         try:
             return await submit_within(connection, str(self._identity), self.url, runs, entry)
         except Exception as error:
+            if is_crossed(error):  # the transaction is the application's, and so is trying it again
+                raise
             raise self._server.explained(error) from error
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:

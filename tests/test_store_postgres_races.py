@@ -236,6 +236,32 @@ async def test_a_key_that_an_open_transaction_has_holds_up_nobody_else():
             assert [type(one).__name__ for one in told] == ["KeyHeld"]
 
 
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_an_application_whose_transaction_sees_one_state_throughout_can_submit_in_it(isolation):
+    async with opened() as store, other_session() as one, other_session() as two:
+        await store.submit_within(one, [asked()])
+        async with one.transaction(isolation=isolation):
+            await one.fetchval("SELECT count(*) FROM taskloop.jobs")
+            await store.submit_within(two, [asked()])
+            await store.submit_within(one, [asked()])
+        assert len(await store.find(Query())) == 3
+
+
+async def test_of_two_applications_that_wait_for_each_other_one_is_told_in_the_words_of_its_driver():
+    async with opened() as store, other_session() as one, other_session() as two:
+        await two.execute("SET deadlock_timeout = '10ms'")
+        async with one.transaction():
+            await store.submit_within(one, [asked(key="k")])
+            with pytest.raises(asyncpg.DeadlockDetectedError):  # by which an application knows to begin again
+                async with two.transaction():
+                    await store.submit_within(two, [asked(key="l")])
+                    waiting = asyncio.create_task(store.submit_within(one, [asked(key="l")]))
+                    await asyncio.sleep(0.1)
+                    await store.submit_within(two, [asked(key="k")])
+            await waiting
+        assert sorted(str(run.key) for run in await store.find(Query())) == ["k", "l"]
+
+
 # -- what jobs say
 
 
