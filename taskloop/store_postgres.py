@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -74,6 +73,7 @@ __all__ = ["PostgresStore"]
 CALL_SECONDS: Final = 15.0
 """How long a caller waits for an answer: a server that hangs must not hang those who wait for it."""
 CLOSE_SECONDS: Final = 10.0
+GOODBYE_SECONDS: Final = 1.0
 READERS: Final = 2
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
@@ -153,12 +153,12 @@ class PostgresStore:
         try:
             await gathering.close(within)
         finally:
-            await hints.close(1.0)
-            with suppress(asyncio.QueueEmpty):
-                while True:
-                    if (connection := readers.get_nowait()) is not None:
-                        await let_go(connection, 1.0)
-            await writer.close(1.0)
+            within = min(within, GOODBYE_SECONDS)
+            goodbyes = [hints.close(within), writer.close(within)]
+            while not readers.empty():
+                if (connection := readers.get_nowait()) is not None:
+                    goodbyes.append(let_go(connection, within))
+            await asyncio.gather(*goodbyes)  # at once: a server that says nothing is waited for once
             self.in_flight -= 1
 
     def _not_open(self) -> StoreUnavailable:

@@ -67,17 +67,14 @@ async def test_whoever_listens_for_hints_listens_again_after_its_connection_was_
     async with opened() as mine, opened(server().store) as other, other_session() as session:
         await mine.hint(0.01)
 
-        async def listens():
-            return mine._hints.listening
-
-        await until(listens)
+        await until(lambda: _listens(mine))
         await session.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
 
         async def deaf():
             return not mine._hints.listening
 
         await until(deaf)
-        await until(listens)
+        await until(lambda: _listens(mine))
 
 
 async def test_those_who_write_after_the_writer_has_ended_take_turns():
@@ -86,6 +83,40 @@ async def test_those_who_write_after_the_writer_has_ended_take_turns():
         await asyncio.wait({store._gathering._task})
         answers = await asyncio.gather(*(store.submit([asked(key=f"{number}")]) for number in range(20)))
         assert len({one.id for [one] in answers}) == 20
+
+
+class Quiet(Line):
+    """A line on which nothing is heard any more once it `is_quiet`, as of a network that is gone."""
+
+    is_quiet = False
+
+    async def carry(self, client):
+        server = await self.reach()
+        try:
+            await asyncio.gather(self._pass_on(client[0], server[1]), self._pass_on(server[0], client[1]))
+        finally:
+            server[1].close()
+
+    async def _pass_on(self, reader, writer):
+        while (data := await reader.read(65536)) and not self.is_quiet:
+            writer.write(data)
+        await asyncio.Event().wait()
+
+
+async def test_a_store_whose_server_says_nothing_is_closed_in_the_time_of_one_goodbye():
+    async with Quiet(emptied().store) as line, opened(line.url) as store:
+        await store.hint(0.01)
+        await asyncio.gather(*(store.find(Query()) for _ in range(READERS)))
+        await until(lambda: _listens(store))
+        line.is_quiet = True
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await store.close(0.2)
+        assert loop.time() - began < 2.5  # one after the other they took four seconds
+
+
+async def _listens(store):
+    return store._hints.listening
 
 
 # -- answers that are lost
