@@ -114,10 +114,13 @@ async def delete(db: Db, ids: Sequence[int], now: datetime) -> int:
 
 
 _PUT_AWAY: Final = (
-    "WITH gone AS (DELETE FROM taskloop.writers WHERE at < now() - interval '1 day' AND id <> 'gone' RETURNING writes) "
+    "WITH gone AS (DELETE FROM taskloop.writers WHERE id IN (SELECT id FROM taskloop.writers WHERE "
+    "at < now() - interval '1 day' AND id <> 'gone' FOR UPDATE SKIP LOCKED) RETURNING writes) "
     "UPDATE taskloop.writers SET writes = writes + (SELECT sum(writes) FROM gone) WHERE id = 'gone' AND EXISTS (SELECT 1 FROM gone)"
 )
-"""The counts of processes that have not written for long go into one, so that the sum stays."""
+"""The counts of processes that have not written for long go into one, so that the sum stays. One that is being written
+stays: its transaction may be an application's, and open for long.
+"""
 _ANY_RUN: Final = " OR ".join(f"EXISTS (SELECT 1 {of_job('n.name', state)})" for state in ("waiting", "running"))
 _UNUSED: Final = f"""
 SELECT d.name FROM taskloop.jobs d WHERE d.seen_at < $1

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def opened(url=None, **options):
-    store = PostgresStore(url or emptied().store, **options)
+async def opened(url=None, patience=None, **options):
+    store = PostgresStore(url or emptied().store, **({"call_seconds": patience} if patience else {}), **options)
     await store.open()
     await know(store, "a", "b")
     try:
@@ -265,6 +265,17 @@ async def test_a_key_that_an_open_transaction_has_holds_up_nobody_else():
             await asyncio.wait({waits})
             await submitted(store)
             assert [type(one).__name__ for one in told] == ["KeyHeld"]
+
+
+async def test_the_pruning_waits_for_no_open_transaction_of_an_application():
+    async with opened(patience=0.5) as store, other_session() as other:
+        await store.submit_within(other, [asked()])
+        await other.execute("UPDATE taskloop.writers SET at = at - interval '2 days' WHERE id LIKE 'within %'")
+        async with other.transaction():
+            await store.submit_within(other, [asked()])
+            pruned = await store.prune(timedelta(days=1), now=NOW)
+            while pruned.after is not None:
+                pruned = await store.prune(timedelta(days=1), now=NOW, after=pruned.after)
 
 
 @pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
