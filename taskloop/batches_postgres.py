@@ -141,8 +141,7 @@ class Writer:
 
     async def open(self) -> Any:
         """The connection."""
-        if closed(self._connection):
-            self._connection = await self._server.connect()
+        self._connection = await self._server.usable(self._connection)
         return self._connection
 
     def drop(self) -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from taskloop.address import without_password
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable, TaskloopError, Unstorable
@@ -34,6 +35,7 @@ __all__ = [
     "migrations",
     "newest",
     "prepare",
+    "probe",
     "problems",
     "version",
 ]
@@ -42,6 +44,11 @@ CONNECT_SECONDS: Final = 10.0
 MIGRATING: Final = 0x7461_736B_6C6F_6F00
 """The lock of whoever makes or changes the schema."""
 FIRST_WAIT: Final = 0.1
+IDLE_SECONDS: Final = 30.0
+"""A connection that was not used for so long is tried before it is: what stands between may have forgotten it, and tells
+nobody.
+"""
+TRY_SECONDS: Final = 2.0
 LONGEST_WAIT: Final = 3.0
 """Seconds without a try after a connection could not be made; the more there were, the longer."""
 _OLDEST: Final = 13
@@ -58,6 +65,7 @@ class Server:
         self._failures = 0
         self._patient_until = 0.0
         self._error: BaseException | None = None
+        self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
     def twin(self) -> Server:
         """The same place for another thread, with a patience of its own."""
@@ -78,6 +86,16 @@ class Server:
                 raise self.explained(error) from error
             raise
         self._failures, self._error = 0, None
+        return connection
+
+    async def usable(self, connection: Any) -> Any:
+        """`connection`, if it is there and answers, else a new one. Raises what `connect` raises."""
+        now = time.monotonic()
+        if not closed(connection) and now - self._used.get(connection, now) > IDLE_SECONDS:
+            await probe(connection)
+        if closed(connection):
+            connection = await self.connect()
+        self._used[connection] = now
         return connection
 
     async def _connect(self) -> asyncpg.Connection[Any]:
@@ -112,6 +130,15 @@ def _driver() -> Any:
 
 def closed(connection: Any) -> bool:
     return connection is None or bool(connection.is_closed())
+
+
+async def probe(connection: Any) -> None:
+    """See whether a connection answers; one that does not is dropped, and is `closed` from then on."""
+    try:
+        async with asyncio.timeout(TRY_SECONDS):
+            await connection.execute("SELECT 1")
+    except Exception:
+        connection.terminate()
 
 
 async def let_go(connection: Any, within: float) -> None:

@@ -193,7 +193,7 @@ class PostgresStore:
                 for last in (False, True):
                     if closed(connection):
                         connection = None
-                        connection = await self._server.connect()
+                    connection = await self._server.usable(connection)
                     try:
                         return await self._look(connection, function, args, whole)
                     except Exception as error:

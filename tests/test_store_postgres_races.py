@@ -12,6 +12,7 @@ from proxies import Line
 from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, state, stored, submitted
 
+from taskloop import hints_postgres, server_postgres
 from taskloop.runs import Raised, RunId, State
 from taskloop.store import Definition, Query, Terms, open_store
 from taskloop.store_postgres import READERS, PostgresStore
@@ -86,21 +87,47 @@ async def test_those_who_write_after_the_writer_has_ended_take_turns():
 
 
 class Quiet(Line):
-    """A line on which nothing is heard any more once it `is_quiet`, as of a network that is gone."""
+    """A line on which nothing is heard any more of connections made before `hush`, as of a network that forgot them."""
 
-    is_quiet = False
+    _made = _hushed = 0
+
+    def hush(self):
+        self._hushed = self._made
 
     async def carry(self, client):
+        self._made += 1
         server = await self.reach()
         try:
-            await asyncio.gather(self._pass_on(client[0], server[1]), self._pass_on(server[0], client[1]))
+            ways = (client[0], server[1], self._made), (server[0], client[1], self._made)
+            await asyncio.gather(*(self._pass_on(*way) for way in ways))
         finally:
             server[1].close()
 
-    async def _pass_on(self, reader, writer):
-        while (data := await reader.read(65536)) and not self.is_quiet:
+    async def _pass_on(self, reader, writer, number):
+        while (data := await reader.read(65536)) and number > self._hushed:
             writer.write(data)
         await asyncio.Event().wait()
+
+
+async def test_connections_that_were_forgotten_while_nobody_used_them_are_made_anew_before_they_are(monkeypatch):
+    monkeypatch.setattr(server_postgres, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(server_postgres, "TRY_SECONDS", 0.2)
+    monkeypatch.setattr(hints_postgres, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(hints_postgres, "AGAIN_SECONDS", 0.1)
+    async with Quiet(emptied().store) as line, opened(line.url, patience=3) as store:
+        await store.hint(0.01)
+        await submitted(store)
+        await asyncio.gather(*(store.find(Query()) for _ in range(READERS)))
+        await until(lambda: _listens(store))
+        listening = store._hints._connection
+        line.hush()
+        await submitted(store)
+        assert [len(one) for one in await asyncio.gather(*(store.find(Query()) for _ in range(READERS)))] == [2, 2]
+
+        async def anew():
+            return store._hints.listening and store._hints._connection is not listening
+
+        await until(anew)
 
 
 async def test_a_store_whose_server_says_nothing_is_closed_in_the_time_of_one_goodbye():
@@ -108,7 +135,7 @@ async def test_a_store_whose_server_says_nothing_is_closed_in_the_time_of_one_go
         await store.hint(0.01)
         await asyncio.gather(*(store.find(Query()) for _ in range(READERS)))
         await until(lambda: _listens(store))
-        line.is_quiet = True
+        line.hush()
         loop = asyncio.get_running_loop()
         began = loop.time()
         await store.close(0.2)
