@@ -210,8 +210,10 @@ async def test_the_first_that_a_store_writes_is_not_done_twice_if_its_answer_is_
             doing = asyncio.gather(other.settle(ended(run)), other.submit([asked("b")]))
 
             async def waiting(number):
-                waits = "state = 'active' AND wait_event_type = 'Lock' AND query LIKE '%taskloop.writers%'"
-                return number == await session.fetchval(f"SELECT count(*) FROM pg_stat_activity WHERE {waits}")
+                return number == await session.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event_type = 'Lock' "
+                    "AND (query LIKE 'WITH ok AS%' OR query LIKE 'INSERT INTO taskloop.writers%')"
+                )
 
             await until(lambda: waiting(1))
             other._writer._connection.terminate()  # its session has not heard of that
