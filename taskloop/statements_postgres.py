@@ -236,7 +236,12 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
     if replacing:  # none of them is claimed, or waits again, before it has been asked to end
         await db.execute(f"SELECT 1 FROM taskloop.runs WHERE {_ACTIVE_OF} ORDER BY id FOR UPDATE", replacing)
     active = await _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
-    trials = {one.plan.schedule.job: await newest_active(db, one.plan.schedule.job) for one in won if one.trial}
+    trials: dict[str, int | None] = {}
+    for job in sorted({one.plan.schedule.job for one in won if one.trial}):
+        await db.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended($1, 2))", job
+        )  # another schedule of it may be due
+        trials[job] = await newest_active(db, job)
     ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
     runs: list[Run] = []
     replaced: list[RunId] = []

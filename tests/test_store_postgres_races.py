@@ -248,6 +248,18 @@ async def test_a_run_that_starts_while_a_newer_one_replaces_it_is_asked_to_end_a
         assert server().query("SELECT state, runs FROM taskloop.daily", "taskloop_tests") == []
 
 
+async def test_two_workers_that_fire_two_schedules_of_a_job_on_trial_let_one_run_through():
+    async with opened() as one, opened(server().store) as two:
+        schedules = [hourly("s"), hourly("t")]
+        await put(one, *schedules)
+        for hour in range(5):
+            now = at(3600 * hour)
+            due = [firing(await stored(one, name), now=now)._replace(trial=True) for name in ("s", "t")]
+            await asyncio.gather(fired(one, due[0], now=now), fired(two, due[1], worker="w2", now=now))
+            [run] = (await claimed(one, now=now)).started
+            await one.settle(ended(run, now=now))
+
+
 async def test_a_database_whose_transactions_see_one_state_throughout_is_used_as_any_other():
     found = server()
     url = found.database("strict")
