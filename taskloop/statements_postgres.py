@@ -353,7 +353,7 @@ async def _lengthened(db: Db, run: Run) -> bool:
     """
     last = await db.fetchrow(
         "SELECT id, reason, state, coalesce(until_at, due_at) FROM taskloop.runs WHERE schedule = $1 "
-        "ORDER BY due_at DESC LIMIT 1",
+        "ORDER BY due_at DESC LIMIT 1 FOR UPDATE",  # the pruning may be at it
         run.schedule,
     )
     if last is None or tuple(last)[1:3] != (Reason.DISABLED, State.SKIPPED) or last[3] >= microseconds(run.due_at):

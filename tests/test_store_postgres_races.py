@@ -248,6 +248,19 @@ async def test_a_run_that_starts_while_a_newer_one_replaces_it_is_asked_to_end_a
         assert server().query("SELECT state, runs FROM taskloop.daily", "taskloop_tests") == []
 
 
+async def test_a_disabled_fire_is_not_counted_into_a_row_that_is_being_pruned():
+    async with opened() as store, other_session() as pruning:
+        await put(store, hourly())
+        await fired(store, firing(hourly(), enabled=False))
+        async with pruning.transaction():
+            await pruning.execute("DELETE FROM taskloop.runs")
+            later = firing(await stored(store, "s"), now=at(3600), enabled=False)
+            firing_it = asyncio.create_task(fired(store, later, now=at(3600)))
+            await asyncio.sleep(0.2)
+        await firing_it
+        assert [(run.due_at, run.count) for run in await store.find(Query(skipped=True))] == [(at(3600), 1)]
+
+
 async def test_two_workers_that_fire_two_schedules_of_a_job_on_trial_let_one_run_through():
     async with opened() as one, opened(server().store) as two:
         schedules = [hourly("s"), hourly("t")]
