@@ -29,9 +29,9 @@ from taskloop.clock import microseconds
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints, concerns_others
 from taskloop.rows import told
-from taskloop.runs import Run
+from taskloop.runs import Run, State
 from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
-from taskloop.store import Worker
+from taskloop.store import Claimed, Fired, Worker
 
 __all__ = ["PostgresBeater", "Writer", "submit_within"]
 
@@ -185,6 +185,8 @@ class Writer:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.monotonic()):
                     if doubt is not None and doubt.is_committed and doubt.batch is batch:
                         return await self._answers(doubt)
+                    if doubt is not None and doubt.is_committed:
+                        await self._take_back(doubt)
                     self._doubt = None
                     return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
             except BaseException as error:
@@ -258,6 +260,18 @@ class Writer:
         self._doubt = None
         return answers
 
+    async def _take_back(self, doubt: Doubt) -> None:
+        """What was handed out by a batch that was given up, and is committed nevertheless: nobody here has heard of it.
+
+        Runs wait again, their attempt given back, and wishes are there again; else they would be nobody's while we live.
+        """
+        connection = await self.open()
+        handed = doubt.answers if doubt.stroke is None else doubt.stroke.calls
+        await statements.unclaim(connection, [run for answer in handed or () for run in _started(answer)])
+        for (verb, work), answer in zip(doubt.batch, doubt.answers or (), strict=False):
+            if verb == "do" and work.func is keeping.take_wishes:
+                await keeping.wish_again(connection, answer)
+
     async def _is_committed(self, until: float) -> bool:
         """What became of a transaction whose COMMIT was not answered: nobody but us counts by our name.
 
@@ -282,6 +296,12 @@ class Writer:
             f"store {self._server.shown} has not answered for {self._call_seconds:g} s; see whether the server runs and can "
             "be reached, and pg_stat_activity for who holds it"
         )
+
+
+def _started(answer: Any) -> Sequence[Run]:
+    """The runs that are the asker's by an answer."""
+    runs = answer.started if isinstance(answer, Claimed | Fired) else answer if isinstance(answer, list) else ()
+    return [run for run in runs if isinstance(run, Run) and run.state is State.RUNNING and not run.existed]
 
 
 def refuse_newer(schema: str, shown: str) -> None:

@@ -128,6 +128,15 @@ async def take_wishes(db: Db, worker: str) -> list[Wish]:
     return [Wish(RunId(row[1]), heard(row[2]), heard(row[3])) for row in sorted(rows, key=lambda row: row[0])]
 
 
+async def wish_again(db: Db, wishes: Sequence[Wish]) -> None:
+    """Put wishes back that were taken, and reached nobody."""
+    await db.execute(
+        "INSERT INTO taskloop.wishes (run, kind, actor, reason, at) "
+        "SELECT run, 'cancel', actor, reason, 0 FROM unnest($1::bigint[], $2::text[], $3::text[]) v(run, actor, reason)",
+        *arrays([(one.run, kept(one.actor), kept(one.reason)) for one in wishes], 3),
+    )
+
+
 async def note(db: Db, incidents: Sequence[Incident]) -> None:
     rows = [
         (one.worker, one.kind, microseconds(one.since), microseconds(one.until), told(dict(one.data)))

@@ -71,6 +71,7 @@ __all__ = [
     "settled_row",
     "stands",
     "submit",
+    "unclaim",
 ]
 
 KEEPING: Final = 0x7461_736B_6C6F_6F01
@@ -455,6 +456,17 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) ->
     coming += [expires_at + 1] if known.expires and expires_at is not None else []
     next_at = min((one for one in coming if one is not None), default=None)
     return Claimed(started, expired, instant(next_at), len(chosen) == slots, left)
+
+
+async def unclaim(db: Db, runs: Sequence[Run]) -> None:
+    """Let claimed runs wait again that nobody has begun."""
+    if runs:
+        await db.execute(
+            "UPDATE taskloop.runs r SET state = 'waiting', worker = NULL, attempt = r.attempt - 1, attempt_started_at = NULL, "
+            "started_at = CASE WHEN r.attempt > 1 THEN r.started_at END FROM unnest($1::bigint[], $2::bigint[]) v(id, token) "
+            "WHERE r.id = v.id AND r.token = v.token AND r.state = 'running'",
+            *arrays([(run.id, run.token) for run in runs], 2),
+        )
 
 
 def _read(row: list[Any]) -> list[Any]:

@@ -13,8 +13,9 @@ from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, state, stored, submitted
 
 from taskloop import hints_postgres, server_postgres
+from taskloop.errors import StoreUnavailable
 from taskloop.runs import Raised, RunId, State
-from taskloop.store import Definition, Query, Terms, open_store
+from taskloop.store import Definition, Query, Terms, Wish, open_store
 from taskloop.store_postgres import READERS, PostgresStore
 
 pytestmark = pytest.mark.anyio
@@ -221,6 +222,43 @@ async def test_the_first_that_a_store_writes_is_not_done_twice_if_its_answer_is_
                 await until(lambda: waiting(2), 1)  # whoever asks what became of it
         await doing
         assert len(await one.find(Query(jobs=["b"]))) == 1
+
+
+class Leading(Line):
+    """A line to a server that cannot be reached while it `is_away`."""
+
+    is_away = False
+
+    async def reach(self):
+        if self.is_away:
+            raise OSError("away")
+        return await super().reach()
+
+
+async def test_what_a_batch_handed_out_that_was_given_up_is_handed_out_again():
+    """Its COMMIT was done, its answer lost, and the server away for longer than anybody waits."""
+    async with Leading(emptied().store) as line, opened(line.url, patience=0.2) as store:
+
+        async def insisted(ask, passes):
+            """The answer to a call, asked again if it was given up."""
+            line.cut, line.passes, line.is_away = "after", passes, True
+            answer = None
+            with suppress(StoreUnavailable):
+                answer = await ask()
+            was_lost, line.cut, line.is_away = line.cut is None, None, False
+            lost.append(was_lost)
+            store._server._error = None  # the pause after a failure is over
+            return await ask() if was_lost else answer
+
+        lost = []
+        for passes in range(7):
+            [run] = await submitted(store)
+            [started] = (await insisted(lambda: claimed(store), passes)).started
+            assert (started.id, started.attempt) == (run.id, 1), passes
+            await store.cancel(run.id, actor="ann", reason="enough", now=NOW)
+            assert await insisted(lambda: store.wishes("w1"), passes) == [Wish(run.id, "ann", "enough")], passes
+            assert await store.settle(ended(started))
+        assert sum(lost) > 6
 
 
 # -- READ COMMITTED
