@@ -419,7 +419,8 @@ class PostgresStore:
         try:
             return await submit_within(connection, str(self._identity), self.url, runs, entry)
         except Exception as error:
-            if is_crossed(error):  # the transaction is the application's, and so is trying it again
+            # The transaction is the application's, and so is beginning it again, also for a key taken since it began.
+            if is_crossed(error) or getattr(error, "sqlstate", None) == "23505":
                 raise
             raise self._server.explained(error) from error
 

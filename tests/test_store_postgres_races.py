@@ -372,8 +372,10 @@ async def test_an_application_whose_transaction_sees_one_state_throughout_can_su
         await store.submit_within(one, [asked()])
         async with one.transaction(isolation=isolation):
             await one.fetchval("SELECT count(*) FROM taskloop.jobs")
-            await store.submit_within(two, [asked()])
+            await store.submit_within(two, [asked(key="k")])
             await store.submit_within(one, [asked()])
+            with pytest.raises((asyncpg.UniqueViolationError, asyncpg.SerializationError)):
+                await store.submit_within(one, [asked(key="k")])
         assert len(await store.find(Query())) == 3
 
 
