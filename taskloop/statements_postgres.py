@@ -239,9 +239,8 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
     active = await _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
     trials: dict[str, int | None] = {}
     for job in sorted({one.plan.schedule.job for one in won if one.trial}):
-        await db.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended($1, 2))", job
-        )  # another schedule of it may be due
+        # Another schedule of it may be due, and be fired elsewhere.
+        await db.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 2))", job)
         trials[job] = await newest_active(db, job)
     ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
     runs: list[Run] = []

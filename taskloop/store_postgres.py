@@ -194,9 +194,8 @@ class PostgresStore:
                     try:
                         return await self._look(connection, function, args, whole)
                     except Exception as error:
-                        if (
-                            is_crossed(error) and not last
-                        ):  # where the database has transactions see one state throughout
+                        # Where the database has it that a transaction sees one state throughout.
+                        if is_crossed(error) and not last:
                             continue
                         if last or not is_lost(error) or isinstance(error, TimeoutError):
                             raise
