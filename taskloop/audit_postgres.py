@@ -146,11 +146,9 @@ async def _schedules(db: Db, ids: Sequence[str]) -> dict[str, Schedule]:
     return {one.id: one for one in read_schedules(rows)}
 
 
-async def ask(
-    db: Db, calls: Sequence[tuple[tuple[Run, ...], Entry]], *, key_wait: str | None = statements.KEY_WAIT
-) -> list[Any]:
+async def ask(db: Db, calls: Sequence[tuple[tuple[Run, ...], Entry]], *, patient: bool = False) -> list[Any]:
     """`statements.submit` of calls that somebody is named for."""
-    answers = await statements.submit(db, [runs for runs, _ in calls], key_wait=key_wait)
+    answers = await statements.submit(db, [runs for runs, _ in calls], patient=patient)
     done = [
         one
         for (_, entry), answer in zip(calls, answers, strict=True)

@@ -29,9 +29,9 @@ from taskloop.clock import microseconds
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints, concerns_others
 from taskloop.rows import told
-from taskloop.runs import Run
+from taskloop.runs import Run, State
 from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
-from taskloop.store import Worker
+from taskloop.store import Claimed, Fired, Worker
 
 __all__ = ["PostgresBeater", "Writer", "submit_within"]
 
@@ -127,9 +127,9 @@ class Doubt(NamedTuple):
     """None: to be read back, as `stroke` has it."""
     stroke: stroke.Stroke | None = None
     done: set[tuple[int, int]] | None = None
-    """The ends that it wrote; None: that is not known."""
-    committed: bool = False
-    """Whether the server has answered, and only we were cancelled after that."""
+    """The ends that the stroke wrote, where the server has said so."""
+    is_committed: bool = False
+    """Known by now; how its ends stand may still have to be read."""
 
 
 class Apart(NamedTuple):
@@ -156,8 +156,7 @@ class Writer:
 
     async def open(self) -> Any:
         """The connection."""
-        if closed(self._connection):
-            self._connection = await self._server.connect()
+        self._connection = await self._server.usable(self._connection)
         return self._connection
 
     def drop(self) -> None:
@@ -202,14 +201,17 @@ class Writer:
         while True:
             doubt = self._doubt
             # Also of a batch that was given up, to know again how often we have written.
-            if doubt is not None and (doubt.committed or await self._is_committed(until)) and doubt.batch is batch:
-                return await self._answers(doubt)
-            self._doubt = None
+            if doubt is not None and not doubt.is_committed:  # or, were we stopped below, it would be done again
+                doubt = self._doubt = doubt._replace(is_committed=True) if await self._is_committed(until) else None
             left -= 1
             try:
-                if self._writes is None:
-                    await self._sign_in()
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.monotonic()):
+                    if doubt is not None and doubt.batch is batch:
+                        return await self._answers(doubt)
+                    if doubt is not None:
+                        await self._take_back(doubt)
+                    if self._writes is None:
+                        await self._sign_in()
                     return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) or is_lost(error):
@@ -230,7 +232,7 @@ class Writer:
 
     async def _transact(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         connection = await self.open()
-        await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # whatever the database has otherwise
         try:
             db = Transaction(connection)
             answers = await _done(db, batch)
@@ -262,18 +264,19 @@ class Writer:
         """Carry out a batch by one statement, which is a transaction by itself."""
         connection = await self.open()
         ready = await stroke.prepared(connection, batch)
-        self._doubt = Doubt(batch, None, ready)
+        doubt = self._doubt = Doubt(batch, None, ready)
         try:
             writes, schema, done = await stroke.carry_out(connection, ready, self._name, self._writes, newest())
         except Exception as error:
             if not is_lost(error) and not closed(connection):
                 self._doubt = None  # the server has said that it is not committed
             raise
-        self._doubt = None
         if writes is None:
+            self._doubt = None
             refuse_newer(schema, self._server.shown)
             raise _PutAwayError
-        self._writes, self._doubt = writes, Doubt(batch, None, ready, done, committed=True)
+        self._writes = writes
+        self._doubt = doubt._replace(done=done, is_committed=True)  # whatever happens to us before all is answered
         answers = await stroke.answers(connection, batch, ready, done)
         if self._hints.listening:
             self._hints.noted(batch, answers)
@@ -285,10 +288,25 @@ class Writer:
 
     async def _answers(self, doubt: Doubt) -> list[Any]:
         """The answers to a batch that turned out to be committed."""
-        if doubt.answers is not None:
-            return doubt.answers
-        assert doubt.stroke is not None
-        return await stroke.answers(await self.open(), doubt.batch, doubt.stroke, doubt.done)
+        answers = doubt.answers
+        if answers is None:
+            assert doubt.stroke is not None
+            answers = await stroke.answers(await self.open(), doubt.batch, doubt.stroke, doubt.done)
+        self._doubt = None
+        return answers
+
+    async def _take_back(self, doubt: Doubt) -> None:
+        """What was handed out by a batch that was given up, and is committed nevertheless: nobody here has heard of it.
+
+        Runs wait again, their attempt given back, and wishes are there again; else they would be nobody's while we live.
+        """
+        connection = await self.open()
+        handed = doubt.answers if doubt.stroke is None else doubt.stroke.calls
+        await statements.unclaim(connection, [run for answer in handed or () for run in _started(answer)])
+        for (verb, work), answer in zip(doubt.batch, doubt.answers or (), strict=False):
+            if verb == "do" and work.func is keeping.take_wishes:
+                await keeping.wish_again(connection, answer)
+        self._doubt = None
 
     async def _is_committed(self, until: float) -> bool:
         """What became of a transaction whose COMMIT was not answered: nobody but us counts by our name.
@@ -319,6 +337,12 @@ class Writer:
 
 class _PutAwayError(Exception):
     """Our row among the writers was put away: we had not written for long."""
+
+
+def _started(answer: Any) -> Sequence[Run]:
+    """The runs that are the asker's by an answer."""
+    runs = answer.started if isinstance(answer, Claimed | Fired) else answer if isinstance(answer, list) else ()
+    return [run for run in runs if isinstance(run, Run) and run.state is State.RUNNING and not run.existed]
 
 
 def refuse_newer(schema: str, shown: str) -> None:
@@ -377,12 +401,14 @@ async def _submit_within(
     if theirs != identity:
         raise BadStore(f"connection= is one to another database; allowed is one to {shown}")
     if entry is None:
-        [answer] = await statements.submit(connection, [tuple(runs)], key_wait=None)
+        [answer] = await statements.submit(connection, [tuple(runs)], patient=True)
     else:
-        [answer] = await audit.ask(connection, [(tuple(runs), entry)], key_wait=None)
+        [answer] = await audit.ask(connection, [(tuple(runs), entry)], patient=True)
     if isinstance(answer, Exception):
         raise answer
-    if not await connection.fetchval(_COUNT_THEIRS):
+    # One that sees one state throughout would be refused a row that another has counted in since it began.
+    sees_others = await connection.fetchval("SELECT current_setting('transaction_isolation')") == "read committed"
+    if not (sees_others and await connection.fetchval(_COUNT_THEIRS)):
         await connection.execute(_SIGN_IN, f"within {secrets.token_hex(8)}")
     await connection.execute(NOTIFY, CHANNEL, "within")
     return cast("Sequence[Run]", answer)
@@ -440,7 +466,7 @@ class PostgresBeater:
             self._connection = await self._server.connect()
         said = told({**health, **({} if self._skew is None else {"skew_ms": round(self._skew * 1000, 1)})})
         began = time.monotonic()
-        async with self._connection.transaction():
+        async with self._connection.transaction(isolation="read_committed"):
             lives = await keeping.beat(self._connection, self._worker, microseconds(now), tick, said)
             _, schema = await self._connection.fetchrow(_SIGN_IN, f"{self._name} beats")
             refuse_newer(schema, self._server.shown)

@@ -35,6 +35,7 @@ class Gathering:
         self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []
         self._in_hand: Sequence[tuple[str, Any, asyncio.Future[Any], Heed | None]] = ()
         self._gathered = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._is_open = True
         self._pid = os.getpid()
         self._task = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
@@ -45,7 +46,9 @@ class Gathering:
         self._queue.append((verb, work, answer, heed))
         self._gathered.set()
         if self._task.done():
-            await self._write_batch()
+            async with self._turn:  # all who write for themselves have one connection
+                while self._queue:  # also for those who do not wait for their turn any more
+                    await self._write_batch()
         return await answer
 
     async def close(self, within: float) -> None:

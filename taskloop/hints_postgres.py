@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from taskloop import audit_postgres as audit
 from taskloop.runs import Run, RunId, State
-from taskloop.server_postgres import Server, closed, let_go
+from taskloop.server_postgres import IDLE_SECONDS, Server, closed, let_go, probe
 from taskloop.store import Cancelling, Claimed
 
 __all__ = ["CHANNEL", "NOTIFY", "Hints", "concerns_others"]
@@ -133,20 +133,34 @@ class Hints:
             try:
                 if closed(self._connection):
                     self._connection = await self._server.connect()
+                    self._connection.add_termination_listener(self._cut)
                     await self._connection.add_listener(CHANNEL, self._hear)
-                await self._telling.wait()
-                await asyncio.sleep(TOGETHER_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await self._telling.wait()
+                        await asyncio.sleep(TOGETHER_SECONDS)
                 self._telling.clear()
-                await self._tell()
+                async with asyncio.timeout(AGAIN_SECONDS):
+                    if not await self._tell():
+                        await probe(self._connection)  # else it might listen for ever on a line that is gone
             except Exception:  # a hint that is lost costs half a second
+                if not closed(self._connection):
+                    self._connection.terminate()
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _tell(self) -> None:
+    def _cut(self, _connection: Any) -> None:
+        """Once it is cut others are told by the writer, and nothing else would wake the task to listen again."""
+        self._telling.set()
+
+    async def _tell(self) -> bool:
+        """Tell others what is to be told; gives whether there was anything."""
         ended, self._ended = self._ended, []
         words = [",".join(map(str, ended[first : first + MOST])) for first in range(0, len(ended), MOST)]
         looks, self._looks = self._looks, False
-        for said in [*(f"{self._name} {word}" for word in words), *([self.look] if looks else [])]:
-            await self._connection.execute(NOTIFY, CHANNEL, said)
+        said = [*(f"{self._name} {word}" for word in words), *([self.look] if looks else [])]
+        for one in said:
+            await self._connection.execute(NOTIFY, CHANNEL, one)
+        return bool(said)
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         name, _, word = payload.partition(" ")

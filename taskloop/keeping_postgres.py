@@ -128,6 +128,15 @@ async def take_wishes(db: Db, worker: str) -> list[Wish]:
     return [Wish(RunId(row[1]), heard(row[2]), heard(row[3])) for row in sorted(rows, key=lambda row: row[0])]
 
 
+async def wish_again(db: Db, wishes: Sequence[Wish]) -> None:
+    """Put wishes back that were taken, and reached nobody."""
+    await db.execute(
+        "INSERT INTO taskloop.wishes (run, kind, actor, reason, at) "
+        "SELECT run, 'cancel', actor, reason, 0 FROM unnest($1::bigint[], $2::text[], $3::text[]) v(run, actor, reason)",
+        *arrays([(one.run, kept(one.actor), kept(one.reason)) for one in wishes], 3),
+    )
+
+
 async def note(db: Db, incidents: Sequence[Incident]) -> None:
     rows = [
         (one.worker, one.kind, microseconds(one.since), microseconds(one.until), told(dict(one.data)))
@@ -175,11 +184,18 @@ async def definitions(db: Db) -> list[Definition]:
 
 async def aliases(db: Db) -> dict[str, str]:
     """Every alias that a stored definition names, and the job that has it."""
+    return dict(await named_twice(db))
+
+
+async def named_twice(db: Db) -> list[tuple[str, str]]:
+    """Each alias of each job, and the job. They are read here, not by the server: it refuses the whole of a JSON text in
+    which any text has a NUL, as the default of a parameter may.
+    """
     rows = await db.fetch(
-        "SELECT a.value, j.name FROM taskloop.jobs j, json_array_elements_text(j.definition::json -> 'aliases') a(value) "
-        "WHERE json_typeof(j.definition::json -> 'aliases') = 'array' ORDER BY j.name DESC"
+        'SELECT name, definition FROM taskloop.jobs WHERE definition LIKE \'%"aliases": ["%\' ORDER BY name DESC'
     )
-    return {row[0]: row[1] for row in rows}
+    found = [(json.loads(definition).get("aliases"), job) for job, definition in rows]
+    return [(str(alias), job) for names, job in found if isinstance(names, list) for alias in names]
 
 
 _TAKEN: Final = (

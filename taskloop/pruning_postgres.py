@@ -15,9 +15,9 @@ from typing import Final
 from taskloop import steps_postgres as steps
 from taskloop.clock import EPOCH, microseconds
 from taskloop.history_postgres import FINAL, LASTING, of_job
-from taskloop.keeping_postgres import FACTS_SINCE
+from taskloop.keeping_postgres import FACTS_SINCE, aliases, named_twice
 from taskloop.retention import NO_RULE, RUNS_DONE, SPARED, TOGETHER, Look, Place, Rule, rule_of
-from taskloop.rows_postgres import Db, changed
+from taskloop.rows_postgres import Db, arrays, changed
 
 __all__ = ["RUNS_DONE", "delete", "delete_the_rest", "look"]
 
@@ -87,11 +87,7 @@ async def _rule(db: Db, job: str, keep: timedelta | None, now: datetime) -> Rule
     """How long a job's runs are kept: as its definition says, whoever wrote it, else as long as `keep`."""
     text = await db.fetchval("SELECT definition FROM taskloop.jobs WHERE name = $1", job)
     if text is None:  # the job has another name now
-        text = await db.fetchval(
-            "SELECT definition FROM taskloop.jobs WHERE definition::jsonb @> jsonb_build_object('aliases', "
-            "jsonb_build_array($1::text)) LIMIT 1",
-            job,
-        )
+        text = await db.fetchval("SELECT definition FROM taskloop.jobs WHERE name = $1", (await aliases(db)).get(job))
     policy = json.loads(text).get("policy", {}) if text else {}
     return rule_of(policy.get("keep"), policy.get("keep_runs"), keep, now)
 
@@ -118,10 +114,13 @@ async def delete(db: Db, ids: Sequence[int], now: datetime) -> int:
 
 
 _PUT_AWAY: Final = (
-    "WITH gone AS (DELETE FROM taskloop.writers WHERE at < now() - interval '1 day' AND id <> 'gone' RETURNING writes) "
+    "WITH gone AS (DELETE FROM taskloop.writers WHERE id IN (SELECT id FROM taskloop.writers WHERE "
+    "at < now() - interval '1 day' AND id <> 'gone' FOR UPDATE SKIP LOCKED) RETURNING writes) "
     "UPDATE taskloop.writers SET writes = writes + (SELECT sum(writes) FROM gone) WHERE id = 'gone' AND EXISTS (SELECT 1 FROM gone)"
 )
-"""The counts of processes that have not written for long go into one, so that the sum stays."""
+"""The counts of processes that have not written for long go into one, so that the sum stays. One that is being written
+stays: its transaction may be an application's, and open for long.
+"""
 _ANY_RUN: Final = " OR ".join(f"EXISTS (SELECT 1 {of_job('n.name', state)})" for state in ("waiting", "running"))
 _UNUSED: Final = f"""
 SELECT d.name FROM taskloop.jobs d WHERE d.seen_at < $1
@@ -130,7 +129,7 @@ AND NOT EXISTS (SELECT 1 FROM taskloop.schedules WHERE job = d.name)
 AND NOT EXISTS (SELECT 1 FROM taskloop.workers w WHERE w.stopped_at IS NULL
     AND (w.jobs IS NULL OR w.jobs::jsonb ? d.name))
 AND NOT EXISTS (SELECT 1 FROM (SELECT d.name UNION ALL SELECT a.value
-    FROM jsonb_array_elements_text(coalesce(d.definition::jsonb -> 'aliases', '[]')) a(value)) n(name)
+    FROM unnest($4::text[], $5::text[]) a(value, job) WHERE a.job = d.name) n(name)
     WHERE {_ANY_RUN} OR EXISTS (SELECT 1 FROM taskloop.runs WHERE job = n.name AND {FINAL}))
 LIMIT $2
 """
@@ -165,7 +164,8 @@ async def delete_the_rest(db: Db, known: Collection[str], keep: timedelta, now: 
         full = full or gone == TOGETHER
         facts_gone |= gone > 0 and table in _FACTS
     unused = f"DELETE FROM taskloop.jobs WHERE name IN ({_UNUSED})"
-    full |= changed(await db.execute(unused, before, TOGETHER, list(known))) == TOGETHER
+    others = arrays(await named_twice(db), 2)
+    full |= changed(await db.execute(unused, before, TOGETHER, list(known), *others)) == TOGETHER
     if facts_gone:  # nobody may take what is gone for what never was
         await db.execute(
             "INSERT INTO taskloop.meta AS m VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value "

@@ -5,6 +5,7 @@ Level 5. The only room that knows the driver. What is refused is left untouched.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import time
@@ -13,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from taskloop.address import without_password
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable, TaskloopError, Unstorable
@@ -33,6 +35,7 @@ __all__ = [
     "migrations",
     "newest",
     "prepare",
+    "probe",
     "problems",
     "version",
 ]
@@ -41,6 +44,11 @@ CONNECT_SECONDS: Final = 10.0
 MIGRATING: Final = 0x7461_736B_6C6F_6F00
 """The lock of whoever makes or changes the schema."""
 FIRST_WAIT: Final = 0.1
+IDLE_SECONDS: Final = 30.0
+"""A connection that was not used for so long is tried before it is: what stands between may have forgotten it, and tells
+nobody.
+"""
+TRY_SECONDS: Final = 2.0
 LONGEST_WAIT: Final = 3.0
 """Seconds without a try after a connection could not be made; the more there were, the longer."""
 _OLDEST: Final = 13
@@ -57,6 +65,7 @@ class Server:
         self._failures = 0
         self._patient_until = 0.0
         self._error: BaseException | None = None
+        self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
     def twin(self) -> Server:
         """The same place for another thread, with a patience of its own."""
@@ -75,6 +84,16 @@ class Server:
             self._error = error
             raise self.explained(error) from error
         self._failures, self._error = 0, None
+        return connection
+
+    async def usable(self, connection: Any) -> Any:
+        """`connection`, if it is there and answers, else a new one. Raises what `connect` raises."""
+        now = time.monotonic()
+        if not closed(connection) and now - self._used.get(connection, now) > IDLE_SECONDS:
+            await probe(connection)
+        if closed(connection):
+            connection = await self.connect()
+        self._used[connection] = now
         return connection
 
     async def _connect(self) -> asyncpg.Connection[Any]:
@@ -112,6 +131,15 @@ def _driver() -> Any:
 
 def closed(connection: Any) -> bool:
     return connection is None or bool(connection.is_closed())
+
+
+async def probe(connection: Any) -> None:
+    """See whether a connection answers; one that does not is dropped, and is `closed` from then on."""
+    try:
+        async with asyncio.timeout(TRY_SECONDS):
+            await connection.execute("SELECT 1")
+    except Exception:
+        connection.terminate()
 
 
 async def let_go(connection: Any, within: float) -> None:
@@ -255,7 +283,7 @@ async def prepare(
     refuse(found, shown, create=create, schema=schema)
     if found == newest() or schema != "upgrade":
         return
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
         found = await version(connection, shown)  # asked again: another may have been at work while this one waited
         refuse(found, shown, create=create, schema=schema)

@@ -32,6 +32,7 @@ from taskloop.fates import (
     tried,
 )
 from taskloop.history_postgres import failed_in_a_row, newest_active
+from taskloop.keys_postgres import KeyHeld
 from taskloop.rows import Row, encode, instant, moment, write_progress, write_schedule
 from taskloop.rows_postgres import (
     RUN,
@@ -70,6 +71,7 @@ __all__ = [
     "settled_row",
     "stands",
     "submit",
+    "unclaim",
 ]
 
 KEEPING: Final = 0x7461_736B_6C6F_6F01
@@ -78,10 +80,9 @@ CLAIMING: Final = 0x7461_736B_6C6F_6F02
 """The lock of claims whose answer depends on what else runs."""
 OTHERS_SECONDS: Final = 0.25
 """When to ask again for what is due, and somebody else is firing just now."""
-KEY_WAIT: Final = "2s"
-"""How long an asking waits for another that has its key and is not committed: an application's own transaction, say."""
 _TAKEN: Final = "state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')"
 _STARTED: Final = "state = 'running'"
+_ACTIVE_OF: Final = "schedule IS NOT NULL AND state IN ('waiting', 'running') AND schedule = ANY($1::text[])"
 
 
 async def lock(db: Db, which: int) -> None:
@@ -145,13 +146,21 @@ async def count_days(db: Db, ended: Iterable[Run]) -> None:
 # -- runs asked for
 
 
-async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, key_wait: str | None = KEY_WAIT) -> list[Any]:
+async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, patient: bool = False) -> list[Any]:
     """Write the runs of each call; gives per call its runs with their ids (an earlier one, with `existed`, where a key
     is taken), or the error that refuses the whole call.
+
+    Where another transaction has a key and is not committed, `patient` waits for that one, as long as it takes; else
+    the call is answered with `KeyHeld`.
     """
     keyed = sorted({(run.job, str(kept(run.key))) for runs in calls for run in runs if run.key is not None})
-    if keyed and key_wait is not None:
-        await db.execute("SELECT set_config('lock_timeout', $1, true)", key_wait)
+    if keyed and (held := await _held_keys(db, keyed, patient=patient)):
+        refused = {place: one for place, runs in enumerate(calls) if (one := _first_of(runs, held)) is not None}
+        rest = iter(await submit(db, [runs for place, runs in enumerate(calls) if place not in refused]))
+        return [
+            KeyHeld(refused[place].job, str(refused[place].key)) if place in refused else next(rest)
+            for place in range(len(calls))
+        ]
     earlier = await _earlier(db, keyed) if keyed else {}
     number = sum(map(len, calls)) if not keyed else len(admitted(calls, earlier, lambda place: place)[1])
     ids = await numbers(db, number) if number else []
@@ -162,13 +171,29 @@ async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, key_wait: str | No
     return list(answers)
 
 
-async def _earlier(db: Db, keyed: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
-    """The runs that have keys, once nobody else is asking with one of these."""
-    await db.execute(
-        "SELECT pg_advisory_xact_lock(which) FROM (SELECT DISTINCT hashtextextended(job || ' ' || key, 1) AS which "
-        "FROM unnest($1::text[], $2::text[]) AS v(job, key) ORDER BY 1) w",
+async def _held_keys(db: Db, keyed: Sequence[tuple[str, str]], *, patient: bool) -> set[tuple[str, str]]:
+    """Have it that nobody else asks with one of these keys until we have committed; gives those that others have."""
+    if patient:
+        await db.execute(
+            "SELECT pg_advisory_xact_lock(which) FROM (SELECT DISTINCT hashtextextended(job || ' ' || key, 1) AS which "
+            "FROM unnest($1::text[], $2::text[]) AS v(job, key) ORDER BY 1) w",
+            *arrays(keyed, 2),
+        )
+        return set()
+    rows = await db.fetch(
+        "SELECT job, key FROM unnest($1::text[], $2::text[]) AS v(job, key) "
+        "WHERE NOT pg_try_advisory_xact_lock(hashtextextended(job || ' ' || key, 1))",
         *arrays(keyed, 2),
     )
+    return {(row[0], row[1]) for row in rows}
+
+
+def _first_of(runs: Sequence[Run], keys: Collection[tuple[str, str]]) -> Run | None:
+    return next((run for run in runs if run.key is not None and (run.job, kept(run.key)) in keys), None)
+
+
+async def _earlier(db: Db, keyed: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Run]:
+    """The runs that have these keys."""
     rows = await db.fetch(
         f"SELECT {','.join('r.' + name for name in RUN_TYPES)} FROM unnest($1::text[], $2::text[]) AS v(job, key) "
         f"JOIN taskloop.runs r ON r.job = v.job AND r.key = v.key WHERE r.key IS NOT NULL AND r.{_TAKEN}",
@@ -208,8 +233,15 @@ async def due(
 async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
     """Move the cursors and write what the fires became."""
     won = [await _cut(db, one) for one in await _won(db, firings)]
+    replacing = [one.plan.schedule.id for one in won if one.policy.overlap == "replace"]
+    if replacing:  # none of them is claimed, or waits again, before it has been asked to end
+        await db.execute(f"SELECT 1 FROM taskloop.runs WHERE {_ACTIVE_OF} ORDER BY id FOR UPDATE", replacing)
     active = await _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
-    trials = {one.plan.schedule.job: await newest_active(db, one.plan.schedule.job) for one in won if one.trial}
+    trials: dict[str, int | None] = {}
+    for job in sorted({one.plan.schedule.job for one in won if one.trial}):
+        # Another schedule of it may be due, and be fired elsewhere.
+        await db.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 2))", job)
+        trials[job] = await newest_active(db, job)
     ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
     runs: list[Run] = []
     replaced: list[RunId] = []
@@ -306,8 +338,7 @@ async def _active(db: Db, schedules: Sequence[str]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     if schedules:
         rows = await db.fetch(
-            f"SELECT {RUN} FROM taskloop.runs WHERE schedule IS NOT NULL AND state IN ('waiting', 'running') "
-            "AND schedule = ANY($1::text[]) ORDER BY id",
+            f"SELECT {RUN} FROM taskloop.runs WHERE {_ACTIVE_OF} ORDER BY id",
             schedules,
         )
         for run in read_runs(rows):
@@ -322,7 +353,7 @@ async def _lengthened(db: Db, run: Run) -> bool:
     """
     last = await db.fetchrow(
         "SELECT id, reason, state, coalesce(until_at, due_at) FROM taskloop.runs WHERE schedule = $1 "
-        "ORDER BY due_at DESC LIMIT 1",
+        "ORDER BY due_at DESC LIMIT 1 FOR UPDATE",  # the pruning may be at it
         run.schedule,
     )
     if last is None or tuple(last)[1:3] != (Reason.DISABLED, State.SKIPPED) or last[3] >= microseconds(run.due_at):
@@ -424,6 +455,17 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) ->
     coming += [expires_at + 1] if known.expires and expires_at is not None else []
     next_at = min((one for one in coming if one is not None), default=None)
     return Claimed(started, expired, instant(next_at), len(chosen) == slots, left)
+
+
+async def unclaim(db: Db, runs: Sequence[Run]) -> None:
+    """Let claimed runs wait again that nobody has begun."""
+    if runs:
+        await db.execute(
+            "UPDATE taskloop.runs r SET state = 'waiting', worker = NULL, attempt = r.attempt - 1, attempt_started_at = NULL, "
+            "started_at = CASE WHEN r.attempt > 1 THEN r.started_at END FROM unnest($1::bigint[], $2::bigint[]) v(id, token) "
+            "WHERE r.id = v.id AND r.token = v.token AND r.state = 'running'",
+            *arrays([(run.id, run.token) for run in runs], 2),
+        )
 
 
 def _read(row: list[Any]) -> list[Any]:

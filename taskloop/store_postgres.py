@@ -11,7 +11,6 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -31,11 +30,12 @@ from taskloop.copying import Batch
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.gathering import Gathering
 from taskloop.hints_postgres import Hints
+from taskloop.keys_postgres import insist
 from taskloop.rows import failure_facts, instant, moment, told, write_failure
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.server_postgres import Server, closed, is_lost, let_go, prepare, problems
+from taskloop.server_postgres import Server, closed, is_crossed, is_lost, let_go, prepare, problems
 from taskloop.statements_postgres import Known
 from taskloop.steps import LogLine, Step
 from taskloop.store import (
@@ -72,6 +72,7 @@ __all__ = ["PostgresStore"]
 CALL_SECONDS: Final = 15.0
 """How long a caller waits for an answer: a server that hangs must not hang those who wait for it."""
 CLOSE_SECONDS: Final = 10.0
+GOODBYE_SECONDS: Final = 1.0
 READERS: Final = 2
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
@@ -149,12 +150,12 @@ class PostgresStore:
         try:
             await gathering.close(within)
         finally:
-            await hints.close(1.0)
-            with suppress(asyncio.QueueEmpty):
-                while True:
-                    if (connection := readers.get_nowait()) is not None:
-                        await let_go(connection, 1.0)
-            await writer.close(1.0)
+            within = min(within, GOODBYE_SECONDS)
+            goodbyes = [hints.close(within), writer.close(within)]
+            while not readers.empty():
+                if (connection := readers.get_nowait()) is not None:
+                    goodbyes.append(let_go(connection, within))
+            await asyncio.gather(*goodbyes)  # at once: a server that says nothing is waited for once
             self.in_flight -= 1
 
     def _not_open(self) -> StoreUnavailable:
@@ -185,15 +186,17 @@ class PostgresStore:
         connection, has_turn = None, False
         try:
             async with asyncio.timeout(self._call_seconds):
-                connection = await readers.get()
-                has_turn = True
+                connection, has_turn = await readers.get(), True
                 for last in (False, True):
                     if closed(connection):
                         connection = None
-                        connection = await self._server.connect()
+                    connection = await self._server.usable(connection)
                     try:
                         return await self._look(connection, function, args, whole)
                     except Exception as error:
+                        # Where the database has it that a transaction sees one state throughout.
+                        if is_crossed(error) and not last:
+                            continue
                         if last or not is_lost(error) or isinstance(error, TimeoutError):
                             raise
                         connection.terminate()
@@ -204,7 +207,7 @@ class PostgresStore:
             raise self._server.explained(error) from error
         finally:
             self.in_flight -= 1
-            if has_turn and self._readers is readers:
+            if has_turn and self._readers is readers:  # whoever gave up waiting for one has none to give back
                 readers.put_nowait(connection)
             elif connection is not None:
                 connection.terminate()
@@ -214,7 +217,7 @@ class PostgresStore:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return await function(connection, *args)
         if self._server.statement_cache_size == 0:  # a pooler may send each statement to another session, but for these
-            async with connection.transaction():
+            async with connection.transaction(isolation="read_committed"):
                 return await function(connection, *args)
         return await function(connection, *args)
 
@@ -395,11 +398,12 @@ class PostgresStore:
     # -- runs
 
     async def submit(self, runs: Sequence[Run], heed: Heed | None = None, entry: Entry | None = None) -> Sequence[Run]:
+        verb, work = ("submit", tuple(runs)) if entry is None else ("ask", (tuple(runs), entry))
         written: Sequence[Run]
-        if entry is None:
-            written = await self._write("submit", tuple(runs), heed)
+        if any(run.key is not None for run in runs):
+            written = await insist(partial(self._write, verb, work), heed)
         else:
-            written = await self._write("ask", (tuple(runs), entry), heed)
+            written = await self._write(verb, work, heed)
         return written
 
     async def submit_within(self, connection: Any, runs: Sequence[Run], entry: Entry | None = None) -> Sequence[Run]:
@@ -411,6 +415,9 @@ class PostgresStore:
         try:
             return await submit_within(connection, str(self._identity), self.url, runs, entry)
         except Exception as error:
+            # The transaction is the application's, and so is beginning it again, also for a key taken since it began.
+            if is_crossed(error) or getattr(error, "sqlstate", None) == "23505":
+                raise
             raise self._server.explained(error) from error
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:

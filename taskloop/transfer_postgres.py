@@ -49,7 +49,7 @@ async def export(store: PostgresStore) -> AsyncGenerator[Batch, None]:
 
 async def take_in(store: PostgresStore, batches: AsyncIterator[Batch]) -> None:
     """Write all rows in one transaction. Raises `Conflict` where there are some already."""
-    async with _apart(store) as connection, connection.transaction():
+    async with _apart(store) as connection, connection.transaction(isolation="read_committed"):
         await connection.execute(_LOCK)  # nobody else begins while this goes on
         counts = {
             table: await connection.fetchval(f"SELECT count(*) FROM taskloop.{table}")

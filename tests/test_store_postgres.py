@@ -300,21 +300,6 @@ async def test_a_beat_never_waits_behind_other_calls_and_tells_how_far_the_clock
         await asyncio.to_thread(beater.close)
 
 
-async def test_a_key_that_an_open_transaction_has_is_waited_for():
-    async with opened() as store:
-        connection = await asyncpg.connect(server().store)
-        try:
-            async with connection.transaction():
-                [first] = await store.submit_within(connection, [asked(key="k")])
-                asking = asyncio.create_task(store.submit([asked(key="k")]))
-                await asyncio.sleep(0.1)
-                assert not asking.done()
-            [second] = await asking
-            assert (first.existed, second.existed, second.id) == (False, True, first.id)
-        finally:
-            await connection.close()
-
-
 async def test_a_hint_of_another_process_is_heard_at_once_and_its_own_is_not():
     async with opened() as mine, opened(server().store) as other:
         loop = asyncio.get_running_loop()
