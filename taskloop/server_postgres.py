@@ -63,6 +63,7 @@ class Server:
         self.shown: str = without_password(url)
         self.statement_cache_size: int = statement_cache_size
         self._failures = 0
+        self._successes = 0
         self._patient_until = 0.0
         self._error: BaseException | None = None
         self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
@@ -75,15 +76,19 @@ class Server:
         """A new connection. Raises `StoreUnavailable`, at once within the pause after a failure; `BadStore`, `MissingExtra`."""
         if self._error is not None and time.monotonic() < self._patient_until:
             raise self.explained(self._error) from self._error
+        successes = self._successes
         try:
             connection = await self._connect()
         except Exception as error:
+            if successes != self._successes:  # it began before another that found the server back: who comes next may try
+                raise self.explained(error) from error
             self._failures += 1
             wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures - 1, 10))
             self._patient_until = time.monotonic() + wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait
             self._error = error
             raise self.explained(error) from error
         self._failures, self._error = 0, None
+        self._successes += 1
         return connection
 
     async def usable(self, connection: Any) -> Any:
