@@ -19,7 +19,7 @@ from taskloop.attempts import Attempt
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
-from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
+from taskloop.errors import BadStore, Conflict, StoreUnavailable, TaskloopError
 from taskloop.executors import Executor, InThread
 from taskloop.injecting import Injecting
 from taskloop.jobs import Jobs
@@ -345,6 +345,9 @@ class Slots:
         self._freed(False, False)
         if not attempt.settled:
             await self._record(attempt, outcome)
+        attempt.task = None  # they hold each other, by its context: each run would wait for the garbage collector
+        if type(attempt.context.stepping) is _Steps:
+            attempt.context.stepping = _OVER
 
     async def _record(self, attempt: Attempt, outcome: Outcome) -> None:
         """Write what an attempt came to, however long the store is away, and tell it."""
@@ -439,6 +442,16 @@ class _Steps:
     def __getattr__(self, name: str) -> Any:
         made = self._attempt.context.stepping = self._slots.stepping(self._attempt)
         return getattr(made, name)
+
+
+class _Over:
+    """The steps of an attempt that had none, and has ended."""
+
+    async def call(self, *_: Any) -> Any:
+        raise Conflict("the attempt has ended, and a step that begins now would be nobody's; await all that a job begins")
+
+
+_OVER: Final = _Over()
 
 
 def _disown(task: asyncio.Task[Any]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from pathlib import Path
 
 import pytest
 
 from taskloop import Every, Options, Retry, RunContext, TaskScheduler, current_run
+from taskloop.errors import Conflict
 
 pytestmark = pytest.mark.anyio
 
@@ -191,3 +193,43 @@ async def test_what_a_dead_worker_left_is_taken_on_by_the_one_that_lives(tmp_pat
     assert (ended.state, ended.attempt, len(calls)) == ("succeeded", 2, 2)
     await alive.stop(0)
     await dead.stop(0)
+
+
+async def test_what_a_run_leaves_waits_for_no_garbage_collector(virtual_time):
+    """A loop that runs thousands would stand still while their remains are looked for."""
+    scheduler = TaskScheduler("sqlite:///:memory:")
+
+    @scheduler.job()
+    async def nothing() -> None: ...
+
+    async with virtual_time(scheduler) as time:
+        for number in range(60):
+            if number == 10:  # what is made once is there
+                gc.collect()
+                gc.disable()
+            await scheduler.submit("nothing")
+            await time.run_until_idle()
+        try:
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = [type(one).__name__ for one in gc.garbage]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert left.count("Attempt") == left.count("RunContext") == 0
+
+
+async def test_a_step_that_begins_when_its_run_has_ended_is_refused_and_not_called(virtual_time):
+    scheduler, kept, called = TaskScheduler("sqlite:///:memory:"), [], []
+
+    @scheduler.job()
+    async def careless(run: RunContext) -> None:
+        kept.append(run)
+
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("careless")
+        await time.run_until_idle()
+        with pytest.raises(Conflict, match="the attempt has ended"):
+            await kept[0].step("late", called.append, 1)
+        assert not called and not await scheduler.steps(run.id)
