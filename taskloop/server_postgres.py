@@ -80,7 +80,7 @@ class Server:
         try:
             connection = await self._connect()
         except Exception as error:
-            if successes != self._successes:  # it began before another that found the server back: who comes next may try
+            if successes != self._successes:  # another, begun later, found the server back: who comes next may try
                 raise self.explained(error) from error
             self._failures += 1
             wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures - 1, 10))

@@ -448,7 +448,9 @@ class _Over:
     """The steps of an attempt that had none, and has ended."""
 
     async def call(self, *_: Any) -> Any:
-        raise Conflict("the attempt has ended, and a step that begins now would be nobody's; await all that a job begins")
+        raise Conflict(
+            "the attempt has ended, and a step that begins now would be nobody's; await all that a job begins"
+        )
 
 
 _OVER: Final = _Over()
