@@ -53,8 +53,8 @@ def _rows(workload: Workload, measured: Mapping[str, Any]) -> list[tuple[str, ..
             name = figure.limit or figure.name if who == "limit" else figure.name
             value = median(measured, who, name)
             own = who in workload.own
-            if value is None and not own:
-                continue
+            if value is None and (not own or any(median(measured, one, name) is not None for one in workload.own)):
+                continue  # of ours too, where the figure is that of another of them
             ratio = value / limit if limit and value is not None else None
             rows.append(
                 (
