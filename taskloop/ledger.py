@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskloop import audit, durations
-from taskloop.audience import Waiters
+from taskloop.audience import LOOK_SECONDS, Waiters
 from taskloop.clock import Clock
 from taskloop.context import running
 from taskloop.errors import (
@@ -57,8 +57,6 @@ __all__ = ["Ledger"]
 
 Instant = datetime | timedelta | str
 
-LOOK_SECONDS: Final = 0.25
-"""How often a process looks at a run that another one has."""
 RECORD_SECONDS: Final = 2.0
 """How long a cancel waits until it is on record who asked for it."""
 T = TypeVar("T")
@@ -318,21 +316,24 @@ class Ledger(Housed):
             self._take_back(context)
 
     async def _final(self, run_id: RunId) -> Run:
-        told = False
-        while True:
-            heard = self._waiters.add(run_id)
-            try:
-                patience = 0 if told else self._patience(run_id)
-                run = await _hear(heard, patience) if patience != 0 else None
-                if run is None:
-                    run = await self.run(run_id)
-                    if not run.final:
-                        run = await _hear(heard, self._look_seconds())
-                told = heard.done()
-            finally:
-                self._waiters.discard(run_id, heard)
-            if run is not None and run.final:
-                return run
+        heard = self._waiters.add(run_id)
+        try:
+            patience = self._patience(run_id)
+            run = await self._hear(heard, patience) if patience != 0 else None
+            while run is None or not run.final:
+                if heard.done():  # before the look, so that nothing is said between the two
+                    heard = self._waiters.add(run_id)
+                run = await self.run(run_id)
+                if not run.final:
+                    run = await self._hear(heard, self._look_seconds())
+            return run
+        finally:
+            self._waiters.discard(run_id, heard)
+
+    async def _hear(self, heard: asyncio.Future[Run | None], seconds: float | None) -> Run | None:
+        if seconds is not None:
+            self._waiters.look_later(heard)
+        return await heard
 
     async def cancel(self, run_id: int, *, reason: str | None = None, actor: str | None = None) -> Run:
         """Ask for the end of a run: a waiting one ends now, a running one as soon as its worker hears of it.
@@ -772,14 +773,6 @@ class Ledger(Housed):
         if not NAME.fullmatch(job):
             raise NoSuchJob(job, nearest(job, self._jobs))
         return job
-
-
-async def _hear(heard: asyncio.Future[Run | None], seconds: float | None) -> Run | None:
-    """What is told of a run within `seconds`, None: without end; gives None if nothing was."""
-    if seconds is None:
-        return await heard
-    done, _ = await asyncio.wait({heard}, timeout=seconds)
-    return heard.result() if done else None
 
 
 def _state(word: str) -> State:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop import durations
 from taskloop.attendance import Attendance
-from taskloop.audience import Listeners
+from taskloop.audience import LOOK_SECONDS, Listeners
 from taskloop.clock import Clock, later
 from taskloop.context import RunContext, running
 from taskloop.errors import BadStore, Conflict, NotRunning, StoreUnavailable, TaskloopError
@@ -34,7 +34,7 @@ from taskloop.firing import FireLoop
 from taskloop.guard import Guard
 from taskloop.jobs import Duration, Job, Jobs
 from taskloop.journal import Journal, StoreWatch
-from taskloop.ledger import LOOK_SECONDS, Ledger
+from taskloop.ledger import Ledger
 from taskloop.logs import Speaker
 from taskloop.options import Options
 from taskloop.processes import this_process
@@ -251,7 +251,7 @@ class TaskScheduler(Ledger):
         self._slots = slots = Slots(
             options.max_running if getattr(store, "starts", True) else 0, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
-            store_watch=store_watch, trusted=self._is_trusted, context=self._context, tell=self._tell,
+            store_watch=store_watch, trusted=self._is_trusted, context=self._context(), tell=self._tell,
             say=self.speaker.say, breaker_moved=self._breaker_moved, freed=self._freed, overrides=self.overrides
         )  # fmt: skip
         journal.stir = slots.reported.set
@@ -424,9 +424,8 @@ class TaskScheduler(Ledger):
             raise StoreUnavailable("the store is closed; the scheduler is stopping")
         return self._store
 
-    def _context(self, run: Run) -> RunContext:
-        report = self._slots.report if self._slots is not None else None
-        return RunContext(run, monotonic=self._clock.monotonic, call=self.call, report=report, scheduler=self)
+    def _context(self) -> Callable[..., RunContext]:
+        return partial(RunContext, monotonic=self._clock.monotonic, call=self.call, scheduler=self)
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
         if self._phase == "running" and self._slots is not None:
