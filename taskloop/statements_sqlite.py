@@ -170,8 +170,13 @@ def _earlier(db: sqlite3.Connection, job: str, key: str) -> Run | None:
 # -- fires
 
 
-def due(db: sqlite3.Connection, now: datetime, limit: int, without: Sequence[str]) -> tuple[list[Schedule], int | None]:
-    """The schedules due of jobs this worker knows and may fire, and the next instant after them."""
+def due(
+    db: sqlite3.Connection, now: datetime, limit: int, without: Sequence[str], until: datetime
+) -> tuple[list[Schedule], int | None, int]:
+    """The schedules that are due `until` then, of jobs this worker knows and may fire, the next instant after them, and
+    the version of the file as it was read.
+    """
+    version = _version(db)
     columns = [f"s.{name}" for name in SCHEDULE_COLUMNS]
     less = "AND s.id NOT IN (SELECT value FROM json_each(?))" if without else ""
     names = [json.dumps(without)] if without else []
@@ -180,22 +185,31 @@ def due(db: sqlite3.Connection, now: datetime, limit: int, without: Sequence[str
             f"SELECT json_group_array(json_array({','.join(SCHEDULE_COLUMNS)})) FROM (SELECT {','.join(columns)} "
             "FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
             f"WHERE s.next_due <= ? AND s.next_due IS NOT NULL AND k.held = 0 {less} ORDER BY s.next_due LIMIT ?)",
-            (microseconds(now), *names, limit),
+            (microseconds(until), *names, limit),
         ).fetchone()[0]
     )
-    if rows:
-        return [read_schedule(row) for row in rows], None  # here, on the thread: a zone may have to be read
-    found = db.execute(
+    found = [read_schedule(row) for row in rows]  # here, on the thread: a zone may have to be read
+    if len(found) >= limit or (found and until <= now):
+        return found, None, version
+    after = db.execute(
         "SELECT s.next_due FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
         "WHERE s.next_due > ? AND s.next_due IS NOT NULL AND k.held = 0 ORDER BY s.next_due LIMIT 1",
-        (microseconds(now),),
+        (microseconds(until),),
     ).fetchone()
-    return [], found[0] if found else None
+    return found, after[0] if after else None, version
 
 
-def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
-    """Move the cursors and write what the fires became."""
-    won = [_cut(db, one) for one in _won(db, firings)]
+def _version(db: sqlite3.Connection) -> int:
+    """Another number whenever another connection, here or elsewhere, has changed the file."""
+    found: int = db.execute("PRAGMA data_version").fetchone()[0]
+    return found
+
+
+def fire(
+    db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: datetime, version: int | None = None
+) -> Fired:
+    """Move the cursors and write what the fires became; `version`: that of the file when the schedules were read."""
+    won = [_cut(db, one) for one in _won(db, _unchanged(db, firings, version))]
     active = _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
     trials = {one.plan.schedule.job: newest_active(db, one.plan.schedule.job) for one in won if one.trial}
     number = next_id(db)
@@ -251,6 +265,16 @@ def _cut(db: sqlite3.Connection, firing: Firing) -> Firing:
         return firing
     decided = [(from_microseconds(one), from_microseconds(until)) for one, until in rows]
     return firing._replace(plan=cut(firing.plan, firing.policy, decided))
+
+
+def _unchanged(db: sqlite3.Connection, firings: Sequence[Firing], version: int | None) -> Sequence[Firing]:
+    """Without those whose schedule somebody else has changed since it was read, ahead of its instant."""
+    if version is None or _version(db) == version:
+        return firings
+    ids = json.dumps([one.plan.schedule.id for one in firings])
+    rest = "FROM taskloop_schedules WHERE id IN (SELECT value FROM json_each(?))"
+    stands = {row[0]: read_schedule(row) for row in _all(db, SCHEDULE_COLUMNS, rest, (ids,))}
+    return [one for one in firings if stands.get(one.plan.schedule.id) == one.plan.schedule]
 
 
 def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:

@@ -388,7 +388,7 @@ class PostgresStore:
         )
         return {row[0]: from_microseconds(row[1]) for row in rows}
 
-    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
+    async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
         return Due(*await self._read(statements.due, self._known, now, limit, without))
 
     async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:

@@ -14,7 +14,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 from functools import lru_cache, partial
@@ -33,7 +33,7 @@ from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
 from taskloop.audit import Entry
 from taskloop.batches_sqlite import SqliteBeater, submit_within, transact, where_it_stood
-from taskloop.clock import from_microseconds, microseconds
+from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
@@ -107,17 +107,20 @@ class SqliteStore:
         self.url: str = f"sqlite:///{path}"
         self.synchronous = synchronous
         self.private: bool = self.path == ":memory:"
-        self.in_flight: int = 0
+        self._calls = 0
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []
         self._in_hand: Sequence[tuple[str, Any, asyncio.Future[Any], Heed | None]] = ()
         self._gathered: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._writing: asyncio.Task[None] | None = None
         self._opening: asyncio.Future[None] | None = None
         self._openers = 0
         self._terms: dict[str, Terms] = {}
         self._seen_version: int | None = None
+        self._version_read: int | None = None
+        """The version of the file when schedules were last read ahead."""
         self._place: Place | None = None
         self._pid = os.getpid()
         self._deleted = 0
@@ -133,7 +136,7 @@ class SqliteStore:
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._open(create, schema))
         opening = self._opening
-        self.in_flight += 1
+        self._calls += 1
         self._openers += 1
         try:
             await asyncio.shield(opening)
@@ -145,7 +148,7 @@ class SqliteStore:
             raise
         finally:
             self._openers -= 1
-            self.in_flight -= 1
+            self._calls -= 1
             if opening.done():
                 self._opening = None
 
@@ -168,7 +171,7 @@ class SqliteStore:
             raise self._explained(error) from error
         self._writer, self._reader, self._seen_version = writer, reader, None
         self._pid = os.getpid()
-        self._gathered = asyncio.Event()
+        self._loop, self._gathered = asyncio.get_running_loop(), asyncio.Event()
         self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
 
     async def _connect(self, create: bool, path: str | None = None) -> aiosqlite.Connection:
@@ -191,7 +194,7 @@ class SqliteStore:
         if self._gathered is not None and writing.get_loop() is loop:
             self._gathered.set()
         deadline = loop.time() + within
-        self.in_flight += 1
+        self._calls += 1
         try:
             if writing.get_loop() is loop:  # else the loop that had it is gone, and it with it
                 await asyncio.wait({writing}, timeout=within)
@@ -204,28 +207,37 @@ class SqliteStore:
                 with suppress(RuntimeError):  # of a loop that is closed: nobody waits
                     if not answer.done():
                         answer.set_exception(StoreUnavailable(f"store {self.url} is closed"))
-            self.in_flight -= 1
+            self._queue, self._in_hand = [], ()
+            self._calls -= 1
 
     # -- the writer
 
-    async def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Any:
-        """Put work before the writer and wait until it is committed; `heed` hears of it in any case."""
+    @property
+    def in_flight(self) -> int:
+        return self._calls + len(self._queue) + len(self._in_hand)
+
+    def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Awaitable[Any]:
+        """Put work before the writer; gives what to wait for until it is committed. `heed` hears of it in any case.
+
+        No coroutine: each of the ways that lead here is one already, and a run goes two of them.
+        """
         refused = self._silent() if self._hangs else None if self._writer is not None else self._not_open()
         if refused is not None:
             if heed is not None:
                 self._tell(heed, refused)
             raise refused
-        assert self._writer is not None and self._gathered is not None
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        assert self._writer is not None and self._gathered is not None and self._loop is not None
+        answer: asyncio.Future[Any] = self._loop.create_future()
         self._queue.append((verb, work, answer, heed))
         self._gathered.set()
-        self.in_flight += 1
-        try:
-            if self._writing is not None and self._writing.done():
-                await self._write_batch(self._writer)
-            return await answer
-        finally:
-            self.in_flight -= 1
+        if self._writing is not None and self._writing.done():
+            return self._write_alone(self._writer, answer)
+        return answer
+
+    async def _write_alone(self, writer: aiosqlite.Connection, answer: asyncio.Future[Any]) -> Any:
+        """Write oneself what has gathered: the host is ending its loop, and the writer has ended before."""
+        await self._write_batch(writer)
+        return await answer
 
     def _not_open(self) -> StoreUnavailable:
         return StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
@@ -297,6 +309,8 @@ class SqliteStore:
                 self._answer(batch, [failed] * len(batch) if failed is not None else hop.result())
 
     def _answer(self, batch: Sequence[Any], answers: Sequence[Any]) -> None:
+        if self._in_hand is batch:
+            self._in_hand = ()
         for (_, _, future, heed), given in zip(batch, answers, strict=True):
             failed = isinstance(given, Exception)
             answer = self._explained(given) if failed else given
@@ -341,13 +355,13 @@ class SqliteStore:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_deliver, answer, result, error)
 
-        self.in_flight += 1
+        self._calls += 1
         answer.add_done_callback(self._landed)
         connection._tx.put_nowait((None, work))
         return answer
 
     def _landed(self, _: asyncio.Future[Any]) -> None:
-        self.in_flight -= 1
+        self._calls -= 1
 
     async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
         if self._reader is None:
@@ -538,17 +552,21 @@ class SqliteStore:
         )
         return {row[0]: from_microseconds(row[1]) for row in rows}
 
-    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
+    async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
         if self._writer is None:
             raise StoreUnavailable(f"store {self.url} is not open")
         try:
-            found, next_at = await self._run(self._writer, statements.due, now, limit, list(without))
+            found, next_at, version = await self._run(
+                self._writer, statements.due, now, limit, list(without), later(now, timedelta(seconds=ahead_seconds))
+            )
         except sqlite3.Error as error:
             raise self._explained(error) from error
+        if ahead_seconds:
+            self._version_read = version
         return Due(found, instant(next_at))
 
     async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
-        fired: Fired = await self._do(statements.fire, firings, worker, now, heed=heed)
+        fired: Fired = await self._do(statements.fire, firings, worker, now, self._version_read, heed=heed)
         return fired
 
     # -- runs
@@ -573,9 +591,8 @@ class SqliteStore:
         claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._terms, heed=heed)
         return claimed
 
-    async def settle(self, settling: Settling) -> Run | None:
-        stands: Run | None = await self._write("settle", settling)
-        return stands
+    def settle(self, settling: Settling) -> Awaitable[Run | None]:
+        return self._write("settle", settling)
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
         await self._do(statements.progress, reports)
