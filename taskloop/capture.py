@@ -115,7 +115,7 @@ def _loguru() -> Any:
 
 def _is_of_a_run(record: Any) -> bool:
     context = running.get()
-    return context is not None and context.lines is not None and not _is_ours(record["name"])
+    return context is not None and context.open_log is not None and not _is_ours(record["name"])
 
 
 def _heard(message: Any) -> None:
@@ -136,7 +136,7 @@ class _Factory:
         record = self.before(*args, **kwargs)
         if self.listens:
             context = running.get()
-            if context is not None and context.lines is not None and not _is_ours(record.name):
+            if context is not None and context.open_log is not None and not _is_ours(record.name):
                 with suppress(Exception):  # a record that cannot be read must not fail the job that made it
                     _hear(record, context)
         return record
@@ -166,7 +166,7 @@ def _hear(record: logging.LogRecord, context: RunContext) -> None:
 
 def _is_new(library: str, context: RunContext, message: str, at: float) -> bool:
     """Whether a record is no other one that the host hands on from one library to the other."""
-    said = (id(context.lines), message)
+    said = (id(context.log_lines()), message)
     before, _thread.last = _thread.last, (library, said, at)
     if before is None or before[0] == library or before[1] != said or abs(at - before[2]) > FORWARDED_SECONDS:
         return True

@@ -60,6 +60,7 @@ class Guard:
         self._feed = feed
         self._clock = clock
         self._options = options
+        self._lease_seconds = options.lease.total_seconds()
         self._speaker = speaker
         self._came_back = came_back
         self._mended = 0
@@ -127,8 +128,10 @@ class Guard:
 
     def is_trusted(self) -> bool:
         """Whether the lease is good by our own clock: what we have claimed is nobody else's yet, and what we fire too."""
-        pulse, lease = self._pulse, self._options.lease.total_seconds()
-        return pulse is None or (pulse.lapses == self._mended and self._clock.monotonic() - pulse.good_at <= lease)
+        pulse = self._pulse
+        return pulse is None or (
+            pulse.lapses == self._mended and self._clock.monotonic() - pulse.good_at <= self._lease_seconds
+        )
 
     def held_since(self, since: float) -> float:
         """For how many seconds since then somebody held the loop: it was late, but awake."""

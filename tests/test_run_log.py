@@ -17,7 +17,7 @@ import pytest
 from loguru import logger as loguru_logger
 from stories import nothing
 
-from taskloop import Options, RunContext, TaskScheduler, current_run
+from taskloop import Options, RunContext, TaskScheduler, current_run, runlog
 from taskloop.errors import NoSuchRun
 from taskloop.runlog import FULL, LINE_CHARACTERS, RunLog
 
@@ -307,7 +307,7 @@ def test_a_text_is_masked_before_it_is_cut():
 
 def test_a_forked_process_says_nothing_in_the_log_of_its_parent_and_waits_for_no_lock():
     log = run_log(1_000)
-    with log._lock:
+    with runlog._guard.lock:
         child = os.fork()
         if child == 0:
             thread = threading.Thread(target=log.add, args=("info", "from the child"), daemon=True)
