@@ -113,6 +113,11 @@ class RunContext:
         """Whether a step was begun."""
         return self._stepping is not None
 
+    @property
+    def keeps_log(self) -> bool:
+        """Whether anybody keeps what the run says."""
+        return self.open_log is not None or self.lines is not None
+
     def log_lines(self) -> Any:
         """Where the lines of the run's log go; None: nowhere."""
         if self.lines is None and self.open_log is not None:

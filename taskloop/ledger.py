@@ -39,7 +39,7 @@ from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
-from taskloop.runs import Cancelled, Cause, Run, RunId, State
+from taskloop.runs import Cancelled, Cause, Run, RunId, State, only_repeat_key
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
@@ -209,16 +209,21 @@ class Ledger(Housed):
         *,
         from_step: str | None = None,
         key: str | None = None,
+        once: bool = False,
         actor: str | None = None,
         reason: str | None = None,
     ) -> RunHandle[Any]:
         """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`.
 
         `from_step`: this step, what needs it, and what had not succeeded are called again, the other results are taken
-        over; None: all is done anew. `key`: as for `submit`. Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`,
-        `Conflict`.
+        over; None: all is done anew. `key`: as for `submit`. `once`: only if the run was not run again yet by anybody,
+        however that ended; else gives the first that repeats it, with `existed`; it has the key `again-` with the id.
+        Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`, `Conflict`, `ValueError` for `once` and a key.
         """
+        if once and key is not None:
+            raise ValueError(f"run {run_id} is to be run again once, and with the key {key!r}; give one of both")
         old = await self.run(run_id)
+        key = only_repeat_key(old.id) if once else key
         job = self._job(old.job)
         call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
         run = asked(call, self._clock.now(), cause=Cause.RERUN, key=key, actor=actor, reason=reason)

@@ -55,8 +55,8 @@ class RunLog:
     """
 
     __slots__ = (
-        "_ended", "_forks", "_full", "_last", "_last_room", "_left_out", "_lines", "_now", "_room", "_told",
-        "_wake", "scrub",
+        "__weakref__", "_ended", "_forks", "_full", "_last", "_last_room", "_left_out", "_lines", "_now", "_room",
+        "_told", "_wake", "scrub",
     )  # fmt: skip
 
     def __init__(

@@ -31,6 +31,7 @@ __all__ = [
     "RunId",
     "ShutDown",
     "State",
+    "only_repeat_key",
     "settle",
 ]
 
@@ -188,6 +189,11 @@ class Run:
     def final(self) -> bool:
         return self.state in FINAL
 
+    @property
+    def is_only_repeat(self) -> bool:
+        """Whether it is wanted only where the run it repeats has not been run again yet, whatever came of that."""
+        return self.rerun_of is not None and self.key == only_repeat_key(self.rerun_of)
+
     def changed(self, **changes: Any) -> Run:
         """A copy with these fields changed."""
         copy = object.__new__(Run)
@@ -294,6 +300,11 @@ def settle(run: Run, outcome: Outcome, *, now: datetime, repeatable: bool) -> Ru
             return _end(run, State.INTERRUPTED, now, reason=reason)
         case _:
             assert_never(outcome)
+
+
+def only_repeat_key(run: int) -> str:
+    """The key of a run that repeats another one, and is the only one to do so."""
+    return f"again-{run}"
 
 
 def first_line(text: str, limit: int = 200) -> str:

@@ -162,6 +162,8 @@ async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, patient: bool = Fa
             for place in range(len(calls))
         ]
     earlier = await _earlier(db, keyed) if keyed else {}
+    if repeats := [run for runs in calls for run in runs if run.is_only_repeat]:
+        earlier |= await _repeats(db, repeats)
     number = sum(map(len, calls)) if not keyed else len(admitted(calls, earlier, lambda place: place)[1])
     ids = await numbers(db, number) if number else []
     answers, fresh = admitted(calls, earlier, lambda place: ids[place] if place < len(ids) else 0)  # 0: refused
@@ -200,6 +202,17 @@ async def _earlier(db: Db, keyed: Sequence[tuple[str, str]]) -> dict[tuple[str, 
         *arrays(keyed, 2),
     )
     return {(run.job, str(run.key)): run for run in read_runs(rows)}
+
+
+async def _repeats(db: Db, wanted: Sequence[Run]) -> dict[tuple[str, str], Run]:
+    """The first runs that repeat those which these are to repeat, by job and key of these; asked when the keys are held."""
+    rows = await db.fetch(
+        f"SELECT DISTINCT ON (rerun_of) {','.join(RUN_TYPES)} FROM taskloop.runs "
+        "WHERE rerun_of = ANY($1::bigint[]) AND rerun_of IS NOT NULL ORDER BY rerun_of, id",
+        [run.rerun_of for run in wanted],
+    )
+    found = {run.rerun_of: run for run in read_runs(rows)}
+    return {(run.job, str(run.key)): found[run.rerun_of] for run in wanted if run.rerun_of in found}
 
 
 # -- fires

@@ -150,6 +150,8 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
     """
     keyed = {(run.job, run.key) for runs in calls for run in runs if run.key is not None}
     earlier = {key: found for key in keyed if (found := _earlier(db, *key)) is not None}
+    repeats = [run for runs in calls for run in runs if run.is_only_repeat]
+    earlier |= {(run.job, str(run.key)): found for run in repeats if (found := _repeat(db, run)) is not None}
     answers, fresh = admitted(calls, earlier, partial(operator.add, next_id(db)))
     many(db, _insert_runs, [write_run(run) for run in fresh])
     steps_sqlite.copy_kept(db, fresh)
@@ -164,6 +166,13 @@ def _earlier(db: sqlite3.Connection, job: str, key: str) -> Run | None:
         "AND state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')",
         (job, key),
     )
+    return read_run(rows[0]) if rows else None
+
+
+def _repeat(db: sqlite3.Connection, run: Run) -> Run | None:
+    """The first run that repeats the one which this is to repeat."""
+    rest = "FROM taskloop_runs WHERE rerun_of = ? AND rerun_of IS NOT NULL ORDER BY id LIMIT 1"
+    rows = _all(db, RUN_COLUMNS, rest, (run.rerun_of,))
     return read_run(rows[0]) if rows else None
 
 

@@ -511,6 +511,7 @@ class Store(Protocol):
         """Write runs, each WAITING, or RUNNING where its worker has a slot for it; gives them with ids.
 
         A run whose key is taken comes back as the earlier one, with `existed`; with other parameters `KeyConflict`.
+        One that `is_only_repeat` does so too where its run was run again before, by whatever key and with whatever end.
         """
 
     async def submit_within(self, connection: Any, runs: Sequence[Run], entry: Entry | None = None) -> Sequence[Run]:
