@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -40,9 +40,11 @@ from taskloop.file_sqlite import Place, connect, explained, newest, prepare, ver
 from taskloop.rows import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
+    briefs,
     failure_facts,
     instant,
     moment,
+    newest_of,
     read_run,
     read_schedule,
     told,
@@ -54,6 +56,7 @@ from taskloop.steps import LogLine, Step
 from taskloop.store import (
     Attempt,
     Beater,
+    Brief,
     Cancelling,
     Choose,
     Claimed,
@@ -66,6 +69,7 @@ from taskloop.store import (
     Heed,
     Incident,
     Merge,
+    Newest,
     Pruned,
     Query,
     Renamed,
@@ -439,8 +443,8 @@ class SqliteStore:
         rows = [(one.name, json.dumps(one.facts), one.origin, microseconds(one.seen_at)) for one in definitions]
         await self._do(keeping.define, rows)
 
-    async def definitions(self) -> Sequence[Definition]:
-        found: list[Definition] = await self._read(_definitions)
+    async def definitions(self, *, without: Collection[str] = ()) -> Sequence[Definition]:
+        found: list[Definition] = await self._read(keeping.definitions, without)
         return found
 
     async def aliases(self) -> Mapping[str, str]:
@@ -636,6 +640,12 @@ class SqliteStore:
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
         rows = await self._read(history.standing, _RUN, list(jobs))
         return {row[1]: (read_run(row), instant(row[-2]), row[-1]) for row in rows}
+
+    async def newest(self, jobs: Sequence[str]) -> Mapping[str, Newest]:
+        return newest_of(await self._read(history.newest, jobs))
+
+    async def recent(self, jobs: Sequence[Sequence[str]], limit: int) -> Sequence[Sequence[Brief]]:
+        return [briefs(rows) for rows in await self._read(history.recent, jobs, limit)]
 
     async def attempts(self, run: Run) -> Sequence[Attempt]:
         rows = await self._read(
@@ -875,17 +885,6 @@ def _fetch(db: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -
 
 def _found(db: sqlite3.Connection, **asked: Any) -> list[Run]:
     return [read_run(row) for row in history.find(db, _RUN, **asked)]
-
-
-def _definitions(db: sqlite3.Connection) -> list[Definition]:
-    rows = _fetch(db, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
-    return [Definition(row[0], _declared(row[1]), row[2], from_microseconds(row[3])) for row in rows]
-
-
-@lru_cache(4096)
-def _declared(text: str) -> Any:
-    """What a job declares, read once: a page asks for all jobs, and they hardly ever change."""
-    return json.loads(text)
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop import looking
 from taskloop.errors import Conflict
-from taskloop.records import JobRecord, instant_text, run_record, switch_record
+from taskloop.records import JobRecord, Standing, instant_text, run_record, switch_record
 from taskloop.runs import ACTIVE, Cause, Run, State
 from taskloop.web.api.asking import TOLD
 from taskloop.web.api.jobs import accepted, the_job
@@ -93,7 +95,8 @@ async def processors(asked: Asked) -> Response:
         from taskloop.web.pages.jobs import jobs as page_of_jobs
 
         return await page_of_jobs(asked)
-    return await answer([_processor(one) for one in await asked.scheduler.jobs()])
+    found = await looking.stands(asked.scheduler)
+    return await answer(await asyncio.to_thread(lambda: [_processor(one) for one in found]))
 
 
 async def switch_processor(asked: Asked) -> Response:
@@ -103,7 +106,7 @@ async def switch_processor(asked: Asked) -> Response:
     return await answer(_processor(await the_job(asked, record.name)))
 
 
-def _processor(job: JobRecord) -> dict[str, Any]:
+def _processor(job: JobRecord | Standing) -> dict[str, Any]:
     switch = switch_record(job.switch) or {}
     told = {name: switch.get(name) for name in ("by", "at", "reason")}
     return {"name": job.name, "title": job.title, "enabled": job.enabled, **told}
