@@ -188,6 +188,12 @@ def define(db: sqlite3.Connection, rows: Sequence[Any]) -> None:
     )
 
 
+def schedules(db: sqlite3.Connection, rest: str, values: Sequence[Any]) -> list[Schedule]:
+    """Schedules, as the rest of their statement says. They are read here, not on the loop: there may be thousands."""
+    rows = db.execute(f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules {rest}", values).fetchall()
+    return [read_schedule(row) for row in rows]
+
+
 def definitions(db: sqlite3.Connection, without: Collection[str]) -> list[Definition]:
     """What was declared of all jobs but some, by name."""
     rows = db.execute(

@@ -39,14 +39,12 @@ from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
 from taskloop.rows import (
     RUN_COLUMNS,
-    SCHEDULE_COLUMNS,
     briefs,
     failure_facts,
     instant,
     moment,
     newest_of,
     read_run,
-    read_schedule,
     told,
     write_failure,
 )
@@ -516,22 +514,16 @@ class SqliteStore:
         if after is not None:
             wanted.append(("id > ?", after))
         where = " AND ".join(text for text, _ in wanted) or "1"
-        rows = await self._read(
-            _fetch,
-            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE {where} ORDER BY id LIMIT ?",
-            (*(value for _, value in wanted), limit),
+        found: list[Schedule] = await self._read(
+            keeping.schedules, f"WHERE {where} ORDER BY id LIMIT ?", (*(value for _, value in wanted), limit)
         )
-        return [read_schedule(row) for row in rows]
+        return found
 
     async def coming(self, limit: int, *, job: str | None = None) -> Sequence[Schedule]:
         mine, values = ("", ()) if job is None else ("AND job = ? ", (job,))
-        rows = await self._read(
-            _fetch,
-            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE next_due IS NOT NULL {mine}"
-            "ORDER BY next_due LIMIT ?",
-            (*values, limit),
-        )
-        return [read_schedule(row) for row in rows]
+        rest = f"WHERE next_due IS NOT NULL {mine}ORDER BY next_due LIMIT ?"
+        found: list[Schedule] = await self._read(keeping.schedules, rest, (*values, limit))
+        return found
 
     async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
         rows = await self._read(
@@ -638,11 +630,12 @@ class SqliteStore:
         return found
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
-        rows = await self._read(history.standing, _RUN, list(jobs))
-        return {row[1]: (read_run(row), instant(row[-2]), row[-1]) for row in rows}
+        found: dict[str, tuple[Run, datetime | None, int]] = await self._read(_standing, list(jobs))
+        return found
 
     async def newest(self, jobs: Sequence[str]) -> Mapping[str, Newest]:
-        return newest_of(await self._read(history.newest, jobs))
+        found: dict[str, Newest] = await self._read(lambda db: newest_of(history.newest(db, jobs)))
+        return found
 
     async def recent(self, jobs: Sequence[Sequence[str]], limit: int) -> Sequence[Sequence[Brief]]:
         return [briefs(rows) for rows in await self._read(history.recent, jobs, limit)]
@@ -874,6 +867,11 @@ def _reading(db: sqlite3.Connection) -> None:
 
 def _place(_: sqlite3.Connection, path: str) -> Place:
     return Place.of(str(Path(path).absolute()))  # a job may change the current folder
+
+
+def _standing(db: sqlite3.Connection, jobs: Sequence[str]) -> dict[str, tuple[Run, datetime | None, int]]:
+    rows = history.standing(db, _RUN, jobs)
+    return {row[1]: (read_run(row), instant(row[-2]), row[-1]) for row in rows}
 
 
 def _fetch(db: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:

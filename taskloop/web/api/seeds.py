@@ -17,6 +17,7 @@ from taskloop.web.routes import FLAG, Parameter, Route
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
+    from taskloop.schedules import Schedule
     from taskloop.web.site import Asked
 
 GROUP: Final = "worker"
@@ -26,17 +27,16 @@ _ACTIVE: Final = [state.value for state in ACTIVE]
 async def scheduler_status(asked: Asked) -> Response:
     titles = {job.name: job.title for job in asked.scheduler}
     found = await asked.scheduler.schedules(limit=1000)
-    return await answer(
-        [
-            {
-                "id": one.id,
-                "name": titles.get(one.job, one.job),
-                "next_run": instant_text(one.next_due),
-                "trigger": str(one.trigger),
-            }
-            for one in found
-        ]
-    )
+
+    def record(one: Schedule) -> dict[str, Any]:
+        return {
+            "id": one.id,
+            "name": titles.get(one.job, one.job),
+            "next_run": instant_text(one.next_due),
+            "trigger": str(one.trigger),
+        }
+
+    return await answer(await asyncio.to_thread(lambda: [*map(record, found)]))
 
 
 async def worker_status(asked: Asked) -> Response:
