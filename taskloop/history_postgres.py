@@ -12,8 +12,8 @@ from typing import Any, Final
 from taskloop.rows_postgres import RUN, Db
 
 __all__ = [
-    "FINAL", "SLACK", "days", "failed_in_a_row", "find", "first_since", "ids_of_job", "newest_active", "of_job", "standing",
-    "usual",
+    "FINAL", "SLACK", "days", "failed_in_a_row", "find", "first_since", "ids_of_job", "newest", "newest_active", "of_job",
+    "recent", "standing", "usual",
 ]  # fmt: skip
 
 FINAL: Final = "state NOT IN ('waiting', 'running')"
@@ -141,17 +141,60 @@ def _failures(job: str, after: str, columns: str, rest: str) -> str:
     )
 
 
+def _stands() -> str:
+    """WITH of each job that ever ran: its newest run, skips not counted, and its newest success and failure, 0: none."""
+    ids = ", ".join(f"coalesce({_newest('j.name', state)}, 0) AS {state}" for state in LASTING)
+    return (
+        f"WITH ids AS MATERIALIZED (SELECT j.name, {ids} FROM (SELECT DISTINCT name FROM unnest($1::text[]) u(name)) j), "
+        f"s AS (SELECT *, greatest({', '.join(LASTING)}) AS newest, greatest(failed, interrupted) AS trouble FROM ids) "
+    )
+
+
+_COUNTED: Final = f"SELECT 1 FROM ({_failures('s.name', 's.succeeded', 'id', 'LIMIT 100')}) f LIMIT 100"
+_SINCE_SUCCESS: Final = (
+    "(SELECT ended_at FROM taskloop.runs WHERE id = s.succeeded) AS last_success, "
+    f"CASE WHEN s.trouble > s.succeeded THEN (SELECT count(*) FROM ({_COUNTED}) g) ELSE 0 END AS failures"
+)
+
+
 async def standing(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
     """Of each job that ever ran its newest run, skips not counted; then its last success, and its failures since, counted to 100."""
-    newest = ", ".join(_newest("j.name", state) for state in LASTING)
     return await db.fetch(
-        f"SELECT {','.join(f'r.{name}' for name in RUN.split(','))}, "
-        "(SELECT ended_at FROM taskloop.runs WHERE id = s.success) AS last_success, "
-        f"(SELECT count(*) FROM (SELECT 1 FROM ({_failures('s.name', 's.success', 'id', 'LIMIT 100')}) f LIMIT 100) g) AS failures "
-        f"FROM (SELECT j.name, greatest({newest}) AS newest, coalesce({_newest('j.name', 'succeeded')}, 0) AS success "
-        "FROM (SELECT DISTINCT name FROM unnest($1::text[]) u(name)) j) s JOIN taskloop.runs r ON r.id = s.newest",
+        f"{_stands()} SELECT {','.join(f'r.{name}' for name in RUN.split(','))}, {_SINCE_SUCCESS} "
+        "FROM s JOIN taskloop.runs r ON r.id = s.newest",
         list(jobs),
     )
+
+
+async def newest(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
+    """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
+    failures since, counted to 100; of the newest of them its summary and its end.
+    """
+    state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in LASTING)
+    failure = "SELECT summary, ended_at FROM taskloop.runs WHERE s.trouble > s.succeeded AND id = s.trouble"
+    return await db.fetch(
+        f"{_stands()} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, f.summary, f.ended_at "
+        f"FROM s LEFT JOIN LATERAL ({failure}) f ON true WHERE s.newest > 0",
+        list(jobs),
+    )
+
+
+async def recent(db: Db, jobs: Sequence[Sequence[str]], limit: int) -> list[list[Any]]:
+    """Of each job, under its names, its newest runs, skips not counted, at most `limit`: the id, the state, what it took."""
+    places = [place for place, names in enumerate(jobs) for _ in names]
+    order = "ORDER BY id DESC LIMIT $3"
+    parts = " UNION ALL ".join(f"(SELECT id {of_job('j.name', state)} {order})" for state in LASTING)
+    rows = await db.fetch(
+        "SELECT j.place, r.id, r.state, (r.ended_at - r.attempt_started_at) / 1e6::double precision "
+        f"FROM unnest($1::int[], $2::text[]) j(place, name) CROSS JOIN LATERAL (SELECT id FROM ({parts}) p {order}) i "
+        "JOIN taskloop.runs r ON r.id = i.id ORDER BY j.place, r.id DESC",
+        places, [name for names in jobs for name in names], limit,
+    )  # fmt: skip
+    found: list[list[Any]] = [[] for _ in jobs]
+    for place, *row in rows:
+        if len(found[place]) < limit:
+            found[place].append(row)
+    return found
 
 
 async def usual(db: Db, jobs: Sequence[str]) -> dict[str, list[float]]:

@@ -20,8 +20,10 @@ __all__ = [
     "find",
     "first_since",
     "ids_of_job",
+    "newest",
     "newest_active",
     "of_job",
+    "recent",
     "standing",
     "usual",
 ]
@@ -163,15 +165,58 @@ def _failures(job: str, after: str, columns: str) -> str:
     )
 
 
+def _stands(jobs: str) -> str:
+    """WITH of each job that ever ran: its newest run, skips not counted, and its newest success and failure, 0: none."""
+    states = ", ".join(f"coalesce({_newest('j.value', state)}, 0) AS {state}" for state in _LASTING)
+    # Materialized, else each of these ids is looked for wherever it is named.
+    return (
+        f"WITH ids AS MATERIALIZED (SELECT j.value AS name, {states} FROM json_each({jobs}) j), s AS (SELECT *, "
+        f"max({', '.join(_LASTING)}) AS newest, max(failed, interrupted) AS trouble FROM ids) "
+    )
+
+
+_SINCE_SUCCESS: Final = (
+    "CASE WHEN s.succeeded THEN (SELECT ended_at FROM taskloop_runs WHERE id = s.succeeded) END AS last_success, "
+    "CASE WHEN s.trouble > s.succeeded THEN (SELECT count(*) FROM "
+    f"({_failures('s.name', 's.succeeded', '1')} LIMIT 100)) ELSE 0 END AS failures "
+)
+
+
 def standing(db: sqlite3.Connection, columns: str, jobs: Sequence[str]) -> list[Any]:
     """Of each job that ever ran its newest run, skips not counted; then its last success, and its failures since, counted to 100."""
-    newest = ", ".join(f"coalesce({_newest('j.value', state)}, 0)" for state in _LASTING)
     return db.execute(
-        f"SELECT {columns}, (SELECT ended_at FROM taskloop_runs WHERE id = s.success) AS last_success, "
-        f"(SELECT count(*) FROM ({_failures('s.name', 's.success', '1')} LIMIT 100)) AS failures "
-        f"FROM (SELECT j.value AS name, max({newest}) AS newest, coalesce({_newest('j.value', 'succeeded')}, 0) AS success "
-        "FROM json_each(?) j) s CROSS JOIN taskloop_runs r ON r.id = s.newest",
+        f"{_stands('?')} SELECT {columns}, {_SINCE_SUCCESS} FROM s CROSS JOIN taskloop_runs r ON r.id = s.newest",
         (json.dumps(list(jobs)),),
+    ).fetchall()
+
+
+def newest(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
+    """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
+    failures since, counted to 100; of the newest of them its summary and its end. Reads no row of a job that is well but one.
+    """
+    state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in _LASTING)
+    failure = ", ".join(
+        f"CASE WHEN s.trouble > s.succeeded THEN (SELECT {column} FROM taskloop_runs WHERE id = s.trouble) END"
+        for column in ("summary", "ended_at")
+    )
+    return db.execute(
+        f"{_stands('?')} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, {failure} "
+        "FROM s WHERE s.newest > 0",
+        (json.dumps(list(jobs)),),
+    ).fetchall()
+
+
+def recent(db: sqlite3.Connection, jobs: Sequence[Sequence[str]], limit: int) -> list[list[Any]]:
+    """Of each job, under its names, its newest runs, skips not counted, at most `limit`: the id, the state, what it took."""
+    return [_recent(db, names, limit) for names in jobs]
+
+
+def _recent(db: sqlite3.Connection, names: Sequence[str], limit: int) -> list[Any]:
+    parts = " UNION ALL ".join(f"SELECT id {of_job('?', state)}" for state in _LASTING for _ in names)
+    return db.execute(
+        "SELECT id, state, (ended_at - attempt_started_at) / 1e6 FROM taskloop_runs WHERE id IN "
+        f"(SELECT id FROM ({parts} ORDER BY id DESC LIMIT ?)) ORDER BY id DESC",
+        (*list(names) * len(_LASTING), limit),
     ).fetchall()
 
 

@@ -177,8 +177,11 @@ async def define(db: Db, definitions: Sequence[Definition]) -> None:
     )
 
 
-async def definitions(db: Db) -> list[Definition]:
-    rows = await db.fetch("SELECT name, definition, origin, seen_at FROM taskloop.jobs ORDER BY name")
+async def definitions(db: Db, without: Sequence[str]) -> list[Definition]:
+    rows = await db.fetch(
+        "SELECT name, definition, origin, seen_at FROM taskloop.jobs WHERE NOT name = ANY($1::text[]) ORDER BY name",
+        without,
+    )
     return [Definition(row[0], json.loads(row[1]), row[2], from_microseconds(row[3])) for row in rows]
 
 

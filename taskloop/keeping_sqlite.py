@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
@@ -25,7 +26,7 @@ from taskloop.rows import (
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_sqlite import count_days, put_schedules
-from taskloop.store import Incident, Renamed, Rewind, Terms, Wish, Worker
+from taskloop.store import Definition, Incident, Renamed, Rewind, Terms, Wish, Worker
 from taskloop.switches import Switch, Switches, SwitchKind
 
 FOR_EVER: Final = 2**62
@@ -185,6 +186,28 @@ def define(db: sqlite3.Connection, rows: Sequence[Any]) -> None:
         "WHERE definition <> excluded.definition",
         rows,
     )
+
+
+def schedules(db: sqlite3.Connection, rest: str, values: Sequence[Any]) -> list[Schedule]:
+    """Schedules, as the rest of their statement says. They are read here, not on the loop: there may be thousands."""
+    rows = db.execute(f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules {rest}", values).fetchall()
+    return [read_schedule(row) for row in rows]
+
+
+def definitions(db: sqlite3.Connection, without: Collection[str]) -> list[Definition]:
+    """What was declared of all jobs but some, by name."""
+    rows = db.execute(
+        "SELECT name, definition, origin, seen_at FROM taskloop_jobs WHERE name NOT IN (SELECT value FROM json_each(?)) "
+        "ORDER BY name",
+        (json.dumps(list(without)),),
+    ).fetchall()
+    return [Definition(row[0], _declared(row[1]), row[2], from_microseconds(row[3])) for row in rows]
+
+
+@lru_cache(4096)
+def _declared(text: str) -> Any:
+    """What a job declares, read once: a page asks for all jobs, and they hardly ever change."""
+    return json.loads(text)
 
 
 def aliases(db: sqlite3.Connection) -> dict[str, str]:

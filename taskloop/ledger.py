@@ -49,6 +49,7 @@ from taskloop.triggers import Cron, Every, Trigger
 if TYPE_CHECKING:
     from taskloop.declaring import StartPlan
     from taskloop.keyring import Keyring
+    from taskloop.punctuality import Usual
     from taskloop.records import JobRecord, Status
     from taskloop.simulation import Simulation
     from taskloop.why import Explanation
@@ -88,6 +89,8 @@ class Ledger(Housed):
         self._switches = Switches()
         self._defined: dict[str, tuple[Any, Definition]] = {}
         """What jobs declare, as it was made last, and of what."""
+        self._usual: dict[RunId, Usual] = {}
+        """What is usual for runs that have been running for long, see `looking`."""
         self._told_switches: Switches | None = None
         """The switches of which the store's connection was told: it hands out nothing that they hold."""
         self._turning: set[asyncio.Future[None]] = set()
@@ -586,7 +589,7 @@ class Ledger(Housed):
         """Every job that is declared here or that a worker of the store declared, by name; `name`: that one, or none."""
         from taskloop import looking
 
-        return await looking.jobs(self, await self._opened(), name)
+        return await looking.jobs(self, await self._opened(), None if name is None else [name])
 
     async def status(self) -> Status:
         """How the whole stands, as the store knows it; `attention` says first what is worst."""

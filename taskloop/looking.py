@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from heapq import heapify, heappop, heapreplace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskloop import durations
 from taskloop.clock import later
@@ -22,18 +22,30 @@ from taskloop.jobs import Job
 from taskloop.moments import Question, subject
 from taskloop.policy import Policy
 from taskloop.processes import is_dead, silent_seconds
-from taskloop.punctuality import Curfew, Usual, overdue, stuck
-from taskloop.records import JobRecord, Status, standing
+from taskloop.punctuality import Curfew, Usual, may_be_stuck, stuck
+from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule, next_due
-from taskloop.store import DayCount, Definition, Incident, Query, Store, Window, Worker
-from taskloop.switches import Switches
+from taskloop.store import Brief, DayCount, Definition, Incident, Newest, Query, Store, Window, Worker
+from taskloop.switches import InForce
 from taskloop.why import Explanation, explain
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
 
-__all__ = ["curfew", "days", "jobs", "status", "status_without_store", "upcoming", "why", "workers"]
+__all__ = [
+    "curfew",
+    "days",
+    "jobs",
+    "records",
+    "stands",
+    "status",
+    "status_without_store",
+    "strips",
+    "upcoming",
+    "why",
+    "workers",
+]
 
 TOGETHER: Final = 50
 """Coming fires, or jobs, that are reckoned between two breaths of the loop."""
@@ -48,37 +60,90 @@ SKEWED_SECONDS: Final = 2.0
 # -- jobs
 
 
-async def jobs(ledger: Ledger, store: Store, only: str | None = None) -> list[JobRecord]:
-    """Every job that is declared here or that a worker of the store declared, by name; `only`: that one, or none."""
+async def jobs(ledger: Ledger, store: Store, only: Collection[str] | None = None) -> list[JobRecord]:
+    """Every job that is declared here or that a worker of the store declared, by name; `only`: of these alone."""
+    look = await _begun(ledger, store, only)
+    last = await store.standing(look.names)
+    newest = {
+        name: Newest(run.id, run.state, success, failures, None, None)
+        for name, (run, success, failures) in last.items()
+    }
+    found = await _stands(ledger, store, look, newest)
+    return [one.record(last[one.name][0] if one.name in last else None) for one in found]
+
+
+async def stands(ledger: Ledger) -> list[Standing]:
+    """How each of all jobs stands, by name; their newest runs are not read, which makes it a quarter of the work."""
+    return await _all(ledger, await ledger._opened())
+
+
+async def records(ledger: Ledger, names: Collection[str]) -> list[JobRecord]:
+    """As `jobs`, of these alone."""
+    return await jobs(ledger, await ledger._opened(), names)
+
+
+async def strips(ledger: Ledger, names: Sequence[str], limit: int) -> dict[str, Sequence[Brief]]:
+    """The newest runs of each of these jobs, in brief, skips not counted."""
+    found = await (await ledger._opened()).recent([ledger._names(name) for name in names], limit)
+    return dict(zip(names, found, strict=True))
+
+
+async def _all(ledger: Ledger, store: Store) -> list[Standing]:
+    look = await _begun(ledger, store, None)
+    return await _stands(ledger, store, look, await store.newest(look.names))
+
+
+class _Look(NamedTuple):
+    """What a look at jobs begins with."""
+
+    now: datetime
+    names: list[str]
+    remembered: Mapping[str, Definition]
+    """What other programs declared."""
+    only: Collection[str] | None
+
+
+async def _begun(ledger: Ledger, store: Store, only: Collection[str] | None) -> _Look:
     now = ledger._clock.now()
     await ledger._refresh_switches(force=True)
-    remembered = {} if only is not None and only in ledger else {one.name: one for one in await store.definitions()}
-    names = sorted({*remembered, *(job.name for job in ledger)})
-    if only is not None:
-        names = [only] if only in names else []
-    last, due = await store.standing(names), await store.next_dues(names)
-    orphans = _orphans(names, ledger, _living(await store.workers(living=True), ledger, now))
+    here = [job.name for job in ledger]
+    if only is not None and all(name in ledger for name in only):
+        return _Look(now, sorted(only), {}, only)
+    remembered = {one.name: one for one in await store.definitions(without=here)}
+    names = sorted({*remembered, *here})
+    return _Look(now, names if only is None else [name for name in names if name in only], remembered, only)
+
+
+async def _stands(ledger: Ledger, store: Store, look: _Look, newest: Mapping[str, Newest]) -> list[Standing]:
+    """How the jobs of a look stand: a few at a time, so that the loop may do other things between."""
+    due, in_force = await store.next_dues(look.names), InForce(ledger._switches, look.now)
+    orphans = await _orphans(look, store, ledger)
     defined = {}
-    for number, name in enumerate(names, 1):
-        if name in ledger or name in remembered:  # else it was removed while the loop had other things to do
-            defined[name] = ledger.definition(ledger[name]) if name in ledger else remembered[name]
+    for number, name in enumerate(look.names, 1):
+        if name in ledger:
+            defined[name] = ledger.definition(ledger[name]).facts
+        elif name in look.remembered:  # else it was removed while the loop had other things to do
+            defined[name] = look.remembered[name].facts
         if number % TOGETHER == 0:
             await asyncio.sleep(0)
-    troubled = await _troubled(store, defined, due, ledger._switches, now, only)
-    in_force = Switches(one for one in ledger._switches if one.holds(now))  # each job goes through all of them
-    return [
-        standing(
-            defined[name],
-            next_due=due.get(name),
-            last=last.get(name),
-            switches=in_force,
-            now=now,
-            orphan=name in orphans,
-            stuck=name in troubled and "running_seconds" in troubled[name],
-            overdue=name in troubled,
+    held, waiting = await _troubled(ledger, store, defined, look)
+    found = []
+    for number, (name, facts) in enumerate(defined.items(), 1):
+        found.append(
+            standing(
+                name,
+                facts,
+                next_due=due.get(name),
+                newest=newest.get(name),
+                in_force=in_force,
+                orphan=name in orphans,
+                stuck=held.get(name),
+                waiting=waiting.get(name),
+            )
         )
-        for name in defined
-    ]
+        if number % TOGETHER == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 def _living(workers: Sequence[Worker], ledger: Ledger, now: datetime) -> list[Worker]:
@@ -97,41 +162,44 @@ def _lives(worker: Worker, ledger: Ledger, now: datetime) -> bool:
     return silent <= lease.total_seconds() if silent is not None else now - worker.beat_at <= lease
 
 
-def _orphans(names: Sequence[str], ledger: Ledger, living: Sequence[Worker]) -> set[str]:
+async def _orphans(look: _Look, store: Store, ledger: Ledger) -> set[str]:
     """Jobs that no program has any more: no live worker knows them, and at least one is there to tell."""
+    away = {name for name in look.names if name not in ledger}
+    living = _living(await store.workers(living=True), ledger, look.now) if away else ()
     if not living or any(one.jobs is None for one in living):
         return set()
-    known = {name for one in living for name in one.jobs or ()}
-    return {name for name in names if name not in known and name not in ledger}
+    return away.difference(*(one.jobs or () for one in living))
 
 
 async def _troubled(
-    store: Store,
-    defined: Mapping[str, Definition],
-    due: Mapping[str, datetime],
-    switches: Switches,
-    now: datetime,
-    only: str | None = None,
-) -> dict[str, dict[str, Any]]:
-    """The facts of jobs with a run that is stuck, or with something that is overdue; the former outweigh the latter."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, at in due.items():
-        facts = overdue(at, now) if name in defined else None
-        if facts and switches.verdict([name], now, declared=_says(defined[name], "enabled")).on:
-            found[name] = facts | {"due_at": rfc3339(at)}
+    ledger: Ledger, store: Store, defined: Mapping[str, Mapping[str, Any]], look: _Look
+) -> tuple[dict[str, Run], dict[str, Run]]:
+    """By job a run that is stuck; and of those that are ready and have not begun the one that waits longest."""
+    now, only = look.now, look.only
+    waiting: dict[str, Run] = {}
     for run in await store.late(now):
-        facts = overdue(run.ready_at, now)
-        if facts:
-            found.setdefault(run.job, facts | {"run": run.id})
-    running = await store.find(Query(None if only is None else [only], [State.RUNNING], limit=1000))
-    took = await store.usual(sorted({run.job for run in running if overdue(run.attempt_started_at, now)}))
+        waiting.setdefault(run.job, run)
+    running = await store.find(Query(None if only is None else [*only], [State.RUNNING], limit=1000))
+    expected = {run.id: defined[run.job]["policy"].get("expect") for run in running if run.job in defined}
+    await _learn_usual(ledger, store, [run for run in running if not expected.get(run.id)], now)
+    if only is None:  # those that have ended are forgotten
+        ledger._usual = {run.id: ledger._usual[run.id] for run in running if run.id in ledger._usual}
+    found: dict[str, Run] = {}
     for run in running:
-        usual = Usual.of(took[run.job]) if run.job in took else None
-        expect = _says(defined[run.job], "expect") if run.job in defined else None
-        facts = stuck(run.attempt_started_at, now, usual, durations.parse(expect) if expect else None)
-        if facts:
-            found[run.job] = facts | {"run": run.id}
-    return {name: facts for name, facts in found.items() if switches.pause(name, now) is None}
+        expect = expected.get(run.id)
+        if stuck(run.attempt_started_at, now, ledger._usual.get(run.id), durations.parse(expect) if expect else None):
+            found[run.job] = run
+    return found, waiting
+
+
+async def _learn_usual(ledger: Ledger, store: Store, running: Sequence[Run], now: datetime) -> None:
+    """See what is usual for the jobs of those that run for so long that they may be stuck.
+
+    Once for each run, not at every look: two hundred rows of its job's history are read for it.
+    """
+    asked = [run for run in running if run.id not in ledger._usual and may_be_stuck(run.attempt_started_at, now)]
+    took = await store.usual(sorted({run.job for run in asked})) if asked else {}
+    ledger._usual |= {run.id: Usual.of(took[run.job]) for run in asked if run.job in took}
 
 
 def _says(definition: Definition, option: str) -> Any:
@@ -150,26 +218,28 @@ async def workers(ledger: Ledger, store: Store) -> list[Worker]:
 async def status(ledger: Ledger, store: Store) -> Status:
     """How the whole stands, as the store knows it and, where the ledger is a worker, as it knows itself."""
     now = ledger._clock.now()
-    records = await jobs(ledger, store)
+    standings = await _all(ledger, store)
     workers = [_with_own_health(one, ledger) for one in await store.workers(living=True)]
     live = _living(workers, ledger, now)
     counts = await store.counts()
     recent = await store.incidents(now - RECENT, now)
     attention = [*_about_workers(workers, live), *_about_incidents(recent)]
-    attention += await _about_jobs(records, store, ledger, bool(live), now)
+    attention += _about_jobs(standings, bool(live), now)
+    tripped = [one for one in ledger._switches if one.kind == "tripped" and one.holds(now)]
+    attention += [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
     lags = [float(one.health["lag_ms"]) for one in live if "lag_ms" in one.health]
     return Status(
         running=bool(live),
         enabled=ledger.options.enabled,
         workers=live,
         paused=ledger._switches.pause(None, now),
-        jobs=len(records),
+        jobs=len(standings),
         waiting=counts.get(State.WAITING, 0),
         active=await store.find(Query(states=[State.RUNNING], limit=100)),
         attention=attention,
         loop_lag_ms=max(lags, default=None),
         store=store.url,
-        records=records,
+        standings=standings,
     )
 
 
@@ -265,64 +335,49 @@ def _about_incidents(recent: Sequence[Incident]) -> list[dict[str, Any]]:
     return items
 
 
-async def _about_jobs(
-    records: Sequence[JobRecord], store: Store, ledger: Ledger, running: bool, now: datetime
-) -> list[dict[str, Any]]:
-    items = []
-    for one in (one for one in records if one.condition == "failing" or _fails_still(one)):
-        text = await _last_failure(ledger, store, one)
-        items.append(_item("failing", text, job=one.name, since=_since(one, now), failures=one.consecutive_failures))
-    for word in ("stuck", "overdue", "orphan"):
-        for one in (one for one in records if one.condition == word and (word != "orphan" or _is_missed(one))):
-            text = await _text(one, store, running, now)
-            items.append(_item(word, text, job=one.name, since=_since(one, now), failures=one.consecutive_failures))
-    tripped = [one for one in ledger._switches if one.kind == "tripped" and one.holds(now)]
-    return items + [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
+def _about_jobs(standings: Sequence[Standing], running: bool, now: datetime) -> list[dict[str, Any]]:
+    """The jobs that fail, then those that are stuck, then overdue, then without a program."""
+    found: dict[str, list[dict[str, Any]]] = {word: [] for word in ("failing", "stuck", "overdue", "orphan")}
+    for one in standings:
+        if one.condition in found and (one.condition != "orphan" or _is_missed(one)):
+            text = _text(one, running, now)
+            item = _item(one.condition, text, job=one.name, since=_since(one, now), failures=one.failures)
+            found[one.condition].append(item)
+        elif one.condition == "running" and one.failures > 0 and one.newest is not None:
+            # It has not succeeded since it failed: that it is at it again makes it no better.
+            found["failing"].append(_item("failing", one.newest.failure, job=one.name, failures=one.failures))
+    return [item for items in found.values() for item in items]
 
 
-def _is_missed(record: JobRecord) -> bool:
+def _is_missed(one: Standing) -> bool:
     """Whether it matters that no program has a job any more: it is on, and it was at work or will come due."""
-    return record.enabled and (record.next_due is not None or record.last_run is not None)
+    return one.enabled and (one.next_due is not None or one.newest is not None)
 
 
-def _fails_still(record: JobRecord) -> bool:
-    """Whether a job that is at it again has not succeeded since it failed: that it runs makes it no better."""
-    return record.condition == "running" and record.consecutive_failures > 0
+def _since(one: Standing, now: datetime) -> datetime | None:
+    """Since when a job stands as it does; None: it is not known so quickly."""
+    if one.condition == "stuck":
+        return None if one.troubled is None else one.troubled.attempt_started_at
+    if one.condition == "overdue":
+        return one.next_due if one.next_due is not None and one.next_due < now else None
+    if one.condition == "failing" and one.newest is not None and one.newest.failures == 1:
+        return one.newest.failed_at
+    return None
 
 
-async def _last_failure(ledger: Ledger, store: Store, record: JobRecord) -> str | None:
-    """What the newest failure of a job said of itself."""
-    run = record.last_run
-    if record.condition != "failing":
-        query = Query(jobs=ledger._names(record.name), states=[State.FAILED, State.INTERRUPTED], limit=1)
-        run = next(iter(await store.find(query)), None)
-    return None if run is None else run.summary
-
-
-def _since(record: JobRecord, now: datetime) -> datetime | None:
-    """Since when a job stands as it does; None: the record alone does not say."""
-    run, due = record.last_run, record.next_due
-    if record.condition == "stuck":
-        return None if run is None else run.attempt_started_at
-    if record.condition == "overdue":
-        return due if due is not None and due < now else None
-    return (
-        run.ended_at if run is not None and record.condition == "failing" and record.consecutive_failures == 1 else None
-    )
-
-
-async def _text(record: JobRecord, store: Store, running: bool, now: datetime) -> str:
+def _text(one: Standing, running: bool, now: datetime) -> str | None:
     """What is wrong with a job, in a sentence."""
-    if record.condition == "orphan":
+    run, nobody = one.troubled, "" if running else "; no worker runs"
+    if one.condition == "failing":
+        return None if one.newest is None else one.newest.failure
+    if one.condition == "orphan":
         return "no live worker has this job any more; if it was renamed, give the new one aliases=(...)"
-    if record.condition == "stuck" and record.last_run is not None and record.last_run.attempt_started_at is not None:
-        since = (now - record.last_run.attempt_started_at).total_seconds()
-        return f"run {record.last_run.id} has been running for {durations.words(timedelta(seconds=int(since)))}"
-    late = [one for one in await store.late(now) if one.job == record.name]
-    nobody = "" if running else "; no worker runs"
-    if late:
-        return f"run {late[0].id} waits since {rfc3339(late[0].ready_at)}{nobody}"
-    return f"due since {rfc3339(record.next_due)}{nobody}" if record.next_due is not None else nobody
+    if one.condition == "stuck" and run is not None and run.attempt_started_at is not None:
+        since = (now - run.attempt_started_at).total_seconds()
+        return f"run {run.id} has been running for {durations.words(timedelta(seconds=int(since)))}"
+    if run is not None:
+        return f"run {run.id} waits since {rfc3339(run.ready_at)}{nobody}"
+    return f"due since {rfc3339(one.next_due)}{nobody}" if one.next_due is not None else nobody
 
 
 async def curfew(ledger: Ledger, store: Store, ends_at: datetime) -> Curfew:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.errors import MissingExtra, TaskloopError
 from taskloop.events import Event
-from taskloop.records import JobRecord, Status
+from taskloop.records import Status
 from taskloop.runs import State
 
 if TYPE_CHECKING:
@@ -103,15 +103,13 @@ class Metrics:
         Raises `MissingExtra` without `prometheus-client`. Made in a thread: hundreds of jobs take some ten milliseconds.
         """
         status: Status | None = None
-        jobs: Sequence[JobRecord] = ()
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 status = await self._scheduler.status()
-                jobs = status.records
         except (TimeoutError, TaskloopError):
             status = None
         counted = list(self._families_of_runs())
-        return await asyncio.to_thread(_written, [*counted, *_families_of_the_whole(status, jobs)])
+        return await asyncio.to_thread(lambda: _written([*counted, *_families_of_the_whole(status)]))
 
     def _families_of_runs(self) -> Iterator[_Family]:
         """What was counted, copied on the loop, where it changes."""
@@ -134,13 +132,14 @@ class Metrics:
 _Family = tuple[str, str, str, tuple[str, ...], list[tuple[Any, Any]]]
 
 
-def _families_of_the_whole(status: Status | None, jobs: Sequence[JobRecord]) -> Iterator[_Family]:
+def _families_of_the_whole(status: Status | None) -> Iterator[_Family]:
     from taskloop import __version__
 
     yield "gauge", "taskloop_info", "The version", ("version",), [((__version__,), 1)]
     yield "gauge", "taskloop_store_up", "Whether the store answered", (), [((), int(status is not None))]
     if status is None:
         return
+    jobs = status.standings
     whole = {
         "workers": ("Workers that are alive", len(status.workers)),
         "paused": ("Whether everything is paused", status.paused is not None),
@@ -162,7 +161,7 @@ def _families_of_the_whole(status: Status | None, jobs: Sequence[JobRecord]) -> 
     for name, (words, found) in times.items():
         values = [((one.name,), at.timestamp()) for one, at in found if at is not None]
         yield "gauge", f"taskloop_job_{name}_timestamp_seconds", words, ("job",), values
-    failures = [((one.name,), one.consecutive_failures) for one in jobs]
+    failures = [((one.name,), one.failures) for one in jobs]
     yield "gauge", "taskloop_job_consecutive_failures", "Failures since the last success", ("job",), failures
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
-__all__ = ["LATE", "Condition", "Curfew", "Usual", "allowed", "condition", "overdue", "stuck"]
+__all__ = ["LATE", "Condition", "Curfew", "Usual", "allowed", "condition", "may_be_stuck", "overdue", "stuck"]
 
 Condition = Literal["ok", "failing", "running", "disabled", "paused", "overdue", "stuck", "never_ran", "orphan"]
 
@@ -43,6 +43,11 @@ def allowed(usual: Usual | None, expect: timedelta | None) -> timedelta | None:
     if usual is None or usual.runs < LEAST_RUNS:
         return None
     return max(STUCK_TIMES * usual.p95, LEAST_STUCK)
+
+
+def may_be_stuck(began_at: datetime | None, now: datetime) -> bool:
+    """Whether an attempt runs for so long that its job's history, if there is one, might call it stuck."""
+    return began_at is not None and now - began_at > LEAST_STUCK
 
 
 def stuck(

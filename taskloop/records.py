@@ -8,25 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskloop import durations
 from taskloop.audit import ACTIONS, Entry
 from taskloop.jobs import Job
 from taskloop.masking import shown
 from taskloop.policy import OPTIONS, Policy
-from taskloop.punctuality import Condition, condition
+from taskloop.punctuality import Condition, condition, overdue
 from taskloop.retry import Retry
 from taskloop.runs import Failure, Progress, Run
 from taskloop.schedules import Schedule
 from taskloop.steps import LogLine
-from taskloop.store import Attempt, Definition, Worker
-from taskloop.switches import Switch, Switches
+from taskloop.store import Attempt, Definition, Newest, Worker
+from taskloop.switches import InForce, Switch
 from taskloop.tokens import Token
 from taskloop.triggers import Trigger
 
 __all__ = [
     "JobRecord",
+    "Standing",
     "Status",
     "attempt_record",
     "definition",
@@ -79,52 +80,87 @@ class Status:
     attention: Sequence[Mapping[str, Any]] = field(default=())
     loop_lag_ms: float | None = None
     store: str
-    records: Sequence[JobRecord] = ()
+    standings: Sequence[Standing] = ()
     """The jobs themselves, as they were looked at for this; in no JSON of it."""
 
 
+class Standing(NamedTuple):
+    """How a job stands, in a look at all of them: what a list, a count or a figure needs, and no whole run."""
+
+    name: str
+    facts: Mapping[str, Any]
+    """What it declares, as `Definition` has it."""
+    enabled: bool
+    switch: Switch | None
+    condition: Condition
+    next_due: datetime | None
+    newest: Newest | None
+    """None: it never ran."""
+    troubled: Run | None = None
+    """The run that is stuck, or waits though it is overdue; None: neither, or it is known to be overdue by its due time."""
+
+    @property
+    def title(self) -> str:
+        return str(self.facts["title"])
+
+    @property
+    def failures(self) -> int:
+        """Since its last success."""
+        return 0 if self.newest is None else self.newest.failures
+
+    @property
+    def last_success(self) -> datetime | None:
+        return None if self.newest is None else self.newest.last_success
+
+    def record(self, last_run: Run | None) -> JobRecord:
+        """With the newest run in full."""
+        facts = self.facts
+        return JobRecord(
+            name=self.name,
+            title=facts["title"],
+            description=facts["description"],
+            kind=facts["kind"],
+            trigger=facts["trigger"],
+            trigger_text=facts["trigger_text"],
+            policy=facts["policy"],
+            enabled=self.enabled,
+            switch=self.switch,
+            condition=self.condition,
+            next_due=self.next_due,
+            last_run=last_run,
+            last_success=self.last_success,
+            consecutive_failures=self.failures,
+            params_schema=facts["params_schema"],
+            steps=facts.get("steps", ()),
+        )
+
+
 def standing(
-    definition: Definition,
+    name: str,
+    facts: Mapping[str, Any],
     *,
     next_due: datetime | None,
-    last: tuple[Run, datetime | None, int] | None,
-    switches: Switches,
-    now: datetime,
+    newest: Newest | None,
+    in_force: InForce,
     orphan: bool = False,
-    stuck: bool = False,
-    overdue: bool = False,
-) -> JobRecord:
-    """A job as it stands at `now`, from its declaration and what the store knows; `last` None: it never ran."""
-    facts, name = definition.facts, definition.name
-    last_run, last_success, failures = last or (None, None, 0)
-    names = [name, *facts.get("aliases", ())]
-    switch = switches.thrown(names, now)
+    stuck: Run | None = None,
+    waiting: Run | None = None,
+) -> Standing:
+    """How a job stands, from its declaration and what the store knows. `waiting`: of its runs that are ready and have not
+    begun the one that has waited longest.
+    """
+    switch, now = in_force.thrown([name, *facts.get("aliases", ())]), in_force.at
     enabled = bool(facts["policy"]["enabled"]) if switch is None else switch.kind == "enabled"
-    return JobRecord(
-        name=name,
-        title=facts["title"],
-        description=facts["description"],
-        kind=facts["kind"],
-        trigger=facts["trigger"],
-        trigger_text=facts["trigger_text"],
-        policy=facts["policy"],
+    word = condition(
+        state=None if newest is None else newest.state.value,
         enabled=enabled,
-        switch=switch,
-        condition=condition(
-            state=None if last_run is None else last_run.state.value,
-            enabled=enabled,
-            paused=switches.pause(name, now) is not None,
-            orphan=orphan,
-            stuck=stuck,
-            overdue=overdue,
-        ),
-        next_due=next_due,
-        last_run=last_run,
-        last_success=last_success,
-        consecutive_failures=failures,
-        params_schema=facts["params_schema"],
-        steps=facts.get("steps", ()),
+        paused=in_force.paused(name),
+        orphan=orphan,
+        stuck=stuck is not None,
+        overdue=bool(overdue(next_due, now) or (waiting and overdue(waiting.ready_at, now))),
     )
+    troubled = {"stuck": stuck, "overdue": waiting}.get(word)
+    return Standing(name, facts, enabled, switch, word, next_due, newest, troubled)
 
 
 def definition(job: Job[..., Any], trigger: Trigger | None, now: datetime) -> Definition:

@@ -6,7 +6,7 @@ Level 5. The order of the columns is said once here, for writing and for reading
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -15,8 +15,9 @@ from taskloop import triggers
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.errors import TaskloopError
 from taskloop.masking import read_params, tagged
-from taskloop.runs import Cause, Failure, Progress, Run, State
+from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 from taskloop.schedules import Schedule
+from taskloop.store import Brief, Newest
 
 Row = tuple[Any, ...]
 
@@ -159,6 +160,18 @@ def read_run(row: Sequence[Any]) -> Run:
         data=json.loads(row[28]) if row[28] else {},
         group=row[29],
     )
+
+
+def newest_of(rows: Iterable[Sequence[Any]]) -> dict[str, Newest]:
+    """By job what a history's `newest` found."""
+    return {
+        row[0]: Newest(RunId(row[1]), _STATES[row[2]], instant(row[3]), row[4], row[5], instant(row[6])) for row in rows
+    }
+
+
+def briefs(rows: Iterable[Sequence[Any]]) -> list[Brief]:
+    """What a history's `recent` found of one job."""
+    return [Brief(row[0], _STATES[row[1]], None if row[2] is None else max(0.0, row[2])) for row in rows]
 
 
 def write_progress(progress: Progress | None) -> str | None:

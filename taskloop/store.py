@@ -151,6 +151,30 @@ class DayCount(NamedTuple):
     """Of all of them together, each from its first start to its end."""
 
 
+class Newest(NamedTuple):
+    """What the history says of how a job stands, without the runs themselves."""
+
+    run: RunId
+    """Its newest run, skips not counted."""
+    state: State
+    last_success: datetime | None
+    failures: int
+    """Since its last success, 100 at most."""
+    failure: str | None
+    """What the newest failure since then said of itself."""
+    failed_at: datetime | None
+    """When that one ended."""
+
+
+class Brief(NamedTuple):
+    """As much of a run as a picture of many shows."""
+
+    id: int
+    state: State
+    took_seconds: float | None
+    """Of its last attempt; None: it has not ended, or never began."""
+
+
 class Due(NamedTuple):
     """Schedules that are due, or soon will be, the earliest first, and the next instant at which another will be.
 
@@ -435,7 +459,8 @@ class Store(Protocol):
 
     async def define(self, definitions: Iterable[Definition]) -> None: ...
 
-    async def definitions(self) -> Sequence[Definition]: ...
+    async def definitions(self, *, without: Collection[str] = ()) -> Sequence[Definition]:
+        """What was declared of all jobs but these."""
 
     async def aliases(self) -> Mapping[str, str]:
         """Every alias that a stored definition names, and the job that has it."""
@@ -565,6 +590,12 @@ class Store(Protocol):
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
         """Of each job that ever ran: its newest run, its last success, and how often it failed since, 100 at most."""
+
+    async def newest(self, jobs: Sequence[str]) -> Mapping[str, Newest]:
+        """How each job that ever ran stands, for a look at many: reads no whole run."""
+
+    async def recent(self, jobs: Sequence[Sequence[str]], limit: int) -> Sequence[Sequence[Brief]]:
+        """Of each job, known by any of these names, the newest runs, skips not counted, at most `limit`."""
 
     async def attempts(self, run: Run) -> Sequence[Attempt]: ...
 

@@ -31,7 +31,7 @@ from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.gathering import Gathering
 from taskloop.hints_postgres import Hints
 from taskloop.keys_postgres import insist
-from taskloop.rows import failure_facts, instant, moment, told, write_failure
+from taskloop.rows import briefs, failure_facts, instant, moment, newest_of, told, write_failure
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
@@ -41,6 +41,7 @@ from taskloop.steps import LogLine, Step
 from taskloop.store import (
     Attempt,
     Beater,
+    Brief,
     Cancelling,
     Choose,
     Claimed,
@@ -53,6 +54,7 @@ from taskloop.store import (
     Heed,
     Incident,
     Merge,
+    Newest,
     Pruned,
     Query,
     Renamed,
@@ -299,8 +301,8 @@ class PostgresStore:
     async def define(self, definitions: Iterable[Definition]) -> None:
         await self._do(keeping.define, list(definitions))
 
-    async def definitions(self) -> Sequence[Definition]:
-        found: list[Definition] = await self._read(keeping.definitions)
+    async def definitions(self, *, without: Collection[str] = ()) -> Sequence[Definition]:
+        found: list[Definition] = await self._read(keeping.definitions, list(without))
         return found
 
     async def aliases(self) -> Mapping[str, str]:
@@ -486,6 +488,12 @@ class PostgresStore:
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
         rows = await self._read(history.standing, list(jobs))
         return {row["job"]: (run_of(row), instant(row["last_success"]), row["failures"]) for row in rows}
+
+    async def newest(self, jobs: Sequence[str]) -> Mapping[str, Newest]:
+        return newest_of(await self._read(history.newest, jobs))
+
+    async def recent(self, jobs: Sequence[Sequence[str]], limit: int) -> Sequence[Sequence[Brief]]:
+        return [briefs(rows) for rows in await self._read(history.recent, jobs, limit)]
 
     async def attempts(self, run: Run) -> Sequence[Attempt]:
         rows = await self._fetch(

@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -39,12 +39,12 @@ from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
 from taskloop.rows import (
     RUN_COLUMNS,
-    SCHEDULE_COLUMNS,
+    briefs,
     failure_facts,
     instant,
     moment,
+    newest_of,
     read_run,
-    read_schedule,
     told,
     write_failure,
 )
@@ -54,6 +54,7 @@ from taskloop.steps import LogLine, Step
 from taskloop.store import (
     Attempt,
     Beater,
+    Brief,
     Cancelling,
     Choose,
     Claimed,
@@ -66,6 +67,7 @@ from taskloop.store import (
     Heed,
     Incident,
     Merge,
+    Newest,
     Pruned,
     Query,
     Renamed,
@@ -453,8 +455,8 @@ class SqliteStore:
         rows = [(one.name, json.dumps(one.facts), one.origin, microseconds(one.seen_at)) for one in definitions]
         await self._do(keeping.define, rows)
 
-    async def definitions(self) -> Sequence[Definition]:
-        found: list[Definition] = await self._read(_definitions)
+    async def definitions(self, *, without: Collection[str] = ()) -> Sequence[Definition]:
+        found: list[Definition] = await self._read(keeping.definitions, without)
         return found
 
     async def aliases(self) -> Mapping[str, str]:
@@ -526,22 +528,16 @@ class SqliteStore:
         if after is not None:
             wanted.append(("id > ?", after))
         where = " AND ".join(text for text, _ in wanted) or "1"
-        rows = await self._read(
-            _fetch,
-            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE {where} ORDER BY id LIMIT ?",
-            (*(value for _, value in wanted), limit),
+        found: list[Schedule] = await self._read(
+            keeping.schedules, f"WHERE {where} ORDER BY id LIMIT ?", (*(value for _, value in wanted), limit)
         )
-        return [read_schedule(row) for row in rows]
+        return found
 
     async def coming(self, limit: int, *, job: str | None = None) -> Sequence[Schedule]:
         mine, values = ("", ()) if job is None else ("AND job = ? ", (job,))
-        rows = await self._read(
-            _fetch,
-            f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE next_due IS NOT NULL {mine}"
-            "ORDER BY next_due LIMIT ?",
-            (*values, limit),
-        )
-        return [read_schedule(row) for row in rows]
+        rest = f"WHERE next_due IS NOT NULL {mine}ORDER BY next_due LIMIT ?"
+        found: list[Schedule] = await self._read(keeping.schedules, rest, (*values, limit))
+        return found
 
     async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
         rows = await self._read(
@@ -651,8 +647,15 @@ class SqliteStore:
         return found
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
-        rows = await self._read(history.standing, _RUN, list(jobs))
-        return {row[1]: (read_run(row), instant(row[-2]), row[-1]) for row in rows}
+        found: dict[str, tuple[Run, datetime | None, int]] = await self._read(_standing, list(jobs))
+        return found
+
+    async def newest(self, jobs: Sequence[str]) -> Mapping[str, Newest]:
+        found: dict[str, Newest] = await self._read(lambda db: newest_of(history.newest(db, jobs)))
+        return found
+
+    async def recent(self, jobs: Sequence[Sequence[str]], limit: int) -> Sequence[Sequence[Brief]]:
+        return [briefs(rows) for rows in await self._read(history.recent, jobs, limit)]
 
     async def attempts(self, run: Run) -> Sequence[Attempt]:
         rows = await self._read(
@@ -883,6 +886,11 @@ def _place(_: sqlite3.Connection, path: str) -> Place:
     return Place.of(str(Path(path).absolute()))  # a job may change the current folder
 
 
+def _standing(db: sqlite3.Connection, jobs: Sequence[str]) -> dict[str, tuple[Run, datetime | None, int]]:
+    rows = history.standing(db, _RUN, jobs)
+    return {row[1]: (read_run(row), instant(row[-2]), row[-1]) for row in rows}
+
+
 def _fetch(db: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
     return db.execute(statement, values).fetchall()
 
@@ -892,17 +900,6 @@ def _fetch(db: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -
 
 def _found(db: sqlite3.Connection, **asked: Any) -> list[Run]:
     return [read_run(row) for row in history.find(db, _RUN, **asked)]
-
-
-def _definitions(db: sqlite3.Connection) -> list[Definition]:
-    rows = _fetch(db, "SELECT name, definition, origin, seen_at FROM taskloop_jobs ORDER BY name")
-    return [Definition(row[0], _declared(row[1]), row[2], from_microseconds(row[3])) for row in rows]
-
-
-@lru_cache(4096)
-def _declared(text: str) -> Any:
-    """What a job declares, read once: a page asks for all jobs, and they hardly ever change."""
-    return json.loads(text)
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

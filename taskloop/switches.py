@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from taskloop.durations import rfc3339
 
-__all__ = ["Missed", "Switch", "SwitchKind", "Switches", "Verdict"]
+__all__ = ["InForce", "Missed", "Switch", "SwitchKind", "Switches", "Verdict"]
 
 SwitchKind = Literal["enabled", "disabled", "paused", "tripped"]
 """`tripped` is the circuit breaker's: off until `until`, and then on trial until a run has succeeded."""
@@ -110,3 +110,28 @@ class Switches(tuple[Switch, ...]):
             if held and end is not None and (latest is None or end > latest):
                 found, latest = one, end
         return found
+
+
+class InForce:
+    """The switches that are in force at `now`, by job: each of a thousand jobs finds its own at once."""
+
+    def __init__(self, switches: Switches, now: datetime) -> None:
+        self.at = now
+        self._thrown: dict[str | None, tuple[int, Switch]] = {}
+        self._paused: set[str | None] = set()
+        for place, one in enumerate(switches):
+            if not one.holds(now):
+                continue
+            if one.kind == "paused":
+                self._paused.add(one.job)
+            else:
+                self._thrown[one.job] = (place, one)
+
+    def thrown(self, jobs: Sequence[str]) -> Switch | None:
+        """As `Switches.thrown`."""
+        found = [self._thrown[name] for name in jobs if name in self._thrown]
+        return max(found, key=lambda one: one[0])[1] if found else None
+
+    def paused(self, job: str) -> bool:
+        """Whether a pause holds it, its own or that of all."""
+        return None in self._paused or job in self._paused

@@ -29,8 +29,8 @@ from taskloop.records import (
 from taskloop.retry import Retry
 from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.store import Attempt, Worker
-from taskloop.switches import Switch, Switches
+from taskloop.store import Attempt, Newest, Worker
+from taskloop.switches import InForce, Switch, Switches
 from taskloop.triggers import Every
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -168,8 +168,9 @@ def test_a_trigger_in_words():
 
 def stands(last: Run | None = None, *, switches: tuple[Switch, ...] = (), failures: int = 0, **options: Any):
     return standing(
-        definition(declared(**options), Every("5m"), NOW), next_due=NOW, now=NOW, switches=Switches(switches),
-        last=None if last is None else (last, NOW, failures),
+        "send", definition(declared(**options), Every("5m"), NOW).facts, next_due=NOW,
+        newest=None if last is None else Newest(last.id, last.state, NOW, failures, None, None),
+        in_force=InForce(Switches(switches), NOW),
     )  # fmt: skip
 
 
@@ -200,7 +201,8 @@ def test_a_job_stands_as_its_switch_its_pause_and_its_last_run_say(given, condit
 
 
 def test_a_job_has_the_keys_of_the_contract():
-    record = plain(job_record(stands(replace(RUN, state=State.FAILED), failures=3, switches=(OFF,))))
+    last = replace(RUN, state=State.FAILED)
+    record = plain(job_record(stands(last, failures=3, switches=(OFF,)).record(last)))
     assert (
         list(record)
         == (
@@ -210,4 +212,4 @@ def test_a_job_has_the_keys_of_the_contract():
     )
     assert (record["last_run"]["id"], record["last_success"], record["consecutive_failures"]) == (7, TEXT, 3)
     assert record["switch"]["by"] == "ann"
-    assert job_record(stands())["last_run"] is None
+    assert job_record(stands().record(None))["last_run"] is None

@@ -39,7 +39,19 @@ from stores import (
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import Cause, Failure, Lost, Raised, Returned, RunId, State, settle
 from taskloop.schedules import Schedule
-from taskloop.store import DayCount, Definition, Incident, Query, Settling, Store, Switch, Terms, Worker, open_store
+from taskloop.store import (
+    DayCount,
+    Definition,
+    Incident,
+    Newest,
+    Query,
+    Settling,
+    Store,
+    Switch,
+    Terms,
+    Worker,
+    open_store,
+)
 from taskloop.triggers import At, Cron, Every
 
 __all__ = ["pair", "shared", "store", "stores"]
@@ -328,6 +340,7 @@ async def test_a_job_is_remembered_as_it_was_declared_last(store):
         Definition("a", {"title": "new"}, "code", at(60)),
         Definition("b", {}, "file", NOW),
     ]
+    assert [one.name for one in await store.definitions(without=["a", "nobody"])] == ["b"]
 
 
 # -- workers
@@ -638,6 +651,9 @@ async def test_a_job_stands_as_its_newest_run_its_last_success_and_its_failures_
     await fired(store, firing(hourly("s", "b"), enabled=False))
     assert dict(await store.standing(["a", "b", "nobody"])) == {"a": (newest, at(60), 2)}
     assert dict(await store.standing([])) == {}
+    brief = Newest(newest.id, State.FAILED, at(60), 2, newest.summary, newest.ended_at)
+    assert dict(await store.newest(["a", "b", "nobody"])) == {"a": brief}
+    assert dict(await store.newest([])) == {}
 
 
 async def test_a_job_that_failed_and_runs_again_has_still_failed_since_its_last_success(store):
@@ -646,6 +662,8 @@ async def test_a_job_that_failed_and_runs_again_has_still_failed_since_its_last_
     await finished(store, FAILED)
     running = await started(store)
     assert dict(await store.standing(["a"])) == {"a": (running, NOW, 2)}
+    found = (await store.newest(["a"]))["a"]
+    assert (found.run, found.state, found.failures, found.failure) == (running.id, State.RUNNING, 2, "m")
 
 
 async def test_a_success_ends_the_failures_and_a_job_that_never_succeeded_has_none(store):
@@ -654,6 +672,18 @@ async def test_a_success_ends_the_failures_and_a_job_that_never_succeeded_has_no
     assert dict(await store.standing(["a"])) == {"a": (newest, None, 2)}
     newest = await finished(store, now=at(7))
     assert dict(await store.standing(["a"])) == {"a": (newest, at(7), 0)}
+    assert dict(await store.newest(["a"])) == {"a": Newest(newest.id, State.SUCCEEDED, at(7), 0, None, None)}
+
+
+async def test_of_many_jobs_the_newest_runs_come_in_brief_each_under_all_of_its_names(store):
+    await know(store, "a", "b", "old")
+    runs = [await finished(store, job=job) for job in ("old", "a", "old", "b", "a")]
+    await finished(store, FAILED, job="b")
+    running = await started(store, job="a")
+    of_a, of_b, none = await store.recent([["a", "old"], ["b"], ["nobody"]], 4)
+    assert [one.id for one in of_a] == [running.id, runs[4].id, runs[2].id, runs[1].id]
+    assert [(one.state, one.took_seconds) for one in of_a[:2]] == [(State.RUNNING, None), (State.SUCCEEDED, 0.0)]
+    assert ([one.state for one in of_b], list(none)) == ([State.FAILED, State.SUCCEEDED], [])
 
 
 async def test_failures_are_counted_up_to_a_hundred(store):
@@ -663,3 +693,4 @@ async def test_failures_are_counted_up_to_a_hundred(store):
     assert len(have.started) == len(runs)
     await asyncio.gather(*(store.settle(ended(run, FAILED)) for run in have.started))
     assert (await store.standing(["a"]))["a"][2] == 100
+    assert (await store.newest(["a"]))["a"].failures == 100

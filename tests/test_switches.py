@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskloop.switches import Switch, Switches
+from taskloop.switches import InForce, Switch, Switches
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -37,6 +37,9 @@ def test_the_last_switch_in_force_of_any_name_of_a_job_says_whether_it_is_on():
     off, on = switch(), switch("enabled", "old")
     assert Switches([off, on]).thrown(["a", "old"], NOW) is on
     assert Switches([on, off]).thrown(["a", "old"], NOW) is off
+    assert InForce(Switches([off, on]), NOW).thrown(["a", "old"]) is on
+    assert InForce(Switches([on, off, switch(until=NOW)]), NOW).thrown(["a", "old"]) is off
+    assert InForce(Switches([off]), NOW).thrown(["b"]) is None
     assert Switches([off]).thrown(["b"], NOW) is None
     assert Switches([switch("paused")]).thrown(["a"], NOW) is None
     assert Switches([switch(until=NOW)]).thrown(["a"], NOW) is None
@@ -48,6 +51,8 @@ def test_a_job_is_held_by_its_own_pause_or_that_of_all():
     assert Switches([own]).pause("a", NOW) is own
     assert Switches([own]).pause("b", NOW) is None
     assert Switches([all_]).pause("b", NOW) is all_
+    assert [InForce(Switches([own]), NOW).paused(job) for job in "ab"] == [True, False]
+    assert InForce(Switches([all_]), NOW).paused("b")
     assert Switches([own, all_]).pause(None, NOW) is all_
     assert Switches([switch()]).pause("a", NOW) is None
     assert Switches([switch("paused", until=NOW)]).pause("a", NOW) is None

@@ -27,7 +27,7 @@ from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.rendering import linked
 from taskloop.web.pages.repeating import changes
 from taskloop.web.pages.schedules import meant
-from taskloop.web.pages.strips import strip
+from taskloop.web.pages.strips import brief, strip
 from taskloop.web.security import Principal, Scope
 
 pytestmark = pytest.mark.anyio
@@ -477,8 +477,8 @@ def test_a_strip_is_as_high_as_runs_took_and_what_failed_stands_out_without_colo
 
     def ran(seconds, state):
         ended = None if seconds is None else began + timedelta(seconds=seconds)
-        return Run(job="a", due_at=began, ready_at=began, created_at=began, attempt_started_at=began, ended_at=ended,
-                   state=state)  # fmt: skip
+        return brief(Run(job="a", due_at=began, ready_at=began, created_at=began, attempt_started_at=began,
+                         ended_at=ended, state=state))  # fmt: skip
 
     drawn = strip([ran(None, State.RUNNING), ran(40, State.FAILED), ran(20, State.SUCCEEDED), ran(0, State.SUCCEEDED)])
     assert drawn.words == "The last 4 runs: 1 running, 2 succeeded, 1 failed"

@@ -6,23 +6,51 @@ its parameters: so a form, or a client, can be made of it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from taskloop import __version__
 from taskloop.jobs import Job
+from taskloop.web.core import breathing, written
 from taskloop.web.problems import TITLES
 from taskloop.web.routes import Parameter, Route
 
-__all__ = ["describe"]
+__all__ = ["Described", "describe"]
 
 MOST_JOBS: Final = 500
 """Jobs with an address of their own in the description."""
+MOST_PREFIXES: Final = 4
+"""Places of mount whose description is kept: what is in front of the server may say them as it likes."""
 
 _TEXT: Final = {"type": ["string", "null"]}
 _INSTANT: Final = {"type": ["string", "null"], "format": "date-time"}
 _NUMBER: Final = {"type": ["integer", "null"]}
+
+
+class Described:
+    """The description as it is sent, kept until another job is there or one has gone: hundreds of schemas take a tenth of a
+    second to write, and hardly ever change.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = [one for one in routes if not one.page]
+        self._kept: dict[str, tuple[list[Job[..., Any]], bytes]] = {}
+        """By prefix: of which jobs, and the JSON."""
+        self._lock = asyncio.Lock()
+
+    async def text(self, jobs: Iterable[Job[..., Any]], prefix: str) -> bytes:
+        """The JSON for who asks at this prefix. Made in a thread; whoever asks meanwhile waits for the same."""
+        here = list(jobs)[:MOST_JOBS]
+        async with self._lock:
+            known, text = self._kept.get(prefix, ([], b""))
+            if not text or len(known) != len(here) or any(one is not old for one, old in zip(here, known, strict=True)):
+                text = await written(await asyncio.to_thread(describe, self._routes, here, prefix))
+                while len(self._kept) >= MOST_PREFIXES:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[prefix] = (here, text)
+            return text
 
 
 def describe(routes: Sequence[Route], jobs: Iterable[Job[..., Any]] = (), prefix: str = "") -> dict[str, Any]:
@@ -32,7 +60,7 @@ def describe(routes: Sequence[Route], jobs: Iterable[Job[..., Any]] = (), prefix
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     params: dict[str, Any] = {}
     submit = next(one for one in routes if one.name == "submit")
-    for job in list(jobs)[:MOST_JOBS]:
+    for job in breathing(jobs):
         name = f"params_{re.sub('[^A-Za-z0-9._-]', '_', job.name)}"
         params[name] = _alone(job.parameters.schema(), f"urn:taskloop:params:{job.name}")
         paths[submit.path.replace("{job}", job.name)] = {"post": _submit_of(submit, job, name)}
@@ -43,7 +71,7 @@ def describe(routes: Sequence[Route], jobs: Iterable[Job[..., Any]] = (), prefix
         "security": [{"token": []}],
         "paths": paths,
         "components": {
-            "schemas": {**_schemas(), **params},
+            "schemas": {**_SCHEMAS, **params},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "responses": {
                 "problem": {
@@ -142,7 +170,7 @@ def _response(kind: str) -> dict[str, Any]:
     if kind == "file":
         files = ("text/csv", "application/jsonl")
         return {"description": "A file", "content": {one: {"schema": {"type": "string"}} for one in files}}
-    known = kind in _schemas()
+    known = kind in _SCHEMAS
     schema: dict[str, Any] = _ref(kind) if known else {} if kind == "any" else {"type": "object"}
     return {"description": kind if known else "JSON", "content": {"application/json": {"schema": schema}}}
 
@@ -252,3 +280,6 @@ def _schemas() -> dict[str, Any]:
         "Health": _object({"status": {"type": "string"}, "checks": {"type": "object"}}),
         "Problem": _object(problem),
     }
+
+
+_SCHEMAS: Final = _schemas()

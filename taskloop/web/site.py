@@ -21,6 +21,7 @@ from taskloop.scheduler import TaskScheduler
 from taskloop.web.core import Request, Response, tag, written
 from taskloop.web.foresight import Foresight
 from taskloop.web.live import Live
+from taskloop.web.openapi import Described
 from taskloop.web.pages.rendering import problem_page
 from taskloop.web.pages.sharing import Shared
 from taskloop.web.problems import Problem, of
@@ -130,6 +131,7 @@ class Site:
         self.live: Live = Live(scheduler)
         self.shared: Shared = Shared()
         self.metrics: Metrics = Metrics(scheduler)
+        self.described: Described = Described(self.router.routes)
         self.foresight: Foresight = Foresight(scheduler)
         self.submits: Limits = Limits()
         self.requests: Limits = Limits()

@@ -34,15 +34,8 @@ async def ready(asked: Asked) -> Response:
 
 async def description(asked: Asked) -> Response:
     """The API as OpenAPI 3.1, with the parameters of each job."""
-    from taskloop.web.openapi import describe
-
-    site = asked.site
-    jobs = list(asked.scheduler)
-    return await answer(
-        await asyncio.to_thread(
-            describe, [one for one in site.router.routes if not one.page], jobs, asked.request.prefix
-        )
-    )
+    text = await asked.site.described.text(asked.scheduler, asked.request.prefix)
+    return Response(200, text, {"content-type": "application/json"})
 
 
 async def metrics(asked: Asked) -> Response:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from taskloop import looking
 from taskloop.errors import BadParameters, NoSuchJob, nearest
 from taskloop.jobs import Call
 from taskloop.punctuality import Condition
-from taskloop.records import JobRecord, instant_text, job_record, run_record
+from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1, limit, page
 from taskloop.web.core import Response, answer, listed
@@ -40,16 +41,23 @@ async def the_job(asked: Asked, name: str | None = None) -> JobRecord:
 
 
 async def jobs(asked: Asked) -> Response:
-    found, query, most = await asked.scheduler.jobs(), asked.query, limit(asked.query)
-    kept = [
+    query, most = asked.query, limit(asked.query)
+    found = wanted(await looking.stands(asked.scheduler), query)[: most + 1]
+    records = await looking.records(asked.scheduler, [one.name for one in found])
+    return await page(records, most, job_record, lambda one: one.name)
+
+
+def wanted(found: Iterable[Standing], query: Mapping[str, Any]) -> list[Standing]:
+    """Those that stand in one of the `condition`s, have the `tag`, the `text` in their name or title, and come after `before`."""
+    conditions, tag, text, before = (query.get(name) for name in ("condition", "tag", "text", "before"))
+    return [
         one
         for one in found
-        if (query["before"] is None or one.name > query["before"])
-        and (not query["condition"] or one.condition in query["condition"])
-        and (query["tag"] is None or query["tag"] in one.policy.get("tags", ()))
-        and (query["text"] is None or query["text"].lower() in f"{one.name} {one.title}".lower())
+        if (not before or one.name > before)
+        and (not conditions or one.condition in conditions)
+        and (not tag or tag in one.facts["policy"].get("tags", ()))
+        and (not text or text.lower() in f"{one.name} {one.title}".lower())
     ]
-    return await page(kept[: most + 1], most, job_record, lambda one: one.name)
 
 
 async def job(asked: Asked) -> Response:
@@ -155,7 +163,7 @@ async def accepted(asked: Asked, handle: RunHandle[Any]) -> Response:
 async def run_all(asked: Asked) -> Response:
     asked.count_submit("*")
     here = {job.name: job for job in asked.scheduler if not job.parameters.required}
-    ready = [here[one.name] for one in await asked.scheduler.jobs() if one.enabled and one.name in here]
+    ready = [here[one.name] for one in await looking.stands(asked.scheduler) if one.enabled and one.name in here]
     handles = await asked.scheduler.submit_many([Call(job, {}) for job in ready], cause=Cause.API, **asked.told())
     response = await listed([one.run for one in handles], run_record)
     response.status = 202

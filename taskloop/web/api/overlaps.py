@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
     from taskloop.runs import Run
+    from taskloop.web.pages.timeline import Seen
     from taskloop.web.site import Asked
 
 __all__ = ["ROUTES", "span_of"]
@@ -35,13 +37,17 @@ def span_of(text: str | None, usual: str) -> timedelta:
 
 
 async def overlaps(asked: Asked) -> Response:
-    return await answer(simulation_record(await asked.site.foresight.ahead(span_of(asked.query["for"], "7d"))))
+    found = await asked.site.foresight.ahead(span_of(asked.query["for"], "7d"))
+    return await answer(await asyncio.to_thread(simulation_record, found))
 
 
 async def timeline(asked: Asked) -> Response:
     from taskloop.web.pages.timeline import seen
 
-    found = await seen(asked)
+    return await answer(await asyncio.to_thread(_timeline, await seen(asked)))
+
+
+def _timeline(found: Seen) -> dict[str, Any]:
     runs: dict[str, list[Run]] = defaultdict(list)
     for one in found.runs:
         runs[one.job].append(one)
@@ -55,19 +61,17 @@ async def timeline(asked: Asked) -> Response:
                 "wait_seconds": 0.0 if trouble is None else trouble.wait.total_seconds(),
             }
         )
-    return await answer(
-        {
-            "from": instant_text(found.start),
-            "until": instant_text(found.end),
-            "now": instant_text(found.now),
-            "lanes": [
-                {"job": job, "runs": [_run(one) for one in runs.get(job, ())], "coming": coming.get(job, [])}
-                for job in sorted({*runs, *coming})
-            ],
-            "overlaps": [overlap_record(one) for one in found.overlaps],
-            "complete": not found.full,
-        }
-    )
+    return {
+        "from": instant_text(found.start),
+        "until": instant_text(found.end),
+        "now": instant_text(found.now),
+        "lanes": [
+            {"job": job, "runs": [_run(one) for one in runs.get(job, ())], "coming": coming.get(job, [])}
+            for job in sorted({*runs, *coming})
+        ],
+        "overlaps": [overlap_record(one) for one in found.overlaps],
+        "complete": not found.full,
+    }
 
 
 def _run(run: Run) -> dict[str, Any]:

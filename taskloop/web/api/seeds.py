@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop import looking
 from taskloop.errors import Conflict
-from taskloop.records import JobRecord, instant_text, run_record, switch_record
+from taskloop.records import JobRecord, Standing, instant_text, run_record, switch_record
 from taskloop.runs import ACTIVE, Cause, Run, State
 from taskloop.web.api.asking import TOLD
 from taskloop.web.api.jobs import accepted, the_job
@@ -15,6 +17,7 @@ from taskloop.web.routes import FLAG, Parameter, Route
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
+    from taskloop.schedules import Schedule
     from taskloop.web.site import Asked
 
 GROUP: Final = "worker"
@@ -24,17 +27,16 @@ _ACTIVE: Final = [state.value for state in ACTIVE]
 async def scheduler_status(asked: Asked) -> Response:
     titles = {job.name: job.title for job in asked.scheduler}
     found = await asked.scheduler.schedules(limit=1000)
-    return await answer(
-        [
-            {
-                "id": one.id,
-                "name": titles.get(one.job, one.job),
-                "next_run": instant_text(one.next_due),
-                "trigger": str(one.trigger),
-            }
-            for one in found
-        ]
-    )
+
+    def record(one: Schedule) -> dict[str, Any]:
+        return {
+            "id": one.id,
+            "name": titles.get(one.job, one.job),
+            "next_run": instant_text(one.next_due),
+            "trigger": str(one.trigger),
+        }
+
+    return await answer(await asyncio.to_thread(lambda: [*map(record, found)]))
 
 
 async def worker_status(asked: Asked) -> Response:
@@ -93,7 +95,8 @@ async def processors(asked: Asked) -> Response:
         from taskloop.web.pages.jobs import jobs as page_of_jobs
 
         return await page_of_jobs(asked)
-    return await answer([_processor(one) for one in await asked.scheduler.jobs()])
+    found = await looking.stands(asked.scheduler)
+    return await answer(await asyncio.to_thread(lambda: [_processor(one) for one in found]))
 
 
 async def switch_processor(asked: Asked) -> Response:
@@ -103,7 +106,7 @@ async def switch_processor(asked: Asked) -> Response:
     return await answer(_processor(await the_job(asked, record.name)))
 
 
-def _processor(job: JobRecord) -> dict[str, Any]:
+def _processor(job: JobRecord | Standing) -> dict[str, Any]:
     switch = switch_record(job.switch) or {}
     told = {name: switch.get(name) for name in ("by", "at", "reason")}
     return {"name": job.name, "title": job.title, "enabled": job.enabled, **told}

@@ -45,13 +45,13 @@ async def workers(asked: Asked) -> Response:
 
 async def summary(asked: Asked) -> Response:
     """The figures of the whole; nothing that grows with the history."""
-    status, jobs = await asked.scheduler.status(), await asked.scheduler.jobs()
-    conditions = Counter(one.condition for one in jobs)
+    status = await asked.scheduler.status()
+    conditions = Counter(one.condition for one in status.standings)
     return await answer(
         {
             "running": status.running,
             "paused": switch_record(status.paused),
-            "jobs": {"all": len(jobs), **{word: conditions[word] for word in get_args(Condition)}},
+            "jobs": {"all": status.jobs, **{word: conditions[word] for word in get_args(Condition)}},
             "runs": {"waiting": status.waiting, "running": len(status.active)},
             "workers": len(status.workers),
             "attention": len(status.attention),

@@ -17,7 +17,7 @@ from taskloop.punctuality import Condition
 from taskloop.records import JobRecord
 from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import UNTIL
-from taskloop.web.api.jobs import durations, spread, the_job
+from taskloop.web.api.jobs import durations, spread, the_job, wanted
 from taskloop.web.core import Response
 from taskloop.web.discretion import explained
 from taskloop.web.pages import charts
@@ -27,6 +27,7 @@ from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
 from taskloop.web.pages.repeating import asked_once
 from taskloop.web.pages.results import picture_of
+from taskloop.web.pages.strips import brief
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 
@@ -36,30 +37,23 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES"]
 
-JOBS_A_PAGE, STRIP, HISTORY, COMING, DAYS = 50, 20, 200, 5, 30
+JOBS_A_PAGE, STRIP, BARS, HISTORY, COMING, DAYS = 50, 20, 60, 200, 5, 30
 ONCE: Final = 40
 """Characters of the sign of a form, at most."""
 CONDITIONS: Final = get_args(Condition)
 
 
 async def jobs(asked: Asked) -> Response:
-    query = {name: asked.query.get(name) for name in ("condition", "tag", "text", "before")}
-    found = await asked.scheduler.jobs()
-    text, tag = (query["text"] or "").lower(), query["tag"] or ""
-    kept = [
-        one
-        for one in found
-        if (not query["condition"] or one.condition in query["condition"])
-        and (not tag or tag in one.policy.get("tags", ()))
-        and text in f"{one.name} {one.title}".lower()
-    ]
-    rest = [one for one in kept if not query["before"] or one.name > query["before"]]
-    here = rest[:JOBS_A_PAGE]
-    strips = {one.name: await asked.scheduler.runs(one.name, limit=STRIP) for one in here}
+    scheduler, query = asked.scheduler, {name: asked.query.get(name) for name in ("condition", "tag", "text", "before")}
+    found = await looking.stands(scheduler)
+    kept = wanted(found, {**query, "before": None})
+    rest = wanted(kept, {"before": query["before"]})
+    names = [one.name for one in rest[:JOBS_A_PAGE]]
+    here, strips = await looking.records(scheduler, names), await looking.strips(scheduler, names, STRIP)
     following = None
-    if len(rest) > len(here):
-        words_ = {"text": text, "tag": tag, "condition": ",".join(query["condition"] or ()), "before": here[-1].name}
-        following = urlencode({name: value for name, value in words_.items() if value})
+    if len(rest) > len(names):
+        further = {**query, "condition": ",".join(query["condition"] or ()), "before": names[-1]}
+        following = urlencode({name: value for name, value in further.items() if value})
     counts = Counter(one.condition for one in found)
     return await whole_page(
         asked, "jobs.html", jobs=here, strips=strips, found=len(kept), all=len(found), wanted=query, next=following,
@@ -104,7 +98,7 @@ async def _page(
     middle = spread(durations(runs))
     counted = charts.days(await looking.days(scheduler, record.name, DAYS), SystemClock().now().date(), DAYS)
     return await whole_page(
-        asked, "job.html", status, job=record, runs=runs, why=why, problem=problem, wanted={"at": None, **query},
+        asked, "job.html", status, job=record, runs=runs, bars=[*map(brief, runs[:BARS])], why=why, problem=problem, wanted={"at": None, **query},
         spread=middle, charts=bool(runs), durations=charts.durations_data(runs, middle), days=counted,
         success=charts.success_data(counted), graph=graph(record.steps),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,

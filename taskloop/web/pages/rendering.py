@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from taskloop.clock import SystemClock
 from taskloop.errors import MissingExtra
 from taskloop.runs import Run, State
 from taskloop.signs import SIGNS, clock_text, readable, span_text
-from taskloop.web.core import Response
+from taskloop.web.core import Response, breathing
 from taskloop.web.pages.files import address
 from taskloop.web.pages.strips import strip
 from taskloop.web.security import Scope
@@ -132,8 +132,8 @@ def _templates() -> Any:
 
 
 def _filled(template: str, values: Mapping[str, Any]) -> bytes:
-    text: str = _templates().get_template(template).render(values)
-    return text.encode("utf-8", "replace")
+    pieces: Iterator[str] = _templates().get_template(template).generate(values)
+    return "".join(breathing(pieces)).encode("utf-8", "replace")
 
 
 # -- what templates call

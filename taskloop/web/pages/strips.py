@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from taskloop.runs import Run, State
+from taskloop.store import Brief
 
-__all__ = ["Bar", "Strip", "strip"]
+__all__ = ["Bar", "Strip", "brief", "strip"]
 
 STEP: Final = 6
 WIDTH: Final = 5
@@ -26,7 +27,7 @@ LEAST: Final = 4
 class Bar:
     """One run."""
 
-    run: Run
+    run: Brief
     path: str
 
 
@@ -51,9 +52,9 @@ class Strip:
         return found
 
 
-def strip(runs: Sequence[Run]) -> Strip:
+def strip(runs: Sequence[Brief]) -> Strip:
     """Of runs, the newest first."""
-    took = [_seconds(one) for one in runs]
+    took = [one.took_seconds or 0.0 for one in runs]
     top = max([0.001, *took])
     bars = [
         Bar(one, _path((len(runs) - 1 - place) * STEP, max(LEAST, round(LINE * took[place] / top)), one.state))
@@ -70,7 +71,9 @@ def _path(x: int, height: int, state: State) -> str:
     return f"M{x} {LINE - height}h{WIDTH}v{height + foot}h-{WIDTH}z"
 
 
-def _seconds(run: Run) -> float:
-    if run.ended_at is None or run.attempt_started_at is None:
-        return 0.0
-    return max(0.0, (run.ended_at - run.attempt_started_at).total_seconds())
+def brief(run: Run) -> Brief:
+    """As much of a run as its bar shows."""
+    took = None
+    if run.ended_at is not None and run.attempt_started_at is not None:
+        took = max(0.0, (run.ended_at - run.attempt_started_at).total_seconds())
+    return Brief(run.id, run.state, took)

@@ -6,6 +6,7 @@ count; none crosses the line of now.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -175,7 +176,8 @@ async def seen(asked: Asked) -> Seen:
 
 async def timeline(asked: Asked) -> Response:
     one = await seen(asked)
-    found = lanes(one.runs, one.fires, one.start, one.end, one.now, one.troubles)
+    # Thousands of marks: in a thread, as their page is.
+    found = await asyncio.to_thread(lanes, one.runs, one.fires, one.start, one.end, one.now, one.troubles)
     marked = ticks(one.start, one.end)
     return await whole_page(
         asked, "timeline.html", rarely=5, lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=one.start,
