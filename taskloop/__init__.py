@@ -21,7 +21,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
     rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
-    store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
+    store_sqlite file_sqlite threads_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite   steps, logs; tokens; audit; backups; transactions
     copying transfer_*                     from one store into another; how each kind gives and takes its tables

@@ -22,8 +22,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import aiosqlite
-
 from taskloop import audit_sqlite, steps_sqlite, tokens_sqlite, transfer_sqlite
 from taskloop import copying_sqlite as copying
 from taskloop import history_sqlite as history
@@ -36,7 +34,7 @@ from taskloop.batches_sqlite import SqliteBeater, submit_within, transact, where
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
-from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
+from taskloop.file_sqlite import Place, explained, newest, prepare, version
 from taskloop.rows import (
     RUN_COLUMNS,
     briefs,
@@ -80,13 +78,13 @@ from taskloop.store import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.threads_sqlite import CLOSE_SECONDS, Connection, connected, hop, let_go
 from taskloop.tokens import Token
 
 __all__ = ["SqliteStore"]
 
 CALL_SECONDS: Final = 30.0
 """How long a caller waits for an answer: a disk that hangs must not hang those who wait for it."""
-CLOSE_SECONDS: Final = 10.0
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
 _RUN: Final = ",".join(RUN_COLUMNS)
@@ -110,8 +108,8 @@ class SqliteStore:
         self.synchronous = synchronous
         self.private: bool = self.path == ":memory:"
         self._calls = 0
-        self._writer: aiosqlite.Connection | None = None
-        self._reader: aiosqlite.Connection | None = None
+        self._writer: Connection | None = None
+        self._reader: Connection | None = None
         self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []
         self._in_hand: Sequence[tuple[str, Any, asyncio.Future[Any], Heed | None]] = ()
         self._gathered: asyncio.Event | None = None
@@ -176,15 +174,10 @@ class SqliteStore:
         self._loop, self._gathered = asyncio.get_running_loop(), asyncio.Event()
         self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
 
-    async def _connect(self, create: bool, path: str | None = None) -> aiosqlite.Connection:
-        connection = aiosqlite.Connection(partial(connect, path or self.path, create), iter_chunk_size=64)
-        # Otherwise a host that forgets stop() hangs at exit in a join of this thread; SQLite survives its end.
-        connection._thread.daemon = True
+    async def _connect(self, create: bool, path: str | None = None) -> Connection:
         try:
-            return await connection
+            return await connected(path or self.path, create)
         except Exception as error:
-            # aiosqlite has told its thread to end; it must have, before a host may close its loop.
-            await asyncio.to_thread(connection._thread.join, CLOSE_SECONDS)
             raise self._explained(error) from error
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
@@ -204,7 +197,7 @@ class SqliteStore:
         finally:
             for connection in {writer, reader}:
                 if connection is not None:
-                    await _let_go(connection, max(0.1, deadline - loop.time()))
+                    await let_go(connection, max(0.1, deadline - loop.time()))
             for _, _, answer, _ in (*self._in_hand, *self._queue):
                 with suppress(RuntimeError):  # of a loop that is closed: nobody waits
                     if not answer.done():
@@ -236,7 +229,7 @@ class SqliteStore:
             return self._write_alone(self._writer, answer)
         return answer
 
-    async def _write_alone(self, writer: aiosqlite.Connection, answer: asyncio.Future[Any]) -> Any:
+    async def _write_alone(self, writer: Connection, answer: asyncio.Future[Any]) -> Any:
         """Write oneself what has gathered: the host is ending its loop, and the writer has ended before."""
         await self._write_batch(writer)
         return await answer
@@ -284,7 +277,7 @@ class SqliteStore:
                 await self._write_batch(writer)
             raise
 
-    async def _write_batch(self, writer: aiosqlite.Connection) -> None:
+    async def _write_batch(self, writer: Connection) -> None:
         batch, self._queue = self._queue, []
         if not batch:
             return
@@ -328,7 +321,7 @@ class SqliteStore:
             loop = asyncio.get_running_loop()
             loop.call_exception_handler({"message": "taskloop: a store's answer was not taken", "exception": error})
 
-    async def _run(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> Any:
+    async def _run(self, connection: Connection, function: Callable[..., Any], *args: Any) -> Any:
         """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it, at most `call_seconds`."""
         hop = self._hop(connection, function, *args)
         done, _ = await asyncio.wait({hop}, timeout=self._call_seconds)
@@ -336,30 +329,13 @@ class SqliteStore:
             raise self._silent()
         return hop.result()
 
-    def _hop(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Begin a call of `function(sqlite3 connection, …)` on the connection's thread.
-
-        aiosqlite offers a hop for each statement, within the task that asks. This is one for a whole transaction, and
-        a future that no task owns: the end of the task does not lose its answer. Hence its own queue, `_tx`; and the
-        answer is delivered here, for aiosqlite's thread would end if the loop were closed meanwhile.
-        """
+    def _hop(self, connection: Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Begin a call of `function(sqlite3 connection, …)` on the connection's thread."""
         if not connection._running:
             raise StoreUnavailable(f"store {self.url} is closed")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-
-        def work() -> None:
-            result = error = None
-            try:
-                result = function(connection._conn, *args)
-            except BaseException as raised:
-                error = raised
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_deliver, answer, result, error)
-
+        answer = hop(connection, function, *args)
         self._calls += 1
         answer.add_done_callback(self._landed)
-        connection._tx.put_nowait((None, work))
         return answer
 
     def _landed(self, _: asyncio.Future[Any]) -> None:
@@ -842,37 +818,9 @@ class SqliteStore:
             try:
                 return await self._hop(connection, where_it_stood, self._place, function, *args)
             finally:
-                await _let_go(connection, CLOSE_SECONDS)
+                await let_go(connection, CLOSE_SECONDS)
         except (sqlite3.Error, ValueError) as error:
             raise self._explained(error) from error
-
-
-def _deliver(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if answer.done():
-        return
-    if error is None:
-        answer.set_result(result)
-    else:
-        answer.set_exception(error)
-
-
-async def _let_go(connection: aiosqlite.Connection, within: float) -> None:
-    """Close a connection and end its thread; one that is busy for longer does so when it has ended."""
-    loop = asyncio.get_running_loop()
-    gone: asyncio.Future[Any] = loop.create_future()
-
-    def close() -> object:
-        if connection._connection is not None:
-            with suppress(sqlite3.Error):
-                connection._connection.close()
-            connection._connection = None
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_deliver, gone, None, None)
-        return aiosqlite.core._STOP_RUNNING_SENTINEL
-
-    connection._running = False
-    connection._tx.put_nowait((None, close))
-    await asyncio.wait({gone}, timeout=within)
 
 
 # -- on the threads of the connections
