@@ -37,6 +37,8 @@ __all__ = ["FireLoop"]
 
 DUE_AT_ONCE: Final = 100
 """Schedules planned in one go: a few milliseconds of the loop, however many are due."""
+FEW: Final = 10
+"""Schedules that are read and planned in one turn of the loop."""
 LONGEST_NAP: Final = 60.0
 """No sleep is longer, so that a step of the wall clock is noticed within a minute."""
 GAP_SECONDS: Final = 30.0
@@ -192,7 +194,7 @@ class FireLoop:
             self.stir()
         slots = self._slots
         due = await self._due(now)
-        if due:
+        if len(due) > FEW:
             await asyncio.sleep(0)  # the host's turn, between reading and planning
         if any(one.job not in self._ledger for one in due) or self._ledger._is_untold():
             await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
@@ -351,13 +353,14 @@ class FireLoop:
 
     async def _sleep_until(self, wake_at: datetime | None) -> None:
         """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
-        await asyncio.sleep(0)
         self._notice(0.0)  # here, for there may be no sleep as long as more runs wait than there are slots
+        slept = False
         while not self._wake.is_set() and not self.closing:
             now = self._clock.now()
             nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
             if nap <= 0:
                 break
+            slept = True
             timer = self._loop.call_later(nap, self._wake.set)
             await self._wake.wait()
             timer.cancel()
@@ -369,6 +372,8 @@ class FireLoop:
                 break
             self._wake.clear()
         self._wake.clear()
+        if not slept:
+            await asyncio.sleep(0)
 
     def _notice(self, nap: float) -> None:
         """See what became of both clocks since the last look, of which `nap` seconds were to be slept.

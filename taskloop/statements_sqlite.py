@@ -136,6 +136,19 @@ def _all(db: sqlite3.Connection, columns: Sequence[str], rest: str, values: Iter
     return found
 
 
+def _each(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Row]) -> Sequence[bool]:
+    """Change a row by each of these, all in one go where nothing stands in the way; gives which were changed."""
+    if len(rows) == 1:
+        return [bool(many(db, statement, rows))]
+    db.execute("SAVEPOINT each")
+    done = [True] * len(rows)
+    if many(db, statement, rows) != len(rows):
+        db.execute("ROLLBACK TO each")
+        done = [bool(many(db, statement, [row])) for row in rows]
+    db.execute("RELEASE each")
+    return done
+
+
 def count_days(db: sqlite3.Connection, ended: Iterable[Run]) -> None:
     """Add final runs to the counters of their day."""
     many(db, _count_days, counted(ended))
@@ -297,15 +310,8 @@ def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
         )
         for one in firings
     ]
-    db.execute("SAVEPOINT cursors")
-    if many(db, _move_cursors, moves) != len(moves):
-        db.execute("ROLLBACK TO cursors")
-        owned = []
-        for one, move in zip(firings, moves, strict=True):
-            if many(db, _move_cursors, [move]):
-                owned.append(one)
-        firings = owned
-    db.execute("RELEASE cursors")
+    moved = _each(db, _move_cursors, moves)
+    firings = firings if all(moved) else [one for one, is_moved in zip(firings, moved, strict=True) if is_moved]
     ended = [
         (one.plan.schedule.id,)
         for one in firings
@@ -512,12 +518,7 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
         return [None if place in back else next(answers) for place in range(len(settlings))]
     settlings = _with_wishes(db, settlings)
     rows = [settled(one) for one in settlings]
-    done = [True] * len(rows)
-    db.execute("SAVEPOINT ends")
-    if many(db, _settle_runs, rows) != len(rows):
-        db.execute("ROLLBACK TO ends")
-        done = [bool(many(db, _settle_runs, [row])) for row in rows]
-    db.execute("RELEASE ends")
+    done = _each(db, _settle_runs, rows)
     kept = [one for one, wrote in zip(settlings, done, strict=True) if wrote]
     again = [attempted(one) for one in kept if one.after.state is State.WAITING]
     many(db, _insert_attempts, again)

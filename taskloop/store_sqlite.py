@@ -1,11 +1,12 @@
 """The SQLite store: one writing connection with group commit, one for reading, each on a thread of aiosqlite's.
 
-A verb that writes puts its work into one queue and waits. The writer task takes what has gathered, carries it out as
-one immediate transaction on the writing thread, and answers the callers after COMMIT; while it commits, the next
-batch gathers. So a hundred callers cost one flush, and a caller's cancellation never reaches a transaction. If a
-batch fails, its parts are tried singly, so that one bad row harms nobody.
+A verb that writes puts its work into one queue and waits. What has gathered there is carried out as one immediate
+transaction on the writing thread, and the callers are answered after COMMIT; while it commits, the next batch gathers.
+So a hundred callers cost one flush, and a caller's cancellation never reaches a transaction. If a batch fails, its parts
+are tried singly, so that one bad row harms nobody.
 
-What the transactions do stands in `statements_sqlite`; `batches_sqlite` carries them out. Start at `SqliteStore.open` and `_write`.
+`writing_sqlite` does this, `batches_sqlite` carries a batch out, what is done in it stands in `statements_sqlite`. Start
+at `SqliteStore.open` and `_write`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import json
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -30,7 +30,7 @@ from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
 from taskloop.audit import Entry
-from taskloop.batches_sqlite import SqliteBeater, submit_within, transact, where_it_stood
+from taskloop.batches_sqlite import SqliteBeater, submit_within, where_it_stood
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
@@ -80,6 +80,7 @@ from taskloop.store import (
 from taskloop.switches import Switch, Switches, SwitchKind
 from taskloop.threads_sqlite import CLOSE_SECONDS, Connection, connected, hop, let_go
 from taskloop.tokens import Token
+from taskloop.writing_sqlite import Writing
 
 __all__ = ["SqliteStore"]
 
@@ -110,11 +111,7 @@ class SqliteStore:
         self._calls = 0
         self._writer: Connection | None = None
         self._reader: Connection | None = None
-        self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []
-        self._in_hand: Sequence[tuple[str, Any, asyncio.Future[Any], Heed | None]] = ()
-        self._gathered: asyncio.Event | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: Writing | None = None
         self._opening: asyncio.Future[None] | None = None
         self._openers = 0
         self._terms: dict[str, Terms] = {}
@@ -122,11 +119,8 @@ class SqliteStore:
         self._version_read: int | None = None
         """The version of the file when schedules were last read ahead."""
         self._place: Place | None = None
-        self._pid = os.getpid()
         self._deleted = 0
         """Runs that pruning has deleted since it last moved the log into the file."""
-        self._hangs = False
-        """Whether a transaction is in hand that nobody expects an answer of any more."""
 
     # -- opening and closing
 
@@ -170,9 +164,10 @@ class SqliteStore:
                 await connection.close()
             raise self._explained(error) from error
         self._writer, self._reader, self._seen_version = writer, reader, None
-        self._pid = os.getpid()
-        self._loop, self._gathered = asyncio.get_running_loop(), asyncio.Event()
-        self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
+        self._writing = Writing(
+            writer, self._place, seconds=self._call_seconds, explained=self._explained, silent=self._silent,
+            closed=self._closed
+        )  # fmt: skip
 
     async def _connect(self, create: bool, path: str | None = None) -> Connection:
         try:
@@ -185,154 +180,59 @@ class SqliteStore:
         if writer is None or writing is None:
             return
         self._writer = self._reader = self._writing = None
-        loop = asyncio.get_running_loop()
-        if self._gathered is not None and writing.get_loop() is loop:
-            self._gathered.set()
-        deadline = loop.time() + within
+        deadline = asyncio.get_running_loop().time() + within
         self._calls += 1
         try:
-            if writing.get_loop() is loop:  # else the loop that had it is gone, and it with it
-                await asyncio.wait({writing}, timeout=within)
-                writing.cancel()
+            await writing.close(within)
         finally:
             for connection in {writer, reader}:
                 if connection is not None:
-                    await let_go(connection, max(0.1, deadline - loop.time()))
-            for _, _, answer, _ in (*self._in_hand, *self._queue):
-                with suppress(RuntimeError):  # of a loop that is closed: nobody waits
-                    if not answer.done():
-                        answer.set_exception(StoreUnavailable(f"store {self.url} is closed"))
-            self._queue, self._in_hand = [], ()
+                    await let_go(connection, max(0.1, deadline - asyncio.get_running_loop().time()))
             self._calls -= 1
 
-    # -- the writer
+    # -- on the threads of the connections
 
     @property
     def in_flight(self) -> int:
-        return self._calls + len(self._queue) + len(self._in_hand)
+        return self._calls + (0 if self._writing is None else self._writing.in_flight)
 
     def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Awaitable[Any]:
-        """Put work before the writer; gives what to wait for until it is committed. `heed` hears of it in any case.
-
-        No coroutine: each of the ways that lead here is one already, and a run goes two of them.
-        """
-        refused = self._silent() if self._hangs else None if self._writer is not None else self._not_open()
-        if refused is not None:
+        """Have work written; gives what to wait for until it is committed. `heed` hears of it in any case."""
+        if self._writing is None:
             if heed is not None:
-                self._tell(heed, refused)
-            raise refused
-        assert self._writer is not None and self._gathered is not None and self._loop is not None
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.append((verb, work, answer, heed))
-        self._gathered.set()
-        if self._writing is not None and self._writing.done():
-            return self._write_alone(self._writer, answer)
-        return answer
-
-    async def _write_alone(self, writer: Connection, answer: asyncio.Future[Any]) -> Any:
-        """Write oneself what has gathered: the host is ending its loop, and the writer has ended before."""
-        await self._write_batch(writer)
-        return await answer
+                heed(self._not_open())
+            raise self._not_open()
+        return self._writing.write(verb, work, heed)
 
     def _not_open(self) -> StoreUnavailable:
         return StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
+
+    def _closed(self) -> StoreUnavailable:
+        return StoreUnavailable(f"store {self.url} is closed")
 
     def _silent(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"store {self.url} has not answered for {self._call_seconds:g} s: its disk hangs; see the machine's disk and mounts"
         )
 
-    def _give_up(self, batch: Sequence[Any]) -> None:
-        """Let those go who wait for a batch that the disk does not answer: what it still does, it does.
-
-        What waits behind it is not carried out any more: who is refused may ask again.
-        """
-        self._hangs = True
-        behind, self._queue = self._queue, []
-        for _, _, answer, _ in (*batch, *behind):
-            if not answer.done():
-                answer.set_exception(self._silent())
-        for _, _, _, heed in behind:
-            if heed is not None:
-                self._tell(heed, self._silent())
-
     async def _do(self, function: Callable[..., Any], *args: Any, heed: Heed | None = None) -> Any:
         return await self._write("do", partial(function, *args), heed)
 
-    async def _write_gathered(self) -> None:
-        """The writer task: one batch after the other, until the store is closed and the queue is empty.
-
-        A host that ends its loop cancels this task too. What is in hand is then still written and answered, and whoever
-        writes afterwards, as the end of an attempt does, writes for itself.
-        """
-        writer, gathered = self._writer, self._gathered
-        assert writer is not None and gathered is not None
-        try:
-            while self._writer is writer or self._queue:
-                await gathered.wait()
-                gathered.clear()
-                await self._write_batch(writer)
-        except asyncio.CancelledError:
-            while self._queue:  # what gathers while the last batch is written would be nobody's
-                await self._write_batch(writer)
-            raise
-
-    async def _write_batch(self, writer: Connection) -> None:
-        batch, self._queue = self._queue, []
-        if not batch:
-            return
-        self._in_hand = batch
-        try:
-            hop = self._hop(writer, transact, self._place, [(verb, given) for verb, given, _, _ in batch])
-        except StoreUnavailable as error:  # closed meanwhile
-            self._answer(batch, [error] * len(batch))
-            return
-        patience = asyncio.get_running_loop().call_later(self._call_seconds, self._give_up, batch)
-        try:
-            await asyncio.shield(hop)
-        except asyncio.CancelledError:
-            if os.getpid() == self._pid:  # else this is a fork, where nobody will answer
-                await asyncio.wait({hop})
-            raise
-        except Exception:  # each caller is told below
-            hop.exception()
-        finally:
-            patience.cancel()
-            self._hangs = self._hangs and not hop.done()
-            if hop.done() and not hop.cancelled():
-                failed = hop.exception()
-                self._answer(batch, [failed] * len(batch) if failed is not None else hop.result())
-
-    def _answer(self, batch: Sequence[Any], answers: Sequence[Any]) -> None:
-        if self._in_hand is batch:
-            self._in_hand = ()
-        for (_, _, future, heed), given in zip(batch, answers, strict=True):
-            failed = isinstance(given, Exception)
-            answer = self._explained(given) if failed else given
-            if heed is not None:
-                self._tell(heed, answer)
-            if not future.done():
-                future.set_exception(answer) if failed else future.set_result(answer)
-
-    def _tell(self, heed: Heed, answer: Any) -> None:
-        try:
-            heed(answer)
-        except Exception as error:  # the next batch must not depend on who hears of this one
-            loop = asyncio.get_running_loop()
-            loop.call_exception_handler({"message": "taskloop: a store's answer was not taken", "exception": error})
-
     async def _run(self, connection: Connection, function: Callable[..., Any], *args: Any) -> Any:
         """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it, at most `call_seconds`."""
-        hop = self._hop(connection, function, *args)
-        done, _ = await asyncio.wait({hop}, timeout=self._call_seconds)
-        if not done:
-            raise self._silent()
-        return hop.result()
+        answer = self._hop(connection, function, *args)
+        patience = answer.get_loop().call_later(self._call_seconds, self._give_up, answer)
+        try:
+            return await answer
+        finally:
+            patience.cancel()
+
+    def _give_up(self, answer: asyncio.Future[Any]) -> None:
+        if not answer.done():
+            answer.set_exception(self._silent())
 
     def _hop(self, connection: Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Begin a call of `function(sqlite3 connection, …)` on the connection's thread."""
-        if not connection._running:
-            raise StoreUnavailable(f"store {self.url} is closed")
         answer = hop(connection, function, *args)
         self._calls += 1
         answer.add_done_callback(self._landed)

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 import aiosqlite
 
+from taskloop.errors import StoreUnavailable
 from taskloop.file_sqlite import connect
 
-__all__ = ["CLOSE_SECONDS", "Connection", "connected", "hop", "let_go"]
+__all__ = ["CLOSE_SECONDS", "Connection", "call", "connected", "hop", "let_go"]
 
 Connection = aiosqlite.Connection
 CLOSE_SECONDS: Final = 10.0
@@ -37,32 +38,52 @@ async def connected(path: str, create: bool) -> Connection:
         raise
 
 
-def hop(connection: Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-    """Begin a call of `function(sqlite3 connection, …)` on the connection's thread.
+def call(
+    connection: Connection,
+    function: Callable[[sqlite3.Connection], Any],
+    landed: Callable[[Any, BaseException | None], object],
+) -> None:
+    """Begin a call of `function(sqlite3 connection)` on the connection's thread; the loop calls `landed(result, error)`.
 
-    By the thread's own queue, `_tx`; and the answer is delivered here, for aiosqlite's thread would end if the loop were
-    closed meanwhile.
+    By the thread's own queue, `_tx`; and the loop is told here, for aiosqlite's thread would end if it were closed.
+    Raises `StoreUnavailable` for a connection that is closed.
     """
+    if not connection._running:
+        raise StoreUnavailable("the store is closed")
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Any] = loop.create_future()
 
     def work() -> None:
         result = error = None
         try:
-            result = function(connection._conn, *args)
+            result = function(connection._conn)
         except BaseException as raised:
             error = raised
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_deliver, answer, result, error)
+            loop.call_soon_threadsafe(landed, result, error)
 
     connection._tx.put_nowait((None, work))
+
+
+def hop(connection: Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    """What `function(sqlite3 connection, …)` gives on the connection's thread, once it is awaited; begun at once."""
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def deliver(result: Any, error: BaseException | None) -> None:
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
+
+    call(connection, lambda db: function(db, *args), deliver)
     return answer
 
 
 async def let_go(connection: Connection, within: float) -> None:
     """Close a connection and end its thread; one that is busy for longer does so when it has ended."""
     loop = asyncio.get_running_loop()
-    gone: asyncio.Future[Any] = loop.create_future()
+    gone: asyncio.Future[None] = loop.create_future()
 
     def close() -> object:
         if connection._connection is not None:
@@ -70,7 +91,7 @@ async def let_go(connection: Connection, within: float) -> None:
                 connection._connection.close()
             connection._connection = None
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_deliver, gone, None, None)
+            loop.call_soon_threadsafe(_done, gone)
         return aiosqlite.core._STOP_RUNNING_SENTINEL
 
     connection._running = False
@@ -78,10 +99,6 @@ async def let_go(connection: Connection, within: float) -> None:
     await asyncio.wait({gone}, timeout=within)
 
 
-def _deliver(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if answer.done():
-        return
-    if error is None:
-        answer.set_result(result)
-    else:
-        answer.set_exception(error)
+def _done(gone: asyncio.Future[None]) -> None:
+    if not gone.done():
+        gone.set_result(None)

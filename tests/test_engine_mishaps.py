@@ -130,7 +130,7 @@ async def test_submits_that_a_hanging_disk_refuses_keep_no_slot(tmp_path):
             for _ in range(8):
                 with pytest.raises(StoreUnavailable):
                     await job.submit()
-        await until(lambda: not store._hangs)
+        await until(lambda: not store._writing._hangs)
         for _ in range(5):
             handle = await job.submit()
             assert (await handle.wait(timeout=20)).state is State.SUCCEEDED
@@ -787,6 +787,6 @@ async def test_a_submit_that_a_hanging_disk_refused_is_not_carried_out_later(tmp
             second = asyncio.ensure_future(job.submit())
             answers = await asyncio.gather(first, second, return_exceptions=True)
             assert all(isinstance(one, StoreUnavailable) for one in answers)
-        await until(lambda: not store._hangs)
+        await until(lambda: not store._writing._hangs)
         await asyncio.sleep(0.3)
         assert len(await scheduler.runs("job")) <= 2, "the one before, and at most the one that was in hand"
