@@ -608,9 +608,10 @@ class Ledger(Housed):
     ) -> Explanation:
         """Why a job did or did not run at an instant, or what became of a run and why; from what is on record.
 
-        `at` takes an instant (without seconds: its minute) or the time back from now (`"24h"`: within half of its unit);
-        None: what is due now, or was decided last. Raises `NoSuchJob`, `NoSuchRun`, `BadInstant`, `ValueError` where
-        neither a job nor a run is named.
+        `at` takes an instant (without seconds: its minute) or the time back from now (the fire nearest to it, within
+        half of its unit: of `"24h"` half an hour, of `"30s"` half a minute, for that is the least); None: what is due
+        now, or was decided last. Raises `NoSuchJob`, `NoSuchRun`, `BadInstant`, `ValueError` where neither a job nor a
+        run is named.
         """
         from taskloop import looking
 

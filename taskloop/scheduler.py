@@ -211,7 +211,8 @@ class TaskScheduler(Ledger):
                 if self.options.enabled:
                     loops.start_soon(fires.run)
                 loops.start_soon(self._tend_loop)
-                self.speaker.say("INFO", "scheduler.started", jobs=len(self), store=self._open_store.url)
+                count = len(getattr(self._open_store, "only", None) or self)
+                self.speaker.say("INFO", "scheduler.started", jobs=count, store=self._open_store.url)
                 started.set_result(None)
                 await self._closing.wait()
                 self._phase = "stopping"
@@ -380,8 +381,7 @@ class TaskScheduler(Ledger):
         """It is known when this worker stops: what usually takes longer than the time left is left to others."""
         from taskloop import looking
 
-        ends_at = later(self._clock.now(), span + self.options.grace)
-        self._curfew = await looking.curfew(self, self._open_store, ends_at)
+        self._curfew = await looking.curfew(self, self._open_store, later(self._clock.now(), span + self.options.grace))
         await self._know()
         self._stirred()
 
