@@ -131,6 +131,7 @@ def test_once_due_says_what_a_pause_holds_instead_of_that_nothing_is_due(shop, c
         "; all jobs are paused, which holds 1 fire; `taskloop resume` ends that"
     )
     call("resume")
+    call("resume", "hourly")
     assert "paused" not in call("once").err
 
 
