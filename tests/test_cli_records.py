@@ -124,7 +124,10 @@ def test_once_due_runs_what_is_due_and_nothing_the_second_time(shop, call):
 
 def test_once_due_says_what_a_pause_holds_instead_of_that_nothing_is_due(shop, call):
     call("pause", "hourly")
-    assert "once: 0 due" in (done := call("once")).err and "; 'hourly' is paused, which holds 1 fire; " in done.err
+    assert (
+        "once: 0 due" in (done := call("once")).err
+        and "; 'hourly' is paused, which holds 1 fire; `taskloop resume hourly` ends that" in done.err
+    )
     call("pause")
     done = call("once")
     assert done.code == 0 and done.err.rstrip().endswith(

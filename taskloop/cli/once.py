@@ -154,8 +154,10 @@ async def _holding(scheduler: TaskScheduler) -> str:
     everything, fires = await scheduler.paused() is not None, await scheduler.held() if paused else 0
     if not everything and not fires:
         return ""
-    who = "all jobs are" if everything else f"'{paused[0]}' is" if len(paused) == 1 else f"{len(paused)} jobs are"
-    return f"; {who} paused, which holds {fires} fire{'' if fires == 1 else 's'}; `taskloop resume` ends that"
+    who, whom = ("all jobs are", "") if everything else (f"{len(paused)} jobs are", " JOB")
+    if not everything and len(paused) == 1:
+        who, whom = f"'{paused[0]}' is", f" {paused[0]}"
+    return f"; {who} paused, which holds {fires} fire{'' if fires == 1 else 's'}; `taskloop resume{whom}` ends that"
 
 
 def _told(
