@@ -81,6 +81,7 @@ async def _between(db: Db, since: int | None, until: int | None) -> dict[str, An
 async def find(
     db: Db,
     *,
+    columns: str = RUN,
     jobs: Sequence[str] | None,
     states: Sequence[str] | None,
     skipped: bool,
@@ -105,10 +106,10 @@ async def find(
         among = f"state = ANY({given(wanted)}::text[])"
         among += "" if jobs is None else f" AND job = ANY({given(list(jobs))}::text[])"
         rest = f"WHERE cause <> 'schedule' AND {among}{further} {order}"
-        return await db.fetch(f"SELECT {RUN} FROM taskloop.runs {rest}", *values)
+        return await db.fetch(f"SELECT {columns} FROM taskloop.runs {rest}", *values)
     if jobs is None and states is None:
         where = "true" if skipped else "state <> 'skipped'"
-        return await db.fetch(f"SELECT {RUN} FROM taskloop.runs WHERE {where}{further} {order}", *values)
+        return await db.fetch(f"SELECT {columns} FROM taskloop.runs WHERE {where}{further} {order}", *values)
     names = None if jobs is None else list(dict.fromkeys(jobs))
     if names is not None and len(names) * len(wanted) > _MERGED:
         further += f" AND job = ANY({given(names)}::text[])"
@@ -122,7 +123,8 @@ async def find(
         return []
     merged = " UNION ALL ".join(f"(SELECT id {part}{further} {order})" for part in parts)
     return await db.fetch(
-        f"SELECT {RUN} FROM taskloop.runs WHERE id IN (SELECT id FROM ({merged}) i {order}) ORDER BY id DESC", *values
+        f"SELECT {columns} FROM taskloop.runs WHERE id IN (SELECT id FROM ({merged}) i {order}) ORDER BY id DESC",
+        *values,
     )
 
 

@@ -26,7 +26,7 @@ from taskloop.punctuality import Curfew, Usual, may_be_stuck, stuck
 from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule, next_due
-from taskloop.store import Brief, DayCount, Definition, Incident, Newest, Query, Store, Window, Worker
+from taskloop.store import Brief, DayCount, Definition, Incident, Newest, Query, Span, Store, Window, Worker
 from taskloop.switches import InForce
 from taskloop.why import Explanation, explain
 
@@ -38,6 +38,7 @@ __all__ = [
     "days",
     "jobs",
     "records",
+    "spans",
     "stands",
     "status",
     "status_without_store",
@@ -88,6 +89,15 @@ async def strips(ledger: Ledger, names: Sequence[str], limit: int) -> dict[str, 
     """The newest runs of each of these jobs, in brief, skips not counted."""
     found = await (await ledger._opened()).recent([ledger._names(name) for name in names], limit)
     return dict(zip(names, found, strict=True))
+
+
+async def spans(ledger: Ledger, since: datetime, until: datetime, limit: int) -> list[Span]:
+    """What was put on record between two instants, skips too, the newest `limit` of it; and what runs, 100 of it at most."""
+    store = await ledger._opened()
+    found = [*await store.spans(Query(states=[*State], since=since, until=until, limit=limit))]
+    known = {one.id for one in found}  # a long one may have been due before
+    running = await store.spans(Query(states=[State.RUNNING], limit=100))
+    return found + [one for one in running if one.id not in known]
 
 
 async def _all(ledger: Ledger, store: Store) -> list[Standing]:

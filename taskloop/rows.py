@@ -17,7 +17,7 @@ from taskloop.errors import TaskloopError
 from taskloop.masking import read_params, tagged
 from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.store import Brief, Newest
+from taskloop.store import Brief, Newest, Span
 
 Row = tuple[Any, ...]
 
@@ -167,6 +167,17 @@ def newest_of(rows: Iterable[Sequence[Any]]) -> dict[str, Newest]:
     return {
         row[0]: Newest(RunId(row[1]), _STATES[row[2]], instant(row[3]), row[4], row[5], instant(row[6])) for row in rows
     }
+
+
+SPAN: Final = "id, job, state, reason, due_at, started_at, ended_at, count"
+"""The columns of a `Span`."""
+
+
+def read_span(row: Sequence[Any]) -> Span:
+    """The span of a row of `SPAN`."""
+    id, job, state, reason, due_at, started_at, ended_at, count = row
+    began, ended = instant(started_at), instant(ended_at)
+    return Span(id, job, _STATES[state], reason, from_microseconds(due_at), began, ended, count)
 
 
 def briefs(rows: Iterable[Sequence[Any]]) -> list[Brief]:

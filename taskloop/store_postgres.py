@@ -31,7 +31,7 @@ from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.gathering import Gathering
 from taskloop.hints_postgres import Hints
 from taskloop.keys_postgres import insist
-from taskloop.rows import briefs, failure_facts, instant, moment, newest_of, told, write_failure
+from taskloop.rows import SPAN, briefs, failure_facts, instant, moment, newest_of, read_span, told, write_failure
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
@@ -61,6 +61,7 @@ from taskloop.store import (
     Rewind,
     Schema,
     Settling,
+    Span,
     Terms,
     Window,
     Wish,
@@ -471,19 +472,10 @@ class PostgresStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        conditions = {"schedule = {}": query.schedule, "id < {}": query.before}
-        asked = partial(
-            history.find,
-            jobs=query.jobs,
-            states=None if query.states is None else [State(one).value for one in query.states],
-            skipped=query.skipped,
-            cause=query.cause,
-            since=moment(query.since),
-            until=moment(query.until),
-            conditions={text: value for text, value in conditions.items() if value is not None},
-            limit=query.limit,
-        )
-        return await _as_runs(await self._read(asked))
+        return await _as_runs(await self._read(_asked(query)))
+
+    async def spans(self, query: Query) -> Sequence[Span]:
+        return [read_span(row) for row in await self._read(_asked(query, SPAN))]
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
         rows = await self._read(history.standing, list(jobs))
@@ -669,6 +661,22 @@ class PostgresStore:
 
 async def _fetched(db: Db, query: str, *values: Any) -> Sequence[Any]:
     return await db.fetch(query, *values)
+
+
+def _asked(query: Query, columns: str = RUN) -> partial[Any]:
+    conditions = {"schedule = {}": query.schedule, "id < {}": query.before}
+    return partial(
+        history.find,
+        columns=columns,
+        jobs=query.jobs,
+        states=None if query.states is None else [State(one).value for one in query.states],
+        skipped=query.skipped,
+        cause=query.cause,
+        since=moment(query.since),
+        until=moment(query.until),
+        conditions={text: value for text, value in conditions.items() if value is not None},
+        limit=query.limit,
+    )
 
 
 async def _as_runs(rows: Sequence[Any]) -> list[Run]:

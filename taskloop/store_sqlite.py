@@ -37,12 +37,14 @@ from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import Place, explained, newest, prepare, version
 from taskloop.rows import (
     RUN_COLUMNS,
+    SPAN,
     briefs,
     failure_facts,
     instant,
     moment,
     newest_of,
     read_run,
+    read_span,
     told,
     write_failure,
 )
@@ -72,6 +74,7 @@ from taskloop.store import (
     Rewind,
     Schema,
     Settling,
+    Span,
     Terms,
     Window,
     Wish,
@@ -507,19 +510,11 @@ class SqliteStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        conditions = {"schedule = ?": query.schedule, "id < ?": query.before}
-        asked = partial(
-            _found,
-            jobs=query.jobs,
-            states=None if query.states is None else [State(one).value for one in query.states],
-            skipped=query.skipped,
-            cause=query.cause,
-            since=moment(query.since),
-            until=moment(query.until),
-            conditions={text: value for text, value in conditions.items() if value is not None},
-            limit=query.limit,
-        )
-        found: list[Run] = await self._read(asked)
+        found: list[Run] = await self._read(_found(query, _RUN, read_run))
+        return found
+
+    async def spans(self, query: Query) -> Sequence[Span]:
+        found: list[Span] = await self._read(_found(query, SPAN, read_span))
         return found
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
@@ -746,8 +741,21 @@ def _fetch(db: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -
 # Rows are made records on the reader's thread: a thousand of them would hold the loop for longer than a request may.
 
 
-def _found(db: sqlite3.Connection, **asked: Any) -> list[Run]:
-    return [read_run(row) for row in history.find(db, _RUN, **asked)]
+def _found(query: Query, columns: str, read: Callable[[Any], Any]) -> Callable[[sqlite3.Connection], list[Any]]:
+    conditions = {"schedule = ?": query.schedule, "id < ?": query.before}
+    asked = partial(
+        history.find,
+        columns=columns,
+        jobs=query.jobs,
+        states=None if query.states is None else [State(one).value for one in query.states],
+        skipped=query.skipped,
+        cause=query.cause,
+        since=moment(query.since),
+        until=moment(query.until),
+        conditions={text: value for text, value in conditions.items() if value is not None},
+        limit=query.limit,
+    )
+    return lambda db: [read(row) for row in asked(db)]
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

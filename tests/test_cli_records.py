@@ -122,6 +122,22 @@ def test_once_due_runs_what_is_due_and_nothing_the_second_time(shop, call):
     assert second.code == 0 and "once: 0 due" in second.err and second.items == []
 
 
+def test_once_due_says_what_a_pause_holds_instead_of_that_nothing_is_due(shop, call):
+    call("pause", "hourly")
+    assert (
+        "once: 0 due" in (done := call("once")).err
+        and "; 'hourly' is paused, which holds 1 fire; `taskloop resume hourly` ends that" in done.err
+    )
+    call("pause")
+    done = call("once")
+    assert done.code == 0 and done.err.rstrip().endswith(
+        "; all jobs are paused, which holds 1 fire; `taskloop resume` ends that"
+    )
+    call("resume")
+    call("resume", "hourly")
+    assert "paused" not in call("once").err
+
+
 def test_once_due_also_runs_what_was_submitted_and_tells_of_failures(shop, call):
     assert "no worker" in call("submit", "fails").err
     done = call("once")

@@ -20,13 +20,14 @@ from taskloop.parameters import Parameters
 from taskloop.policy import Policy
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
-from taskloop.store import Incident
+from taskloop.store import Incident, Worker
 from taskloop.web.pages import ROUTES
 from taskloop.web.pages.forms import PREFIX as FIELD
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.rendering import linked
 from taskloop.web.pages.repeating import changes
 from taskloop.web.pages.schedules import meant
+from taskloop.web.pages.loops import culprit, loop_strip
 from taskloop.web.pages.strips import brief, strip
 from taskloop.web.security import Principal, Scope
 
@@ -563,10 +564,43 @@ async def test_workers_are_shown_with_what_disturbed_them(pair):
     shown = text(await client.get("/workers"))
     assert "shop" in shown and "fires and runs" in shown and "Nothing: no loop stood still" in shown
     now = datetime.now(UTC)
-    held = Incident("w-1", "loop_blocked", now - timedelta(seconds=3), now, {"where": EVIL, "job": "evil"})
-    await scheduler._open_store.note([held])
+    assert "did not stand still in ten minutes" in shown
+    for worker, data in (("w-1", {"where": EVIL, "job": "evil"}), (scheduler.worker.id, {"where": EVIL, "task": EVIL})):
+        await scheduler._open_store.note([Incident(worker, "loop_blocked", now - timedelta(seconds=3), now, data)])
     shown = await client.get("/workers")
     assert f"where {EVIL}" in text(shown) and "3.0 s" in text(shown) and "<script>" not in shown.body.decode()
+    assert f"stood still once in ten minutes, at most for 3.0 s: not a job: {EVIL}, at {EVIL}" in text(shown)
+
+
+def test_the_strip_of_a_loop_has_a_bar_where_it_stood_still_and_names_who_held_it():
+    now = datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC)
+    worker = Worker("w", "shop", "h", 7, "p", now - timedelta(minutes=5), now)
+
+    def stood(ago, seconds, kind="loop_blocked", worker="w", **data):
+        since = now - timedelta(seconds=ago)
+        return Incident(worker, kind, since, since + timedelta(seconds=seconds), data)
+
+    held = stood(101, 2, job="sync", run=7, where="a.py:3 f")
+    drawn = loop_strip(
+        worker,
+        [held, stood(100, 1, task="Task-1 (handle)"), stood(21, 12, "frozen"), stood(50, 9, "store"),
+         stood(50, 9, worker="other"), stood(700, 5)],
+        now,
+    )  # fmt: skip
+    assert (
+        drawn.words == "stood still 3 times in ten minutes, at most for 12 s: the whole process did, stopped or asleep"
+    )
+    assert drawn.base == "M174 20H360"  # a half of the strip: the worker has been there for five minutes
+    assert [(bar.kind, bar.run, bar.path) for bar in drawn.bars] == [
+        ("loop_blocked", 7, "M294 16h5v4h-5z"), ("frozen", None, "M342 0h5v20h-5z"), ("frozen", None, "M348 0h5v20h-5z")
+    ]  # fmt: skip
+    assert drawn.bars[0].words == (
+        "2.0 s: sync, run 7, at a.py:3 f; 1.0 s: not a job: Task-1 (handle), at a place that was not seen"
+    )
+    assert loop_strip(worker, [held], now).words.endswith(
+        "once in ten minutes, at most for 2.0 s: sync, run 7, at a.py:3 f"
+    )
+    assert (culprit({"job": "sync"}), culprit({})) == ("sync", "not a job: a callback")
 
 
 # -- signing in

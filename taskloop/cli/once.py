@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from taskloop import durations
+from taskloop import durations, looking
 from taskloop.audit import through
 from taskloop.cli import lines, program, reach
 from taskloop.cli.ask import ENDINGS, values
@@ -99,7 +99,7 @@ async def _due(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
 
     scheduler = program.compose(settings, wrap=wrap)
     session: Session[list[Run]] = Session(scheduler, narrator, log)
-    began = time.monotonic()
+    began, holding = time.monotonic(), [""]
 
     async def work() -> list[Run]:
         await narrow[0].nothing_due.wait()
@@ -110,12 +110,13 @@ async def _due(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
                     await session.stirred.wait()
             except TimeoutError:
                 continue
+        holding.append(await _holding(scheduler))
         return list(session.seen.values())
 
     found = await _driven(session, work, _seconds(args), args)
     if found is None:
         return 128 + (session.signal or 0)
-    return _told(args, session, found, f"{len(found)} due", began)
+    return _told(args, session, found, f"{len(found)} due", began, holding[-1])
 
 
 async def _driven(session: Session[Any], work: Any, seconds: float | None, args: Namespace) -> Any:
@@ -147,7 +148,21 @@ async def _ready(scheduler: TaskScheduler) -> bool:
     return any(one.condition != "paused" for one in await scheduler.jobs() if one.name in ready)
 
 
-def _told(args: Namespace, session: Session[Any], found: Sequence[Run], what: str, began: float) -> int:
+async def _holding(scheduler: TaskScheduler) -> str:
+    """What a pause keeps from being due, in words; empty: nothing."""
+    paused = [one.name for one in await looking.stands(scheduler) if one.condition == "paused"]
+    everything, fires = await scheduler.paused() is not None, await scheduler.held() if paused else 0
+    if not everything and not fires:
+        return ""
+    who, whom = ("all jobs are", "") if everything else (f"{len(paused)} jobs are", " JOB")
+    if not everything and len(paused) == 1:
+        who, whom = f"'{paused[0]}' is", f" {paused[0]}"
+    return f"; {who} paused, which holds {fires} fire{'' if fires == 1 else 's'}; `taskloop resume{whom}` ends that"
+
+
+def _told(
+    args: Namespace, session: Session[Any], found: Sequence[Run], what: str, began: float, holding: str = ""
+) -> int:
     """Show the runs, say how many came to what, and give the exit code."""
     out = Output(args)
     ok, skipped = session.counted(State.SUCCEEDED), session.counted(State.SKIPPED)
@@ -157,7 +172,7 @@ def _told(args: Namespace, session: Session[Any], found: Sequence[Run], what: st
     out.items(records, lambda: show_runs(out, records))
     more = (f", {cancelled} cancelled" if cancelled else "") + (f", {later} to be tried again" if later else "")
     took = span_text(time.monotonic() - began)
-    out.note(f"once: {what}, {ok} ok, {failed} failed, {skipped} skipped{more} in {took}")
+    out.note(f"once: {what}, {ok} ok, {failed} failed, {skipped} skipped{more} in {took}{holding}")
     if failed or cancelled:
         return 1
     return 10 if skipped and skipped == len(found) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -15,6 +16,13 @@ from taskloop.web.aiohttp import setup
 pytestmark = pytest.mark.anyio
 SOON_MS = 5_000
 """A second, but for machines that are busy."""
+
+
+def hold(seconds):
+    """Keep the interpreter busy, as a computation does that nobody thought would take so long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
 
 
 def shop(store="sqlite:///:memory:"):
@@ -33,7 +41,7 @@ def shop(store="sqlite:///:memory:"):
 
     @scheduler.job()
     async def holds_the_loop():
-        time.sleep(1.1)
+        hold(1.1)
 
     flow = scheduler.flow("video")
 
@@ -52,14 +60,17 @@ def shop(store="sqlite:///:memory:"):
 class Server:
     """A dashboard that can be killed and started again at the same address."""
 
-    def __init__(self, make):
+    def __init__(self, make, **handlers):
         self._make = make
+        self._handlers = handlers  # the program's own, by the word of their address
         self._port = 0
 
     async def start(self):
         self.scheduler = self._make()
         app = web.Application()
         setup(app, self.scheduler, PREFIX, auth="open")
+        for word, handler in self._handlers.items():
+            app.router.add_get(f"/{word}", handler)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
@@ -99,8 +110,36 @@ async def test_a_run_asked_for_elsewhere_shows_moves_and_ends_without_reload(ope
     await run.wait()
     await expect(page.locator("main")).to_contain_text("Nothing runs right now.", timeout=SOON_MS)
     await scheduler.submit("holds_the_loop")
-    await expect(page.locator("ul.attention")).to_contain_text("holds_the_loop", timeout=SOON_MS)
+    await expect(page.locator("ul.attention")).to_contain_text("by job 'holds_the_loop', run 2, at", timeout=SOON_MS)
     assert await page.evaluate("window.same && !document.querySelector('#live > title')")
+
+
+async def test_who_held_a_loop_stands_in_its_strip_with_run_and_line_and_a_handler_as_no_job(window, expect):
+    async def blocks(request):
+        hold(1.1)
+        return web.Response(text="done")
+
+    server, page = Server(shop, blocks=blocks), await window()
+    address = await server.start()
+    try:
+        await page.goto(address + "/workers")
+        strip = page.get_by_role("group", name="ten seconds a bar")
+        await expect(strip).to_have_accessible_name(
+            "The loop of shop, ten seconds a bar: it did not stand still in ten minutes"
+        )
+        await (await server.scheduler.submit("holds_the_loop")).wait()
+        told = re.compile(r"1\.\d s: holds_the_loop, run 1, at \S+test_live\.py:\d+ hold")
+        await expect(page.locator(".loop figcaption")).to_have_text(told, timeout=SOON_MS)
+        await expect(strip.locator("a[href$='/runs/1'] title").first).to_have_text(told)
+        answer = await page.context.request.get(address.removesuffix(PREFIX) + "/blocks")
+        assert answer.ok
+        told = re.compile(r"\d m?s: not a job: \S+ \(.*\), at \S+test_live\.py:\d+ hold")
+        await expect(strip.locator("path.loop_blocked > title").filter(has_text=told).first).to_be_attached(
+            timeout=SOON_MS
+        )
+        await expect(page.locator("td[data-label='who and where']").first).to_contain_text(re.compile("not a job.* task "))
+    finally:
+        await server.kill()
 
 
 async def test_the_page_of_a_run_follows_its_steps_and_its_log(open_dashboard, window, expect):

@@ -18,7 +18,7 @@ from taskloop.web.routes import TEXT, Parameter, Route
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
-    from taskloop.runs import Run
+    from taskloop.store import Span
     from taskloop.web.pages.timeline import Seen
     from taskloop.web.site import Asked
 
@@ -48,7 +48,7 @@ async def timeline(asked: Asked) -> Response:
 
 
 def _timeline(found: Seen) -> dict[str, Any]:
-    runs: dict[str, list[Run]] = defaultdict(list)
+    runs: dict[str, list[Span]] = defaultdict(list)
     for one in found.runs:
         runs[one.job].append(one)
     coming: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -74,7 +74,7 @@ def _timeline(found: Seen) -> dict[str, Any]:
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: Span) -> dict[str, Any]:
     return {
         "id": run.id,
         "state": run.state.value,

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from taskloop import durations
+from taskloop import durations, looking
 from taskloop.clock import SystemClock
 from taskloop.runs import Run, State
 from taskloop.signs import span_text
 from taskloop.simulation import Overlap, Trouble
+from taskloop.store import Span
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
 from taskloop.web.problems import Problem
@@ -69,7 +70,7 @@ class Lane:
 
 
 def lanes(
-    runs: Iterable[Run],
+    runs: Iterable[Run | Span],
     fires: Iterable[tuple[datetime, str]],
     start: datetime,
     end: datetime,
@@ -148,7 +149,7 @@ class Seen(NamedTuple):
     start: datetime
     end: datetime
     now: datetime
-    runs: Sequence[Run]
+    runs: Sequence[Span]
     fires: Sequence[tuple[datetime, str]]
     troubles: Mapping[tuple[str, datetime], Trouble]
     """By job and instant the fires that will not simply run."""
@@ -161,9 +162,7 @@ async def seen(asked: Asked) -> Seen:
     """What the query asks for. Raises `Problem`."""
     scheduler, now = asked.scheduler, SystemClock().now()
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
-    runs = await scheduler.runs(since=start, until=end, state=[*State], limit=MOST_RUNS)
-    known = {one.id for one in runs}  # a long one may have been due before
-    runs += [one for one in await scheduler.runs(state=State.RUNNING, limit=100) if one.id not in known]
+    runs = await looking.spans(scheduler, start, end, MOST_RUNS)
     fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
     return Seen(
@@ -176,16 +175,23 @@ async def seen(asked: Asked) -> Seen:
 
 async def timeline(asked: Asked) -> Response:
     one = await seen(asked)
-    # Thousands of marks: in a thread, as their page is.
-    found = await asyncio.to_thread(lanes, one.runs, one.fires, one.start, one.end, one.now, one.troubles)
+    found, hidden = await asyncio.to_thread(_shown, one)
     marked = ticks(one.start, one.end)
     return await whole_page(
-        asked, "timeline.html", rarely=5, lanes=found[:MOST_LANES], hidden=len(found) - len(found[:MOST_LANES]), start=one.start,
+        asked, "timeline.html", rarely=5, lanes=found, hidden=hidden, start=one.start,
         end=one.end, ticks=marked, ticks_apart=(marked[1][1] - marked[0][1]).total_seconds() if len(marked) > 1 else 0,
         listed=LISTED, now_at=(one.now - one.start) / (one.end - one.start) * WIDTH,
         wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}, full=one.full,
         overlaps=one.overlaps[:MOST_OVERLAPS], more_overlaps=max(0, len(one.overlaps) - MOST_OVERLAPS),
     )  # fmt: skip
+
+
+def _shown(one: Seen) -> tuple[list[Lane], int]:
+    """The lanes of the first jobs, and how many further jobs there are."""
+    names = sorted({*(run.job for run in one.runs), *(job for _, job in one.fires)})
+    here = set(names[:MOST_LANES])
+    runs, fires = [run for run in one.runs if run.job in here], [fire for fire in one.fires if fire[1] in here]
+    return lanes(runs, fires, one.start, one.end, one.now, one.troubles), len(names) - len(here)
 
 
 def _window(back: str, ahead: str, now: datetime) -> tuple[datetime, datetime]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+from taskloop.clock import SystemClock
 from taskloop.web.api.bulk import Selection, carry_out, choose
 from taskloop.web.api.failures import NEWEST, SINCE, USUAL, causes, failed_since, fingerprint
 from taskloop.web.api.whole import INCIDENTS
 from taskloop.web.core import Response
 from taskloop.web.discretion import incident
+from taskloop.web.pages.loops import SPAN, loop_strip
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
 from taskloop.web.routes import TEXT, Parameter, Route, whole
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 LISTED: Final = 20
+STRIPS: Final = 20
+"""Workers whose loop is drawn."""
+STOOD: Final = 500
+"""Stands of the loops that are drawn."""
 
 
 async def failures(asked: Asked) -> Response:
@@ -64,9 +70,12 @@ async def retry(asked: Asked) -> Response:
 async def workers(asked: Asked) -> Response:
     status = await asked.scheduler.status()
     found = await asked.scheduler.incidents("24h", limit=INCIDENTS)
+    held = await asked.scheduler.incidents(SPAN, limit=STOOD)
     if not asked.admin:
         found = [*map(incident, found)]
-    return await whole_page(asked, "workers.html", status=status, incidents=found)
+    now = SystemClock().now()
+    loops = [loop_strip(one, held, now) for one in status.workers[:STRIPS]]
+    return await whole_page(asked, "workers.html", status=status, incidents=found, loops=loops)
 
 
 CAUSE: Final = Parameter("cause", TEXT, "only those that failed of this: a fingerprint")
