@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from taskloop.rows_postgres import RUN_TYPES, Db, run_row, unnested
+from taskloop.rows_postgres import ONE_BY_ONE, RUN_TYPES, STILL_RUNNING, Db, run_row, unnested
 from taskloop.runs import Run
 from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, settled_row, stands
 from taskloop.steps import FROM_STEP
@@ -106,7 +106,7 @@ def _text(ends: tuple[str, ...], begins: tuple[str, ...]) -> str:
         given = {name: SETTLED_TYPES[name] for name in ends}
         parts.append(
             f"done AS (UPDATE taskloop.runs r SET {changes} FROM {unnested(given, first=first)}, ok "
-            "WHERE r.id = v.id AND r.token = v.token AND r.state = 'running' "
+            f"WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE} "
             "RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), "
             f"counted AS ({COUNT})"
         )
