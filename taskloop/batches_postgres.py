@@ -151,6 +151,7 @@ class Writer:
         self._connection: Any = None
         self._doubt: Doubt | None = None
         self._apart: Apart | None = None
+        self._ids = stroke.Ids()
         self._writes: int | None = None
         """How often we have written, as the server counted it last; None: we are not in its list."""
 
@@ -263,10 +264,12 @@ class Writer:
     async def _at_a_stroke(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         """Carry out a batch by one statement, which is a transaction by itself."""
         connection = await self.open()
-        ready = await stroke.prepared(connection, batch)
+        ready = await stroke.prepared(connection, batch, self._ids)
         doubt = self._doubt = Doubt(batch, None, ready)
         try:
-            writes, schema, done = await stroke.carry_out(connection, ready, self._name, self._writes, newest())
+            writes, schema, done = await stroke.carry_out(
+                connection, ready, self._name, self._writes, newest(), self._ids
+            )
         except Exception as error:
             if not is_lost(error) and not closed(connection):
                 self._doubt = None  # the server has said that it is not committed

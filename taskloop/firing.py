@@ -85,6 +85,8 @@ class FireLoop:
         self._wake = asyncio.Event()
         self._backlog = True
         """Whether runs may be waiting in the store that a free slot should go to."""
+        self._behind = True
+        """Whether they do, as far as we know, so that what is asked for here must not overtake them."""
         self._waits = True
         """Whether any run may be waiting in the store at all."""
         self._unread = True
@@ -132,8 +134,8 @@ class FireLoop:
 
     @property
     def is_behind(self) -> bool:
-        """Whether runs that were there before may wait for a slot: a new one must not overtake them."""
-        return self._backlog
+        """Whether runs that were there before wait for a slot, or may: a new one must not overtake them."""
+        return self._behind
 
     # -- the loop
 
@@ -210,7 +212,10 @@ class FireLoop:
             self._store_watch.well()
         expected = self._ready_at is not None and now >= self._ready_at
         if not self.closing and ((self._backlog and slots.free > 0) or expected):
-            reserved, self._backlog = max(0, slots.free), False
+            # Where nothing is known to wait, half of them stay for what is asked for here meanwhile: it would wait for
+            # no slot, be told to all, claimed by whoever is first, and make them look again, and so on.
+            reserved = max(0, slots.free if self._behind else (slots.free + 1) // 2)
+            self._backlog = False
             slots.reserve(reserved)
             claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
             self._ready_at = claimed.next_at
@@ -298,8 +303,9 @@ class FireLoop:
         """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
         self._slots.release(reserved)
         if isinstance(answer, Exception):
-            self._backlog = True
+            self._backlog = self._behind = True
             return
+        self._behind = answer.more or (self._behind and isinstance(answer, Fired))
         self._backlog |= answer.more
         self._waits = answer.left if isinstance(answer, Claimed) else self._waits or answer.more
         if not self._waits:  # other workers had those of ours
@@ -314,7 +320,7 @@ class FireLoop:
 
     def admit(self, runs: Sequence[Run]) -> list[Run]:
         """Runs as they are to be written: claimed at once where this process has a slot and nothing else is asked."""
-        if self.closing or self._backlog:
+        if self.closing or self._behind:
             return list(runs)
         return [self._begun(run) for run in runs]
 
@@ -337,6 +343,7 @@ class FireLoop:
                 self._slots.launch(run)
             elif run.state is State.WAITING:
                 self._slots.expect(run.id)
+                self._behind |= run.ready_at <= run.created_at
                 self.freed(stirred=True, waits=True)
 
     def heed_the_gone(self, gone: Sequence[Worker]) -> None:

@@ -35,10 +35,12 @@ from taskloop.history_postgres import failed_in_a_row, newest_active
 from taskloop.keys_postgres import KeyHeld
 from taskloop.rows import Row, encode, instant, moment, write_progress, write_schedule
 from taskloop.rows_postgres import (
+    ONE_BY_ONE,
     RUN,
     RUN_TYPES,
     SCHEDULE,
     SCHEDULE_TYPES,
+    STILL_RUNNING,
     Db,
     arrays,
     heard,
@@ -396,7 +398,7 @@ async def _cancel_waiting(db: Db, runs: Sequence[Run]) -> None:
         await db.execute(
             "UPDATE taskloop.runs r SET state = 'cancelled', reason = v.reason, actor = v.actor, ended_at = v.ended_at "
             "FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS v(id, reason, actor, ended_at) "
-            "WHERE r.id = v.id AND r.state = 'waiting'",
+            f"WHERE r.id = v.id AND r.state = 'waiting' AND {ONE_BY_ONE}",
             *arrays([(run.id, kept(run.reason), kept(run.actor), moment(run.ended_at)) for run in runs], 4),
         )
 
@@ -458,9 +460,9 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) ->
     started = [claimed(_read(row), worker, now) for row in chosen]
     if started:
         await db.execute(
-            "UPDATE taskloop.runs SET state = 'running', worker = $1, token = token + 1, attempt = attempt + 1, "
+            "UPDATE taskloop.runs r SET state = 'running', worker = $1, token = token + 1, attempt = attempt + 1, "
             "started_at = coalesce(started_at, $2), attempt_started_at = $2, expires_at = NULL, progress = NULL, error = NULL "
-            "WHERE id = ANY($3::bigint[])",
+            f"FROM unnest($3::bigint[]) AS v(id) WHERE r.id = v.id AND {ONE_BY_ONE}",
             worker, at, [run.id for run in started],
         )  # fmt: skip
     ready_at, expires_at, left = await db.fetchrow(_WHAT_WAITS, at)
@@ -476,7 +478,7 @@ async def unclaim(db: Db, runs: Sequence[Run]) -> None:
         await db.execute(
             "UPDATE taskloop.runs r SET state = 'waiting', worker = NULL, attempt = r.attempt - 1, attempt_started_at = NULL, "
             "started_at = CASE WHEN r.attempt > 1 THEN r.started_at END FROM unnest($1::bigint[], $2::bigint[]) v(id, token) "
-            "WHERE r.id = v.id AND r.token = v.token AND r.state = 'running'",
+            f"WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE}",
             *arrays([(run.id, run.token) for run in runs], 2),
         )
 
@@ -525,7 +527,7 @@ async def _expire(db: Db, now: datetime, known: Known) -> list[Run]:
         runs.append(run_of(row).changed(state=State.SKIPPED, reason=reason.value, ended_at=now, data=data))
     await db.execute(
         "UPDATE taskloop.runs r SET state = 'skipped', reason = v.reason, ended_at = $1, data = v.data "
-        "FROM unnest($2::bigint[], $3::text[], $4::text[]) AS v(id, reason, data) WHERE r.id = v.id",
+        f"FROM unnest($2::bigint[], $3::text[], $4::text[]) AS v(id, reason, data) WHERE r.id = v.id AND {ONE_BY_ONE}",
         at, *arrays([(run.id, run.reason, encode(run.data)) for run in runs], 3),
     )  # fmt: skip
     await count_days(db, runs)
@@ -545,7 +547,7 @@ COUNT: Final = (
 _SETTLE: Final = (
     f"WITH v AS (SELECT * FROM {unnested(SETTLED_TYPES)}), done AS (UPDATE taskloop.runs r SET "
     + ",".join(f"{name} = v.{name}" for name in SETTLED_COLUMNS[2:])
-    + " FROM v WHERE r.id = v.id AND r.token = v.token AND r.state = 'running' "
+    + f" FROM v WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE} "
     f"RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ({COUNT}) "
     "SELECT id, token FROM done"
 )
@@ -690,7 +692,7 @@ async def progress(db: Db, reports: Sequence[tuple[Run, Progress]]) -> None:
     if reports:
         await db.execute(
             "UPDATE taskloop.runs r SET progress = v.progress FROM unnest($1::bigint[], $2::bigint[], $3::text[]) "
-            "AS v(id, token, progress) WHERE r.id = v.id AND r.token = v.token AND r.state = 'running'",
+            f"AS v(id, token, progress) WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE}",
             *arrays([(run.id, run.token, write_progress(one)) for run, one in reports], 3),
         )
 

@@ -731,6 +731,30 @@ async def test_a_job_removed_while_its_run_waits_for_trust_leaves_no_slot_taken(
         assert scheduler._slots.free == 64
 
 
+async def test_a_look_at_what_waits_keeps_nothing_waiting_that_is_asked_for_here(tmp_path):
+    class Slow(SqliteStore):
+        looks: asyncio.Event | None = None
+
+        async def claim(self, *args, **more):
+            if self.looks is not None:
+                self.looks.set()
+                await goes_on.wait()
+            return await super().claim(*args, **more)
+
+    goes_on = asyncio.Event()
+    scheduler = TaskScheduler(store := Slow(tmp_path / "a.db"), options=BRIEF)
+    scheduler.add_job(nothing, name="job")
+    async with scheduler:
+        await until(lambda: not scheduler._fires.is_behind)
+        store.looks = asyncio.Event()
+        scheduler._fires.stir()  # as when another process has written
+        await store.looks.wait()
+        handle = await scheduler.submit("job")
+        assert (await handle.wait(timeout=5)).state is State.SUCCEEDED
+        assert not goes_on.is_set()
+        goes_on.set()
+
+
 async def test_no_wish_is_lost_with_one_that_cannot_be_granted_at_once(tmp_path):
     class Away(SqliteStore):
         fails = 0
