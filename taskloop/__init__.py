@@ -2,7 +2,7 @@
 
 The rooms, from the ground up; each imports only from rooms below it:
 
-    errors clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
+    errors frozen clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
     runs steps outcomes retry punctuality  a run's states; its steps and log; what a call came to; waits; late and stuck
     masking                                parameters that are shown nowhere
     triggers cron events context           when next; what happened; what a running job sees

@@ -109,8 +109,8 @@ class Attempt:
                 else:
                     value = await self._executor.call(function, self.context, arguments)
             finally:
-                if self.context.takes_steps:
-                    await self.context.stepping.ended()
+                if self.context._takes_steps:
+                    await self.context._steps.ended()
             return taken(value)
         if self.policy.executor not in ELSEWHERE:  # there it is found by its name
             function = partial(within or _call, function)

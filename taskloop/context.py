@@ -98,27 +98,27 @@ class RunContext:
 
     def _share(self, other: RunContext) -> None:
         """Have what belongs to the run of another context: its steps, its log, its secrets."""
-        self._stepping, self.open_log = other.stepping, other.open_log
+        self._stepping, self.open_log = other._steps, other.open_log
         self.trusted, self.scrub = other.trusted, other.scrub
 
     @property
-    def stepping(self) -> Any:
+    def _steps(self) -> Any:
         """Carries out the steps of this run; None: no engine is there, steps are plain calls."""
         if self._stepping is None and self.begin_steps is not None:
             self._stepping = self.begin_steps(self)
         return self._stepping
 
     @property
-    def takes_steps(self) -> bool:
+    def _takes_steps(self) -> bool:
         """Whether a step was begun."""
         return self._stepping is not None
 
     @property
-    def keeps_log(self) -> bool:
+    def _keeps_log(self) -> bool:
         """Whether anybody keeps what the run says."""
         return self.open_log is not None or self.lines is not None
 
-    def log_lines(self) -> Any:
+    def _log_lines(self) -> Any:
         """Where the lines of the run's log go; None: nowhere."""
         if self.lines is None and self.open_log is not None:
             self.open_log(self)
@@ -220,7 +220,7 @@ class RunContext:
 
     def add_line(self, level: str, text: object) -> None:
         """`log`, of a level that is known to be one."""
-        lines = self.log_lines()
+        lines = self._log_lines()
         if lines is not None:
             lines.add(level, text, str(self.step) or None)
             self._reported()
@@ -268,8 +268,8 @@ class StepContext(RunContext):
         self._parent, self._name, self._attempt = parent, name, attempt
         self._share(parent)
 
-    def log_lines(self) -> Any:
-        return self._parent.log_lines()
+    def _log_lines(self) -> Any:
+        return self._parent._log_lines()
 
     @property
     def step(self) -> StepName:
@@ -325,7 +325,7 @@ class StepName(str):
         this step are tried again; None: not at all. A plain `def` goes to a thread. Side by side with `asyncio.gather`
         it is the fan-out over a list. Raises what the function raises, and `ValueError` for a name used twice in a run.
         """
-        stepping = self._context.stepping
+        stepping = self._context._steps
         if stepping is None:  # a unit test that calls the job by itself
             result = function(*args)
             return await result if isinstance(result, Awaitable) else result
