@@ -44,6 +44,10 @@ class Journal:
             if self.stir is not None:
                 self.stir()
 
+    def unwritten(self) -> list[Incident]:
+        """What the store has not got yet, or has not answered about, the oldest first."""
+        return [*self._unwritten]
+
     async def write(self, store: Store) -> None:
         """Give the store what it has not got yet; what it cannot take now is kept."""
         batch = list(self._unwritten)[self._asked :]

@@ -557,9 +557,10 @@ class Ledger(Housed):
 
     async def incidents(self, since: Instant = "24h", limit: int = 100) -> list[Incident]:
         """What disturbed the workers, the newest first: loops that stood still, clocks that were set, stores away."""
-        now = self._clock.now()
-        found = await (await self._opened()).incidents(durations.since(since, now), now)
-        return sorted(found, key=lambda one: one.since, reverse=True)[:limit]
+        from taskloop import looking
+
+        found = await looking.incidents(self, await self._opened(), durations.since(since, self._clock.now()))
+        return found[:limit]
 
     async def _refresh_switches(self, *, force: bool = False) -> None:
         """Read the switches anew; a started engine keeps them fresh itself."""

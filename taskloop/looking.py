@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "curfew",
     "days",
+    "incidents",
     "jobs",
     "records",
     "spans",
@@ -234,7 +235,7 @@ async def status(ledger: Ledger, store: Store) -> Status:
     workers = [_with_own_health(one, ledger) for one in await store.workers(living=True)]
     live = _living(workers, ledger, now)
     counts = await store.counts()
-    recent = await store.incidents(now - RECENT, now)
+    recent = await incidents(ledger, store, now - RECENT)
     attention = [*_about_workers(workers, live), *_about_incidents(recent)]
     attention += _about_jobs(standings, bool(live), now)
     tripped = [one for one in ledger._switches if one.kind == "tripped" and one.holds(now)]
@@ -253,6 +254,18 @@ async def status(ledger: Ledger, store: Store) -> Status:
         store=store.url,
         standings=standings,
     )
+
+
+async def incidents(ledger: Ledger, store: Store, since: datetime) -> list[Incident]:
+    """What disturbed any worker since then, the newest first; of this one also what is not written yet: who has just heard
+    of it asks at once.
+    """
+    journal = getattr(ledger, "_journal", None)
+    own = [] if journal is None else journal.unwritten()  # first: what is written meanwhile is found there
+    found = [*await store.incidents(since, ledger._clock.now())]
+    known = {(one.worker, one.kind, one.since) for one in found}
+    found += [one for one in own if one.until >= since and (one.worker, one.kind, one.since) not in known]
+    return sorted(found, key=lambda one: one.since, reverse=True)
 
 
 def status_without_store(ledger: Ledger, error: Exception, active: Sequence[Run], *, since: datetime | None) -> Status:

@@ -65,6 +65,10 @@ async def test_a_job_that_holds_the_loop_is_named_with_its_run_and_its_line():
         assert (event.job, event.run.id if event.run else event.data["run"]) == ("hold_the_loop", run.id)
         assert 200 <= event.data["ms"] <= 10_000
         assert re.fullmatch(r"\S*test_guard\.py:\d+ hold", event.data["where"])
+        for _ in range(2):  # at once, though it is not written yet; and once only when it is
+            assert [one.data["run"] for one in await scheduler.incidents() if "run" in one.data] == [run.id]
+            while scheduler._journal.unwritten():
+                await asyncio.sleep(0.01)
 
 
 async def test_a_job_that_holds_the_loop_at_once_after_a_quiet_time_is_seen_from_the_limit_on(monkeypatch):

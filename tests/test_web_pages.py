@@ -565,11 +565,16 @@ async def test_workers_are_shown_with_what_disturbed_them(pair):
     assert "shop" in shown and "fires and runs" in shown and "Nothing: no loop stood still" in shown
     now = datetime.now(UTC)
     assert "did not stand still in ten minutes" in shown
-    for worker, data in (("w-1", {"where": EVIL, "job": "evil"}), (scheduler.worker.id, {"where": EVIL, "task": EVIL})):
+    for worker, data in (
+        ("w-1", {"where": EVIL, "job": "evil"}),
+        (scheduler.worker.id, {"where": EVIL, "task": EVIL}),
+        ("w-2", {"where": "a"}),
+    ):
         await scheduler._open_store.note([Incident(worker, "loop_blocked", now - timedelta(seconds=3), now, data)])
     shown = await client.get("/workers")
     assert f"where {EVIL}" in text(shown) and "3.0 s" in text(shown) and "<script>" not in shown.body.decode()
     assert f"stood still once in ten minutes, at most for 3.0 s: not a job: {EVIL}, at {EVIL}" in text(shown)
+    assert f"not a job where {EVIL} task {EVIL}" in text(shown) and "not a job, a callback where a" in text(shown)
 
 
 def test_the_strip_of_a_loop_has_a_bar_where_it_stood_still_and_names_who_held_it():

@@ -195,10 +195,12 @@ def _is_small(value: Any) -> bool:
         nodes += 1
         if isinstance(one, str):
             text += len(one)
-        elif isinstance(one, Mapping):
+        elif one is None or isinstance(one, int | float):
+            pass  # most are: whether it is a mapping is dear to ask
+        elif isinstance(one, dict | Mapping):
             nodes += len(one)
             if nodes <= _SMALL_NODES:
-                text += sum(len(key) for key in one if isinstance(key, str))
+                text += sum(map(len, map(str, one)))
                 ahead.extend(one.values())
         elif isinstance(one, list | tuple):
             if len(one) > _SMALL_NODES:
