@@ -33,7 +33,7 @@ from taskloop.runs import Run, State
 from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
 from taskloop.store import Claimed, Fired, Worker
 
-__all__ = ["PostgresBeater", "Writer", "submit_within"]
+__all__ = ["FREELY", "PostgresBeater", "Writer", "submit_within"]
 
 TRIES: Final = 5
 """Of a transaction that others cross, or whose connection is cut."""
@@ -48,7 +48,7 @@ _TOGETHER: Final[Sequence[tuple[str, Callable[..., Any]]]] = (
 )
 """Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
 runs, and ends free places."""
-_FREELY: Final = frozenset(
+FREELY: Final = frozenset(
     {
         statements.fire,
         statements.claim,
@@ -61,7 +61,7 @@ _FREELY: Final = frozenset(
         pruning.delete,
     }
 )
-"""What may be done beside anything that others do; all else takes turns."""
+"""What may be done beside anything that others do; all else takes turns, and has a writer of its own for it."""
 FENCE: Final = 2**20
 """What a reading back adds to the number of a writer; a transaction adds one."""
 _SIGN_IN: Final = (
@@ -359,7 +359,7 @@ def refuse_newer(schema: str, shown: str) -> None:
 async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:
     """The answer to each part of a batch."""
     answers: list[Any] = [None] * len(batch)
-    if any(verb == "do" and work.func not in _FREELY for verb, work in batch):
+    if any(verb == "do" and work.func not in FREELY for verb, work in batch):
         await statements.lock(db, statements.KEEPING)
     for together, function in _TOGETHER:
         places = [place for place, (verb, _) in enumerate(batch) if verb == together]
