@@ -107,6 +107,7 @@ class SqliteStore:
         self.url: str = f"sqlite:///{path}"
         self.synchronous = synchronous
         self.private: bool = self.path == ":memory:"
+        self.remote: bool = False
         self.in_flight: int = 0
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
