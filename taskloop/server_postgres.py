@@ -124,8 +124,21 @@ class Server:
                 max_cached_statement_lifetime=0,
                 server_settings={"application_name": "taskloop"},
             )
-        except ValueError as error:  # an option of the address that the driver does not know
-            raise BadStore(f"store {self.shown}: {error}; see the options in its address") from error
+        except ValueError as error:  # an option of the address that the driver does not know; or whom it does not trust
+            if (found := getattr(error, "verify_message", None)) is not None:
+                raise BadStore(
+                    f"store {self.shown}: the server's certificate is refused: {found}; name the file of who signed it by "
+                    "sslrootcert= in the address, or write sslmode=require to encrypt without looking at it"
+                ) from error
+            raise BadStore(
+                f"store {self.shown}: {' '.join(str(error).split())}; see the options in its address"
+            ) from error
+        except FileNotFoundError as error:
+            if re.search(r"[?&]ssl(rootcert|cert|key|crl)=", self.dsn) is None:
+                raise
+            raise BadStore(
+                f"store {self.shown}: {error}; see the files of certificates named in its address"
+            ) from error
         if connection.get_server_version().major < _OLDEST:
             found = connection.get_server_version()
             await let_go(connection, 1.0)
