@@ -81,6 +81,7 @@ class Reason(StrEnum):
     SHUTTING_DOWN = "shutting_down"
     WORKER_DIED = "worker_died"
     ABANDONED = "abandoned"
+    LEASE_LOST = "lease_lost"
 
 
 ACTIVE: Final = frozenset({State.WAITING, State.RUNNING})
@@ -232,7 +233,7 @@ class ShutDown:
 class Lost:
     """The attempt ended without a word: nobody knows how far it came."""
 
-    reason: Literal[Reason.WORKER_DIED, Reason.ABANDONED] = Reason.WORKER_DIED
+    reason: Literal[Reason.WORKER_DIED, Reason.ABANDONED, Reason.LEASE_LOST] = Reason.WORKER_DIED
 
 
 Outcome = Returned | Raised | Cancelled | ShutDown | Lost
@@ -261,7 +262,7 @@ def settle(run: Run, outcome: Outcome, *, now: datetime, repeatable: bool) -> Ru
                 return _wait(run, now, attempt=run.attempt - 1)
             return _end(run, State.INTERRUPTED, now, reason=Reason.SHUTTING_DOWN)
         case Lost(reason):
-            if repeatable and reason is Reason.WORKER_DIED and run.attempt < run.attempts:
+            if repeatable and reason is not Reason.ABANDONED and run.attempt < run.attempts:
                 return _wait(run, now)
             return _end(run, State.INTERRUPTED, now, reason=reason)
         case _:

@@ -276,7 +276,7 @@ class TaskScheduler(Ledger):
         self._watch_since(now, before, others)
         await self._know()
         await self._tell_the_plan(others)
-        guard.start()
+        guard.start(lambda: self._tending.others)
         self._tending.beats &= not guard.beats
         return slots, fires
 

@@ -232,6 +232,16 @@ class Slots:
                 self._forget(attempt)
                 self._fenced(attempt.run, "it was asked to end")
 
+    def give_up(self) -> int:
+        """Ask all that is in hand to end: others may soon begin it anew; gives how many were asked.
+
+        What cannot be cancelled goes on, and is recorded if it is still ours then.
+        """
+        asked = [one for one in self.attempts.values() if one.ending is None and not one.settled]
+        for attempt in asked:
+            attempt.ask(Lost(Reason.LEASE_LOST), _let_be, self._kill_grace)
+        return len(asked)
+
     def _fenced(self, run: Run, what: str) -> None:
         """A run of ours is another worker's: nothing of what it does here is recorded, but that it was so."""
         now = self._clock.now()
@@ -448,6 +458,10 @@ class _Over:
 
 
 _OVER: Final = _Over()
+
+
+def _let_be(attempt: Any) -> None:
+    """Nothing, to an attempt that was asked to end and goes on."""
 
 
 def _disown(task: asyncio.Task[Any]) -> None:

@@ -407,6 +407,8 @@ class Store(Protocol):
     url: str
     private: bool
     """Whether no other process can reach it, so that nobody needs to be heeded."""
+    remote: bool
+    """Whether it lies beyond a network, where others may reach it while this process cannot."""
 
     @property
     def in_flight(self) -> int:

@@ -26,7 +26,7 @@ from taskloop import pruning_postgres as pruning
 from taskloop import statements_postgres as statements
 from taskloop import steps_postgres, tokens_postgres, transfer_postgres
 from taskloop.audit import Entry
-from taskloop.batches_postgres import FREELY, PostgresBeater, Writer, submit_within
+from taskloop.batches_postgres import BEAT_SECONDS, FREELY, PostgresBeater, Writer, submit_within
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import BadStore, StoreUnavailable
@@ -37,7 +37,17 @@ from taskloop.rows import SPAN, briefs, failure_facts, instant, moment, newest_o
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.server_postgres import Server, closed, is_crossed, is_lost, let_go, prepare, problems
+from taskloop.server_postgres import (
+    SNAPSHOT,
+    Server,
+    closed,
+    is_crossed,
+    is_lost,
+    let_go,
+    prepare,
+    problems,
+    transaction,
+)
 from taskloop.statements_postgres import Known
 from taskloop.steps import LogLine, Step
 from taskloop.store import (
@@ -93,6 +103,7 @@ class PostgresStore:
     """Runs, schedules and switches in the schema `taskloop` of one database."""
 
     private: bool = False
+    remote: bool = True
 
     def __init__(self, url: str, *, statement_cache_size: int = 100, call_seconds: float = CALL_SECONDS) -> None:
         self._server = Server(url, statement_cache_size=statement_cache_size)
@@ -243,10 +254,10 @@ class PostgresStore:
 
     async def _look(self, connection: Any, function: Callable[..., Any], args: Sequence[Any], whole: bool) -> Any:
         if whole:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
+            async with transaction(connection, SNAPSHOT):
                 return await function(connection, *args)
         if self._server.statement_cache_size == 0:  # a pooler may send each statement to another session, but for these
-            async with connection.transaction(isolation="read_committed"):
+            async with transaction(connection):
                 return await function(connection, *args)
         return await function(connection, *args)
 
@@ -261,7 +272,8 @@ class PostgresStore:
         return lives
 
     def beater(self, worker: Worker) -> Beater | None:
-        return PostgresBeater(self._server.twin(), self._name, worker)
+        seconds = min(BEAT_SECONDS, self._call_seconds)
+        return PostgresBeater(self._server.twin(), self._name, worker, seconds=seconds)
 
     async def leave(self, worker: str, now: datetime) -> None:
         await self._do(keeping.leave, worker, microseconds(now))

@@ -111,6 +111,7 @@ class SqliteStore:
         self.url: str = f"sqlite:///{path}"
         self.synchronous = synchronous
         self.private: bool = self.path == ":memory:"
+        self.remote: bool = False
         self._calls = 0
         self._writer: Connection | None = None
         self._reader: Connection | None = None

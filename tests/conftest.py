@@ -41,6 +41,7 @@ MAY_BLOCK = [
         {"_connect"},
         "asyncpg looks for a file of passwords, once a connection",
     ),
+    ("os.path.abspath", "taskloop/server_postgres.py", {"_connect"}, "the same for certificates"),
     ("os.listdir", "taskloop/server_postgres.py", {"migrations"}, "schema files, read once a process"),
     ("os.stat", "taskloop/server_postgres.py", {"migrations"}, "the same"),
     ("os.scandir", "taskloop/server_postgres.py", {"migrations"}, "the same"),
