@@ -210,16 +210,24 @@ class Parameters:
             adapters[name] = TypeAdapter(_widened(self._hints.get(name, Any)))
         return adapters[name]
 
+    def _is_covered(self, name: str) -> bool:
+        known: dict[str, bool] = self.__dict__.setdefault("_covered", {})
+        if name not in known:
+            known[name] = covered(self._hints[name])
+        return known[name]
+
     def _plain(self, name: str, value: Any) -> Any:
         if self._typed(name):
             adapter = self._adapter(name)
             value = adapter.validate_python(value)
-            if covered(self._hints[name]):
+            if self._is_covered(name):
                 from pydantic_core import to_jsonable_python
 
                 value = to_jsonable_python(uncovered(adapter.dump_python(value)))
             else:
                 value = adapter.dump_python(value, mode="json")
+        if value is None or (type(value) in (int, bool) and -_LARGE < value < _LARGE):
+            return value  # it comes back from JSON as it went in
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         text.encode()  # a lone surrogate is no text of any store
         plain = json.loads(text)  # as it will come back: a tuple as a list, every key a text
@@ -247,6 +255,7 @@ class Parameters:
         return unstorable(name, given, secret=secret, typed=True, why="" if secret else str(error))
 
 
+_LARGE: Final = 2**63
 _OPEN: Final = (int, float, bool, str, Any)
 """Annotations that hold no secret, so that no schema is made to find out."""
 

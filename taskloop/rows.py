@@ -65,6 +65,9 @@ SCHEDULE_COLUMNS: Final = (
     "enabled",
     "origin",
 )
+# `json.dumps` with arguments of one's own would make an encoder for each value.
+_encoded: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=tagged).encode
+_encoded_result: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _STATES: Final = {state.value: state for state in State}
 _CAUSES: Final = {cause.value: cause for cause in Cause}
 
@@ -73,7 +76,7 @@ def encode(value: Any) -> str | None:
     """JSON for a column; None for an empty mapping, which most rows have."""
     if value in (None, {}):
         return None
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=tagged)
+    return _encoded(value)
 
 
 def told(value: Any) -> str | None:
@@ -204,7 +207,7 @@ def failure_facts(text: str | None) -> dict[str, Any] | None:
 
 
 def write_result(result: Any) -> str | None:
-    return None if result is None else json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+    return None if result is None else _encoded_result(result)
 
 
 def write_schedule(schedule: Schedule) -> Row:
