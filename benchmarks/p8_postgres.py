@@ -1,4 +1,4 @@
-"""P8: as P2 on PostgreSQL, by one process and by four on one database.
+"""P8: as P2 on PostgreSQL, by one process and by four on one database, which begin to count once all are warm.
 
 The limit is the bare driver: starts and finishes of runs by `executemany`, a hundred rows a transaction, one after the
 other on one connection. The server is one of its own, with its own settings: every commit is flushed.
@@ -11,10 +11,12 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from asyncio.subprocess import PIPE
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import Figure, Numbers, Setting, Workload, shares
 from benchmarks.p2_throughput import nothing
@@ -46,10 +48,16 @@ async def together(setting: Setting, processes: int) -> Numbers:
         each = [setting.runs // processes, setting.warm // processes, setting.callers // processes]
         members = [
             await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "benchmarks.p8_postgres", url, *map(str, each), stdout=asyncio.subprocess.PIPE
+                sys.executable, "-m", "benchmarks.p8_postgres", url, *map(str, each), stdin=PIPE, stdout=PIPE
             )
             for _ in range(processes)
         ]
+        for one in members:  # else the time that Python takes to start one after the other would count
+            assert one.stdout is not None
+            assert await one.stdout.readline() == b"ready\n"
+        for one in members:
+            assert one.stdin is not None
+            one.stdin.write(b"go\n")
         told = [json.loads(out) for out, _ in await asyncio.gather(*(one.communicate() for one in members))]
     began, ended = min(one["began"] for one in told), max(one["ended"] for one in told)
     rate = each[0] * processes / (ended - began)
@@ -66,8 +74,13 @@ async def _ready(url: str) -> None:
     await scheduler.close()
 
 
-async def _work(url: str, runs: int, warm: int, callers: int) -> tuple[float, float, float]:
-    """Callers who each ask for one run after the other: how long it takes, with how much of a processor, since when."""
+async def _work(
+    url: str, runs: int, warm: int, callers: int, wait: Callable[[], Any] = lambda: None
+) -> tuple[float, float, float]:
+    """Callers who each ask for one run after the other: how long it takes, with how much of a processor, since when.
+
+    Once warm, they begin when `wait`, called in a thread, returns.
+    """
     scheduler = TaskScheduler(url, options=Options(max_running=128))
     job = scheduler.add_job(nothing)
 
@@ -77,9 +90,15 @@ async def _work(url: str, runs: int, warm: int, callers: int) -> tuple[float, fl
 
     async with scheduler:
         await asyncio.gather(*(caller(number) for number in shares(warm, callers)))
+        await asyncio.to_thread(wait)
         since, began, cpu = time.time(), time.perf_counter(), time.process_time()
         await asyncio.gather(*(caller(number) for number in shares(runs, callers)))
         return time.perf_counter() - began, time.process_time() - cpu, since
+
+
+def _told() -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
 
 
 async def limit(setting: Setting, rows: int) -> Numbers:
@@ -124,5 +143,5 @@ WORKLOAD = Workload(
 
 
 if __name__ == "__main__":
-    took, cpu, since = asyncio.run(_work(sys.argv[1], *map(int, sys.argv[2:])))
+    took, cpu, since = asyncio.run(_work(sys.argv[1], *map(int, sys.argv[2:]), wait=_told))
     print(json.dumps({"began": since, "ended": since + took, "cpu": cpu}))

@@ -30,9 +30,7 @@ SCHEDULER = web.AppKey("scheduler", TaskScheduler)
 def make_scheduler(store: str | None = None) -> TaskScheduler:
     """`store`: where runs are kept; None: as the environment says, else taskloop.db here."""
     made = TaskScheduler(store, name="aiohttp-server")
-    made.add_job(
-        make_job([HERE]), Every(), name="git_metrics", timeout="10m"
-    )  # at the interval of the scheduler: 2 weeks
+    made.add_job(make_job([HERE]), Every(), name="git_metrics", timeout="10m")  # as often as the scheduler says
     return made
 
 

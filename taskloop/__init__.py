@@ -2,7 +2,7 @@
 
 The rooms, from the ground up; each imports only from rooms below it:
 
-    errors clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
+    errors frozen clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
     runs steps outcomes retry punctuality  a run's states; its steps and log; what a call came to; waits; late and stuck
     masking                                parameters that are shown nowhere
     triggers cron events context           when next; what happened; what a running job sees
@@ -21,9 +21,9 @@ The rooms, from the ground up; each imports only from rooms below it:
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
     rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
-    store_sqlite file_sqlite rows_sqlite statements_sqlite     the memory in one file
+    store_sqlite file_sqlite threads_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
-    steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite   steps, logs; tokens; audit; backups; transactions
+    steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite writing_sqlite   steps, logs; tokens; audit; backups; transactions; group commit
     copying transfer_*                     from one store into another; how each kind gives and takes its tables
     *_postgres                             the memory in PostgreSQL, room by room; server_postgres knows the driver
     settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from taskloop.context import AttemptCancelled, RunContext
-from taskloop.executors import Executor, RaisedElsewhere
+from taskloop.context import AttemptCancelled, RunContext, running
+from taskloop.executors import Executor, OnLoop, RaisedElsewhere
 from taskloop.jobs import Job
 from taskloop.outcomes import failure, finished, returned
 from taskloop.policy import ELSEWHERE, Policy
@@ -103,9 +103,14 @@ class Attempt:
         function = self.job.function
         if self.job.is_async:
             try:
-                value = await self._executor.call(function, self.context, arguments)
+                if type(self._executor) is OnLoop:  # as it does itself, without a coroutine between task and job
+                    running.set(self.context)
+                    value = await function(**arguments)
+                else:
+                    value = await self._executor.call(function, self.context, arguments)
             finally:
-                await self.context.stepping.ended()
+                if self.context._takes_steps:
+                    await self.context._steps.ended()
             return taken(value)
         if self.policy.executor not in ELSEWHERE:  # there it is found by its name
             function = partial(within or _call, function)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final
@@ -24,20 +25,44 @@ from taskloop.runs import Run, RunId, first_line
 __all__ = ["Listeners", "Waiters"]
 
 LISTENER_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 0.25
+"""How often the record of a run is looked at by who waits for it, as long as nobody tells: it may run elsewhere."""
 MOST_CALLS: Final = 1_000
 """Calls that may wait for one plain listener; what happens while it has not kept up is not told it."""
 
 
 class Waiters:
-    """Futures by run: each gives the run once an attempt of it has ended here, None if it ended elsewhere."""
+    """Futures by run: each gives the run once an attempt of it has ended here; None: look at the record."""
 
     def __init__(self) -> None:
         self._futures: dict[RunId, set[asyncio.Future[Run | None]]] = {}
+        self._looks: deque[tuple[float, asyncio.Future[Run | None]]] = deque()
+        """When to tell which to look, if it has heard nothing until then: in their order, for all wait equally long."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def add(self, run_id: RunId) -> asyncio.Future[Run | None]:
         heard: asyncio.Future[Run | None] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(run_id, set()).add(heard)
         return heard
+
+    def look_later(self, heard: asyncio.Future[Run | None]) -> None:
+        """Let it be told to look in LOOK_SECONDS. One timer serves for all: a hundred callers have a thousand a second."""
+        loop = heard.get_loop()
+        if loop is not self._loop:  # the one before is gone, and who waited there with it
+            self._loop, self._looks, self._timer = loop, deque(), None
+        at = loop.time() + LOOK_SECONDS
+        self._looks.append((at, heard))
+        if self._timer is None:
+            self._timer = loop.call_at(at, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        while self._looks and (self._looks[0][1].done() or self._looks[0][0] <= now):
+            _, heard = self._looks.popleft()
+            if not heard.done():
+                heard.set_result(None)
+        self._timer = loop.call_at(self._looks[0][0], self._look, loop) if self._looks else None
 
     def discard(self, run_id: RunId, heard: asyncio.Future[Run | None]) -> None:
         futures = self._futures.get(run_id)

@@ -30,10 +30,10 @@ from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints, concerns_others
 from taskloop.rows import told
 from taskloop.runs import Run, State
-from taskloop.server_postgres import Server, closed, is_alone, is_crossed, is_lost, let_go, newest
+from taskloop.server_postgres import BEGIN, Server, closed, is_alone, is_crossed, is_lost, let_go, newest, transaction
 from taskloop.store import Claimed, Fired, Worker
 
-__all__ = ["PostgresBeater", "Writer", "submit_within"]
+__all__ = ["BEAT_SECONDS", "FREELY", "PostgresBeater", "Writer", "submit_within"]
 
 TRIES: Final = 5
 """Of a transaction that others cross, or whose connection is cut."""
@@ -48,7 +48,7 @@ _TOGETHER: Final[Sequence[tuple[str, Callable[..., Any]]]] = (
 )
 """Verbs whose calls are carried out as one list, in this order, before the others of a batch: a step is written while its run
 runs, and ends free places."""
-_FREELY: Final = frozenset(
+FREELY: Final = frozenset(
     {
         statements.fire,
         statements.claim,
@@ -61,7 +61,7 @@ _FREELY: Final = frozenset(
         pruning.delete,
     }
 )
-"""What may be done beside anything that others do; all else takes turns."""
+"""What may be done beside anything that others do; all else takes turns, and has a writer of its own for it."""
 FENCE: Final = 2**20
 """What a reading back adds to the number of a writer; a transaction adds one."""
 _SIGN_IN: Final = (
@@ -151,6 +151,7 @@ class Writer:
         self._connection: Any = None
         self._doubt: Doubt | None = None
         self._apart: Apart | None = None
+        self._ids = stroke.Ids()
         self._writes: int | None = None
         """How often we have written, as the server counted it last; None: we are not in its list."""
 
@@ -232,7 +233,7 @@ class Writer:
 
     async def _transact(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         connection = await self.open()
-        await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # whatever the database has otherwise
+        await connection.execute(BEGIN)
         try:
             db = Transaction(connection)
             answers = await _done(db, batch)
@@ -263,10 +264,12 @@ class Writer:
     async def _at_a_stroke(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         """Carry out a batch by one statement, which is a transaction by itself."""
         connection = await self.open()
-        ready = await stroke.prepared(connection, batch)
+        ready = await stroke.prepared(connection, batch, self._ids)
         doubt = self._doubt = Doubt(batch, None, ready)
         try:
-            writes, schema, done = await stroke.carry_out(connection, ready, self._name, self._writes, newest())
+            writes, schema, done = await stroke.carry_out(
+                connection, ready, self._name, self._writes, newest(), self._ids
+            )
         except Exception as error:
             if not is_lost(error) and not closed(connection):
                 self._doubt = None  # the server has said that it is not committed
@@ -356,7 +359,7 @@ def refuse_newer(schema: str, shown: str) -> None:
 async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:
     """The answer to each part of a batch."""
     answers: list[Any] = [None] * len(batch)
-    if any(verb == "do" and work.func not in _FREELY for verb, work in batch):
+    if any(verb == "do" and work.func not in FREELY for verb, work in batch):
         await statements.lock(db, statements.KEEPING)
     for together, function in _TOGETHER:
         places = [place for place, (verb, _) in enumerate(batch) if verb == together]
@@ -417,10 +420,11 @@ async def _submit_within(
 class PostgresBeater:
     """Beats from a thread of its own, by a loop and a connection of its own: no job and no other call is in their way."""
 
-    def __init__(self, server: Server, name: str, worker: Worker) -> None:
+    def __init__(self, server: Server, name: str, worker: Worker, *, seconds: float = BEAT_SECONDS) -> None:
         self._server = server
         self._name = name
         self._worker = worker
+        self._seconds = seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Any = None
         self._skew: float | None = None
@@ -442,6 +446,12 @@ class PostgresBeater:
             if not closed(self._connection):
                 self._loop.run_until_complete(let_go(self._connection, 1.0))
         self._drop()
+        left = asyncio.all_tasks(self._loop)  # the driver's, which wait to tell a silent server that we have given up
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        self._loop.run_until_complete(asyncio.sleep(0))  # for what was dropped to be closed
         self._loop.close()
         self._loop = None
 
@@ -452,7 +462,7 @@ class PostgresBeater:
                 connection.terminate()
 
     async def _in_time(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
-        async with asyncio.timeout(BEAT_SECONDS):
+        async with asyncio.timeout(self._seconds):
             try:
                 return await self._beat(now, tick, health)
             except Exception as error:
@@ -466,7 +476,7 @@ class PostgresBeater:
             self._connection = await self._server.connect()
         said = told({**health, **({} if self._skew is None else {"skew_ms": round(self._skew * 1000, 1)})})
         began = time.monotonic()
-        async with self._connection.transaction(isolation="read_committed"):
+        async with transaction(self._connection):
             lives = await keeping.beat(self._connection, self._worker, microseconds(now), tick, said)
             _, schema = await self._connection.fetchrow(_SIGN_IN, f"{self._name} beats")
             refuse_newer(schema, self._server.shown)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock, local
 from typing import Any, Final
+from weakref import ref
 
 from taskloop.context import RunContext, running
 from taskloop.outcomes import failure
@@ -30,7 +31,7 @@ class _OfThread(local):
 
     busy = False
     """Whether it makes the text of a record: what is logged meanwhile would be heard without end."""
-    last: tuple[str, tuple[int, str], float] | None = None
+    last: tuple[str, tuple[ref[Any], str], float] | None = None
     """The library, the log and message, and the time of the record that was heard last."""
 
 
@@ -115,7 +116,7 @@ def _loguru() -> Any:
 
 def _is_of_a_run(record: Any) -> bool:
     context = running.get()
-    return context is not None and context.lines is not None and not _is_ours(record["name"])
+    return context is not None and context._keeps_log and not _is_ours(record["name"])
 
 
 def _heard(message: Any) -> None:
@@ -136,7 +137,7 @@ class _Factory:
         record = self.before(*args, **kwargs)
         if self.listens:
             context = running.get()
-            if context is not None and context.lines is not None and not _is_ours(record.name):
+            if context is not None and context._keeps_log and not _is_ours(record.name):
                 with suppress(Exception):  # a record that cannot be read must not fail the job that made it
                     _hear(record, context)
         return record
@@ -166,7 +167,7 @@ def _hear(record: logging.LogRecord, context: RunContext) -> None:
 
 def _is_new(library: str, context: RunContext, message: str, at: float) -> bool:
     """Whether a record is no other one that the host hands on from one library to the other."""
-    said = (id(context.lines), message)
+    said = (ref(context._log_lines()), message)  # an id would be that of the next run's log, once this one is gone
     before, _thread.last = _thread.last, (library, said, at)
     if before is None or before[0] == library or before[1] != said or abs(at - before[2]) > FORWARDED_SECONDS:
         return True

@@ -46,12 +46,14 @@ class RunContext:
         "_report",
         "_run",
         "_started",
+        "_stepping",
         "_turn",
+        "begin_steps",
         "give_way",
         "lines",
+        "open_log",
         "scheduler",
         "scrub",
-        "stepping",
         "trusted",
         "unwritten",
         "withdraw",
@@ -80,21 +82,47 @@ class RunContext:
         """Lets other threads have a turn; the executor sets it where the function has a thread of its own."""
         self.withdraw: Callable[[], None] | None = None
         """Takes back a call that waits for a thread, unless it has begun; the executor sets it."""
-        self.stepping: Any = None
-        """Carries out the steps of this run; None: no engine is there, steps are plain calls."""
+        self._stepping: Any = None
+        self.begin_steps: Callable[[RunContext], Any] | None = None
+        """Makes what carries out the steps of this run, when it takes the first; None: steps are plain calls."""
         self.trusted: Callable[[], bool] | None = None
         """Whether the run is surely this worker's; asked before a call begins. None: there is no other."""
         self.scrub: Callable[[str], str] | None = None
         """Takes the run's secrets out of a text; None: it has none."""
         self.lines: Any = None
-        """Where the lines of the run's log go; None: nowhere."""
+        """The run's log; None: nothing was said yet, or none is kept."""
+        self.open_log: Callable[[RunContext], object] | None = None
+        """Makes `lines`, when the first is said; None: none is kept."""
         self.unwritten: bool = False
         """Whether `latest` is newer than what the store has; the engine clears it."""
 
     def _share(self, other: RunContext) -> None:
         """Have what belongs to the run of another context: its steps, its log, its secrets."""
-        self.stepping, self.lines = other.stepping, other.lines
+        self._stepping, self.open_log = other._steps, other.open_log
         self.trusted, self.scrub = other.trusted, other.scrub
+
+    @property
+    def _steps(self) -> Any:
+        """Carries out the steps of this run; None: no engine is there, steps are plain calls."""
+        if self._stepping is None and self.begin_steps is not None:
+            self._stepping = self.begin_steps(self)
+        return self._stepping
+
+    @property
+    def _takes_steps(self) -> bool:
+        """Whether a step was begun."""
+        return self._stepping is not None
+
+    @property
+    def _keeps_log(self) -> bool:
+        """Whether anybody keeps what the run says."""
+        return self.open_log is not None or self.lines is not None
+
+    def _log_lines(self) -> Any:
+        """Where the lines of the run's log go; None: nowhere."""
+        if self.lines is None and self.open_log is not None:
+            self.open_log(self)
+        return self.lines
 
     @property
     def id(self) -> RunId:
@@ -192,8 +220,9 @@ class RunContext:
 
     def add_line(self, level: str, text: object) -> None:
         """`log`, of a level that is known to be one."""
-        if self.lines is not None:
-            self.lines.add(level, text, str(self.step) or None)
+        lines = self._log_lines()
+        if lines is not None:
+            lines.add(level, text, str(self.step) or None)
             self._reported()
 
     def _reported(self) -> None:
@@ -238,6 +267,9 @@ class StepContext(RunContext):
         )
         self._parent, self._name, self._attempt = parent, name, attempt
         self._share(parent)
+
+    def _log_lines(self) -> Any:
+        return self._parent._log_lines()
 
     @property
     def step(self) -> StepName:
@@ -293,7 +325,7 @@ class StepName(str):
         this step are tried again; None: not at all. A plain `def` goes to a thread. Side by side with `asyncio.gather`
         it is the fan-out over a list. Raises what the function raises, and `ValueError` for a name used twice in a run.
         """
-        stepping = self._context.stepping
+        stepping = self._context._steps
         if stepping is None:  # a unit test that calls the job by itself
             result = function(*args)
             return await result if isinstance(result, Awaitable) else result

@@ -323,6 +323,6 @@ def _earlier(run: Run, keyed: Mapping[tuple[str, str], Run]) -> Run | None:
     found = None if run.key is None else keyed.get((run.job, run.key))
     if found is None:
         return None
-    if dict(found.params) != dict(run.params):
+    if dict(found.params) != dict(run.params) and not run.is_only_repeat:
         raise KeyConflict(run.job, str(run.key), found.id)
     return replace(found, existed=True)

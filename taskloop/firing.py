@@ -11,6 +11,8 @@ committed as running is always started.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,17 +24,21 @@ from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
 from taskloop.logs import Speaker
+from taskloop.policy import Policy
 from taskloop.processes import boot
 from taskloop.runs import Cancelled, Run, State
 from taskloop.schedules import Plan, Schedule, plan, recalled, rewind
 from taskloop.slots import TRUST_SECONDS, Slots
-from taskloop.store import Claimed, Due, Fired, Firing, Store, Worker
+from taskloop.store import Claimed, Fired, Firing, Store, Worker
+from taskloop.switches import Verdict
 from taskloop.triggers import Unreadable
 
 __all__ = ["FireLoop"]
 
 DUE_AT_ONCE: Final = 100
 """Schedules planned in one go: a few milliseconds of the loop, however many are due."""
+FEW: Final = 10
+"""Schedules that are read and planned in one turn of the loop."""
 LONGEST_NAP: Final = 60.0
 """No sleep is longer, so that a step of the wall clock is noticed within a minute."""
 GAP_SECONDS: Final = 30.0
@@ -41,6 +47,10 @@ WATCH_SECONDS: Final = 1.0
 """How often a worker that stops looks at its clocks."""
 AHEAD: Final = timedelta(seconds=30)
 """A last word from so far in the future was said by a clock that has been set right since."""
+AHEAD_SECONDS: Final = 1.0
+"""What comes due so soon is read along with what is due: a hundred jobs a second cost one look a second, not two each."""
+RIVAL_SECONDS: Final = 60.0
+"""How long a worker looks at what is due alone, once another was quicker to fire what it had read."""
 BACK_SECONDS: Final = 0.5
 """A wall clock that lost this much against the steady one was set back."""
 
@@ -75,11 +85,18 @@ class FireLoop:
         self._wake = asyncio.Event()
         self._backlog = True
         """Whether runs may be waiting in the store that a free slot should go to."""
+        self._behind = True
+        """Whether they do, as far as we know, so that what is asked for here must not overtake them."""
         self._waits = True
         """Whether any run may be waiting in the store at all."""
         self._unread = True
         """Whether schedules may have changed since they were last read."""
         self._next_at: datetime | None = None
+        """When to read them again, unless they change before."""
+        self._coming: deque[Schedule] = deque()
+        """Schedules that are read and come due before that, the earliest first."""
+        self._rival_until = -math.inf
+        """Until when, by the steady clock, nothing is read ahead: somebody else fires too."""
         self._ready_at: datetime | None = None
         """When the next waiting run is ready that was not when last asked."""
         self._look = ClockWatch(self._clock.now(), self._clock.monotonic())
@@ -117,8 +134,8 @@ class FireLoop:
 
     @property
     def is_behind(self) -> bool:
-        """Whether runs that were there before may wait for a slot: a new one must not overtake them."""
-        return self._backlog
+        """Whether runs that were there before wait for a slot, or may: a new one must not overtake them."""
+        return self._behind
 
     # -- the loop
 
@@ -179,46 +196,71 @@ class FireLoop:
             self.stir()
         slots = self._slots
         due = await self._due(now)
-        if due.schedules:
+        if len(due) > FEW:
             await asyncio.sleep(0)  # the host's turn, between reading and planning
-        if any(one.job not in self._ledger for one in due.schedules) or self._ledger._is_untold():
+        if any(one.job not in self._ledger for one in due) or self._ledger._is_untold():
             await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
+            self._unread = True
             return now
         if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
             return None
-        if due.schedules:
+        if due:
             firings = self._plans(due, now)
             reserved = sum(one.starts for one in firings)
-            await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
+            fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
+            self._moved(firings, fired)
             self._store_watch.well()
         expected = self._ready_at is not None and now >= self._ready_at
         if not self.closing and ((self._backlog and slots.free > 0) or expected):
-            reserved, self._backlog = max(0, slots.free), False
+            # Where nothing is known to wait, half of them stay for what is asked for here meanwhile: it would wait for
+            # no slot, be told to all, claimed by whoever is first, and make them look again, and so on.
+            reserved = max(0, slots.free if self._behind else (slots.free + 1) // 2)
+            self._backlog = False
             slots.reserve(reserved)
             claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
             self._ready_at = claimed.next_at
             self._store_watch.well()
-        if due.schedules or (self._backlog and slots.free > 0):
+        if self._backlog and slots.free > 0:
             return now
-        return min(
-            (at for at in (due.next_at, self._ready_at, self._ledger._terms_end) if at is not None), default=None
-        )
+        coming_at = self._coming[0].next_due if self._coming else None
+        instants = (coming_at, self._next_at, self._ready_at, self._ledger._terms_end)
+        return min((at for at in instants if at is not None), default=None)
 
-    async def _due(self, now: datetime) -> Due:
+    async def _due(self, now: datetime) -> Sequence[Schedule]:
         """What is due; the store is not asked again before the instant it named, unless something stirred."""
-        if self._unread or self._next_at is None or now >= self._next_at:
-            self._unread = False
-            try:
-                due = await self._store.due(now, DUE_AT_ONCE, self._unreadable)
-                while unreadable := [one for one in due.schedules if isinstance(one.trigger, Unreadable)]:
-                    self._pass_by(unreadable)
-                    due = await self._store.due(now, DUE_AT_ONCE, self._unreadable)
-            except BaseException:
-                self._unread = True
-                raise
-            self._next_at = now if due.schedules else due.next_at or later(now, timedelta(seconds=LONGEST_NAP))
-            return due
-        return Due((), self._next_at)
+        if self._unread or self._next_at is None or (now >= self._next_at and not self._is_due(now)):
+            await self._read(now)
+        due: list[Schedule] = []
+        while self._is_due(now):
+            due.append(self._coming.popleft())
+        return due
+
+    async def _read(self, now: datetime) -> None:
+        """Ask the store for what is due and what comes soon."""
+        self._unread = False
+        self._coming.clear()
+        ahead = 0.0 if self._clock.monotonic() < self._rival_until else AHEAD_SECONDS
+        try:
+            found = await self._store.due(now, DUE_AT_ONCE, self._unreadable, ahead)
+            while unreadable := [one for one in found.schedules if isinstance(one.trigger, Unreadable)]:
+                self._pass_by(unreadable)
+                found = await self._store.due(now, DUE_AT_ONCE, self._unreadable, ahead)
+        except BaseException:
+            self._unread = True
+            raise
+        self._coming.extend(found.schedules)
+        last_at = found.schedules[-1].next_due if found.schedules else later(now, timedelta(seconds=LONGEST_NAP))
+        self._next_at = found.next_at or last_at
+
+    def _is_due(self, now: datetime) -> bool:
+        return bool(self._coming) and (self._coming[0].next_due or now) <= now
+
+    def _moved(self, firings: Sequence[Firing], fired: Fired) -> None:
+        """See when what was just fired comes again; another worker that was quicker may have fired the rest, too."""
+        if fired.lost:
+            self._unread, self._rival_until = True, self._clock.monotonic() + RIVAL_SECONDS
+        again = [one.plan.next_due for one in firings if one.plan.next_due is not None]
+        self._next_at = min(again if self._next_at is None else [self._next_at, *again], default=None)
 
     def _pass_by(self, schedules: Sequence[Schedule]) -> None:
         for one in schedules:
@@ -228,16 +270,19 @@ class FireLoop:
             self._complained.add((one.id, str(one.trigger)))
             self._speaker().say("ERROR", "schedule.unreadable", schedule=one.id, text=one.trigger.describe())
 
-    def _plans(self, due: Due, now: datetime) -> list[Firing]:
-        verdicts = {name: self._ledger._verdict(name, now) for name in {one.job for one in due.schedules}}
+    def _facts(self, job: str, now: datetime) -> tuple[Policy, Verdict, list[str], datetime]:
+        """What holds for all schedules of a job that are due: its policy, whether it is on, its names, who watched."""
+        names = self._ledger._names(job)
+        return self._ledger[job].policy, self._ledger._verdict(job, now), names, self.attendance.since(names)
+
+    def _plans(self, due: Sequence[Schedule], now: datetime) -> list[Firing]:
+        jobs = {name: self._facts(name, now) for name in {one.job for one in due}}
         firings: list[Firing] = []
-        for schedule in due.schedules:
-            policy, verdict = self._ledger[schedule.job].policy, verdicts[schedule.job]
+        for schedule in due:
+            policy, verdict, names, watched = jobs[schedule.job]
             because: Mapping[str, Any] = verdict.because
             due_at = schedule.next_due or now
             try:
-                names = self._ledger._names(schedule.job)
-                watched = self.attendance.since(names)
                 since, missed = self._ledger._switches.settling(schedule.job, due_at, watched)
                 planned = plan(schedule, policy, now=now, watched_since=since, enabled=verdict.on, missed=missed)
                 if verdict.on and due_at < since:
@@ -258,8 +303,9 @@ class FireLoop:
         """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
         self._slots.release(reserved)
         if isinstance(answer, Exception):
-            self._backlog = True
+            self._backlog = self._behind = True
             return
+        self._behind = answer.more or (self._behind and isinstance(answer, Fired))
         self._backlog |= answer.more
         self._waits = answer.left if isinstance(answer, Claimed) else self._waits or answer.more
         if not self._waits:  # other workers had those of ours
@@ -274,7 +320,7 @@ class FireLoop:
 
     def admit(self, runs: Sequence[Run]) -> list[Run]:
         """Runs as they are to be written: claimed at once where this process has a slot and nothing else is asked."""
-        if self.closing or self._backlog:
+        if self.closing or self._behind:
             return list(runs)
         return [self._begun(run) for run in runs]
 
@@ -297,6 +343,7 @@ class FireLoop:
                 self._slots.launch(run)
             elif run.state is State.WAITING:
                 self._slots.expect(run.id)
+                self._behind |= run.ready_at <= run.created_at
                 self.freed(stirred=True, waits=True)
 
     def heed_the_gone(self, gone: Sequence[Worker]) -> None:
@@ -313,13 +360,14 @@ class FireLoop:
 
     async def _sleep_until(self, wake_at: datetime | None) -> None:
         """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
-        await asyncio.sleep(0)
         self._notice(0.0)  # here, for there may be no sleep as long as more runs wait than there are slots
+        slept = False
         while not self._wake.is_set() and not self.closing:
             now = self._clock.now()
             nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
             if nap <= 0:
                 break
+            slept = True
             timer = self._loop.call_later(nap, self._wake.set)
             await self._wake.wait()
             timer.cancel()
@@ -331,6 +379,8 @@ class FireLoop:
                 break
             self._wake.clear()
         self._wake.clear()
+        if not slept:
+            await asyncio.sleep(0)
 
     def _notice(self, nap: float) -> None:
         """See what became of both clocks since the last look, of which `nap` seconds were to be slept.

@@ -76,7 +76,7 @@ class Flow(Job[..., dict[str, Any]]):
         self._declared_at = _caller()
 
         async def conduct(taskloop_run: RunContext, **params: Any) -> Any:
-            return await taskloop_run.stepping.conduct(self, params)
+            return await taskloop_run._steps.conduct(self, params)
 
         conduct.__dict__["__signature__"] = _signature([])
         options = {"retry": _ATTEMPTS, **(options or {})}

@@ -7,10 +7,10 @@ and into `health`, which each beat carries to the store, where other processes r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from taskloop.audience import Listeners
 from taskloop.clock import Clock
@@ -24,11 +24,16 @@ from taskloop.options import Options
 from taskloop.pulse import Pulse
 from taskloop.runs import RunId
 from taskloop.schedules import Schedule
-from taskloop.slots import Slots
+from taskloop.slots import TRUST_SECONDS, Slots
 from taskloop.store import Store, Worker
 from taskloop.watchdog import Block, Watchdog
 
 __all__ = ["Guard"]
+
+MARGIN: Final = 0.2
+"""The part of its lease in which a worker trusts it no more, where others may reach the store while it cannot: what it has
+in hand is to end before they begin it anew.
+"""
 
 
 class Guard:
@@ -66,6 +71,9 @@ class Guard:
         """Of the lapses of the pulse those after which all is as it should be again."""
         self._pulse: Pulse | None = None
         self._watchdog: Watchdog | None = None
+        self._trusted_for = options.lease.total_seconds() * (1.0 - MARGIN if store.remote else 1.0)
+        self._others: Callable[[], Sequence[Worker]] = lambda: ()
+        self._lapse: asyncio.TimerHandle | None = None
         self._stall = ""
         """The schedule that is due and does not move, if there is one."""
 
@@ -74,8 +82,10 @@ class Guard:
         """Whether a thread beats for the worker."""
         return self._pulse is not None
 
-    def start(self) -> None:
-        """Begin to beat and to watch the loop, in threads; in the time of a test there are none."""
+    def start(self, others: Callable[[], Sequence[Worker]]) -> None:
+        """Begin to beat and to watch the loop, in threads; in the time of a test there are none. `others` gives the other
+        workers that live, as last seen.
+        """
         if self._clock.steps_by_hand:
             return
         beater = self._store.beater(self._worker)
@@ -83,6 +93,9 @@ class Guard:
             seconds = self._options.heartbeat.total_seconds()
             self._pulse = Pulse(beater, seconds, clock=self._clock, health=self.health, heard=self.heard_beat)
             self._pulse.start()
+            self._others = others
+            if self._store.remote:
+                self._mind_the_lease()
         limit = self._options.loop_limit
         if limit is not None:
             self._watchdog = Watchdog(
@@ -98,6 +111,8 @@ class Guard:
 
     def stop(self) -> None:
         """Watch no more; waits for nothing."""
+        if self._lapse is not None:
+            self._lapse.cancel()
         for part in (self._pulse, self._watchdog):
             if part is not None:
                 part.stop()
@@ -127,8 +142,22 @@ class Guard:
 
     def is_trusted(self) -> bool:
         """Whether the lease is good by our own clock: what we have claimed is nobody else's yet, and what we fire too."""
-        pulse, lease = self._pulse, self._options.lease.total_seconds()
-        return pulse is None or (pulse.lapses == self._mended and self._clock.monotonic() - pulse.good_at <= lease)
+        pulse = self._pulse
+        return pulse is None or (pulse.lapses == self._mended and self._left_of_the_lease(pulse) >= 0.0)
+
+    def _left_of_the_lease(self, pulse: Pulse) -> float:
+        """Seconds for which it is good without another beat."""
+        return pulse.good_at + self._trusted_for - self._clock.monotonic()
+
+    def _mind_the_lease(self) -> None:
+        """End what is in hand when the lease is nearly over: others may have the server that we cannot reach, and begin it
+        anew. With no other there it goes on, and is recorded when the server is back.
+        """
+        assert self._pulse is not None
+        left = self._left_of_the_lease(self._pulse)
+        if left < 0.0 and self._others() and (asked := self._slots.give_up()):
+            self._speaker().say("WARNING", "lease.lost", worker=self._worker.id, runs=asked)
+        self._lapse = asyncio.get_running_loop().call_later(max(left, TRUST_SECONDS), self._mind_the_lease)
 
     def held_since(self, since: float) -> float:
         """For how many seconds since then somebody held the loop: it was late, but awake."""

@@ -134,7 +134,8 @@ class Hints:
                 if closed(self._connection):
                     self._connection = await self._server.connect()
                     self._connection.add_termination_listener(self._cut)
-                    await self._connection.add_listener(CHANNEL, self._hear)
+                    async with asyncio.timeout(AGAIN_SECONDS):
+                        await self._connection.add_listener(CHANNEL, self._hear)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(IDLE_SECONDS):
                         await self._telling.wait()

@@ -87,6 +87,8 @@ class Housed(Jobs):
         """The store, opened at first use. Raises `NotRunning` in another process or on another loop than then."""
         if self._home is not asyncio.get_running_loop():
             await self._come_home()
+        if self._store_is_open and self._store is not None:
+            return self._store
         await self._configure()
         if (
             not self._store_is_open

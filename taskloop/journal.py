@@ -70,6 +70,8 @@ class StoreWatch:
     FIRST_WAIT: Final = 0.25
     LONGEST_WAIT: Final = 5.0
     """Seconds between two tries while it is away; each try waits for a lock itself."""
+    ECHO_SECONDS: Final = 0.1
+    """What goes well so soon after a failure had begun before it, and tells nothing."""
 
     def __init__(
         self, clock: Clock, tell: Callable[[Literal["store_lost", "store_back"], Mapping[str, Any]], None]
@@ -77,6 +79,7 @@ class StoreWatch:
         self._clock = clock
         self._tell = tell
         self._failures = 0
+        self._failed_tick = 0.0
         self.lost_at: datetime | None = None
         """Since when it cannot be written; None: it can."""
         self.error: str = ""
@@ -84,15 +87,18 @@ class StoreWatch:
     def lost(self, error: Exception) -> None:
         """A call of the store failed."""
         self.error = str(error)
+        self._failed_tick = self._clock.monotonic()
         if self.lost_at is None:
             self.lost_at = self._clock.now()
             self._tell("store_lost", {"error": self.error})
 
     def well(self) -> None:
         """Something was written."""
-        self._failures = 0
         if self.lost_at is None:
             return
+        if self._clock.monotonic() - self._failed_tick < self.ECHO_SECONDS:
+            return
+        self._failures = 0
         since, self.lost_at = self.lost_at, None
         self._tell("store_back", {"since": since, "error": self.error})
 

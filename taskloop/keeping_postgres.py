@@ -165,6 +165,13 @@ async def incidents(db: Db, since: int, until: int, limit: int = 1000) -> list[I
 # -- jobs and schedules
 
 
+async def are_defined(db: Db, definitions: Sequence[Definition]) -> bool:
+    """Whether all of these stand there already, as at nearly every start: who sees so need not wait for its turn."""
+    wanted = {one.name: json.dumps(one.facts) for one in definitions}
+    rows = await db.fetch("SELECT name, definition FROM taskloop.jobs WHERE name = ANY($1::text[])", list(wanted))
+    return {row[0]: row[1] for row in rows} == wanted
+
+
 async def define(db: Db, definitions: Sequence[Definition]) -> None:
     last = {one.name: one for one in definitions}
     rows = [(one.name, json.dumps(one.facts), one.origin, microseconds(one.seen_at)) for one in last.values()]
@@ -327,6 +334,18 @@ _AS_FORMER: Final = (
 )
 
 
+async def unchanged(db: Db, schedules: Sequence[Schedule], merge: Merge) -> list[Schedule] | None:
+    """The schedules as they would be stored, if that changes nothing; None: it would, or may."""
+    rows = await db.fetch(
+        f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE id = ANY($1::text[])", [one.id for one in schedules]
+    )
+    old = {one.id: one for one in read_schedules(rows)}
+    if not all(one.id in old and old[one.id].trigger == one.trigger for one in schedules):
+        return None
+    merged = [merge(old[one.id], one) for one in schedules]
+    return merged if all(one == old[one.id] for one in merged) else None
+
+
 async def put(db: Db, schedules: Sequence[Schedule], merge: Merge, now: int) -> list[Schedule]:
     """Store schedules, and keep those that they replace among the former ones."""
     merged, replaced = await put_schedules(db, schedules, merge)
@@ -400,9 +419,15 @@ async def _hasten(db: Db, now: int, back: int | None) -> None:
     await db.execute("UPDATE taskloop.switches SET since = $1 WHERE ended_at IS NULL AND since > $1", now)
 
 
+async def rules_of(db: Db, key: str) -> str | None:
+    """By which rules of the time zones the cursors were set; None: nothing is noted."""
+    value: str | None = await db.fetchval("SELECT value FROM taskloop.meta WHERE key = $1", key)
+    return value
+
+
 async def rules_changed(db: Db, rules: str, key: str) -> bool:
     """Whether the cursors were set by other rules of the time zones than these; where nothing is noted, by these."""
-    value = await db.fetchval("SELECT value FROM taskloop.meta WHERE key = $1", key)
+    value = await rules_of(db, key)
     if value is None:
         await note_rules(db, rules, key)
     return value is not None and value != rules

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskloop import audit, durations
-from taskloop.audience import Waiters
+from taskloop.audience import LOOK_SECONDS, Waiters
 from taskloop.clock import Clock
 from taskloop.context import running
 from taskloop.errors import (
@@ -39,7 +39,7 @@ from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
-from taskloop.runs import Cancelled, Cause, Run, RunId, State
+from taskloop.runs import Cancelled, Cause, Run, RunId, State, only_repeat_key
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
@@ -58,8 +58,6 @@ __all__ = ["Ledger"]
 
 Instant = datetime | timedelta | str
 
-LOOK_SECONDS: Final = 0.25
-"""How often a process looks at a run that another one has."""
 RECORD_SECONDS: Final = 2.0
 """How long a cancel waits until it is on record who asked for it."""
 T = TypeVar("T")
@@ -214,16 +212,21 @@ class Ledger(Housed):
         *,
         from_step: str | None = None,
         key: str | None = None,
+        once: bool = False,
         actor: str | None = None,
         reason: str | None = None,
     ) -> RunHandle[Any]:
         """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`.
 
         `from_step`: this step, what needs it, and what had not succeeded are called again, the other results are taken
-        over; None: all is done anew. `key`: as for `submit`. Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`,
-        `Conflict`.
+        over; None: all is done anew. `key`: as for `submit`. `once`: only if the run was not run again yet by anybody,
+        however that ended; else gives the first that repeats it, with `existed`; it has the key `again-` with the id.
+        Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`, `Conflict`, `ValueError` for `once` and a key.
         """
+        if once and key is not None:
+            raise ValueError(f"run {run_id} is to be run again once, and with the key {key!r}; give one of both")
         old = await self.run(run_id)
+        key = only_repeat_key(old.id) if once else key
         job = self._job(old.job)
         call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
         run = asked(call, self._clock.now(), cause=Cause.RERUN, key=key, actor=actor, reason=reason)
@@ -321,21 +324,24 @@ class Ledger(Housed):
             self._take_back(context)
 
     async def _final(self, run_id: RunId) -> Run:
-        told = False
-        while True:
-            heard = self._waiters.add(run_id)
-            try:
-                patience = 0 if told else self._patience(run_id)
-                run = await _hear(heard, patience) if patience != 0 else None
-                if run is None:
-                    run = await self.run(run_id)
-                    if not run.final:
-                        run = await _hear(heard, self._look_seconds())
-                told = heard.done()
-            finally:
-                self._waiters.discard(run_id, heard)
-            if run is not None and run.final:
-                return run
+        heard = self._waiters.add(run_id)
+        try:
+            patience = self._patience(run_id)
+            run = await self._hear(heard, patience) if patience != 0 else None
+            while run is None or not run.final:
+                if heard.done():  # before the look, so that nothing is said between the two
+                    heard = self._waiters.add(run_id)
+                run = await self.run(run_id)
+                if not run.final:
+                    run = await self._hear(heard, self._look_seconds())
+            return run
+        finally:
+            self._waiters.discard(run_id, heard)
+
+    async def _hear(self, heard: asyncio.Future[Run | None], seconds: float | None) -> Run | None:
+        if seconds is not None:
+            self._waiters.look_later(heard)
+        return await heard
 
     async def cancel(self, run_id: int, *, reason: str | None = None, actor: str | None = None) -> Run:
         """Ask for the end of a run: a waiting one ends now, a running one as soon as its worker hears of it.
@@ -603,9 +609,10 @@ class Ledger(Housed):
     ) -> Explanation:
         """Why a job did or did not run at an instant, or what became of a run and why; from what is on record.
 
-        `at` takes an instant (without seconds: its minute) or the time back from now (`"24h"`: within half of its unit);
-        None: what is due now, or was decided last. Raises `NoSuchJob`, `NoSuchRun`, `BadInstant`, `ValueError` where
-        neither a job nor a run is named.
+        `at` takes an instant (without seconds: its minute) or the time back from now (the fire nearest to it, within
+        half of its unit: of `"24h"` half an hour, of `"30s"` half a minute, for that is the least); None: what is due
+        now, or was decided last. Raises `NoSuchJob`, `NoSuchRun`, `BadInstant`, `ValueError` where neither a job nor a
+        run is named.
         """
         from taskloop import looking
 
@@ -776,14 +783,6 @@ class Ledger(Housed):
         if not NAME.fullmatch(job):
             raise NoSuchJob(job, nearest(job, self._jobs))
         return job
-
-
-async def _hear(heard: asyncio.Future[Run | None], seconds: float | None) -> Run | None:
-    """What is told of a run within `seconds`, None: without end; gives None if nothing was."""
-    if seconds is None:
-        return await heard
-    done, _ = await asyncio.wait({heard}, timeout=seconds)
-    return heard.result() if done else None
 
 
 def _state(word: str) -> State:

@@ -55,6 +55,8 @@ RECENT: Final = timedelta(minutes=10)
 """An incident that ended longer ago needs nobody's attention any more."""
 BLOCKED_MS: Final = 1000
 """A loop that stood still for less is on record, but needs nobody's attention."""
+AROUND: Final = timedelta(seconds=30)
+"""A time back from now is meant no more exactly than this, in both directions."""
 SKEWED_SECONDS: Final = 2.0
 """Clocks of two machines that are further apart need somebody: each fires by its own."""
 
@@ -487,14 +489,17 @@ def _read(question: Question) -> Window | None:
 def window(at: Any, now: datetime) -> Window:
     """What is meant by an instant, as exactly as it is written: a minute, a second, or half a unit around `2h` ago.
 
-    Errors: `BadInstant`.
+    Around `30s` ago it is half a minute: nobody counts seconds backwards. What is to come is not in the past, however
+    near. Errors: `BadInstant`.
     """
     instant = durations.since(at, now)
     unit = _unit(at)
     if unit is None:
         exact = instant.second or instant.microsecond
         return Window(instant, instant, later(instant, timedelta(seconds=1) if exact else timedelta(minutes=1)))
-    return Window(instant, instant - unit / 2, instant + unit / 2)
+    half = max(unit / 2, AROUND)
+    until = instant + half
+    return Window(instant, instant - half, until if instant > now else min(until, now + timedelta(microseconds=1)))
 
 
 def _unit(at: Any) -> timedelta | None:

@@ -92,8 +92,10 @@ def silent_seconds(worker: Worker, tick: float) -> float | None:
     """How long a worker of this machine has not beaten, by the steady clock that all its processes share; None: of
     another machine, or of another time, whose clock says nothing to ours.
     """
-    theirs, ours = _Place.read(worker.process), _Place.read(place())
-    if worker.beat_tick is None or worker.host != os.uname().nodename or not ours.boot or theirs[:2] != ours[:2]:
+    if worker.beat_tick is None or worker.host != os.uname().nodename:
+        return None
+    theirs, ours = _Place.read(worker.process), _surroundings()
+    if not ours[1] or theirs[:2] != ours[:2]:
         return None
     return tick - worker.beat_tick if tick >= worker.beat_tick else None
 

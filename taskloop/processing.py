@@ -262,7 +262,10 @@ class _Channel:
                 self._hear_progress(os.pread(self._number, HEAD_BYTES, 0).partition(b"\n")[0])
 
     def kill(self) -> None:
-        """End a process that goes on although its call is over; waits until it has said which one it is."""
+        """End a process that goes on although its call is over; waits until it has said which one it is.
+
+        One that would say so later finds the file gone, and ends by itself.
+        """
         from time import monotonic, sleep
 
         deadline = monotonic() + KILL_SECONDS
@@ -431,7 +434,10 @@ class _Pen:
 
 def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> tuple[Any, ...]:
     """In the child: call the job, or the step of that name, and give what it came to as plain data. Raises nothing."""
-    pen = _Pen(path)
+    try:
+        pen = _Pen(path)
+    except FileNotFoundError:  # the call was given up: an answer would be taken for that to the next one
+        os._exit(1)
     pid = os.getpid()
     pen.write(kind="begun", pid=pid)
     try:

@@ -152,6 +152,22 @@ _FACTS: Final = ("workers", "incidents", "switches", "former")
 """Tables from which the past is explained."""
 
 
+async def has_more(db: Db, known: Collection[str], keep: timedelta, now: datetime) -> bool:
+    """Whether `delete_the_rest` would find anything: most rounds of most workers end with this look."""
+    if await db.fetchval(
+        "SELECT EXISTS (SELECT 1 FROM taskloop.writers WHERE at < now() - interval '1 day' AND id <> 'gone')"
+    ):
+        return True
+    if keep > now - EPOCH:
+        return False
+    before = microseconds(now - keep)
+    for _, _, which in _THE_REST:
+        if await db.fetchval(f"SELECT EXISTS ({which})", before, 1):
+            return True
+    others = arrays(await named_twice(db), 2)
+    return bool(await db.fetchval(f"SELECT EXISTS ({_UNUSED})", before, 1, list(known), *others))
+
+
 async def delete_the_rest(db: Db, known: Collection[str], keep: timedelta, now: datetime) -> bool:
     """What is older than the store keeps anything, once a round; gives whether there is more."""
     await db.execute(_PUT_AWAY)

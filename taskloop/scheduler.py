@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop import durations
 from taskloop.attendance import Attendance
-from taskloop.audience import Listeners
+from taskloop.audience import LOOK_SECONDS, Listeners
 from taskloop.clock import Clock, later
 from taskloop.context import RunContext, running
 from taskloop.errors import BadStore, Conflict, NotRunning, StoreUnavailable, TaskloopError
@@ -34,7 +34,7 @@ from taskloop.firing import FireLoop
 from taskloop.guard import Guard
 from taskloop.jobs import Duration, Job, Jobs
 from taskloop.journal import Journal, StoreWatch
-from taskloop.ledger import LOOK_SECONDS, Ledger
+from taskloop.ledger import Ledger
 from taskloop.logs import Speaker
 from taskloop.options import Options
 from taskloop.processes import this_process
@@ -211,7 +211,8 @@ class TaskScheduler(Ledger):
                 if self.options.enabled:
                     loops.start_soon(fires.run)
                 loops.start_soon(self._tend_loop)
-                self.speaker.say("INFO", "scheduler.started", jobs=len(self), store=self._open_store.url)
+                count = len(getattr(self._open_store, "only", None) or self)
+                self.speaker.say("INFO", "scheduler.started", jobs=count, store=self._open_store.url)
                 started.set_result(None)
                 await self._closing.wait()
                 self._phase = "stopping"
@@ -251,7 +252,7 @@ class TaskScheduler(Ledger):
         self._slots = slots = Slots(
             options.max_running if getattr(store, "starts", True) else 0, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
-            store_watch=store_watch, trusted=self._is_trusted, context=self._context, tell=self._tell,
+            store_watch=store_watch, trusted=self._is_trusted, context=self._context(), tell=self._tell,
             say=self.speaker.say, breaker_moved=self._breaker_moved, freed=self._freed, overrides=self.overrides
         )  # fmt: skip
         journal.stir = slots.reported.set
@@ -275,7 +276,7 @@ class TaskScheduler(Ledger):
         self._watch_since(now, before, others)
         await self._know()
         await self._tell_the_plan(others)
-        guard.start()
+        guard.start(lambda: self._tending.others)
         self._tending.beats &= not guard.beats
         return slots, fires
 
@@ -380,8 +381,7 @@ class TaskScheduler(Ledger):
         """It is known when this worker stops: what usually takes longer than the time left is left to others."""
         from taskloop import looking
 
-        ends_at = later(self._clock.now(), span + self.options.grace)
-        self._curfew = await looking.curfew(self, self._open_store, ends_at)
+        self._curfew = await looking.curfew(self, self._open_store, later(self._clock.now(), span + self.options.grace))
         await self._know()
         self._stirred()
 
@@ -424,9 +424,8 @@ class TaskScheduler(Ledger):
             raise StoreUnavailable("the store is closed; the scheduler is stopping")
         return self._store
 
-    def _context(self, run: Run) -> RunContext:
-        report = self._slots.report if self._slots is not None else None
-        return RunContext(run, monotonic=self._clock.monotonic, call=self.call, report=report, scheduler=self)
+    def _context(self) -> Callable[..., RunContext]:
+        return partial(RunContext, monotonic=self._clock.monotonic, call=self.call, scheduler=self)
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
         if self._phase == "running" and self._slots is not None:

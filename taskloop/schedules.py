@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Final, Literal, NamedTuple
 
 from taskloop.clock import EPOCH
+from taskloop.frozen import Frozen, in_one_go
 from taskloop.policy import Policy
 from taskloop.runs import Cause, Reason, State
 from taskloop.triggers import At, Cron, Every, Trigger
@@ -38,8 +39,9 @@ _MOMENT: Final = timedelta(microseconds=1)
 _NOTHING: Final = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+@in_one_go
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Frozen):
     """A trigger bound to a job, with the cursor that says when it fires next."""
 
     id: str
@@ -121,7 +123,7 @@ def bind(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
         first = now + shift if policy.first == "now" else _shifted(_anchored(trigger, anchor), shift, now)
     else:
         first = _shifted(trigger, shift, now)
-    return replace(schedule, anchor=anchor, seen_at=now, next_due=first)
+    return schedule.changed(anchor=anchor, seen_at=now, next_due=first)
 
 
 def rebind(old: Schedule, new: Schedule, policy: Policy, now: datetime) -> Schedule:
@@ -131,14 +133,14 @@ def rebind(old: Schedule, new: Schedule, policy: Policy, now: datetime) -> Sched
     edited at each deploy still fires; one that never fired is bound as if first seen.
     """
     if old.trigger == new.trigger:
-        kept = replace(new, next_due=old.next_due, last_due=old.last_due, anchor=old.anchor, seen_at=old.seen_at)
-        return replanned(replace(kept, enabled=old.enabled), policy, now)
+        kept = new.changed(next_due=old.next_due, last_due=old.last_due, anchor=old.anchor, seen_at=old.seen_at)
+        return replanned(kept.changed(enabled=old.enabled), policy, now)
     if old.last_due is None or isinstance(new.trigger, At):
-        return replace(bind(new, policy, now), enabled=old.enabled)
+        return bind(new, policy, now).changed(enabled=old.enabled)
     anchored = isinstance(new.trigger, Every) and new.trigger.anchor is None
     aligned = EPOCH if policy.first == "aligned" else old.last_due
-    moved = replace(new, last_due=old.last_due, anchor=aligned if anchored else None, seen_at=now, enabled=old.enabled)
-    return replace(moved, next_due=next_due(moved, policy, old.last_due))
+    moved = new.changed(last_due=old.last_due, anchor=aligned if anchored else None, seen_at=now, enabled=old.enabled)
+    return moved.changed(next_due=next_due(moved, policy, old.last_due))
 
 
 def rewind(
@@ -169,7 +171,7 @@ def rewind(
             found = _shifted(grid, shift, last)
     if found is None or (schedule.next_due is not None and found >= schedule.next_due):
         return schedule
-    return replace(schedule, next_due=found, last_due=_before(schedule, policy, found))
+    return schedule.changed(next_due=found, last_due=_before(schedule, policy, found))
 
 
 def recalled(
@@ -209,7 +211,7 @@ def _set_back(
     while apart in taken:
         apart += _APART
     due += apart
-    return replace(schedule, anchor=anchor + apart, next_due=due, last_due=due - interval)
+    return schedule.changed(anchor=anchor + apart, next_due=due, last_due=due - interval)
 
 
 def replanned(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
@@ -221,7 +223,7 @@ def replanned(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
         return schedule
     seen_at = min(schedule.seen_at, now)  # a clock that was ahead may have seen it in the future
     found = next_due(schedule, policy, max(schedule.last_due or seen_at, seen_at))
-    return schedule if found is None or found <= now else replace(schedule, next_due=found)
+    return schedule if found is None or found <= now else schedule.changed(next_due=found)
 
 
 def plan(

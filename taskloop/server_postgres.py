@@ -9,8 +9,8 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import asyncpg
 
 __all__ = [
+    "BEGIN",
+    "SNAPSHOT",
     "Server",
     "closed",
     "explained",
@@ -37,6 +39,7 @@ __all__ = [
     "prepare",
     "probe",
     "problems",
+    "transaction",
     "version",
 ]
 
@@ -51,6 +54,15 @@ nobody.
 TRY_SECONDS: Final = 2.0
 LONGEST_WAIT: Final = 3.0
 """Seconds without a try after a connection could not be made; the more there were, the longer."""
+LEASE_WAIT: Final = 1.0
+"""The same for the connection that beats."""
+_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 3000"
+BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}"
+"""Begins a transaction, whatever mode the database has otherwise. One whose process stands still, or can no longer reach
+the server, loses what it has locked after 3 s, long before its lease is over: else all would wait for it.
+"""
+SNAPSHOT: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_IDLE}"
+"""Begins one that only reads, and sees one state throughout."""
 _OLDEST: Final = 13
 """The oldest server that can be asked what became of a transaction, and what it has assigned."""
 
@@ -58,10 +70,11 @@ _OLDEST: Final = 13
 class Server:
     """Where a store lies, and how connections to it are made: after a failure with a pause that grows."""
 
-    def __init__(self, url: str, *, statement_cache_size: int) -> None:
+    def __init__(self, url: str, *, statement_cache_size: int, longest_wait: float = LONGEST_WAIT) -> None:
         self.dsn: str = url
         self.shown: str = without_password(url)
         self.statement_cache_size: int = statement_cache_size
+        self._longest_wait = longest_wait
         self._failures = 0
         self._successes = 0
         self._patient_until = 0.0
@@ -69,8 +82,8 @@ class Server:
         self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
     def twin(self) -> Server:
-        """The same place for another thread, with a patience of its own."""
-        return Server(self.dsn, statement_cache_size=self.statement_cache_size)
+        """The same place for another thread, with a patience of its own: less of it, for a lease hangs on it."""
+        return Server(self.dsn, statement_cache_size=self.statement_cache_size, longest_wait=LEASE_WAIT)
 
     async def connect(self) -> asyncpg.Connection[Any]:
         """A new connection. Raises `StoreUnavailable`, at once within the pause after a failure; `BadStore`, `MissingExtra`."""
@@ -83,7 +96,7 @@ class Server:
             if successes != self._successes:  # another, begun later, found the server back: who comes next may try
                 raise self.explained(error) from error
             self._failures += 1
-            wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures - 1, 10))
+            wait = min(self._longest_wait, FIRST_WAIT * 2.0 ** min(self._failures - 1, 10))
             self._patient_until = time.monotonic() + wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait
             self._error = error
             raise self.explained(error) from error
@@ -111,8 +124,21 @@ class Server:
                 max_cached_statement_lifetime=0,
                 server_settings={"application_name": "taskloop"},
             )
-        except ValueError as error:  # an option of the address that the driver does not know
-            raise BadStore(f"store {self.shown}: {error}; see the options in its address") from error
+        except ValueError as error:  # an option of the address that the driver does not know; or whom it does not trust
+            if (found := getattr(error, "verify_message", None)) is not None:
+                raise BadStore(
+                    f"store {self.shown}: the server's certificate is refused: {found}; name the file of who signed it by "
+                    "sslrootcert= in the address, or write sslmode=require to encrypt without looking at it"
+                ) from error
+            raise BadStore(
+                f"store {self.shown}: {' '.join(str(error).split())}; see the options in its address"
+            ) from error
+        except FileNotFoundError as error:
+            if re.search(r"[?&]ssl(rootcert|cert|key|crl)=", self.dsn) is None:
+                raise
+            raise BadStore(
+                f"store {self.shown}: {error}; see the files of certificates named in its address"
+            ) from error
         if connection.get_server_version().major < _OLDEST:
             found = connection.get_server_version()
             await let_go(connection, 1.0)
@@ -158,6 +184,22 @@ async def let_go(connection: Any, within: float) -> None:
             raise
 
 
+@asynccontextmanager
+async def transaction(connection: Any, begin: str = BEGIN) -> AsyncIterator[None]:
+    """A transaction around what is done within. Whoever gives it up, because it takes too long or was cancelled, has to
+    drop the connection: on a line that has gone silent the driver's own would wait for ever to roll it back.
+    """
+    await connection.execute(begin)
+    try:
+        yield
+    except Exception as error:
+        if not is_lost(error) and not closed(connection):
+            with suppress(Exception):
+                await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
+
+
 # -- errors
 
 
@@ -168,7 +210,7 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, OSError) and not isinstance(error, TaskloopError):
         return True
     state = getattr(error, "sqlstate", None) or ""
-    if state[:2] == "08" or state in ("57P01", "57P02", "57P03", "57P05"):
+    if state[:2] == "08" or state in ("57P01", "57P02", "57P03", "57P05", "25P03"):
         return True
     return type(error).__name__ in ("InterfaceError", "InternalClientError") and "clos" in str(error)
 
@@ -284,11 +326,12 @@ async def prepare(
 
     Of several processes that find an empty database at once one makes the tables, and the others wait for it.
     """
-    found = await version(connection, shown)
+    async with asyncio.timeout(CONNECT_SECONDS):
+        found = await version(connection, shown)
     refuse(found, shown, create=create, schema=schema)
     if found == newest() or schema != "upgrade":
         return
-    async with connection.transaction(isolation="read_committed"):
+    async with transaction(connection):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
         found = await version(connection, shown)  # asked again: another may have been at work while this one waited
         refuse(found, shown, create=create, schema=schema)

@@ -26,7 +26,7 @@ from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.masking import clean_outcome, scrubber
 from taskloop.outcomes import failure
-from taskloop.runlog import RunLog
+from taskloop.runlog import end_log, open_log
 from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
 from taskloop.steps import Step
 from taskloop.store import Settling, Store
@@ -68,7 +68,7 @@ class Slots:
         journal: Journal,
         store_watch: StoreWatch,
         trusted: Callable[[], bool],
-        context: Callable[[Run], RunContext],
+        context: Callable[..., RunContext],
         tell: Callable[..., None],
         say: Callable[..., None],
         breaker_moved: Callable[[], Coroutine[Any, Any, None]],
@@ -110,6 +110,9 @@ class Slots:
         self._waiters = waiters
         self._listeners = listeners
         self._context = context
+        # Once, not for each attempt: what the collector of garbage has to look at for each is a fifth of its time.
+        self._report, self._begin_steps, self._now = self.report, self._stepping, clock.now
+        self._open_log = partial(open_log, log_room, clock.now, self.report)
         self._tell = tell
         self._say = say
         self._breaker_moved = breaker_moved
@@ -177,13 +180,14 @@ class Slots:
         self.expected.discard(run.id)
         job = self._jobs[run.job]
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
-        attempt = Attempt(run, job, self._context(run), executor)
-        attempt.context.stepping = _Steps(self, attempt)
-        attempt.context.trusted = self.trusted
-        attempt.context.scrub = scrub = scrubber(run.params) if run.params else None
+        context = self._context(run, report=self._report)
+        context.begin_steps, context.trusted = self._begin_steps, self.trusted
+        if run.params:
+            context.scrub = scrubber(run.params)
         if self._log_room:
-            attempt.context.lines = RunLog(self._log_room, self._clock.now, self.report, scrub)
+            context.open_log = self._open_log
             capture.look()
+        attempt = Attempt(run, job, context, executor)
         if job.parameters.injected:
             attempt.injecting = self._injecting
         if not self.attempts:
@@ -228,6 +232,16 @@ class Slots:
                 self._forget(attempt)
                 self._fenced(attempt.run, "it was asked to end")
 
+    def give_up(self) -> int:
+        """Ask all that is in hand to end: others may soon begin it anew; gives how many were asked.
+
+        What cannot be cancelled goes on, and is recorded if it is still ours then.
+        """
+        asked = [one for one in self.attempts.values() if one.ending is None and not one.settled]
+        for attempt in asked:
+            attempt.ask(Lost(Reason.LEASE_LOST), _let_be, self._kill_grace)
+        return len(asked)
+
     def _fenced(self, run: Run, what: str) -> None:
         """A run of ours is another worker's: nothing of what it does here is recorded, but that it was so."""
         now = self._clock.now()
@@ -267,10 +281,13 @@ class Slots:
         with suppress(RuntimeError):  # a job's thread may outlive the loop
             self._loop.call_soon_threadsafe(self.reported.set)
 
-    def stepping(self, attempt: Attempt) -> Any:
+    def _stepping(self, context: RunContext) -> Any:
         """What carries out the steps of a run in hand."""
         from taskloop.stepping import Stepping  # here, not above: most programs have no flow
 
+        attempt = self.attempts.get(context.id)
+        if attempt is None or attempt.context is not context:
+            return _OVER
         run = attempt.run
 
         async def write(steps: Sequence[Step]) -> bool | None:
@@ -334,7 +351,7 @@ class Slots:
         while not self.trusted() and not self._closed.is_set():  # we stood still since it was launched: it may be lost
             await asyncio.sleep(TRUST_SECONDS)
         try:
-            outcome = await attempt.outcome(self._clock.now, _chance)
+            outcome = await attempt.outcome(self._now, _chance)
         except GeneratorExit as error:
             if not attempt.is_in_hand():
                 raise  # the loop is gone and Python is taking the coroutine apart
@@ -346,8 +363,6 @@ class Slots:
         if not attempt.settled:
             await self._record(attempt, outcome)
         attempt.task = None  # they hold each other, by its context: each run would wait for the garbage collector
-        if type(attempt.context.stepping) is _Steps:
-            attempt.context.stepping = _OVER
 
     async def _record(self, attempt: Attempt, outcome: Outcome) -> None:
         """Write what an attempt came to, however long the store is away, and tell it."""
@@ -360,9 +375,10 @@ class Slots:
             run = run.changed(progress=attempt.context.latest)
         policy = attempt.policy
         after = settle(run, outcome, now=self._clock.now(), repeatable=policy.repeatable)
-        with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
-            await self.logged.wait()  # what could not be is given back, to be written with the rest
-        lines = () if attempt.context.lines is None else attempt.context.lines.end()
+        if not self.logged.is_set():
+            with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
+                await self.logged.wait()  # what could not be is given back, to be written with the rest
+        lines = end_log(attempt.context)
         try:
             written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker, lines=lines))
         except TaskloopError as error:  # what the job left cannot be stored; that it ended must be
@@ -402,7 +418,12 @@ class Slots:
 
     async def _settle(self, settling: Settling) -> Run | None:
         """The run as it stands; None: it is not ours any more, or the next start finds it without its worker."""
-        stands: Run | None = await self.insist(partial(self._store.settle, settling))
+        try:
+            stands: Run | None = await self._store.settle(settling)
+        except (StoreUnavailable, BadStore):  # what may have been written all the same is as good as written
+            stands = await self.insist(partial(self._store.settle, settling))
+        else:
+            self._store_watch.well()
         return stands
 
     async def insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
@@ -427,25 +448,8 @@ class Slots:
             self._listeners.begin(self._record(attempt, attempt.abandoned()))
 
 
-class _Steps:
-    """The steps of an attempt, made when the first is asked for: most jobs have none."""
-
-    __slots__ = ("_attempt", "_slots")
-
-    def __init__(self, slots: Slots, attempt: Attempt) -> None:
-        self._slots = slots
-        self._attempt = attempt
-
-    async def ended(self) -> None:
-        """None was begun."""
-
-    def __getattr__(self, name: str) -> Any:
-        made = self._attempt.context.stepping = self._slots.stepping(self._attempt)
-        return getattr(made, name)
-
-
 class _Over:
-    """The steps of an attempt that had none, and has ended."""
+    """The steps of an attempt that has ended."""
 
     async def call(self, *_: Any) -> Any:
         raise Conflict(
@@ -454,6 +458,10 @@ class _Over:
 
 
 _OVER: Final = _Over()
+
+
+def _let_be(attempt: Any) -> None:
+    """Nothing, to an attempt that was asked to end and goes on."""
 
 
 def _disown(task: asyncio.Task[Any]) -> None:

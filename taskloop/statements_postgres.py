@@ -35,10 +35,12 @@ from taskloop.history_postgres import failed_in_a_row, newest_active
 from taskloop.keys_postgres import KeyHeld
 from taskloop.rows import Row, encode, instant, moment, write_progress, write_schedule
 from taskloop.rows_postgres import (
+    ONE_BY_ONE,
     RUN,
     RUN_TYPES,
     SCHEDULE,
     SCHEDULE_TYPES,
+    STILL_RUNNING,
     Db,
     arrays,
     heard,
@@ -78,6 +80,8 @@ KEEPING: Final = 0x7461_736B_6C6F_6F01
 """The lock of everything that is rare: switches, schedules, workers, names."""
 CLAIMING: Final = 0x7461_736B_6C6F_6F02
 """The lock of claims whose answer depends on what else runs."""
+LOCK_TIMEOUT: Final = "20s"
+"""A little more than whoever waits for an answer does."""
 OTHERS_SECONDS: Final = 0.25
 """When to ask again for what is due, and somebody else is firing just now."""
 _TAKEN: Final = "state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')"
@@ -86,8 +90,12 @@ _ACTIVE_OF: Final = "schedule IS NOT NULL AND state IN ('waiting', 'running') AN
 
 
 async def lock(db: Db, which: int) -> None:
-    """Wait for a lock that is let go with the transaction: a pooler may give the next one another session."""
-    await db.execute("SELECT pg_advisory_xact_lock($1)", which)
+    """Wait for a lock that is let go with the transaction: a pooler may give the next one another session.
+
+    Who has waited for longer than we wait for any answer is gone, and the server would not know: it would keep the place
+    of each such session in the queue, and what they all wait for would be let through one by one to nobody.
+    """
+    await db.execute("SELECT set_config('lock_timeout', $2, true), pg_advisory_xact_lock($1)", which, LOCK_TIMEOUT)
 
 
 class Known(NamedTuple):
@@ -162,6 +170,8 @@ async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, patient: bool = Fa
             for place in range(len(calls))
         ]
     earlier = await _earlier(db, keyed) if keyed else {}
+    if repeats := [run for runs in calls for run in runs if run.is_only_repeat]:
+        earlier |= await _repeats(db, repeats)
     number = sum(map(len, calls)) if not keyed else len(admitted(calls, earlier, lambda place: place)[1])
     ids = await numbers(db, number) if number else []
     answers, fresh = admitted(calls, earlier, lambda place: ids[place] if place < len(ids) else 0)  # 0: refused
@@ -200,6 +210,17 @@ async def _earlier(db: Db, keyed: Sequence[tuple[str, str]]) -> dict[tuple[str, 
         *arrays(keyed, 2),
     )
     return {(run.job, str(run.key)): run for run in read_runs(rows)}
+
+
+async def _repeats(db: Db, wanted: Sequence[Run]) -> dict[tuple[str, str], Run]:
+    """The first runs that repeat those which these are to repeat, by job and key of these; asked when the keys are held."""
+    rows = await db.fetch(
+        f"SELECT DISTINCT ON (rerun_of) {','.join(RUN_TYPES)} FROM taskloop.runs "
+        "WHERE rerun_of = ANY($1::bigint[]) AND rerun_of IS NOT NULL ORDER BY rerun_of, id",
+        [run.rerun_of for run in wanted],
+    )
+    found = {run.rerun_of: run for run in read_runs(rows)}
+    return {(run.job, str(run.key)): found[run.rerun_of] for run in wanted if run.rerun_of in found}
 
 
 # -- fires
@@ -383,7 +404,7 @@ async def _cancel_waiting(db: Db, runs: Sequence[Run]) -> None:
         await db.execute(
             "UPDATE taskloop.runs r SET state = 'cancelled', reason = v.reason, actor = v.actor, ended_at = v.ended_at "
             "FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS v(id, reason, actor, ended_at) "
-            "WHERE r.id = v.id AND r.state = 'waiting'",
+            f"WHERE r.id = v.id AND r.state = 'waiting' AND {ONE_BY_ONE}",
             *arrays([(run.id, kept(run.reason), kept(run.actor), moment(run.ended_at)) for run in runs], 4),
         )
 
@@ -445,9 +466,9 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) ->
     started = [claimed(_read(row), worker, now) for row in chosen]
     if started:
         await db.execute(
-            "UPDATE taskloop.runs SET state = 'running', worker = $1, token = token + 1, attempt = attempt + 1, "
+            "UPDATE taskloop.runs r SET state = 'running', worker = $1, token = token + 1, attempt = attempt + 1, "
             "started_at = coalesce(started_at, $2), attempt_started_at = $2, expires_at = NULL, progress = NULL, error = NULL "
-            "WHERE id = ANY($3::bigint[])",
+            f"FROM unnest($3::bigint[]) AS v(id) WHERE r.id = v.id AND {ONE_BY_ONE}",
             worker, at, [run.id for run in started],
         )  # fmt: skip
     ready_at, expires_at, left = await db.fetchrow(_WHAT_WAITS, at)
@@ -463,7 +484,7 @@ async def unclaim(db: Db, runs: Sequence[Run]) -> None:
         await db.execute(
             "UPDATE taskloop.runs r SET state = 'waiting', worker = NULL, attempt = r.attempt - 1, attempt_started_at = NULL, "
             "started_at = CASE WHEN r.attempt > 1 THEN r.started_at END FROM unnest($1::bigint[], $2::bigint[]) v(id, token) "
-            "WHERE r.id = v.id AND r.token = v.token AND r.state = 'running'",
+            f"WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE}",
             *arrays([(run.id, run.token) for run in runs], 2),
         )
 
@@ -512,7 +533,7 @@ async def _expire(db: Db, now: datetime, known: Known) -> list[Run]:
         runs.append(run_of(row).changed(state=State.SKIPPED, reason=reason.value, ended_at=now, data=data))
     await db.execute(
         "UPDATE taskloop.runs r SET state = 'skipped', reason = v.reason, ended_at = $1, data = v.data "
-        "FROM unnest($2::bigint[], $3::text[], $4::text[]) AS v(id, reason, data) WHERE r.id = v.id",
+        f"FROM unnest($2::bigint[], $3::text[], $4::text[]) AS v(id, reason, data) WHERE r.id = v.id AND {ONE_BY_ONE}",
         at, *arrays([(run.id, run.reason, encode(run.data)) for run in runs], 3),
     )  # fmt: skip
     await count_days(db, runs)
@@ -532,7 +553,7 @@ COUNT: Final = (
 _SETTLE: Final = (
     f"WITH v AS (SELECT * FROM {unnested(SETTLED_TYPES)}), done AS (UPDATE taskloop.runs r SET "
     + ",".join(f"{name} = v.{name}" for name in SETTLED_COLUMNS[2:])
-    + " FROM v WHERE r.id = v.id AND r.token = v.token AND r.state = 'running' "
+    + f" FROM v WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE} "
     f"RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ({COUNT}) "
     "SELECT id, token FROM done"
 )
@@ -677,7 +698,7 @@ async def progress(db: Db, reports: Sequence[tuple[Run, Progress]]) -> None:
     if reports:
         await db.execute(
             "UPDATE taskloop.runs r SET progress = v.progress FROM unnest($1::bigint[], $2::bigint[], $3::text[]) "
-            "AS v(id, token, progress) WHERE r.id = v.id AND r.token = v.token AND r.state = 'running'",
+            f"AS v(id, token, progress) WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE}",
             *arrays([(run.id, run.token, write_progress(one)) for run, one in reports], 3),
         )
 

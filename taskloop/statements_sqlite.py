@@ -136,6 +136,19 @@ def _all(db: sqlite3.Connection, columns: Sequence[str], rest: str, values: Iter
     return found
 
 
+def _each(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Row]) -> Sequence[bool]:
+    """Change a row by each of these, all in one go where nothing stands in the way; gives which were changed."""
+    if len(rows) == 1:
+        return [bool(many(db, statement, rows))]
+    db.execute("SAVEPOINT each")
+    done = [True] * len(rows)
+    if many(db, statement, rows) != len(rows):
+        db.execute("ROLLBACK TO each")
+        done = [bool(many(db, statement, [row])) for row in rows]
+    db.execute("RELEASE each")
+    return done
+
+
 def count_days(db: sqlite3.Connection, ended: Iterable[Run]) -> None:
     """Add final runs to the counters of their day."""
     many(db, _count_days, counted(ended))
@@ -150,6 +163,8 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
     """
     keyed = {(run.job, run.key) for runs in calls for run in runs if run.key is not None}
     earlier = {key: found for key in keyed if (found := _earlier(db, *key)) is not None}
+    repeats = [run for runs in calls for run in runs if run.is_only_repeat]
+    earlier |= {(run.job, str(run.key)): found for run in repeats if (found := _repeat(db, run)) is not None}
     answers, fresh = admitted(calls, earlier, partial(operator.add, next_id(db)))
     many(db, _insert_runs, [write_run(run) for run in fresh])
     steps_sqlite.copy_kept(db, fresh)
@@ -167,11 +182,23 @@ def _earlier(db: sqlite3.Connection, job: str, key: str) -> Run | None:
     return read_run(rows[0]) if rows else None
 
 
+def _repeat(db: sqlite3.Connection, run: Run) -> Run | None:
+    """The first run that repeats the one which this is to repeat."""
+    rest = "FROM taskloop_runs WHERE rerun_of = ? AND rerun_of IS NOT NULL ORDER BY id LIMIT 1"
+    rows = _all(db, RUN_COLUMNS, rest, (run.rerun_of,))
+    return read_run(rows[0]) if rows else None
+
+
 # -- fires
 
 
-def due(db: sqlite3.Connection, now: datetime, limit: int, without: Sequence[str]) -> tuple[list[Schedule], int | None]:
-    """The schedules due of jobs this worker knows and may fire, and the next instant after them."""
+def due(
+    db: sqlite3.Connection, now: datetime, limit: int, without: Sequence[str], until: datetime
+) -> tuple[list[Schedule], int | None, int]:
+    """The schedules that are due `until` then, of jobs this worker knows and may fire, the next instant after them, and
+    the version of the file as it was read.
+    """
+    version = _version(db)
     columns = [f"s.{name}" for name in SCHEDULE_COLUMNS]
     less = "AND s.id NOT IN (SELECT value FROM json_each(?))" if without else ""
     names = [json.dumps(without)] if without else []
@@ -180,22 +207,31 @@ def due(db: sqlite3.Connection, now: datetime, limit: int, without: Sequence[str
             f"SELECT json_group_array(json_array({','.join(SCHEDULE_COLUMNS)})) FROM (SELECT {','.join(columns)} "
             "FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
             f"WHERE s.next_due <= ? AND s.next_due IS NOT NULL AND k.held = 0 {less} ORDER BY s.next_due LIMIT ?)",
-            (microseconds(now), *names, limit),
+            (microseconds(until), *names, limit),
         ).fetchone()[0]
     )
-    if rows:
-        return [read_schedule(row) for row in rows], None  # here, on the thread: a zone may have to be read
-    found = db.execute(
+    found = [read_schedule(row) for row in rows]  # here, on the thread: a zone may have to be read
+    if len(found) >= limit or (found and until <= now):
+        return found, None, version
+    after = db.execute(
         "SELECT s.next_due FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
         "WHERE s.next_due > ? AND s.next_due IS NOT NULL AND k.held = 0 ORDER BY s.next_due LIMIT 1",
-        (microseconds(now),),
+        (microseconds(until),),
     ).fetchone()
-    return [], found[0] if found else None
+    return found, after[0] if after else None, version
 
 
-def fire(db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: datetime) -> Fired:
-    """Move the cursors and write what the fires became."""
-    won = [_cut(db, one) for one in _won(db, firings)]
+def _version(db: sqlite3.Connection) -> int:
+    """Another number whenever another connection, here or elsewhere, has changed the file."""
+    found: int = db.execute("PRAGMA data_version").fetchone()[0]
+    return found
+
+
+def fire(
+    db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: datetime, version: int | None = None
+) -> Fired:
+    """Move the cursors and write what the fires became; `version`: that of the file when the schedules were read."""
+    won = [_cut(db, one) for one in _won(db, _unchanged(db, firings, version))]
     active = _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
     trials = {one.plan.schedule.job: newest_active(db, one.plan.schedule.job) for one in won if one.trial}
     number = next_id(db)
@@ -253,6 +289,16 @@ def _cut(db: sqlite3.Connection, firing: Firing) -> Firing:
     return firing._replace(plan=cut(firing.plan, firing.policy, decided))
 
 
+def _unchanged(db: sqlite3.Connection, firings: Sequence[Firing], version: int | None) -> Sequence[Firing]:
+    """Without those whose schedule somebody else has changed since it was read, ahead of its instant."""
+    if version is None or _version(db) == version:
+        return firings
+    ids = json.dumps([one.plan.schedule.id for one in firings])
+    rest = "FROM taskloop_schedules WHERE id IN (SELECT value FROM json_each(?))"
+    stands = {row[0]: read_schedule(row) for row in _all(db, SCHEDULE_COLUMNS, rest, (ids,))}
+    return [one for one in firings if stands.get(one.plan.schedule.id) == one.plan.schedule]
+
+
 def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
     """Move each cursor that still stands where the plan saw it; gives the firings this worker thereby owns."""
     moves = [
@@ -264,15 +310,8 @@ def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
         )
         for one in firings
     ]
-    db.execute("SAVEPOINT cursors")
-    if many(db, _move_cursors, moves) != len(moves):
-        db.execute("ROLLBACK TO cursors")
-        owned = []
-        for one, move in zip(firings, moves, strict=True):
-            if many(db, _move_cursors, [move]):
-                owned.append(one)
-        firings = owned
-    db.execute("RELEASE cursors")
+    moved = _each(db, _move_cursors, moves)
+    firings = firings if all(moved) else [one for one, is_moved in zip(firings, moved, strict=True) if is_moved]
     ended = [
         (one.plan.schedule.id,)
         for one in firings
@@ -479,12 +518,7 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
         return [None if place in back else next(answers) for place in range(len(settlings))]
     settlings = _with_wishes(db, settlings)
     rows = [settled(one) for one in settlings]
-    done = [True] * len(rows)
-    db.execute("SAVEPOINT ends")
-    if many(db, _settle_runs, rows) != len(rows):
-        db.execute("ROLLBACK TO ends")
-        done = [bool(many(db, _settle_runs, [row])) for row in rows]
-    db.execute("RELEASE ends")
+    done = _each(db, _settle_runs, rows)
     kept = [one for one, wrote in zip(settlings, done, strict=True) if wrote]
     again = [attempted(one) for one in kept if one.after.state is State.WAITING]
     many(db, _insert_attempts, again)

@@ -11,7 +11,7 @@ from typing import Final
 
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.rows import Row, instant, moment, write_failure, write_result
-from taskloop.rows_postgres import Db, arrays, heard, kept, unnested
+from taskloop.rows_postgres import ONE_BY_ONE, STILL_RUNNING, Db, arrays, heard, kept, unnested
 from taskloop.runs import Failure, Run, RunId
 from taskloop.steps import FROM_STEP, KEPT_ATTEMPTS, LogLine, Step, StepState
 
@@ -45,7 +45,7 @@ async def put(db: Db, calls: Sequence[tuple[Run, Sequence[Step]]]) -> list[bool]
         (row[0], row[1])  # held until we commit: nobody takes the run over between the look and the writing
         for row in await db.fetch(
             "SELECT r.id, r.token FROM taskloop.runs r JOIN unnest($1::bigint[], $2::bigint[]) v(id, token) "
-            "ON r.id = v.id AND r.token = v.token WHERE r.state = 'running' ORDER BY r.id FOR NO KEY UPDATE OF r",
+            f"ON r.id = v.id AND r.token = v.token WHERE {STILL_RUNNING} AND {ONE_BY_ONE} ORDER BY r.id FOR NO KEY UPDATE OF r",
             *arrays(runs, 2),
         )
     }
@@ -127,9 +127,9 @@ async def log(db: Db, reports: Sequence[tuple[Run, Sequence[LogLine]]]) -> None:
         for place, (run, said) in enumerate(reports)
     ]
     await db.execute(
-        "INSERT INTO taskloop.log (run, token, lines) SELECT v.run, v.token, v.lines "
-        "FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) v(place, run, token, lines) "
-        "JOIN taskloop.runs r ON r.id = v.run AND r.token = v.token ORDER BY v.place",
+        "INSERT INTO taskloop.log (run, token, lines) SELECT v.id, v.token, v.lines "
+        "FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[]) v(place, id, token, lines) "
+        f"JOIN taskloop.runs r ON r.id = v.id AND r.token = v.token WHERE {ONE_BY_ONE} ORDER BY v.place",
         *arrays(rows, 4),
     )
     old = {(run.id, run.token - KEPT_ATTEMPTS) for run, _ in reports if run.token > KEPT_ATTEMPTS}

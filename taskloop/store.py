@@ -7,7 +7,7 @@ dataclass takes a millisecond, and every command line pays it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
@@ -190,7 +190,10 @@ class Brief(NamedTuple):
 
 
 class Due(NamedTuple):
-    """Schedules that are due, earliest first; where none is, the next instant at which one will be (None: never)."""
+    """Schedules that are due, or soon will be, the earliest first, and the next instant at which another will be.
+
+    None: there is none after them, or nobody has looked, for there were as many as were wanted, or they are due.
+    """
 
     schedules: Sequence[Schedule]
     next_at: datetime | None
@@ -404,8 +407,12 @@ class Store(Protocol):
     url: str
     private: bool
     """Whether no other process can reach it, so that nobody needs to be heeded."""
-    in_flight: int
-    """Calls that wait for a thread or a connection."""
+    remote: bool
+    """Whether it lies beyond a network, where others may reach it while this process cannot."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait for a thread or a connection."""
 
     async def open(self, *, create: bool = True, schema: Schema = "upgrade") -> None:
         """Make ready. `create` false: a store that is not there is not made, neither a file nor tables in a foreign one.
@@ -530,8 +537,12 @@ class Store(Protocol):
     async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
         """When each job fires next by any of its schedules."""
 
-    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
-        """What is due of the known jobs, the oldest first, but for the schedules of the ids `without`."""
+    async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
+        """What is due of the known jobs, the oldest first, but for the schedules of the ids `without`.
+
+        And then what comes within `ahead_seconds`, unless the store is one of several hosts: they would all read the same.
+        What was read ahead is fired only if it stands so when it comes due.
+        """
 
     async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
         """Move the cursors and write the runs and skips, in one transaction. Fires nothing twice."""
@@ -541,6 +552,7 @@ class Store(Protocol):
         """Write runs, each WAITING, or RUNNING where its worker has a slot for it; gives them with ids.
 
         A run whose key is taken comes back as the earlier one, with `existed`; with other parameters `KeyConflict`.
+        One that `is_only_repeat` does so too where its run was run again before, by whatever key and with whatever end.
         """
 
     async def submit_within(self, connection: Any, runs: Sequence[Run], entry: Entry | None = None) -> Sequence[Run]:
@@ -551,7 +563,7 @@ class Store(Protocol):
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed: ...
 
-    async def settle(self, settling: Settling) -> Run | None:
+    def settle(self, settling: Settling) -> Awaitable[Run | None]:
         """Write how an attempt ended, and give the run as it stands now: as it was to stand, or cancelled if it was to
         wait and somebody has asked for its end. None: the run was taken from this worker meanwhile; nothing is changed.
         """

@@ -1,8 +1,10 @@
-"""The PostgreSQL store: one writing connection with group commit, two for reading, one for beats; for several hosts.
+"""The PostgreSQL store: two writing connections with group commit, three for reading, one for beats; for several hosts.
 
-A verb that writes puts its work into one queue and waits; what has gathered is carried out as one transaction, and while
-that is committed the next batch gathers (`gathering`, `batches_postgres`). What a transaction does stands in
-`statements_postgres` and its neighbours; the tables in `schema/postgres`. Start at `PostgresStore.open` and `_write`.
+A verb that writes puts its work into a queue and waits; what has gathered is carried out as one transaction, and while
+that is committed the next batch gathers (`gathering`, `batches_postgres`). What is rare and takes turns with all other
+processes has a queue and a connection of its own, so that no run waits behind it; and so has what the engine reads, so that
+no page is in its way. What a transaction does stands in `statements_postgres` and its neighbours; the tables in
+`schema/postgres`. Start at `PostgresStore.open` and `_write`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from taskloop import pruning_postgres as pruning
 from taskloop import statements_postgres as statements
 from taskloop import steps_postgres, tokens_postgres, transfer_postgres
 from taskloop.audit import Entry
-from taskloop.batches_postgres import PostgresBeater, Writer, submit_within
+from taskloop.batches_postgres import BEAT_SECONDS, FREELY, PostgresBeater, Writer, submit_within
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import BadStore, StoreUnavailable
@@ -35,7 +37,17 @@ from taskloop.rows import SPAN, briefs, failure_facts, instant, moment, newest_o
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.server_postgres import Server, closed, is_crossed, is_lost, let_go, prepare, problems
+from taskloop.server_postgres import (
+    SNAPSHOT,
+    Server,
+    closed,
+    is_crossed,
+    is_lost,
+    let_go,
+    prepare,
+    problems,
+    transaction,
+)
 from taskloop.statements_postgres import Known
 from taskloop.steps import LogLine, Step
 from taskloop.store import (
@@ -77,8 +89,11 @@ CALL_SECONDS: Final = 15.0
 CLOSE_SECONDS: Final = 10.0
 GOODBYE_SECONDS: Final = 1.0
 READERS: Final = 2
+"""Connections for what pages and callers ask; the engine's own is not among them."""
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
+LIVING: Final = 10_000
+"""Workers that are known to live, at most: with a hundred of two hundred, each look would take others for gone."""
 _1970: Final = date(1970, 1, 1).toordinal()
 AT_ONCE: Final = 100
 """Rows made records before the loop gets its turn: a thousand of them would hold it for longer than a request may."""
@@ -88,6 +103,7 @@ class PostgresStore:
     """Runs, schedules and switches in the schema `taskloop` of one database."""
 
     private: bool = False
+    remote: bool = True
 
     def __init__(self, url: str, *, statement_cache_size: int = 100, call_seconds: float = CALL_SECONDS) -> None:
         self._server = Server(url, statement_cache_size=statement_cache_size)
@@ -96,9 +112,15 @@ class PostgresStore:
         self._call_seconds = call_seconds
         self._name = secrets.token_hex(8)
         self._writer: Writer | None = None
+        self._keeper: Writer | None = None
+        """Writes what takes turns with all others; opened when first needed."""
         self._gathering: Gathering | None = None
+        self._turns: Gathering | None = None
+        """What gathers for the keeper."""
         self._hints: Hints | None = None
         self._readers: asyncio.Queue[Any] | None = None
+        self._eyes: asyncio.Queue[Any] | None = None
+        """The reading connection of the engine."""
         self._opening: asyncio.Task[None] | None = None
         self._openers = 0
         self._known = Known()
@@ -138,26 +160,29 @@ class PostgresStore:
             await writer.close(CLOSE_SECONDS)
             raise self._server.explained(error) from error
         self._writer, self._seen, self._known = writer, None, Known()
-        self._readers = asyncio.LifoQueue()
-        for _ in range(READERS):
-            self._readers.put_nowait(None)  # made when it is needed
+        self._keeper = Writer(self._server, f"{self._name} keeps", hints, call_seconds=self._call_seconds)
+        self._readers, self._eyes = _connections(READERS), _connections(1)
         self._hints = hints
-        self._gathering = Gathering(writer.carry_out, explained=self._server.explained, closed=self._not_open)
+        gathered = partial(Gathering, explained=self._server.explained, closed=self._not_open)
+        self._gathering, self._turns = gathered(writer.carry_out), gathered(self._keeper.carry_out)
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
         writer, gathering, readers, hints = self._writer, self._gathering, self._readers, self._hints
+        keeper, turns, eyes = self._keeper, self._turns, self._eyes
         if writer is None or gathering is None or readers is None or hints is None:
             return
-        self._writer = self._gathering = self._readers = self._hints = None
+        assert keeper is not None and turns is not None and eyes is not None
+        self._writer = self._gathering = self._readers = self._hints = self._keeper = self._turns = self._eyes = None
         self.in_flight += 1
         try:
-            await gathering.close(within)
+            await asyncio.gather(gathering.close(within), turns.close(within))
         finally:
             within = min(within, GOODBYE_SECONDS)
-            goodbyes = [hints.close(within), writer.close(within)]
-            while not readers.empty():
-                if (connection := readers.get_nowait()) is not None:
-                    goodbyes.append(let_go(connection, within))
+            goodbyes = [hints.close(within), writer.close(within), keeper.close(within)]
+            for pool in (readers, eyes):
+                while not pool.empty():
+                    if (connection := pool.get_nowait()) is not None:
+                        goodbyes.append(let_go(connection, within))
             await asyncio.gather(*goodbyes)  # at once: a server that says nothing is waited for once
             self.in_flight -= 1
 
@@ -166,14 +191,15 @@ class PostgresStore:
 
     async def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Any:
         """Put work before the writer and wait until it is committed; `heed` hears of it in any case."""
-        if self._gathering is None:
+        gathering = self._turns if verb == "do" and work.func not in FREELY else self._gathering
+        if gathering is None:
             refused = self._not_open()
             if heed is not None:
                 heed(refused)
             raise refused
         self.in_flight += 1
         try:
-            return await self._gathering.write(verb, work, heed)
+            return await gathering.write(verb, work, heed)
         finally:
             self.in_flight -= 1
 
@@ -182,7 +208,15 @@ class PostgresStore:
 
     async def _read(self, function: Callable[..., Any], *args: Any, whole: bool = False) -> Any:
         """What `function(connection, …)` gives, by a connection for reading; with `whole` of one state throughout."""
-        readers = self._readers
+        return await self._read_by(self._readers, function, args, whole)
+
+    async def _see(self, function: Callable[..., Any], *args: Any) -> Any:
+        """As `_read`, for the engine: whatever pages ask, and however long that takes, is not in the way."""
+        return await self._read_by(self._eyes, function, args, False)
+
+    async def _read_by(
+        self, readers: asyncio.Queue[Any] | None, function: Callable[..., Any], args: Sequence[Any], whole: bool
+    ) -> Any:
         if readers is None:
             raise self._not_open()
         self.in_flight += 1
@@ -210,17 +244,20 @@ class PostgresStore:
             raise self._server.explained(error) from error
         finally:
             self.in_flight -= 1
-            if has_turn and self._readers is readers:  # whoever gave up waiting for one has none to give back
+            if has_turn and readers in (
+                self._readers,
+                self._eyes,
+            ):  # whoever gave up waiting for one has none to give back
                 readers.put_nowait(connection)
             elif connection is not None:
                 connection.terminate()
 
     async def _look(self, connection: Any, function: Callable[..., Any], args: Sequence[Any], whole: bool) -> Any:
         if whole:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
+            async with transaction(connection, SNAPSHOT):
                 return await function(connection, *args)
         if self._server.statement_cache_size == 0:  # a pooler may send each statement to another session, but for these
-            async with connection.transaction(isolation="read_committed"):
+            async with transaction(connection):
                 return await function(connection, *args)
         return await function(connection, *args)
 
@@ -235,7 +272,8 @@ class PostgresStore:
         return lives
 
     def beater(self, worker: Worker) -> Beater | None:
-        return PostgresBeater(self._server.twin(), self._name, worker)
+        seconds = min(BEAT_SECONDS, self._call_seconds)
+        return PostgresBeater(self._server.twin(), self._name, worker, seconds=seconds)
 
     async def leave(self, worker: str, now: datetime) -> None:
         await self._do(keeping.leave, worker, microseconds(now))
@@ -253,7 +291,7 @@ class PostgresStore:
             if living
             else "ORDER BY stopped_at IS NOT NULL, beat_at DESC"
         )
-        found: Sequence[Worker] = await self._read(keeping.workers, f"{rest} LIMIT 100")
+        found: Sequence[Worker] = await self._see(keeping.workers, f"{rest} LIMIT {LIVING if living else 100}")
         return found
 
     async def note(self, incidents: Sequence[Incident], heed: Heed | None = None) -> None:
@@ -264,20 +302,23 @@ class PostgresStore:
         return found
 
     async def held(self, worker: str) -> Mapping[RunId, int]:
-        rows = await self._fetch("SELECT id, token FROM taskloop.runs WHERE state = 'running' AND worker = $1", worker)
+        query = "SELECT id, token FROM taskloop.runs WHERE state = 'running' AND worker = $1"
+        rows = await self._see(_fetched, query, worker)
         return {RunId(row[0]): row[1] for row in rows}
 
     async def orphans(self) -> Sequence[Run]:
-        return await self._runs(
-            "WHERE state = 'running' AND NOT EXISTS "
-            "(SELECT 1 FROM taskloop.workers w WHERE w.id = worker AND w.stopped_at IS NULL) ORDER BY id"
+        rows = await self._see(
+            _fetched,
+            f"SELECT {RUN} FROM taskloop.runs WHERE state = 'running' AND NOT EXISTS "
+            "(SELECT 1 FROM taskloop.workers w WHERE w.id = worker AND w.stopped_at IS NULL) ORDER BY id",
         )
+        return await _as_runs(rows)
 
     async def changed(self) -> bool:
         if self._gathering is None:
             return False
-        rows = await self._fetch(
-            "SELECT sum(writes)::text FROM taskloop.writers WHERE NOT starts_with(id, $1)", self._name
+        rows = await self._see(
+            _fetched, "SELECT sum(writes)::text FROM taskloop.writers WHERE NOT starts_with(id, $1)", self._name
         )
         before, self._seen = self._seen, rows[0][0]
         return bool(before != self._seen)
@@ -300,7 +341,9 @@ class PostgresStore:
         self._known = Known.of(terms)
 
     async def define(self, definitions: Iterable[Definition]) -> None:
-        await self._do(keeping.define, list(definitions))
+        wanted = list(definitions)
+        if not await self._see(keeping.are_defined, wanted):
+            await self._do(keeping.define, wanted)
 
     async def definitions(self, *, without: Collection[str] = ()) -> Sequence[Definition]:
         found: list[Definition] = await self._read(keeping.definitions, list(without))
@@ -320,11 +363,15 @@ class PostgresStore:
     async def put(
         self, schedules: Sequence[Schedule], merge: Merge, now: datetime, entry: Entry | None = None
     ) -> Sequence[Schedule]:
+        if all(one.origin != "stored" for one in schedules):  # at each start, and hardly ever new
+            as_before: Sequence[Schedule] | None = await self._see(keeping.unchanged, schedules, merge)
+            if as_before is not None:
+                return as_before
         stored: Sequence[Schedule] = await self._do(audit.put, schedules, merge, microseconds(now), entry)
         return stored
 
     async def drop(self, ids: Sequence[str], now: datetime, entry: Entry | None = None) -> int:
-        dropped: int = await self._do(audit.drop, list(ids), microseconds(now), entry)
+        dropped: int = await self._do(audit.drop, list(ids), microseconds(now), entry) if ids else 0
         return dropped
 
     async def declared_schedules(self) -> Sequence[tuple[str, str]]:
@@ -334,7 +381,7 @@ class PostgresStore:
     async def replan(self, decide: Rewind, rules: str) -> int:
         # Of each set of jobs: another program's schedules are moved by that one, which knows their policies.
         key = f"zone_rules {blake2b(json.dumps(sorted(self._known.terms)).encode(), digest_size=8).hexdigest()}"
-        if not await self._do(keeping.rules_changed, rules, key):
+        if await self._see(keeping.rules_of, key) == rules or not await self._do(keeping.rules_changed, rules, key):
             return 0
         total: int = 0
         after: str | None = ""
@@ -391,8 +438,8 @@ class PostgresStore:
         )
         return {row[0]: from_microseconds(row[1]) for row in rows}
 
-    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
-        return Due(*await self._read(statements.due, self._known, now, limit, without))
+    async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
+        return Due(*await self._see(statements.due, self._known, now, limit, without))
 
     async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
         fired: Fired = await self._do(statements.fire, firings, worker, now, heed=heed)
@@ -546,7 +593,12 @@ class PostgresStore:
         found = await self._read(pruning.look, keep, now, after, limit)
         deleted: int = await self._do(pruning.delete, list(found.ids), now) if found.ids else 0
         place = found.after
-        if place is None and keep is not None and await self._do(pruning.delete_the_rest, self._known.terms, keep, now):
+        if (
+            place is None
+            and keep is not None
+            and await self._see(pruning.has_more, self._known.terms, keep, now)
+            and await self._do(pruning.delete_the_rest, self._known.terms, keep, now)
+        ):
             place = pruning.RUNS_DONE
         return Pruned(deleted, place)
 
@@ -577,7 +629,7 @@ class PostgresStore:
         return ended
 
     async def switches(self) -> Switches:
-        found: Switches = await self._read(
+        found: Switches = await self._see(
             keeping.switches,
             "WHERE id IN (SELECT id FROM taskloop.switches WHERE ended_at IS NULL UNION ALL SELECT max(id) "
             "FROM taskloop.switches WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
@@ -657,6 +709,14 @@ class PostgresStore:
     async def take_in(self, batches: AsyncIterator[Batch]) -> None:
         """The tables of another store. Raises `Conflict` where this one is not empty."""
         await transfer_postgres.take_in(self, batches)
+
+
+def _connections(number: int) -> asyncio.Queue[Any]:
+    """So many places for connections, each made when it is needed."""
+    places: asyncio.Queue[Any] = asyncio.LifoQueue()
+    for _ in range(number):
+        places.put_nowait(None)
+    return places
 
 
 async def _fetched(db: Db, query: str, *values: Any) -> Sequence[Any]:

@@ -1,11 +1,12 @@
 """The SQLite store: one writing connection with group commit, one for reading, each on a thread of aiosqlite's.
 
-A verb that writes puts its work into one queue and waits. The writer task takes what has gathered, carries it out as
-one immediate transaction on the writing thread, and answers the callers after COMMIT; while it commits, the next
-batch gathers. So a hundred callers cost one flush, and a caller's cancellation never reaches a transaction. If a
-batch fails, its parts are tried singly, so that one bad row harms nobody.
+A verb that writes puts its work into one queue and waits. What has gathered there is carried out as one immediate
+transaction on the writing thread, and the callers are answered after COMMIT; while it commits, the next batch gathers.
+So a hundred callers cost one flush, and a caller's cancellation never reaches a transaction. If a batch fails, its parts
+are tried singly, so that one bad row harms nobody.
 
-What the transactions do stands in `statements_sqlite`; `batches_sqlite` carries them out. Start at `SqliteStore.open` and `_write`.
+`writing_sqlite` does this, `batches_sqlite` carries a batch out, what is done in it stands in `statements_sqlite`. Start
+at `SqliteStore.open` and `_write`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
-
-import aiosqlite
 
 from taskloop import audit_sqlite, steps_sqlite, tokens_sqlite, transfer_sqlite
 from taskloop import copying_sqlite as copying
@@ -32,11 +30,11 @@ from taskloop import past_sqlite as past
 from taskloop import pruning_sqlite as pruning
 from taskloop import statements_sqlite as statements
 from taskloop.audit import Entry
-from taskloop.batches_sqlite import SqliteBeater, submit_within, transact, where_it_stood
-from taskloop.clock import from_microseconds, microseconds
+from taskloop.batches_sqlite import SqliteBeater, submit_within, where_it_stood
+from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
-from taskloop.file_sqlite import Place, connect, explained, newest, prepare, version
+from taskloop.file_sqlite import Place, explained, newest, prepare, version
 from taskloop.rows import (
     RUN_COLUMNS,
     SPAN,
@@ -83,13 +81,14 @@ from taskloop.store import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.threads_sqlite import CLOSE_SECONDS, Connection, connected, hop, let_go
 from taskloop.tokens import Token
+from taskloop.writing_sqlite import Writing
 
 __all__ = ["SqliteStore"]
 
 CALL_SECONDS: Final = 30.0
 """How long a caller waits for an answer: a disk that hangs must not hang those who wait for it."""
-CLOSE_SECONDS: Final = 10.0
 TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
 _RUN: Final = ",".join(RUN_COLUMNS)
@@ -112,23 +111,20 @@ class SqliteStore:
         self.url: str = f"sqlite:///{path}"
         self.synchronous = synchronous
         self.private: bool = self.path == ":memory:"
-        self.in_flight: int = 0
-        self._writer: aiosqlite.Connection | None = None
-        self._reader: aiosqlite.Connection | None = None
-        self._queue: list[tuple[str, Any, asyncio.Future[Any], Heed | None]] = []
-        self._in_hand: Sequence[tuple[str, Any, asyncio.Future[Any], Heed | None]] = ()
-        self._gathered: asyncio.Event | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self.remote: bool = False
+        self._calls = 0
+        self._writer: Connection | None = None
+        self._reader: Connection | None = None
+        self._writing: Writing | None = None
         self._opening: asyncio.Future[None] | None = None
         self._openers = 0
         self._terms: dict[str, Terms] = {}
         self._seen_version: int | None = None
+        self._version_read: int | None = None
+        """The version of the file when schedules were last read ahead."""
         self._place: Place | None = None
-        self._pid = os.getpid()
         self._deleted = 0
         """Runs that pruning has deleted since it last moved the log into the file."""
-        self._hangs = False
-        """Whether a transaction is in hand that nobody expects an answer of any more."""
 
     # -- opening and closing
 
@@ -138,7 +134,7 @@ class SqliteStore:
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._open(create, schema))
         opening = self._opening
-        self.in_flight += 1
+        self._calls += 1
         self._openers += 1
         try:
             await asyncio.shield(opening)
@@ -150,7 +146,7 @@ class SqliteStore:
             raise
         finally:
             self._openers -= 1
-            self.in_flight -= 1
+            self._calls -= 1
             if opening.done():
                 self._opening = None
 
@@ -172,19 +168,15 @@ class SqliteStore:
                 await connection.close()
             raise self._explained(error) from error
         self._writer, self._reader, self._seen_version = writer, reader, None
-        self._pid = os.getpid()
-        self._gathered = asyncio.Event()
-        self._writing = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
+        self._writing = Writing(
+            writer, self._place, seconds=self._call_seconds, explained=self._explained, silent=self._silent,
+            closed=self._closed
+        )  # fmt: skip
 
-    async def _connect(self, create: bool, path: str | None = None) -> aiosqlite.Connection:
-        connection = aiosqlite.Connection(partial(connect, path or self.path, create), iter_chunk_size=64)
-        # Otherwise a host that forgets stop() hangs at exit in a join of this thread; SQLite survives its end.
-        connection._thread.daemon = True
+    async def _connect(self, create: bool, path: str | None = None) -> Connection:
         try:
-            return await connection
+            return await connected(path or self.path, create)
         except Exception as error:
-            # aiosqlite has told its thread to end; it must have, before a host may close its loop.
-            await asyncio.to_thread(connection._thread.join, CLOSE_SECONDS)
             raise self._explained(error) from error
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
@@ -192,167 +184,66 @@ class SqliteStore:
         if writer is None or writing is None:
             return
         self._writer = self._reader = self._writing = None
-        loop = asyncio.get_running_loop()
-        if self._gathered is not None and writing.get_loop() is loop:
-            self._gathered.set()
-        deadline = loop.time() + within
-        self.in_flight += 1
+        deadline = asyncio.get_running_loop().time() + within
+        self._calls += 1
         try:
-            if writing.get_loop() is loop:  # else the loop that had it is gone, and it with it
-                await asyncio.wait({writing}, timeout=within)
-                writing.cancel()
+            await writing.close(within)
         finally:
             for connection in {writer, reader}:
                 if connection is not None:
-                    await _let_go(connection, max(0.1, deadline - loop.time()))
-            for _, _, answer, _ in (*self._in_hand, *self._queue):
-                with suppress(RuntimeError):  # of a loop that is closed: nobody waits
-                    if not answer.done():
-                        answer.set_exception(StoreUnavailable(f"store {self.url} is closed"))
-            self.in_flight -= 1
+                    await let_go(connection, max(0.1, deadline - asyncio.get_running_loop().time()))
+            self._calls -= 1
 
-    # -- the writer
+    # -- on the threads of the connections
 
-    async def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Any:
-        """Put work before the writer and wait until it is committed; `heed` hears of it in any case."""
-        refused = self._silent() if self._hangs else None if self._writer is not None else self._not_open()
-        if refused is not None:
+    @property
+    def in_flight(self) -> int:
+        return self._calls + (0 if self._writing is None else self._writing.in_flight)
+
+    def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Awaitable[Any]:
+        """Have work written; gives what to wait for until it is committed. `heed` hears of it in any case."""
+        if self._writing is None:
             if heed is not None:
-                self._tell(heed, refused)
-            raise refused
-        assert self._writer is not None and self._gathered is not None
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((verb, work, answer, heed))
-        self._gathered.set()
-        self.in_flight += 1
-        try:
-            if self._writing is not None and self._writing.done():
-                await self._write_batch(self._writer)
-            return await answer
-        finally:
-            self.in_flight -= 1
+                heed(self._not_open())
+            raise self._not_open()
+        return self._writing.write(verb, work, heed)
 
     def _not_open(self) -> StoreUnavailable:
         return StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
+
+    def _closed(self) -> StoreUnavailable:
+        return StoreUnavailable(f"store {self.url} is closed")
 
     def _silent(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"store {self.url} has not answered for {self._call_seconds:g} s: its disk hangs; see the machine's disk and mounts"
         )
 
-    def _give_up(self, batch: Sequence[Any]) -> None:
-        """Let those go who wait for a batch that the disk does not answer: what it still does, it does.
-
-        What waits behind it is not carried out any more: who is refused may ask again.
-        """
-        self._hangs = True
-        behind, self._queue = self._queue, []
-        for _, _, answer, _ in (*batch, *behind):
-            if not answer.done():
-                answer.set_exception(self._silent())
-        for _, _, _, heed in behind:
-            if heed is not None:
-                self._tell(heed, self._silent())
-
     async def _do(self, function: Callable[..., Any], *args: Any, heed: Heed | None = None) -> Any:
         return await self._write("do", partial(function, *args), heed)
 
-    async def _write_gathered(self) -> None:
-        """The writer task: one batch after the other, until the store is closed and the queue is empty.
-
-        A host that ends its loop cancels this task too. What is in hand is then still written and answered, and whoever
-        writes afterwards, as the end of an attempt does, writes for itself.
-        """
-        writer, gathered = self._writer, self._gathered
-        assert writer is not None and gathered is not None
+    async def _run(self, connection: Connection, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it, at most `call_seconds`."""
+        answer = self._hop(connection, function, *args)
+        patience = answer.get_loop().call_later(self._call_seconds, self._give_up, answer)
         try:
-            while self._writer is writer or self._queue:
-                await gathered.wait()
-                gathered.clear()
-                await self._write_batch(writer)
-        except asyncio.CancelledError:
-            while self._queue:  # what gathers while the last batch is written would be nobody's
-                await self._write_batch(writer)
-            raise
-
-    async def _write_batch(self, writer: aiosqlite.Connection) -> None:
-        batch, self._queue = self._queue, []
-        if not batch:
-            return
-        self._in_hand = batch
-        try:
-            hop = self._hop(writer, transact, self._place, [(verb, given) for verb, given, _, _ in batch])
-        except StoreUnavailable as error:  # closed meanwhile
-            self._answer(batch, [error] * len(batch))
-            return
-        patience = asyncio.get_running_loop().call_later(self._call_seconds, self._give_up, batch)
-        try:
-            await asyncio.shield(hop)
-        except asyncio.CancelledError:
-            if os.getpid() == self._pid:  # else this is a fork, where nobody will answer
-                await asyncio.wait({hop})
-            raise
-        except Exception:  # each caller is told below
-            hop.exception()
+            return await answer
         finally:
             patience.cancel()
-            self._hangs = self._hangs and not hop.done()
-            if hop.done() and not hop.cancelled():
-                failed = hop.exception()
-                self._answer(batch, [failed] * len(batch) if failed is not None else hop.result())
 
-    def _answer(self, batch: Sequence[Any], answers: Sequence[Any]) -> None:
-        for (_, _, future, heed), given in zip(batch, answers, strict=True):
-            failed = isinstance(given, Exception)
-            answer = self._explained(given) if failed else given
-            if heed is not None:
-                self._tell(heed, answer)
-            if not future.done():
-                future.set_exception(answer) if failed else future.set_result(answer)
+    def _give_up(self, answer: asyncio.Future[Any]) -> None:
+        if not answer.done():
+            answer.set_exception(self._silent())
 
-    def _tell(self, heed: Heed, answer: Any) -> None:
-        try:
-            heed(answer)
-        except Exception as error:  # the next batch must not depend on who hears of this one
-            loop = asyncio.get_running_loop()
-            loop.call_exception_handler({"message": "taskloop: a store's answer was not taken", "exception": error})
-
-    async def _run(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> Any:
-        """Call `function(sqlite3 connection, …)` on the connection's thread and wait for it, at most `call_seconds`."""
-        hop = self._hop(connection, function, *args)
-        done, _ = await asyncio.wait({hop}, timeout=self._call_seconds)
-        if not done:
-            raise self._silent()
-        return hop.result()
-
-    def _hop(self, connection: aiosqlite.Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Begin a call of `function(sqlite3 connection, …)` on the connection's thread.
-
-        aiosqlite offers a hop for each statement, within the task that asks. This is one for a whole transaction, and
-        a future that no task owns: the end of the task does not lose its answer. Hence its own queue, `_tx`; and the
-        answer is delivered here, for aiosqlite's thread would end if the loop were closed meanwhile.
-        """
-        if not connection._running:
-            raise StoreUnavailable(f"store {self.url} is closed")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-
-        def work() -> None:
-            result = error = None
-            try:
-                result = function(connection._conn, *args)
-            except BaseException as raised:
-                error = raised
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_deliver, answer, result, error)
-
-        self.in_flight += 1
+    def _hop(self, connection: Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Begin a call of `function(sqlite3 connection, …)` on the connection's thread."""
+        answer = hop(connection, function, *args)
+        self._calls += 1
         answer.add_done_callback(self._landed)
-        connection._tx.put_nowait((None, work))
         return answer
 
     def _landed(self, _: asyncio.Future[Any]) -> None:
-        self.in_flight -= 1
+        self._calls -= 1
 
     async def _read(self, function: Callable[..., Any], *args: Any) -> Any:
         if self._reader is None:
@@ -537,17 +428,21 @@ class SqliteStore:
         )
         return {row[0]: from_microseconds(row[1]) for row in rows}
 
-    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
+    async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
         if self._writer is None:
             raise StoreUnavailable(f"store {self.url} is not open")
         try:
-            found, next_at = await self._run(self._writer, statements.due, now, limit, list(without))
+            found, next_at, version = await self._run(
+                self._writer, statements.due, now, limit, list(without), later(now, timedelta(seconds=ahead_seconds))
+            )
         except sqlite3.Error as error:
             raise self._explained(error) from error
+        if ahead_seconds:
+            self._version_read = version
         return Due(found, instant(next_at))
 
     async def fire(self, firings: Sequence[Firing], worker: str, now: datetime, heed: Heed | None = None) -> Fired:
-        fired: Fired = await self._do(statements.fire, firings, worker, now, heed=heed)
+        fired: Fired = await self._do(statements.fire, firings, worker, now, self._version_read, heed=heed)
         return fired
 
     # -- runs
@@ -572,9 +467,8 @@ class SqliteStore:
         claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._terms, heed=heed)
         return claimed
 
-    async def settle(self, settling: Settling) -> Run | None:
-        stands: Run | None = await self._write("settle", settling)
-        return stands
+    def settle(self, settling: Settling) -> Awaitable[Run | None]:
+        return self._write("settle", settling)
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
         await self._do(statements.progress, reports)
@@ -820,37 +714,9 @@ class SqliteStore:
             try:
                 return await self._hop(connection, where_it_stood, self._place, function, *args)
             finally:
-                await _let_go(connection, CLOSE_SECONDS)
+                await let_go(connection, CLOSE_SECONDS)
         except (sqlite3.Error, ValueError) as error:
             raise self._explained(error) from error
-
-
-def _deliver(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if answer.done():
-        return
-    if error is None:
-        answer.set_result(result)
-    else:
-        answer.set_exception(error)
-
-
-async def _let_go(connection: aiosqlite.Connection, within: float) -> None:
-    """Close a connection and end its thread; one that is busy for longer does so when it has ended."""
-    loop = asyncio.get_running_loop()
-    gone: asyncio.Future[Any] = loop.create_future()
-
-    def close() -> object:
-        if connection._connection is not None:
-            with suppress(sqlite3.Error):
-                connection._connection.close()
-            connection._connection = None
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_deliver, gone, None, None)
-        return aiosqlite.core._STOP_RUNNING_SENTINEL
-
-    connection._running = False
-    connection._tx.put_nowait((None, close))
-    await asyncio.wait({gone}, timeout=within)
 
 
 # -- on the threads of the connections

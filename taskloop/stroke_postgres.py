@@ -7,17 +7,18 @@ What does not fit goes the long way (`statements_postgres`). Start at `fits` and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from taskloop.rows_postgres import RUN_TYPES, Db, run_row, unnested
+from taskloop.rows_postgres import ONE_BY_ONE, RUN_TYPES, STILL_RUNNING, Db, run_row, unnested
 from taskloop.runs import Run
 from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, settled_row, stands
 from taskloop.steps import FROM_STEP
 from taskloop.store import Settling
 
-__all__ = ["Stroke", "answers", "carry_out", "fits", "prepared"]
+__all__ = ["Ids", "Stroke", "answers", "carry_out", "fits", "prepared"]
 
 
 def fits(batch: Sequence[tuple[str, Any]]) -> bool:
@@ -46,27 +47,56 @@ class Stroke(NamedTuple):
     """Runs with their ids: known before they are written, so that a lost answer is no loss."""
 
 
-async def prepared(db: Db, batch: Sequence[tuple[str, Any]]) -> Stroke:
+BUSY: Final = 4
+"""Runs of a batch from which on the next is given its ids beforehand; a person who asks for one now and then sees no gaps."""
+FRESH_SECONDS: Final = 0.1
+"""For how long ids that were given beforehand are used: what is asked for later elsewhere is to have greater ones."""
+
+
+class Ids:
+    """Ids that a batch has brought along for the runs of the next, which so need not ask: a way to the server less."""
+
+    def __init__(self) -> None:
+        self._left: list[int] = []
+        self._since = 0.0
+
+    def keep(self, ids: Sequence[int]) -> None:
+        self._left, self._since = [*ids], time.monotonic()
+
+    async def take(self, db: Db, number: int) -> Iterator[int]:
+        """So many, growing."""
+        if time.monotonic() - self._since > FRESH_SECONDS or len(self._left) < number:
+            self._left = []
+            return iter(await numbers(db, number) if number else [])
+        taken, self._left = self._left[:number], self._left[number:]
+        return iter(taken)
+
+
+async def prepared(db: Db, batch: Sequence[tuple[str, Any]], ids: Ids) -> Stroke:
     settlings = [work for verb, work in batch if verb == "settle"]
     calls = [work for verb, work in batch if verb == "submit"]
-    number = sum(map(len, calls))
-    ids = iter(await numbers(db, number) if number else [])
-    named = [[run.changed(id=next(ids)) for run in runs] for runs in calls]
+    given = await ids.take(db, sum(map(len, calls)))
+    named = [[run.changed(id=next(given)) for run in runs] for runs in calls]
     return Stroke(settlings, [settled_row(one) for one in settlings], named)
 
 
 async def carry_out(
-    db: Db, stroke: Stroke, name: str, writes: int | None, newest: int
+    db: Db, stroke: Stroke, name: str, writes: int | None, newest: int, ids: Ids
 ) -> tuple[int | None, str, set[tuple[int, int]]]:
     """Write it all, if `name` has written so often until now; gives how often it has then (None: it had not, or a newer
     schema is there, and nothing was written), the number of the schema, and the runs, by id and token, that were ended.
+    `ids` are given what the next batch may need.
     """
     runs = [run for call in stroke.calls for run in call]
     firsts = {row[:2]: row for row in reversed(stroke.rows)}
     ends = _columns(SETTLED_TYPES, firsts.values())
     begins = _columns(RUN_TYPES, map(run_row, runs))
     given = (*ends.values(), *begins.values())
-    now, schema, ended, tokens = await db.fetchrow(_text(tuple(ends), tuple(begins)), name, newest, writes, *given)
+    ahead = len(runs) if len(runs) >= BUSY else 0
+    text = _text(tuple(ends), tuple(begins))
+    now, schema, ended, tokens, more = await db.fetchrow(text, name, newest, writes, ahead, *given)
+    if more:
+        ids.keep(more)
     return now, schema, set(zip(ended or (), tokens or (), strict=True))
 
 
@@ -81,7 +111,7 @@ def _columns(types: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[st
     """The columns of rows, by name; none of no rows."""
     found = dict(zip(types, map(list, zip(*rows, strict=True)), strict=False))
     rare = [name for name in found if name in _RARE]
-    if not any(one is not None for name in rare for one in found[name]):
+    if all(found[name].count(None) == len(found[name]) for name in rare):
         for name in rare:
             del found[name]
     return found
@@ -90,13 +120,14 @@ def _columns(types: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[st
 @cache
 def _text(ends: tuple[str, ...], begins: tuple[str, ...]) -> str:
     """The statement for these columns of ends, and of runs that are asked for; none of either: it has nothing of that."""
-    parts = [
+    schema = "(SELECT value FROM taskloop.meta WHERE key = 'schema')"
+    parts = [  # which all others need a row of: without it they write nothing
         (
-            "ok AS MATERIALIZED (SELECT w.id FROM taskloop.writers w, taskloop.meta m WHERE w.id = $1 AND w.writes = $3 "
-            "AND m.key = 'schema' AND m.value::int <= $2::int FOR UPDATE OF w)"
+            "mine AS (UPDATE taskloop.writers SET writes = writes + 1, at = now() WHERE id = $1 AND writes = $3 "
+            f"AND {schema}::int <= $2::int RETURNING writes)"
         )
     ]
-    first = 4
+    first = 5
     if ends:
         changes = ",".join(
             f"{name} = {f'v.{name}' if name in ends else 'NULL'}"
@@ -105,8 +136,8 @@ def _text(ends: tuple[str, ...], begins: tuple[str, ...]) -> str:
         )
         given = {name: SETTLED_TYPES[name] for name in ends}
         parts.append(
-            f"done AS (UPDATE taskloop.runs r SET {changes} FROM {unnested(given, first=first)}, ok "
-            "WHERE r.id = v.id AND r.token = v.token AND r.state = 'running' "
+            f"done AS (UPDATE taskloop.runs r SET {changes} FROM {unnested(given, first=first)}, mine "
+            f"WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE} "
             "RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), "
             f"counted AS ({COUNT})"
         )
@@ -115,13 +146,11 @@ def _text(ends: tuple[str, ...], begins: tuple[str, ...]) -> str:
         names = ",".join(f"v.{name}" for name in begins)
         given = {name: RUN_TYPES[name] for name in begins}
         parts.append(
-            f"begun AS (INSERT INTO taskloop.runs ({','.join(begins)}) SELECT {names} FROM {unnested(given, first=first)}, ok)"
+            f"begun AS (INSERT INTO taskloop.runs ({','.join(begins)}) SELECT {names} FROM {unnested(given, first=first)}, mine)"
         )
-    parts.append(
-        "mine AS (UPDATE taskloop.writers w SET writes = w.writes + 1, at = now() FROM ok WHERE w.id = ok.id RETURNING w.writes)"
-    )
     ended = "(SELECT array_agg(id) FROM done), (SELECT array_agg(token) FROM done)" if ends else "NULL, NULL"
-    return f"WITH {', '.join(parts)} SELECT (SELECT writes FROM mine), (SELECT value FROM taskloop.meta WHERE key = 'schema'), {ended}"
+    more = "(SELECT array_agg(nextval('taskloop.run_ids')) FROM generate_series(1, $4::int))"
+    return f"WITH {', '.join(parts)} SELECT (SELECT writes FROM mine), {schema}, {ended}, {more}"
 
 
 async def answers(

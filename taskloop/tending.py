@@ -110,8 +110,8 @@ class Tending:
     async def round(self) -> None:
         """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear."""
         shared = not self._store.private
-        self._note_standstill()
         self.changed |= shared and await self._store.changed()
+        self._note_standstill()  # once it has answered: while it is away we are as good as asleep
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
             self._heard_beat(lives)
@@ -119,7 +119,8 @@ class Tending:
             before = self.others
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
             await self._miss_some_of(before)
-        if self.others and self._is_time("rescue", RESCUE_SECONDS):
+        silent = [one for one in self.others if self._is_silent(one)]  # of all of them: each look notes who has beaten
+        if silent or (self.others and self._is_time("rescue", RESCUE_SECONDS)):
             before, self.others = self.others, await self.rescue(self.others)
             await self._miss_some_of(before)
             self.changed |= len(self.others) < len(before)
@@ -214,13 +215,15 @@ class Tending:
         return facts is not None and run.attempts > 1 and facts["policy"].get("on_crash") != "fail"
 
     def _is_gone(self, worker: Worker) -> bool:
-        """Whether a worker's process has ended, or it has not beaten for a lease.
+        """Whether a worker's process has ended, or it has not beaten for a lease."""
+        return is_dead(worker) or self._is_silent(worker)
+
+    def _is_silent(self, worker: Worker) -> bool:
+        """Whether a worker has not beaten for a lease, and we were there all the time.
 
         The age of a beat is never taken from the wall clock, which each may have set otherwise: on one machine it is
         told by the clock that all share, and of another machine by what we ourselves have seen.
         """
-        if is_dead(worker):
-            return True
         lease, tick = self._options.lease.total_seconds(), self._clock.monotonic()
         silent = silent_seconds(worker, tick)
         if silent is not None:
@@ -232,12 +235,13 @@ class Tending:
         return tick - since > lease
 
     def _note_standstill(self) -> None:
-        """See whether we stood still ourselves, or could not write: then the silence of the others says nothing of them,
-        for what held us may have held them, and what they have written since is only to come.
+        """See whether we stood still ourselves, or could not reach the store: then the silence of the others says nothing of
+        them, for what held us may have held them, and what they have written since is only to come.
         """
-        now, lease = self._clock.monotonic(), self._options.lease
-        if now - self._awake_at > (lease - self._options.heartbeat).total_seconds():
+        now, lease = self._clock.monotonic(), self._options.lease.total_seconds()
+        if now - self._awake_at > max(lease / 2, 2 * TEND_SECONDS):  # half of it is left for a beat to come through
             self._awake_since = now
+            self._seen.clear()
         self._awake_at = now
 
     async def _grant_wishes(self) -> None:

@@ -11,6 +11,7 @@ import time
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 from loguru import logger
 from pydantic import TypeAdapter
 
@@ -18,6 +19,8 @@ from taskloop import Options, TaskScheduler
 from taskloop.pytest_plugin import virtual_time as virtual_time
 
 TEST_SECONDS = 45
+settings.register_profile("crowded", deadline=None)  # on a crowded machine any example may take long, once
+settings.load_profile("crowded")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 MAY_BLOCK = [
@@ -38,6 +41,7 @@ MAY_BLOCK = [
         {"_connect"},
         "asyncpg looks for a file of passwords, once a connection",
     ),
+    ("os.path.abspath", "taskloop/server_postgres.py", {"_connect"}, "the same for certificates"),
     ("os.listdir", "taskloop/server_postgres.py", {"migrations"}, "schema files, read once a process"),
     ("os.stat", "taskloop/server_postgres.py", {"migrations"}, "the same"),
     ("os.scandir", "taskloop/server_postgres.py", {"migrations"}, "the same"),

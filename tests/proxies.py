@@ -29,9 +29,13 @@ class Line:
         self.url = address.replace(folder, self._folder.name)
         self._tasks: set[asyncio.Task[None]] = set()
         self.cut: str | None = None
-        """Cut the line as something passes: `before` the server has it, or `after` it has done it and nobody hears."""
+        """Cut the line as something passes: `before` the server has it, or `after` it has done it and nobody hears. `silent`:
+        neither end hears anything any more, not even that.
+        """
         self.passes = 0
         """How many times something passes before that."""
+        self.parted = False
+        """Whether nothing comes through at all; a connection that has met with it stays silent."""
 
     async def __aenter__(self) -> Self:
         place = str(Path(self._folder.name) / ".s.PGSQL.5432")
@@ -42,10 +46,19 @@ class Line:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._listener.close()
+        for _ in range(3):  # for whom it has just taken to be among the tasks
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._folder.cleanup()
+
+    async def hang_up(self) -> None:
+        """Take nobody any more, and cut those there are, as a server that has gone."""
+        self._listener.close()
+        Path(self._folder.name, ".s.PGSQL.5432").unlink(missing_ok=True)
+        for task in [*self._tasks]:
+            task.cancel()
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -64,11 +77,16 @@ class Line:
 
     async def carry(self, client: Streams) -> None:
         """Carry what is said both ways until one end hangs up, or the line is cut."""
+        if self.parted:
+            await asyncio.Event().wait()
         server = await self.reach()
         back = asyncio.create_task(self._back(server, client))
         try:
             while data := await client[0].read(65536):
                 cut = self._cuts()
+                if cut == "silent" or self.parted:
+                    back.cancel()
+                    await asyncio.Event().wait()
                 if cut == "after":
                     back.cancel()
                     await asyncio.gather(back, return_exceptions=True)
@@ -80,9 +98,9 @@ class Line:
                 if cut:
                     return
         finally:
+            server[1].close()
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
-            server[1].close()
 
     def _cuts(self) -> str | None:
         """Where the line is to be cut now; None: it is not."""

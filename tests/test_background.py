@@ -174,23 +174,28 @@ def test_it_may_be_started_again_and_stopped_from_a_task():
 
 
 def test_a_stop_waits_for_a_task_in_hand_and_without_wait_for_none():
-    ended = []
+    begun, may_end, ended = threading.Event(), threading.Event(), []
 
     def slow() -> None:
-        time.sleep(0.4)
+        begun.set()
+        may_end.wait(20)
         ended.append(True)
 
     tasks = BackgroundTasks()
     tasks.add_task(slow)
     tasks.start()
-    time.sleep(0.1)
+    assert begun.wait(20)
+    threading.Timer(0.2, may_end.set).start()
     tasks.stop()
     assert ended == [True]
+    begun.clear()
+    may_end.clear()
     tasks.start()
-    begun = time.monotonic()
+    assert begun.wait(20)
     tasks.stop(wait=False)
-    assert time.monotonic() - begun < 0.3
-    tasks._host.join(10)
+    assert ended == [True]
+    may_end.set()
+    tasks._host.join(20)
 
 
 def test_a_start_that_fails_can_be_tried_again(tmp_path):

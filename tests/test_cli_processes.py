@@ -144,7 +144,7 @@ def test_once_is_stopped_by_a_signal_too(shop, call):
 
 def test_waiting_for_a_run_that_no_worker_takes_is_code_5_and_says_what_there_is(shop, call):
     with shop.start("run", "--jobs", "hourly") as running:
-        running.hear(READY)
+        running.hear("scheduler.started jobs=1 ")
         running.hear("run.succeeded job=hourly")
         said = call("submit", "add", "a=1", "--wait")
         assert said.code == 5 and f"pid {running.process.pid}, which takes hourly, so nothing was submitted" in said.err

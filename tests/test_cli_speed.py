@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
@@ -62,4 +61,5 @@ def test_a_quick_command_is_quick(full, words, tmp_path):
             capture_output=True, timeout=30, check=True,
         )  # fmt: skip
         took.append(time.perf_counter() - began)
-    assert statistics.median(took[1:]) < 0.3, took  # 0.05 s on a quiet machine; the promise is 0.15 s
+    # The least, for others want the machine too: 0.05 s on a quiet one; the promise is 0.15 s.
+    assert min(took[1:]) < 0.3, took

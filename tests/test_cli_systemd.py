@@ -81,6 +81,26 @@ def test_a_unit_is_written_once_and_another_one_is_left_as_it_is(shop, call, tmp
     ] == ["service", "timer"]
 
 
+CALENDARS = [
+    "daily", "hourly UTC", "Mon..Fri 09:00", "Sat *-*-1..7 18:00:00 Europe/London", "*:0/15", "*-02~03", "2030-01-01",
+    "Mon", "Mon,Tue 10:00:30", "@1395716396", "08:00:00/10",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["systemd is there", "no systemd"])
+def test_a_timer_takes_what_systemd_takes_and_nothing_else(shop, call, tmp_path, monkeypatch, found):
+    if not found:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    for text in CALENDARS:
+        assert f"OnCalendar={text}\n" in call("systemd", "--timer", text).out
+    wrong = ["nonsense", "0 2 * * *", "every 5m", "Mon at noon", "5", "x" * 300]
+    for text in [*wrong, *(["25:00", "02:00 Nowhere/Town"] if found and shutil.which("systemd-analyze") else [])]:
+        done = call("systemd", "--timer", text)
+        assert (
+            (done.code, done.out) == (2, "") and f"--timer is '{text}'; allowed is" in done.err and "help:" in done.err
+        )
+
+
 @pytest.mark.parametrize(("words", "said"), [(["--name", "../x"], "--name is"), (["--timer", "a\nb"], "--timer is")])
 def test_what_may_not_stand_in_a_unit_is_refused(shop, call, words, said):
     done = call("systemd", *words)

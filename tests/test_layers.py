@@ -15,7 +15,7 @@ import taskloop
 
 PACKAGE = Path(taskloop.__file__).parent
 LEVELS = [
-    {"errors", "clock", "durations", "address"},
+    {"errors", "frozen", "clock", "durations", "address"},
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
     {"jobs", "flows", "handles", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
@@ -23,7 +23,7 @@ LEVELS = [
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
     {"copying", "transfer_sqlite", "transfer_postgres", "housing", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
-     "copying_sqlite", "rows", "fates", "rows_sqlite", "file_sqlite", "steps_sqlite", "batches_sqlite",
+     "copying_sqlite", "rows", "fates", "rows_sqlite", "file_sqlite", "threads_sqlite", "writing_sqlite", "steps_sqlite", "batches_sqlite",
      "tokens_sqlite", "audit_sqlite", "retention", "gathering",
      "store_postgres", "statements_postgres", "keeping_postgres", "past_postgres", "history_postgres", "pruning_postgres",
      "rows_postgres", "stroke_postgres", "hints_postgres", "keys_postgres", "server_postgres", "steps_postgres", "batches_postgres", "tokens_postgres", "audit_postgres"},
@@ -36,7 +36,7 @@ PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"moment
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
 FRAMEWORKS = {"aiohttp", "starlette", "fastapi", "uvicorn", "jinja2", "httpx", "flask", "django"}
 ONE_HOME = {
-    "aiosqlite": "store_sqlite",
+    "aiosqlite": "threads_sqlite",
     "loguru": None,
     "pydantic_settings": "settings",
     "cronsim": "cron",

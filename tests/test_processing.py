@@ -10,15 +10,16 @@ import sys
 import textwrap
 import threading
 import time as real
+from functools import partial
 
 import process_jobs
 import pytest
-from anyio import to_process
+from anyio import BrokenWorkerProcess, to_process
 
 from taskloop import Inject, Jobs, State
 from taskloop.context import AttemptCancelled
 from taskloop.errors import BadJob, ProcessDied
-from taskloop.processing import InProcess
+from taskloop.processing import InProcess, perform
 from taskloop.testing import run_context
 
 pytestmark = pytest.mark.anyio
@@ -115,7 +116,7 @@ def test_a_process_that_a_signal_made_speak_unasked_is_killed_and_its_answer_is_
     script.write_text(UNASKED)
     done = subprocess.run(
         [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
-        capture_output=True, text=True, timeout=20, check=True,
+        capture_output=True, text=True, timeout=40, check=True,
     )  # fmt: skip
     assert "answered out of turn (KeyboardInterrupt) and was killed" in done.stdout and done.stderr == ""
 
@@ -128,11 +129,17 @@ from taskloop.errors import ProcessDied
 from taskloop.processing import InProcess
 from taskloop.testing import run_context
 
+def waits(pid):  # how often it has begun to wait; None: it does not wait now
+    said = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
+    return int(said["voluntary_ctxt_switches"]) if said["State"].split()[0] == "S" else None
+
 async def host():
     idle = await to_process.run_sync(os.getpid)  # not by a job: Ctrl-C makes it answer as if it had been asked
-    while open(f"/proc/{idle}/stat").read().rpartition(")")[2].split()[0] != "S":  # not yet back at waiting: it would die
+    while (before := waits(idle)) is None:  # not yet back at waiting: it would die
         await asyncio.sleep(0.01)
     os.kill(idle, signal.SIGINT)
+    while waits(idle) in (None, before):  # what it is sent before it has heard the signal, that one answers
+        await asyncio.sleep(0.01)
     executor, context = InProcess(1), run_context(params={"path": "/dev/null"})
     try:
         await executor.call(process_jobs.lasting.function, context, {})
@@ -320,6 +327,12 @@ async def test_no_more_processes_work_at_once_than_allowed(processes, tmp_path):
     assert not lives(await written(tmp_path / "pid"))
 
 
+async def test_a_process_that_comes_to_a_call_when_it_was_given_up_answers_nobody(processes, tmp_path):
+    late = partial(perform, "process_jobs", "lasting", run_context()._run, str(tmp_path / "gone"))
+    with pytest.raises(BrokenWorkerProcess):
+        await to_process.run_sync(late)
+
+
 def test_what_a_process_answers_is_plain_data(tmp_path):
     code = """
         import tempfile
@@ -343,7 +356,7 @@ def test_what_a_process_answers_is_plain_data(tmp_path):
         """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=True,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == [
         "raised OSError ('builtins', 'OSError') None",

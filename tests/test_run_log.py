@@ -17,9 +17,12 @@ import pytest
 from loguru import logger as loguru_logger
 from stories import nothing
 
-from taskloop import Options, RunContext, TaskScheduler, current_run
+from taskloop import Options, RunContext, TaskScheduler, current_run, runlog
+from taskloop.capture import attach
+from taskloop.context import running
 from taskloop.errors import NoSuchRun
 from taskloop.runlog import FULL, LINE_CHARACTERS, RunLog
+from taskloop.testing import run_context
 
 pytestmark = pytest.mark.anyio
 
@@ -307,7 +310,7 @@ def test_a_text_is_masked_before_it_is_cut():
 
 def test_a_forked_process_says_nothing_in_the_log_of_its_parent_and_waits_for_no_lock():
     log = run_log(1_000)
-    with log._lock:
+    with runlog._guard.lock:
         child = os.fork()
         if child == 0:
             thread = threading.Thread(target=log.add, args=("info", "from the child"), daemon=True)
@@ -379,6 +382,21 @@ async def test_a_record_of_loguru_that_goes_on_to_logging_is_one_line(scheduler,
         loguru_logger.info("same")
 
     assert await lines_of(scheduler, virtual_time, job) == ["same", "same"]
+
+
+async def test_the_log_of_a_run_that_takes_the_place_of_another_in_memory_is_not_that_one(loud, sink):
+    context, heard = run_context(), []
+    release, token = attach(), running.set(context)
+    try:
+        for library in [loud, loguru_logger] * 10:
+            context.lines = None
+            context.lines = run_log(1_000)
+            library.info("same")
+            heard += [line.text for line in context.lines.end()]
+    finally:
+        running.reset(token)
+        release()
+    assert heard == ["same"] * 20
 
 
 async def test_a_host_that_removes_all_sinks_of_loguru_is_heard_again_from_the_next_run_on(

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import textwrap
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -285,6 +286,23 @@ async def test_behind_a_pooler_that_gives_each_transaction_another_session_every
 
 
 # -- several processes
+
+
+async def test_a_crowd_brings_ids_for_the_next_and_who_comes_alone_or_later_takes_none_of_them(monkeypatch):
+    time = SimpleNamespace(monotonic=lambda: time.now, now=0.0)
+    monkeypatch.setattr("taskloop.stroke_postgres.time", time)
+    async with opened() as store, opened(store._server.dsn) as other:
+
+        async def crowd():
+            return [run.id for [run] in await asyncio.gather(*(store.submit([asked()]) for _ in range(10)))]
+
+        assert [run.id for run in await submitted(store)] == [1]
+        assert [run.id for run in await submitted(store)] == [2]
+        assert await crowd() == list(range(3, 13))
+        assert [run.id for run in await submitted(other)] == [23]
+        assert await crowd() == list(range(13, 23))  # of one moment, in whatever order
+        time.now += 1
+        assert await crowd() == list(range(34, 44))
 
 
 async def test_a_beat_never_waits_behind_other_calls_and_tells_how_far_the_clocks_are_apart():

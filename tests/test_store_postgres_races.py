@@ -215,7 +215,7 @@ async def test_a_writer_that_is_cancelled_while_it_tells_others_does_nothing_twi
         connection, cancelled = await store._writer.open(), []
 
         def heed(said):
-            if said.query.startswith("WITH ok") and not cancelled:  # it is committed; others are told next
+            if said.query.startswith("WITH mine") and not cancelled:  # it is committed; others are told next
                 cancelled.append(store._gathering._task.cancel())
 
         connection.add_query_logger(heed)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from taskloop.runs import (
     RunId,
     ShutDown,
     State,
+    only_repeat_key,
     settle,
 )
 from taskloop.store import Attempt, Query, Store, Terms, Wish
@@ -193,6 +195,34 @@ async def test_two_processes_that_ask_with_one_key_get_one_run(pair):
     answers = await asyncio.gather(*(one.submit([asked(key="k")]) for one in [mine, other] * 10))
     assert {run.id for answer in answers for run in answer} == {1}
     assert sum(not run.existed for answer in answers for run in answer) == 1
+
+
+async def test_the_only_repeat_of_a_run_is_the_first_whatever_came_of_it(store):
+    old = await finished(store, FAILED)
+    again = partial(asked, rerun_of=old.id, key=only_repeat_key(old.id))
+    [first] = await submitted(store, again())
+    await store.cancel(first.id, actor=None, reason=None, now=NOW)
+    for params in ({}, {"n": 2}):
+        [second] = await submitted(store, again(params=params))
+        assert (second.id, second.existed, second.state) == (first.id, True, "cancelled")
+    by_hand, other = await finished(store, FAILED), await finished(store, FAILED)
+    [repeat] = await submitted(store, asked(rerun_of=by_hand.id, params={"n": 3}))
+    both = [asked(rerun_of=one.id, key=only_repeat_key(one.id)) for one in (by_hand, other)]
+    [known, fresh] = await submitted(store, *both)
+    assert (known.id, known.existed, fresh.existed, fresh.rerun_of) == (repeat.id, True, False, other.id)
+
+
+async def test_two_processes_that_repeat_a_run_at_once_make_one_though_it_fails_at_once(pair):
+    """An end between the look of one process and its write would set a mere key free."""
+    old = await finished(pair[0], FAILED)
+
+    async def repeat_and_cancel(store):
+        [run] = await store.submit([asked(rerun_of=old.id, key=only_repeat_key(old.id))])
+        await store.cancel(run.id, actor=None, reason=None, now=NOW)
+        return run
+
+    runs = await asyncio.gather(*(repeat_and_cancel(one) for one in [*pair] * 10))
+    assert len({run.id for run in runs}) == 1 and sum(not run.existed for run in runs) == 1
 
 
 HOSTILE = [

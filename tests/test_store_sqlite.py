@@ -15,11 +15,12 @@ import textwrap
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import pytest
-from stores import NOW, Stores, asked, claimed, database, finished, hourly, ids, know, pair, put, submitted
+from stores import NOW, Stores, asked, at, claimed, database, finished, firing, hourly, ids, know, pair, put, submitted
 
 import taskloop
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
@@ -792,3 +793,22 @@ async def test_thousands_of_schedules_are_put_and_due_at_once(tmp_path):
         due = await store.due(NOW, 10_000)
         assert len(due.schedules) == 5000
         assert (await store.counts())[State.WAITING] == 0
+
+
+async def test_what_was_read_ahead_is_fired_only_as_long_as_no_other_process_has_changed_it(pair):
+    mine, other = pair
+    await put(mine, hourly("s", next_due=at(1)), hourly("t", next_due=at(2)), hourly("later", next_due=at(9)))
+    soon = await mine.due(NOW, 10, ahead_seconds=5)
+    assert ([one.id for one in soon.schedules], soon.next_at) == (["s", "t"], at(9))
+    await put(other, replace(soon.schedules[0], params={"n": 2}))
+    done = await mine.fire([firing(one, now=at(3)) for one in soon.schedules], "w1", at(3))
+    assert (done.lost, [run.schedule for run in await mine.find(Query())]) == (1, ["t"])
+    [again] = (await mine.due(at(3), 10)).schedules
+    assert again.params == {"n": 2}
+
+
+async def test_of_more_that_comes_soon_than_is_wanted_nothing_is_told_beyond_it(pair):
+    mine, _ = pair
+    await put(mine, *(hourly(f"s{n}", next_due=at(n)) for n in range(1, 5)))
+    soon = await mine.due(NOW, 2, ahead_seconds=60)
+    assert ([one.id for one in soon.schedules], soon.next_at) == (["s1", "s2"], None)

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import threading
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -62,8 +63,8 @@ class Host:
 
 
 @asynccontextmanager
-async def hosting(path):
-    scheduler = TaskScheduler(path, options=QUICK)
+async def hosting(path, options=QUICK):
+    scheduler = TaskScheduler(path, options=options)
     host = Host(scheduler)
     async with scheduler:
         try:
@@ -151,7 +152,7 @@ async def test_a_file_that_is_moved_away_is_missed_at_once_and_no_new_one_appear
         await host.holds_a_run()
         elsewhere = tmp_path / "elsewhere"
         folder.rename(elsewhere)
-        await host.hears("store_lost", 3)
+        await host.hears("store_lost")
         with pytest.raises(StoreUnavailable, match="put the file back"):
             await host.scheduler.submit("held")
 
@@ -190,7 +191,7 @@ async def test_a_part_of_the_store_that_is_moved_away_is_missed_at_once(tmp_path
     async with hosting(tmp_path / "app.db") as host:
         await host.holds_a_run()
         (tmp_path / part).rename(tmp_path / "elsewhere")
-        await host.hears("store_lost", 3)
+        await host.hears("store_lost")
         with pytest.raises(StoreUnavailable, match=f"{part} was deleted or replaced while in use; put it back"):
             await host.scheduler.submit("held")
 
@@ -206,7 +207,7 @@ async def test_a_part_of_the_store_that_is_deleted_loses_nothing_that_was_commit
     async with hosting(tmp_path / "app.db") as host:
         runs = [await host.scheduler.submit("held", key=f"k{number}") for number in range(20)]
         (tmp_path / part).unlink()
-        await host.hears("store_lost", 3)
+        await host.hears("store_lost")
         before = len(host.called)
         await asyncio.sleep(0.7)
         assert len(host.called) == before
@@ -223,7 +224,7 @@ async def test_a_file_that_is_deleted_ends_nothing_and_is_not_made_anew(tmp_path
         run = await host.holds_a_run()
         for name in os.listdir(tmp_path):
             (tmp_path / name).unlink()
-        await host.hears("store_lost", 3)
+        await host.hears("store_lost")
         before = len(host.called)
         host.may_end.set()
         await asyncio.sleep(0.7)
@@ -244,7 +245,7 @@ async def test_a_store_brought_to_a_newer_schema_is_told_and_left_alone(tmp_path
     async with hosting(tmp_path / "app.db") as host:
         with database(tmp_path / "app.db") as db:
             db.execute("UPDATE taskloop_meta SET value = '999' WHERE key = 'schema'")
-        await host.hears("store_lost", 3)
+        await host.hears("store_lost")
         status = await host.scheduler.status()
         assert "newer taskloop" in status.attention[0]["text"] and "restart" in status.attention[0]["text"]
         with database(tmp_path / "app.db") as db:
@@ -281,15 +282,16 @@ async def test_a_stop_while_the_file_is_locked_is_bounded_and_the_next_start_say
         assert asyncio.get_running_loop().time() - began < 0.3 + 0.2 + 2
         other.execute("ROLLBACK")
         other.close()
-    async with hosting(tmp_path / "app.db") as host:
-        async with asyncio.timeout(10):
+    # What the stop wanted to write may still come, now that it can; if it was given up, the lease tells.
+    async with hosting(tmp_path / "app.db", replace(QUICK, lease=timedelta(seconds=2))) as host:
+        async with asyncio.timeout(20):
             while (found := await host.scheduler.run(run.id)).state == "running":
                 await asyncio.sleep(0.05)
         assert found.state == "interrupted"
 
 
 async def test_a_disk_that_hangs_lets_its_callers_go_and_is_used_again_when_it_answers(tmp_path):
-    store = SqliteStore(tmp_path / "app.db", call_seconds=0.3)
+    store = SqliteStore(tmp_path / "app.db", call_seconds=0.6)
     scheduler = TaskScheduler(store, options=QUICK)
     answers = threading.Event()
 
@@ -305,7 +307,7 @@ async def test_a_disk_that_hangs_lets_its_callers_go_and_is_used_again_when_it_a
     began = asyncio.get_running_loop().time()
     with pytest.raises(StoreUnavailable, match="has not answered"):
         await scheduler.submit("job")
-    assert asyncio.get_running_loop().time() - began < 0.1, "nobody queues up behind a disk that hangs"
+    assert asyncio.get_running_loop().time() - began < 0.5, "nobody queues up behind a disk that hangs"
     answers.set()
     async with asyncio.timeout(10):
         while not (run := await submitted(scheduler)):

@@ -132,12 +132,18 @@ async def test_two_processes_that_are_asked_at_once_run_each_failure_again_once(
         one.furnish(store=tmp_path / "shop.db")
     async with HOSTS["asgi"](here, auth="open") as client, HOSTS["asgi"](there, auth="open") as other:
         await ended(here, *(here["pays"].bind(order=number) for number in range(30)))
-        here.well = there.well = True
+        # They fail again, within milliseconds.
         shown = {"action": "rerun", "job": "pays", "before": 31}
         both = [one.data for one in await asyncio.gather(*(one.post(BULK, shown) for one in (client, other)))]
         assert sum(one["done"] for one in both) == 30 and {one["done"] + one["again"] for one in both} == {30}
         assert len({one.rerun_of for one in await here.runs(cause="rerun")}) == 30
         assert len(await here.runs(limit=1000)) == 60
+        newest = (await here.runs(limit=1))[0].id
+        again = [await one.post(f"{V1}/runs/{newest}/rerun", {"once": True}) for one in [client, other] * 3]
+        assert {one.status for one in again} == {202} and len({one.data["id"] for one in again}) == 1
+        assert [one.headers.get("idempotent-replayed") for one in again] == [None, *["true"] * 5]
+        with pytest.raises(ValueError, match="one of both"):
+            await here.rerun(newest, once=True, key="mine")
 
 
 async def test_failures_of_one_cause_are_retried_from_their_page_and_the_filter_stays(pair):

@@ -266,16 +266,16 @@ def test_run_serves_the_surface_and_ends_at_a_signal_with_a_stream_open(shop):
         stream.close()
 
 
-def test_the_table_of_the_file_turns_it_on_with_its_token(shop):
+@pytest.mark.parametrize("token", ["abcdefghijklmnop", "abcdefghijklmno"])
+def test_the_table_of_the_file_turns_it_on_with_its_token_and_says_so_of_a_short_one(shop, token):
     text = (shop.folder / "config.toml").read_text()
-    shop.write(
-        "config.toml", f'{text}\n[http]\nenabled = true\nhost = "0.0.0.0"\nport = 0\ntoken = "abcdefghijklmnop"\n'
-    )
+    shop.write("config.toml", f'{text}\n[http]\nenabled = true\nhost = "0.0.0.0"\nport = 0\ntoken = "{token}"\n')
     with shop.start("run") as process:
         address = heard(process).replace("0.0.0.0", "127.0.0.1")
         assert got(address, "/api/v1/jobs")[0] == 401
-        assert got(address, "/api/v1/jobs", Authorization="Bearer abcdefghijklmnop")[0] == 200
-        assert "abcdefghijklmnop" not in process.said
+        assert got(address, "/api/v1/jobs", Authorization=f"Bearer {token}")[0] == 200
+        assert ('WARNING http.weak_token text="http.token has 15 characters' in process.said) is (len(token) < 16)
+        assert token not in process.said
         assert process.end(signal.SIGINT) == 130
 
 

@@ -262,7 +262,7 @@ async def test_a_submit_by_the_form_leads_to_its_run(pair):
     scheduler, client = pair
     answer = await filled(client, "/jobs/add/submit", **{"p.a": "3", "p.b": "", "p.mode": "fast", "reason": "by hand"})
     assert answer.status == 303 and answer.headers["location"] == "/taskloop/runs/1?said=submitted"
-    run = await scheduler.wait(1, timeout=5)
+    run = await scheduler.wait(1, timeout=20)
     assert (run.result, dict(run.params), run.actor) == (5, {"a": 3, "mode": "fast", "loud": False}, "anyone")
     assert "the run waits for its turn" in text(await client.get("/runs/1?said=submitted"))
     assert "nobody" not in text(await client.get("/runs/1?said=nobody+says+this"))
@@ -298,7 +298,7 @@ async def test_a_secret_is_typed_into_a_field_that_hides_it_and_shown_nowhere(pa
     assert 'type="password"' in (await client.get("/jobs/secretive")).body.decode()
     done = await filled(client, "/jobs/secretive/submit", **{"p.key": "hunter2-and-more"})
     run = int(done.headers["location"].rpartition("/")[2].partition("?")[0])
-    await scheduler.wait(run, timeout=5)
+    await scheduler.wait(run, timeout=20)
     pages = [await client.get(path) for path in (f"/runs/{run}", f"/jobs/secretive?from_run={run}", "/runs")]
     assert [one.status for one in pages] == [200] * 3 and not any(b"hunter2" in one.body for one in pages)
 
@@ -308,7 +308,7 @@ async def test_a_run_is_repeated_by_the_form_with_its_parameters(pair):
     await (await scheduler.submit("add", {"a": 3, "b": 9})).wait()
     assert 'value="9"' in (await client.get("/jobs/add?from_run=1")).body.decode()
     await filled(client, "/jobs/add/submit", **{"from_run": "1", "p.a": "4", "p.b": "9", "p.mode": "full"})
-    again = await scheduler.wait(2, timeout=5)
+    again = await scheduler.wait(2, timeout=20)
     assert (again.rerun_of, again.result) == (1, 13)
     assert "Repeats run 1" in text(await client.get("/runs/2")) and "Run again 2" in text(await client.get("/runs/1"))
     assert (await client.get("/jobs/evil?from_run=1")).status == 404, "it is of another job"
@@ -318,7 +318,7 @@ async def test_a_flow_is_run_again_from_a_step(pair):
     scheduler, client = pair
     await (await scheduler.submit("video")).wait()
     await filled(client, "/jobs/video/submit", from_run="1", from_step="cut")
-    await scheduler.wait(2, timeout=5)
+    await scheduler.wait(2, timeout=20)
     assert "fetch ✓ succeeded kept" in text(await client.get("/runs/2"))
 
 

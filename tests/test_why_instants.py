@@ -294,11 +294,11 @@ async def test_a_renamed_job_is_explained_under_both_names_with_the_workers_of_i
         ("1h30m", "22:30", "30s"),
         ("1d", "00:00", "12h"),
         ("PT2H", "22:00", "30m"),
-        ("7200", "22:00", "0.5s"),
-        (7200, "22:00", "0.5s"),
+        ("7200", "22:00", "30s"),
+        (7200, "22:00", "30s"),
         (timedelta(hours=2), "22:00", "30m"),
         (timedelta(minutes=90), "22:30", "30s"),
-        (timedelta(seconds=90), "23:58:30", "0.5s"),
+        (timedelta(seconds=90), "23:58:30", "30s"),
     ],
 )
 def test_a_length_of_time_is_meant_as_exactly_as_its_unit(written, middle, reach):
@@ -313,6 +313,16 @@ def test_a_length_of_time_is_meant_as_exactly_as_its_unit(written, middle, reach
 def test_an_instant_is_meant_as_it_is_written(written, reach):
     found = window(written, at(2))
     assert found.at == found.since and found.until - found.since == timedelta(seconds=reach)
+
+
+async def test_some_seconds_ago_mean_the_nearest_fire_of_the_past(scheduler, virtual_time):
+    scheduler.add_job(nothing, Cron("* * * * *"), name="job")
+    async with virtual_time(scheduler, at="2026-01-01T00:00:30Z") as time:
+        await time.advance("3m25s")  # 00:03:55
+        for written in ("30s", "40s", "55s", "80s", 30):
+            found = await scheduler.why("job", written)
+            assert (found.verdict, found.at) == ("ran", at(1, "00:03")), written
+        assert (await scheduler.why("job", "5s")).verdict == "not_due", "what is to come in 5 s is no past"
 
 
 async def test_two_hours_ago_means_the_fire_nearest_to_that(scheduler, virtual_time):

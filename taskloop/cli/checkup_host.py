@@ -34,7 +34,6 @@ __all__ = ["ZoneFiles", "access", "clock", "lag", "port", "python", "units", "zo
 
 LOOP_SECONDS: Final = 0.2
 OLD_YEARS: Final = 2
-LEAST_TOKEN: Final = 20
 _UNSYNCHRONISED: Final = 5
 
 
@@ -205,12 +204,11 @@ def _command(pid: int) -> str:
 
 def access(settings: Settings, *, tokens: int) -> Iterator[Finding]:
     """Whether others may reach the admin surface, and by what they get in; `tokens`: those in the store that are valid."""
-    from taskloop.web.security import is_loopback
+    from taskloop.web.security import GUESSED_MEND, is_loopback, weakness
 
     http = settings.http
-    if http.token and len(http.token) < LEAST_TOKEN:
-        text = f"http.token has {len(http.token)} characters, which can be guessed"
-        yield warning("access", text, "`taskloop token create NAME --scope admin` makes a good one")
+    if text := weakness(http.token):
+        yield warning("access", text, GUESSED_MEND)
     if is_loopback(http.host):
         yield well("access", f"{http.host} is reached from this machine alone")
     elif http.token or tokens:

@@ -80,12 +80,12 @@ class Narrow:
         self._terms = list(terms)
         await self._store.know([one for one in self._terms if self._only is None or one.job in self._only])
 
-    async def due(self, now: datetime, limit: int, without: Collection[str] = ()) -> Due:
+    async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
         if not self._fires:
             self.nothing_due.set()
             return Due((), None)
         if not self._one_round:
-            return await self._store.due(now, limit, without)
+            return await self._store.due(now, limit, without, ahead_seconds)
         self._until = self._until or now
         found = await self._store.due(min(now, self._until), limit, without)
         if not found.schedules:

@@ -25,6 +25,15 @@ __all__ = ["Program", "folder_of_units", "service", "systemd", "timer_pair"]
 SPARE_SECONDS: Final = 15
 """What a stop may take beyond the grace of its jobs, before systemd kills."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.\\@-]{0,200}")
+_CALENDAR: Final = re.compile(
+    r"(?: (?:minute|hour|dai|week|month|quarter|semi-?annual|annual|year)ly"
+    r"  | @\d+"
+    r"  | (?=\S) (?:(?:(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)? (?:\.\.|[,-])?)+ (?:[ ]+|$))?"
+    r"    (?:[\d*][\d*,/.]*[-~][\d*,/.~-]+ (?:[ ]+|$))? (?:[\d*][\d*,/.]*(?::[\d*,/.]+){1,2})?"
+    r")(?:[ ]+[A-Za-z][\w+/-]*)?",
+    re.IGNORECASE | re.VERBOSE | re.ASCII,
+)
+"""The forms of OnCalendar=, the last word a time zone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,10 +218,27 @@ def _program(args: Namespace) -> Program:
 
 
 def _calendar(text: str) -> str:
-    """A calendar expression as it may stand in a unit; what it means only systemd knows."""
-    if not re.fullmatch(r"[\w*:,./~ +-]{1,200}", text):
-        raise Usage(f"--timer is '{text}'; allowed is an OnCalendar= expression", "--timer daily, --timer hourly")
+    """A calendar expression as it may stand in a unit, by its form, and by what systemd says where it is."""
+    if len(text) > 200 or not _CALENDAR.fullmatch(text) or not _known_to_systemd(text):
+        raise Usage(
+            f"--timer is '{text}'; allowed is an OnCalendar= expression of systemd.time(7), such as daily, hourly, *:0/15 "
+            "or Mon..Fri 09:00 Europe/London",
+            "--timer daily; `systemd-analyze calendar` says what an expression means",
+        )
     return text
+
+
+def _known_to_systemd(text: str) -> bool:
+    """Whether systemd can read it; where it is not, or does not answer, who writes the unit for another machine may."""
+    import subprocess
+
+    try:
+        asked = subprocess.run(
+            ["systemd-analyze", "calendar", "--", text], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return True
+    return asked.returncode != 1
 
 
 def _written(path: Path, text: str, force: bool) -> bool:

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from taskloop.keyring import Keyring
     from taskloop.web.core import Request
 
-__all__ = ["Access", "Auth", "Limits", "Principal", "Scope", "is_loopback"]
+__all__ = ["GUESSED_MEND", "Access", "Auth", "Limits", "Principal", "Scope", "is_loopback", "weakness"]
 
+LEAST_TOKEN: Final = 16
+"""Characters of a token that keeps strangers out; one that `taskloop token create` makes has more."""
+GUESSED_MEND: Final = "`taskloop token create NAME --scope admin` makes a good one"
 AUTH_SECONDS: Final = 10.0
 FAILED_SIGN_INS: Final = (10, 60.0)
 """Wrong tokens of one address, and in how many seconds."""
@@ -122,12 +125,17 @@ class Access:
             return
         if not await self._keyring().live():
             mend = (
-                "give a token (`taskloop token create NAME --scope admin`, or TASKLOOP_HTTP__TOKEN of 20 characters or more), "
-                "or listen on 127.0.0.1"
+                f"give a token (`taskloop token create NAME --scope admin`, or TASKLOOP_HTTP__TOKEN of {LEAST_TOKEN} characters or "
+                "more), or listen on 127.0.0.1"
             )
             raise BadSettings(
                 [f"http.host is '{self._bind}', which others can reach, and nobody may come in yet; {mend}"]
             )
+
+    @property
+    def weakness(self) -> str | None:
+        """What is wrong with the token of the configuration on a server that others can reach; None: nothing."""
+        return None if self._bind is None or is_loopback(self._bind) else weakness(self._options().token)
 
     async def close(self) -> None:
         """Wait a moment for what is being written down of tokens."""
@@ -397,6 +405,11 @@ def _digest(text: str) -> bytes:
 
 
 # -- names of hosts
+
+
+def weakness(token: str) -> str | None:
+    """Why a token of the configuration is none that keeps strangers out; None: there is none, or it is long enough."""
+    return f"http.token has {len(token)} characters, which can be guessed" if 0 < len(token) < LEAST_TOKEN else None
 
 
 def is_loopback(name: str) -> bool:

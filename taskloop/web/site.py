@@ -26,7 +26,7 @@ from taskloop.web.pages.rendering import problem_page
 from taskloop.web.pages.sharing import Shared
 from taskloop.web.problems import Problem, of
 from taskloop.web.routes import Found, Route, Router, query_values, read_body, read_form
-from taskloop.web.security import Access, Auth, Limits, Principal, Scope
+from taskloop.web.security import GUESSED_MEND, Access, Auth, Limits, Principal, Scope
 
 __all__ = ["Asked", "Site"]
 
@@ -148,6 +148,8 @@ class Site:
             if not self.scheduler.is_running:  # then nothing else closes the store that was looked into
                 await self.scheduler.close()
             raise
+        if weakness := self.access.weakness:
+            self.scheduler.speaker.say("WARNING", "http.weak_token", text=weakness, help=GUESSED_MEND)
 
     async def close(self) -> None:
         """End the streams; what is asked for afterwards is answered as before."""

@@ -93,7 +93,7 @@ async def test_a_job_is_submitted_and_everything_is_paused_with_no_pointer(open_
     await page.keyboard.type("7")
     await page.keyboard.press("Enter")
     await page.wait_for_url("**/runs/1?*")
-    assert (await scheduler.wait(1, timeout=5)).params == {"user": 7}
+    assert (await scheduler.wait(1, timeout=20)).params == {"user": 7}
     await page.goto(f"{address}/")
     await tab_to(page.locator("summary", has_text="Pause everything"))
     await page.keyboard.press("Enter")

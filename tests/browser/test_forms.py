@@ -36,11 +36,11 @@ async def test_with_scripts_off_everything_is_done_by_plain_forms(open_dashboard
 
     await lead(page, address, "/jobs/refund", button="Submit", order="4711", amount="12.5")
     assert await page.get_by_role("heading", level=1).inner_text() == "Run 1 · refund"
-    assert (await scheduler.wait(1, timeout=5)).summary == "refunded 12.50 for order 4711"
+    assert (await scheduler.wait(1, timeout=20)).summary == "refunded 12.50 for order 4711"
 
     await scheduler.submit("vacuum")
     await lead(page, address, "/runs/2", button="Cancel this run", Reason="no need")
-    assert (await scheduler.wait(2, timeout=5)).state == "cancelled"
+    assert (await scheduler.wait(2, timeout=20)).state == "cancelled"
 
     await scheduler.submit_many([scheduler["remind"].bind(user=number) for number in range(60)])
     await page.goto(f"{address}/runs")
@@ -93,7 +93,7 @@ async def test_each_parameter_has_its_control_and_a_secret_is_in_no_later_page(o
     await page.get_by_label("options").fill('{"mail": 1}')
     await page.get_by_label("pin").fill("hunter2-and-more")
     await follow(page, page.get_by_role("button", name="Submit"))
-    run = await scheduler.wait(1, timeout=5)
+    run = await scheduler.wait(1, timeout=20)
     assert {name: one for name, one in run.params.items() if name != "pin"} == {
         "order": 7, "amount": 0.25, "when": "2026-03-01T02:30:00Z", "notify": False, "mode": "fast",
         "options": {"mail": 1},
@@ -249,7 +249,7 @@ async def test_a_run_is_repeated_with_one_change_and_tells_which(open_dashboard,
     assert "/runs/2?" in page.url
     row = page.locator("dt", has_text="Repeats").locator("+ dd")
     assert await row.inner_text() == "run 1, with amount 2.5 instead of 1.5"
-    again = await scheduler.wait(2, timeout=5)
+    again = await scheduler.wait(2, timeout=20)
     assert again.params == {**(await scheduler.run(1)).params, "amount": 2.5}
     await follow(page, row.get_by_role("link"))
     assert "/runs/1" in page.url
@@ -261,13 +261,13 @@ async def test_failures_of_one_cause_are_one_row_and_are_all_asked_for_again_onc
         await scheduler.submit("invoices")
     address = await open_dashboard(scheduler)
     for number in range(1, 5):
-        await scheduler.wait(number, timeout=5)
+        await scheduler.wait(number, timeout=20)
     page = await window()
     await page.goto(f"{address}/failures?since=2h")
     await follow(page, page.get_by_role("link", name="Retry all 4…"))
     await follow(page, page.get_by_role("button", name="Retry all 4"))
     assert "since=2h" in page.url and "They are run again" in await page.get_by_role("status").inner_text()
     for number in range(5, 9):
-        await scheduler.wait(number, timeout=5)
+        await scheduler.wait(number, timeout=20)
     again = await scheduler.runs(cause="rerun")
     assert sorted(one.rerun_of for one in again) == [1, 2, 3, 4] and {one.actor for one in again} == {"anyone"}

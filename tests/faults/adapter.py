@@ -1,7 +1,7 @@
 """Everything that differs between schedulers under fire: how to start and ask one, and how to read what it claims.
 
-A harness knows a scheduler by this alone. `Taskloop` on SQLite is the product; `naive.Naive` is one that must be caught.
-Another store, PostgreSQL say, is another subclass that says where it is and how `rows` are fetched.
+A harness knows a scheduler by this alone. `Taskloop` is the product on SQLite, `adapter_postgres.TaskloopOnPostgres` the
+same on PostgreSQL, which says where its store is and how rows are fetched; `naive.Naive` is one that must be caught.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ class Scheduler(Protocol):
     """Files that may stand in the folder of the store."""
     passing: frozenset[str]
     """Files that may stand there after a kill, before the next start."""
+    writing: Sequence[str]
+    """The system calls that change what is kept, or what somebody reads."""
+    recovery: Sequence[tuple[str, int]]
+    """Those of a start at which a second kill may come, and how many of each there are, about."""
 
     def prepare(self, folder: Path, cast: str, **settings: Any) -> None: ...
     def environment(self, folder: Path) -> dict[str, str]: ...
@@ -45,12 +49,29 @@ class Scheduler(Protocol):
     def switch(self, word: str, job: str) -> list[str]: ...
     def health(self) -> list[str]: ...
     def store(self, folder: Path) -> Path: ...
+    def copied(self, store: Path, to: Path) -> Path: ...
+    def flaws(self, copy: Path) -> list[str]: ...
+    def network(self, folder: Path, places: int) -> Network | None: ...
     def is_ready(self, log: str) -> bool: ...
     def said(self, log: str) -> list[Said]: ...
     def submitted(self, out: str) -> Said: ...
     def troubles(self, log: str) -> list[str]: ...
     def fenced(self, log: str) -> set[str]: ...
     def books(self, file: Path, *, live: bool = False) -> Books: ...
+
+
+class Network(Protocol):
+    """What lies between the processes of a company and the server of their store, and the server itself."""
+
+    def environment(self, place: int) -> dict[str, str]: ...
+    def set_apart(self, place: int, *, answers_only: bool) -> None: ...
+    def join(self, place: int, how: str) -> None: ...
+    def cut(self, place: int, *, unheard: int | None = None) -> None: ...
+    def slow(self, place: int, seconds: float) -> None: ...
+    def restart(self) -> None: ...
+    def terminate(self) -> int: ...
+    def heal(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def plain_environment(folder: Path, **more: str) -> dict[str, str]:
@@ -61,12 +82,41 @@ def plain_environment(folder: Path, **more: str) -> dict[str, str]:
     return {**plain, **quiet, witness.FOLDER: str(folder), **more}
 
 
-class Taskloop:
+class OnFile:
+    """What all have in common whose store is one file of SQLite."""
+
+    writing: Sequence[str] = ("pwrite64", "write", "fdatasync", "fsync", "ftruncate", "rename", "unlink")
+    recovery: Sequence[tuple[str, int]] = (("pwrite64", 60), ("fdatasync", 8), ("write", 6))
+
+    def copied(self, store: Path, to: Path) -> Path:
+        """A copy of a store that no process has open, as another program would find it; without its shared memory."""
+        to.mkdir(parents=True, exist_ok=True)
+        for ending in ("", "-wal", "-journal"):
+            file = store.with_name(store.name + ending)
+            if file.exists():
+                shutil.copy2(file, to / file.name)
+        return to / store.name
+
+    def flaws(self, copy: Path) -> list[str]:
+        """What SQLite's own check finds wrong in a copy; empty: nothing."""
+        if not copy.exists() or not copy.stat().st_size:
+            return []
+        try:
+            with closing(sqlite3.connect(copy)) as db:
+                return [row[0] for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
+        except sqlite3.DatabaseError as error:
+            return [str(error)]
+
+    def network(self, folder: Path, places: int) -> Network | None:
+        """There is none."""
+
+
+class Taskloop(OnFile):
     """The product, by its command line and its tables."""
 
     name = "taskloop"
-    stopped = (143,)
-    refused = (8,)
+    stopped: Sequence[int] = (143,)
+    refused: Sequence[int] = (8,)
     files = frozenset({"jobs.db", "jobs.db-wal", "jobs.db-shm"})
     passing = frozenset({"jobs.db-journal"})
 
@@ -79,9 +129,13 @@ class Taskloop:
             f'[scheduler]\napp = "jobs_under_fire:{cast}"\nthreads = 4\n'
             f'heartbeat = "{given["heartbeat"]}s"\nlease = "{given["lease"]}s"\n'
             f'grace = "{given["grace"]}s"\nkill_grace = "1s"\n'
-            f'[store]\nurl = "sqlite:///store/jobs.db"\nsynchronous = "{given["synchronous"]}"\n[groups]\n{places}'
+            f"[store]\n{self.address(folder, given['synchronous'])}\n[groups]\n{places}"
             "[jobs.git_metrics]\nenabled = false\nat = 2099-01-01T00:00:00Z\n"
         )
+
+    def address(self, folder: Path, synchronous: str) -> str:
+        """Where the store is, as the configuration has it."""
+        return f'url = "sqlite:///store/jobs.db"\nsynchronous = "{synchronous}"'
 
     def environment(self, folder: Path) -> dict[str, str]:
         return plain_environment(folder)
@@ -144,7 +198,31 @@ class Taskloop:
             db.execute("BEGIN")
             if not db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'taskloop_meta'").fetchone()[0]:
                 return Books(taken=taken)
-            return Books(_runs(db), _attempts(db), _workers(db), _schedules(db), _switched(db), taken)
+            return read([db.execute(one.format("taskloop_")).fetchall() for one in QUESTIONS], taken)
+
+
+QUESTIONS = (
+    "SELECT id, job, schedule, state, due_at, reason, cause, key, attempt, attempts, until_at, count, ready_at, "
+    "created_at, attempt_started_at, ended_at, worker, token FROM {}runs ORDER BY id",
+    "SELECT run, attempt, token, started_at, outcome, ended_at, worker FROM {}attempts ORDER BY run, token",
+    "SELECT id, pid, started_at, stopped_at FROM {}workers ORDER BY started_at",
+    "SELECT id, job, next_due FROM {}schedules ORDER BY id",
+    "SELECT job, kind FROM {}switches WHERE ended_at IS NULL AND job IS NOT NULL ORDER BY id",
+)
+"""What is asked of the tables, all of one moment; `{}` is what stands before their names."""
+
+
+def read(answers: Sequence[Sequence[Sequence[Any]]], taken: int) -> Books:
+    """The books, by the answers to all questions."""
+    runs, attempts, workers, schedules, switches = answers
+    return Books(
+        [Run(str(row[0]), *row[1:]) for row in runs],
+        [Attempt(str(row[0]), *row[1:]) for row in attempts],
+        [Worker(*row) for row in workers],
+        [Schedule(*row) for row in schedules],
+        {(job, "paused" if kind == "paused" else "enabled"): kind for job, kind in switches},
+        taken,
+    )
 
 
 def _lines(log: str) -> list[dict[str, Any]]:
@@ -154,51 +232,3 @@ def _lines(log: str) -> list[dict[str, Any]]:
         if line.startswith("{"):
             found.append(json.loads(line))
     return found
-
-
-def _runs(db: sqlite3.Connection) -> list[Run]:
-    rows = db.execute(
-        "SELECT id, job, schedule, state, due_at, reason, cause, key, attempt, attempts, until_at, count, ready_at, "
-        "created_at, attempt_started_at, ended_at, worker, token FROM taskloop_runs ORDER BY id"
-    )
-    return [Run(str(row[0]), *row[1:]) for row in rows]
-
-
-def _attempts(db: sqlite3.Connection) -> list[Attempt]:
-    rows = db.execute("SELECT run, attempt, token, started_at, outcome FROM taskloop_attempts ORDER BY run, token")
-    return [Attempt(str(row[0]), *row[1:]) for row in rows]
-
-
-def _workers(db: sqlite3.Connection) -> list[Worker]:
-    rows = db.execute("SELECT id, pid, started_at, stopped_at FROM taskloop_workers ORDER BY started_at")
-    return [Worker(*row) for row in rows]
-
-
-def _schedules(db: sqlite3.Connection) -> list[Schedule]:
-    return [Schedule(*row) for row in db.execute("SELECT id, job, next_due FROM taskloop_schedules ORDER BY id")]
-
-
-def _switched(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    rows = db.execute("SELECT job, kind FROM taskloop_switches WHERE ended_at IS NULL AND job IS NOT NULL ORDER BY id")
-    return {(job, "paused" if kind == "paused" else "enabled"): kind for job, kind in rows}
-
-
-def copied(store: Path, to: Path) -> Path:
-    """A copy of a store that no process has open, as another program would find it; without its shared memory."""
-    to.mkdir(parents=True, exist_ok=True)
-    for ending in ("", "-wal", "-journal"):
-        file = store.with_name(store.name + ending)
-        if file.exists():
-            shutil.copy2(file, to / file.name)
-    return to / store.name
-
-
-def soundness(copy: Path) -> list[str]:
-    """What SQLite's own check finds wrong in a copy; empty: nothing."""
-    if not copy.exists() or not copy.stat().st_size:
-        return []
-    try:
-        with closing(sqlite3.connect(copy)) as db:
-            return [row[0] for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"]
-    except sqlite3.DatabaseError as error:
-        return [str(error)]

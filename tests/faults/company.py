@@ -26,8 +26,8 @@ import rules
 import side_by_side
 import tracing
 import witness
-from adapter import Scheduler, copied, soundness
-from facts import SECOND, Books, Broken, Freeze, Life, Said, Step, Story, Switched, Use, now_us
+from adapter import Scheduler
+from facts import SECOND, Apart, Books, Broken, Freeze, Life, Outage, Said, Step, Story, Switched, Use, now_us
 from lives import Process, TooLong, command
 from side_by_side import Excuses
 
@@ -75,6 +75,8 @@ class Ending:
     stops: list[float] = field(default_factory=list)
     latest: float = 0.0
     """The latest call, seconds after it was due."""
+    takeovers: list[float] = field(default_factory=list)
+    """Seconds from each kill until the last run of the dead was settled by another."""
 
 
 class Company:
@@ -90,6 +92,10 @@ class Company:
         self.versions = ["company"] * plot.processes
         self.freezes: list[Freeze] = []
         self.frozen: dict[int, int] = {}
+        self.aparts: list[Apart] = []
+        self.parted: dict[int, tuple[int, int]] = {}
+        """By pid, its place, and since when nothing or no answer comes through to it."""
+        self.outages: list[Outage] = []
         self.steps: list[Step] = []
         self.clocks: dict[int, float] = {}
         """By place, how many seconds its clock is wrong."""
@@ -110,19 +116,24 @@ class Company:
             folder, "company", lease=LEASE, heartbeat=HEARTBEAT, grace=GRACE, places=rules.PLACES,
             synchronous=plot.synchronous
         )  # fmt: skip
+        self.network = scheduler.network(folder, plot.processes)
         about = {"harness": "nemesis", "scheduler": scheduler.name, "plot": asdict(plot)}
         (folder / "round.json").write_text(json.dumps(about, indent=1))
 
     # -- processes
 
     def start(self, place: int) -> Process:
-        environ = {}
+        environ = {} if self.network is None else self.network.environment(place)
         if self.clock is not None:
             self.set_clock(place, 0)
-            environ = {"LD_PRELOAD": str(self.clock), "CLOCK_SHIFT": str(self.folder / f"clock-{place}")}
+            shims = ":".join(one for one in (environ.get("LD_PRELOAD"), str(self.clock)) if one)
+            environ |= {"LD_PRELOAD": shims, "CLOCK_SHIFT": str(self.folder / f"clock-{place}")}
         name = f"place-{place}-life-{len(self.processes)}"
         process = Process(self.scheduler, self.folder, name, version=self.versions[place], **environ)
+        process.place = place
         self.processes.append(process)
+        if place in {one for one, _ in self.parted.values()}:
+            self.parted[process.pid] = (place, now_us())
         if place < len(self.posts):
             self.posts[place] = process
         else:
@@ -150,6 +161,37 @@ class Company:
         if since is not None:
             process.send(signal.SIGCONT)
             self.freezes.append(Freeze(process.pid, since, now_us()))
+
+    def set_apart(self, place: int, *, answers_only: bool) -> None:
+        """Nothing comes through between this place and the server any more, or no answer."""
+        assert self.network is not None
+        since = now_us()
+        self.network.set_apart(place, answers_only=answers_only)
+        for process in self.processes:  # one that stops since a deployment too
+            if process.lives and process.place == place:
+                self.parted[process.pid] = (place, since)
+
+    def join(self, place: int, how: str = "late") -> None:
+        if self.network is None:
+            return
+        self.network.join(place, how)
+        for pid, (where, since) in [*self.parted.items()]:
+            if where == place:
+                del self.parted[pid]
+                self.aparts.append(Apart(pid, since, now_us()))
+
+    def outage(self, happens: Callable[[], object]) -> None:
+        since = now_us()
+        happens()
+        self.outages.append(Outage(since, now_us()))
+
+    def was_refused(self, process: Process) -> bool:
+        """Whether it has ended just now because the server was not to be reached as it started; told once."""
+        if self.network is None or process.code not in self.scheduler.refused or process.how != "ended":
+            return False
+        process.how = "refused"
+        self.count("starts refused")
+        return True
 
     def replace(self, place: int, process: Process) -> None:
         """A new process in the place of one that has ended; unless that was done already."""
@@ -222,6 +264,8 @@ def play(one: Company, happens: Callable[[Company], None], *, keep: bool = False
             process.kill()
         for pool in (one.commands, one.switches):
             pool.shutdown(cancel_futures=True)
+        if one.network is not None:
+            one.network.close()
     if not keep and not one.ending.broken:
         shutil.rmtree(one.folder)
     return one.ending
@@ -241,19 +285,32 @@ def heal(one: Company) -> int:
     """Everybody thawed, alive and right about the time; then a lease and some seconds of peace."""
     for process in one.processes:
         one.thaw(process)
+    if one.network is not None:
+        one.network.heal()
     for place, process in enumerate(one.posts):
+        one.join(place)
         if one.clock is not None:
             one.set_clock(place, 0)
         if not process.lives:
             one.start(place)
-    for process in one.posts:
-        if process.ready is None:
-            process.get_ready()
+    for place in range(one.plot.processes):
+        if one.posts[place].ready is None:
+            _get_ready(one, place)
     healed = now_us()
     while now_us() < healed + round((LEASE + one.plot.peace) * SECOND):
         one.look()
         time.sleep(1.0)
     return healed
+
+
+def _get_ready(one: Company, place: int) -> None:
+    """Wait until the process of a place is ready; one that gave up as the last fault ended is started once more."""
+    try:
+        one.posts[place].get_ready()
+    except TooLong:
+        if not one.was_refused(one.posts[place]):
+            raise
+        one.start(place).get_ready()
 
 
 def stop_all(one: Company) -> None:
@@ -283,13 +340,12 @@ def stop_all(one: Company) -> None:
 
 def check(one: Company, healed: int) -> None:
     """Leave in the folder what befell whom and what was said, and check all of it from there."""
-    copied(one.scheduler.store(one.folder), one.folder / "copy")
+    copy = one.scheduler.copied(one.scheduler.store(one.folder), one.folder / "copy")
     facts = {name: [asdict(fact) for fact in getattr(one, name)] for name in REMEMBERED if name != "lives"}
     facts["lives"] = [asdict(process.life) for process in one.processes]
     (one.folder / "befell.json").write_text(json.dumps({"healed": healed, "stopped": one.stopped, **facts}, indent=1))
     story = reread(one.scheduler, one.folder)
-    copy = one.folder / "copy" / one.scheduler.store(one.folder).name
-    one.ending.broken += [Broken("fencing", text) for text in soundness(copy)]
+    one.ending.broken += [Broken("fencing", text) for text in one.scheduler.flaws(copy)]
     one.ending.broken += [Broken("witness", text) for text in witness.read(one.folder).damaged]
     one.ending.broken += side_by_side.broken(story, one.ending.excuses)
     one.ending.calls = len(story.calls)
@@ -300,10 +356,11 @@ def check(one: Company, healed: int) -> None:
         if call.due is not None and call.schedule is not None:
             firsts.setdefault(call.run, (call.began - call.due) / SECOND)
     one.ending.latest = max(firsts.values(), default=0.0)
+    one.ending.takeovers = [taken.seconds for taken in side_by_side.takeovers(story)]
 
 
 REMEMBERED: dict[str, type] = {
-    "freezes": Freeze, "steps": Step, "switched": Switched, "uses": Use, "said": Said, "lives": Life
+    "freezes": Freeze, "aparts": Apart, "outages": Outage, "steps": Step, "switched": Switched, "uses": Use, "said": Said, "lives": Life
 }  # fmt: skip
 
 

@@ -111,6 +111,8 @@ class Attempt:
     token: int
     started: int | None
     outcome: str
+    ended: int | None = None
+    worker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,23 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True)
+class Apart:
+    """A span in which nothing, or no answer, came through between a process and the server of its store."""
+
+    pid: int
+    since: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A span in which the server of the store was away, or threw out everybody, or a line to it was cut."""
+
+    since: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """A moment at which the clock of a process was set: by how many seconds, forward above zero."""
 
@@ -224,6 +243,8 @@ class Story:
     switched: Sequence[Switched] = ()
     lives: Sequence[Life] = ()
     freezes: Sequence[Freeze] = ()
+    aparts: Sequence[Apart] = ()
+    outages: Sequence[Outage] = ()
     steps: Sequence[Step] = ()
     uses: Sequence[Use] = ()
     fenced: frozenset[str] = frozenset()

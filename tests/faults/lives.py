@@ -64,6 +64,8 @@ class Process:
         self.log_file = folder / f"{name}.log"
         self.began, self.ended, self.how = now_us(), None, ""
         self.ready: int | None = None
+        self.place = 0
+        """Which of a company's places it holds, or held."""
         with self.log_file.open("ab") as log:
             self._popen = subprocess.Popen(
                 [*before, *scheduler.start(version=version)], cwd=folder, stdin=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import rules
-from adapter import plain_environment
+from adapter import OnFile, plain_environment
 from facts import SECOND, Books, Rule, Run, Said, now_us
 from witness import Witness
 
@@ -92,7 +92,7 @@ class Program:
                 self._off.discard(name)
 
 
-class Naive:
+class Naive(OnFile):
     """How the harness sees it."""
 
     name = "naive"

@@ -1,8 +1,10 @@
 """A nemesis with a seed that befalls one of several processes every one to three seconds.
 
 Kill and start again, SIGSTOP for half a lease up to three, SIGTERM and a new process of the next version, switches,
-volleys of requests for the same run, a clock that is two minutes wrong: that of one process, or of all. The story lives
-in a folder; `round.json` there says how to repeat it. Start at `carry_out`.
+volleys of requests for the same run, a clock that is two minutes wrong: that of one process, or of all. Where a server
+has the store: a process that is set apart from it, lines that are cut or slow, a commit whose answer is lost, all sessions
+thrown out, a server that fails and starts again. The story lives in a folder; `round.json` there says how to repeat it.
+Start at `carry_out`.
 """
 
 from __future__ import annotations
@@ -12,16 +14,30 @@ import random
 import signal
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import company
-from adapter import Scheduler
+from adapter import Network, Scheduler
 from company import LEASE, WORDS, Company, Ending, Plot
 from facts import now_us
 from lives import Process
 
 SHIFT = 120.0
 """Seconds by which a clock is set wrong."""
+
+
+WEIGHTS = {
+    "kill": 3, "freeze": 4, "deploy": 2, "switch": 2, "volley": 3, "clock": 1, "clocks": 1,
+    "apart": 4, "cut": 2, "unheard": 2, "slow": 1, "terminate": 1, "restart": 1,
+}  # fmt: skip
+"""How often each befalls, beside the others."""
+REPLICAS = (
+    "kill", "freeze", "deploy", "lag", "switch", "volley", "apart", "cut", "unheard", "slow", "terminate", "restart"
+)  # fmt: skip
+"""What befalls a company whose store is on a server."""
+BY_ONE = ("kill", "freeze", "deploy", "clock", "apart")
+"""Those that befall a process that lives and goes about its work."""
 
 
 class Nemesis:
@@ -31,14 +47,14 @@ class Nemesis:
         self.company = company_
         self.chance = random.Random(company_.plot.seed)
         faults = [one for one in company_.plot.faults if one != "lag"]
-        weights = {"kill": 3, "freeze": 4, "deploy": 2, "switch": 2, "volley": 3, "clock": 1, "clocks": 1}
-        self.faults, self.weights = faults, [weights[one] for one in faults]
+        self.faults, self.weights = faults, [WEIGHTS[one] for one in faults]
 
     def strike(self) -> None:
         fault = self.chance.choices(self.faults, self.weights)[0]
-        place = self.chance.randrange(0 if fault in ("freeze", "clock") else 1, self.company.plot.processes)
+        place = self.chance.randrange(1 if fault in ("kill", "deploy") else 0, self.company.plot.processes)
         process = self.company.posts[place]
-        if fault in ("kill", "freeze", "deploy", "clock") and (not process.lives or process.pid in self.company.frozen):
+        busy = {*self.company.frozen, *(self.company.parted if fault in ("freeze", "apart") else ())}
+        if fault in BY_ONE and (not process.lives or process.pid in busy):
             return
         self.company.count(fault)
         getattr(self, fault)(place, process)
@@ -76,6 +92,34 @@ class Nemesis:
         """So are those of all at once: the clock of the machine."""
         self._set_clocks(list(range(self.company.plot.processes)))
 
+    def apart(self, place: int, process: Process) -> None:
+        """Nothing comes through to the server or back, or no answer; afterwards what was held back, or a dead line."""
+        self.company.set_apart(place, answers_only=self.chance.random() < 0.3)
+        how = self.chance.choice(("late", "cut", "forgotten"))
+        self.company.after(self.chance.uniform(0.3, 3.0) * LEASE, lambda: self.company.join(place, how))
+
+    def cut(self, place: int, process: Process) -> None:
+        self._network.cut(place)
+
+    def unheard(self, place: int, process: Process) -> None:
+        """The line is cut after a message that the server gets and does."""
+        self._network.cut(place, unheard=self.chance.randrange(8))
+
+    def slow(self, place: int, process: Process) -> None:
+        self._network.slow(place, self.chance.uniform(0.005, 0.05))
+        self.company.after(self.chance.uniform(1, 4), lambda: self._network.slow(place, 0.0))
+
+    def terminate(self, place: int, process: Process) -> None:
+        self.company.outage(self._network.terminate)
+
+    def restart(self, place: int, process: Process) -> None:
+        self.company.outage(self._network.restart)
+
+    @property
+    def _network(self) -> Network:
+        assert self.company.network is not None, "there is no server that has the store"
+        return self.company.network
+
     def _set_clocks(self, places: Sequence[int]) -> None:
         seconds = self.chance.choice((SHIFT, -SHIFT))
 
@@ -100,8 +144,10 @@ def _befall(one: Company) -> None:
         now = time.monotonic()
         while one.later and one.later[0][0] <= now:
             heapq.heappop(one.later)[2]()
-        for process in one.posts:
+        for place, process in enumerate(one.posts):
             process.notice()
+            if one.was_refused(process):  # whoever started it starts it again
+                one.after(0.5, partial(one.replace, place, process))
         if now >= strikes and one.plot.faults:
             nemesis.strike()
             strikes = time.monotonic() + nemesis.chance.uniform(1, 3)

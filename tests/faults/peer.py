@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import rules
-from adapter import plain_environment
+from adapter import OnFile, plain_environment
 from facts import SECOND, Books, Said, now_us
 from witness import Witness
 
@@ -55,7 +55,7 @@ def main() -> None:
     sys.exit(143)
 
 
-class Peer:
+class Peer(OnFile):
     """How the harness sees it: processes and a witness, no tables of its runs."""
 
     name = "apscheduler"

@@ -15,15 +15,12 @@ import tracing
 from adapter import Scheduler
 from torture import Blow, Round
 
-RECOVERY = (("pwrite64", 60), ("fdatasync", 8), ("write", 6))
-"""Calls of a recovery at which a second kill may come, and how many of each there are, about."""
-
 
 def kill_points(scheduler: Scheduler, folder: Path) -> list[Blow]:
     """Every pair (call, k) of the script, and those of its stop."""
     one = Round(scheduler, Blow(part="counted"), folder)
     try:
-        process = one.start(tracing.counting(folder / "trace"))
+        process = one.start(tracing.counting(scheduler.writing, folder / "trace"))
         torture.serve(one, process, torture.SCRIPT_SECONDS)
         process.stop(torture.STOP_SECONDS)
     finally:
@@ -31,7 +28,7 @@ def kill_points(scheduler: Scheduler, folder: Path) -> list[Blow]:
     return [
         Blow(call, number, part=part)
         for part in ("running", "stopping")
-        for call, most in tracing.counted(folder / "trace", part=part).items()
+        for call, most in tracing.counted(scheduler.writing, folder / "trace", part=part).items()
         for number in range(1, most + 1)
     ]
 
@@ -46,16 +43,16 @@ def sample(points: Sequence[Blow], number: int, chance: random.Random) -> list[B
     chosen: list[Blow] = []
     while len(chosen) < min(number, len(points)):
         for (part, call), found in by_kind.items():
-            share = 4 if call == "pwrite64" and part == "running" else 1
+            share = 4 if call in ("pwrite64", "sendto") and part == "running" else 1
             chosen += [found.pop() for _ in range(min(share, len(found)))]
     return chosen[:number]
 
 
-def with_second_kills(blows: Sequence[Blow], chance: random.Random) -> list[Blow]:
+def with_second_kills(scheduler: Scheduler, blows: Sequence[Blow], chance: random.Random) -> list[Blow]:
     """The same, every tenth with a second kill during the recovery."""
     found = []
     for place, blow in enumerate(blows, 1):
-        call, most = chance.choice(RECOVERY)
+        call, most = chance.choice(scheduler.recovery)
         found.append(replace(blow, again=(call, chance.randint(1, most))) if place % 10 == 0 else blow)
     return found
 

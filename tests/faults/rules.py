@@ -50,9 +50,11 @@ def _company() -> Iterator[Rule]:
         yield ticking(f"threaded-{number}", 1.0, takes=0.3, attempts=3, thread=True)
         yield ticking(f"retrying-{number}", 2.0, fails=1, attempts=4)
         yield ticking(f"brittle-{number}", 1.0, takes=0.1, on_crash="fail")
-        # Longer than the lease: a worker may be taken for dead for its silence only, never for the age of a run.
-        yield ticking(f"long-{number}", 4.0, takes=4.5, attempts=4)
         yield Rule(f"minutely-{number}", cron="* * * * *", period=60.0, takes=0.1, fixed_grid=True)
+    for number in range(1, 5):
+        # Longer than the lease: a worker may be taken for dead for its silence only, never for the age of a run; and one
+        # that cannot reach its server is to end it in time, for others begin it anew.
+        yield ticking(f"long-{number}", 4.0, takes=6.0, attempts=6)
     for number in range(1, 4):
         yield ticking(f"grouped-{number}", 2.0, takes=0.5, overlap="queue", group="pair")
     yield Rule("every-ten", cron="*/10 * * * * *", period=10.0, takes=0.1, missed="all", fixed_grid=True)

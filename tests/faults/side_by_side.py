@@ -7,11 +7,14 @@
     liveness  every instant has a fate, nothing is stuck, and soon after the last fault nothing is late
     silence   a job that is off, or paused, is not called
     toggles   switches stand as last acknowledged
+    takeover  what a killed process had, and what falls due after it, is another's within the lease and two seconds
     clock     no interval waits longer because somebody's clock was wrong
     leak      a process that lived through it holds no more than after the first quarter
 
-A process that was frozen for so long that its lease may have lapsed is the one excuse for two calls at once. Such pairs
-are counted in `Excuses`, not reported. That the clock of a process is wrong is no excuse. Start at `broken`.
+A process that was frozen for so long that its lease may have lapsed is an excuse for two calls at once; that nothing came
+through between it and its server is one only where the call is of a thread, which cannot be cancelled. Such pairs are
+counted in `Excuses`, not reported. That the clock of a process is wrong is no excuse, nor is a server that was away.
+Start at `broken`.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import invariants
-from facts import FINAL, SECOND, Broken, Call, Freeze, Story, Switched, in_words
+from facts import FINAL, SECOND, Broken, Call, Freeze, Life, Rule, Story, Switched, in_words
 
 LATE = 2 * SECOND
 """How late a call may be once everything is well again."""
@@ -116,7 +120,8 @@ def outlived(story: Story) -> Iterator[Call]:
 def lapses(call: Call, story: Story) -> int | None:
     """The first moment of a call at which others may rightly take its owner for dead; None: there is none.
 
-    The owner was frozen at some moment between its claim and the end of the call. What it claims after it was thawed is
+    The owner was frozen at some moment between its claim and the end of the call, or, where the call is of a thread, was
+    set apart from its server. What it claims after it was thawed is
     no excuse: it had stood still and could know. The last beat may be as old as the heartbeat when a process is frozen,
     and older where another one was frozen at that moment, which may have held the file.
     """
@@ -128,6 +133,13 @@ def lapses(call: Call, story: Story) -> int | None:
         if freeze.pid == call.pid and freeze.since < _end(call, story) and freeze.until > min(claimed, call.began)
         if freeze.until - (since := _unheard_since(freeze, story)) >= silence
     ]
+    rule = story.rule(call.job)
+    if rule is not None and rule.thread:
+        moments += [
+            max(apart.since + silence, call.began)
+            for apart in story.aparts
+            if apart.pid == call.pid and apart.since < _end(call, story) and apart.until > min(claimed, call.began)
+        ]
     return min(moments, default=None)
 
 
@@ -197,6 +209,94 @@ def limits(story: Story, excuses: Excuses) -> Iterator[Broken]:
             elif len(going) + 1 > places:
                 excuses.limits.append(text)
             going.append(call)
+
+
+# -- takeovers
+
+
+class Takeover(NamedTuple):
+    """What became of the work of a process that was killed."""
+
+    life: Life
+    seconds: float
+    """From its end until the last of its runs was settled by another; 0: it had none, or they were settled before."""
+    silent: float
+    """From its end until every job that falls due each second had been called by another."""
+    hindered: bool
+    """Whether the server was away meanwhile, or nobody else was there, awake and in touch all the time."""
+
+
+def takeovers(story: Story) -> list[Takeover]:
+    """Of each process that was killed, where no clock is wrong."""
+    if story.shifted:
+        return []
+    return [_takeover(life, story) for life in story.lives if life.how == "killed" and life.ended is not None]
+
+
+def _takeover(life: Life, story: Story) -> Takeover:
+    died = life.ended or 0
+    ids = {one.id for one in story.books.workers if one.pid == life.pid and life.began <= one.started <= died}
+    settled = [one.ended for one in story.books.attempts if one.worker in ids and one.outcome == "lost"]
+    settled += [run.ended for run in story.books.runs if run.worker in ids and run.reason == "worker_died"]
+    last = max((at for at in settled if at is not None), default=died)
+    until = died + _takeover_span(story)
+    silent = [
+        _first_call(rule.name, died, life.pid, story) - died for rule in story.rules.values() if _is_steady(rule, story)
+    ]
+    if story.stopped is not None and story.stopped < until:
+        silent = []
+    span = (died, max(last, until))
+    return Takeover(
+        life, max(0, last - died) / SECOND, max(silent, default=0) / SECOND, _is_hindered(life.pid, *span, story)
+    )
+
+
+def _takeover_span(story: Story) -> int:
+    return round((story.lease + 2) * SECOND)
+
+
+def _is_steady(rule: Rule, story: Story) -> bool:
+    """Whether a job is called each second, whatever else goes on."""
+    calm = rule.overlap == "skip" and rule.takes < rule.period and rule.group is None and rule.max_running is None
+    return calm and rule.period == 1.0 and not rule.fails and rule.name not in {one.job for one in story.switched}
+
+
+def _first_call(name: str, since: int, not_by: int, story: Story) -> int:
+    began = [
+        call.began
+        for call in story.calls
+        if call.began > since and call.pid != not_by and call.schedule and story.canonical(call.schedule) == name
+    ]
+    return min(began, default=2**62)
+
+
+def _is_hindered(pid: int, since: int, until: int, story: Story) -> bool:
+    if any(one.since < until and one.until > since for one in story.outages):
+        return True
+    troubled = {one.pid for one in (*story.freezes, *story.aparts) if one.since < until and one.until > since}
+    return not any(
+        one.pid not in {pid, *troubled}
+        and one.ready is not None
+        and one.ready < since
+        and _works_until(one, until, story)
+        for one in story.lives
+    )
+
+
+def _works_until(life: Life, until: int, story: Story) -> bool:
+    if life.how == "stopped":  # when it was told to is only known of those that were there to the end
+        return story.stopped is not None and until < story.stopped < (life.ended or 0)
+    return life.ended is None or life.ended > until
+
+
+def taken_over(story: Story) -> Iterator[Broken]:
+    most = story.lease + 2
+    for one in takeovers(story):
+        when = f"pid {one.life.pid} was killed at {in_words(one.life.ended)}"
+        if one.seconds > most and not one.hindered:
+            yield Broken("takeover", f"{when}; the last of its runs was settled {one.seconds:.1f} s later")
+        if one.silent > most + 1 and not one.hindered:
+            yield Broken("takeover", f"{when}; a job that is due each second was called {one.silent:.1f} s later")
 
 
 # -- liveness
@@ -333,7 +433,7 @@ def silence(story: Story) -> Iterator[Broken]:
         for call in story.calls:
             named = story.canonical(call.job) == switch.job and call.due is not None
             if named and since + SEEN < call.began < until and call.due and call.due > since:
-                if not _frozen_across(call, story.freezes, since):
+                if not _claimed_before(call, story, since + SEEN) and not _frozen_across(call, story.freezes, since):
                     yield Broken(
                         "silence", f"{_who(call)} of {call.job} while it was {switch.word} since {in_words(since)}"
                     )
@@ -349,6 +449,14 @@ def _spans(switched: Sequence[Switched]) -> Iterator[tuple[int, int, Switched]]:
         for one, following in pairwise([*found, last]):
             if one.acknowledged and one.word in ("disabled", "paused"):
                 yield one.done, following.asked, one
+
+
+def _claimed_before(call: Call, story: Story, at: int) -> bool:
+    """The answer to its claim was long on its way: its owner was set apart meanwhile."""
+    claimed = story.claims.get((call.run, call.token), call.began)
+    return claimed < at and any(
+        one.pid == call.pid and one.since < call.began and one.until > claimed for one in story.aparts
+    )
 
 
 def _frozen_across(call: Call, freezes: Sequence[Freeze], since: int) -> bool:
@@ -383,7 +491,7 @@ def leaks(story: Story) -> Iterator[Broken]:
 
 
 CHECKS: tuple[Callable[[Story], Iterator[Broken]], ...] = (
-    unique, fencing, records, fates, nothing_is_stuck, nothing_is_late, clocks, silence, toggles, leaks,
+    unique, fencing, records, fates, taken_over, nothing_is_stuck, nothing_is_late, clocks, silence, toggles, leaks,
 )  # fmt: skip
 
 

@@ -13,13 +13,16 @@ import pytest
 import side_by_side
 import tracing
 import witness
+from adapter import OnFile
 from facts import (
     SECOND,
+    Apart,
     Attempt,
     Books,
     Call,
     Freeze,
     Life,
+    Outage,
     Rule,
     Run,
     Said,
@@ -263,6 +266,47 @@ def test_a_job_that_is_off_and_called_is_told_unless_its_caller_was_frozen_meanw
     assert list(side_by_side.silence(story(calls=(call,), switched=off, freezes=frozen))) == []
 
 
+def test_only_a_thread_may_go_on_while_its_process_is_set_apart_from_the_server_beyond_its_lease():
+    apart = [Apart(7, T + 10_000, T + 9 * SECOND)]
+    first = replace(CALL, ended=T + 5 * SECOND)
+    second = replace(CALL, run="2", due=T + 2 * SECOND, began=T + 2 * SECOND, ended=T + 3 * SECOND, pid=8)
+
+    def told(*, thread: bool, **more) -> list[str]:
+        rules = {"tick": replace(RULES["tick"], thread=thread)}
+        found = story(RUN, replace(RUN, id="2", due=second.due), calls=(first, second), rules=rules, **more)
+        return promises(side_by_side.overlaps(found, Excuses()))
+
+    assert told(thread=False, aparts=apart) == ["overlap"]
+    assert told(thread=True, aparts=apart) == []
+    assert told(thread=True, aparts=[replace(apart[0], pid=8)]) == ["overlap"]
+    assert told(thread=True, aparts=[replace(apart[0], since=T + 2 * SECOND)]) == ["overlap"], (
+        "its lease was still good"
+    )
+    assert told(thread=False, outages=[Outage(T, T + 9 * SECOND)]) == ["overlap"]
+
+
+def test_a_takeover_that_takes_longer_than_the_lease_and_two_seconds_is_told_unless_nobody_could():
+    killed = replace(LIFE, ended=T + SECOND, how="killed")
+    other = Life(8, T - SECOND, T + 30 * SECOND, "stopped", T)
+    worker = Worker("w", 7, T - SECOND, T + SECOND)
+
+    def told(seconds: float, silent: float = 0.5, **more) -> list[str]:
+        at = T + SECOND + round(seconds * SECOND)
+        lost = Attempt("1", 1, 1, T, "lost", at, "w")
+        call = replace(CALL, pid=8, run="2", due=T, began=T + SECOND + round(silent * SECOND))
+        facts = {"lives": [killed, other], "stopped": T + 29 * SECOND, "calls": (call,)} | more
+        found = story(RUN, attempts=[lost], workers=[worker], **facts)
+        return promises(side_by_side.taken_over(replace(found, rules={"tick": RULES["tick"]})))
+
+    assert told(2.9) == []
+    assert told(3.2) == ["takeover"]
+    assert told(3.2, outages=[Outage(T + 2 * SECOND, T + 3 * SECOND)]) == []
+    assert told(3.2, aparts=[Apart(8, T + 2 * SECOND, T + 3 * SECOND)]) == []
+    assert told(3.2, aparts=[Apart(7, T + 2 * SECOND, T + 3 * SECOND)]) == ["takeover"]
+    assert told(3.2, lives=[killed]) == []
+    assert told(0, silent=3.9) == [] and told(0, silent=4.2) == ["takeover"]
+
+
 def test_a_process_that_holds_ever_more_is_told():
     def uses(files, memory):
         return [Use(7, T + place, files(place), 5, memory(place)) for place in range(40)]
@@ -329,7 +373,7 @@ def test_a_sample_has_every_kind_of_call_and_is_the_same_for_a_seed():
     first, second = (points.sample(every, 30, random.Random(5)) for _ in range(2))
     assert first == second and len(set(first)) == 30
     assert {one.call for one in first} == {"pwrite64", "fdatasync", "unlink"}
-    assert sum(one.again is not None for one in points.with_second_kills(first, random.Random(5))) == 3
+    assert sum(one.again is not None for one in points.with_second_kills(OnFile(), first, random.Random(5))) == 3
 
 
 def test_calls_are_counted_for_the_busiest_thread_before_and_after_the_stop(tmp_path):
@@ -340,5 +384,5 @@ def test_calls_are_counted_for_the_busiest_thread_before_and_after_the_stop(tmp_
         "11 --- SIGTERM {si_signo=SIGTERM} ---", '11 write(2, "y", 1) = 1',
     ]  # fmt: skip
     trace.write_text("\n".join(lines))
-    assert tracing.counted(trace) == {"pwrite64": 2, "write": 1, "unlink": 1}
-    assert tracing.counted(trace, part="stopping") == {"write": 1}
+    assert tracing.counted(OnFile.writing, trace) == {"pwrite64": 2, "write": 1, "unlink": 1}
+    assert tracing.counted(OnFile.writing, trace, part="stopping") == {"write": 1}

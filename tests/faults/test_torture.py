@@ -31,14 +31,14 @@ def test_a_kill_at_any_writing_call_loses_nothing_and_repeats_nothing(product, t
     assert {(one.part, one.call) for one in every} >= {
         ("running", "pwrite64"), ("running", "fdatasync"), ("running", "write"), ("stopping", "pwrite64")
     }  # fmt: skip
-    some = points.with_second_kills(points.sample(every, 12, chance), chance)
+    some = points.with_second_kills(product, points.sample(every, 12, chance), chance)
     outcomes = kept(rounds(product, some, tmp_path))
     assert sum(one.struck for one in outcomes) > 9, "kills that did not happen prove nothing"
     assert sum(one.fires for one in outcomes) > 110
 
 
 def test_a_kill_at_any_moment_loses_nothing_and_repeats_nothing(product, chance, tmp_path):
-    outcomes = kept(rounds(product, points.with_second_kills(points.at_random(6, chance), chance), tmp_path))
+    outcomes = kept(rounds(product, points.with_second_kills(product, points.at_random(6, chance), chance), tmp_path))
     assert all(one.struck for one in outcomes)
 
 

@@ -29,7 +29,7 @@ import invariants
 import rules
 import tracing
 import witness
-from adapter import Scheduler, copied, soundness
+from adapter import Scheduler
 from facts import Books, Broken, Said, Story, Switched
 from lives import Done, Process, TooLong, command, wait_until
 
@@ -182,8 +182,10 @@ class Round:
         if self.processes[-1].lives:
             books = self.scheduler.books(self.scheduler.store(self.folder), live=True)
         else:
-            copy = copied(self.scheduler.store(self.folder), self.folder / f"copy-{name.replace(' ', '-')}")
-            self.outcome.broken += [Broken("k", f"{name}: {text}") for text in soundness(copy)]
+            copy = self.scheduler.copied(
+                self.scheduler.store(self.folder), self.folder / f"copy-{name.replace(' ', '-')}"
+            )
+            self.outcome.broken += [Broken("k", f"{name}: {text}") for text in self.scheduler.flaws(copy)]
             books = self.scheduler.books(copy)
         found = invariants.broken(self.story(books, said), settled=settled)
         found += invariants.never_undone(self.before, books)

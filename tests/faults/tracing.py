@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-WRITING = ("pwrite64", "write", "fdatasync", "fsync", "ftruncate", "rename", "unlink")
-"""The calls that change what is kept, or what somebody reads."""
 _NAMES = {"rename": "rename,renameat,renameat2", "unlink": "unlink,unlinkat"}
 
 
@@ -48,9 +46,9 @@ def compiled(source: Path, folder: Path) -> Path:
     return library
 
 
-def counting(to: Path) -> list[str]:
-    """The words before a command whose writing calls are to be counted."""
-    names = ",".join(_NAMES.get(call, call) for call in WRITING)
+def counting(calls: Sequence[str], to: Path) -> list[str]:
+    """The words before a command whose calls of these kinds are to be counted."""
+    names = ",".join(_NAMES.get(call, call) for call in calls)
     return [need("strace"), "-D", "-f", "-q", "-o", str(to), "-e", f"trace={names}"]
 
 
@@ -78,16 +76,16 @@ def slow(call: str, seconds: float, to: Path) -> list[str]:
     return [need("strace"), "-D", "-f", "-q", "-o", str(to), "-e", f"trace={call}", "-e", inject]
 
 
-def counted(trace: Path, *, part: str = "running") -> dict[str, int]:
+def counted(calls: Sequence[str], trace: Path, *, part: str = "running") -> dict[str, int]:
     """How often the busiest thread made each call, before the process was asked to stop (`running`) or from then on."""
     threads: dict[str, Counter[str]] = {}
     before, _, after = trace.read_text(errors="replace").partition("--- SIGTERM")
     for line in (before if part == "running" else after).splitlines():
         found = re.match(r"(\d+) +(\w+)\(", line)
         if found:
-            name = next((one for one in WRITING if found[2].startswith(one)), found[2])
+            name = next((one for one in calls if found[2].startswith(one)), found[2])
             threads.setdefault(name, Counter())[found[1]] += 1
-    return {call: max(threads[call].values()) for call in WRITING if call in threads}
+    return {call: max(threads[call].values()) for call in calls if call in threads}
 
 
 def injected(trace: Path) -> int:

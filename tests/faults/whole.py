@@ -3,6 +3,8 @@
     python tests/faults/whole.py                      everything: half an hour for A, ten minutes for each of four companies
     python tests/faults/whole.py --a                  the crash torture alone; --points 60 for a sample of its points
     python tests/faults/whole.py --b --minutes 2      several processes alone, for two minutes each
+    python tests/faults/whole.py --store postgresql   the same on a PostgreSQL that it starts: kills, and five replicas for
+                                                      ten minutes; --a, --b, --points, --minutes as above
     python tests/faults/whole.py --repeat FOLDER      the round whose folder was kept
     python tests/faults/whole.py --check FOLDER       the story of a company whose folder was kept, checked again
 
@@ -33,6 +35,7 @@ import side_by_side
 import torture
 import tracing
 from adapter import Scheduler, Taskloop
+from adapter_postgres import TaskloopOnPostgres
 from company import Ending, Plot
 from lost_writes import Loss
 from mishaps import Mishap, SlowStop
@@ -42,7 +45,9 @@ from side_by_side import Excuses
 from torture import Blow
 from verdict import told
 
-SCHEDULERS: dict[str, Callable[[], Scheduler]] = {"taskloop": Taskloop, "naive": Naive, "apscheduler": Peer}
+SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
+    "taskloop": Taskloop, "taskloop-postgres": TaskloopOnPostgres, "naive": Naive, "apscheduler": Peer
+}  # fmt: skip
 
 
 class Tally:
@@ -56,6 +61,7 @@ class Tally:
         self.stops: list[float] = []
         self.restarts: list[float] = []
         self.catch_ups: list[float] = []
+        self.takeovers: list[float] = []
         self.began = time.monotonic()
 
     def take(self, kind: str, one: torture.Outcome | Ending) -> None:
@@ -68,6 +74,7 @@ class Tally:
         self.restarts += one.restarts
         if isinstance(one, Ending):
             self.excused += len(one.excuses)
+            self.takeovers += one.takeovers
             print(
                 f"{one.name}: befell them {one.done}; {one.fires} instants, {one.calls} calls, the latest "
                 f"{one.latest:.1f} s late; {one.excuses.outlived} owners outlived, {len(one.excuses)} pairs excused"
@@ -91,29 +98,42 @@ class Tally:
             f"longest stop        {max(self.stops, default=0):.2f} s\n"
             f"longest restart     {max(self.restarts, default=0):.2f} s\n"
             f"longest catch-up    {max(self.catch_ups, default=0):.2f} s\n"
+            f"longest takeover    {max(self.takeovers, default=0):.2f} s, of {len(self.takeovers)}\n"
             f"took                {(time.monotonic() - self.began) / 60:.1f} min"
         )
 
 
 def harness_a(scheduler: Scheduler, where: Path, seed: int, number: int | None, tally: Tally) -> None:
-    """The crash torture: every point, or `number` of them; random kills; lost writes; errors; stops."""
+    """The crash torture: every point, or `number` of them; random kills; where the store is a file, what befalls files."""
     chance = random.Random(seed)
+    kills(scheduler, where, seed, number, tally, chance)
+    if "pwrite64" in scheduler.writing:
+        files(scheduler, where, seed, tally, chance)
+
+
+def kills(
+    scheduler: Scheduler, where: Path, seed: int, number: int | None, tally: Tally, chance: random.Random
+) -> None:
     found = points.kill_points(scheduler, where / "counting")
     print(f"{len(found)} kill points: {dict(Counter(f'{one.call} {one.part}' for one in found))}", flush=True)
     chosen = points.sample(found, number, chance) if number else found
-    blows = points.with_second_kills(chosen, chance)
-    blows += points.with_second_kills(points.at_random(max(20, (number or 800) // 4), chance), chance)
-    shim = tracing.compiled(lost_writes.SHIM, where)
-    losses = [Loss(chance.randint(5, 450), "full") for _ in range(40)] + [
-        Loss(chance.randint(5, 450), "normal") for _ in range(20)
-    ]
-    failures = [*mishaps.spans(), *mishaps.singles((3, 12, 30, 60, 100, 150, 220, 300))]
+    blows = points.with_second_kills(scheduler, chosen, chance)
+    blows += points.with_second_kills(scheduler, points.at_random(max(20, (number or 800) // 4), chance), chance)
     rounds = [
         partial(torture.carry_out, scheduler, blow, where / f"{place}-{blow.name}", seed=seed)
         for place, blow in enumerate(blows)
     ]
     for one in torture.together(rounds):
         tally.take("kills", one)
+
+
+def files(scheduler: Scheduler, where: Path, seed: int, tally: Tally, chance: random.Random) -> None:
+    """Lost writes, calls that fail, stops on a slow disk."""
+    shim = tracing.compiled(lost_writes.SHIM, where)
+    losses = [Loss(chance.randint(5, 450), "full") for _ in range(40)] + [
+        Loss(chance.randint(5, 450), "normal") for _ in range(20)
+    ]
+    failures = [*mishaps.spans(), *mishaps.singles((3, 12, 30, 60, 100, 150, 220, 300))]
     rounds = [
         partial(lost_writes.carry_out, scheduler, loss, where / f"{place}-{loss.name}", library=shim, seed=seed)
         for place, loss in enumerate(losses)
@@ -209,8 +229,9 @@ def main() -> int:
     words.add_argument("--seed", type=int, default=1)
     words.add_argument("--points", type=int, help="so many kill points instead of all")
     words.add_argument("--minutes", type=float, default=10.0, help="of each company")
-    words.add_argument("--processes", default="2,5,8", help="the sizes of the companies")
-    words.add_argument("--faults", default=",".join(Plot.faults), help="what may befall a company")
+    words.add_argument("--store", choices=("sqlite", "postgresql"), default="sqlite", help="of the product")
+    words.add_argument("--processes", help="the sizes of the companies; 2,5,8, on PostgreSQL 5")
+    words.add_argument("--faults", help="what may befall a company")
     words.add_argument("--scheduler", choices=sorted(SCHEDULERS), default="taskloop")
     words.add_argument("--folder", type=Path, help="where rounds live; a new temporary folder if not given")
     words.add_argument("--repeat", type=Path, metavar="FOLDER", help="do the round of this folder again")
@@ -220,9 +241,13 @@ def main() -> int:
         return repeat(given.repeat.resolve())
     if given.check:
         return check(given.check.resolve())
+    on_server = given.store == "postgresql"
+    given.processes = given.processes or ("5" if on_server else "2,5,8")
+    given.faults = ",".join(nemesis.REPLICAS if on_server else Plot.faults) if given.faults is None else given.faults
     where = (given.folder or Path(tempfile.mkdtemp(prefix="faults-"))).resolve()
     where.mkdir(parents=True, exist_ok=True)
-    scheduler, tally, both = SCHEDULERS[given.scheduler](), Tally(), not (given.a or given.b)
+    scheduler = SCHEDULERS["taskloop-postgres" if on_server else given.scheduler]()
+    tally, both = Tally(), not (given.a or given.b)
     if given.a or both:
         harness_a(scheduler, where, given.seed, given.points, tally)
     if given.b or both:

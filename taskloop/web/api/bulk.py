@@ -129,8 +129,8 @@ async def carry_out(
     async def act(one: Run) -> Run:
         if action == "cancel":
             return await scheduler.cancel(_id(one), actor=actor, reason=reason)
-        # Our lock is of this process: by the key another one's is found, unless it has failed since we looked.
-        return (await scheduler.rerun(_id(one), key=f"again-{_id(one)}", actor=actor, reason=reason)).run
+        # Our lock is of this process; what another one has run again since we looked says the store.
+        return (await scheduler.rerun(_id(one), once=True, actor=actor, reason=reason)).run
 
     ordered = list(reversed(runs))
     for start in range(0, len(ordered), TOGETHER):  # those of one turn share a transaction

@@ -13,7 +13,7 @@ from taskloop.web.api.export import export
 from taskloop.web.api.jobs import accepted
 from taskloop.web.core import Response, answer, listed
 from taskloop.web.problems import Problem
-from taskloop.web.routes import INSTANT, OBJECT, TEXT, Parameter, Route, whole, word, words
+from taskloop.web.routes import FLAG, INSTANT, OBJECT, TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ async def cancel(asked: Asked) -> Response:
 async def rerun(asked: Asked) -> Response:
     number, body = asked.number(), asked.body
     asked.count_submit((await asked.scheduler.run(number)).job)
-    handle = await asked.scheduler.rerun(number, body["params"], from_step=body["from_step"], **asked.told())
+    told = asked.told()
+    handle = await asked.scheduler.rerun(
+        number, body["params"], from_step=body["from_step"], once=bool(body["once"]), **told
+    )
     return await accepted(asked, handle)
 
 
@@ -141,6 +144,7 @@ ROUTES = (
         body=(
             Parameter("params", OBJECT, "laid over its own"),
             Parameter("from_step", TEXT, "of a flow: take over what the steps before this one gave"),
+            Parameter("once", FLAG, "only if it was not run again yet; else the answer is the first that repeats it"),
             *TOLD,
         ),
         example="""-d '{"params": {"days": 1}}'""",

@@ -129,7 +129,7 @@ async def submit(asked: Asked) -> Response:
     asked.count_submit(record.name)
     before = shown(source.params) if source is not None else None
     params = typed(record.params_schema, asked.body, zone_of(asked), before=before)
-    told = {"actor": asked.principal.name, "reason": form.get("reason")}
+    told: dict[str, Any] = {"actor": asked.principal.name, "reason": form.get("reason")}
 
     async def ask(key: str | None) -> RunHandle[Any]:
         if source is not None:

@@ -1,0 +1,145 @@
+"""The writing side of the SQLite store: calls gather while the transaction before is committed, and go as one.
+
+Level 5. No task does this, only callbacks: of the loop when something is wanted written, of the connection's thread when
+a transaction is over. So no caller's cancellation, nor that of all tasks by a host that ends its loop, comes between a
+transaction and those who are to hear of it; and a fire costs half the turns of the loop that a task between the two cost.
+Start at `Writing.write`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from taskloop.batches_sqlite import transact
+from taskloop.errors import StoreUnavailable
+from taskloop.file_sqlite import Place
+from taskloop.store import Heed
+from taskloop.threads_sqlite import Connection, call
+
+__all__ = ["Writing"]
+
+Part = tuple[str, Any, asyncio.Future[Any], Heed | None]
+
+
+class Writing:
+    """What callers want written by one connection, until it is closed."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        place: Place | None,
+        *,
+        seconds: float,
+        explained: Callable[[BaseException], BaseException],
+        silent: Callable[[], StoreUnavailable],
+        closed: Callable[[], StoreUnavailable],
+    ) -> None:
+        """`seconds`: how long a caller waits for an answer, then `silent` is raised; `closed`: of a store that is."""
+        self._connection = connection
+        self._place = place
+        self._seconds = seconds
+        self._explained = explained
+        self._silent = silent
+        self._closed_error = closed
+        self._loop = asyncio.get_running_loop()
+        self._queue: list[Part] = []
+        self._in_hand: Sequence[Part] = ()
+        self._patience: asyncio.TimerHandle | None = None
+        self._is_called = False
+        """Whether the loop is to begin a transaction in its next turn: whoever asks in this one takes part."""
+        self._hangs = False
+        """Whether a transaction is in hand that nobody expects an answer of any more."""
+        self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._queue) + len(self._in_hand)
+
+    def write(self, verb: str, work: Any, heed: Heed | None = None) -> asyncio.Future[Any]:
+        """Have work written; gives what to wait for until it is committed. `heed` hears of it in any case."""
+        if self._hangs or self._drained is not None:
+            refused = self._silent() if self._hangs else self._closed_error()
+            if heed is not None:
+                self._tell(heed, refused)
+            raise refused
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._queue.append((verb, work, answer, heed))
+        if not self._in_hand and not self._is_called:
+            self._is_called = True
+            self._loop.call_soon(self._begin)
+        return answer
+
+    async def close(self, within: float) -> None:
+        """Write what is wanted, in about `within` seconds; refuse the rest."""
+        self._drained = asyncio.get_running_loop().create_future()
+        try:
+            if self._loop is asyncio.get_running_loop() and self.in_flight:  # else the loop that had it is gone
+                await asyncio.wait({self._drained}, timeout=within)
+        finally:
+            left, self._queue, self._in_hand = (*self._in_hand, *self._queue), [], ()
+            self._refuse(left, self._closed_error())
+
+    # -- a transaction after the other
+
+    def _begin(self) -> None:
+        self._is_called = False
+        if self._in_hand or not self._queue:
+            return
+        batch, self._queue = self._queue, []
+        self._in_hand = batch
+        parts = [(verb, work) for verb, work, _, _ in batch]
+        self._patience = self._loop.call_later(self._seconds, self._give_up, batch)
+        try:
+            call(self._connection, partial(transact, place=self._place, batch=parts), partial(self._landed, batch))
+        except StoreUnavailable as error:  # closed meanwhile
+            self._landed(batch, None, error)
+
+    def _landed(self, batch: Sequence[Part], answers: Sequence[Any] | None, error: BaseException | None) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self._hangs = False
+        if self._in_hand is batch:
+            self._in_hand = ()
+        self._begin()  # first: the disk is busy while we tell
+        self._answer(batch, [error] * len(batch) if answers is None else answers)
+        if self._drained is not None and not self.in_flight and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _give_up(self, batch: Sequence[Part]) -> None:
+        """Let those go who wait for a batch that the disk does not answer: what it still does, it does.
+
+        What waits behind it is not carried out any more: who is refused may ask again.
+        """
+        self._hangs = True
+        behind, self._queue = self._queue, []
+        self._refuse((*batch, *behind), self._silent())
+        for _, _, _, heed in behind:
+            if heed is not None:
+                self._tell(heed, self._silent())
+
+    def _refuse(self, parts: Sequence[Part], error: StoreUnavailable) -> None:
+        for _, _, answer, _ in parts:
+            with suppress(RuntimeError):  # of a loop that is closed: nobody waits
+                if not answer.done():
+                    answer.set_exception(error)
+
+    def _answer(self, batch: Sequence[Part], answers: Sequence[Any]) -> None:
+        for (_, _, future, heed), given in zip(batch, answers, strict=True):
+            failed = isinstance(given, BaseException)
+            answer = self._explained(given) if failed else given
+            if heed is not None:
+                self._tell(heed, answer)
+            if not future.done():
+                future.set_exception(answer) if failed else future.set_result(answer)
+
+    def _tell(self, heed: Heed, answer: Any) -> None:
+        try:
+            heed(answer)
+        except Exception as error:  # the next batch must not depend on who hears of this one
+            self._loop.call_exception_handler(
+                {"message": "taskloop: a store's answer was not taken", "exception": error}
+            )

@@ -1,0 +1,173 @@
+"""A server that falls silent under a store, or a process under its server: nobody waits for ever, nor for another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from proxies import Line
+from servers import emptied
+from stores import NOW, Stores
+
+from taskloop import Options, TaskScheduler
+from taskloop.errors import StoreUnavailable
+from taskloop.processes import this_process
+from taskloop.store import Subject
+from taskloop.store_postgres import PostgresStore
+from taskloop.switches import Switch
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Options(heartbeat=timedelta(seconds=0.3), lease=timedelta(seconds=1.5), grace=timedelta(0))
+
+
+@pytest.fixture(scope="module")
+def url():
+    return emptied().store
+
+
+class Member:
+    """A store behind a line of its own, and the worker that it beats for."""
+
+    def __init__(self, line: Line, *, statement_cache_size: int = 100) -> None:
+        self.line = line
+        self.store = PostgresStore(line.url, statement_cache_size=statement_cache_size, call_seconds=1.0)
+        self.worker = this_process(None, NOW, time.monotonic())
+        self.beater = self.store.beater(self.worker)
+
+    async def __aenter__(self) -> Member:
+        await self.line.__aenter__()
+        await self.store.open()
+        await self.store.changed()
+        await self.store.enlist(self.worker)
+        await self.beat()
+        return self
+
+    async def __aexit__(self, *facts) -> None:
+        await self.store.close(0.1)
+        await asyncio.to_thread(self.beater.close)
+        await self.line.__aexit__(*facts)
+
+    async def beat(self) -> bool:
+        return await asyncio.to_thread(self.beater.beat, datetime.now(UTC), time.monotonic(), {})
+
+    def fall_silent(self, passes: int) -> None:
+        """After so many messages more."""
+        self.line.cut, self.line.passes = "silent", passes
+
+
+async def answers(work) -> bool:
+    try:
+        await work()
+    except StoreUnavailable as error:
+        assert "does not answer" in str(error)
+        return False
+    return True
+
+
+async def test_a_line_that_falls_silent_is_given_up_whatever_was_under_way(url):
+    async def after(passes: int, cache: int) -> None:
+        async with Member(Line(url), statement_cache_size=cache) as one:
+            for work in (
+                one.beat,
+                lambda: one.store.evidence(["a"], NOW, lambda facts: Subject(None, NOW, NOW, None)),
+                one.store.workers,
+            ):
+                one.fall_silent(passes)
+                async with asyncio.timeout(10):
+                    while not await answers(work):  # by another connection; its own row may be locked for three seconds
+                        one.line.cut = None
+                one.line.cut = None
+
+    await asyncio.gather(*(after(passes, cache) for passes in range(4) for cache in (100, 0)))
+
+
+async def test_who_falls_silent_within_a_transaction_holds_nobody_up_for_long(url, tmp_path):
+    async with Stores("postgres", tmp_path) as others, Member(Line(url)) as one, Member(Line(url)) as two:
+        other = await others.make("a")
+        one.fall_silent(2)  # with the lock of all that takes turns
+        switching = asyncio.create_task(one.store.switch(Switch("disabled", "a", NOW)))
+        two.fall_silent(2)  # with its own row, which whoever buries it must have
+        beating = asyncio.create_task(two.beat())
+        await asyncio.sleep(0.1)
+        seen = {worker.id: worker for worker in await other.workers()}
+        began = time.monotonic()
+        await other.switch(Switch("disabled", "b", NOW))
+        assert await other.bury(seen[two.worker.id])
+        assert time.monotonic() - began < 5
+        for task in (switching, beating):
+            with pytest.raises(StoreUnavailable):
+                await task
+
+
+async def until(condition, seconds=10):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def replica(url, name, calls, *, may_end=None, options=QUICK):
+    """A scheduler whose jobs say when they begin and end."""
+    scheduler = TaskScheduler(url, options=options, name=name)
+
+    @scheduler.job(retry=3)
+    async def held() -> None:
+        calls.append((name, "begins"))
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            calls.append((name, "ends"))
+            raise
+
+    @scheduler.job(retry=3)
+    def thread() -> str:
+        calls.append((name, "thread"))
+        may_end.wait(30)
+        return "through it all"
+
+    return scheduler
+
+
+async def test_a_worker_that_cannot_reach_its_server_ends_its_runs_before_another_begins_them(url):
+    emptied()
+    calls = []
+    async with Line(url) as line, replica(line.url, "cut off", calls) as first:
+        run = await first.submit("held")
+        await until(lambda: calls)
+        second = replica(url, "other", calls)
+        async with second:
+            await asyncio.sleep(0.6)  # until the first has seen that it is there
+            line.parted = True
+            await until(lambda: ("other", "begins") in calls)
+            assert calls == [("cut off", "begins"), ("cut off", "ends"), ("other", "begins")]
+            assert [one.outcome for one in await second.attempts(run.id)][0] == "lost"
+            line.parted = False
+            await line.hang_up()  # else it waits for answers for as long as a call may take
+            await line.__aenter__()
+    assert ("cut off", "begins") not in calls[1:]
+
+
+async def test_after_an_outage_longer_than_the_lease_nobody_is_taken_for_dead_and_what_is_alone_goes_on(url):
+    emptied()
+    calls, told, may_end = [], [], threading.Event()
+    facts = {"may_end": may_end, "options": replace(QUICK, lease=timedelta(seconds=2))}
+    async with Line(url) as line, Line(url) as other, replica(line.url, "one", calls, **facts) as one:
+        one.feed.subscribe(told.append, "recovered")
+        run = await one.submit("thread")
+        await until(lambda: calls)
+        async with replica(other.url, "two", calls, **facts) as two:
+            two.feed.subscribe(told.append, "recovered")
+            await asyncio.sleep(0.6)
+            await asyncio.gather(line.hang_up(), other.hang_up())
+            await asyncio.sleep(2.4)
+            await other.__aenter__()  # it is there before the other had the time to say that it lives
+            await asyncio.sleep(0.6)
+            await line.__aenter__()
+            await asyncio.sleep(1.5)
+            may_end.set()
+            assert await run.value() == "through it all"
+            assert (calls, told) == ([("one", "thread")], [])
