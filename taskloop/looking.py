@@ -22,7 +22,7 @@ from taskloop.jobs import Job
 from taskloop.moments import Question, subject
 from taskloop.policy import Policy
 from taskloop.processes import is_dead, silent_seconds
-from taskloop.punctuality import Curfew, Usual, may_be_stuck, stuck
+from taskloop.punctuality import LEAST_RUNS, Curfew, Usual, may_be_stuck, stuck
 from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule, next_due
@@ -77,7 +77,7 @@ async def jobs(ledger: Ledger, store: Store, only: Collection[str] | None = None
 
 
 async def stands(ledger: Ledger) -> list[Standing]:
-    """How each of all jobs stands, by name; their newest runs are not read, which makes it a quarter of the work."""
+    """How each of all jobs stands, by name; their newest runs are not read, which is the most of the work for `jobs`."""
     return await _all(ledger, await ledger._opened())
 
 
@@ -212,7 +212,8 @@ async def _learn_usual(ledger: Ledger, store: Store, running: Sequence[Run], now
     """
     asked = [run for run in running if run.id not in ledger._usual and may_be_stuck(run.attempt_started_at, now)]
     took = await store.usual(sorted({run.job for run in asked})) if asked else {}
-    ledger._usual |= {run.id: Usual.of(took[run.job]) for run in asked if run.job in took}
+    usual = {job: Usual.of(seconds) for job, seconds in took.items() if len(seconds) >= LEAST_RUNS}
+    ledger._usual |= {run.id: usual[run.job] for run in asked if run.job in usual}
 
 
 def _says(definition: Definition, option: str) -> Any:

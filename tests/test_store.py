@@ -628,7 +628,13 @@ async def ten(store: Store) -> None:
 )
 async def test_runs_are_found_newest_first_by_every_condition(store, query, found):
     await ten(store)
-    assert ids(await store.find(query)) == found
+    runs = await store.find(query)
+    assert ids(runs) == found
+    same = ("id", "job", "state", "reason", "due_at", "started_at", "ended_at", "count")
+    spans = await store.spans(query)
+    assert [[getattr(one, name) for name in same] for one in spans] == [
+        [getattr(one, name) for name in same] for one in runs
+    ]
 
 
 async def test_found_runs_are_paged_by_id(store):

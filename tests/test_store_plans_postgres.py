@@ -145,6 +145,9 @@ async def live(store: Any) -> None:
         await ask(running.id)
     await store.attempts(running)
     await store.standing(["a", "b"])
+    await store.newest(["a", "b"])
+    await store.recent([["a", "old"], ["b"]], 20)
+    await store.spans(Query(states=[*State], since=NOW, until=at(60)))
     await store.usual(["a", "b"])
     window = Window(NOW, NOW, at(1))
     for asked_about in ({"run": running.id}, {"window": window}, {}):

@@ -172,7 +172,7 @@ async def _ready(
             text = instant_text(at)
             fields = {"next": name, "at": when(text, at) if log.form == "people" else text}
     narrator.say("INFO", "scheduler.ready", **fields)
-    # What is there by now, modules above all, stays: without it a full collection holds the loop a tenth as long.
+    # What is there by now, modules above all, stays; a full collection, which holds the loop, need not go through it.
     gc.freeze()
 
 

@@ -27,7 +27,9 @@ FEW: Final = 50
 """Records that are made and written on the loop; more go to a thread."""
 _SMALL_NODES, _SMALL_TEXT = 2_000, 50_000
 TURN_SECONDS: Final = 0.002
+"""For so long a thread may compute before it gives way."""
 PAUSE_SECONDS: Final = 0.00005
+"""And that long it does, for without a sleep it would be the next again."""
 T = TypeVar("T")
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 
