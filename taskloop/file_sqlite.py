@@ -106,6 +106,8 @@ def explained(error: BaseException, path: str) -> BaseException:
 
 def _cause(text: str, path: str) -> str:
     """What stands in the way, where SQLite says only that something does."""
+    if "locked" in text:
+        return _held_by(path)
     folder = Path(path).absolute().parent
     if "unable to open" not in text and "readonly" not in text:
         return ""
@@ -114,11 +116,29 @@ def _cause(text: str, path: str) -> str:
     return "".join(f": this user may not write {one}" for one in (folder, path) if not os.access(one, os.W_OK))
 
 
+def _held_by(path: str) -> str:
+    """Which process writes into the file just now, as far as the system tells; the lock may be one of the index beside it."""
+    holders: list[str] = []
+    with suppress(OSError, ValueError, IndexError):
+        inodes = {os.stat(path).st_ino, *(os.stat(path + one).st_ino for one in _BESIDE if Path(path + one).exists())}
+        for line in Path("/proc/locks").read_text("ascii").splitlines():
+            words = line.split()
+            if words[1:2] == ["POSIX"] and words[3] == "WRITE" and int(words[5].rpartition(":")[2]) in inodes:
+                holders.append(f"pid {words[4]} ({_command(int(words[4]))})")
+    return f": held by {' and '.join(dict.fromkeys(holders))}" if holders else ""
+
+
+def _command(pid: int) -> str:
+    """The beginning of its command line, on one line."""
+    text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    return " ".join("".join(one if one.isprintable() else " " for one in text).replace(";", ",").split())[:60]
+
+
 def _mend(text: str, path: str) -> str:
     if "full" in text:
         return "free some space: what has ended meanwhile is kept in memory and written then"
     if "locked" in text:
-        return "another program holds the file; see who has it open, and `taskloop db check`"
+        return "let the program that holds it end its transaction, or stop it, and see `taskloop db check`"
     if not Path(path).absolute().parent.is_dir():
         return _MAKE_FOLDER
     if "unable to open" in text or "readonly" in text:

@@ -117,9 +117,9 @@ def log(db: sqlite3.Connection, reports: Iterable[tuple[Run, Sequence[LogLine]]]
             ensure_ascii=False,
         )
         db.execute(
-            "INSERT INTO taskloop_log (run, token, lines) SELECT ?1, ?2, ?3 "
-            "WHERE EXISTS (SELECT 1 FROM taskloop_runs WHERE id = ?1 AND token = ?2)",
-            (run.id, run.token, text),
+            "INSERT INTO taskloop_log (run, token, lines) SELECT id, token, ? FROM taskloop_runs "
+            "WHERE id = ? AND token = ?",
+            (text, run.id, run.token),
         )
         if run.token > KEPT_ATTEMPTS:
             db.execute("DELETE FROM taskloop_log WHERE run = ? AND token <= ?", (run.id, run.token - KEPT_ATTEMPTS))

@@ -22,7 +22,8 @@ _COLUMNS: Final = (
     "revoked_because"
 )
 _LIVE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)"
-_NAMED: Final = "(id = ?1 OR (name = ?1 AND NOT EXISTS (SELECT 1 FROM taskloop_tokens WHERE id = ?1)))"
+_NAMED: Final = "(id = ? OR (name = ? AND NOT EXISTS (SELECT 1 FROM taskloop_tokens WHERE id = ?)))"
+"""Takes the id or name three times: some Pythons warn of numbered placeholders."""
 """An id goes before a name: nobody takes back another one by a name that looks like an id."""
 _SECRET: Final = "session_secret"  # noqa: S105 - the key it is kept under
 
@@ -46,7 +47,7 @@ def tokens(
     """Tokens, newest first. None: no such condition."""
     conditions: list[tuple[str, Sequence[Any]]] = []
     if named is not None:
-        conditions.append((_NAMED, (named,)))
+        conditions.append((_NAMED, (named,) * 3))
     if live_at is not None:
         conditions.append((_LIVE, (live_at,)))
     if before is not None:
@@ -64,7 +65,7 @@ def revoke(db: sqlite3.Connection, which: str, now: int, actor: str | None, reas
     """Take back what is not taken back yet of this id or name; gives it as it stands now."""
     found = db.execute(
         f"SELECT id FROM taskloop_tokens WHERE revoked_at IS NULL AND {_NAMED} ORDER BY created_at DESC, id DESC",
-        (which,),
+        (which,) * 3,
     ).fetchall()
     db.executemany(
         "UPDATE taskloop_tokens SET revoked_at = ?, revoked_by = ?, revoked_because = ? WHERE id = ?",
@@ -77,9 +78,9 @@ def use(db: sqlite3.Connection, token: str, now: int) -> None:
     """Note that a token was used, unless a use within the minute before is noted. A later one is of a clock set back."""
     since = now - USED_EVERY // timedelta(microseconds=1)
     db.execute(
-        "UPDATE taskloop_tokens SET last_used_at = ?1 WHERE id = ?2 "
-        "AND (last_used_at IS NULL OR last_used_at <= ?3 OR last_used_at > ?1)",
-        (now, token, since),
+        "UPDATE taskloop_tokens SET last_used_at = :now WHERE id = :token "
+        "AND (last_used_at IS NULL OR last_used_at <= :since OR last_used_at > :now)",
+        {"now": now, "token": token, "since": since},
     )
 
 

@@ -34,7 +34,9 @@ MAY_BLOCK = [
         "/proc is memory; a small file, once",
     ),
     ("os.stat", "taskloop/processes.py", {"_surroundings"}, "/proc is memory, once a process"),
-    ("os.stat", "taskloop/file_sqlite.py", {"_mend", "_cause"}, "only for the text of an error"),
+    ("os.stat", "taskloop/file_sqlite.py", {"_mend", "_cause", "_held_by"}, "only for the text of an error"),
+    ("io.TextIOWrapper.read", "taskloop/file_sqlite.py", {"_held_by", "_command"}, "the same; /proc is memory"),
+    ("io.BufferedReader.read", "taskloop/file_sqlite.py", {"_held_by", "_command"}, "the same; /proc is memory"),
     (
         "os.stat",
         "taskloop/server_postgres.py",

@@ -480,7 +480,7 @@ async def test_a_call_that_waits_for_a_thread_can_be_cancelled_timed_out_and_lef
 
     @scheduler.job()
     def long():
-        may_end.wait(10)
+        may_end.wait(40)
 
     @scheduler.job(retry=3)
     def short(n: int):

