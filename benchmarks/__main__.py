@@ -16,6 +16,10 @@ def main() -> int:
     if sys.argv[1:2] == ["--measure"]:
         harness.measure(*sys.argv[2:])
         return 0
+    if sys.argv[1:2] == ["costs"]:
+        from benchmarks import costs
+
+        return costs.main(sys.argv[2:])
     given = _parser().parse_args()
     report = json.loads(given.table.read_text("utf-8")) if given.table else _measured(given)
     for line in machine.lines(report["machine"]):

@@ -127,6 +127,34 @@ def test_a_peer_is_left_out_where_the_python_that_is_named_for_it_lacks_it():
     assert done.stdout == "None\n"
 
 
+def test_the_costs_of_a_run_are_told_by_room_and_put_into_a_page(tmp_path):
+    file, page = tmp_path / "costs.json", tmp_path / "page.md"
+    page.write_text("before\n<!-- costs -->\nold\n<!-- /costs -->\nafter\n", "utf-8")
+
+    done = benchmarks("costs", "submitted", "--quick", "--json", file, "--into", page)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text("utf-8"))["costs"]["loads"]["submitted"]
+    assert 0 < found["plain"]["loop_us"] <= found["plain"]["cpu_us"]
+    assert sum(share for name, share in found["sampled"].items() if name.startswith("share ")) == pytest.approx(
+        1, abs=0.001
+    )
+    assert 0 < found["sampled"]["transactions"] < found["sampled"]["statements"]
+    text = page.read_text("utf-8")
+    assert text.startswith("before\n<!-- costs -->\n")
+    assert text.endswith("<!-- /costs -->\nafter\n")
+    assert "| **processor time**" in text
+    assert "old" not in text
+
+
+def test_every_room_that_the_costs_name_is_a_module_of_the_package():
+    ask = "from benchmarks.sampling import _ROOM_OF; print(*_ROOM_OF)"
+
+    done = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert [name for name in done.stdout.split() if not (ROOT / "taskloop" / f"{name}.py").exists()] == []
+
+
 def test_the_plots_are_drawn_from_kept_numbers(kept, tmp_path):
     pytest.importorskip("matplotlib")
 
