@@ -16,6 +16,10 @@ def main() -> int:
     if sys.argv[1:2] == ["--measure"]:
         harness.measure(*sys.argv[2:])
         return 0
+    if sys.argv[1:2] == ["costs"]:
+        from benchmarks import costs
+
+        return costs.main(sys.argv[2:])
     given = _parser().parse_args()
     report = json.loads(given.table.read_text("utf-8")) if given.table else _measured(given)
     for line in machine.lines(report["machine"]):
@@ -39,6 +43,13 @@ def _parser() -> ArgumentParser:
     parser.add_argument("workload", nargs="*", choices=[*harness.WORKLOADS, []], help="none: all of them")
     parser.add_argument("--peers", action="store_true", help="measure the peers too, where they are installed")
     parser.add_argument("--rounds", type=int, default=None, metavar="N", help="the median is taken of so many (3)")
+    parser.add_argument(
+        "--longest",
+        type=float,
+        default=harness.LONGEST_SECONDS,
+        metavar="SECONDS",
+        help="a measurement that takes longer is given up, and not tried in the next round (%(default)g)",
+    )
     parser.add_argument("--quick", action="store_true", help="a tiny size, once: whether it works, no figures to keep")
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="the large stores of p9 and p13 stay here for the next time"
@@ -75,6 +86,7 @@ def _measured(given: Namespace) -> dict[str, Any]:
             tell=_tell,
             keep=given.keep,
             sizes=dict(given.size),
+            longest_seconds=given.longest,
         )
         report["workloads"][name] = measured
         if given.json:  # after each: a long run that is stopped keeps what it has

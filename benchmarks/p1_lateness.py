@@ -6,46 +6,13 @@ Every start and finish of ours is recorded, on disk, before anybody hears of it.
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 
-from benchmarks import peers
-from benchmarks.harness import Figure, Numbers, Peer, Setting, Workload, percentile
+from benchmarks import apscheduler4, peers, peers_postgres
+from benchmarks.harness import Figure, Numbers, Peer, Setting, Workload
+from benchmarks.yardsticks import Lateness
 from taskloop import Every, RunContext, TaskScheduler
 from taskloop.options import Options
-
-
-class Lateness:
-    """Milliseconds between due and started, of what is due after the first second."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.begin = datetime.now(UTC) + timedelta(seconds=setting.ahead)
-        self.counted_from = self.begin + timedelta(seconds=setting.warm)
-        self.end = self.counted_from + timedelta(seconds=setting.seconds)
-        self.dues = [self.begin + timedelta(seconds=one / setting.rate) for one in range(setting.rate)]
-        self._late: list[float] = []
-        self._cpu_seconds = 0.0
-
-    def started(self, due: datetime) -> None:
-        if self.counted_from <= due < self.end:
-            self._late.append((datetime.now(UTC) - due) / timedelta(milliseconds=1))
-
-    async def over(self) -> None:
-        await asyncio.sleep((self.counted_from - datetime.now(UTC)).total_seconds())
-        cpu = time.process_time()
-        await asyncio.sleep((self.end - datetime.now(UTC)).total_seconds() + 0.3)
-        self._cpu_seconds = time.process_time() - cpu
-
-    def numbers(self, setting: Setting) -> Numbers:
-        expected = setting.rate * setting.seconds
-        return {
-            "p50_ms": percentile(self._late, 0.5),
-            "p99_ms": percentile(self._late, 0.99),
-            "max_ms": max(self._late),
-            "started": len(self._late),
-            "expected": expected,
-            "cpu_percent": 100 * self._cpu_seconds / (setting.seconds + 0.3),
-        }
 
 
 async def own(setting: Setting) -> Numbers:
@@ -147,6 +114,8 @@ WORKLOAD = Workload(
         "APScheduler 3, memory": Peer("apscheduler", apscheduler_in_memory),
         "APScheduler 3, SQLite": Peer("sqlalchemy", apscheduler_on_sqlite),
         "huey, SQLite": Peer("huey", huey),
+        **apscheduler4.contestants(apscheduler4.late_in_memory, apscheduler4.late_on_sqlite),
+        **peers_postgres.contestants(peers_postgres.late),
     },
     size={"rate": 100, "seconds": 10, "warm": 1, "ahead": 2},
     quick={"rate": 20, "seconds": 1, "warm": 0, "ahead": 0.3},

@@ -8,33 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import aiosqlite
 
-from benchmarks import peers
-from benchmarks.harness import Figure, Numbers, Peer, Setting, Workload, shares
+from benchmarks import apscheduler4, peers
+from benchmarks.harness import Figure, Numbers, Peer, Setting, Workload
+from benchmarks.yardsticks import throughput
 from taskloop import TaskScheduler
 from taskloop.options import Options
 
 
 async def nothing() -> None: ...
-
-
-async def _timed(setting: Setting, one: Callable[[], Any]) -> Numbers:
-    """Runs a second of callers who each ask for one run after the other."""
-
-    async def caller(number: int) -> None:
-        for _ in range(number):
-            await one()
-
-    await asyncio.gather(*(caller(number) for number in shares(setting.warm, setting.callers)))
-    began, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(caller(number) for number in shares(setting.runs, setting.callers)))
-    took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    return {"per_second": setting.runs / took, "cpu_us": 1e6 * cpu / setting.runs}
 
 
 async def own(setting: Setting, max_running: int) -> Numbers:
@@ -46,7 +33,7 @@ async def own(setting: Setting, max_running: int) -> Numbers:
         await run.wait()
 
     async with scheduler:
-        return await _timed(setting, one)
+        return await throughput(setting, one)
 
 
 class Writer:
@@ -100,7 +87,7 @@ async def limit(setting: Setting, apart: bool = False) -> Numbers:
                 await writer.write(*rows)
 
         try:
-            return await _timed(setting, one)
+            return await throughput(setting, one)
         finally:
             serving.cancel()
 
@@ -139,7 +126,10 @@ WORKLOAD = Workload(
     own={"taskloop, 128 slots": partial(own, max_running=128), "taskloop, 64 slots": partial(own, max_running=64)},
     limit=limit,
     also={"limit, start before finish": partial(limit, apart=True)},
-    peers={"huey, SQLite": Peer("huey", huey)},
+    peers={
+        "huey, SQLite": Peer("huey", huey),
+        **apscheduler4.contestants(apscheduler4.busy_in_memory, apscheduler4.busy_on_sqlite),
+    },
     size={"runs": 20_000, "warm": 1000, "callers": 100, "slower": 10},
     quick={"runs": 200, "warm": 100},
 )

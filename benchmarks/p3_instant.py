@@ -6,47 +6,18 @@ The limit is a naive asyncio timer for each, which starts a task that does nothi
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from benchmarks import peers
-from benchmarks.harness import Figure, Heartbeat, Numbers, Peer, Setting, Workload
+from benchmarks import apscheduler4, peers, peers_postgres
+from benchmarks.harness import Figure, Numbers, Peer, Setting, Workload
+from benchmarks.yardsticks import Rush
 from taskloop import Every, TaskScheduler
 from taskloop.options import Options
 
 
 async def nothing() -> None: ...
-
-
-class Rush:
-    """Counts ends; knows when the last came, and how the loop and the processor fared from the instant on."""
-
-    def __init__(self, number: int) -> None:
-        self._left = number
-        self._done = asyncio.Event()
-        self._ended_at = datetime.min.replace(tzinfo=UTC)
-
-    def ended(self, *_: Any) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._ended_at = datetime.now(UTC)
-            self._done.set()
-
-    async def watch(self, due: datetime) -> Numbers:
-        early = (due - datetime.now(UTC)).total_seconds() - 0.05
-        if early < 0:
-            raise RuntimeError("the instant came before everything was ready for it; give it more seconds")
-        await asyncio.sleep(early)
-        cpu = time.process_time()
-        with Heartbeat() as heartbeat:
-            await self._done.wait()
-        return {
-            "last_ms": (self._ended_at - due) / timedelta(milliseconds=1),
-            "stall_ms": heartbeat.longest * 1000,
-            "cpu_ms": (time.process_time() - cpu) * 1000,
-        }
 
 
 async def own(setting: Setting, max_running: int) -> Numbers:
@@ -139,6 +110,8 @@ WORKLOAD = Workload(
         "APScheduler 3, memory": Peer("apscheduler", partial(apscheduler, stored=False)),
         "APScheduler 3, SQLite": Peer("sqlalchemy", partial(apscheduler, stored=True)),
         "huey, SQLite": Peer("huey", huey),
+        **apscheduler4.contestants(apscheduler4.instant_in_memory, apscheduler4.instant_on_sqlite, note=", 1,000 only"),
+        **peers_postgres.contestants(peers_postgres.instant),
     },
     size={"number": 10_000, "ahead": 6},
     quick={"number": 100, "ahead": 0.5},

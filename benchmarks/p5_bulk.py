@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from benchmarks import peers
+from benchmarks import apscheduler4, peers
 from benchmarks.harness import Figure, Heartbeat, Numbers, Peer, Setting, Workload
+from benchmarks.yardsticks import each
 from taskloop import Every, TaskScheduler
 from taskloop.options import Options
-
 
 HOUR = timedelta(hours=1)
 
@@ -25,10 +25,6 @@ async def nothing() -> None: ...
 
 
 async def remind(user: int) -> None: ...
-
-
-def _numbers(count: int, took: float) -> Numbers:
-    return {"each_us": 1e6 * took / count, "count": count}
 
 
 async def own(setting: Setting, parameters: bool) -> Numbers:
@@ -43,7 +39,7 @@ async def own(setting: Setting, parameters: bool) -> Numbers:
                 for one in range(setting.number)
             )
             took = time.perf_counter() - began
-    return _numbers(setting.number, took) | {"stall_ms": heartbeat.longest * 1000}
+    return each(setting.number, took) | {"stall_ms": heartbeat.longest * 1000}
 
 
 def limit(setting: Setting) -> Numbers:
@@ -66,7 +62,7 @@ def limit(setting: Setting) -> Numbers:
             ],
         )
         db.execute("COMMIT")
-    return _numbers(setting.number, time.perf_counter() - began)
+    return each(setting.number, time.perf_counter() - began)
 
 
 async def apscheduler(setting: Setting, stored: bool) -> Numbers:
@@ -81,7 +77,7 @@ async def apscheduler(setting: Setting, stored: bool) -> Numbers:
         scheduler.add_job(peers.call, IntervalTrigger(hours=1, start_date=first), kwargs={}, id=f"schedule-{number}")
     took = time.perf_counter() - began
     scheduler.shutdown(wait=False)
-    return _numbers(count, took)
+    return each(count, took)
 
 
 WORKLOAD = Workload(
@@ -93,6 +89,7 @@ WORKLOAD = Workload(
     peers={
         "APScheduler 3, memory": Peer("apscheduler", partial(apscheduler, stored=False)),
         "APScheduler 3, SQLite": Peer("sqlalchemy", partial(apscheduler, stored=True)),
+        **apscheduler4.contestants(apscheduler4.bulk_in_memory, apscheduler4.bulk_on_sqlite),
     },
     size={"number": 100_000, "slower": 50},
     quick={"number": 1000},

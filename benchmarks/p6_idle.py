@@ -7,29 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
 
 import aiosqlite
 
-from benchmarks import peers
-from benchmarks.harness import Figure, Numbers, Peer, Setting, Workload, percentile
+from benchmarks import apscheduler4, peers, peers_postgres
+from benchmarks.harness import Figure, Numbers, Peer, Setting, Workload
+from benchmarks.yardsticks import waits
 from taskloop import TaskScheduler
 from taskloop.options import Options
-
-REST_SECONDS = 0.005
-
-
-async def _timed(setting: Setting, one: Callable[[], Any], entered: list[float]) -> Numbers:
-    """`one` asks and waits for the end; `entered` is appended to when the function begins."""
-    waits = []
-    for _ in range(setting.number):
-        asked = time.perf_counter()
-        await one()
-        waits.append((entered.pop() - asked) * 1000)
-        await asyncio.sleep(REST_SECONDS)
-    waits = waits[len(waits) // 10 :]
-    return {"p50_ms": percentile(waits, 0.5), "p99_ms": percentile(waits, 0.99)}
 
 
 async def own(setting: Setting) -> Numbers:
@@ -46,7 +31,7 @@ async def own(setting: Setting) -> Numbers:
         await run.wait()
 
     async with scheduler:
-        return await _timed(setting, one, entered)
+        return await waits(setting, one, entered)
 
 
 async def limit(setting: Setting) -> Numbers:
@@ -64,7 +49,7 @@ async def limit(setting: Setting) -> Numbers:
             await db.execute("INSERT INTO runs (job, state, at) VALUES ('enter', 'running', ?)", (time.time_ns(),))
             await asyncio.create_task(enter())
 
-        return await _timed(setting, one, entered)
+        return await waits(setting, one, entered)
 
 
 async def huey(setting: Setting) -> Numbers:
@@ -82,7 +67,7 @@ async def huey(setting: Setting) -> Numbers:
                 await asyncio.sleep(0.01)
 
         with peers.consuming(queue):
-            return await _timed(setting, one, entered)
+            return await waits(setting, one, entered)
 
 
 WORKLOAD = Workload(
@@ -91,7 +76,11 @@ WORKLOAD = Workload(
     figures=(Figure("p50_ms", "p50 from submit to entered", "ms", must=1.5, aim=0.7, absolute=True),),
     own={"taskloop": own},
     limit=limit,
-    peers={"huey, SQLite": Peer("huey", huey)},
+    peers={
+        "huey, SQLite": Peer("huey", huey),
+        **apscheduler4.contestants(apscheduler4.idle_in_memory, apscheduler4.idle_on_sqlite),
+        **peers_postgres.contestants(peers_postgres.idle),
+    },
     size={"number": 300},
     quick={"number": 20},
 )

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import peers_postgres
 from benchmarks.harness import Figure, Numbers, Setting, Workload, shares
 from benchmarks.p2_throughput import nothing
 from taskloop import TaskScheduler
@@ -137,7 +138,8 @@ WORKLOAD = Workload(
     own={"taskloop, one process": own, "taskloop, four processes": partial(together, processes=4)},
     limit=partial(limit, rows=100),
     also={"limit, 10 rows": partial(limit, rows=10)},
-    size={"runs": 10_000, "warm": 1000, "callers": 100},
+    peers=peers_postgres.contestants(peers_postgres.busy),
+    size={"runs": 10_000, "warm": 1000, "callers": 100, "slower": 5},
     quick={"runs": 200, "warm": 100, "callers": 20},
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import WORKLOADS, Figure, Workload, load, median, values
@@ -13,10 +13,16 @@ NUMERIC = frozenset(("figure", "lowest–highest", "to limit", "to ours", "must 
 
 def lines(workloads: Mapping[str, Any]) -> list[str]:
     """The table in Markdown, its columns aligned."""
-    rows = [HEAD, *(row for name in WORKLOADS if name in workloads for row in _rows(load(name), workloads[name]))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    rule = ["-" * (width + 1) + (":" if name in NUMERIC else "-") for name, width in zip(HEAD, widths, strict=True)]
-    return [_line(HEAD, widths), "|" + "|".join(rule) + "|", *(_line(row, widths) for row in rows[1:])]
+    rows = [row for name in WORKLOADS if name in workloads for row in _rows(load(name), workloads[name])]
+    return aligned(HEAD, rows, NUMERIC)
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Container[str]) -> list[str]:
+    """A table in Markdown; the columns of these heads to the right."""
+    right = [name in numeric for name in head]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    rule = ["-" * (width + 1) + (":" if is_right else "-") for is_right, width in zip(right, widths, strict=True)]
+    return [_line(head, widths, right), "|" + "|".join(rule) + "|", *(_line(row, widths, right) for row in rows)]
 
 
 def details(workloads: Mapping[str, Any]) -> list[str]:
@@ -29,16 +35,30 @@ def notes(workloads: Mapping[str, Any]) -> list[str]:
     """Who was left out, and what went wrong."""
     found = []
     for name, measured in workloads.items():
-        found += [f"{name.upper()}: {peer} left out, it is not installed" for peer in measured["absent"]]
+        peers = load(name).peers
+        for peer in measured["absent"]:
+            mend = f" ({peers[peer].mend})" if peer in peers else ""
+            found.append(f"{name.upper()}: {peer} left out, it is not installed{mend}")
         failed = {one["contestant"]: one["error"] for one in measured["measurements"] if "error" in one}
         found += [f"{name.upper()}: {who} gave no figure: {error}" for who, error in failed.items()]
+        found += [f"{name.upper()}: {line}" for line in _unfinished(measured)]
     return found
 
 
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
+def _unfinished(measured: Mapping[str, Any]) -> list[str]:
+    """Who did not start all that was due: its figures are of those that it did start."""
+    whole = {}
+    for one in measured["measurements"]:
+        numbers = one.get("numbers", {})
+        if numbers.get("started", 0) < 0.99 * numbers.get("expected", 0):
+            whole[one["contestant"]] = f"started only {numbers['started']:g} of {numbers['expected']:g} in time"
+    return [f"{who} {text}" for who, text in whole.items()]
+
+
+def _line(row: Sequence[str], widths: list[int], right: list[bool]) -> str:
     cells = [
-        cell.rjust(width) if name in NUMERIC else cell.ljust(width)
-        for name, cell, width in zip(HEAD, row, widths, strict=True)
+        cell.rjust(width) if is_right else cell.ljust(width)
+        for cell, width, is_right in zip(row, widths, right, strict=True)
     ]
     return "| " + " | ".join(cells) + " |"
 

@@ -75,7 +75,13 @@ def kept(tmp_path):
         "fsync_ms": 1,
         "packages": {},
     }
-    measured = {"title": "", "size": {}, "measurements": taskloop + limit + failed, "absent": ["huey, SQLite"]}
+    slow = [{"contestant": "huey, SQLite", "round": 1, "numbers": {"p99_ms": 900, "started": 3, "expected": 1000}}]
+    measured = {
+        "title": "",
+        "size": {},
+        "measurements": taskloop + limit + failed + slow,
+        "absent": ["pgqueuer, PostgreSQL", "APScheduler 4, memory"],
+    }
     workloads = {"p1": measured}
     file = tmp_path / "kept.json"
     file.write_text(json.dumps({"machine": machine, "workloads": workloads}), "utf-8")
@@ -90,12 +96,63 @@ def test_the_table_of_kept_numbers_sets_medians_against_limit_and_goal(kept):
     assert cells == ["P1 p99 of start after due", "taskloop", "4 ms", "3–9", "2 ×", "", "2 / 1.2 ×", "must"]
 
 
-def test_the_table_says_who_was_left_out_and_what_failed(kept):
+def test_the_table_says_who_was_left_out_and_how_to_have_them_and_what_failed(kept):
     done = benchmarks("--table", kept)
 
-    assert "P1: huey, SQLite left out, it is not installed" in done.stdout
+    assert 'P1: pgqueuer, PostgreSQL left out, it is not installed (pip install -e ".[benchmarks]")' in done.stdout
+    assert "P1: APScheduler 4, memory left out, it is not installed (TASKLOOP_BENCHMARK_APSCHEDULER4=" in done.stdout
+    assert "P1: huey, SQLite started only 3 of 1000 in time" in done.stdout
     assert "P1: APScheduler 3, memory gave no figure: not done within 300 s" in done.stdout
     assert done.returncode == 1
+
+
+def test_a_measurement_that_takes_too_long_is_given_up_and_not_tried_again(tmp_path):
+    file = tmp_path / "numbers.json"
+
+    done = benchmarks("p6", "--quick", "--rounds", 2, "--longest", 0.1, "--json", file)
+
+    (measured,) = json.loads(file.read_text("utf-8"))["workloads"].values()
+    assert [one["contestant"] for one in measured["measurements"]] == ["taskloop", "limit"]
+    assert "P6: taskloop gave no figure: not done within 0.1 s" in done.stdout
+
+
+def test_a_peer_is_left_out_where_the_python_that_is_named_for_it_lacks_it():
+    ask = "from benchmarks.apscheduler4 import INTERPRETER; print(INTERPRETER.path)"
+    environment = os.environ | {"TASKLOOP_BENCHMARK_APSCHEDULER4": sys.executable}
+
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "None\n"
+
+
+def test_the_costs_of_a_run_are_told_by_room_and_put_into_a_page(tmp_path):
+    file, page = tmp_path / "costs.json", tmp_path / "page.md"
+    page.write_text("before\n<!-- costs -->\nold\n<!-- /costs -->\nafter\n", "utf-8")
+
+    done = benchmarks("costs", "submitted", "--quick", "--json", file, "--into", page)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text("utf-8"))["costs"]["loads"]["submitted"]
+    assert 0 < found["plain"]["loop_us"] <= found["plain"]["cpu_us"]
+    assert sum(share for name, share in found["sampled"].items() if name.startswith("share ")) == pytest.approx(
+        1, abs=0.001
+    )
+    assert 0 < found["sampled"]["transactions"] < found["sampled"]["statements"]
+    text = page.read_text("utf-8")
+    assert text.startswith("before\n<!-- costs -->\n")
+    assert text.endswith("<!-- /costs -->\nafter\n")
+    assert "| **processor time**" in text
+    assert "old" not in text
+
+
+def test_every_room_that_the_costs_name_is_a_module_of_the_package():
+    ask = "from benchmarks.sampling import _ROOM_OF; print(*_ROOM_OF)"
+
+    done = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert [name for name in done.stdout.split() if not (ROOT / "taskloop" / f"{name}.py").exists()] == []
 
 
 def test_the_plots_are_drawn_from_kept_numbers(kept, tmp_path):

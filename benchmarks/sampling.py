@@ -1,0 +1,210 @@
+"""Where processor time goes: which room of the code each thread is in, looked at a thousand times a second.
+
+A thread of its own looks at the stacks of the others (`sys._current_frames`) and gives the processor time that each has
+used since its last look to the room it is found in: the innermost frame of the stack that a rule below knows. What waits
+uses none. A thread gives up the interpreter only between two lines, so one line of C is given to the line around it;
+calls of sqlite3 go through a Python function of this file, to be seen.
+"""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+from types import FrameType
+from typing import Any
+
+INTERVAL_SECONDS = 0.001
+
+SQL, GC, OTHER = "SQL, in sqlite3", "garbage collection", "the rest"
+TRIGGERS, VALUES, STORE = "trigger maths", "record values", "the store's own Python"
+ENGINE, EVENTS, SWITCHING = "engine and ledger", "events, context, logs", "task switching, event loop"
+WORKLOAD = "the measured program itself"
+ROOMS = (SQL, STORE, VALUES, ENGINE, SWITCHING, EVENTS, TRIGGERS, GC, WORKLOAD, OTHER)
+
+_OURS = {
+    TRIGGERS: "triggers cron durations schedules moments punctuality clock",
+    VALUES: "runs rows rows_sqlite records outcomes fates steps masking parameters",
+    EVENTS: "events context audience journal injecting inject stepping capture runlog logs tracing pings",
+    STORE: "store gathering",
+}
+_ROOM_OF = {module: room for room, modules in _OURS.items() for module in modules.split()}
+_FOREIGN = {
+    "asyncio": SWITCHING, "anyio": SWITCHING, "concurrent": SWITCHING,
+    "aiosqlite": STORE, "loguru": EVENTS, "cronsim": TRIGGERS, "zoneinfo": TRIGGERS, "json": VALUES,
+}  # fmt: skip
+_FILES = {
+    "selectors": SWITCHING, "queue": SWITCHING, "threading": SWITCHING, "dataclasses": VALUES, "enum": VALUES,
+    "<string>": VALUES,  # of what dataclass and namedtuple make
+}  # fmt: skip
+
+
+def room(file: str) -> str | None:
+    """The room of a file of code; None: it is whatever called it."""
+    path = PurePath(file)
+    if path == PurePath(__file__):
+        return SQL
+    parts = path.parts
+    if "taskloop" in parts[:-1]:
+        if path.stem.endswith("_sqlite"):
+            return _ROOM_OF.get(path.stem, STORE)
+        return _ROOM_OF.get(path.stem, ENGINE)
+    if "benchmarks" in parts[:-1]:
+        return WORKLOAD
+    for part in reversed(parts[:-1]):
+        if part in _FOREIGN:
+            return _FOREIGN[part]
+    return _FILES.get(path.stem if path.suffix else path.name)
+
+
+class Sampler(threading.Thread):
+    """Looks from `start` until `over` is called."""
+
+    def __init__(self) -> None:
+        super().__init__(name="sampler", daemon=True)
+        self.seconds: Counter[str] = Counter()
+        """Processor time by room."""
+        self.looks = 0
+        self._rooms: dict[str, str | None] = {}
+        self._used: dict[int, float] = {}
+        self._collected: Counter[int] = Counter()
+        """Nanoseconds of collections, by thread, that are not yet given to anybody."""
+        self._collection_began = 0
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        sys.setswitchinterval(0.0001)  # or a thread that never waits is only seen each 5 ms
+        gc.callbacks.append(self._collecting)
+        self._look(threads())
+        while not self._is_over.wait(INTERVAL_SECONDS):
+            self._look(threads())
+
+    def over(self) -> None:
+        self._is_over.set()
+        self.join()
+        gc.callbacks.remove(self._collecting)
+
+    def _look(self, alive: Iterable[threading.Thread]) -> None:
+        frames = sys._current_frames()
+        self.looks += 1
+        for thread in alive:
+            used = processor_seconds(thread)
+            frame = frames.get(thread.ident or 0)
+            if used is None or frame is None:
+                continue
+            before = self._used.get(thread.ident or 0, used)
+            self._used[thread.ident or 0] = used
+            collected = min(used - before, self._collected.pop(thread.ident or 0, 0) / 1e9)
+            self.seconds[GC] += collected
+            self.seconds[self._where(frame)] += used - before - collected
+
+    def _where(self, frame: FrameType | None) -> str:
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if file not in self._rooms:
+                self._rooms[file] = room(file)
+            found = self._rooms[file]
+            if found is not None:
+                return found
+            frame = frame.f_back
+        return OTHER
+
+    def _collecting(self, phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            self._collection_began = time.thread_time_ns()
+        else:
+            self._collected[threading.get_ident()] += time.thread_time_ns() - self._collection_began
+
+
+def threads() -> list[threading.Thread]:
+    """All but the sampler."""
+    return [one for one in threading.enumerate() if not isinstance(one, Sampler)]
+
+
+def processor_seconds(thread: threading.Thread) -> float | None:
+    """What a thread has used. None: it has ended, or the system does not tell.
+
+    By Linux's number of its clock, which is safe to ask for a thread that has just ended; `pthread_getcpuclockid` is not.
+    """
+    if not sys.platform.startswith("linux") or thread.native_id is None:
+        return None
+    try:
+        return time.clock_gettime((~thread.native_id << 3) | 6)
+    except OSError:
+        return None
+
+
+class Counted:
+    """What went through sqlite3."""
+
+    def __init__(self) -> None:
+        self.statements = 0
+        self.transactions = 0
+        self.seconds = 0.0
+        """By the clock, waiting for the disk included."""
+
+
+COUNTED = Counted()
+
+
+def seen() -> None:
+    """From now on, calls of sqlite3 by taskloop go through this file."""
+    from taskloop import file_sqlite
+
+    file_sqlite.Connection = type("Connection", (_Calls, file_sqlite.Connection), {})  # type: ignore[misc]
+
+
+class _Calls:
+    """Before a connection in its bases."""
+
+    def cursor(self, *_: Any) -> Any:
+        return super().cursor(_Cursor)  # type: ignore[misc]
+
+    def execute(self, statement: str, *given: Any) -> Any:
+        return self.cursor().execute(statement, *given)
+
+    def executemany(self, statement: str, *given: Any) -> Any:
+        return self.cursor().executemany(statement, *given)
+
+
+class _Cursor(sqlite3.Cursor):
+    def execute(self, statement: str, *given: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return super().execute(statement, *given)
+        finally:
+            COUNTED.seconds += time.perf_counter() - began
+            COUNTED.statements += 1
+            COUNTED.transactions += statement.startswith("COMMIT")
+
+    def executemany(self, statement: str, *given: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return super().executemany(statement, *given)
+        finally:
+            COUNTED.seconds += time.perf_counter() - began
+            COUNTED.statements += 1
+
+    def fetchone(self) -> Any:
+        return super().fetchone()
+
+    def fetchmany(self, *given: Any) -> Any:
+        return super().fetchmany(*given)
+
+    def fetchall(self) -> Any:
+        return super().fetchall()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        began = time.perf_counter()
+        try:
+            return super().__next__()
+        finally:
+            COUNTED.seconds += time.perf_counter() - began
