@@ -64,6 +64,14 @@ FREELY: Final = frozenset(
 """What may be done beside anything that others do; all else takes turns, and has a writer of its own for it."""
 FENCE: Final = 2**20
 """What a reading back adds to the number of a writer; a transaction adds one."""
+_BEGIN: Final = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED;"  # whatever the database has otherwise
+    "SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL lock_timeout = '20s'"
+)
+"""A process whose loop stands still in the middle of a transaction lets go of what others wait for, before they give up.
+And who has given up, which is sooner than the second of these, does not stay in the queue of a lock, to be let through to
+nobody, for ever more of which a server has in the end no connection left.
+"""
 _SIGN_IN: Final = (
     "INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) "
     "ON CONFLICT (id) DO UPDATE SET writes = w.writes + 1, at = now() "
@@ -233,7 +241,7 @@ class Writer:
 
     async def _transact(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         connection = await self.open()
-        await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")  # whatever the database has otherwise
+        await connection.execute(_BEGIN)
         try:
             db = Transaction(connection)
             answers = await _done(db, batch)

@@ -168,7 +168,7 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, OSError) and not isinstance(error, TaskloopError):
         return True
     state = getattr(error, "sqlstate", None) or ""
-    if state[:2] == "08" or state in ("57P01", "57P02", "57P03", "57P05"):
+    if state[:2] == "08" or state in ("25P03", "57P01", "57P02", "57P03", "57P05"):
         return True
     return type(error).__name__ in ("InterfaceError", "InternalClientError") and "clos" in str(error)
 
