@@ -57,9 +57,11 @@ LONGEST_WAIT: Final = 3.0
 LEASE_WAIT: Final = 1.0
 """The same for the connection that beats."""
 _IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 3000"
-BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}"
+BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}; SET LOCAL lock_timeout = '20s'"
 """Begins a transaction, whatever mode the database has otherwise. One whose process stands still, or can no longer reach
-the server, loses what it has locked after 3 s, long before its lease is over: else all would wait for it.
+the server, loses what it has locked after 3 s, long before its lease is over: else all would wait for it. And who has given
+up, which is sooner than the 20 s, does not stay in the queue of a lock, to be let through to nobody, for ever more of which a
+server has in the end no connection left.
 """
 SNAPSHOT: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_IDLE}"
 """Begins one that only reads, and sees one state throughout."""
@@ -210,7 +212,7 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, OSError) and not isinstance(error, TaskloopError):
         return True
     state = getattr(error, "sqlstate", None) or ""
-    if state[:2] == "08" or state in ("57P01", "57P02", "57P03", "57P05", "25P03"):
+    if state[:2] == "08" or state in ("25P03", "57P01", "57P02", "57P03", "57P05"):
         return True
     return type(error).__name__ in ("InterfaceError", "InternalClientError") and "clos" in str(error)
 

@@ -80,8 +80,6 @@ KEEPING: Final = 0x7461_736B_6C6F_6F01
 """The lock of everything that is rare: switches, schedules, workers, names."""
 CLAIMING: Final = 0x7461_736B_6C6F_6F02
 """The lock of claims whose answer depends on what else runs."""
-LOCK_TIMEOUT: Final = "20s"
-"""A little more than whoever waits for an answer does."""
 OTHERS_SECONDS: Final = 0.25
 """When to ask again for what is due, and somebody else is firing just now."""
 _TAKEN: Final = "state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')"
@@ -90,12 +88,8 @@ _ACTIVE_OF: Final = "schedule IS NOT NULL AND state IN ('waiting', 'running') AN
 
 
 async def lock(db: Db, which: int) -> None:
-    """Wait for a lock that is let go with the transaction: a pooler may give the next one another session.
-
-    Who has waited for longer than we wait for any answer is gone, and the server would not know: it would keep the place
-    of each such session in the queue, and what they all wait for would be let through one by one to nobody.
-    """
-    await db.execute("SELECT set_config('lock_timeout', $2, true), pg_advisory_xact_lock($1)", which, LOCK_TIMEOUT)
+    """Wait for a lock that is let go with the transaction: a pooler may give the next one another session."""
+    await db.execute("SELECT pg_advisory_xact_lock($1)", which)
 
 
 class Known(NamedTuple):

@@ -31,6 +31,7 @@ __all__ = ["Tending"]
 TEND_SECONDS: Final = 0.5
 """How often wishes of other processes are looked for, and progress is written."""
 RESCUE_SECONDS: Final = 1.0
+MANY_WORKERS: Final = 100
 RENAMED: Final = 1000
 """Records of a job's past that are given its new name in one go."""
 FLAG_SECONDS: Final = 10.0
@@ -115,7 +116,7 @@ class Tending:
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
             self._heard_beat(lives)
-        if self.changed and shared:  # a beat changes the store too
+        if shared and (self.changed or self._is_time("others", self._look_seconds())):
             before = self.others
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
             await self._miss_some_of(before)
@@ -137,6 +138,10 @@ class Tending:
             await self._guard_the_fires()
         if self._is_time("prune", 0.0):
             await self._prune()
+
+    def _look_seconds(self) -> float:
+        """How often to look who lives: of a thousand workers each reads no more rows a second than of a hundred."""
+        return RESCUE_SECONDS * max(1.0, len(self.others) / MANY_WORKERS)
 
     def _is_time(self, what: str, seconds: float) -> bool:
         """Whether `what`, to be done every so many seconds, is to be done now."""

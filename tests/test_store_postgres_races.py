@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -12,10 +13,11 @@ from proxies import Line
 from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, state, stored, submitted
 
-from taskloop import hints_postgres, server_postgres
+from taskloop import batches_postgres, hints_postgres, server_postgres
 from taskloop.errors import StoreUnavailable
 from taskloop.runs import Raised, RunId, State
-from taskloop.store import Definition, Query, Terms, Wish, open_store
+from taskloop.statements_postgres import KEEPING
+from taskloop.store import Definition, Query, Terms, Wish, Worker, open_store
 from taskloop.store_postgres import READERS, PostgresStore
 
 pytestmark = pytest.mark.anyio
@@ -430,3 +432,61 @@ async def test_a_job_with_a_nul_in_its_definition_stops_neither_the_others_nor_t
         while pruned.after is not None:
             pruned = await store.prune(day, now=NOW + 9 * day, after=pruned.after)
         assert [one.name for one in await store.definitions()] == ["c"]
+
+
+async def test_who_stands_still_in_the_middle_of_its_turn_loses_it_and_the_others_go_on(monkeypatch, guard):
+    monkeypatch.setattr(batches_postgres, "BEGIN", batches_postgres.BEGIN.replace("3000", "200"))
+    stands, went_on = threading.Event(), threading.Event()
+
+    async def another():
+        async with opened(server().store) as store:
+            stands.wait(5)
+            await put(store, hourly("of another"))
+            went_on.set()
+
+    def merge(old, new):
+        if not stands.is_set():  # as a job does that holds the loop of this process
+            stands.set()
+            assert went_on.wait(5)
+        return new
+
+    async with opened() as store:
+        other = threading.Thread(target=asyncio.run, args=(another(),))
+        guard.deactivate()
+        other.start()
+        await store.put([hourly("ours")], merge, NOW)
+        other.join()
+        guard.activate()
+        assert [one.id for one in await store.schedules()] == ["of another", "ours"]
+
+
+async def test_the_engine_reads_whatever_pages_ask_and_runs_are_written_whoever_has_the_turn():
+    async with opened() as store, other_session() as other, other_session() as holder:
+        await put(store, hourly("s"))
+        async with other.transaction(), holder.transaction():
+            await other.execute("LOCK TABLE taskloop.counters IN ACCESS EXCLUSIVE MODE")
+            await holder.execute("SELECT pg_advisory_xact_lock($1)", KEEPING)
+            pages = [asyncio.create_task(store.days(["a"], NOW.date(), NOW.date())) for _ in range(2 * READERS)]
+            turn = asyncio.create_task(put(store, hourly("t")))
+            async with asyncio.timeout(5):
+                await asyncio.sleep(0.1)
+                assert [one.id for one in (await store.due(at(3600), 10)).schedules] == ["s"]
+                assert await store.workers(living=True) == []
+                await submitted(store)
+                assert len((await claimed(store)).started) == 1
+            assert not any(one.done() for one in (*pages, turn))
+        await asyncio.gather(*pages, turn)
+
+
+async def test_two_hundred_live_workers_all_know_each_other_and_beats_have_nobody_look():
+    async with opened() as store, opened(server().store) as other:
+        workers = [Worker(f"w{n:03}", None, "h", n, "p", NOW, NOW) for n in range(200)]
+        await asyncio.gather(*(store.enlist(one) for one in workers))
+        assert len(await other.workers(living=True)) == 200
+        assert await other.changed()
+        beater = store.beater(workers[0])
+        await asyncio.to_thread(beater.beat, at(1), 1.0, {})
+        assert not await other.changed()
+        await asyncio.to_thread(beater.close)
+        await submitted(store)
+        assert await other.changed()
