@@ -92,14 +92,11 @@ async def declare(
     await _take_over(ledger, store, jobs, now, plan)
     later = await store.aliases()
     plan.yielded = _yielded(jobs, others, later)
-    left = await _left_by_later_versions(store, [job for job in jobs if job.name not in plan.yielded], later, now)
+    plan.renamed |= await _take_back(store, [job for job in jobs if job.name not in plan.yielded], later, now)
     policies = {job.name: job.policy for job in jobs}
 
     def merge(old: Schedule | None, new: Schedule) -> Schedule:
         """Called on the store's thread."""
-        if old is None and (former := left.get(new.id)) is not None:
-            plan.renamed[former.id] = new.id
-            return rebind(former, new, policies[new.job], now)
         if old is None:
             plan.added.append(new.id)
             return bind(new, policies[new.job], now)
@@ -166,15 +163,17 @@ def _yielded(jobs: Sequence[Job[..., Any]], others: Sequence[Worker], later: Map
     return {job.name: there for job in jobs if (there := later.get(job.name)) in elsewhere and there is not None}
 
 
-async def _left_by_later_versions(
+async def _take_back(
     store: Store, jobs: Sequence[Job[..., Any]], later: Mapping[str, str], now: datetime
-) -> dict[str, Schedule]:
-    """Of jobs that a later version had under another name, and nobody has now: the schedule to go on with."""
+) -> dict[str, str]:
+    """Go on with the schedules of jobs that a later version had under another name, and nobody has now; gives those ids,
+    and ours. They are moved, not copied: if the later version is there again by now, one of us has the fires, not both.
+    """
     names = {later[job.name]: job.name for job in jobs if job.trigger is not None and job.name in later}
     found = await store.schedules(ids=list(names), limit=len(names)) if names else ()
-    left = {names[one.id]: one for one in found if one.origin != "stored"}
+    left = {one.id: names[one.id] for one in found if one.origin != "stored"}
     if left:
-        await store.relabel({one.id: name for name, one in left.items()}, now)
+        await store.relabel(left, now)
     return left
 
 

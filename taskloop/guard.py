@@ -95,7 +95,7 @@ class Guard:
             self._pulse.start()
             self._others = others
             if self._store.remote:
-                self._mind_the_lease()
+                self._look_at_the_lease(0.0)
         limit = self._options.loop_limit
         if limit is not None:
             self._watchdog = Watchdog(
@@ -149,15 +149,23 @@ class Guard:
         """Seconds for which it is good without another beat."""
         return pulse.good_at + self._trusted_for - self._clock.monotonic()
 
-    def _mind_the_lease(self) -> None:
+    def _look_at_the_lease(self, seconds: float) -> None:
+        """Look whether it is nearly over in so many seconds."""
+        loop = asyncio.get_running_loop()
+        self._lapse = loop.call_later(seconds, self._mind_the_lease, loop.time() + seconds)
+
+    def _mind_the_lease(self, due: float) -> None:
         """End what is in hand when the lease is nearly over: others may have the server that we cannot reach, and begin it
         anew. With no other there it goes on, and is recorded when the server is back.
+
+        `due`: when this look was to be. One that comes late comes after a standstill, and the next beat tells more.
         """
         assert self._pulse is not None
         left = self._left_of_the_lease(self._pulse)
-        if left < 0.0 and self._others() and (asked := self._slots.give_up()):
+        slept = asyncio.get_running_loop().time() - due > 2 * TRUST_SECONDS
+        if left < 0.0 and not slept and self._others() and (asked := self._slots.give_up()):
             self._speaker().say("WARNING", "lease.lost", worker=self._worker.id, runs=asked)
-        self._lapse = asyncio.get_running_loop().call_later(max(left, TRUST_SECONDS), self._mind_the_lease)
+        self._look_at_the_lease(2 * TRUST_SECONDS if slept else max(left, TRUST_SECONDS))
 
     def held_since(self, since: float) -> float:
         """For how many seconds since then somebody held the loop: it was late, but awake."""

@@ -277,10 +277,15 @@ RELABELLED: Final = 86_400_000_000
 
 
 async def relabel(db: Db, names: Mapping[str, str], now: int) -> None:
-    """Give what was decided of late, or of what is to come, by old ids of schedules to the new ones (old: new): what is
+    """Give declared schedules, and what was decided of them of late, or of what is to come, to new ids (old: new): what is
     on record under one name is not fired under the other.
     """
     for old, new in names.items():
+        await db.execute(
+            "UPDATE taskloop.schedules SET id = $2, job = $2 WHERE id = $1 AND job = $1 AND origin <> 'stored' "
+            "AND NOT EXISTS (SELECT 1 FROM taskloop.schedules WHERE id = $2)",
+            old, new,
+        )  # fmt: skip
         await db.execute(
             "UPDATE taskloop.runs r SET schedule = $2 WHERE schedule = $1 AND due_at >= $3 "
             "AND NOT EXISTS (SELECT 1 FROM taskloop.runs t WHERE t.schedule = $2 AND t.due_at = r.due_at)",

@@ -269,9 +269,13 @@ RELABELLED: Final = 86_400_000_000
 
 
 def relabel(db: sqlite3.Connection, names: Mapping[str, str], now: int) -> None:
-    """Give what was decided of late, or of what is to come, by old ids of schedules to the new ones (old: new): what is
+    """Give declared schedules, and what was decided of them of late, or of what is to come, to new ids (old: new): what is
     on record under one name is not fired under the other.
     """
+    db.executemany(
+        "UPDATE OR IGNORE taskloop_schedules SET id = ?, job = ? WHERE id = ? AND job = ? AND origin <> 'stored'",
+        [(new, new, old, old) for old, new in names.items()],
+    )
     db.executemany(
         "UPDATE OR IGNORE taskloop_runs SET schedule = ? WHERE schedule = ? AND schedule IS NOT NULL AND due_at >= ?",
         [(new, old, now - RELABELLED) for old, new in names.items()],

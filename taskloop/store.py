@@ -487,8 +487,8 @@ class Store(Protocol):
         """
 
     async def relabel(self, names: Mapping[str, str], now: datetime) -> None:
-        """Give what is on record of schedules (old id: new id) since a day before `now` to the new ids, so that nothing of
-        it is fired again under those.
+        """Let declared schedules (old id: new id) go on under the new ids, as jobs of those names, unless those have one; and
+        give them what is on record since a day before `now`, so that nothing of it is fired again. All in one transaction.
         """
 
     async def put(

@@ -9,6 +9,7 @@ from stores import NOW, asked, at, database, ended, hourly, know, pair, put, sha
 from stories import lasting, nothing, stamp, starts
 
 from taskloop import Cron, Every, Options, State, TaskScheduler
+from taskloop.declaring import declare
 from taskloop.errors import BadJob
 from taskloop.runs import Reason
 from taskloop.store import Definition, Query
@@ -204,6 +205,21 @@ async def test_a_roll_out_that_is_taken_back_leaves_the_fires_to_the_version_tha
         fired = len(await time.runs())
         await time.advance("5m")
         assert len(await time.runs()) - fired >= 4
+
+
+async def test_an_earlier_version_that_takes_the_fires_back_by_an_old_look_leaves_none_for_both(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    later, earlier = named("new", "old"), named("old")
+    async with virtual_time(later, store=address) as time:
+        await time.join(earlier, address)
+        await time.advance("150s")
+        # It stood still between its look, when nobody had the new name yet, and what it makes of it.
+        await declare(earlier, earlier._store, list(earlier), time.now, others=[])
+        assert [one.id for one in await earlier.schedules()] == ["old"]
+        await time.advance("5m")
+        dues = Counter(run.due_at for run in await later.runs(limit=1000))
+        assert set(dues.values()) == {1} and len(dues) >= 7
+        assert [one.id for one in await earlier.schedules()] == ["new"]
 
 
 async def test_no_fire_is_left_to_a_worker_that_does_not_fire(virtual_time, tmp_path):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from proxies import Line
 from servers import emptied
-from stores import NOW, Stores
+from stores import NOW, Stores, hourly
 
 from taskloop import Options, TaskScheduler
 from taskloop.errors import StoreUnavailable
@@ -171,3 +171,18 @@ async def test_after_an_outage_longer_than_the_lease_nobody_is_taken_for_dead_an
             may_end.set()
             assert await run.value() == "through it all"
             assert (calls, told) == ([("one", "thread")], [])
+
+
+async def test_a_loop_that_is_held_within_a_transaction_has_it_done_again(url, tmp_path, guard):
+    guard.deactivate()
+    held = []
+
+    def merge(_old, new):
+        held.append(new.id)
+        time.sleep(3.3 if len(held) == 1 else 0)  # longer than the server waits for the next statement
+        return new
+
+    async with Stores("postgres", tmp_path) as stores:
+        store = await stores.make("a")
+        await store.put([hourly()], merge, NOW)
+        assert held == ["s", "s"] and [one.id for one in await store.schedules()] == ["s"]

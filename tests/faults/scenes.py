@@ -57,7 +57,7 @@ def corrected(scheduler: Scheduler, folder: Path) -> Ending:
         one.start(0).get_ready()
 
     # A hundred missed fires of one schedule come one after the other.
-    return _play("corrected", scheduler, Plot(1, 0.0, 0, ("clock",), peace=12.0), folder, happens)
+    return _play("corrected", scheduler, Plot(1, 0.0, 0, ("clock",), peace=18.0), folder, happens)
 
 
 def lagging(scheduler: Scheduler, folder: Path) -> Ending:
