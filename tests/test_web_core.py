@@ -19,7 +19,7 @@ from taskloop.web.api import ROUTES
 from taskloop.web.api.export import cell
 from taskloop.web.asgi import _place
 from taskloop.web.core import Headers, listed, written
-from taskloop.web.openapi import describe
+from taskloop.web.openapi import Described, describe
 
 pytestmark = pytest.mark.anyio
 PAGE = (Path(__file__).parent.parent / "docs" / "http.md").read_text("utf-8")
@@ -190,6 +190,19 @@ def test_each_job_has_an_address_with_its_own_parameters():
     schema = made["components"]["schemas"][reference.rpartition("/")[2]]
     assert set(schema["properties"]) == {"box", "times"}
     assert body["required"] is True
+
+
+async def test_the_description_is_written_once_as_long_as_the_jobs_are_the_same():
+    scheduler, described = shop(), Described(ROUTES)
+    first = await described.text(scheduler, "/taskloop")
+    assert await described.text(scheduler, "/taskloop") is first
+    elsewhere = [json.loads(await described.text(scheduler, f"/{number}")) for number in range(5)]
+    assert [one["servers"][0]["url"] for one in elsewhere] == ["/0", "/1", "/2", "/3", "/4"]
+    scheduler.add_job(scheduler["pack:box"].function, name="other")
+    made = json.loads(await described.text(scheduler, "/taskloop"))
+    assert {"/api/v1/jobs/other/submit", "/api/v1/jobs/pack:box/submit"} < made["paths"].keys()
+    scheduler.remove_job("pack:box")
+    assert b"pack:box" not in await described.text(scheduler, "/taskloop")
 
 
 def test_every_reference_leads_somewhere():

@@ -141,6 +141,7 @@ async def test_who_held_a_loop_stands_in_its_strip_with_run_and_line_and_a_handl
             re.compile("not a job.* task ")
         )
     finally:
+        await page.close()  # else it asks for what is not there any more
         await server.kill()
 
 
