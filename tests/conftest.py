@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from taskloop import Options, TaskScheduler
 from taskloop.pytest_plugin import virtual_time as virtual_time
 
-TEST_SECONDS = 45
+TEST_SECONDS = 90
 settings.register_profile("crowded", deadline=None)  # on a crowded machine any example may take long, once
 settings.load_profile("crowded")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it starts in the background
@@ -101,7 +101,7 @@ def no_thread_is_left():
     """After a test none of its threads lives: stores are closed (each has one), pools are empty."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 10
     while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
         time.sleep(0.002)
     assert not left, f"threads left behind: {[thread.name for thread in left]}"

@@ -42,7 +42,7 @@ def no_thread_is_left():
     """After a test no thread of ours lives; asyncio has one for each process, and for its files."""
     before = set(threading.enumerate())
     yield
-    deadline = real.monotonic() + 3
+    deadline = real.monotonic() + 10
     while left := {one.name for one in set(threading.enumerate()) - before if not one.name.startswith("asyncio")}:
         assert real.monotonic() < deadline, f"threads left behind: {left}"
         real.sleep(0.002)
