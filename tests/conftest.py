@@ -51,6 +51,7 @@ MAY_BLOCK = [
     ("os.stat", "zoneinfo/_tzpath.py", {"find_tzfile"}, "a small file, once a zone, when its first trigger is made"),
     ("io.BufferedReader.read", "zoneinfo/_common.py", {"load_data"}, "the same"),
     ("io.TextIOWrapper.read", "pathlib.py", {"read_text"}, "schema files, read once when a store is made"),
+    ("io.TextIOWrapper.read", "pathlib/_local.py", {"read_text"}, "the same, where Python 3.13 has it"),
     (
         "os.path.abspath",
         "taskloop/capture.py",
