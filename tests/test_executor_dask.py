@@ -71,7 +71,7 @@ def address(tmp_path_factory):
 def no_thread_is_left():
     """After a test no thread of ours lives; Dask has some of its own for the whole process."""
     yield
-    deadline = real.monotonic() + 3
+    deadline = real.monotonic() + 10
     while left := [one.name for one in threading.enumerate() if one.name.startswith("taskloop")]:
         assert real.monotonic() < deadline, f"threads left behind: {left}"
         real.sleep(0.002)

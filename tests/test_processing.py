@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def no_thread_is_left():
     """After a test no thread of ours lives; asyncio has one for each process, and for its files."""
     before = set(threading.enumerate())
     yield
-    deadline = real.monotonic() + 3
+    deadline = real.monotonic() + 10
     while left := {one.name for one in set(threading.enumerate()) - before if not one.name.startswith("asyncio")}:
         assert real.monotonic() < deadline, f"threads left behind: {left}"
         real.sleep(0.002)
@@ -118,7 +119,7 @@ def test_a_process_that_a_signal_made_speak_unasked_is_killed_and_its_answer_is_
         [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
         capture_output=True, text=True, timeout=40, check=True,
     )  # fmt: skip
-    assert "answered out of turn (KeyboardInterrupt) and was killed" in done.stdout and done.stderr == ""
+    assert "answered out of turn (KeyboardInterrupt) and was killed" in done.stdout and not without_what_asyncio_says(done.stderr)
 
 
 UNASKED = """
@@ -429,10 +430,13 @@ async def main():
 def told(tmp_path, text):
     script = tmp_path / "program.py"
     script.write_text(textwrap.dedent(PROGRAM) + text)
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=20)
-    # asyncio says so of an idle process that ends in the very moment in which its loop closes.
-    errors = "".join(line for line in done.stderr.splitlines(True) if not line.startswith("Unknown child process pid"))
-    return done.stdout.strip(), errors
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=40)
+    return done.stdout.strip(), without_what_asyncio_says(done.stderr)
+
+
+def without_what_asyncio_says(errors):
+    """It tells of an idle process that ends in the very moment in which its loop closes; each Python in other words."""
+    return "".join(line for line in errors.splitlines(True) if not re.match(r"(Unknown )?child process pid", line))
 
 
 def test_a_function_given_on_the_command_line_is_refused_when_declared(tmp_path):
