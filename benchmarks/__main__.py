@@ -22,18 +22,21 @@ def main() -> int:
         return costs.main(sys.argv[2:])
     given = _parser().parse_args()
     report = json.loads(given.table.read_text("utf-8")) if given.table else _measured(given)
-    for line in machine.lines(report["machine"]):
+    text = [*machine.lines(report["machine"]), "", *table.lines(report["workloads"])]
+    for line in text:
         print(line)
-    print()
-    for line in table.lines(report["workloads"]):
-        print(line)
+    if given.into:
+        machine.put(given.into, "figures", text)
     for line in (*table.details(report["workloads"]), *table.notes(report["workloads"])):
         print(line)
     if given.plot:
         from benchmarks import plots
 
-        for file in plots.draw(report["workloads"], given.plot):
+        drawn = plots.draw(report["workloads"], given.plot)
+        for file in drawn:
             print(f"drawn: {file}")
+        if given.into:
+            machine.put(given.into, "pictures", plots.captions(drawn, given.into))
     failed = any("error" in one for measured in report["workloads"].values() for one in measured["measurements"])
     return 1 if failed else 0
 
@@ -60,6 +63,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every number here")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw a picture of each figure here")
     parser.add_argument("--table", type=Path, metavar="FILE", help="measure nothing, show the numbers kept in FILE")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="PAGE",
+        help="put the table, and the pictures if drawn, between the marks of this page",
+    )
     return parser
 
 

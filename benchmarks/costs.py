@@ -151,8 +151,9 @@ def sampled(load: str, runs: int) -> Numbers:
         numbers["in_sqlite_us"] = 1e6 * (counted.seconds - seconds) / runs
 
     _run(load, runs, span)
-    whole = sum(sampler.seconds.values()) or 1
-    numbers |= {f"share {name}": sampler.seconds[name] / whole for name in sampling.ROOMS}
+    seconds = sampler.seconds()
+    whole = sum(seconds.values()) or 1
+    numbers |= {f"share {name}": seconds[name] / whole for name in sampling.ROOMS}
     return numbers | {"looks": sampler.looks}
 
 

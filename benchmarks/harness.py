@@ -155,6 +155,8 @@ class Workload:
     """Makes, once, what every measurement reads."""
     lasting: bool = False
     """What `prepare` made may be kept from one run to the next: it finds what is there, by its size."""
+    growth: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What grows, and the contestants from the smallest to the largest: drawn as lines."""
     details: Callable[[Mapping[str, Any]], list[str]] | None = None
     """Lines that tell more than the figures do."""
 

@@ -54,12 +54,12 @@ def lines(machine: dict[str, Any]) -> list[str]:
 
 
 def put(page: Path, mark: str, text: list[str]) -> None:
-    """Put lines into a page, between `<!-- mark -->` and `<!-- /mark -->`. Raises `ValueError` where it has no such marks."""
+    """Put lines into a page, between `<!-- mark -->` and `<!-- /mark -->`. Ends the program where it has no such marks."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
     before, found, rest = page.read_text("utf-8").partition(begin)
     _, also_found, after = rest.partition(end)
     if not (found and also_found):
-        raise ValueError(f"{page} has no place for the table: {begin.strip()} … {end}")
+        raise SystemExit(f"{page} has no place for this: write {begin.strip()} and {end} where it belongs")
     page.write_text(before + begin + "\n".join(["", *text, "", ""]) + end + after, "utf-8")
 
 

@@ -113,5 +113,9 @@ WORKLOAD = Workload(
     },
     quick={"middle": 20, "most": 50, "some": 1000, "many": 2000, "runs": 50, "idle": 5, "number": 20, "ahead": 0.5},
     prepare=prepare,
+    growth={
+        "jobs declared": ("limit", "1,000 jobs", "100,000 jobs"),
+        "runs stored": ("limit", "1M runs stored", "10M runs stored"),
+    },
     lasting=True,
 )  # fmt: skip

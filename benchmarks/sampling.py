@@ -1,29 +1,33 @@
 """Where processor time goes: which room of the code each thread is in, looked at a thousand times a second.
 
-A thread of its own looks at the stacks of the others (`sys._current_frames`) and gives the processor time that each has
-used since its last look to the room it is found in: the innermost frame of the stack that a rule below knows. What waits
-uses none. A thread gives up the interpreter only between two lines, so one line of C is given to the line around it;
-calls of sqlite3 go through a Python function of this file, to be seen.
+A thread of its own looks at the stacks of the others (`sys._current_frames`), and counts each that is busy for a room: that of the
+innermost frame which a rule below knows. Busy is who is amid Python, and who is in sqlite3 or at the selector while the system says
+that it is on a processor. The processor time of a thread is then shared out as it was seen. Calls of sqlite3 go through a
+Python function of this file, to be seen; other calls of C count for the line that makes them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import sqlite3
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import PurePath
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 INTERVAL_SECONDS = 0.001
 
 SQL, GC, OTHER = "SQL, in sqlite3", "garbage collection", "the rest"
 TRIGGERS, VALUES, STORE = "trigger maths", "record values", "the store's own Python"
-ENGINE, EVENTS, SWITCHING = "engine and ledger", "events, context, logs", "task switching, event loop"
+ENGINE, EVENTS, SWITCHING = "engine and ledger", "events, context, logs", "event loop, tasks, hops of threads"
 WORKLOAD = "the measured program itself"
 ROOMS = (SQL, STORE, VALUES, ENGINE, SWITCHING, EVENTS, TRIGGERS, GC, WORKLOAD, OTHER)
 
@@ -32,16 +36,27 @@ _OURS = {
     VALUES: "runs rows rows_sqlite records outcomes fates steps masking parameters",
     EVENTS: "events context audience journal injecting inject stepping capture runlog logs tracing pings",
     STORE: "store gathering",
+    SWITCHING: "threads_sqlite",
 }
 _ROOM_OF = {module: room for room, modules in _OURS.items() for module in modules.split()}
 _FOREIGN = {
     "asyncio": SWITCHING, "anyio": SWITCHING, "concurrent": SWITCHING,
-    "aiosqlite": STORE, "loguru": EVENTS, "cronsim": TRIGGERS, "zoneinfo": TRIGGERS, "json": VALUES,
+    "aiosqlite": SWITCHING, "loguru": EVENTS, "cronsim": TRIGGERS, "zoneinfo": TRIGGERS, "json": VALUES,
 }  # fmt: skip
 _FILES = {
     "selectors": SWITCHING, "queue": SWITCHING, "threading": SWITCHING, "dataclasses": VALUES, "enum": VALUES,
     "<string>": VALUES,  # of what dataclass and namedtuple make
 }  # fmt: skip
+
+
+_WAITS = {
+    ("selectors", "select"),
+    ("threading", "wait"),
+    ("queue", "get"),
+    ("thread", "_worker"),
+    ("core", "_connection_worker_thread"),  # of aiosqlite
+}
+_TIMER_SLACK = 29  # PR_SET_TIMERSLACK
 
 
 def room(file: str) -> str | None:
@@ -67,41 +82,62 @@ class Sampler(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="sampler", daemon=True)
-        self.seconds: Counter[str] = Counter()
-        """Processor time by room."""
         self.looks = 0
         self._rooms: dict[str, str | None] = {}
-        self._used: dict[int, float] = {}
+        self._seen: dict[threading.Thread, Counter[str]] = {}
+        """Looks at which a thread was busy, by room."""
+        self._before: dict[threading.Thread, float] = {}
+        """Processor time when a thread was first seen."""
+        self._used: dict[threading.Thread, float] = {}
+        self._states: dict[threading.Thread, int | None] = {}
         self._collected: Counter[int] = Counter()
-        """Nanoseconds of collections, by thread, that are not yet given to anybody."""
+        """Nanoseconds of collections, by thread: nobody can look meanwhile."""
         self._collection_began = 0
         self._is_over = threading.Event()
 
     def run(self) -> None:
-        sys.setswitchinterval(0.0001)  # or a thread that never waits is only seen each 5 ms
+        sys.setswitchinterval(1e-6)  # or a thread is seen when it chooses to wait, and not amid its work
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_TIMER_SLACK, 1, 0, 0, 0)  # of this thread: wake when told, not 50 µs later
         gc.callbacks.append(self._collecting)
         self._look(threads())
         while not self._is_over.wait(INTERVAL_SECONDS):
             self._look(threads())
 
     def over(self) -> None:
+        for thread in threads():
+            self._used[thread] = processor_seconds(thread) or 0
         self._is_over.set()
         self.join()
         gc.callbacks.remove(self._collecting)
+
+    def seconds(self) -> Counter[str]:
+        """Processor time by room: what each thread used, by where it was seen busy."""
+        found: Counter[str] = Counter()
+        for thread, rooms in self._seen.items():
+            used = self._used.get(thread, 0) - self._before.get(thread, 0)
+            collected = min(used, self._collected.get(thread.ident or 0, 0) / 1e9)
+            found[GC] += collected
+            busy = sum(rooms.values())
+            for name, looks in rooms.items():
+                found[name] += (used - collected) * looks / busy
+        return found
 
     def _look(self, alive: Iterable[threading.Thread]) -> None:
         frames = sys._current_frames()
         self.looks += 1
         for thread in alive:
-            used = processor_seconds(thread)
             frame = frames.get(thread.ident or 0)
-            if used is None or frame is None:
+            if frame is None:
                 continue
-            before = self._used.get(thread.ident or 0, used)
-            self._used[thread.ident or 0] = used
-            collected = min(used - before, self._collected.pop(thread.ident or 0, 0) / 1e9)
-            self.seconds[GC] += collected
-            self.seconds[self._where(frame)] += used - before - collected
+            if thread not in self._before:
+                self._before[thread] = processor_seconds(thread) or 0
+                self._seen[thread] = Counter()
+            where = self._where(frame)
+            if (where == SQL or _waits(frame.f_code)) and not self._is_on_processor(thread):
+                continue  # for the disk, for the interpreter, for something to do
+            self._seen[thread][where] += 1
+            self._used[thread] = processor_seconds(thread) or 0
 
     def _where(self, frame: FrameType | None) -> str:
         while frame is not None:
@@ -114,11 +150,29 @@ class Sampler(threading.Thread):
             frame = frame.f_back
         return OTHER
 
+    def _is_on_processor(self, thread: threading.Thread) -> bool:
+        if thread not in self._states:
+            self._states[thread] = None
+            with suppress(OSError):
+                self._states[thread] = os.open(f"/proc/self/task/{thread.native_id}/stat", os.O_RDONLY)
+        file = self._states[thread]
+        if file is None:
+            return self._where(sys._current_frames().get(thread.ident or 0)) == SQL
+        with suppress(OSError):
+            return os.pread(file, 200, 0).rpartition(b") ")[2].startswith(b"R")
+        return False
+
     def _collecting(self, phase: str, _: dict[str, int]) -> None:
         if phase == "start":
             self._collection_began = time.thread_time_ns()
         else:
             self._collected[threading.get_ident()] += time.thread_time_ns() - self._collection_began
+
+
+@cache
+def _waits(code: CodeType) -> bool:
+    """Whether it is where a thread waits for something to do."""
+    return (PurePath(code.co_filename).stem, code.co_name) in _WAITS
 
 
 def threads() -> list[threading.Thread]:

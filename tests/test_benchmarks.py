@@ -131,7 +131,7 @@ def test_the_costs_of_a_run_are_told_by_room_and_put_into_a_page(tmp_path):
     file, page = tmp_path / "costs.json", tmp_path / "page.md"
     page.write_text("before\n<!-- costs -->\nold\n<!-- /costs -->\nafter\n", "utf-8")
 
-    done = benchmarks("costs", "submitted", "--quick", "--json", file, "--into", page)
+    done = benchmarks("costs", "submitted", "--quick", "--json", file, "--into", page, environment={"PATH": ""})
 
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text("utf-8"))["costs"]["loads"]["submitted"]
@@ -145,6 +145,7 @@ def test_the_costs_of_a_run_are_told_by_room_and_put_into_a_page(tmp_path):
     assert text.endswith("<!-- /costs -->\nafter\n")
     assert "| **processor time**" in text
     assert "old" not in text
+    assert "there is no strace" in done.stdout
 
 
 def test_every_room_that_the_costs_name_is_a_module_of_the_package():
@@ -155,9 +156,23 @@ def test_every_room_that_the_costs_name_is_a_module_of_the_package():
     assert [name for name in done.stdout.split() if not (ROOT / "taskloop" / f"{name}.py").exists()] == []
 
 
-def test_the_plots_are_drawn_from_kept_numbers(kept, tmp_path):
+def test_the_plots_are_drawn_from_kept_numbers_and_put_into_a_page(kept, tmp_path):
     pytest.importorskip("matplotlib")
 
-    benchmarks("--table", kept, "--plot", tmp_path / "plots", environment={"MPLCONFIGDIR": str(tmp_path)})
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures -->\n<!-- /figures -->\n<!-- pictures -->\n<!-- /pictures -->\n", "utf-8")
+    found = json.loads(kept.read_text("utf-8"))
+    grown = [
+        {"contestant": who, "round": 1, "numbers": {"p50_ms": 1}} for who in ("limit", "1,000 jobs", "100,000 jobs")
+    ]
+    found["workloads"]["p13"] = {"title": "", "size": {}, "measurements": grown, "absent": []}
+    kept.write_text(json.dumps(found), "utf-8")
 
-    assert [file.name for file in (tmp_path / "plots").iterdir()] == ["p1_p99_ms.svg"]
+    benchmarks(
+        "--table", kept, "--plot", tmp_path / "plots", "--into", page, environment={"MPLCONFIGDIR": str(tmp_path)}
+    )
+
+    assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == ["p13_growth.svg", "p1_p99_ms.svg"]
+    text = page.read_text("utf-8")
+    assert "| P1 p99 of start after due" in text
+    assert "![P1 p99 of start after due](plots/p1_p99_ms.svg)" in text
