@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
@@ -33,19 +34,27 @@ _WORKER: Final = (
 )
 
 
+_PLACES: Final = ",".join(f"${place}" for place, _ in enumerate(_WORKER.split(", "), 1))
+_CHANGES: Final = ",".join(f"{name} = excluded.{name}" for name in _WORKER.split(", ")[1:])
+_INSERT: Final = (
+    f"INSERT INTO taskloop.workers ({_WORKER}) VALUES ({_PLACES}) ON CONFLICT (id) DO UPDATE SET {_CHANGES}"
+)
+
+
 async def enlist(db: Db, worker: Worker) -> list[Worker]:
-    """Record a worker; gives the others not known to have stopped."""
-    others = await workers(db, "WHERE stopped_at IS NULL ORDER BY started_at, id LIMIT 10000")
-    await _insert(db, worker)
-    return [one for one in others if one.id != worker.id]
+    """Record a worker; gives the others not known to have stopped. One statement, for all who start wait for their turn."""
+    columns = ", ".join(f"w.{name}" for name in _WORKER.split(", "))
+    rows = await db.fetch(
+        f"WITH ours AS ({_INSERT} RETURNING id) SELECT {columns} FROM ours LEFT JOIN taskloop.workers w "
+        "ON w.stopped_at IS NULL AND w.id <> ours.id ORDER BY w.started_at, w.id LIMIT 10000",
+        *_values(worker),
+    )
+    return [_worker(row) for row in rows if row[0] is not None]
 
 
-async def _insert(db: Db, worker: Worker) -> None:
-    names = _WORKER.split(", ")
-    places = ",".join(f"${place}" for place in range(1, len(names) + 1))
-    changes = ",".join(f"{name} = excluded.{name}" for name in names[1:])
-    await db.execute(
-        f"INSERT INTO taskloop.workers ({_WORKER}) VALUES ({places}) ON CONFLICT (id) DO UPDATE SET {changes}",
+def _values(worker: Worker) -> tuple[Any, ...]:
+    """What stands in the columns of `_WORKER`."""
+    return (
         worker.id,
         worker.name,
         worker.host,
@@ -67,7 +76,7 @@ async def beat(db: Db, worker: Worker, now: int, tick: float, health: str | None
     """Say that a worker lives; False: it was taken for dead meanwhile."""
     row = await db.fetchrow("SELECT stopped_at, ended FROM taskloop.workers WHERE id = $1 FOR UPDATE", worker.id)
     if row is None:  # buried so long ago that its row is pruned
-        await _insert(db, worker)
+        await db.execute(_INSERT, *_values(worker))
     elif row[1] == "stopped":  # it has left, and this beat was under way
         return True
     await db.execute(
@@ -96,26 +105,32 @@ async def bury(db: Db, worker: Worker) -> bool:
 
 
 async def workers(db: Db, rest: str, *values: Any) -> list[Worker]:
-    rows = await db.fetch(f"SELECT {_WORKER} FROM taskloop.workers {rest}", *values)
-    return [
-        Worker(
-            id=row[0],
-            name=row[1],
-            host=row[2],
-            pid=row[3],
-            process=row[4],
-            started_at=from_microseconds(row[5]),
-            beat_at=from_microseconds(row[6]),
-            stopped_at=instant(row[7]),
-            beat_tick=row[8],
-            ended=row[9],
-            fires=bool(row[10]),
-            jobs=frozenset(json.loads(row[11])) if row[11] else None,
-            version=row[12],
-            health=json.loads(row[13]) if row[13] else {},
-        )
-        for row in rows
-    ]
+    return [_worker(row) for row in await db.fetch(f"SELECT {_WORKER} FROM taskloop.workers {rest}", *values)]
+
+
+def _worker(row: Any) -> Worker:
+    return Worker(
+        id=row[0],
+        name=row[1],
+        host=row[2],
+        pid=row[3],
+        process=row[4],
+        started_at=from_microseconds(row[5]),
+        beat_at=from_microseconds(row[6]),
+        stopped_at=instant(row[7]),
+        beat_tick=row[8],
+        ended=row[9],
+        fires=bool(row[10]),
+        jobs=_names(row[11]) if row[11] else None,
+        version=row[12],
+        health=json.loads(row[13]) if row[13] else {},
+    )
+
+
+@lru_cache(64)
+def _names(text: str) -> frozenset[str]:
+    """The jobs of a worker: of a hundred workers nearly all have the same."""
+    return frozenset(json.loads(text))
 
 
 async def take_wishes(db: Db, worker: str) -> list[Wish]:

@@ -42,7 +42,7 @@ ORPHANED: Final = timedelta(days=1)
 """How long a run may wait for a job that no live worker has: a deploy may bring it back."""
 SEEN_SECONDS: Final = 3600.0
 ENLIST_SECONDS: Final = 20.0
-"""How long a start waits for a file that somebody else holds."""
+"""How long a start waits for a store that others hold."""
 DOUBTFUL: Final = timedelta(days=30)
 """A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
 
@@ -165,7 +165,8 @@ class Tending:
     async def enlist(self) -> Sequence[Worker]:
         """Take this worker into the store, and give those that live beside it.
 
-        A program that stands still in the middle of a transaction holds the file: wait for it for a while.
+        A program that stands still in the middle of a transaction holds the file; on a server a hundred others may start
+        at the same moment: wait for a while.
         """
         until = self._clock.monotonic() + ENLIST_SECONDS
         self._awake_at = self._clock.monotonic()
@@ -173,7 +174,8 @@ class Tending:
             try:
                 others = await self._store.enlist(self._worker)
             except StoreUnavailable as error:
-                if "is locked" not in str(error) or self._clock.monotonic() > until:
+                waits = "is locked" in str(error) or "has not answered" in str(error)
+                if not waits or self._clock.monotonic() > until:
                     raise
                 self._store_watch.lost(error)
             else:
