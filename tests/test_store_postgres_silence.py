@@ -13,7 +13,7 @@ from proxies import Line
 from servers import emptied
 from stores import NOW, Stores, hourly
 
-from taskloop import Options, TaskScheduler
+from taskloop import Options, State, TaskScheduler
 from taskloop.errors import StoreUnavailable
 from taskloop.processes import this_process
 from taskloop.store import Subject
@@ -64,7 +64,7 @@ async def answers(work) -> bool:
     try:
         await work()
     except StoreUnavailable as error:
-        assert "does not answer" in str(error)
+        assert "does not answer" in str(error) or "can be reached" in str(error)
         return False
     return True
 
@@ -149,6 +149,21 @@ async def test_a_worker_that_cannot_reach_its_server_ends_its_runs_before_anothe
             await line.hang_up()  # else it waits for answers for as long as a call may take
             await line.__aenter__()
     assert ("cut off", "begins") not in calls[1:]
+
+
+async def test_a_worker_that_is_alone_goes_on_while_its_server_is_away(url):
+    emptied()
+    calls = []
+    async with Line(url) as line, replica(line.url, "alone", calls) as alone:
+        run = await alone.submit("held")
+        await until(lambda: calls)
+        await line.hang_up()
+        await asyncio.sleep(1.8)  # longer than its lease
+        await line.__aenter__()
+        assert calls == [("alone", "begins")]
+        while not await answers(lambda: alone.run(run.id)):
+            await asyncio.sleep(0.05)
+        assert (await alone.run(run.id)).state is State.RUNNING
 
 
 async def test_after_an_outage_longer_than_the_lease_nobody_is_taken_for_dead_and_what_is_alone_goes_on(url):

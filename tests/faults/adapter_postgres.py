@@ -25,11 +25,11 @@ from typing import Any
 
 import tracing
 from adapter import QUESTIONS, Taskloop, read
-from facts import Attempt, Books, Run, Schedule, Worker, now_us
+from facts import SLACK, Attempt, Books, Run, Schedule, Worker, now_us
 from wires import LoopThread, Wire, free_port
 
 HOST_SHIM = Path(__file__).with_name("another_host.c")
-PATIENCE = 20.0
+PATIENCE = 20.0 * SLACK
 """Seconds for which a question to a server that is away is asked again."""
 
 

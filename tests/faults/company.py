@@ -27,12 +27,28 @@ import side_by_side
 import tracing
 import witness
 from adapter import Scheduler
-from facts import SECOND, Apart, Books, Broken, Freeze, Life, Outage, Said, Step, Story, Switched, Use, now_us
+from facts import (
+    SECOND,
+    SLACK,
+    SPAN,
+    Apart,
+    Books,
+    Broken,
+    Freeze,
+    Life,
+    Outage,
+    Said,
+    Step,
+    Story,
+    Switched,
+    Use,
+    now_us,
+)
 from lives import Process, TooLong, command
 from side_by_side import Excuses
 
-LEASE, HEARTBEAT, GRACE = 3.0, 0.5, 7.0
-STOP_SECONDS = GRACE + 1.0 + 2.0
+LEASE, HEARTBEAT, GRACE = 3.0 * SPAN, 0.5 * SPAN, 7.0
+STOP_SECONDS = GRACE + 1.0 + 2.0 * SLACK
 SHIM = Path(__file__).with_name("clock_shift.c")
 WORDS = {rules.TOGGLED: ("disabled", "enabled"), rules.PAUSED: ("paused", "resumed")}
 
@@ -297,7 +313,7 @@ def heal(one: Company) -> int:
         if one.posts[place].ready is None:
             _get_ready(one, place)
     healed = now_us()
-    while now_us() < healed + round((LEASE + one.plot.peace) * SECOND):
+    while now_us() < healed + round((LEASE + one.plot.peace * SLACK) * SECOND):
         one.look()
         time.sleep(1.0)
     return healed

@@ -6,6 +6,7 @@ witness itself writes monotonic nanoseconds, which no shifted clock touches, and
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,12 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 SECOND: Final = 1_000_000
+SLACK: Final = float(os.environ.get("FAULTS_SLACK", "1"))
+"""How many times as long everything may take that is promised in seconds: more than 1 on a machine that is busy with other
+things. What is promised without a time, that nothing is doubled, lost, changed or too many at once, knows no slack.
+"""
+SPAN: Final = min(SLACK, 2.0)
+"""How many times as long the lease is, then."""
 FINAL: Final = ("succeeded", "failed", "cancelled", "interrupted", "skipped")
 
 

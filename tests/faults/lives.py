@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapter import Scheduler
-from facts import Life, Use, now_us
+from facts import SLACK, Life, Use, now_us
 
 T = TypeVar("T")
-PATIENCE = 15.0
+PATIENCE = 15.0 * SLACK
 """Seconds after which a process that neither gets ready nor ends is given up."""
 
 

@@ -22,11 +22,11 @@ import torture
 import tracing
 import witness
 from adapter import Scheduler
-from facts import now_us
+from facts import SLACK, now_us
 from lives import Process, TooLong, wait_until
 from torture import Errands, Outcome, Round
 
-WELL_SECONDS = 12.0
+WELL_SECONDS = 12.0 * SLACK
 """Within this after the end of a fault every job runs again."""
 SPAN = 2.5
 CAUSES = ("full", "I/O", "unable to open", "cannot be read", "Too many open files")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from facts import Rule
+from facts import SPAN, Rule
 
 ASKED: Final = "asked"
 """Runs only when a command asks for it, with a key or without."""
@@ -54,7 +54,7 @@ def _company() -> Iterator[Rule]:
     for number in range(1, 5):
         # Longer than the lease: a worker may be taken for dead for its silence only, never for the age of a run; and one
         # that cannot reach its server is to end it in time, for others begin it anew.
-        yield ticking(f"long-{number}", 4.0, takes=6.0, attempts=6)
+        yield ticking(f"long-{number}", 4.0, takes=6.0 * SPAN, attempts=6)
     for number in range(1, 4):
         yield ticking(f"grouped-{number}", 2.0, takes=0.5, overlap="queue", group="pair")
     yield Rule("every-ten", cron="*/10 * * * * *", period=10.0, takes=0.1, missed="all", fixed_grid=True)

@@ -26,11 +26,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import invariants
-from facts import FINAL, SECOND, Broken, Call, Freeze, Life, Rule, Story, Switched, in_words
+from facts import FINAL, SECOND, SLACK, Broken, Call, Freeze, Life, Rule, Story, Switched, in_words
 
-LATE = 2 * SECOND
+LATE = round(2 * SECOND * SLACK)
 """How late a call may be once everything is well again."""
-SEEN = 2 * SECOND
+SEEN = round(2 * SECOND * SLACK)
 """Within this every process has taken note of a switch."""
 ROOM = {"files": 6, "threads": 4, "memory": 1.25, "memory_kb": 12_000}
 """What a process may hold more at the end than after the first quarter."""
@@ -252,7 +252,7 @@ def _takeover(life: Life, story: Story) -> Takeover:
 
 
 def _takeover_span(story: Story) -> int:
-    return round((story.lease + 2) * SECOND)
+    return round(story.lease * SECOND) + LATE
 
 
 def _is_steady(rule: Rule, story: Story) -> bool:
@@ -290,7 +290,7 @@ def _works_until(life: Life, until: int, story: Story) -> bool:
 
 
 def taken_over(story: Story) -> Iterator[Broken]:
-    most = story.lease + 2
+    most = _takeover_span(story) / SECOND
     for one in takeovers(story):
         when = f"pid {one.life.pid} was killed at {in_words(one.life.ended)}"
         if one.seconds > most and not one.hindered:
@@ -312,7 +312,7 @@ def fates(story: Story) -> Iterator[Broken]:
 def nothing_is_stuck(story: Story) -> Iterator[Broken]:
     """After an orderly end of all nothing is running; nothing waits that was ready long before, but for a switch."""
     held = {job for (job, _), word in story.books.switched.items() if word in ("disabled", "paused")}
-    grace = 5 * SECOND  # queues and groups may have something left to do
+    grace = round(5 * SECOND * SLACK)  # queues and groups may have something left to do
     for run in story.books.runs:
         if run.state == "running":
             yield Broken("liveness", f"run {run.id} of {run.job} is running after all have stopped")
@@ -330,7 +330,7 @@ def nothing_is_late(story: Story) -> Iterator[Broken]:
     """A while after the last fault no call is late, and no schedule waits for an instant that is long to come."""
     if story.healed is None:
         return
-    since = story.healed + round((story.lease + 3) * SECOND)
+    since = story.healed + round((story.lease + 3 * SLACK) * SECOND)
     first: dict[str, Call] = {}
     for call in sorted(story.calls, key=lambda one: one.began):
         first.setdefault(call.run, call)
@@ -403,7 +403,7 @@ def _excused_silence(since: int, until: int, story: Story) -> int:
     """
     frozen = any(one.since < until and one.until > since for one in story.freezes)
     died = any(one.ended is not None and since <= one.ended <= until for one in story.lives)
-    return round((story.lease + 2) * SECOND) if frozen or died else 0
+    return round(story.lease * SECOND) + LATE if frozen or died else 0
 
 
 def _decided_within(name: str, since: int, until: int, last: str, story: Story) -> int:

@@ -30,19 +30,19 @@ import rules
 import tracing
 import witness
 from adapter import Scheduler
-from facts import Books, Broken, Said, Story, Switched
+from facts import SLACK, Books, Broken, Said, Story, Switched
 from lives import Done, Process, TooLong, command, wait_until
 
 LEASE, HEARTBEAT, GRACE = 1.0, 0.2, 2.0
-MARGIN = 2.0
+MARGIN = 2.0 * SLACK
 """Seconds beyond the lease within which the runs of the dead are settled."""
-RESTART_SECONDS = 5.0
-SETTLE_SECONDS = 10.0
-STOP_SECONDS = GRACE + 1.0 + 2.0
+RESTART_SECONDS = 5.0 * SLACK
+SETTLE_SECONDS = 10.0 * SLACK
+STOP_SECONDS = GRACE + 1.0 + 2.0 * SLACK
 SCRIPT_SECONDS = 1.3
 """How long the script goes on after it is ready, before its stop."""
 TOGETHER = 2
-NEVER_SECONDS = 12.0
+NEVER_SECONDS = 12.0 * SLACK
 """A k-th call that has not come by then does not come."""
 
 

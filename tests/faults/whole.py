@@ -8,6 +8,9 @@
     python tests/faults/whole.py --repeat FOLDER      the round whose folder was kept
     python tests/faults/whole.py --check FOLDER       the story of a company whose folder was kept, checked again
 
+On a machine that is busy with other things FAULTS_SLACK=4 in the environment grants all that is promised in seconds
+four times as long.
+
 It prints the figures and ends with 0 if every promise was kept, with 1 if one was broken, with 2 if a tool is missing.
 A round in which something broke keeps its folder, and the line that tells of it the command that repeats it.
 """
