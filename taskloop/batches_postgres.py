@@ -59,6 +59,7 @@ FREELY: Final = frozenset(
         keeping.note,
         keeping.beat,
         keeping.bury,
+        keeping.has_jobs,
         keeping.leave,
         pruning.delete,
     }
@@ -72,11 +73,11 @@ FENCE: Final = 2**20
 """What a reading back adds to the number of a writer; a transaction adds one."""
 _BEGIN: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED;"  # whatever the database has otherwise
-    "SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL lock_timeout = '20s'"
+    "SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL lock_timeout = '14s'"
 )
 """A process whose loop stands still in the middle of a transaction lets go of what others wait for, before they give up.
-And who has given up, which is sooner than the second of these, does not stay in the queue of a lock, to be let through to
-nobody, for ever more of which a server has in the end no connection left.
+And who waits for a lock is told so before it gives up by itself: a session whose client has gone would stay in the queue, to
+be let through to nobody, and of such a server has in the end no connection left.
 """
 _SIGN_IN: Final = (
     "INSERT INTO taskloop.writers AS w (id, writes) VALUES ($1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) "

@@ -182,7 +182,7 @@ def is_alone(error: BaseException) -> bool:
     """Whether an error is of one part of a batch, which the others escape without it."""
     state = getattr(error, "sqlstate", None) or ""
     of_all = isinstance(error, StoreUnavailable | BadStore) or is_lost(error)
-    return not of_all and state[:2] not in ("53", "57", "58", "XX", "3D", "28")
+    return not of_all and state[:2] not in ("53", "55", "57", "58", "XX", "3D", "28")
 
 
 def explained(error: BaseException, shown: str) -> BaseException:
