@@ -2,7 +2,8 @@
 
 A hundred schedules a second come due, evenly spread, and are run by so many workers, some of them in each of four processes;
 then by four workers, beside so many schedules that are not due. Measured are how late runs start, and the processor that
-the server and the workers take: on few processors the latter end the curve before the server does.
+the server and the workers take: on few processors the latter end the curve before the server does. Measured too is how
+long it takes until all that start at one moment are up, the start of Python for the four processes included.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ async def work(url: str, number: int, seconds: float) -> None:
 async def measured(url: str, workers: int, seconds: float) -> dict[str, float]:
     import asyncpg
 
+    ticks, began = _server_ticks(), time.perf_counter()
     shares = [workers // PROCESSES + (one < workers % PROCESSES) for one in range(PROCESSES)]
     members = [
         await asyncio.create_subprocess_exec(
@@ -68,6 +70,7 @@ async def measured(url: str, workers: int, seconds: float) -> dict[str, float]:
     for one in members:
         assert one.stdout is not None
         assert await one.stdout.readline() == b"ready\n"
+    up, up_ticks = time.perf_counter() - began, _server_ticks() - ticks
     await asyncio.sleep(3)
     db = await asyncpg.connect(url)
     since = await db.fetchval("SELECT coalesce(max(id), 0) FROM taskloop.runs")
@@ -89,6 +92,8 @@ async def measured(url: str, workers: int, seconds: float) -> dict[str, float]:
         "start after due, median ms": percentile(late, 0.5),
         "p99 ms": percentile(late, 0.99),
         "server, % of a processor": 100 * ticks / TICK / took,
+        "all up after, s": up,
+        "server, ms a start": 1000 * up_ticks / TICK / workers,
         "workers, %": 100 * sum(one["cpu"] for one in told) / (seconds + 5),
     }
 

@@ -58,10 +58,17 @@ FREELY: Final = frozenset(
         keeping.take_wishes,
         keeping.note,
         keeping.beat,
+        keeping.bury,
+        keeping.has_jobs,
+        keeping.leave,
         pruning.delete,
     }
 )
-"""What may be done beside anything that others do; all else takes turns, and has a writer of its own for it."""
+"""What may be done beside anything that others do; all else takes turns, and has a writer of its own for it.
+
+Those that come and go by the hundred at one moment, as at a deploy, are here as far as they can: a turn lasts as long as its
+process takes to go on three times, which on a busy machine is a tenth of a second.
+"""
 FENCE: Final = 2**20
 """What a reading back adds to the number of a writer; a transaction adds one."""
 _SIGN_IN: Final = (

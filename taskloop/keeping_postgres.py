@@ -95,10 +95,14 @@ async def leave(db: Db, worker: str, at: int) -> None:
 
 
 async def bury(db: Db, worker: Worker) -> bool:
-    """Record the death of a worker, at its last beat; whoever has beaten since it was read lives."""
+    """Record the death of a worker, at its last beat; whoever has beaten since it was read, or does just now, lives.
+
+    Where another is at it, that one will have done it: of two hundred workers all see the silence at one moment.
+    """
     status = await db.execute(
-        "UPDATE taskloop.workers SET stopped_at = $1, ended = 'died' WHERE id = $2 AND stopped_at IS NULL "
-        "AND beat_at = $1 AND beat_tick IS NOT DISTINCT FROM $3",
+        "UPDATE taskloop.workers SET stopped_at = $1, ended = 'died' WHERE id = (SELECT id FROM taskloop.workers "
+        "WHERE id = $2 AND stopped_at IS NULL AND beat_at = $1 AND beat_tick IS NOT DISTINCT FROM $3 "
+        "FOR UPDATE SKIP LOCKED)",
         microseconds(worker.beat_at), worker.id, worker.beat_tick,
     )  # fmt: skip
     return changed(status) > 0

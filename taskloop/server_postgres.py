@@ -57,11 +57,11 @@ LONGEST_WAIT: Final = 3.0
 LEASE_WAIT: Final = 1.0
 """The same for the connection that beats."""
 _IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 3000"
-BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}; SET LOCAL lock_timeout = '20s'"
+BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}; SET LOCAL lock_timeout = '14s'"
 """Begins a transaction, whatever mode the database has otherwise. One whose process stands still, or can no longer reach
-the server, loses what it has locked after 3 s, long before its lease is over: else all would wait for it. And who has given
-up, which is sooner than the 20 s, does not stay in the queue of a lock, to be let through to nobody, for ever more of which a
-server has in the end no connection left.
+the server, loses what it has locked after 3 s, long before its lease is over: else all would wait for it. And who waits
+for a lock is told so after 14 s, before it gives up by itself: a session whose client has gone would stay in the queue, to be
+let through to nobody, and of such a server has in the end no connection left.
 """
 SNAPSHOT: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_IDLE}"
 """Begins one that only reads, and sees one state throughout."""
@@ -226,7 +226,7 @@ def is_alone(error: BaseException) -> bool:
     """Whether an error is of one part of a batch, which the others escape without it."""
     state = getattr(error, "sqlstate", None) or ""
     of_all = isinstance(error, StoreUnavailable | BadStore) or is_lost(error)
-    return not of_all and state[:2] not in ("53", "57", "58", "XX", "3D", "28")
+    return not of_all and state[:2] not in ("53", "55", "57", "58", "XX", "3D", "28")
 
 
 def explained(error: BaseException, shown: str) -> BaseException:

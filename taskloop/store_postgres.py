@@ -244,10 +244,8 @@ class PostgresStore:
             raise self._server.explained(error) from error
         finally:
             self.in_flight -= 1
-            if has_turn and readers in (
-                self._readers,
-                self._eyes,
-            ):  # whoever gave up waiting for one has none to give back
+            is_open = readers in (self._readers, self._eyes)
+            if has_turn and is_open:  # whoever gave up waiting for one has none to give back
                 readers.put_nowait(connection)
             elif connection is not None:
                 connection.terminate()

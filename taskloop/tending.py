@@ -43,6 +43,8 @@ ORPHANED: Final = timedelta(days=1)
 SEEN_SECONDS: Final = 3600.0
 ENLIST_SECONDS: Final = 20.0
 """How long a start waits for a store that others hold."""
+_OTHERS_HOLD_IT: Final = ("is locked", "is not committed", "has not answered")
+"""What a store says then."""
 DOUBTFUL: Final = timedelta(days=30)
 """A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
 
@@ -174,8 +176,7 @@ class Tending:
             try:
                 others = await self._store.enlist(self._worker)
             except StoreUnavailable as error:
-                waits = "is locked" in str(error) or "has not answered" in str(error)
-                if not waits or self._clock.monotonic() > until:
+                if not any(one in str(error) for one in _OTHERS_HOLD_IT) or self._clock.monotonic() > until:
                     raise
                 self._store_watch.lost(error)
             else:
