@@ -119,7 +119,9 @@ def test_a_process_that_a_signal_made_speak_unasked_is_killed_and_its_answer_is_
         [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
         capture_output=True, text=True, timeout=40, check=True,
     )  # fmt: skip
-    assert "answered out of turn (KeyboardInterrupt) and was killed" in done.stdout and not without_what_asyncio_says(done.stderr)
+    assert "answered out of turn (KeyboardInterrupt) and was killed" in done.stdout and not without_what_asyncio_says(
+        done.stderr
+    )
 
 
 UNASKED = """
