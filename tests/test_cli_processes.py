@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import datetime
 
 import pytest
@@ -36,7 +37,7 @@ def test_run_ends_by_itself_with_code_0_and_says_one_event_a_line(shop):
 
 def test_what_is_next_when_it_is_ready_is_yet_to_come(shop):
     shop.process("run", "--for", "300ms", "--jobs", "hourly")
-    with sqlite3.connect(shop.folder / "taskloop.db") as db:  # as after a day on which nobody was there
+    with closing(sqlite3.connect(shop.folder / "taskloop.db")) as db, db:  # as after a day on which nobody was there
         db.execute("UPDATE taskloop_schedules SET next_due = next_due - 86400000000")
     db.close()
     done = shop.process("run", "--for", "300ms")
