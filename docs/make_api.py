@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,8 @@ def _member(of: str, name: str, found: Any) -> Iterator[str]:
 
 
 def _signature(name: str, what: Any) -> str:
+    if isinstance(what, type) and issubclass(what, Enum):  # each Python shows another one
+        return f"```text\n{name}(value)\n```\n\n"
     try:
         signature = str(inspect.signature(what))
     except (ValueError, TypeError):

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -458,7 +459,7 @@ def test_status_is_a_probe(done, call):
 def test_status_notices_fires_that_nobody_makes(done, call):
     call("once")
     call("disable", "fails")
-    with sqlite3.connect("taskloop.db") as db:
+    with closing(sqlite3.connect("taskloop.db")) as db, db:
         db.execute("UPDATE taskloop_schedules SET next_due = next_due - 7200000000 WHERE id = 'hourly'")
     db.close()
     said = call("status")
@@ -528,7 +529,7 @@ def test_the_quick_list_and_the_ledger_judge_trouble_alike(tmp_path):
         scheduler = TaskScheduler(str(path), jobs=[jobs], options=Options(enabled=False, keep=None))
         async with scheduler:
             await scheduler.schedule("late", Every("1h"), id="hourly")
-            with sqlite3.connect(path) as db:
+            with closing(sqlite3.connect(path)) as db, db:
                 long_ago = "(strftime('%s') - 3600) * 1000000"
                 row = "(job, state, cause, attempt, attempts, due_at, ready_at, created_at, attempt_started_at, ended_at, token, priority, count, worker)"
                 ours = "(SELECT id FROM taskloop_workers)"
@@ -587,7 +588,7 @@ def test_why_says_that_a_run_ran_and_gives_0(done, call):
 def test_why_gives_10_for_what_did_not_run_and_names_the_reason(done, call):
     call("once")
     call("disable", "hourly", "--actor", "tom", "--reason", "db migration")
-    with sqlite3.connect("taskloop.db") as db:
+    with closing(sqlite3.connect("taskloop.db")) as db, db:
         db.execute("UPDATE taskloop_schedules SET next_due = last_due + 1000 WHERE id = 'hourly'")
     db.close()
     call("once")
@@ -618,7 +619,7 @@ def test_why_knows_what_is_not_there(shop, call):
 
 
 def test_a_schema_the_quick_list_does_not_know_is_left_to_the_ledger(done, call):
-    with sqlite3.connect("taskloop.db") as db:
+    with closing(sqlite3.connect("taskloop.db")) as db, db:
         db.execute("UPDATE taskloop_meta SET value = '99' WHERE key = 'schema'")
     db.close()
     assert glance.jobs("taskloop.db", datetime.now(UTC)) is None
@@ -654,7 +655,7 @@ LOOKING = [*READING, "show hourly", "show 1", "why hourly", "why 1", "db check",
 
 @pytest.mark.parametrize("command", [*LOOKING, "cancel 1", "disable hourly", "pause", "submit hourly"])
 def test_tables_in_a_database_of_others_are_made_by_no_command_that_runs_nothing(shop, call, command):
-    with sqlite3.connect("taskloop.db") as db:
+    with closing(sqlite3.connect("taskloop.db")) as db, db:
         db.execute("CREATE TABLE theirs (id)")
     db.close()
     before = (shop.folder / "taskloop.db").read_bytes()
@@ -667,7 +668,7 @@ def test_tables_in_a_database_of_others_are_made_by_no_command_that_runs_nothing
 
 
 def an_older_store(name="taskloop.db"):
-    with sqlite3.connect(name) as db:
+    with closing(sqlite3.connect(name)) as db, db:
         db.executescript(migrations()[0][1])
         db.execute("INSERT OR REPLACE INTO taskloop_meta (key, value) VALUES ('schema', '1')")
     db.close()
@@ -828,13 +829,13 @@ def test_the_store_is_checked_pruned_and_copied(done, call):
     assert call("db", "backup", "none/copy.db").code == 2
     assert call("db", "prune", "--format", "json").data["deleted"] == 0
     assert call("db", "prune", "--keep", "0", "--format", "json").data["deleted"] == 1
-    with sqlite3.connect("copy.db") as db:
+    with closing(sqlite3.connect("copy.db")) as db, db:
         assert db.execute("SELECT count(*) FROM taskloop_runs").fetchone() == (2,)
     db.close()
 
 
 def test_pruning_by_hand_keeps_to_what_a_job_says_of_its_own_records(done, call):
-    with sqlite3.connect("taskloop.db") as db:
+    with closing(sqlite3.connect("taskloop.db")) as db, db:
         db.execute("UPDATE taskloop_jobs SET definition = json_set(definition, '$.policy.keep', '260w5d')")
     db.close()
     assert call("db", "prune", "--keep", "0", "--format", "json").data["deleted"] == 0

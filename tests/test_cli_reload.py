@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+from contextlib import closing
 
 import pytest
 from command_line import call as call
@@ -15,7 +16,7 @@ from taskloop.cli.reload import _counts
 
 
 def workers(shop) -> list[tuple[int, str | None]]:
-    with sqlite3.connect(shop.folder / "taskloop.db") as db:
+    with closing(sqlite3.connect(shop.folder / "taskloop.db")) as db, db:
         found = db.execute("SELECT pid, ended FROM taskloop_workers ORDER BY started_at").fetchall()
     db.close()
     return found

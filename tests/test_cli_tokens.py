@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+from contextlib import closing
 
 import pytest
 from command_line import call as call
@@ -59,7 +60,7 @@ def test_created_as_json_the_record_has_the_token_this_once(shop, call):
 
 def test_the_file_keeps_no_token(shop, made):
     text = made("anna")
-    with sqlite3.connect(shop.folder / "taskloop.db") as db:
+    with closing(sqlite3.connect(shop.folder / "taskloop.db")) as db, db:
         dump = "\n".join(db.iterdump())
     db.close()
     assert "anna" in dump and split(text)[1] not in dump

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -163,7 +164,8 @@ def test_the_process_ends_although_a_job_thread_never_does(tmp_path):
     )
     done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
-    rows = sqlite3.connect(tmp_path / "app.db").execute("SELECT state, reason FROM taskloop_runs").fetchall()
+    with closing(sqlite3.connect(tmp_path / "app.db")) as db:
+        rows = db.execute("SELECT state, reason FROM taskloop_runs").fetchall()
     assert rows == [("interrupted", "abandoned")]
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -455,7 +455,7 @@ async def test_a_schedule_of_a_zone_that_is_not_known_here_stops_no_other(tmp_pa
     job = scheduler.add_job(nothing, name="job")
     async with scheduler:
         await scheduler.schedule(job, Cron("* * * * *", timezone="Europe/Kyiv"), id="x")
-    with sqlite3.connect(tmp_path / "a.db") as db:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as db, db:
         db.execute(
             "UPDATE taskloop_schedules SET trigger = replace(trigger, 'Kyiv', 'Nowhere'), next_due = 0 WHERE id = 'x'"
         )
@@ -776,7 +776,7 @@ async def test_no_wish_is_lost_with_one_that_cannot_be_granted_at_once(tmp_path)
         one, other = await short.submit(), await lasting.submit()
         await one.wait(timeout=20)
         store.fails = 1
-        with sqlite3.connect(tmp_path / "a.db") as db:
+        with closing(sqlite3.connect(tmp_path / "a.db")) as db, db:
             for run in (one, other):
                 db.execute("INSERT INTO taskloop_wishes (run, kind, at) VALUES (?, 'cancel', 0)", (run.id,))
         db.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from contextlib import closing, suppress
 
 import pytest
 from stores import database
@@ -205,8 +207,8 @@ app = make()
 """
 
 
-def served(folder, store, *options, seconds=4.0):
-    """Serve the app by gunicorn with three workers for a while; gives what it said."""
+def served(folder, store, *options, enough):
+    """Serve the app by gunicorn with three workers until `enough` holds of what it said; gives that."""
     if shutil.which("gunicorn", path=os.path.dirname(sys.executable)) is None:
         if os.environ.get("CI"):
             pytest.fail("gunicorn is not installed")
@@ -220,10 +222,9 @@ def served(folder, store, *options, seconds=4.0):
             env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(taskloop.__file__))},
         )  # fmt: skip
         try:
-            deadline = time.monotonic() + 15
-            while (folder / "said").read_text().count("Booting worker") < 3 and time.monotonic() < deadline:
+            deadline = time.monotonic() + 40
+            while not enough((folder / "said").read_text()) and time.monotonic() < deadline:
                 time.sleep(0.05)
-            time.sleep(seconds)
         finally:
             server.terminate()
             server.wait(20)
@@ -232,7 +233,13 @@ def served(folder, store, *options, seconds=4.0):
 
 @pytest.mark.parametrize("options", [[], ["--preload"]], ids=["each imports", "preloaded"])
 def test_of_several_workers_of_a_server_one_has_each_fire(tmp_path, options):
-    said = served(tmp_path, "sqlite:///app.db", *options)
+    def enough(_):
+        with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{tmp_path}/app.db?mode=ro", uri=True)) as db:
+            [runs] = db.execute("SELECT count(*) FROM taskloop_runs WHERE state = 'succeeded'").fetchone()
+            [workers] = db.execute("SELECT count(*) FROM taskloop_workers").fetchone()
+            return runs >= 15 and workers == 3
+
+    said = served(tmp_path, "sqlite:///app.db", *options, enough=enough)
     with database(tmp_path / "app.db") as db:
         rows = db.execute("SELECT due_at, state, result, worker FROM taskloop_runs WHERE state <> 'skipped'").fetchall()
         workers = db.execute("SELECT count(*), count(stopped_at) FROM taskloop_workers").fetchone()
@@ -243,5 +250,5 @@ def test_of_several_workers_of_a_server_one_has_each_fire(tmp_path, options):
 
 
 def test_several_workers_with_a_store_in_memory_are_warned(tmp_path):
-    said = served(tmp_path, "sqlite:///:memory:", seconds=1.0)
+    said = served(tmp_path, "sqlite:///:memory:", enough=lambda said: "advice.memory_store" in said)
     assert said.count("advice.memory_store") >= 1, said

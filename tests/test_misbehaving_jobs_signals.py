@@ -366,7 +366,7 @@ def test_a_host_that_ends_its_loop_without_a_stop_is_mended_by_the_next_start(pr
 def test_a_host_that_ends_its_loop_while_jobs_clean_up_ends(program):
     program.write("host.py", f"TURNS = 20\n{UNSTOPPED}\n{ENDINGS['asyncio.run']}\n")
     try:
-        code = program.run(seconds=2).returncode
+        code = program.run(seconds=20).returncode
     except subprocess.TimeoutExpired:
         code = None
     assert code == 0
@@ -401,6 +401,6 @@ asyncio.run(main())
 def test_a_host_is_not_kept_by_a_job_that_swallowed_its_cancellation(program):
     """asyncio.run waits for every task that it knows of."""
     program.write("host.py", DEAF)
-    done = program.run(seconds=5)
+    done = program.run(seconds=20)
     assert done.returncode == 0
     assert program.rows("state, reason") == [("interrupted", "abandoned")]

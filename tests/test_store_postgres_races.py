@@ -260,7 +260,7 @@ class Leading(Line):
 
 async def test_what_a_batch_handed_out_that_was_given_up_is_handed_out_again():
     """Its COMMIT was done, its answer lost, and the server away for longer than anybody waits."""
-    async with Leading(emptied().store) as line, opened(line.url, patience=0.2) as store:
+    async with Leading(emptied().store) as line, opened(line.url, patience=0.5) as store:
 
         async def insisted(ask, passes):
             """The answer to a call, asked again if it was given up."""

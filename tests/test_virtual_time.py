@@ -394,15 +394,13 @@ async def test_a_limit_around_the_test_is_one_of_real_time(scheduler, virtual_ti
 
 
 async def test_a_test_that_waits_for_time_that_nobody_moves_is_told_so(scheduler, virtual_time, monkeypatch):
-    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
     with pytest.raises(Standstill, match=r"(?s)stood still .* time\.advance"):
         async with virtual_time(scheduler):
+            monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
             await asyncio.sleep(1)
 
 
 async def test_a_job_that_spins_is_told_as_a_standstill(scheduler, virtual_time, monkeypatch):
-    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
-
     async def spin():
         while True:
             await asyncio.sleep(0)
@@ -410,6 +408,7 @@ async def test_a_job_that_spins_is_told_as_a_standstill(scheduler, virtual_time,
     with pytest.raises(Standstill, match="spin"):
         async with virtual_time(scheduler) as time:
             spinning = asyncio.create_task(spin())
+            monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
             try:
                 await time.advance("1h")
             finally:

@@ -12,7 +12,7 @@ import re
 import sys
 from argparse import Action, Namespace
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskloop.cli.parser import ALIASES, COMMANDS, FAMILIES, LIVE, options_of
@@ -128,10 +128,9 @@ def _live(args: Namespace) -> dict[str, str]:
         import sqlite3
         from pathlib import Path
 
-        with suppress(sqlite3.Error):
-            found = _stored(
-                args.what, sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=rw", uri=True, timeout=LIMIT_SECONDS)
-            )
+        address_of_file = f"{Path(path).absolute().as_uri()}?mode=rw"
+        with suppress(sqlite3.Error), closing(sqlite3.connect(address_of_file, uri=True, timeout=LIMIT_SECONDS)) as db:
+            found = _stored(args.what, db)
     if args.what == "jobs":
         tables = address.gather(args.config).table.get("jobs")
         found = {**dict.fromkeys(tables if isinstance(tables, dict) else (), "in the configuration"), **found}
