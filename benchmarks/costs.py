@@ -378,8 +378,22 @@ def lines(costs: Mapping[str, Any]) -> list[str]:
     head = ("a run", *(LOADS[load] for load in loads))
     rows = [(text, *(_shown(read(costs["loads"][load]), unit) for load in loads)) for text, unit, read in _ROWS]
     kept = [(text, _shown(costs["bytes"].get(name), "B")) for text, name in _BYTES]
-    table = aligned(head, rows, set(head[1:]))
+    table = [*aligned(head, rows, set(head[1:])), *_frequent(costs["loads"])]
     return table if not costs["bytes"] else [*table, "", *aligned(("what", "bytes"), kept, {"bytes"})]
+
+
+def _frequent(loads: Mapping[str, Any]) -> list[str]:
+    """The calls of the system that are made most."""
+    found = []
+    for load, measured in loads.items():
+        calls = {name: count for name, count in measured.get("calls", {}).items() if name != "total" and count >= 0.05}
+        most = sorted(calls, key=lambda name: -calls[name])[:8]
+        if most:
+            found += [
+                "",
+                f"Calls of the system, {LOADS[load]}: {', '.join(f'{one} {number(calls[one])}' for one in most)}.",
+            ]
+    return found
 
 
 def _of(kind: str, name: str) -> Callable[[Mapping[str, Any]], float | None]:
@@ -393,7 +407,7 @@ def _room(name: str, found: Mapping[str, Any]) -> float | None:
 
 def _called(names: tuple[str, ...], found: Mapping[str, Any]) -> float | None:
     calls = found.get("calls")
-    return sum(calls.get(name, 0) for name in names) if calls else None
+    return max(0.0, sum(calls.get(name, 0) for name in names)) if calls else None
 
 
 def _shown(value: float | None, unit: str) -> str:

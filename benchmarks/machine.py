@@ -8,6 +8,7 @@ import sqlite3
 import statistics
 import tempfile
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,26 +30,33 @@ PACKAGES = (
 def facts() -> dict[str, Any]:
     """Plain JSON."""
     import taskloop
+    from benchmarks.apscheduler4 import INTERPRETER
 
+    packages = {name: version for name in PACKAGES if (version := _version(name))}
+    if INTERPRETER.path is not None:
+        name, _, version = INTERPRETER.needs[0].partition("==")
+        packages[f"and {name}"] = version
     return {
         "taskloop": taskloop.__version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "sqlite": sqlite3.sqlite_version,
         "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "architecture": platform.machine(),
+        "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "fsync_ms": round(_fsync_seconds() * 1000, 3),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": packages,
     }
 
 
 def lines(machine: dict[str, Any]) -> list[str]:
     """The facts for a reader."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    processor = f" of {machine['processor']}" if machine.get("processor") else ""
     return [
         f"taskloop {machine['taskloop']}, {machine['python']}, SQLite {machine['sqlite']}, {machine['kernel']} "
-        f"{machine['architecture']}, {machine['cpus']} CPUs,",
+        f"{machine['architecture']}, {machine['cpus']} CPUs{processor},",
         f"fsync of a page {machine['fsync_ms']:g} ms, load before {machine['load_before']:g}; {packages}.",
     ]
 
@@ -61,6 +69,15 @@ def put(page: Path, mark: str, text: list[str]) -> None:
     if not (found and also_found):
         raise SystemExit(f"{page} has no place for this: write {begin.strip()} and {end} where it belongs")
     page.write_text(before + begin + "\n".join(["", *text, "", ""]) + end + after, "utf-8")
+
+
+def _processor() -> str:
+    """What the processor calls itself; empty where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 def _version(name: str) -> str | None:

@@ -118,5 +118,5 @@ WORKLOAD = Workload(
         **peers_postgres.contestants(peers_postgres.late),
     },
     size={"rate": 100, "seconds": 10, "warm": 1, "ahead": 2},
-    quick={"rate": 20, "seconds": 1, "warm": 0, "ahead": 0.3},
+    quick={"rate": 20, "seconds": 1, "warm": 0, "ahead": 1},
 )

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,11 @@ async def procrastinate(folder: Path, called: Callable[[str], None]) -> AsyncIte
             by_due: dict[datetime, list[dict[str, Any]]] = {}
             for text, due in jobs:
                 by_due.setdefault(due, []).append({"text": text})
-            for due, some in by_due.items():
-                await work.configure(schedule_at=due).batch_defer_async(*some)
+            instants = iter(by_due.items())
+            while some := list(islice(instants, CONNECTIONS)):
+                await asyncio.gather(
+                    *(work.configure(schedule_at=due).batch_defer_async(*texts) for due, texts in some)
+                )
 
         async def unfinished() -> int:
             return sum(one["todo"] + one["doing"] for one in await app.job_manager.list_queues_async())

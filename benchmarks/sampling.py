@@ -1,8 +1,8 @@
 """Where processor time goes: which room of the code each thread is in, looked at a thousand times a second.
 
 A thread of its own looks at the stacks of the others (`sys._current_frames`), and counts each that is busy for a room: that of the
-innermost frame which a rule below knows. Busy is who is amid Python, and who is in sqlite3 or at the selector while the system says
-that it is on a processor. The processor time of a thread is then shared out as it was seen. Calls of sqlite3 go through a
+innermost frame which a rule below knows. Busy is who is amid Python; in sqlite3, who does not wait for the disk; and where a thread waits
+for something to do, only who is just on a processor. The processor time of a thread is then shared out as it was seen. Calls of sqlite3 go through a
 Python function of this file, to be seen; other calls of C count for the line that makes them.
 """
 
@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -84,11 +84,13 @@ class Sampler(threading.Thread):
         super().__init__(name="sampler", daemon=True)
         self.looks = 0
         self._rooms: dict[str, str | None] = {}
-        self._seen: dict[threading.Thread, Counter[str]] = {}
-        """Looks at which a thread was busy, by room."""
+        self._seen: dict[threading.Thread, dict[str, float]] = {}
+        """The weight of the looks at which a thread was busy, by room."""
         self._before: dict[threading.Thread, float] = {}
         """Processor time when a thread was first seen."""
         self._used: dict[threading.Thread, float] = {}
+        """The same at the last look at which it was busy, and in the end."""
+        self._was_busy: set[threading.Thread] = set()
         self._states: dict[threading.Thread, int | None] = {}
         self._collected: Counter[int] = Counter()
         """Nanoseconds of collections, by thread: nobody can look meanwhile."""
@@ -111,16 +113,16 @@ class Sampler(threading.Thread):
         self.join()
         gc.callbacks.remove(self._collecting)
 
-    def seconds(self) -> Counter[str]:
+    def seconds(self) -> dict[str, float]:
         """Processor time by room: what each thread used, by where it was seen busy."""
-        found: Counter[str] = Counter()
+        found: dict[str, float] = defaultdict(float)
         for thread, rooms in self._seen.items():
             used = self._used.get(thread, 0) - self._before.get(thread, 0)
             collected = min(used, self._collected.get(thread.ident or 0, 0) / 1e9)
             found[GC] += collected
             busy = sum(rooms.values())
-            for name, looks in rooms.items():
-                found[name] += (used - collected) * looks / busy
+            for name, weight in rooms.items():
+                found[name] += (used - collected) * weight / busy
         return found
 
     def _look(self, alive: Iterable[threading.Thread]) -> None:
@@ -132,12 +134,18 @@ class Sampler(threading.Thread):
                 continue
             if thread not in self._before:
                 self._before[thread] = processor_seconds(thread) or 0
-                self._seen[thread] = Counter()
+                self._seen[thread] = defaultdict(float)
             where = self._where(frame)
-            if (where == SQL or _waits(frame.f_code)) and not self._is_on_processor(thread):
-                continue  # for the disk, for the interpreter, for something to do
-            self._seen[thread][where] += 1
-            self._used[thread] = processor_seconds(thread) or 0
+            if (where == SQL and not self._can_run(thread)) or (_waits(frame.f_code) and not _runs(thread)):
+                self._was_busy.discard(thread)  # it waits: for the disk, for the interpreter, for something to do
+                continue
+            used = processor_seconds(thread) or 0
+            # Amid Python the looks are late, as each has to wait for the interpreter: so one counts for what has been used since
+            # the last. After a wait that would be work that was over before this began.
+            is_on = thread in self._was_busy
+            self._seen[thread][where] += max(used - self._used[thread], 1e-6) if is_on else INTERVAL_SECONDS
+            self._used[thread] = used
+            self._was_busy.add(thread)
 
     def _where(self, frame: FrameType | None) -> str:
         while frame is not None:
@@ -150,14 +158,15 @@ class Sampler(threading.Thread):
             frame = frame.f_back
         return OTHER
 
-    def _is_on_processor(self, thread: threading.Thread) -> bool:
+    def _can_run(self, thread: threading.Thread) -> bool:
+        """Whether it is on a processor or wants to be on one; yes where the system does not tell."""
         if thread not in self._states:
             self._states[thread] = None
             with suppress(OSError):
                 self._states[thread] = os.open(f"/proc/self/task/{thread.native_id}/stat", os.O_RDONLY)
         file = self._states[thread]
         if file is None:
-            return self._where(sys._current_frames().get(thread.ident or 0)) == SQL
+            return True
         with suppress(OSError):
             return os.pread(file, 200, 0).rpartition(b") ")[2].startswith(b"R")
         return False
@@ -167,6 +176,11 @@ class Sampler(threading.Thread):
             self._collection_began = time.thread_time_ns()
         else:
             self._collected[threading.get_ident()] += time.thread_time_ns() - self._collection_began
+
+
+def _runs(thread: threading.Thread) -> bool:
+    """Whether it is on a processor at this moment: its clock moves."""
+    return processor_seconds(thread) != processor_seconds(thread)
 
 
 @cache

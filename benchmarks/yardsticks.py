@@ -32,7 +32,7 @@ class Lateness:
             self._late.append((datetime.now(UTC) - due) / timedelta(milliseconds=1))
 
     async def over(self) -> None:
-        await asyncio.sleep((self.counted_from - datetime.now(UTC)).total_seconds())
+        await asyncio.sleep(_before(self.counted_from))
         cpu = time.process_time()
         await asyncio.sleep((self.end - datetime.now(UTC)).total_seconds() + 0.3)
         self._cpu_seconds = time.process_time() - cpu
@@ -85,10 +85,7 @@ class Rush:
             self._done.set()
 
     async def watch(self, due: datetime) -> Numbers:
-        early = (due - datetime.now(UTC)).total_seconds() - 0.05
-        if early < 0:
-            raise RuntimeError("the instant came before everything was ready for it; give it more seconds")
-        await asyncio.sleep(early)
+        await asyncio.sleep(_before(due - timedelta(seconds=0.05)))
         cpu = time.process_time()
         with Heartbeat() as heartbeat:
             await self._done.wait()
@@ -97,6 +94,14 @@ class Rush:
             "stall_ms": heartbeat.longest * 1000,
             "cpu_ms": (time.process_time() - cpu) * 1000,
         }
+
+
+def _before(instant: datetime) -> float:
+    """Seconds until then."""
+    seconds = (instant - datetime.now(UTC)).total_seconds()
+    if seconds < 0:
+        raise RuntimeError("the instant came before everything was ready for it; give it more seconds")
+    return seconds
 
 
 async def waits(setting: Setting, one: Callable[[], Any], entered: list[float]) -> Numbers:

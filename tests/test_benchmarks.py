@@ -148,6 +148,37 @@ def test_the_costs_of_a_run_are_told_by_room_and_put_into_a_page(tmp_path):
     assert "there is no strace" in done.stdout
 
 
+SAMPLED = """
+import json, sqlite3, threading, time
+from benchmarks import sampling
+from taskloop import file_sqlite
+
+sampling.seen()
+db = sqlite3.connect(":memory:", factory=file_sqlite.Connection)
+count = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 3000) SELECT sum(x) FROM c"
+over = threading.Event()
+threading.Thread(target=over.wait, daemon=True).start()
+sampler = sampling.Sampler()
+sampler.start()
+while time.thread_time() < 0.5:
+    db.execute(count).fetchall()
+    json.dumps([1] * 2000, indent=1)
+sampler.over()
+print(json.dumps(sampler.seconds()))
+"""
+
+
+def test_the_sampler_gives_processor_time_to_the_rooms_of_those_who_are_busy_and_none_to_who_waits():
+    done = subprocess.run([sys.executable, "-c", SAMPLED], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    seconds = json.loads(done.stdout)
+    whole = sum(seconds.values())
+    assert 0 < whole < 1
+    assert seconds["SQL, in sqlite3"] > 0.1 * whole
+    assert seconds["record values"] > 0.1 * whole
+    assert seconds.get("event loop, tasks, hops of threads", 0) < 0.1 * whole
+
+
 def test_every_room_that_the_costs_name_is_a_module_of_the_package():
     ask = "from benchmarks.sampling import _ROOM_OF; print(*_ROOM_OF)"
 
