@@ -290,7 +290,7 @@ class SqliteStore:
             else "WHERE stopped_at IS NULL OR id IN (SELECT id FROM taskloop_workers WHERE stopped_at IS NOT NULL "
             "ORDER BY stopped_at DESC LIMIT 100) ORDER BY stopped_at IS NOT NULL, beat_at DESC"
         )
-        found: Sequence[Worker] = await self._read(keeping.workers, f"{rest} LIMIT 100")
+        found: Sequence[Worker] = await self._read(keeping.workers, f"{rest} LIMIT {10_000 if living else 100}")
         return found
 
     async def note(self, incidents: Sequence[Incident], heed: Heed | None = None) -> None:
