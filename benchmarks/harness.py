@@ -242,7 +242,13 @@ def _measured(
     ours = ("TASKLOOP_", "TASK_SCHEDULER_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True) as child:
+    with (
+        # Ours, so that it goes also where the child is killed.
+        tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as folder,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment | {"TMPDIR": folder}, stdout=pipe, stderr=pipe, text=True
+        ) as child,
+    ):
         try:
             out, err = child.communicate(timeout=longest_seconds)
         except subprocess.TimeoutExpired:

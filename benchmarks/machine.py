@@ -54,10 +54,12 @@ def lines(machine: dict[str, Any]) -> list[str]:
     """The facts for a reader."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     processor = f" of {machine['processor']}" if machine.get("processor") else ""
+    is_shared = machine["load_before"] > machine["cpus"] / 2
     return [
         f"taskloop {machine['taskloop']}, {machine['python']}, SQLite {machine['sqlite']}, {machine['kernel']} "
         f"{machine['architecture']}, {machine['cpus']} CPUs{processor},",
         f"fsync of a page {machine['fsync_ms']:g} ms, load before {machine['load_before']:g}; {packages}.",
+        *(["Other work shared the processors: read proportions, not figures."] if is_shared else []),
     ]
 
 

@@ -128,7 +128,7 @@ WORKLOAD = Workload(
     also={"limit, start before finish": partial(limit, apart=True)},
     peers={
         "huey, SQLite": Peer("huey", huey),
-        **apscheduler4.contestants(apscheduler4.busy_in_memory, apscheduler4.busy_on_sqlite),
+        **apscheduler4.contestants(apscheduler4.busy_in_memory, apscheduler4.busy_on_sqlite, note=", 10 in flight"),
     },
     size={"runs": 20_000, "warm": 1000, "callers": 100, "slower": 10},
     quick={"runs": 200, "warm": 100},

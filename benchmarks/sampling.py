@@ -64,14 +64,15 @@ def room(file: str) -> str | None:
     path = PurePath(file)
     if path == PurePath(__file__):
         return SQL
-    parts = path.parts
-    if "taskloop" in parts[:-1]:
-        if path.stem.endswith("_sqlite"):
-            return _ROOM_OF.get(path.stem, STORE)
-        return _ROOM_OF.get(path.stem, ENGINE)
-    if "benchmarks" in parts[:-1]:
-        return WORKLOAD
-    for part in reversed(parts[:-1]):
+    for part in reversed(
+        path.parts[:-1]
+    ):  # the nearest: a checkout, with all that is installed, may lie in a folder "taskloop"
+        if part == "site-packages" or part.startswith("python3"):
+            break
+        if part == "taskloop":
+            return _ROOM_OF.get(path.stem, STORE if path.stem.endswith("_sqlite") else ENGINE)
+        if part == "benchmarks":
+            return WORKLOAD
         if part in _FOREIGN:
             return _FOREIGN[part]
     return _FILES.get(path.stem if path.suffix else path.name)
