@@ -102,6 +102,8 @@ class FireLoop:
         self._look = ClockWatch(self._clock.now(), self._clock.monotonic())
         self._set_back: list[Look] = []
         """Steps back of the wall clock that the cursors do not know of yet."""
+        self._was_away = False
+        """Whether the store was out of reach when it was asked last, or this worker not to be trusted."""
         self._is_ahead = False
         """Whether a worker that is gone may have moved cursors by a clock that was ahead."""
         self.closing: bool = False
@@ -144,11 +146,16 @@ class FireLoop:
         while not self.closing:
             self.ticked_at = self._clock.monotonic()
             if not self._slots.trusted():  # taken for dead, as far as we know: what we claimed now might be taken away
+                self._was_away = True
                 await self._sleep_until(self._again_after(TRUST_SECONDS))
                 continue
             try:
+                if self._was_away:  # what somebody has switched or paused meanwhile holds for what is fired now
+                    await self._ledger._refresh_switches(force=True)
+                    self._was_away = False
                 wake_at = await self._tick(self._clock.now())
             except (StoreUnavailable, BadStore) as error:
+                self._was_away = True
                 self._store_watch.lost(error)
                 wake_at = self._again_after(self._store_watch.patience())
             except Exception as error:

@@ -98,6 +98,8 @@ class Tending:
         """When we last did something here, by the steady clock."""
         self._awake_since: float | None = None
         """Since when we have not stood still ourselves; None: we never did."""
+        self._is_away = False
+        """Whether the store did not answer when it was asked last."""
         self._still: tuple[Any, float] | None = None
         """The schedule that is due for longest, and since when it was seen to be, by the steady clock."""
         self._flagged: dict[RunId, int] = {}
@@ -113,8 +115,10 @@ class Tending:
     async def round(self) -> None:
         """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear."""
         shared = not self._store.private
+        was_away, self._is_away = self._is_away, True
         self.changed |= shared and await self._store.changed()
-        self._note_standstill()  # once it has answered: while it is away we are as good as asleep
+        self._is_away = False
+        self._note_standstill(was_away=was_away)  # once it has answered: while it is away we are as good as asleep
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
             self._heard_beat(lives)
@@ -242,12 +246,16 @@ class Tending:
         self._seen[worker.id] = (worker.beat_at, since)
         return tick - since > lease
 
-    def _note_standstill(self) -> None:
+    def _note_standstill(self, *, was_away: bool = False) -> None:
         """See whether we stood still ourselves, or could not reach the store: then the silence of the others says nothing of
         them, for what held us may have held them, and what they have written since is only to come.
         """
         now, lease = self._clock.monotonic(), self._options.lease.total_seconds()
-        if now - self._awake_at > max(lease / 2, 2 * TEND_SECONDS):  # half of it is left for a beat to come through
+        gap = now - self._awake_at
+        # Half of it is left for a beat to come through. One that is only slow, all the time, is awake after a lease, and
+        # for as long again: else it would never find anybody dead.
+        slow = self._awake_since is not None and now - self._awake_since < 2 * lease and gap < lease and not was_away
+        if gap > max(lease / 2, 2 * TEND_SECONDS) and not slow:
             self._awake_since = now
             self._seen.clear()
         self._awake_at = now

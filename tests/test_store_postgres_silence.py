@@ -166,6 +166,29 @@ async def test_a_worker_that_is_alone_goes_on_while_its_server_is_away(url):
         assert (await alone.run(run.id)).state is State.RUNNING
 
 
+async def test_what_was_paused_while_a_worker_was_cut_off_is_not_fired_when_it_is_back(url):
+    emptied()
+    calls = []
+    async with Line(url) as line, replica(line.url, "cut off", calls) as one, replica(url, "other", []) as other:
+
+        @one.every("100ms")
+        async def tick() -> None:
+            calls.append("tick")
+
+        await until(lambda: len(calls) > 3)
+        await line.hang_up()
+        await asyncio.sleep(0.3)
+        await other.pause()
+        called = len(calls)
+        await line.__aenter__()
+        while not await answers(lambda: one.runs("tick")):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        assert len(calls) == called
+        await other.resume()
+        await until(lambda: len(calls) > called)
+
+
 async def test_after_an_outage_longer_than_the_lease_nobody_is_taken_for_dead_and_what_is_alone_goes_on(url):
     emptied()
     calls, told, may_end = [], [], threading.Event()

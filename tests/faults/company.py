@@ -344,8 +344,8 @@ def stop_all(one: Company) -> None:
             continue
         if process in one.posts:
             one.ending.stops.append(time.monotonic() - began)
-        # A signal before the program runs its first line ends it by the kernel's default.
-        early = code == -signal.SIGTERM and not process.log
+        # A signal before the program runs its first line, or after it was refused its store, has the kernel's effect.
+        early = process.ready is None and code in (-signal.SIGTERM, *one.scheduler.refused)
         if process.how == "stopped" and code not in one.scheduler.stopped and not early:
             one.ending.broken.append(Broken("stop", f"pid {process.pid} ended with {code}:\n{process.log[-600:]}"))
         if process.how == "ended":

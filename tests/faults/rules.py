@@ -46,7 +46,7 @@ def _company() -> Iterator[Rule]:
         yield ticking(f"crowded-{number}", 1.0, takes=1.5)
     for number in range(1, 3):
         yield ticking(f"replaced-{number}", 2.0, takes=3.0, overlap="replace")
-        yield ticking(f"beside-{number}", 2.0, takes=3.0, overlap="allow", max_running=2)
+        yield ticking(f"beside-{number}", 2.0, takes=2.5, overlap="allow", max_running=2)
         yield ticking(f"threaded-{number}", 1.0, takes=0.3, attempts=3, thread=True)
         yield ticking(f"retrying-{number}", 2.0, fails=1, attempts=4)
         yield ticking(f"brittle-{number}", 1.0, takes=0.1, on_crash="fail")
