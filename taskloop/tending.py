@@ -122,7 +122,8 @@ class Tending:
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
             self._heard_beat(lives)
-        if shared and (self.changed or self._is_time("others", self._look_seconds())):
+        # Whoever beats or comes changes a file; of a server it would be no change, with a hundred workers that beat.
+        if shared and (self.changed or (self._store.remote and self._is_time("others", self._look_seconds()))):
             before = self.others
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
             await self._miss_some_of(before)

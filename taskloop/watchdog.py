@@ -27,7 +27,7 @@ __all__ = ["Block", "Watchdog"]
 
 TICK_SECONDS: Final = 0.05
 """How often the thread looks while jobs run or the loop is at work."""
-QUIET_SECONDS: Final = 0.25
+QUIET_SECONDS: Final = 0.5
 """How often it looks when all is quiet: each waking costs a tenth of a millisecond of a processor."""
 ACTIVE_SECONDS: Final = 1.0
 """How long after the loop was last seen at work all is quiet."""
