@@ -167,7 +167,10 @@ def _hear(record: logging.LogRecord, context: RunContext) -> None:
 
 def _is_new(library: str, context: RunContext, message: str, at: float) -> bool:
     """Whether a record is no other one that the host hands on from one library to the other."""
-    said = (ref(context._log_lines()), message)  # an id would be that of the next run's log, once this one is gone
+    log = context._log_lines()
+    if log is None:  # it ended before this was said
+        return False
+    said = (ref(log), message)  # an id would be that of the next run's log, once this one is gone
     before, _thread.last = _thread.last, (library, said, at)
     if before is None or before[0] == library or before[1] != said or abs(at - before[2]) > FORWARDED_SECONDS:
         return True

@@ -47,7 +47,7 @@ WATCH_SECONDS: Final = 1.0
 """How often a worker that stops looks at its clocks."""
 AHEAD: Final = timedelta(seconds=30)
 """A last word from so far in the future was said by a clock that has been set right since."""
-AHEAD_SECONDS: Final = 1.0
+COMING_SECONDS: Final = 1.0
 """What comes due so soon is read along with what is due: a hundred jobs a second cost one look a second, not two each."""
 RIVAL_SECONDS: Final = 60.0
 """How long a worker looks at what is due alone, once another was quicker to fire what it had read."""
@@ -85,7 +85,7 @@ class FireLoop:
         self._wake = asyncio.Event()
         self._backlog = True
         """Whether runs may be waiting in the store that a free slot should go to."""
-        self._behind = True
+        self.is_behind: bool = True
         """Whether they do, as far as we know, so that what is asked for here must not overtake them."""
         self._waits = True
         """Whether any run may be waiting in the store at all."""
@@ -133,11 +133,6 @@ class FireLoop:
         self._backlog |= stirred and self._waits
         if self._backlog:
             self._wake.set()
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether runs that were there before wait for a slot, or may: a new one must not overtake them."""
-        return self._behind
 
     # -- the loop
 
@@ -221,7 +216,7 @@ class FireLoop:
         if not self.closing and ((self._backlog and slots.free > 0) or expected):
             # Where nothing is known to wait, half of them stay for what is asked for here meanwhile: it would wait for
             # no slot, be told to all, claimed by whoever is first, and make them look again, and so on.
-            reserved = max(0, slots.free if self._behind else (slots.free + 1) // 2)
+            reserved = max(0, slots.free if self.is_behind else (slots.free + 1) // 2)
             self._backlog = False
             slots.reserve(reserved)
             claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
@@ -246,7 +241,7 @@ class FireLoop:
         """Ask the store for what is due and what comes soon."""
         self._unread = False
         self._coming.clear()
-        ahead = 0.0 if self._clock.monotonic() < self._rival_until else AHEAD_SECONDS
+        ahead = 0.0 if self._clock.monotonic() < self._rival_until else COMING_SECONDS
         try:
             found = await self._store.due(now, DUE_AT_ONCE, self._unreadable, ahead)
             while unreadable := [one for one in found.schedules if isinstance(one.trigger, Unreadable)]:
@@ -310,9 +305,9 @@ class FireLoop:
         """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
         self._slots.release(reserved)
         if isinstance(answer, Exception):
-            self._backlog = self._behind = True
+            self._backlog = self.is_behind = True
             return
-        self._behind = answer.more or (self._behind and isinstance(answer, Fired))
+        self.is_behind = answer.more or (self.is_behind and isinstance(answer, Fired))
         self._backlog |= answer.more
         self._waits = answer.left if isinstance(answer, Claimed) else self._waits or answer.more
         if not self._waits:  # other workers had those of ours
@@ -327,7 +322,7 @@ class FireLoop:
 
     def admit(self, runs: Sequence[Run]) -> list[Run]:
         """Runs as they are to be written: claimed at once where this process has a slot and nothing else is asked."""
-        if self.closing or self._behind:
+        if self.closing or self.is_behind:
             return list(runs)
         return [self._begun(run) for run in runs]
 
@@ -350,7 +345,7 @@ class FireLoop:
                 self._slots.launch(run)
             elif run.state is State.WAITING:
                 self._slots.expect(run.id)
-                self._behind |= run.ready_at <= run.created_at
+                self.is_behind |= run.ready_at <= run.created_at
                 self.freed(stirred=True, waits=True)
 
     def heed_the_gone(self, gone: Sequence[Worker]) -> None:

@@ -37,7 +37,7 @@ def in_one_go(cls: type[T]) -> type[T]:
 
     It takes and refuses what it did before. Put above `@dataclass`.
     """
-    named = fields(cls)  # type: ignore[arg-type]
+    named = fields(cls)  # type: ignore[arg-type]  # a dataclass, which no bound of a type variable can say
     number = len(named)
     defaults = {one.name: one.default for one in named if one.default is not MISSING}
     factories: list[tuple[str, Callable[[], Any]]] = [

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.rows import instant, moment, told
+from taskloop.rows import instant, moment, read_worker, told
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, arrays, changed, heard, kept, read_runs, read_schedules
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
@@ -49,7 +48,7 @@ async def enlist(db: Db, worker: Worker) -> list[Worker]:
         "ON w.stopped_at IS NULL AND w.id <> ours.id ORDER BY w.started_at, w.id LIMIT 10000",
         *_values(worker),
     )
-    return [_worker(row) for row in rows if row[0] is not None]
+    return [read_worker(row) for row in rows if row[0] is not None]
 
 
 def _values(worker: Worker) -> tuple[Any, ...]:
@@ -109,32 +108,7 @@ async def bury(db: Db, worker: Worker) -> bool:
 
 
 async def workers(db: Db, rest: str, *values: Any) -> list[Worker]:
-    return [_worker(row) for row in await db.fetch(f"SELECT {_WORKER} FROM taskloop.workers {rest}", *values)]
-
-
-def _worker(row: Any) -> Worker:
-    return Worker(
-        id=row[0],
-        name=row[1],
-        host=row[2],
-        pid=row[3],
-        process=row[4],
-        started_at=from_microseconds(row[5]),
-        beat_at=from_microseconds(row[6]),
-        stopped_at=instant(row[7]),
-        beat_tick=row[8],
-        ended=row[9],
-        fires=bool(row[10]),
-        jobs=_names(row[11]) if row[11] else None,
-        version=row[12],
-        health=json.loads(row[13]) if row[13] else {},
-    )
-
-
-@lru_cache(64)
-def _names(text: str) -> frozenset[str]:
-    """The jobs of a worker: of a hundred workers nearly all have the same."""
-    return frozenset(json.loads(text))
+    return [read_worker(row) for row in await db.fetch(f"SELECT {_WORKER} FROM taskloop.workers {rest}", *values)]
 
 
 async def take_wishes(db: Db, worker: str) -> list[Wish]:

@@ -21,6 +21,7 @@ from taskloop.rows import (
     moment,
     read_run,
     read_schedule,
+    read_worker,
     told,
 )
 from taskloop.runs import Run, RunId, State
@@ -111,25 +112,7 @@ def bury(db: sqlite3.Connection, worker: Worker) -> bool:
 
 def workers(db: sqlite3.Connection, rest: str, values: Sequence[Any] = ()) -> list[Worker]:
     rows = db.execute(f"SELECT {_WORKER} FROM taskloop_workers {rest}", values).fetchall()
-    return [
-        Worker(
-            id=row[0],
-            name=row[1],
-            host=row[2],
-            pid=row[3],
-            process=row[4],
-            started_at=from_microseconds(row[5]),
-            beat_at=from_microseconds(row[6]),
-            stopped_at=instant(row[7]),
-            beat_tick=row[8],
-            ended=row[9],
-            fires=bool(row[10]),
-            jobs=frozenset(json.loads(row[11])) if row[11] else None,
-            version=row[12],
-            health=json.loads(row[13]) if row[13] else {},
-        )
-        for row in rows
-    ]
+    return [read_worker(row) for row in rows]
 
 
 def take_wishes(db: sqlite3.Connection, worker: str) -> list[Wish]:

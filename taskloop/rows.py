@@ -17,7 +17,7 @@ from taskloop.errors import TaskloopError
 from taskloop.masking import read_params, tagged
 from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.store import Brief, Newest, Span
+from taskloop.store import Brief, Newest, Span, Worker
 
 Row = tuple[Any, ...]
 
@@ -253,3 +253,29 @@ def read_schedule(row: Sequence[Any]) -> Schedule:
         enabled=bool(row[8]),
         origin=row[9],
     )
+
+
+def read_worker(row: Sequence[Any]) -> Worker:
+    """The worker of a row: id, name, host, pid, process, starts and beats, its end, what it fires and has, its health."""
+    return Worker(
+        id=row[0],
+        name=row[1],
+        host=row[2],
+        pid=row[3],
+        process=row[4],
+        started_at=from_microseconds(row[5]),
+        beat_at=from_microseconds(row[6]),
+        stopped_at=instant(row[7]),
+        beat_tick=row[8],
+        ended=row[9],
+        fires=bool(row[10]),
+        jobs=_names(row[11]) if row[11] else None,
+        version=row[12],
+        health=json.loads(row[13]) if row[13] else {},
+    )
+
+
+@lru_cache(64)
+def _names(text: str) -> frozenset[str]:
+    """The jobs of a worker: of a hundred workers nearly all have the same."""
+    return frozenset(json.loads(text))
