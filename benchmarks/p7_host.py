@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -86,7 +87,11 @@ async def limit(setting: Setting) -> Numbers:
 
 
 def look(port: int, tabs: int) -> None:
-    """In a process of its own: as many browsers, each with the first page open, which asks for its content at each word."""
+    """In a process of its own: as many browsers, each with the first page open, which asks for its content at each word.
+
+    It gives way to all others: browsers stand on machines of their own, so what they reckon is not taken from the server.
+    """
+    os.nice(19)
     asyncio.run(_look(port, tabs))
 
 

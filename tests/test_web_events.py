@@ -173,10 +173,34 @@ async def test_of_many_who_come_at_once_no_more_listen_than_may(monkeypatch):
         streams = Live(time.scheduler)
         many = [streams.changes() for _ in range(10)]  # as when all have asked, and none was answered yet
         begun = [await anext(one) for one in many]
-        assert len(streams._listeners) == 3 and begun[-1] == b"retry: 15000\n\n"
+        assert len(streams._gathering.pages) == 3 and begun[-1] == b"retry: 15000\n\n"
         assert [await anext(one, None) for one in many[3:]] == [None] * 7
         for one in many:
             await one.aclose()
+        assert not streams._gathering.pages
+
+
+async def test_all_pages_are_told_the_same_at_most_once_in_a_while_and_one_that_is_slow_to_look_at_all():
+    async with virtual_time(shop()) as time:
+        streams = Live(time.scheduler)
+        quick, slow = streams.changes(), streams.changes()
+        for one in (quick, slow):
+            await anext(one)
+        heard = []
+
+        async def listen() -> None:
+            async for chunk in quick:
+                heard.append((time.now, chunk))
+
+        listening = asyncio.create_task(listen())
+        began = time.now
+        for number in range(20):
+            await time.scheduler.submit("add", {"a": number})
+            await time.advance(timedelta(seconds=0.1))
+        listening.cancel()
+        told = [(at, chunk) for at, chunk in heard if chunk]
+        assert 8 <= len(told) <= 10 and told[0][0] == began and told[-1][1] != b"event: changed\ndata: null\n\n"
+        assert await anext(slow) == b"event: changed\ndata: null\n\n"
 
 
 async def test_an_event_of_a_large_run_leaves_out_what_is_large():

@@ -3,7 +3,7 @@
 The last thousand events are kept in a ring, so who comes back with the id it heard last misses none; an event is written
 as text once, however many listen. Each listener has a queue with an end: who does not keep up is let go, and may come
 back. Streams end by themselves when the scheduler stops, for a server that stops waits for what is open. `changes` is for
-pages: not what happened, only of what, gathered, so a scheduler of a thousand runs a second costs a browser no more.
+pages: not what happened, only of what, gathered once for all who listen, so a scheduler of a thousand runs a second costs a browser no more.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import asyncio
 import json
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection
-from typing import Any, Final, Protocol
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from typing import Any, Final, Protocol, TypeVar
 
 from taskloop.events import Event
 from taskloop.records import instant_text, run_record
@@ -85,18 +85,15 @@ class _Hears(Protocol):
 
     stirred: asyncio.Event
     is_behind: bool
-    pause_seconds: float
-    """Between two chunks."""
-
-    def hear(self, told: _Told) -> None: ...
 
     def taken(self, epoch: str) -> bytes:
         """What waits, which then waits no more; nothing: there is nothing."""
 
 
-class _Listener:
-    pause_seconds = 0.0
+_Hearing = TypeVar("_Hearing", bound=_Hears)
 
+
+class _Listener:
     def __init__(self, wanted: Callable[[Event], bool], admin: bool) -> None:
         self.wanted = wanted
         self.admin = admin
@@ -117,37 +114,67 @@ class _Listener:
         return b"".join([self.waiting.popleft().text(epoch, self.admin) for _ in range(min(50, len(self.waiting)))])
 
 
-class _Gathering:
-    """Of which jobs and runs there were events since the last word."""
+class _Page:
+    """A page that is open somewhere, and is to hear that something changed."""
 
-    pause_seconds = GATHER_SECONDS
     is_behind = False
 
     def __init__(self) -> None:
-        self.jobs: set[str] = set()
-        self.runs: set[int] = set()
-        self.concerns_all = False
+        self.word = b""
         self.stirred = asyncio.Event()
 
-    def hear(self, told: _Told) -> None:
-        run, job = told.event.run, told.event.job
+    def hear(self, word: bytes) -> None:
+        self.word = _changed(None) if self.word else word  # who is slow to listen looks at all, once
         self.stirred.set()
-        if self.concerns_all:
-            return  # whoever is slow to listen is told no more than that, and holds no more either
-        if run is not None:
-            self.runs.add(run.id)
-        if job is not None:
-            self.jobs.add(job)
-        self.concerns_all = (run is None and job is None) or max(len(self.jobs), len(self.runs)) > MOST_NAMED
 
     def taken(self, epoch: str) -> bytes:
-        if not (self.jobs or self.runs or self.concerns_all):
-            return b""
-        said = None if self.concerns_all else {"jobs": sorted(self.jobs), "runs": sorted(self.runs)}
-        self.jobs.clear()
-        self.runs.clear()
-        self.concerns_all = False
-        return f"event: changed\ndata: {json.dumps(said)}\n\n".encode()
+        word, self.word = self.word, b""
+        return word
+
+
+def _changed(said: Any) -> bytes:
+    return f"event: changed\ndata: {json.dumps(said)}\n\n".encode()
+
+
+class _Gathering:
+    """Of which jobs and runs there were events since the last word to the pages, which all are told the same."""
+
+    def __init__(self) -> None:
+        self.pages: set[_Page] = set()
+        self._jobs: set[str] = set()
+        self._runs: set[int] = set()
+        self._concerns_all = False
+        self._timer: asyncio.TimerHandle | None = None
+        """What will tell the pages; None: they were told nothing for a while, so the next word goes out at once."""
+
+    def hear(self, event: Event, loop: asyncio.AbstractEventLoop) -> None:
+        run, job = event.run, event.job
+        if not self._concerns_all:
+            if run is not None:
+                self._runs.add(run.id)
+            if job is not None:
+                self._jobs.add(job)
+            self._concerns_all = (run is None and job is None) or max(len(self._jobs), len(self._runs)) > MOST_NAMED
+        if self._timer is None:
+            self._timer = loop.call_later(0.0, self._tell, loop)
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if not (self._jobs or self._runs or self._concerns_all):
+            return
+        said = None if self._concerns_all else {"jobs": sorted(self._jobs), "runs": sorted(self._runs)}
+        self._jobs.clear()
+        self._runs.clear()
+        self._concerns_all = False
+        self._timer = loop.call_later(GATHER_SECONDS, self._tell, loop)
+        self._hand_out(_changed(said), iter([*self.pages]), loop)
+
+    def _hand_out(self, word: bytes, pages: Iterator[_Page], loop: asyncio.AbstractEventLoop) -> None:
+        """One page in a turn of the loop: what the host has to answer meanwhile comes between two of them."""
+        page = next(pages, None)
+        if page is not None:
+            page.hear(word)
+            loop.call_soon(self._hand_out, word, pages, loop)
 
 
 class Live:
@@ -159,7 +186,8 @@ class Live:
         """Tells the numbers of this process from those of another."""
         self._count = 0
         self._ring: deque[_Told] = deque(maxlen=KEPT)
-        self._listeners: set[_Hears] = set()
+        self._listeners: set[_Listener] = set()
+        self._gathering = _Gathering()
         self._unsubscribe: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
@@ -187,7 +215,7 @@ class Live:
             )
 
         listener = _Listener(wanted, admin)
-        return self._sent(listener, lambda: self._first(listener, last_id))
+        return self._sent(listener, self._listeners, lambda: self._first(listener, last_id))
 
     def changes(self) -> AsyncGenerator[bytes, None]:
         """Of which jobs and runs something happened, as `{"jobs": [...], "runs": [...]}`, or null: of all.
@@ -195,13 +223,14 @@ class Live:
         At most one word in a quarter of a second. Raises `Problem` as `stream` does.
         """
         self._begin()
-        return self._sent(_Gathering(), lambda: b"retry: 2000\n\n")
+        return self._sent(_Page(), self._gathering.pages, lambda: b"retry: 2000\n\n")
 
     def close(self) -> None:
         """End all streams, and listen no more."""
         self._is_closed = True
-        for listener in self._listeners:
-            listener.stirred.set()
+        hearing: list[_Hears] = [*self._listeners, *self._gathering.pages]
+        for one in hearing:
+            one.stirred.set()
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -209,11 +238,12 @@ class Live:
     def _begin(self) -> None:
         if self._is_closed:
             raise Problem(503, "not-running", "the server is stopping", headers={"retry-after": "5"})
-        if len(self._listeners) >= MOST_LISTENERS:
+        if self._is_full():
             raise Problem(
                 429, "rate-limited", f"{MOST_LISTENERS} listen already", headers={"retry-after": str(int(BEAT_SECONDS))}
             )
-        self._loop = asyncio.get_running_loop()
+        if self._loop is not (loop := asyncio.get_running_loop()):
+            self._loop, self._gathering = loop, _Gathering()
         if self._unsubscribe is None:
             self._unsubscribe = self._scheduler.feed.subscribe(self._hear)
 
@@ -232,12 +262,19 @@ class Live:
         self._ring.append(told)
         for listener in self._listeners:
             listener.hear(told)
+        if self._gathering.pages and self._loop is not None:
+            self._gathering.hear(event, self._loop)
 
-    async def _sent(self, listener: _Hears, first: Callable[[], bytes]) -> AsyncGenerator[bytes, None]:
-        if len(self._listeners) >= MOST_LISTENERS:  # many came at once, and none was counted before it began to listen
+    def _is_full(self) -> bool:
+        return len(self._listeners) + len(self._gathering.pages) >= MOST_LISTENERS
+
+    async def _sent(
+        self, listener: _Hearing, among: set[_Hearing], first: Callable[[], bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        if self._is_full():  # many came at once, and none was counted before it began to listen
             yield f"retry: {BEAT_SECONDS * 1000:.0f}\n\n".encode()
             return
-        self._listeners.add(listener)
+        among.add(listener)
         ran, quiet = False, 0.0
         try:
             yield first()
@@ -245,8 +282,6 @@ class Live:
                 if said := listener.taken(self._epoch):
                     quiet = 0.0
                     yield said
-                    if listener.pause_seconds:
-                        await asyncio.sleep(listener.pause_seconds)
                     continue
                 ran |= self._scheduler.is_running
                 if self._is_closed or listener.is_behind or (ran and not self._scheduler.is_running):
@@ -260,7 +295,7 @@ class Live:
                     yield b": still here\n\n" if quiet >= BEAT_SECONDS else b""
                     quiet %= BEAT_SECONDS
         finally:
-            self._listeners.discard(listener)
+            among.discard(listener)
 
     def _first(self, listener: _Listener, last_id: str | None) -> bytes:
         """How long to wait before coming back, and where we are; then what was missed goes to the queue, or a word that
