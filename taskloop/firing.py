@@ -35,8 +35,12 @@ from taskloop.triggers import Unreadable
 
 __all__ = ["FireLoop"]
 
+READ_AT_ONCE: Final = 500
+"""Schedules read in one go."""
 DUE_AT_ONCE: Final = 100
-"""Schedules planned in one go: a few milliseconds of the loop, however many are due."""
+"""Schedules planned and written in one go: a millisecond of the loop, however many are due."""
+MANY_FREE: Final = 32
+"""With so many free slots a go has no more schedules than slots: what need not wait need not be claimed, a second write."""
 FEW: Final = 10
 """Schedules that are read and planned in one turn of the loop."""
 LONGEST_NAP: Final = 60.0
@@ -197,21 +201,25 @@ class FireLoop:
             await self._ledger._know()
             self.stir()
         slots = self._slots
-        due = await self._due(now)
-        if len(due) > FEW:
-            await asyncio.sleep(0)  # the host's turn, between reading and planning
-        if any(one.job not in self._ledger for one in due) or self._ledger._is_untold():
-            await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
-            self._unread = True
-            return now
-        if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
-            return None
-        if due:
+        # The store is not asked again before the instant it named, unless something stirred.
+        if self._unread or self._next_at is None or (now >= self._next_at and not self._is_due(now)):
+            await self._read(now)
+            if len(self._coming) > FEW:
+                await asyncio.sleep(0)  # the host's turn, between reading and planning
+        while due := self._taken(now):
+            if any(one.job not in self._ledger for one in due) or self._ledger._is_untold():
+                await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
+                self._unread = True
+                return now
+            if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
+                return None
             firings = self._plans(due, now)
             reserved = sum(one.starts for one in firings)
             fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
             self._moved(firings, fired)
             self._store_watch.well()
+            if self._unread or (self._backlog and slots.free > 0):
+                break
         expected = self._ready_at is not None and now >= self._ready_at
         if not self.closing and ((self._backlog and slots.free > 0) or expected):
             # Where nothing is known to wait, half of them stay for what is asked for here meanwhile: it would wait for
@@ -222,18 +230,17 @@ class FireLoop:
             claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
             self._ready_at = claimed.next_at
             self._store_watch.well()
-        if self._backlog and slots.free > 0:
+        if (self._backlog and slots.free > 0) or self._is_due(now):
             return now
         coming_at = self._coming[0].next_due if self._coming else None
         instants = (coming_at, self._next_at, self._ready_at, self._ledger._terms_end)
         return min((at for at in instants if at is not None), default=None)
 
-    async def _due(self, now: datetime) -> Sequence[Schedule]:
-        """What is due; the store is not asked again before the instant it named, unless something stirred."""
-        if self._unread or self._next_at is None or (now >= self._next_at and not self._is_due(now)):
-            await self._read(now)
+    def _taken(self, now: datetime) -> list[Schedule]:
+        """What is due of what was read, one go of it."""
+        most = min(DUE_AT_ONCE, self._slots.free) if self._slots.free >= MANY_FREE else DUE_AT_ONCE
         due: list[Schedule] = []
-        while self._is_due(now):
+        while len(due) < most and self._is_due(now):
             due.append(self._coming.popleft())
         return due
 
@@ -243,10 +250,10 @@ class FireLoop:
         self._coming.clear()
         ahead = 0.0 if self._clock.monotonic() < self._rival_until else COMING_SECONDS
         try:
-            found = await self._store.due(now, DUE_AT_ONCE, self._unreadable, ahead)
+            found = await self._store.due(now, READ_AT_ONCE, self._unreadable, ahead)
             while unreadable := [one for one in found.schedules if isinstance(one.trigger, Unreadable)]:
                 self._pass_by(unreadable)
-                found = await self._store.due(now, DUE_AT_ONCE, self._unreadable, ahead)
+                found = await self._store.due(now, READ_AT_ONCE, self._unreadable, ahead)
         except BaseException:
             self._unread = True
             raise

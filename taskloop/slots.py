@@ -37,7 +37,7 @@ ANSWER_SECONDS: Final = 5.0
 """How long a stop waits for the store to say which runs it has just handed out."""
 LEAST_SECONDS: Final = 0.4
 """How long it waits for that at least, without any grace."""
-TURN: Final = 50
+TURN: Final = 100
 """Runs launched in one turn of the loop."""
 EXPECTED: Final = 100_000
 """Ids that are remembered as expected; beyond these the store is asked for each."""
