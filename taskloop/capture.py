@@ -72,10 +72,11 @@ class _Ear:
             self._sink = None
 
     def look(self) -> None:
-        logger = _loguru()
-        with suppress(Exception):  # what a host's test has put in its place fails no run
-            if logger is not None and not self._is_in(logger):
+        try:  # not `suppress`: this is done for each run
+            if (logger := _loguru()) is not None and not self._is_in(logger):
                 self._listen_to(logger)
+        except Exception:  # what a host's test has put in its place fails no run
+            return
 
     def _listen_to(self, logger: Any) -> None:
         with self._lock:

@@ -19,6 +19,7 @@ from taskloop.schedules import Admission, Fire, admit
 from taskloop.store import Firing, Settling, Terms
 
 __all__ = [
+    "PLAIN_COLUMNS",
     "SETTLED_COLUMNS",
     "Fullness",
     "admitted",
@@ -26,8 +27,10 @@ __all__ = [
     "cancelled",
     "claimed",
     "counted",
+    "is_plain",
     "numbered",
     "outcome",
+    "plainly_settled",
     "settled",
     "take",
     "tried",
@@ -48,6 +51,8 @@ SETTLED_COLUMNS: Final = (
     "result",
     "error",
 )
+PLAIN_COLUMNS: Final = ("id", "token", "state", "ended_at", "summary", "result")
+"""All that a plain end changes."""
 
 
 # -- fires
@@ -250,6 +255,17 @@ def settled(one: Settling) -> Row:
         write_result(run.result),
         write_failure(run.error),
     )
+
+
+def is_plain(one: Settling) -> bool:
+    """Whether a run ended as nearly all do: well, by itself, and with no progress to be kept."""
+    run = one.after
+    return run.state is State.SUCCEEDED and run.reason is None and run.progress is None and run.error is None
+
+
+def plainly_settled(one: Settling) -> Row:
+    run = one.after
+    return run.id, one.before.token, run.state.value, moment(run.ended_at), run.summary, write_result(run.result)
 
 
 def attempted(one: Settling) -> Row:

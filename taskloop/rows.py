@@ -53,6 +53,12 @@ RUN_COLUMNS: Final = (
     "data",
     '"group"',
 )
+NEW_COLUMNS: Final = tuple(
+    name
+    for name in RUN_COLUMNS
+    if name not in ("reason", "until_at", "ended_at", "progress", "summary", "result", "error")
+)
+"""What there is to say of a run that waits or begins: each value more costs a run of which little is to be said 0.3 µs."""
 SCHEDULE_COLUMNS: Final = (
     "id",
     "job",
@@ -125,6 +131,50 @@ def write_run(run: Run) -> Row:
         run.rerun_of,
         run.count,
         encode(run.data),
+        run.group,
+    )
+
+
+def is_new(run: Run) -> bool:
+    """Whether nothing has become of a run, so that NEW_COLUMNS say all of it."""
+    return (
+        run.ended_at is None
+        and run.reason is None
+        and run.until_at is None
+        and run.progress is None
+        and run.summary is None
+        and run.result is None
+        and run.error is None
+    )
+
+
+def write_new(run: Run) -> Row:
+    """The values of NEW_COLUMNS."""
+    created, due = microseconds(run.created_at), microseconds(run.due_at)  # most others are the same instants
+    started = created if run.started_at is run.created_at else moment(run.started_at)
+    return (
+        run.id,
+        run.job,
+        run.schedule,
+        run.state.value,
+        run.cause.value,
+        run.actor,
+        run.key,
+        encode(run.params) if run.params else None,
+        run.attempt,
+        run.attempts,
+        due,
+        due if run.ready_at is run.due_at else microseconds(run.ready_at),
+        moment(run.expires_at),
+        created,
+        started,
+        started if run.attempt_started_at is run.started_at else moment(run.attempt_started_at),
+        run.worker,
+        run.token,
+        run.priority,
+        run.rerun_of,
+        run.count,
+        encode(run.data) if run.data else None,
         run.group,
     )
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 from taskloop import steps_sqlite
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.fates import (
+    PLAIN_COLUMNS,
     SETTLED_COLUMNS,
     Fullness,
     admitted,
@@ -27,21 +28,26 @@ from taskloop.fates import (
     cancelled,
     claimed,
     counted,
+    is_plain,
     numbered,
     outcome,
+    plainly_settled,
     settled,
     take,
     tried,
 )
 from taskloop.history_sqlite import failed_in_a_row, newest_active
 from taskloop.rows import (
+    NEW_COLUMNS,
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
     Row,
     instant,
+    is_new,
     moment,
     read_run,
     read_schedule,
+    write_new,
     write_progress,
     write_run,
     write_schedule,
@@ -71,8 +77,16 @@ def _insert_runs(values: str) -> str:
     return f"INSERT INTO taskloop_runs ({','.join(RUN_COLUMNS)}) {values}"
 
 
+def _insert_new_runs(values: str) -> str:
+    return f"INSERT INTO taskloop_runs ({','.join(NEW_COLUMNS)}) {values}"
+
+
 def _insert_fires(values: str) -> str:
     return _insert_runs(values) + " ON CONFLICT DO NOTHING"
+
+
+def _insert_new_fires(values: str) -> str:
+    return _insert_new_runs(values) + " ON CONFLICT DO NOTHING"
 
 
 def _upsert_schedules(values: str) -> str:
@@ -84,7 +98,15 @@ def _upsert_schedules(values: str) -> str:
 
 
 def _settle_runs(values: str) -> str:
-    changes = ",".join(f"{name} = v.column{place}" for place, name in enumerate(SETTLED_COLUMNS, 1) if place > 2)
+    return _settle(values, SETTLED_COLUMNS)
+
+
+def _settle_plainly(values: str) -> str:
+    return _settle(values, PLAIN_COLUMNS)
+
+
+def _settle(values: str, columns: Sequence[str]) -> str:
+    changes = ",".join(f"{name} = v.column{place}" for place, name in enumerate(columns, 1) if place > 2)
     return (
         f"UPDATE taskloop_runs SET {changes} FROM ({values}) AS v "
         "WHERE taskloop_runs.id = v.column1 AND taskloop_runs.token = v.column2 AND taskloop_runs.state = 'running'"
@@ -166,9 +188,16 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
     repeats = [run for runs in calls for run in runs if run.is_only_repeat]
     earlier |= {(run.job, str(run.key)): found for run in repeats if (found := _repeat(db, run)) is not None}
     answers, fresh = admitted(calls, earlier, partial(operator.add, next_id(db)))
-    many(db, _insert_runs, [write_run(run) for run in fresh])
+    _insert(db, _insert_new_runs, _insert_runs, fresh)
     steps_sqlite.copy_kept(db, fresh)
     return list(answers)
+
+
+def _insert(db: sqlite3.Connection, new: Callable[[str], str], other: Callable[[str], str], runs: Sequence[Run]) -> int:
+    """Insert runs, by the short statement where that says all of each; gives how many were inserted."""
+    if all(map(is_new, runs)):
+        return many(db, new, [write_new(run) for run in runs])
+    return many(db, other, [write_run(run) for run in runs])
 
 
 def _earlier(db: sqlite3.Connection, job: str, key: str) -> Run | None:
@@ -365,7 +394,7 @@ def _written(db: sqlite3.Connection, runs: Sequence[Run]) -> list[Run]:
     """Insert the rows of fires; gives those written. A due instant that has its record already gets no other."""
     if not runs:
         return []
-    if many(db, _insert_fires, [write_run(run) for run in runs]) == len(runs):
+    if _insert(db, _insert_new_fires, _insert_fires, runs) == len(runs):
         return list(runs)
     kept = {
         row[0]
@@ -517,8 +546,10 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
         answers = iter(settle(db, [one for place, one in enumerate(settlings) if place not in back]))
         return [None if place in back else next(answers) for place in range(len(settlings))]
     settlings = _with_wishes(db, settlings)
-    rows = [settled(one) for one in settlings]
-    done = _each(db, _settle_runs, rows)
+    if all(map(is_plain, settlings)):
+        done = _each(db, _settle_plainly, [plainly_settled(one) for one in settlings])
+    else:
+        done = _each(db, _settle_runs, [settled(one) for one in settlings])
     kept = [one for one, wrote in zip(settlings, done, strict=True) if wrote]
     again = [attempted(one) for one in kept if one.after.state is State.WAITING]
     many(db, _insert_attempts, again)
@@ -528,7 +559,7 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
         if one.breaker is not None and one.after.final:
             trip(db, one.after, *one.breaker)
     return [
-        one.after if wrote or _stands(db, row) else None for one, wrote, row in zip(settlings, done, rows, strict=True)
+        one.after if wrote or _stands(db, settled(one)) else None for one, wrote in zip(settlings, done, strict=True)
     ]
 
 

@@ -809,7 +809,7 @@ async def play(store: Store, model: Model, step: tuple[Any, ...]) -> None:
             won = run.state is State.RUNNING and word != "stale"
             after = settling.after
             if run.id in model.wishes and after.state is State.WAITING:  # it waits for no other attempt
-                after = before.changed(state=State.CANCELLED)
+                after = before.changed(state=State.CANCELLED, error=after.error)
             written = await store.settle(settling)
             assert (written is not None) is (won or stands(run, after, before.token))
             assert written is None or written.state is after.state
