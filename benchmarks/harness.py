@@ -153,6 +153,8 @@ class Workload:
     """What is smaller where only the working is tried."""
     prepare: Callable[[Path, Mapping[str, Any]], None] | None = None
     """Makes, once, what every measurement reads."""
+    times: int = 1
+    """How many times as many rounds it has as others: a hundredth of the requests of ten seconds are few."""
     lasting: bool = False
     """What `prepare` made may be kept from one run to the next: it finds what is there, by its size."""
     growth: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -204,6 +206,7 @@ def run(
     with _shared(keep if workload.lasting else None) as shared:
         if workload.prepare is not None:
             workload.prepare(Path(shared), size)
+        rounds *= 1 if quick else workload.times
         names = list(workload.contestants(peers=peers))
         given_up: set[str] = set()
         for number in range(rounds):

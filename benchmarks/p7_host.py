@@ -148,4 +148,5 @@ WORKLOAD = Workload(
     size={"tabs": 20, "settle": 1, "commits": 5500, "rate": 100, "pace": 200, "seconds": 10},
     quick={"tabs": 2, "settle": 0.2, "commits": 50, "rate": 20, "pace": 50, "seconds": 0.5},
     prepare=prepare,
+    times=3,
 )
