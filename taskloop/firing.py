@@ -192,34 +192,31 @@ class FireLoop:
 
     async def _tick(self, now: datetime) -> datetime | None:
         """Fire what is due and start what waits; gives the instant of the next thing to do, None: none is known."""
-        if self._set_back:
-            await self._rewind(now)
-        if self._is_ahead:
-            await self._recall(now)
-        terms_end = self._ledger._terms_end
-        if terms_end is not None and now >= terms_end:
-            await self._ledger._know()
-            self.stir()
+        await self._put_right(now)
         slots = self._slots
         # The store is not asked again before the instant it named, unless something stirred.
         if self._unread or self._next_at is None or (now >= self._next_at and not self._is_due(now)):
             await self._read(now)
             if len(self._coming) > FEW:
                 await asyncio.sleep(0)  # the host's turn, between reading and planning
-        while due := self._taken(now):
+        while True:
+            due = self._taken(now)
             if any(one.job not in self._ledger for one in due) or self._ledger._is_untold():
                 await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
                 self._unread = True
                 return now
             if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
                 return None
-            firings = self._plans(due, now)
-            reserved = sum(one.starts for one in firings)
-            fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
-            self._moved(firings, fired)
-            self._store_watch.well()
-            if self._unread or (self._backlog and slots.free > 0):
+            if not due:
                 break
+            await self._fire(due, now)
+            now = self._clock.now()
+            if self._unread or not slots.trusted():
+                return now
+            if self._backlog and slots.free > 0:  # what waits has waited longer than what comes due now
+                break
+            # The next go at once, in the turn in which what this one started ends, it may be: both are written as one.
+            self.ticked_at = self._clock.monotonic()
         expected = self._ready_at is not None and now >= self._ready_at
         if not self.closing and ((self._backlog and slots.free > 0) or expected):
             # Where nothing is known to wait, half of them stay for what is asked for here meanwhile: it would wait for
@@ -235,6 +232,24 @@ class FireLoop:
         coming_at = self._coming[0].next_due if self._coming else None
         instants = (coming_at, self._next_at, self._ready_at, self._ledger._terms_end)
         return min((at for at in instants if at is not None), default=None)
+
+    async def _put_right(self, now: datetime) -> None:
+        """What must be told to the store before it is asked what is due: a clock that was set, a pause that is over."""
+        if self._set_back:
+            await self._rewind(now)
+        if self._is_ahead:
+            await self._recall(now)
+        terms_end = self._ledger._terms_end
+        if terms_end is not None and now >= terms_end:
+            await self._ledger._know()
+            self.stir()
+
+    async def _fire(self, due: Sequence[Schedule], now: datetime) -> None:
+        firings = self._plans(due, now)
+        reserved = sum(one.starts for one in firings)
+        fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
+        self._moved(firings, fired)
+        self._store_watch.well()
 
     def _taken(self, now: datetime) -> list[Schedule]:
         """What is due of what was read, one go of it."""
