@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
-from web_clients import HOSTS, PREFIX
+from web_clients import HOSTS, PREFIX, over_asgi
 
 from taskloop import Every, Options, RunContext, TaskScheduler
 from taskloop.masking import MASK, Secret
@@ -38,10 +38,8 @@ BROWSER = {"accept": "text/html,application/xhtml+xml", "sec-fetch-site": "same-
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-def shop():
-    scheduler = TaskScheduler(
-        "sqlite:///:memory:", options=Options(grace=timedelta(0), http=Http(submit_limit=None)), name="shop"
-    )
+def shop(store="sqlite:///:memory:"):
+    scheduler = TaskScheduler(store, options=Options(grace=timedelta(0), http=Http(submit_limit=None)), name="shop")
 
     @scheduler.job(title="Adds up", tags=("sums",))
     async def add(a: int, b: int = 2, mode: Literal["fast", "full"] = "full", loud: bool = True) -> int:
@@ -268,20 +266,48 @@ async def test_a_submit_by_the_form_leads_to_its_run(pair):
     assert "nobody" not in text(await client.get("/runs/1?said=nobody+says+this"))
 
 
-async def test_a_form_that_is_sent_twice_at_once_is_one_run_and_is_meant_when_it_is_sent_later(pair, monkeypatch):
+async def test_a_form_that_is_sent_twice_is_one_run_however_that_ended_and_one_that_was_changed_another(pair):
     scheduler, client = pair
+
+    async def sent(job, **form):
+        answer = await filled(client, f"/jobs/{job}/submit", **form)
+        run, _, said = answer.headers["location"].removeprefix("/taskloop/runs/").partition("?said=")
+        return int(run), said
+
     form = {"p.a": "3", "p.loud": "on", "once": "0123456789abcdef"}
-    for said in ("submitted", "existed"):
-        answer = await filled(client, "/jobs/add/submit", **form)
-        assert answer.headers["location"] == f"/taskloop/runs/1?said={said}"
-    assert (
-        (await filled(client, "/jobs/add/submit", **form | {"p.a": "4"}))
-        .headers["location"]
-        .endswith("/2?said=submitted")
-    )
-    monkeypatch.setattr("taskloop.web.pages.repeating.TWICE", timedelta(0))
-    assert (await filled(client, "/jobs/add/submit", **form)).headers["location"].endswith("/3?said=submitted")
-    assert [one.key for one in await scheduler.runs()] == [None, None, "form-0123456789abcdef"]
+    assert [await sent("add", **form) for _ in range(2)] == [(1, "submitted"), (1, "existed")]
+    assert await sent("add", **form | {"p.a": "4"}) == (2, "submitted"), "somebody went back to it and changed it"
+    assert await sent("add", **form) == (1, "existed")
+
+    sign = re.search(r'name="once" value="(\w+)"', (await client.get("/jobs/evil")).body.decode())[1]
+    assert await sent("evil", once=sign) == (3, "submitted")
+    assert (await scheduler.wait(3, timeout=20)).state is State.FAILED
+    again = {"from_run": "3", "p.text": "x", "once": "fedcba9876543210"}
+    assert await sent("evil", **again) == (4, "submitted")
+    assert (await scheduler.wait(4, timeout=20)).state is State.FAILED
+    for one in (again, again | {"key": "mine"}, again | {"key": "mine"}):  # a key of one's own, the form changed by it
+        await sent("evil", **one)
+        await scheduler.wait(5, timeout=20) if "key" in one else None
+    assert await sent("evil", once=sign) == (3, "existed"), "what has failed gave up its key, yet was asked for already"
+    assert [one.key for one in await scheduler.runs("evil")][:1] == ["mine"] and len(await scheduler.runs()) == 5
+    assert "asked for already" in text(await client.get("/runs/3?said=existed"))
+    assert "Repeats run 3" in text(await client.get("/runs/4"))
+
+
+async def test_a_form_that_reaches_another_process_the_second_time_finds_its_run_there(tmp_path):
+    scheduler = shop(f"sqlite:///{tmp_path}/shop.db")
+    form = {"once": "0123456789abcdef", "p.text": "a secret that the key must not tell"}
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        await filled(client, "/jobs/evil/submit", **form)
+        assert (await scheduler.wait(1, timeout=20)).state is State.FAILED
+    other = shop(f"sqlite:///{tmp_path}/shop.db")
+    async with over_asgi(other, auth="open") as client:
+        client.headers = dict(BROWSER)
+        answer = await filled(client, "/jobs/evil/submit", **form)
+        assert answer.headers["location"].endswith("/runs/1?said=existed")
+        (run,) = await other.runs()
+        assert re.fullmatch("form-[0-9a-f]{24}", run.key)
 
 
 async def test_what_is_wrong_stands_beside_its_field_and_what_was_typed_is_kept(pair):
@@ -515,6 +541,12 @@ async def test_schedules_are_listed_tried_added_and_removed(pair):
     assert (await filled(client, "/schedules/nightly%2F1/remove")).status == 303
     assert await scheduler.schedules("add") == []
     assert (await filled(client, "/schedules/hourly/remove")).status == 409, "it is declared, and would be back"
+
+    sign = re.search(r'name="once" value="(\w+)"', (await client.get("/schedules")).body.decode())[1]
+    later = {"job": "add", "when": "+2h", "params": '{"a": 1}', "once": sign}
+    for form in (later, later, later | {"when": "+3h"}):
+        await filled(client, "/schedules", **form)
+    assert len(await scheduler.schedules("add")) == 2, "two hours from now is another instant each time it is sent"
 
 
 @pytest.mark.parametrize(

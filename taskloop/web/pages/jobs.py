@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -25,7 +24,7 @@ from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
-from taskloop.web.pages.repeating import asked_once
+from taskloop.web.pages.repeating import ONCE, form_key, sign
 from taskloop.web.pages.results import picture_of
 from taskloop.web.pages.strips import brief
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 JOBS_A_PAGE, STRIP, BARS, HISTORY, COMING, DAYS = 50, 20, 60, 200, 5, 30
-ONCE: Final = 40
-"""Characters of the sign of a form, at most."""
 CONDITIONS: Final = get_args(Condition)
 
 
@@ -103,7 +100,7 @@ async def _page(
         success=charts.success_data(counted), graph=graph(record.steps),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems, zone), source=source, refused=refused,
-        once="" if asked.query.get("live") else secrets.token_hex(8), effect=await asked.site.foresight.day_of(record.name),
+        once=sign(asked), effect=await asked.site.foresight.day_of(record.name),
         held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
         shown=await asyncio.to_thread(picture_of, won), won=won,
         active=sum(not one.final for one in runs),
@@ -126,20 +123,25 @@ async def submit(asked: Asked) -> Response:
     source = await asked.scheduler.run(asked.number(form["from_run"])) if form.get("from_run") else None
     if source is not None and source.job != record.name:
         raise NoSuchRun(source.id)
-    asked.count_submit(record.name)
     before = shown(source.params) if source is not None else None
     params = typed(record.params_schema, asked.body, zone_of(asked), before=before)
     told: dict[str, Any] = {"actor": asked.principal.name, "reason": form.get("reason")}
+    once, key = str(form.get("once") or "")[:ONCE], form.get("key")
+    sent = form_key(once, {**asked.body, "job": record.name}, await asked.site.access.marks()) if once else None
 
-    async def ask(key: str | None) -> RunHandle[Any]:
+    async def ask() -> RunHandle[Any]:
+        asked.count_submit(record.name)
         if source is not None:
-            return await asked.scheduler.rerun(source.id, params, from_step=form.get("from_step"), key=key, **told)
-        return await asked.scheduler.submit(record.name, params, at=form.get("at"), key=key, cause=Cause.MANUAL, **told)
+            return await asked.scheduler.rerun(
+                source.id, params, from_step=form.get("from_step"), key=key or sent, **told
+            )
+        return await asked.scheduler.submit(
+            record.name, params, at=form.get("at"), key=key or sent, cause=Cause.MANUAL, **told
+        )
 
+    cause = Cause.MANUAL if source is None else Cause.RERUN
     try:
-        once = str(form.get("once") or "")[:ONCE]
-        key = form.get("key")
-        handle = await (ask(key) if key or not once else asked_once(ask, f"form-{once}"))
+        made = await asked.site.forms.ask(asked.scheduler, record.name, sent, cause, ask)
     except BadParameters as error:
         return await _page(
             asked, record, 422, source=source, given=asked.body, problems=error.problems,
@@ -149,7 +151,7 @@ async def submit(asked: Asked) -> Response:
         return await _page(
             asked, record, 409, source=source, given=asked.body, refused=f"Nothing was submitted: {error}"
         )
-    return see_other(asked, f"/runs/{handle.run.id}", "existed" if handle.run.existed else "submitted")
+    return see_other(asked, f"/runs/{made.id}", "existed" if made.existed else "submitted")
 
 
 # -- switches

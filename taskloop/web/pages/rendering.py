@@ -100,6 +100,7 @@ SAID: Final = {
     "scheduled": "Stored: it survives restarts.",
     "retried": "They are run again; the page of each failure names the run that repeats it.",
     "refused": "None could be run again: the job is off, or this process does not have its code.",
+    "again": "That was asked for already; the page of each failure names the run that repeats it.",
     "none_left": "Nothing was left to run again.",
     "unscheduled": "Removed; its runs stay.",
 }

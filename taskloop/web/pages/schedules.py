@@ -19,6 +19,7 @@ from taskloop.web.api.schedules import changeable, fires_of, notes_of
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.repeating import ONCE, form_key, sign
 from taskloop.web.routes import TEXT, Parameter, Route, whole
 from taskloop.web.security import Scope
 
@@ -80,7 +81,7 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
         asked, "schedules.html", code, schedules=here, next=following, wanted=typed, words=words, coming=coming,
         problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
         overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, names=sorted(job.name for job in scheduler),
-        removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
+        once=sign(asked), removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
     )  # fmt: skip
 
 
@@ -107,12 +108,22 @@ async def add(asked: Asked) -> Response:
         params = json.loads(form.get("params") or "{}")
         if not isinstance(params, dict):
             raise ValueError('the parameters are no JSON object, such as {"days": 7}')  # noqa: TRY004 - as what cannot be read
-        name = form.get("id") or f"{form.get('job')}:{trigger}".replace(" ", "_")
+        name = form.get("id") or await _name(asked, trigger)
         told = {"actor": asked.principal.name, "reason": form.get("reason")}
         await asked.scheduler.schedule(form.get("job") or "", trigger, id=name, params=params, **told)
     except (TaskloopError, ValueError, RecursionError) as error:
         return await _page(asked, form, 422, f"Nothing was stored: {error}")
     return see_other(asked, f"/schedules?{urlencode({'prefix': name})}", "scheduled")
+
+
+async def _name(asked: Asked, trigger: Trigger) -> str:
+    """A name of job and trigger: sent again, the form means the same schedule, also where its instant is one from now."""
+    form = empty_is_none(asked.body)
+    when, once = str(form.get("when")).strip(), str(form.get("once") or "")[:ONCE]
+    name = f"{form.get('job')}:{trigger}"
+    if isinstance(trigger, At) and when.startswith("+") and once:
+        name = f"{form.get('job')}:{when}-{form_key(once, asked.body, await asked.site.access.marks())[-8:]}"
+    return name.replace(" ", "_")
 
 
 async def remove(asked: Asked) -> Response:
@@ -139,7 +150,8 @@ ROUTES = (
     ),
     Route(
         method="POST", path="/schedules", name="page_schedule", scope=Scope.admin, handler=add, summary="Add", page=True,
-        body=(_JOB, _WHEN, _ZONE, Parameter("id", TEXT, "its name"), Parameter("params", TEXT, "the job's parameters"), _REASON),
+        body=(_JOB, _WHEN, _ZONE, Parameter("id", TEXT, "its name"), Parameter("params", TEXT, "the job's parameters"), _REASON,
+            Parameter("once", TEXT, "the sign of the form")),
     ),
     Route(
         method="POST", path="/schedules/{id}/remove", name="page_unschedule", scope=Scope.admin, handler=remove,
