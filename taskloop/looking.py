@@ -38,6 +38,7 @@ __all__ = [
     "days",
     "incidents",
     "jobs",
+    "outline",
     "records",
     "spans",
     "stands",
@@ -92,10 +93,19 @@ async def strips(ledger: Ledger, names: Sequence[str], limit: int) -> dict[str, 
     return dict(zip(names, found, strict=True))
 
 
-async def spans(ledger: Ledger, since: datetime, until: datetime, limit: int) -> list[Span]:
-    """What was put on record between two instants, skips too, the newest `limit` of it; and what runs, 100 of it at most."""
+async def spans(ledger: Ledger, since: datetime, until: datetime, limit: int, each: int = 0) -> list[Span]:
+    """What was put on record between two instants, skips too, the newest `limit` of it; and what runs, 100 of it at most.
+
+    `each`: where that is not all, also so many older ones of each job, of TOGETHER jobs at most: what runs often takes no
+    room from what runs rarely.
+    """
     store = await ledger._opened()
     found = [*await store.spans(Query(states=[*State], since=since, until=until, limit=limit))]
+    if each and len(found) == limit:
+        jobs, oldest = dict.fromkeys((*(one.job for one in found), *sorted(job.name for job in ledger))), found[-1].id
+        for name in [*jobs][:TOGETHER]:
+            query = Query(jobs=[name], states=[*State], since=since, until=until, before=oldest, limit=each)
+            found += await store.spans(query)
     known = {one.id for one in found}  # a long one may have been due before
     running = await store.spans(Query(states=[State.RUNNING], limit=100))
     return found + [one for one in running if one.id not in known]
@@ -417,10 +427,28 @@ async def curfew(ledger: Ledger, store: Store, ends_at: datetime) -> Curfew:
 # -- what comes
 
 
-async def upcoming(
-    ledger: Ledger, store: Store, until: Any, limit: int, job: str | Job[..., Any] | None
+async def outline(
+    ledger: Ledger, limit: int, *, until: datetime | None = None, apart: timedelta | None = None
 ) -> list[tuple[datetime, Schedule]]:
-    """The coming fires, earliest first: each schedule is asked for its next one only when that one's turn has come."""
+    """The coming fires, earliest first, of one schedule none sooner than `apart` after the one before.
+
+    So what fires often takes no room from what fires rarely. None: of each schedule the next one alone.
+    """
+    return await upcoming(ledger, await ledger._opened(), until, limit, None, apart)
+
+
+async def upcoming(
+    ledger: Ledger,
+    store: Store,
+    until: Any,
+    limit: int,
+    job: str | Job[..., Any] | None,
+    apart: timedelta | None = timedelta(0),
+) -> list[tuple[datetime, Schedule]]:
+    """The coming fires, earliest first: each schedule is asked for its next one only when that one's turn has come.
+
+    `apart`: see `outline`.
+    """
     now = ledger._clock.now()
     end = durations.instant(until, now) if until is not None else None
     await ledger._refresh_switches(force=True)
@@ -432,7 +460,7 @@ async def upcoming(
     while ahead and len(fires) < limit and (end is None or ahead[0][0] <= end):
         at, name, schedule = ahead[0]
         fires.append((at, schedule))
-        following = next_due(schedule, policies[schedule.job], max(at, now))
+        following = None if apart is None else next_due(schedule, policies[schedule.job], max(later(at, apart), now))
         heappop(ahead) if following is None else heapreplace(ahead, (following, name, schedule))
         if len(fires) % TOGETHER == 0:
             await asyncio.sleep(0)  # the loop may have other things to do

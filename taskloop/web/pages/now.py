@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop import looking
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.runs import State
 from taskloop.web.core import Response
@@ -45,7 +46,7 @@ async def now(asked: Asked) -> Response:
     failures: list[Any] = []
     is_away = False
     try:
-        coming = await scheduler.upcoming(limit=COMING)
+        coming = await looking.outline(scheduler, COMING)
         failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
     except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
         is_away = True

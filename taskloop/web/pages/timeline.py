@@ -35,6 +35,10 @@ NEAR: Final = 4.0
 LEAST: Final = 2.0
 """A mark is as wide as this, however short the run was."""
 MOST_RUNS, MOST_FIRES, MOST_LANES, MOST_OVERLAPS = 2_500, 2_000, 40, 20
+EACH: Final = 100
+"""Where there are more runs, of each job also so many older ones."""
+OUTLINED: Final = 5_000
+"""Where there are more fires, so many of which none lies on another."""
 LONGEST: Final = timedelta(days=90)
 LISTED: Final = 100
 """Marks of a lane that the table names."""
@@ -76,9 +80,12 @@ def lanes(
     end: datetime,
     now: datetime,
     troubles: Collection[tuple[str, datetime]] = (),
+    *,
+    outlined: bool = False,
 ) -> list[Lane]:
     """A lane for each job that does something between two instants, by name. `fires`: instants with their job;
-    `troubles`: those of them, job first, that will be skipped, wait, or end the run before.
+    `troubles`: those of them, job first, that will be skipped, wait, or end the run before. `outlined`: of fires that lie
+    on each other not all are given.
     """
     found: dict[str, list[Mark]] = {}
     scale = WIDTH / max(1e-6, (end - start).total_seconds())
@@ -98,10 +105,10 @@ def lanes(
     for at, job in fires:
         kind = "trouble" if (job, at) in troubles else "coming"
         found.setdefault(job, []).append(Mark(place(at), LEAST, kind, "", None))
-    return [Lane(job, _merged(sorted(marks, key=lambda one: one.x))) for job, marks in sorted(found.items())]
+    return [Lane(job, _merged(sorted(marks, key=lambda one: one.x), outlined)) for job, marks in sorted(found.items())]
 
 
-def _merged(marks: Sequence[Mark]) -> list[Mark]:
+def _merged(marks: Sequence[Mark], outlined: bool) -> list[Mark]:
     kept: list[Mark] = []
     for one in marks:
         last = kept[-1] if kept else None
@@ -115,7 +122,8 @@ def _merged(marks: Sequence[Mark]) -> list[Mark]:
         last.words = f"{last.count} × {last.kind}"
     for one in kept:
         if one.run is None:
-            one.words = "is to come" if one.count == 1 else f"{one.count} × to come"
+            often = f"at least {one.count}" if outlined else str(one.count)
+            one.words = "is to come" if one.count == 1 else f"{often} × to come"
             one.words += ", with an overlap" if one.kind == "trouble" else ""
         elif one.count > 1 and one.words.startswith(str(one.count)):
             one.words = f"{one.count} runs, the worst of them {one.kind}"
@@ -156,20 +164,26 @@ class Seen(NamedTuple):
     overlaps: Sequence[Overlap]
     full: bool
     """Whether there was more than is shown."""
+    outlined: bool = False
+    """Whether fires are left out that would lie on others."""
 
 
 async def seen(asked: Asked) -> Seen:
     """What the query asks for. Raises `Problem`."""
     scheduler, now = asked.scheduler, SystemClock().now()
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
-    runs = await looking.spans(scheduler, start, end, MOST_RUNS)
+    runs = await looking.spans(scheduler, start, end, MOST_RUNS, EACH)
     fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
+    if full := len(fires) == MOST_FIRES:  # none is left out that would be a mark of its own
+        fires = await looking.outline(scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH))
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
+    coming = [(at, schedule.job) for at, schedule in fires if at >= now]
+    if full and ahead is not None:  # nor one that is in another's way
+        coming = sorted({*coming, *((one.at, one.job) for one in ahead.troubles[:OUTLINED] if one.at <= end)})
     return Seen(
-        start, end, now, [one for one in runs if one.state is not State.WAITING],
-        [(at, schedule.job) for at, schedule in fires if at >= now],
+        start, end, now, [one for one in runs if one.state is not State.WAITING], coming,
         {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles},
-        () if ahead is None else ahead.overlaps, len(runs) >= MOST_RUNS or len(fires) == MOST_FIRES,
+        () if ahead is None else ahead.overlaps, full or len(runs) >= MOST_RUNS, full,
     )  # fmt: skip
 
 
@@ -191,7 +205,8 @@ def _shown(one: Seen) -> tuple[list[Lane], int]:
     names = sorted({*(run.job for run in one.runs), *(job for _, job in one.fires)})
     here = set(names[:MOST_LANES])
     runs, fires = [run for run in one.runs if run.job in here], [fire for fire in one.fires if fire[1] in here]
-    return lanes(runs, fires, one.start, one.end, one.now, one.troubles), len(names) - len(here)
+    drawn = lanes(runs, fires, one.start, one.end, one.now, one.troubles, outlined=one.outlined)
+    return drawn, len(names) - len(here)
 
 
 def _window(back: str, ahead: str, now: datetime) -> tuple[datetime, datetime]:
