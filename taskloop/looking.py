@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -45,6 +46,7 @@ __all__ = [
     "status",
     "status_without_store",
     "strips",
+    "today",
     "upcoming",
     "why",
     "workers",
@@ -575,6 +577,15 @@ async def days(ledger: Ledger, job: str, count: int) -> Sequence[DayCount]:
     today = ledger._clock.now().date()
     store = await ledger._opened()
     return await store.days(ledger._names(job), today - timedelta(days=count - 1), today)
+
+
+async def today(ledger: Ledger, jobs: Sequence[str]) -> Mapping[State, int]:
+    """How many runs of these jobs ended so, since midnight UTC; skips too."""
+    day = ledger._clock.now().date()
+    counts = Counter[State]()
+    for one in await (await ledger._opened()).days(jobs, day, day):
+        counts[one.state] += one.runs
+    return counts
 
 
 async def waits_for(ledger: Ledger, run: Run) -> str:

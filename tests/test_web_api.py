@@ -496,6 +496,8 @@ async def test_an_old_task_takes_bare_parameters_and_is_refused_while_it_runs(cl
     waiting, other = await asyncio.gather(client.post("/tasks/waits", {}), client.post("/tasks/waits", {}))
     assert (first.status, first.data["params"]) == (202, {"a": 4})
     assert sorted([waiting.status, other.status]) == [202, 409]
+    begun, refused = sorted((waiting, other), key=lambda one: one.status)
+    assert refused.data["run"] == begun.data["id"], "it says which run is in the way"
 
 
 async def test_the_old_run_of_all_waits_and_tells_what_failed(client):

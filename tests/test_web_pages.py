@@ -107,6 +107,12 @@ async def test_the_first_page_says_that_all_is_well_or_what_is_not(pair):
     after = await client.get("/")
     assert before.status == 200 and "Nothing needs you." in text(before) and "hourly" in text(before)
     assert "Needs attention (1) ✗ failing evil" in text(after) and "Last failures" in text(after)
+    assert "Since midnight UTC: no run has ended." in text(before) and "Since midnight UTC: 1 failed" in text(after)
+    led = html.unescape(re.search(r'href="/taskloop(/runs\?state=failed&amp;since[^"]*)"', after.body.decode())[1])
+    assert "evil" in text(await client.get(led)), "a figure leads to what it counts"
+    run = await client.get("/runs/1")
+    same = html.unescape(re.search(r'href="/taskloop(/failures\?[^"]*)">all that', run.body.decode())[1])
+    assert "1 run failed of it" in text(await client.get(same))
 
 
 async def test_while_the_store_is_away_the_first_page_shows_what_is_known_without_it(

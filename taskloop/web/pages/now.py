@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import looking
+from taskloop.clock import SystemClock
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.runs import State
 from taskloop.web.core import Response
@@ -25,6 +27,7 @@ PAGE: Final = (
 )
 """What every page takes."""
 COMING, FAILURES = 10, 5
+_ENDS: Final = (State.SUCCEEDED, State.FAILED, State.INTERRUPTED, State.CANCELLED, State.SKIPPED)
 
 
 async def whole_page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
@@ -44,9 +47,11 @@ async def now(asked: Asked) -> Response:
     status = await scheduler.status()
     coming: list[Any] = []
     failures: list[Any] = []
+    today: Mapping[State, int] = {}
     is_away = False
     try:
         coming = await looking.outline(scheduler, COMING)
+        today = await looking.today(scheduler, [one.name for one in status.standings])
         failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
     except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
         is_away = True
@@ -57,6 +62,8 @@ async def now(asked: Asked) -> Response:
         attention=status.attention if asked.admin else [*map(wanting, status.attention)],
         coming=coming,
         failures=failures,
+        today=[(today[one], one) for one in _ENDS if today.get(one)],
+        midnight=SystemClock().now().strftime("%Y-%m-%dT00:00Z"),
         paused=status.paused,
         held=await asked.site.foresight.held() if status.paused else 0,
         is_away=is_away,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES", "meant"]
 
 SCHEDULES_A_PAGE, SHOWN_FIRES, SHOWN_OVERLAPS, USUAL_DAYS = 50, 8, 30, 7
-LOAD_WIDTH, LOAD_HEIGHT = 1000.0, 60.0
+LOAD_WIDTH, LOAD_HEIGHT, MOST_BARS = 1000.0, 60.0, 200
 
 
 def meant(text: str, timezone: str | None) -> Trigger:
@@ -86,18 +86,16 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
 
 
 def _bars(ahead: Simulation) -> list[tuple[float, float, float, str]]:
-    """Place, width and height of a bar for each span of the load, and what it says."""
-    most = max((one.fires for one in ahead.load), default=0) or 1
-    width = LOAD_WIDTH / max(1, len(ahead.load))
+    """Place, width and height of each bar of the load, and what it says: of an hour, or of several where there are many."""
+    together = -(-len(ahead.load) // MOST_BARS) or 1
+    spans = [ahead.load[at : at + together] for at in range(0, len(ahead.load), together)]
+    found = [(sum(one.fires for one in span), max(one.most for one in span)) for span in spans]
+    highest = max((fires for fires, _ in found), default=0) or 1
+    width = LOAD_WIDTH / max(1, len(spans))
     return [
-        (
-            place * width,
-            max(0.5, width - 0.5),
-            LOAD_HEIGHT * one.fires / most,
-            f"{one.fires} fires, at most {one.most} at once",
-        )
-        for place, one in enumerate(ahead.load)
-        if one.fires
+        (place * width, max(0.5, width - 0.5), LOAD_HEIGHT * fires / highest, f"{fires} fires, at most {most} at once")
+        for place, (fires, most) in enumerate(found)
+        if fires
     ]
 
 
