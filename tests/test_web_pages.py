@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from web_clients import HOSTS, PREFIX, over_asgi
 
-from taskloop import Every, Options, RunContext, TaskScheduler
+from taskloop import At, Cron, Every, Options, RunContext, TaskScheduler
 from taskloop.masking import MASK, Secret
 from taskloop.options import Http
 from taskloop.parameters import Parameters
@@ -544,6 +544,10 @@ async def test_schedules_are_listed_tried_added_and_removed(pair):
         "cron 0 2 * * * timezone=UTC",
         {"a": 1},
     )
+    assert 'href="/taskloop/schedules?change=nightly/1#add">Change…' in (await client.get("/schedules")).body.decode()
+    await filled(client, "/schedules", job="add", when="15 3 * * *", timezone="UTC", id="nightly/1", params='{"a": 2}')
+    [stored] = await scheduler.schedules("add")
+    assert (str(stored.trigger), dict(stored.params)) == ("cron 15 3 * * * timezone=UTC", {"a": 2})
     assert (await filled(client, "/schedules/nightly%2F1/remove")).status == 303
     assert await scheduler.schedules("add") == []
     assert (await filled(client, "/schedules/hourly/remove")).status == 409, "it is declared, and would be back"
@@ -553,6 +557,32 @@ async def test_schedules_are_listed_tried_added_and_removed(pair):
     for form in (later, later, later | {"when": "+3h"}):
         await filled(client, "/schedules", **form)
     assert len(await scheduler.schedules("add")) == 2, "two hours from now is another instant each time it is sent"
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        Every("90m", anchor="2031-01-01T00:00Z"),
+        Cron("0 2 * * *", timezone="Europe/London", gap="skip"),
+        At("2031-01-01T02:00:00.5Z"),
+    ],
+)
+async def test_a_stored_schedule_is_changed_by_the_form_that_shows_it_and_keeps_what_was_not_typed(pair, trigger):
+    scheduler, client = pair
+    before = await scheduler.schedule("secretive", trigger, id="x", params={"key": "hunter2-and-more"})
+    page = (await client.get("/schedules?change=x")).body.decode()
+    assert "Change x" in page and "hunter2" not in page
+    given = {
+        name: html.unescape(re.search(rf'name="{name}" value="([^"]*)"', page)[1])
+        for name in ("when", "timezone", "id")
+    }
+    params = html.unescape(re.search(r'<textarea id="params"[^>]*>([^<]*)<', page)[1])
+    answer = await filled(client, "/schedules", job="secretive", params=params, **given)
+    assert answer.status == 303, text(answer)
+    [after] = await scheduler.schedules("secretive")
+    assert (after.trigger, after.next_due, dict(after.params)) == (before.trigger, before.next_due, dict(before.params))
+    assert (await client.get("/schedules?change=nothing")).status == 404
+    assert (await client.get("/schedules?change=hourly")).status == 409
 
 
 @pytest.mark.parametrize(

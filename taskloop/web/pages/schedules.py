@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from taskloop import durations
 from taskloop.clock import SystemClock
 from taskloop.errors import TaskloopError
+from taskloop.masking import MASK, shown
 from taskloop.simulation import Simulation, quiet_hour
 from taskloop.triggers import At, Cron, Every, Trigger
 from taskloop.web.api.schedules import changeable, fires_of, notes_of
@@ -26,7 +27,7 @@ from taskloop.web.security import Scope
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["ROUTES", "meant"]
+__all__ = ["ROUTES", "as_typed", "meant"]
 
 SCHEDULES_A_PAGE, SHOWN_FIRES, SHOWN_OVERLAPS, USUAL_DAYS = 50, 8, 30, 7
 LOAD_WIDTH, LOAD_HEIGHT, MOST_BARS = 1000.0, 60.0, 200
@@ -49,14 +50,38 @@ def meant(text: str, timezone: str | None) -> Trigger:
             ) from error
 
 
+def as_typed(trigger: Trigger) -> tuple[str, str] | None:
+    """A trigger and its zone as `meant` reads them; None: it has no such form."""
+    match trigger:
+        case Every() if trigger.interval is not None:
+            return durations.format(trigger.interval), ""
+        case Cron():
+            return trigger.expression, trigger.timezone or ""
+        case At():
+            return durations.rfc3339(trigger.instant), ""
+    return None
+
+
+def _kept(old: Trigger, new: Trigger) -> Trigger:
+    """What was typed anew, but the old trigger where that says the same and more: an anchor, what it does at a gap."""
+    return old if as_typed(old) == as_typed(new) else new
+
+
 async def schedules(asked: Asked) -> Response:
-    return await _page(asked, dict(asked.query))
+    wanted = dict(asked.query)
+    if wanted.get("change"):
+        one = await changeable(asked, wanted["change"])
+        when, timezone = as_typed(one.trigger) or ("", "")
+        params = json.dumps(shown(one.params), ensure_ascii=False, default=str) if one.params else ""
+        wanted |= {"id": one.id, "job": one.job, "when": when, "timezone": timezone, "params": params}
+    return await _page(asked, wanted)
 
 
 async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refused: str = "") -> Response:
     """`wanted`: what was typed, in the query or in the form that is refused."""
     scheduler = asked.scheduler
     narrowed = {name: asked.query.get(name) or None for name in ("job", "prefix")}
+    change = wanted.get("change") or ""
     found = await scheduler.schedules(
         narrowed["job"], prefix=narrowed["prefix"], before=asked.query.get("before"), limit=SCHEDULES_A_PAGE + 1
     )
@@ -81,7 +106,7 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
         asked, "schedules.html", code, schedules=here, next=following, wanted=typed, words=words, coming=coming,
         problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
         overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, names=sorted(job.name for job in scheduler),
-        once=sign(asked), removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
+        once=sign(asked), change=change, removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
     )  # fmt: skip
 
 
@@ -107,6 +132,9 @@ async def add(asked: Asked) -> Response:
         if not isinstance(params, dict):
             raise ValueError('the parameters are no JSON object, such as {"days": 7}')  # noqa: TRY004 - as what cannot be read
         name = form.get("id") or await _name(asked, trigger)
+        if old := [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]:
+            trigger = _kept(old[0].trigger, asked.scheduler.resolved(trigger))
+            params = {key: old[0].params.get(key, one) if one == MASK else one for key, one in params.items()}
         told = {"actor": asked.principal.name, "reason": form.get("reason")}
         await asked.scheduler.schedule(form.get("job") or "", trigger, id=name, params=params, **told)
     except (TaskloopError, ValueError, RecursionError) as error:
@@ -142,6 +170,7 @@ ROUTES = (
         query=(
             *PAGE, _JOB, _WHEN, _ZONE,
             Parameter("prefix", TEXT, "only ids that begin so"),
+            Parameter("change", TEXT, "the id of the schedule that the form is to change"),
             Parameter("days", whole(1, 31), f"how far to look ahead; without it {USUAL_DAYS}"),
             Parameter("before", TEXT, "the id of the last schedule of the page before"),
         ),
