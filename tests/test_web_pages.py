@@ -684,13 +684,29 @@ async def test_a_browser_signs_in_with_a_token_and_out_again(host, no_task_outli
     async with host(scheduler) as client:
         token = (await scheduler.keyring.create("ann", "operate"))[1]
         client.headers = dict(BROWSER)
-        closed = await client.get("/jobs")
-        assert closed.status == 401 and 'href="/taskloop/login"' in closed.body.decode()
-        assert 'type="password"' in (await client.get("/login")).body.decode()
-        wrong = await filled(client, "/login", token="tl_wrong_1")
+        closed = await client.get("/runs?job=add&state=failed")
+        assert closed.status == 401
+        led = html.unescape(re.search(r'href="/taskloop(/login[^"]*)"', closed.body.decode())[1])
+        asked = await client.get(led)
+        assert 'type="password"' in asked.body.decode()
+        wanted = html.unescape(re.search(r'name="wanted" value="([^"]*)"', asked.body.decode())[1])
+        wrong = await filled(client, "/login", token="tl_wrong_1", wanted=wanted)
         assert wrong.status == 401 and "no token of this server" in text(wrong) and "set-cookie" not in wrong.headers
-        right = await filled(client, "/login", token=token)
-        assert (right.status, right.headers["location"]) == (303, "/taskloop/")
+        assert html.escape(wanted) in wrong.body.decode(), "a mistake does not lose the way"
+        right = await filled(client, "/login", token=token, wanted=wanted)
+        assert (right.status, right.headers["location"]) == (303, "/taskloop/runs?job=add&state=failed")
+        for away in (
+            "",
+            "//evil.example/",
+            "/\\evil.example",
+            "https://evil.example",
+            "/../x",
+            "/%2e%2e/x",
+            "/a\r\nb",
+            "/ü",
+        ):
+            answer = await filled(client, "/login", token=token, wanted=away)
+            assert answer.headers["location"] == "/taskloop/", away
         client.headers["cookie"] = right.headers["set-cookie"].partition(";")[0]
         page = await client.get("/")
         assert page.status == 200 and "ann (operate)" in text(page) and "Sign out" in text(page)

@@ -241,7 +241,8 @@ class Site:
         record = {**problem.record(), "request_id": request_id}
         if _is_for_people(request):
             with suppress(MissingExtra):
-                return await problem_page(request.prefix, record, problem.headers)
+                wanted = f"{request.path}{request.query and '?'}{request.query}" if request.method == "GET" else ""
+                return await problem_page(request.prefix, record, problem.headers, wanted)
         headers = {"content-type": "application/problem+json", **problem.headers}
         return Response(problem.status, await written(record), headers)
 

@@ -71,9 +71,9 @@ def zone_of(asked: Asked) -> ZoneInfo:
     return ZoneInfo(asked.scheduler.options.timezone or "UTC")
 
 
-async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
-    """A refusal, for people."""
-    return await bare_page("problem.html", record["status"], headers, base=base, problem=record)
+async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str], wanted: str = "") -> Response:
+    """A refusal, for people. `wanted`: the page below the mount that was asked for, to which a sign-in leads."""
+    return await bare_page("problem.html", record["status"], headers, base=base, problem=record, wanted=wanted)
 
 
 async def bare_page(template: str, code: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
