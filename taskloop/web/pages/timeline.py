@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from taskloop import durations, looking
 from taskloop.clock import SystemClock
 from taskloop.runs import Run, State
+from taskloop.schedules import Schedule
 from taskloop.signs import span_text
-from taskloop.simulation import Overlap, Trouble
+from taskloop.simulation import Overlap, Simulation, Trouble
 from taskloop.store import Span
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
@@ -177,12 +178,24 @@ async def seen(asked: Asked) -> Seen:
     if full := len(fires) == MOST_FIRES:  # none is left out that would be a mark of its own
         fires = await looking.outline(scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH))
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
+    return await asyncio.to_thread(_seen, start, end, now, runs, fires, ahead, full)  # it may be thousands
+
+
+def _seen(
+    start: datetime,
+    end: datetime,
+    now: datetime,
+    runs: Sequence[Span],
+    fires: Sequence[tuple[datetime, Schedule]],
+    ahead: Simulation | None,
+    full: bool,
+) -> Seen:
     coming = [(at, schedule.job) for at, schedule in fires if at >= now]
-    if full and ahead is not None:  # nor one that is in another's way
-        coming = sorted({*coming, *((one.at, one.job) for one in ahead.troubles[:OUTLINED] if one.at <= end)})
+    troubles = {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles}
+    if full:  # nor is one left out that is in another's way
+        coming = sorted({*coming, *((at, job) for job, at in list(troubles)[:OUTLINED] if at <= end)})
     return Seen(
-        start, end, now, [one for one in runs if one.state is not State.WAITING], coming,
-        {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles},
+        start, end, now, [one for one in runs if one.state is not State.WAITING], coming, troubles,
         () if ahead is None else ahead.overlaps, full or len(runs) >= MOST_RUNS, full,
     )  # fmt: skip
 
