@@ -48,6 +48,7 @@ __all__ = [
     "strips",
     "today",
     "upcoming",
+    "usual",
     "why",
     "workers",
 ]
@@ -577,6 +578,12 @@ async def days(ledger: Ledger, job: str, count: int) -> Sequence[DayCount]:
     today = ledger._clock.now().date()
     store = await ledger._opened()
     return await store.days(ledger._names(job), today - timedelta(days=count - 1), today)
+
+
+async def usual(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, Usual]:
+    """How long the last successful attempts of jobs took, of those that have some."""
+    took = await (await ledger._opened()).usual(sorted(jobs)) if jobs else {}
+    return {job: Usual.of(seconds) for job, seconds in took.items() if seconds}
 
 
 async def today(ledger: Ledger, jobs: Sequence[str]) -> Mapping[State, int]:

@@ -272,6 +272,31 @@ async def test_a_submit_by_the_form_leads_to_its_run(pair):
     assert "nobody" not in text(await client.get("/runs/1?said=nobody+says+this"))
 
 
+async def test_a_run_that_lasts_longer_than_usual_is_told_so_by_the_history_of_its_job(
+    monkeypatch, no_task_outlives_the_fixture
+):
+    monkeypatch.setattr("taskloop.web.foresight.USUAL_SECONDS", 0)
+    scheduler = shop()
+
+    @scheduler.job()
+    async def copies(wait: bool = False):
+        await asyncio.sleep(60 if wait else 0)
+
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+
+        async def seen(run):
+            while (await scheduler.run(run.id)).state is not State.RUNNING:
+                await asyncio.sleep(0.01)
+            return [text(await client.get(path)) for path in ("/", f"/runs/{run.id}")]
+
+        first = await seen(await scheduler.submit("copies", {"wait": True}))
+        assert not any("usual" in one for one in first), "nothing is usual yet"
+        for handle in await scheduler.submit_many([scheduler["copies"].bind()] * 20):
+            await handle.wait()
+        assert all("slower than usual : 95 % take at most" in one for one in await seen(await scheduler.run(1)))
+
+
 async def test_a_form_that_is_sent_twice_is_one_run_however_that_ended_and_one_that_was_changed_another(pair):
     scheduler, client = pair
 

@@ -16,6 +16,7 @@ from taskloop.web.routes import FLAG, TEXT, Parameter, Route, whole, word
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
+    from taskloop.punctuality import Usual
     from taskloop.web.site import Asked
 
 __all__ = ["PAGE", "ROUTES", "empty_is_none", "whole_page"]
@@ -26,7 +27,7 @@ PAGE: Final = (
     Parameter("live", FLAG, "only what changes, for the script of the page; shared by all who look"),
 )
 """What every page takes."""
-COMING, FAILURES = 10, 5
+COMING, FAILURES, RUNNING = 10, 5, 20
 _ENDS: Final = (State.SUCCEEDED, State.FAILED, State.INTERRUPTED, State.CANCELLED, State.SKIPPED)
 
 
@@ -48,10 +49,12 @@ async def now(asked: Asked) -> Response:
     coming: list[Any] = []
     failures: list[Any] = []
     today: Mapping[State, int] = {}
+    usual: Mapping[str, Usual] = {}
     is_away = False
     try:
         coming = await looking.outline(scheduler, COMING)
         today = await looking.today(scheduler, [one.name for one in status.standings])
+        usual = await asked.site.foresight.usual({one.job for one in status.active[:RUNNING]})
         failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
     except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
         is_away = True
@@ -62,6 +65,8 @@ async def now(asked: Asked) -> Response:
         attention=status.attention if asked.admin else [*map(wanting, status.attention)],
         coming=coming,
         failures=failures,
+        running=status.active[:RUNNING],
+        usual=usual,
         today=[(today[one], one) for one in _ENDS if today.get(one)],
         midnight=SystemClock().now().strftime("%Y-%m-%dT00:00Z"),
         paused=status.paused,

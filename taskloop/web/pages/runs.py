@@ -66,7 +66,7 @@ async def run(asked: Asked) -> Response:
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
         params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
         shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
-        alike=_alike(one),
+        alike=_alike(one), usual={} if one.final else await asked.site.foresight.usual([one.job]),
     )  # fmt: skip
 
 
