@@ -38,8 +38,9 @@ BROWSER = {"accept": "text/html,application/xhtml+xml", "sec-fetch-site": "same-
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-def shop(store="sqlite:///:memory:"):
-    scheduler = TaskScheduler(store, options=Options(grace=timedelta(0), http=Http(submit_limit=None)), name="shop")
+def shop(store="sqlite:///:memory:", submit_limit=None):
+    options = Options(grace=timedelta(0), http=Http(submit_limit=submit_limit))
+    scheduler = TaskScheduler(store, options=options, name="shop")
 
     @scheduler.job(title="Adds up", tags=("sums",))
     async def add(a: int, b: int = 2, mode: Literal["fast", "full"] = "full", loud: bool = True) -> int:
@@ -390,6 +391,9 @@ async def test_a_job_is_switched_off_and_on_and_held_and_let_go(pair):
     refused = await filled(client, "/jobs/hourly/submit")
     assert refused.status == 409 and "Nothing was submitted" in text(refused)
     await filled(client, "/jobs/hourly/enable", reason="")
+    wrong = await filled(client, "/jobs/hourly/pause", reason="moving", until="tomorrow")
+    assert wrong.status == 422 and "Nothing was done" in text(wrong) and await stands() == "never_ran"
+    assert wrong.body.count(b'value="moving"') == wrong.body.count(b'value="tomorrow"') == 1, "what was typed is kept"
     await filled(client, "/jobs/hourly/pause", reason="", until="+2h")
     assert await stands() == "paused"
     await filled(client, "/jobs/hourly/resume", missed="")
@@ -408,6 +412,20 @@ async def test_a_run_is_cancelled(pair):
     done = await filled(client, f"/runs/{handle.id}/cancel", reason="no need")
     assert done.headers["location"] == f"/taskloop/runs/{handle.id}?said=cancelled"
     assert (await handle.wait(5)).state == "cancelled"
+    late = await filled(client, f"/runs/{handle.id}/cancel")
+    assert late.headers["location"].endswith("?said=ended"), "nothing was done, and nothing else is said"
+
+
+async def test_a_form_that_is_sent_too_often_is_kept_for_later(no_task_outlives_the_fixture):
+    scheduler = shop(submit_limit=(1, timedelta(minutes=1)))
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        form = {"p.a": "3", "once": "0123456789abcdef"}
+        for said in ("submitted", "existed"):  # what is sent twice by mistake does not count twice
+            assert said in (await filled(client, "/jobs/add/submit", **form)).headers["location"]
+        answer = await filled(client, "/jobs/add/submit", **form | {"p.a": "417"})
+        assert (answer.status, answer.headers["retry-after"]) == (429, "60")
+        assert 'value="417"' in answer.body.decode() and "more than 1 submits" in text(answer)
 
 
 # -- who may do it

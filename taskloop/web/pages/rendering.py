@@ -93,6 +93,7 @@ SAID: Final = {
     "submitted": "On record: the run waits for its turn, or has begun.",
     "existed": "That was asked for already: this is its run.",
     "cancelled": "Its end is asked for.",
+    "ended": "It had ended before.",
     "enabled": "The job is on.",
     "disabled": "The job is off: what comes due is skipped, with this as the reason.",
     "paused": "Held: nothing new starts, what is submitted waits.",

@@ -102,6 +102,8 @@ def _texts(one: Run) -> tuple[str, str]:
 
 async def cancel(asked: Asked) -> Response:
     number = asked.number()
+    if (await asked.scheduler.run(number)).final:  # while somebody made up their mind
+        return see_other(asked, f"/runs/{number}", "ended")
     await asked.scheduler.cancel(number, reason=empty_is_none(asked.body).get("reason"), actor=asked.principal.name)
     return see_other(asked, f"/runs/{number}", "cancelled")
 
