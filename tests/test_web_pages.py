@@ -114,6 +114,8 @@ async def test_the_first_page_says_that_all_is_well_or_what_is_not(pair):
     run = await client.get("/runs/1")
     same = html.unescape(re.search(r'href="/taskloop(/failures\?[^"]*)">all that', run.body.decode())[1])
     assert "1 run failed of it" in text(await client.get(same))
+    why = html.unescape(re.search(r'href="/taskloop(/jobs/evil\?at=[^"]*)#why"', run.body.decode())[1])
+    assert "run 1 , asked for" in text(await client.get(why))
 
 
 async def test_while_the_store_is_away_the_first_page_shows_what_is_known_without_it(

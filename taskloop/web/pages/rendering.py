@@ -91,7 +91,7 @@ def see_other(asked: Asked, path: str, said: str = "") -> Response:
 
 SAID: Final = {
     "submitted": "On record: the run waits for its turn, or has begun.",
-    "existed": "That was asked for already: this is its run.",
+    "existed": "That was asked for already: this is its run. To have another one, run it again.",
     "cancelled": "Its end is asked for.",
     "ended": "It had ended before.",
     "enabled": "The job is on.",
