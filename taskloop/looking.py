@@ -39,6 +39,7 @@ __all__ = [
     "days",
     "incidents",
     "jobs",
+    "off",
     "outline",
     "records",
     "spans",
@@ -578,6 +579,26 @@ async def days(ledger: Ledger, job: str, count: int) -> Sequence[DayCount]:
     today = ledger._clock.now().date()
     store = await ledger._opened()
     return await store.days(ledger._names(job), today - timedelta(days=count - 1), today)
+
+
+async def off(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, datetime | None]:
+    """Those of these jobs that are switched off, whose fires are skipped, and until when; None: until somebody acts."""
+    store, now = await ledger._opened(), ledger._clock.now()
+    await ledger._refresh_switches(force=True)
+    away = {name for name in jobs if name not in ledger}
+    remembered = {one.name: one for one in await store.definitions() if one.name in away} if away else {}
+    in_force = InForce(ledger._switches, now)
+    found: dict[str, datetime | None] = {}
+    for number, name in enumerate(jobs, 1):
+        if (switch := in_force.thrown(ledger._names(name))) is not None:
+            found |= {} if switch.kind == "enabled" else {name: switch.until}
+        elif name in ledger:
+            found |= {} if ledger[name].policy.enabled else {name: None}
+        elif name in remembered and not _says(remembered[name], "enabled"):
+            found[name] = None
+        if number % TOGETHER == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 async def usual(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, Usual]:

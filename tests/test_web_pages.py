@@ -389,7 +389,8 @@ async def test_a_job_is_switched_off_and_on_and_held_and_let_go(pair):
         return (await scheduler.jobs("hourly"))[0].condition
 
     await filled(client, "/jobs/hourly/disable", reason="moving", until="")
-    assert await stands() == "disabled" and "by anyone: moving" in text(await client.get("/jobs/hourly"))
+    off = text(await client.get("/jobs/hourly"))
+    assert await stands() == "disabled" and "by anyone: moving" in off and "while it is, these are skipped" in off
     refused = await filled(client, "/jobs/hourly/submit")
     assert refused.status == 409 and "Nothing was submitted" in text(refused)
     await filled(client, "/jobs/hourly/enable", reason="")

@@ -28,6 +28,8 @@ PAGE: Final = (
 )
 """What every page takes."""
 COMING, FAILURES, RUNNING = 10, 5, 20
+LOOKED: Final = 50
+"""Schedules among which the next are found whose job is on."""
 _ENDS: Final = (State.SUCCEEDED, State.FAILED, State.INTERRUPTED, State.CANCELLED, State.SKIPPED)
 
 
@@ -52,7 +54,8 @@ async def now(asked: Asked) -> Response:
     usual: Mapping[str, Usual] = {}
     is_away = False
     try:
-        coming = await looking.outline(scheduler, COMING)
+        off = {one.name for one in status.standings if not one.enabled}
+        coming = [one for one in await looking.outline(scheduler, LOOKED) if one[1].job not in off][:COMING]
         today = await looking.today(scheduler, [one.name for one in status.standings])
         usual = await asked.site.foresight.usual({one.job for one in status.active[:RUNNING]})
         failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)

@@ -28,7 +28,7 @@ from taskloop.web.security import Scope
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["ROUTES", "Lane", "Mark", "Seen", "lanes", "seen", "ticks"]
+__all__ = ["ROUTES", "Lane", "Mark", "Seen", "is_off", "lanes", "seen", "ticks"]
 
 WIDTH: Final = 1000.0
 NEAR: Final = 4.0
@@ -48,6 +48,9 @@ _WORST: Final = (
 )  # fmt: skip
 
 
+_NONE_OFF: Final[Mapping[str, datetime | None]] = {}
+
+
 @dataclass(slots=True)
 class Mark:
     """Runs, or coming fires, at one place of a lane."""
@@ -55,7 +58,7 @@ class Mark:
     x: float
     width: float
     kind: str
-    """The worst state of its runs, or `coming`, or `trouble`: an overlap is foretold."""
+    """The worst state of its runs, or `coming`, or `trouble`: an overlap is foretold, or `off`: it will be skipped."""
     words: str
     run: int | None
     """The newest of its runs; None: they are to come."""
@@ -82,11 +85,12 @@ def lanes(
     now: datetime,
     troubles: Collection[tuple[str, datetime]] = (),
     *,
+    off: Mapping[str, datetime | None] = _NONE_OFF,
     outlined: bool = False,
 ) -> list[Lane]:
     """A lane for each job that does something between two instants, by name. `fires`: instants with their job;
-    `troubles`: those of them, job first, that will be skipped, wait, or end the run before. `outlined`: of fires that lie
-    on each other not all are given.
+    `troubles`: those of them, job first, that will be skipped, wait, or end the run before. `off`: jobs that are
+    switched off, and until when; `outlined`: of fires that lie on each other not all are given.
     """
     found: dict[str, list[Mark]] = {}
     scale = WIDTH / max(1e-6, (end - start).total_seconds())
@@ -104,7 +108,7 @@ def lanes(
             Mark(x, max(LEAST, place(ended) - x), one.state.value, words, one.id, one.count)
         )
     for at, job in fires:
-        kind = "trouble" if (job, at) in troubles else "coming"
+        kind = "off" if is_off(off, job, at) else "trouble" if (job, at) in troubles else "coming"
         found.setdefault(job, []).append(Mark(place(at), LEAST, kind, "", None))
     return [Lane(job, _merged(sorted(marks, key=lambda one: one.x), outlined)) for job, marks in sorted(found.items())]
 
@@ -125,14 +129,19 @@ def _merged(marks: Sequence[Mark], outlined: bool) -> list[Mark]:
         if one.run is None:
             often = f"at least {one.count}" if outlined else str(one.count)
             one.words = "is to come" if one.count == 1 else f"{often} × to come"
-            one.words += ", with an overlap" if one.kind == "trouble" else ""
+            one.words += {"trouble": ", with an overlap", "off": ", but the job is off"}.get(one.kind, "")
         elif one.count > 1 and one.words.startswith(str(one.count)):
             one.words = f"{one.count} runs, the worst of them {one.kind}"
     return kept
 
 
+def is_off(off: Mapping[str, datetime | None], job: str, at: datetime) -> bool:
+    """Whether a job is switched off until after that instant."""
+    return job in off and ((until := off[job]) is None or at < until)
+
+
 def _badness(kind: str) -> int:
-    order = [*(state.value for state in _WORST), "trouble", "coming"]
+    order = [*(state.value for state in _WORST), "trouble", "coming", "off"]
     return order.index(kind)
 
 
@@ -167,6 +176,8 @@ class Seen(NamedTuple):
     """Whether there was more than is shown."""
     outlined: bool = False
     """Whether fires are left out that would lie on others."""
+    off: Mapping[str, datetime | None] = _NONE_OFF
+    """Jobs that are switched off, and until when."""
 
 
 async def seen(asked: Asked) -> Seen:
@@ -178,7 +189,8 @@ async def seen(asked: Asked) -> Seen:
     if full := len(fires) == MOST_FIRES:  # none is left out that would be a mark of its own
         fires = await looking.outline(scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH))
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
-    return await asyncio.to_thread(_seen, start, end, now, runs, fires, ahead, full)  # it may be thousands
+    off = await looking.off(scheduler, {schedule.job for _, schedule in fires})
+    return await asyncio.to_thread(_seen, start, end, now, runs, fires, ahead, full, off)  # it may be thousands
 
 
 def _seen(
@@ -189,6 +201,7 @@ def _seen(
     fires: Sequence[tuple[datetime, Schedule]],
     ahead: Simulation | None,
     full: bool,
+    off: Mapping[str, datetime | None],
 ) -> Seen:
     coming = [(at, schedule.job) for at, schedule in fires if at >= now]
     troubles = {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles}
@@ -196,7 +209,7 @@ def _seen(
         coming = sorted({*coming, *((at, job) for job, at in list(troubles)[:OUTLINED] if at <= end)})
     return Seen(
         start, end, now, [one for one in runs if one.state is not State.WAITING], coming, troubles,
-        () if ahead is None else ahead.overlaps, full or len(runs) >= MOST_RUNS, full,
+        () if ahead is None else ahead.overlaps, full or len(runs) >= MOST_RUNS, full, off,
     )  # fmt: skip
 
 
@@ -218,7 +231,7 @@ def _shown(one: Seen) -> tuple[list[Lane], int]:
     names = sorted({*(run.job for run in one.runs), *(job for _, job in one.fires)})
     here = set(names[:MOST_LANES])
     runs, fires = [run for run in one.runs if run.job in here], [fire for fire in one.fires if fire[1] in here]
-    drawn = lanes(runs, fires, one.start, one.end, one.now, one.troubles, outlined=one.outlined)
+    drawn = lanes(runs, fires, one.start, one.end, one.now, one.troubles, off=one.off, outlined=one.outlined)
     return drawn, len(names) - len(here)
 
 
