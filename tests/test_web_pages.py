@@ -756,6 +756,9 @@ async def test_a_browser_signs_in_with_a_token_and_out_again(host, no_task_outli
         client.headers["cookie"] = right.headers["set-cookie"].partition(";")[0]
         page = await client.get("/")
         assert page.status == 200 and "ann (operate)" in text(page) and "Sign out" in text(page)
+        for way, to in ((led, "/taskloop/runs?job=add&state=failed"), ("/login?wanted=//evil.example", "/taskloop/")):
+            on = await client.get(way)  # by a link of another site the session comes only with the second request
+            assert (on.status, on.headers["location"]) == (303, to)
         assert (await filled(client, "/jobs/add/submit", **{"p.a": "1"})).status == 303
         assert (await filled(client, "/jobs/add/disable", reason="")).status == 403
         out = await filled(client, "/logout")

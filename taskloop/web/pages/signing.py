@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
+from taskloop.errors import TaskloopError
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE
 from taskloop.web.pages.rendering import bare_page, see_other
@@ -23,6 +24,11 @@ _PAGE: Final = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}")
 
 
 async def ask(asked: Asked) -> Response:
+    """The form; but whoever is signed in goes on at once: a browser that comes by a link of another site, from a chat
+    say, does not send its session with that first request, and so was led here.
+    """
+    if asked.query["wanted"] and await _has_session(asked):
+        return see_other(asked, _below(asked.query["wanted"]))
     return await bare_page("login.html", 200, base=asked.request.prefix, refused="", wanted=asked.query["wanted"] or "")
 
 
@@ -39,6 +45,13 @@ async def sign_in(asked: Asked) -> Response:
     response = see_other(asked, _below(asked.body["wanted"] or ""))
     response.headers["set-cookie"] = cookie
     return response
+
+
+async def _has_session(asked: Asked) -> bool:
+    try:
+        return (await asked.site.access.principal(asked.request)).via == "session"
+    except (Problem, TaskloopError):
+        return False
 
 
 def _below(wanted: str) -> str:
