@@ -398,7 +398,7 @@ async def test_a_job_is_switched_off_and_on_and_held_and_let_go(pair):
     assert wrong.status == 422 and "Nothing was done" in text(wrong) and await stands() == "never_ran"
     assert wrong.body.count(b'value="moving"') == wrong.body.count(b'value="tomorrow"') == 1, "what was typed is kept"
     await filled(client, "/jobs/hourly/pause", reason="", until="+2h")
-    assert await stands() == "paused"
+    assert await stands() == "paused" and "every hour; held by a pause" in text(await client.get("/"))
     await filled(client, "/jobs/hourly/resume", missed="")
     assert await stands() == "never_ran"
     await filled(client, "/pause", reason="move")

@@ -70,6 +70,7 @@ async def now(asked: Asked) -> Response:
         failures=failures,
         running=status.active[:RUNNING],
         usual=usual,
+        held_jobs={one.name for one in status.standings if one.condition == "paused"},
         today=[(today[one], one) for one in _ENDS if today.get(one)],
         midnight=SystemClock().now().strftime("%Y-%m-%dT00:00Z"),
         paused=status.paused,
