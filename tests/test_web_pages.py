@@ -131,13 +131,14 @@ async def test_while_the_store_is_away_the_first_page_shows_what_is_known_withou
             while (await scheduler.run(run.id)).state != "running":
                 await asyncio.sleep(0.01)
         folder.rename(tmp_path / "unplugged")
-        away = await client.get("/")
+        away, other = await client.get("/"), await client.get("/jobs")
         (tmp_path / "unplugged").rename(folder)
         back = await client.get("/")
     assert away.status == back.status == 200
     assert "The store does not answer." in text(away) and "running waits run 1" in text(away)
     assert 'method="post"' not in away.body.decode() and "Nothing needs you" not in text(away)
     assert "The store does not answer." not in text(back) and "hourly" in text(back)
+    assert (other.status, other.headers["refresh"]) == (503, "5") and "asks again by itself" in text(other)
 
 
 async def test_all_jobs_are_listed_with_how_they_stand_and_can_be_narrowed(pair):

@@ -72,8 +72,14 @@ def zone_of(asked: Asked) -> ZoneInfo:
 
 
 async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str], wanted: str = "") -> Response:
-    """A refusal, for people. `wanted`: the page below the mount that was asked for, to which a sign-in leads."""
-    return await bare_page("problem.html", record["status"], headers, base=base, problem=record, wanted=wanted)
+    """A refusal, for people. `wanted`: the page below the mount that was asked for; empty: it was no page. A sign-in leads
+    there, and what is only away for a while is asked for again by itself.
+    """
+    again = headers.get("retry-after") if wanted and record["status"] == 503 else None
+    headers = {**headers, "refresh": again} if again else headers
+    return await bare_page(
+        "problem.html", record["status"], headers, base=base, problem=record, wanted=wanted, again=again
+    )
 
 
 async def bare_page(template: str, code: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
