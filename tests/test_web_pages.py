@@ -375,6 +375,21 @@ async def test_a_run_is_repeated_by_the_form_with_its_parameters(pair):
     assert (await client.get("/jobs/evil?from_run=1")).status == 404, "it is of another job"
 
 
+async def test_a_run_that_failed_names_the_last_one_that_did_not_and_what_differs(pair):
+    scheduler, client = pair
+
+    @scheduler.job()
+    async def divides(by: int = 1, share: int = 2):
+        return share / by
+
+    await (await scheduler.submit("divides", {"by": 4})).wait()
+    await (await scheduler.submit("divides", {"by": 0})).wait()
+    shown = text(await client.get("/runs/2"))
+    assert "The last one before it that succeeded: run 1 ," in shown
+    assert re.search("this one ran, with by 0 instead of 4 ?[.]", shown), shown[-900:]
+    assert "The last one before it" not in text(await client.get("/runs/1"))
+
+
 async def test_a_flow_is_run_again_from_a_step(pair):
     scheduler, client = pair
     await (await scheduler.submit("video")).wait()

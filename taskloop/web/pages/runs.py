@@ -66,7 +66,7 @@ async def run(asked: Asked) -> Response:
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
         params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
         shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
-        alike=_alike(one), usual={} if one.final else await asked.site.foresight.usual([one.job]),
+        alike=_alike(one), good=await _good_before(asked, one), usual={} if one.final else await asked.site.foresight.usual([one.job]),
     )  # fmt: skip
 
 
@@ -76,6 +76,14 @@ def _alike(one: Run) -> str:
         return ""
     since = min(one.created_at, SystemClock().now() - durations.parse(USUAL))
     return urlencode({"since": instant_text(since), "cause": fingerprint(one)})
+
+
+async def _good_before(asked: Asked, one: Run) -> tuple[Run, list[Change]] | None:
+    """Of a run that failed the last one before it that did not, and what is different; None: there is none on record."""
+    if one.state not in FAILED:
+        return None
+    found = await asked.scheduler.runs(one.job, state=State.SUCCEEDED, before=one.id, limit=1)
+    return (found[0], changes(found[0].params, one.params)) if found else None
 
 
 async def _log(asked: Asked, number: int) -> tuple[Sequence[LogLine], int, int | None]:
