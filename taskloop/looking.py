@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -38,13 +39,17 @@ __all__ = [
     "days",
     "incidents",
     "jobs",
+    "off",
+    "outline",
     "records",
     "spans",
     "stands",
     "status",
     "status_without_store",
     "strips",
+    "today",
     "upcoming",
+    "usual",
     "why",
     "workers",
 ]
@@ -92,10 +97,19 @@ async def strips(ledger: Ledger, names: Sequence[str], limit: int) -> dict[str, 
     return dict(zip(names, found, strict=True))
 
 
-async def spans(ledger: Ledger, since: datetime, until: datetime, limit: int) -> list[Span]:
-    """What was put on record between two instants, skips too, the newest `limit` of it; and what runs, 100 of it at most."""
+async def spans(ledger: Ledger, since: datetime, until: datetime, limit: int, each: int = 0) -> list[Span]:
+    """What was put on record between two instants, skips too, the newest `limit` of it; and what runs, 100 of it at most.
+
+    `each`: where that is not all, also so many older ones of each job, of TOGETHER jobs at most: what runs often takes no
+    room from what runs rarely.
+    """
     store = await ledger._opened()
     found = [*await store.spans(Query(states=[*State], since=since, until=until, limit=limit))]
+    if each and len(found) == limit:
+        jobs, oldest = dict.fromkeys((*(one.job for one in found), *sorted(job.name for job in ledger))), found[-1].id
+        for name in [*jobs][:TOGETHER]:
+            query = Query(jobs=[name], states=[*State], since=since, until=until, before=oldest, limit=each)
+            found += await store.spans(query)
     known = {one.id for one in found}  # a long one may have been due before
     running = await store.spans(Query(states=[State.RUNNING], limit=100))
     return found + [one for one in running if one.id not in known]
@@ -417,10 +431,28 @@ async def curfew(ledger: Ledger, store: Store, ends_at: datetime) -> Curfew:
 # -- what comes
 
 
-async def upcoming(
-    ledger: Ledger, store: Store, until: Any, limit: int, job: str | Job[..., Any] | None
+async def outline(
+    ledger: Ledger, limit: int, *, until: datetime | None = None, apart: timedelta | None = None
 ) -> list[tuple[datetime, Schedule]]:
-    """The coming fires, earliest first: each schedule is asked for its next one only when that one's turn has come."""
+    """The coming fires, earliest first, of one schedule none sooner than `apart` after the one before.
+
+    So what fires often takes no room from what fires rarely. None: of each schedule the next one alone.
+    """
+    return await upcoming(ledger, await ledger._opened(), until, limit, None, apart)
+
+
+async def upcoming(
+    ledger: Ledger,
+    store: Store,
+    until: Any,
+    limit: int,
+    job: str | Job[..., Any] | None,
+    apart: timedelta | None = timedelta(0),
+) -> list[tuple[datetime, Schedule]]:
+    """The coming fires, earliest first: each schedule is asked for its next one only when that one's turn has come.
+
+    `apart`: see `outline`.
+    """
     now = ledger._clock.now()
     end = durations.instant(until, now) if until is not None else None
     await ledger._refresh_switches(force=True)
@@ -432,7 +464,7 @@ async def upcoming(
     while ahead and len(fires) < limit and (end is None or ahead[0][0] <= end):
         at, name, schedule = ahead[0]
         fires.append((at, schedule))
-        following = next_due(schedule, policies[schedule.job], max(at, now))
+        following = None if apart is None else next_due(schedule, policies[schedule.job], max(later(at, apart), now))
         heappop(ahead) if following is None else heapreplace(ahead, (following, name, schedule))
         if len(fires) % TOGETHER == 0:
             await asyncio.sleep(0)  # the loop may have other things to do
@@ -547,6 +579,41 @@ async def days(ledger: Ledger, job: str, count: int) -> Sequence[DayCount]:
     today = ledger._clock.now().date()
     store = await ledger._opened()
     return await store.days(ledger._names(job), today - timedelta(days=count - 1), today)
+
+
+async def off(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, datetime | None]:
+    """Those of these jobs that are switched off, whose fires are skipped, and until when; None: until somebody acts."""
+    store, now = await ledger._opened(), ledger._clock.now()
+    await ledger._refresh_switches(force=True)
+    away = {name for name in jobs if name not in ledger}
+    remembered = {one.name: one for one in await store.definitions() if one.name in away} if away else {}
+    in_force = InForce(ledger._switches, now)
+    found: dict[str, datetime | None] = {}
+    for number, name in enumerate(jobs, 1):
+        if (switch := in_force.thrown(ledger._names(name))) is not None:
+            found |= {} if switch.kind == "enabled" else {name: switch.until}
+        elif name in ledger:
+            found |= {} if ledger[name].policy.enabled else {name: None}
+        elif name in remembered and not _says(remembered[name], "enabled"):
+            found[name] = None
+        if number % TOGETHER == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+async def usual(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, Usual]:
+    """How long the last successful attempts of jobs took, of those that have some."""
+    took = await (await ledger._opened()).usual(sorted(jobs)) if jobs else {}
+    return {job: Usual.of(seconds) for job, seconds in took.items() if seconds}
+
+
+async def today(ledger: Ledger, jobs: Sequence[str]) -> Mapping[State, int]:
+    """How many runs of these jobs ended so, since midnight UTC; skips too."""
+    day = ledger._clock.now().date()
+    counts = Counter[State]()
+    for one in await (await ledger._opened()).days(jobs, day, day):
+        counts[one.state] += one.runs
+    return counts
 
 
 async def waits_for(ledger: Ledger, run: Run) -> str:

@@ -225,6 +225,18 @@ async def test_the_same_key_gives_the_same_run_and_other_parameters_a_conflict(c
     assert (other.status, other.code) == (409, "key-conflict")
 
 
+async def test_a_repeat_that_is_asked_for_with_a_key_twice_is_one_run(pair):
+    scheduler, client = pair
+    await (await scheduler.submit("add", {"a": 1})).wait()
+    path, key = f"{V1}/runs/1/rerun", {"idempotency-key": "k"}
+    first = await client.post(path, {"params": {"b": 5}}, headers=key)
+    again = await client.post(path, {"params": {"b": 5}, "key": "k"})
+    assert (first.status, first.data["rerun_of"], first.data["key"]) == (202, 1, "k")
+    assert (again.data["id"], again.headers["idempotent-replayed"]) == (first.data["id"], "true")
+    assert (await client.post(path, {"params": {"b": 6}}, headers=key)).code == "key-conflict"
+    assert (await client.post(path, {"once": True}, headers=key)).status == 422
+
+
 async def test_a_submit_may_be_for_later(client):
     run = (await client.post(f"{V1}/jobs/add/submit", {"params": {"a": 1}, "at": "+2h"})).data
     wrong = await client.post(f"{V1}/jobs/add/submit", {"params": {"a": 1}, "at": "tomorrow"})
@@ -484,6 +496,8 @@ async def test_an_old_task_takes_bare_parameters_and_is_refused_while_it_runs(cl
     waiting, other = await asyncio.gather(client.post("/tasks/waits", {}), client.post("/tasks/waits", {}))
     assert (first.status, first.data["params"]) == (202, {"a": 4})
     assert sorted([waiting.status, other.status]) == [202, 409]
+    begun, refused = sorted((waiting, other), key=lambda one: one.status)
+    assert refused.data["run"] == begun.data["id"], "it says which run is in the way"
 
 
 async def test_the_old_run_of_all_waits_and_tells_what_failed(client):

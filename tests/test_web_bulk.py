@@ -167,7 +167,7 @@ async def test_failures_of_one_cause_are_retried_from_their_page_and_the_filter_
     )
     assert ">Retry all 1</button>" in after.body.decode()
     again = await filled(client, "/failures/retry", **form)
-    assert again.headers["location"].endswith("&said=none_left") and len(await scheduler.runs(cause="rerun")) == 4
+    assert again.headers["location"].endswith("&said=again") and len(await scheduler.runs(cause="rerun")) == 4
     assert "No run failed of that" in text(await client.get("/failures?cause=%3Cscript%3E"))
 
 

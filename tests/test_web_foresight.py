@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -54,6 +55,12 @@ async def test_overlaps_are_those_that_a_simulation_tells_on_the_api_and_on_both
     assert f"3 jobs · {data['fires']:,} fires · 2 overlaps" in page and "the quietest hour begins at" in page
     assert "backup finds group 'db' (1 place) full, behind archive: of 7 fires 7 wait up to 3m 0s" in page
     assert "sync comes due while its previous run is still going" in text(await client.get("/timeline?from=1h&to=24h"))
+    month = await client.get("/schedules?days=31")
+    bars = [int(one) for one in re.findall(r"<title>(\d+) fires, at most", month.body.decode())]
+    [fires] = re.findall(r"3 jobs · ([\d,]+) fires", text(month))
+    assert len(month.body) < 60_000 and sum(bars) == int(fires.replace(",", "")), (
+        "a bar of several hours counts them all"
+    )
 
 
 async def test_the_timeline_to_come_has_the_fate_of_each_fire(pair):

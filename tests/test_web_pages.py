@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
-from web_clients import HOSTS, PREFIX
+from web_clients import HOSTS, PREFIX, over_asgi
 
-from taskloop import Every, Options, RunContext, TaskScheduler
+from taskloop import At, Cron, Every, Options, RunContext, TaskScheduler
 from taskloop.masking import MASK, Secret
 from taskloop.options import Http
 from taskloop.parameters import Parameters
@@ -38,10 +38,9 @@ BROWSER = {"accept": "text/html,application/xhtml+xml", "sec-fetch-site": "same-
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-def shop():
-    scheduler = TaskScheduler(
-        "sqlite:///:memory:", options=Options(grace=timedelta(0), http=Http(submit_limit=None)), name="shop"
-    )
+def shop(store="sqlite:///:memory:", submit_limit=None):
+    options = Options(grace=timedelta(0), http=Http(submit_limit=submit_limit))
+    scheduler = TaskScheduler(store, options=options, name="shop")
 
     @scheduler.job(title="Adds up", tags=("sums",))
     async def add(a: int, b: int = 2, mode: Literal["fast", "full"] = "full", loud: bool = True) -> int:
@@ -109,6 +108,14 @@ async def test_the_first_page_says_that_all_is_well_or_what_is_not(pair):
     after = await client.get("/")
     assert before.status == 200 and "Nothing needs you." in text(before) and "hourly" in text(before)
     assert "Needs attention (1) ✗ failing evil" in text(after) and "Last failures" in text(after)
+    assert "Since midnight UTC: no run has ended." in text(before) and "Since midnight UTC: 1 failed" in text(after)
+    led = html.unescape(re.search(r'href="/taskloop(/runs\?state=failed&amp;since[^"]*)"', after.body.decode())[1])
+    assert "evil" in text(await client.get(led)), "a figure leads to what it counts"
+    run = await client.get("/runs/1")
+    same = html.unescape(re.search(r'href="/taskloop(/failures\?[^"]*)">all that', run.body.decode())[1])
+    assert "1 run failed of it" in text(await client.get(same))
+    why = html.unescape(re.search(r'href="/taskloop(/jobs/evil\?at=[^"]*)#why"', run.body.decode())[1])
+    assert "run 1 , asked for" in text(await client.get(why))
 
 
 async def test_while_the_store_is_away_the_first_page_shows_what_is_known_without_it(
@@ -124,13 +131,14 @@ async def test_while_the_store_is_away_the_first_page_shows_what_is_known_withou
             while (await scheduler.run(run.id)).state != "running":
                 await asyncio.sleep(0.01)
         folder.rename(tmp_path / "unplugged")
-        away = await client.get("/")
+        away, other = await client.get("/"), await client.get("/jobs")
         (tmp_path / "unplugged").rename(folder)
         back = await client.get("/")
     assert away.status == back.status == 200
     assert "The store does not answer." in text(away) and "running waits run 1" in text(away)
     assert 'method="post"' not in away.body.decode() and "Nothing needs you" not in text(away)
     assert "The store does not answer." not in text(back) and "hourly" in text(back)
+    assert (other.status, other.headers["refresh"]) == (503, "5") and "asks again by itself" in text(other)
 
 
 async def test_all_jobs_are_listed_with_how_they_stand_and_can_be_narrowed(pair):
@@ -268,20 +276,73 @@ async def test_a_submit_by_the_form_leads_to_its_run(pair):
     assert "nobody" not in text(await client.get("/runs/1?said=nobody+says+this"))
 
 
-async def test_a_form_that_is_sent_twice_at_once_is_one_run_and_is_meant_when_it_is_sent_later(pair, monkeypatch):
+async def test_a_run_that_lasts_longer_than_usual_is_told_so_by_the_history_of_its_job(
+    monkeypatch, no_task_outlives_the_fixture
+):
+    monkeypatch.setattr("taskloop.web.foresight.USUAL_SECONDS", 0)
+    scheduler = shop()
+
+    @scheduler.job()
+    async def copies(wait: bool = False):
+        await asyncio.sleep(60 if wait else 0)
+
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+
+        async def seen(run):
+            while (await scheduler.run(run.id)).state is not State.RUNNING:
+                await asyncio.sleep(0.01)
+            return [text(await client.get(path)) for path in ("/", f"/runs/{run.id}")]
+
+        first = await seen(await scheduler.submit("copies", {"wait": True}))
+        assert not any("usual" in one for one in first), "nothing is usual yet"
+        for handle in await scheduler.submit_many([scheduler["copies"].bind()] * 20):
+            await handle.wait()
+        assert all("slower than usual : 95 % take at most" in one for one in await seen(await scheduler.run(1)))
+
+
+async def test_a_form_that_is_sent_twice_is_one_run_however_that_ended_and_one_that_was_changed_another(pair):
     scheduler, client = pair
+
+    async def sent(job, **form):
+        answer = await filled(client, f"/jobs/{job}/submit", **form)
+        run, _, said = answer.headers["location"].removeprefix("/taskloop/runs/").partition("?said=")
+        return int(run), said
+
     form = {"p.a": "3", "p.loud": "on", "once": "0123456789abcdef"}
-    for said in ("submitted", "existed"):
-        answer = await filled(client, "/jobs/add/submit", **form)
-        assert answer.headers["location"] == f"/taskloop/runs/1?said={said}"
-    assert (
-        (await filled(client, "/jobs/add/submit", **form | {"p.a": "4"}))
-        .headers["location"]
-        .endswith("/2?said=submitted")
-    )
-    monkeypatch.setattr("taskloop.web.pages.repeating.TWICE", timedelta(0))
-    assert (await filled(client, "/jobs/add/submit", **form)).headers["location"].endswith("/3?said=submitted")
-    assert [one.key for one in await scheduler.runs()] == [None, None, "form-0123456789abcdef"]
+    assert [await sent("add", **form) for _ in range(2)] == [(1, "submitted"), (1, "existed")]
+    assert await sent("add", **form | {"p.a": "4"}) == (2, "submitted"), "somebody went back to it and changed it"
+    assert await sent("add", **form) == (1, "existed")
+
+    sign = re.search(r'name="once" value="(\w+)"', (await client.get("/jobs/evil")).body.decode())[1]
+    assert await sent("evil", once=sign) == (3, "submitted")
+    assert (await scheduler.wait(3, timeout=20)).state is State.FAILED
+    again = {"from_run": "3", "p.text": "x", "once": "fedcba9876543210"}
+    assert await sent("evil", **again) == (4, "submitted")
+    assert (await scheduler.wait(4, timeout=20)).state is State.FAILED
+    for one in (again, again | {"key": "mine"}, again | {"key": "mine"}):  # a key of one's own, the form changed by it
+        await sent("evil", **one)
+        await scheduler.wait(5, timeout=20) if "key" in one else None
+    assert await sent("evil", once=sign) == (3, "existed"), "what has failed gave up its key, yet was asked for already"
+    assert [one.key for one in await scheduler.runs("evil")][:1] == ["mine"] and len(await scheduler.runs()) == 5
+    assert "asked for already" in text(await client.get("/runs/3?said=existed"))
+    assert "Repeats run 3" in text(await client.get("/runs/4"))
+
+
+async def test_a_form_that_reaches_another_process_the_second_time_finds_its_run_there(tmp_path):
+    scheduler = shop(f"sqlite:///{tmp_path}/shop.db")
+    form = {"once": "0123456789abcdef", "p.text": "a secret that the key must not tell"}
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        await filled(client, "/jobs/evil/submit", **form)
+        assert (await scheduler.wait(1, timeout=20)).state is State.FAILED
+    other = shop(f"sqlite:///{tmp_path}/shop.db")
+    async with over_asgi(other, auth="open") as client:
+        client.headers = dict(BROWSER)
+        answer = await filled(client, "/jobs/evil/submit", **form)
+        assert answer.headers["location"].endswith("/runs/1?said=existed")
+        (run,) = await other.runs()
+        assert re.fullmatch("form-[0-9a-f]{24}", run.key)
 
 
 async def test_what_is_wrong_stands_beside_its_field_and_what_was_typed_is_kept(pair):
@@ -314,6 +375,21 @@ async def test_a_run_is_repeated_by_the_form_with_its_parameters(pair):
     assert (await client.get("/jobs/evil?from_run=1")).status == 404, "it is of another job"
 
 
+async def test_a_run_that_failed_names_the_last_one_that_did_not_and_what_differs(pair):
+    scheduler, client = pair
+
+    @scheduler.job()
+    async def divides(by: int = 1, share: int = 2):
+        return share / by
+
+    await (await scheduler.submit("divides", {"by": 4})).wait()
+    await (await scheduler.submit("divides", {"by": 0})).wait()
+    shown = text(await client.get("/runs/2"))
+    assert "The last one before it that succeeded: run 1 ," in shown
+    assert re.search("this one ran, with by 0 instead of 4 ?[.]", shown), shown[-900:]
+    assert "The last one before it" not in text(await client.get("/runs/1"))
+
+
 async def test_a_flow_is_run_again_from_a_step(pair):
     scheduler, client = pair
     await (await scheduler.submit("video")).wait()
@@ -329,12 +405,16 @@ async def test_a_job_is_switched_off_and_on_and_held_and_let_go(pair):
         return (await scheduler.jobs("hourly"))[0].condition
 
     await filled(client, "/jobs/hourly/disable", reason="moving", until="")
-    assert await stands() == "disabled" and "by anyone: moving" in text(await client.get("/jobs/hourly"))
+    off = text(await client.get("/jobs/hourly"))
+    assert await stands() == "disabled" and "by anyone: moving" in off and "while it is, these are skipped" in off
     refused = await filled(client, "/jobs/hourly/submit")
     assert refused.status == 409 and "Nothing was submitted" in text(refused)
     await filled(client, "/jobs/hourly/enable", reason="")
+    wrong = await filled(client, "/jobs/hourly/pause", reason="moving", until="tomorrow")
+    assert wrong.status == 422 and "Nothing was done" in text(wrong) and await stands() == "never_ran"
+    assert wrong.body.count(b'value="moving"') == wrong.body.count(b'value="tomorrow"') == 1, "what was typed is kept"
     await filled(client, "/jobs/hourly/pause", reason="", until="+2h")
-    assert await stands() == "paused"
+    assert await stands() == "paused" and "every hour; held by a pause" in text(await client.get("/"))
     await filled(client, "/jobs/hourly/resume", missed="")
     assert await stands() == "never_ran"
     await filled(client, "/pause", reason="move")
@@ -351,6 +431,20 @@ async def test_a_run_is_cancelled(pair):
     done = await filled(client, f"/runs/{handle.id}/cancel", reason="no need")
     assert done.headers["location"] == f"/taskloop/runs/{handle.id}?said=cancelled"
     assert (await handle.wait(5)).state == "cancelled"
+    late = await filled(client, f"/runs/{handle.id}/cancel")
+    assert late.headers["location"].endswith("?said=ended"), "nothing was done, and nothing else is said"
+
+
+async def test_a_form_that_is_sent_too_often_is_kept_for_later(no_task_outlives_the_fixture):
+    scheduler = shop(submit_limit=(1, timedelta(minutes=1)))
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        form = {"p.a": "3", "once": "0123456789abcdef"}
+        for said in ("submitted", "existed"):  # what is sent twice by mistake does not count twice
+            assert said in (await filled(client, "/jobs/add/submit", **form)).headers["location"]
+        answer = await filled(client, "/jobs/add/submit", **form | {"p.a": "417"})
+        assert (answer.status, answer.headers["retry-after"]) == (429, "60")
+        assert 'value="417"' in answer.body.decode() and "more than 1 submits" in text(answer)
 
 
 # -- who may do it
@@ -512,9 +606,45 @@ async def test_schedules_are_listed_tried_added_and_removed(pair):
         "cron 0 2 * * * timezone=UTC",
         {"a": 1},
     )
+    assert 'href="/taskloop/schedules?change=nightly/1#add">Change…' in (await client.get("/schedules")).body.decode()
+    await filled(client, "/schedules", job="add", when="15 3 * * *", timezone="UTC", id="nightly/1", params='{"a": 2}')
+    [stored] = await scheduler.schedules("add")
+    assert (str(stored.trigger), dict(stored.params)) == ("cron 15 3 * * * timezone=UTC", {"a": 2})
     assert (await filled(client, "/schedules/nightly%2F1/remove")).status == 303
     assert await scheduler.schedules("add") == []
     assert (await filled(client, "/schedules/hourly/remove")).status == 409, "it is declared, and would be back"
+
+    sign = re.search(r'name="once" value="(\w+)"', (await client.get("/schedules")).body.decode())[1]
+    later = {"job": "add", "when": "+2h", "params": '{"a": 1}', "once": sign}
+    for form in (later, later, later | {"when": "+3h"}):
+        await filled(client, "/schedules", **form)
+    assert len(await scheduler.schedules("add")) == 2, "two hours from now is another instant each time it is sent"
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        Every("90m", anchor="2031-01-01T00:00Z"),
+        Cron("0 2 * * *", timezone="Europe/London", gap="skip"),
+        At("2031-01-01T02:00:00.5Z"),
+    ],
+)
+async def test_a_stored_schedule_is_changed_by_the_form_that_shows_it_and_keeps_what_was_not_typed(pair, trigger):
+    scheduler, client = pair
+    before = await scheduler.schedule("secretive", trigger, id="x", params={"key": "hunter2-and-more"})
+    page = (await client.get("/schedules?change=x")).body.decode()
+    assert "Change x" in page and "hunter2" not in page
+    given = {
+        name: html.unescape(re.search(rf'name="{name}" value="([^"]*)"', page)[1])
+        for name in ("when", "timezone", "id")
+    }
+    params = html.unescape(re.search(r'<textarea id="params"[^>]*>([^<]*)<', page)[1])
+    answer = await filled(client, "/schedules", job="secretive", params=params, **given)
+    assert answer.status == 303, text(answer)
+    [after] = await scheduler.schedules("secretive")
+    assert (after.trigger, after.next_due, dict(after.params)) == (before.trigger, before.next_due, dict(before.params))
+    assert (await client.get("/schedules?change=nothing")).status == 404
+    assert (await client.get("/schedules?change=hourly")).status == 409
 
 
 @pytest.mark.parametrize(
@@ -616,16 +746,35 @@ async def test_a_browser_signs_in_with_a_token_and_out_again(host, no_task_outli
     async with host(scheduler) as client:
         token = (await scheduler.keyring.create("ann", "operate"))[1]
         client.headers = dict(BROWSER)
-        closed = await client.get("/jobs")
-        assert closed.status == 401 and 'href="/taskloop/login"' in closed.body.decode()
-        assert 'type="password"' in (await client.get("/login")).body.decode()
-        wrong = await filled(client, "/login", token="tl_wrong_1")
+        closed = await client.get("/runs?job=add&state=failed")
+        assert closed.status == 401
+        led = html.unescape(re.search(r'href="/taskloop(/login[^"]*)"', closed.body.decode())[1])
+        asked = await client.get(led)
+        assert 'type="password"' in asked.body.decode()
+        wanted = html.unescape(re.search(r'name="wanted" value="([^"]*)"', asked.body.decode())[1])
+        wrong = await filled(client, "/login", token="tl_wrong_1", wanted=wanted)
         assert wrong.status == 401 and "no token of this server" in text(wrong) and "set-cookie" not in wrong.headers
-        right = await filled(client, "/login", token=token)
-        assert (right.status, right.headers["location"]) == (303, "/taskloop/")
+        assert html.escape(wanted) in wrong.body.decode(), "a mistake does not lose the way"
+        right = await filled(client, "/login", token=token, wanted=wanted)
+        assert (right.status, right.headers["location"]) == (303, "/taskloop/runs?job=add&state=failed")
+        for away in (
+            "",
+            "//evil.example/",
+            "/\\evil.example",
+            "https://evil.example",
+            "/../x",
+            "/%2e%2e/x",
+            "/a\r\nb",
+            "/ü",
+        ):
+            answer = await filled(client, "/login", token=token, wanted=away)
+            assert answer.headers["location"] == "/taskloop/", away
         client.headers["cookie"] = right.headers["set-cookie"].partition(";")[0]
         page = await client.get("/")
         assert page.status == 200 and "ann (operate)" in text(page) and "Sign out" in text(page)
+        for way, to in ((led, "/taskloop/runs?job=add&state=failed"), ("/login?wanted=//evil.example", "/taskloop/")):
+            on = await client.get(way)  # by a link of another site the session comes only with the second request
+            assert (on.status, on.headers["location"]) == (303, to)
         assert (await filled(client, "/jobs/add/submit", **{"p.a": "1"})).status == 303
         assert (await filled(client, "/jobs/add/disable", reason="")).status == 403
         out = await filled(client, "/logout")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import re
@@ -330,6 +331,15 @@ async def test_a_long_body_is_refused_whether_it_says_so_or_not(host):
     assert (answer.status, answer.code, fits.status) == (413, "payload-too-large", 202)
     with pytest.raises(Problem, match="longer than"):
         await request(chunks=[b" " * 1000] * 100).body()
+
+
+async def test_a_body_that_is_packed_is_refused_unread(host):
+    async with host(shop(), auth="open") as client:
+        packed = gzip.compress(b" " * 1_000_000 + b"{}")
+        headers = {"content-encoding": "gzip"}
+        answer = await client.post(f"{V1}/jobs/add/submit", raw=packed, headers=headers)
+        plain = await client.post(f"{V1}/jobs/add/submit", raw=b"{}", headers={"content-encoding": "identity"})
+    assert (answer.status, answer.code, plain.status) == (415, "unsupported-media-type", 202)
 
 
 async def test_headers_and_addresses_beyond_measure_are_refused():

@@ -91,3 +91,39 @@ async def test_the_page_draws_what_was_and_what_comes(host, no_task_outlives_the
         assert (await client.get("/timeline?from=x")).status == (await client.get("/timeline?to=9999d")).status == 422
     assert answer.status == 200 and "hourly is to come" in shown and f"evil run {bad.id}: failed" in shown
     assert re.search(rf'<a href="/taskloop/runs/{bad.id}"[^>]*><rect class="failed"', body) and "<script>" not in body
+
+
+async def test_what_runs_rarely_has_its_marks_beside_what_runs_often(monkeypatch, no_task_outlives_the_fixture):
+    monkeypatch.setattr("taskloop.web.pages.timeline.MOST_RUNS", 5)
+    scheduler = shop()
+
+    @scheduler.every("2s", first="after")
+    async def tick(): ...
+
+    async with HOSTS["asgi"](scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        for job in ("evil", *["add"] * 9):
+            await (await scheduler.submit(job, {"a": 1} if job == "add" else {})).wait()
+        answer = await client.get("/timeline?from=1h&to=12h")
+        first = await client.get("/")
+    shown = text(answer)
+    assert "tick at least" in shown and "hourly is to come; is to come" in shown, "12 hours have 21,600 ticks"
+    assert "evil run 1: failed" in shown and "not all is shown" in shown
+    bars = re.findall(
+        r'<rect class="coming" x="([\d.]+)" y="\d+" width="([\d.]+)"[^>]*><title>tick', answer.body.decode()
+    )
+    assert len(bars) == 1 and sum(map(float, bars[0])) > WIDTH - NEAR, "as drawn, it is as if all were there"
+    assert text(first).count("tick") == 1, "next is the next fire of each schedule"
+
+
+async def test_what_comes_due_of_a_job_that_is_off_is_not_said_to_run(no_task_outlives_the_fixture):
+    scheduler = shop()
+    async with HOSTS["asgi"](scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        before = text(await client.get("/"))
+        await scheduler.disable("hourly", reason="moving", until="+2h")
+        page, now = await client.get("/timeline?from=1h&to=6h"), text(await client.get("/"))
+        [lane] = (await client.get("/api/v1/timeline?to=6h")).data["lanes"]
+    assert page.body.count(b'class="off"') == 2 and "is to come, but the job is off" in text(page)
+    assert [one["fate"] for one in lane["coming"]] == ["skipped"] * 2 + ["runs"] * 4
+    assert "hourly" in before and "hourly" not in now.partition("Next")[2].partition("Last failures")[0]

@@ -131,7 +131,10 @@ async def listening(site: Site, host: str, port: int) -> AsyncIterator[str]:
     await site.check_bind()
     app = web.Application()
     _mount(app, site, "")
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS)
+    # What is packed is refused, and must not hold the loop by being unpacked for that.
+    runner = web.AppRunner(
+        app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS, auto_decompress=False
+    )
     await runner.setup()
     try:
         try:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop import looking
+
 if TYPE_CHECKING:
+    from taskloop.punctuality import Usual
     from taskloop.scheduler import TaskScheduler
     from taskloop.simulation import JobForecast, Simulation
 
@@ -24,6 +27,7 @@ MOST: Final = 20_000
 KEPT_SECONDS: Final = 10.0
 """At least."""
 HELD_SECONDS: Final = 2.0
+USUAL_SECONDS: Final = 60.0
 TIMES: Final = 50
 """As many times longer than it took something is kept."""
 MOST_KEPT: Final = 8
@@ -37,6 +41,7 @@ class Foresight:
         self._scheduler = scheduler
         self._kept: dict[Any, tuple[float, Any]] = {}
         """Until when, and what."""
+        self._usual: dict[str, tuple[float, Usual | None]] = {}
         self._locks = (asyncio.Lock(), asyncio.Lock())
         """One is held by who looks ahead, the other by who counts what is held: that is quick, and stands on every page."""
 
@@ -50,6 +55,14 @@ class Foresight:
         """What the next 24 hours bring to a job by its schedules alone; None: it has none."""
         found: Simulation = await self._scheduler.simulate(DAY, job=job, most=MOST)
         return next((one for one in found.jobs if one.job == job), None)
+
+    async def usual(self, jobs: Collection[str]) -> Mapping[str, Usual]:
+        """How long jobs usually take, of those that have succeeded before; as it was within the last minute."""
+        now = time.monotonic()
+        unknown = [name for name in jobs if self._usual.get(name, (0.0, None))[0] <= now]
+        found = await looking.usual(self._scheduler, unknown)
+        self._usual |= {name: (now + USUAL_SECONDS, found.get(name)) for name in unknown}
+        return {name: one for name in jobs if (one := self._usual[name][1]) is not None}
 
     async def held(self) -> int:
         """How many fires are held by pauses."""

@@ -31,7 +31,7 @@ TITLES: Final = {
     "conflict": "The present state forbids it",
     "key-conflict": "The key belongs to another request",
     "payload-too-large": "The body is too long",
-    "unsupported-media-type": "The body must be JSON",
+    "unsupported-media-type": "The body must be plain JSON",
     "headers-too-large": "The headers are too long",
     "invalid-params": "Parameters do not fit the job",
     "invalid-schedule": "A trigger that cannot be",

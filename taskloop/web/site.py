@@ -23,6 +23,7 @@ from taskloop.web.foresight import Foresight
 from taskloop.web.live import Live
 from taskloop.web.openapi import Described
 from taskloop.web.pages.rendering import problem_page
+from taskloop.web.pages.repeating import Forms
 from taskloop.web.pages.sharing import Shared
 from taskloop.web.problems import Problem, of
 from taskloop.web.routes import Found, Route, Router, query_values, read_body, read_form
@@ -130,6 +131,7 @@ class Site:
         self.router: Router = Router((*ROUTES, *PAGES))
         self.live: Live = Live(scheduler)
         self.shared: Shared = Shared()
+        self.forms: Forms = Forms()
         self.metrics: Metrics = Metrics(scheduler)
         self.described: Described = Described(self.router.routes)
         self.foresight: Foresight = Foresight(scheduler)
@@ -239,7 +241,8 @@ class Site:
         record = {**problem.record(), "request_id": request_id}
         if _is_for_people(request):
             with suppress(MissingExtra):
-                return await problem_page(request.prefix, record, problem.headers)
+                wanted = f"{request.path}{request.query and '?'}{request.query}" if request.method == "GET" else ""
+                return await problem_page(request.prefix, record, problem.headers, wanted)
         headers = {"content-type": "application/problem+json", **problem.headers}
         return Response(problem.status, await written(record), headers)
 

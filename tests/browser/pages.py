@@ -9,7 +9,8 @@ AUDIT = Path(__file__).with_name("audit.js").read_text()
 
 PATHS = (
     "/", "/jobs", "/jobs/sync_orders", "/jobs/refund", "/jobs/legacy_export", "/jobs/invoices?at=2h", "/runs",
-    "/runs?state=failed", "/timeline?from=24h&to=24h", "/schedules?when=5m", "/failures", "/workers", "/login",
+    "/runs?state=failed", "/timeline?from=24h&to=24h", "/schedules?when=5m", "/failures", "/workers", "/audit",
+    "/jobs/daily_report/result", "/login",
 )  # fmt: skip
 
 

@@ -115,3 +115,17 @@ async def test_on_a_phone_a_job_is_submitted_and_switched(open_dashboard, window
     await page.get_by_role("button", name="Disable").tap()
     await page.get_by_text("The job is off").first.wait_for()
     assert not (await scheduler.jobs("remind"))[0].enabled
+
+    for handle in await scheduler.submit_many([scheduler["invoices"].bind()] * 70):
+        await handle.wait()
+    for path in ("/jobs/invoices", "/runs", "/"):
+        await page.goto(address + path)
+        assert await page.evaluate("document.documentElement.scrollWidth") == 360, path
+    # An error and what it says are one text, not two columns beside each other.
+    lefts = await page.evaluate(
+        """() => [...document.querySelectorAll("td[data-label=outcome]")].map(one => {
+          const text = document.createRange(); text.selectNodeContents(one.querySelector("b").nextSibling);
+          return [one.querySelector("b").getBoundingClientRect().left, [...text.getClientRects()].at(-1).left];
+        })"""
+    )
+    assert lefts and all(bold == last for bold, last in lefts)

@@ -130,6 +130,13 @@ async def test_a_double_click_asks_for_one_run_and_a_form_that_was_changed_for_a
     await page.unroute_all(behavior="wait")
     assert len(await scheduler.runs("vacuum")) == 1
 
+    await (await scheduler.submit("invoices")).wait()
+    await page.goto(f"{address}/runs/2")
+    await page.get_by_role("link", name="Run again…").click()
+    await page.get_by_role("button", name="Run again").dblclick()  # the first may have failed when the second arrives
+    await page.get_by_role("heading", name="Run 3 · invoices").wait_for()
+    assert [one.rerun_of for one in await scheduler.runs("invoices")] == [2, None]
+
     await page.goto(f"{address}/jobs/remind")
     for user in ("1", "2"):
         await page.get_by_label("user").fill(user)

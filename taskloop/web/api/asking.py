@@ -8,7 +8,7 @@ from typing import Any, Final
 from taskloop.web.core import Response, listed
 from taskloop.web.routes import INSTANT, TEXT, Parameter, whole
 
-__all__ = ["BEFORE", "FIRES_UNTIL", "LIMIT", "TOLD", "UNTIL", "V1", "page"]
+__all__ = ["BEFORE", "FIRES_UNTIL", "KEY", "KEY_HEADER", "LIMIT", "TOLD", "UNTIL", "V1", "page"]
 
 V1: Final = "/api/v1"
 USUAL: Final = 100
@@ -17,6 +17,8 @@ LIMIT: Final = Parameter("limit", whole(1, 1000), f"how many at most; without it
 BEFORE: Final = Parameter("before", whole(1, 10**18), "only ids below this one: the `next` of the page before")
 UNTIL: Final = Parameter("until", INSTANT, "it ends by itself then")
 FIRES_UNTIL: Final = Parameter("until", INSTANT, "none after this instant")
+KEY: Final = Parameter("key", TEXT, "one run per job and key; also as the header Idempotency-Key")
+KEY_HEADER: Final = Parameter("Idempotency-Key", TEXT, "the key, if the body has none")
 TOLD: Final = (
     Parameter("reason", TEXT, "why: stands in the records"),
     Parameter("actor", TEXT, "for whom; only for callers with scope admin, without it the caller's own name"),

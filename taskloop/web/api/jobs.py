@@ -12,7 +12,7 @@ from taskloop.jobs import Call
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
-from taskloop.web.api.asking import FIRES_UNTIL, LIMIT, TOLD, UNTIL, V1, limit, page
+from taskloop.web.api.asking import FIRES_UNTIL, KEY, KEY_HEADER, LIMIT, TOLD, UNTIL, V1, limit, page
 from taskloop.web.core import Response, answer, listed
 from taskloop.web.discretion import explained
 from taskloop.web.problems import Problem
@@ -266,10 +266,10 @@ ROUTES = (
         body=(
             _PARAMS,
             Parameter("at", INSTANT, "not before this instant"),
-            Parameter("key", TEXT, "one run per job and key; also as the header Idempotency-Key"),
+            KEY,
             *TOLD,
         ),
-        headers=(Parameter("Idempotency-Key", TEXT, "the key, if the body has none"),),
+        headers=(KEY_HEADER,),
         example="""-d '{"params": {"days": 7}, "at": "+2h"}'""",
     ),
     Route(

@@ -48,16 +48,18 @@ async def timeline(asked: Asked) -> Response:
 
 
 def _timeline(found: Seen) -> dict[str, Any]:
+    from taskloop.web.pages.timeline import is_off
+
     runs: dict[str, list[Span]] = defaultdict(list)
     for one in found.runs:
         runs[one.job].append(one)
     coming: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for at, job in found.fires:
-        trouble = found.troubles.get((job, at))
+        trouble, off = found.troubles.get((job, at)), is_off(found.off, job, at)
         coming[job].append(
             {
                 "at": instant_text(at),
-                "fate": "runs" if trouble is None else trouble.fate,
+                "fate": "skipped" if off else "runs" if trouble is None else trouble.fate,
                 "wait_seconds": 0.0 if trouble is None else trouble.wait.total_seconds(),
             }
         )

@@ -8,7 +8,7 @@ from taskloop.errors import Conflict, NoSuchJob, nearest
 from taskloop.flows import step_record
 from taskloop.records import attempt_record, line_record, run_record
 from taskloop.runs import Cause, State
-from taskloop.web.api.asking import BEFORE, LIMIT, TOLD, V1, limit, page
+from taskloop.web.api.asking import BEFORE, KEY, KEY_HEADER, LIMIT, TOLD, V1, limit, page
 from taskloop.web.api.export import export
 from taskloop.web.api.jobs import accepted
 from taskloop.web.core import Response, answer, listed
@@ -86,9 +86,12 @@ async def cancel(asked: Asked) -> Response:
 async def rerun(asked: Asked) -> Response:
     number, body = asked.number(), asked.body
     asked.count_submit((await asked.scheduler.run(number)).job)
+    key, once = body["key"] or asked.request.headers.get("idempotency-key"), bool(body["once"])
+    if once and key is not None:
+        raise Problem(422, "invalid-value", "it has both a key and once", "give one of them: once has a key of its own")
     told = asked.told()
     handle = await asked.scheduler.rerun(
-        number, body["params"], from_step=body["from_step"], once=bool(body["once"]), **told
+        number, body["params"], from_step=body["from_step"], key=key, once=once, **told
     )
     return await accepted(asked, handle)
 
@@ -144,9 +147,11 @@ ROUTES = (
         body=(
             Parameter("params", OBJECT, "laid over its own"),
             Parameter("from_step", TEXT, "of a flow: take over what the steps before this one gave"),
+            KEY,
             Parameter("once", FLAG, "only if it was not run again yet; else the answer is the first that repeats it"),
             *TOLD,
         ),
+        headers=(KEY_HEADER,),
         example="""-d '{"params": {"days": 1}}'""",
     ),
 )  # fmt: skip

@@ -81,9 +81,12 @@ async def remove(asked: Asked) -> Response:
     return Response(204)
 
 
-async def changeable(asked: Asked) -> Schedule:
-    """The schedule, unless it would be back at the next start. Raises `Conflict`, `NoSuchSchedule`."""
-    one = await _one(asked, asked.path["id"])
+async def changeable(asked: Asked, name: str | None = None) -> Schedule:
+    """The schedule of that id, else of the id in the path, unless it would be back at the next start.
+
+    Raises `Conflict`, `NoSuchSchedule`.
+    """
+    one = await _one(asked, asked.path["id"] if name is None else name)
     if one.origin != "stored" and one.job in asked.scheduler:
         raise Conflict(
             f"schedule '{one.id}' is declared by {one.origin}, and would be as before at the next start; "

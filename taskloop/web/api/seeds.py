@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import looking
-from taskloop.errors import Conflict
 from taskloop.records import JobRecord, Standing, instant_text, run_record, switch_record
 from taskloop.runs import ACTIVE, Cause, Run, State
 from taskloop.web.api.asking import TOLD
@@ -72,7 +71,10 @@ async def start(asked: Asked) -> Response:
         for name in names:
             if busy := await asked.scheduler.runs(name, state=_ACTIVE, limit=1):
                 run = busy[0]
-                raise Conflict(f"run {run.id} of '{run.job}' is {run.state}; wait for its end, or cancel it")
+                raise Problem(
+                    409, "conflict", f"run {run.id} of '{run.job}' is {run.state}", "wait for its end, or cancel it",
+                    more={"run": run.id},
+                )  # fmt: skip
         handle = await asked.scheduler.submit(job.name, asked.body, actor=asked.principal.name, cause=Cause.API)
     return await accepted(asked, handle)
 

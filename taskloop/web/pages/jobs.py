@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -25,9 +24,10 @@ from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
-from taskloop.web.pages.repeating import asked_once
+from taskloop.web.pages.repeating import ONCE, form_key, sign
 from taskloop.web.pages.results import picture_of
 from taskloop.web.pages.strips import brief
+from taskloop.web.problems import Problem
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 JOBS_A_PAGE, STRIP, BARS, HISTORY, COMING, DAYS = 50, 20, 60, 200, 5, 30
-ONCE: Final = 40
-"""Characters of the sign of a form, at most."""
 CONDITIONS: Final = get_args(Condition)
 
 
@@ -79,8 +77,11 @@ async def _page(
     given: Mapping[str, str] | None = None,
     problems: Mapping[str, str] | None = None,
     refused: str = "",
+    switch: Mapping[str, str] | None = None,
 ) -> Response:
-    """The page of a job. `source`: the run that is to be repeated; `given`: what was typed, refused for `problems`."""
+    """The page of a job. `source`: the run that is to be repeated; `given`: what was typed, refused for `problems`;
+    `switch`: what was typed to switch it, with the verb, and as `refused` why that cannot be.
+    """
     scheduler, query, zone = asked.scheduler, asked.query, zone_of(asked)
     runs = await scheduler.runs(record.name, limit=HISTORY)
     won = [one for one in runs if one.state is State.SUCCEEDED][:1]
@@ -103,12 +104,12 @@ async def _page(
         success=charts.success_data(counted), graph=graph(record.steps),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems, zone), source=source, refused=refused,
-        once="" if asked.query.get("live") else secrets.token_hex(8), effect=await asked.site.foresight.day_of(record.name),
+        once=sign(asked), effect=await asked.site.foresight.day_of(record.name),
         held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
         shown=await asyncio.to_thread(picture_of, won), won=won,
         active=sum(not one.final for one in runs),
         steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},
-        about_job=record.name, policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
+        switch={"verb": "", "refused": "", "reason": "", "until": "", **(switch or {})}, about_job=record.name, policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
     )  # fmt: skip
 
 
@@ -126,20 +127,25 @@ async def submit(asked: Asked) -> Response:
     source = await asked.scheduler.run(asked.number(form["from_run"])) if form.get("from_run") else None
     if source is not None and source.job != record.name:
         raise NoSuchRun(source.id)
-    asked.count_submit(record.name)
     before = shown(source.params) if source is not None else None
     params = typed(record.params_schema, asked.body, zone_of(asked), before=before)
-    told: dict[str, Any] = {"actor": asked.principal.name, "reason": form.get("reason")}
+    by: dict[str, Any] = {"actor": asked.principal.name, "reason": form.get("reason")}
+    once, key = str(form.get("once") or "")[:ONCE], form.get("key")
+    sent = form_key(once, {**asked.body, "job": record.name}, await asked.site.access.marks()) if once else None
 
-    async def ask(key: str | None) -> RunHandle[Any]:
+    async def ask() -> RunHandle[Any]:
+        asked.count_submit(record.name)
         if source is not None:
-            return await asked.scheduler.rerun(source.id, params, from_step=form.get("from_step"), key=key, **told)
-        return await asked.scheduler.submit(record.name, params, at=form.get("at"), key=key, cause=Cause.MANUAL, **told)
+            return await asked.scheduler.rerun(
+                source.id, params, from_step=form.get("from_step"), key=key or sent, **by
+            )
+        return await asked.scheduler.submit(
+            record.name, params, at=form.get("at"), key=key or sent, cause=Cause.MANUAL, **by
+        )
 
+    cause = Cause.MANUAL if source is None else Cause.RERUN
     try:
-        once = str(form.get("once") or "")[:ONCE]
-        key = form.get("key")
-        handle = await (ask(key) if key or not once else asked_once(ask, f"form-{once}"))
+        made = await asked.site.forms.ask(asked.scheduler, record.name, sent, cause, ask)
     except BadParameters as error:
         return await _page(
             asked, record, 422, source=source, given=asked.body, problems=error.problems,
@@ -149,7 +155,12 @@ async def submit(asked: Asked) -> Response:
         return await _page(
             asked, record, 409, source=source, given=asked.body, refused=f"Nothing was submitted: {error}"
         )
-    return see_other(asked, f"/runs/{handle.run.id}", "existed" if handle.run.existed else "submitted")
+    except Problem as problem:  # too often: what was typed is good for later
+        told = f"Nothing was submitted: {problem.detail}; {problem.hint}"
+        response = await _page(asked, record, problem.status, source=source, given=asked.body, refused=told)
+        response.headers |= problem.headers
+        return response
+    return see_other(asked, f"/runs/{made.id}", "existed" if made.existed else "submitted")
 
 
 # -- switches
@@ -158,7 +169,11 @@ async def submit(asked: Asked) -> Response:
 async def _switch(asked: Asked, verb: str, said: str, *names: str) -> Response:
     record, form = await the_job(asked), empty_is_none(asked.body)
     options = {name: form.get(name) for name in names}
-    await getattr(asked.scheduler, verb)(record.name, actor=asked.principal.name, **options)
+    try:
+        await getattr(asked.scheduler, verb)(record.name, actor=asked.principal.name, **options)
+    except ValueError as error:  # an `until` that is none
+        typed = {name: str(asked.body.get(name) or "") for name in names}
+        return await _page(asked, record, 422, switch={"verb": verb, "refused": f"Nothing was done: {error}", **typed})
     return see_other(asked, f"/jobs/{quote(record.name, safe='')}", said)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop import looking
+from taskloop.clock import SystemClock
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.runs import State
 from taskloop.web.core import Response
@@ -13,6 +16,7 @@ from taskloop.web.routes import FLAG, TEXT, Parameter, Route, whole, word
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
+    from taskloop.punctuality import Usual
     from taskloop.web.site import Asked
 
 __all__ = ["PAGE", "ROUTES", "empty_is_none", "whole_page"]
@@ -23,7 +27,10 @@ PAGE: Final = (
     Parameter("live", FLAG, "only what changes, for the script of the page; shared by all who look"),
 )
 """What every page takes."""
-COMING, FAILURES = 10, 5
+COMING, FAILURES, RUNNING = 10, 5, 20
+LOOKED: Final = 50
+"""Schedules among which the next are found whose job is on."""
+_ENDS: Final = (State.SUCCEEDED, State.FAILED, State.INTERRUPTED, State.CANCELLED, State.SKIPPED)
 
 
 async def whole_page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
@@ -43,9 +50,14 @@ async def now(asked: Asked) -> Response:
     status = await scheduler.status()
     coming: list[Any] = []
     failures: list[Any] = []
+    today: Mapping[State, int] = {}
+    usual: Mapping[str, Usual] = {}
     is_away = False
     try:
-        coming = await scheduler.upcoming(limit=COMING)
+        off = {one.name for one in status.standings if not one.enabled}
+        coming = [one for one in await looking.outline(scheduler, LOOKED) if one[1].job not in off][:COMING]
+        today = await looking.today(scheduler, [one.name for one in status.standings])
+        usual = await asked.site.foresight.usual({one.job for one in status.active[:RUNNING]})
         failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
     except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
         is_away = True
@@ -56,6 +68,11 @@ async def now(asked: Asked) -> Response:
         attention=status.attention if asked.admin else [*map(wanting, status.attention)],
         coming=coming,
         failures=failures,
+        running=status.active[:RUNNING],
+        usual=usual,
+        held_jobs={one.name for one in status.standings if one.condition == "paused"},
+        today=[(today[one], one) for one in _ENDS if today.get(one)],
+        midnight=SystemClock().now().strftime("%Y-%m-%dT00:00Z"),
         paused=status.paused,
         held=await asked.site.foresight.held() if status.paused else 0,
         is_away=is_away,

@@ -71,9 +71,15 @@ def zone_of(asked: Asked) -> ZoneInfo:
     return ZoneInfo(asked.scheduler.options.timezone or "UTC")
 
 
-async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
-    """A refusal, for people."""
-    return await bare_page("problem.html", record["status"], headers, base=base, problem=record)
+async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str], wanted: str = "") -> Response:
+    """A refusal, for people. `wanted`: the page below the mount that was asked for; empty: it was no page. A sign-in leads
+    there, and what is only away for a while is asked for again by itself.
+    """
+    again = headers.get("retry-after") if wanted and record["status"] == 503 else None
+    headers = {**headers, "refresh": again} if again else headers
+    return await bare_page(
+        "problem.html", record["status"], headers, base=base, problem=record, wanted=wanted, again=again
+    )
 
 
 async def bare_page(template: str, code: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
@@ -91,8 +97,9 @@ def see_other(asked: Asked, path: str, said: str = "") -> Response:
 
 SAID: Final = {
     "submitted": "On record: the run waits for its turn, or has begun.",
-    "existed": "That was asked for already: this is its run.",
+    "existed": "That was asked for already: this is its run. To have another one, run it again.",
     "cancelled": "Its end is asked for.",
+    "ended": "It had ended before.",
     "enabled": "The job is on.",
     "disabled": "The job is off: what comes due is skipped, with this as the reason.",
     "paused": "Held: nothing new starts, what is submitted waits.",
@@ -100,6 +107,7 @@ SAID: Final = {
     "scheduled": "Stored: it survives restarts.",
     "retried": "They are run again; the page of each failure names the run that repeats it.",
     "refused": "None could be run again: the job is off, or this process does not have its code.",
+    "again": "That was asked for already; the page of each failure names the run that repeats it.",
     "none_left": "Nothing was left to run again.",
     "unscheduled": "Removed; its runs stay.",
 }

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from taskloop import durations
+from taskloop.clock import SystemClock
 from taskloop.looking import waits_for
 from taskloop.masking import shown
+from taskloop.records import instant_text
 from taskloop.runs import Cause, Run, State
 from taskloop.steps import LogLine
 from taskloop.web.api.asking import BEFORE
+from taskloop.web.api.failures import FAILED, USUAL, fingerprint
 from taskloop.web.api.runs import AFTER
 from taskloop.web.core import Response
 from taskloop.web.pages.graph import graph
@@ -62,7 +66,24 @@ async def run(asked: Asked) -> Response:
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
         params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
         shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
+        alike=_alike(one), good=await _good_before(asked, one), usual={} if one.final else await asked.site.foresight.usual([one.job]),
     )  # fmt: skip
+
+
+def _alike(one: Run) -> str:
+    """The query of the page of failures for what failed of the same cause, from this one on at least; empty: it did not."""
+    if one.state not in FAILED:
+        return ""
+    since = min(one.created_at, SystemClock().now() - durations.parse(USUAL))
+    return urlencode({"since": instant_text(since), "cause": fingerprint(one)})
+
+
+async def _good_before(asked: Asked, one: Run) -> tuple[Run, list[Change]] | None:
+    """Of a run that failed the last one before it that did not, and what is different; None: there is none on record."""
+    if one.state not in FAILED:
+        return None
+    found = await asked.scheduler.runs(one.job, state=State.SUCCEEDED, before=one.id, limit=1)
+    return (found[0], changes(found[0].params, one.params)) if found else None
 
 
 async def _log(asked: Asked, number: int) -> tuple[Sequence[LogLine], int, int | None]:
@@ -89,6 +110,8 @@ def _texts(one: Run) -> tuple[str, str]:
 
 async def cancel(asked: Asked) -> Response:
     number = asked.number()
+    if (await asked.scheduler.run(number)).final:  # while somebody made up their mind
+        return see_other(asked, f"/runs/{number}", "ended")
     await asked.scheduler.cancel(number, reason=empty_is_none(asked.body).get("reason"), actor=asked.principal.name)
     return see_other(asked, f"/runs/{number}", "cancelled")
 

@@ -13,22 +13,24 @@ from zoneinfo import ZoneInfo
 from taskloop import durations
 from taskloop.clock import SystemClock
 from taskloop.errors import TaskloopError
+from taskloop.masking import MASK, shown
 from taskloop.simulation import Simulation, quiet_hour
 from taskloop.triggers import At, Cron, Every, Trigger
 from taskloop.web.api.schedules import changeable, fires_of, notes_of
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.repeating import ONCE, form_key, sign
 from taskloop.web.routes import TEXT, Parameter, Route, whole
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["ROUTES", "meant"]
+__all__ = ["ROUTES", "as_typed", "meant"]
 
 SCHEDULES_A_PAGE, SHOWN_FIRES, SHOWN_OVERLAPS, USUAL_DAYS = 50, 8, 30, 7
-LOAD_WIDTH, LOAD_HEIGHT = 1000.0, 60.0
+LOAD_WIDTH, LOAD_HEIGHT, MOST_BARS = 1000.0, 60.0, 200
 
 
 def meant(text: str, timezone: str | None) -> Trigger:
@@ -48,14 +50,38 @@ def meant(text: str, timezone: str | None) -> Trigger:
             ) from error
 
 
+def as_typed(trigger: Trigger) -> tuple[str, str] | None:
+    """A trigger and its zone as `meant` reads them; None: it has no such form."""
+    match trigger:
+        case Every() if trigger.interval is not None:
+            return durations.format(trigger.interval), ""
+        case Cron():
+            return trigger.expression, trigger.timezone or ""
+        case At():
+            return durations.rfc3339(trigger.instant), ""
+    return None
+
+
+def _kept(old: Trigger, new: Trigger) -> Trigger:
+    """What was typed anew, but the old trigger where that says the same and more: an anchor, what it does at a gap."""
+    return old if as_typed(old) == as_typed(new) else new
+
+
 async def schedules(asked: Asked) -> Response:
-    return await _page(asked, dict(asked.query))
+    wanted = dict(asked.query)
+    if wanted.get("change"):
+        one = await changeable(asked, wanted["change"])
+        when, timezone = as_typed(one.trigger) or ("", "")
+        params = json.dumps(shown(one.params), ensure_ascii=False, default=str) if one.params else ""
+        wanted |= {"id": one.id, "job": one.job, "when": when, "timezone": timezone, "params": params}
+    return await _page(asked, wanted)
 
 
 async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refused: str = "") -> Response:
     """`wanted`: what was typed, in the query or in the form that is refused."""
     scheduler = asked.scheduler
     narrowed = {name: asked.query.get(name) or None for name in ("job", "prefix")}
+    change = wanted.get("change") or ""
     found = await scheduler.schedules(
         narrowed["job"], prefix=narrowed["prefix"], before=asked.query.get("before"), limit=SCHEDULES_A_PAGE + 1
     )
@@ -80,23 +106,21 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
         asked, "schedules.html", code, schedules=here, next=following, wanted=typed, words=words, coming=coming,
         problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
         overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, names=sorted(job.name for job in scheduler),
-        removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
+        once=sign(asked), change=change, removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
     )  # fmt: skip
 
 
 def _bars(ahead: Simulation) -> list[tuple[float, float, float, str]]:
-    """Place, width and height of a bar for each span of the load, and what it says."""
-    most = max((one.fires for one in ahead.load), default=0) or 1
-    width = LOAD_WIDTH / max(1, len(ahead.load))
+    """Place, width and height of each bar of the load, and what it says: of an hour, or of several where there are many."""
+    together = -(-len(ahead.load) // MOST_BARS) or 1
+    spans = [ahead.load[at : at + together] for at in range(0, len(ahead.load), together)]
+    found = [(sum(one.fires for one in span), max(one.most for one in span)) for span in spans]
+    highest = max((fires for fires, _ in found), default=0) or 1
+    width = LOAD_WIDTH / max(1, len(spans))
     return [
-        (
-            place * width,
-            max(0.5, width - 0.5),
-            LOAD_HEIGHT * one.fires / most,
-            f"{one.fires} fires, at most {one.most} at once",
-        )
-        for place, one in enumerate(ahead.load)
-        if one.fires
+        (place * width, max(0.5, width - 0.5), LOAD_HEIGHT * fires / highest, f"{fires} fires, at most {most} at once")
+        for place, (fires, most) in enumerate(found)
+        if fires
     ]
 
 
@@ -107,12 +131,25 @@ async def add(asked: Asked) -> Response:
         params = json.loads(form.get("params") or "{}")
         if not isinstance(params, dict):
             raise ValueError('the parameters are no JSON object, such as {"days": 7}')  # noqa: TRY004 - as what cannot be read
-        name = form.get("id") or f"{form.get('job')}:{trigger}".replace(" ", "_")
+        name = form.get("id") or await _name(asked, trigger)
+        if old := [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]:
+            trigger = _kept(old[0].trigger, asked.scheduler.resolved(trigger))
+            params = {key: old[0].params.get(key, one) if one == MASK else one for key, one in params.items()}
         told = {"actor": asked.principal.name, "reason": form.get("reason")}
         await asked.scheduler.schedule(form.get("job") or "", trigger, id=name, params=params, **told)
     except (TaskloopError, ValueError, RecursionError) as error:
         return await _page(asked, form, 422, f"Nothing was stored: {error}")
     return see_other(asked, f"/schedules?{urlencode({'prefix': name})}", "scheduled")
+
+
+async def _name(asked: Asked, trigger: Trigger) -> str:
+    """A name of job and trigger: sent again, the form means the same schedule, also where its instant is one from now."""
+    form = empty_is_none(asked.body)
+    when, once = str(form.get("when")).strip(), str(form.get("once") or "")[:ONCE]
+    name = f"{form.get('job')}:{trigger}"
+    if isinstance(trigger, At) and when.startswith("+") and once:
+        name = f"{form.get('job')}:{when}-{form_key(once, asked.body, await asked.site.access.marks())[-8:]}"
+    return name.replace(" ", "_")
 
 
 async def remove(asked: Asked) -> Response:
@@ -133,13 +170,15 @@ ROUTES = (
         query=(
             *PAGE, _JOB, _WHEN, _ZONE,
             Parameter("prefix", TEXT, "only ids that begin so"),
+            Parameter("change", TEXT, "the id of the schedule that the form is to change"),
             Parameter("days", whole(1, 31), f"how far to look ahead; without it {USUAL_DAYS}"),
             Parameter("before", TEXT, "the id of the last schedule of the page before"),
         ),
     ),
     Route(
         method="POST", path="/schedules", name="page_schedule", scope=Scope.admin, handler=add, summary="Add", page=True,
-        body=(_JOB, _WHEN, _ZONE, Parameter("id", TEXT, "its name"), Parameter("params", TEXT, "the job's parameters"), _REASON),
+        body=(_JOB, _WHEN, _ZONE, Parameter("id", TEXT, "its name"), Parameter("params", TEXT, "the job's parameters"), _REASON,
+            Parameter("once", TEXT, "the sign of the form")),
     ),
     Route(
         method="POST", path="/schedules/{id}/remove", name="page_unschedule", scope=Scope.admin, handler=remove,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from taskloop import durations, looking
 from taskloop.clock import SystemClock
 from taskloop.runs import Run, State
+from taskloop.schedules import Schedule
 from taskloop.signs import span_text
-from taskloop.simulation import Overlap, Trouble
+from taskloop.simulation import Overlap, Simulation, Trouble
 from taskloop.store import Span
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
@@ -27,7 +28,7 @@ from taskloop.web.security import Scope
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["ROUTES", "Lane", "Mark", "Seen", "lanes", "seen", "ticks"]
+__all__ = ["ROUTES", "Lane", "Mark", "Seen", "is_off", "lanes", "seen", "ticks"]
 
 WIDTH: Final = 1000.0
 NEAR: Final = 4.0
@@ -35,12 +36,19 @@ NEAR: Final = 4.0
 LEAST: Final = 2.0
 """A mark is as wide as this, however short the run was."""
 MOST_RUNS, MOST_FIRES, MOST_LANES, MOST_OVERLAPS = 2_500, 2_000, 40, 20
+EACH: Final = 100
+"""Where there are more runs, of each job also so many older ones."""
+OUTLINED: Final = 5_000
+"""Where there are more fires, so many of which none lies on another."""
 LONGEST: Final = timedelta(days=90)
 LISTED: Final = 100
 """Marks of a lane that the table names."""
 _WORST: Final = (
     State.FAILED, State.INTERRUPTED, State.RUNNING, State.CANCELLED, State.SKIPPED, State.WAITING, State.SUCCEEDED
 )  # fmt: skip
+
+
+_NONE_OFF: Final[Mapping[str, datetime | None]] = {}
 
 
 @dataclass(slots=True)
@@ -50,7 +58,7 @@ class Mark:
     x: float
     width: float
     kind: str
-    """The worst state of its runs, or `coming`, or `trouble`: an overlap is foretold."""
+    """The worst state of its runs, or `coming`, or `trouble`: an overlap is foretold, or `off`: it will be skipped."""
     words: str
     run: int | None
     """The newest of its runs; None: they are to come."""
@@ -76,9 +84,13 @@ def lanes(
     end: datetime,
     now: datetime,
     troubles: Collection[tuple[str, datetime]] = (),
+    *,
+    off: Mapping[str, datetime | None] = _NONE_OFF,
+    outlined: bool = False,
 ) -> list[Lane]:
     """A lane for each job that does something between two instants, by name. `fires`: instants with their job;
-    `troubles`: those of them, job first, that will be skipped, wait, or end the run before.
+    `troubles`: those of them, job first, that will be skipped, wait, or end the run before. `off`: jobs that are
+    switched off, and until when; `outlined`: of fires that lie on each other not all are given.
     """
     found: dict[str, list[Mark]] = {}
     scale = WIDTH / max(1e-6, (end - start).total_seconds())
@@ -96,12 +108,12 @@ def lanes(
             Mark(x, max(LEAST, place(ended) - x), one.state.value, words, one.id, one.count)
         )
     for at, job in fires:
-        kind = "trouble" if (job, at) in troubles else "coming"
+        kind = "off" if is_off(off, job, at) else "trouble" if (job, at) in troubles else "coming"
         found.setdefault(job, []).append(Mark(place(at), LEAST, kind, "", None))
-    return [Lane(job, _merged(sorted(marks, key=lambda one: one.x))) for job, marks in sorted(found.items())]
+    return [Lane(job, _merged(sorted(marks, key=lambda one: one.x), outlined)) for job, marks in sorted(found.items())]
 
 
-def _merged(marks: Sequence[Mark]) -> list[Mark]:
+def _merged(marks: Sequence[Mark], outlined: bool) -> list[Mark]:
     kept: list[Mark] = []
     for one in marks:
         last = kept[-1] if kept else None
@@ -115,15 +127,21 @@ def _merged(marks: Sequence[Mark]) -> list[Mark]:
         last.words = f"{last.count} × {last.kind}"
     for one in kept:
         if one.run is None:
-            one.words = "is to come" if one.count == 1 else f"{one.count} × to come"
-            one.words += ", with an overlap" if one.kind == "trouble" else ""
+            often = f"at least {one.count}" if outlined else str(one.count)
+            one.words = "is to come" if one.count == 1 else f"{often} × to come"
+            one.words += {"trouble": ", with an overlap", "off": ", but the job is off"}.get(one.kind, "")
         elif one.count > 1 and one.words.startswith(str(one.count)):
             one.words = f"{one.count} runs, the worst of them {one.kind}"
     return kept
 
 
+def is_off(off: Mapping[str, datetime | None], job: str, at: datetime) -> bool:
+    """Whether a job is switched off until after that instant."""
+    return job in off and ((until := off[job]) is None or at < until)
+
+
 def _badness(kind: str) -> int:
-    order = [*(state.value for state in _WORST), "trouble", "coming"]
+    order = [*(state.value for state in _WORST), "trouble", "coming", "off"]
     return order.index(kind)
 
 
@@ -156,20 +174,42 @@ class Seen(NamedTuple):
     overlaps: Sequence[Overlap]
     full: bool
     """Whether there was more than is shown."""
+    outlined: bool = False
+    """Whether fires are left out that would lie on others."""
+    off: Mapping[str, datetime | None] = _NONE_OFF
+    """Jobs that are switched off, and until when."""
 
 
 async def seen(asked: Asked) -> Seen:
     """What the query asks for. Raises `Problem`."""
     scheduler, now = asked.scheduler, SystemClock().now()
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
-    runs = await looking.spans(scheduler, start, end, MOST_RUNS)
+    runs = await looking.spans(scheduler, start, end, MOST_RUNS, EACH)
     fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
+    if full := len(fires) == MOST_FIRES:  # none is left out that would be a mark of its own
+        fires = await looking.outline(scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH))
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
+    off = await looking.off(scheduler, {schedule.job for _, schedule in fires})
+    return await asyncio.to_thread(_seen, start, end, now, runs, fires, ahead, full, off)  # it may be thousands
+
+
+def _seen(
+    start: datetime,
+    end: datetime,
+    now: datetime,
+    runs: Sequence[Span],
+    fires: Sequence[tuple[datetime, Schedule]],
+    ahead: Simulation | None,
+    full: bool,
+    off: Mapping[str, datetime | None],
+) -> Seen:
+    coming = [(at, schedule.job) for at, schedule in fires if at >= now]
+    troubles = {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles}
+    if full:  # nor is one left out that is in another's way
+        coming = sorted({*coming, *((at, job) for job, at in list(troubles)[:OUTLINED] if at <= end)})
     return Seen(
-        start, end, now, [one for one in runs if one.state is not State.WAITING],
-        [(at, schedule.job) for at, schedule in fires if at >= now],
-        {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles},
-        () if ahead is None else ahead.overlaps, len(runs) >= MOST_RUNS or len(fires) == MOST_FIRES,
+        start, end, now, [one for one in runs if one.state is not State.WAITING], coming, troubles,
+        () if ahead is None else ahead.overlaps, full or len(runs) >= MOST_RUNS, full, off,
     )  # fmt: skip
 
 
@@ -191,7 +231,8 @@ def _shown(one: Seen) -> tuple[list[Lane], int]:
     names = sorted({*(run.job for run in one.runs), *(job for _, job in one.fires)})
     here = set(names[:MOST_LANES])
     runs, fires = [run for run in one.runs if run.job in here], [fire for fire in one.fires if fire[1] in here]
-    return lanes(runs, fires, one.start, one.end, one.now, one.troubles), len(names) - len(here)
+    drawn = lanes(runs, fires, one.start, one.end, one.now, one.troubles, off=one.off, outlined=one.outlined)
+    return drawn, len(names) - len(here)
 
 
 def _window(back: str, ahead: str, now: datetime) -> tuple[datetime, datetime]:

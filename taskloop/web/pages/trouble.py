@@ -63,7 +63,7 @@ async def retry(asked: Asked) -> Response:
             )
             said = "retried" if done.runs or done.again else "refused"
         else:
-            said = "none_left"
+            said = "again" if chosen.again else "none_left"
     return see_other(asked, f"/failures?{urlencode({'since': since, 'cause': cause})}", said)
 
 
