@@ -116,7 +116,11 @@ class Ledger(Housed):
         super()._add(job)
         job.attach(self)
         self._removed.discard(job.name)
-        self._redeclared(job)
+        try:
+            self._redeclared(job)
+        except BadJob:  # it contradicts what the configuration says of it
+            super().remove_job(job.name)
+            raise
 
     def _collect(self, collection: Jobs) -> None:
         """Take over what `collection` holds; asked again at start, for modules that declare later."""
@@ -724,7 +728,7 @@ class Ledger(Housed):
         return {}
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
-        """Jobs were added, or (none) one was removed: a started engine tells its store."""
+        """Jobs were added, or (none) one was removed: a started engine tells its store. Raises `BadJob`."""
 
     def _admit(self, runs: list[Run]) -> list[Run]:
         """Claim at once those runs for which this process has a slot; without an engine all wait."""

@@ -35,7 +35,6 @@ from taskloop.guard import Guard
 from taskloop.jobs import Duration, Job, Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
-from taskloop.logs import Speaker
 from taskloop.options import Options
 from taskloop.processes import this_process
 from taskloop.runs import Cancelled, Run, RunId
@@ -85,7 +84,6 @@ class TaskScheduler(Ledger):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(store, jobs=jobs, config=config, options=options, name=name, clock=clock)
-        self.speaker: Speaker = Speaker()
         self._executors: dict[str, Executor] = {}
         self.overrides: dict[Any, Any] = {}  # of a test: providers to inject in the place of others
         self._host: asyncio.Task[None] | None = None
@@ -430,6 +428,7 @@ class TaskScheduler(Ledger):
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
         if self._phase == "running" and self._slots is not None:
+            self._configure_jobs(jobs)
             self._hear_for_pings()
             self._listeners.begin(self._slots.insist(partial(self._declare_late, jobs)))
 
