@@ -21,6 +21,11 @@ from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 from test_cli_words import taken_apart
 
+from taskloop import Options, TaskScheduler
+from taskloop.cli.lines import Narrator
+from taskloop.cli.session import Session
+from taskloop.testing import run_context
+
 READY = r"INFO scheduler\.ready"
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
@@ -248,10 +253,22 @@ def test_a_pause_holds_what_a_running_scheduler_would_start(shop, call):
 def test_process_runs_one_job_continually_until_its_time_is_over(shop, call):
     done = shop.process("process", "add", "--every", "0")
     assert done.code == 2 and "'a' is missing" in done.err
-    done = shop.process("process", "hourly", "--every", "0", "--sleep", "100ms", "--max-runtime", "1500ms")
+    timing = ("--every", "0", "--sleep", "100ms", "--max-runtime", "1500ms")
+    done = shop.process("process", "hourly", *timing, TASKLOOP_GRACE="1s")
+    assert "WARNING config.warning" in done.err and "TASKLOOP_GRACE is no setting" in done.err
     assert done.code == 0 and 3 <= done.err.count("run.succeeded job=hourly") <= 16
     assert "nightly" not in done.err
     assert shop.process("process", "nobody", "--every", "1s").code == 3
+
+
+def test_process_remembers_no_run_that_is_over():
+    scheduler = TaskScheduler(options=Options())
+    session = Session(scheduler, Narrator("CRITICAL"), None, remembers=False)
+    run = run_context(id=7)._run
+    scheduler.feed.send("started", run.created_at, run)
+    assert session.active == {7}
+    scheduler.feed.send("succeeded", run.created_at, run)
+    assert not session.active and not session.seen
 
 
 def test_process_says_once_that_its_job_is_off_and_ends_after_the_run_in_hand(shop, call):

@@ -232,6 +232,19 @@ def test_a_job_whose_code_is_elsewhere_is_submitted_by_what_the_store_knows(done
     assert call("rerun", "1", "a=9", "--format", "json").data["params"] == {"a": 9, "note": "hi"}
 
 
+def test_a_job_whose_code_is_not_at_hand_is_submitted_as_its_worker_has_it(shop, call):
+    table = '[jobs.report]\ncall = "quiet:quiet"\ngroup = "db"\nretry = 3\npriority = 7\n'
+    shop.write("quiet.py", "def quiet(rows: int = 1) -> int:\n    return rows\n")
+    shop.write("config.toml", table)
+    assert call("once", "report").code == 0
+    shop.write("config.toml", "")
+    run = call("submit", "report", "rows=2", "--format", "json").data
+    assert run["params"] == {"rows": 2} and run["attempts"] == 3 and run["priority"] == 7
+    with closing(sqlite3.connect(shop.folder / "taskloop.db")) as db:
+        assert db.execute('SELECT "group" FROM taskloop_runs WHERE id = ?', (run["id"],)).fetchone() == ("db",)
+    assert call("submit", "report", "rows=many").code == 2
+
+
 def test_rerun_lays_parameters_over_those_of_the_run_it_names(done, call):
     run = call("rerun", "1", "b=10", "--format", "json").data
     assert run["params"] == {"a": 1, "b": 10, "note": "hi"} and run["rerun_of"] == 1 and run["cause"] == "rerun"
