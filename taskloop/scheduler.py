@@ -215,6 +215,7 @@ class TaskScheduler(Ledger):
                 await self._closing.wait()
                 self._phase = "stopping"
                 fires.close()
+                self.speaker.say("DEBUG", "timer.cancelled")
                 self.speaker.say("INFO", "scheduler.stopping", running=len(slots.attempts))
                 await slots.wind_down(self._grace, self._hurrying)
                 loops.cancel_scope.cancel()

@@ -63,14 +63,18 @@ async def test_a_stopped_scheduler_can_be_started_again(tmp_path):
     await scheduler.stop()
 
 
-async def test_async_with_starts_and_stops(tmp_path):
+async def test_async_with_starts_and_stops(tmp_path, lines):
     scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    scheduler.speaker.level = "DEBUG"
     with pytest.raises(ZeroDivisionError):
         async with scheduler as entered:
             assert entered is scheduler
             assert scheduler.is_running
             raise ZeroDivisionError
     assert not scheduler.is_running
+    words = ["starting", "started", "stopping", "stopped"]
+    assert [one for one in lines if one != "timer.cancelled"] == [f"scheduler.{word}" for word in words]
+    assert lines.index("timer.cancelled") == lines.index("scheduler.stopping") - 1
 
 
 async def test_a_start_cancelled_at_any_tick_leaves_nothing_and_can_be_repeated(tmp_path):
