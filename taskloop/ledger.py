@@ -417,12 +417,24 @@ class Ledger(Housed):
 
         stored: list[Schedule] = []
         left = iter(wanted)
-        while batch := list(islice(left, TOGETHER)):
-            schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
-            policies = {name: call.job.policy for call, _, name in batch}
-            stored += await store.put(schedules, merge, now, audit.entry("schedule", now, actor, reason))
-        self._stirred()
+        try:
+            while batch := list(islice(left, TOGETHER)):
+                schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
+                policies = {name: call.job.policy for call, _, name in batch}
+                entry = audit.entry("schedule", now, actor, reason)
+                stored += await self._stirring(store.put(schedules, merge, now, entry))
+        finally:  # those that are stored fire, also where the rest was refused
+            self._stirred()
         return stored
+
+    async def _stirring(self, writing: Awaitable[T]) -> T:
+        """What is written; an engine hears of it also where who asked is cancelled before that."""
+        doing = asyncio.ensure_future(writing)
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            doing.add_done_callback(lambda _: self._stirred())
+            raise
 
     def _schedule(self, call: Call[Any], trigger: Trigger, name: str, now: datetime) -> Schedule:
         if name in self._jobs and self._jobs[name].trigger is not None:
