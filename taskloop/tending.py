@@ -190,6 +190,8 @@ class Tending:
     async def _miss_some_of(self, before: Sequence[Worker]) -> None:
         lives = {one.id for one in self.others}
         gone = [one for one in before if one.id not in lives]
+        for one in gone:  # also those that left in order, as a command of each minute does
+            self._seen.pop(one.id, None)
         if gone:
             self._gone(gone)
             await self._settle_orphans()

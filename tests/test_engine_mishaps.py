@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -855,3 +856,18 @@ async def test_a_submit_that_a_hanging_disk_refused_is_not_carried_out_later(tmp
         await until(lambda: not store._writing._hangs)
         await asyncio.sleep(0.3)
         assert len(await scheduler.runs("job")) <= 2, "the one before, and at most the one that was in hand"
+
+
+async def test_nothing_is_remembered_of_workers_of_other_machines_that_have_left(virtual_time, scheduler, tmp_path):
+    """Commands that come and go each minute would fill the memory of one that stays."""
+    async with virtual_time(scheduler, store=SqliteStore(tmp_path / "a.db")) as time:
+        elsewhere = SqliteStore(tmp_path / "a.db")
+        await elsewhere.open()
+        other = replace(scheduler.worker, id="other", host="elsewhere", process="m:b:1:2")
+        await elsewhere.enlist(other)
+        await time.advance("2s")
+        assert "other" in scheduler._tending._seen
+        await elsewhere.leave("other", time.now)
+        await time.advance("2s")
+        assert not scheduler._tending._seen and scheduler._tending.others == []
+        await elsewhere.close()
