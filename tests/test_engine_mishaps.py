@@ -737,6 +737,25 @@ async def test_a_stop_does_not_wait_for_a_start_that_waits_for_its_store(tmp_pat
         assert scheduler.is_running
 
 
+async def test_a_stop_does_not_wait_for_a_start_that_waits_for_a_server_that_says_nothing():
+    """As behind a firewall that drops what it is sent."""
+    lines = []
+    silent = await asyncio.start_server(lambda *line: lines.append(line), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    scheduler = TaskScheduler(f"postgresql://anna:hush@127.0.0.1:{port}/shop", options=BRIEF)
+    starting = asyncio.create_task(scheduler.start())
+    while not lines:
+        await asyncio.sleep(0.01)
+    begun = time.monotonic()
+    await scheduler.stop(grace=0)
+    assert time.monotonic() - begun < 1
+    await starting
+    assert not scheduler.is_running
+    for _, writer in lines:
+        writer.close()
+    silent.close()
+
+
 async def test_a_run_that_begins_while_the_store_is_asked_what_we_hold_is_ours(tmp_path):
     class Slow(SqliteStore):
         async def held(self, worker):
