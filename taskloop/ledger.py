@@ -110,17 +110,24 @@ class Ledger(Housed):
 
         return Keyring(self._opened, self._clock)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether an engine goes on here; of a ledger alone never."""
+        return False
+
     # -- jobs
 
     def _add(self, job: Job[..., Any]) -> None:
         super()._add(job)
         job.attach(self)
         self._removed.discard(job.name)
-        try:
-            self._redeclared(job)
-        except BadJob:  # it contradicts what the configuration says of it
-            super().remove_job(job.name)
-            raise
+        if self.is_running:
+            try:
+                self._configure_jobs([job])
+            except BadJob:  # it contradicts what the configuration says of it
+                super().remove_job(job.name)
+                raise
+        self._redeclared(job)
 
     def _collect(self, collection: Jobs) -> None:
         """Take over what `collection` holds; asked again at start, for modules that declare later."""
@@ -740,7 +747,7 @@ class Ledger(Housed):
         return {}
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
-        """Jobs were added, or (none) one was removed: a started engine tells its store. Raises `BadJob`."""
+        """Jobs were added, or (none) one was removed: a started engine tells its store."""
 
     def _admit(self, runs: list[Run]) -> list[Run]:
         """Claim at once those runs for which this process has a slot; without an engine all wait."""

@@ -429,7 +429,6 @@ class TaskScheduler(Ledger):
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
         if self._phase == "running" and self._slots is not None:
-            self._configure_jobs(jobs)
             self._hear_for_pings()
             self._listeners.begin(self._slots.insist(partial(self._declare_late, jobs)))
 
