@@ -31,9 +31,9 @@ from taskloop.store import Definition, Incident, Renamed, Rewind, Terms, Wish, W
 from taskloop.switches import Switch, Switches, SwitchKind
 
 FOR_EVER: Final = 2**62
+"""An instant after all others."""
 ALL: Final = -1
 """No limit, as SQLite has it."""
-"""An instant after all others."""
 FACTS_SINCE: Final = "facts_since"
 """Under this key the store says how old what it still has of workers, switches, incidents and former schedules is."""
 _RUN: Final = ",".join(RUN_COLUMNS)

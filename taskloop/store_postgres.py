@@ -139,10 +139,8 @@ class PostgresStore:
         self._openers += 1
         try:
             await asyncio.shield(opening)
-        except (
-            asyncio.CancelledError
-        ):  # a half-open connection would be nobody's; who else waits for it goes on waiting
-            if self._openers == 1:
+        except asyncio.CancelledError:
+            if self._openers == 1:  # a half-open connection would be nobody's; who else waits for it goes on waiting
                 opening.cancel()
                 await asyncio.wait({opening})
                 if not opening.cancelled() and opening.exception() is None:
