@@ -57,9 +57,28 @@ def test_run_speaks_json_when_asked(shop):
 
 
 def test_under_the_journal_a_line_has_a_priority_and_no_time(shop):
-    done = shop.process("run", "--for", "200ms", "--jobs", "nightly", JOURNAL_STREAM="8:1")
-    assert all(re.match(r"<\d>[a-z_]+\.[a-z_]+( |$)", line) for line in done.err.splitlines())
-    assert "hourly" not in done.err
+    code = (
+        "import os, runpy; found = os.fstat(2)\n"
+        "os.environ['JOURNAL_STREAM'] = f'{found.st_dev}:{found.st_ino}'\n"
+        "runpy.run_module('taskloop', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "--for", "200ms", "--jobs", "nightly"], cwd=shop.folder,
+        env=surroundings({}), capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "scheduler.started" in done.stderr and "hourly" not in done.stderr
+    assert all(re.match(r"<\d>[a-z_]+\.[a-z_]+( |$)", line) for line in done.stderr.splitlines())
+
+
+def test_a_job_that_calls_logging_wrongly_runs_on_as_without_taskloop(shop):
+    shop.write(
+        "loud.py",
+        "import logging\nfrom taskloop import Jobs\njobs = Jobs()\n@jobs.job()\ndef loud():\n"
+        "    logging.getLogger('mine').warning('took %d seconds', 'three')\n    return 5\n",
+    )
+    done = shop.process("--app", "loud:jobs", "once", "loud")
+    assert done.code == 0 and "run.succeeded" in done.err
+    assert "--- Logging error ---" in done.err and "took %d seconds" in done.err and "loud.py" in done.err
 
 
 def test_jobs_that_log_and_print_keep_the_streams_apart(shop):
