@@ -9,7 +9,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from command_line import SHOP
@@ -885,6 +885,9 @@ def test_logs_shows_what_a_run_said_and_obeys_none_of_it(shop, call):
         ("info", "begun", None), ("error", "bad \x1b[31m luck\nsecond line", None)
     ]  # fmt: skip
     assert call("logs", "1", "-f", "--format", "jsonl").out.count("\n") == 2
+    there = shop.process("logs", "1", TZ="XYZ-5:45").out.splitlines()
+    at = datetime.fromisoformat(records[0]["at"]).astimezone(timezone(timedelta(hours=5, minutes=45)))
+    assert f"{at:%H:%M:%S} XYZ info     begun" in there[0]
 
 
 def test_logs_of_no_run_gives_3_and_of_a_silent_one_says_so(shop, call):
