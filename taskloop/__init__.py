@@ -19,7 +19,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     housing ledger declaring advice looking     jobs with a store; verbs on records; what a start changes, its usual mistakes; how all stands
     keyring outlook                        the verbs on tokens; what a simulation goes by
     slots firing tending                   runs in hand; the fire loop; housekeeping
-    journal pulse guard scheduler          what disturbed us; beats; what watches over all; the engine
+    journal pulse guard starting scheduler what disturbed us; beats; what watches over all; how it begins; the engine
     rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
     store_sqlite file_sqlite threads_sqlite rows_sqlite statements_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes

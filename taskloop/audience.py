@@ -106,7 +106,12 @@ class Listeners:
             return
         task = self.loop.create_task(work)
         self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:  # nobody awaits it: it would go unheard
+            self._complain("ERROR", "engine.failed", error=repr(error)[:500])
 
     async def end(self, seconds: float) -> None:
         """Let the calls that are going on end, at most `seconds`; then no more are made."""

@@ -150,10 +150,10 @@ def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
     one = held[-1]
     what = "all jobs were" if one.job is None else "the job was"
     text = f"{what} paused since {rfc3339(one.since)}{_by(one)}"
-    if one.ended_at is None:
-        until = f" until {rfc3339(one.until)}" if one.until else ""
-        return Check("pause", False, f"{text}{until}: its fires are held", one.told("paused"), "paused")
-    text += f"; resumed at {rfc3339(one.ended_at)}{_by_whom(one.ended_by)}"
+    text += f" until {rfc3339(one.until)}" if one.ended_at is None and one.until else ""
+    if one.ended_at is None and (one.until is None or question.now < one.until):
+        return Check("pause", False, f"{text}: its fires are held", one.told("paused"), "paused")
+    text += f"; resumed at {rfc3339(one.ended_at)}{_by_whom(one.ended_by)}" if one.ended_at else ""
     if moment.row is not None:
         text += f", and then settled by missed={one.missed or 'its policy'}"
     return Check("pause", False, text, one.told("paused"), "paused")

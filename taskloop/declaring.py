@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.jobs import Call, Job
-from taskloop.runs import Cause, Run
+from taskloop.runs import Cause, Run, State
 from taskloop.schedules import Schedule, bind, rebind, replanned
-from taskloop.store import Store, Worker
+from taskloop.store import Query, Store, Worker
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -25,6 +25,8 @@ __all__ = ["StartPlan", "declare", "declare_added"]
 
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
+MOST_ASKED: Final = 10_000
+"""Runs that earlier starts have asked for, and that still wait, which a start looks at."""
 NAMED: Final = 20
 """Names in a line of the log; of more there is a count."""
 
@@ -215,17 +217,28 @@ async def _begin_at_start(
     others: Sequence[Worker],
     due: Mapping[str, timedelta],
 ) -> None:
-    """Ask for a run of each job that wants one at a start, unless it is due anyway or another worker has it already."""
-    had = [one.jobs for one in others if one.fires]
+    """Ask for a run of each job that wants one at a start, unless it is due anyway, another worker has it already, or the
+    run that an earlier start has asked for still waits, as in a pause.
+    """
     wanted = [
         job
         for job in jobs
         if job.policy.on_start
         and job.name not in due
         and ledger._is_on(job, now)
-        and not any(names is None or job.name in names for names in had)
+        and not any(_fires(one, job.name) for one in others)
     ]
-    await store.submit([_on_start(job, now) for job in wanted])
+    names = [job.name for job in wanted]
+    asked = Query(names, [State.WAITING], cause=Cause.ON_START, limit=MOST_ASKED)
+    waiting = {run.job for run in await store.find(asked)} if wanted else set()
+    await store.submit([_on_start(job, now) for job in wanted if job.name not in waiting])
+
+
+def _fires(worker: Worker, job: str) -> bool:
+    """Whether a worker has the job and fires it: one that was narrowed to other jobs leaves it alone."""
+    takes = worker.health.get("takes", "all")
+    narrowed = isinstance(takes, list) and bool(takes) and job not in takes
+    return worker.fires and (worker.jobs is None or job in worker.jobs) and not narrowed
 
 
 def _on_start(job: Job[..., Any], now: datetime) -> Run:

@@ -124,7 +124,8 @@ def _held_by(path: str) -> str:
         for line in Path("/proc/locks").read_text("ascii").splitlines():
             words = line.split()
             if words[1:2] == ["POSIX"] and words[3] == "WRITE" and int(words[5].rpartition(":")[2]) in inodes:
-                holders.append(f"pid {words[4]} ({_command(int(words[4]))})")
+                pid = int(words[4])
+                holders.append(f"pid {pid} ({_command(pid)}){_standing_still(pid)}")
     return f": held by {' and '.join(dict.fromkeys(holders))}" if holders else ""
 
 
@@ -132,6 +133,12 @@ def _command(pid: int) -> str:
     """The beginning of its command line, on one line."""
     text = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     return " ".join("".join(one if one.isprintable() else " " for one in text).replace(";", ",").split())[:60]
+
+
+def _standing_still(pid: int) -> str:
+    """That a process was stopped, as by a debugger or Ctrl-Z: it ends its transaction when somebody lets it go on."""
+    state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    return f", which is stopped and goes on after `kill -CONT {pid}`" if state in (b"T", b"t") else ""
 
 
 def _mend(text: str, path: str) -> str:

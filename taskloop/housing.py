@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.clock import Clock, SystemClock
 from taskloop.errors import Conflict, NotRunning
 from taskloop.jobs import Jobs
+from taskloop.logs import QUIET, Speaker
 from taskloop.options import Options
 from taskloop.processes import current_folder
 from taskloop.runs import RunId
 from taskloop.store import Store, open_store
+
+if TYPE_CHECKING:
+    from taskloop.settings import Settings
 
 __all__ = ["Housed"]
 
@@ -36,8 +41,11 @@ class Housed(Jobs):
     ) -> None:
         super().__init__()
         self.options: Options = options or Options()
+        self.speaker: Speaker = Speaker()
+        """Writes the log lines; inside another program warnings only, unless somebody asks for more."""
         self._config = config
         self._is_configured = options is not None
+        self._reading = threading.Lock()
         self._given = self._address = store
         self._store: Store | None = open_store(store) if store is not None else None
         self._store_is_open = False
@@ -69,19 +77,36 @@ class Housed(Jobs):
         named = any(name.startswith(("TASKLOOP_", "TASK_SCHEDULER_")) for name in os.environ)
         if self._config is not None or named:
             # In a thread: the settings library takes longer to import than a host's loop may stand still.
-            await asyncio.to_thread(self._read_configuration)
+            settings = await asyncio.to_thread(self._read_configuration)
+            if settings is not None:
+                self._heed(settings)
         self._is_configured = True
 
-    def _read_configuration(self) -> None:
+    def _heed(self, settings: Settings) -> None:
+        """Say what looks like a mistake in the configuration, and that it is dev mode, as loud as it wants us to be."""
+        if settings.is_given("log", "level") and self.speaker.level == QUIET:
+            self.speaker.level = settings.log.level
+        for text in settings.warnings:
+            self.speaker.say("WARNING", "config.warning", text=text)
+        if settings.banner:
+            self.speaker.say("WARNING", "dev.mode", text=settings.banner)
+
+    def _read_configuration(self) -> Settings | None:
+        """Read it, unless another verb has just done so: None."""
         from taskloop.built_in import declare
         from taskloop.settings import load
 
-        settings = load(self._config, files=self._config is not None)
-        self.options = settings.options()
-        if self._config is not None:
-            declare(self, settings, unasked=False)
-        if self.options.dev is not None and isinstance(self._address, str | Path):
-            self._store = self._address = None  # dev mode never touches the real store
+        with self._reading:
+            if self._is_configured:
+                return None
+            settings = load(self._config, files=self._config is not None)
+            self.options = settings.options()
+            if self._config is not None:
+                declare(self, settings, unasked=False)
+            if self.options.dev is not None and isinstance(self._address, str | Path):
+                self._store = self._address = None  # dev mode never touches the real store
+            self._is_configured = True
+        return settings
 
     async def _opened(self) -> Store:
         """The store, opened at first use. Raises `NotRunning` in another process or on another loop than then."""

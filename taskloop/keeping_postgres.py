@@ -222,11 +222,11 @@ async def rename(db: Db, names: Mapping[str, str], now: int, limit: int) -> Rena
         known = changed(await db.execute("DELETE FROM taskloop.jobs WHERE name = $1", old))
         ended += await _supersede(db, old, new, now)
         runs = await _runs_of(db, old, "= 'waiting'", FOR_EVER) + await _runs_of(db, old, "= 'running'", FOR_EVER)
-        past = await _runs_of(db, old, "NOT IN ('waiting', 'running')", limit)
-        await _rename_runs(db, old, new, [*runs, *past])
+        past = await _runs_of(db, old, "NOT IN ('waiting', 'running')", limit + 1)
+        await _rename_runs(db, old, new, [*runs, *past[:limit]])
         await relabel(db, {old: new}, now)
         active |= bool(runs)
-        if len(past) == limit:
+        if len(past) > limit:
             more = True
         elif known or runs or past:
             await db.execute(

@@ -31,9 +31,9 @@ from taskloop.store import Definition, Incident, Renamed, Rewind, Terms, Wish, W
 from taskloop.switches import Switch, Switches, SwitchKind
 
 FOR_EVER: Final = 2**62
+"""An instant after all others."""
 ALL: Final = -1
 """No limit, as SQLite has it."""
-"""An instant after all others."""
 FACTS_SINCE: Final = "facts_since"
 """Under this key the store says how old what it still has of workers, switches, incidents and former schedules is."""
 _RUN: Final = ",".join(RUN_COLUMNS)
@@ -230,11 +230,11 @@ def rename(db: sqlite3.Connection, names: Mapping[str, str], now: int, limit: in
         known = db.execute("DELETE FROM taskloop_jobs WHERE name = ?", (old,)).rowcount
         ended += _supersede(db, old, new, now)
         runs = _runs_of(db, old, "= 'waiting'", FOR_EVER) + _runs_of(db, old, "= 'running'", FOR_EVER)
-        past = _runs_of(db, old, "NOT IN ('waiting', 'running')", limit)
-        _rename_runs(db, old, new, [*runs, *past])
+        past = _runs_of(db, old, "NOT IN ('waiting', 'running')", limit + 1)
+        _rename_runs(db, old, new, [*runs, *past[:limit]])
         relabel(db, {old: new}, now)
         active |= bool(runs)
-        if len(past) == limit:
+        if len(past) > limit:
             more = True
         elif known or runs or past:
             db.execute(

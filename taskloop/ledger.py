@@ -110,12 +110,23 @@ class Ledger(Housed):
 
         return Keyring(self._opened, self._clock)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether an engine goes on here; of a ledger alone never."""
+        return False
+
     # -- jobs
 
     def _add(self, job: Job[..., Any]) -> None:
         super()._add(job)
         job.attach(self)
         self._removed.discard(job.name)
+        if self.is_running:
+            try:
+                self._configure_jobs([job])
+            except BadJob:  # it contradicts what the configuration says of it
+                super().remove_job(job.name)
+                raise
         self._redeclared(job)
 
     def _collect(self, collection: Jobs) -> None:
@@ -413,12 +424,24 @@ class Ledger(Housed):
 
         stored: list[Schedule] = []
         left = iter(wanted)
-        while batch := list(islice(left, TOGETHER)):
-            schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
-            policies = {name: call.job.policy for call, _, name in batch}
-            stored += await store.put(schedules, merge, now, audit.entry("schedule", now, actor, reason))
-        self._stirred()
+        try:
+            while batch := list(islice(left, TOGETHER)):
+                schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
+                policies = {name: call.job.policy for call, _, name in batch}
+                entry = audit.entry("schedule", now, actor, reason)
+                stored += await self._stirring(store.put(schedules, merge, now, entry))
+        finally:  # those that are stored fire, also where the rest was refused
+            self._stirred()
         return stored
+
+    async def _stirring(self, writing: Awaitable[T]) -> T:
+        """What is written; an engine hears of it also where who asked is cancelled before that."""
+        doing = asyncio.ensure_future(writing)
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            doing.add_done_callback(lambda _: self._stirred())
+            raise
 
     def _schedule(self, call: Call[Any], trigger: Trigger, name: str, now: datetime) -> Schedule:
         if name in self._jobs and self._jobs[name].trigger is not None:

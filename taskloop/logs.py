@@ -13,9 +13,11 @@ from typing import Any, Final
 from taskloop.clock import microseconds
 from taskloop.events import Event
 
-__all__ = ["LEVELS", "Speaker"]
+__all__ = ["LEVELS", "QUIET", "Speaker"]
 
 LEVELS: Final = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "SUCCESS": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+QUIET: Final = "WARNING"
+"""The level inside another program, unless somebody asks for another."""
 
 _RUN_EVENTS: Final = {
     "started": ("INFO", "run.started"),
@@ -58,7 +60,7 @@ def _line(name: str, fields: dict[str, Any]) -> str:
 class Speaker:
     """Writes log lines at or above a level."""
 
-    def __init__(self, level: str = "WARNING") -> None:
+    def __init__(self, level: str = QUIET) -> None:
         self.level = level
 
     def events(self) -> list[str]:

@@ -35,12 +35,12 @@ from taskloop.guard import Guard
 from taskloop.jobs import Duration, Job, Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
-from taskloop.logs import Speaker
 from taskloop.options import Options
 from taskloop.processes import this_process
 from taskloop.runs import Cancelled, Run, RunId
 from taskloop.signals import until_signal
 from taskloop.slots import Slots
+from taskloop.starting import patiently, unless
 from taskloop.store import Store, Worker
 from taskloop.tending import Tending
 
@@ -84,7 +84,6 @@ class TaskScheduler(Ledger):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(store, jobs=jobs, config=config, options=options, name=name, clock=clock)
-        self.speaker: Speaker = Speaker()
         self._executors: dict[str, Executor] = {}
         self.overrides: dict[Any, Any] = {}  # of a test: providers to inject in the place of others
         self._host: asyncio.Task[None] | None = None
@@ -117,8 +116,8 @@ class TaskScheduler(Ledger):
         """Open the store, mend what an earlier life left, and begin to fire; waits until that is done.
 
         `interval`: of every `every()` that names none; None: the configuration's, 2 weeks. A second start warns and
-        changes nothing. A start that failed may be tried again. Raises `BadSettings`, `BadJob`, `BadStore`,
-        `StoreUnavailable`, and `NotRunning` on another loop than the one it runs on, or in a fork of its process.
+        changes nothing. A start that failed may be tried again; one that is stopped meanwhile returns. Raises `BadSettings`,
+        `BadJob`, `BadStore`, `StoreUnavailable`, `NotRunning` on another loop than its own, or in a fork of its process.
         """
         loop = asyncio.get_running_loop()
         if self._host is not None and self._loop.is_closed():
@@ -130,18 +129,14 @@ class TaskScheduler(Ledger):
             return
         self._interval = None if interval is None else durations.parse_interval(interval)
         self._closing, self._hurrying = asyncio.Event(), asyncio.Event()
-        self._loop, self._curfew = loop, None
-        self._grace = timedelta(0)
+        self._loop, self._curfew, self._grace = loop, None, timedelta(0)
         started: asyncio.Future[None] = loop.create_future()
         self._phase = "starting"
-        self._host = host = loop.create_task(self._live(started), name="taskloop")
+        self._host = loop.create_task(self._live(started), name="taskloop")
         try:
             await asyncio.shield(started)
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or refused: nothing of it may go on
             await self.stop(grace=0)
-            raise
-        except BaseException:
-            await asyncio.wait({host})
             raise
 
     async def stop(self, grace: Duration | None = None) -> None:
@@ -205,7 +200,10 @@ class TaskScheduler(Ledger):
         from anyio import create_task_group  # here, not above: an import should cost a host as little as it can
 
         try:
-            slots, fires = await self._begin()
+            begun = await unless(self._closing, self._begin())
+            if begun is None:  # stopped before it had started
+                return started.set_result(None)
+            slots, fires = begun
             async with create_task_group() as loops:
                 self._phase = "running"
                 if self.options.enabled:
@@ -217,6 +215,7 @@ class TaskScheduler(Ledger):
                 await self._closing.wait()
                 self._phase = "stopping"
                 fires.close()
+                self.speaker.say("DEBUG", "timer.cancelled")
                 self.speaker.say("INFO", "scheduler.stopping", running=len(slots.attempts))
                 await slots.wind_down(self._grace, self._hurrying)
                 loops.cancel_scope.cancel()
@@ -271,11 +270,12 @@ class TaskScheduler(Ledger):
             heard_beat=guard.heard_beat, tell=self._tell, ended=self._ended
         )  # fmt: skip
         before = await store.workers()
-        self._tending.others = others = await self._tending.rescue(await self._tending.enlist(), thorough=True)
+        patient = partial(patiently, clock, store_watch)
+        self._tending.others = others = await patient(self._tending.enlist)
         await self._refresh_switches(force=True)
         self._watch_since(now, before, others)
-        await self._know()
-        await self._tell_the_plan(others)
+        await patient(self._know)
+        await patient(partial(self._tell_the_plan, others))
         guard.start(lambda: self._tending.others)
         self._tending.beats &= not guard.beats
         return slots, fires

@@ -28,7 +28,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from taskloop import durations, policy
-from taskloop.address import DEFAULT_STORE, Sources, bad_url, gather, kind, without_password
+from taskloop.address import DEFAULT_STORE, POSTGRES, Sources, bad_url, gather, kind, without_password
 from taskloop.errors import BadDuration, BadInstant, BadRate, BadSettings, BadTrigger, TaskloopError, nearest
 from taskloop.jobs import NAME, Job, Jobs
 from taskloop.options import Http, Options
@@ -755,21 +755,26 @@ def _strangers(texts: Mapping[str, str], before: str) -> list[str]:
     return warnings
 
 
-_IDLE: Final = {
-    ("store", "statement_cache_size"): "an SQLite store has no use for it",
+_OF_ONE_KIND: Final = {
+    ("store", "synchronous"): ("PostgreSQL", "its server says that itself"),
+    ("store", "statement_cache_size"): ("SQLite", "it has no such cache"),
 }
-"""Settings that nothing in this version goes by."""
+"""Settings that a kind of store does not go by, and why."""
 
 
 def _idle(settings: Settings, layers: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A warning for each setting that somebody gave, as other than it is anyway, and nothing goes by."""
-    changed = {one: why for one, why in _IDLE.items() if not _is_default(settings, *one)}
-    if settings.store.url.startswith("postgres"):
-        changed.pop(("store", "statement_cache_size"), None)
+    """A warning for each setting that somebody gave, as other than it is anyway, and the store that was named does not go by.
+
+    Where none was, the program may have one of its own.
+    """
+    if not settings.is_given("store", "url"):
+        return []
+    named = "PostgreSQL" if settings.store.url.startswith(POSTGRES) else "SQLite"
     return [
-        f"{given.where} changes nothing in this version of taskloop: {why}; take it out"
+        f"{given.where} changes nothing with a store in {named}: {why}; take it out"
         for layer in layers
-        for (section, key), why in changed.items()
+        for (section, key), (other, why) in _OF_ONE_KIND.items()
+        if other == named and not _is_default(settings, section, key)
         if isinstance(tables := layer.get(section), Mapping) and isinstance(given := tables.get(key), Given)
     ]
 

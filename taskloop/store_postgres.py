@@ -139,8 +139,9 @@ class PostgresStore:
         self._openers += 1
         try:
             await asyncio.shield(opening)
-        except asyncio.CancelledError:  # a half-open connection would be nobody's: finish, then undo
-            if self._openers == 1:
+        except asyncio.CancelledError:
+            if self._openers == 1:  # a half-open connection would be nobody's; who else waits for it goes on waiting
+                opening.cancel()
                 await asyncio.wait({opening})
                 if not opening.cancelled() and opening.exception() is None:
                     await self.close()
@@ -157,6 +158,9 @@ class PostgresStore:
         try:
             await prepare(await writer.open(), self.url, create=create, schema=schema)
         except BaseException as error:
+            if not isinstance(error, Exception):  # nobody waits any more, and the server may say nothing
+                writer.drop()
+                raise
             await writer.close(CLOSE_SECONDS)
             raise self._server.explained(error) from error
         self._writer, self._seen, self._known = writer, None, Known()

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from taskloop.attempts import Attempt
 from taskloop.clock import Clock
-from taskloop.errors import StoreUnavailable
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -41,10 +40,6 @@ PRUNE_SECONDS: Final = 3600.0
 ORPHANED: Final = timedelta(days=1)
 """How long a run may wait for a job that no live worker has: a deploy may bring it back."""
 SEEN_SECONDS: Final = 3600.0
-ENLIST_SECONDS: Final = 20.0
-"""How long a start waits for a store that others hold."""
-_OTHERS_HOLD_IT: Final = ("is locked", "is not committed", "has not answered")
-"""What a store says then."""
 DOUBTFUL: Final = timedelta(days=30)
 """A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
 
@@ -169,24 +164,12 @@ class Tending:
 
     # -- other workers
 
-    async def enlist(self) -> Sequence[Worker]:
-        """Take this worker into the store, and give those that live beside it.
+    async def enlist(self) -> list[Worker]:
+        """Take this worker into the store, settle what dead ones have left, and give those that live beside it.
 
-        A program that stands still in the middle of a transaction holds the file; on a server a hundred others may start
-        at the same moment: wait for a while.
+        Whoever held the store until now has kept the others from beating too: their silence says nothing then.
         """
-        until = self._clock.monotonic() + ENLIST_SECONDS
-        self._awake_at = self._clock.monotonic()
-        while True:
-            try:
-                others = await self._store.enlist(self._worker)
-            except StoreUnavailable as error:
-                if not any(one in str(error) for one in _OTHERS_HOLD_IT) or self._clock.monotonic() > until:
-                    raise
-                self._store_watch.lost(error)
-            else:
-                self._store_watch.well()
-                return others
+        return await self.rescue(await self._store.enlist(self._worker), thorough=True)
 
     async def rescue(self, others: Sequence[Worker], *, thorough: bool = False) -> list[Worker]:
         """Settle the runs of workers that are gone, never of one that beats; gives those that live.
@@ -207,6 +190,8 @@ class Tending:
     async def _miss_some_of(self, before: Sequence[Worker]) -> None:
         lives = {one.id for one in self.others}
         gone = [one for one in before if one.id not in lives]
+        for one in gone:  # also those that left in order, as a command of each minute does
+            self._seen.pop(one.id, None)
         if gone:
             self._gone(gone)
             await self._settle_orphans()

@@ -102,8 +102,9 @@ class VirtualTime:
             await self._members[0].move_in(self.clock, self._overrides)
             if self._starts:
                 await self.start(self._interval)
-        except BaseException:
+        except BaseException as error:
             await self._leave()
+            self._tell_a_standstill(type(error))
             raise
         return self
 
@@ -116,6 +117,10 @@ class VirtualTime:
             kind = type(cancelled)
             if self._loop_time.stalled is None:
                 raise
+        self._tell_a_standstill(kind)
+
+    def _tell_a_standstill(self, kind: type[BaseException] | None) -> None:
+        """Raise `Standstill` in the place of the cancellation by which a test that hung was ended."""
         if self._loop_time.stalled is not None and kind is asyncio.CancelledError:
             self._loop_time.test.uncancel()
             raise Standstill(self._loop_time.stalled) from None
@@ -209,7 +214,7 @@ class VirtualTime:
 
     async def start(self, interval: Duration | None = None) -> None:
         """Start the scheduler and let it do what is due now."""
-        await self._members[0].scheduler.start(interval)
+        await self.until(self._members[0].scheduler.start(interval))
         await self.advance()
 
     async def crash(self) -> None:
@@ -230,7 +235,7 @@ class VirtualTime:
         await self.advance(after)
         for member in self._members[1:]:
             if member.died:
-                await member.scheduler.start()
+                await self.until(member.scheduler.start())
         await self.start(interval if interval is not None else self._interval)
 
     async def join(self, other: TaskScheduler, store: Any, *, start: bool = True) -> None:
@@ -239,7 +244,7 @@ class VirtualTime:
         self._members.append(member)
         await member.move_in(self.clock, self._overrides)
         if start:
-            await other.start()
+            await self.until(other.start())
             await self.advance()
 
     # -- looking

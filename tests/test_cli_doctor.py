@@ -307,6 +307,9 @@ def test_a_unit_of_systemd_that_no_longer_fits_is_told(shop, call, found, tmp_pa
     )
     unit.write_text(unit.read_text().replace(sys.executable, "/nowhere/python").replace("130 143", "0"))
     assert said(found()[1], "systemd", "/nowhere/python is not there", "takes a clean stop for a failure")
+    of_somebody = f"WorkingDirectory={shop.folder}\nExecStart=/bin/sh -c 'exec taskloop run \\\n --http'\n"
+    unit.write_text(f"[Service]\n{of_somebody}SuccessExitStatus=143\n")
+    assert "shop.service fits" in call("doctor").out
 
 
 def test_a_check_that_fails_itself_is_a_finding():

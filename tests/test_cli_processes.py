@@ -21,6 +21,11 @@ from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 from test_cli_words import taken_apart
 
+from taskloop import Options, TaskScheduler
+from taskloop.cli.lines import Narrator
+from taskloop.cli.session import Session
+from taskloop.testing import run_context
+
 READY = r"INFO scheduler\.ready"
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
@@ -52,9 +57,28 @@ def test_run_speaks_json_when_asked(shop):
 
 
 def test_under_the_journal_a_line_has_a_priority_and_no_time(shop):
-    done = shop.process("run", "--for", "200ms", "--jobs", "nightly", JOURNAL_STREAM="8:1")
-    assert all(re.match(r"<\d>[a-z_]+\.[a-z_]+( |$)", line) for line in done.err.splitlines())
-    assert "hourly" not in done.err
+    code = (
+        "import os, runpy; found = os.fstat(2)\n"
+        "os.environ['JOURNAL_STREAM'] = f'{found.st_dev}:{found.st_ino}'\n"
+        "runpy.run_module('taskloop', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "--for", "200ms", "--jobs", "nightly"], cwd=shop.folder,
+        env=surroundings({}), capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "scheduler.started" in done.stderr and "hourly" not in done.stderr
+    assert all(re.match(r"<\d>[a-z_]+\.[a-z_]+( |$)", line) for line in done.stderr.splitlines())
+
+
+def test_a_job_that_calls_logging_wrongly_runs_on_as_without_taskloop(shop):
+    shop.write(
+        "loud.py",
+        "import logging\nfrom taskloop import Jobs\njobs = Jobs()\n@jobs.job()\ndef loud():\n"
+        "    logging.getLogger('mine').warning('took %d seconds', 'three')\n    return 5\n",
+    )
+    done = shop.process("--app", "loud:jobs", "once", "loud")
+    assert done.code == 0 and "run.succeeded" in done.err
+    assert "--- Logging error ---" in done.err and "took %d seconds" in done.err and "loud.py" in done.err
 
 
 def test_jobs_that_log_and_print_keep_the_streams_apart(shop):
@@ -248,10 +272,22 @@ def test_a_pause_holds_what_a_running_scheduler_would_start(shop, call):
 def test_process_runs_one_job_continually_until_its_time_is_over(shop, call):
     done = shop.process("process", "add", "--every", "0")
     assert done.code == 2 and "'a' is missing" in done.err
-    done = shop.process("process", "hourly", "--every", "0", "--sleep", "100ms", "--max-runtime", "1500ms")
+    timing = ("--every", "0", "--sleep", "100ms", "--max-runtime", "1500ms")
+    done = shop.process("process", "hourly", *timing, TASKLOOP_GRACE="1s")
+    assert "WARNING config.warning" in done.err and "TASKLOOP_GRACE is no setting" in done.err
     assert done.code == 0 and 3 <= done.err.count("run.succeeded job=hourly") <= 16
     assert "nightly" not in done.err
     assert shop.process("process", "nobody", "--every", "1s").code == 3
+
+
+def test_process_remembers_no_run_that_is_over():
+    scheduler = TaskScheduler(options=Options())
+    session = Session(scheduler, Narrator("CRITICAL"), None, remembers=False)
+    run = run_context(id=7)._run
+    scheduler.feed.send("started", run.created_at, run)
+    assert session.active == {7}
+    scheduler.feed.send("succeeded", run.created_at, run)
+    assert not session.active and not session.seen
 
 
 def test_process_says_once_that_its_job_is_off_and_ends_after_the_run_in_hand(shop, call):

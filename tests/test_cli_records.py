@@ -9,7 +9,7 @@ import json
 import re
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from command_line import SHOP
@@ -230,6 +230,19 @@ def test_a_job_whose_code_is_elsewhere_is_submitted_by_what_the_store_knows(done
     assert call("submit", "order", "day=2026-03-01", "size=huge").code == 2
     assert call("submit", "ad").code == 3 and "did you mean 'add'" in call("submit", "ad").err
     assert call("rerun", "1", "a=9", "--format", "json").data["params"] == {"a": 9, "note": "hi"}
+
+
+def test_a_job_whose_code_is_not_at_hand_is_submitted_as_its_worker_has_it(shop, call):
+    table = '[jobs.report]\ncall = "quiet:quiet"\ngroup = "db"\nretry = 3\npriority = 7\n'
+    shop.write("quiet.py", "def quiet(rows: int = 1) -> int:\n    return rows\n")
+    shop.write("config.toml", table)
+    assert call("once", "report").code == 0
+    shop.write("config.toml", "")
+    run = call("submit", "report", "rows=2", "--format", "json").data
+    assert run["params"] == {"rows": 2} and run["attempts"] == 3 and run["priority"] == 7
+    with closing(sqlite3.connect(shop.folder / "taskloop.db")) as db:
+        assert db.execute('SELECT "group" FROM taskloop_runs WHERE id = ?', (run["id"],)).fetchone() == ("db",)
+    assert call("submit", "report", "rows=many").code == 2
 
 
 def test_rerun_lays_parameters_over_those_of_the_run_it_names(done, call):
@@ -872,6 +885,9 @@ def test_logs_shows_what_a_run_said_and_obeys_none_of_it(shop, call):
         ("info", "begun", None), ("error", "bad \x1b[31m luck\nsecond line", None)
     ]  # fmt: skip
     assert call("logs", "1", "-f", "--format", "jsonl").out.count("\n") == 2
+    there = shop.process("logs", "1", TZ="XYZ-5:45").out.splitlines()
+    at = datetime.fromisoformat(records[0]["at"]).astimezone(timezone(timedelta(hours=5, minutes=45)))
+    assert f"{at:%H:%M:%S} XYZ info     begun" in there[0]
 
 
 def test_logs_of_no_run_gives_3_and_of_a_silent_one_says_so(shop, call):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from argparse import Namespace
 from datetime import UTC, datetime
@@ -284,7 +285,7 @@ def test_every_line_can_be_taken_apart_whatever_jobs_say(fields):
     }
 
 
-def test_lines_are_logfmt_json_or_for_the_journal(monkeypatch):
+def test_lines_are_logfmt_json_or_for_the_journal(monkeypatch, tmp_path):
     at = datetime(2026, 3, 1, 12, 0, 0, 3000, tzinfo=UTC)
     fields = {"job": "a b", "run": 3, "took_ms": 12}
     assert log("text").text(at, "INFO", "run.succeeded", fields) == (
@@ -293,5 +294,10 @@ def test_lines_are_logfmt_json_or_for_the_journal(monkeypatch):
     assert json.loads(log("json").text(at, "WARNING", "run.skipped", fields)) == {
         "time": "2026-03-01T12:00:00.003Z", "level": "warning", "event": "run.skipped", **fields
     }  # fmt: skip
-    monkeypatch.setenv("JOURNAL_STREAM", "8:1234")
-    assert log("auto").text(at, "ERROR", "run.failed", fields) == '<3>run.failed job="a b" run=3 took_ms=12'
+    with (tmp_path / "journal").open("w") as journal, monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", journal)
+        stream = os.fstat(journal.fileno())
+        patch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
+        assert log("auto").text(at, "ERROR", "run.failed", fields) == '<3>run.failed job="a b" run=3 took_ms=12'
+        patch.setenv("JOURNAL_STREAM", "8:1234")  # of whoever started it
+        assert log("auto").form == "text"

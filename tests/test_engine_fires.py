@@ -8,7 +8,9 @@ import pytest
 from stories import START, fates, lasting, nothing, stamp, starts
 
 from taskloop import At, Cron, Every, Options, State, TaskScheduler
+from taskloop.cli.narrow import Narrow
 from taskloop.ledger import Ledger
+from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -276,6 +278,37 @@ async def test_on_start_does_nothing_while_another_worker_has_the_job(virtual_ti
         await time.join(second, address)
         await time.advance("5s")
         assert await starts(time) == ["00:00"]
+
+
+async def test_on_start_asks_for_no_second_run_while_the_first_waits(scheduler, virtual_time):
+    """As over several deploys in a pause: else each of them would add one, and all would begin at its end."""
+    scheduler.add_job(nothing, name="bare", on_start=True)
+    scheduler.add_job(nothing, Every("1h"), name="timed", first="after", on_start=True)
+    async with virtual_time(scheduler, start=False) as time:
+        await scheduler.pause()
+        await time.start()
+        await time.restart(after="10m")
+        await time.restart(after="10m")
+        await scheduler.resume()
+        await time.run_until_idle(limit="1m")
+        assert sorted(run.job for run in await time.runs(state="succeeded")) == ["bare", "timed"]
+        await time.restart(after="10m")
+        assert len(await time.runs("bare", state="succeeded")) == 2
+
+
+async def test_on_start_fires_beside_a_worker_that_was_narrowed_to_other_jobs(virtual_time, tmp_path):
+    first, second = (TaskScheduler(options=Options()) for _ in range(2))
+    for scheduler in (first, second):
+        scheduler.add_job(nothing, Every("1d"), name="mail", first="after", on_start=True)
+        scheduler.add_job(nothing, Every("1d"), name="report", first="after", on_start=True)
+    stores = [
+        Narrow(SqliteStore(tmp_path / "a.db"), only=[name], on_start=True).as_store() for name in ("mail", "report")
+    ]
+    async with virtual_time(first, store=stores[0]) as time:
+        await time.advance("5s")
+        await time.join(second, stores[1])
+        await time.advance("5s")
+        assert sorted(run.job for run in await time.runs()) == ["mail", "report"]
 
 
 async def test_on_start_does_not_fire_a_job_that_is_off(scheduler, virtual_time):

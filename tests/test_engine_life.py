@@ -6,10 +6,10 @@ import asyncio
 import threading
 
 import pytest
-from stories import START, fates, lasting, nothing, starts, stubborn, threads_ended
+from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
 from taskloop import Cron, Every, Options, State, TaskScheduler
-from taskloop.errors import StoreUnavailable
+from taskloop.errors import BadJob, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -63,14 +63,18 @@ async def test_a_stopped_scheduler_can_be_started_again(tmp_path):
     await scheduler.stop()
 
 
-async def test_async_with_starts_and_stops(tmp_path):
+async def test_async_with_starts_and_stops(tmp_path, lines):
     scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    scheduler.speaker.level = "DEBUG"
     with pytest.raises(ZeroDivisionError):
         async with scheduler as entered:
             assert entered is scheduler
             assert scheduler.is_running
             raise ZeroDivisionError
     assert not scheduler.is_running
+    words = ["starting", "started", "stopping", "stopped"]
+    assert [one for one in lines if one != "timer.cancelled"] == [f"scheduler.{word}" for word in words]
+    assert lines.index("timer.cancelled") == lines.index("scheduler.stopping") - 1
 
 
 async def test_a_start_cancelled_at_any_tick_leaves_nothing_and_can_be_repeated(tmp_path):
@@ -140,6 +144,42 @@ async def test_a_start_that_failed_closes_all_and_can_be_tried_again(tmp_path):
     await scheduler.start()
     assert scheduler.is_running
     await scheduler.stop()
+
+
+async def test_inside_another_program_too_mistakes_in_the_environment_and_dev_mode_are_said(
+    tmp_path, monkeypatch, lines
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TASKLOOP_SCHEDULR__GRACE", "3s")
+    async with asyncio.TaskGroup() as verbs:  # both find that nothing is read yet
+        scheduler = TaskScheduler()
+        verbs.create_task(scheduler.runs())
+        verbs.create_task(scheduler.schedules())
+    async with scheduler:
+        assert lines == ["config.warning"]
+    monkeypatch.setenv("TASKLOOP_LOG__LEVEL", "info")
+    async with TaskScheduler():
+        assert lines[1:] == ["config.warning", "scheduler.started"]
+    del lines[:]
+    monkeypatch.setenv("TASKLOOP_DEV", "1m")
+    quieter = TaskScheduler()
+    quieter.speaker.level = "ERROR"  # whoever made it has said so
+    async with quieter, TaskScheduler():
+        assert lines == ["config.warning", "dev.mode", "scheduler.started"]
+
+
+async def test_a_job_that_contradicts_the_configuration_is_refused_where_it_is_added_to_a_started_scheduler(
+    virtual_time, lines
+):
+    scheduler = TaskScheduler(options=Options(jobs={"late": {"executor": "thread"}}))
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(BadJob, match="'late' is an async def"):
+            scheduler.add_job(nothing, Every("1m"), name="late")
+        assert "late" not in scheduler
+        await time.advance("1m")
+        scheduler._listeners.begin(failing(1)())
+        await time.advance()
+        assert lines[-1] == "engine.failed"
 
 
 async def test_the_interval_given_to_start_is_that_of_every_every_without_one(scheduler, virtual_time):

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from stories import START, lasting, nothing
 
-from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler
+from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler, file_sqlite
 from taskloop.context import AttemptCancelled
 from taskloop.errors import StoreUnavailable
 from taskloop.executors import InThread
@@ -680,19 +681,79 @@ async def test_a_thread_begins_no_call_while_it_is_in_doubt_whose_run_it_is():
     pool.close()
 
 
-async def test_a_start_waits_for_a_file_that_somebody_holds_for_a_while(tmp_path):
+@pytest.mark.parametrize("begins", ["before it is on record", "when it is on record", "when its jobs are"])
+async def test_a_start_waits_for_a_file_that_somebody_holds_for_a_while(tmp_path, monkeypatch, begins):
     """As a program does that is stopped in the middle of a transaction."""
-    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
-    async with scheduler:
-        pass
-    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-    lets_go = threading.Timer(5.5, lambda: (other.execute("ROLLBACK"), other.close()))
-    lets_go.start()
+    monkeypatch.setattr(file_sqlite, "BUSY_SECONDS", 0.1)
+
+    class Held(SqliteStore):
+        async def enlist(self, worker):
+            found = await super().enlist(worker)
+            if begins == "when it is on record":
+                await asyncio.to_thread(hold)
+            return found
+
+        async def define(self, definitions):
+            await super().define(definitions)
+            if begins == "when its jobs are" and held == []:
+                await asyncio.to_thread(hold)
+
+    held = []
+
+    def hold():
+        other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        held.append(threading.Timer(0.5, lambda: (other.execute("ROLLBACK"), other.close())))
+        held[0].start()
+
+    scheduler = TaskScheduler(Held(tmp_path / "a.db"), options=BRIEF)
+    scheduler.add_job(nothing, Every("1h"), name="job", first="after", on_start=True)
+    if begins == "before it is on record":
+        await scheduler.runs()
+        hold()
     begun = time.monotonic()
     async with scheduler:
-        assert time.monotonic() - begun > 5
-    lets_go.join()
+        assert time.monotonic() - begun > 0.4
+        async with asyncio.timeout(20):
+            while not await scheduler.runs(state="succeeded"):
+                await asyncio.sleep(0.02)
+        assert len(await scheduler.runs()) == 1
+    held[0].join()
+
+
+async def test_a_stop_does_not_wait_for_a_start_that_waits_for_its_store(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
+    await scheduler.runs()
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        starting = asyncio.create_task(scheduler.start())
+        await asyncio.sleep(0.1)
+        begun = time.monotonic()
+        await scheduler.stop(grace=0)
+        assert time.monotonic() - begun < 2
+        await starting
+        assert not scheduler.is_running
+    async with scheduler:
+        assert scheduler.is_running
+
+
+async def test_a_stop_does_not_wait_for_a_start_that_waits_for_a_server_that_says_nothing():
+    """As behind a firewall that drops what it is sent."""
+    lines = []
+    silent = await asyncio.start_server(lambda *line: lines.append(line), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    scheduler = TaskScheduler(f"postgresql://anna:hush@127.0.0.1:{port}/shop", options=BRIEF)
+    starting = asyncio.create_task(scheduler.start())
+    while not lines:
+        await asyncio.sleep(0.01)
+    begun = time.monotonic()
+    await scheduler.stop(grace=0)
+    assert time.monotonic() - begun < 1
+    await starting
+    assert not scheduler.is_running
+    for _, writer in lines:
+        writer.close()
+    silent.close()
 
 
 async def test_a_run_that_begins_while_the_store_is_asked_what_we_hold_is_ours(tmp_path):
@@ -814,3 +875,18 @@ async def test_a_submit_that_a_hanging_disk_refused_is_not_carried_out_later(tmp
         await until(lambda: not store._writing._hangs)
         await asyncio.sleep(0.3)
         assert len(await scheduler.runs("job")) <= 2, "the one before, and at most the one that was in hand"
+
+
+async def test_nothing_is_remembered_of_workers_of_other_machines_that_have_left(virtual_time, scheduler, tmp_path):
+    """Commands that come and go each minute would fill the memory of one that stays."""
+    async with virtual_time(scheduler, store=SqliteStore(tmp_path / "a.db")) as time:
+        elsewhere = SqliteStore(tmp_path / "a.db")
+        await elsewhere.open()
+        other = replace(scheduler.worker, id="other", host="elsewhere", process="m:b:1:2")
+        await elsewhere.enlist(other)
+        await time.advance("2s")
+        assert "other" in scheduler._tending._seen
+        await elsewhere.leave("other", time.now)
+        await time.advance("2s")
+        assert not scheduler._tending._seen and scheduler._tending.others == []
+        await elsewhere.close()

@@ -160,6 +160,16 @@ async def test_a_long_history_goes_over_in_parts_the_newest_first(store):
     assert {run.job for run in await store.find(Query())} == {"b"}
 
 
+async def test_what_was_counted_by_day_goes_over_with_the_last_part_of_a_history_however_long_that_is(store):
+    await know(store, "a")
+    for _ in range(4):
+        assert await store.settle(ended(await started(store)))
+    await defined(store, ("a", ()))
+    while (await store.rename({"a": "b"}, NOW, 2)).more:
+        pass
+    assert [one.runs for one in await store.days(["b"], NOW.date(), NOW.date())] == [4]
+
+
 async def test_a_declared_schedule_goes_on_under_its_new_id_unless_that_has_one(store):
     await put(store, hourly("a", "a", origin="code", next_due=at(7200)), hourly("mine", "a"))
     renamed = await store.rename({"a": "b"}, NOW, 10)

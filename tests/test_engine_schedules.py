@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from stories import START, fates, nothing, stamp, starts
 
-from taskloop import At, Cron, Every
+from taskloop import At, Cron, Every, ledger
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +90,32 @@ async def test_schedule_many_is_refused_as_a_whole(scheduler, virtual_time, remi
         with pytest.raises(BadTrigger):
             await scheduler.schedule_many([(remind.bind(), Every("1d"), "good"), (remind.bind(), Every("1d"), "bad\n")])
         assert await scheduler.schedules() == []
+
+
+async def test_what_is_stored_fires_in_time_though_who_asked_is_cancelled_or_the_rest_refused(
+    scheduler, virtual_time, remind, monkeypatch
+):
+    """An engine that nobody had told found it within a minute."""
+    monkeypatch.setattr(ledger, "TOGETHER", 2)
+
+    def some():
+        yield remind.bind(user=1), Every("1d"), "one"
+        yield remind.bind(user=2), Every("1d"), "two"
+        raise ValueError("the list cannot be read on")
+
+    async with virtual_time(scheduler) as time:
+        await time.advance("1s")
+        with pytest.raises(ValueError, match="read on"):
+            await scheduler.schedule_many(some())
+        await time.advance("2s")
+        assert sorted(run.schedule for run in await time.runs()) == ["one", "two"]
+        asking = asyncio.create_task(scheduler.schedule("remind", Every("1d"), id="left", params={"user": 7}))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait({asking})
+        await time.advance("2s")
+        assert asking.cancelled() and sorted(run.schedule for run in await time.runs()) == ["left", "one", "two"]
 
 
 async def test_unschedule_ends_the_fires_and_keeps_the_runs(scheduler, virtual_time, remind):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -117,9 +118,12 @@ def test_a_file_that_another_program_holds_is_told_with_who_that_is(shop, call):
         [sys.executable, "-c", HOLDS_THE_FILE], cwd=shop.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         other.stdout.readline()
+        other.send_signal(signal.SIGSTOP)
         error, mend = told(call("submit", "hourly"), 8)
+        other.send_signal(signal.SIGCONT)
         other.communicate(b"\n")
     assert f"database is locked: held by pid {other.pid} ({sys.executable} -c " in error
+    assert f"), which is stopped and goes on after `kill -CONT {other.pid}`" in error
     assert mend == "help: let the program that holds it end its transaction, or stop it, and see `taskloop db check`"
 
 

@@ -547,16 +547,20 @@ def test_known_variables_that_are_no_settings_are_no_warning(folder):
     assert read(folder, environ=environ).warnings == []
 
 
-def test_a_setting_that_nothing_goes_by_is_a_warning_unless_it_is_as_by_default(folder):
-    text = "log.capture = '200kB'\n"
-    settings = read(folder, text, environ={"TASKLOOP_STORE__STATEMENT_CACHE_SIZE": "0"})
-    assert settings.warnings == [
-        "TASKLOOP_STORE__STATEMENT_CACHE_SIZE changes nothing in this version of taskloop: an SQLite store has no use for "
-        "it; take it out",
+def test_a_setting_that_the_store_does_not_go_by_is_a_warning_unless_it_is_as_by_default(folder):
+    file, server = "sqlite:///a.db", "postgresql://h/d"
+    both = "store = {{ url = '{}', synchronous = '{}', statement_cache_size = {} }}\n"
+    assert read(folder, both.format(file, "normal", 0)).warnings == [
+        "config.toml: store.statement_cache_size changes nothing with a store in SQLite: it has no such cache; take it out"
     ]
-    text = "store = { url = 'postgresql://h/d', statement_cache_size = 0 }\n"
-    assert read(folder, text).warnings == []
-    assert read(folder, text).options().statement_cache_size == 0
+    assert read(folder, both.format(server, "normal", 0)).warnings == [
+        "config.toml: store.synchronous changes nothing with a store in PostgreSQL: its server says that itself; take it out"
+    ]
+    assert read(folder, both.format(server, "full", 0)).options().statement_cache_size == 0
+    for given in (both.format(server, "full", 0), both.format(file, "normal", 100)):
+        assert read(folder, given).warnings == []
+    # A program may have a store of its own: which that is stands nowhere here.
+    assert read(folder, "[store]", environ={"TASKLOOP_STORE__STATEMENT_CACHE_SIZE": "0"}).warnings == []
 
 
 # Dev mode.

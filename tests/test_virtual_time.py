@@ -15,6 +15,7 @@ import pytest
 
 from taskloop import Every, Options, RunContext, State, TaskScheduler, testing
 from taskloop.errors import BadDuration, Conflict, NotRunning
+from taskloop.store_sqlite import SqliteStore
 from taskloop.testing import Standstill, run_context
 
 pytestmark = pytest.mark.anyio
@@ -398,6 +399,25 @@ async def test_a_test_that_waits_for_time_that_nobody_moves_is_told_so(scheduler
         async with virtual_time(scheduler):
             monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
             await asyncio.sleep(1)
+
+
+async def test_a_start_that_stands_still_is_told_so_and_one_that_sleeps_is_let_sleep(
+    scheduler, virtual_time, monkeypatch
+):
+    class Slow(SqliteStore):
+        async def workers(self, **more):
+            await (asyncio.sleep(3600) if sleeps else asyncio.Event().wait())
+            return await super().workers(**more)
+
+    sleeps = True
+    async with virtual_time(scheduler, at=START, store=Slow(":memory:")) as time:
+        assert time.now >= START + timedelta(hours=1)
+    sleeps = False
+    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
+    with pytest.raises(Standstill, match=r"(?s)stood still .*TaskScheduler\._begin"):
+        async with virtual_time(scheduler, store=Slow(":memory:")):
+            pass
+    assert not scheduler.is_running
 
 
 async def test_a_job_that_spins_is_told_as_a_standstill(scheduler, virtual_time, monkeypatch):

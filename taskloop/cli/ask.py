@@ -216,7 +216,7 @@ async def declared(ledger: Ledger, args: Namespace, job: str) -> Mapping[str, An
 
 
 def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
-    """Declare a job by its record: the names and types of its parameters, its attempts, its state."""
+    """Declare a job by its record: the names and types of its parameters, its attempts, its group, its state."""
     schema, policy = record.params_schema, record.policy
     properties, needed = schema.get("properties", {}), schema.get("required", ())
 
@@ -237,6 +237,7 @@ def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
         secret=hidden,
         retry=policy["retry"],
         priority=policy["priority"],
+        group=policy.get("group"),
         enabled=policy["enabled"],
     )
     return schema

@@ -246,8 +246,8 @@ def _keys(text: str) -> dict[str, str]:
 
 def _unit(path: Path, text: str, stop_seconds: float, *, user: bool) -> Iterator[Finding]:
     keys, wrong = _keys(text), []
-    program = shlex.split(keys["ExecStart"].lstrip("-@:+!"))[0].replace("%%", "%").replace("$$", "$")
-    if not os.access(program, os.X_OK):
+    program = _program(keys["ExecStart"])
+    if program is not None and not os.access(program, os.X_OK):
         wrong.append(f"its program {program} is not there")
     stop = _seconds(keys.get("TimeoutStopSec", ""))
     if stop is not None and stop <= stop_seconds:
@@ -261,6 +261,15 @@ def _unit(path: Path, text: str, stop_seconds: float, *, user: bool) -> Iterator
         yield warning("systemd", f"{path} is out of date: {'; '.join(wrong)}", f"taskloop systemd {words}")
     else:
         yield well("systemd", f"{path} fits")
+
+
+def _program(line: str) -> str | None:
+    """What a unit starts; None: its line cannot be taken apart, as one that goes on in the next."""
+    try:
+        first, *_ = shlex.split(line.lstrip("-@:+!"))
+    except ValueError:
+        return None
+    return first.replace("%%", "%").replace("$$", "$")
 
 
 def _seconds(text: str) -> float | None:

@@ -35,7 +35,9 @@ def process(args: Namespace) -> int:
         if scheduler[args.job].parameters.required:
             needed = scheduler[args.job].parameters.required
             raise BadParameters(args.job, dict.fromkeys(needed, "is missing, and nobody gives it here"))
-        rhythm = _Rhythm(scheduler, args, lines.Narrator(level), every, sleep)
+        narrator = lines.Narrator(level)
+        program.warn(settings, narrator)
+        rhythm = _Rhythm(scheduler, args, narrator, every, sleep)
         return reach.drive(rhythm.run(log, span), channel="code")
 
 
@@ -51,7 +53,7 @@ class _Rhythm:
 
     async def run(self, log: lines.Log, span: timedelta | None) -> int:
         """Go on until a signal comes (its exit code) or `span` is over (0)."""
-        session: Session[None] = Session(self._scheduler, self._narrator, log)
+        session: Session[None] = Session(self._scheduler, self._narrator, log, remembers=False)
         loop = asyncio.get_running_loop()
         end = None if span is None else loop.time() + span.total_seconds()
 

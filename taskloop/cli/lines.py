@@ -142,7 +142,16 @@ def _form(wanted: str, stream: Any) -> str:
         return wanted
     if stream.isatty():
         return "people"
-    return "journal" if os.environ.get("JOURNAL_STREAM") else "text"
+    return "journal" if _ends_in_the_journal(stream) else "text"
+
+
+def _ends_in_the_journal(stream: Any) -> bool:
+    """The one that systemd names: whatever it started hands the name on, as a desktop does to all its terminals."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _value(value: Any) -> str:
@@ -175,6 +184,8 @@ class _Forward(logging.Handler):
         from loguru import logger
 
         level = record.levelname if record.levelname in _PRIORITIES else record.levelno
-        logger.bind(event="log", message=record.getMessage(), logger=record.name).opt(exception=record.exc_info).log(
-            level, "log"
-        )
+        try:
+            told = logger.bind(event="log", message=record.getMessage(), logger=record.name)
+            told.opt(exception=record.exc_info).log(level, "log")
+        except Exception:  # a wrong number of arguments: told as `logging` tells it everywhere, and no fault of the job
+            self.handleError(record)

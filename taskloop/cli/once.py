@@ -39,10 +39,7 @@ def once(args: Namespace) -> int:
     settings = program.configured(args)
     with lines.opened(args, settings.log.format, "DEBUG" if args.verbose else settings.log.level) as log:
         narrator = lines.Narrator("DEBUG" if args.verbose else settings.log.level)
-        for warning in settings.warnings:
-            narrator.say("WARNING", "config.warning", text=warning)
-        if settings.banner:
-            narrator.say("WARNING", "dev.mode", text=settings.banner)
+        program.warn(settings, narrator)
         way = _one if args.job else _all if args.all else _due
         return reach.drive(way(args, settings, narrator, log), channel="code")
 

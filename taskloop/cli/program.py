@@ -20,10 +20,11 @@ from taskloop.store import Store
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from taskloop.cli.lines import Narrator
     from taskloop.jobs import Jobs
     from taskloop.settings import Settings
 
-__all__ = ["compose", "configured", "origin", "place"]
+__all__ = ["compose", "configured", "origin", "place", "warn"]
 
 
 def configured(args: Namespace) -> Settings:
@@ -61,6 +62,14 @@ def compose(settings: Settings, *, store: Any = None, wrap: Callable[[Store], St
 def place(scheduler: TaskScheduler, settings: Settings) -> Any:
     """The store: in dev mode that of dev mode, else the one the app's scheduler was made with, else the configured."""
     return settings.store.url if settings.dev is not None or scheduler.address is None else scheduler.address
+
+
+def warn(settings: Settings, narrator: Narrator) -> None:
+    """Say what looks like a mistake in the configuration, and in dev mode that it is dev mode."""
+    for warning in settings.warnings:
+        narrator.say("WARNING", "config.warning", text=warning)
+    if settings.banner:
+        narrator.say("WARNING", "dev.mode", text=settings.banner)
 
 
 def origin(settings: Settings) -> str:

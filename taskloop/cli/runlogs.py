@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.cli import reach
 from taskloop.cli.look import number
-from taskloop.cli.output import Output, clean, json_text, moment
+from taskloop.cli.output import Output, clean, json_text, when
 from taskloop.errors import NoSuchRun
 from taskloop.records import line_record
 
@@ -76,11 +76,10 @@ async def _rest(ledger: Ledger, run_id: int, part: int) -> tuple[list[dict[str, 
 
 def _show(out: Output, lines: Sequence[Mapping[str, Any]]) -> None:
     for one in lines:
-        at = moment(one["at"])
-        time = f"{at:%H:%M:%S}" if at is not None else ""
+        time = when(one["at"], out.now)
         level = f"{one['level']:<8}"
         painted = out.paint(level, _COLOURS[one["level"]]) if one["level"] in _COLOURS else level
         step = f"[{one['step']}] " if one["step"] else ""
         first, *more = clean(f"{step}{one['text']}", keep="\n").split("\n")
         out.line(f"{time} {painted} {first}".rstrip())
-        out.lines(f"{'':<18}{text}" for text in more)
+        out.lines(f"{'':<{len(time) + 10}}{text}" for text in more)

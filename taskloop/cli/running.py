@@ -107,10 +107,7 @@ def _announce(
         log.line(f"taskloop {__version__} · {count} jobs, {where} · {store} · {zone}")
     else:
         narrator.say("INFO", "scheduler.configured", version=__version__, jobs=count, source=where, store=store)
-    for warning in settings.warnings:
-        narrator.say("WARNING", "config.warning", text=warning)
-    if settings.banner:
-        narrator.say("WARNING", "dev.mode", text=settings.banner)
+    program.warn(settings, narrator)
 
 
 def _screen(log: lines.Log, scheduler: TaskScheduler, firing: set[str]) -> Screen | None:

@@ -22,8 +22,10 @@ T = TypeVar("T")
 class Session(Generic[T]):
     """What happened in an engine since it was made: the runs in hand, and what the others came to."""
 
-    def __init__(self, scheduler: TaskScheduler, narrator: Narrator, log: Log) -> None:
+    def __init__(self, scheduler: TaskScheduler, narrator: Narrator, log: Log, *, remembers: bool = True) -> None:
+        """`remembers`: whether runs that are over stay in `seen`; a command that goes on for ever would never be done."""
         self.scheduler = scheduler
+        self._remembers = remembers
         self.active: set[RunId] = set()
         self.seen: dict[RunId, Run] = {}
         self.stirred: asyncio.Event = asyncio.Event()
@@ -76,7 +78,8 @@ class Session(Generic[T]):
             self.active.add(run.id)
         elif event.name != "submitted":
             self.active.discard(run.id)
-        self.seen[run.id] = run
+        if self._remembers:
+            self.seen[run.id] = run
         self.stirred.set()
 
     def counted(self, *states: State) -> int:

@@ -1,0 +1,58 @@
+"""How a scheduler begins: patient with whoever holds its store, and given up as soon as somebody stops it.
+
+Level 5. A running engine tries again by itself whatever the store could not take; a start would be refused by the first
+word of it, and a stop that came meanwhile would wait for the end of that patience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from taskloop.clock import Clock
+from taskloop.errors import StoreUnavailable
+from taskloop.journal import StoreWatch
+
+__all__ = ["patiently", "unless"]
+
+T = TypeVar("T")
+HELD_SECONDS: Final = 60.0
+"""How long a start waits for a store that others hold, for each of its parts."""
+_OTHERS_HOLD_IT: Final = ("is locked", "is not committed", "has not answered")
+"""What a store says then."""
+
+
+async def patiently(clock: Clock, store_watch: StoreWatch, work: Callable[[], Awaitable[T]]) -> T:
+    """What `work` gives, which can be done again; tried again as long as others hold the store.
+
+    A program that stands still in the middle of a transaction holds the file; on a server a hundred others may start at
+    the same moment. Raises what `work` raises, at once for whatever waiting does not mend.
+    """
+    until = clock.monotonic() + HELD_SECONDS
+    while True:
+        try:
+            done = await work()
+        except StoreUnavailable as error:
+            if not any(one in str(error) for one in _OTHERS_HOLD_IT) or clock.monotonic() > until:
+                raise
+            store_watch.lost(error)  # told once, with the process that holds it
+            await asyncio.sleep(store_watch.patience())
+        else:
+            store_watch.well()
+            return done
+
+
+async def unless(told: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` gives, or None if `told` is set first: then it is cancelled. In any case it has ended by then."""
+    doing, hearing = asyncio.ensure_future(work), asyncio.ensure_future(told.wait())
+    try:
+        await asyncio.wait({doing, hearing}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        hearing.cancel()
+        if not doing.done():
+            doing.cancel()
+            await asyncio.wait({doing})
+            if not doing.cancelled():
+                doing.exception()  # of a start that nobody waits for any more
