@@ -64,11 +64,22 @@ class Metrics:
         self._late: dict[str, _Spread] = {}
         self._blocks = 0
         self._losses = 0
-        self.close: Callable[[], None] = scheduler.feed.subscribe(
-            self._count, "started", "retrying", "skipped", "loop_blocked", "store_lost",
-            *(state.value for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED))
-        )  # fmt: skip
-        """Ends the counting."""
+        self._end: Callable[[], None] | None = None
+        self.open()
+
+    def open(self) -> None:
+        """Count, from now on."""
+        if self._end is None:
+            self._end = self._scheduler.feed.subscribe(
+                self._count, "started", "retrying", "skipped", "loop_blocked", "store_lost",
+                *(state.value for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED))
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Count no more; what was counted stays."""
+        if self._end is not None:
+            self._end()
+            self._end = None
 
     def _count(self, event: Event) -> None:
         run = event.run

@@ -233,6 +233,36 @@ async def test_a_start_that_fails_is_told_to_the_server(tmp_path):
     assert "missing" in sent[0]["message"]
 
 
+async def test_a_program_that_is_started_again_as_each_test_of_it_may_do_streams_and_counts_again():
+    scheduler = made()
+    app = asgi.app(scheduler, auth="open")
+    for life in range(2):
+        told, sent = asyncio.Queue(), asyncio.Queue()
+        living = asyncio.create_task(app({"type": "lifespan"}, told.get, sent.put))
+        await told.put({"type": "lifespan.startup"})
+        assert await sent.get() == {"type": "lifespan.startup.complete"}
+        asked, answered = asyncio.Queue(), asyncio.Queue()
+        request = {"type": "http", "method": "GET", "path": "/api/v1/events", "headers": [(b"host", b"localhost")]}
+        streaming = asyncio.create_task(app(request, asked.get, answered.put))
+        assert (await answered.get())["status"] == 200
+        await (await scheduler.submit("add")).wait()
+        assert f'state="succeeded"}} {life + 1}.0'.encode() in (await metrics(app))
+        await told.put({"type": "lifespan.shutdown"})
+        assert await sent.get() == {"type": "lifespan.shutdown.complete"}
+        await asyncio.gather(living, streaming)
+
+
+async def metrics(app):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"localhost")]
+    await app({"type": "http", "method": "GET", "path": "/metrics", "headers": headers}, asyncio.Queue().get, send)
+    return b"".join(one.get("body", b"") for one in sent)
+
+
 # -- the command line
 
 

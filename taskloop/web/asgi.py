@@ -74,6 +74,7 @@ async def _live(scheduler: TaskScheduler, site: Site, receive: Receive, send: Se
         try:
             if message["type"] == "lifespan.startup":
                 await scheduler.start()
+                site.open()
             else:
                 await site.close()
                 await scheduler.stop()

@@ -225,6 +225,10 @@ class Live:
         self._begin()
         return self._sent(_Page(), self._gathering.pages, lambda: b"retry: 2000\n\n")
 
+    def open(self) -> None:
+        """Let listeners come again after `close`."""
+        self._is_closed = False
+
     def close(self) -> None:
         """End all streams, and listen no more."""
         self._is_closed = True

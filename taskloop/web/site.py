@@ -153,6 +153,11 @@ class Site:
         if weakness := self.access.weakness:
             self.scheduler.speaker.say("WARNING", "http.weak_token", text=weakness, help=GUESSED_MEND)
 
+    def open(self) -> None:
+        """Stream and count again, for a program that lives once more after `close`."""
+        self.live.open()
+        self.metrics.open()
+
     async def close(self) -> None:
         """End the streams; what is asked for afterwards is answered as before."""
         self.live.close()
