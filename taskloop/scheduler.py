@@ -116,17 +116,18 @@ class TaskScheduler(Ledger):
         """Open the store, mend what an earlier life left, and begin to fire; waits until that is done.
 
         `interval`: of every `every()` that names none; None: the configuration's, 2 weeks. A second start warns and
-        changes nothing. A start that failed may be tried again; one that is stopped meanwhile returns. Raises `BadSettings`,
-        `BadJob`, `BadStore`, `StoreUnavailable`, `NotRunning` on another loop than its own, or in a fork of its process.
+        changes nothing; one during a stop waits for its end; one that fails may be tried again, one that is stopped returns.
+        Raises `BadSettings`, `BadJob`, `BadStore`, `StoreUnavailable`, `NotRunning` on another loop, or in a fork.
         """
         loop = asyncio.get_running_loop()
         if self._host is not None and self._loop.is_closed():
             await self.stop()
+        if self._host is not None and self._loop is not loop:
+            raise NotRunning("the scheduler runs on another event loop; stop it there, or make another scheduler")
+        if self._host is not None and self._closing.is_set() and running.get() is None:  # a job would wait for itself
+            await asyncio.wait({self._host})
         if self._host is not None:
-            if self._loop is not loop:
-                raise NotRunning("the scheduler runs on another event loop; stop it there, or make another scheduler")
-            self.speaker.say("WARNING", "scheduler.already_running")
-            return
+            return self.speaker.say("WARNING", "scheduler.already_running")
         self._interval = None if interval is None else durations.parse_interval(interval)
         self._closing, self._hurrying = asyncio.Event(), asyncio.Event()
         self._loop, self._curfew, self._grace = loop, None, timedelta(0)

@@ -32,6 +32,26 @@ async def test_a_second_start_warns_and_changes_nothing(scheduler, virtual_time,
     assert "scheduler.already_running" in lines
 
 
+async def test_a_start_during_a_stop_begins_when_that_is_over(scheduler, virtual_time):
+    release = asyncio.Event()
+
+    @scheduler.job()
+    async def lasting():
+        await release.wait()
+
+    async with virtual_time(scheduler) as time:
+        await lasting.submit()
+        await time.advance("1s")
+        stopping = asyncio.create_task(scheduler.stop(grace="1m"))
+        await time.advance("1s")
+        starting = asyncio.create_task(scheduler.start())
+        await time.advance("1s")
+        assert not starting.done() and not scheduler.is_running
+        release.set()
+        await time.until(asyncio.gather(stopping, starting))
+        assert scheduler.is_running and await scheduler.runs(state="succeeded")
+
+
 async def test_a_stop_before_the_start_and_a_second_stop_do_nothing(tmp_path):
     scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
     await scheduler.stop()
