@@ -52,6 +52,8 @@ async def _served(setting: Setting, scheduler: TaskScheduler | None = None) -> N
     )
     answer, _ = await asking.communicate()
     if looking is not None:
+        if looking.returncode is not None:
+            raise RuntimeError("the browsers were not given what they asked for")
         looking.kill()
         await looking.wait()
     await runner.cleanup()
@@ -105,11 +107,12 @@ async def _look(port: int, tabs: int) -> None:
             async for line in stream.content:
                 if line.startswith(b"data"):
                     async with session.get(f"{address}/?live=true") as answer:
+                        answer.raise_for_status()
                         await answer.read()
 
     unlimited = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=unlimited, connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(tab() for _ in range(tabs)), return_exceptions=True)
+        await asyncio.gather(*(tab() for _ in range(tabs)))
 
 
 def ask(port: int, pace: int, seconds: float) -> None:
