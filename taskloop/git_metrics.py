@@ -33,10 +33,6 @@ Progress = Callable[[float, float, str], None]
 
 _READ_BYTES: Final = 1 << 16  # small pieces: between them the other threads get their turn
 _POLL_SECONDS: Final = 0.1
-_GATHER_SECONDS: Final = 0.01
-"""Git says a little at a time, some hundred times a second; each time we would take the interpreter from the host's loop."""
-_FEW: Final = 4
-"""Pieces that are read as soon as they are there: most commands say no more."""
 _NICE: Final = 10  # git gives way to the host: else on a small machine requests wait for a processor
 _ERROR_BYTES: Final = 4096
 
@@ -441,7 +437,7 @@ class _Git:
         errors = bytearray()
         with self.started(*arguments) as child:
             ends = [pipe.fileno() for pipe in (child.stdout, child.stderr) if pipe]
-            output, pieces = ends[0], 0
+            output = ends[0]
             waiter = select.poll()
             for end in ends:
                 waiter.register(end, select.POLLIN)
@@ -449,7 +445,6 @@ class _Git:
                 self._check_cancelled()
                 for end, _ in waiter.poll(_POLL_SECONDS * 1000):
                     data = os.read(end, _READ_BYTES)
-                    pieces += 1
                     if end == output:
                         feed(data)
                     elif len(errors) < _ERROR_BYTES:
@@ -457,8 +452,6 @@ class _Git:
                     if not data:
                         waiter.unregister(end)
                         ends.remove(end)
-                    elif pieces > _FEW and len(data) < _READ_BYTES // 4:
-                        time.sleep(_GATHER_SECONDS)
             return child.wait(), bytes(errors)
 
 

@@ -3,7 +3,8 @@
 The last thousand events are kept in a ring, so who comes back with the id it heard last misses none; an event is written
 as text once, however many listen. Each listener has a queue with an end: who does not keep up is let go, and may come
 back. Streams end by themselves when the scheduler stops, for a server that stops waits for what is open. `changes` is for
-pages: not what happened, only of what, gathered once for all who listen, so a scheduler of a thousand runs a second costs a browser no more.
+pages: not what happened, only of what, gathered once for all of them, so a scheduler of a thousand runs a second costs a
+browser no more.
 """
 
 from __future__ import annotations
