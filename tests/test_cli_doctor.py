@@ -310,6 +310,10 @@ def test_a_unit_of_systemd_that_no_longer_fits_is_told(shop, call, found, tmp_pa
     of_somebody = f"WorkingDirectory={shop.folder}\nExecStart=/bin/sh -c 'exec taskloop run \\\n --http'\n"
     unit.write_text(f"[Service]\n{of_somebody}SuccessExitStatus=143\n")
     assert "shop.service fits" in call("doctor").out
+    unit.write_text(f"[Service]\n{of_somebody}")
+    _, found_wrong = found()
+    assert said(found_wrong, "systemd", "does not fit", "takes a clean stop for a failure", "mend it")
+    assert "--force" not in str(found_wrong)  # a unit that somebody wrote by hand is not to be replaced
 
 
 def test_a_check_that_fails_itself_is_a_finding():

@@ -254,7 +254,9 @@ def _unit(path: Path, text: str, stop_seconds: float, *, user: bool) -> Iterator
         wrong.append(f"it kills {stop:g} s after a stop, and the jobs are given {stop_seconds:g} s")
     if "143" not in text.partition("SuccessExitStatus=")[2].partition("\n")[0]:
         wrong.append("it takes a clean stop for a failure, without SuccessExitStatus=130 143")
-    if wrong:
+    if wrong and "Made by `taskloop" not in text:  # written by hand: not ours to replace
+        yield warning("systemd", f"{path} does not fit: {'; '.join(wrong)}", "mend it; `taskloop systemd` shows how")
+    elif wrong:
         words = (
             f"{'--user ' if user else ''}{'--timer ' if 'oneshot' in text else ''}--name {path.stem} --write --force"
         )
