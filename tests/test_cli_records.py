@@ -18,7 +18,7 @@ from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 
 from taskloop import Every, Jobs, Options, TaskScheduler
-from taskloop.cli import glance, reach
+from taskloop.cli import glance, once, reach
 from taskloop.file_sqlite import migrations
 from taskloop.ledger import Ledger
 from taskloop.records import job_record, run_record
@@ -143,6 +143,22 @@ def test_once_due_also_runs_what_was_submitted_and_tells_of_failures(shop, call)
     assert "no worker" in call("submit", "fails").err
     done = call("once")
     assert done.code == 1 and "once: 2 due, 1 ok, 1 failed" in done.err
+
+
+def chores() -> None: ...
+
+
+def test_once_due_sees_a_run_that_is_ready_behind_more_than_a_page_of_later_ones(tmp_path):
+    async def both():
+        async with TaskScheduler(tmp_path / "shop.db", options=Options(enabled=False)) as scheduler:
+            job = scheduler.add_job(chores)
+            ready = await job.submit()
+            await asyncio.gather(*(job.bind().submit(at=timedelta(hours=1)) for _ in range(1001)))
+            found = await once._ready(scheduler)
+            await scheduler.cancel(ready.id)
+            return found, await once._ready(scheduler)
+
+    assert asyncio.run(both()) == (True, False)
 
 
 def test_once_all_runs_every_enabled_job_that_needs_nothing(shop, call):

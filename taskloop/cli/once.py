@@ -137,9 +137,11 @@ async def _refuse_paused(scheduler: TaskScheduler, names: Sequence[str]) -> None
 
 async def _ready(scheduler: TaskScheduler) -> bool:
     """Whether a run waits that could start here now."""
-    now = datetime.now(UTC)
-    waiting = await scheduler.runs(state="waiting", limit=1000)
-    ready = {run.job for run in waiting if run.job in scheduler and run.ready_at <= now}
+    now, before = datetime.now(UTC), None
+    ready: set[str] = set()
+    while waiting := await scheduler.runs(state="waiting", before=before, limit=1000):
+        ready |= {run.job for run in waiting if run.job in scheduler and run.ready_at <= now}
+        before = waiting[-1].id
     if not ready:
         return False
     return any(one.condition != "paused" for one in await scheduler.jobs() if one.name in ready)
