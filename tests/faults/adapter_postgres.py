@@ -18,9 +18,9 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import tracing
@@ -207,14 +207,22 @@ class TaskloopOnPostgres(Taskloop):
     writing = ("sendto", "write")
     recovery = (("sendto", 60), ("write", 6))
 
-    @cached_property
+    def __init__(self) -> None:
+        super().__init__()
+        self._server: Server | None = None
+        self._one_at_a_time = Lock()  # rounds are played side by side
+
+    @property
     def server(self) -> Server:
-        return Server()
+        with self._one_at_a_time:
+            if self._server is None:
+                self._server = Server()
+            return self._server
 
     def close(self) -> None:
         """End the server, if there is one."""
-        if "server" in self.__dict__:
-            self.server.close()
+        if self._server is not None:
+            self._server.close()
 
     def address(self, folder: Path, synchronous: str) -> str:
         name = f"round_{blake2b(str(folder).encode(), digest_size=6).hexdigest()}"
