@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Final
+from functools import lru_cache
+from itertools import chain, compress, count
+from typing import Any, Final
 
 from taskloop.rows import Row
 
@@ -16,6 +17,8 @@ __all__ = ["many"]
 
 _CHUNKS: Final = (256, 64, 16, 4, 1)
 """Rows of one statement: few sizes, so that few statements are kept prepared."""
+_WORTH_A_LOOK: Final = 16
+"""Rows from which on a value that all of them share is given once: of 23 values a run, 17 are those of the run before."""
 
 
 def many(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Row]) -> int:
@@ -23,14 +26,39 @@ def many(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence
     changed, start = 0, 0
     for size in _CHUNKS:
         while len(rows) - start >= size:
-            part = rows[start : start + size]
-            text = _with_values(statement, size, len(part[0]))
-            changed += db.execute(text, [value for row in part for value in row]).rowcount
+            text, values = _given(statement, rows[start : start + size])
+            changed += db.execute(text, values).rowcount
             start += size
     return changed
 
 
-@cache
+def _given(statement: Callable[[str], str], rows: Sequence[Row]) -> tuple[str, list[Any]]:
+    """The text of a statement over these rows, and the values to put in."""
+    if len(rows) < _WORTH_A_LOOK:
+        return _with_values(statement, len(rows), len(rows[0])), [value for row in rows for value in row]
+    columns = list(zip(*rows, strict=True))
+    own = tuple(not place or column.count(column[0]) < len(rows) for place, column in enumerate(columns))
+    values = [column[0] for column, differs in zip(columns, own, strict=True) if not differs]
+    values += chain.from_iterable(zip(*compress(columns, own), strict=True))
+    return _with_shared_values(statement, len(rows), own), values
+
+
+@lru_cache(256)
 def _with_values(statement: Callable[[str], str], rows: int, columns: int) -> str:
     row = "(" + ",".join("?" * columns) + ")"
     return statement("VALUES " + ",".join([row] * rows))
+
+
+@lru_cache(256)
+def _with_shared_values(statement: Callable[[str], str], rows: int, own: tuple[bool, ...]) -> str:
+    """`own`: which columns each row has a value of its own in; those of the others come first, once.
+
+    The columns are named as those of VALUES are.
+    """
+    numbers = count(1)
+    columns = (
+        f"{f'w.column{next(numbers)}' if differs else '?'} AS column{place}" for place, differs in enumerate(own, 1)
+    )
+    row = "(" + ",".join("?" * sum(own)) + ")"
+    # Without a WHERE the words ON CONFLICT, which may follow, would be read as part of a join.
+    return statement(f"SELECT {','.join(columns)} FROM (VALUES {','.join([row] * rows)}) AS w WHERE true")

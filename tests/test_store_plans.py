@@ -121,6 +121,15 @@ async def test_no_statement_goes_through_all_runs(heard):
     )
     await store.wishes("w1")
     await store.due(at(9000), 10)
+    # The same by twenties: values that all rows share are given once.
+    twenty = [hourly(f"x{number}", "b") for number in range(20)]
+    await put(store, *twenty)
+    await fired(store, *map(firing, twenty))
+    await submitted(store, *(asked("b") for _ in range(20)))
+    started = (await claimed(store)).started
+    await store.progress([(run, Progress(1, 2)) for run in started])
+    assert None not in await asyncio.gather(*(store.settle(ended(run)) for run in started[20:]))
+    assert None not in await asyncio.gather(*(store.settle(ended(run, FAILED)) for run in started[:20]))
     # Housekeeping.
     await store.enlist(Worker("w1", None, "h", 1, "p", NOW, NOW, jobs=frozenset("ab")))
     await store.bury(Worker("w1", None, "h", 1, "p", NOW, NOW))
