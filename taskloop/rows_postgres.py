@@ -9,11 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS, Row, read_run, read_schedule, write_run
+from taskloop.rows import (
+    NEW_COLUMNS,
+    RUN_COLUMNS,
+    SCHEDULE_COLUMNS,
+    Row,
+    read_run,
+    read_schedule,
+    write_new,
+    write_run,
+)
 from taskloop.runs import Run
 from taskloop.schedules import Schedule
 
 __all__ = [
+    "NEW_TYPES",
     "ONE_BY_ONE",
     "RUN",
     "RUN_TYPES",
@@ -25,6 +35,7 @@ __all__ = [
     "changed",
     "heard",
     "kept",
+    "new_row",
     "read_runs",
     "read_schedules",
     "run_of",
@@ -50,6 +61,7 @@ _NUMBERS: Final = {
     "attempt_started_at", "ended_at", "token", "priority", "rerun_of", "count",
 }  # fmt: skip
 RUN_TYPES: Final = {name: "bigint" if name in _NUMBERS else "text" for name in RUN_COLUMNS}
+NEW_TYPES: Final = {name: RUN_TYPES[name] for name in NEW_COLUMNS}
 SCHEDULE_TYPES: Final = {
     name: {"enabled": "smallint"}.get(
         name, "bigint" if name in ("next_due", "last_due", "anchor", "seen_at") else "text"
@@ -108,15 +120,24 @@ def heard(text: str | None) -> str | None:
 
 _FREE: Final = tuple(RUN_COLUMNS.index(name) for name in ("reason", "actor", "key", "summary"))
 """Columns of runs in which anybody may have said anything."""
+_FREE_OF_NEW: Final = tuple(NEW_COLUMNS.index(name) for name in ("actor", "key"))
 
 
 def run_row(run: Run) -> Row:
     """The values of RUN_COLUMNS, as they are written."""
-    row = write_run(run)
-    if all(kept(row[place]) is row[place] for place in _FREE):
+    return _kept(write_run(run), _FREE)
+
+
+def new_row(run: Run) -> Row:
+    """The values of NEW_COLUMNS, as they are written."""
+    return _kept(write_new(run), _FREE_OF_NEW)
+
+
+def _kept(row: Row, free: Sequence[int]) -> Row:
+    if all(kept(row[place]) is row[place] for place in free):
         return row
     values = list(row)
-    for place in _FREE:
+    for place in free:
         values[place] = kept(values[place])
     return tuple(values)
 

@@ -27,14 +27,16 @@ from taskloop.fates import (
     counted,
     numbered,
     outcome,
+    plainly_settled,
     settled,
     take,
     tried,
 )
 from taskloop.history_postgres import failed_in_a_row, newest_active
 from taskloop.keys_postgres import KeyHeld
-from taskloop.rows import Row, encode, instant, moment, write_progress, write_schedule
+from taskloop.rows import Row, encode, instant, is_new, moment, write_progress, write_schedule
 from taskloop.rows_postgres import (
+    NEW_TYPES,
     ONE_BY_ONE,
     RUN,
     RUN_TYPES,
@@ -45,6 +47,7 @@ from taskloop.rows_postgres import (
     arrays,
     heard,
     kept,
+    new_row,
     read_runs,
     read_schedules,
     run_of,
@@ -67,6 +70,7 @@ __all__ = [
     "fire",
     "lock",
     "numbers",
+    "plainly_settled_row",
     "progress",
     "put_schedules",
     "settle",
@@ -127,7 +131,12 @@ async def numbers(db: Db, number: int) -> list[int]:
     return [row[0] for row in rows]
 
 
-_INSERT_RUNS: Final = f"INSERT INTO taskloop.runs ({RUN}) SELECT * FROM {unnested(RUN_TYPES)}"
+def _insert_of(types: Mapping[str, str]) -> str:
+    return f"INSERT INTO taskloop.runs ({','.join(types)}) SELECT * FROM {unnested(types)}"
+
+
+_INSERT_RUNS: Final = _insert_of(RUN_TYPES)
+_INSERT_NEW_RUNS: Final = _insert_of(NEW_TYPES)
 _COUNT: Final = (
     "ON CONFLICT (day, job, state, shard) DO UPDATE SET runs = c.runs + excluded.runs, took = c.took + excluded.took"
 )
@@ -170,9 +179,17 @@ async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, patient: bool = Fa
     ids = await numbers(db, number) if number else []
     answers, fresh = admitted(calls, earlier, lambda place: ids[place] if place < len(ids) else 0)  # 0: refused
     if fresh:
-        await db.execute(_INSERT_RUNS, *arrays(map(run_row, fresh), len(RUN_TYPES)))
+        text, columns = _inserting(fresh)
+        await db.execute(text, *columns)
     await steps.copy_kept(db, fresh)
     return list(answers)
+
+
+def _inserting(runs: Sequence[Run]) -> tuple[str, list[list[Any]]]:
+    """The statement that inserts runs, the short one where that says all of each, and its parameters."""
+    if all(map(is_new, runs)):
+        return _INSERT_NEW_RUNS, arrays(map(new_row, runs), len(NEW_TYPES))
+    return _INSERT_RUNS, arrays(map(run_row, runs), len(RUN_TYPES))
 
 
 async def _held_keys(db: Db, keyed: Sequence[tuple[str, str]], *, patient: bool) -> set[tuple[str, str]]:
@@ -385,9 +402,9 @@ async def _written(db: Db, runs: Sequence[Run]) -> list[Run]:
     """Insert the rows of fires; gives those written. A due instant that has its record already gets no other."""
     if not runs:
         return []
+    text, columns = _inserting(runs)
     rows = await db.fetch(
-        f"{_INSERT_RUNS} ON CONFLICT (schedule, due_at) WHERE schedule IS NOT NULL DO NOTHING RETURNING id",
-        *arrays(map(run_row, runs), len(RUN_TYPES)),
+        f"{text} ON CONFLICT (schedule, due_at) WHERE schedule IS NOT NULL DO NOTHING RETURNING id", *columns
     )
     written = {row[0] for row in rows}
     return [run for run in runs if run.id in written]
@@ -587,6 +604,11 @@ def settled_row(one: Settling) -> Row:
     for place in _FREE:
         row[place] = kept(row[place])
     return tuple(row)
+
+
+def plainly_settled_row(one: Settling) -> Row:
+    *first, summary, result = plainly_settled(one)
+    return (*first, kept(summary), result)
 
 
 async def _back(db: Db, settlings: Sequence[Settling]) -> set[int]:

@@ -12,9 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from taskloop.rows_postgres import ONE_BY_ONE, RUN_TYPES, STILL_RUNNING, Db, run_row, unnested
+from taskloop.fates import PLAIN_COLUMNS, is_plain
+from taskloop.rows import is_new
+from taskloop.rows_postgres import (
+    NEW_TYPES,
+    ONE_BY_ONE,
+    RUN_TYPES,
+    STILL_RUNNING,
+    Db,
+    new_row,
+    run_row,
+    unnested,
+)
 from taskloop.runs import Run
-from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, settled_row, stands
+from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, plainly_settled_row, settled_row, stands
 from taskloop.steps import FROM_STEP
 from taskloop.store import Settling
 
@@ -42,7 +53,7 @@ class Stroke(NamedTuple):
 
     settlings: Sequence[Settling]
     rows: Sequence[tuple[Any, ...]]
-    """As the settlings are written."""
+    """As the settlings are written, of PLAIN_COLUMNS if all are plain ends, else of SETTLED_COLUMNS."""
     calls: Sequence[Sequence[Run]]
     """Runs with their ids: known before they are written, so that a lost answer is no loss."""
 
@@ -77,7 +88,8 @@ async def prepared(db: Db, batch: Sequence[tuple[str, Any]], ids: Ids) -> Stroke
     calls = [work for verb, work in batch if verb == "submit"]
     given = await ids.take(db, sum(map(len, calls)))
     named = [[run.changed(id=next(given)) for run in runs] for runs in calls]
-    return Stroke(settlings, [settled_row(one) for one in settlings], named)
+    row = plainly_settled_row if all(map(is_plain, settlings)) else settled_row
+    return Stroke(settlings, [row(one) for one in settlings], named)
 
 
 async def carry_out(
@@ -89,17 +101,20 @@ async def carry_out(
     """
     runs = [run for call in stroke.calls for run in call]
     firsts = {row[:2]: row for row in reversed(stroke.rows)}
-    ends = _columns(SETTLED_TYPES, firsts.values())
-    begins = _columns(RUN_TYPES, map(run_row, runs))
+    plain = all(map(is_plain, stroke.settlings))
+    ends = _columns(_PLAIN_TYPES if plain else SETTLED_TYPES, firsts.values())
+    new = all(map(is_new, runs))
+    begins = _columns(NEW_TYPES, map(new_row, runs)) if new else _columns(RUN_TYPES, map(run_row, runs))
     given = (*ends.values(), *begins.values())
     ahead = len(runs) if len(runs) >= BUSY else 0
-    text = _text(tuple(ends), tuple(begins))
+    text = _text(tuple(ends), tuple(begins), plain)
     now, schema, ended, tokens, more = await db.fetchrow(text, name, newest, writes, ahead, *given)
     if more:
         ids.keep(more)
     return now, schema, set(zip(ended or (), tokens or (), strict=True))
 
 
+_PLAIN_TYPES: Final = {name: SETTLED_TYPES[name] for name in PLAIN_COLUMNS}
 _RARE: Final = frozenset(RUN_TYPES) - {
     "id", "job", "state", "cause", "params", "attempt", "attempts", "due_at", "ready_at", "created_at", "started_at",
     "attempt_started_at", "ended_at", "worker", "token", "priority", "summary", "result", "count",
@@ -118,8 +133,11 @@ def _columns(types: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[st
 
 
 @cache
-def _text(ends: tuple[str, ...], begins: tuple[str, ...]) -> str:
-    """The statement for these columns of ends, and of runs that are asked for; none of either: it has nothing of that."""
+def _text(ends: tuple[str, ...], begins: tuple[str, ...], plain: bool) -> str:
+    """The statement for these columns of ends, and of runs that are asked for; none of either: it has nothing of that.
+
+    `plain`: an end changes no other columns; else those that were left out have nothing in them.
+    """
     schema = "(SELECT value FROM taskloop.meta WHERE key = 'schema')"
     parts = [  # which all others need a row of: without it they write nothing
         (
@@ -131,7 +149,7 @@ def _text(ends: tuple[str, ...], begins: tuple[str, ...]) -> str:
     if ends:
         changes = ",".join(
             f"{name} = {f'v.{name}' if name in ends else 'NULL'}"
-            for name in SETTLED_TYPES
+            for name in (_PLAIN_TYPES if plain else SETTLED_TYPES)
             if name not in ("id", "token")
         )
         given = {name: SETTLED_TYPES[name] for name in ends}
@@ -166,8 +184,8 @@ async def answers(
             found.append(list(next(calls)))
             continue
         one, row = next(ends)
-        which = (row[0], row[1])
+        which = row[:2]
         wrote = done is not None and which in done and which not in seen
         seen.add(which)
-        found.append(one.after if wrote or await stands(db, row) else None)
+        found.append(one.after if wrote or await stands(db, settled_row(one)) else None)
     return found
