@@ -47,6 +47,8 @@ class Parameters:
         """What the engine gives by the plan: no parameters of a run."""
         self.plan: Plan | None = Plan.of(job, self.injected) if self.injected else None
         self._named_secret: frozenset[str] = frozenset()
+        self._adapters: dict[str, Any] = {}
+        self._covered: dict[str, bool] = {}
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -203,21 +205,19 @@ class Parameters:
         return hint is not Any and not isinstance(hint, str)
 
     def _adapter(self, name: str) -> Any:
-        from pydantic import TypeAdapter
+        if name not in self._adapters:
+            from pydantic import TypeAdapter
 
-        adapters = self.__dict__.setdefault("_adapters", {})
-        if name not in adapters:
-            adapters[name] = TypeAdapter(_widened(self._hints.get(name, Any)))
-        return adapters[name]
+            self._adapters[name] = TypeAdapter(_widened(self._hints.get(name, Any)))
+        return self._adapters[name]
 
     def _is_covered(self, name: str) -> bool:
-        known: dict[str, bool] = self.__dict__.setdefault("_covered", {})
-        if name not in known:
-            known[name] = covered(self._hints[name])
-        return known[name]
+        if name not in self._covered:
+            self._covered[name] = covered(self._hints[name])
+        return self._covered[name]
 
     def _plain(self, name: str, value: Any) -> Any:
-        if self._typed(name):
+        if self._typed(name) and not (type(value) is self._hints[name] and type(value) in _AS_THEY_ARE):
             adapter = self._adapter(name)
             value = adapter.validate_python(value)
             if self._is_covered(name):
@@ -256,7 +256,9 @@ class Parameters:
 
 
 _LARGE: Final = 2**63
-_OPEN: Final = (int, float, bool, str, Any)
+_AS_THEY_ARE: Final = frozenset((int, float, bool, str))
+"""Types whose values pydantic gives back as they are, where the annotation is the type itself."""
+_OPEN: Final = (*_AS_THEY_ARE, Any)
 """Annotations that hold no secret, so that no schema is made to find out."""
 
 
