@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.jobs import Call, Job
+from taskloop.policy import Policy
 from taskloop.runs import Cause, Run, State
 from taskloop.schedules import Schedule, bind, rebind, replanned
+from taskloop.schedules import plan as planned
 from taskloop.store import Query, Store, Worker
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ async def declare(
     due = {one.id: now - one.next_due for one in stored if one.next_due is not None and one.next_due <= now}
     plan.due = {name: late for name, late in due.items() if name in ledger and ledger._is_on(ledger[name], now)}
     if starting:
-        await _begin_at_start(ledger, store, ours, now, others=others, due=due)
+        running = {one.id for one in stored if one.id in due and _comes_to_a_run(one, policies[one.job], now)}
+        await _begin_at_start(ledger, store, ours, now, others=others, due=running)
         plan.orphaned = await _orphans(ledger, store, others)
     return plan
 
@@ -215,10 +218,10 @@ async def _begin_at_start(
     now: datetime,
     *,
     others: Sequence[Worker],
-    due: Mapping[str, timedelta],
+    due: Collection[str],
 ) -> None:
-    """Ask for a run of each job that wants one at a start, unless it is due anyway, another worker has it already, or the
-    run that an earlier start has asked for still waits, as in a pause.
+    """Ask for a run of each job that wants one at a start, unless what is due comes to one, another worker has it already,
+    or the run that an earlier start has asked for still waits, as in a pause.
     """
     wanted = [
         job
@@ -232,6 +235,11 @@ async def _begin_at_start(
     asked = Query(names, [State.WAITING], cause=Cause.ON_START, limit=MOST_ASKED)
     waiting = {run.job for run in await store.find(asked)} if wanted else set()
     await store.submit([_on_start(job, now) for job in wanted if job.name not in waiting])
+
+
+def _comes_to_a_run(schedule: Schedule, policy: Policy, now: datetime) -> bool:
+    """Whether any instant that is due at a start is run, as missed or in time; else all of them are skipped."""
+    return any(one.reason is None for one in planned(schedule, policy, now=now, watched_since=now).fires)
 
 
 def _fires(worker: Worker, job: str) -> bool:

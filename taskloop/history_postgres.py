@@ -222,11 +222,10 @@ async def days(db: Db, jobs: Sequence[str], first: int, last: int) -> Sequence[A
     )  # fmt: skip
 
 
-async def newest_active(db: Db, job: str) -> int | None:
-    """The newest run of a job that waits or runs."""
-    found: int | None = await db.fetchval(
-        f"SELECT greatest({_newest('$1', 'waiting')}, {_newest('$1', 'running')})", job
-    )
+async def newest_active(db: Db, job: str, now: int) -> int | None:
+    """The newest run of a job that runs, or waits and is ready: one that is for later stands in nobody's way."""
+    ready = f"(SELECT max(id) {of_job('$1', 'waiting')} AND ready_at <= $2)"
+    found: int | None = await db.fetchval(f"SELECT greatest({ready}, {_newest('$1', 'running')})", job, now)
     return found
 
 

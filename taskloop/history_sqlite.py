@@ -244,9 +244,10 @@ def days(db: sqlite3.Connection, jobs: Sequence[str], first: int, last: int) -> 
     return rows
 
 
-def newest_active(db: sqlite3.Connection, job: str) -> int | None:
-    """The newest run of a job that waits or runs."""
-    found = db.execute(f"SELECT {_newest('?', 'waiting')}, {_newest('?', 'running')}", (job, job)).fetchone()
+def newest_active(db: sqlite3.Connection, job: str, now: int) -> int | None:
+    """The newest run of a job that runs, or waits and is ready: one that is for later stands in nobody's way."""
+    ready = f"(SELECT max(id) {of_job('?', 'waiting')} AND ready_at <= ?)"
+    found = db.execute(f"SELECT {ready}, {_newest('?', 'running')}", (job, now, job)).fetchone()
     return max((one for one in found if one is not None), default=None)
 
 

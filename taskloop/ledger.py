@@ -593,6 +593,17 @@ class Ledger(Housed):
         await self._refresh_switches(force=True)
         self._stirred()
 
+    async def _breaker_moved(self, run: Run) -> None:
+        """Go by what the end of a run has made of its job's breaker, and tell it."""
+        before = self._switches.tripped(run.job)
+        await self._switched()
+        stands = self._switches.tripped(run.job)
+        if stands is not None and stands.since == run.ended_at:
+            self.feed.send("disabled", stands.since, job=run.job, reason=stands.reason, actor=stands.actor)
+        elif stands is None and before is not None and run.state is State.SUCCEEDED:
+            reason = f"run {run.id} succeeded"
+            self.feed.send("enabled", self._clock.now(), job=run.job, reason=reason, actor=before.actor)
+
     # -- who changed what
 
     async def audit(

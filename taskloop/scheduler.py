@@ -268,7 +268,7 @@ class TaskScheduler(Ledger):
         self._tending = Tending(
             store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
             store_watch=store_watch, health=guard.health, stalled=guard.stalled, gone=fires.heed_the_gone,
-            heard_beat=guard.heard_beat, tell=self._tell, ended=self._ended
+            heard_beat=guard.heard_beat, tell=self._tell, breaker_moved=self._breaker_moved, ended=self._ended
         )  # fmt: skip
         before = await store.workers()
         patient = partial(patiently, clock, store_watch)
@@ -466,10 +466,10 @@ class TaskScheduler(Ledger):
             await self._know()
         self._stirred()
 
-    async def _breaker_moved(self) -> None:
+    async def _breaker_moved(self, run: Run) -> None:
         with suppress(StoreUnavailable, BadStore):
             if self._store_is_open:  # else the stop was first
-                await self._switched()
+                await super()._breaker_moved(run)
 
     def _lend(self, context: RunContext | None) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:

@@ -120,7 +120,9 @@ def bind(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
         first = trigger.instant
     elif isinstance(trigger, Every) and trigger.anchor is None:
         anchor = EPOCH if policy.first == "aligned" else now
-        first = now + shift if policy.first == "now" else _shifted(_anchored(trigger, anchor), shift, now)
+        # After one interval: of its own grid the shifted anchor, a moment from now, is no fire.
+        seen = now + shift if policy.first == "after" else now
+        first = now + shift if policy.first == "now" else _shifted(_anchored(trigger, anchor), shift, seen)
     else:
         first = _shifted(trigger, shift, now)
     return schedule.changed(anchor=anchor, seen_at=now, next_due=first)

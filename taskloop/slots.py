@@ -71,7 +71,7 @@ class Slots:
         context: Callable[..., RunContext],
         tell: Callable[..., None],
         say: Callable[..., None],
-        breaker_moved: Callable[[], Coroutine[Any, Any, None]],
+        breaker_moved: Callable[[Run], Coroutine[Any, Any, None]],
         freed: Callable[[bool, bool], None],
         overrides: Mapping[Any, Any],
     ) -> None:
@@ -394,10 +394,10 @@ class Slots:
                 self._fenced(run, f"what it came to, {after.state.value}, is not recorded")
             return
         after = written  # it may be cancelled instead of tried again
-        if policy.breaker is not None and after.final:
-            await self._breaker_moved()
-        self._waiters.announce(run.id, after)
         self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
+        if policy.breaker is not None and after.final:
+            await self._breaker_moved(after)
+        self._waiters.announce(run.id, after)
         # Itself, the next of its schedule or one of its group may be able to start now.
         waits = after.state is State.WAITING
         if waits or after.schedule is not None or policy.constrained:

@@ -273,7 +273,7 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
     for job in sorted({one.plan.schedule.job for one in won if one.trial}):
         # Another schedule of it may be due, and be fired elsewhere.
         await db.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 2))", job)
-        trials[job] = await newest_active(db, job)
+        trials[job] = await newest_active(db, job, microseconds(now))
     ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
     runs: list[Run] = []
     replaced: list[RunId] = []

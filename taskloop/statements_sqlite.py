@@ -262,7 +262,8 @@ def fire(
     """Move the cursors and write what the fires became; `version`: that of the file when the schedules were read."""
     won = [_cut(db, one) for one in _won(db, _unchanged(db, firings, version))]
     active = _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
-    trials = {one.plan.schedule.job: newest_active(db, one.plan.schedule.job) for one in won if one.trial}
+    tried_jobs = {one.plan.schedule.job for one in won if one.trial}
+    trials = {job: newest_active(db, job, microseconds(now)) for job in tried_jobs}
     number = next_id(db)
     runs: list[Run] = []
     replaced: list[RunId] = []

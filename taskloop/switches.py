@@ -65,6 +65,10 @@ class Switches(tuple[Switch, ...]):
         found = [one for one in self if one.kind != "paused" and one.job in jobs and one.holds(now)]
         return found[-1] if found else None
 
+    def tripped(self, job: str) -> Switch | None:
+        """The switch by which the breaker of a job has it off, or on trial; None: it has not."""
+        return next((one for one in self if one.kind == "tripped" and one.job == job and one.ended_at is None), None)
+
     def on_trial(self, jobs: Sequence[str], now: datetime) -> bool:
         """Whether a job's breaker lets one run through, to see whether it succeeds again."""
         return any(one.kind == "tripped" and one.job in jobs and one.ended_at is None for one in self) and (

@@ -6,7 +6,7 @@ Level 5. Each round of `Tending.round` is short and repeatable; what fails becau
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -64,6 +64,7 @@ class Tending:
         gone: Callable[[Sequence[Worker]], None],
         heard_beat: Callable[[bool], None],
         tell: Callable[[str, Run], None],
+        breaker_moved: Callable[[Run], Awaitable[None]],
         ended: Callable[[Run], None],
     ) -> None:
         self._store = store
@@ -80,6 +81,7 @@ class Tending:
         self._gone = gone
         self._heard_beat = heard_beat
         self._tell = tell
+        self._breaker_moved = breaker_moved
         self._ended = ended
         self._begun = clock.monotonic()
         self.changed: bool = False
@@ -206,6 +208,8 @@ class Tending:
             if stands is not None:
                 self._tell("recovered", stands)
                 self._tell("retrying" if stands.state is State.WAITING else stands.state.value, stands)
+                if breaker is not None and stands.final:
+                    await self._breaker_moved(stands)
 
     async def _is_repeatable_elsewhere(self, run: Run) -> bool:
         """Whether a job that only another program has may be called again, by what that program said of it."""

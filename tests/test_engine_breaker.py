@@ -48,6 +48,31 @@ async def test_after_a_while_one_run_is_tried_and_if_it_fails_the_job_is_off_aga
         assert await condition(scheduler) == "ok"
 
 
+async def test_a_run_that_was_asked_for_at_a_later_time_keeps_no_trial_from_being_made(scheduler, virtual_time):
+    job = scheduler.add_job(failing(3), Every("10m"), name="job", pause_after=3, trial_after="1h")
+    async with virtual_time(scheduler) as time:
+        await job.bind().submit(at=timedelta(days=30))
+        await time.advance("85m")
+        assert "01:20 succeeded" in await fates(time)
+        assert await condition(scheduler) == "ok"
+
+
+async def test_each_time_the_breaker_opens_and_closes_is_told(scheduler, virtual_time):
+    scheduler.add_job(failing(4), Every("10m"), name="job", pause_after=3, trial_after="1h")
+    scheduler.add_job(failing(9), Every("10m"), name="other")
+    told = []
+    scheduler.on("disabled", "enabled")(told.append)
+    async with virtual_time(scheduler) as time:
+        await time.advance("3h5m")
+    first = "3 failures in a row, the last in run"
+    assert [(one.name, stamp(one.at), one.job, one.data["actor"]) for one in told] == [
+        ("disabled", "00:20", "job", "taskloop"), ("disabled", "01:20", "job", "taskloop"),
+        ("enabled", "02:20", "job", "taskloop"),
+    ]  # fmt: skip
+    assert told[0].data["reason"].startswith(first) and "the trial failed too" in told[1].data["reason"]
+    assert told[2].data["reason"].endswith("succeeded")
+
+
 async def test_while_the_trial_runs_no_other_fire_gets_through(scheduler, virtual_time):
     calls = []
 

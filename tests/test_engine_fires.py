@@ -268,6 +268,15 @@ async def test_on_start_together_with_a_catch_up_is_one_fire(scheduler, virtual_
         assert await fates(time) == ["00:00 succeeded", "01:00 succeeded"]
 
 
+@pytest.mark.parametrize("policy", [{"missed": "skip"}, {"max_late": "1m"}])
+async def test_on_start_fires_where_what_was_missed_comes_to_no_run(scheduler, virtual_time, policy):
+    scheduler.add_job(nothing, Cron("30 * * * *"), on_start=True, **policy)
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="3h")
+        assert await starts(time) == ["00:00", "03:00"]
+        assert [run.cause for run in await time.runs(state="succeeded")] == ["on_start", "on_start"]
+
+
 async def test_on_start_does_nothing_while_another_worker_has_the_job(virtual_time, tmp_path):
     first, second = (TaskScheduler(options=Options()) for _ in range(2))
     for scheduler in (first, second):

@@ -271,6 +271,12 @@ def test_a_spread_schedule_fires_first_and_next_with_its_shift():
     assert (late.last_due, late.next_due) == (NOW + 4 * HOUR + shift, NOW + 6 * HOUR + shift)
 
 
+def test_a_spread_schedule_that_is_to_wait_one_interval_waits_that_and_its_shift():
+    rules = Policy(spread=HOUR, first="after")
+    bound = bind(unbound(Every("2h")), rules, NOW)
+    assert bound.next_due == NOW + 2 * HOUR + offset("s", HOUR)
+
+
 # -- overlap
 
 RUNNING, WAITING = State.RUNNING, State.WAITING
