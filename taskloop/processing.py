@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock, Thread, local
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from taskloop.attempts import taken
@@ -112,7 +112,7 @@ class InProcess:
             self._files.close()
 
     async def _answer(self, work: Callable[[], Any], channel: _Channel) -> Any:
-        from anyio import BrokenWorkerProcess, CancelScope, CapacityLimiter, to_process
+        from anyio import BrokenWorkerProcess, CancelScope, CapacityLimiter
 
         self._limiter = self._limiter or CapacityLimiter(self._processes)
         with CancelScope() as scope:
@@ -125,7 +125,7 @@ class InProcess:
                     self._ear.listen(channel, scope.cancel)
                     for again in (True, False):
                         try:
-                            answer = await to_process.run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
+                            answer = await pool().run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
                             if answer[0] == channel.path:
                                 return answer[1:]
                             raise ValueError("the answer to another call")
@@ -154,8 +154,7 @@ def _opened() -> _Channel:
     """A place to be told; in a thread, as all that waits for a disk, or imports much."""
     import tempfile
 
-    import anyio.to_process  # noqa: F401 - so that the loop need not wait for it
-
+    pool()  # so that the loop need not wait for it
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     if main is not None and _starts_by_itself(main):
         raise BadJob(
@@ -166,6 +165,29 @@ def _opened() -> _Channel:
     context = running.get()
     assert context is not None
     return _Channel(number, path, context)
+
+
+@cache
+def pool() -> Any:
+    """The module `anyio.to_process` once more, for jobs alone, whose processes write to the standard error of the program.
+
+    By itself anyio gives each process a pipe there that nobody reads: a job that prints 64 kB would wait for ever.
+    """
+    from importlib.util import find_spec, module_from_spec
+
+    spec = find_spec("anyio.to_process")
+    assert spec is not None and spec.loader is not None
+    module: Any = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    open_process = module.open_process
+
+    async def with_our_standard_error(command: Any, **options: Any) -> Any:
+        process = await open_process(command, **options, stderr=None)
+        process._stderr = process._stdout  # of all three the end closes what is there, and does not ask whether it is
+        return process
+
+    module.open_process = with_our_standard_error
+    return module
 
 
 @cache
@@ -509,7 +531,7 @@ def _apart(pen: _Pen) -> Iterator[None]:
     try:
         for number in (0, 1):
             os.dup2(nothing, number)
-        sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False, errors="replace")  # noqa: SIM115 - never closed: it is the parent's
+        sys.stdout = sys.stderr = _standard_error()
         yield
     finally:
         with suppress(Exception):
@@ -523,6 +545,14 @@ def _apart(pen: _Pen) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _standard_error() -> Any:
+    """What the job prints to: the program's, never closed; nothing where it has none."""
+    try:
+        return open(2, "w", buffering=1, closefd=False, errors="replace")
+    except OSError:
+        return Path(os.devnull).open("w")
+
+
 def _heed_nothing(*_: object) -> None:
     """The parent was told as well, and ends this process when it is time."""
 
@@ -533,6 +563,7 @@ def _mind_the_parent() -> None:
     from time import sleep
 
     parent = os.getppid()
+    _let_forks_heed_signals()
 
     def mind() -> None:
         while os.getppid() == parent:
@@ -540,6 +571,26 @@ def _mind_the_parent() -> None:
         os._exit(1)
 
     Thread(target=mind, name="taskloop parent", daemon=True).start()
+
+
+def _let_forks_heed_signals() -> None:
+    """What a job forks is its own, and is ended by signals: also by one that comes before it has taken its first step."""
+    import signal
+
+    both, before = {signal.SIGINT, signal.SIGTERM}, local()
+
+    def hold_back() -> None:
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, both)
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def heed() -> None:
+        for one in both:
+            signal.signal(one, signal.SIG_DFL)
+        go_on()
+
+    os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=heed)
 
 
 def _report(context: ProcessContext, one: Provision, error: BaseException) -> None:

@@ -61,6 +61,26 @@ def forking(fails: bool = False):
 
 
 @jobs.job(executor="process")
+def talkative():
+    print("x" * 300_000)
+    return os.getpid()
+
+
+@jobs.job(executor="process")
+def parental():
+    """How forks of the job end that are asked to by signals."""
+    ends = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        child = os.fork()
+        if child == 0:
+            while True:
+                time.sleep(10)
+        os.kill(child, number)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return ends
+
+
+@jobs.job(executor="process")
 def lasting(path: str):
     Path(path).write_text(str(os.getpid()))
     time.sleep(60)

@@ -15,12 +15,12 @@ from functools import partial
 
 import process_jobs
 import pytest
-from anyio import BrokenWorkerProcess, to_process
+from anyio import BrokenWorkerProcess
 
 from taskloop import Inject, Jobs, State
 from taskloop.context import AttemptCancelled
 from taskloop.errors import BadJob, ProcessDied
-from taskloop.processing import InProcess, perform
+from taskloop.processing import InProcess, perform, pool
 from taskloop.testing import run_context
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +51,7 @@ def no_thread_is_left():
 @pytest.fixture(scope="module")
 async def processes(anyio_backend):
     """One loop for all tests of this file, so that they share its processes; anyio keeps a task for these."""
-    await to_process.run_sync(os.getpid)
+    await pool().run_sync(os.getpid)
 
 
 @pytest.fixture
@@ -127,9 +127,8 @@ def test_a_process_that_a_signal_made_speak_unasked_is_killed_and_its_answer_is_
 UNASKED = """
 import asyncio, os, signal
 import process_jobs
-from anyio import to_process
 from taskloop.errors import ProcessDied
-from taskloop.processing import InProcess
+from taskloop.processing import InProcess, pool
 from taskloop.testing import run_context
 
 def waits(pid):  # how often it has begun to wait; None: it does not wait now
@@ -137,7 +136,7 @@ def waits(pid):  # how often it has begun to wait; None: it does not wait now
     return int(said["voluntary_ctxt_switches"]) if said["State"].split()[0] == "S" else None
 
 async def host():
-    idle = await to_process.run_sync(os.getpid)  # not by a job: Ctrl-C makes it answer as if it had been asked
+    idle = await pool().run_sync(os.getpid)  # not by a job: Ctrl-C makes it answer as if it had been asked
     while (before := waits(idle)) is None:  # not yet back at waiting: it would die
         await asyncio.sleep(0.01)
     os.kill(idle, signal.SIGINT)
@@ -333,7 +332,38 @@ async def test_no_more_processes_work_at_once_than_allowed(processes, tmp_path):
 async def test_a_process_that_comes_to_a_call_when_it_was_given_up_answers_nobody(processes, tmp_path):
     late = partial(perform, "process_jobs", "lasting", run_context()._run, str(tmp_path / "gone"))
     with pytest.raises(BrokenWorkerProcess):
-        await to_process.run_sync(late)
+        await pool().run_sync(late)
+
+
+TALKATIVE = """
+import asyncio, process_jobs
+from taskloop import TaskScheduler
+
+async def host():
+    scheduler = TaskScheduler(":memory:", jobs=[process_jobs.jobs])
+    async with scheduler:
+        runs = [await (await scheduler.submit("talkative")).wait("20s") for _ in range(2)]
+        print(*(run.state for run in runs), len({run.result for run in runs}))
+
+if __name__ == "__main__":
+    asyncio.run(host())
+"""
+
+
+def test_what_a_job_prints_in_a_process_comes_out_at_the_programs_standard_error_however_much_it_is(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(TALKATIVE)
+    done = subprocess.run(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "succeeded succeeded 1\n"  # by the same process
+    assert done.stderr.count("x" * 300_000) == 2
+
+
+async def test_what_a_job_forks_is_ended_by_a_signal_as_anywhere(at_work):
+    run = await ran(at_work, "parental")
+    assert run.result == [-signal.SIGTERM, -signal.SIGINT]
 
 
 def test_what_a_process_answers_is_plain_data(tmp_path):
