@@ -117,6 +117,10 @@ class Attempt:
         result: Returned = await self._executor.call(function, self.context, arguments)
         return result
 
+    def was_called(self) -> bool:
+        """Whether the function may have been called: not where it still waits for a thread or a process."""
+        return self.begun and (self.context.entered or self.cancellable or not getattr(self._executor, "queues", False))
+
     def lateness(self) -> BaseException | None:
         """What the attempt has come to although its function returns now; None: it is in time."""
         if isinstance(self.ending, Raised):
@@ -131,7 +135,20 @@ class Attempt:
             return False
 
     def limit(self, seconds: float, kill: Callable[[Attempt], None], kill_grace: float) -> None:
-        """Ask for the end after `seconds`, and call `kill` if it has not come `kill_grace` seconds later."""
+        """Ask for the end `seconds` after the function is called, and call `kill` if it has not come `kill_grace` later.
+
+        A call that waits for a thread or a process has not begun.
+        """
+        begin = partial(self._begin_limit, seconds, kill, kill_grace)
+        if self.cancellable or not getattr(self._executor, "queues", False):
+            begin()
+        else:
+            self.context.began = begin
+
+    def _begin_limit(self, seconds: float, kill: Callable[[Attempt], None], kill_grace: float) -> None:
+        self.context.began = None  # of a provider, it may be, in whose thread the function is called too
+        if self.settled:
+            return
         loop = asyncio.get_running_loop()
         ending = Raised(Failure("Timeout", f"the attempt took longer than its timeout of {seconds:g} s"), None)
         self._timer = loop.call_later(seconds, self.ask, ending, kill, kill_grace)

@@ -48,7 +48,9 @@ class RunContext:
         "_started",
         "_stepping",
         "_turn",
+        "began",
         "begin_steps",
+        "entered",
         "give_way",
         "lines",
         "open_log",
@@ -82,6 +84,10 @@ class RunContext:
         """Lets other threads have a turn; the executor sets it where the function has a thread of its own."""
         self.withdraw: Callable[[], None] | None = None
         """Takes back a call that waits for a thread, unless it has begun; the executor sets it."""
+        self.entered: bool = False
+        """Whether the function may have been called; set by an executor with which calls wait for their turn."""
+        self.began: Callable[[], object] | None = None
+        """To be called on the loop when such a call's turn has come; None: nobody waits for that."""
         self._stepping: Any = None
         self.begin_steps: Callable[[RunContext], Any] | None = None
         """Makes what carries out the steps of this run, when it takes the first; None: steps are plain calls."""

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -60,6 +61,9 @@ class InThread:
     caller waits no longer; the function goes on until it returns or looks at `check_cancelled()`.
     """
 
+    queues = True
+    """Calls may wait for their turn, and the context is told when it comes."""
+
     def __init__(self, threads: int) -> None:
         self._limit = threads
         self._threads = 0
@@ -92,8 +96,13 @@ class InThread:
                 time.sleep(DOUBT_SECONDS)  # we stood still since it was queued: what is lost is withdrawn
             with self._lock:
                 begun = not withdrawn and not answer.cancelled()
+                if begun and context is not None:
+                    context.entered = True
             result = error = None
             if begun:
+                if context is not None and (tell := context.began) is not None:
+                    with suppress(RuntimeError):  # the loop is closed
+                        loop.call_soon_threadsafe(tell)
                 try:
                     result = values.run(function, *positional, **arguments)
                 except BaseException as raised:

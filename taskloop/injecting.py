@@ -65,7 +65,10 @@ class Injecting:
         error: BaseException | None = None
         attempt.cancellable = True
         try:
-            for one in plan.order if attempt.job.is_async else plan.outside:
+            outside = plan.order if attempt.job.is_async else plan.outside
+            if outside and context.began is not None:  # entering is a part of the attempt
+                context.began()
+            for one in outside:
                 await self._enter(one, hold)
             if attempt.job.is_async:
                 given = {name: hold.values[one.key] for name, one in plan.arguments.items()}

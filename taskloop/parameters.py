@@ -220,12 +220,8 @@ class Parameters:
         if self._typed(name) and not (type(value) is self._hints[name] and type(value) in _AS_THEY_ARE):
             adapter = self._adapter(name)
             value = adapter.validate_python(value)
-            if self._is_covered(name):
-                from pydantic_core import to_jsonable_python
-
-                value = to_jsonable_python(uncovered(adapter.dump_python(value)))
-            else:
-                value = adapter.dump_python(value, mode="json")
+            named, aliased = (self._dumped(name, adapter, value, by_alias=one) for one in (False, True))
+            value = aliased if named != aliased and _is_read_by(adapter, aliased) else named
         if value is None or (type(value) in (int, bool) and -_LARGE < value < _LARGE):
             return value  # it comes back from JSON as it went in
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
@@ -234,6 +230,13 @@ class Parameters:
         if TAG in text and holds_tag(plain):
             raise ValueError(f"the key '{TAG}' is kept for secrets")
         return plain
+
+    def _dumped(self, name: str, adapter: Any, value: Any, *, by_alias: bool) -> Any:
+        if not self._is_covered(name):
+            return adapter.dump_python(value, mode="json", by_alias=by_alias)
+        from pydantic_core import to_jsonable_python
+
+        return to_jsonable_python(uncovered(adapter.dump_python(value, by_alias=by_alias)))
 
     def _problem(self, name: str, value: Any, error: Exception) -> str:
         """What is wrong with a value: where, what is allowed, what was given; nothing of a secret."""
@@ -253,6 +256,15 @@ class Parameters:
         with suppress(Exception):
             given = adapter.dump_python(adapter.validate_python(given))
         return unstorable(name, given, secret=secret, typed=True, why="" if secret else str(error))
+
+
+def _is_read_by(adapter: Any, plain: Any) -> bool:
+    """Whether a value comes back from what is kept of it."""
+    try:
+        adapter.validate_python(plain)
+    except Exception:
+        return False
+    return True
 
 
 _LARGE: Final = 2**63

@@ -67,6 +67,8 @@ class InProcess:
     is done is kept for the next call, at most until the loop ends.
     """
 
+    queues = True
+
     def __init__(self, processes: int | None = None) -> None:
         self.in_flight: int = 0
         self._processes = processes or os.cpu_count() or 1
@@ -122,6 +124,9 @@ class InProcess:
             self._scopes.add(scope)
             try:
                 async with self._limiter:
+                    channel.context.entered = True
+                    if channel.context.began is not None:
+                        channel.context.began()
                     self._ear.listen(channel, scope.cancel)
                     for again in (True, False):
                         try:

@@ -374,7 +374,8 @@ class Slots:
         if attempt.context.latest is not None:
             run = run.changed(progress=attempt.context.latest)
         policy = attempt.policy
-        after = settle(run, outcome, now=self._clock.now(), repeatable=policy.repeatable)
+        repeatable = policy.repeatable or not attempt.was_called()
+        after = settle(run, outcome, now=self._clock.now(), repeatable=repeatable)
         if not self.logged.is_set():
             with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
                 await self.logged.wait()  # what could not be is given back, to be written with the rest

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from stories import failing, fates, lasting, nothing, stamp, starts, stubborn, threads_ended
 
-from taskloop import Every, Fatal, Retry, RetryAt, RunContext, State, current_run
+from taskloop import Every, Fatal, Options, Retry, RetryAt, RunContext, State, TaskScheduler, current_run
 
 pytestmark = pytest.mark.anyio
 
@@ -83,6 +83,48 @@ async def test_a_timeout_asks_a_thread_to_end(scheduler, virtual_time):
         run = await time.until((await job.submit()).wait())
         assert (run.state, run.error.type) == (State.FAILED, "Timeout")
         assert "00:01" <= stamp(run.ended_at) <= "00:01:05"
+
+
+async def test_the_wait_for_a_thread_takes_nothing_of_a_timeout(virtual_time):
+    scheduler = TaskScheduler(":memory:", options=Options(threads=1))
+    enough = threading.Event()
+
+    def first():
+        enough.wait(20)
+
+    def second(): ...
+
+    scheduler.add_job(first)
+    scheduler.add_job(second, timeout="1m")
+    async with virtual_time(scheduler, patience="50ms") as time:
+        running, waiting = await scheduler.submit("first"), await scheduler.submit("second")
+        await time.advance("5m")
+        assert (await scheduler.run(waiting.id)).state is State.RUNNING
+        enough.set()
+        assert [(await time.until(one.wait())).state for one in (running, waiting)] == [State.SUCCEEDED] * 2
+
+
+async def test_a_stop_gives_back_what_still_waits_for_a_thread(virtual_time):
+    scheduler = TaskScheduler(":memory:", options=Options(threads=1, kill_grace=timedelta(seconds=1)))
+    enough, called = threading.Event(), []
+
+    def job(number: int):
+        called.append(number)
+        enough.wait(20)
+
+    scheduler.add_job(job)
+    async with virtual_time(scheduler, patience="50ms") as time:
+        for number in range(3):
+            await scheduler.submit("job", {"number": number})
+        await time.advance("1s")
+        await time.until(scheduler.stop(grace="1s"))
+        enough.set()
+        assert called == [0]
+        states = [(run.state, run.attempt, run.reason) for run in reversed(await scheduler.runs())]
+        assert states == [("interrupted", 1, "abandoned"), ("waiting", 0, None), ("waiting", 0, None)]
+        await scheduler.start()
+        await time.advance("1s")
+        assert sorted(called) == [0, 1, 2]
 
 
 async def test_a_thread_that_does_not_hear_its_timeout_is_left_behind(scheduler, virtual_time):

@@ -377,6 +377,8 @@ def test_a_host_that_ended_its_loop_without_a_stop_leaves_nothing_open(tmp_path)
         await scheduler.start()
         await scheduler.submit("job")
         await scheduler.submit("again")
+        while sum(one.begun for one in scheduler._slots.attempts.values()) < 2:
+            await asyncio.sleep(0)
 
     async def afterwards():
         await scheduler.stop()

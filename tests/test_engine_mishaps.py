@@ -475,7 +475,7 @@ async def test_a_schedule_of_a_zone_that_is_not_known_here_stops_no_other(tmp_pa
 # -- threads
 
 
-async def test_a_call_that_waits_for_a_thread_can_be_cancelled_timed_out_and_left_to_the_next_start(tmp_path):
+async def test_a_call_that_waits_for_a_thread_can_be_cancelled_and_left_to_the_next_start(tmp_path):
     called, may_end = [], threading.Event()
     scheduler = TaskScheduler(tmp_path / "a.db", options=Options(threads=1, kill_grace=timedelta(milliseconds=300)))
 
@@ -487,21 +487,21 @@ async def test_a_call_that_waits_for_a_thread_can_be_cancelled_timed_out_and_lef
     def short(n: int):
         called.append(n)
 
-    @scheduler.job(timeout="200ms", retry=Retry(2, first="10ms"))
-    def timed():
-        called.append("timed")
+    @scheduler.job()
+    def once():
+        called.append("once")
 
     await scheduler.start()
     await long.submit()
     await asyncio.sleep(0.1)
-    left, gone, late = await short.submit(1), await short.submit(2), await timed.submit()
+    left, gone, only = await short.submit(1), await short.submit(2), await once.submit()
     await asyncio.sleep(0.1)
     await scheduler.cancel(gone.id)
     assert (await gone.wait(timeout=20)).state is State.CANCELLED
-    ended = await late.wait(timeout=20)
-    assert (ended.state, ended.error.type, ended.attempt) == (State.FAILED, "Timeout", 2)
     await scheduler.stop(grace=0)
-    assert (await scheduler.run(left.id)).state is State.WAITING
+    for one in (left, only):
+        run = await scheduler.run(one.id)
+        assert (run.state, run.attempt) == (State.WAITING, 0)
     may_end.set()
     await scheduler.close()
     await asyncio.sleep(0.2)

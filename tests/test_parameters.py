@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AfterValidator, BaseModel, SecretStr
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, SecretStr
 
 from taskloop.context import RunContext
 from taskloop.errors import BadJob, BadParameters, Unstorable
@@ -362,6 +362,29 @@ def test_too_many_arguments_and_those_given_twice_are_refused():
         of(with_context).named((1, 2, 3), {})
     with pytest.raises(BadParameters, match="parameter 'user' is given twice"):
         of(with_context).named((1,), {"user": 2})
+
+
+class Renamed(BaseModel):
+    user_id: int = Field(alias="userId")
+
+
+class ReadOnlyByName(BaseModel):
+    user_id: int = Field(serialization_alias="userId")
+
+
+class ReadByAnother(BaseModel):
+    secret: SecretStr = Field(validation_alias=AliasChoices("token", "secret_token"), serialization_alias="token")
+
+
+@pytest.mark.parametrize(
+    "given", [Renamed(userId=1), ReadOnlyByName(user_id=1), ReadByAnother(token="t"), [Renamed(userId=2)]]
+)
+def test_a_model_whose_fields_have_aliases_comes_back_as_it_was_given(given):
+    def job(value): ...
+
+    job.__annotations__["value"] = type(given) if not isinstance(given, list) else list[Renamed]
+    parameters = Parameters("job", job)
+    assert parameters.rebuild(parameters.check({"value": given})) == {"value": given}
 
 
 def test_a_job_that_takes_nothing_is_given_nothing():
