@@ -84,6 +84,20 @@ class Parameters:
         """Whether a parameter is never shown: it was named so, or there is a pydantic secret in its annotation."""
         return name in self._named_secret or name in self._secret_by_type
 
+    def secrets(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What is secret of a call with these parameters, defaults of the function among it."""
+        defaults = {name: value for name, value in self._secret_defaults.items() if name not in given}
+        return defaults | {name: value for name, value in given.items() if isinstance(value, Secret)}
+
+    @cached_property
+    def _secret_defaults(self) -> dict[str, Secret]:
+        found = {}
+        for name, one in self.names.items():
+            if one.default not in (one.empty, None) and self.is_secret(name):
+                with suppress(Exception):  # one that cannot be stored is no text that could be shown
+                    found[name] = Secret(self._plain(name, one.default))
+        return found
+
     @cached_property
     def _secret_by_type(self) -> frozenset[str]:
         return frozenset(name for name in self.names if self._typed(name) and self._hides(name))

@@ -182,8 +182,8 @@ class Slots:
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         context = self._context(run, report=self._report)
         context.begin_steps, context.trusted = self._begin_steps, self.trusted
-        if run.params:
-            context.scrub = scrubber(run.params)
+        if secrets := job.parameters.secrets(run.params):
+            context.scrub = scrubber(secrets)
         if self._log_room:
             context.open_log = self._open_log
             capture.look()

@@ -41,6 +41,21 @@ async def ended(time, asking):
     return await time.until((await asking).wait())
 
 
+async def test_a_secret_that_is_a_default_of_the_function_is_shown_nowhere_either(virtual_time):
+    scheduler = TaskScheduler(options=Options())
+
+    @scheduler.job(secret=("key",))
+    async def fail(password: SecretStr = SecretStr(PASSWORD), key: str = "a-key-of-the-function", loud: bool = True):
+        if loud:
+            raise ValueError(f"login failed with {password.get_secret_value()} and {key}")
+        return [password.get_secret_value(), key]
+
+    async with virtual_time(scheduler) as time:
+        failed, well = await ended(time, fail.submit()), await ended(time, fail.submit(loud=False))
+    assert failed.error.message == f"login failed with {MASK} and {MASK}" and well.result == [MASK, MASK]
+    assert PASSWORD not in str(run_record(failed)) + str(run_record(well))
+
+
 @pytest.fixture
 def seen():
     return []
