@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from taskloop import durations
+from taskloop.clock import later
 from taskloop.durations import rfc3339
 from taskloop.moments import Moment, Question
 from taskloop.runs import Cause, Reason, State
@@ -216,7 +217,7 @@ def _named(worker: Worker) -> str:
 
 def _touching(facts: Evidence, moment: Moment, kinds: Sequence[str], reach: timedelta) -> list[Incident]:
     """Incidents that overlap the time from the due instant to the start, or so long after it."""
-    until = moment.began_at or moment.at + reach
+    until = moment.began_at or later(moment.at, reach)
     return [one for one in facts.incidents if one.kind in kinds and one.since <= until and one.until >= moment.at]
 
 

@@ -261,7 +261,7 @@ class Ledger(Housed):
 
     async def run(self, run_id: int) -> Run:
         """The record of a run. Raises `NoSuchRun`."""
-        found = await (await self._opened()).run(RunId(run_id))
+        found = await (await self._opened()).run(_id(run_id))
         if found is None:
             raise NoSuchRun(run_id)
         return found
@@ -328,9 +328,9 @@ class Ledger(Housed):
         self._lend(context)
         try:
             if timeout is None:
-                return await self._final(RunId(run_id))
+                return await self._final(_id(run_id))
             async with asyncio.timeout(durations.parse(timeout).total_seconds()):
-                return await self._final(RunId(run_id))
+                return await self._final(_id(run_id))
         finally:
             self._take_back(context)
 
@@ -362,12 +362,12 @@ class Ledger(Housed):
         check_words(reason=reason, actor=actor)
         ending, now = Cancelled(reason, actor), self._clock.now()
         entry = audit.entry("cancel", now, actor, reason)
-        if (asked := self._ask_to_end(RunId(run_id), ending)) is not None:
+        if (asked := self._ask_to_end(_id(run_id), ending)) is not None:
             if entry is not None:
                 await self._record_cancel(audit.cancelled(entry, asked))
             return asked
         store = await self._opened()
-        done = await store.cancel(RunId(run_id), actor=actor, reason=reason, now=now, entry=entry)
+        done = await store.cancel(_id(run_id), actor=actor, reason=reason, now=now, entry=entry)
         if done is None:
             raise NoSuchRun(run_id)
         if done.run.state is State.CANCELLED:
@@ -817,6 +817,13 @@ class Ledger(Housed):
         if not NAME.fullmatch(job):
             raise NoSuchJob(job, nearest(job, self._jobs))
         return job
+
+
+def _id(number: object) -> RunId:
+    """A number as the id of a run. Raises `NoSuchRun` for what none can have."""
+    if not isinstance(number, int) or not 0 < number < 2**63:
+        raise NoSuchRun(number)
+    return RunId(number)
 
 
 def _state(word: str) -> State:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from taskloop.clock import later
 from taskloop.punctuality import Usual
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule, offset, timetable
@@ -112,7 +113,7 @@ def subject(question: Question, facts: Evidence) -> Subject:
         return Subject(None, at, at, None)
     began, now = moment.began_at or moment.at, moment.looked_at(question.now)
     schedule = moment.row.schedule if moment.row is not None else moment.schedule.id if moment.schedule else None
-    return Subject(schedule, min(moment.at, now), max(began, moment.at, now) + _REACH, moment.row)
+    return Subject(schedule, min(moment.at, now), later(max(began, moment.at, now), _REACH), moment.row)
 
 
 def in_force(facts: Evidence, instant: datetime) -> dict[str, Version]:

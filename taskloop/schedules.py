@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 Origin = Literal["code", "file", "stored"]
+ON_THE_WAY: Final = timedelta(seconds=1)
+"""An `At` that passed by so little before it was stored was no more missed than one a moment later would be."""
 _MOMENT: Final = timedelta(microseconds=1)
 _NOTHING: Final = timedelta(0)
 
@@ -308,7 +310,7 @@ def _fates(
 ) -> tuple[Fire, ...]:
     if not enabled:
         return (_counted(Reason.DISABLED, due, last, count),)
-    if isinstance(schedule.trigger, At) and due < schedule.seen_at:
+    if isinstance(schedule.trigger, At) and due < schedule.seen_at - ON_THE_WAY:
         return (Fire(due, Reason.MISSED),)
     late = last < watched_since
     if missed == "skip" and late:

@@ -183,6 +183,14 @@ async def test_a_rerun_is_a_new_run_with_parameters_laid_over_the_old(scheduler,
             await scheduler.rerun(99)
 
 
+@pytest.mark.parametrize("number", [0, -1, 2**63, 2**70, "abc"])
+async def test_a_number_that_no_run_can_have_is_that_of_no_run(scheduler, virtual_time, number):
+    async with virtual_time(scheduler):
+        for asked in (scheduler.run, scheduler.wait, scheduler.cancel, scheduler.rerun):
+            with pytest.raises(NoSuchRun):
+                await asked(number)
+
+
 async def test_run_all_runs_every_enabled_job_that_needs_no_parameters(scheduler, virtual_time):
     async def needs(one: int):
         """Need one."""

@@ -110,6 +110,11 @@ def test_an_instant_first_seen_after_it_had_passed_is_missed():
     assert planned(replace(once, seen_at=at(-1)), at(2)).fires == ON_TIME
 
 
+def test_an_instant_that_passed_while_it_was_on_its_way_to_the_store_fires():
+    once = hourly(trigger=At(NOW), anchor=None, seen_at=NOW + timedelta(milliseconds=5))
+    assert planned(once, at(1)).fires == ON_TIME
+
+
 def test_cron_walks_its_own_grid_over_a_change_of_the_clocks():
     nightly = hourly(
         trigger=Cron("30 1 * * *", timezone="Europe/London"),

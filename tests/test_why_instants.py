@@ -41,6 +41,18 @@ async def prune(scheduler, time, days):
 # -- within what a record counts
 
 
+async def test_the_last_second_that_can_be_said_is_answered_as_any(scheduler, virtual_time):
+    last = datetime.max.replace(microsecond=0, tzinfo=START.tzinfo)
+    scheduler.add_job(nothing, Every("1h"), name="hourly")
+    scheduler.add_job(nothing, Cron("0 3 * * *"), name="nightly")
+    job = scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler):
+        for name in ("hourly", "nightly", "job"):
+            assert (await scheduler.why(name, at=last)).code == "not_due"
+        run = await job.bind().submit(at=last)
+        assert (await scheduler.why(run=run.id)).verdict == "waiting"
+
+
 @pytest.mark.parametrize("code", ["disabled", "process_down"])
 async def test_within_what_a_record_counts_only_what_was_due_is_answered_by_it(virtual_time, code):
     scheduler = TaskScheduler(options=Options())
