@@ -42,6 +42,7 @@ class Attempt:
     __slots__ = (
         "_executor",
         "_killer",
+        "_queues",
         "_timer",
         "begun",
         "cancellable",
@@ -72,6 +73,8 @@ class Attempt:
         self.injecting: Injecting | None = None
         """Enters what the job is given; None: it is given nothing."""
         self._executor = executor
+        self._queues: bool = not job.is_async and getattr(executor, "queues", False)
+        """Whether the call may wait for a thread or a process; the context says when it does no more."""
         self._timer: asyncio.TimerHandle | None = None
         self._killer: asyncio.TimerHandle | None = None
 
@@ -119,7 +122,7 @@ class Attempt:
 
     def was_called(self) -> bool:
         """Whether the function may have been called: not where it still waits for a thread or a process."""
-        return self.begun and (self.context.entered or self.cancellable or not getattr(self._executor, "queues", False))
+        return self.begun and (self.context.entered or not self._queues)
 
     def lateness(self) -> BaseException | None:
         """What the attempt has come to although its function returns now; None: it is in time."""
@@ -140,13 +143,13 @@ class Attempt:
         A call that waits for a thread or a process has not begun.
         """
         begin = partial(self._begin_limit, seconds, kill, kill_grace)
-        if self.cancellable or not getattr(self._executor, "queues", False):
-            begin()
-        else:
+        if self._queues:
             self.context.began = begin
+        else:
+            begin()
 
     def _begin_limit(self, seconds: float, kill: Callable[[Attempt], None], kill_grace: float) -> None:
-        self.context.began = None  # of a provider, it may be, in whose thread the function is called too
+        self.context.began = None  # once: where a provider was entered first, its call has begun the attempt
         if self.settled:
             return
         loop = asyncio.get_running_loop()

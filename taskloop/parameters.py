@@ -49,6 +49,7 @@ class Parameters:
         self._named_secret: frozenset[str] = frozenset()
         self._adapters: dict[str, Any] = {}
         self._covered: dict[str, bool] = {}
+        self._aliased: dict[str, bool] = {}
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -86,6 +87,8 @@ class Parameters:
 
     def secrets(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What is secret of a call with these parameters, defaults of the function among it."""
+        if not given and not self._secret_defaults:
+            return {}
         defaults = {name: value for name, value in self._secret_defaults.items() if name not in given}
         return defaults | {name: value for name, value in given.items() if isinstance(value, Secret)}
 
@@ -234,8 +237,11 @@ class Parameters:
         if self._typed(name) and not (type(value) is self._hints[name] and type(value) in _AS_THEY_ARE):
             adapter = self._adapter(name)
             value = adapter.validate_python(value)
-            named, aliased = (self._dumped(name, adapter, value, by_alias=one) for one in (False, True))
-            value = aliased if named != aliased and _is_read_by(adapter, aliased) else named
+            plain = self._dumped(name, adapter, value, by_alias=False)
+            if self._has_aliases(name, adapter):  # what is kept must be read by the names that the model reads
+                aliased = self._dumped(name, adapter, value, by_alias=True)
+                plain = aliased if _is_read_by(adapter, aliased) else plain
+            value = plain
         if value is None or (type(value) in (int, bool) and -_LARGE < value < _LARGE):
             return value  # it comes back from JSON as it went in
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
@@ -244,6 +250,16 @@ class Parameters:
         if TAG in text and holds_tag(plain):
             raise ValueError(f"the key '{TAG}' is kept for secrets")
         return plain
+
+    def _has_aliases(self, name: str, adapter: Any) -> bool:
+        """Whether anything within is written under another name than its own."""
+        if name not in self._aliased:
+            try:
+                one, other = (adapter.json_schema(by_alias=by, mode="serialization") for by in (False, True))
+                self._aliased[name] = one != other
+            except Exception:  # a type that JSON Schema has no word for: both ways are tried
+                self._aliased[name] = True
+        return self._aliased[name]
 
     def _dumped(self, name: str, adapter: Any, value: Any, *, by_alias: bool) -> Any:
         if not self._is_covered(name):

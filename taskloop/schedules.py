@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Origin = Literal["code", "file", "stored"]
-ON_THE_WAY: Final = timedelta(seconds=1)
+ON_THE_WAY: Final = timedelta(milliseconds=100)
 """An `At` that passed by so little before it was stored was no more missed than one a moment later would be."""
 _MOMENT: Final = timedelta(microseconds=1)
 _NOTHING: Final = timedelta(0)

@@ -53,9 +53,11 @@ class Stroke(NamedTuple):
 
     settlings: Sequence[Settling]
     rows: Sequence[tuple[Any, ...]]
-    """As the settlings are written, of PLAIN_COLUMNS if all are plain ends, else of SETTLED_COLUMNS."""
+    """As the settlings are written, of PLAIN_COLUMNS where they are `plain`, else of SETTLED_COLUMNS."""
     calls: Sequence[Sequence[Run]]
     """Runs with their ids: known before they are written, so that a lost answer is no loss."""
+    plain: bool
+    """Whether all the settlings are plain ends."""
 
 
 BUSY: Final = 4
@@ -88,8 +90,9 @@ async def prepared(db: Db, batch: Sequence[tuple[str, Any]], ids: Ids) -> Stroke
     calls = [work for verb, work in batch if verb == "submit"]
     given = await ids.take(db, sum(map(len, calls)))
     named = [[run.changed(id=next(given)) for run in runs] for runs in calls]
-    row = plainly_settled_row if all(map(is_plain, settlings)) else settled_row
-    return Stroke(settlings, [row(one) for one in settlings], named)
+    plain = all(map(is_plain, settlings))
+    row = plainly_settled_row if plain else settled_row
+    return Stroke(settlings, [row(one) for one in settlings], named, plain)
 
 
 async def carry_out(
@@ -101,13 +104,12 @@ async def carry_out(
     """
     runs = [run for call in stroke.calls for run in call]
     firsts = {row[:2]: row for row in reversed(stroke.rows)}
-    plain = all(map(is_plain, stroke.settlings))
-    ends = _columns(_PLAIN_TYPES if plain else SETTLED_TYPES, firsts.values())
+    ends = _columns(_PLAIN_TYPES if stroke.plain else SETTLED_TYPES, firsts.values())
     new = all(map(is_new, runs))
     begins = _columns(NEW_TYPES, map(new_row, runs)) if new else _columns(RUN_TYPES, map(run_row, runs))
     given = (*ends.values(), *begins.values())
     ahead = len(runs) if len(runs) >= BUSY else 0
-    text = _text(tuple(ends), tuple(begins), plain)
+    text = _text(tuple(ends), tuple(begins), stroke.plain)
     now, schema, ended, tokens, more = await db.fetchrow(text, name, newest, writes, ahead, *given)
     if more:
         ids.keep(more)

@@ -73,8 +73,7 @@ def parental():
     for number in (signal.SIGTERM, signal.SIGINT):
         child = os.fork()
         if child == 0:
-            while True:
-                time.sleep(10)
+            signal.pause()
         os.kill(child, number)
         ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     return ends

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from stories import failing, fates, lasting, nothing, stamp, starts, stubborn, threads_ended
 
-from taskloop import Every, Fatal, Options, Retry, RetryAt, RunContext, State, TaskScheduler, current_run
+from taskloop import Every, Fatal, Inject, Options, Retry, RetryAt, RunContext, State, TaskScheduler, current_run
 
 pytestmark = pytest.mark.anyio
 
@@ -104,15 +104,22 @@ async def test_the_wait_for_a_thread_takes_nothing_of_a_timeout(virtual_time):
         assert [(await time.until(one.wait())).state for one in (running, waiting)] == [State.SUCCEEDED] * 2
 
 
-async def test_a_stop_gives_back_what_still_waits_for_a_thread(virtual_time):
+@pytest.mark.parametrize("is_given_something", [False, True])
+async def test_a_stop_gives_back_what_still_waits_for_a_thread(virtual_time, is_given_something):
     scheduler = TaskScheduler(":memory:", options=Options(threads=1, kill_grace=timedelta(seconds=1)))
     enough, called = threading.Event(), []
+
+    async def something():
+        return 1
 
     def job(number: int):
         called.append(number)
         enough.wait(20)
 
-    scheduler.add_job(job)
+    def given(number: int, value: int = Inject(something)):
+        job(number)
+
+    scheduler.add_job(given if is_given_something else job, name="job")
     async with virtual_time(scheduler, patience="50ms") as time:
         for number in range(3):
             await scheduler.submit("job", {"number": number})

@@ -112,13 +112,17 @@ async def test_a_process_that_was_killed_while_it_was_idle_fails_nothing(at_work
     assert run.state is State.SUCCEEDED and run.result != first
 
 
-def test_a_process_that_a_signal_made_speak_unasked_is_killed_and_its_answer_is_nobodys(tmp_path):
-    script = tmp_path / "program.py"
-    script.write_text(UNASKED)
-    done = subprocess.run(
+def carried_out(folder, program):
+    script = folder / "program.py"
+    script.write_text(program)
+    return subprocess.run(
         [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
-        capture_output=True, text=True, timeout=40, check=True,
+        capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
+
+
+def test_a_process_that_a_signal_made_speak_unasked_is_killed_and_its_answer_is_nobodys(tmp_path):
+    done = carried_out(tmp_path, UNASKED)
     assert "answered out of turn (KeyboardInterrupt) and was killed" in done.stdout and not without_what_asyncio_says(
         done.stderr
     )
@@ -351,12 +355,7 @@ if __name__ == "__main__":
 
 
 def test_what_a_job_prints_in_a_process_comes_out_at_the_programs_standard_error_however_much_it_is(tmp_path):
-    script = tmp_path / "program.py"
-    script.write_text(TALKATIVE)
-    done = subprocess.run(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+    done = carried_out(tmp_path, TALKATIVE)
     assert done.stdout == "succeeded succeeded 1\n"  # by the same process
     assert done.stderr.count("x" * 300_000) == 2
 
