@@ -66,6 +66,8 @@ class InThread:
 
     def __init__(self, threads: int) -> None:
         self._limit = threads
+        self._lent = 0
+        """Threads that wait for what the loop does for them: as many more may be there meanwhile."""
         self._threads = 0
         self._spare = 0
         """Threads that could take a call, less the calls that wait for one."""
@@ -145,27 +147,53 @@ class InThread:
         with self._lock:
             self._calls.put(work)
             self._spare -= 1
-            if self._spare >= 0 or self._threads >= self._limit:
-                return
-            self._threads += 1
-            self._spare += 1
-            try:
-                name = f"taskloop job {self._threads}"
-                threading.Thread(target=self._serve, name=name, daemon=True).start()
-            except RuntimeError:
-                self._threads -= 1
-                self._spare -= 1
-                if not self._threads:
-                    raise
+            self._add_a_thread()
+
+    def _add_a_thread(self) -> None:
+        """Start one more thread where a call waits for it and there may be one; asked with the lock held."""
+        if self._spare >= 0 or self._threads >= self._limit + self._lent:
+            return
+        self._threads += 1
+        self._spare += 1
+        try:
+            name = f"taskloop job {self._threads}"
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
+        except RuntimeError:
+            self._threads -= 1
+            self._spare -= 1
+            if not self._threads:
+                raise
 
     def _serve(self) -> None:
+        _served.by = self
         while (work := self._calls.get()) is not None:
             work()
             del work  # else the last call's objects live until the next call
             with self._lock:
+                if self._threads > self._limit + self._lent:  # the one whose place this took is back
+                    self._threads -= 1
+                    return
                 self._spare += 1
         with self._lock:
             self._threads -= 1
+
+    def lend(self) -> None:
+        """A thread waits for the loop, and perhaps for what needs a thread itself: another may be there until it goes on."""
+        with self._lock:
+            self._lent += 1
+            self._add_a_thread()
+
+    def take_back(self) -> None:
+        with self._lock:
+            self._lent -= 1
+
+
+class _Served(threading.local):
+    by: InThread | None = None
+    """Whose thread this is; None: a stranger's."""
+
+
+_served = _Served()
 
 
 def _say_nothing(*_: object, **__: object) -> None:
@@ -222,7 +250,10 @@ def _raisable(error: BaseException) -> BaseException:
 
 
 def call_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives when a loop of another thread carries it out; raises what it raises."""
+    """What `work` gives when a loop of another thread carries it out; raises what it raises.
+
+    A job's thread that waits here is one of its executor's `threads` no longer: what it waits for may need one.
+    """
 
     async def caught() -> tuple[T | None, BaseException | None]:
         try:
@@ -230,7 +261,14 @@ def call_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # a task that raised one would end the loop
             return None, error
 
-    value, error = asyncio.run_coroutine_threadsafe(caught(), loop).result()
+    asked, pool = asyncio.run_coroutine_threadsafe(caught(), loop), _served.by
+    if pool is not None:
+        pool.lend()
+    try:
+        value, error = asked.result()
+    finally:
+        if pool is not None:
+            pool.take_back()
     if error is not None:
         raise error
     return cast("T", value)

@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 from datetime import timedelta
+from time import monotonic
 
 import pytest
 from stories import failing, fates, lasting, nothing, stamp, starts, stubborn, threads_ended
@@ -555,6 +556,42 @@ async def test_call_from_a_thread_runs_on_the_loop(scheduler, virtual_time):
     async with virtual_time(scheduler, patience="200ms") as time:
         run = await parent.submit()
         assert await time.until(run.value()) == 42
+
+
+async def test_threads_that_wait_for_other_runs_leave_them_their_place(virtual_time):
+    scheduler = TaskScheduler(":memory:", options=Options(threads=2))
+
+    @scheduler.job()
+    def child(number: int) -> int:
+        return number + 1
+
+    @scheduler.job()
+    def parent(run: RunContext, number: int) -> int:
+        handle = run.call(child.submit, number)
+        return run.call(handle.value)
+
+    async with virtual_time(scheduler, patience="200ms") as time:
+        before = set(threading.enumerate())
+        runs = [await parent.submit(number) for number in range(6)]
+        assert [await time.until(run.value("1m")) for run in runs] == [1, 2, 3, 4, 5, 6]
+        deadline = monotonic() + 20
+        while len(left := set(threading.enumerate()) - before) > 2 and monotonic() < deadline:
+            await time.advance(0)
+        assert len(left) <= 2
+
+
+async def test_a_plain_step_finds_a_thread_though_its_run_waits_in_the_only_one(virtual_time):
+    scheduler = TaskScheduler(":memory:", options=Options(threads=1))
+
+    def double(number):
+        return 2 * number
+
+    @scheduler.job()
+    def job(run: RunContext) -> int:
+        return run.call(run.step, "double", double, 21)
+
+    async with virtual_time(scheduler, patience="200ms") as time:
+        assert await time.until((await job.submit()).value("1m")) == 42
 
 
 async def test_a_job_may_leave_tasks_behind_and_its_run_ends_all_the_same(scheduler, virtual_time):
