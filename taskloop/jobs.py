@@ -30,7 +30,7 @@ from taskloop.context import RunContext, running
 from taskloop.errors import BadJob, Conflict, NoSuchJob, nearest
 from taskloop.parameters import Parameters
 from taskloop.policy import ELSEWHERE, Policy, PolicyOptions, read_option
-from taskloop.triggers import Cron, Every, Trigger
+from taskloop.triggers import Cron, Every, Trigger, checked
 
 if TYPE_CHECKING:
     from taskloop.flows import Flow
@@ -110,7 +110,7 @@ class Job(Generic[P, T]):
                     'letter or digit; give name="..."'
                 )
         self.function = function
-        self.trigger = self._declared_trigger = trigger
+        self.trigger = self._declared_trigger = None if trigger is None else checked(trigger)
         self.aliases: tuple[str, ...] = tuple(aliases)
         self.origin: Literal["code", "file"] = origin
         self.options: dict[str, Any] = dict(options or {})

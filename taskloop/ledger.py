@@ -44,7 +44,7 @@ from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
-from taskloop.triggers import Cron, Every, Trigger
+from taskloop.triggers import Cron, Every, Trigger, checked
 
 if TYPE_CHECKING:
     from taskloop.declaring import StartPlan
@@ -448,8 +448,8 @@ class Ledger(Housed):
             raise Conflict(f"schedule '{name}' is that of the job of this name; choose another id")
         if not 0 < len(name) <= 200 or not name.isprintable():
             raise BadTrigger(name, "allowed is a text of 1 to 200 printable characters", what="schedule id")
-        job = call.job.name
-        return Schedule(id=name, job=job, trigger=self.resolved(trigger), params=call.params, seen_at=now)
+        job, trigger = call.job.name, self.resolved(checked(trigger))
+        return Schedule(id=name, job=job, trigger=trigger, params=call.params, seen_at=now)
 
     async def unschedule(self, id: str, *, actor: str | None = None, reason: str | None = None) -> None:
         """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`."""
@@ -802,7 +802,7 @@ class Ledger(Housed):
 
     def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
         if isinstance(job, str):
-            return self[job]
+            return self._renamed(job) or self[job]
         if self._jobs.get(job.name) is not job:
             raise NoSuchJob(job.name, nearest(job.name, self._jobs))
         return job
@@ -810,7 +810,14 @@ class Ledger(Housed):
     def _names(self, job: str | Job[..., Any]) -> list[str]:
         """The name and the aliases under which a job's history stands; a name unknown here stands for itself."""
         name = job if isinstance(job, str) else job.name
-        return [name, *self[name].aliases] if name in self else [name]
+        one = self._renamed(name)
+        return [name] if one is None else [one.name, *one.aliases]
+
+    def _renamed(self, name: str) -> Job[..., Any] | None:
+        """The job that has this name, or had it."""
+        if name in self._jobs:
+            return self._jobs[name]
+        return next((one for one in self if name in one.aliases), None)
 
     def _known(self, job: str) -> str:
         """A job's name, if it is one; jobs of other programs on the same store may be switched too."""

@@ -30,6 +30,8 @@ GLANCE: Final = 100
 """Fires by which the shortest time between two is judged."""
 TOGETHER: Final = 500
 """Fires between two breaths."""
+MOST_IN_AN_HOUR: Final = 1_000_000
+"""Fires of walked schedules in one hour; from where there are more of them on, none is walked: fires are only counted."""
 MOST_OVERLAPS: Final = 2_000
 """Pairs of jobs in each other's way that are told apart; further ones are counted."""
 MOST_MOMENTS: Final = 500
@@ -77,7 +79,7 @@ class Grid:
         found: Sequence[int] = ()
         while self.next is not None and self.next < end:
             some = self._given(self.next, end)
-            found = [*found, *some] if found else some
+            found = _joined(found, some)
         return found
 
     def _given(self, first: int, end: int) -> Sequence[int]:
@@ -95,6 +97,15 @@ class Grid:
         found, self._at = chunk[at:stop], stop
         self._advance()
         return found
+
+
+def _joined(some: Sequence[int], more: Sequence[int]) -> Sequence[int]:
+    """All of both; evenly spaced they remain a range, for of microseconds an hour has billions."""
+    if not some:
+        return more
+    if isinstance(some, range) and isinstance(more, range) and some.step == more.step and some.stop == more.start:
+        return range(some.start, more.stop, some.step)
+    return [*some, *more]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +201,7 @@ Key = tuple[Rule, int, int]
 """A rule, the lane that fired, and the lane in its way (-1: many)."""
 _State = tuple[tuple[tuple[int, int], ...], tuple[_Waiting, ...]]
 """Who runs and who waits, as seen from the moment."""
+_NOBODY: Final[_State] = ((), ())
 
 
 class _Hour(NamedTuple):
@@ -622,6 +634,10 @@ class _Walk:
             if self._members[place]:
                 fires.append((self._members[place], given))
                 key += (place, _shape(given, at))
+        if sum(len(lanes) * len(given) for lanes, given in fires) > MOST_IN_AN_HOUR:
+            self.found.all_until, self.found.tight_until = min(self.found.all_until, at), min(self.found.tight_until, at)
+            self._walked, state, fires, key = frozenset(), _NOBODY, [], [until - at, _NOBODY]
+            self._cast()
         self.found.fires[-1] += number
         self.found.busy[-1] += busy
         resumed, self._resumed = self._resumed, ()

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final, Literal, NamedTuple
 
 from taskloop import cron
-from taskloop.clock import EPOCH
+from taskloop.clock import EPOCH, later
 from taskloop.durations import rfc3339
 from taskloop.policy import Policy
 from taskloop.rehearsal import Blocked, Grid, Lane, Part, Rehearsal, Rule, Tally, rehearse
@@ -255,13 +255,18 @@ class _Course:
         """All before `end`, in microseconds from `start`, many at a time."""
         if self.first is None or self.first >= end:
             return
-        yield [(self.first - start) // _MOMENT]
-        length, grid = (end - start) // _MOMENT, self.grid
+        first, length, grid = (self.first - start) // _MOMENT, (end - start) // _MOMENT, self.grid
         if isinstance(grid, Every) and grid.interval is not None:
-            following = self.next(self.first + _MOMENT)
+            step, following = grid.interval // _MOMENT, self.next(self.first + _MOMENT)
+            if following is not None and following - self.first == grid.interval:
+                yield range(first, length, step)
+                return
+            yield [first]
             if following is not None and following < end:
-                yield range((following - start) // _MOMENT, length, grid.interval // _MOMENT)
-        elif isinstance(grid, Cron):
+                yield range((following - start) // _MOMENT, length, step)
+            return
+        yield [first]
+        if isinstance(grid, Cron):
             since, until = self.first - self.shift, end - self.shift
             moved = (EPOCH + self.shift - start) // _MOMENT
             clock = cron.clock_of(grid.expression, grid.timezone, grid.gap, grid.fold)
@@ -408,7 +413,7 @@ class _Simulating:
             if name in places and self._lanes[places[name]].takes:
                 left = (began - setting.start) // _MOMENT + self._lanes[places[name]].takes
                 running.append((max(0, left), places[name]))
-        hour = setting.start.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+        hour = later(setting.start.replace(minute=0, second=0, microsecond=0), timedelta(hours=1))
         return rehearse(
             self._lanes, list(grids.values()), self._parts(), end=(setting.end - setting.start) // _MOMENT,
             hour=(hour - setting.start) // _MOMENT, slots=setting.max_running, places=setting.groups, running=running,

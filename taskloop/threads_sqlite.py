@@ -7,6 +7,7 @@ transaction, and its answer a future that no task owns: the end of the task does
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,7 +28,7 @@ CLOSE_SECONDS: Final = 10.0
 
 async def connected(path: str, create: bool) -> Connection:
     """A connection with a thread of its own. Raises what `connect` raises, once that thread has ended."""
-    connection = aiosqlite.Connection(partial(connect, path, create), iter_chunk_size=64)
+    connection = aiosqlite.Connection(partial(_connect, path, create), iter_chunk_size=64)
     # Otherwise a host that forgets stop() hangs at exit in a join of this thread; SQLite survives its end.
     connection._thread.daemon = True
     try:
@@ -36,6 +37,24 @@ async def connected(path: str, create: bool) -> Connection:
         # aiosqlite has told its thread to end; it must have, before a host may close its loop.
         await asyncio.to_thread(connection._thread.join, CLOSE_SECONDS)
         raise
+
+
+def _connect(path: str, create: bool) -> sqlite3.Connection:
+    _stand_back()
+    return connect(path, create)
+
+
+def _stand_back() -> None:
+    """Have this thread take no processor away from others when it wakes: it begins where one is free, or in its turn.
+
+    It wakes at each answer of the disk, two hundred times a second, and the host's loop would be put aside each time: where
+    both processors are busy, the 99th of a hundred requests took 1.15 to 1.37 times as long, and takes 1.0 times (P7, jobs
+    alone). Linux only, and not where the program has chosen how its threads share the processors.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def call(

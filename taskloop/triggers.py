@@ -16,7 +16,7 @@ from typing import Literal, Protocol, runtime_checkable
 from taskloop import cron, durations
 from taskloop.errors import BadInstant, BadTrigger, nearest
 
-__all__ = ["At", "Cron", "Every", "Trigger", "Unreadable", "as_mapping", "from_mapping", "parse"]
+__all__ = ["At", "Cron", "Every", "Trigger", "Unreadable", "as_mapping", "checked", "from_mapping", "parse"]
 
 
 @runtime_checkable
@@ -247,6 +247,14 @@ class Unreadable:
 
     def __str__(self) -> str:
         return self.text
+
+
+def checked(trigger: object) -> Trigger:
+    """What was given as a trigger, if it is one. Errors: `BadTrigger`."""
+    if type(trigger) in (Every, Cron, At) or (isinstance(trigger, Trigger) and not isinstance(trigger, type)):
+        return trigger  # type: ignore[return-value]  # the first test is there because it is quick
+    given = f"the class {trigger.__name__}" if isinstance(trigger, type) else f"a {type(trigger).__name__}"
+    raise BadTrigger(trigger, f"{given} is no trigger; write Every('5m'), Cron('0 2 * * *') or At('2026-03-31T09:00Z')")
 
 
 def parse(text: str) -> Every | Cron | At:

@@ -10,7 +10,7 @@ from stories import lasting, nothing, stamp, starts
 
 from taskloop import Cron, Every, Options, State, TaskScheduler
 from taskloop.declaring import declare
-from taskloop.errors import BadJob
+from taskloop.errors import BadJob, Conflict, NoSuchJob
 from taskloop.runs import Reason
 from taskloop.store import Definition, Query
 
@@ -248,3 +248,18 @@ async def test_an_alias_that_is_the_name_of_another_job_is_refused():
     scheduler.add_job(nothing, name="new", aliases=("old",))
     with pytest.raises(BadJob, match="there is a job of that name"):
         await scheduler.start()
+
+
+async def test_verbs_know_a_job_by_the_name_it_had(virtual_time):
+    scheduler = TaskScheduler(":memory:")
+    scheduler.add_job(nothing, name="new", aliases=("old",))
+    async with virtual_time(scheduler) as time:
+        assert (await time.until((await scheduler.submit("old")).wait())).job == "new"
+        await scheduler.schedule("old", MINUTELY, id="one")
+        assert [one.job for one in await scheduler.schedules("old")] == ["new"]
+        assert {run.id for run in await scheduler.runs("old")} >= {1}
+        await scheduler.disable("old", reason="renamed, and off")
+        with pytest.raises(Conflict, match="job 'new' is off"):
+            await scheduler.submit("new")
+    with pytest.raises(NoSuchJob, match="no job 'older'"):
+        await scheduler.submit("older")

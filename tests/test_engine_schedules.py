@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from stories import START, fates, nothing, stamp, starts
@@ -177,3 +178,14 @@ async def test_an_outage_is_settled_for_each_schedule_of_a_job(scheduler, virtua
             "03:00 succeeded",
             "03:00 succeeded",
         ]
+
+
+@pytest.mark.parametrize("given", ["every 5m", 300, Every, timedelta(minutes=5)])
+async def test_what_is_no_trigger_is_refused_where_it_is_given(scheduler, virtual_time, given):
+    scheduler.add_job(nothing, name="job")
+    with pytest.raises(BadTrigger, match=r"is no trigger; write Every\('5m'\), Cron"):
+        scheduler.add_job(nothing, given, name="other")
+    async with virtual_time(scheduler):
+        with pytest.raises(BadTrigger, match=r"is no trigger; write Every"):
+            await scheduler.schedule("job", given, id="one")
+        assert ("other" in scheduler, await scheduler.schedules()) == (False, [])

@@ -16,7 +16,7 @@ from taskloop.simulation import Setting, simulate, simulation_record, strip
 from taskloop.switches import Switch, Switches
 
 pytestmark = pytest.mark.anyio
-MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
+MINUTE, SECOND, MICROSECOND = timedelta(minutes=1), timedelta(seconds=1), timedelta(microseconds=1)
 
 
 def waited(run, now):
@@ -217,3 +217,22 @@ def test_notes_say_what_is_off_held_and_unknown():
     assert unknown[0].text.startswith("how long job0000, job0001, job0002 and 2 more take is not known")
     with pytest.raises(ValueError, match="up to 366 days"):
         simulate(Setting(start=NEAR_A_CHANGE, end=NEAR_A_CHANGE + timedelta(days=367), schedules=[], policies={}))
+
+
+async def test_what_comes_each_microsecond_is_counted_and_no_more(virtual_time):
+    """Billions in an hour: as a list they would take the memory of the machine."""
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(lasting(1), Every(MICROSECOND), name="mad", expect="1s")
+    scheduler.add_job(lasting(1), Every("1h"), name="sane", expect="1s")
+    async with virtual_time(scheduler, start=False):
+        found = await scheduler.simulate("2h")
+    assert {one.job: one.fires for one in found.jobs} == {"mad": 2 * 3600 * 10**6, "sane": 2}
+    assert found.all_until == found.start
+
+
+async def test_the_last_hour_of_the_calendar_can_be_foretold():
+    scheduler = TaskScheduler(":memory:", options=Options())
+    scheduler.add_job(lasting(1), Every("1s"), name="job")
+    found = await scheduler.simulate("3d", start="9999-12-31T23:59:57Z")
+    await scheduler.close()
+    assert (found.fires, found.end.isoformat()) == (3, "9999-12-31T23:59:59.999999+00:00")

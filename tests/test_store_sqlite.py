@@ -812,3 +812,12 @@ async def test_of_more_that_comes_soon_than_is_wanted_nothing_is_told_beyond_it(
     await put(mine, *(hourly(f"s{n}", next_due=at(n)) for n in range(1, 5)))
     soon = await mine.due(NOW, 2, ahead_seconds=60)
     assert ([one.id for one in soon.schedules], soon.next_at) == (["s1", "s2"], None)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux alone lets a thread stand back")
+async def test_its_threads_stand_back_for_the_loop_and_nobody_else_does(path):
+    before, loops = {one.native_id for one in threading.enumerate()}, os.sched_getscheduler(0)
+    async with opened(path):
+        own = [one.native_id for one in threading.enumerate() if one.native_id not in before]
+        assert [os.sched_getscheduler(one) for one in own if one is not None] == [os.SCHED_BATCH] * 2
+        assert os.sched_getscheduler(0) == loops == os.SCHED_OTHER
