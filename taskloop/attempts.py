@@ -24,7 +24,7 @@ from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Ret
 if TYPE_CHECKING:
     from taskloop.injecting import Injecting
 
-__all__ = ["Attempt", "FlowFailed", "judged", "taken"]
+__all__ = ["Attempt", "FlowFailed", "is_ended_by_host", "judged", "taken"]
 
 
 class FlowFailed(Fatal):
@@ -198,10 +198,7 @@ class Attempt:
 
     def _is_cancelled_by_host(self) -> bool:
         """Whether the host is cancelling its tasks, the engine's own among them; else the job cancelled itself."""
-        if self.task is None or not self.task.cancelling():
-            return False
-        engine = getattr(self.context.scheduler, "_host", None)
-        return engine is None or engine.cancelling() > 0
+        return self.task is not None and self.task.cancelling() > 0 and is_ended_by_host(self.context)
 
     def _retried(self, ending: Raised, attempt: int, chance: Callable[[], float]) -> Outcome:
         retry = self.policy.retry
@@ -221,6 +218,12 @@ def _call(function: Callable[..., Any], /, **arguments: Any) -> Returned:
 def taken(value: Any) -> Returned:
     """What was returned, as it is kept."""
     return returned(finished(value))
+
+
+def is_ended_by_host(context: RunContext) -> bool:
+    """Whether the host is cancelling its tasks, the engine's own among them."""
+    engine = getattr(context.scheduler, "_host", None)
+    return engine is None or engine.cancelling() > 0
 
 
 def judged(error: BaseException, retry: Retry, attempt: int, now: datetime, chance: float) -> Raised:

@@ -228,7 +228,7 @@ class KeyConflict(Conflict):
 
 
 class RunFailed(TaskloopError, RuntimeError):
-    """The run whose value was awaited did not succeed; `.run` is its record."""
+    """The run whose value was awaited did not succeed, or its result is not kept as annotated; `.run` is its record."""
 
     def __init__(self, run: object, text: str) -> None:
         self.run = run

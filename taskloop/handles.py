@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from taskloop import durations
 from taskloop.errors import RunFailed
@@ -47,13 +47,26 @@ class RunHandle(Generic[T]):
         return await self._ledger.wait(self.run.id, timeout)
 
     async def value(self, timeout: Duration | None = None) -> T:
-        """Wait for the result, rebuilt by the job's return annotation. Raises `RunFailed` unless it succeeded."""
+        """Wait for the result, rebuilt by the job's return annotation.
+
+        Raises `RunFailed` unless it succeeded, and where what is kept of its result does not fit that annotation.
+        """
         run = await self.wait(timeout)
         if run.state is not State.SUCCEEDED:
             why = f": {run.error.type}: {run.error.message}" if run.error else f" ({run.reason})" if run.reason else ""
             raise RunFailed(run, f"run {run.id} of '{run.job}' {run.state}{why}; `taskloop show {run.id}` has the rest")
-        value: T = self._job.parameters.value(run.result) if self._job else run.result
-        return value
+        if self._job is None:
+            return cast("T", run.result)
+        try:
+            return cast("T", self._job.parameters.value(run.result))
+        except Exception as error:  # of the annotation's own code
+            kept = run.result if isinstance(run.result, dict) else {}
+            note = f", of which only a note is kept: {kept['note']}" if set(kept) == {"type", "note"} else ""
+            raise RunFailed(
+                run,
+                f"run {run.id} of '{run.job}' succeeded, but its result{note or ', as it is kept,'} does not fit its "
+                "annotation; `.result` of its record has what is kept",
+            ) from error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.run, name)

@@ -287,7 +287,7 @@ class Ledger(Housed):
         `.part` of what it gives is where to go on; nothing new leaves it as it was. Raises `NoSuchRun`.
         """
         run = await self.run(run_id)
-        return RunLines(*await (await self._opened()).lines(run.id, after, limit))
+        return RunLines(*await (await self._opened()).lines(run.id, after, _most(limit)))
 
     async def runs(
         self,
@@ -315,7 +315,7 @@ class Ledger(Housed):
             since=durations.since(since, now) if since is not None else None,
             until=durations.since(until, now) if until is not None else None,
             before=before,
-            limit=limit,
+            limit=_most(limit),
         )
         return list(await (await self._opened()).find(query))
 
@@ -469,7 +469,7 @@ class Ledger(Housed):
     ) -> list[Schedule]:
         """Schedules by id, at most `limit`; `before`: the last id of the page before."""
         name = None if job is None else self._names(job)[0]
-        found = await (await self._opened()).schedules(job=name, prefix=prefix, after=before, limit=limit)
+        found = await (await self._opened()).schedules(job=name, prefix=prefix, after=before, limit=_most(limit))
         return list(found)
 
     async def upcoming(
@@ -481,7 +481,7 @@ class Ledger(Housed):
         """
         from taskloop import looking
 
-        return await looking.upcoming(self, await self._opened(), until, limit, job)
+        return await looking.upcoming(self, await self._opened(), until, _most(limit), job)
 
     async def simulate(
         self, span: Duration, *, start: Instant | None = None, job: str | None = None, most: int | None = None
@@ -583,7 +583,7 @@ class Ledger(Housed):
         from taskloop import looking
 
         found = await looking.incidents(self, await self._opened(), durations.since(since, self._clock.now()))
-        return found[:limit]
+        return found[: _most(limit)]
 
     async def _refresh_switches(self, *, force: bool = False) -> None:
         """Read the switches anew; a started engine keeps them fresh itself."""
@@ -616,7 +616,7 @@ class Ledger(Housed):
     ) -> list[audit.Entry]:
         """What people changed, newest first, at most `limit`. `before`: only ids below, for the next page."""
         jobs = None if job is None else self._names(job)
-        return list(await (await self._opened()).audit(actor=actor, jobs=jobs, before=before, limit=limit))
+        return list(await (await self._opened()).audit(actor=actor, jobs=jobs, before=before, limit=_most(limit)))
 
     # -- looking
 
@@ -831,6 +831,13 @@ def _id(number: object) -> RunId:
     if not isinstance(number, int) or not 0 < number < 2**63:
         raise NoSuchRun(number)
     return RunId(number)
+
+
+def _most(limit: object) -> int:
+    """How many to give at most. Raises `ValueError` for what is no whole number from 0 to 2**63 - 1."""
+    if not isinstance(limit, int) or not 0 <= limit < 2**63:
+        raise ValueError(f"limit is {limit!r}; allowed is a whole number from 0 on")
+    return limit
 
 
 def _state(word: str) -> State:

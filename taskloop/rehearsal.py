@@ -635,7 +635,10 @@ class _Walk:
                 fires.append((self._members[place], given))
                 key += (place, _shape(given, at))
         if sum(len(lanes) * len(given) for lanes, given in fires) > MOST_IN_AN_HOUR:
-            self.found.all_until, self.found.tight_until = min(self.found.all_until, at), min(self.found.tight_until, at)
+            self.found.all_until, self.found.tight_until = (
+                min(self.found.all_until, at),
+                min(self.found.tight_until, at),
+            )
             self._walked, state, fires, key = frozenset(), _NOBODY, [], [until - at, _NOBODY]
             self._cast()
         self.found.fires[-1] += number

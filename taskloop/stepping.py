@@ -20,7 +20,7 @@ from functools import partial, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from taskloop.attempts import Attempt, FlowFailed, judged
+from taskloop.attempts import Attempt, FlowFailed, is_ended_by_host, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob
 from taskloop.executors import Executor
@@ -288,6 +288,8 @@ class Stepping:
                 value = wanted.parameters.value(_own(result))
             except BaseException as error:
                 if self._is_cut_short(error):
+                    if issubclass(type(error), asyncio.CancelledError) and not self._is_ending():
+                        self._give_up(context, step, error)
                     raise
                 raised = error
             else:
@@ -307,6 +309,24 @@ class Stepping:
                 self._say("step_done", step)
                 return _Done(step, error=_raisable(raised))
             await asyncio.sleep(wait.total_seconds())
+
+    def _is_ending(self) -> bool:
+        """Whether the attempt is to end, whoever wants it."""
+        return self._context.cancelled or is_ended_by_host(self._context)
+
+    def _give_up(self, context: RunContext, step: Step, error: BaseException) -> None:
+        """The job itself has cancelled a step, by a timeout of its own perhaps, and goes on: put on record beside that."""
+        step = _again(step, state=StepState.FAILED, error=failure(error), ended_at=self._now())
+        going = self._going.setdefault(str(context.step), {})
+        writing = asyncio.ensure_future(self._keep(step))
+
+        def written(_: asyncio.Future[None]) -> None:
+            del going[writing]
+            if not writing.cancelled() and writing.exception() is None:
+                self._say("step_done", step)
+
+        going[writing] = None
+        writing.add_done_callback(written)
 
     async def _called(self, context: StepContext, wanted: _Call) -> Any:
         """What the function returns, as plain JSON."""

@@ -414,6 +414,11 @@ class LoopTime:
                 f"virtual time needs asyncio's own selector loop, this is {type(loop).__module__}."
                 f"{type(loop).__qualname__}; run the tests without a loop policy"
             )
+        if isinstance(loop._selector, LoopTime):  # type: ignore[attr-defined]
+            raise Conflict(
+                "virtual time is at work on this loop already, and there is one time for all; use `await time.join(scheduler, store)` "
+                "to have another scheduler in it"
+            )
         task = asyncio.current_task()
         assert task is not None
         self.test: asyncio.Task[Any] = task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from datetime import date, timedelta
+from functools import partial
 
 import pytest
 from stories import START, failing, fates, lasting, nothing, stamp, starts, stubborn
@@ -183,6 +184,19 @@ async def test_a_rerun_is_a_new_run_with_parameters_laid_over_the_old(scheduler,
             await scheduler.rerun(99)
 
 
+@pytest.mark.parametrize("limit", [-1, 2**63, "10", 1.5, None])
+async def test_a_limit_is_a_whole_number_from_nothing_on(scheduler, virtual_time, limit):
+    """Below nothing one store gave all there was, and the other an error of its own."""
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        run = await time.until((await scheduler.submit("job")).wait())
+        verbs = (scheduler.runs, scheduler.schedules, scheduler.upcoming, scheduler.audit, scheduler.incidents)
+        for verb in (*verbs, partial(scheduler.log, run.id)):
+            with pytest.raises(ValueError, match="allowed is a whole number from 0 on"):
+                await verb(limit=limit)
+            assert await verb(limit=0) in ([], ([], 0))
+
+
 @pytest.mark.parametrize("number", [0, -1, 2**63, 2**70, "abc"])
 async def test_a_number_that_no_run_can_have_is_that_of_no_run(scheduler, virtual_time, number):
     async with virtual_time(scheduler):
@@ -253,6 +267,25 @@ async def test_a_value_is_rebuilt_by_the_return_annotation(scheduler, virtual_ti
         run = await when.submit()
         assert await time.until(run.value()) == {"day": date(2026, 3, 1)}
         assert (await scheduler.run(run.id)).result == {"day": "2026-03-01"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("x" * 1_000_001, "only a note is kept: at least 10"), (object(), "a note"), ("word", "it is kept,")],
+)
+async def test_a_value_that_does_not_fit_its_annotation_is_told_by_an_error_of_ours(
+    scheduler, virtual_time, value, said
+):
+    @scheduler.job()
+    async def job() -> list[int]:
+        return value
+
+    async with virtual_time(scheduler) as time:
+        run = await job.submit()
+        with pytest.raises(RunFailed, match="succeeded, but its result.* does not fit its annotation") as caught:
+            await time.until(run.value())
+        assert said in str(caught.value)
+        assert caught.value.run.state is State.SUCCEEDED and caught.value.run.result is not None
 
 
 async def test_many_may_wait_for_one_run(scheduler, virtual_time):

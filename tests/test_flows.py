@@ -728,6 +728,39 @@ async def test_what_is_left_of_a_fan_out_is_cancelled_with_its_run(scheduler, vi
         await time.run_until_idle()
 
 
+async def test_a_step_that_its_job_gives_up_has_failed_and_is_called_anew_by_the_next_attempt(scheduler, virtual_time):
+    calls = []
+
+    async def slow(run: RunContext) -> str:
+        calls.append(run.attempt)
+        if len(calls) < 3:
+            await asyncio.sleep(3600)
+        return "done"
+
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def job(run: RunContext, tries: int) -> str:
+        try:
+            async with asyncio.timeout(60):
+                return await run.step("slow", slow)
+        except TimeoutError:
+            if tries > run.attempt:
+                raise
+            return "without it"
+
+    async with virtual_time(scheduler) as time:
+        told = []
+        scheduler.feed.subscribe(lambda event: told.append((event.data["step"], event.data["state"])), "step_done")
+        run = await ended(time, job.submit(1))
+        [step] = await scheduler.steps(run.id)
+        assert (run.state, run.result) == ("succeeded", "without it")
+        assert (step.state, step.error.type, stamp(step.ended_at)) == ("failed", "CancelledError", "00:01")
+        assert told == [("slow", "failed")]
+
+        run = await ended(time, job.submit(2))
+        [step] = await scheduler.steps(run.id)
+        assert (run.result, step.state, step.attempt, len(calls)) == ("done", "succeeded", 2, 3)
+
+
 async def test_a_step_of_steps_is_tried_again_and_calls_none_of_them_twice(scheduler, virtual_time):
     calls = Counter()
     flow = scheduler.flow("nested")

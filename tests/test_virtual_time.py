@@ -505,3 +505,11 @@ def examples():
 async def test_what_the_page_shows_is_true(name, virtual_time):
     test = examples()[name]
     await (test(virtual_time) if inspect.signature(test).parameters else test())
+
+
+async def test_there_is_one_virtual_time_for_a_loop(scheduler, virtual_time):
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(Conflict, match=r"there is one time for all; use `await time\.join"):
+            async with virtual_time(TaskScheduler()):
+                pass
+        await time.advance("1m")
