@@ -79,7 +79,7 @@ class Grid:
         found: Sequence[int] = ()
         while self.next is not None and self.next < end:
             some = self._given(self.next, end)
-            found = _joined(found, some)
+            found = [*found, *some] if found else some
         return found
 
     def _given(self, first: int, end: int) -> Sequence[int]:
@@ -97,15 +97,6 @@ class Grid:
         found, self._at = chunk[at:stop], stop
         self._advance()
         return found
-
-
-def _joined(some: Sequence[int], more: Sequence[int]) -> Sequence[int]:
-    """All of both; evenly spaced they remain a range, for of microseconds an hour has billions."""
-    if not some:
-        return more
-    if isinstance(some, range) and isinstance(more, range) and some.step == more.step and some.stop == more.start:
-        return range(some.start, more.stop, some.step)
-    return [*some, *more]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

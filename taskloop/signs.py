@@ -71,14 +71,10 @@ def span_text(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{round(seconds)} s"
     rest = round(seconds)
-    for (name, length), (lesser, step) in (
-        (("d", 86400), ("h", 3600)),
-        (("h", 3600), ("m", 60)),
-        (("m", 60), ("s", 1)),
-    ):
-        if rest >= length:
-            return f"{rest // length}{name} {rest % length // step}{lesser}"
-    return f"{rest} s"
+    names = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    place = next(place for place, (_, length) in enumerate(names) if rest >= length)
+    (name, length), (lesser, step) = names[place : place + 2]
+    return f"{rest // length}{name} {rest % length // step}{lesser}"
 
 
 def clock_text(at: datetime, now: datetime, zone: tzinfo | None = None) -> str:

@@ -238,9 +238,7 @@ class _Course:
         return own + self.grid.count(since - self.shift, end - _MOMENT - self.shift)
 
     def next(self, instant: datetime) -> datetime | None:
-        """The first at or after `instant`."""
-        if self.first is None or instant <= self.first:
-            return self.first
+        """The first at or after `instant`, which is later than the first of all."""
         found = self.grid.after(instant - _MOMENT - self.shift)
         return None if found is None else found + self.shift
 
@@ -367,37 +365,33 @@ class _Simulating:
     def _switched(self, place: int) -> None:
         """Count what is off, and settle what a pause holds as it ends."""
         schedule, course, policy = self._schedules[place], self._courses[place], self._policies[place]
-        since: datetime | None = None
-        spans = self._standing(schedule.job)
+        start, spans = self._setting.start, self._standing(schedule.job)
         for span, following in zip(spans, [*spans[1:], None], strict=True):
             if not span.held:
                 if not (span.on and schedule.enabled):
                     self._off[place] += course.count(span.start, span.end)
                 continue
-            since = since or span.start
+            # Held from the start on: of a pause it is known how it ends, and none begins.
             if following is not None and following.held:
                 continue
-            held = course.count(since, span.end)
+            held = course.count(start, span.end)
             if following is None:
                 self._held[place] = held
                 continue
-            self._off[place] += held - self._settle(place, schedule, policy, since, span, following.on)
-            since = None
+            self._off[place] += held - self._settle(place, schedule, policy, span, following.on)
 
-    def _settle(self, place: int, schedule: Schedule, policy: Policy, since: datetime, span: _Span, on: bool) -> int:
-        """Let the planner settle what was held since; gives how many of these fires run."""
-        start, course = self._setting.start, self._courses[place]
-        first = schedule.next_due if since == start else course.next(since)
-        if first is None or first > span.end:
+    def _settle(self, place: int, schedule: Schedule, policy: Policy, span: _Span, on: bool) -> int:
+        """Let the planner settle what was held; gives how many of these fires run."""
+        if schedule.next_due is None or schedule.next_due > span.end:
             return 0
         planned = plan(
-            replace(schedule, next_due=first), policy, now=span.end, watched_since=span.end,
+            schedule, policy, now=span.end, watched_since=span.end,
             enabled=on and schedule.enabled, missed=span.missed,
         )  # fmt: skip
         runs = [one for one in planned.fires if one.reason is None and one.due_at < span.end]
         dues = [(one.due_at - span.end) // _MOMENT for one in runs]
         self._resumed.setdefault(span.end, []).append((place, dues))
-        return sum(one.due_at >= start for one in runs)
+        return sum(one.due_at >= self._setting.start for one in runs)
 
     # -- the walk
 

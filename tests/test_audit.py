@@ -13,7 +13,8 @@ from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 from web_clients import HOSTS
 
-from taskloop import Every, Options, TaskScheduler
+from stores import NOW, asked
+from taskloop import Every, Options, TaskScheduler, audit
 from taskloop.errors import StoreUnavailable
 from taskloop.ledger import Ledger
 from taskloop.options import Http
@@ -219,3 +220,12 @@ def test_every_changing_command_is_on_record_with_its_reason(shop, call):
         ("unschedule", "often"), ("pause", None), ("resume", None), ("create_token", "ci"), ("revoke_token", "ci"), ("prune", None),
     ]  # fmt: skip
     assert entries[0].after == {"deleted": 0, "keep": "30d"}
+
+
+def test_of_many_parameters_an_entry_shows_some_and_how_many_there_are_besides():
+    run = asked(actor="ann", params={f"p{number}": number for number in range(40)})
+    entry = audit.asking([run], NOW)
+    assert entry is not None
+    [entry] = audit.submitted(entry, [run])
+    assert entry.after is not None
+    assert len(entry.after["params"]) == 31 and entry.after["params"]["…"] == "10 more"

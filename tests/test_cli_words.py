@@ -24,6 +24,7 @@ from taskloop.cli.ask import values
 from taskloop.cli.failures import Usage
 from taskloop.cli.output import Output
 from taskloop.cli.parser import COMMANDS, load
+from taskloop.signs import readable
 
 ANY_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202a-\u202e\u2066-\u2069]")
 
@@ -189,6 +190,12 @@ def test_no_cell_is_a_formula_of_a_spreadsheet(capsys, value, cell):
 )  # fmt: skip
 def test_a_span_is_told_in_two_units_at_most(seconds, text):
     assert output.span_text(seconds) == text
+
+
+def test_what_only_looks_like_an_instant_stays_as_it_is():
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    text = "due at 2026-03-01T12:30:00Z, and at 2026-13-01T12:30:00Z"
+    assert readable(text, now, UTC) == "due at 12:30:00 UTC, and at 2026-13-01T12:30:00Z"
 
 
 def test_an_instant_is_local_with_its_zone_and_as_short_as_the_day_allows():

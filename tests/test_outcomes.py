@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from taskloop.masking import Secret
 from taskloop.outcomes import MESSAGE_CHARACTERS, RESULT_BYTES, TRACEBACK_CHARACTERS, failure, returned
 from taskloop.runs import Failure, Returned
 
@@ -78,6 +79,7 @@ def deep(levels: int) -> list[Any]:
         ([float("inf"), 1], [None, 1], None),
         (Point(1, Point(2)), {"x": 1, "y": {"x": 2, "y": None}}, None),
         (Order(id=1, at=datetime(2026, 1, 1, tzinfo=UTC)), {"id": 1, "at": "2026-01-01T00:00:00Z"}, None),
+        ([Secret("hunter2")], ["********"], None),
         ([Decimal("1.10"), Colour.RED, Path("a/b")], ["1.10", "red", "a/b"], None),
     ],
     ids=repr,

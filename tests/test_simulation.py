@@ -12,7 +12,7 @@ from stories import lasting
 from taskloop import At, Cron, Every, Options, State, TaskScheduler
 from taskloop.policy import Policy
 from taskloop.schedules import Schedule, bind
-from taskloop.simulation import Setting, simulate, simulation_record, strip
+from taskloop.simulation import Setting, held_fires, quiet_hour, simulate, simulation_record, strip
 from taskloop.switches import Switch, Switches
 
 pytestmark = pytest.mark.anyio
@@ -236,3 +236,166 @@ async def test_the_last_hour_of_the_calendar_can_be_foretold():
     found = await scheduler.simulate("3d", start="9999-12-31T23:59:57Z")
     await scheduler.close()
     assert (found.fires, found.end.isoformat()) == (3, "9999-12-31T23:59:59.999999+00:00")
+
+
+# -- corners
+
+
+START = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+def setting(*schedules, hours=6, start=START, policies=None, takes=None, **more):
+    """Schedules given as a job and a trigger, or as they are; `takes` in minutes."""
+    policies = policies or {}
+    made = [
+        one if isinstance(one, Schedule)
+        else bind(Schedule(id=f"{one[0]}-{place}", job=one[0], trigger=one[1]), policies.get(one[0], Policy()), start)
+        for place, one in enumerate(schedules)
+    ]  # fmt: skip
+    took = {job: MINUTE * minutes for job, minutes in (takes or {}).items()}
+    return Setting(
+        start=start, end=start + timedelta(hours=hours), schedules=made, policies=policies, takes=took, **more
+    )
+
+
+class Weekly:
+    """A trigger of somebody's own: noon of each Friday."""
+
+    recurring = True
+
+    def after(self, instant):
+        noon = instant.replace(hour=12, minute=0, second=0, microsecond=0)
+        days = (4 - noon.weekday()) % 7
+        return noon + timedelta(days=days if days or noon > instant else 7)
+
+    def latest(self, instant):
+        return self.after(instant - timedelta(days=7))
+
+    def count(self, after, until):
+        return max(0, (self.after(until) - self.after(after)) // timedelta(days=7))
+
+    def describe(self):
+        return "at noon of each Friday"
+
+
+def test_a_trigger_of_somebodys_own_is_asked_for_one_instant_after_the_other():
+    found = simulate(setting(("a", Weekly()), hours=24 * 21, takes={"a": 5}))
+    [job] = found.jobs
+    assert (job.fires, job.first, job.busy) == (3, datetime(2026, 3, 6, 12, tzinfo=UTC), 15 * MINUTE)
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin", "Asia/Kolkata"])
+def test_uneven_minutes_are_walked_as_they_are_counted(zone):
+    cron = Cron("1,2,5,40 * * * *", timezone=zone)
+    found = simulate(setting(("a", cron), start=START + timedelta(minutes=3), hours=49, takes={"a": 2}))
+    [job] = found.jobs
+    assert (job.fires, job.skipped) == (49 * 4, 49)
+
+
+def test_a_strip_leaves_out_what_it_was_not_asked_for():
+    assert strip(setting(("a", Every("1h")), ("b", Every("1h"))), ["a"], 3) == {"a": [2, 2, 2]}
+
+
+def test_notes_of_one_kind_are_told_up_to_a_number_and_timetables_are_gone_through_with_breaths():
+    breaths = []
+    jobs = [(f"job{place}", Every(MINUTE * (10 + place))) for place in range(45)]
+    found = simulate(setting(*jobs, takes={job: 60 for job, _ in jobs}), breathe=lambda: breaths.append(1))
+    slow = [one for one in found.notes if one.kind == "slow"]
+    assert len(slow) == 21 and slow[-1].text == "and 25 more notes of this kind"
+    assert len(breaths) >= 2
+    partial = simulate(setting(("a", Every("1h")), partial=True))
+    assert any("only the 1 that fire first" in one.text for one in partial.notes)
+
+
+def test_where_even_those_that_meet_themselves_are_too_many_it_is_said_from_where_nothing_is_told():
+    found = simulate(many(20, Every("7m"), takes=8 * MINUTE), most_work=1000)
+    assert found.all_until < found.end
+    assert any("no waits and no skips are told at all" in one.text for one in found.notes)
+
+
+def test_two_schedules_of_a_job_share_what_is_told_of_it():
+    found = simulate(setting(("a", Every("10m")), ("a", Every("20m")), takes={"a": 25}))
+    [overlap] = found.overlaps
+    assert (overlap.rule, overlap.jobs, overlap.skipped) == ("self", ("a",), found.jobs[0].skipped)
+
+
+def test_a_change_of_the_clock_before_the_first_fire_concerns_nobody():
+    cron = Cron("30 2 * * *", timezone="Europe/Berlin")
+    later = Schedule(id="b", job="b", trigger=cron, next_due=datetime(2026, 4, 2, 0, 30, tzinfo=UTC))
+    found = simulate(setting(("a", cron), later, start=datetime(2026, 3, 28, tzinfo=UTC), hours=24 * 7))
+    assert [one.jobs for one in found.notes if one.kind == "dst"] == [("a",)]
+
+
+def test_the_quietest_hour_of_a_part_of_a_day_is_not_known():
+    assert quiet_hour(simulate(setting(("a", Every("1h")))), UTC) is None
+    assert quiet_hour(simulate(setting(("a", Cron("5 1-23 * * *")), hours=24)), UTC) == 0
+
+
+def test_more_overlaps_than_are_told_apart_are_counted():
+    jobs = [
+        (f"job{hour}-{place}", Cron(f"0,5 {hour} * * *"))
+        for hour in range(3)
+        for place in range((900, 1200, 2100)[hour])
+    ]
+    found = simulate(setting(*jobs, hours=3, takes=dict.fromkeys((job for job, _ in jobs), 11), max_running=10_000))
+    assert found.left_out + sum(one.count for one in found.overlaps) == sum(
+        one.skipped + one.waits for one in found.jobs
+    )
+    assert found.left_out > 0
+
+
+def paused(job, since, until, **more):
+    return Switches([Switch("paused", job, since, None, None, until, **more)])
+
+
+def test_what_a_pause_held_is_skipped_where_an_earlier_run_still_runs():
+    policies = {"a": Policy(missed="all")}
+    schedule = bind(Schedule(id="a", job="a", trigger=Every("1h")), policies["a"], START)
+    found = simulate(setting(
+        schedule, policies=policies, takes={"a": 600}, running={"a": START - MINUTE},
+        switches=paused("a", START, START + timedelta(hours=3, minutes=1)),
+    ))  # fmt: skip
+    [job] = found.jobs
+    assert (job.fires, job.skipped) == (6, 6)
+
+
+@pytest.mark.parametrize(("begins", "minutes"), [(0, 1), (10, 20)])
+def test_a_pause_that_ends_before_the_first_fire_holds_nothing(begins, minutes):
+    policies = {"a": Policy(missed="all")}
+    schedule = Schedule(id="a", job="a", trigger=Every("1h"), next_due=START + 50 * MINUTE, anchor=START + 50 * MINUTE)
+    since = START + MINUTE * begins
+    found = simulate(setting(schedule, policies=policies, switches=paused("a", since, since + MINUTE * minutes)))
+    [job] = found.jobs
+    assert (job.fires, job.skipped, job.held) == (6, 0, 0)
+
+
+def test_fires_off_their_grid_and_runs_that_take_no_time_are_walked_too():
+    schedule = Schedule(id="a", job="a", trigger=Every("1h"), next_due=START + 50 * MINUTE, anchor=START)
+    found = simulate(setting(schedule, running={"a": START - MINUTE, "gone": START}, hours=2))
+    assert (found.fires, found.jobs[0].first) == (2, START + 50 * MINUTE)
+    assert simulate(setting(schedule, hours=1)).fires == 1
+    assert held_fires([schedule], {}, START + 61 * MINUTE) == 2
+
+
+def test_what_takes_no_time_is_resumed_and_started_without_a_slot():
+    policies = {"a": Policy(missed="all"), "b": Policy(group="g")}
+    found = simulate(setting(
+        ("a", Every("1h")), ("b", Every("1h")), policies=policies,
+        switches=paused("a", START, START + timedelta(hours=3, minutes=1)),
+    ))  # fmt: skip
+    assert {one.job: (one.fires, one.skipped, one.waits) for one in found.jobs} == {"a": (6, 0, 0), "b": (6, 0, 0)}
+    assert found.most == 0
+
+
+def test_runs_of_one_schedule_beside_each_other_end_one_by_one():
+    found = simulate(setting(("a", Every("10m")), policies={"a": Policy(overlap="allow")}, takes={"a": 15}))
+    assert (found.most, found.jobs[0].busy) == (2, 36 * 15 * MINUTE)
+
+
+def test_who_waits_for_a_full_group_is_asked_once_at_each_end():
+    policies = {job: Policy(group="g") for job in "abc"}
+    found = simulate(setting(
+        ("a", Cron("0 * * * *")), ("b", Cron("1 * * * *")), ("c", Cron("2 * * * *")), ("d", Cron("3 * * * *")),
+        policies=policies, takes={"a": 10, "b": 10, "c": 10, "d": 2}, hours=1, start=START - MINUTE,
+    ))  # fmt: skip
+    assert {one.job: one.waited // MINUTE for one in found.jobs} == {"a": 0, "b": 9, "c": 18, "d": 0}
