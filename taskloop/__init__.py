@@ -18,7 +18,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     housing ledger declaring advice looking     jobs with a store; verbs on records; what a start changes, its usual mistakes; how all stands
     keyring outlook                        the verbs on tokens; what a simulation goes by
-    crowd slots firing tending             room in threads and processes; runs in hand; the fire loop; housekeeping
+    slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard starting scheduler what disturbed us; beats; what watches over all; how it begins; the engine
     rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
     store_sqlite file_sqlite threads_sqlite rows_sqlite statements_sqlite     the memory in one file

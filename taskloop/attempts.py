@@ -54,7 +54,6 @@ class Attempt:
         "run",
         "settled",
         "task",
-        "where",
     )
 
     def __init__(self, run: Run, job: Job[..., Any], context: RunContext, executor: Executor) -> None:
@@ -73,8 +72,6 @@ class Attempt:
         """Whether it is on the loop, where it is asked to end by cancelling its task."""
         self.injecting: Injecting | None = None
         """Enters what the job is given; None: it is given nothing."""
-        self.where: str = job.executor
-        """The name of its executor."""
         self._executor = executor
         self._queues: bool = not job.is_async and getattr(executor, "queues", False)
         """Whether the call may wait for a thread or a process; the context says when it does no more."""

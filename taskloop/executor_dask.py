@@ -66,7 +66,6 @@ class OnDask:
                 'executor "dask" needs a cluster; set [dask] address, or TASKLOOP_DASK__ADDRESS, to its scheduler'
             )
         self.in_flight: int = 0
-        self.room: int | None = None
         self._address = address
         self._say = say
         self._connect_seconds = connect_seconds

@@ -7,11 +7,8 @@ end, is `attempts`' business. To add one: a class with `call`.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
@@ -31,19 +28,11 @@ DOUBT_SECONDS: Final = 0.05
 """How often a thread looks whether the run it is to begin is still this worker's."""
 
 
-def _nothing(*_: object, **__: object) -> None:
-    """Where nobody listens."""
-
-
 class Executor(Protocol):
     """Calls a function and gives what it returns."""
 
     in_flight: int
     """Calls going on outside of the loop."""
-
-    @property
-    def room(self) -> int | None:
-        """Calls that can begin at once; below zero so many wait. None: as many as one likes."""
 
     async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Any:
         """Call `function(**arguments)` with `context` as its current run; raises whatever it raises."""
@@ -56,7 +45,6 @@ class OnLoop:
     """Calls an async function on the loop, in the task that asks."""
 
     in_flight = 0
-    room = None
 
     async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Any:
         running.set(context)
@@ -76,9 +64,7 @@ class InThread:
     queues = True
     """Calls may wait for their turn, and the context is told when it comes."""
 
-    def __init__(self, threads: int, freed: Callable[[], object] = _nothing) -> None:
-        """`freed`: called on the loop when a call has ended."""
-        self._freed = freed
+    def __init__(self, threads: int) -> None:
         self._limit = threads
         self._lent = 0
         """Threads that wait for what the loop does for them: as many more may be there meanwhile."""
@@ -88,10 +74,6 @@ class InThread:
         self._lock = threading.Lock()
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.in_flight: int = 0
-
-    @property
-    def room(self) -> int:
-        return self._limit + self._lent - self.in_flight
 
     async def call(
         self, function: Callable[..., Any], context: RunContext | None, arguments: dict[str, Any], *positional: Any
@@ -159,7 +141,6 @@ class InThread:
         self.in_flight -= 1
         if not answer.done():
             answer.set_result((result, error))
-        self._freed()
 
     def _queue(self, work: Callable[[], None]) -> None:
         """Give a call to the threads, to one more if none is spare. Raises `RuntimeError` if there can be no thread."""
@@ -215,41 +196,25 @@ class _Served(threading.local):
 _served = _Served()
 
 
+def _say_nothing(*_: object, **__: object) -> None:
+    """Where nobody listens."""
+
+
 class Executors(dict[str, Executor]):
     """The executors of one started scheduler by name; one that costs something is made when a job first needs it."""
 
-    def __init__(self, threads: int, dask: str = "", say: Callable[..., None] = _nothing) -> None:
+    def __init__(self, threads: int, dask: str = "", say: Callable[..., None] = _say_nothing) -> None:
         """`dask`: the address of a cluster; empty: there is none. `say` writes a log line, from any thread."""
-        super().__init__(loop=OnLoop(), thread=InThread(threads, lambda: self.freed("thread")))
+        super().__init__(loop=OnLoop(), thread=InThread(threads))
         self._dask = dask
         self._say = say
-        self.freed: Callable[[str], object] = _nothing
-        """Called with the name of one that has room again."""
-        self._processes = os.cpu_count() or 1
-        self._runs: Counter[str] = Counter()
-
-    def begin(self, name: str) -> None:
-        """A run is in hand that calls its function in this one, at once or after what it is given."""
-        self._runs[name] += 1
-
-    def end(self, name: str) -> None:
-        """Its function has returned."""
-        self._runs[name] -= 1
-        self.freed(name)
-
-    def room(self, name: str) -> int:
-        """For how many more runs calls of this one can begin at once; below zero so many wait."""
-        if name == "process" and name not in self:
-            return self._processes - self._runs[name]
-        one = self[name]
-        return sys.maxsize if one.room is None else one.room - max(0, self._runs[name] - one.in_flight)
 
     def __missing__(self, name: str) -> Executor:
         made: Executor
         if name == "process":
             from taskloop.processing import InProcess
 
-            made = InProcess(self._processes, lambda: self.freed("process"))
+            made = InProcess()
         elif name == "dask":
             from taskloop.executor_dask import OnDask
 
@@ -296,11 +261,11 @@ def call_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # a task that raised one would end the loop
             return None, error
 
-    pool = _served.by
-    if pool is not None:  # first, so that its place is free when the loop looks for one
+    asked, pool = asyncio.run_coroutine_threadsafe(caught(), loop), _served.by
+    if pool is not None:
         pool.lend()
     try:
-        value, error = asyncio.run_coroutine_threadsafe(caught(), loop).result()
+        value, error = asked.result()
     finally:
         if pool is not None:
             pool.take_back()

@@ -166,32 +166,22 @@ def tried(firing: Firing, trials: Mapping[str, int | None]) -> Firing:
 
 
 class Fullness:
-    """Which jobs may start no other run: their own limit, their group's or that of where they are called is reached."""
+    """Which jobs may start no other run: their own limit or their group's is reached."""
 
-    def __init__(self, terms: Mapping[str, Terms], running: Sequence[Sequence[Any]], rooms: Mapping[str, int]) -> None:
-        """`running`: job, group and number of what runs; not asked for where no job has a limit.
-
-        `rooms`: how many more runs an executor of the worker has room for; without limit where it is not named.
-        """
+    def __init__(self, terms: Mapping[str, Terms], running: Sequence[Sequence[Any]]) -> None:
+        """`running`: job, group and number of what runs; not asked for where no job has a limit."""
         self._terms = terms
-        self.rooms: dict[str, int] = dict(rooms)
-        """The room that is left."""
         self._jobs: Counter[str] = Counter()
         self._groups: Counter[str | None] = Counter()
         for job, group, number in running:
             # By the group that stands in the row: a run of a job that only another program knows takes a place too.
             self._jobs[job] += number
             self._groups[group or (terms[job].group if job in terms else None)] += number
-        is_limited = bool(running) or any(room <= 0 for room in rooms.values())
-        self.jobs: set[str] = {job for job in terms if self._is_full(job)} if is_limited else set()
+        self.jobs: set[str] = {job for job in terms if self._is_full(job)} if running else set()
 
     def _is_full(self, job: str) -> bool:
         one = self._terms[job]
-        return (
-            self.waits_for_group(job)
-            or (one.max_running is not None and self._jobs[job] >= one.max_running)
-            or self.rooms.get(one.executor, 1) <= 0
-        )
+        return self.waits_for_group(job) or (one.max_running is not None and self._jobs[job] >= one.max_running)
 
     def waits_for_group(self, job: str) -> bool:
         """Whether the group of a job has no place."""
@@ -207,11 +197,9 @@ class Fullness:
             self.jobs.add(job)
             return False
         self._jobs[job] += 1
-        one = self._terms[job]
-        if one.group:
-            self._groups[one.group] += 1
-        if one.executor in self.rooms:
-            self.rooms[one.executor] -= 1
+        group = self._terms[job].group
+        if group:
+            self._groups[group] += 1
         return True
 
 

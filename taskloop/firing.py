@@ -20,7 +20,6 @@ from typing import Any, Final, NoReturn
 
 from taskloop.attendance import Attendance
 from taskloop.clock import ClockWatch, Look, later
-from taskloop.crowd import Crowd
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
@@ -88,7 +87,6 @@ class FireLoop:
         self._clock = ledger._clock
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._crowd = Crowd(slots.executors, ledger, self._has_room)
         self._backlog = True
         """Whether runs may be waiting in the store that a free slot should go to."""
         self.is_behind: bool = True
@@ -139,15 +137,6 @@ class FireLoop:
         self._backlog |= stirred and self._waits
         if self._backlog:
             self._wake.set()
-
-    def _has_room(self) -> None:
-        """An executor can be given calls again for which runs wait."""
-        self.freed(stirred=True, waits=False)
-
-    @property
-    def crowded(self) -> list[str]:
-        """The executors whose calls here are all taken, while runs wait for one."""
-        return self._crowd.full()
 
     # -- the loop
 
@@ -235,10 +224,7 @@ class FireLoop:
             reserved = max(0, slots.free if self.is_behind else (slots.free + 1) // 2)
             self._backlog = False
             slots.reserve(reserved)
-            rooms = self._crowd.rooms()
-            claimed = await self._store.claim(
-                self._worker, now, reserved, partial(self._claimed, reserved, rooms), rooms=rooms
-            )
+            claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
             self._ready_at = claimed.next_at
             self._store_watch.well()
         if (self._backlog and slots.free > 0) or self._is_due(now):
@@ -260,8 +246,8 @@ class FireLoop:
 
     async def _fire(self, due: Sequence[Schedule], now: datetime) -> None:
         firings = self._plans(due, now)
-        promised = [one.plan.schedule.job for one in firings if one.starts]
-        fired = await self._store.fire(firings, self._worker, now, partial(self._fired, promised))
+        reserved = sum(one.starts for one in firings)
+        fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
         self._moved(firings, fired)
         self._store_watch.well()
 
@@ -328,26 +314,14 @@ class FireLoop:
                     because = self.attendance.outage(names) if pause is None else pause.told("paused")
             except MemoryError:  # no fault of the schedule: it is asked again
                 self._slots.release(sum(one.starts for one in firings))
-                self._crowd.answered(one.plan.schedule.job for one in firings if one.starts)
                 raise
             except Exception as error:
                 self._speaker().say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)
-            starts = self._slots.free > 0 and self._crowd.admits(schedule.job)
-            if starts:
-                self._slots.reserve(1)
-                self._crowd.promise(schedule.job)
+            starts = self._slots.free > 0
+            self._slots.reserve(starts)
             firings.append(Firing(planned, policy, starts, because, verdict.trial))
         return firings
-
-    def _fired(self, promised: Sequence[str], answer: Fired | Exception) -> None:
-        self._handed_out(len(promised), answer)
-        self._crowd.answered(promised)
-
-    def _claimed(self, reserved: int, rooms: Mapping[str, int], answer: Claimed | Exception) -> None:
-        self._handed_out(reserved, answer)
-        if isinstance(answer, Claimed):
-            self._crowd.claimed(rooms, [run.job for run in answer.started], answer.left)
 
     def _handed_out(self, reserved: int, answer: Fired | Claimed | Exception) -> None:
         """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
@@ -379,10 +353,7 @@ class FireLoop:
         held = self._ledger._is_held(run.job, run.created_at)
         if self._slots.free <= 0 or run.ready_at > run.created_at or policy.constrained or held:
             return run
-        if not self._crowd.admits(run.job):
-            return run
         self._slots.reserve(1)
-        self._crowd.promise(run.job)
         at = run.created_at
         return run.changed(
             state=State.RUNNING, worker=self._worker, token=1, attempt=1, started_at=at, attempt_started_at=at
@@ -390,20 +361,14 @@ class FireLoop:
 
     def submitted(self, asked: Sequence[Run], answer: Sequence[Run] | Exception) -> None:
         """Runs were written, or could not be: start those that are ours."""
-        begun = [run.job for run in asked if run.state is State.RUNNING]
-        self._slots.release(len(begun))
+        self._slots.release(sum(run.state is State.RUNNING for run in asked))
         for run in () if isinstance(answer, Exception) else answer:
             if run.state is State.RUNNING and not run.existed:
                 self._slots.launch(run)
             elif run.state is State.WAITING:
                 self._slots.expect(run.id)
-                is_ready = run.ready_at <= run.created_at
-                if is_ready and self._crowd.holds(run.job):
-                    self._waits = True
-                    continue
-                self.is_behind |= is_ready
+                self.is_behind |= run.ready_at <= run.created_at
                 self.freed(stirred=True, waits=True)
-        self._crowd.answered(begun)
 
     def heed_the_gone(self, gone: Sequence[Worker]) -> None:
         """Workers have ended: what was left to one is ours, and what one moved by a clock that was ahead goes back."""

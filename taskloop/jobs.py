@@ -29,7 +29,7 @@ from typing import (
 from taskloop.context import RunContext, running
 from taskloop.errors import BadJob, Conflict, NoSuchJob, nearest
 from taskloop.parameters import Parameters
-from taskloop.policy import ELSEWHERE, ExecutorName, Policy, PolicyOptions, read_option
+from taskloop.policy import ELSEWHERE, Policy, PolicyOptions, read_option
 from taskloop.triggers import Cron, Every, Trigger, checked
 
 if TYPE_CHECKING:
@@ -133,11 +133,6 @@ class Job(Generic[P, T]):
     @property
     def kind(self) -> Literal["periodic", "on_demand", "flow"]:
         return "periodic" if self.trigger is not None else "on_demand"
-
-    @property
-    def executor(self) -> ExecutorName:
-        """Where its function is called."""
-        return self.policy.executor or ("loop" if self.is_async else "thread")
 
     @property
     def title(self) -> str:

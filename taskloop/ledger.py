@@ -723,7 +723,6 @@ class Ledger(Housed):
             places=self.options.groups.get(policy.group, 1) if policy.group else 1,
             max_running=policy.max_running,
             expires=policy.max_late is not None,
-            executor=job.executor,
         )
 
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:

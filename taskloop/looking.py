@@ -502,7 +502,6 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
         spread=durations.parse(spread) if spread else timedelta(0),
         vitals=ledger._vitals(),
         places=ledger.options.groups.get(group, 1) if names[0] in ledger and group else None,
-        executor=definition.facts.get("executor"),
     )
     facts = await store.evidence(
         names, now, partial(subject, question), window=_read(question), run=RunId(run) if run is not None else None

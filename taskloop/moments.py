@@ -45,8 +45,6 @@ class Question:
     vitals: Mapping[str, Any] = field(default_factory=dict)
     places: int | None = None
     """Runs at once in the job's group; None: not known here."""
-    executor: str | None = None
-    """Where the job's function is called; None: a worker of an earlier version did not say."""
 
 
 class Version(NamedTuple):

@@ -61,7 +61,7 @@ GUARD: Final = 'put what starts the program below `if __name__ == "__main__":`'
 
 
 class InProcess:
-    """Calls a plain function in one of at most `processes` processes at once.
+    """Calls a plain function in one of at most `processes` processes at once; None: as many as there are processors.
 
     A call that is asked to end is killed at once: no `finally` of it runs and nothing injected is left. A process that
     is done is kept for the next call, at most until the loop ends.
@@ -69,20 +69,14 @@ class InProcess:
 
     queues = True
 
-    def __init__(self, processes: int, freed: Callable[[], object] = lambda: None) -> None:
-        """`freed`: called on the loop when a call has ended."""
+    def __init__(self, processes: int | None = None) -> None:
         self.in_flight: int = 0
-        self._processes = processes
-        self._freed = freed
+        self._processes = processes or os.cpu_count() or 1
         self._closed = False
         self._limiter: CapacityLimiter | None = None
         self._scopes: set[CancelScope] = set()
         self._files = InThread(2)
         self._ear = _Ear()
-
-    @property
-    def room(self) -> int:
-        return self._processes - self.in_flight
 
     async def call(self, function: Callable[..., Any], context: RunContext, arguments: dict[str, Any]) -> Returned:
         """What the function returns, as it is kept; its parameters are rebuilt there, from the run's own.
@@ -102,7 +96,6 @@ class InProcess:
                 await self._files.call(channel.close, None, {})
         finally:
             self.in_flight -= 1
-            self._freed()
             if self._closed:
                 self._end()
         return taken_home(answer)

@@ -173,7 +173,6 @@ def definition(job: Job[..., Any], trigger: Trigger | None, now: datetime) -> De
         "trigger": None if trigger is None else str(trigger),
         "trigger_text": trigger_text(trigger),
         "policy": policy_record(job.policy),
-        "executor": job.executor,
         "params_schema": job.parameters.schema(),
     }
     if steps := job.step_facts():

@@ -20,7 +20,7 @@ from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
 from taskloop.errors import BadStore, Conflict, StoreUnavailable, TaskloopError
-from taskloop.executors import Executors, InThread
+from taskloop.executors import Executor, InThread
 from taskloop.injecting import Injecting
 from taskloop.jobs import Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -58,7 +58,7 @@ class Slots:
         *,
         store: Store,
         jobs: Jobs,
-        executors: Executors,
+        executors: Mapping[str, Executor],
         clock: Clock,
         worker: str,
         kill_grace: timedelta,
@@ -95,7 +95,7 @@ class Slots:
         """A stop has waited for all it was to wait for: what is handed out now is for the next start."""
         self._store = store
         self._jobs = jobs
-        self.executors: Executors = executors
+        self._executors = executors
         self._injecting = Injecting(cast("InThread", executors["thread"]), overrides, say)
         self._clock = clock
         self._worker = worker
@@ -179,7 +179,7 @@ class Slots:
     def _begin(self, run: Run) -> None:
         self.expected.discard(run.id)
         job = self._jobs[run.job]
-        executor = self.executors[job.executor]
+        executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         context = self._context(run, report=self._report)
         context.begin_steps, context.trusted = self._begin_steps, self.trusted
         if secrets := job.parameters.secrets(run.params):
@@ -195,8 +195,6 @@ class Slots:
         self.free -= 1
         self.attempts[run.id] = attempt
         attempt.task = self._loop.create_task(self._perform(attempt))
-        if not job.is_async:
-            self.executors.begin(attempt.where)
         if self._glance is None:
             self._glance = self._loop.call_later(GLANCE_SECONDS, self._glance_at_runs)
         if job.policy.timeout is not None:
@@ -268,7 +266,6 @@ class Slots:
         self._lent[run_id] += 1
         if self._lent[run_id] == 1:
             self.free += 1
-            self.executors.freed(self.attempts[run_id].where)  # its thread is another's meanwhile, too
             self._freed(False, False)
 
     def take_back(self, run_id: RunId) -> None:
@@ -301,7 +298,7 @@ class Slots:
 
         return Stepping(
             attempt.context, run, read=partial(self.insist, partial(self._store.steps, run.id)), write=write,
-            executor=self.executors.__getitem__, injecting=self._injecting, now=self._clock.now,
+            executor=self._executors.__getitem__, injecting=self._injecting, now=self._clock.now,
             chance=_chance, tell=partial(self._tell_of_step, attempt.context.scrub), log=self._say
         )  # fmt: skip
 
@@ -362,8 +359,6 @@ class Slots:
         if attempt.context.scrub is not None:
             outcome = clean_outcome(outcome, attempt.context.scrub)
         self.free += 1
-        if not attempt.job.is_async:
-            self.executors.end(attempt.where)
         self._freed(False, False)
         if not attempt.settled:
             await self._record(attempt, outcome)

@@ -445,13 +445,10 @@ _WHAT_WAITS: Final = (
 )
 
 
-async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known, rooms: Mapping[str, int]) -> Claimed:
-    """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready.
-
-    `rooms`: how many of them at most may be of jobs of an executor.
-    """
+async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) -> Claimed:
+    """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
     at = microseconds(now)
-    full = Fullness(known.terms, [], rooms)
+    full = Fullness(known.terms, [])
     expired = await _expire(db, now, known) if known.expires else []
     chosen: list[list[Any]] = []
     locked = False
@@ -472,7 +469,7 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known, ro
         if not locked and any(map(known.depends, rows)):
             locked = True
             await lock(db, CLAIMING)
-            full = Fullness(known.terms, await _running(db) if known.limited else [], full.rooms)
+            full = Fullness(known.terms, await _running(db) if known.limited else [])
             rows = await _still_free(db, rows, known)
         rows = sorted(rows, key=lambda row: (-row["priority"], row["ready_at"], row["id"]))
         if take([list(row) for row in rows], full, chosen) == found or not rows:
@@ -539,7 +536,7 @@ async def _expire(db: Db, now: datetime, known: Known) -> list[Run]:
     )
     if not rows:
         return []
-    full = Fullness(known.terms, await _running(db) if known.limited else [], {})
+    full = Fullness(known.terms, await _running(db) if known.limited else [])
     runs = []
     for row in rows:
         reason = Reason.GROUP_FULL if full.waits_for_group(row["job"]) else Reason.TOO_LATE

@@ -418,21 +418,11 @@ def _cancel_waiting(db: sqlite3.Connection, runs: Sequence[Run]) -> None:
 # -- claims
 
 
-def claim(
-    db: sqlite3.Connection,
-    worker: str,
-    now: datetime,
-    slots: int,
-    terms: Mapping[str, Terms],
-    rooms: Mapping[str, int],
-) -> Claimed:
-    """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready.
-
-    `rooms`: how many of them at most may be of jobs of an executor.
-    """
+def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms: Mapping[str, Terms]) -> Claimed:
+    """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
     at = microseconds(now)
     expires = any(one.expires for one in terms.values())
-    full = Fullness(terms, _running(db, terms), rooms)
+    full = Fullness(terms, _running(db, terms))
     expired = _expire(db, now, full) if expires else []
     chosen: list[list[Any]] = []
     next_at = _next_expiry(db) if expires else None

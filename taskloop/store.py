@@ -74,8 +74,6 @@ class Terms(NamedTuple):
     max_running: int | None = None
     expires: bool = False
     """Whether its fires may wait only so long."""
-    executor: str = "loop"
-    """Where its function is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,16 +561,7 @@ class Store(Protocol):
         Raises `BadStore` for a connection of another kind, or to another database.
         """
 
-    async def claim(
-        self,
-        worker: str,
-        now: datetime,
-        slots: int,
-        heed: Heed | None = None,
-        *,
-        rooms: Mapping[str, int] | None = None,
-    ) -> Claimed:
-        """Give `worker` at most `slots` waiting runs, and of jobs of an executor in `rooms` at most so many."""
+    async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed: ...
 
     def settle(self, settling: Settling) -> Awaitable[Run | None]:
         """Write how an attempt ended, and give the run as it stands now: as it was to stand, or cancelled if it was to

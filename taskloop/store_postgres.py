@@ -475,16 +475,8 @@ class PostgresStore:
                 raise
             raise self._server.explained(error) from error
 
-    async def claim(
-        self,
-        worker: str,
-        now: datetime,
-        slots: int,
-        heed: Heed | None = None,
-        *,
-        rooms: Mapping[str, int] | None = None,
-    ) -> Claimed:
-        claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._known, rooms or {}, heed=heed)
+    async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
+        claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._known, heed=heed)
         return claimed
 
     async def settle(self, settling: Settling) -> Run | None:

@@ -463,16 +463,8 @@ class SqliteStore:
         except (sqlite3.Error, OverflowError, ValueError) as error:
             raise self._explained(error) from error
 
-    async def claim(
-        self,
-        worker: str,
-        now: datetime,
-        slots: int,
-        heed: Heed | None = None,
-        *,
-        rooms: Mapping[str, int] | None = None,
-    ) -> Claimed:
-        claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._terms, rooms or {}, heed=heed)
+    async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
+        claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._terms, heed=heed)
         return claimed
 
     def settle(self, settling: Settling) -> Awaitable[Run | None]:

@@ -338,10 +338,6 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
             "slots",
             "the workers that have the job only fire" if only_fire else "every worker that has the job is full",
         )
-    crowded = [question.executor in one.health.get("crowded", ()) for one in knowing]
-    if any(crowded) and all(one.health.get("free", 1) <= 0 or full for one, full in zip(knowing, crowded, strict=True)):
-        calls = "processes" if question.executor == "process" else "threads"
-        return "slots", f"all {calls} for jobs are taken in every worker that has the job"
     return "due_now", "it may start any moment"
 
 
@@ -425,7 +421,7 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
     "group_full": ("give the group more places: [groups]", "raise max_late of {job}"),
     "group": ("give the group more places: [groups]",),
     "max_running": ("raise max_running of {job}",),
-    "slots": ("raise scheduler.max_running, or scheduler.threads for plain functions", "start another worker"),
+    "slots": ("raise scheduler.max_running, or start another worker",),
     "store_unavailable": ("see what the store says, above; taskloop db check",),
     "frozen": ("see who stopped the process, or lets its machine sleep",),
     "clock_jump": ("let the machine's clock be kept by NTP, which slews instead of stepping",),

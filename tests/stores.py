@@ -160,10 +160,8 @@ async def submitted(store: Store, *runs: Run) -> list[Run]:
     return list(await store.submit(runs or [asked()]))
 
 
-async def claimed(
-    store: Store, worker: str = "w1", *, now: datetime = NOW, slots: int = 100, rooms: dict[str, int] | None = None
-) -> Claimed:
-    return await store.claim(worker, now, slots, rooms=rooms)
+async def claimed(store: Store, worker: str = "w1", *, now: datetime = NOW, slots: int = 100) -> Claimed:
+    return await store.claim(worker, now, slots)
 
 
 async def started(store: Store, worker: str = "w1", **changes: Any) -> Run:

@@ -11,9 +11,6 @@ from time import monotonic
 import pytest
 from stories import failing, fates, lasting, nothing, stamp, starts, stubborn, threads_ended
 
-from taskloop.attempts import Attempt
-from taskloop.executors import InThread
-from taskloop.testing import run_context
 from taskloop import Every, Fatal, Inject, Options, Retry, RetryAt, RunContext, State, TaskScheduler, current_run
 
 pytestmark = pytest.mark.anyio
@@ -89,65 +86,53 @@ async def test_a_timeout_asks_a_thread_to_end(scheduler, virtual_time):
         assert "00:01" <= stamp(run.ended_at) <= "00:01:05"
 
 
-class Queueing:
-    """A scheduler with one thread, which a step takes after a run is begun whose function is to be called there."""
+async def test_the_wait_for_a_thread_takes_nothing_of_a_timeout(virtual_time):
+    scheduler = TaskScheduler(":memory:", options=Options(threads=1))
+    enough = threading.Event()
 
-    def __init__(self):
-        self.enough, self.called = threading.Event(), []
-        self.scheduler = scheduler = TaskScheduler(
-            ":memory:", options=Options(threads=1, kill_grace=timedelta(seconds=1))
-        )
+    def first():
+        enough.wait(20)
 
-        async def something():
-            await asyncio.sleep(10)
-            return 1
+    def second(): ...
 
-        @scheduler.job()
-        def job(value: int = Inject(something)):
-            self.called.append(value)
-
-        @scheduler.job()
-        async def other(run: RunContext):
-            await run.step("hold", self.enough.wait, 20)
-
-    async def begin(self, time):
-        run = await self.scheduler.submit("job")
-        await time.advance("5s")
-        await self.scheduler.submit("other")
-        await time.advance("10s")
-        assert ((await self.scheduler.run(run.id)).state, self.called) == (State.RUNNING, [])
-        return run
-
-
-async def test_the_wait_for_a_thread_takes_nothing_of_a_timeout(scheduler, virtual_time):
-    def seven():
-        return 7
-
-    pool, enough, context = InThread(1), threading.Event(), run_context()
-    attempt = Attempt(context._run, scheduler.add_job(seven), context, pool)
-    async with virtual_time(scheduler) as time:
-        other = asyncio.create_task(pool.call(enough.wait, None, {}, 20))
-        attempt.limit(60, pytest.fail, 5)
-        outcome = asyncio.create_task(attempt.outcome(lambda: time.now, lambda: 0.5))
+    scheduler.add_job(first)
+    scheduler.add_job(second, timeout="1m")
+    async with virtual_time(scheduler, patience="50ms") as time:
+        running, waiting = await scheduler.submit("first"), await scheduler.submit("second")
         await time.advance("5m")
-        assert not outcome.done() and not attempt.was_called()
+        assert (await scheduler.run(waiting.id)).state is State.RUNNING
         enough.set()
-        assert (await time.until(outcome)).result == 7
-        await other
-    pool.close()
+        assert [(await time.until(one.wait())).state for one in (running, waiting)] == [State.SUCCEEDED] * 2
 
 
-async def test_a_stop_gives_back_what_still_waits_for_a_thread(virtual_time):
-    queueing = Queueing()
-    async with virtual_time(queueing.scheduler, patience="50ms") as time:
-        run = await queueing.begin(time)
-        await time.until(queueing.scheduler.stop(grace="1s"))
-        queueing.enough.set()
-        stands = await queueing.scheduler.run(run.id)
-        assert (stands.state, stands.attempt, stands.reason) == (State.WAITING, 0, None)
-        await queueing.scheduler.start()
-        await time.advance("11s")
-        assert queueing.called == [1]
+@pytest.mark.parametrize("is_given_something", [False, True])
+async def test_a_stop_gives_back_what_still_waits_for_a_thread(virtual_time, is_given_something):
+    scheduler = TaskScheduler(":memory:", options=Options(threads=1, kill_grace=timedelta(seconds=1)))
+    enough, called = threading.Event(), []
+
+    async def something():
+        return 1
+
+    def job(number: int):
+        called.append(number)
+        enough.wait(20)
+
+    def given(number: int, value: int = Inject(something)):
+        job(number)
+
+    scheduler.add_job(given if is_given_something else job, name="job")
+    async with virtual_time(scheduler, patience="50ms") as time:
+        for number in range(3):
+            await scheduler.submit("job", {"number": number})
+        await time.advance("1s")
+        await time.until(scheduler.stop(grace="1s"))
+        enough.set()
+        assert called == [0]
+        states = [(run.state, run.attempt, run.reason) for run in reversed(await scheduler.runs())]
+        assert states == [("interrupted", 1, "abandoned"), ("waiting", 0, None), ("waiting", 0, None)]
+        await scheduler.start()
+        await time.advance("1s")
+        assert sorted(called) == [0, 1, 2]
 
 
 async def test_a_thread_that_does_not_hear_its_timeout_is_left_behind(scheduler, virtual_time):

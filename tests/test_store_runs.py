@@ -372,24 +372,6 @@ async def test_a_job_runs_no_more_often_at_once_than_it_may(store):
     assert ids((await claimed(store)).started) == [3]
 
 
-async def test_no_more_runs_are_given_than_their_executor_has_room_for(store):
-    await know(store, Terms("a", executor="thread"), Terms("b", executor="process"), Terms("c", executor="thread"), "d")
-    await submitted(store, *(asked(job) for job in "aabbccdd" for _ in range(2)))
-    have = await claimed(store, rooms={"thread": 3, "process": 0})
-    assert [run.job for run in have.started] == ["a", "a", "a", "d", "d", "d", "d"]
-    assert (have.more, have.left, have.next_at) == (False, True, None)
-    assert [run.job for run in (await claimed(store, slots=2, rooms={"thread": 9, "process": 1})).started] == ["a", "b"]
-    assert list((await claimed(store, rooms={"thread": 0, "process": -2})).started) == []
-    assert len((await claimed(store)).started) == 7
-
-
-async def test_room_and_the_places_of_a_group_are_both_kept(store):
-    await know(store, Terms("a", group="g", places=3, executor="thread"), Terms("b", max_running=1, executor="thread"))
-    await submitted(store, *(asked("b") for _ in range(3)), *(asked("a") for _ in range(5)))
-    assert [run.job for run in (await claimed(store, rooms={"thread": 3})).started] == ["b", "a", "a"]
-    assert [run.job for run in (await claimed(store, rooms={"thread": 3})).started] == ["a"]
-
-
 async def test_jobs_of_a_group_share_its_places(store):
     await know(store, Terms("a", group="g", places=2), Terms("b", group="g", places=2), Terms("c", group="h"), "d")
     await submitted(store, *(asked(job) for job in "abacdcd"))
