@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -189,6 +190,15 @@ def pool() -> Any:
     async def with_our_standard_error(command: Any, **options: Any) -> Any:
         process = await open_process(command, **options, stderr=None)
         process._stderr = process._stdout  # of all three the end closes what is there, and does not ask whether it is
+
+        def kill() -> None:
+            # At its end the loop kills each twice, and Popen looks before it does whether there is anything to kill. That
+            # look may be the one that learns of the end, and asyncio, which waits for it in a thread, complains of that.
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+
+        process.kill = kill
         return process
 
     module.open_process = with_our_standard_error
