@@ -34,7 +34,7 @@ class RunHandle(Generic[T]):
 
     __slots__ = ("_job", "_ledger", "run")
 
-    def __init__(self, run: Run, ledger: _Waits, job: Job[..., Any] | None = None) -> None:
+    def __init__(self, run: Run, ledger: _Waits, job: Job[..., Any]) -> None:
         self.run: Run = run
         self._ledger = ledger
         self._job = job
@@ -55,8 +55,6 @@ class RunHandle(Generic[T]):
         if run.state is not State.SUCCEEDED:
             why = f": {run.error.type}: {run.error.message}" if run.error else f" ({run.reason})" if run.reason else ""
             raise RunFailed(run, f"run {run.id} of '{run.job}' {run.state}{why}; `taskloop show {run.id}` has the rest")
-        if self._job is None:
-            return cast("T", run.result)
         try:
             return cast("T", self._job.parameters.value(run.result))
         except Exception as error:  # of the annotation's own code
