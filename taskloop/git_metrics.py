@@ -33,7 +33,10 @@ Progress = Callable[[float, float, str], None]
 
 _READ_BYTES: Final = 1 << 16  # small pieces: between them the other threads get their turn
 _POLL_SECONDS: Final = 0.1
-_NICE: Final = 10  # git gives way to the host: else on a small machine requests wait for a processor
+# Git gives way to the host: else on a small machine requests wait for a processor. What is long gives way wholly (P7, both
+# loads: 1.2 times the limit, with 10 it was 1.4); short questions are to be answered where all processors are busy, too.
+_NICE: Final = 10
+_NICEST: Final = 19
 _ERROR_BYTES: Final = 4096
 
 # What the configuration of a user or repository must not change. `log.showRoot` off would hide the first commit's
@@ -396,7 +399,7 @@ class _Git:
 
     def run(self, *arguments: str, feed: Callable[[bytes], object]) -> None:
         """Give a long answer to `feed` piece by piece, as it comes; raises `_Unreadable` when git fails."""
-        code, error = self._call(arguments, feed)
+        code, error = self._call(arguments, feed, _NICEST)
         if code:
             raise self.unreadable(_Answer(code, "", error))
 
@@ -409,7 +412,7 @@ class _Git:
         return _Unreadable(explain(answer.error.decode("utf-8", "replace")))
 
     @contextmanager
-    def started(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    def started(self, *arguments: str, nice: int = _NICE) -> Iterator[subprocess.Popen[bytes]]:
         """A running git, its output and errors in pipes; killed if it still runs at the end, and reaped."""
         try:
             child = subprocess.Popen(
@@ -425,17 +428,17 @@ class _Git:
         except OSError as error:
             raise _Unreadable(f"git could not be started ({error.strerror}); mend that and run again") from None
         with suppress(OSError):  # it ended already
-            os.setpriority(os.PRIO_PROCESS, child.pid, _NICE)
+            os.setpriority(os.PRIO_PROCESS, child.pid, nice)
         with child:
             try:
                 yield child
             finally:
                 child.kill()
 
-    def _call(self, arguments: Sequence[str], feed: Callable[[bytes], object]) -> tuple[int, bytes]:
+    def _call(self, arguments: Sequence[str], feed: Callable[[bytes], object], nice: int = _NICE) -> tuple[int, bytes]:
         """Exit code and the beginning of the errors. Both pipes are read as they fill, so neither can stop git."""
         errors = bytearray()
-        with self.started(*arguments) as child:
+        with self.started(*arguments, nice=nice) as child:
             ends = [pipe.fileno() for pipe in (child.stdout, child.stderr) if pipe]
             output = ends[0]
             waiter = select.poll()
