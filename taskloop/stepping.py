@@ -298,9 +298,7 @@ class Stepping:
                 self._say("step_done", step)
                 return _Done(step, value)
             judgement = judged(raised, wanted.retry, spent, self._now(), self._chance())
-            wait, told = judgement.retry_in, judgement.failure
-            if self._context.scrub is not None:
-                told = clean_failure(told, self._context.scrub)
+            wait, told = judgement.retry_in, self._told(judgement.failure)
             again = wait is not None and spent < wanted.retry.attempts
             state = StepState.WAITING if again else StepState.FAILED
             step = _again(step, state=state, error=told, ended_at=None if again else self._now())
@@ -310,13 +308,17 @@ class Stepping:
                 return _Done(step, error=_raisable(raised))
             await asyncio.sleep(wait.total_seconds())
 
+    def _told(self, failure: Failure) -> Failure:
+        """A failure without the secrets of the run."""
+        return failure if self._context.scrub is None else clean_failure(failure, self._context.scrub)
+
     def _is_ending(self) -> bool:
         """Whether the attempt is to end, whoever wants it."""
         return self._context.cancelled or is_ended_by_host(self._context)
 
     def _give_up(self, context: RunContext, step: Step, error: BaseException) -> None:
         """The job itself has cancelled a step, by a timeout of its own perhaps, and goes on: put on record beside that."""
-        step = _again(step, state=StepState.FAILED, error=failure(error), ended_at=self._now())
+        step = _again(step, state=StepState.FAILED, error=self._told(failure(error)), ended_at=self._now())
         going = self._going.setdefault(str(context.step), {})
         writing = asyncio.ensure_future(self._keep(step))
 

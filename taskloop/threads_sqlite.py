@@ -48,8 +48,8 @@ def _stand_back() -> None:
     """Have this thread take no processor away from others when it wakes: it begins where one is free, or in its turn.
 
     It wakes at each answer of the disk, two hundred times a second, and the host's loop would be put aside each time: where
-    both processors are busy, the 99th of a hundred requests took 1.15 to 1.37 times as long, and takes 1.0 times (P7, jobs
-    alone). Linux only, and not where the program has chosen how its threads share the processors.
+    both processors are busy, the 99th of a hundred requests took 1.15 to 1.37 times as long, and takes 1.0 to 1.1 times (P7,
+    jobs alone). Linux only, and not where the program has chosen how its threads share the processors.
     """
     if hasattr(os, "SCHED_BATCH"):
         with suppress(OSError):
