@@ -81,6 +81,8 @@ class Ledger(Housed):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(store, config=config, options=options, clock=clock)
+        self._heirs: dict[str, Job[..., Any]] = {}
+        """By alias the job that was declared with it last; it may be removed since."""
         self._removed: set[str] = set()
         self.name = name
         self._interval: timedelta | None = None
@@ -119,6 +121,7 @@ class Ledger(Housed):
 
     def _add(self, job: Job[..., Any]) -> None:
         super()._add(job)
+        self._heirs |= dict.fromkeys(job.aliases, job)
         job.attach(self)
         self._removed.discard(job.name)
         if self.is_running:
@@ -817,7 +820,8 @@ class Ledger(Housed):
         """The job that has this name, or had it."""
         if name in self._jobs:
             return self._jobs[name]
-        return next((one for one in self if name in one.aliases), None)
+        heir = self._heirs.get(name)
+        return heir if heir is not None and self._jobs.get(heir.name) is heir else None
 
     def _known(self, job: str) -> str:
         """A job's name, if it is one; jobs of other programs on the same store may be switched too."""

@@ -175,7 +175,8 @@ def _opened() -> _Channel:
 
 @cache
 def pool() -> Any:
-    """The module `anyio.to_process` once more, for jobs alone, whose processes write to the standard error of the program.
+    """The module `anyio.to_process` once more, for jobs alone, whose processes write to the standard error of the program
+    and end with the loop without a word.
 
     By itself anyio gives each process a pipe there that nobody reads: a job that prints 64 kB would wait for ever.
     """
@@ -187,7 +188,7 @@ def pool() -> Any:
     spec.loader.exec_module(module)
     open_process = module.open_process
 
-    async def with_our_standard_error(command: Any, **options: Any) -> Any:
+    async def opened_our_way(command: Any, **options: Any) -> Any:
         process = await open_process(command, **options, stderr=None)
         process._stderr = process._stdout  # of all three the end closes what is there, and does not ask whether it is
 
@@ -201,7 +202,7 @@ def pool() -> Any:
         process.kill = kill
         return process
 
-    module.open_process = with_our_standard_error
+    module.open_process = opened_our_way
     return module
 
 

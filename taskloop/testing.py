@@ -414,7 +414,7 @@ class LoopTime:
                 f"virtual time needs asyncio's own selector loop, this is {type(loop).__module__}."
                 f"{type(loop).__qualname__}; run the tests without a loop policy"
             )
-        if isinstance(loop._selector, LoopTime):  # type: ignore[attr-defined]
+        if isinstance(getattr(loop, "_selector", None), LoopTime):
             raise Conflict(
                 "virtual time is at work on this loop already, and there is one time for all; use `await time.join(scheduler, store)` "
                 "to have another scheduler in it"

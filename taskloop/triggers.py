@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from taskloop import cron, durations
 from taskloop.errors import BadInstant, BadTrigger, nearest
@@ -252,7 +252,7 @@ class Unreadable:
 def checked(trigger: object) -> Trigger:
     """What was given as a trigger, if it is one. Errors: `BadTrigger`."""
     if type(trigger) in (Every, Cron, At) or (isinstance(trigger, Trigger) and not isinstance(trigger, type)):
-        return trigger  # type: ignore[return-value]  # the first test is there because it is quick
+        return cast("Trigger", trigger)  # the first test is there because it is quick
     given = f"the class {trigger.__name__}" if isinstance(trigger, type) else f"a {type(trigger).__name__}"
     raise BadTrigger(trigger, f"{given} is no trigger; write Every('5m'), Cron('0 2 * * *') or At('2026-03-31T09:00Z')")
 
