@@ -617,11 +617,13 @@ async def today(ledger: Ledger, jobs: Sequence[str]) -> Mapping[State, int]:
 
 
 async def waits_for(ledger: Ledger, run: Run) -> str:
-    """What keeps a waiting run from going on, for people; empty: it does not wait."""
+    """What keeps a waiting run from going on, for people; empty: it does not wait, or no longer since it was read."""
     if run.state is not State.WAITING:
         return ""
     try:
-        text = (await ledger.why(run=run.id)).text
+        found = await ledger.why(run=run.id)
     except NoSuchJob:
         return "no worker has told the store of its job yet"
-    return text.partition(": ")[2] or text
+    except NoSuchRun:
+        return ""
+    return (found.text.partition(": ")[2] or found.text) if found.verdict == "waiting" else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,6 +11,8 @@ from stories import START, failing, lasting, nothing, stubborn
 
 from taskloop import Cron, Every, Options, Retry, TaskScheduler
 from taskloop.errors import NoSuchJob, NoSuchRun
+from taskloop.looking import waits_for
+from taskloop.runs import RunId
 from taskloop.store import Incident
 from taskloop.why import explanation_record
 
@@ -515,6 +518,17 @@ async def test_a_run_that_waits_for_a_worker_says_so(virtual_time, tmp_path):
         assert await waits(asking, run) == "process_down"
         await time.join(working, address)
         assert await waits(asking, run) == "unknown_job"
+
+
+async def test_a_run_that_began_since_it_was_read_waits_for_nothing(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.run((await scheduler.submit("job", at="+1m")).id)
+        assert await waits_for(scheduler, run) == "it was asked for at 2026-01-01T00:01:00Z"
+        await time.advance("2m")
+        assert await waits_for(scheduler, run) == ""
+        gone = replace(run, id=RunId(99))
+        assert await waits_for(scheduler, gone) == "", "removed by the retention meanwhile"
 
 
 async def test_a_run_that_may_start_any_moment_says_so_and_what_holds_it_up(virtual_time, tmp_path):
