@@ -478,6 +478,7 @@ def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> 
         os._exit(1)
     pid = os.getpid()
     pen.write(kind="begun", pid=pid)
+    _in_hand.add(path)
     try:
         with _apart(pen):
             answer = performed(partial(found, module, qualname), ProcessContext(run, pen, step))
@@ -485,6 +486,7 @@ def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> 
                 os._exit(answer[0] != "returned")
             return (path, *answer)
     finally:
+        _in_hand.discard(path)
         pen.close()
 
 
@@ -573,9 +575,15 @@ def _heed_nothing(*_: object) -> None:
     """The parent was told as well, and ends this process when it is time."""
 
 
+_in_hand: Final[set[str]] = set()
+"""The file that the parent reads, and removes when the call is over."""
+
+
 @cache
 def _mind_the_parent() -> None:
-    """End with the parent, however it ends: what nobody records must not go on beside its next attempt."""
+    """End with the parent, however it ends: what nobody records must not go on beside its next attempt, nor nobody's file
+    stay.
+    """
     from time import sleep
 
     parent = os.getppid()
@@ -584,6 +592,9 @@ def _mind_the_parent() -> None:
     def mind() -> None:
         while os.getppid() == parent:
             sleep(PARENT_SECONDS)
+        for path in _in_hand.copy():
+            with suppress(OSError):
+                Path(path).unlink()
         os._exit(1)
 
     Thread(target=mind, name="taskloop parent", daemon=True).start()

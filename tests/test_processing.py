@@ -503,7 +503,7 @@ def test_a_main_file_that_cannot_be_loaded_is_told(tmp_path):
     assert "no process for the job could be started: OSError: not here" in out
 
 
-def test_a_killed_parent_takes_its_process_along(tmp_path):
+def test_a_killed_parent_takes_its_process_along_and_what_that_wrote_into(tmp_path):
     script = tmp_path / "program.py"
     text = PROGRAM.replace(
         "return [number",
@@ -511,15 +511,16 @@ def test_a_killed_parent_takes_its_process_along(tmp_path):
     )
     script.write_text(text + 'if __name__ == "__main__":\n    asyncio.run(main())\n')
     process = subprocess.Popen(
-        [sys.executable, str(script)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        [sys.executable, str(script)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)}
+    )  # fmt: skip
     try:
         pid = asyncio.run(written(tmp_path / "pid"))
-        assert lives(pid)
+        assert lives(pid) and [*tmp_path.glob("*.told")]
     finally:
         process.kill()
         process.wait()
     deadline = real.monotonic() + 10
     while lives(pid) and real.monotonic() < deadline:
         real.sleep(0.02)
-    assert not lives(pid)
+    assert not lives(pid) and not [*tmp_path.glob("*.told")]
