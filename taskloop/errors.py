@@ -101,13 +101,13 @@ class BadRate(TaskloopError, ValueError):
 class BadInstant(TaskloopError, ValueError):
     """A point in time that cannot be read, or that names no zone."""
 
-    def __init__(self, got: object, why: str) -> None:
+    def __init__(self, got: object, why: str, *, fixed: bool = False) -> None:
+        """`fixed`: a time from now is not allowed either."""
         self.got = got
         self.why = why
-        super().__init__(
-            f"instant {_shown(got)}: {why}; give an aware datetime, ISO 8601 with an offset "
-            "('2026-03-01T02:00:00+01:00'), or the time from now ('+2h')"
-        )
+        iso = "ISO 8601 with an offset ('2026-03-01T02:00:00+01:00')"
+        allowed = f"an aware datetime or {iso}" if fixed else f"an aware datetime, {iso}, or the time from now ('+2h')"
+        super().__init__(f"instant {_shown(got)}: {why}; give {allowed}")
 
 
 class BadTrigger(TaskloopError, ValueError):

@@ -189,8 +189,12 @@ class Ledger(Housed):
         reason: str | None = None,
         cause: Cause = Cause.MANUAL,
     ) -> list[RunHandle[T]]:
-        """Ask for a run of each call, all in one transaction."""
+        """Ask for a run of each call, all in one transaction. Raises `BadJob` for what is no call."""
         now, told = self._clock.now(), {"actor": actor, "reason": reason}
+        calls = list(calls)
+        for place, call in enumerate(calls):
+            if not isinstance(call, Call):
+                raise BadJob(f"calls[{place}] is a {type(call).__name__}; give what a job's `bind(…)` returns")
         return await self._ask([(self._job(call.job), asked(call, now, cause=cause, **told)) for call in calls])
 
     async def _submit_call(self, call: Call[T], at: Instant | None, key: str | None, actor: str | None) -> RunHandle[T]:
@@ -252,12 +256,14 @@ class Ledger(Housed):
             run = run.changed(data={**run.data, "from_step": from_step, "from_place": taken.get(from_step)})
         return (await self._ask([(job, run.changed(rerun_of=old.id))]))[0]
 
-    async def run_all(self, *, actor: str | None = None, reason: str | None = None) -> list[Run]:
+    async def run_all(
+        self, *, actor: str | None = None, reason: str | None = None, cause: Cause = Cause.MANUAL
+    ) -> list[Run]:
         """Run every enabled job that needs no parameters, wait for all and give their final records."""
         await self._refresh_switches(force=True)
         now = self._clock.now()
         ready = [job for job in self if not job.parameters.required and self._is_on(job, now)]
-        handles = await self.submit_many([Call(job, {}) for job in ready], actor=actor, reason=reason)
+        handles = await self.submit_many([Call(job, {}) for job in ready], actor=actor, reason=reason, cause=cause)
         return [await handle.wait() for handle in handles]
 
     # -- runs

@@ -167,6 +167,7 @@ def test_once_all_runs_every_enabled_job_that_needs_nothing(shop, call):
     )
     done = call("once", "--all", "--format", "json")
     assert {one["job"] for one in done.items} == {"a", "b", "git_metrics"}
+    assert {one["cause"] for one in done.items} == {"cli"}
     assert "once: 3 jobs" in done.err
 
 
@@ -662,6 +663,14 @@ def test_a_file_that_is_no_store_is_code_8_and_stays_as_it_is(shop, call):
         done = call(*command.split())
         assert done.code == 8 and "not an SQLite database" in done.err, done
     assert (shop.folder / "taskloop.db").read_text() == "this is a diary, not a database"
+
+
+def test_a_status_has_all_its_fields_before_there_is_a_store(shop, call):
+    before = json.loads(call("status", "--format", "json").out)
+    call("once", "add", "a=1")
+    after = json.loads(call("status", "--format", "json").out)
+    assert [*before] == [*after]
+    assert (before["running"], before["workers"], before["jobs"], before["store"]) == (False, [], 0, None)
 
 
 def test_an_empty_file_is_no_store_yet(shop, call):

@@ -116,6 +116,14 @@ async def test_submit_many_is_one_transaction(scheduler, virtual_time):
         assert await scheduler.submit_many([]) == []
 
 
+async def test_submit_many_says_which_of_its_calls_is_none(scheduler, virtual_time):
+    job = scheduler.add_job(nothing)
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(BadJob, match=r"calls\[1\] is a str; give what a job's `bind"):
+            await scheduler.submit_many([job.bind(), "nothing"])
+        assert await fates(time) == []
+
+
 async def test_wrong_parameters_and_unknown_jobs_are_refused_before_a_record_exists(scheduler, virtual_time):
     @scheduler.job()
     async def report(day: date, pages: int = 1):

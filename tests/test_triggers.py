@@ -142,6 +142,13 @@ def test_a_single_instant_needs_a_zone_and_stands_by_itself(instant):
         At(instant)
 
 
+@pytest.mark.parametrize("made", [At, lambda instant: Every("5m", anchor=instant)], ids=["At", "Every"])
+@pytest.mark.parametrize("instant", ["+2h", timedelta(hours=2)], ids=str)
+def test_a_time_from_now_is_refused_by_a_trigger_which_is_made_anew_at_each_start(made, instant):
+    with pytest.raises(BadInstant, match="would mean another time; give an aware datetime or ISO 8601"):
+        made(instant)
+
+
 @pytest.mark.parametrize("trigger", [Every("5m"), Every("5m", anchor=START), At(START), Cron("* * * * *")])
 def test_every_trigger_refuses_a_naive_instant_and_takes_any_aware_one(trigger):
     with pytest.raises(BadInstant, match="names no zone"):

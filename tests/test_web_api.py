@@ -500,6 +500,17 @@ async def test_an_old_task_takes_bare_parameters_and_is_refused_while_it_runs(cl
     assert refused.data["run"] == begun.data["id"], "it says which run is in the way"
 
 
+async def test_an_old_task_is_not_refused_for_a_run_that_was_asked_for_later(pair):
+    scheduler, client = pair
+    await scheduler.submit("waits", at="+2h")
+    idle = (await client.get("/tasks/worker/status")).data
+    assert (idle["status"], idle["is_running"]) == ("idle", False)
+    assert (await client.post("/tasks/waits", {})).status == 202
+    await scheduler.began.wait()
+    assert (await client.get("/tasks/worker/status")).data["status"] == "running"
+    assert (await client.post("/tasks/waits", {})).status == 409
+
+
 async def test_the_old_run_of_all_waits_and_tells_what_failed(client):
     await client.post(f"{V1}/jobs/waits/disable")
     failed = await client.post("/admin/tasks/run")
@@ -508,6 +519,7 @@ async def test_the_old_run_of_all_waits_and_tells_what_failed(client):
     assert (failed.status, failed.code) == (500, "failed")
     assert "no luck" in failed.data["detail"]
     assert (well.status, well.data["status"], len(well.data["runs"])) == (200, "success", 2)
+    assert {run["cause"] for run in well.data["runs"]} == {"api"}
 
 
 async def test_the_old_processors_are_switched(client):

@@ -84,7 +84,8 @@ def _row(out: Output, job: Mapping[str, Any]) -> list[Cell]:
 def _state(out: Output, job: Mapping[str, Any]) -> Cell:
     condition, switch = job["condition"], job["switch"]
     if condition == "failing":
-        return out.state(condition, f"failing {job['consecutive_failures']}x")
+        times = f" {job['consecutive_failures']}x" if job["consecutive_failures"] else ""  # interrupted, it may be
+        return out.state(condition, f"failing{times}")
     if condition == "disabled":
         who = f" by {switch['by']}" if switch and switch["by"] else ""
         why = f': "{switch["reason"]}"' if switch and switch["reason"] else ""

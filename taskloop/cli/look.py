@@ -14,7 +14,7 @@ from taskloop.cli.listing import result_cell
 from taskloop.cli.output import Cell, Output, clean, moment, readable, since_text, span_text, when
 from taskloop.errors import NoSuchJob, NoSuchRun, nearest
 from taskloop.masking import shown
-from taskloop.records import attempt_record, instant_text, job_record, run_record, status_record
+from taskloop.records import Status, attempt_record, instant_text, job_record, run_record, status_record
 from taskloop.runs import Run, State
 
 if TYPE_CHECKING:
@@ -157,7 +157,10 @@ async def _status(args: Namespace) -> int:
         if ledger is None:
             out.note(NO_STORE)
             if out.format != "table":
-                out.record({"running": False, "store": None, "attention": []}, lambda: None)
+                none = Status(
+                    running=False, enabled=True, workers=(), paused=None, jobs=0, waiting=0, active=(), store=""
+                )
+                out.record({**status_record(none), "store": None}, lambda: None)
             return 0
         found = await ledger.status()
         record = status_record(found)
@@ -191,7 +194,8 @@ def _show_status(out: Output, record: Record) -> None:
             )
         )
     for one in attention:
-        times = f" {one['failures']}x" if one["condition"] == "failing" else ""
+        # one that was interrupted is not well, and has not failed either
+        times = f" {one['failures']}x" if one["condition"] == "failing" and one["failures"] else ""
         state = out.state(one["condition"], one["condition"] + times)
         painted = out.paint(*state) if isinstance(state, tuple) else state
         name = f"{clean(one['job'])}  " if one["job"] else ""

@@ -78,7 +78,7 @@ async def _all(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
     async def work() -> list[Run]:
         await _refuse_paused(scheduler, [job.name for job in scheduler])
         with through("cli"):
-            return await scheduler.run_all(actor=reach.actor(args), reason=args.reason)
+            return await scheduler.run_all(actor=reach.actor(args), reason=args.reason, cause=Cause.CLI)
 
     found = await _driven(session, work, _seconds(args), args)
     if found is None:

@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import looking
+from taskloop.clock import SystemClock
 from taskloop.records import JobRecord, Standing, instant_text, run_record, switch_record
-from taskloop.runs import ACTIVE, Cause, Run, State
+from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import TOLD
 from taskloop.web.api.jobs import accepted, the_job
 from taskloop.web.core import Response, answer
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
 GROUP: Final = "worker"
-_ACTIVE: Final = [state.value for state in ACTIVE]
+_LOOKED: Final = 100
+"""Waiting runs among which those are found that are not for later."""
 
 
 async def scheduler_status(asked: Asked) -> Response:
@@ -55,10 +57,16 @@ async def worker_status(asked: Asked) -> Response:
 
 
 async def _newest(asked: Asked) -> Run | None:
-    """The newest run of a job of the group, else of any job."""
+    """The newest run of a job of the group, else of any job; one that was asked for later is none yet."""
     of_group = [job.name for job in asked.scheduler if job.policy.group == GROUP]
-    found = [run for name in of_group for run in await asked.scheduler.runs(name, limit=1)]
-    return max(found or await asked.scheduler.runs(limit=1), key=lambda run: run.id, default=None)
+    found = [run for name in of_group for run in await asked.scheduler.runs(name, limit=_LOOKED) if not _is_later(run)]
+    found = found or [run for run in await asked.scheduler.runs(limit=_LOOKED) if not _is_later(run)]
+    return max(found, key=lambda run: run.id, default=None)
+
+
+def _is_later(run: Run) -> bool:
+    """Whether a run was asked for a time to come: nothing of it has begun, and nobody need wait for it."""
+    return run.state is State.WAITING and not run.attempt and run.ready_at > SystemClock().now()
 
 
 async def start(asked: Asked) -> Response:
@@ -69,8 +77,9 @@ async def start(asked: Asked) -> Response:
     names = [one.name for one in asked.scheduler if one is job or (group is not None and one.policy.group == group)]
     async with asked.site.one_at_a_time:  # else two that come together would both see that nothing runs
         for name in names:
-            if busy := await asked.scheduler.runs(name, state=_ACTIVE, limit=1):
-                run = busy[0]
+            running = await asked.scheduler.runs(name, state=State.RUNNING, limit=1)
+            waiting = await asked.scheduler.runs(name, state=State.WAITING, limit=_LOOKED)
+            for run in (*running, *(one for one in waiting if not _is_later(one))):
                 raise Problem(
                     409, "conflict", f"run {run.id} of '{run.job}' is {run.state}", "wait for its end, or cancel it",
                     more={"run": run.id},
@@ -82,7 +91,7 @@ async def start(asked: Asked) -> Response:
 async def run_tasks(asked: Asked) -> Response:
     """Run every enabled job that needs no parameters, and wait for all."""
     asked.count_submit("*")
-    runs = await asked.scheduler.run_all(**asked.told())
+    runs = await asked.scheduler.run_all(**asked.told(), cause=Cause.API)
     failed = [run for run in runs if run.state is not State.SUCCEEDED]
     records = [run_record(run) for run in runs]
     if failed:
