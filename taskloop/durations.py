@@ -139,20 +139,22 @@ def ahead(value: Instant | float, now: datetime) -> datetime:
     return _read(value, now, bare=1)
 
 
-def absolute(value: datetime | str) -> datetime:
+def absolute(value: datetime | str, *, fixed: bool = True) -> datetime:
     """The point in time that `value` says by itself, in UTC: an aware datetime, or ISO 8601 with an offset or `Z`.
 
-    Anything else, a naive one too: `BadInstant`.
+    Anything else, a naive one and a time from now too: `BadInstant`. `fixed` False: for one who takes times from now and
+    has looked for them; the error names them then.
     """
-    moment = _iso_instant(value) if isinstance(value, str) else value
+    moment = _iso_instant(value, fixed) if isinstance(value, str) else value
     if not isinstance(moment, datetime):
-        raise BadInstant(value, f"a {type(value).__name__} is not a point in time")
+        raise BadInstant(value, f"a {type(value).__name__} is not a point in time", fixed=fixed)
     if moment.utcoffset() is None:
-        raise BadInstant(value, "it names no zone; for UTC append 'Z', or use datetime(..., tzinfo=UTC)")
+        why = "it names no zone; for UTC append 'Z', or use datetime(..., tzinfo=UTC)"
+        raise BadInstant(value, why, fixed=fixed)
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise BadInstant(value, "in UTC it lies outside the years 1 to 9999") from None
+        raise BadInstant(value, "in UTC it lies outside the years 1 to 9999", fixed=fixed) from None
 
 
 def rfc3339(moment: datetime) -> str:
@@ -255,7 +257,7 @@ def _read(value: Instant | float, now: datetime, *, bare: int) -> datetime:
             return _shifted(value, text[1:], now, sign=1)
         if bare and not _DATED.match(text):
             return _shifted(value, text, now, sign=bare)
-    return absolute(value)
+    return absolute(value, fixed=False)
 
 
 def _shifted(value: Instant | float, length: Duration, now: datetime, *, sign: int) -> datetime:
@@ -267,15 +269,17 @@ def _shifted(value: Instant | float, length: Duration, now: datetime, *, sign: i
         raise BadInstant(value, "it lies outside the years 1 to 9999") from None
 
 
-def _iso_instant(text: str) -> datetime:
+def _iso_instant(text: str, fixed: bool) -> datetime:
     stripped = text.strip()
     if len(stripped) <= _LONGEST_TEXT and _DATED.fullmatch(stripped):
         try:
             return datetime.fromisoformat(stripped.upper())
         except ValueError as error:
-            raise BadInstant(text, f"it cannot be read ({error})") from None
+            raise BadInstant(text, f"it cannot be read ({error})", fixed=fixed) from None
     try:
-        parse(stripped)
+        parse(stripped.removeprefix("+"))
     except BadDuration:
-        raise BadInstant(text, "it cannot be read") from None
+        raise BadInstant(text, "it cannot be read", fixed=fixed) from None
+    if fixed:
+        raise BadInstant(text, "it is a length of time, and no time from now can be taken here", fixed=True)
     raise BadInstant(text, f"it is a length of time; for that long from now write '+{stripped}'")

@@ -60,7 +60,7 @@ class Every:
 
     def __init__(self, interval: durations.Duration | None = None, *, anchor: datetime | str | None = None) -> None:
         object.__setattr__(self, "interval", None if interval is None else durations.parse_interval(interval))
-        object.__setattr__(self, "anchor", None if anchor is None else _fixed(anchor))
+        object.__setattr__(self, "anchor", None if anchor is None else durations.absolute(anchor))
 
     @property
     def recurring(self) -> bool:
@@ -116,7 +116,7 @@ class At:
     instant: datetime
 
     def __init__(self, instant: datetime | str) -> None:
-        object.__setattr__(self, "instant", _fixed(instant))
+        object.__setattr__(self, "instant", durations.absolute(instant))
 
     @property
     def recurring(self) -> bool:
@@ -247,13 +247,6 @@ class Unreadable:
 
     def __str__(self) -> str:
         return self.text
-
-
-def _fixed(instant: datetime | str) -> datetime:
-    """The point in time that a trigger names. Raises `BadInstant`, also for one from now: a trigger is made anew at each start."""
-    if isinstance(instant, timedelta) or (isinstance(instant, str) and instant.lstrip().startswith("+")):
-        raise BadInstant(instant, "a trigger is made anew at each start, and would mean another time", fixed=True)
-    return durations.absolute(instant)
 
 
 def checked(trigger: object) -> Trigger:

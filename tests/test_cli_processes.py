@@ -167,6 +167,9 @@ def test_once_is_stopped_by_a_signal_too(shop, call):
         assert running.end(TERM) == 143
         assert "Traceback" not in running.said
     assert call("runs", "--format", "json").items[0]["state"] == "interrupted"
+    for command in ("status", "list"):
+        said = call(command).out
+        assert "failing" in said and "0x" not in said, "it has not failed, and is not well either"
 
 
 # -- beside a running process

@@ -670,7 +670,7 @@ def test_a_status_has_all_its_fields_before_there_is_a_store(shop, call):
     call("once", "add", "a=1")
     after = json.loads(call("status", "--format", "json").out)
     assert [*before] == [*after]
-    assert (before["running"], before["workers"], before["jobs"], before["store"]) == (False, [], 0, None)
+    assert (before["running"], before["workers"], before["jobs"], before["store"]) == (False, [], 0, after["store"])
 
 
 def test_an_empty_file_is_no_store_yet(shop, call):

@@ -17,7 +17,7 @@ from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_te
 if TYPE_CHECKING:
     from taskloop.records import JobRecord
 
-__all__ = ["jobs", "next_fire", "result_cell"]
+__all__ = ["failing", "jobs", "next_fire", "result_cell"]
 
 
 def jobs(args: Namespace) -> int:
@@ -81,11 +81,15 @@ def _row(out: Output, job: Mapping[str, Any]) -> list[Cell]:
     ]
 
 
+def failing(times: int) -> str:
+    """That a job is not well, and how often in a row it failed; never, if its last run was only interrupted."""
+    return f"failing {times}x" if times else "failing"
+
+
 def _state(out: Output, job: Mapping[str, Any]) -> Cell:
     condition, switch = job["condition"], job["switch"]
     if condition == "failing":
-        times = f" {job['consecutive_failures']}x" if job["consecutive_failures"] else ""  # interrupted, it may be
-        return out.state(condition, f"failing{times}")
+        return out.state(condition, failing(job["consecutive_failures"]))
     if condition == "disabled":
         who = f" by {switch['by']}" if switch and switch["by"] else ""
         why = f': "{switch["reason"]}"' if switch and switch["reason"] else ""

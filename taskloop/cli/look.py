@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
-from taskloop.address import without_password
+from taskloop.address import store_address, without_password
 from taskloop.cli import reach
 from taskloop.cli.failures import Usage
-from taskloop.cli.listing import result_cell
+from taskloop.cli.listing import failing, result_cell
 from taskloop.cli.output import Cell, Output, clean, moment, readable, since_text, span_text, when
 from taskloop.errors import NoSuchJob, NoSuchRun, nearest
 from taskloop.masking import shown
@@ -154,19 +154,19 @@ def status(args: Namespace) -> int:
 async def _status(args: Namespace) -> int:
     out = Output(args)
     async with reach.reading(args) as ledger:
-        if ledger is None:
-            out.note(NO_STORE)
-            if out.format != "table":
-                none = Status(
-                    running=False, enabled=True, workers=(), paused=None, jobs=0, waiting=0, active=(), store=""
-                )
-                out.record({**status_record(none), "store": None}, lambda: None)
-            return 0
-        found = await ledger.status()
+        found = _nothing_yet(args) if ledger is None else await ledger.status()
         record = status_record(found)
         record["store"] = without_password(record["store"])
-    out.record(record, lambda: _show_status(out, record))
+    if ledger is None:
+        out.note(NO_STORE)
+    out.record(record, lambda: None if ledger is None else _show_status(out, record))
     return 1 if record["attention"] else 0
+
+
+def _nothing_yet(args: Namespace) -> Status:
+    """How a program stands that has no store: as it does before its first start."""
+    store = store_address(config=args.config)
+    return Status(running=False, enabled=True, workers=(), paused=None, jobs=0, waiting=0, active=(), store=store)
 
 
 def _show_status(out: Output, record: Record) -> None:
@@ -194,9 +194,8 @@ def _show_status(out: Output, record: Record) -> None:
             )
         )
     for one in attention:
-        # one that was interrupted is not well, and has not failed either
-        times = f" {one['failures']}x" if one["condition"] == "failing" and one["failures"] else ""
-        state = out.state(one["condition"], one["condition"] + times)
+        word = failing(one["failures"]) if one["condition"] == "failing" else one["condition"]
+        state = out.state(one["condition"], word)
         painted = out.paint(*state) if isinstance(state, tuple) else state
         name = f"{clean(one['job'])}  " if one["job"] else ""
         out.line(f"  {name}{painted}  {clean(one['text'] or '')}".rstrip())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import looking
 from taskloop.clock import SystemClock
 from taskloop.records import JobRecord, Standing, instant_text, run_record, switch_record
-from taskloop.runs import Cause, Run, State
+from taskloop.runs import ACTIVE, Cause, Run, State
 from taskloop.web.api.asking import TOLD
 from taskloop.web.api.jobs import accepted, the_job
 from taskloop.web.core import Response, answer
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
 GROUP: Final = "worker"
-_LOOKED: Final = 100
-"""Waiting runs among which those are found that are not for later."""
+_ACTIVE: Final = [state.value for state in ACTIVE]
 
 
 async def scheduler_status(asked: Asked) -> Response:
@@ -59,27 +59,30 @@ async def worker_status(asked: Asked) -> Response:
 async def _newest(asked: Asked) -> Run | None:
     """The newest run of a job of the group, else of any job; one that was asked for later is none yet."""
     of_group = [job.name for job in asked.scheduler if job.policy.group == GROUP]
-    found = [run for name in of_group for run in await asked.scheduler.runs(name, limit=_LOOKED) if not _is_later(run)]
-    found = found or [run for run in await asked.scheduler.runs(limit=_LOOKED) if not _is_later(run)]
-    return max(found, key=lambda run: run.id, default=None)
+    found = [run for name in of_group if (run := await _newest_of(asked, name)) is not None]
+    return max(found, key=lambda run: run.id) if found else await _newest_of(asked, None)
 
 
-def _is_later(run: Run) -> bool:
-    """Whether a run was asked for a time to come: nothing of it has begun, and nobody need wait for it."""
-    return run.state is State.WAITING and not run.attempt and run.ready_at > SystemClock().now()
+async def _newest_of(asked: Asked, job: str | None, states: Sequence[str] | None = None) -> Run | None:
+    """The newest run of a job (None: of any) in these states, past those that were asked for a time to come."""
+    before, limit = None, 1
+    while found := await asked.scheduler.runs(job, state=states, before=before, limit=limit):
+        for run in found:
+            if run.state is not State.WAITING or run.attempt or run.ready_at <= SystemClock().now():
+                return run
+        before, limit = found[-1].id, 100
+    return None
 
 
 async def start(asked: Asked) -> Response:
-    """Ask for a run, unless one of the same group, or else of the same job, has not ended yet."""
+    """Ask for a run, unless one of the same group, or else of the same job, runs or is about to."""
     job = asked.scheduler[asked.path["job"]]
     asked.count_submit(job.name)
     group = job.policy.group
     names = [one.name for one in asked.scheduler if one is job or (group is not None and one.policy.group == group)]
     async with asked.site.one_at_a_time:  # else two that come together would both see that nothing runs
         for name in names:
-            running = await asked.scheduler.runs(name, state=State.RUNNING, limit=1)
-            waiting = await asked.scheduler.runs(name, state=State.WAITING, limit=_LOOKED)
-            for run in (*running, *(one for one in waiting if not _is_later(one))):
+            if run := await _newest_of(asked, name, _ACTIVE):
                 raise Problem(
                     409, "conflict", f"run {run.id} of '{run.job}' is {run.state}", "wait for its end, or cancel it",
                     more={"run": run.id},
@@ -134,7 +137,7 @@ ROUTES = (
     ),
     Route(
         method="POST", path="/tasks/{job}", name="start_task", scope=Scope.operate, handler=start,
-        summary="Ask for a run, the body is its parameters; 409 while one of its group has not ended",
+        summary="Ask for a run, the body is its parameters; 409 while one of its group runs or is about to",
         free_body="the job's parameters by name", gives={202: "Run"}, example="""-d '{"days": 7}'""",
     ),
     Route(
