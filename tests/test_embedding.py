@@ -122,15 +122,15 @@ def test_a_host_that_ends_its_loop_without_stop_leaves_a_store_that_the_next_sta
     program.write_text(
         "import asyncio\n"
         "from taskloop import TaskScheduler\n"
-        "scheduler = TaskScheduler('sqlite:///app.db')\n"
+        "scheduler, begun = TaskScheduler('sqlite:///app.db'), asyncio.Event()\n"
         "@scheduler.job()\n"
         "async def long() -> None:\n"
+        "    begun.set()\n"
         "    await asyncio.sleep(3600)\n"
         "async def main() -> None:\n"
         "    await scheduler.start()\n"
-        "    run = await long.submit()\n"
-        "    while (await scheduler.run(run.id)).state != 'running':\n"
-        "        await asyncio.sleep(0)\n"
+        "    await long.submit()\n"
+        "    await begun.wait()\n"
         "asyncio.run(main())\n"
     )
     done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=30)
