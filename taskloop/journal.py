@@ -6,9 +6,10 @@ Level 5. Neither may fail: both are what is left to tell when everything else do
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import Any, Final, Literal
 
 from taskloop.clock import Clock
@@ -17,7 +18,7 @@ from taskloop.store import Incident, Store
 __all__ = ["Journal", "StoreWatch"]
 
 MOST_A_DAY: Final = 1000
-"""Incidents of one kind that a worker records in a day; the rest is counted in the last one."""
+"""Incidents of one kind that a worker records in a day; what there is beyond them is not kept."""
 DAY: Final = timedelta(days=1)
 
 
@@ -29,8 +30,9 @@ class Journal:
         self.stir: Callable[[], None] | None = None
         """Called when there is something to write."""
         self._unwritten: deque[Incident] = deque(maxlen=MOST_A_DAY)
-        self._asked = 0
-        """Of these the oldest that the store has been given and has not answered about."""
+        """What the store has not been given; of more than these the oldest are let go."""
+        self._in_hand: list[Sequence[Incident]] = []
+        """What it has been given and has not answered about."""
         self._noted: dict[str, tuple[datetime, int]] = {}
 
     def add(self, kind: Any, since: datetime, until: datetime, **data: Any) -> None:
@@ -46,22 +48,23 @@ class Journal:
 
     def unwritten(self) -> list[Incident]:
         """What the store has not got yet, or has not answered about, the oldest first."""
-        return [*self._unwritten]
+        return [*chain(*self._in_hand), *self._unwritten]
 
     async def write(self, store: Store) -> None:
         """Give the store what it has not got yet; what it cannot take now is kept."""
-        batch = list(self._unwritten)[self._asked :]
+        batch = tuple(self._unwritten)
         if not batch:
             return
-        self._asked += len(batch)
-        await store.note(batch, partial(self._heard, len(batch)))
+        self._unwritten.clear()
+        self._in_hand.append(batch)
+        await store.note(batch, partial(self._heard, batch))
 
-    def _heard(self, number: int, answer: object) -> None:
-        """The store has answered about so many of the oldest; the caller may have been cancelled meanwhile."""
-        self._asked -= number
-        if not isinstance(answer, Exception):
-            for _ in range(min(number, len(self._unwritten))):
-                self._unwritten.popleft()
+    def _heard(self, batch: Sequence[Incident], answer: object) -> None:
+        """The store has answered about these; whoever gave them to it may have been cancelled meanwhile."""
+        self._in_hand = [one for one in self._in_hand if one is not batch]
+        if isinstance(answer, Exception):
+            room = MOST_A_DAY - len(self._unwritten)
+            self._unwritten.extendleft(reversed(batch[max(0, len(batch) - room) :] if room else ()))
 
 
 class StoreWatch:

@@ -60,7 +60,10 @@ class Writing:
         return len(self._queue) + len(self._in_hand)
 
     def write(self, verb: str, work: Any, heed: Heed | None = None) -> asyncio.Future[Any]:
-        """Have work written; gives what to wait for until it is committed. `heed` hears of it in any case."""
+        """Have work written; gives what to wait for until it is committed.
+
+        `heed` hears of the answer also where nobody waits for it any more; after a close in which it was not written, no more.
+        """
         if self._hangs or self._drained is not None:
             refused = self._silent() if self._hangs else self._closed_error()
             if heed is not None:
