@@ -219,14 +219,24 @@ def _set_back(
 
 
 def replanned(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
-    """The schedule with its cursor asked anew, for the rules of its zone may be others than when it was set.
+    """The schedule with its cursor asked anew, for its spread or the rules of its zone may be others than when it was set.
 
-    What is due already stays due, and what was decided is decided.
+    What is due already stays due, and what was decided is decided: no instant of the trigger comes twice.
     """
-    if not isinstance(schedule.trigger, Cron) or schedule.next_due is None or schedule.next_due <= now:
+    due, last = schedule.next_due, schedule.last_due
+    if not isinstance(schedule.trigger, Cron | Every) or due is None or due <= now:
         return schedule
-    seen_at = min(schedule.seen_at, now)  # a clock that was ahead may have seen it in the future
-    found = next_due(schedule, policy, max(schedule.last_due or seen_at, seen_at))
+    shift, grid = offset(schedule.id, policy.spread), timetable(schedule)
+    if last is not None and grid.latest(last - shift) != last - shift:
+        base = grid.after(last)  # decided by another spread: the trigger's instant after that one is the next
+        found = base + shift if base is not None else None
+    elif isinstance(schedule.trigger, Cron):
+        seen_at = min(schedule.seen_at, now)  # a clock that was ahead may have seen it in the future
+        found = next_due(schedule, policy, max(last or seen_at, seen_at))
+    elif last is None and (base := grid.latest(due)) is not None:
+        found = base + shift
+    else:
+        return schedule
     return schedule if found is None or found <= now else schedule.changed(next_due=found)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from taskloop import durations
 from taskloop.clock import EPOCH
 from taskloop.policy import Policy
 from taskloop.runs import Cause, Reason, State
@@ -381,6 +382,26 @@ def test_no_instant_of_a_grid_that_was_set_back_meets_one_that_has_a_record(inte
     grid = timetable(moved)
     assert all(grid.latest(first) != first for first, _ in decided)
     assert moved.next_due is not None and timedelta(0) < moved.next_due - now <= step + timedelta(milliseconds=60)
+
+
+@pytest.mark.parametrize("trigger", [Every(HOUR), Cron("0 * * * *")], ids=str)
+@pytest.mark.parametrize(("before", "after"), [(None, "30m"), ("30m", None), ("10m", "50m"), ("50m", "10m")])
+def test_a_new_spread_moves_the_cursor_and_no_instant_of_the_trigger_comes_twice_or_never(trigger, before, after):
+    rules = Policy.of("a", {"spread": after} if after else {})
+    first, second = offset("s", durations.parse(before or 0)), offset("s", rules.spread)
+    old = hourly(
+        trigger=trigger, anchor=NOW if isinstance(trigger, Every) else None, last_due=at(2) + first,
+        next_due=at(3) + first,
+    )  # fmt: skip
+    for minutes in (0, 20, 59):
+        now = old.last_due + timedelta(minutes=minutes)
+        moved = replanned(old, rules, now)
+        assert moved.next_due == (at(3) + second if at(3) + second > now else old.next_due)
+        assert next_due(moved, rules, at(3.99)) == at(4) + second
+        assert plan(moved, rules, now=moved.next_due, watched_since=LONG_AGO).next_due == at(4) + second
+    young = replace(old, last_due=None)
+    if isinstance(trigger, Every):
+        assert replanned(young, rules, at(2.1)).next_due == at(3) + second
 
 
 def test_new_rules_of_a_zone_move_a_cursor_that_is_yet_to_come():
