@@ -16,7 +16,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
     runlog capture loop_thread             the log of a run; what its job says to the host's loggers; a loop in a thread
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
-    housing ledger declaring advice looking     jobs with a store; verbs on records; what a start changes, its usual mistakes; how all stands
+    housing switching ledger declaring advice looking     jobs with a store; their switches; verbs on records; what a start changes, its usual mistakes; how all stands
     keyring outlook                        the verbs on tokens; what a simulation goes by
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard starting scheduler what disturbed us; beats; what watches over all; how it begins; the engine

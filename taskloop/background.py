@@ -75,6 +75,8 @@ class BackgroundTasks:
         self._host: LoopThread | None = None
         self._began: Future[None] = Future()
         self._is_stopping = False
+        self._switching = asyncio.Lock()
+        """Held on the loop while somebody pauses or resumes; of each loop a new one."""
         # Re-entrant: a signal handler of the host may stop what the same thread is just starting.
         self._lock = threading.RLock()
         _ALL.add(self)
@@ -289,7 +291,7 @@ class BackgroundTasks:
     # -- on the loop
 
     async def _live(self) -> None:
-        began = self._began
+        began, self._switching = self._began, asyncio.Lock()
         try:
             await self.scheduler.start()
         except Exception as error:
@@ -319,14 +321,16 @@ class BackgroundTasks:
         self._say("background.loop_failed", error)
 
     async def _pause(self) -> None:
-        if (await self.scheduler.status()).paused is not None:
-            raise Conflict("the background tasks are paused already; resume them first")
-        await self.scheduler.pause()
+        async with self._switching:  # of two threads at once the second finds it done
+            if (await self.scheduler.paused()) is not None:
+                raise Conflict("the background tasks are paused already; resume them first")
+            await self.scheduler.pause()
 
     async def _resume(self) -> None:
-        if (await self.scheduler.status()).paused is None:
-            raise Conflict("the background tasks are not paused; there is nothing to resume")
-        await self.scheduler.resume()
+        async with self._switching:
+            if (await self.scheduler.paused()) is None:
+                raise Conflict("the background tasks are not paused; there is nothing to resume")
+            await self.scheduler.resume()
 
 
 _ALL: Final[weakref.WeakSet[BackgroundTasks]] = weakref.WeakSet()

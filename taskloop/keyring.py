@@ -75,10 +75,11 @@ class Keyring:
         known = await store.tokens(named=which, limit=1)
         if not known:
             raise NoSuchToken(which)
+        revoked_at = known[0].revoked_at
+        if revoked_at is None:  # made since the first look
+            return await self.revoke(which, actor=actor, reason=reason)
         who = f" by {known[0].revoked_by}" if known[0].revoked_by else ""
-        raise Conflict(
-            f"token '{which}' is revoked already, since {known[0].revoked_at:%d %b %Y}{who}; nothing was done"
-        )
+        raise Conflict(f"token '{which}' is revoked already, since {revoked_at:%d %b %Y}{who}; nothing was done")
 
     async def used(self, token: str) -> None:
         """Write down that the token of this id was used just now, unless that is on record within the minute."""

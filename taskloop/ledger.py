@@ -19,8 +19,8 @@ from taskloop import audit, durations
 from taskloop.audience import LOOK_SECONDS, Waiters
 from taskloop.clock import Clock
 from taskloop.context import running
+from taskloop.durations import Instant
 from taskloop.errors import (
-    BadInstant,
     BadJob,
     BadTrigger,
     Conflict,
@@ -31,10 +31,9 @@ from taskloop.errors import (
     TaskloopError,
     nearest,
 )
-from taskloop.events import Event, Feed
+from taskloop.events import Event
 from taskloop.handles import RunHandle, asked
-from taskloop.housing import Housed
-from taskloop.jobs import NAME, Call, Duration, Job, Jobs
+from taskloop.jobs import Call, Duration, Job, Jobs
 from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
@@ -43,7 +42,8 @@ from taskloop.runs import Cancelled, Cause, Run, RunId, State, only_repeat_key
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
-from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
+from taskloop.switches import Switches
+from taskloop.switching import Switching
 from taskloop.triggers import Cron, Every, Trigger, checked
 
 if TYPE_CHECKING:
@@ -56,18 +56,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
-Instant = datetime | timedelta | str
-
 RECORD_SECONDS: Final = 2.0
 """How long a cancel waits until it is on record who asked for it."""
 T = TypeVar("T")
 
-_ACTIONS: Final[Mapping[SwitchKind, audit.Action]] = {"enabled": "enable", "disabled": "disable", "paused": "pause"}
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
 
 
-class Ledger(Housed):
+class Ledger(Switching):
     """Jobs, and the records of a store."""
 
     def __init__(
@@ -81,26 +78,21 @@ class Ledger(Housed):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(store, config=config, options=options, clock=clock)
-        self._heirs: dict[str, Job[..., Any]] = {}
-        """By alias the job that was declared with it last; it may be removed since."""
         self._removed: set[str] = set()
         self.name = name
         self._interval: timedelta | None = None
         """The interval given to `start()`; None: the options'."""
         self._collections: list[Jobs] = list(jobs)
-        self._switches = Switches()
         self._defined: dict[str, tuple[Any, Definition]] = {}
         """What jobs declare, as it was made last, and of what."""
         self._usual: dict[RunId, Usual] = {}
         """What is usual for runs that have been running for long, see `looking`."""
         self._told_switches: Switches | None = None
         """The switches of which the store's connection was told: it hands out nothing that they hold."""
-        self._turning: set[asyncio.Future[None]] = set()
         self._terms_end: datetime | None = None
         """When what the store knows of the jobs changes by itself: the first switch in force runs out."""
         self.start_plan: StartPlan | None = None
         """What the last start changed and fired at once; None: there was none here."""
-        self.feed: Feed = Feed()
         self._waiters = Waiters()
         for collection in self._collections:
             self._collect(collection)
@@ -116,6 +108,11 @@ class Ledger(Housed):
     def is_running(self) -> bool:
         """Whether an engine goes on here; of a ledger alone never."""
         return False
+
+    def _is_own_job(self) -> bool:
+        """Whether a job of this very scheduler is calling, which cannot wait for its own end."""
+        context = running.get()
+        return context is not None and context.scheduler is self
 
     # -- jobs
 
@@ -142,6 +139,13 @@ class Ledger(Housed):
         super().remove_job(name)
         self._removed.add(name)
         self._redeclared()
+
+    def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
+        if isinstance(job, str):
+            return self._renamed(job) or self[job]
+        if self._jobs.get(job.name) is not job:
+            raise NoSuchJob(job.name, nearest(job.name, self._jobs))
+        return job
 
     def resolved(self, trigger: Trigger) -> Trigger:
         """The trigger with what it left to the scheduler: its interval, its zone, or the pace of dev mode."""
@@ -331,8 +335,13 @@ class Ledger(Housed):
     async def wait(self, run_id: int, timeout: Duration | None = None) -> Run:
         """Wait until a run is final and give its record; a run that waits for another lends out its slot meanwhile.
 
-        Raises `NoSuchRun`, and `TimeoutError` after `timeout` (None: as long as it takes).
+        Raises `NoSuchRun`, and `TimeoutError` after `timeout` (None: as long as it takes; 0: it looks once).
         """
+        if timeout is not None and not durations.parse(timeout):
+            run = await self.run(run_id)
+            if not run.final:
+                raise TimeoutError(f"run {run_id} is {run.state}")
+            return run
         context = running.get()
         self._lend(context)
         try:
@@ -379,7 +388,7 @@ class Ledger(Housed):
         done = await store.cancel(_id(run_id), actor=actor, reason=reason, now=now, entry=entry)
         if done is None:
             raise NoSuchRun(run_id)
-        if done.run.state is State.CANCELLED:
+        if done.ended:
             self._ended(done.run)
         self._ask_to_end(done.run.id, ending)  # claimed here meanwhile: nobody else would bring us the wish
         self._stirred()
@@ -422,10 +431,11 @@ class Ledger(Housed):
         actor: str | None = None,
         reason: str | None = None,
     ) -> list[Schedule]:
-        """Store many schedules, one transaction a thousand."""
+        """Store many schedules, one transaction a thousand. Raises `Conflict` for an id that comes twice."""
         check_words(reason=reason, actor=actor)
         store, now = await self._opened(), self._clock.now()
         policies: dict[str, Policy] = {}
+        ids: set[str] = set()
 
         def merge(old: Schedule | None, new: Schedule) -> Schedule:
             policy = policies[new.id]
@@ -437,10 +447,53 @@ class Ledger(Housed):
             while batch := list(islice(left, TOGETHER)):
                 schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
                 policies = {name: call.job.policy for call, _, name in batch}
+                for one in schedules:
+                    if one.id in ids:
+                        raise Conflict(f"schedule '{one.id}' comes twice in what is to be stored; give each its own id")
+                    ids.add(one.id)
                 entry = audit.entry("schedule", now, actor, reason)
                 stored += await self._stirring(store.put(schedules, merge, now, entry))
         finally:  # those that are stored fire, also where the rest was refused
             self._stirred()
+        return stored
+
+    async def reschedule(
+        self,
+        id: str,
+        *,
+        trigger: Trigger | None = None,
+        params: Mapping[str, Any] | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Schedule:
+        """Change the trigger or the parameters of a stored schedule, or both; None: they stay as they are by then.
+
+        Raises `NoSuchSchedule`, `NoSuchJob`, `BadParameters`, `BadTrigger`, `Conflict` (a job here declares it, or it was
+        given to another job meanwhile).
+        """
+        check_words(reason=reason, actor=actor)
+        found = [one for one in await self.schedules(prefix=id, limit=1) if one.id == id]
+        if not found:
+            raise NoSuchSchedule(id)
+        self.refuse_declared(id)
+        job, now = self._job(found[0].job), self._clock.now()
+        wanted: dict[str, Any] = {"seen_at": now}
+        if trigger is not None:
+            wanted["trigger"] = self.resolved(checked(trigger))
+        if params is not None:
+            wanted["params"] = job.parameters.check(params)
+
+        def merge(old: Schedule | None, new: Schedule) -> Schedule:
+            """Over what stands there as it is written: what others changed since it was read stays changed."""
+            if old is None:
+                raise NoSuchSchedule(id)
+            if old.job != new.job:
+                raise Conflict(f"schedule '{id}' was given to job '{old.job}' meanwhile; look at it, then change it")
+            return rebind(old, old.changed(**wanted), job.policy, now)
+
+        writing = (await self._opened()).put(found, merge, now, audit.entry("schedule", now, actor, reason))
+        (stored,) = await self._stirring(writing)
+        self._stirred()
         return stored
 
     async def _stirring(self, writing: Awaitable[T]) -> T:
@@ -460,9 +513,19 @@ class Ledger(Housed):
         job, trigger = call.job.name, self.resolved(checked(trigger))
         return Schedule(id=name, job=job, trigger=trigger, params=call.params, seen_at=now)
 
+    def refuse_declared(self, id: str) -> None:
+        """Raises `Conflict` for the schedule of a job that is declared here."""
+        declared = self._jobs.get(id)
+        if declared is not None and declared.trigger is not None:
+            raise Conflict(
+                f"schedule '{id}' is declared by {declared.origin}, and would be as before at the next start; "
+                "change it there, or disable the job"
+            )
+
     async def unschedule(self, id: str, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`."""
+        """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`, `Conflict` (a job here declares it)."""
         check_words(reason=reason, actor=actor)
+        self.refuse_declared(id)
         now = self._clock.now()
         if not await (await self._opened()).drop([id], now, audit.entry("unschedule", now, actor, reason)):
             raise NoSuchSchedule(id)
@@ -476,7 +539,7 @@ class Ledger(Housed):
         before: str | None = None,
         limit: int = 100,
     ) -> list[Schedule]:
-        """Schedules by id, at most `limit`; `before`: the last id of the page before."""
+        """Schedules by id, at most `limit`, from the first one on; `before`: the last id of the page before this one."""
         name = None if job is None else self._names(job)[0]
         found = await (await self._opened()).schedules(job=name, prefix=prefix, after=before, limit=_most(limit))
         return list(found)
@@ -509,110 +572,6 @@ class Ledger(Housed):
 
         return await outlook.held(self, await self._opened(), job)
 
-    # -- switches
-
-    async def disable(
-        self, job: str, *, reason: str | None = None, until: Instant | None = None, actor: str | None = None
-    ) -> None:
-        """Switch a job off in the whole store: each of its fires is skipped, a submit is refused."""
-        await self._throw("disabled", self._known(job), reason, until, actor)
-
-    async def enable(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
-        """Switch a job on, whatever its declaration says."""
-        await self._throw("enabled", self._known(job), reason, None, actor)
-
-    async def reset(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
-        """Take back what was switched, by hand or by the job's breaker: the declaration decides again."""
-        check_words(reason=reason, actor=actor)
-        kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
-        store, now = await self._opened(), self._clock.now()
-        entry = audit.entry("reset", now, actor, reason)
-        await self._turn(store.unswitch(self._known(job), kinds, now, actor=actor, reason=reason, entry=entry))
-
-    async def pause(
-        self,
-        job: str | None = None,
-        *,
-        reason: str | None = None,
-        until: Instant | None = None,
-        actor: str | None = None,
-    ) -> None:
-        """Hold a job, None: all jobs, in the whole store: nothing new starts, submits wait, fires are kept."""
-        await self._throw("paused", None if job is None else self._known(job), reason, until, actor)
-
-    async def resume(
-        self,
-        job: str | None = None,
-        *,
-        missed: Missed | None = None,
-        reason: str | None = None,
-        actor: str | None = None,
-    ) -> None:
-        """End a pause and settle the held fires: `missed` None by each job's own policy."""
-        if missed not in (None, "skip", "latest", "all"):
-            raise BadJob(f"missed is {missed!r}; allowed are 'skip', 'latest', 'all' or None for each job's own policy")
-        check_words(reason=reason, actor=actor)
-        name = None if job is None else self._known(job)
-        store, now = await self._opened(), self._clock.now()
-        entry, told = audit.entry("resume", now, actor, reason), {"actor": actor, "reason": reason}
-        await self._turn(store.unswitch(name, ("paused",), now, missed=missed, entry=entry, **told))
-        self.feed.send("resumed", now, job=name, actor=actor, reason=reason)
-
-    async def _throw(
-        self, kind: SwitchKind, job: str | None, reason: str | None, until: Instant | None, actor: str | None
-    ) -> None:
-        check_words(reason=reason, actor=actor)
-        now = self._clock.now()
-        end = durations.instant(until, now) if until is not None else None
-        if end is not None and end <= now:
-            raise BadInstant(until, "it is already over")
-        entry = audit.entry(_ACTIONS[kind], now, actor, reason)
-        await self._turn((await self._opened()).switch(Switch(kind, job, now, actor, reason, end), entry))
-        self.feed.send(kind, now, job=job, reason=reason, actor=actor)
-
-    async def _turn(self, switching: Awaitable[Any]) -> None:
-        """Write a switch and go by it: both, also if who asked for it is cancelled meanwhile."""
-
-        async def carried_out() -> None:
-            await switching
-            await self._switched()
-
-        turning = asyncio.ensure_future(carried_out())
-        self._turning.add(turning)
-        turning.add_done_callback(self._turning.discard)
-        await asyncio.shield(turning)
-
-    async def paused(self) -> Switch | None:
-        """The pause of everything, with who and why; None: there is none."""
-        await self._refresh_switches(force=True)
-        return self._switches.pause(None, self._clock.now())
-
-    async def incidents(self, since: Instant = "24h", limit: int = 100) -> list[Incident]:
-        """What disturbed the workers, the newest first: loops that stood still, clocks that were set, stores away."""
-        from taskloop import looking
-
-        found = await looking.incidents(self, await self._opened(), durations.since(since, self._clock.now()))
-        return found[: _most(limit)]
-
-    async def _refresh_switches(self, *, force: bool = False) -> None:
-        """Read the switches anew; a started engine keeps them fresh itself."""
-        self._switches = await (await self._opened()).switches()
-
-    async def _switched(self) -> None:
-        await self._refresh_switches(force=True)
-        self._stirred()
-
-    async def _breaker_moved(self, run: Run) -> None:
-        """Go by what the end of a run has made of its job's breaker, and tell it."""
-        before = self._switches.tripped(run.job)
-        await self._switched()
-        stands = self._switches.tripped(run.job)
-        if stands is not None and stands.since == run.ended_at:
-            self.feed.send("disabled", stands.since, job=run.job, reason=stands.reason, actor=stands.actor)
-        elif stands is None and before is not None and run.state is State.SUCCEEDED:
-            reason = f"run {run.id} succeeded"
-            self.feed.send("enabled", self._clock.now(), job=run.job, reason=reason, actor=before.actor)
-
     # -- who changed what
 
     async def audit(
@@ -628,6 +587,13 @@ class Ledger(Housed):
         return list(await (await self._opened()).audit(actor=actor, jobs=jobs, before=before, limit=_most(limit)))
 
     # -- looking
+
+    async def incidents(self, since: Instant = "24h", limit: int = 100) -> list[Incident]:
+        """What disturbed the workers, the newest first: loops that stood still, clocks that were set, stores away."""
+        from taskloop import looking
+
+        found = await looking.incidents(self, await self._opened(), durations.since(since, self._clock.now()))
+        return found[: _most(limit)]
 
     async def jobs(self, name: str | None = None) -> list[JobRecord]:
         """Every job that is declared here or that a worker of the store declared, by name; `name`: that one, or none."""
@@ -677,8 +643,11 @@ class Ledger(Housed):
     def on(self, *names: str) -> Callable[[Callable[[Event], Any]], Callable[[Event], Any]]:
         """A decorator: call the function at each of these events; none named: at every event.
 
-        Called once, in the process where it happened; what it raises or how long it takes touches no run.
+        Called once, in the process where it happened; what it raises or how long it takes touches no run. Raises
+        `ValueError` for what is no event.
         """
+        if any(callable(name) for name in names):
+            raise ValueError("on() takes names of events; write @scheduler.on() or @scheduler.on('failed')")
 
         def register(listener: Callable[[Event], Any]) -> Callable[[Event], Any]:
             self.feed.subscribe(self._deliver(listener), *names)
@@ -745,17 +714,6 @@ class Ledger(Housed):
         await declare(self, store, jobs, self._clock.now(), others=await store.workers(living=True))
         self._stirred()
 
-    def _verdict(self, job: str, now: datetime) -> Verdict:
-        """Whether a job is on, by its switches and its declaration."""
-        return self._switches.verdict(self._names(job), now, declared=self._jobs[job].policy.enabled)
-
-    def _is_on(self, job: Job[..., Any], now: datetime) -> bool:
-        return self._verdict(job.name, now).on
-
-    def _is_held(self, job: str, now: datetime) -> bool:
-        """Whether nothing of a job may fire or start here: it is paused, or left to others."""
-        return self._switches.pause(job, now) is not None
-
     def _next_left(self, now: datetime) -> datetime | None:
         """When the next job is left to other workers, because the time left here is too short for it; None: never."""
         return None
@@ -788,9 +746,6 @@ class Ledger(Housed):
         """A run became final by a verb of this ledger."""
         self.feed.send(run.state.value, self._clock.now(), run)
 
-    def _stirred(self) -> None:
-        """Schedules, switches or waiting runs changed: an engine should look at once."""
-
     def _lend(self, context: Any) -> None:
         """The run in hand waits for another: its slot is free meanwhile."""
 
@@ -806,34 +761,6 @@ class Ledger(Housed):
 
     def _deliver(self, listener: Callable[[Event], Any]) -> Callable[[Event], None]:
         return listener
-
-    # -- names
-
-    def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
-        if isinstance(job, str):
-            return self._renamed(job) or self[job]
-        if self._jobs.get(job.name) is not job:
-            raise NoSuchJob(job.name, nearest(job.name, self._jobs))
-        return job
-
-    def _names(self, job: str | Job[..., Any]) -> list[str]:
-        """The name and the aliases under which a job's history stands; a name unknown here stands for itself."""
-        name = job if isinstance(job, str) else job.name
-        one = self._renamed(name)
-        return [name] if one is None else [one.name, *one.aliases]
-
-    def _renamed(self, name: str) -> Job[..., Any] | None:
-        """The job that has this name, or had it."""
-        if name in self._jobs:
-            return self._jobs[name]
-        heir = self._heirs.get(name)
-        return heir if heir is not None and self._jobs.get(heir.name) is heir else None
-
-    def _known(self, job: str) -> str:
-        """A job's name, if it is one; jobs of other programs on the same store may be switched too."""
-        if not NAME.fullmatch(job):
-            raise NoSuchJob(job, nearest(job, self._jobs))
-        return job
 
 
 def _id(number: object) -> RunId:

@@ -26,7 +26,7 @@ from taskloop import durations
 from taskloop.attendance import Attendance
 from taskloop.audience import LOOK_SECONDS, Listeners
 from taskloop.clock import Clock, later
-from taskloop.context import RunContext, running
+from taskloop.context import RunContext
 from taskloop.errors import BadStore, Conflict, NotRunning, StoreUnavailable, TaskloopError
 from taskloop.events import Event, Subscriber
 from taskloop.executors import Executor, Executors, call_on
@@ -42,6 +42,7 @@ from taskloop.signals import until_signal
 from taskloop.slots import Slots
 from taskloop.starting import patiently, unless
 from taskloop.store import Store, Worker
+from taskloop.switches import Switch
 from taskloop.tending import Tending
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class TaskScheduler(Ledger):
             await self.stop()
         if self._host is not None and self._loop is not loop:
             raise NotRunning("the scheduler runs on another event loop; stop it there, or make another scheduler")
-        if self._host is not None and self._closing.is_set() and running.get() is None:  # a job would wait for itself
+        if self._host is not None and self._closing.is_set() and not self._is_own_job():  # that would wait for itself
             await asyncio.wait({self._host})
         if self._host is not None:
             return self.speaker.say("WARNING", "scheduler.already_running")
@@ -162,8 +163,7 @@ class TaskScheduler(Ledger):
         elif not span:
             self._hurrying.set()
         self._closing.set()
-        context = running.get()
-        if context is None or context.scheduler is not self:
+        if not self._is_own_job():
             await asyncio.wait({host})
 
     async def serve(self, interval: Duration | None = None, *, run_for: Duration | None = None) -> int | None:
@@ -176,7 +176,7 @@ class TaskScheduler(Ledger):
 
         async def served() -> None:
             await self.start(interval)
-            span = durations.parse(run_for) if run_for is not None else self.options.max_runtime
+            span = durations.parse_interval(run_for) if run_for is not None else self.options.max_runtime
             if self._host is not None:
                 if span:
                     await self._mind_the_end(span)
@@ -253,7 +253,7 @@ class TaskScheduler(Ledger):
             options.max_running if getattr(store, "starts", True) else 0, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
             store_watch=store_watch, trusted=self._is_trusted, context=self._context(), tell=self._tell,
-            say=self.speaker.say, breaker_moved=self._breaker_moved, freed=self._freed, overrides=self.overrides
+            say=self.speaker.say, breaker=self._breaker, freed=self._freed, overrides=self.overrides
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
@@ -268,7 +268,7 @@ class TaskScheduler(Ledger):
         self._tending = Tending(
             store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
             store_watch=store_watch, health=guard.health, stalled=guard.stalled, gone=fires.heed_the_gone,
-            heard_beat=guard.heard_beat, tell=self._tell, breaker_moved=self._breaker_moved, ended=self._ended
+            heard_beat=guard.heard_beat, tell=self._tell, breaker=self._breaker, ended=self._ended
         )  # fmt: skip
         before = await store.workers()
         patient = partial(patiently, clock, store_watch)
@@ -466,10 +466,10 @@ class TaskScheduler(Ledger):
             await self._know()
         self._stirred()
 
-    async def _breaker_moved(self, run: Run) -> None:
+    async def _breaker_moved(self, before: Switch | None, run: Run) -> None:
         with suppress(StoreUnavailable, BadStore):
             if self._store_is_open:  # else the stop was first
-                await super()._breaker_moved(run)
+                await super()._breaker_moved(before, run)
 
     def _lend(self, context: RunContext | None) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:

@@ -71,7 +71,7 @@ class Slots:
         context: Callable[..., RunContext],
         tell: Callable[..., None],
         say: Callable[..., None],
-        breaker_moved: Callable[[Run], Coroutine[Any, Any, None]],
+        breaker: Callable[[str], Callable[[Run], Coroutine[Any, Any, None]]],
         freed: Callable[[bool, bool], None],
         overrides: Mapping[Any, Any],
     ) -> None:
@@ -115,7 +115,7 @@ class Slots:
         self._open_log = partial(open_log, log_room, clock.now, self.report)
         self._tell = tell
         self._say = say
-        self._breaker_moved = breaker_moved
+        self._breaker = breaker
         self._glance: asyncio.TimerHandle | None = None
         self.stirred: Callable[[], None] = lambda: None
         """Called when a run begins while none was in hand."""
@@ -380,6 +380,7 @@ class Slots:
             with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
                 await self.logged.wait()  # what could not be is given back, to be written with the rest
         lines = end_log(attempt.context)
+        breaker_moved = self._breaker(run.job) if policy.breaker is not None else None
         try:
             written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker, lines=lines))
         except TaskloopError as error:  # what the job left cannot be stored; that it ended must be
@@ -396,8 +397,8 @@ class Slots:
             return
         after = written  # it may be cancelled instead of tried again
         self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
-        if policy.breaker is not None and after.final:
-            await self._breaker_moved(after)
+        if breaker_moved is not None and after.final:
+            await breaker_moved(after)
         self._waiters.announce(run.id, after)
         # Itself, the next of its schedule or one of its group may be able to start now.
         waits = after.state is State.WAITING

@@ -738,7 +738,7 @@ async def cancel(
     ended = replace(run, state=State.CANCELLED, actor=actor or run.actor, reason=reason, ended_at=now)
     await _cancel_waiting(db, [ended])
     await count_days(db, [ended])
-    return Cancelling(ended)
+    return Cancelling(ended, ended=True)
 
 
 async def put_schedules(db: Db, schedules: Sequence[Schedule], merge: Merge) -> tuple[list[Schedule], list[Schedule]]:

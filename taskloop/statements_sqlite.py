@@ -673,7 +673,7 @@ def cancel(
     ended = replace(run, state=State.CANCELLED, actor=actor or run.actor, reason=reason, ended_at=now)
     _cancel_waiting(db, [ended])
     count_days(db, [ended])
-    return Cancelling(ended)
+    return Cancelling(ended, ended=True)
 
 
 def put_schedules(

@@ -274,6 +274,8 @@ class Cancelling(NamedTuple):
 
     run: Run
     wished: bool = False
+    ended: bool = False
+    """This very cancel ended it: it waited. Neither: it had ended before, and stays as it is."""
 
 
 class Query(NamedTuple):

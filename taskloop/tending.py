@@ -64,7 +64,7 @@ class Tending:
         gone: Callable[[Sequence[Worker]], None],
         heard_beat: Callable[[bool], None],
         tell: Callable[[str, Run], None],
-        breaker_moved: Callable[[Run], Awaitable[None]],
+        breaker: Callable[[str], Callable[[Run], Awaitable[None]]],
         ended: Callable[[Run], None],
     ) -> None:
         self._store = store
@@ -81,7 +81,7 @@ class Tending:
         self._gone = gone
         self._heard_beat = heard_beat
         self._tell = tell
-        self._breaker_moved = breaker_moved
+        self._breaker = breaker
         self._ended = ended
         self._begun = clock.monotonic()
         self.changed: bool = False
@@ -204,12 +204,13 @@ class Tending:
             repeatable = policy.repeatable if policy is not None else await self._is_repeatable_elsewhere(run)
             after = settle(run, Lost(), now=self._clock.now(), repeatable=repeatable)
             breaker = policy.breaker if policy is not None else None
+            breaker_moved = self._breaker(run.job)
             stands = await self._store.settle(Settling(run, after, Lost(), breaker, for_the_dead=True))
             if stands is not None:
                 self._tell("recovered", stands)
                 self._tell("retrying" if stands.state is State.WAITING else stands.state.value, stands)
                 if breaker is not None and stands.final:
-                    await self._breaker_moved(stands)
+                    await breaker_moved(stands)
 
     async def _is_repeatable_elsewhere(self, run: Run) -> bool:
         """Whether a job that only another program has may be called again, by what that program said of it."""
@@ -255,7 +256,7 @@ class Tending:
         while self._wishes:
             wish = self._wishes[0]
             done = await self._store.cancel(wish.run, actor=wish.actor, reason=wish.reason, now=self._clock.now())
-            if done is not None and done.run.state is State.CANCELLED:
+            if done is not None and done.ended:
                 self._ended(done.run)
             self._wishes.pop(0)
 
@@ -359,7 +360,7 @@ class Tending:
                 done = await self._store.cancel(
                     run.id, actor="taskloop", reason=Reason.UNKNOWN_JOB.value, now=now, waiting_only=True
                 )
-                if done is not None and done.run.state is State.CANCELLED:
+                if done is not None and done.ended:
                     self._ended(done.run)
 
     async def _guard_the_fires(self) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -142,6 +143,13 @@ def test_a_pause_holds_and_a_resume_lets_go():
         assert called == []
         tasks.resume()
         until(lambda: called)
+
+
+def test_of_threads_that_pause_at_once_one_does_it_and_the_others_are_told():
+    with BackgroundTasks() as tasks, ThreadPoolExecutor(4) as threads:
+        for verb in (tasks.safe_pause, tasks.safe_resume) * 3:
+            answers = [one.result() for one in [threads.submit(verb) for _ in range(4)]]
+            assert sorted(answers) == [0, 84, 84, 84]
 
 
 def test_views_call_the_verbs_of_the_loop_and_get_what_they_give(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
 from taskloop import Cron, Every, Options, State, TaskScheduler
-from taskloop.errors import BadJob, StoreUnavailable
+from taskloop.errors import BadDuration, BadJob, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +50,48 @@ async def test_a_start_during_a_stop_begins_when_that_is_over(scheduler, virtual
         release.set()
         await time.until(asyncio.gather(stopping, starting))
         assert scheduler.is_running and await scheduler.runs(state="succeeded")
+
+
+async def test_a_job_may_start_another_scheduler_that_is_stopping(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    other = TaskScheduler(tmp_path / "other.db", options=Options())
+    release = asyncio.Event()
+
+    @other.job()
+    async def lasting():
+        await release.wait()
+
+    @scheduler.job()
+    async def revives():
+        stopping = asyncio.create_task(other.stop(grace="1m"))
+        while other.is_running:
+            await asyncio.sleep(0)
+        starting = asyncio.create_task(other.start())
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(starting, stopping)
+        return other.is_running
+
+    async with scheduler:
+        await other.start()
+        await lasting.submit()
+        assert await (await revives.submit()).value() is True
+        await other.stop()
+
+
+async def test_a_time_to_serve_that_is_none_is_refused(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    with pytest.raises(BadDuration):
+        await scheduler.serve(run_for=0)
+    await scheduler.stop()
+
+
+def test_a_listener_without_parentheses_is_refused_with_what_to_write(scheduler):
+    with pytest.raises(ValueError, match=r"write @scheduler.on\(\)"):
+
+        @scheduler.on
+        def heard(event):
+            pass
 
 
 async def test_a_stop_before_the_start_and_a_second_stop_do_nothing(tmp_path):

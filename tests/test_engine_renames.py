@@ -261,5 +261,27 @@ async def test_verbs_know_a_job_by_the_name_it_had(virtual_time):
         await scheduler.disable("old", reason="renamed, and off")
         with pytest.raises(Conflict, match="job 'new' is off"):
             await scheduler.submit("new")
+        await scheduler.reset("old")
+        await scheduler.pause("old")
+        waits = await scheduler.submit("new")
+        await time.advance("1m")
+        assert (await scheduler.run(waits.id)).state == "waiting"
+        await scheduler.resume("old")
+        assert (await time.until(waits.wait())).state == "succeeded"
     with pytest.raises(NoSuchJob, match="no job 'older'"):
         await scheduler.submit("older")
+
+
+async def test_a_switch_for_a_job_that_nobody_has_is_refused_and_one_of_another_program_is_thrown(
+    virtual_time, tmp_path
+):
+    address = f"sqlite:///{tmp_path}/app.db"
+    async with virtual_time(named("new", "old"), store=address) as time:
+        desk = TaskScheduler(address)
+        desk.add_job(nothing, name="mine")
+        for verb in (desk.disable, desk.enable, desk.reset, desk.pause, desk.resume):
+            with pytest.raises(NoSuchJob, match="did you mean 'new'"):
+                await time.until(verb("nww"))
+        await time.until(desk.disable("old", reason="by another program"))
+        assert [one.job for one in await time.until(desk._store.switches())] == ["new"]
+        await time.until(desk.close())

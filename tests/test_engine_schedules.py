@@ -119,6 +119,22 @@ async def test_what_is_stored_fires_in_time_though_who_asked_is_cancelled_or_the
         assert asking.cancelled() and sorted(run.schedule for run in await time.runs()) == ["left", "one", "two"]
 
 
+async def test_the_schedule_of_a_declared_job_cannot_be_removed(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="hourly")
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(Conflict, match="declared by code, and would be as before at the next start"):
+            await scheduler.unschedule("hourly")
+        await time.advance("90m")
+        assert await fates(time) == ["00:00 succeeded", "01:00 succeeded"]
+
+
+async def test_of_many_schedules_with_one_id_twice_none_of_the_batch_is_stored(scheduler, virtual_time, remind):
+    async with virtual_time(scheduler):
+        with pytest.raises(Conflict, match="schedule 'one' comes twice"):
+            await scheduler.schedule_many([(remind.bind(1), Every("1h"), "one"), (remind.bind(2), Every("2h"), "one")])
+        assert await scheduler.schedules() == []
+
+
 async def test_unschedule_ends_the_fires_and_keeps_the_runs(scheduler, virtual_time, remind):
     async with virtual_time(scheduler) as time:
         await remind.bind().schedule(Every("1h"), id="often")

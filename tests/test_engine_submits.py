@@ -251,7 +251,10 @@ async def test_wait_gives_up_after_its_timeout_and_the_run_goes_on(scheduler, vi
         with pytest.raises(TimeoutError):
             await time.until(run.wait(timeout="10s"))
         assert stamp(time.now) == "00:00:10"
+        with pytest.raises(TimeoutError, match="run 1 is running"):
+            await run.wait(timeout=0)
         assert (await time.until(run.wait())).state is State.SUCCEEDED
+        assert (await run.wait(timeout=0)).state is State.SUCCEEDED
 
 
 async def test_a_wait_begun_before_the_run_ends_by_a_cancel_ends_too(scheduler, virtual_time):

@@ -181,10 +181,12 @@ async def known(ledger: Ledger | None, args: Namespace, names: list[str]) -> Non
         return
     from taskloop.cli import program
 
-    there |= {job.name for job in program.compose(program.configured(args))}
+    in_code = {job.name for job in program.compose(program.configured(args))}
     for name in names:
-        if name not in there:
-            raise NoSuchJob(name, nearest(name, there))
+        if name not in there | in_code:
+            raise NoSuchJob(name, nearest(name, there | in_code))
+    if ledger is not None:
+        ledger.undeclared |= in_code
 
 
 async def missing_worker(ledger: Ledger, job: str) -> str | None:

@@ -128,7 +128,10 @@ async def carry_out(
 
     async def act(one: Run) -> Run:
         if action == "cancel":
-            return await scheduler.cancel(_id(one), actor=actor, reason=reason)
+            run = await scheduler.cancel(_id(one), actor=actor, reason=reason)
+            if run.final and run.state is not State.CANCELLED:  # since it was chosen
+                raise Conflict(f"run {run.id} {run.state} already")
+            return run
         # Our lock is of this process; what another one has run again since we looked says the store.
         return (await scheduler.rerun(_id(one), once=True, actor=actor, reason=reason)).run
 

@@ -73,13 +73,16 @@ async def result(asked: Asked) -> Response:
 
 async def cancel(asked: Asked) -> Response:
     number = asked.number()
-    before = await asked.scheduler.run(number)
-    if before.final:
+    run = await asked.scheduler.run(number)
+    had_ended = run.final
+    if not had_ended:
+        run = await asked.scheduler.cancel(number, **asked.told())
+        had_ended = run.final and run.state is not State.CANCELLED  # between the look and the cancel
+    if had_ended:
         raise Problem(
-            409, "conflict", f"run {number} {before.state} already", f"POST {V1}/runs/{number}/rerun runs it again",
-            more={"state": before.state.value},
+            409, "conflict", f"run {number} {run.state} already", f"POST {V1}/runs/{number}/rerun runs it again",
+            more={"state": run.state.value},
         )  # fmt: skip
-    run = await asked.scheduler.cancel(number, **asked.told())
     return await answer(run_record(run), 200 if run.final else 202)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from taskloop import durations, triggers
 from taskloop.clock import SystemClock, later
-from taskloop.errors import BadTrigger, Conflict, NoSuchSchedule
+from taskloop.errors import BadTrigger, NoSuchSchedule
 from taskloop.records import instant_text, schedule_record
 from taskloop.schedules import Schedule
 from taskloop.simulation import LONGEST, Note, clock_notes, note_record
@@ -69,29 +69,21 @@ async def add(asked: Asked) -> Response:
 
 
 async def change(asked: Asked) -> Response:
-    old, body = await changeable(asked), asked.body
-    trigger = old.trigger if body["trigger"] is None else _trigger(body["trigger"])
-    params = old.params if body["params"] is None else body["params"]
-    stored = await asked.scheduler.schedule(old.job, trigger, id=old.id, params=params, **asked.told())
+    body = asked.body
+    trigger = None if body["trigger"] is None else _trigger(body["trigger"])
+    stored = await asked.scheduler.reschedule(asked.path["id"], trigger=trigger, params=body["params"], **asked.told())
     return await answer(schedule_record(stored))
 
 
 async def remove(asked: Asked) -> Response:
-    await asked.scheduler.unschedule((await changeable(asked)).id, **asked.told())
+    await asked.scheduler.unschedule(asked.path["id"], **asked.told())
     return Response(204)
 
 
-async def changeable(asked: Asked, name: str | None = None) -> Schedule:
-    """The schedule of that id, else of the id in the path, unless it would be back at the next start.
-
-    Raises `Conflict`, `NoSuchSchedule`.
-    """
-    one = await _one(asked, asked.path["id"] if name is None else name)
-    if one.origin != "stored" and one.job in asked.scheduler:
-        raise Conflict(
-            f"schedule '{one.id}' is declared by {one.origin}, and would be as before at the next start; "
-            "change it there, or disable the job"
-        )
+async def changeable(asked: Asked, name: str) -> Schedule:
+    """The schedule of that id, unless it would be back at the next start. Raises `Conflict`, `NoSuchSchedule`."""
+    one = await _one(asked, name)
+    asked.scheduler.refuse_declared(one.id)
     return one
 
 

@@ -112,8 +112,11 @@ async def cancel(asked: Asked) -> Response:
     number = asked.number()
     if (await asked.scheduler.run(number)).final:  # while somebody made up their mind
         return see_other(asked, f"/runs/{number}", "ended")
-    await asked.scheduler.cancel(number, reason=empty_is_none(asked.body).get("reason"), actor=asked.principal.name)
-    return see_other(asked, f"/runs/{number}", "cancelled")
+    run = await asked.scheduler.cancel(
+        number, reason=empty_is_none(asked.body).get("reason"), actor=asked.principal.name
+    )
+    had_ended = run.final and run.state is not State.CANCELLED  # between the look and the cancel
+    return see_other(asked, f"/runs/{number}", "ended" if had_ended else "cancelled")
 
 
 ROUTES = (

@@ -153,8 +153,9 @@ async def _name(asked: Asked, trigger: Trigger) -> str:
 
 
 async def remove(asked: Asked) -> Response:
-    one = await changeable(asked)
-    await asked.scheduler.unschedule(one.id, actor=asked.principal.name, reason=empty_is_none(asked.body)["reason"])
+    await asked.scheduler.unschedule(
+        asked.path["id"], actor=asked.principal.name, reason=empty_is_none(asked.body)["reason"]
+    )
     return see_other(asked, "/schedules", "unscheduled")
 
 

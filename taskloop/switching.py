@@ -1,0 +1,185 @@
+"""Jobs that can be switched off and on and paused, in the whole store, under any of their names.
+
+Level 5. Between `Housed` and `Ledger`: the switches as last read, the verbs that throw them, and what they mean for a job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+from taskloop import audit, durations
+from taskloop.durations import Instant
+from taskloop.errors import BadInstant, BadJob, NoSuchJob, nearest
+from taskloop.events import Feed
+from taskloop.housing import Housed
+from taskloop.jobs import Job
+from taskloop.parameters import check_words
+from taskloop.runs import Run, State
+from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
+
+__all__ = ["Switching"]
+
+_ACTIONS: Final[Mapping[SwitchKind, audit.Action]] = {"enabled": "enable", "disabled": "disable", "paused": "pause"}
+
+
+class Switching(Housed):
+    """Jobs with a store, and their switches."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.feed: Feed = Feed()
+        self._heirs: dict[str, Job[..., Any]] = {}
+        """By alias the job that was declared with it last; it may be removed since."""
+        self._switches = Switches()
+        self.undeclared: set[str] = set()
+        """Jobs that may be switched although neither this ledger nor a worker has declared them yet."""
+        self._turning: set[asyncio.Future[None]] = set()
+
+    async def disable(
+        self, job: str, *, reason: str | None = None, until: Instant | None = None, actor: str | None = None
+    ) -> None:
+        """Switch a job off in the whole store: each of its fires is skipped, a submit is refused.
+
+        A job of another program on the same store too. Raises `NoSuchJob`, as all switches do.
+        """
+        await self._throw("disabled", job, reason, until, actor)
+
+    async def enable(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
+        """Switch a job on, whatever its declaration says."""
+        await self._throw("enabled", job, reason, None, actor)
+
+    async def reset(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
+        """Take back what was switched, by hand or by the job's breaker: the declaration decides again."""
+        check_words(reason=reason, actor=actor)
+        kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
+        store, now = await self._opened(), self._clock.now()
+        entry, name = audit.entry("reset", now, actor, reason), await self._switchable(job)
+        await self._turn(store.unswitch(name, kinds, now, actor=actor, reason=reason, entry=entry))
+
+    async def pause(
+        self,
+        job: str | None = None,
+        *,
+        reason: str | None = None,
+        until: Instant | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """Hold a job, None: all jobs, in the whole store: nothing new starts, submits wait, fires are kept."""
+        await self._throw("paused", job, reason, until, actor)
+
+    async def resume(
+        self,
+        job: str | None = None,
+        *,
+        missed: Missed | None = None,
+        reason: str | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """End a pause and settle the held fires: `missed` None by each job's own policy."""
+        if missed not in (None, "skip", "latest", "all"):
+            raise BadJob(f"missed is {missed!r}; allowed are 'skip', 'latest', 'all' or None for each job's own policy")
+        check_words(reason=reason, actor=actor)
+        name = None if job is None else await self._switchable(job)
+        store, now = await self._opened(), self._clock.now()
+        entry, told = audit.entry("resume", now, actor, reason), {"actor": actor, "reason": reason}
+        await self._turn(store.unswitch(name, ("paused",), now, missed=missed, entry=entry, **told))
+        self.feed.send("resumed", now, job=name, actor=actor, reason=reason)
+
+    async def _throw(
+        self, kind: SwitchKind, job: str | None, reason: str | None, until: Instant | None, actor: str | None
+    ) -> None:
+        check_words(reason=reason, actor=actor)
+        job = None if job is None else await self._switchable(job)
+        now = self._clock.now()
+        end = durations.instant(until, now) if until is not None else None
+        if end is not None and end <= now:
+            raise BadInstant(until, "it is already over")
+        entry = audit.entry(_ACTIONS[kind], now, actor, reason)
+        await self._turn((await self._opened()).switch(Switch(kind, job, now, actor, reason, end), entry))
+        self.feed.send(kind, now, job=job, reason=reason, actor=actor)
+
+    async def _turn(self, switching: Awaitable[Any]) -> None:
+        """Write a switch and go by it: both, also if who asked for it is cancelled meanwhile."""
+
+        async def carried_out() -> None:
+            await switching
+            await self._switched()
+
+        turning = asyncio.ensure_future(carried_out())
+        self._turning.add(turning)
+        turning.add_done_callback(self._turning.discard)
+        await asyncio.shield(turning)
+
+    async def paused(self) -> Switch | None:
+        """The pause of everything, with who and why; None: there is none."""
+        await self._refresh_switches(force=True)
+        return self._switches.pause(None, self._clock.now())
+
+    async def _refresh_switches(self, *, force: bool = False) -> None:
+        """Read the switches anew; a started engine keeps them fresh itself."""
+        self._switches = await (await self._opened()).switches()
+
+    async def _switched(self) -> None:
+        await self._refresh_switches(force=True)
+        self._stirred()
+
+    def _breaker(self, job: str) -> Callable[[Run], Coroutine[Any, Any, None]]:
+        """What to call with a run of this job once its end is written; asked for before that, while it is known how the
+        breaker stood.
+        """
+        return partial(self._breaker_moved, self._switches.tripped(job))
+
+    async def _breaker_moved(self, before: Switch | None, run: Run) -> None:
+        """Go by what the end of a run has made of its job's breaker, and tell it."""
+        await self._switched()
+        stands = self._switches.tripped(run.job)
+        if stands is not None and stands.since == run.ended_at:
+            self.feed.send("disabled", stands.since, job=run.job, reason=stands.reason, actor=stands.actor)
+        elif stands is None and before is not None and run.state is State.SUCCEEDED:
+            reason = f"run {run.id} succeeded"
+            self.feed.send("enabled", self._clock.now(), job=run.job, reason=reason, actor=before.actor)
+
+    def _verdict(self, job: str, now: datetime) -> Verdict:
+        """Whether a job is on, by its switches and its declaration."""
+        return self._switches.verdict(self._names(job), now, declared=self._jobs[job].policy.enabled)
+
+    def _is_on(self, job: Job[..., Any], now: datetime) -> bool:
+        return self._verdict(job.name, now).on
+
+    def _is_held(self, job: str, now: datetime) -> bool:
+        """Whether nothing of a job may fire or start here: it is paused, or left to others."""
+        return self._switches.pause(job, now) is not None
+
+    def _stirred(self) -> None:
+        """Schedules, switches or waiting runs changed: an engine should look at once."""
+
+    # -- names
+
+    def _names(self, job: str | Job[..., Any]) -> list[str]:
+        """The name and the aliases under which a job's history stands; a name unknown here stands for itself."""
+        name = job if isinstance(job, str) else job.name
+        one = self._renamed(name)
+        return [name] if one is None else [one.name, *one.aliases]
+
+    def _renamed(self, name: str) -> Job[..., Any] | None:
+        """The job that has this name, or had it."""
+        if name in self._jobs:
+            return self._jobs[name]
+        heir = self._heirs.get(name)
+        return heir if heir is not None and self._jobs.get(heir.name) is heir else None
+
+    async def _switchable(self, job: str) -> str:
+        """The name under which a job is switched, given that or an alias; jobs of other programs on the store too."""
+        if (here := self._renamed(job)) is not None:
+            return here.name
+        store = await self._opened()
+        job = (await store.aliases()).get(job, job)
+        known = {one.name for one in await store.definitions()} | {one.job for one in await store.switches() if one.job}
+        known |= self.undeclared
+        if job not in known:
+            raise NoSuchJob(job, nearest(job, known | set(self._jobs)))
+        return job
