@@ -7,6 +7,7 @@ otherwise. Start at `declare`.
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskloop.jobs import Jobs
@@ -27,7 +28,10 @@ def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
     if "git_metrics" not in jobs and (unasked or "git_metrics" in settings.jobs):
         from taskloop.git_metrics import make_job
 
-        jobs.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
+        on = _has_repository(settings)
+        jobs.add_job(
+            make_job(settings.git_metrics.repositories), Every() if on else None, name="git_metrics", enabled=on
+        )
     for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
         name = function.__name__
         wanted = name in settings.jobs and settings.jobs[name].options.get("enabled") is True
@@ -36,6 +40,17 @@ def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
             jobs.add_job(function, Every(interval) if wanted else None, enabled=False)
     for said in settings.file_jobs():
         _add_from_file(jobs, said)
+
+
+def _has_repository(settings: Settings) -> bool:
+    """Whether `git_metrics` has something to read, or was asked for.
+
+    Beside somebody's app, in a folder that is no clone, it would only fail, again and again, and nobody has written it.
+    """
+    if settings.app is None or "git_metrics" in settings.jobs or settings.is_given("git_metrics", "repositories"):
+        return True
+    here = Path.cwd()
+    return (here / "HEAD").is_file() or any((folder / ".git").exists() for folder in (here, *here.parents))
 
 
 def heartbeat() -> str:

@@ -161,6 +161,24 @@ def test_once_due_sees_a_run_that_is_ready_behind_more_than_a_page_of_later_ones
     assert asyncio.run(both()) == (True, False)
 
 
+def test_beside_an_app_in_a_folder_that_is_no_clone_git_metrics_is_off_unless_it_is_named(shop, call):
+    def is_on():
+        [one] = [one for one in call("list", "--format", "json").items if one["name"] == "git_metrics"]
+        assert one["enabled"] == (one["next_due"] is not None or one["trigger"] is not None)
+        return one["enabled"]
+
+    app = '[scheduler]\napp = "shop:jobs"\n'
+    shop.write("config.toml", app)
+    assert not is_on()
+    shop.write("config.toml", app + "[jobs.git_metrics]\n")
+    assert is_on()
+    shop.write("config.toml", app + '[git_metrics]\nrepositories = ["."]\n')
+    assert is_on()
+    shop.write("config.toml", app)
+    shop.folder.joinpath(".git").mkdir()
+    assert is_on()
+
+
 def test_once_all_runs_every_enabled_job_that_needs_nothing(shop, call):
     shop.write(
         "shop.py", "from taskloop import Jobs\njobs = Jobs()\n@jobs.job()\ndef a(): ...\n@jobs.job()\ndef b(): ...\n"
