@@ -87,14 +87,20 @@ class FireLoop:
         self._clock = ledger._clock
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
+        # What is known of the store between two looks at it. All four begin as "it may be so", for nothing is known yet,
+        # and `stir` says so again of all but `is_behind`.
         self._backlog = True
-        """Whether runs may be waiting in the store that a free slot should go to."""
+        """Whether to claim as soon as a slot is free. Set by whatever may let a waiting run start, and where the store
+        had more than slots; cleared as a claim is asked for.
+        """
         self.is_behind: bool = True
-        """Whether they do, as far as we know, so that what is asked for here must not overtake them."""
+        """Whether runs wait that were here first: what is asked for here then waits behind them, and is not begun at once.
+        Set where one is ready and found no slot; cleared by a claim that left none.
+        """
         self._waits = True
-        """Whether any run may be waiting in the store at all."""
+        """Whether any run may be waiting in the store, ready or not. While none does a free slot wakes nobody."""
         self._unread = True
-        """Whether schedules may have changed since they were last read."""
+        """Whether schedules may have changed since they were last read; cleared by reading them."""
         self._next_at: datetime | None = None
         """When to read them again, unless they change before."""
         self._coming: deque[Schedule] = deque()
@@ -193,7 +199,6 @@ class FireLoop:
     async def _tick(self, now: datetime) -> datetime | None:
         """Fire what is due and start what waits; gives the instant of the next thing to do, None: none is known."""
         await self._put_right(now)
-        slots = self._slots
         # The store is not asked again before the instant it named, unless something stirred.
         if self._unread or self._next_at is None or (now >= self._next_at and not self._is_due(now)):
             await self._read(now)
@@ -211,23 +216,15 @@ class FireLoop:
                 break
             await self._fire(due, now)
             now = self._clock.now()
-            if self._unread or not slots.trusted():
+            if self._unread or not self._slots.trusted():
                 return now
-            if self._backlog and slots.free > 0:  # what waits has waited longer than what comes due now
+            if self._is_to_claim():  # what waits has waited longer than what comes due now
                 break
             # The next go at once, in the turn in which what this one started ends, it may be: both are written as one.
             self.ticked_at = self._clock.monotonic()
-        expected = self._ready_at is not None and now >= self._ready_at
-        if not self.closing and ((self._backlog and slots.free > 0) or expected):
-            # Where nothing is known to wait, half of them stay for what is asked for here meanwhile: it would wait for
-            # no slot, be told to all, claimed by whoever is first, and make them look again, and so on.
-            reserved = max(0, slots.free if self.is_behind else (slots.free + 1) // 2)
-            self._backlog = False
-            slots.reserve(reserved)
-            claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
-            self._ready_at = claimed.next_at
-            self._store_watch.well()
-        if (self._backlog and slots.free > 0) or self._is_due(now):
+        if not self.closing and (self._is_to_claim() or (self._ready_at is not None and now >= self._ready_at)):
+            await self._claim(now)
+        if self._is_to_claim() or self._is_due(now):
             return now
         coming_at = self._coming[0].next_due if self._coming else None
         instants = (coming_at, self._next_at, self._ready_at, self._ledger._terms_end)
@@ -258,6 +255,21 @@ class FireLoop:
         while len(due) < most and self._is_due(now):
             due.append(self._coming.popleft())
         return due
+
+    def _is_to_claim(self) -> bool:
+        return self._backlog and self._slots.free > 0
+
+    async def _claim(self, now: datetime) -> None:
+        """Ask the store for runs that wait and may start, as many as there are slots for."""
+        # Where nothing is known to wait, half of them stay for what is asked for here meanwhile: it would wait for no
+        # slot, be told to all, claimed by whoever is first, and make them look again, and so on.
+        free = self._slots.free
+        reserved = max(0, free if self.is_behind else (free + 1) // 2)
+        self._backlog = False
+        self._slots.reserve(reserved)
+        claimed = await self._store.claim(self._worker, now, reserved, partial(self._handed_out, reserved))
+        self._ready_at = claimed.next_at
+        self._store_watch.well()
 
     async def _read(self, now: datetime) -> None:
         """Ask the store for what is due and what comes soon."""
