@@ -71,7 +71,7 @@ class FireLoop:
         worker: str,
         journal: Journal,
         store_watch: StoreWatch,
-        held_since: Callable[[float], float],
+        blocked_since: Callable[[float], float],
         ended: Callable[[Run], None],
         speaker: Callable[[], Speaker],
     ) -> None:
@@ -81,7 +81,7 @@ class FireLoop:
         self._worker = worker
         self._journal = journal
         self._store_watch = store_watch
-        self._held_since = held_since
+        self._blocked_since = blocked_since
         self._ended = ended
         self._speaker = speaker
         self._clock = ledger._clock
@@ -430,7 +430,7 @@ class FireLoop:
             self._next_at, self._unread = None, True
             self._tell_of_step(look, look.step)
             return
-        overslept = max(0.0, look.elapsed - nap - self._held_since(look.since)) if nap else 0.0
+        overslept = max(0.0, look.elapsed - nap - self._blocked_since(look.since)) if nap else 0.0
         if look.step + overslept > GAP_SECONDS:
             self._tell_of_step(look, look.step + overslept)
             # a process that stood still woke just now; when between two looks a clock was set, nobody knows

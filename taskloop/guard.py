@@ -167,9 +167,9 @@ class Guard:
             self._speaker().say("WARNING", "lease.lost", worker=self._worker.id, runs=asked)
         self._look_at_the_lease(2 * TRUST_SECONDS if slept else max(left, TRUST_SECONDS))
 
-    def held_since(self, since: float) -> float:
+    def blocked_since(self, since: float) -> float:
         """For how many seconds since then somebody held the loop: it was late, but awake."""
-        return 0.0 if self._watchdog is None else self._watchdog.held_since(since)
+        return 0.0 if self._watchdog is None else self._watchdog.blocked_since(since)
 
     # -- what it learns
 
@@ -213,7 +213,7 @@ class Guard:
         """
         lapses = 0 if self._pulse is None else self._pulse.lapses
         before = list(self._slots.attempts.values())  # what begins while we ask is ours
-        self._slots.lose(await self._store.held(self._worker.id), before)
+        self._slots.lose(await self._store.in_hand(self._worker.id), before)
         try:
             await self._came_back()
         except (StoreUnavailable, BadStore):

@@ -258,7 +258,7 @@ class TaskScheduler(Ledger):
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
             store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch,
-            held_since=self._held_since, ended=self._ended, speaker=lambda: self.speaker
+            blocked_since=self._blocked_since, ended=self._ended, speaker=lambda: self.speaker
         )  # fmt: skip
         self._guard = guard = Guard(
             store, worker, slots=slots, fires=fires, journal=journal, store_watch=store_watch, listeners=self._listeners,
@@ -371,8 +371,8 @@ class TaskScheduler(Ledger):
     def _is_trusted(self) -> bool:
         return self._guard is None or self._guard.is_trusted()
 
-    def _held_since(self, since: float) -> float:
-        return 0.0 if self._guard is None else self._guard.held_since(since)
+    def _blocked_since(self, since: float) -> float:
+        return 0.0 if self._guard is None else self._guard.blocked_since(since)
 
     def _store_changed(self, name: str, data: Mapping[str, Any]) -> None:
         if self._guard is not None:

@@ -162,7 +162,7 @@ class Slots:
         if self._over:  # the next start finds the run without its worker and says so
             return
         if run.job not in self._jobs:  # removed between the claim and now
-            self._listeners.begin(self._disown(run))
+            self._listeners.begin(self._end_without_job(run))
             return
         if not self.trusted():  # this process stood still since it claimed the run: it may be another's by now
             self.reserve(1)
@@ -212,12 +212,12 @@ class Slots:
     async def _launch_if_ours(self, run: Run) -> None:
         while not self.trusted() and not self._closed.is_set():  # once it has beaten, nobody can take it any more
             await asyncio.sleep(TRUST_SECONDS)
-        held = await self.insist(partial(self._store.held, self._worker))
+        held = await self.insist(partial(self._store.in_hand, self._worker))
         self.release(1)
         if held is None:  # closed meanwhile: the next start finds the run without its worker and says so
             return
         if run.job not in self._jobs:
-            await self._disown(run)
+            await self._end_without_job(run)
         elif held.get(run.id) == run.token:
             self._launch(run)
         else:
@@ -405,7 +405,7 @@ class Slots:
         if waits or after.schedule is not None or policy.constrained:
             self._freed(True, waits)
 
-    async def _disown(self, run: Run) -> None:
+    async def _end_without_job(self, run: Run) -> None:
         after = run.changed(state=State.INTERRUPTED, reason=Reason.UNKNOWN_JOB.value, ended_at=self._clock.now())
         if await self._settle(Settling(run, after, Lost())) is not None:
             self._waiters.announce(run.id, after)

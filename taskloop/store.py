@@ -452,7 +452,7 @@ class Store(Protocol):
     async def workers(self, *, living: bool = False) -> Sequence[Worker]:
         """Those not known to have stopped, and unless only these are asked for the newest of the others."""
 
-    async def held(self, worker: str) -> Mapping[RunId, int]:
+    async def in_hand(self, worker: str) -> Mapping[RunId, int]:
         """The running runs of a worker, and the token of each."""
 
     async def orphans(self) -> Sequence[Run]:

@@ -303,7 +303,7 @@ class PostgresStore:
         found: Sequence[Incident] = await self._read(keeping.incidents, microseconds(since), microseconds(until), limit)
         return found
 
-    async def held(self, worker: str) -> Mapping[RunId, int]:
+    async def in_hand(self, worker: str) -> Mapping[RunId, int]:
         query = "SELECT id, token FROM taskloop.runs WHERE state = 'running' AND worker = $1"
         rows = await self._see(_fetched, query, worker)
         return {RunId(row[0]): row[1] for row in rows}

@@ -300,7 +300,7 @@ class SqliteStore:
         found: Sequence[Incident] = await self._read(keeping.incidents, microseconds(since), microseconds(until), limit)
         return found
 
-    async def held(self, worker: str) -> Mapping[RunId, int]:
+    async def in_hand(self, worker: str) -> Mapping[RunId, int]:
         rows = await self._read(
             _fetch, "SELECT id, token FROM taskloop_runs WHERE state = 'running' AND worker = ?", (worker,)
         )

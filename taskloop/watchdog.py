@@ -116,7 +116,7 @@ class Watchdog:
         going_on = self.blocked
         return round(1000 * max(worst, going_on.seconds if going_on else 0.0), 1)
 
-    def held_since(self, since: float) -> float:
+    def blocked_since(self, since: float) -> float:
         """For how many seconds since then, by the steady clock, somebody held the loop: it was late, but awake."""
         return sum(min(seconds, began + seconds - since) for began, seconds in [*self._held] if began + seconds > since)
 

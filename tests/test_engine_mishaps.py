@@ -758,8 +758,8 @@ async def test_a_stop_does_not_wait_for_a_start_that_waits_for_a_server_that_say
 
 async def test_a_run_that_begins_while_the_store_is_asked_what_we_hold_is_ours(tmp_path):
     class Slow(SqliteStore):
-        async def held(self, worker):
-            found = await super().held(worker)
+        async def in_hand(self, worker):
+            found = await super().in_hand(worker)
             await asyncio.sleep(0.2)
             return found
 

@@ -430,8 +430,8 @@ async def test_the_orphans_are_the_running_runs_of_the_dead_and_of_whoever_is_no
     assert ids(await store.orphans()) == [one.id, two.id]
     await store.bury(worker("alive"))
     assert ids(await store.orphans()) == [one.id, one.id + 1, two.id]
-    assert await store.held("dead") == {one.id: one.token}
-    assert await store.held("nobody") == {}
+    assert await store.in_hand("dead") == {one.id: one.token}
+    assert await store.in_hand("nobody") == {}
 
 
 # -- what other processes wrote

@@ -134,7 +134,7 @@ async def test_no_statement_goes_through_all_runs(heard):
     await store.enlist(Worker("w1", None, "h", 1, "p", NOW, NOW, jobs=frozenset("ab")))
     await store.bury(Worker("w1", None, "h", 1, "p", NOW, NOW))
     await store.orphans()
-    await store.held("w1")
+    await store.in_hand("w1")
     await store.note([Incident("w1", "clock", NOW, at(1))])
     await store.switch(Switch("paused", "a", NOW, "ann", None))
     await store.late(at(60))
