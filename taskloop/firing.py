@@ -23,7 +23,6 @@ from taskloop.clock import ClockWatch, Look, later
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
-from taskloop.logs import Speaker
 from taskloop.policy import Policy
 from taskloop.processes import boot
 from taskloop.runs import Cancelled, Run, State
@@ -73,7 +72,7 @@ class FireLoop:
         store_watch: StoreWatch,
         blocked_since: Callable[[float], float],
         ended: Callable[[Run], None],
-        speaker: Callable[[], Speaker],
+        say: Callable[..., None],
     ) -> None:
         self._store = store
         self._ledger = ledger
@@ -83,7 +82,7 @@ class FireLoop:
         self._store_watch = store_watch
         self._blocked_since = blocked_since
         self._ended = ended
-        self._speaker = speaker
+        self._say = say
         self._clock = ledger._clock
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -164,7 +163,7 @@ class FireLoop:
                 self._store_watch.lost(error)
                 wake_at = self._again_after(self._store_watch.patience())
             except Exception as error:
-                self._speaker().say("ERROR", "tick.failed", error=repr(error))
+                self._say("ERROR", "tick.failed", error=repr(error))
                 wake_at = self._again_after(1.0)
             await self._sleep_until(wake_at)
         await self._keep_cursors_right()
@@ -189,7 +188,7 @@ class FireLoop:
         except (StoreUnavailable, BadStore) as error:
             self._store_watch.lost(error)
         except Exception as error:
-            self._speaker().say("ERROR", "tick.failed", error=repr(error))
+            self._say("ERROR", "tick.failed", error=repr(error))
 
     def _again_after(self, seconds: float) -> datetime:
         self._unread = True
@@ -304,7 +303,7 @@ class FireLoop:
             if (one.id, str(one.trigger)) in self._complained:
                 continue
             self._complained.add((one.id, str(one.trigger)))
-            self._speaker().say("ERROR", "schedule.unreadable", schedule=one.id, text=one.trigger.describe())
+            self._say("ERROR", "schedule.unreadable", schedule=one.id, text=one.trigger.describe())
 
     def _facts(self, job: str, now: datetime) -> tuple[Policy, Verdict, list[str], datetime]:
         """What holds for all schedules of a job that are due: its policy, whether it is on, its names, who watched."""
@@ -328,7 +327,7 @@ class FireLoop:
                 self._slots.release(sum(one.starts for one in firings))
                 raise
             except Exception as error:
-                self._speaker().say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
+                self._say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)
             starts = self._slots.free > 0
             self._slots.reserve(starts)
@@ -446,7 +445,7 @@ class FireLoop:
     def _tell_of_step(self, look: Look, seconds: float) -> None:
         now, name = self._clock.now(), "clock.set_back" if seconds < 0 else "clock.gap"
         self._journal.add("clock", min(look.before, now), max(look.before, now), step_seconds=round(seconds, 3))
-        self._speaker().say("WARNING", name, seconds=round(abs(seconds), 1))
+        self._say("WARNING", name, seconds=round(abs(seconds), 1))
 
     async def _rewind(self, now: datetime) -> None:
         """Tell the cursors that the wall clock was set back: else they would be silent until it has caught up."""
@@ -456,7 +455,7 @@ class FireLoop:
         self._set_back.pop(0)
         self._unread = self._backlog = True  # what waits may be ready sooner than it was when last asked
         self.attendance.set_back(lived)
-        self._speaker().say("INFO", "clock.cursors_moved", moved=moved)
+        self._say("INFO", "clock.cursors_moved", moved=moved)
 
     async def _recall(self, now: datetime) -> None:
         def back(schedule: Schedule, decided: Sequence[tuple[datetime, datetime]]) -> Schedule:
@@ -467,7 +466,7 @@ class FireLoop:
         moved = await self._store.rewind(back, now, back=None, boot=boot(), since=tick, tick=tick)
         self._is_ahead, self._unread, self._backlog = False, True, True
         if moved:
-            self._speaker().say("WARNING", "clock.cursors_recalled", moved=moved)
+            self._say("WARNING", "clock.cursors_recalled", moved=moved)
 
     async def _move_cursors(self, look: Look, now: datetime) -> int:
         return await self._store.rewind(

@@ -19,7 +19,6 @@ from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.events import Feed
 from taskloop.firing import FireLoop
 from taskloop.journal import Journal, StoreWatch
-from taskloop.logs import Speaker
 from taskloop.options import Options
 from taskloop.pulse import Pulse
 from taskloop.runs import RunId
@@ -53,7 +52,7 @@ class Guard:
         clock: Clock,
         options: Options,
         came_back: Callable[[], Awaitable[None]],
-        speaker: Callable[[], Speaker],
+        say: Callable[..., None],
     ) -> None:
         self._store = store
         self._worker = worker
@@ -65,7 +64,7 @@ class Guard:
         self._feed = feed
         self._clock = clock
         self._options = options
-        self._speaker = speaker
+        self._say = say
         self._came_back = came_back
         self._mended = 0
         """Of the lapses of the pulse those after which all is as it should be again."""
@@ -164,7 +163,7 @@ class Guard:
         left = self._left_of_the_lease(self._pulse)
         slept = asyncio.get_running_loop().time() - due > 2 * TRUST_SECONDS
         if left < 0.0 and not slept and self._others() and (asked := self._slots.give_up()):
-            self._speaker().say("WARNING", "lease.lost", worker=self._worker.id, runs=asked)
+            self._say("WARNING", "lease.lost", worker=self._worker.id, runs=asked)
         self._look_at_the_lease(2 * TRUST_SECONDS if slept else max(left, TRUST_SECONDS))
 
     def blocked_since(self, since: float) -> float:
@@ -182,7 +181,7 @@ class Guard:
         silent = round(self._clock.monotonic() - self._fires.ticked_at, 1)
         self._stall = f"schedule '{schedule.id}' is due since {schedule.next_due} and does not move"
         self._journal.add("stalled", schedule.next_due or now, now, schedule=schedule.id, silent_seconds=silent)
-        self._speaker().say("ERROR", "scheduler.stalled", schedule=schedule.id, silent_seconds=silent)
+        self._say("ERROR", "scheduler.stalled", schedule=schedule.id, silent_seconds=silent)
         self._fires.stir()
 
     def store_changed(self, name: str, data: Mapping[str, Any]) -> None:
@@ -202,7 +201,7 @@ class Guard:
         if not news:
             now = self._clock.now()
             self._journal.add("taken_for_dead", now, now)
-            self._speaker().say("WARNING", "worker.taken_for_dead", worker=self._worker.id)
+            self._say("WARNING", "worker.taken_for_dead", worker=self._worker.id)
             self._listeners.begin(self._slots.insist(self._come_back))
 
     async def _come_back(self) -> None:
@@ -219,7 +218,7 @@ class Guard:
         except (StoreUnavailable, BadStore):
             raise
         except Exception as error:  # a program that contradicts itself fires what it has
-            self._speaker().say("ERROR", "worker.not_declared", error=repr(error))
+            self._say("ERROR", "worker.not_declared", error=repr(error))
         self._mended = lapses
         self._fires.stir()
 
@@ -241,7 +240,7 @@ class Guard:
         until = min(now, since + timedelta(seconds=block.seconds))
         self._journal.add(block.kind, since, until, **_told(block), stack=list(block.stack))
         if block.kind == "frozen":
-            self._speaker().say("WARNING", "process.frozen", seconds=round(block.seconds, 1))
+            self._say("WARNING", "process.frozen", seconds=round(block.seconds, 1))
             if block.seconds > self._options.lease.total_seconds():
                 self._fires.slept(since, block.seconds)
             return
@@ -252,7 +251,7 @@ class Guard:
 
     def _noticed_block(self, block: Block) -> None:
         """Called in the thread of the watchdog: the loop may never turn again."""
-        self._speaker().say("WARNING", "loop.blocked", **_told(block), still=True)
+        self._say("WARNING", "loop.blocked", **_told(block), still=True)
 
 
 def _told(block: Block) -> dict[str, Any]:

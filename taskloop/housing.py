@@ -65,6 +65,10 @@ class Housed(Jobs):
         if self._store is None and store is not None:
             self._address = store
 
+    def _say(self, level: str, name: str, **fields: Any) -> None:
+        """Write a log line, by whoever is the speaker by then: a command line takes its own."""
+        self.speaker.say(level, name, **fields)
+
     @property
     def address(self) -> Any:
         """The store's address, or the Store, given when made; None: the configuration's."""
@@ -87,9 +91,9 @@ class Housed(Jobs):
         if settings.is_given("log", "level") and self.speaker.level == QUIET:
             self.speaker.level = settings.log.level
         for text in settings.warnings:
-            self.speaker.say("WARNING", "config.warning", text=text)
+            self._say("WARNING", "config.warning", text=text)
         if settings.banner:
-            self.speaker.say("WARNING", "dev.mode", text=settings.banner)
+            self._say("WARNING", "dev.mode", text=settings.banner)
 
     def _read_configuration(self) -> Settings | None:
         """Read it, unless another verb has just done so: None."""

@@ -92,7 +92,7 @@ class TaskScheduler(Ledger):
         self.worker: Worker | None = None
         """This process as the store knows it; None: not started."""
         self._closing, self._hurrying = asyncio.Event(), asyncio.Event()
-        self._listeners = Listeners(self.speaker.say)
+        self._listeners = Listeners(self._say)
         self._slots: Slots | None = None
         self._fires: FireLoop | None = None
         self._guard: Guard | None = None
@@ -128,7 +128,7 @@ class TaskScheduler(Ledger):
         if self._host is not None and self._closing.is_set() and not self._is_own_job():  # that would wait for itself
             await asyncio.wait({self._host})
         if self._host is not None:
-            return self.speaker.say("WARNING", "scheduler.already_running")
+            return self._say("WARNING", "scheduler.already_running")
         self._interval = None if interval is None else durations.parse_interval(interval)
         self._closing, self._hurrying = asyncio.Event(), asyncio.Event()
         self._loop, self._curfew, self._grace = loop, None, timedelta(0)
@@ -184,7 +184,7 @@ class TaskScheduler(Ledger):
 
         return await until_signal(
             served(), stop=self.stop, hurry=lambda: self._hurrying.set(),
-            heard=lambda one: self.speaker.say("INFO", "signal.received", signal=one.name)
+            heard=lambda one: self._say("INFO", "signal.received", signal=one.name)
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:
@@ -211,13 +211,13 @@ class TaskScheduler(Ledger):
                     loops.start_soon(fires.run)
                 loops.start_soon(self._tend_loop)
                 count = len(getattr(self._open_store, "only", None) or self)
-                self.speaker.say("INFO", "scheduler.started", jobs=count, store=self._open_store.url)
+                self._say("INFO", "scheduler.started", jobs=count, store=self._open_store.url)
                 started.set_result(None)
                 await self._closing.wait()
                 self._phase = "stopping"
                 fires.close()
-                self.speaker.say("DEBUG", "timer.cancelled")
-                self.speaker.say("INFO", "scheduler.stopping", running=len(slots.attempts))
+                self._say("DEBUG", "timer.cancelled")
+                self._say("INFO", "scheduler.stopping", running=len(slots.attempts))
                 await slots.wind_down(self._grace, self._hurrying)
                 loops.cancel_scope.cancel()
         except asyncio.CancelledError:  # the host is ending its loop: no time for a grace
@@ -232,7 +232,7 @@ class TaskScheduler(Ledger):
             await self._end()
 
     async def _begin(self) -> tuple[Slots, FireLoop]:
-        self.speaker.say("INFO", "scheduler.starting")
+        self._say("INFO", "scheduler.starting")
         await self._configure()
         self._prepare_jobs()
         store, clock, options = await self._opened(), self._clock, self.options
@@ -242,7 +242,7 @@ class TaskScheduler(Ledger):
             self.feed.subscribe(self.speaker, *self.speaker.events())
         self._listeners.loop = self._loop
         self._hear_for_pings()
-        self._executors = Executors(options.threads, options.dask, self.speaker.say)
+        self._executors = Executors(options.threads, options.dask, self._say)
         fires_here = options.enabled and getattr(store, "fires", True)
         self.worker = worker = this_process(
             self.name, now, clock.monotonic(), fires=fires_here, jobs=[job.name for job in self]
@@ -253,17 +253,17 @@ class TaskScheduler(Ledger):
             options.max_running if getattr(store, "starts", True) else 0, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
             store_watch=store_watch, trusted=self._is_trusted, context=self._context(), tell=self._tell,
-            say=self.speaker.say, breaker=self._breaker, freed=self._freed, overrides=self.overrides
+            say=self._say, breaker=self._breaker, freed=self._freed, overrides=self.overrides
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
             store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch,
-            blocked_since=self._blocked_since, ended=self._ended, speaker=lambda: self.speaker
+            blocked_since=self._blocked_since, ended=self._ended, say=self._say
         )  # fmt: skip
         self._guard = guard = Guard(
             store, worker, slots=slots, fires=fires, journal=journal, store_watch=store_watch, listeners=self._listeners,
             feed=self.feed, clock=clock, options=options, came_back=lambda: self._declare_late(list(self)),
-            speaker=lambda: self.speaker
+            say=self._say
         )  # fmt: skip
         self._tending = Tending(
             store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
@@ -286,7 +286,7 @@ class TaskScheduler(Ledger):
         if self._pings is None and any(job.policy.ping is not None for job in self):
             from taskloop.pings import Pings
 
-            self._pings = Pings(lambda job: self._jobs[job].policy.ping if job in self else None, self.speaker.say)
+            self._pings = Pings(lambda job: self._jobs[job].policy.ping if job in self else None, self._say)
             self._unsubscribe = self.feed.subscribe(self._pings, *Pings.EVENTS)
 
     def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker]) -> None:
@@ -307,9 +307,9 @@ class TaskScheduler(Ledger):
         )
         only = getattr(store, "only", None)
         if told := self.start_plan.told(only):
-            self.speaker.say("INFO", "scheduler.plan", **told)
+            self._say("INFO", "scheduler.plan", **told)
         for level, mistake, fields in await advice.look(self, store, others, only):
-            self.speaker.say(level, f"advice.{mistake}", **fields)
+            self._say(level, f"advice.{mistake}", **fields)
         await declaring.declare_added(self, jobs)
 
     async def _end(self) -> None:
@@ -328,7 +328,7 @@ class TaskScheduler(Ledger):
             self._slots.close()
         with suppress(TaskloopError, asyncio.CancelledError):
             await self.close(LAST_SECONDS)
-        self.speaker.say("INFO", "scheduler.stopped")
+        self._say("INFO", "scheduler.stopped")
         self._forget()
 
     def _forget(self) -> None:
@@ -362,7 +362,7 @@ class TaskScheduler(Ledger):
             except (StoreUnavailable, BadStore) as error:
                 self._store_watch.lost(error)
             except Exception as error:  # the next round does what this one could not
-                self.speaker.say("WARNING", "tending.failed", error=repr(error))
+                self._say("WARNING", "tending.failed", error=repr(error))
             await self._tending.nap()
 
     def _vitals(self) -> Mapping[str, Any]:
