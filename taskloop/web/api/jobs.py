@@ -12,7 +12,7 @@ from taskloop.jobs import Call
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
-from taskloop.web.api.asking import FIRES_UNTIL, KEY, KEY_HEADER, LIMIT, TOLD, UNTIL, V1, limit, page
+from taskloop.web.api.asking import FIRES_UNTIL, KEY, KEY_HEADER, LIMIT, TOLD, UNTIL, V1, limit
 from taskloop.web.core import Response, answer, listed
 from taskloop.web.discretion import explained
 from taskloop.web.problems import Problem
@@ -42,9 +42,11 @@ async def the_job(asked: Asked, name: str | None = None) -> JobRecord:
 
 async def jobs(asked: Asked) -> Response:
     query, most = asked.query, limit(asked.query)
-    found = wanted(await looking.stands(asked.scheduler), query)[: most + 1]
-    records = await looking.records(asked.scheduler, [one.name for one in found])
-    return await page(records, most, job_record, lambda one: one.name)
+    found = wanted(await looking.stands(asked.scheduler), query)
+    names = [one.name for one in found[:most]]
+    records = await looking.records(asked.scheduler, names)
+    # `next` is of those that were chosen: that one of them is gone by now ends no list.
+    return await listed(still_wanted(records, query), job_record, names[-1] if len(found) > most else None)
 
 
 def wanted(found: Iterable[Standing], query: Mapping[str, Any]) -> list[Standing]:
@@ -58,6 +60,12 @@ def wanted(found: Iterable[Standing], query: Mapping[str, Any]) -> list[Standing
         and (not tag or tag in one.facts["policy"].get("tags", ()))
         and (not text or text.lower() in f"{one.name} {one.title}".lower())
     ]
+
+
+def still_wanted(records: Iterable[JobRecord], query: Mapping[str, Any]) -> list[JobRecord]:
+    """Of jobs that were chosen by how they stood, and read in full after that, those that stand so still."""
+    conditions = query.get("condition")
+    return [one for one in records if not conditions or one.condition in conditions]
 
 
 async def job(asked: Asked) -> Response:

@@ -16,7 +16,7 @@ from taskloop.punctuality import Condition
 from taskloop.records import JobRecord
 from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import UNTIL
-from taskloop.web.api.jobs import durations, spread, the_job, wanted
+from taskloop.web.api.jobs import durations, spread, still_wanted, the_job, wanted
 from taskloop.web.core import Response
 from taskloop.web.discretion import explained
 from taskloop.web.pages import charts
@@ -47,14 +47,19 @@ async def jobs(asked: Asked) -> Response:
     kept = wanted(found, {**query, "before": None})
     rest = wanted(kept, {"before": query["before"]})
     names = [one.name for one in rest[:JOBS_A_PAGE]]
-    here, strips = await looking.records(scheduler, names), await looking.strips(scheduler, names, STRIP)
+    records, strips = await looking.records(scheduler, names), await looking.strips(scheduler, names, STRIP)
+    here = still_wanted(records, query)
     following = None
     if len(rest) > len(names):
         further = {**query, "condition": ",".join(query["condition"] or ()), "before": names[-1]}
         following = urlencode({name: value for name, value in further.items() if value})
-    counts = Counter(one.condition for one in found)
+    # What is shown was read after the others: it is counted as it is shown, and not at all where it is gone.
+    chosen = {*names}
+    conditions = {one.name: one.condition for one in found if one.name not in chosen}
+    conditions |= {one.name: one.condition for one in records}
+    counts = Counter(conditions.values())
     return await whole_page(
-        asked, "jobs.html", jobs=here, strips=strips, found=len(kept), all=len(found), wanted=query, next=following,
+        asked, "jobs.html", jobs=here, strips=strips, found=len(kept) - len(names) + len(here), all=len(conditions), wanted=query, next=following,
         conditions=CONDITIONS, counts={word: counts[word] for word in CONDITIONS if counts[word] and word != "ok"},
     )  # fmt: skip
 

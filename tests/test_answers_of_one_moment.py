@@ -1,0 +1,85 @@
+"""Something changes while an answer is put together from several reads: what it says fits together all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import timedelta
+
+import pytest
+from test_between_two_looks import meanwhile
+from web_clients import V1, over_asgi
+
+from taskloop import Options, TaskScheduler
+
+pytestmark = pytest.mark.anyio
+
+PAGE = {"accept": "text/html"}
+
+
+@pytest.fixture
+async def shop(tmp_path, no_task_outlives_the_fixture):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options(grace=timedelta(0)))
+    scheduler.gate, scheduler.well = asyncio.Event(), True
+
+    @scheduler.job()
+    async def slow():
+        await scheduler.gate.wait()
+
+    @scheduler.job()
+    async def mail():
+        assert scheduler.well
+
+    @scheduler.job()
+    async def news():
+        pass
+
+    async with scheduler:
+        yield scheduler
+
+
+@pytest.fixture
+async def client(shop, no_task_outlives_the_fixture):
+    async with over_asgi(shop, auth="open") as one:
+        yield one
+
+
+async def is_removed(shop, name):
+    shop.remove_job(name)
+
+
+async def ran(shop, name):
+    await (await shop.submit(name)).wait()
+
+
+# -- jobs
+
+
+async def test_a_list_of_jobs_goes_on_after_one_that_is_removed_while_it_is_read(shop, client):
+    meanwhile(shop._store, "standing", lambda: is_removed(shop, "mail"))
+    first = (await client.get(f"{V1}/jobs?limit=1")).data
+    assert (first["items"], first["next"]) == ([], "mail")
+    rest = (await client.get(f"{V1}/jobs?before=mail")).data
+    assert [one["name"] for one in rest["items"]] == ["news", "slow"]
+
+
+async def test_a_job_that_stands_otherwise_by_the_time_it_is_read_is_in_no_list_of_those_that_fail(shop, client):
+    shop.well = False
+    await ran(shop, "mail")
+    shop.well = True
+    meanwhile(shop._store, "find", lambda: ran(shop, "mail"))
+    assert (await client.get(f"{V1}/jobs?condition=failing")).items == []
+
+    shop.well = False
+    await ran(shop, "mail")
+    shop.well = True
+    meanwhile(shop._store, "find", lambda: ran(shop, "mail"))
+    page = (await client.get("/jobs?condition=failing", headers=PAGE)).body.decode()
+    assert "<p>0 of 3 jobs" in page and "No job is like that" in page
+
+
+async def test_the_page_of_jobs_counts_as_many_as_it_shows(shop, client):
+    meanwhile(shop._store, "standing", lambda: is_removed(shop, "mail"))
+    page = (await client.get("/jobs", headers=PAGE)).body.decode()
+    assert re.findall(r'id="job-(\w+)"', page) == ["news", "slow"]
+    assert "<p>2 of 2 jobs" in page
