@@ -41,6 +41,7 @@ __all__ = [
     "jobs",
     "off",
     "outline",
+    "plan",
     "records",
     "spans",
     "stands",
@@ -89,6 +90,16 @@ async def stands(ledger: Ledger) -> list[Standing]:
 async def records(ledger: Ledger, names: Collection[str]) -> list[JobRecord]:
     """As `jobs`, of these alone."""
     return await jobs(ledger, await ledger._opened(), names)
+
+
+async def plan(ledger: Ledger, job: str) -> Sequence[Mapping[str, Any]]:
+    """The steps of a flow, see `JobRecord.steps`, given its name or an earlier one; none: it has none, or is not known any more."""
+    try:
+        _, definition = await _subject(ledger, await ledger._opened(), job, None)
+    except NoSuchJob:
+        return ()
+    found: Sequence[Mapping[str, Any]] = definition.facts.get("steps", ())
+    return found
 
 
 async def strips(ledger: Ledger, names: Sequence[str], limit: int) -> dict[str, Sequence[Brief]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from test_between_two_looks import meanwhile
@@ -34,6 +34,12 @@ async def shop(tmp_path, no_task_outlives_the_fixture):
     async def news():
         pass
 
+    video = scheduler.flow("video")
+
+    @video.step()
+    async def fetch():
+        pass
+
     async with scheduler:
         yield scheduler
 
@@ -60,7 +66,7 @@ async def test_a_list_of_jobs_goes_on_after_one_that_is_removed_while_it_is_read
     first = (await client.get(f"{V1}/jobs?limit=1")).data
     assert (first["items"], first["next"]) == ([], "mail")
     rest = (await client.get(f"{V1}/jobs?before=mail")).data
-    assert [one["name"] for one in rest["items"]] == ["news", "slow"]
+    assert [one["name"] for one in rest["items"]] == ["news", "slow", "video"]
 
 
 async def test_a_job_that_stands_otherwise_by_the_time_it_is_read_is_in_no_list_of_those_that_fail(shop, client):
@@ -75,11 +81,38 @@ async def test_a_job_that_stands_otherwise_by_the_time_it_is_read_is_in_no_list_
     shop.well = True
     meanwhile(shop._store, "find", lambda: ran(shop, "mail"))
     page = (await client.get("/jobs?condition=failing", headers=PAGE)).body.decode()
-    assert "<p>0 of 3 jobs" in page and "No job is like that" in page
+    assert "<p>0 of 4 jobs" in page and "No job is like that" in page
 
 
 async def test_the_page_of_jobs_counts_as_many_as_it_shows(shop, client):
     meanwhile(shop._store, "standing", lambda: is_removed(shop, "mail"))
     page = (await client.get("/jobs", headers=PAGE)).body.decode()
-    assert re.findall(r'id="job-(\w+)"', page) == ["news", "slow"]
-    assert "<p>2 of 2 jobs" in page
+    assert re.findall(r'id="job-(\w+)"', page) == ["news", "slow", "video"]
+    assert "<p>3 of 3 jobs" in page
+
+
+# -- runs
+
+
+async def test_the_page_of_a_run_is_there_although_its_job_is_removed_while_it_is_made(shop, client):
+    run = (await (await shop.submit("video")).wait()).id
+    meanwhile(shop._store, "standing", lambda: is_removed(shop, "video"))
+    page = await client.get(f"/runs/{run}", headers=PAGE)
+    assert page.status == 200 and "fetch" in page.body.decode()
+
+
+async def test_the_page_of_a_run_that_still_has_the_old_name_of_its_job_shows_the_steps_of_the_new_one(shop, tmp_path):
+    run = (await (await shop.submit("video")).wait()).id
+    await shop.stop()
+    heir = TaskScheduler(tmp_path / "app.db", options=Options())
+    film = heir.flow("film", aliases=("video",))
+
+    @film.step()
+    async def fetch():
+        pass
+
+    await (await heir._opened()).rename({"video": "film"}, datetime.now(UTC), 0)  # its newest runs first, and none yet
+    async with over_asgi(heir, start=False, auth="open") as client:
+        page = await client.get(f"/runs/{run}", headers=PAGE)
+    await heir.close()
+    assert page.status == 200 and "<svg" in page.body.decode()

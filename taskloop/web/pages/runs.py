@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from taskloop import durations
 from taskloop.clock import SystemClock
-from taskloop.looking import waits_for
+from taskloop.looking import plan, waits_for
 from taskloop.masking import shown
 from taskloop.records import instant_text
 from taskloop.runs import Cause, Run, State
@@ -60,7 +60,7 @@ async def run(asked: Asked) -> Response:
     lines, earlier, following = await _log(asked, number)
     params, result = await asyncio.to_thread(_texts, one)
     steps = await scheduler.steps(number)
-    facts = (await scheduler.jobs(one.job))[0].steps if steps else ()
+    facts = await plan(scheduler, one.job) if steps else ()
     return await whole_page(
         asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=steps, graph=graph(facts, steps),
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
