@@ -16,7 +16,7 @@ from taskloop import durations
 from taskloop.clock import later
 from taskloop.policy import Policy
 from taskloop.punctuality import LEAST_RUNS, Usual
-from taskloop.runs import State
+from taskloop.runs import Run, State
 from taskloop.schedules import Schedule, bind, next_due, rebind
 from taskloop.simulation import MOST_WORK, Setting, Simulation, held_fires, simulate
 from taskloop.store import Query
@@ -112,16 +112,26 @@ async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES, *, jo
     took: dict[str, Sequence[float]] = {}
     for first in range(0, len(names), AT_ONCE):
         took |= await store.usual(names[first : first + AT_ONCE])
-    active = await store.find(Query(states=[State.RUNNING], limit=AT_ONCE))
-    running = {
-        one.schedule: one.attempt_started_at
-        for one in active
-        if one.schedule is not None and one.attempt_started_at is not None
-    }
+    running = _running(await store.find(Query(states=[State.RUNNING], limit=AT_ONCE)), schedules)
     # They are read for those jobs alone that no code here knows.
     known = {one.name for one in jobs}
     definitions = await store.definitions() if any(name not in known for name in names) else ()
     return Facts(jobs, schedules, definitions, await store.switches(), took, running, partial)
+
+
+def _running(active: Sequence[Run], schedules: Sequence[Schedule]) -> dict[str, datetime]:
+    """By schedule since when the attempt of a run is made; `schedules`: as they were read before the runs.
+
+    A run of a fire that was still to come then began since: foretold is that fire, which its own run must not hinder.
+    """
+    coming = {one.id: one.next_due for one in schedules}
+    found: dict[str, datetime] = {}
+    for one in active:
+        if one.schedule is not None and one.attempt_started_at is not None:
+            ahead = coming.get(one.schedule)
+            if ahead is None or one.due_at < ahead:
+                found[one.schedule] = one.attempt_started_at
+    return found
 
 
 def setting(

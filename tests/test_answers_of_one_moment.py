@@ -7,10 +7,11 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from stories import START, hours, lasting
 from test_between_two_looks import meanwhile
 from web_clients import V1, over_asgi
 
-from taskloop import Options, TaskScheduler
+from taskloop import Every, Options, TaskScheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -116,3 +117,17 @@ async def test_the_page_of_a_run_that_still_has_the_old_name_of_its_job_shows_th
         page = await client.get(f"/runs/{run}", headers=PAGE)
     await heir.close()
     assert page.status == 200 and "<svg" in page.body.decode()
+
+
+# -- what is foretold
+
+
+async def test_a_fire_that_begins_while_its_forecast_is_gathered_is_not_skipped_for_its_own_run(virtual_time):
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(lasting(600), Every("1h"), name="report", first="aligned", expect="10m")
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        meanwhile(time.scheduler._store, "schedules", lambda: time.advance("31m"))
+        [told] = (await scheduler.simulate("2h")).jobs
+        assert [(one.due_at, one.state) for one in await time.runs("report")] == [(START + hours(1), "running")]
+    assert (told.fires, told.skipped, told.first) == (2, 0, START + hours(1))
