@@ -28,7 +28,7 @@ from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule, next_due
 from taskloop.store import Brief, DayCount, Definition, Incident, Newest, Query, Span, Store, Window, Worker
-from taskloop.switches import InForce
+from taskloop.switches import InForce, Switches
 from taskloop.why import Explanation, explain
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ async def jobs(ledger: Ledger, store: Store, only: Collection[str] | None = None
 
 async def stands(ledger: Ledger) -> list[Standing]:
     """How each of all jobs stands, by name; their newest runs are not read, which is the most of the work for `jobs`."""
-    return await _all(ledger, await ledger._opened())
+    store = await ledger._opened()
+    look = await _begun(ledger, store, None)
+    return await _stands(ledger, store, look, await store.newest(look.names))
 
 
 async def records(ledger: Ledger, names: Collection[str]) -> list[JobRecord]:
@@ -126,11 +128,6 @@ async def spans(ledger: Ledger, since: datetime, until: datetime, limit: int, ea
     return found + [one for one in running if one.id not in known]
 
 
-async def _all(ledger: Ledger, store: Store) -> list[Standing]:
-    look = await _begun(ledger, store, None)
-    return await _stands(ledger, store, look, await store.newest(look.names))
-
-
 class _Look(NamedTuple):
     """What a look at jobs begins with."""
 
@@ -139,22 +136,24 @@ class _Look(NamedTuple):
     remembered: Mapping[str, Definition]
     """What other programs declared."""
     only: Collection[str] | None
+    switches: Switches
+    """By these alone it is told what is held or off: the ledger's own may be read anew meanwhile."""
 
 
 async def _begun(ledger: Ledger, store: Store, only: Collection[str] | None) -> _Look:
     now = ledger._clock.now()
     await ledger._refresh_switches(force=True)
-    here = [job.name for job in ledger]
+    switches, here = ledger._switches, [job.name for job in ledger]
     if only is not None and all(name in ledger for name in only):
-        return _Look(now, sorted(only), {}, only)
+        return _Look(now, sorted(only), {}, only, switches)
     remembered = {one.name: one for one in await store.definitions(without=here)}
     names = sorted({*remembered, *here})
-    return _Look(now, names if only is None else [name for name in names if name in only], remembered, only)
+    return _Look(now, names if only is None else [name for name in names if name in only], remembered, only, switches)
 
 
 async def _stands(ledger: Ledger, store: Store, look: _Look, newest: Mapping[str, Newest]) -> list[Standing]:
     """How the jobs of a look stand: a few at a time, so that the loop may do other things between."""
-    due, in_force = await store.next_dues(look.names), InForce(ledger._switches, look.now)
+    due, in_force = await store.next_dues(look.names), InForce(look.switches, look.now)
     orphans = await _orphans(look, store, ledger)
     defined = {}
     for number, name in enumerate(look.names, 1):
@@ -256,22 +255,22 @@ async def workers(ledger: Ledger, store: Store) -> list[Worker]:
 
 async def status(ledger: Ledger, store: Store) -> Status:
     """How the whole stands, as the store knows it and, where the ledger is a worker, as it knows itself."""
-    now = ledger._clock.now()
-    standings = await _all(ledger, store)
+    look = await _begun(ledger, store, None)
+    now, standings = look.now, await _stands(ledger, store, look, await store.newest(look.names))
     workers = [_with_own_health(one, ledger) for one in await store.workers(living=True)]
     live = _living(workers, ledger, now)
     counts = await store.counts()
     recent = await incidents(ledger, store, now - RECENT)
     attention = [*_about_workers(workers, live), *_about_incidents(recent)]
     attention += _about_jobs(standings, bool(live), now)
-    tripped = [one for one in ledger._switches if one.kind == "tripped" and one.holds(now)]
+    tripped = [one for one in look.switches if one.kind == "tripped" and one.holds(now)]
     attention += [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
     lags = [float(one.health["lag_ms"]) for one in live if "lag_ms" in one.health]
     return Status(
         running=bool(live),
         enabled=ledger.options.enabled,
         workers=live,
-        paused=ledger._switches.pause(None, now),
+        paused=look.switches.pause(None, now),
         jobs=len(standings),
         waiting=counts.get(State.WAITING, 0),
         active=await store.find(Query(states=[State.RUNNING], limit=100)),

@@ -119,6 +119,17 @@ async def test_the_page_of_a_run_that_still_has_the_old_name_of_its_job_shows_th
     assert page.status == 200 and "<svg" in page.body.decode()
 
 
+# -- the whole
+
+
+async def test_the_whole_is_told_as_paused_or_not_and_each_of_its_jobs_the_same(shop):
+    meanwhile(shop._store, "late", lambda: shop.pause(reason="a move"))
+    before = await shop.status()
+    assert before.paused is None and {one.condition for one in before.standings} == {"never_ran"}
+    after = await shop.status()
+    assert after.paused.reason == "a move" and {one.condition for one in after.standings} == {"paused"}
+
+
 # -- what is foretold
 
 
