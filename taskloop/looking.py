@@ -61,6 +61,10 @@ RECENT: Final = timedelta(minutes=10)
 """An incident that ended longer ago needs nobody's attention any more."""
 BLOCKED_MS: Final = 1000
 """A loop that stood still for less is on record, but needs nobody's attention."""
+MOST_ACTIVE: Final = 100
+"""Runs in hand that a status names."""
+TRIES: Final = 3
+"""How often runs in hand are read until they are as many as were counted; where very many begin and end they never are."""
 AROUND: Final = timedelta(seconds=30)
 """A time back from now is meant no more exactly than this, in both directions."""
 SKEWED_SECONDS: Final = 2.0
@@ -137,13 +141,12 @@ class _Look(NamedTuple):
     """What other programs declared."""
     only: Collection[str] | None
     switches: Switches
-    """By these alone it is told what is held or off: the ledger's own may be read anew meanwhile."""
+    """By these alone it is told what is held or off: those that the ledger has may be others by the end of the look."""
 
 
 async def _begun(ledger: Ledger, store: Store, only: Collection[str] | None) -> _Look:
     now = ledger._clock.now()
-    await ledger._refresh_switches(force=True)
-    switches, here = ledger._switches, [job.name for job in ledger]
+    switches, here = await store.switches(), [job.name for job in ledger]
     if only is not None and all(name in ledger for name in only):
         return _Look(now, sorted(only), {}, only, switches)
     remembered = {one.name: one for one in await store.definitions(without=here)}
@@ -259,7 +262,7 @@ async def status(ledger: Ledger, store: Store) -> Status:
     now, standings = look.now, await _stands(ledger, store, look, await store.newest(look.names))
     workers = [_with_own_health(one, ledger) for one in await store.workers(living=True)]
     live = _living(workers, ledger, now)
-    counts = await store.counts()
+    counts, active = await _in_hand(store)
     recent = await incidents(ledger, store, now - RECENT)
     attention = [*_about_workers(workers, live), *_about_incidents(recent)]
     attention += _about_jobs(standings, bool(live), now)
@@ -273,12 +276,22 @@ async def status(ledger: Ledger, store: Store) -> Status:
         paused=look.switches.pause(None, now),
         jobs=len(standings),
         waiting=counts.get(State.WAITING, 0),
-        active=await store.find(Query(states=[State.RUNNING], limit=100)),
+        in_hand=counts.get(State.RUNNING, 0),
+        active=active,
         attention=attention,
         loop_lag_ms=max(lags, default=None),
         store=store.url,
         standings=standings,
     )
+
+
+async def _in_hand(store: Store) -> tuple[Mapping[State, int], Sequence[Run]]:
+    """How many runs wait and how many run, both at one moment; and those that run, read again where they are another number."""
+    for _ in range(TRIES):
+        counts, active = await store.counts(), await store.find(Query(states=[State.RUNNING], limit=MOST_ACTIVE))
+        if len(active) == min(MOST_ACTIVE, counts.get(State.RUNNING, 0)):
+            break
+    return counts, active
 
 
 async def incidents(ledger: Ledger, store: Store, since: datetime) -> list[Incident]:
@@ -303,6 +316,7 @@ def status_without_store(ledger: Ledger, error: Exception, active: Sequence[Run]
         paused=None,
         jobs=len(ledger),
         waiting=0,
+        in_hand=len(active),
         active=list(active),
         attention=[_item("store", str(error), since=since), *_unwell({**health, "store": None}, "this worker")],
         loop_lag_ms=health.get("lag_ms"),

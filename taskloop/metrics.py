@@ -155,7 +155,7 @@ def _families_of_the_whole(status: Status | None) -> Iterator[_Family]:
         "workers": ("Workers that are alive", len(status.workers)),
         "paused": ("Whether everything is paused", status.paused is not None),
         "runs_waiting": ("Runs that wait", status.waiting),
-        "runs_running": ("Runs in hand, of all workers, 100 at most", len(status.active)),
+        "runs_running": ("Runs in hand, of all workers", status.in_hand),
     }
     for name, (words, value) in whole.items():
         yield "gauge", f"taskloop_{name}", words, (), [((), int(value))]

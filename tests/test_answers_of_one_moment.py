@@ -11,7 +11,7 @@ from stories import START, hours, lasting
 from test_between_two_looks import meanwhile
 from web_clients import V1, over_asgi
 
-from taskloop import Every, Options, TaskScheduler
+from taskloop import Every, Options, Retry, TaskScheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -123,11 +123,47 @@ async def test_the_page_of_a_run_that_still_has_the_old_name_of_its_job_shows_th
 
 
 async def test_the_whole_is_told_as_paused_or_not_and_each_of_its_jobs_the_same(shop):
-    meanwhile(shop._store, "late", lambda: shop.pause(reason="a move"))
+    meanwhile(shop._store, "counts", lambda: shop.pause(reason="a move"))
     before = await shop.status()
     assert before.paused is None and {one.condition for one in before.standings} == {"never_ran"}
     after = await shop.status()
     assert after.paused.reason == "a move" and {one.condition for one in after.standings} == {"paused"}
+
+
+async def as_the_summary_says(shop, client):
+    runs = (await client.get(f"{V1}/summary")).data["runs"]
+    return runs["waiting"], runs["running"]
+
+
+async def as_the_figures_say(shop, client):
+    found = dict(re.findall(r"taskloop_runs_(\w+) (\d+)", (await client.get("/metrics")).body.decode()))
+    return int(found["waiting"]), int(found["running"])
+
+
+@pytest.mark.parametrize("told", [as_the_summary_says, as_the_figures_say])
+async def test_a_run_that_begins_or_is_to_be_tried_again_while_runs_are_counted_is_counted_once(shop, client, told):
+    @shop.job(retry=Retry(2, first="1h", max="1h"))
+    async def again():
+        await shop.gate.wait()
+        raise ValueError
+
+    heard = {"started": asyncio.Event(), "retrying": asyncio.Event()}
+    shop.feed.subscribe(lambda event: heard[event.name].set(), *heard)
+
+    async def begins():
+        await shop.resume("again")
+        await heard["started"].wait()
+
+    async def fails():
+        shop.gate.set()
+        await heard["retrying"].wait()
+
+    await shop.pause("again")
+    await shop.submit("again")
+    meanwhile(shop._store, "counts", begins)
+    assert sum(await told(shop, client)) == 1
+    meanwhile(shop._store, "counts", fails)
+    assert sum(await told(shop, client)) == 1
 
 
 # -- what is foretold

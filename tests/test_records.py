@@ -114,11 +114,11 @@ def test_a_switch_a_worker_and_the_whole():
         "id": "w1", "name": "shop", "host": "h", "pid": 7, "started_at": TEXT, "beat_at": TEXT, "stopped_at": None,
     }  # fmt: skip
     status = Status(
-        running=True, enabled=True, workers=[worker], paused=PAUSE, jobs=1, waiting=0, active=[RUN],
+        running=True, enabled=True, workers=[worker], paused=PAUSE, jobs=1, waiting=0, in_hand=1, active=[RUN],
         attention=[{"job": "a"}], loop_lag_ms=1.5, store="sqlite:///x",
     )  # fmt: skip
     assert plain(status_record(status)) == {
-        "running": True, "enabled": True, "workers": [record], "paused": switch, "jobs": 1, "waiting": 0,
+        "running": True, "enabled": True, "workers": [record], "paused": switch, "jobs": 1, "waiting": 0, "in_hand": 1,
         "active": [run_record(RUN)], "attention": [{"job": "a"}], "loop_lag_ms": 1.5, "store": "sqlite:///x",
     }  # fmt: skip
     assert status_record(replace(status, paused=None))["paused"] is None

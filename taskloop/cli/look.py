@@ -166,7 +166,9 @@ async def _status(args: Namespace) -> int:
 def _nothing_yet(args: Namespace) -> Status:
     """How a program stands that has no store: as it does before its first start."""
     store = store_address(config=args.config)
-    return Status(running=False, enabled=True, workers=(), paused=None, jobs=0, waiting=0, active=(), store=store)
+    return Status(
+        running=False, enabled=True, workers=(), paused=None, jobs=0, waiting=0, in_hand=0, active=(), store=store
+    )
 
 
 def _show_status(out: Output, record: Record) -> None:
@@ -178,7 +180,7 @@ def _show_status(out: Output, record: Record) -> None:
     out.line(
         out.paint(text, "red" if attention else "green")
         + clean(
-            f" {running} · {record['jobs']} jobs · {len(record['active'])} running, {record['waiting']} waiting"
+            f" {running} · {record['jobs']} jobs · {record['in_hand']} running, {record['waiting']} waiting"
             f" · {record['store']}"
         )
     )

@@ -52,7 +52,7 @@ async def summary(asked: Asked) -> Response:
             "running": status.running,
             "paused": switch_record(status.paused),
             "jobs": {"all": status.jobs, **{word: conditions[word] for word in get_args(Condition)}},
-            "runs": {"waiting": status.waiting, "running": len(status.active)},
+            "runs": {"waiting": status.waiting, "running": status.in_hand},
             "workers": len(status.workers),
             "attention": len(status.attention),
             "loop_lag_ms": status.loop_lag_ms,
