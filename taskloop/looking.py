@@ -510,9 +510,9 @@ async def _policies(ledger: Ledger, store: Store, jobs: set[str]) -> dict[str, P
 
 async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at: Any, run: int | None) -> Explanation:
     """Gather the facts and explain them."""
-    now = ledger._clock.now()
     names, definition = await _subject(ledger, store, job, run)
     usual = await store.usual(names[:1])
+    now = ledger._clock.now()  # as late as can be: what is on record by then is not of the future
     spread, group = _says(definition, "spread"), _says(definition, "group")
     question = Question(
         job=names[0],

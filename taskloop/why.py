@@ -296,6 +296,8 @@ def _remedies(code: str, question: Question) -> tuple[str, ...]:
 
 def _waiting(question: Question, facts: Evidence, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
     """Why a run still waits."""
+    if row.created_at > question.now:  # it was asked for after the question, and before the facts were read
+        question = replace(question, now=row.created_at)
     code, why = _hindrance(question, facts, checks, row)
     since = span(question.now - max(row.ready_at, row.created_at))
     text = f"run {row.id} waits{'' if row.ready_at > question.now else f' for {since}'}: {why}"

@@ -18,6 +18,18 @@ pytestmark = pytest.mark.anyio
 PAGE = {"accept": "text/html"}
 
 
+def just_before(store, verb, change):
+    """Have `change` done when that verb is called next, before it is answered."""
+    asked = getattr(store, verb)
+
+    async def changed_first(*args, **options):
+        if store.__dict__.pop(verb, None) is not None:
+            await change()
+        return await asked(*args, **options)
+
+    setattr(store, verb, changed_first)
+
+
 @pytest.fixture
 async def shop(tmp_path, no_task_outlives_the_fixture):
     scheduler = TaskScheduler(tmp_path / "app.db", options=Options(grace=timedelta(0)))
@@ -164,6 +176,17 @@ async def test_a_run_that_begins_or_is_to_be_tried_again_while_runs_are_counted_
     assert sum(await told(shop, client)) == 1
     meanwhile(shop._store, "counts", fails)
     assert sum(await told(shop, client)) == 1
+
+
+# -- why
+
+
+@pytest.mark.parametrize(("when", "verb"), [(meanwhile, "usual"), (just_before, "evidence")])
+async def test_a_run_of_a_paused_job_that_is_asked_for_while_its_reason_is_sought_waits_for_the_pause(shop, when, verb):
+    await shop.pause("mail", actor="ann")
+    when(shop._store, verb, lambda: shop.submit("mail"))
+    told = await shop.why("mail")
+    assert (told.verdict, told.code) == ("waiting", "paused") and "by ann" in told.text
 
 
 # -- what is foretold
