@@ -12,6 +12,10 @@ from test_between_two_looks import meanwhile
 from web_clients import V1, over_asgi
 
 from taskloop import Every, Options, Retry, TaskScheduler
+from taskloop.cli.ask import ask_to_end, waits_for
+from taskloop.errors import Conflict
+from taskloop.ledger import Ledger
+from taskloop.store import open_store
 
 pytestmark = pytest.mark.anyio
 
@@ -33,10 +37,11 @@ def just_before(store, verb, change):
 @pytest.fixture
 async def shop(tmp_path, no_task_outlives_the_fixture):
     scheduler = TaskScheduler(tmp_path / "app.db", options=Options(grace=timedelta(0)))
-    scheduler.gate, scheduler.well = asyncio.Event(), True
+    scheduler.begun, scheduler.gate, scheduler.well = asyncio.Event(), asyncio.Event(), True
 
     @scheduler.job()
     async def slow():
+        scheduler.begun.set()
         await scheduler.gate.wait()
 
     @scheduler.job()
@@ -156,19 +161,20 @@ async def as_the_figures_say(shop, client):
 async def test_a_run_that_begins_or_is_to_be_tried_again_while_runs_are_counted_is_counted_once(shop, client, told):
     @shop.job(retry=Retry(2, first="1h", max="1h"))
     async def again():
+        shop.begun.set()
         await shop.gate.wait()
         raise ValueError
 
-    heard = {"started": asyncio.Event(), "retrying": asyncio.Event()}
-    shop.feed.subscribe(lambda event: heard[event.name].set(), *heard)
+    retrying = asyncio.Event()
+    shop.feed.subscribe(lambda _: retrying.set(), "retrying")
 
     async def begins():
         await shop.resume("again")
-        await heard["started"].wait()
+        await shop.begun.wait()
 
     async def fails():
         shop.gate.set()
-        await heard["retrying"].wait()
+        await retrying.wait()
 
     await shop.pause("again")
     await shop.submit("again")
@@ -187,6 +193,55 @@ async def test_a_run_of_a_paused_job_that_is_asked_for_while_its_reason_is_sough
     when(shop._store, verb, lambda: shop.submit("mail"))
     told = await shop.why("mail")
     assert (told.verdict, told.code) == ("waiting", "paused") and "by ann" in told.text
+
+
+# -- the command line
+
+
+@pytest.fixture
+async def desk(shop, tmp_path, no_task_outlives_the_fixture):
+    """What a command has of the records, in a process of its own."""
+    ledger = Ledger(open_store(tmp_path / "app.db"))
+    await ledger.jobs()  # its store is open
+    yield ledger
+    await ledger.close()
+
+
+async def test_who_waits_for_a_run_is_told_nothing_of_a_worker_that_left_after_it_had_ended(shop, desk):
+    async def ends_and_leaves():
+        shop.gate.set()
+        await shop.wait(run.id)
+        await shop.stop()
+
+    run = await shop.submit("slow")
+    await shop.begun.wait()
+    seen = await desk.run(run.id)
+    just_before(desk._store, "workers", ends_and_leaves)
+    assert seen.state == "running" and await waits_for(desk, seen) is None
+
+
+async def test_who_waits_for_a_run_that_begins_meanwhile_is_told_nothing_of_what_it_waited_for(shop, desk):
+    async def begins():
+        await shop.resume("slow")
+        await shop.begun.wait()
+
+    await shop.pause("slow")
+    run = await shop.submit("slow")
+    assert await waits_for(desk, run.run) == "its job is paused; taskloop resume slow"
+    meanwhile(desk._store, "next_dues", begins)
+    assert await waits_for(desk, run.run) is None
+
+
+async def test_a_cancel_that_comes_too_late_says_how_the_run_ended(shop, desk):
+    async def ends():
+        shop.gate.set()
+        await shop.wait(run.id)
+
+    run = await shop.submit("slow")
+    await shop.begun.wait()
+    meanwhile(desk._store, "run", ends)
+    with pytest.raises(Conflict, match=f"run {run.id} succeeded already"):
+        await ask_to_end(desk, run.id, reason=None, actor="ann")
 
 
 # -- what is foretold

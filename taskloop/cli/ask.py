@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taskloop.ledger import Ledger
     from taskloop.records import JobRecord
 
-__all__ = ["ENDINGS", "cancel", "declared", "rerun", "submit", "values"]
+__all__ = ["ENDINGS", "ask_to_end", "cancel", "declared", "rerun", "submit", "values", "waits_for"]
 
 ENDINGS: Final = {State.SUCCEEDED: 0, State.SKIPPED: 10}
 """The exit code of a command that waited for a run, by its state; 1 for all others."""
@@ -95,13 +95,20 @@ def cancel(args: Namespace) -> int:
 async def _cancel(args: Namespace) -> int:
     out, run_id = Output(args), number(args.id, "RUN")
     async with reach.desk(args) as ledger:
-        before = await ledger.run(run_id)
-        if before.final:
-            raise Conflict(f"run {run_id} {before.state} already; `taskloop rerun {run_id}` runs it again")
-        run = await ledger.cancel(run_id, reason=args.reason, actor=reach.actor(args))
+        run = await ask_to_end(ledger, run_id, reason=args.reason, actor=reach.actor(args))
     said = "is cancelled" if run.final else "is asked to end"
     out.record(run_record(run), lambda: out.line(clean(f"run {run.id} of {run.job} {said}")))
     return 0
+
+
+async def ask_to_end(ledger: Ledger, run_id: int, *, reason: str | None, actor: str | None) -> Run:
+    """The run as it stands after it was cancelled. Raises `NoSuchRun`, and `Conflict` for one that ended otherwise before."""
+    run = await ledger.run(run_id)
+    if not run.final:
+        run = await ledger.cancel(run_id, reason=reason, actor=actor)
+        if not run.final or run.state is State.CANCELLED:
+            return run
+    raise Conflict(f"run {run_id} {run.state} already; `taskloop rerun {run_id}` runs it again")
 
 
 async def _refuse_to_wait_for_nobody(ledger: Ledger, args: Namespace, job: str) -> None:
@@ -156,15 +163,24 @@ async def _ended(ledger: Ledger, run: Run, span: timedelta | None, out: Output) 
             if left == timedelta(0):
                 raise
         now = await ledger.run(run.id)
-        waits_for = await _waits_for(ledger, now)
-        said = f"run {run.id} of {run.job}: {now.state}" + (f"; {waits_for}" if waits_for else "")
+        why = await waits_for(ledger, now)
+        said = f"run {run.id} of {run.job}: {now.state}" + (f"; {why}" if why else "")
         if said != told and not now.final:
             out.note(said)
         told = said
 
 
-async def _waits_for(ledger: Ledger, run: Run) -> str | None:
-    """What keeps a run from going on, as far as a look at the records tells; None: nothing that is known."""
+async def waits_for(ledger: Ledger, run: Run) -> str | None:
+    """What keeps a run from going on, as far as a look at the records tells; None: nothing that is known, or it has gone on."""
+    found = await _hindrance(ledger, run)
+    if found is None:
+        return None
+    now = await ledger.run(run.id)  # it may have begun, or ended with a worker that left in order, since it was read
+    went_on = (now.state, now.attempt, now.worker) != (run.state, run.attempt, run.worker)
+    return None if went_on else found
+
+
+async def _hindrance(ledger: Ledger, run: Run) -> str | None:
     if run.state is State.RUNNING:
         if any(one.id == run.worker for one in await reach.living(ledger)):
             return None
