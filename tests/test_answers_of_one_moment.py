@@ -11,7 +11,7 @@ from stories import START, hours, lasting
 from test_between_two_looks import meanwhile
 from web_clients import V1, over_asgi
 
-from taskloop import Every, Options, Retry, TaskScheduler
+from taskloop import At, Every, Options, Retry, TaskScheduler
 from taskloop.cli.ask import ask_to_end, waits_for
 from taskloop.errors import Conflict
 from taskloop.ledger import Ledger
@@ -182,6 +182,19 @@ async def test_a_run_that_begins_or_is_to_be_tried_again_while_runs_are_counted_
     assert sum(await told(shop, client)) == 1
     meanwhile(shop._store, "counts", fails)
     assert sum(await told(shop, client)) == 1
+
+
+# -- the timeline
+
+
+@pytest.mark.parametrize("verb", ["coming", "spans"])
+async def test_a_fire_that_comes_while_the_timeline_is_made_is_on_it_once(shop, client, verb):
+    fired = asyncio.Event()
+    shop.feed.subscribe(lambda _: fired.set(), "succeeded")
+    await shop.schedule("news", At(datetime.now(UTC) + timedelta(seconds=0.3)), id="soon")
+    meanwhile(shop._store, verb, fired.wait)
+    [lane] = (await client.get(f"{V1}/timeline?from=1m&to=1m")).data["lanes"]
+    assert lane["job"] == "news" and len(lane["runs"]) + len(lane["coming"]) == 1
 
 
 # -- why

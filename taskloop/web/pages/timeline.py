@@ -184,12 +184,13 @@ async def seen(asked: Asked) -> Seen:
     """What the query asks for. Raises `Problem`."""
     scheduler, now = asked.scheduler, SystemClock().now()
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
-    runs = await looking.spans(scheduler, start, end, MOST_RUNS, EACH)
+    # What comes is read first: a fire meanwhile is then in both, and is left out here, where the other way round it were in none.
     fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
     if full := len(fires) == MOST_FIRES:  # none is left out that would be a mark of its own
         fires = await looking.outline(scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH))
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
     off = await looking.off(scheduler, {schedule.job for _, schedule in fires})
+    runs = await looking.spans(scheduler, start, end, MOST_RUNS, EACH)
     return await asyncio.to_thread(_seen, start, end, now, runs, fires, ahead, full, off)  # it may be thousands
 
 
@@ -206,9 +207,11 @@ def _seen(
     coming = [(at, schedule.job) for at, schedule in fires if at >= now]
     troubles = {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles}
     if full:  # nor is one left out that is in another's way
-        coming = sorted({*coming, *((at, job) for job, at in list(troubles)[:OUTLINED] if at <= end)})
+        coming = sorted({*coming, *((at, job) for job, at in list(troubles)[:OUTLINED] if now <= at <= end)})
+    been = [one for one in runs if one.state is not State.WAITING]
+    fired = {(one.due_at, one.job) for one in been if one.due_at >= now}
     return Seen(
-        start, end, now, [one for one in runs if one.state is not State.WAITING], coming, troubles,
+        start, end, now, been, [one for one in coming if one not in fired], troubles,
         () if ahead is None else ahead.overlaps, full or len(runs) >= MOST_RUNS, full, off,
     )  # fmt: skip
 
