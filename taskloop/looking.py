@@ -27,7 +27,8 @@ from taskloop.punctuality import LEAST_RUNS, Curfew, Usual, may_be_stuck, stuck
 from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule, next_due
-from taskloop.store import Brief, DayCount, Definition, Incident, Newest, Query, Span, Store, Window, Worker
+from taskloop.steps import Step
+from taskloop.store import Attempt, Brief, DayCount, Definition, Incident, Newest, Query, Span, Store, Window, Worker
 from taskloop.switches import InForce, Switches
 from taskloop.why import Explanation, explain
 
@@ -43,6 +44,7 @@ __all__ = [
     "outline",
     "plan",
     "records",
+    "run_in_full",
     "spans",
     "stands",
     "status",
@@ -64,7 +66,7 @@ BLOCKED_MS: Final = 1000
 MOST_ACTIVE: Final = 100
 """Runs in hand that a status names."""
 TRIES: Final = 3
-"""How often runs in hand are read until they are as many as were counted; where very many begin and end they never are."""
+"""How often what goes on while it is read is read again, until it fits together; where very much goes on it never does."""
 AROUND: Final = timedelta(seconds=30)
 """A time back from now is meant no more exactly than this, in both directions."""
 SKEWED_SECONDS: Final = 2.0
@@ -96,6 +98,17 @@ async def stands(ledger: Ledger) -> list[Standing]:
 async def records(ledger: Ledger, names: Collection[str]) -> list[JobRecord]:
     """As `jobs`, of these alone."""
     return await jobs(ledger, await ledger._opened(), names)
+
+
+async def run_in_full(ledger: Ledger, run_id: int) -> tuple[Run, Sequence[Attempt], Sequence[Step]]:
+    """A run with its attempts and its steps, read again where it went on meanwhile: all of them of one age. Raises `NoSuchRun`."""
+    run = await ledger.run(run_id)
+    for _ in range(TRIES):
+        before, attempts, steps = run, await ledger.attempts(run_id), await ledger.steps(run_id)
+        run = await ledger.run(run_id)
+        if (run.state, run.attempt) == (before.state, before.attempt):
+            break
+    return run, attempts, steps
 
 
 async def plan(ledger: Ledger, job: str) -> Sequence[Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from taskloop import At, Every, Options, Retry, TaskScheduler
 from taskloop.cli.ask import ask_to_end, waits_for
 from taskloop.errors import Conflict
 from taskloop.ledger import Ledger
+from taskloop.looking import run_in_full
 from taskloop.store import open_store
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +57,8 @@ async def shop(tmp_path, no_task_outlives_the_fixture):
 
     @video.step()
     async def fetch():
-        pass
+        scheduler.begun.set()
+        await scheduler.gate.wait()
 
     async with scheduler:
         yield scheduler
@@ -113,6 +115,7 @@ async def test_the_page_of_jobs_counts_as_many_as_it_shows(shop, client):
 
 
 async def test_the_page_of_a_run_is_there_although_its_job_is_removed_while_it_is_made(shop, client):
+    shop.gate.set()
     run = (await (await shop.submit("video")).wait()).id
     meanwhile(shop._store, "standing", lambda: is_removed(shop, "video"))
     page = await client.get(f"/runs/{run}", headers=PAGE)
@@ -120,6 +123,7 @@ async def test_the_page_of_a_run_is_there_although_its_job_is_removed_while_it_i
 
 
 async def test_the_page_of_a_run_that_still_has_the_old_name_of_its_job_shows_the_steps_of_the_new_one(shop, tmp_path):
+    shop.gate.set()
     run = (await (await shop.submit("video")).wait()).id
     await shop.stop()
     heir = TaskScheduler(tmp_path / "app.db", options=Options())
@@ -134,6 +138,35 @@ async def test_the_page_of_a_run_that_still_has_the_old_name_of_its_job_shows_th
         page = await client.get(f"/runs/{run}", headers=PAGE)
     await heir.close()
     assert page.status == 200 and "<svg" in page.body.decode()
+
+
+@pytest.fixture
+async def desk(shop, tmp_path, no_task_outlives_the_fixture):
+    """What a command has of the records, in a process of its own."""
+    ledger = Ledger(open_store(tmp_path / "app.db"))
+    await ledger.jobs()  # its store is open
+    yield ledger
+    await ledger.close()
+
+
+async def test_a_run_that_ends_while_it_is_shown_is_as_old_as_its_steps(shop, client, desk):
+    async def ends():
+        shop.gate.set()
+        await shop.wait(run.id)
+
+    run = await shop.submit("video")
+    await shop.begun.wait()
+    meanwhile(shop._store, "run", ends)
+    page = (await client.get(f"/runs/{run.id}", headers=PAGE)).body.decode()
+    assert "Cancel this run" not in page and re.search("<td>fetch</td><td>.*succeeded", page)
+
+    shop.gate.clear()
+    shop.begun.clear()
+    run = await shop.submit("video")
+    await shop.begun.wait()
+    meanwhile(desk._store, "run", ends)
+    found, attempts, steps = await run_in_full(desk, run.id)
+    assert {found.state, *(one.outcome for one in attempts), *(one.state for one in steps)} == {"succeeded"}
 
 
 # -- the whole
@@ -209,15 +242,6 @@ async def test_a_run_of_a_paused_job_that_is_asked_for_while_its_reason_is_sough
 
 
 # -- the command line
-
-
-@pytest.fixture
-async def desk(shop, tmp_path, no_task_outlives_the_fixture):
-    """What a command has of the records, in a process of its own."""
-    ledger = Ledger(open_store(tmp_path / "app.db"))
-    await ledger.jobs()  # its store is open
-    yield ledger
-    await ledger.close()
 
 
 async def test_who_waits_for_a_run_is_told_nothing_of_a_worker_that_left_after_it_had_ended(shop, desk):

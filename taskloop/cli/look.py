@@ -315,12 +315,10 @@ def _values(params: Mapping[str, Any]) -> str:
 
 
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
-    run = await ledger.run(run_id)
-    attempts = [attempt_record(one) for one in await ledger.attempts(run_id)]
-    steps, again = await ledger.steps(run_id), await ledger.reruns(run_id)
-    from taskloop.looking import waits_for
+    from taskloop.looking import run_in_full, waits_for
 
-    waits = await waits_for(ledger, run)
+    run, made, steps = await run_in_full(ledger, run_id)
+    attempts, again, waits = [*map(attempt_record, made)], await ledger.reruns(run_id), await waits_for(ledger, run)
     record = run_record(run)
     out.record(record, lambda: run_lines(out, record, attempts))
     if waits and out.format == "table":

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from taskloop import durations
 from taskloop.clock import SystemClock
-from taskloop.looking import plan, waits_for
+from taskloop.looking import plan, run_in_full, waits_for
 from taskloop.masking import shown
 from taskloop.records import instant_text
 from taskloop.runs import Cause, Run, State
@@ -56,13 +56,12 @@ async def runs(asked: Asked) -> Response:
 
 async def run(asked: Asked) -> Response:
     scheduler, number = asked.scheduler, asked.number()
-    one = await scheduler.run(number)
+    one, attempts, steps = await run_in_full(scheduler, number)
     lines, earlier, following = await _log(asked, number)
     params, result = await asyncio.to_thread(_texts, one)
-    steps = await scheduler.steps(number)
     facts = await plan(scheduler, one.job) if steps else ()
     return await whole_page(
-        asked, "run.html", run=one, attempts=await scheduler.attempts(number), steps=steps, graph=graph(facts, steps),
+        asked, "run.html", run=one, attempts=attempts, steps=steps, graph=graph(facts, steps),
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
         params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
         shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
