@@ -111,6 +111,13 @@ async def test_the_page_of_jobs_counts_as_many_as_it_shows(shop, client):
     assert "<p>3 of 3 jobs" in page
 
 
+async def test_the_figures_of_a_job_that_runs_while_they_are_read_know_the_run_in_all_places_or_in_none(shop, client):
+    meanwhile(shop._store, "standing", lambda: ran(shop, "mail"))
+    told = (await client.get(f"{V1}/jobs/mail/stats")).data
+    assert (told["runs"]["succeeded"], told["last_run"], told["success_rate"]) == (1, 1, 1.0)
+    assert told["last_success"] is not None
+
+
 # -- runs
 
 
