@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from taskloop import looking
-from taskloop.errors import BadParameters, NoSuchJob, nearest
+from taskloop.errors import BadParameters, Conflict, NoSuchJob, nearest
 from taskloop.jobs import Call
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
@@ -186,12 +186,25 @@ async def accepted(asked: Asked, handle: RunHandle[Any]) -> Response:
 
 async def run_all(asked: Asked) -> Response:
     asked.count_submit("*")
-    here = {job.name: job for job in asked.scheduler if not job.parameters.required}
-    ready = [here[one.name] for one in await looking.stands(asked.scheduler) if one.enabled and one.name in here]
-    handles = await asked.scheduler.submit_many([Call(job, {}) for job in ready], cause=Cause.API, **asked.told())
+    handles = await _all_that_are_on(asked, [one.name for one in await looking.stands(asked.scheduler) if one.enabled])
     response = await listed([one.run for one in handles], run_record)
     response.status = 202
     return response
+
+
+async def _all_that_are_on(asked: Asked, names: Sequence[str]) -> list[RunHandle[Any]]:
+    """Submit these jobs, those that need no parameters; one that is switched off meanwhile keeps no other from its run."""
+    scheduler = asked.scheduler
+    while True:
+        here = {job.name: job for job in scheduler if not job.parameters.required}
+        calls = [Call(here[name], {}) for name in names if name in here]
+        try:
+            return await scheduler.submit_many(calls, cause=Cause.API, **asked.told())
+        except Conflict:
+            off = await looking.off(scheduler, names)
+            if not off:  # then it was refused for something else
+                raise
+            names = [name for name in names if name not in off]
 
 
 # -- switching
