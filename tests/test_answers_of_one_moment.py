@@ -13,7 +13,8 @@ from web_clients import V1, over_asgi
 
 from taskloop import At, Every, Options, Retry, TaskScheduler
 from taskloop.cli.ask import ask_to_end, waits_for
-from taskloop.errors import Conflict
+from taskloop.cli.timetable import take_out
+from taskloop.errors import Conflict, NoSuchSchedule
 from taskloop.ledger import Ledger
 from taskloop.looking import run_in_full
 from taskloop.store import open_store
@@ -292,6 +293,17 @@ async def test_a_cancel_that_comes_too_late_says_how_the_run_ended(shop, desk):
     meanwhile(desk._store, "run", ends)
     with pytest.raises(Conflict, match=f"run {run.id} succeeded already"):
         await ask_to_end(desk, run.id, reason=None, actor="ann")
+
+
+async def test_what_is_removed_is_told_though_another_of_the_same_command_is_gone_by_then(shop, desk):
+    for name in ("one", "two", "three"):
+        await shop.schedule("mail", Every("1h"), id=name)
+    found, told = await desk.schedules("mail"), []
+    meanwhile(desk._store, "drop", lambda: shop.unschedule(found[1].id))
+    with pytest.raises(NoSuchSchedule, match=found[1].id):
+        async for one in take_out(desk, found, actor="ann", reason=None):
+            told.append(one)
+    assert told == [found[0], found[2]] and await shop.schedules() == []
 
 
 # -- what is foretold

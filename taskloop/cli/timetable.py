@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
 from taskloop.cli import reach
@@ -15,9 +15,13 @@ from taskloop.cli.look import NO_STORE, number
 from taskloop.cli.output import Output, clean, when
 from taskloop.errors import Conflict, NoSuchSchedule
 from taskloop.records import schedule_record
+from taskloop.schedules import Schedule
 from taskloop.triggers import At, Cron, Every, Trigger
 
-__all__ = ["add", "remove", "show"]
+if TYPE_CHECKING:
+    from taskloop.ledger import Ledger
+
+__all__ = ["add", "remove", "show", "take_out"]
 
 
 def add(args: Namespace) -> int:
@@ -91,23 +95,45 @@ def remove(args: Namespace) -> int:
 
 
 async def _remove(args: Namespace) -> int:
-    out = Output(args)
-    async with reach.reading(args) as ledger:
-        if ledger is None:
-            raise NoSuchSchedule(args.ids[0])
-        found = []
-        for name in args.ids:
-            one = next((one for one in await ledger.schedules(prefix=name, limit=1) if one.id == name), None)
-            if one is None:
-                raise NoSuchSchedule(name)
-            if one.origin != "stored" and await reach.has_code(ledger, args, one.job):
-                raise Conflict(
-                    f"schedule '{name}' is declared by {one.origin}, it would be back at the next start; "
-                    f"take it out there, or `taskloop disable {one.job}`"
-                )
-            found.append(one)
-        for one in found:
-            await ledger.unschedule(one.id, actor=reach.actor(args), reason=args.reason)
-    page = [schedule_record(one) for one in found]
-    out.items(page, lambda: out.lines(clean(f"schedule {one.id} removed") for one in found))
+    out, gone = Output(args), list[Schedule]()
+    try:
+        async with reach.reading(args) as ledger:
+            if ledger is None:
+                raise NoSuchSchedule(args.ids[0])
+            found = [await _removable(ledger, args, name) for name in args.ids]
+            async for one in take_out(ledger, found, actor=reach.actor(args), reason=args.reason):
+                gone.append(one)
+    finally:  # what was removed is told, whatever came after it
+        if gone:
+            page = [schedule_record(one) for one in gone]
+            out.items(page, lambda: out.lines(clean(f"schedule {one.id} removed") for one in gone))
     return 0
+
+
+async def _removable(ledger: Ledger, args: Namespace, name: str) -> Schedule:
+    """The schedule of that id. Raises `NoSuchSchedule`, and `Conflict` for one that would be back."""
+    one = next((one for one in await ledger.schedules(prefix=name, limit=1) if one.id == name), None)
+    if one is None:
+        raise NoSuchSchedule(name)
+    if one.origin != "stored" and await reach.has_code(ledger, args, one.job):
+        raise Conflict(
+            f"schedule '{name}' is declared by {one.origin}, it would be back at the next start; "
+            f"take it out there, or `taskloop disable {one.job}`"
+        )
+    return one
+
+
+async def take_out(
+    ledger: Ledger, schedules: Sequence[Schedule], *, actor: str | None, reason: str | None
+) -> AsyncIterator[Schedule]:
+    """Remove schedules one after another, and give each that was. Raises `NoSuchSchedule` at the end, if one was gone before."""
+    missing: NoSuchSchedule | None = None
+    for one in schedules:
+        try:
+            await ledger.unschedule(one.id, actor=actor, reason=reason)
+        except NoSuchSchedule as error:
+            missing = missing or error
+        else:
+            yield one
+    if missing is not None:
+        raise missing
