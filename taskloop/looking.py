@@ -66,7 +66,7 @@ BLOCKED_MS: Final = 1000
 MOST_ACTIVE: Final = 100
 """Runs in hand that a status names."""
 TRIES: Final = 3
-"""How often what goes on while it is read is read again, until it fits together; where very much goes on it never does."""
+"""How often what goes on meanwhile is read, until it fits together; where very much goes on it never does."""
 AROUND: Final = timedelta(seconds=30)
 """A time back from now is meant no more exactly than this, in both directions."""
 SKEWED_SECONDS: Final = 2.0
@@ -101,7 +101,7 @@ async def records(ledger: Ledger, names: Collection[str]) -> list[JobRecord]:
 
 
 async def run_in_full(ledger: Ledger, run_id: int) -> tuple[Run, Sequence[Attempt], Sequence[Step]]:
-    """A run with its attempts and its steps, read again where it went on meanwhile: all of them of one age. Raises `NoSuchRun`."""
+    """A run with its attempts and steps, all of one age: read again where it went on meanwhile. Raises `NoSuchRun`."""
     run = await ledger.run(run_id)
     for _ in range(TRIES):
         before, attempts, steps = run, await ledger.attempts(run_id), await ledger.steps(run_id)
@@ -112,7 +112,7 @@ async def run_in_full(ledger: Ledger, run_id: int) -> tuple[Run, Sequence[Attemp
 
 
 async def plan(ledger: Ledger, job: str) -> Sequence[Mapping[str, Any]]:
-    """The steps of a flow, see `JobRecord.steps`, given its name or an earlier one; none: it has none, or is not known any more."""
+    """The steps of a flow, see `JobRecord.steps`, given its name or an earlier one; none: it has none, or is gone."""
     try:
         _, definition = await _subject(ledger, await ledger._opened(), job, None)
     except NoSuchJob:
@@ -299,7 +299,7 @@ async def status(ledger: Ledger, store: Store) -> Status:
 
 
 async def _in_hand(store: Store) -> tuple[Mapping[State, int], Sequence[Run]]:
-    """How many runs wait and how many run, both at one moment; and those that run, read again where they are another number."""
+    """How many runs wait and how many run, at one moment; and those that run, read again where they are not as many."""
     for _ in range(TRIES):
         counts, active = await store.counts(), await store.find(Query(states=[State.RUNNING], limit=MOST_ACTIVE))
         if len(active) == min(MOST_ACTIVE, counts.get(State.RUNNING, 0)):

@@ -102,7 +102,7 @@ async def _cancel(args: Namespace) -> int:
 
 
 async def ask_to_end(ledger: Ledger, run_id: int, *, reason: str | None, actor: str | None) -> Run:
-    """The run as it stands after it was cancelled. Raises `NoSuchRun`, and `Conflict` for one that ended otherwise before."""
+    """Cancel a run, and give it as it stands then. Raises `NoSuchRun`, and `Conflict` for one that had ended before."""
     run = await ledger.run(run_id)
     if not run.final:
         run = await ledger.cancel(run_id, reason=reason, actor=actor)
@@ -171,7 +171,7 @@ async def _ended(ledger: Ledger, run: Run, span: timedelta | None, out: Output) 
 
 
 async def waits_for(ledger: Ledger, run: Run) -> str | None:
-    """What keeps a run from going on, as far as a look at the records tells; None: nothing that is known, or it has gone on."""
+    """What keeps a run from going on, as far as a look at the records tells; None: nothing known, or it has gone on."""
     found = await _hindrance(ledger, run)
     if found is None:
         return None

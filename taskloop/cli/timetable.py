@@ -126,7 +126,7 @@ async def _removable(ledger: Ledger, args: Namespace, name: str) -> Schedule:
 async def take_out(
     ledger: Ledger, schedules: Sequence[Schedule], *, actor: str | None, reason: str | None
 ) -> AsyncIterator[Schedule]:
-    """Remove schedules one after another, and give each that was. Raises `NoSuchSchedule` at the end, if one was gone before."""
+    """Remove schedules one after another, and give each that was. Raises `NoSuchSchedule` at the end if one was gone."""
     missing: NoSuchSchedule | None = None
     for one in schedules:
         try:

@@ -99,7 +99,7 @@ async def stats(asked: Asked) -> Response:
 
 
 async def _with_runs(asked: Asked, since: str) -> tuple[JobRecord, list[Run]]:
-    """The job with its newest runs, skips too; read again where one began or ended meanwhile, so that both tell the same."""
+    """The job with its newest runs, skips too, which tell the same: read again where one began or ended meanwhile."""
     record = await the_job(asked)
     for _ in range(looking.TRIES):
         before, found = record, await asked.scheduler.runs(record.name, state=[*State], since=since, limit=NEWEST)
@@ -193,7 +193,7 @@ async def run_all(asked: Asked) -> Response:
 
 
 async def _all_that_are_on(asked: Asked, names: Sequence[str]) -> list[RunHandle[Any]]:
-    """Submit these jobs, those that need no parameters; one that is switched off meanwhile keeps no other from its run."""
+    """Submit those of these jobs that need no parameters; one that is switched off meanwhile keeps no other from it."""
     scheduler = asked.scheduler
     while True:
         here = {job.name: job for job in scheduler if not job.parameters.required}

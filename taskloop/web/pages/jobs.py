@@ -59,7 +59,8 @@ async def jobs(asked: Asked) -> Response:
     conditions |= {one.name: one.condition for one in records}
     counts = Counter(conditions.values())
     return await whole_page(
-        asked, "jobs.html", jobs=here, strips=strips, found=len(kept) - len(names) + len(here), all=len(conditions), wanted=query, next=following,
+        asked, "jobs.html", jobs=here, strips=strips, wanted=query, next=following,
+        found=len(kept) - len(names) + len(here), all=len(conditions),
         conditions=CONDITIONS, counts={word: counts[word] for word in CONDITIONS if counts[word] and word != "ok"},
     )  # fmt: skip
 

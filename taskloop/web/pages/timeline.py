@@ -184,7 +184,7 @@ async def seen(asked: Asked) -> Seen:
     """What the query asks for. Raises `Problem`."""
     scheduler, now = asked.scheduler, SystemClock().now()
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
-    # What comes is read first: a fire meanwhile is then in both, and is left out here, where the other way round it were in none.
+    # What comes is read first: a fire meanwhile is in both then, told once; the other way round it would be in none.
     fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
     if full := len(fires) == MOST_FIRES:  # none is left out that would be a mark of its own
         fires = await looking.outline(scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH))
