@@ -204,10 +204,17 @@ class Ledger(Switching):
     async def _submit_call(self, call: Call[T], at: Instant | None, key: str | None, actor: str | None) -> RunHandle[T]:
         return (await self._ask([(self._job(call.job), asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
 
-    async def _ask(self, wanted: Sequence[tuple[Job[..., Any], Run]], connection: Any = None) -> list[RunHandle[Any]]:
-        """Write runs that are asked for, all or none; those this process has a slot for are started."""
+    async def _ask(
+        self, wanted: Sequence[tuple[Job[..., Any], Run]], connection: Any = None, *, only_on: bool = False
+    ) -> list[RunHandle[Any]]:
+        """Write runs that are asked for, all or none; those this process has a slot for are started.
+
+        A job that is off refuses all of them; `only_on`: it is left out.
+        """
         store, now = await self._opened(), self._clock.now()
         await self._refresh_switches()
+        if only_on:
+            wanted = [(job, run) for job, run in wanted if self._is_on(job, now)]
         for job, _ in wanted:
             self._refuse_switched_off(job, now)
         runs = [run for _, run in wanted]
@@ -264,11 +271,16 @@ class Ledger(Switching):
         self, *, actor: str | None = None, reason: str | None = None, cause: Cause = Cause.MANUAL
     ) -> list[Run]:
         """Run every enabled job that needs no parameters, wait for all and give their final records."""
+        return [await one.wait() for one in await self.submit_all(actor=actor, reason=reason, cause=cause)]
+
+    async def submit_all(
+        self, *, actor: str | None = None, reason: str | None = None, cause: Cause = Cause.MANUAL
+    ) -> list[RunHandle[Any]]:
+        """Ask for a run of every enabled job that needs no parameters, all in one transaction."""
         await self._refresh_switches(force=True)
-        now = self._clock.now()
-        ready = [job for job in self if not job.parameters.required and self._is_on(job, now)]
-        handles = await self.submit_many([Call(job, {}) for job in ready], actor=actor, reason=reason, cause=cause)
-        return [await handle.wait() for handle in handles]
+        now, told = self._clock.now(), {"actor": actor, "reason": reason}
+        ready = [job for job in self if not job.parameters.required]
+        return await self._ask([(one, asked(Call(one, {}), now, cause=cause, **told)) for one in ready], only_on=True)
 
     # -- runs
 

@@ -77,7 +77,7 @@ class Status:
     jobs: int
     waiting: int
     in_hand: int
-    """How many runs are being made, counted at one moment with those that are `waiting`."""
+    """How many runs are being made, counted at one moment with those that are `waiting`; in no JSON of it."""
     active: Sequence[Run]
     """Those in hand, 100 at most; read after they were counted."""
     attention: Sequence[Mapping[str, Any]] = field(default=())
@@ -333,7 +333,6 @@ def status_record(status: Status) -> dict[str, Any]:
         "paused": switch_record(status.paused),
         "jobs": status.jobs,
         "waiting": status.waiting,
-        "in_hand": status.in_hand,
         "active": [run_record(one) for one in status.active],
         "attention": [dict(one) for one in status.attention],
         "loop_lag_ms": status.loop_lag_ms,

@@ -118,7 +118,7 @@ def test_a_switch_a_worker_and_the_whole():
         attention=[{"job": "a"}], loop_lag_ms=1.5, store="sqlite:///x",
     )  # fmt: skip
     assert plain(status_record(status)) == {
-        "running": True, "enabled": True, "workers": [record], "paused": switch, "jobs": 1, "waiting": 0, "in_hand": 1,
+        "running": True, "enabled": True, "workers": [record], "paused": switch, "jobs": 1, "waiting": 0,
         "active": [run_record(RUN)], "attention": [{"job": "a"}], "loop_lag_ms": 1.5, "store": "sqlite:///x",
     }  # fmt: skip
     assert status_record(replace(status, paused=None))["paused"] is None

@@ -159,7 +159,7 @@ async def _status(args: Namespace) -> int:
         record["store"] = without_password(record["store"])
     if ledger is None:
         out.note(NO_STORE)
-    out.record(record, lambda: None if ledger is None else _show_status(out, record))
+    out.record(record, lambda: None if ledger is None else _show_status(out, record, found.in_hand))
     return 1 if record["attention"] else 0
 
 
@@ -171,7 +171,7 @@ def _nothing_yet(args: Namespace) -> Status:
     )
 
 
-def _show_status(out: Output, record: Record) -> None:
+def _show_status(out: Output, record: Record, in_hand: int) -> None:
     workers, attention = record["workers"], record["attention"]
     mark = out.state("failing" if attention else "ok", "")
     text = mark[0].strip() if isinstance(mark, tuple) else ""
@@ -180,8 +180,7 @@ def _show_status(out: Output, record: Record) -> None:
     out.line(
         out.paint(text, "red" if attention else "green")
         + clean(
-            f" {running} · {record['jobs']} jobs · {record['in_hand']} running, {record['waiting']} waiting"
-            f" · {record['store']}"
+            f" {running} · {record['jobs']} jobs · {in_hand} running, {record['waiting']} waiting · {record['store']}"
         )
     )
     if record["paused"]:

@@ -240,7 +240,7 @@ def _schemas() -> dict[str, Any]:
     }
     status = {
         **_all({"type": "boolean"}, "running", "enabled"),
-        **_all({"type": "integer"}, "jobs", "waiting", "in_hand"),
+        **_all({"type": "integer"}, "jobs", "waiting"),
         **_all({"type": "array"}, "workers", "active", "attention"),
         "paused": {"type": ["object", "null"]},
         "loop_lag_ms": {"type": ["number", "null"]},

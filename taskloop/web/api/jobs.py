@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from taskloop import looking
-from taskloop.errors import BadParameters, Conflict, NoSuchJob, nearest
-from taskloop.jobs import Call
+from taskloop.errors import BadParameters, NoSuchJob, nearest
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
@@ -186,25 +185,10 @@ async def accepted(asked: Asked, handle: RunHandle[Any]) -> Response:
 
 async def run_all(asked: Asked) -> Response:
     asked.count_submit("*")
-    handles = await _all_that_are_on(asked, [one.name for one in await looking.stands(asked.scheduler) if one.enabled])
+    handles = await asked.scheduler.submit_all(cause=Cause.API, **asked.told())
     response = await listed([one.run for one in handles], run_record)
     response.status = 202
     return response
-
-
-async def _all_that_are_on(asked: Asked, names: Sequence[str]) -> list[RunHandle[Any]]:
-    """Submit those of these jobs that need no parameters; one that is switched off meanwhile keeps no other from it."""
-    scheduler = asked.scheduler
-    while True:
-        here = {job.name: job for job in scheduler if not job.parameters.required}
-        calls = [Call(here[name], {}) for name in names if name in here]
-        try:
-            return await scheduler.submit_many(calls, cause=Cause.API, **asked.told())
-        except Conflict:
-            off = await looking.off(scheduler, names)
-            if not off:  # then it was refused for something else
-                raise
-            names = [name for name in names if name not in off]
 
 
 # -- switching
