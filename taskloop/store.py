@@ -444,7 +444,8 @@ class Store(Protocol):
     async def bury(self, worker: Worker) -> bool:
         """Record that a worker has died, unless it has beaten since it was read; False: it lives, or has stopped."""
 
-    async def note(self, incidents: Sequence[Incident], heed: Heed | None = None) -> None: ...
+    async def note(self, incidents: Sequence[Incident], heed: Heed | None = None) -> None:
+        """Keep what disturbed a worker. `heed` hears that it is written, or the error, also if the caller is cancelled."""
 
     async def incidents(self, since: datetime, until: datetime, limit: int = 1000) -> Sequence[Incident]:
         """What disturbed any worker in a span, newest first."""
@@ -475,7 +476,8 @@ class Store(Protocol):
     async def know(self, terms: Iterable[Terms]) -> None:
         """From now on hand out fires and runs of exactly these jobs."""
 
-    async def define(self, definitions: Iterable[Definition]) -> None: ...
+    async def define(self, definitions: Iterable[Definition]) -> None:
+        """Keep what jobs declare, in place of what was kept of the jobs of these names."""
 
     async def definitions(self, *, without: Collection[str] = ()) -> Sequence[Definition]:
         """What was declared of all jobs but these."""
@@ -511,7 +513,8 @@ class Store(Protocol):
         prefix: str | None = None,
         after: str | None = None,
         limit: int = 100,
-    ) -> Sequence[Schedule]: ...
+    ) -> Sequence[Schedule]:
+        """Schedules by id, at most `limit`: of this job, whose ids begin with `prefix`, that come `after` that id."""
 
     async def replan(self, decide: Rewind, rules: str) -> int:
         """Move the cursors of known jobs to where `decide` has them, unless that was done for these `rules` of the
@@ -563,14 +566,20 @@ class Store(Protocol):
         Raises `BadStore` for a connection of another kind, or to another database.
         """
 
-    async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed: ...
+    async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
+        """Make at most `slots` waiting runs of the known jobs running ones of this worker: those that are ready and may
+        start, by priority, then by how long they have been ready. Fires that have waited beyond `max_late` are skipped.
+
+        `heed` hears the answer also if the caller is cancelled meanwhile: what was handed out is the worker's to start.
+        """
 
     def settle(self, settling: Settling) -> Awaitable[Run | None]:
         """Write how an attempt ended, and give the run as it stands now: as it was to stand, or cancelled if it was to
         wait and somebody has asked for its end. None: the run was taken from this worker meanwhile; nothing is changed.
         """
 
-    async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None: ...
+    async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
+        """Keep how far running runs have come; of one that was taken from its worker meanwhile nothing is changed."""
 
     async def step(self, run: Run, steps: Sequence[Step]) -> bool:
         """Write how steps of a running run stand. False: it was taken from this worker meanwhile; nothing is changed."""
@@ -602,9 +611,11 @@ class Store(Protocol):
     async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:
         """Wishes for runs of this worker, taken out of the store."""
 
-    async def run(self, run: RunId) -> Run | None: ...
+    async def run(self, run: RunId) -> Run | None:
+        """The run of that id; None: there is none, or it was pruned."""
 
-    async def find(self, query: Query) -> Sequence[Run]: ...
+    async def find(self, query: Query) -> Sequence[Run]:
+        """Runs that fit, the newest first by id."""
 
     async def spans(self, query: Query) -> Sequence[Span]:
         """As `find`, but of thousands: no parameters, no results, no errors are read."""
@@ -618,7 +629,8 @@ class Store(Protocol):
     async def recent(self, jobs: Sequence[Sequence[str]], limit: int) -> Sequence[Sequence[Brief]]:
         """Of each job, known by any of these names, the newest runs, skips not counted, at most `limit`."""
 
-    async def attempts(self, run: Run) -> Sequence[Attempt]: ...
+    async def attempts(self, run: Run) -> Sequence[Attempt]:
+        """The attempts of a run that have ended, and the one in hand, the oldest first."""
 
     async def reruns(self, run: RunId) -> Sequence[Run]:
         """Runs that were asked for as a run again of this one, the oldest first, at most 100."""
@@ -680,7 +692,11 @@ class Store(Protocol):
         reason: str | None = None,
         missed: str | None = None,
         entry: Entry | None = None,
-    ) -> int: ...
+    ) -> int:
+        """End the open intervals of these kinds, of one job, None: those of all jobs together; gives how many ended.
+
+        `missed`: how the end of a pause settles the fires it held; None: by each job's own policy.
+        """
 
     async def switches(self) -> Switches:
         """The open ones, and of the ended pauses the newest of each job."""
