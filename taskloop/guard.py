@@ -191,6 +191,7 @@ class Guard:
             self._journal.add("store", data["since"], now, error=data["error"])
             data = {"away_seconds": round((now - data["since"]).total_seconds(), 1)}
             self._fires.stir()
+            self._slots.urge()
         self._feed.send(name, now, **data)
 
     def heard_beat(self, news: bool | TaskloopError) -> None:

@@ -91,6 +91,8 @@ class Slots:
         """Not set while lines of runs in hand are being written."""
         self.logged.set()
         self._closed = asyncio.Event()
+        self._resting: set[asyncio.Future[None]] = set()
+        """Each of those who wait before they ask a store again that was away."""
         self._over = False
         """A stop has waited for all it was to wait for: what is handed out now is for the next start."""
         self._store = store
@@ -127,6 +129,7 @@ class Slots:
         self._over = True
         with suppress(RuntimeError):  # of a loop that is closed: nobody waits
             self._closed.set()
+            self.urge()
         if self._glance is not None:
             self._glance.cancel()
         if self._end_capture is not None:
@@ -318,17 +321,20 @@ class Slots:
     async def wind_down(self, grace: timedelta, hurrying: asyncio.Event) -> None:
         """Let runs end for at most `grace`, or until somebody hurries; ask the rest to end; abandon what does not."""
         began = self._loop.time()
+        self.urge()
         if self.expecting:  # a run that is committed as ours while we begin to stop is ours to start, and to end
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(LEAST_SECONDS, min(ANSWER_SECONDS, grace.total_seconds()))):
                     await self._answered.wait()
         await self._all_recorded(began + grace.total_seconds() - self._loop.time(), hurrying)
+        self.urge()
         for run_id in list(self.attempts):
             self.ask(run_id, ShutDown())
         await self._all_recorded(self._kill_grace)
         deaf = list(self.attempts.values())
         for attempt in deaf:
             self._abandon(attempt)
+        self.urge()
         await self._all_recorded(LAST_SECONDS)
         left = began + (0.0 if hurrying.is_set() else grace.total_seconds()) + self._kill_grace - self._loop.time()
         hurry = asyncio.ensure_future(hurrying.wait())
@@ -342,7 +348,8 @@ class Slots:
     async def _all_recorded(self, seconds: float, hurrying: asyncio.Event | None = None) -> None:
         deadline = self._loop.time() + seconds
         hurry = asyncio.ensure_future(hurrying.wait()) if hurrying is not None else self._loop.create_future()
-        while self.attempts and (left := deadline - self._loop.time()) > 0 and not hurry.done():
+        # Not until it is nothing: a virtual clock does not move for what is less than the loop can tell apart.
+        while self.attempts and (left := deadline - self._loop.time()) > 0.0001 and not hurry.done():
             heard = self._waiters.add(next(iter(self.attempts)))
             await asyncio.wait({heard, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
@@ -437,12 +444,21 @@ class Slots:
                 if self._closed.is_set():
                     return None
                 self._store_watch.lost(error)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._store_watch.patience()):
-                        await self._closed.wait()
+                turn: asyncio.Future[None] = self._loop.create_future()
+                self._resting.add(turn)
+                try:
+                    await asyncio.wait({turn}, timeout=self._store_watch.patience())
+                finally:
+                    self._resting.discard(turn)
             else:
                 self._store_watch.well()
                 return answer
+
+    def urge(self) -> None:
+        """Have what could not be written tried again at once: the store is back, or there is little time left."""
+        for turn in self._resting:
+            if not turn.done():
+                turn.set_result(None)
 
     def _abandon(self, attempt: Any) -> None:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""

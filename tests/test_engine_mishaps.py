@@ -816,6 +816,46 @@ async def test_a_look_at_what_waits_keeps_nothing_waiting_that_is_asked_for_here
         goes_on.set()
 
 
+class Full(SqliteStore):
+    """A store on a disk that is full for a while."""
+
+    is_full = False
+
+    def _write(self, verb, work, heed=None):
+        if not self.is_full:
+            return super()._write(verb, work, heed)
+        error = StoreUnavailable("database or disk is full")
+        if heed is not None:
+            heed(error)
+        raise error
+
+
+@pytest.mark.parametrize("then", ["it stops", "another run is asked for"])
+async def test_what_a_run_came_to_while_the_disk_was_full_is_written_as_soon_as_there_is_room(
+    then, virtual_time, tmp_path
+):
+    """It had waited for up to five seconds more, and a stop with less grace than that left the run as running."""
+    store, scheduler = Full(tmp_path / "a.db"), TaskScheduler(options=Options(kill_grace=timedelta(milliseconds=10)))
+    scheduler.add_job(nothing, name="next")
+
+    @scheduler.job()
+    async def fills():
+        store.is_full = True
+
+    async with virtual_time(scheduler, store=store) as time:
+        run = await fills.submit()
+        await time.advance("1m")
+        assert (await scheduler.run(run.id)).state is State.RUNNING
+        store.is_full = False
+        if then == "it stops":
+            await time.until(scheduler.stop(grace="10ms"))
+        else:
+            await time.advance("150ms")  # what goes well right after a failure is no sign that it is over
+            await time.until((await scheduler.submit("next")).wait())
+            await time.advance("10ms")
+        assert (await scheduler.run(run.id)).state is State.SUCCEEDED
+
+
 async def test_no_wish_is_lost_with_one_that_cannot_be_granted_at_once(tmp_path):
     class Away(SqliteStore):
         fails = 0
