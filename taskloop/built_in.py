@@ -22,16 +22,13 @@ __all__ = ["current_date", "declare", "heartbeat"]
 def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
     """Add what a configuration declares to `jobs`: the built-in jobs, and each table that has a `call`.
 
-    `unasked`: add a built-in job without a table too, as a command line does; else only one that the file names, as
-    for a scheduler inside another program. Raises `BadSettings`, `BadJob`.
+    `unasked`: add a built-in job without a table too, as a command line does, `git_metrics` where it has something to
+    read; else only one that the file names, as for a scheduler inside another program. Raises `BadSettings`, `BadJob`.
     """
-    if "git_metrics" not in jobs and (unasked or "git_metrics" in settings.jobs):
+    if "git_metrics" not in jobs and ("git_metrics" in settings.jobs or (unasked and _has_repository(settings))):
         from taskloop.git_metrics import make_job
 
-        on = _has_repository(settings)
-        jobs.add_job(
-            make_job(settings.git_metrics.repositories), Every() if on else None, name="git_metrics", enabled=on
-        )
+        jobs.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
     for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
         name = function.__name__
         wanted = name in settings.jobs and settings.jobs[name].options.get("enabled") is True
@@ -45,9 +42,9 @@ def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
 def _has_repository(settings: Settings) -> bool:
     """Whether `git_metrics` has something to read, or was asked for.
 
-    Beside somebody's app, in a folder that is no clone, it would only fail, again and again, and nobody has written it.
+    Beside somebody's app, in a folder that is no clone, it would only fail, again and again, though nobody asked for it.
     """
-    if settings.app is None or "git_metrics" in settings.jobs or settings.is_given("git_metrics", "repositories"):
+    if settings.app is None or settings.is_given("git_metrics", "repositories"):
         return True
     here = Path.cwd()
     return (here / "HEAD").is_file() or any((folder / ".git").exists() for folder in (here, *here.parents))

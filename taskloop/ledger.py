@@ -478,7 +478,7 @@ class Ledger(Switching):
         actor: str | None = None,
         reason: str | None = None,
     ) -> Schedule:
-        """Change the trigger or the parameters of a stored schedule, or both; None: they stay as they are by then.
+        """Change the trigger or the parameters of a stored schedule, or both; None leaves it as it is when the change is written.
 
         Raises `NoSuchSchedule`, `NoSuchJob`, `BadParameters`, `BadTrigger`, `Conflict` (a job here declares it, or it was
         given to another job meanwhile).
@@ -489,7 +489,7 @@ class Ledger(Switching):
             raise NoSuchSchedule(id)
         self.refuse_declared(id)
         job, now = self._job(found[0].job), self._clock.now()
-        wanted: dict[str, Any] = {"seen_at": now}
+        wanted: dict[str, Any] = {"seen_at": now, "origin": "stored"}
         if trigger is not None:
             wanted["trigger"] = self.resolved(checked(trigger))
         if params is not None:

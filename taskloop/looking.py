@@ -101,7 +101,7 @@ async def records(ledger: Ledger, names: Collection[str]) -> list[JobRecord]:
 
 
 async def run_in_full(ledger: Ledger, run_id: int) -> tuple[Run, Sequence[Attempt], Sequence[Step]]:
-    """A run with its attempts and steps, all of one age: read again where it went on meanwhile. Raises `NoSuchRun`."""
+    """A run with the attempts and steps of that very state and attempt: read again where it went on. Raises `NoSuchRun`."""
     run = await ledger.run(run_id)
     for _ in range(TRIES):
         before, attempts, steps = run, await ledger.attempts(run_id), await ledger.steps(run_id)

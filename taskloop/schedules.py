@@ -219,24 +219,26 @@ def _set_back(
 
 
 def replanned(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
-    """The schedule with its cursor asked anew, for its spread or the rules of its zone may be others than when it was set.
+    """The schedule with its cursor asked anew, since its spread or its zone's rules may have changed.
 
-    What is due already stays due, and what was decided is decided: no instant of the trigger comes twice.
+    What is due already stays due, and what was decided is decided: no instant of the trigger comes twice. Where a share
+    of the old spread was longer than the way from one instant to the next, those that lie within it are left out.
     """
     due, last = schedule.next_due, schedule.last_due
     if not isinstance(schedule.trigger, Cron | Every) or due is None or due <= now:
         return schedule
     shift, grid = offset(schedule.id, policy.spread), timetable(schedule)
-    if last is not None and grid.latest(last - shift) != last - shift:
-        base = grid.after(last)  # decided by another spread: the trigger's instant after that one is the next
-        found = base + shift if base is not None else None
-    elif isinstance(schedule.trigger, Cron):
+    of_this_spread = grid.latest(due - shift) == due - shift
+    if isinstance(schedule.trigger, Cron) and (
+        of_this_spread or last is None or grid.latest(last - shift) == last - shift
+    ):
         seen_at = min(schedule.seen_at, now)  # a clock that was ahead may have seen it in the future
         found = next_due(schedule, policy, max(last or seen_at, seen_at))
-    elif last is None and (base := grid.latest(due)) is not None:
-        found = base + shift
-    else:
+    elif of_this_spread:
         return schedule
+    else:
+        base = grid.latest(due)
+        found = None if base is None else base + shift
     return schedule if found is None or found <= now else schedule.changed(next_due=found)
 
 
@@ -260,13 +262,18 @@ def plan(
         raise ValueError(f"schedule '{schedule.id}' is not due at {now.isoformat()}")
     shift = offset(schedule.id, policy.spread)
     grid = timetable(schedule)
-    following = grid.after(due - shift)
+    base = due - shift
+    if (
+        shift and grid.latest(base) != base
+    ):  # it became due by another spread: of the same instant there is no other fire
+        base = due
+    following = grid.after(base)
     if following is None or following + shift > now:
         last, after, count = due, following, 1
     else:
-        last = (grid.latest(now - shift) or due - shift) + shift
+        last = (grid.latest(now - shift) or base) + shift
         after = grid.after(last - shift)
-        count = 1 + grid.count(due - shift, last - shift)
+        count = 1 + grid.count(base, last - shift)
     fires = _fates(schedule, policy, due, last, count, now, watched_since, enabled, missed or policy.missed)
     return Plan(schedule, fires, after + shift if after is not None else None, last)
 

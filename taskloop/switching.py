@@ -16,9 +16,10 @@ from taskloop.durations import Instant
 from taskloop.errors import BadInstant, BadJob, NoSuchJob, nearest
 from taskloop.events import Feed
 from taskloop.housing import Housed
-from taskloop.jobs import Job
+from taskloop.jobs import NAME, Job
 from taskloop.parameters import check_words
 from taskloop.runs import Run, State
+from taskloop.store import Query, Store
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 
 __all__ = ["Switching"]
@@ -38,6 +39,8 @@ class Switching(Housed):
         self.undeclared: set[str] = set()
         """Jobs that may be switched although neither this ledger nor a worker has declared them yet."""
         self._turning: set[asyncio.Future[None]] = set()
+        self._closed: Switch | None = None
+        """The breaker that was told last as closed."""
 
     async def disable(
         self, job: str, *, reason: str | None = None, until: Instant | None = None, actor: str | None = None
@@ -58,7 +61,8 @@ class Switching(Housed):
         kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
         store, now = await self._opened(), self._clock.now()
         entry, name = audit.entry("reset", now, actor, reason), await self._switchable(job)
-        await self._turn(store.unswitch(name, kinds, now, actor=actor, reason=reason, entry=entry))
+        for each in reversed(self._names(name)):  # old names first: what is thrown under one is moved meanwhile
+            await self._turn(store.unswitch(each, kinds, now, actor=actor, reason=reason, entry=entry))
 
     async def pause(
         self,
@@ -86,7 +90,8 @@ class Switching(Housed):
         name = None if job is None else await self._switchable(job)
         store, now = await self._opened(), self._clock.now()
         entry, told = audit.entry("resume", now, actor, reason), {"actor": actor, "reason": reason}
-        await self._turn(store.unswitch(name, ("paused",), now, missed=missed, entry=entry, **told))
+        for each in [None] if name is None else reversed(self._names(name)):
+            await self._turn(store.unswitch(each, ("paused",), now, missed=missed, entry=entry, **told))
         self.feed.send("resumed", now, job=name, actor=actor, reason=reason)
 
     async def _throw(
@@ -128,8 +133,8 @@ class Switching(Housed):
         self._stirred()
 
     def _breaker(self, job: str) -> Callable[[Run], Coroutine[Any, Any, None]]:
-        """What to call with a run of this job once its end is written; asked for before that, while it is known how the
-        breaker stood.
+        """What to call with a run of this job once its end is written. Ask for it before, while it is known how the
+        breaker stands.
         """
         return partial(self._breaker_moved, self._switches.tripped(job))
 
@@ -139,7 +144,9 @@ class Switching(Housed):
         stands = self._switches.tripped(run.job)
         if stands is not None and stands.since == run.ended_at:
             self.feed.send("disabled", stands.since, job=run.job, reason=stands.reason, actor=stands.actor)
-        elif stands is None and before is not None and run.state is State.SUCCEEDED:
+        elif stands is None and before not in (None, self._closed) and run.state is State.SUCCEEDED:
+            assert before is not None
+            self._closed = before  # of several runs that had begun before it opened, the first to succeed closes it
             reason = f"run {run.id} succeeded"
             self.feed.send("enabled", self._clock.now(), job=run.job, reason=reason, actor=before.actor)
 
@@ -173,13 +180,27 @@ class Switching(Housed):
         return heir if heir is not None and self._jobs.get(heir.name) is heir else None
 
     async def _switchable(self, job: str) -> str:
-        """The name under which a job is switched, given that or an alias; jobs of other programs on the store too."""
+        """The name under which a job is switched, given that or an alias; jobs of other programs on the store too.
+
+        Whatever stands in the store under a name is meant by it; an alias that a definition names comes after that: the
+        job that had it may have been taken back.
+        """
         if (here := self._renamed(job)) is not None:
             return here.name
         store = await self._opened()
-        job = (await store.aliases()).get(job, job)
-        known = {one.name for one in await store.definitions()} | {one.job for one in await store.switches() if one.job}
-        known |= self.undeclared
-        if job not in known:
-            raise NoSuchJob(job, nearest(job, known | set(self._jobs)))
-        return job
+        if NAME.fullmatch(job) and (job in self.undeclared or await _is_there(store, job)):
+            return job
+        known = {one.name for one in await store.definitions()}
+        heir = job if job in known else (await store.aliases()).get(job)
+        if heir is None:
+            raise NoSuchJob(job, nearest(job, known | self.undeclared | set(self._jobs)))
+        return heir
+
+
+async def _is_there(store: Store, job: str) -> bool:
+    """Whether a switch, a schedule or a run of a job stands in the store; of a thousand jobs this one alone is asked for."""
+    return (
+        any(one.job == job for one in await store.switches())
+        or bool(await store.schedules(job=job, limit=1))
+        or bool(await store.find(Query(jobs=[job], states=[*State], limit=1)))
+    )

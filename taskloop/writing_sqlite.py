@@ -62,7 +62,7 @@ class Writing:
     def write(self, verb: str, work: Any, heed: Heed | None = None) -> asyncio.Future[Any]:
         """Have work written; gives what to wait for until it is committed.
 
-        `heed` hears of the answer also where nobody waits for it any more; after a close in which it was not written, no more.
+        `heed` hears of the answer also where nobody waits for it any more, but not of work that a close left unwritten.
         """
         if self._hangs or self._drained is not None:
             refused = self._silent() if self._hangs else self._closed_error()

@@ -137,6 +137,23 @@ async def test_a_breaker_that_closes_is_told_also_if_somebody_looks_at_the_switc
     assert heard == ["disabled", "enabled"]
 
 
+async def test_a_breaker_that_several_runs_close_is_told_as_closed_once(shop):
+    heard, fails = [], asyncio.Event()
+    shop.feed.subscribe(lambda event: heard.append(event.name), "enabled", "disabled")
+
+    @shop.job(pause_after=1)
+    async def shaky(well: bool):
+        await (shop.gate if well else fails).wait()
+        assert well
+
+    runs = [await shop.submit("shaky", {"well": well}) for well in (True, True, True, False)]
+    fails.set()
+    await runs[-1].wait()
+    shop.gate.set()
+    assert [(await run.wait()).state for run in runs[:3]] == ["succeeded"] * 3
+    assert heard == ["disabled", "enabled"]
+
+
 # -- tokens
 
 

@@ -49,6 +49,9 @@ def test_a_mistake_in_the_configuration_or_on_the_line_is_told_with_what_was_mea
     assert "help: did you mean 'hourly'?" in refused(3, "submit", "hourli")
     said = refused(2, "submit", "add", "a=abc", "bb=1")
     assert "got 'abc'" in said and "parameter 'bb' is unknown" in said and "taskloop show add" in said
+    assert "'x'" in refused(2, "run", "--grace", "x")
+    refused(2, "submit", "add", "a=1", "--wait", "--timeout", "x")
+    assert call("runs", "--format", "json").items == []  # what was refused was not asked for either
     assert call("disable", "add", "--reason", "replaced by plus").code == 0
     assert "replaced by plus" in refused(4, "submit", "add", "a=1")
     shop.write("config.toml", "[store]\nkeeep = '1d'\n")

@@ -13,6 +13,7 @@ from taskloop.declaring import declare
 from taskloop.errors import BadJob, Conflict, NoSuchJob
 from taskloop.runs import Reason
 from taskloop.store import Definition, Query
+from taskloop.switches import Switch
 
 __all__ = ["pair", "shared", "store", "stores"]
 
@@ -285,3 +286,41 @@ async def test_a_switch_for_a_job_that_nobody_has_is_refused_and_one_of_another_
         await time.until(desk.disable("old", reason="by another program"))
         assert [one.job for one in await time.until(desk._store.switches())] == ["new"]
         await time.until(desk.close())
+
+
+async def test_a_job_that_was_taken_back_is_switched_by_its_own_name_again(virtual_time, tmp_path):
+    """The store still knows the later name, whose alias it was."""
+    address = f"sqlite:///{tmp_path}/app.db"
+    async with virtual_time(named("old"), store=address) as time:
+        await time.advance("90s")
+    async with virtual_time(named("new", "old"), at="2026-01-01T00:10Z", store=address) as time:
+        await time.advance("90s")
+    back = named("old")
+    async with virtual_time(back, at="2026-01-01T00:20Z", store=address) as time:
+        await time.advance("90s")
+        desk = TaskScheduler(address)
+        await time.until(desk.disable("old", reason="stop it"))
+        await time.advance("5s")
+        with pytest.raises(Conflict, match="stop it"):
+            await back.submit("old")
+        await time.until(desk.close())
+
+
+async def test_what_an_earlier_version_threw_under_the_old_name_is_reset_under_any(virtual_time):
+    scheduler = named("new", "old")
+    async with virtual_time(scheduler, store=":memory:") as time:
+        for name in ("old", "new"):
+            await scheduler._store.switch(Switch("disabled", "old", time.now, "ann", None))
+            await scheduler._refresh_switches(force=True)
+            await scheduler.reset(name)
+            assert (await scheduler.submit("new")).job == "new"
+
+
+async def test_a_job_that_was_only_asked_for_so_far_can_be_held(tmp_path):
+    asking, desk = TaskScheduler(tmp_path / "app.db"), TaskScheduler(tmp_path / "app.db")
+    asking.add_job(nothing, name="remind")
+    await asking.submit("remind")
+    await desk.pause("remind")
+    assert [one.job for one in await desk._store.switches()] == ["remind"]
+    await desk.close()
+    await asking.close()

@@ -399,9 +399,28 @@ def test_a_new_spread_moves_the_cursor_and_no_instant_of_the_trigger_comes_twice
         assert moved.next_due == (at(3) + second if at(3) + second > now else old.next_due)
         assert next_due(moved, rules, at(3.99)) == at(4) + second
         assert plan(moved, rules, now=moved.next_due, watched_since=LONG_AGO).next_due == at(4) + second
+    now = old.next_due + timedelta(minutes=1)  # it came due while nobody was there
+    done = plan(replanned(old, rules, now), rules, now=now, watched_since=LONG_AGO)
+    assert ([fire.due_at for fire in done.fires], done.next_due) == ([old.next_due], at(4) + second)
     young = replace(old, last_due=None)
     if isinstance(trigger, Every):
         assert replanned(young, rules, at(2.1)).next_due == at(3) + second
+
+
+@pytest.mark.parametrize("spread", ["4h", "10h"])
+def test_a_share_of_its_spread_longer_than_its_interval_moves_no_cursor_at_a_restart(spread):
+    rules = Policy.of("a", {"spread": spread, "first": "after"})
+    bound = bind(hourly(anchor=None, next_due=None), rules, NOW)
+    for hours in (0.9, 1.8, 2.7):
+        assert replanned(bound, rules, at(hours)) == bound or bound.next_due <= at(hours)
+
+
+def test_a_schedule_of_another_trigger_and_a_spread_keeps_its_cursor_at_the_next_restart():
+    rules = Policy.of("a", {"spread": "6h"})
+    daily = hourly(trigger=Cron("0 3 * * *"), anchor=None)
+    moved = rebind(hourly(last_due=at(-7), next_due=at(-6)), daily, rules, at(-6.9))
+    assert moved.next_due is not None and moved.next_due > at(-6.8)
+    assert rebind(moved, daily, rules, at(-6.8)).next_due == moved.next_due
 
 
 def test_new_rules_of_a_zone_move_a_cursor_that_is_yet_to_come():

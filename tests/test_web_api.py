@@ -225,6 +225,28 @@ async def test_the_same_key_gives_the_same_run_and_other_parameters_a_conflict(c
     assert (other.status, other.code) == (409, "key-conflict")
 
 
+async def test_an_empty_key_is_none(client):
+    first, second = [
+        await client.post(f"{V1}/jobs/add/submit", {"params": {"a": one}}, headers={"idempotency-key": ""})
+        for one in (1, 2)
+    ]
+    assert (first.status, second.status, first.data["key"], second.data["existed"]) == (202, 202, None, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/jobs/%00", 404), ("/schedules/a%00", 404), ("/schedules?prefix=%00", 422), ("/runs?job=%00", 422)],
+)
+async def test_an_address_with_a_nul_finds_nothing_whatever_the_store(client, path, status):
+    assert (await client.get(V1 + path)).status == status
+
+
+async def test_a_head_of_what_is_known_already_has_no_length(client):
+    mark = (await client.get(f"{V1}/jobs")).headers["etag"]
+    known = await client.request("HEAD", f"{V1}/jobs", headers={"if-none-match": mark})
+    assert known.status == 304 and "content-length" not in known.headers
+
+
 async def test_a_repeat_that_is_asked_for_with_a_key_twice_is_one_run(pair):
     scheduler, client = pair
     await (await scheduler.submit("add", {"a": 1})).wait()

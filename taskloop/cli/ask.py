@@ -63,11 +63,18 @@ async def _submit(args: Namespace) -> int:
     async with reach.desk(args) as ledger:
         schema = await declared(ledger, args, args.job)
         given = ledger[args.job].parameters.check(values(args.values, schema))
+        _check_timeout(args)
         await _refuse_to_wait_for_nobody(ledger, args, args.job)
         handle = await ledger.submit(
             args.job, given, at=args.at, key=args.key, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI
         )
         return await _asked(ledger, handle, args, out)
+
+
+def _check_timeout(args: Namespace) -> None:
+    """Before anything is asked for: who hears that the command was wrong may send it again. Raises `BadDuration`."""
+    if args.timeout:
+        durations.parse(args.timeout)
 
 
 def rerun(args: Namespace) -> int:
@@ -80,6 +87,7 @@ async def _rerun(args: Namespace) -> int:
     async with reach.desk(args) as ledger:
         job = (await ledger.run(run_id)).job
         given = values(args.values, await declared(ledger, args, job))
+        _check_timeout(args)
         await _refuse_to_wait_for_nobody(ledger, args, job)
         handle = await ledger.rerun(
             run_id, given, from_step=args.from_step, actor=reach.actor(args), reason=args.reason

@@ -22,6 +22,7 @@ CODES: Final[dict[int, str]] = {
     8: "store",
     9: "timed out",
     10: "skipped",
+    129: "stopped by SIGHUP (its terminal was closed)",
     130: "stopped by SIGINT (Ctrl-C)",
     143: "stopped by SIGTERM",
 }

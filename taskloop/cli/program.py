@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from taskloop import durations
 from taskloop.built_in import declare
 from taskloop.cli import http
 from taskloop.cli.reach import opened
@@ -31,6 +32,8 @@ def configured(args: Namespace) -> Settings:
     """The configuration as this command line has it. Raises `BadSettings`."""
     from taskloop import settings
 
+    if grace := getattr(args, "grace", None):
+        durations.parse(grace)  # a wrong word of the command line is no fault of the configuration
     asked = {
         "scheduler.app": args.app,
         "scheduler.grace": getattr(args, "grace", None),

@@ -181,10 +181,12 @@ async def known(ledger: Ledger | None, args: Namespace, names: list[str]) -> Non
         return
     from taskloop.cli import program
 
-    in_code = {job.name for job in program.compose(program.configured(args))}
+    declared = program.compose(program.configured(args))
+    in_code = {job.name for job in declared}
+    heirs = {alias: job.name for job in declared for alias in job.aliases}
     for name in names:
         if name not in there | in_code:
-            raise NoSuchJob(name, nearest(name, there | in_code))
+            raise NoSuchJob(name, heirs.get(name) or nearest(name, there | in_code))
     if ledger is not None:
         ledger.undeclared |= in_code
 

@@ -33,10 +33,11 @@ async def _add(args: Namespace) -> int:
     out = Output(args)
     trigger = _trigger(args, out.now)
     async with reach.desk(args) as ledger:
-        given = values(args.values, await declared(ledger, args, args.job))
         name = f"{args.job}:{trigger}".replace(" ", "_") if args.id is None else args.id
+        # Before the job is made known here without its trigger.
         if name in {one.name for one in await ledger.jobs() if one.trigger is not None}:
             raise Conflict(f"schedule '{name}' is that of the job of this name; choose another --id")
+        given = values(args.values, await declared(ledger, args, args.job))
         told = {"actor": reach.actor(args), "reason": args.reason}
         stored = await ledger.schedule(args.job, trigger, id=name, params=given, **told)
     record = schedule_record(stored)
@@ -126,7 +127,7 @@ async def _removable(ledger: Ledger, args: Namespace, name: str) -> Schedule:
 async def take_out(
     ledger: Ledger, schedules: Sequence[Schedule], *, actor: str | None, reason: str | None
 ) -> AsyncIterator[Schedule]:
-    """Remove schedules one after another, and give each that was. Raises `NoSuchSchedule` at the end if one was gone."""
+    """Remove schedules, yielding each one removed. Raises `NoSuchSchedule` at the end, for the first that was gone."""
     missing: NoSuchSchedule | None = None
     for one in schedules:
         try:

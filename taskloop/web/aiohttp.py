@@ -8,13 +8,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from taskloop.errors import BadSettings, MissingExtra
 from taskloop.web.core import Headers, Request, Response
-from taskloop.web.security import Auth
+from taskloop.web.security import HEADERS, Auth
 from taskloop.web.site import Site
 
 if TYPE_CHECKING:
@@ -41,13 +42,19 @@ def setup(
 ) -> None:
     """Mount the surface below `prefix` (empty: at the root), and start and stop the scheduler with the app.
 
+    `app` may be an application below another one (`add_subapp`). In `prefix` letters, digits and `-._~/` are allowed.
+
     `start` False leaves the scheduler to the host. `auth`: a function of the request, plain or async, that gives a
     `Principal` or None; "open" lets everybody in; None: only tokens, of the store or the configuration's, and without
     any nobody.
     `hosts`: names under which the host is reached, beside those of the machine itself. Raises `BadSettings`.
     """
-    if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
-        raise BadSettings([f"prefix is {prefix!r}; a path such as '/taskloop' is allowed, or '' for the root"])
+    if prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix):
+        raise BadSettings(
+            [
+                f"prefix is {prefix!r}; a path such as '/taskloop', of letters, digits and -._~, is allowed, or '' for the root"
+            ]
+        )
     site = Site(scheduler, auth=auth, hosts=hosts)
     _mount(app, site, prefix)
 
@@ -68,14 +75,15 @@ def setup(
 
 def _mount(app: web.Application, site: Site, prefix: str) -> None:
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await _send(request, await site.answer(_read(request, prefix)))
+        return await _send(request, await site.answer(_read(request)))
 
     if prefix:
         app.router.add_route("*", prefix, handle)
     app.router.add_route("*", rf"{prefix}/{{tail:[\s\S]*}}", handle)  # a dot would leave line breaks to aiohttp
 
 
-def _read(request: web.Request, prefix: str) -> Request:
+def _read(request: web.Request) -> Request:
+    prefix, path = _place(request)
     sock = None if request.transport is None else request.transport.get_extra_info("sockname")
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -85,7 +93,7 @@ def _read(request: web.Request, prefix: str) -> Request:
 
     return Request(
         method=request.method,
-        path=request.rel_url.raw_path[len(prefix) :],
+        path=path,
         query=request.rel_url.raw_query_string,
         headers=Headers(
             (name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in request.raw_headers
@@ -97,6 +105,15 @@ def _read(request: web.Request, prefix: str) -> Request:
         prefix=prefix,
         native=request,
     )
+
+
+def _place(request: web.Request) -> tuple[str, str]:
+    """Where it is mounted, applications above it included, and the path below; both percent-encoded as they were sent."""
+    resource = request.match_info.route.resource
+    mount = "" if resource is None else resource.canonical.removesuffix("/{tail}")
+    parts = request.rel_url.raw_path.split("/")
+    above = 1 + mount.count("/")
+    return "/".join(parts[:above]), "".join(f"/{part}" for part in parts[above:])
 
 
 async def _send(request: web.Request, response: Response) -> web.StreamResponse:
@@ -133,8 +150,10 @@ async def listening(site: Site, host: str, port: int) -> AsyncIterator[str]:
     _mount(app, site, "")
     # What is packed is refused, and must not hold the loop by being unpacked for that.
     runner = web.AppRunner(
-        app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS, auto_decompress=False
-    )
+        app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS, auto_decompress=False,
+        # Longer than the surface itself takes, which answers with a problem of its own.
+        max_line_size=2 * HEADERS[1], max_field_size=2 * HEADERS[1],
+    )  # fmt: skip
     await runner.setup()
     try:
         try:

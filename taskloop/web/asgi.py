@@ -107,7 +107,7 @@ def _read(scope: Scope, receive: Receive) -> Request:
         peer=client[0] if client else None,
         server=server[0] if server and server[1] is not None else None,
         scheme=scope.get("scheme", "http"),
-        prefix=prefix,
+        prefix=quote(prefix, safe="/%"),  # as it stands in addresses that we send
         native=scope,
     )
 

@@ -140,6 +140,8 @@ def _values(pattern: Sequence[str], parts: Sequence[str]) -> dict[str, str] | No
     for wanted, given in zip(pattern, parts, strict=True):
         if wanted.startswith("{"):
             values[wanted[1:-1]] = unquote(given)
+            if "\0" in values[wanted[1:-1]]:
+                return None  # nothing that is kept has it in its name
         elif wanted != given:
             return None
     return values
@@ -162,6 +164,8 @@ def query_values(query: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
             given[name] = f"{given[name]},{value}"
         elif name in given:
             problems[name] = "is given twice"
+        elif "\0" in value:
+            problems[name] = "holds a NUL, and nothing that is kept does"
         elif value or name not in known or known[name].kind is TEXT:
             given[name] = value
     return _read(given, known, problems, where="query")
@@ -281,7 +285,7 @@ def whole(least: int, most: int) -> Kind:
     """A whole number within bounds, both allowed."""
 
     def read(value: Any) -> int:
-        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 18:
+        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 19:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError

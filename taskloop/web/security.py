@@ -265,6 +265,7 @@ class Access:
                 "unauthenticated",
                 "that is no token of this server, or it is over",
                 "`taskloop token create` makes one",
+                headers={"www-authenticate": 'Bearer realm="taskloop"'},
             )
         if known.token is not None:
             self._tokens.use(known.token)

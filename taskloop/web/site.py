@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from taskloop import audit
+from taskloop import audit, durations
 from taskloop.errors import MissingExtra, TaskloopError
 from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
@@ -99,7 +99,7 @@ class Asked:
             (*_caller(self.principal, self.request), job),
             count,
             span.total_seconds(),
-            f"more than {count} submits of '{job[:80]}' in {span}",
+            f"more than {count} submits of '{job[:80]}' in {durations.format(span)}",
         )
 
 
@@ -209,7 +209,7 @@ class Site:
         """Count a request of this caller, whatever it asks for. Raises `Problem` when there were too many."""
         if (limit := self.scheduler.options.http.request_limit) is not None:
             count, span = limit
-            what = f"more than {count} requests in {span}"
+            what = f"more than {count} requests in {durations.format(span)}"
             self.requests.check(_caller(principal, request), count, span.total_seconds(), what)
 
     async def _asked(self, request: Request, found: Found, principal: Principal | None) -> Asked:
@@ -288,7 +288,7 @@ def _finished(request: Request, response: Response) -> Response:
             if _is_known(mark, request.headers.get("if-none-match")):
                 response.status, response.body = 304, b""
                 response.headers.pop("content-type", None)
-        if request.method == "HEAD":
+        if request.method == "HEAD" and response.status != 304:
             response.headers["content-length"] = str(len(response.body))
             response.body = b""
     elif request.method == "HEAD":

@@ -171,7 +171,7 @@ async def validate(asked: Asked) -> Response:
 async def submit(asked: Asked) -> Response:
     name, body = asked.path["job"], asked.body
     asked.count_submit(name)
-    key = body["key"] or asked.request.headers.get("idempotency-key")
+    key = body["key"] or asked.request.headers.get("idempotency-key") or None
     handle = await asked.scheduler.submit(name, body["params"], at=body["at"], key=key, cause=Cause.API, **asked.told())
     return await accepted(asked, handle)
 

@@ -89,7 +89,7 @@ async def cancel(asked: Asked) -> Response:
 async def rerun(asked: Asked) -> Response:
     number, body = asked.number(), asked.body
     asked.count_submit((await asked.scheduler.run(number)).job)
-    key, once = body["key"] or asked.request.headers.get("idempotency-key"), bool(body["once"])
+    key, once = body["key"] or asked.request.headers.get("idempotency-key") or None, bool(body["once"])
     if once and key is not None:
         raise Problem(422, "invalid-value", "it has both a key and once", "give one of them: once has a key of its own")
     told = asked.told()

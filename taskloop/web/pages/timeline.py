@@ -191,13 +191,17 @@ async def seen(asked: Asked) -> Seen:
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
     off = await looking.off(scheduler, {schedule.job for _, schedule in fires})
     runs = await looking.spans(scheduler, start, end, MOST_RUNS, EACH)
-    return await asyncio.to_thread(_seen, start, end, now, runs, fires, ahead, full, off)  # it may be thousands
+    read_at = SystemClock().now()
+    return await asyncio.to_thread(
+        _seen, start, end, now, read_at, runs, fires, ahead, full, off
+    )  # it may be thousands
 
 
 def _seen(
     start: datetime,
     end: datetime,
     now: datetime,
+    read_at: datetime,
     runs: Sequence[Span],
     fires: Sequence[tuple[datetime, Schedule]],
     ahead: Simulation | None,
@@ -209,7 +213,7 @@ def _seen(
     if full:  # nor is one left out that is in another's way
         coming = sorted({*coming, *((at, job) for job, at in list(troubles)[:OUTLINED] if now <= at <= end)})
     been = [one for one in runs if one.state is not State.WAITING]
-    fired = {(one.due_at, one.job) for one in been if one.due_at >= now}
+    fired = {(one.due_at, one.job) for one in been if now <= one.due_at <= read_at}
     return Seen(
         start, end, now, been, [one for one in coming if one not in fired], troubles,
         () if ahead is None else ahead.overlaps, full or len(runs) >= MOST_RUNS, full, off,
