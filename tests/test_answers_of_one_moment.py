@@ -113,10 +113,11 @@ async def test_the_page_of_jobs_counts_as_many_as_it_shows(shop, client):
 
 
 async def test_the_figures_of_a_job_that_runs_while_they_are_read_know_the_run_in_all_places_or_in_none(shop, client):
-    meanwhile(shop._store, "standing", lambda: ran(shop, "mail"))
-    told = (await client.get(f"{V1}/jobs/mail/stats")).data
-    assert (told["runs"]["succeeded"], told["last_run"], told["success_rate"]) == (1, 1, 1.0)
-    assert told["last_success"] is not None
+    for number, between in enumerate(("standing", "find"), 1):
+        meanwhile(shop._store, between, lambda: ran(shop, "mail"))
+        told = (await client.get(f"{V1}/jobs/mail/stats")).data
+        assert (told["runs"]["succeeded"], told["last_run"], told["success_rate"]) == (number, number, 1.0)
+        assert told["last_success"] is not None
 
 
 async def test_a_job_that_is_switched_off_while_all_are_submitted_keeps_no_other_from_its_run(shop, tmp_path):
@@ -180,7 +181,7 @@ async def test_a_run_that_ends_while_it_is_shown_is_as_old_as_its_steps(shop, cl
     shop.begun.clear()
     run = await shop.submit("video")
     await shop.begun.wait()
-    meanwhile(desk._store, "run", ends)
+    meanwhile(desk._store, "attempts", ends)  # between these and the steps
     found, attempts, steps = await run_in_full(desk, run.id)
     assert {found.state, *(one.outcome for one in attempts), *(one.state for one in steps)} == {"succeeded"}
 
@@ -231,6 +232,17 @@ async def test_a_run_that_begins_or_is_to_be_tried_again_while_runs_are_counted_
     assert sum(await told(shop, client)) == 1
     meanwhile(shop._store, "counts", fails)
     assert sum(await told(shop, client)) == 1
+
+
+async def test_as_many_runs_are_shown_in_hand_as_are_counted(shop, desk):
+    async def ends():
+        shop.gate.set()
+        await run.wait()
+
+    run = await shop.submit("slow")
+    meanwhile(desk._store, "counts", ends)
+    status = await desk.status()
+    assert (status.in_hand, len(status.active)) == (0, 0)
 
 
 # -- the timeline
