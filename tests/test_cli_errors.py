@@ -50,6 +50,7 @@ def test_a_mistake_in_the_configuration_or_on_the_line_is_told_with_what_was_mea
     said = refused(2, "submit", "add", "a=abc", "bb=1")
     assert "got 'abc'" in said and "parameter 'bb' is unknown" in said and "taskloop show add" in said
     assert "'x'" in refused(2, "run", "--grace", "x")
+    assert "--jobs names no job" in refused(2, "run", "--jobs", "")
     refused(2, "submit", "add", "a=1", "--wait", "--timeout", "x")
     assert call("runs", "--format", "json").items == []  # what was refused was not asked for either
     assert call("disable", "add", "--reason", "replaced by plus").code == 0

@@ -53,6 +53,14 @@ async def pair(request, no_task_outlives_the_fixture):
         yield scheduler, client
 
 
+async def test_a_misspelt_job_is_no_success(pair):
+    _, client = pair
+    refused = await client.post(BULK, {"action": "rerun", "job": "pay"})
+    assert (refused.status, refused.code) == (404, "job-not-found") and "pays" in refused.data["hint"]
+    assert (await client.get(f"{V1}/schedules?job=pay")).status == 404
+    assert (await client.get(f"{V1}/schedules?job=pays")).items == []
+
+
 async def test_what_failed_of_a_cause_is_counted_run_again_once_and_left_alone_then(pair):
     scheduler, client = pair
     await ended(scheduler, *(scheduler["pays"].bind(order=number) for number in range(4)), scheduler["other"].bind())

@@ -15,7 +15,7 @@ from taskloop import __version__, durations
 from taskloop.address import without_password
 from taskloop.cli import http, lines, program, reach
 from taskloop.cli.entrance import before_exit
-from taskloop.cli.failures import Failed
+from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.narrow import Narrow
 from taskloop.cli.output import when
 from taskloop.cli.repositories import summary
@@ -80,6 +80,8 @@ def run(args: Namespace) -> int:
 
 def _composed(args: Namespace, settings: Settings) -> tuple[TaskScheduler, set[str]]:
     """The program with what `--jobs`, `--no-fire` and `--fire-only` leave of it, and the names of its jobs."""
+    if args.jobs is not None and not args.jobs.strip(" ,"):  # a variable of the shell that is empty is no wish for all
+        raise Usage("--jobs names no job", "leave it out for all of them, or name some: --jobs 'report,mail*'")
     scheduler = program.compose(settings)
     names = {job.name for job in scheduler}
     if not (args.jobs or args.no_fire or args.fire_only):

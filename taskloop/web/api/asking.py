@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from taskloop.errors import NoSuchJob, nearest
 from taskloop.web.core import Response, listed
 from taskloop.web.routes import INSTANT, TEXT, Parameter, whole
 
-__all__ = ["BEFORE", "FIRES_UNTIL", "KEY", "KEY_HEADER", "LIMIT", "TOLD", "UNTIL", "V1", "page"]
+if TYPE_CHECKING:
+    from taskloop.web.site import Asked
+
+__all__ = ["BEFORE", "FIRES_UNTIL", "KEY", "KEY_HEADER", "LIMIT", "TOLD", "UNTIL", "V1", "page", "refuse_unknown"]
 
 V1: Final = "/api/v1"
 USUAL: Final = 100
@@ -34,3 +38,9 @@ async def page(found: Sequence[Any], most: int, record: Callable[[Any], Any], ma
     """A page of what was found, of which one more than `most` was asked for: `mark` of the last one leads to the next."""
     shown = found[:most]
     return await listed(shown, record, mark(shown[-1]) if len(found) > most else None)
+
+
+async def refuse_unknown(asked: Asked, name: str) -> None:
+    """Raise `NoSuchJob` for the name of a job that neither this program nor the store has."""
+    if name not in asked.scheduler and not await asked.scheduler.jobs(name):
+        raise NoSuchJob(name, nearest(name, [job.name for job in asked.scheduler]))

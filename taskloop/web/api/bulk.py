@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from taskloop.errors import BadParameters, Conflict, NoSuchJob, NoSuchRun
 from taskloop.runs import ACTIVE, Run, State
-from taskloop.web.api.asking import BEFORE, TOLD, V1
+from taskloop.web.api.asking import BEFORE, TOLD, V1, refuse_unknown
 from taskloop.web.api.failures import FAILED, fingerprint
 from taskloop.web.core import Response, answer
 from taskloop.web.problems import Problem
@@ -169,6 +169,8 @@ async def bulk(asked: Asked) -> Response:
     told = asked.told()
     async with asked.site.bulk:  # a second one finds what the first has done
         chosen, done = await choose(asked.scheduler, wanted), Done()
+        if not chosen.runs and wanted.job is not None:  # a misspelt name would look like success
+            await refuse_unknown(asked, wanted.job)
         if not body["dry_run"] and chosen.runs:
             asked.count_submit("*")
             done = await carry_out(asked.scheduler, wanted.action, chosen.runs, **told)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from taskloop.errors import Conflict, NoSuchJob, nearest
+from taskloop.errors import Conflict
 from taskloop.flows import step_record
 from taskloop.records import attempt_record, line_record, run_record
 from taskloop.runs import Cause, State
-from taskloop.web.api.asking import BEFORE, KEY, KEY_HEADER, LIMIT, TOLD, V1, limit, page
+from taskloop.web.api.asking import BEFORE, KEY, KEY_HEADER, LIMIT, TOLD, V1, limit, page, refuse_unknown
 from taskloop.web.api.export import export
 from taskloop.web.api.jobs import accepted
 from taskloop.web.core import Response, answer, listed
@@ -28,18 +28,13 @@ async def runs(asked: Asked) -> Response:
     query, most = asked.query, limit(asked.query)
     found = await asked.scheduler.runs(**filters(asked), before=query["before"], limit=most + 1)
     if not found and query["job"] is not None:
-        await _refuse_unknown(asked, query["job"])
+        await refuse_unknown(asked, query["job"])
     return await page(found, most, run_record, lambda one: one.id)
 
 
 def filters(asked: Asked) -> dict[str, Any]:
     """What of the query narrows the history."""
     return {name: asked.query[name] for name in ("job", "state", "cause", "since", "until")}
-
-
-async def _refuse_unknown(asked: Asked, name: str) -> None:
-    if name not in asked.scheduler and not await asked.scheduler.jobs(name):
-        raise NoSuchJob(name, nearest(name, [job.name for job in asked.scheduler]))
 
 
 async def run(asked: Asked) -> Response:

@@ -15,7 +15,7 @@ from taskloop.records import instant_text, schedule_record
 from taskloop.schedules import Schedule
 from taskloop.simulation import LONGEST, Note, clock_notes, note_record
 from taskloop.triggers import Trigger
-from taskloop.web.api.asking import LIMIT, TOLD, V1, limit, page
+from taskloop.web.api.asking import LIMIT, TOLD, V1, limit, page, refuse_unknown
 from taskloop.web.core import Response, answer
 from taskloop.web.routes import INSTANT, OBJECT, TEXT, TRIGGER, Parameter, Route, whole
 from taskloop.web.security import Scope
@@ -52,6 +52,8 @@ async def schedules(asked: Asked) -> Response:
     found = await asked.scheduler.schedules(
         query["job"], prefix=query["prefix"], before=query["before"], limit=most + 1
     )
+    if not found and query["job"] is not None:
+        await refuse_unknown(asked, query["job"])
     return await page(found, most, schedule_record, lambda one: one.id)
 
 
