@@ -417,7 +417,9 @@ class ProcessContext(RunContext):
     def log(self, text: object, level: str = "info") -> None:
         """A line for the log of the run; beyond what one attempt may write, nothing."""
         said = str(text) if self.scrub is None else self.scrub(str(text))
-        self._pen.write(kind="log", text=said[:LINE_CHARACTERS], level=level)
+        # What no encoding takes, such as the name of a file from elsewhere, would break a cluster's wire, and all on it.
+        written, level = (one[:LINE_CHARACTERS].encode(errors="replace").decode() for one in (said, str(level)))
+        self._pen.write(kind="log", text=written, level=level)
 
 
 class _NameOnly(StepName):

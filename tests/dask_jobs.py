@@ -37,6 +37,12 @@ def told(run: RunContext, day: date, word: str = "", given: int = Inject(opened)
     return {"pid": os.getpid(), "year": day.year, "run": run.id, "given": given, "attempt": run.attempt, "word": word}
 
 
+@jobs.job(executor="dask")
+def lists(run: RunContext):
+    run.log("reading caf\udce9.txt")  # as os.listdir has a name that is not UTF-8
+    return os.getpid()
+
+
 @jobs.job(executor="dask", retry=Retry(2, first="10ms", on=ValueError))
 def raising(what: str):
     if what == "exit":

@@ -130,6 +130,12 @@ async def test_a_job_there_gets_what_it_is_to_and_tells_how_far_it_is(at_work):
     assert await said(at_work, run) == [("info", f"open {pid}"), ("warning", "hears ********"), ("info", "closed")]
 
 
+async def test_a_line_that_no_encoding_takes_costs_no_worker_its_life(at_work):
+    first, second = [await (await at_work.submit("lists")).wait(60) for _ in range(2)]
+    assert (first.state, second.state) == ("succeeded", "succeeded")
+    assert [text for _, text in await said(at_work, first)] == ["reading caf?.txt"]
+
+
 async def test_what_a_job_raises_there_is_told_and_judged_as_if_it_were_here(at_work):
     run = await ran(at_work, "raising", what="it")
     assert (run.state, run.error.type, run.error.message, run.attempt) == (State.FAILED, "Unwanted", "unwanted it", 2)

@@ -864,7 +864,8 @@ async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_b
 async def test_events_tell_of_each_step(scheduler, virtual_time):
     told = []
     flow = video(scheduler, [])
-    scheduler.on("step_started", "step_done", "step_kept")(lambda event: told.append((event.name, event.data["step"])))
+    names = ("step_started", "step_done", "step_kept")
+    scheduler.feed.subscribe(lambda event: told.append((event.name, event.data["step"])), *names)
     async with virtual_time(scheduler) as time:
         old = await ended(time, flow.submit(url="a"))
         assert Counter(name for name, _ in told) == {"step_started": 4, "step_done": 4}

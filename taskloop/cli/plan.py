@@ -179,7 +179,10 @@ def init(args: Namespace) -> int:
         except FileExistsError:
             out.note(f"{name} exists; it was left as it is")
         except OSError as error:
-            raise Failed(1, f"{name} cannot be written: {error.strerror}", f"check the folder {Path.cwd()}") from None
+            code = 6 if isinstance(error, PermissionError) else 1
+            raise Failed(
+                code, f"{name} cannot be written: {error.strerror}", f"check the folder {Path.cwd()}"
+            ) from None
     out.items([{"file": name} for name in written], lambda: out.lines(f"{name} written" for name in written))
     if not written:
         raise Failed(4, "both files exist already", "nothing was changed")

@@ -110,6 +110,9 @@ def _announce(
     else:
         narrator.say("INFO", "scheduler.configured", version=__version__, jobs=count, source=where, store=store)
     program.warn(settings, narrator)
+    if settings.is_given("store", "url") and place != settings.store.url:
+        text = f"the app's own store, {store}, goes before [store] url; commands that import no app look at that one"
+        narrator.say("WARNING", "config.warning", text=text)
 
 
 def _screen(log: lines.Log, scheduler: TaskScheduler, firing: set[str]) -> Screen | None:

@@ -103,7 +103,8 @@ def _write(name: str, text: str) -> None:
     try:
         Path(name).write_text(text, "utf-8")
     except OSError as error:
-        raise Failed(1, f"{clean(name)} cannot be written: {error.strerror}") from None
+        code = 6 if isinstance(error, PermissionError) else 1
+        raise Failed(code, f"{clean(name)} cannot be written: {error.strerror}") from None
 
 
 # -- for people
