@@ -155,6 +155,8 @@ class BackgroundTasks:
             raise Conflict("the background tasks are being started already")
         if self.scheduler.is_running and not self._is_stopping:
             raise Conflict("the background tasks are running already; stop them before another start")
+        if host is not None and host.is_alive and self._is_own_job(host):
+            raise Conflict("a task of theirs asks, for whose end the stop before is waiting; start them from elsewhere")
         if host is not None and not host.join(self._longest(None)):
             raise Conflict(
                 "the stop before has not ended: an async job is blocking the loop; make another BackgroundTasks"
@@ -364,7 +366,7 @@ def _trigger(kind: str | Trigger, options: dict[str, Any]) -> tuple[Trigger, dic
         units = {name: options.pop(name) for name in _UNITS if name in options}
         try:
             return Every(timedelta(**units) if units else INTERVAL), options
-        except (TypeError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise BadTrigger(units, f"allowed are numbers for {', '.join(_UNITS)} ({error})", what="interval") from None
     if kind == "cron":
         return _cron(options), options

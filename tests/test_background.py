@@ -145,6 +145,30 @@ def test_a_pause_holds_and_a_resume_lets_go():
         until(lambda: called)
 
 
+def test_a_task_that_stops_them_and_starts_them_again_is_refused_at_once_and_ends_well():
+    answers = []
+
+    def again() -> str:
+        tasks.stop()
+        answers.append((tasks.safe_start(), time.monotonic() - began))
+        return "done"
+
+    began, tasks = time.monotonic(), BackgroundTasks()
+    job = tasks.add_task(again, trigger="cron", hour=5)
+    tasks.start()
+    tasks.call(job.submit)
+    until(lambda: answers and not tasks._host.is_alive)
+    assert answers[0][0] == 84 and answers[0][1] < 10
+    tasks.start()
+    tasks.stop()
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "x"])
+def test_an_interval_that_is_no_length_of_time_is_told_as_one(seconds):
+    with pytest.raises(BadTrigger, match="allowed are numbers for"):
+        BackgroundTasks().add_task(print, name="p", seconds=seconds)
+
+
 def test_of_threads_that_pause_at_once_one_does_it_and_the_others_are_told():
     with BackgroundTasks() as tasks, ThreadPoolExecutor(4) as threads:
         for verb in (tasks.safe_pause, tasks.safe_resume) * 3:
