@@ -478,7 +478,7 @@ class Ledger(Switching):
         actor: str | None = None,
         reason: str | None = None,
     ) -> Schedule:
-        """Change the trigger or the parameters of a stored schedule, or both; None leaves it as it is when the change is written.
+        """Change the trigger or the parameters of a stored schedule, or both; None: left as others may have changed it.
 
         Raises `NoSuchSchedule`, `NoSuchJob`, `BadParameters`, `BadTrigger`, `Conflict` (a job here declares it, or it was
         given to another job meanwhile).

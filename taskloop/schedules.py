@@ -263,10 +263,8 @@ def plan(
     shift = offset(schedule.id, policy.spread)
     grid = timetable(schedule)
     base = due - shift
-    if (
-        shift and grid.latest(base) != base
-    ):  # it became due by another spread: of the same instant there is no other fire
-        base = due
+    if shift and grid.latest(base) != base:
+        base = due  # of another spread: its instant of the trigger lies before it, and has no other fire
     following = grid.after(base)
     if following is None or following + shift > now:
         last, after, count = due, following, 1

@@ -39,8 +39,8 @@ class Switching(Housed):
         self.undeclared: set[str] = set()
         """Jobs that may be switched although neither this ledger nor a worker has declared them yet."""
         self._turning: set[asyncio.Future[None]] = set()
-        self._closed: Switch | None = None
-        """The breaker that was told last as closed."""
+        self._closed: dict[str, Switch] = {}
+        """By job the trip of its breaker that was told last as over."""
 
     async def disable(
         self, job: str, *, reason: str | None = None, until: Instant | None = None, actor: str | None = None
@@ -144,9 +144,10 @@ class Switching(Housed):
         stands = self._switches.tripped(run.job)
         if stands is not None and stands.since == run.ended_at:
             self.feed.send("disabled", stands.since, job=run.job, reason=stands.reason, actor=stands.actor)
-        elif stands is None and before not in (None, self._closed) and run.state is State.SUCCEEDED:
-            assert before is not None
-            self._closed = before  # of several runs that had begun before it opened, the first to succeed closes it
+        elif stands is None and before is not None and run.state is State.SUCCEEDED:
+            if self._closed.get(run.job) == before:  # of several runs in hand the first to succeed has closed it
+                return
+            self._closed[run.job] = before
             reason = f"run {run.id} succeeded"
             self.feed.send("enabled", self._clock.now(), job=run.job, reason=reason, actor=before.actor)
 

@@ -122,18 +122,20 @@ async def test_who_cancels_a_run_that_succeeds_meanwhile_is_told_so(shop, client
 
 
 async def test_a_breaker_that_closes_is_told_also_if_somebody_looks_at_the_switches_before(shop):
-    shop.well, heard = False, []
+    heard = []
     shop.feed.subscribe(lambda event: heard.append(event.name), "enabled", "disabled")
 
-    @shop.job(pause_after=1, trial_after="1ms")
-    async def shaky():
-        assert shop.well
+    @shop.job(pause_after=1)
+    async def shaky(well: bool):
+        if well:
+            await shop.gate.wait()
+        assert well
 
-    assert (await (await shop.submit("shaky")).wait()).state == "failed"
-    shop.well = True
-    await asyncio.sleep(0.002)  # the breaker's own time, of the wall clock
+    well = await shop.submit("shaky", {"well": True})
+    assert (await (await shop.submit("shaky", {"well": False})).wait()).state == "failed"
     meanwhile(shop._store, "settle", lambda: shop._refresh_switches(force=True))
-    assert (await (await shop.submit("shaky")).wait()).state == "succeeded"
+    shop.gate.set()
+    assert (await well.wait()).state == "succeeded"
     assert heard == ["disabled", "enabled"]
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from taskloop import errors
 
-__all__ = ["CODES", "Failed", "Usage", "tell"]
+__all__ = ["CODES", "Failed", "Unwritable", "Usage", "tell"]
 
 CODES: Final[dict[int, str]] = {
     0: "done",
@@ -54,6 +54,14 @@ class Usage(Failed):
 
     def __init__(self, text: str, *mends: str) -> None:
         super().__init__(2, text, *mends)
+
+
+class Unwritable(Failed):
+    """A file that a command was to write cannot be written: not allowed, or for another reason."""
+
+    def __init__(self, name: object, error: OSError, *mends: str) -> None:
+        code = 6 if isinstance(error, PermissionError) else 1
+        super().__init__(code, f"{name} cannot be written: {error.strerror}", *mends)
 
 
 def tell(error: Exception, *, verbose: bool) -> int:

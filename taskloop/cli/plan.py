@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.address import without_password
-from taskloop.cli.failures import Failed
+from taskloop.cli.failures import Failed, Unwritable
 from taskloop.cli.look import number
 from taskloop.cli.output import Cell, Output, span_text
 from taskloop.triggers import Cron, Trigger
@@ -179,10 +179,7 @@ def init(args: Namespace) -> int:
         except FileExistsError:
             out.note(f"{name} exists; it was left as it is")
         except OSError as error:
-            code = 6 if isinstance(error, PermissionError) else 1
-            raise Failed(
-                code, f"{name} cannot be written: {error.strerror}", f"check the folder {Path.cwd()}"
-            ) from None
+            raise Unwritable(name, error, f"check the folder {Path.cwd()}") from None
     out.items([{"file": name} for name in written], lambda: out.lines(f"{name} written" for name in written))
     if not written:
         raise Failed(4, "both files exist already", "nothing was changed")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskloop import cron, durations, outlook
 from taskloop.cli import picture, program, reach
-from taskloop.cli.failures import Failed, Usage
+from taskloop.cli.failures import Unwritable, Usage
 from taskloop.cli.output import Cell, Output, clean
 from taskloop.errors import BadInstant, NoSuchJob, nearest
 from taskloop.signs import clock_text, readable, span_text
@@ -103,8 +103,7 @@ def _write(name: str, text: str) -> None:
     try:
         Path(name).write_text(text, "utf-8")
     except OSError as error:
-        code = 6 if isinstance(error, PermissionError) else 1
-        raise Failed(code, f"{clean(name)} cannot be written: {error.strerror}") from None
+        raise Unwritable(clean(name), error) from None
 
 
 # -- for people

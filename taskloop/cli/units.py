@@ -17,7 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
-from taskloop.cli.failures import Failed, Usage
+from taskloop.cli.failures import Failed, Unwritable, Usage
 from taskloop.cli.output import Output
 
 __all__ = ["Program", "folder_of_units", "service", "systemd", "timer_pair"]
@@ -253,6 +253,5 @@ def _written(path: Path, text: str, force: bool) -> bool:
         raise Failed(4, f"{path} exists and is another; it was left as it is", "--force writes over it") from None
     except OSError as error:
         mend = "--user writes a unit of your own" if isinstance(error, PermissionError) else f"see {path.parent}"
-        code = 6 if isinstance(error, PermissionError) else 1
-        raise Failed(code, f"{path} cannot be written: {error.strerror}", mend) from None
+        raise Unwritable(path, error, mend) from None
     return True
