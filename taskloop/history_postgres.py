@@ -12,7 +12,7 @@ from typing import Any, Final
 from taskloop.rows_postgres import RUN, Db
 
 __all__ = [
-    "FINAL", "SLACK", "days", "failed_in_a_row", "find", "first_since", "ids_of_job", "newest", "newest_active", "of_job",
+    "FINAL", "SLACK", "days", "failed_in_a_row", "find", "first_since", "ids_of_job", "landmarks", "newest", "newest_active", "of_job",
     "recent", "standing", "usual",
 ]  # fmt: skip
 
@@ -227,6 +227,17 @@ async def newest_active(db: Db, job: str, now: int) -> int | None:
     ready = f"(SELECT max(id) {of_job('$1', 'waiting')} AND ready_at <= $2)"
     found: int | None = await db.fetchval(f"SELECT greatest({ready}, {_newest('$1', 'running')})", job, now)
     return found
+
+
+async def landmarks(db: Db, job: str, failures: int) -> tuple[int, int, int | None]:
+    """The runs that tell how a job stands, as `Landmarks` has them: of its newest failures so many at most."""
+    newest, success = await db.fetchrow(f"{_stands()} SELECT newest, succeeded FROM s", [job])
+    rest = "ORDER BY id DESC LIMIT $3"
+    failing = await db.fetchval(
+        f"SELECT min(id) FROM (SELECT id FROM ({_failures('$1', '$2::bigint', 'id', rest)}) f {rest}) g",
+        job, success, failures,
+    )  # fmt: skip
+    return newest, success, failing
 
 
 async def failed_in_a_row(db: Db, job: str, number: int, since: int) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "find",
     "first_since",
     "ids_of_job",
+    "landmarks",
     "newest",
     "newest_active",
     "of_job",
@@ -249,6 +250,16 @@ def newest_active(db: sqlite3.Connection, job: str, now: int) -> int | None:
     ready = f"(SELECT max(id) {of_job('?', 'waiting')} AND ready_at <= ?)"
     found = db.execute(f"SELECT {ready}, {_newest('?', 'running')}", (job, now, job)).fetchone()
     return max((one for one in found if one is not None), default=None)
+
+
+def landmarks(db: sqlite3.Connection, job: str, failures: int) -> tuple[int, int, int | None]:
+    """The runs that tell how a job stands, as `Landmarks` has them: of its newest failures so many at most."""
+    newest, success = db.execute(f"{_stands('?')} SELECT newest, succeeded FROM s", (json.dumps([job]),)).fetchone()
+    failing = db.execute(
+        f"SELECT min(id) FROM (SELECT id FROM ({_failures('?', '?', 'id')}) ORDER BY id DESC LIMIT ?)",
+        (job, success, job, success, failures),
+    ).fetchone()[0]
+    return newest, success, failing
 
 
 def failed_in_a_row(db: sqlite3.Connection, job: str, number: int, since: int) -> bool:

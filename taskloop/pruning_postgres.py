@@ -14,9 +14,20 @@ from typing import Final
 
 from taskloop import steps_postgres as steps
 from taskloop.clock import EPOCH, microseconds
-from taskloop.history_postgres import FINAL, LASTING, of_job
+from taskloop.history_postgres import FINAL, LASTING, landmarks, of_job
 from taskloop.keeping_postgres import FACTS_SINCE, aliases, named_twice
-from taskloop.retention import NO_RULE, RUNS_DONE, SPARED, TOGETHER, Look, Place, Rule, rule_of
+from taskloop.retention import (
+    NO_LANDMARKS,
+    NO_RULE,
+    RUNS_DONE,
+    SPARED,
+    TOGETHER,
+    Landmarks,
+    Look,
+    Place,
+    Rule,
+    rule_of,
+)
 from taskloop.rows_postgres import Db, arrays, changed
 
 __all__ = ["RUNS_DONE", "delete", "delete_the_rest", "look"]
@@ -50,6 +61,9 @@ async def look(db: Db, keep: timedelta | None, now: datetime, after: Place | Non
             place = place._replace(id=None)
             continue
         found, far = await _sifted(db, place, rule, newest, now, number)
+        if found:
+            stays = await _landmarks(db, place.job, rule)
+            found = [id for id in found if stays.may_go(id, place.state)]
         room = limit - len(ids)
         place = far if len(found) <= room else place._replace(id=found[room - 1])
         ids += found[:room]
@@ -88,8 +102,15 @@ async def _rule(db: Db, job: str, keep: timedelta | None, now: datetime) -> Rule
     text = await db.fetchval("SELECT definition FROM taskloop.jobs WHERE name = $1", job)
     if text is None:  # the job has another name now
         text = await db.fetchval("SELECT definition FROM taskloop.jobs WHERE name = $1", (await aliases(db)).get(job))
-    policy = json.loads(text).get("policy", {}) if text else {}
-    return rule_of(policy.get("keep"), policy.get("keep_runs"), keep, now)
+    return rule_of(json.loads(text).get("policy", {}) if text else {}, keep, now)
+
+
+async def _landmarks(db: Db, job: str, rule: Rule) -> Landmarks:
+    """What of a job stays; nothing, if nobody has had it for as long as its runs are kept: then it is to be forgotten."""
+    had = await db.fetchval(
+        f"SELECT 1 FROM taskloop.jobs d WHERE name = $2 AND (seen_at >= $1 OR {_HAD})", rule.before or 0, job
+    )
+    return NO_LANDMARKS if had is None else Landmarks(*await landmarks(db, job, rule.failures))
 
 
 async def _beyond(db: Db, job: str, number: int) -> int | None:
@@ -122,12 +143,15 @@ _PUT_AWAY: Final = (
 stays: its transaction may be an application's, and open for long.
 """
 _ANY_RUN: Final = " OR ".join(f"EXISTS (SELECT 1 {of_job('n.name', state)})" for state in ("waiting", "running"))
+_HAD: Final = """EXISTS (SELECT 1 FROM taskloop.workers w WHERE (w.stopped_at IS NULL OR w.stopped_at >= $1)
+    AND (w.jobs IS NULL OR w.jobs::jsonb ? d.name))
+"""
+"""Whether a worker has job `d`, or had it at an instant or later, the first parameter."""
 _UNUSED: Final = f"""
 SELECT d.name FROM taskloop.jobs d WHERE d.seen_at < $1
 AND d.name <> ALL($3::text[])
 AND NOT EXISTS (SELECT 1 FROM taskloop.schedules WHERE job = d.name)
-AND NOT EXISTS (SELECT 1 FROM taskloop.workers w WHERE w.stopped_at IS NULL
-    AND (w.jobs IS NULL OR w.jobs::jsonb ? d.name))
+AND NOT {_HAD}
 AND NOT EXISTS (SELECT 1 FROM (SELECT d.name UNION ALL SELECT a.value
     FROM unnest($4::text[], $5::text[]) a(value, job) WHERE a.job = d.name) n(name)
     WHERE {_ANY_RUN} OR EXISTS (SELECT 1 FROM taskloop.runs WHERE job = n.name AND {FINAL}))

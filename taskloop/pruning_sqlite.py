@@ -15,9 +15,20 @@ from typing import Final
 
 from taskloop import steps_sqlite
 from taskloop.clock import EPOCH, microseconds
-from taskloop.history_sqlite import FINAL, of_job
+from taskloop.history_sqlite import FINAL, landmarks, of_job
 from taskloop.keeping_sqlite import FACTS_SINCE
-from taskloop.retention import NO_RULE, RUNS_DONE, SPARED, TOGETHER, Look, Place, Rule, rule_of
+from taskloop.retention import (
+    NO_LANDMARKS,
+    NO_RULE,
+    RUNS_DONE,
+    SPARED,
+    TOGETHER,
+    Landmarks,
+    Look,
+    Place,
+    Rule,
+    rule_of,
+)
 
 __all__ = ["BETWEEN", "RUNS_DONE", "Look", "checkpoint", "delete", "delete_the_rest", "look"]
 
@@ -52,6 +63,9 @@ def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: P
             place = place._replace(id=None)
             continue
         found, far = _sifted(db, place, rule, newest, now, number)
+        if found:
+            stays = _landmarks(db, place.job, rule)
+            found = [id for id in found if stays.may_go(id, place.state)]
         room = limit - len(ids)
         place = far if len(found) <= room else place._replace(id=found[room - 1])
         ids += found[:room]
@@ -102,15 +116,22 @@ def _sifted(
 
 def _rule(db: sqlite3.Connection, job: str, keep: timedelta | None, now: datetime) -> Rule:
     """How long a job's runs are kept: as its definition says, whoever wrote it, else as long as `keep`."""
-    policy = "json_extract(definition, '$.policy.keep'), json_extract(definition, '$.policy.keep_runs')"
+    policy = "json_extract(definition, '$.policy')"
     row = db.execute(f"SELECT {policy} FROM taskloop_jobs WHERE name = ?", (job,)).fetchone()
     if row is None:  # the job has another name now
         row = db.execute(
             f"SELECT {policy} FROM taskloop_jobs j, json_each(j.definition, '$.aliases') a WHERE a.value = ? LIMIT 1",
             (job,),
         ).fetchone()
-    span, runs = row or (None, None)
-    return rule_of(span, runs, keep, now)
+    return rule_of(json.loads(row[0]) if row and row[0] else {}, keep, now)
+
+
+def _landmarks(db: sqlite3.Connection, job: str, rule: Rule) -> Landmarks:
+    """What of a job stays; nothing, if nobody has had it for as long as its runs are kept: then it is to be forgotten."""
+    had = db.execute(
+        f"SELECT 1 FROM taskloop_jobs d WHERE name = ?2 AND (seen_at >= ?1 OR {_HAD})", (rule.before or 0, job)
+    ).fetchone()
+    return NO_LANDMARKS if had is None else Landmarks(*landmarks(db, job, rule.failures))
 
 
 def _beyond(db: sqlite3.Connection, job: str, number: int) -> int | None:
@@ -144,12 +165,15 @@ def checkpoint(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
+_HAD: Final = """EXISTS (SELECT 1 FROM taskloop_workers w WHERE (w.stopped_at IS NULL OR w.stopped_at >= ?1)
+    AND (w.jobs IS NULL OR d.name IN (SELECT value FROM json_each(w.jobs))))
+"""
+"""Whether a worker has job `d`, or had it at an instant or later, the first parameter."""
 _UNUSED: Final = f"""
-SELECT d.name FROM taskloop_jobs d WHERE d.seen_at < ?
+SELECT d.name FROM taskloop_jobs d WHERE d.seen_at < ?1
 AND d.name NOT IN (SELECT job FROM temp.taskloop_known)
 AND NOT EXISTS (SELECT 1 FROM taskloop_schedules WHERE job = d.name)
-AND NOT EXISTS (SELECT 1 FROM taskloop_workers w WHERE w.stopped_at IS NULL
-    AND (w.jobs IS NULL OR d.name IN (SELECT value FROM json_each(w.jobs))))
+AND NOT {_HAD}
 AND NOT EXISTS (SELECT 1 FROM json_each(json_insert(coalesce(json_extract(d.definition, '$.aliases'), '[]'), '$[#]', d.name)) n
     WHERE EXISTS (SELECT 1 {of_job("n.value", "waiting")}) OR EXISTS (SELECT 1 {of_job("n.value", "running")})
     OR EXISTS (SELECT 1 FROM taskloop_runs INDEXED BY taskloop_runs_final WHERE job = n.value AND {FINAL}))

@@ -5,7 +5,7 @@ Level 5, pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +13,18 @@ from taskloop import durations
 from taskloop.clock import EPOCH, microseconds
 from taskloop.errors import BadDuration
 
-__all__ = ["NO_RULE", "RUNS_DONE", "SPARED", "TOGETHER", "Look", "Place", "Rule", "rule_of"]
+__all__ = [
+    "NO_LANDMARKS",
+    "NO_RULE",
+    "RUNS_DONE",
+    "SPARED",
+    "TOGETHER",
+    "Landmarks",
+    "Look",
+    "Place",
+    "Rule",
+    "rule_of",
+]
 
 SPARED: Final = timedelta(days=1)
 """A fire that was due within this stays, whatever anybody says: a clock that is set back asks it what was decided."""
@@ -50,15 +61,43 @@ class Rule(NamedTuple):
     """What ended earlier goes."""
     runs: int | None
     """How many of the newest stay at most, skips not counted."""
+    failures: int = 1
+    """How many of its failures in a row are landmarks: those its circuit breaker counts."""
 
 
 NO_RULE: Final = Rule(None, None)
 
 
-def rule_of(span: Any, runs: int | None, keep: timedelta | None, now: datetime) -> Rule:
-    """How long the runs of a job are kept: `span` and `runs` as its definition says, else as long as `keep`."""
+class Landmarks(NamedTuple):
+    """What stays of a job that somebody has, whatever its rule: the runs that tell how it stands.
+
+    Without them a job that runs once a year looks as if it had never run, and one that fails once a month never fails
+    three times in a row.
+    """
+
+    newest: int
+    """Its newest run, skips not counted; 0: none."""
+    success: int
+    """Its newest success; 0: none."""
+    failing: int | None
+    """The first of its newest failures since; None: it does not fail."""
+
+    def may_go(self, id: int, state: str) -> bool:
+        """Whether a run of the job in that state is none of them."""
+        if id in (self.newest, self.success):
+            return False
+        return self.failing is None or id < self.failing or state not in ("failed", "interrupted")
+
+
+NO_LANDMARKS: Final = Landmarks(0, 0, None)
+
+
+def rule_of(policy: Mapping[str, Any], keep: timedelta | None, now: datetime) -> Rule:
+    """How long the runs of a job are kept: as the policy in its definition says, else as long as `keep`."""
+    span, breaker = policy.get("keep"), policy.get("pause_after")
     try:
         length = keep if span is None else durations.parse(span)
     except BadDuration:  # the words of another version: delete nothing that we do not understand
         return NO_RULE
-    return Rule(None if length is None or length > now - EPOCH else microseconds(now - length), runs)
+    before = None if length is None or length > now - EPOCH else microseconds(now - length)
+    return Rule(before, policy.get("keep_runs"), breaker or 1)

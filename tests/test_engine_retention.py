@@ -154,6 +154,30 @@ async def test_records_of_a_jobs_former_name_stay_as_long_as_it_says(virtual_tim
         assert len(await scheduler.runs("bill")) == 2
 
 
+async def test_failures_further_apart_than_records_are_kept_are_failures_in_a_row(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=5)))
+    scheduler.add_job(failing(9), Every("10d"), name="job", pause_after=3)
+    scheduler.add_job(nothing, Every("1d"), name="other")
+    async with virtual_time(scheduler) as time:
+        await time.advance("19d")
+        [found] = await scheduler.jobs("job")
+        assert found.consecutive_failures == 2
+        await time.advance("1d1m")
+        [found] = await scheduler.jobs("job")
+        assert (found.enabled, found.condition, found.consecutive_failures) == (False, "disabled", 3)
+
+
+async def test_a_job_that_runs_once_a_year_does_not_look_as_if_it_had_never_run(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=5)))
+    scheduler.add_job(nothing, name="report")
+    scheduler.add_job(nothing, Every("1d"), name="other")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("report")
+        await time.advance("60d")
+        [found] = await scheduler.jobs("report")
+        assert (found.condition, found.last_success, found.last_run.state) == ("ok", START, "succeeded")
+
+
 async def test_what_waits_for_a_year_hides_no_old_records(virtual_time):
     scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
     job = scheduler.add_job(nothing, name="remind")

@@ -62,6 +62,15 @@ async def say(store: Store, job: str, *aliases: str, seen_at: datetime = NOW, **
     await store.define([Definition(job, facts, "code", seen_at)])
 
 
+async def cancelled(store: Store) -> None:
+    [run] = await submitted(store)
+    await store.cancel(run.id, actor=None, reason=None, now=NOW)
+
+
+async def broken(store: Store) -> None:
+    await store.settle(ended(await started(store), Raised(Failure("E", "m"), None)))
+
+
 async def test_pruning_deletes_the_oldest_ended_runs_of_every_job_in_steps_of_the_limit(store):
     for minute in range(6):
         await finished(store, now=at(60 * minute), job="ab"[minute % 2])
@@ -148,6 +157,39 @@ async def test_a_job_may_keep_its_runs_longer_or_shorter_or_so_many_of_them(stor
     assert await pruned(store, at(1), limit=3) == 2 + 3
     kept = [run.job for run in await store.find(Query())]
     assert {job: kept.count(job) for job in "abcde"} == {"a": 4, "b": 0, "c": 0, "d": 4, "e": 1}
+
+
+@pytest.mark.parametrize(("breaker", "left"), [(None, [1, 5, 6]), (2, [1, 4, 5, 6]), (9, [1, 3, 4, 5, 6])])
+async def test_what_tells_how_a_job_stands_stays_however_old_while_somebody_has_the_job(store, breaker, left):
+    """A success, a cancelled run, three failures and a cancelled one that is the newest: its last success, the failures
+    that its breaker counts, and its last run."""
+    await know(store, "a", "b")
+    await finished(store)
+    await cancelled(store)
+    for _ in range(3):
+        await broken(store)
+    await cancelled(store)
+    await finished(store, job="b")
+    await finished(store, job="b")
+    await say(store, "a", seen_at=LATER, pause_after=breaker)
+    assert await pruned(store, at(1), limit=1) == 6 - len(left) + 1
+    assert await pruned(store, at(1)) == 0
+    assert sorted(ids(await store.find(Query(jobs=["a"])))) == left
+    [(job, stands)] = (await store.newest(["a"])).items()
+    assert (job, stands.state, stands.failures) == ("a", State.CANCELLED, len(left) - 2)
+    assert await pruned(store, LATER + timedelta(days=1), now=LATER + timedelta(days=10)) == len(left)
+
+
+async def test_a_worker_that_has_a_job_keeps_what_tells_how_it_stands_however_long_it_lives(store):
+    await finished(store)
+    await finished(store)
+    await finished(store, job="b")
+    await say(store, "a", seen_at=NOW - timedelta(days=400))
+    await store.enlist(enlisted("w", jobs=frozenset(["a"])))
+    assert await pruned(store, at(1)) == 1
+    await store.leave("w", LATER)
+    assert await pruned(store, at(1)) == 0
+    assert await pruned(store, LATER + timedelta(days=1), now=LATER + timedelta(days=10)) == 1
 
 
 async def test_what_is_not_understood_of_a_jobs_keep_deletes_nothing(store):
