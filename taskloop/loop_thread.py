@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
@@ -147,7 +147,7 @@ class LoopThread:
         with self._lock:
             self._is_over = True
         try:
-            for work in (_cancelled_rest, self._last, self._loop.shutdown_asyncgens):
+            for work in (self._cancelled_asked, _cancelled_rest, self._last, self._loop.shutdown_asyncgens):
                 with suppress(Exception):
                     self._loop.run_until_complete(_within(work))
         finally:
@@ -156,6 +156,10 @@ class LoopThread:
                 self._loop.close()
             for answer in list(self._asked):
                 self._deliver(answer, None)
+
+    async def _cancelled_asked(self) -> None:
+        """Before all else: who opens a store closes it again, if the opening itself, a task too, may come to its end."""
+        await _cancelled(work for work in self._asked.values() if isinstance(work, asyncio.Task))
 
 
 class _DaemonThreads(ThreadPoolExecutor):
@@ -197,11 +201,15 @@ async def _caught(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException
 
 
 async def _cancelled_rest() -> None:
-    rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in rest:
+    await _cancelled(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    those = list(tasks)
+    for task in those:
         task.cancel()
-    if rest:
-        await asyncio.wait(rest)
+    if those:
+        await asyncio.wait(those)
 
 
 async def _within(work: _Work) -> None:

@@ -372,6 +372,30 @@ def test_a_call_that_waits_when_it_stops_is_told_so():
     assert heard
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_call_that_opens_the_store_again_while_all_ends_is_told_so_and_leaves_no_thread_behind(
+    tmp_path, monkeypatch, turns
+):
+    threw: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", threw.append)
+    tasks = BackgroundTasks(store=tmp_path / "tasks.db")
+
+    async def late() -> None:
+        await tasks.scheduler.stop()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await tasks.scheduler.runs()
+
+    for _ in range(2):
+        tasks.start()
+        threads = set(threading.enumerate())
+        with pytest.raises(NotRunning, match="stopped before that was done"):
+            tasks.call(late)
+        until(lambda: not tasks._host.is_alive)
+    until(lambda: set(threading.enumerate()) <= threads)
+    assert not threw
+
+
 def test_a_task_on_the_loop_adds_one_while_another_thread_waits_for_the_loop_to_add_its_own():
     tasks, begun = BackgroundTasks(), threading.Event()
 
