@@ -23,7 +23,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from taskloop.context import running
 from taskloop.durations import Duration, parse
-from taskloop.errors import BadTrigger, Conflict, NotRunning, nearest
+from taskloop.errors import BadParameters, BadTrigger, Conflict, NotRunning, nearest
 from taskloop.jobs import Job
 from taskloop.loop_thread import LAST_SECONDS, LoopThread
 from taskloop.outcomes import failure
@@ -105,6 +105,9 @@ class BackgroundTasks:
         """
         when, rest = _trigger(trigger, dict(options))
         name = str(rest.get("name") or getattr(func, "__name__", "task"))
+        wrong = _misgiven(args, kwargs, rest)
+        if wrong:
+            raise BadParameters(name, wrong)
         given = Parameters(name, func).named(tuple(args), kwargs or {}) if args or kwargs else None
 
         def add() -> Job[..., Any]:
@@ -358,6 +361,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
+def _misgiven(args: object, kwargs: object, options: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the form of the arguments of a task, by parameter of `add_task`."""
+    wrong: dict[str, str] = {}
+    if not isinstance(args, list | tuple):
+        wrong["args"] = f"allowed is a tuple or a list of values, got {type(args).__name__}"
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+        wrong["kwargs"] = "allowed is a dict of values by parameter name"
+    if "params" in options:
+        wrong["params"] = "is none of add_task; give args=(...) and kwargs={...}"
+    return wrong
+
+
 def _trigger(kind: str | Trigger, options: dict[str, Any]) -> tuple[Trigger, dict[str, Any]]:
     """The trigger that a word and its options mean, and the options that are left for the job."""
     if not isinstance(kind, str):
@@ -365,6 +380,8 @@ def _trigger(kind: str | Trigger, options: dict[str, Any]) -> tuple[Trigger, dic
     if kind == "interval":
         units = {name: options.pop(name) for name in _UNITS if name in options}
         try:
+            if any(isinstance(number, bool) for number in units.values()):
+                raise TypeError("true and false are none")
             return Every(timedelta(**units) if units else INTERVAL), options
         except (TypeError, ValueError, OverflowError) as error:
             raise BadTrigger(units, f"allowed are numbers for {', '.join(_UNITS)} ({error})", what="interval") from None

@@ -273,10 +273,27 @@ def test_dates_zones_and_triggers_themselves():
         ("cron", {"expression": "0 2 * * *", "hour": 3}, "give either expression="),
         ("interval", {"seconds": "five"}, "allowed are numbers"),
         ("interval", {"seconds": 0}, "zero|above"),
+        ("interval", {"seconds": True}, "allowed are numbers.*true and false are none"),
     ):
         with pytest.raises(ValueError, match=mend):
             _trigger(kind, options)
     assert timedelta(seconds=5) == _trigger("interval", {})[0].interval
+
+
+@pytest.mark.parametrize(
+    ("given", "mend"),
+    [
+        ({"args": 5}, "'args' allowed is a tuple or a list of values, got int"),
+        ({"args": "ab"}, "'args' allowed is a tuple or a list of values, got str"),
+        ({"kwargs": [("a", 1)]}, "'kwargs' allowed is a dict"),
+        ({"kwargs": {1: 2}}, "'kwargs' allowed is a dict"),
+        ({"params": {"a": 1}}, "'params' is none of add_task; give args="),
+    ],
+)
+def test_arguments_in_no_form_that_a_task_takes_are_told_as_such(given, mend):
+    with pytest.raises(BadParameters, match=mend):
+        BackgroundTasks().add_task(lambda a: None, **given, name="task")
+    assert BackgroundTasks().safe_add_task(lambda a: None, **given, name="task") == 84
 
 
 def test_the_end_of_the_interpreter_stops_it_and_never_hangs(tmp_path):
