@@ -900,7 +900,17 @@ def test_pruning_by_hand_keeps_to_what_a_job_says_of_its_own_records(done, call)
 
 def test_pruning_by_hand_goes_by_the_jobs_alone_where_the_store_keeps_everything(done, call, monkeypatch):
     monkeypatch.setenv("TASKLOOP_STORE__KEEP", "off")
-    assert "older than their jobs keep them" in call("db", "prune").out
+    assert "had 0 runs more than are kept (as each job says); now deleted" in call("db", "prune").out
+
+
+def test_pruning_by_hand_says_what_it_goes_by(done, call):
+    assert "had 0 runs more than are kept (as each job says)" in call("db", "prune", "--keep", "off").out
+    assert "had 0 runs more than are kept (for 1d, or as a job says)" in call("db", "prune", "--keep", "1d").out
+    assert (
+        "had 1 run more than is kept (for 0s, or as a job says); now deleted" in call("db", "prune", "--keep", "0").out
+    )
+    refused = call("db", "prune", "--keep", "")
+    assert refused.code == 2 and "duration ''" in refused.err
 
 
 # -- mistakes nobody foresaw

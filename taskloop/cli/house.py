@@ -64,8 +64,8 @@ def backup(args: Namespace) -> int:
 
 def prune(args: Namespace) -> int:
     """Delete runs that ended long ago; those of a job that says itself how long they are kept, as it says."""
-    if args.keep:
-        keep: timedelta | None = durations.parse(args.keep)
+    if args.keep is not None:
+        keep: timedelta | None = None if args.keep == "off" else durations.parse(args.keep)
     else:
         from taskloop.cli import program
 
@@ -87,8 +87,9 @@ def prune(args: Namespace) -> int:
             if known is not None:  # also where somebody ended it half-way
                 facts = {"deleted": total, "keep": None if keep is None else durations.format(keep)}
                 await store.record([known._replace(after=facts)])
-        old = "older than their jobs keep them" if keep is None else f"older than {durations.format(keep)}"
-        return _said(out, store, f"had {total} run{'' if total == 1 else 's'} {old}, now deleted", {"deleted": total})
+        span = "as each job says" if keep is None else f"for {durations.format(keep)}, or as a job says"
+        runs = "1 run more than is kept" if total == 1 else f"{total} runs more than are kept"
+        return _said(out, store, f"had {runs} ({span}); now deleted", {"deleted": total})
 
     return reach.drive(_with_store(args, work, "newest"))
 

@@ -211,7 +211,9 @@ def _simulate(parser: Parser) -> None:
 
 
 def _prune(parser: Parser) -> None:
-    parser.add_argument("--keep", metavar="D", help="instead of store.keep of the configuration")
+    parser.add_argument(
+        "--keep", metavar="D", help="instead of store.keep of the configuration; off: only as jobs say themselves"
+    )
     _told(parser)
 
 
