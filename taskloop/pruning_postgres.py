@@ -108,7 +108,7 @@ async def _rule(db: Db, job: str, keep: timedelta | None, now: datetime) -> Rule
 async def _landmarks(db: Db, job: str, rule: Rule) -> Landmarks:
     """What of a job stays; nothing, if nobody has had it for as long as its runs are kept: then it is to be forgotten."""
     had = await db.fetchval(
-        f"SELECT 1 FROM taskloop.jobs d WHERE name = $2 AND (seen_at >= $1 OR {_HAD})", rule.before or 0, job
+        f"{_LISTS} SELECT 1 FROM taskloop.jobs d WHERE name = $2 AND (seen_at >= $1 OR {_HAD})", rule.before or 0, job
     )
     return NO_LANDMARKS if had is None else Landmarks(*await landmarks(db, job, rule.failures))
 
@@ -143,11 +143,15 @@ _PUT_AWAY: Final = (
 stays: its transaction may be an application's, and open for long.
 """
 _ANY_RUN: Final = " OR ".join(f"EXISTS (SELECT 1 {of_job('n.name', state)})" for state in ("waiting", "running"))
-_HAD: Final = """EXISTS (SELECT 1 FROM taskloop.workers w WHERE (w.stopped_at IS NULL OR w.stopped_at >= $1)
-    AND (w.jobs IS NULL OR w.jobs::jsonb ? d.name))
-"""
-"""Whether a worker has job `d`, or had it at an instant or later, the first parameter."""
+_LISTS: Final = (
+    "WITH lists AS MATERIALIZED "
+    "(SELECT DISTINCT jobs FROM taskloop.workers WHERE stopped_at IS NULL OR stopped_at >= $1)"
+)
+"""The jobs that workers have, or had at an instant or later, the first parameter: thousands have the same."""
+_HAD: Final = "EXISTS (SELECT 1 FROM lists w WHERE w.jobs IS NULL OR w.jobs::jsonb ? d.name)"
+"""Whether job `d` is in one of the `_LISTS`."""
 _UNUSED: Final = f"""
+{_LISTS}
 SELECT d.name FROM taskloop.jobs d WHERE d.seen_at < $1
 AND d.name <> ALL($3::text[])
 AND NOT EXISTS (SELECT 1 FROM taskloop.schedules WHERE job = d.name)

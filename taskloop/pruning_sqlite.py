@@ -129,7 +129,7 @@ def _rule(db: sqlite3.Connection, job: str, keep: timedelta | None, now: datetim
 def _landmarks(db: sqlite3.Connection, job: str, rule: Rule) -> Landmarks:
     """What of a job stays; nothing, if nobody has had it for as long as its runs are kept: then it is to be forgotten."""
     had = db.execute(
-        f"SELECT 1 FROM taskloop_jobs d WHERE name = ?2 AND (seen_at >= ?1 OR {_HAD})", (rule.before or 0, job)
+        f"{_LISTS} SELECT 1 FROM taskloop_jobs d WHERE name = ?2 AND (seen_at >= ?1 OR {_HAD})", (rule.before or 0, job)
     ).fetchone()
     return NO_LANDMARKS if had is None else Landmarks(*landmarks(db, job, rule.failures))
 
@@ -165,11 +165,15 @@ def checkpoint(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
-_HAD: Final = """EXISTS (SELECT 1 FROM taskloop_workers w WHERE (w.stopped_at IS NULL OR w.stopped_at >= ?1)
-    AND (w.jobs IS NULL OR d.name IN (SELECT value FROM json_each(w.jobs))))
-"""
-"""Whether a worker has job `d`, or had it at an instant or later, the first parameter."""
+_LISTS: Final = (
+    "WITH lists AS MATERIALIZED "
+    "(SELECT DISTINCT jobs FROM taskloop_workers WHERE stopped_at IS NULL OR stopped_at >= ?1)"
+)
+"""The jobs that workers have, or had at an instant or later, the first parameter: thousands have the same."""
+_HAD: Final = "EXISTS (SELECT 1 FROM lists w WHERE w.jobs IS NULL OR d.name IN (SELECT value FROM json_each(w.jobs)))"
+"""Whether job `d` is in one of the `_LISTS`."""
 _UNUSED: Final = f"""
+{_LISTS}
 SELECT d.name FROM taskloop_jobs d WHERE d.seen_at < ?1
 AND d.name NOT IN (SELECT job FROM temp.taskloop_known)
 AND NOT EXISTS (SELECT 1 FROM taskloop_schedules WHERE job = d.name)
