@@ -129,7 +129,8 @@ def _rule(db: sqlite3.Connection, job: str, keep: timedelta | None, now: datetim
 def _landmarks(db: sqlite3.Connection, job: str, rule: Rule) -> Landmarks:
     """What of a job stays; nothing, if nobody has had it for as long as its runs are kept: then it is to be forgotten."""
     had = db.execute(
-        f"{_LISTS} SELECT 1 FROM taskloop_jobs d WHERE name = ?2 AND (seen_at >= ?1 OR {_HAD})", (rule.before or 0, job)
+        f"{_LISTS} SELECT 1 FROM taskloop_jobs d WHERE name = :job AND (seen_at >= :before OR {_HAD})",
+        {"job": job, "before": rule.before or 0},
     ).fetchone()
     return NO_LANDMARKS if had is None else Landmarks(*landmarks(db, job, rule.failures))
 
@@ -167,21 +168,21 @@ def checkpoint(db: sqlite3.Connection) -> None:
 
 _LISTS: Final = (
     "WITH lists AS MATERIALIZED "
-    "(SELECT DISTINCT jobs FROM taskloop_workers WHERE stopped_at IS NULL OR stopped_at >= ?1)"
+    "(SELECT DISTINCT jobs FROM taskloop_workers WHERE stopped_at IS NULL OR stopped_at >= :before)"
 )
-"""The jobs that workers have, or had at an instant or later, the first parameter: thousands have the same."""
+"""The jobs that workers have, or had at the instant `before` or later: thousands have the same."""
 _HAD: Final = "EXISTS (SELECT 1 FROM lists w WHERE w.jobs IS NULL OR d.name IN (SELECT value FROM json_each(w.jobs)))"
 """Whether job `d` is in one of the `_LISTS`."""
 _UNUSED: Final = f"""
 {_LISTS}
-SELECT d.name FROM taskloop_jobs d WHERE d.seen_at < ?1
+SELECT d.name FROM taskloop_jobs d WHERE d.seen_at < :before
 AND d.name NOT IN (SELECT job FROM temp.taskloop_known)
 AND NOT EXISTS (SELECT 1 FROM taskloop_schedules WHERE job = d.name)
 AND NOT {_HAD}
 AND NOT EXISTS (SELECT 1 FROM json_each(json_insert(coalesce(json_extract(d.definition, '$.aliases'), '[]'), '$[#]', d.name)) n
     WHERE EXISTS (SELECT 1 {of_job("n.value", "waiting")}) OR EXISTS (SELECT 1 {of_job("n.value", "running")})
     OR EXISTS (SELECT 1 FROM taskloop_runs INDEXED BY taskloop_runs_final WHERE job = n.value AND {FINAL}))
-LIMIT ?
+LIMIT :limit
 """
 """Jobs that nobody has, of which there is nothing left: no run, under whatever name, no schedule and no worker."""
 
@@ -191,14 +192,14 @@ _THE_REST: Final = (
         "taskloop_workers",
         "id",
         (
-            "SELECT id FROM taskloop_workers WHERE stopped_at < ? AND stopped_at IS NOT NULL AND id NOT IN "
-            "(SELECT worker FROM taskloop_runs WHERE state = 'running' AND worker IS NOT NULL) LIMIT ?"
+            "SELECT id FROM taskloop_workers WHERE stopped_at < :before AND stopped_at IS NOT NULL AND id NOT IN "
+            "(SELECT worker FROM taskloop_runs WHERE state = 'running' AND worker IS NOT NULL) LIMIT :limit"
         ),
     ),
-    ("taskloop_incidents", "id", "SELECT id FROM taskloop_incidents WHERE until < ? LIMIT ?"),
-    ("taskloop_switches", "id", "SELECT id FROM taskloop_switches WHERE ended_at < ? LIMIT ?"),
-    ("taskloop_former", "(id, until)", "SELECT id, until FROM taskloop_former WHERE until < ? LIMIT ?"),
-    ("taskloop_audit", "id", "SELECT id FROM taskloop_audit WHERE at < ? LIMIT ?"),
+    ("taskloop_incidents", "id", "SELECT id FROM taskloop_incidents WHERE until < :before LIMIT :limit"),
+    ("taskloop_switches", "id", "SELECT id FROM taskloop_switches WHERE ended_at < :before LIMIT :limit"),
+    ("taskloop_former", "(id, until)", "SELECT id, until FROM taskloop_former WHERE until < :before LIMIT :limit"),
+    ("taskloop_audit", "id", "SELECT id FROM taskloop_audit WHERE at < :before LIMIT :limit"),
     ("taskloop_jobs", "name", _UNUSED),
 )
 
@@ -212,9 +213,10 @@ def delete_the_rest(db: sqlite3.Connection, keep: timedelta, now: datetime) -> b
     if keep > now - EPOCH:
         return False
     before = microseconds(now - keep)
+    values = {"before": before, "limit": TOGETHER}
     full = facts_gone = False
     for table, key, which in _THE_REST:
-        gone = db.execute(f"DELETE FROM {table} WHERE {key} IN ({which})", (before, TOGETHER)).rowcount
+        gone = db.execute(f"DELETE FROM {table} WHERE {key} IN ({which})", values).rowcount
         full = full or gone == TOGETHER
         facts_gone |= gone > 0 and table in _FACTS
     if facts_gone:  # nobody may take what is gone for what never was
