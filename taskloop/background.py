@@ -108,7 +108,7 @@ class BackgroundTasks:
         wrong = _misgiven(args, kwargs, rest)
         if wrong:
             raise BadParameters(name, wrong)
-        given = Parameters(name, func).named(tuple(args), kwargs or {}) if args or kwargs else None
+        given = Parameters(name, func).named(tuple(args or ()), kwargs or {}) if args or kwargs else None
 
         def add() -> Job[..., Any]:
             return self.scheduler.add_job(func, when, params=given, **rest)
@@ -364,7 +364,7 @@ if hasattr(os, "register_at_fork"):
 def _misgiven(args: object, kwargs: object, options: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with the form of the arguments of a task, by parameter of `add_task`."""
     wrong: dict[str, str] = {}
-    if not isinstance(args, list | tuple):
+    if args is not None and not isinstance(args, list | tuple):
         wrong["args"] = f"allowed is a tuple or a list of values, got {type(args).__name__}"
     if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
         wrong["kwargs"] = "allowed is a dict of values by parameter name"

@@ -229,15 +229,14 @@ async def newest_active(db: Db, job: str, now: int) -> int | None:
     return found
 
 
-async def landmarks(db: Db, job: str, failures: int) -> tuple[int, int, int | None]:
+async def landmarks(db: Db, job: str, failures: int) -> tuple[int, int, frozenset[int]]:
     """The runs that tell how a job stands, as `Landmarks` has them: of its newest failures so many at most."""
     newest, success = await db.fetchrow(f"{_stands()} SELECT newest, succeeded FROM s", [job])
     rest = "ORDER BY id DESC LIMIT $3"
-    failing = await db.fetchval(
-        f"SELECT min(id) FROM (SELECT id FROM ({_failures('$1', '$2::bigint', 'id', rest)}) f {rest}) g",
-        job, success, failures,
-    )  # fmt: skip
-    return newest, success, failing
+    rows = await db.fetch(
+        f"SELECT id FROM ({_failures('$1', '$2::bigint', 'id', rest)}) f {rest}", job, success, failures
+    )
+    return newest, success, frozenset(row[0] for row in rows)
 
 
 async def failed_in_a_row(db: Db, job: str, number: int, since: int) -> bool:

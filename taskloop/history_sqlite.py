@@ -252,14 +252,13 @@ def newest_active(db: sqlite3.Connection, job: str, now: int) -> int | None:
     return max((one for one in found if one is not None), default=None)
 
 
-def landmarks(db: sqlite3.Connection, job: str, failures: int) -> tuple[int, int, int | None]:
+def landmarks(db: sqlite3.Connection, job: str, failures: int) -> tuple[int, int, frozenset[int]]:
     """The runs that tell how a job stands, as `Landmarks` has them: of its newest failures so many at most."""
     newest, success = db.execute(f"{_stands('?')} SELECT newest, succeeded FROM s", (json.dumps([job]),)).fetchone()
-    failing = db.execute(
-        f"SELECT min(id) FROM (SELECT id FROM ({_failures('?', '?', 'id')}) ORDER BY id DESC LIMIT ?)",
-        (job, success, job, success, failures),
-    ).fetchone()[0]
-    return newest, success, failing
+    rows = db.execute(
+        f"{_failures('?', '?', 'id')} ORDER BY id DESC LIMIT ?", (job, success, job, success, failures)
+    ).fetchall()
+    return newest, success, frozenset(row[0] for row in rows)
 
 
 def failed_in_a_row(db: sqlite3.Connection, job: str, number: int, since: int) -> bool:

@@ -42,6 +42,7 @@ async def look(db: Db, keep: timedelta | None, now: datetime, after: Place | Non
     place = after or Place()
     newest = await db.fetchval("SELECT coalesce(max(id), 0) FROM taskloop.runs")
     of, rule = "", NO_RULE
+    known, stays = "", NO_LANDMARKS
     number, until = limit, time.perf_counter() + LOOK_SECONDS
     while len(ids) < limit and time.perf_counter() < until:
         if place.id is None:
@@ -62,8 +63,9 @@ async def look(db: Db, keep: timedelta | None, now: datetime, after: Place | Non
             continue
         found, far = await _sifted(db, place, rule, newest, now, number)
         if found:
-            stays = await _landmarks(db, place.job, rule)
-            found = [id for id in found if stays.may_go(id, place.state)]
+            if known != place.job:
+                known, stays = place.job, await _landmarks(db, place.job, rule)
+            found = [id for id in found if stays.may_go(id)]
         room = limit - len(ids)
         place = far if len(found) <= room else place._replace(id=found[room - 1])
         ids += found[:room]
@@ -102,7 +104,7 @@ async def _rule(db: Db, job: str, keep: timedelta | None, now: datetime) -> Rule
     text = await db.fetchval("SELECT definition FROM taskloop.jobs WHERE name = $1", job)
     if text is None:  # the job has another name now
         text = await db.fetchval("SELECT definition FROM taskloop.jobs WHERE name = $1", (await aliases(db)).get(job))
-    return rule_of(json.loads(text).get("policy", {}) if text else {}, keep, now)
+    return rule_of(json.loads(text).get("policy") if text else None, keep, now)
 
 
 async def _landmarks(db: Db, job: str, rule: Rule) -> Landmarks:

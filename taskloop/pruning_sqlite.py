@@ -44,6 +44,7 @@ def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: P
     place = after or Place()
     newest = db.execute("SELECT coalesce(max(id), 0) FROM taskloop_runs").fetchone()[0]
     of, rule = "", NO_RULE
+    known, stays = "", NO_LANDMARKS
     number, until = limit, time.perf_counter() + LOOK_SECONDS
     while len(ids) < limit and time.perf_counter() < until:
         if place.id is None:
@@ -64,8 +65,9 @@ def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: P
             continue
         found, far = _sifted(db, place, rule, newest, now, number)
         if found:
-            stays = _landmarks(db, place.job, rule)
-            found = [id for id in found if stays.may_go(id, place.state)]
+            if known != place.job:
+                known, stays = place.job, _landmarks(db, place.job, rule)
+            found = [id for id in found if stays.may_go(id)]
         room = limit - len(ids)
         place = far if len(found) <= room else place._replace(id=found[room - 1])
         ids += found[:room]
@@ -116,14 +118,14 @@ def _sifted(
 
 def _rule(db: sqlite3.Connection, job: str, keep: timedelta | None, now: datetime) -> Rule:
     """How long a job's runs are kept: as its definition says, whoever wrote it, else as long as `keep`."""
-    policy = "json_extract(definition, '$.policy')"
+    policy = "json_quote(json_extract(definition, '$.policy'))"
     row = db.execute(f"SELECT {policy} FROM taskloop_jobs WHERE name = ?", (job,)).fetchone()
     if row is None:  # the job has another name now
         row = db.execute(
             f"SELECT {policy} FROM taskloop_jobs j, json_each(j.definition, '$.aliases') a WHERE a.value = ? LIMIT 1",
             (job,),
         ).fetchone()
-    return rule_of(json.loads(row[0]) if row and row[0] else {}, keep, now)
+    return rule_of(json.loads(row[0]) if row else None, keep, now)
 
 
 def _landmarks(db: sqlite3.Connection, job: str, rule: Rule) -> Landmarks:

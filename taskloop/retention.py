@@ -79,25 +79,27 @@ class Landmarks(NamedTuple):
     """Its newest run, skips not counted; 0: none."""
     success: int
     """Its newest success; 0: none."""
-    failing: int | None
-    """The first of its newest failures since; None: it does not fail."""
+    failures: frozenset[int]
+    """Its newest failures since, as many as its rule says."""
 
-    def may_go(self, id: int, state: str) -> bool:
-        """Whether a run of the job in that state is none of them."""
-        if id in (self.newest, self.success):
-            return False
-        return self.failing is None or id < self.failing or state not in ("failed", "interrupted")
+    def may_go(self, id: int) -> bool:
+        """Whether a run of the job is none of them."""
+        return id not in (self.newest, self.success) and id not in self.failures
 
 
-NO_LANDMARKS: Final = Landmarks(0, 0, None)
+NO_LANDMARKS: Final = Landmarks(0, 0, frozenset())
 
 
-def rule_of(policy: Mapping[str, Any], keep: timedelta | None, now: datetime) -> Rule:
-    """How long the runs of a job are kept: as the policy in its definition says, else as long as `keep`."""
+def rule_of(policy: Any, keep: timedelta | None, now: datetime) -> Rule:
+    """How long the runs of a job are kept: as the policy in its definition says, None: nothing, else as long as `keep`."""
+    if policy is None:
+        policy = {}
+    if not isinstance(policy, Mapping):  # another version's, like the words of one below
+        return NO_RULE
     span, breaker = policy.get("keep"), policy.get("pause_after")
     try:
         length = keep if span is None else durations.parse(span)
     except BadDuration:  # the words of another version: delete nothing that we do not understand
         return NO_RULE
     before = None if length is None or length > now - EPOCH else microseconds(now - length)
-    return Rule(before, policy.get("keep_runs"), breaker or 1)
+    return Rule(before, policy.get("keep_runs"), breaker if isinstance(breaker, int) and breaker > 0 else 1)

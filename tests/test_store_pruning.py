@@ -29,7 +29,7 @@ from stores import (
 )
 
 from taskloop import pruning_postgres, pruning_sqlite
-from taskloop.runs import Failure, Raised, State
+from taskloop.runs import Failure, Raised, ShutDown, State
 from taskloop.store import Definition, Incident, Query, Store, Switch, Worker
 
 __all__ = ["store", "stores"]
@@ -178,6 +178,28 @@ async def test_what_tells_how_a_job_stands_stays_however_old_while_somebody_has_
     [(job, stands)] = (await store.newest(["a"])).items()
     assert (job, stands.state, stands.failures) == ("a", State.CANCELLED, len(left) - 2)
     assert await pruned(store, LATER + timedelta(days=1), now=LATER + timedelta(days=10)) == len(left)
+
+
+async def test_runs_that_a_stop_interrupted_are_no_failures_that_stay(store):
+    await know(store, "a", "b")
+    await broken(store)
+    for _ in range(5):
+        run = await started(store)
+        await store.settle(ended(run, ShutDown()))
+    await cancelled(store)
+    await finished(store, job="b")
+    await say(store, "a", seen_at=LATER, pause_after=3)
+    assert await pruned(store, at(1)) == 5
+    assert ids(await store.find(Query(jobs=["a"]))) == [7, 1]
+
+
+@pytest.mark.parametrize("policy", [None, "as ever", 7, [], {"pause_after": "often"}, {"pause_after": -1}])
+async def test_a_policy_that_makes_no_sense_ends_no_round(store, policy):
+    for _ in range(3):
+        await finished(store)
+    await finished(store, job="b")
+    await store.define([Definition("a", {"policy": policy}, "code", LATER)])
+    assert await pruned(store, at(1)) == (2 if policy is None or isinstance(policy, dict) else 0)
 
 
 async def test_a_worker_that_has_a_job_keeps_what_tells_how_it_stands_however_long_it_lives(store):
