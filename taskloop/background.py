@@ -364,8 +364,8 @@ if hasattr(os, "register_at_fork"):
 def _misgiven(args: object, kwargs: object, options: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with the form of the arguments of a task, by parameter of `add_task`."""
     wrong: dict[str, str] = {}
-    if args is not None and not isinstance(args, list | tuple):
-        wrong["args"] = f"allowed is a tuple or a list of values, got {type(args).__name__}"
+    if args is not None and (isinstance(args, str | bytes) or not isinstance(args, Sequence)):
+        wrong["args"] = f"allowed is a tuple, a list or another sequence of values, got {type(args).__name__}"
     if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
         wrong["kwargs"] = "allowed is a dict of values by parameter name"
     if "params" in options:

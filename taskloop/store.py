@@ -671,11 +671,13 @@ class Store(Protocol):
 
         A run goes `keep` after its end (None: never), or as its job's definition in the store says: by the job's own
         `keep`, or beyond the number of its `keep_runs`. So a program that does not have a job keeps to its word too.
-        Stays whatever they say: what waits or runs, the newest run of all, and a fire that was due within the last day.
+        Stays whatever they say: what waits or runs, the newest run of all, a fire that was due within the last day, and
+        the landmarks of a job that a worker had, or that was declared anew, as lately as its runs are kept: see
+        `retention.Landmarks`.
 
         The last step deletes also what is older than `keep` of workers, switches, incidents and former schedules
         and entries of the audit, and the definitions of jobs of which nothing is left: no run, no schedule, and no
-        living worker that has them.
+        worker that has them or had them within `keep`.
         """
 
     # -- switches

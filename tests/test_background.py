@@ -283,8 +283,8 @@ def test_dates_zones_and_triggers_themselves():
 @pytest.mark.parametrize(
     ("given", "mend"),
     [
-        ({"args": 5}, "'args' allowed is a tuple or a list of values, got int"),
-        ({"args": "ab"}, "'args' allowed is a tuple or a list of values, got str"),
+        ({"args": 5}, "'args' allowed is a tuple, a list or another sequence of values, got int"),
+        ({"args": "a"}, "'args' allowed is a tuple, a list or another sequence of values, got str"),
         ({"kwargs": [("a", 1)]}, "'kwargs' allowed is a dict"),
         ({"kwargs": {1: 2}}, "'kwargs' allowed is a dict"),
         ({"params": {"a": 1}}, "'params' is none of add_task; give args="),
@@ -294,6 +294,12 @@ def test_arguments_in_no_form_that_a_task_takes_are_told_as_such(given, mend):
     with pytest.raises(BadParameters, match=mend):
         BackgroundTasks().add_task(lambda a: None, **given, name="task")
     assert BackgroundTasks().safe_add_task(lambda a: None, **given, name="task") == 84
+
+
+def test_arguments_of_a_task_may_be_any_sequence():
+    def task(a: int) -> None: ...
+
+    assert BackgroundTasks().add_task(task, range(7, 8)).params == {"a": 7}
 
 
 def test_the_end_of_the_interpreter_stops_it_and_never_hangs(tmp_path):
