@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final
 
-from taskloop.clock import from_microseconds, later, microseconds
+from taskloop.clock import EPOCH, from_microseconds, later, microseconds
 from taskloop.errors import KeyConflict
-from taskloop.rows import Row, moment, read_run, write_failure, write_progress, write_result
+from taskloop.rows import (
+    Column,
+    Row,
+    columns_of,
+    moment,
+    read_run,
+    write_failure,
+    write_moments,
+    write_progress,
+    write_result,
+    write_results,
+    write_words,
+)
 from taskloop.runs import Lost, Raised, Reason, Run, RunId, ShutDown, State
 from taskloop.schedules import Admission, Fire, admit
 from taskloop.store import Firing, Settling, Terms
@@ -21,6 +34,7 @@ from taskloop.store import Firing, Settling, Terms
 __all__ = [
     "PLAIN_COLUMNS",
     "SETTLED_COLUMNS",
+    "Alike",
     "Fullness",
     "admitted",
     "attempted",
@@ -53,19 +67,32 @@ SETTLED_COLUMNS: Final = (
 )
 PLAIN_COLUMNS: Final = ("id", "token", "state", "ended_at", "summary", "result")
 """All that a plain end changes."""
+_1970: Final = EPOCH.toordinal()
+_NOTHING: Final = timedelta(0)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 # -- fires
 
+Alike = dict[tuple[str, int, int, bool], tuple[Firing, Run]]
+"""Runs by job, policy, fire and whether they start; each with its firing, so that no other object has the `id` of its parts."""
+
 
 def outcome(
-    firing: Firing, active: Sequence[Run], worker: str, now: datetime
+    firing: Firing, active: Sequence[Run], worker: str, now: datetime, alike: Alike
 ) -> tuple[list[Run], list[Run], list[RunId]]:
-    """The rows a firing becomes, the waiting runs that give way to it, and the running ones asked to."""
+    """The rows a firing becomes, the waiting runs that give way to it, and the running ones asked to.
+
+    `alike`: what was made of others carried out together with it, for the same worker and instant; empty for the first.
+    """
     fires = firing.plan.fires
     if not active and len(fires) == 1 and fires[0].reason is None:  # what nearly every fire is
-        starts = firing.starts and not firing.policy.constrained
-        return [_begin(firing, fires[0], worker if starts else None, now)], [], []
+        schedule, policy = firing.plan.schedule, firing.policy
+        kind = schedule.job, id(policy), id(fires[0]), firing.starts
+        if kind not in alike:
+            starts = firing.starts and not policy.constrained
+            alike[kind] = firing, _begin(firing, fires[0], worker if starts else None, now)
+        return [alike[kind][1].changed(schedule=schedule.id, params=schedule.params)], [], []
     answer = admit(firing.policy, [run.state for run in active])
     runs: list[Run] = []
     gone: list[Run] = []
@@ -263,9 +290,13 @@ def is_plain(one: Settling) -> bool:
     return run.state is State.SUCCEEDED and run.reason is None and run.progress is None and run.error is None
 
 
-def plainly_settled(one: Settling) -> Row:
-    run = one.after
-    return run.id, one.before.token, run.state.value, moment(run.ended_at), run.summary, write_result(run.result)
+_plain: Final = attrgetter("after.id", "before.token", "after.state", "after.ended_at", "after.summary", "after.result")
+_PLAIN: Final = (None, None, write_words, write_moments, None, write_results)
+
+
+def plainly_settled(settlings: Sequence[Settling]) -> list[Column]:
+    """The values of PLAIN_COLUMNS of one plain end or more, a column each."""
+    return columns_of(settlings, _plain, _PLAIN)
 
 
 def attempted(one: Settling) -> Row:
@@ -290,16 +321,19 @@ def attempted(one: Settling) -> Row:
 
 def counted(ended: Iterable[Run]) -> list[Row]:
     """What final runs add to the counters of their days: day, job, state, how many, microseconds in all."""
-    days: dict[tuple[int, str, str], list[int]] = {}
+    runs: Counter[tuple[int, str, State]] = Counter()
+    took: dict[tuple[int, str, State], timedelta] = {}
     for run in ended:
         if run.ended_at is None:
             continue
-        at = microseconds(run.ended_at)
-        one = days.setdefault((at // 86_400_000_000, run.job, run.state.value), [0, 0])
-        one[0] += run.count
-        if run.started_at is not None:
-            one[1] += max(0, at - microseconds(run.started_at))
-    return [(*key, *one) for key, one in days.items()]
+        key = run.ended_at.toordinal() - _1970, run.job, run.state
+        runs[key] += run.count
+        if run.started_at is not None and run.started_at < run.ended_at:
+            took[key] = took.get(key, _NOTHING) + (run.ended_at - run.started_at)
+    return [
+        (day, job, state.value, number, took.get((day, job, state), _NOTHING) // _MICROSECOND)
+        for (day, job, state), number in runs.items()
+    ]
 
 
 # -- runs asked for

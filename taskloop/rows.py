@@ -6,9 +6,10 @@ Level 5. The order of the columns is said once here, for writing and for reading
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from taskloop import triggers
@@ -20,6 +21,8 @@ from taskloop.schedules import Schedule
 from taskloop.store import Brief, Newest, Span, Worker
 
 Row = tuple[Any, ...]
+Column = Sequence[Any]
+Writer = Callable[[Column], Column]
 
 RUN_COLUMNS: Final = (
     "id",
@@ -95,8 +98,12 @@ def moment(instant: datetime | None) -> int | None:
     return None if instant is None else microseconds(instant)
 
 
+_instant_of: Final = lru_cache(1024)(from_microseconds)
+"""Most instants of a row are also those of another column or of the row before: a sixth of the time, and one object."""
+
+
 def instant(moment: int | None) -> datetime | None:
-    return None if moment is None else from_microseconds(moment)
+    return None if moment is None else _instant_of(moment)
 
 
 def write_run(run: Run) -> Row:
@@ -148,35 +155,46 @@ def is_new(run: Run) -> bool:
     )
 
 
-def write_new(run: Run) -> Row:
-    """The values of NEW_COLUMNS."""
-    created, due = microseconds(run.created_at), microseconds(run.due_at)  # most others are the same instants
-    started = created if run.started_at is run.created_at else moment(run.started_at)
-    return (
-        run.id,
-        run.job,
-        run.schedule,
-        run.state.value,
-        run.cause.value,
-        run.actor,
-        run.key,
-        encode(run.params) if run.params else None,
-        run.attempt,
-        run.attempts,
-        due,
-        due if run.ready_at is run.due_at else microseconds(run.ready_at),
-        moment(run.expires_at),
-        created,
-        started,
-        started if run.attempt_started_at is run.started_at else moment(run.attempt_started_at),
-        run.worker,
-        run.token,
-        run.priority,
-        run.rerun_of,
-        run.count,
-        encode(run.data) if run.data else None,
-        run.group,
-    )
+def new_columns(runs: Sequence[Run]) -> list[Column]:
+    """The values of NEW_COLUMNS of one run or more, a column each."""
+    return columns_of(runs, _new_values, _NEW_WRITERS)
+
+
+def columns_of(records: Sequence[Any], values: Callable[[Any], Row], writers: Sequence[Writer | None]) -> list[Column]:
+    """What `values` gives of one record or more, a column each, as its writer has it; None: as it is."""
+    columns = zip(*map(values, records), strict=True)
+    return [column if write is None else write(column) for column, write in zip(columns, writers, strict=True)]
+
+
+def _once(write: Callable[[Any], Any]) -> Writer:
+    """Writes a column value by value, but one value that all have only once: most have, and it costs as much as the rest."""
+
+    def column(values: Column) -> Column:
+        first = values[0]
+        return (write(first),) * len(values) if values.count(first) == len(values) else tuple(map(write, values))
+
+    return column
+
+
+def write_texts(values: Column) -> Column:
+    """Mappings as JSON, each by itself: 1 and True are equal, and not the same text."""
+    return tuple(encode(one) if one else None for one in values)
+
+
+def write_results(values: Column) -> Column:
+    """What runs returned as JSON, each by itself."""
+    return tuple(map(write_result, values))
+
+
+write_words: Final = _once(attrgetter("value"))
+write_moments: Final = _once(moment)
+_new_values: Final = attrgetter(*(name.strip('"') for name in NEW_COLUMNS))
+_NEW_WRITERS: Final = tuple(
+    write_moments
+    if name.endswith("_at")
+    else {"state": write_words, "cause": write_words, "params": write_texts, "data": write_texts}.get(name)
+    for name in NEW_COLUMNS
+)
 
 
 def read_run(row: Sequence[Any]) -> Run:
@@ -193,11 +211,11 @@ def read_run(row: Sequence[Any]) -> Run:
         params=read_params(row[8]),
         attempt=row[9],
         attempts=row[10],
-        due_at=from_microseconds(row[11]),
+        due_at=_instant_of(row[11]),
         until_at=instant(row[12]),
-        ready_at=from_microseconds(row[13]),
+        ready_at=_instant_of(row[13]),
         expires_at=instant(row[14]),
-        created_at=from_microseconds(row[15]),
+        created_at=_instant_of(row[15]),
         started_at=instant(row[16]),
         attempt_started_at=instant(row[17]),
         ended_at=instant(row[18]),
@@ -230,7 +248,7 @@ def read_span(row: Sequence[Any]) -> Span:
     """The span of a row of `SPAN`."""
     id, job, state, reason, due_at, started_at, ended_at, count = row
     began, ended = instant(started_at), instant(ended_at)
-    return Span(id, job, _STATES[state], reason, from_microseconds(due_at), began, ended, count)
+    return Span(id, job, _STATES[state], reason, _instant_of(due_at), began, ended, count)
 
 
 def briefs(rows: Iterable[Sequence[Any]]) -> list[Brief]:
@@ -299,7 +317,7 @@ def read_schedule(row: Sequence[Any]) -> Schedule:
         next_due=instant(row[4]),
         last_due=instant(row[5]),
         anchor=instant(row[6]),
-        seen_at=from_microseconds(row[7]),
+        seen_at=_instant_of(row[7]),
         enabled=bool(row[8]),
         origin=row[9],
     )
@@ -313,8 +331,8 @@ def read_worker(row: Sequence[Any]) -> Worker:
         host=row[2],
         pid=row[3],
         process=row[4],
-        started_at=from_microseconds(row[5]),
-        beat_at=from_microseconds(row[6]),
+        started_at=_instant_of(row[5]),
+        beat_at=_instant_of(row[6]),
         stopped_at=instant(row[7]),
         beat_tick=row[8],
         ended=row[9],

@@ -13,10 +13,11 @@ from taskloop.rows import (
     NEW_COLUMNS,
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
+    Column,
     Row,
+    new_columns,
     read_run,
     read_schedule,
-    write_new,
     write_run,
 )
 from taskloop.runs import Run
@@ -35,7 +36,8 @@ __all__ = [
     "changed",
     "heard",
     "kept",
-    "new_row",
+    "kept_column",
+    "new_arrays",
     "read_runs",
     "read_schedules",
     "run_of",
@@ -128,9 +130,16 @@ def run_row(run: Run) -> Row:
     return _kept(write_run(run), _FREE)
 
 
-def new_row(run: Run) -> Row:
-    """The values of NEW_COLUMNS, as they are written."""
-    return _kept(write_new(run), _FREE_OF_NEW)
+def new_arrays(runs: Sequence[Run]) -> list[Column]:
+    """The columns of NEW_COLUMNS of one run or more, as they are written."""
+    columns = new_columns(runs)
+    for place in _FREE_OF_NEW:
+        columns[place] = kept_column(columns[place])
+    return columns
+
+
+def kept_column(texts: Column) -> Column:
+    return texts if texts.count(None) == len(texts) else tuple(map(kept, texts))
 
 
 def _kept(row: Row, free: Sequence[int]) -> Row:

@@ -11,9 +11,9 @@ from functools import lru_cache
 from itertools import chain, compress, count
 from typing import Any, Final
 
-from taskloop.rows import Row
+from taskloop.rows import Column, Row
 
-__all__ = ["many"]
+__all__ = ["many", "many_by_columns"]
 
 _CHUNKS: Final = (256, 64, 16, 4, 1)
 """Rows of one statement: few sizes, so that few statements are kept prepared."""
@@ -23,24 +23,29 @@ _WORTH_A_LOOK: Final = 16
 
 def many(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Row]) -> int:
     """Run a statement over rows given as `VALUES`, in few steps; gives the number of rows changed."""
+    return many_by_columns(db, statement, list(zip(*rows, strict=True)))
+
+
+def many_by_columns(db: sqlite3.Connection, statement: Callable[[str], str], columns: Sequence[Column]) -> int:
+    """`many` of rows that are given as their columns; none: there are no rows."""
+    number = len(columns[0]) if columns else 0
     changed, start = 0, 0
     for size in _CHUNKS:
-        while len(rows) - start >= size:
-            text, values = _given(statement, rows[start : start + size])
+        while number - start >= size:
+            text, values = _given(statement, [column[start : start + size] for column in columns], size)
             changed += db.execute(text, values).rowcount
             start += size
     return changed
 
 
-def _given(statement: Callable[[str], str], rows: Sequence[Row]) -> tuple[str, list[Any]]:
+def _given(statement: Callable[[str], str], columns: Sequence[Column], rows: int) -> tuple[str, list[Any]]:
     """The text of a statement over these rows, and the values to put in."""
-    if len(rows) < _WORTH_A_LOOK:
-        return _with_values(statement, len(rows), len(rows[0])), [value for row in rows for value in row]
-    columns = list(zip(*rows, strict=True))
-    own = tuple(not place or column.count(column[0]) < len(rows) for place, column in enumerate(columns))
+    if rows < _WORTH_A_LOOK:
+        return _with_values(statement, rows, len(columns)), list(chain.from_iterable(zip(*columns, strict=True)))
+    own = tuple(not place or column.count(column[0]) < rows for place, column in enumerate(columns))
     values = [column[0] for column, differs in zip(columns, own, strict=True) if not differs]
     values += chain.from_iterable(zip(*compress(columns, own), strict=True))
-    return _with_shared_values(statement, len(rows), own), values
+    return _with_shared_values(statement, rows, own), values
 
 
 @lru_cache(256)

@@ -24,6 +24,7 @@ __all__ = [
     "Plan",
     "Schedule",
     "admit",
+    "alike",
     "bind",
     "cut",
     "next_due",
@@ -80,6 +81,10 @@ class Plan(NamedTuple):
     fires: tuple[Fire, ...]
     next_due: datetime | None
     last_due: datetime
+
+    def of(self, schedule: Schedule) -> Plan:
+        """The same plan for a schedule that is `alike`."""
+        return Plan(schedule, self.fires, self.next_due, self.last_due)
 
 
 def timetable(schedule: Schedule) -> Trigger:
@@ -274,6 +279,17 @@ def plan(
         count = 1 + grid.count(base, last - shift)
     fires = _fates(schedule, policy, due, last, count, now, watched_since, enabled, missed or policy.missed)
     return Plan(schedule, fires, after + shift if after is not None else None, last)
+
+
+def alike(one: Schedule, other: Schedule, policy: Policy) -> bool:
+    """Whether two schedules of a job that are due have the same fires and go on at the same instant."""
+    return (
+        one.next_due == other.next_due
+        and one.trigger is other.trigger
+        and one.anchor == other.anchor
+        and not policy.spread
+        and (one.seen_at == other.seen_at or not isinstance(one.trigger, At))
+    )
 
 
 def cut(planned: Plan, policy: Policy, decided: Sequence[tuple[datetime, datetime]]) -> Plan:

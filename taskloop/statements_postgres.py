@@ -19,6 +19,7 @@ from taskloop import steps_postgres as steps
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.fates import (
     SETTLED_COLUMNS,
+    Alike,
     Fullness,
     admitted,
     attempted,
@@ -34,7 +35,7 @@ from taskloop.fates import (
 )
 from taskloop.history_postgres import failed_in_a_row, newest_active
 from taskloop.keys_postgres import KeyHeld
-from taskloop.rows import Row, encode, instant, is_new, moment, write_progress, write_schedule
+from taskloop.rows import Column, Row, encode, instant, is_new, moment, write_progress, write_schedule
 from taskloop.rows_postgres import (
     NEW_TYPES,
     ONE_BY_ONE,
@@ -47,7 +48,8 @@ from taskloop.rows_postgres import (
     arrays,
     heard,
     kept,
-    new_row,
+    kept_column,
+    new_arrays,
     read_runs,
     read_schedules,
     run_of,
@@ -70,7 +72,7 @@ __all__ = [
     "fire",
     "lock",
     "numbers",
-    "plainly_settled_row",
+    "plainly_settled_rows",
     "progress",
     "put_schedules",
     "settle",
@@ -185,10 +187,10 @@ async def submit(db: Db, calls: Sequence[tuple[Run, ...]], *, patient: bool = Fa
     return list(answers)
 
 
-def _inserting(runs: Sequence[Run]) -> tuple[str, list[list[Any]]]:
-    """The statement that inserts runs, the short one where that says all of each, and its parameters."""
+def _inserting(runs: Sequence[Run]) -> tuple[str, Sequence[Column]]:
+    """The statement that inserts one run or more, the short one where that says all of each, and its parameters."""
     if all(map(is_new, runs)):
-        return _INSERT_NEW_RUNS, arrays(map(new_row, runs), len(NEW_TYPES))
+        return _INSERT_NEW_RUNS, new_arrays(runs)
     return _INSERT_RUNS, arrays(map(run_row, runs), len(RUN_TYPES))
 
 
@@ -276,12 +278,15 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
         trials[job] = await newest_active(db, job, microseconds(now))
     ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
     runs: list[Run] = []
+    alike: Alike = {}
     replaced: list[RunId] = []
     gone: list[Run] = []
     number = 0
     for firing in won:
         standing = active.get(firing.plan.schedule.id, [])
-        made, given_way, asked = outcome(tried(firing, trials) if firing.trial else firing, standing, worker, now)
+        made, given_way, asked = outcome(
+            tried(firing, trials) if firing.trial else firing, standing, worker, now, alike
+        )
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = ids[number + len(made) - 1]
         replaced += asked
@@ -606,9 +611,12 @@ def settled_row(one: Settling) -> Row:
     return tuple(row)
 
 
-def plainly_settled_row(one: Settling) -> Row:
-    *first, summary, result = plainly_settled(one)
-    return (*first, kept(summary), result)
+def plainly_settled_rows(settlings: Sequence[Settling]) -> list[Row]:
+    """Rows of PLAIN_COLUMNS, as they are written."""
+    if not settlings:
+        return []
+    *first, summary, result = plainly_settled(settlings)
+    return list(zip(*first, kept_column(summary), result, strict=True))
 
 
 async def _back(db: Db, settlings: Sequence[Settling]) -> set[int]:

@@ -22,6 +22,7 @@ from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.fates import (
     PLAIN_COLUMNS,
     SETTLED_COLUMNS,
+    Alike,
     Fullness,
     admitted,
     attempted,
@@ -41,18 +42,21 @@ from taskloop.rows import (
     NEW_COLUMNS,
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
+    Column,
     Row,
+    columns_of,
     instant,
     is_new,
     moment,
+    new_columns,
     read_run,
     read_schedule,
-    write_new,
+    write_moments,
     write_progress,
     write_run,
     write_schedule,
 )
-from taskloop.rows_sqlite import many
+from taskloop.rows_sqlite import many, many_by_columns
 from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State
 from taskloop.schedules import Schedule, cut
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Settling, Terms
@@ -158,15 +162,16 @@ def _all(db: sqlite3.Connection, columns: Sequence[str], rest: str, values: Iter
     return found
 
 
-def _each(db: sqlite3.Connection, statement: Callable[[str], str], rows: Sequence[Row]) -> Sequence[bool]:
+def _each(db: sqlite3.Connection, statement: Callable[[str], str], columns: Sequence[Column]) -> Sequence[bool]:
     """Change a row by each of these, all in one go where nothing stands in the way; gives which were changed."""
-    if len(rows) == 1:
-        return [bool(many(db, statement, rows))]
+    number = len(columns[0]) if columns else 0
+    if number == 1:
+        return [bool(many_by_columns(db, statement, columns))]
     db.execute("SAVEPOINT each")
-    done = [True] * len(rows)
-    if many(db, statement, rows) != len(rows):
+    done = [True] * number
+    if many_by_columns(db, statement, columns) != number:
         db.execute("ROLLBACK TO each")
-        done = [bool(many(db, statement, [row])) for row in rows]
+        done = [bool(many(db, statement, [row])) for row in zip(*columns, strict=True)]
     db.execute("RELEASE each")
     return done
 
@@ -196,7 +201,7 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
 def _insert(db: sqlite3.Connection, new: Callable[[str], str], other: Callable[[str], str], runs: Sequence[Run]) -> int:
     """Insert runs, by the short statement where that says all of each; gives how many were inserted."""
     if all(map(is_new, runs)):
-        return many(db, new, [write_new(run) for run in runs])
+        return many_by_columns(db, new, new_columns(runs) if runs else ())
     return many(db, other, [write_run(run) for run in runs])
 
 
@@ -266,11 +271,12 @@ def fire(
     trials = {job: newest_active(db, job, microseconds(now)) for job in tried_jobs}
     number = next_id(db)
     runs: list[Run] = []
+    alike: Alike = {}
     replaced: list[RunId] = []
     cancelled: list[Run] = []
     for firing in won:
         standing = active.get(firing.plan.schedule.id, [])
-        made, gone, asked = outcome(tried(firing, trials) if firing.trial else firing, standing, worker, now)
+        made, gone, asked = outcome(tried(firing, trials) if firing.trial else firing, standing, worker, now, alike)
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = number + len(made) - 1
         replaced += asked
@@ -329,18 +335,13 @@ def _unchanged(db: sqlite3.Connection, firings: Sequence[Firing], version: int |
     return [one for one in firings if stands.get(one.plan.schedule.id) == one.plan.schedule]
 
 
+_cursors: Final = operator.attrgetter("plan.schedule.id", "plan.schedule.next_due", "plan.next_due", "plan.last_due")
+_CURSORS: Final = (None, write_moments, write_moments, write_moments)
+
+
 def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
     """Move each cursor that still stands where the plan saw it; gives the firings this worker thereby owns."""
-    moves = [
-        (
-            one.plan.schedule.id,
-            moment(one.plan.schedule.next_due),
-            moment(one.plan.next_due),
-            microseconds(one.plan.last_due),
-        )
-        for one in firings
-    ]
-    moved = _each(db, _move_cursors, moves)
+    moved = _each(db, _move_cursors, columns_of(firings, _cursors, _CURSORS) if firings else ())
     firings = firings if all(moved) else [one for one, is_moved in zip(firings, moved, strict=True) if is_moved]
     ended = [
         (one.plan.schedule.id,)
@@ -548,9 +549,9 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
         return [None if place in back else next(answers) for place in range(len(settlings))]
     settlings = _with_wishes(db, settlings)
     if all(map(is_plain, settlings)):
-        done = _each(db, _settle_plainly, [plainly_settled(one) for one in settlings])
+        done = _each(db, _settle_plainly, plainly_settled(settlings) if settlings else ())
     else:
-        done = _each(db, _settle_runs, [settled(one) for one in settlings])
+        done = _each(db, _settle_runs, list(zip(*map(settled, settlings), strict=True)))
     kept = [one for one, wrote in zip(settlings, done, strict=True) if wrote]
     again = [attempted(one) for one in kept if one.after.state is State.WAITING]
     many(db, _insert_attempts, again)

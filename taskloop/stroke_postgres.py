@@ -13,19 +13,19 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from taskloop.fates import PLAIN_COLUMNS, is_plain
-from taskloop.rows import is_new
+from taskloop.rows import Column, is_new
 from taskloop.rows_postgres import (
     NEW_TYPES,
     ONE_BY_ONE,
     RUN_TYPES,
     STILL_RUNNING,
     Db,
-    new_row,
+    new_arrays,
     run_row,
     unnested,
 )
 from taskloop.runs import Run
-from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, plainly_settled_row, settled_row, stands
+from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, plainly_settled_rows, settled_row, stands
 from taskloop.steps import FROM_STEP
 from taskloop.store import Settling
 
@@ -91,8 +91,8 @@ async def prepared(db: Db, batch: Sequence[tuple[str, Any]], ids: Ids) -> Stroke
     given = await ids.take(db, sum(map(len, calls)))
     named = [[run.changed(id=next(given)) for run in runs] for runs in calls]
     plain = all(map(is_plain, settlings))
-    row = plainly_settled_row if plain else settled_row
-    return Stroke(settlings, [row(one) for one in settlings], named, plain)
+    rows = plainly_settled_rows(settlings) if plain else [settled_row(one) for one in settlings]
+    return Stroke(settlings, rows, named, plain)
 
 
 async def carry_out(
@@ -104,9 +104,10 @@ async def carry_out(
     """
     runs = [run for call in stroke.calls for run in call]
     firsts = {row[:2]: row for row in reversed(stroke.rows)}
-    ends = _columns(_PLAIN_TYPES if stroke.plain else SETTLED_TYPES, firsts.values())
+    ends = _columns(_PLAIN_TYPES if stroke.plain else SETTLED_TYPES, zip(*firsts.values(), strict=True))
     new = all(map(is_new, runs))
-    begins = _columns(NEW_TYPES, map(new_row, runs)) if new else _columns(RUN_TYPES, map(run_row, runs))
+    written = new_arrays(runs) if runs and new else zip(*map(run_row, runs), strict=True)
+    begins = _columns(NEW_TYPES if new else RUN_TYPES, written)
     given = (*ends.values(), *begins.values())
     ahead = len(runs) if len(runs) >= BUSY else 0
     text = _text(tuple(ends), tuple(begins), stroke.plain)
@@ -124,9 +125,9 @@ _RARE: Final = frozenset(RUN_TYPES) - {
 """Columns that most batches have nothing in; left out, all together, of one that has nothing in any of them."""
 
 
-def _columns(types: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[str, list[Any]]:
-    """The columns of rows, by name; none of no rows."""
-    found = dict(zip(types, map(list, zip(*rows, strict=True)), strict=False))
+def _columns(types: Mapping[str, str], columns: Iterable[Column]) -> dict[str, Column]:
+    """Columns by name; none of no rows."""
+    found = dict(zip(types, columns, strict=False))
     rare = [name for name in found if name in _RARE]
     if all(found[name].count(None) == len(found[name]) for name in rare):
         for name in rare:

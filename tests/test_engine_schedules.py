@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from stories import START, fates, nothing, stamp, starts
 
-from taskloop import At, Cron, Every, ledger
+from taskloop import At, Cron, Every, RunContext, State, ledger
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +85,31 @@ async def test_thousands_are_stored_at_once(scheduler, virtual_time, remind):
         assert len(made) == 2500
         await time.advance("1m")
         assert len(await time.runs()) == 2500
+
+
+async def test_what_is_due_at_one_instant_runs_with_its_own_parameters(scheduler, virtual_time):
+    """Fires that are alike are decided once: not their parameters, of which 1, True and 1.0 are equal and not the same."""
+    told = {}
+
+    def note(run: RunContext, value: Any, text: str = "") -> None:
+        told[run.schedule] = repr(value), text
+
+    noted, other = scheduler.add_job(note), scheduler.add_job(note, name="other", priority=3, retry=2)
+    values = [(1, True, 1.0, "1", None, [], [1], [True])[number % 8] for number in range(300)]
+    async with virtual_time(scheduler) as time:
+        each = Every("1d", anchor=START + timedelta(hours=1))
+        await scheduler.schedule_many(
+            ((other if number % 3 else noted).bind(value, text=str(number // 100)), each, f"{number:03}")
+            for number, value in enumerate(values)
+        )
+        await time.advance("61m")
+        runs = {run.schedule: run for run in await scheduler.runs(limit=1000)}
+    assert told == {f"{number:03}": (repr(value), str(number // 100)) for number, value in enumerate(values)}
+    assert {(run.job, run.priority, run.attempts, run.state) for run in runs.values()} == {
+        ("note", 0, 1, State.SUCCEEDED),
+        ("other", 3, 2, State.SUCCEEDED),
+    }
+    assert [repr(runs[f"{number:03}"].params["value"]) for number in range(300)] == [repr(one) for one in values]
 
 
 async def test_schedule_many_is_refused_as_a_whole(scheduler, virtual_time, remind):

@@ -20,6 +20,7 @@ from taskloop.schedules import (
     Plan,
     Schedule,
     admit,
+    alike,
     bind,
     cut,
     next_due,
@@ -496,3 +497,45 @@ def test_what_is_cut_at_the_end_of_a_trigger_is_over():
     single = hourly(trigger=At(at(1)), next_due=at(1), anchor=None)
     planned = Plan(single, (Fire(at(1), Reason.MISSED, Cause.SCHEDULE, 2, at(2)),), None, at(1))
     assert cut(planned, Policy(), [once(1)]).fires == ()
+
+
+@given(
+    st.lists(
+        st.builds(
+            hourly,
+            trigger=st.sampled_from([Every("1h"), Every("1h", anchor=NOW), Cron("0 * * * *"), At(NOW)]),
+            next_due=st.sampled_from([NOW, at(-2)]),
+            anchor=st.sampled_from([NOW, at(0.5)]),
+            seen_at=st.sampled_from([NOW, at(3)]),
+            id=st.sampled_from(["s", "another"]),
+        ),
+        min_size=2,
+        max_size=2,
+    ),
+    st.sampled_from([{}, {"spread": "30m"}, {"missed": "all"}]),
+)
+def test_schedules_that_are_alike_have_the_same_plan(schedules, policy):
+    one, other = schedules
+    if one.trigger is other.trigger and alike(one, other, Policy.of("a", policy)):
+        assert planned(one, at(3.5), **policy).of(other) == planned(other, at(3.5), **policy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy", "answer"),
+    [
+        ({"id": "another", "params": {"n": 1}, "seen_at": at(-5), "last_due": at(-1)}, {}, True),
+        ({"next_due": at(1)}, {}, False),
+        ({"anchor": at(0.5)}, {}, False),
+        ({"trigger": Every("2h")}, {}, False),
+        ({"id": "another"}, {"spread": "30m"}, False),
+    ],
+)
+def test_schedules_are_alike_but_for_who_they_are_and_what_they_were(changes, policy, answer):
+    one = hourly()
+    assert alike(one, one.changed(**changes), Policy.of("a", policy)) is answer
+
+
+def test_what_is_due_once_is_alike_only_where_it_was_seen_at_the_same_moment():
+    once = hourly(trigger=At(NOW))
+    assert alike(once, once.changed(id="another"), Policy.of("a", {}))
+    assert not alike(once, once.changed(seen_at=at(1)), Policy.of("a", {}))

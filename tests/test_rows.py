@@ -1,0 +1,88 @@
+"""Records as rows: what is written column by column is what would be written record by record."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from taskloop.clock import EPOCH
+from taskloop.fates import PLAIN_COLUMNS, SETTLED_COLUMNS, counted, plainly_settled, settled
+from taskloop.rows import NEW_COLUMNS, RUN_COLUMNS, new_columns, read_run, write_run
+from taskloop.runs import Cause, Returned, Run, RunId, State, settle
+from taskloop.store import Settling
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ALIKE_NOT_SAME = some.sampled_from([{}, {"n": 1}, {"n": True}, {"n": 1.0}, {"n": None}])
+INSTANTS = some.sampled_from([NOW, NOW + timedelta(microseconds=1), NOW - timedelta(days=400)])
+RUNS = some.builds(
+    Run,
+    id=some.integers(1, 2**63 - 1),
+    job=some.sampled_from(["a", "b"]),
+    schedule=some.none() | some.sampled_from(["a", "s"]),
+    state=some.sampled_from([State.WAITING, State.RUNNING]),
+    cause=some.sampled_from(Cause),
+    key=some.none() | some.just("k"),
+    params=ALIKE_NOT_SAME,
+    data=ALIKE_NOT_SAME,
+    due_at=INSTANTS,
+    ready_at=INSTANTS,
+    created_at=INSTANTS,
+    started_at=some.none() | INSTANTS,
+    attempt_started_at=some.none() | INSTANTS,
+    expires_at=some.none() | INSTANTS,
+    worker=some.none() | some.just("w"),
+    token=some.integers(0, 2),
+    group=some.none() | some.just("g"),
+)
+
+
+@given(some.lists(RUNS, min_size=1, max_size=5))
+def test_the_columns_of_new_runs_are_those_of_their_rows(runs):
+    places = [RUN_COLUMNS.index(name) for name in NEW_COLUMNS]
+    written = [write_run(run) for run in runs]
+    assert list(map(repr, zip(*new_columns(runs), strict=True))) == [
+        repr(tuple(row[place] for place in places)) for row in written
+    ]
+    assert list(map(repr, map(read_run, written))) == list(map(repr, runs))
+
+
+@given(
+    some.lists(RUNS.map(lambda run: run.changed(state=State.RUNNING)), min_size=1, max_size=5),
+    some.sampled_from([None, 1, True, 1.0, "1"]) | some.lists(some.booleans(), max_size=2),
+    INSTANTS,
+)
+def test_the_columns_of_plain_ends_are_those_of_their_rows(runs, result, now):
+    outcome = Returned(result, "well")
+    settlings = [Settling(run, settle(run, outcome, now=now, repeatable=False), outcome) for run in runs]
+    places = [SETTLED_COLUMNS.index(name) for name in PLAIN_COLUMNS]
+    assert list(map(repr, zip(*plainly_settled(settlings), strict=True))) == [
+        repr(tuple(settled(one)[place] for place in places)) for one in settlings
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "rows"),
+    [
+        ([], []),
+        ([("a", 1.5, 1), ("a", 0.25, 1)], [(1, "a", "succeeded", 2, 1_750_000)]),
+        ([("a", 1, 1), ("b", 1, 3), ("a", 86_400, 1)], [
+            (1, "a", "succeeded", 1, 1_000_000), (1, "b", "succeeded", 3, 1_000_000), (2, "a", "succeeded", 1, 86_400_000_000)
+        ]),
+        ([("a", -1, 1)], [(0, "a", "succeeded", 1, 0)]),
+        ([("a", None, 7)], [(1, "a", "succeeded", 7, 0)]),
+    ],
+)  # fmt: skip
+def test_ends_are_counted_by_day_job_and_state_with_what_they_took(ends, rows):
+    """What ended before it began, as by a clock that was set back, has taken nothing; what never began neither."""
+    began = EPOCH + timedelta(days=1)
+    runs = [
+        Run(
+            id=RunId(1), job=job, state=State.SUCCEEDED, due_at=began, ready_at=began, created_at=began, count=count,
+            started_at=None if took is None else began, ended_at=began + timedelta(seconds=took or 0)
+        )
+        for job, took, count in ends
+    ]  # fmt: skip
+    assert counted(runs) == rows
