@@ -314,36 +314,39 @@ class FireLoop:
         jobs = {name: self._facts(name, now) for name in {one.job for one in due}}
         firings: list[Firing] = []
         newest: dict[str, Firing] = {}
-        for schedule in due:
-            policy, verdict, names, watched = jobs[schedule.job]
-            like = newest.get(schedule.job)
-            if like is not None and alike(schedule, like.plan.schedule, policy):
-                planned = like.plan.of(schedule)
-                firings.append(Firing(planned, policy, self._takes_slot(), like.because, like.trial))
-                continue
-            because: Mapping[str, Any] = verdict.because
-            due_at = schedule.next_due or now
-            try:
-                since, missed = self._ledger._switches.settling(schedule.job, due_at, watched)
-                planned = plan(schedule, policy, now=now, watched_since=since, enabled=verdict.on, missed=missed)
-                if verdict.on and due_at < since:
-                    pause = self._ledger._switches.held_by(schedule.job, due_at)
-                    because = self.attendance.outage(names) if pause is None else pause.told("paused")
-            except MemoryError:  # no fault of the schedule: it is asked again
-                self._slots.release(sum(one.starts for one in firings))
-                raise
-            except Exception as error:
-                self._say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
-                planned = Plan(schedule, (), None, now)
-            newest[schedule.job] = Firing(planned, policy, self._takes_slot(), because, verdict.trial)
-            firings.append(newest[schedule.job])
+        try:
+            for schedule in due:
+                like = newest.get(schedule.job)
+                if like is None or not alike(schedule, like.plan.schedule, like.policy):
+                    like = self._decided(schedule, *jobs[schedule.job], now)
+                    if like.plan.fires:
+                        newest[schedule.job] = like
+                starts = self._slots.free > 0
+                self._slots.reserve(starts)
+                firings.append(Firing(like.plan.of(schedule), like.policy, starts, like.because, like.trial))
+        except MemoryError:  # no fault of the schedule: it is asked again
+            self._slots.release(sum(one.starts for one in firings))
+            raise
         return firings
 
-    def _takes_slot(self) -> bool:
-        """Hold a slot for a fire, if one is free."""
-        starts = self._slots.free > 0
-        self._slots.reserve(starts)
-        return starts
+    def _decided(
+        self, schedule: Schedule, policy: Policy, verdict: Verdict, names: list[str], watched: datetime, now: datetime
+    ) -> Firing:
+        """A schedule's plan; one of which nothing can be made is said and stopped: it must not hold up the others."""
+        because: Mapping[str, Any] = verdict.because
+        due_at = schedule.next_due or now
+        try:
+            since, missed = self._ledger._switches.settling(schedule.job, due_at, watched)
+            planned = plan(schedule, policy, now=now, watched_since=since, enabled=verdict.on, missed=missed)
+            if verdict.on and due_at < since:
+                pause = self._ledger._switches.held_by(schedule.job, due_at)
+                because = self.attendance.outage(names) if pause is None else pause.told("paused")
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))
+            planned = Plan(schedule, (), None, now)
+        return Firing(planned, policy, because=because, trial=verdict.trial)
 
     def _handed_out(self, reserved: int, answer: Fired | Claimed | Exception) -> None:
         """Start what the store gave for `reserved` slots, and give back the slots it did not need."""
