@@ -14,7 +14,8 @@ from taskloop.jobs import Jobs
 from taskloop.triggers import Every
 
 if TYPE_CHECKING:
-    from taskloop.settings import FileJob, Settings
+    from taskloop.file_jobs import FileJob
+    from taskloop.settings import Settings
 
 __all__ = ["current_date", "declare", "heartbeat"]
 
@@ -62,7 +63,7 @@ def current_date() -> str:
 
 def _add_from_file(jobs: Jobs, said: FileJob) -> None:
     """Add the job that a table declares, or see that the code declares the job that a table speaks of."""
-    from taskloop.settings import load_job
+    from taskloop.targets import load_job
 
     if said.call is None and said.name in jobs:
         return

@@ -18,7 +18,7 @@ LEVELS = [
     {"errors", "frozen", "clock", "durations", "address"},
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
-    {"jobs", "flows", "handles", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
+    {"given", "sections", "file_jobs", "jobs", "flows", "handles", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
     {"store", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
     {"copying", "transfer_sqlite", "transfer_postgres", "housing", "switching", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "starting", "scheduler",
@@ -27,7 +27,7 @@ LEVELS = [
      "tokens_sqlite", "audit_sqlite", "retention", "gathering",
      "store_postgres", "statements_postgres", "keeping_postgres", "past_postgres", "history_postgres", "pruning_postgres",
      "rows_postgres", "stroke_postgres", "hints_postgres", "keys_postgres", "server_postgres", "steps_postgres", "batches_postgres", "tokens_postgres", "audit_postgres"},
-    {"settings", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd", "shell"},
+    {"settings", "targets", "built_in", "git_metrics", "git_history", "testing", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd", "shell"},
     {"web"},
     {"cli", "migrate", "__main__"},
 ]  # fmt: skip
@@ -53,7 +53,7 @@ LAZY_UPWARDS = {
 """Where a lower room composes a higher one, inside a function: stores by URL, settings by environment."""
 FORBIDDEN = {"utils", "util", "helpers", "helper", "base", "manager", "common", "types", "constants", "misc"}
 CEILINGS = {"scheduler": 500}
-LONGEST = 900
+LONGEST = 800
 """Lines of any other file; only ever to be lowered."""
 
 

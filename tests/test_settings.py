@@ -21,7 +21,9 @@ from taskloop.errors import BadSettings, BadStore
 from taskloop.jobs import Job, Jobs
 from taskloop.options import Options
 from taskloop.retry import Retry
-from taskloop.settings import FileJob, Settings, load, load_app, load_job
+from taskloop.file_jobs import FileJob
+from taskloop.settings import Settings, load
+from taskloop.targets import load_app, load_job
 from taskloop.store import open_store
 from taskloop.triggers import At, Cron, Every
 

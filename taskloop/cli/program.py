@@ -82,9 +82,9 @@ def origin(settings: Settings) -> str:
 
 def _scheduler(settings: Settings) -> TaskScheduler:
     """The app's own scheduler, else a new one that has the app's jobs."""
-    from taskloop import settings as loading
+    from taskloop.targets import load_app
 
-    app: Jobs | None = None if settings.app is None else loading.load_app(settings.app, settings.directory)
+    app: Jobs | None = None if settings.app is None else load_app(settings.app, settings.directory)
     if isinstance(app, TaskScheduler):
         app.configure(settings.options())
         return app
