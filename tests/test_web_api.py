@@ -626,6 +626,13 @@ class Reader:
     name, scope = "rita", "read"
 
 
+async def test_a_trigger_that_is_refused_is_told_as_it_was_given(client):
+    """A time from now was told as the instant it had been made."""
+    answer = await client.post(f"{V1}/schedules/preview", {"trigger": {"at": "+5m", "every": "1h"}})
+    assert answer.status == 422
+    assert "{'at': '+5m', 'every': '1h'}: it has every and at" in answer.data["detail"]
+
+
 async def test_a_schedule_that_fires_once_is_previewed_as_that(client):
     told = (await client.post(f"{V1}/schedules/preview", {"trigger": {"at": "2030-01-01T00:00:00Z"}})).data
     assert told["fires"] == ["2030-01-01T00:00:00Z"]

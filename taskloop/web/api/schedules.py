@@ -33,8 +33,8 @@ def _trigger(given: Any) -> Trigger:
     try:
         if isinstance(given, str):
             return triggers.parse(given)
-        if isinstance(given.get("at"), str):  # also a time from now
-            given = {**given, "at": durations.instant(given["at"], SystemClock().now())}
+        if isinstance(given.get("at"), str) and len(given) == 1:  # also a time from now
+            return triggers.from_mapping({"at": durations.instant(given["at"], SystemClock().now())})
         return triggers.from_mapping(given)
     except (TypeError, AttributeError):
         raise BadTrigger(given, 'a member is of the wrong type; write {"every": "5m"}') from None
