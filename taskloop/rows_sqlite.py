@@ -15,8 +15,8 @@ from taskloop.rows import Column, Row
 
 __all__ = ["many", "many_by_columns"]
 
-_CHUNKS: Final = (256, 64, 16, 4, 1)
-"""Rows of one statement: few sizes, so that few statements are kept prepared."""
+_CHUNKS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows of one statement: few sizes, so that few statements are kept prepared; and each number is made of few."""
 _WORTH_A_LOOK: Final = 16
 """Rows from which on a value that all of them share is given once: of 23 values a run, 17 are those of the run before."""
 
