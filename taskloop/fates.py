@@ -34,8 +34,8 @@ from taskloop.store import Firing, Settling, Terms
 __all__ = [
     "PLAIN_COLUMNS",
     "SETTLED_COLUMNS",
-    "Alike",
     "Fullness",
+    "Made",
     "admitted",
     "attempted",
     "cancelled",
@@ -67,32 +67,33 @@ SETTLED_COLUMNS: Final = (
 )
 PLAIN_COLUMNS: Final = ("id", "token", "state", "ended_at", "summary", "result")
 """All that a plain end changes."""
-_1970: Final = EPOCH.toordinal()
 _NOTHING: Final = timedelta(0)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 # -- fires
 
-Alike = dict[tuple[str, int, int, bool], tuple[Firing, Run]]
-"""Runs by job, policy, fire and whether they start; each with its firing, so that no other object has the `id` of its parts."""
+Made = dict[tuple[str, int, int, bool], tuple[Firing, Run]]
+"""What firings have become: runs by job, policy, fire and whether they start; each with its firing, so that no other object has the `id` of its parts."""
 
 
 def outcome(
-    firing: Firing, active: Sequence[Run], worker: str, now: datetime, alike: Alike
+    firing: Firing, active: Sequence[Run], worker: str, now: datetime, made_before: Made
 ) -> tuple[list[Run], list[Run], list[RunId]]:
     """The rows a firing becomes, the waiting runs that give way to it, and the running ones asked to.
 
-    `alike`: what was made of others carried out together with it, for the same worker and instant; empty for the first.
+    `made_before`: what was made of others carried out together with it, for the same worker and instant. Empty for the
+    first, and added to: of those that are alike one run is made, and the others from it.
     """
     fires = firing.plan.fires
     if not active and len(fires) == 1 and fires[0].reason is None:  # what nearly every fire is
         schedule, policy = firing.plan.schedule, firing.policy
         kind = schedule.job, id(policy), id(fires[0]), firing.starts
-        if kind not in alike:
+        if kind not in made_before:
             starts = firing.starts and not policy.constrained
-            alike[kind] = firing, _begin(firing, fires[0], worker if starts else None, now)
-        return [alike[kind][1].changed(schedule=schedule.id, params=schedule.params)], [], []
+            made_before[kind] = firing, _begin(firing, fires[0], worker if starts else None, now)
+        run = made_before[kind][1]
+        return [run.changed(schedule=schedule.id, params=schedule.params, data={})], [], []
     answer = admit(firing.policy, [run.state for run in active])
     runs: list[Run] = []
     gone: list[Run] = []
@@ -295,7 +296,7 @@ _PLAIN: Final = (None, None, write_words, write_moments, None, write_results)
 
 
 def plainly_settled(settlings: Sequence[Settling]) -> list[Column]:
-    """The values of PLAIN_COLUMNS of one plain end or more, a column each."""
+    """The values of PLAIN_COLUMNS, a column each; of no ends no columns."""
     return columns_of(settlings, _plain, _PLAIN)
 
 
@@ -326,7 +327,7 @@ def counted(ended: Iterable[Run]) -> list[Row]:
     for run in ended:
         if run.ended_at is None:
             continue
-        key = run.ended_at.toordinal() - _1970, run.job, run.state
+        key = (run.ended_at - EPOCH).days, run.job, run.state
         runs[key] += run.count
         if run.started_at is not None and run.started_at < run.ended_at:
             took[key] = took.get(key, _NOTHING) + (run.ended_at - run.started_at)

@@ -313,14 +313,15 @@ class FireLoop:
     def _plans(self, due: Sequence[Schedule], now: datetime) -> list[Firing]:
         jobs = {name: self._facts(name, now) for name in {one.job for one in due}}
         firings: list[Firing] = []
-        newest: dict[str, Firing] = {}
+        decided: dict[tuple[str, int], Firing] = {}  # by job and trigger, the last
         try:
             for schedule in due:
-                like = newest.get(schedule.job)
+                kind = schedule.job, id(schedule.trigger)
+                like = decided.get(kind)
                 if like is None or not alike(schedule, like.plan.schedule, like.policy):
                     like = self._decided(schedule, *jobs[schedule.job], now)
-                    if like.plan.fires:
-                        newest[schedule.job] = like
+                    if like.plan.fires:  # else it could not be decided, which is said of each
+                        decided[kind] = like
                 starts = self._slots.free > 0
                 self._slots.reserve(starts)
                 firings.append(Firing(like.plan.of(schedule), like.policy, starts, like.because, like.trial))
@@ -341,7 +342,7 @@ class FireLoop:
             if verdict.on and due_at < since:
                 pause = self._ledger._switches.held_by(schedule.job, due_at)
                 because = self.attendance.outage(names) if pause is None else pause.told("paused")
-        except MemoryError:
+        except MemoryError:  # no fault of the schedule either; `_plans` gives the slots back
             raise
         except Exception as error:
             self._say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))

@@ -156,14 +156,14 @@ def is_new(run: Run) -> bool:
 
 
 def new_columns(runs: Sequence[Run]) -> list[Column]:
-    """The values of NEW_COLUMNS of one run or more, a column each."""
+    """The values of NEW_COLUMNS, a column each; of no runs no columns."""
     return columns_of(runs, _new_values, _NEW_WRITERS)
 
 
 def columns_of(records: Sequence[Any], values: Callable[[Any], Row], writers: Sequence[Writer | None]) -> list[Column]:
-    """What `values` gives of one record or more, a column each, as its writer has it; None: as it is."""
+    """What `values` gives of records, a column each, as its writer has it; None: as it is. Of no records no columns."""
     columns = zip(*map(values, records), strict=True)
-    return [column if write is None else write(column) for column, write in zip(columns, writers, strict=True)]
+    return [column if write is None else write(column) for column, write in zip(columns, writers, strict=bool(records))]
 
 
 def _once(write: Callable[[Any], Any]) -> Writer:
@@ -176,7 +176,7 @@ def _once(write: Callable[[Any], Any]) -> Writer:
     return column
 
 
-def write_texts(values: Column) -> Column:
+def write_mappings(values: Column) -> Column:
     """Mappings as JSON, each by itself: 1 and True are equal, and not the same text."""
     return tuple(encode(one) if one else None for one in values)
 
@@ -192,7 +192,7 @@ _new_values: Final = attrgetter(*(name.strip('"') for name in NEW_COLUMNS))
 _NEW_WRITERS: Final = tuple(
     write_moments
     if name.endswith("_at")
-    else {"state": write_words, "cause": write_words, "params": write_texts, "data": write_texts}.get(name)
+    else {"state": write_words, "cause": write_words, "params": write_mappings, "data": write_mappings}.get(name)
     for name in NEW_COLUMNS
 )
 

@@ -131,9 +131,9 @@ def run_row(run: Run) -> Row:
 
 
 def new_arrays(runs: Sequence[Run]) -> list[Column]:
-    """The columns of NEW_COLUMNS of one run or more, as they are written."""
+    """The columns of NEW_COLUMNS, as they are written; of no runs no columns."""
     columns = new_columns(runs)
-    for place in _FREE_OF_NEW:
+    for place in _FREE_OF_NEW if columns else ():
         columns[place] = kept_column(columns[place])
     return columns
 

@@ -282,7 +282,10 @@ def plan(
 
 
 def alike(one: Schedule, other: Schedule, policy: Policy) -> bool:
-    """Whether two schedules of a job that are due have the same fires and go on at the same instant."""
+    """Whether two schedules of a job that are due have the same plan but for who they are.
+
+    Where both are planned at the same instant, and nothing was switched in between.
+    """
     return (
         one.next_due == other.next_due
         and one.trigger is other.trigger

@@ -19,8 +19,8 @@ from taskloop import steps_postgres as steps
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.fates import (
     SETTLED_COLUMNS,
-    Alike,
     Fullness,
+    Made,
     admitted,
     attempted,
     cancelled,
@@ -278,14 +278,14 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
         trials[job] = await newest_active(db, job, microseconds(now))
     ids = await numbers(db, sum(len(one.plan.fires) for one in won)) if won else []
     runs: list[Run] = []
-    alike: Alike = {}
+    made_before: Made = {}
     replaced: list[RunId] = []
     gone: list[Run] = []
     number = 0
     for firing in won:
         standing = active.get(firing.plan.schedule.id, [])
         made, given_way, asked = outcome(
-            tried(firing, trials) if firing.trial else firing, standing, worker, now, alike
+            tried(firing, trials) if firing.trial else firing, standing, worker, now, made_before
         )
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = ids[number + len(made) - 1]

@@ -22,8 +22,8 @@ from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.fates import (
     PLAIN_COLUMNS,
     SETTLED_COLUMNS,
-    Alike,
     Fullness,
+    Made,
     admitted,
     attempted,
     cancelled,
@@ -201,7 +201,7 @@ def submit(db: sqlite3.Connection, calls: Sequence[tuple[Run, ...]]) -> list[Any
 def _insert(db: sqlite3.Connection, new: Callable[[str], str], other: Callable[[str], str], runs: Sequence[Run]) -> int:
     """Insert runs, by the short statement where that says all of each; gives how many were inserted."""
     if all(map(is_new, runs)):
-        return many_by_columns(db, new, new_columns(runs) if runs else ())
+        return many_by_columns(db, new, new_columns(runs))
     return many(db, other, [write_run(run) for run in runs])
 
 
@@ -271,12 +271,14 @@ def fire(
     trials = {job: newest_active(db, job, microseconds(now)) for job in tried_jobs}
     number = next_id(db)
     runs: list[Run] = []
-    alike: Alike = {}
+    made_before: Made = {}
     replaced: list[RunId] = []
     cancelled: list[Run] = []
     for firing in won:
         standing = active.get(firing.plan.schedule.id, [])
-        made, gone, asked = outcome(tried(firing, trials) if firing.trial else firing, standing, worker, now, alike)
+        made, gone, asked = outcome(
+            tried(firing, trials) if firing.trial else firing, standing, worker, now, made_before
+        )
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = number + len(made) - 1
         replaced += asked
@@ -341,7 +343,7 @@ _CURSORS: Final = (None, write_moments, write_moments, write_moments)
 
 def _won(db: sqlite3.Connection, firings: Sequence[Firing]) -> Sequence[Firing]:
     """Move each cursor that still stands where the plan saw it; gives the firings this worker thereby owns."""
-    moved = _each(db, _move_cursors, columns_of(firings, _cursors, _CURSORS) if firings else ())
+    moved = _each(db, _move_cursors, columns_of(firings, _cursors, _CURSORS))
     firings = firings if all(moved) else [one for one, is_moved in zip(firings, moved, strict=True) if is_moved]
     ended = [
         (one.plan.schedule.id,)
@@ -549,7 +551,7 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
         return [None if place in back else next(answers) for place in range(len(settlings))]
     settlings = _with_wishes(db, settlings)
     if all(map(is_plain, settlings)):
-        done = _each(db, _settle_plainly, plainly_settled(settlings) if settlings else ())
+        done = _each(db, _settle_plainly, plainly_settled(settlings))
     else:
         done = _each(db, _settle_runs, list(zip(*map(settled, settlings), strict=True)))
     kept = [one for one, wrote in zip(settlings, done, strict=True) if wrote]

@@ -106,7 +106,7 @@ async def carry_out(
     firsts = {row[:2]: row for row in reversed(stroke.rows)}
     ends = _columns(_PLAIN_TYPES if stroke.plain else SETTLED_TYPES, zip(*firsts.values(), strict=True))
     new = all(map(is_new, runs))
-    written = new_arrays(runs) if runs and new else zip(*map(run_row, runs), strict=True)
+    written = new_arrays(runs) if new else zip(*map(run_row, runs), strict=True)
     begins = _columns(NEW_TYPES if new else RUN_TYPES, written)
     given = (*ends.values(), *begins.values())
     ahead = len(runs) if len(runs) >= BUSY else 0

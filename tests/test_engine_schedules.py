@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from stories import START, fates, nothing, stamp, starts
+from stories import START, fates, lasting, nothing, stamp, starts
 
 from taskloop import At, Cron, Every, RunContext, State, ledger
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule
@@ -110,6 +110,21 @@ async def test_what_is_due_at_one_instant_runs_with_its_own_parameters(scheduler
         ("other", 3, 2, State.SUCCEEDED),
     }
     assert [repr(runs[f"{number:03}"].params["value"]) for number in range(300)] == [repr(one) for one in values]
+
+
+async def test_of_runs_that_began_together_each_has_its_own_record(scheduler, virtual_time):
+    """They were made of one run, with one `data` for all."""
+    job = scheduler.add_job(lasting(60))
+    async with virtual_time(scheduler) as time:
+        await scheduler.schedule_many(
+            (job.bind(), Every("1h", anchor=START + timedelta(hours=1)), name) for name in "ab"
+        )
+        await time.advance("1h")
+        waiting = [asyncio.ensure_future(scheduler.wait(run.id)) for run in await scheduler.runs(state="running")]
+        await time.advance("2m")
+        one, other = [await run for run in waiting]
+    one.data["note"] = one.params["note"] = "mine"
+    assert (other.data, other.params) == ({}, {})
 
 
 async def test_schedule_many_is_refused_as_a_whole(scheduler, virtual_time, remind):

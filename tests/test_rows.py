@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -61,6 +61,19 @@ def test_the_columns_of_plain_ends_are_those_of_their_rows(runs, result, now):
     assert list(map(repr, zip(*plainly_settled(settlings), strict=True))) == [
         repr(tuple(settled(one)[place] for place in places)) for one in settlings
     ]
+
+
+def test_of_nothing_there_are_no_columns():
+    assert new_columns([]) == plainly_settled([]) == []
+
+
+def test_an_end_counts_for_its_day_in_utc_however_its_instant_is_written():
+    there = timezone(timedelta(hours=14))
+    began = datetime(1970, 1, 2, 5, tzinfo=there)
+    run = Run(
+        job="a", state=State.SUCCEEDED, due_at=NOW, ready_at=NOW, created_at=NOW, started_at=began, ended_at=began
+    )
+    assert counted([run]) == [(0, "a", "succeeded", 1, 0)]
 
 
 @pytest.mark.parametrize(
