@@ -20,7 +20,7 @@ from taskloop.store import Evidence, Incident, Worker
 from taskloop.switches import Switch
 from taskloop.triggers import Cron
 
-__all__ = ["Check", "knows", "links", "span"]
+__all__ = ["Check", "knows", "links", "lives_until", "named", "span"]
 
 SOON: Final = timedelta(seconds=1)
 """A start within this is on time."""
@@ -163,7 +163,7 @@ def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
 # -- workers, clocks, loops, stores
 
 
-def _lives_until(worker: Worker, question: Question) -> datetime:
+def lives_until(worker: Worker, question: Question) -> datetime:
     """The last instant at which it is known, or to be believed, that a worker lived."""
     if worker.stopped_at is not None:
         return worker.stopped_at
@@ -172,37 +172,37 @@ def _lives_until(worker: Worker, question: Question) -> datetime:
 
 def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
     at = moment.looked_at(question.now)
-    alive = [one for one in facts.workers if one.started_at <= at <= _lives_until(one, question)]
+    alive = [one for one in facts.workers if one.started_at <= at <= lives_until(one, question)]
     knowing = [one for one in alive if one.fires and knows(one, question)]
     if knowing:
         one = knowing[0]
         return Check(
             "worker",
             True,
-            f"{_named(one)} lived, since {rfc3339(one.started_at)}",
+            f"{named(one)} lived, since {rfc3339(one.started_at)}",
             {"worker": one.id, "alive": len(knowing)},
         )
     if not facts.workers or _is_forgotten(facts, at):
         return Check("worker", None, "nothing is known of any worker at that time")
     if alive:
-        text = f"{_named(alive[0])} lived, but " + ("fires nothing" if not alive[0].fires else "does not know this job")
+        text = f"{named(alive[0])} lived, but " + ("fires nothing" if not alive[0].fires else "does not know this job")
         return Check("worker", False, text, {"worker": alive[0].id}, "unknown_job")
-    before = [one for one in facts.workers if _lives_until(one, question) < at]
+    before = [one for one in facts.workers if lives_until(one, question) < at]
     after = [one for one in facts.workers if one.started_at > at]
-    last = max(before, key=lambda one: _lives_until(one, question), default=None)
+    last = max(before, key=lambda one: lives_until(one, question), default=None)
     first = min(after, key=lambda one: one.started_at, default=None)
     data: dict[str, Any] = {}
     text = "no worker lived"
     if last is not None:
-        end = _lives_until(last, question)
+        end = lives_until(last, question)
         how = {"stopped": "stopped", "died": "died without a word, last seen"}.get(last.ended or "", "was last seen")
-        text += f": {_named(last)} {how} at {rfc3339(end)}"
+        text += f": {named(last)} {how} at {rfc3339(end)}"
         data |= {"down_since": rfc3339(end), "worker": last.id}
     if first is not None:
         text += f"{',' if last else ':'} the next one started at {rfc3339(first.started_at)}"
         data |= {"down_until": rfc3339(first.started_at)}
         if last is not None:
-            data["down_seconds"] = round((first.started_at - _lives_until(last, question)).total_seconds(), 1)
+            data["down_seconds"] = round((first.started_at - lives_until(last, question)).total_seconds(), 1)
     return Check("worker", False, text, data, "process_down")
 
 
@@ -211,7 +211,7 @@ def knows(worker: Worker, question: Question) -> bool:
     return worker.jobs is None or not question.names.isdisjoint(worker.jobs)
 
 
-def _named(worker: Worker) -> str:
+def named(worker: Worker) -> str:
     return f"worker {worker.name or worker.id} ({worker.host} pid {worker.pid})"
 
 

@@ -17,7 +17,18 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from taskloop.errors import BadStore, Conflict
 
-__all__ = ["BATCH_CHARACTERS", "BATCH_ROWS", "OWN", "TABLES", "Batch", "Copyable", "Sum", "copied", "not_empty"]
+__all__ = [
+    "BATCH_CHARACTERS",
+    "BATCH_ROWS",
+    "OWN",
+    "TABLES",
+    "Batch",
+    "Copyable",
+    "Sum",
+    "changed",
+    "copied",
+    "not_empty",
+]
 
 BATCH_ROWS: Final = 1_000
 """Rows of a batch, at most."""
@@ -118,28 +129,34 @@ class Sum:
 async def copied(source: Copyable, target: Copyable) -> Mapping[str, Sum]:
     """Copy every table, and give what was copied; read again from the target, it is the same.
 
-    Raises `Conflict` where the target is not empty, `BadStore` where it holds something else afterwards.
+    Raises `Conflict` where the target is not empty, `BadStore` where it holds something else afterwards. What is written
+    to the source meanwhile is not in the copy: see `changed`.
     """
     read = {table: Sum() for table in TABLES}
-
-    async def batches(store: Copyable, sums: Mapping[str, Sum]) -> AsyncGenerator[Batch, None]:
-        async with aclosing(store.export()) as tables:
-            async for batch in tables:
-                sums[batch.table].add(batch.rows)
-                yield batch
-
-    async with aclosing(batches(source, read)) as given:
+    async with aclosing(_batches(source, read)) as given:
         await target.take_in(given)
-    there = {table: Sum() for table in TABLES}
-    async with aclosing(batches(target, there)) as written:
-        async for _ in written:
-            pass
-    if wrong := [table for table in TABLES if there[table] != read[table]]:
+    if wrong := await changed(target, read):
         raise BadStore(
             f"store {target.url} holds other rows than were copied, in {', '.join(wrong)}; somebody else wrote there "
             "meanwhile, or its disk is broken: remove it and copy again"
         )
     return read
+
+
+async def changed(store: Copyable, since: Mapping[str, Sum]) -> list[str]:
+    """The tables of a store that hold something else than they did."""
+    now = {table: Sum() for table in TABLES}
+    async with aclosing(_batches(store, now)) as read:
+        async for _ in read:
+            pass
+    return [table for table in TABLES if now[table] != since[table]]
+
+
+async def _batches(store: Copyable, sums: Mapping[str, Sum]) -> AsyncGenerator[Batch, None]:
+    async with aclosing(store.export()) as tables:
+        async for batch in tables:
+            sums[batch.table].add(batch.rows)
+            yield batch
 
 
 def not_empty(url: str, rows: Mapping[str, int]) -> Conflict:

@@ -19,8 +19,8 @@ __all__ = ["backup"]
 def backup(db: sqlite3.Connection, target: str) -> None:
     """Copy the store to the new file `target`, as it stands now; other connections go on writing meanwhile.
 
-    Until the copy is whole and on the disk it has another name beside it, which ends in `.part`. Raises `BadStore`
-    where the file exists, `StoreUnavailable` where the copy cannot be made.
+    Until the copy is whole, read again and on the disk it has another name beside it, which ends in `.part`. Raises
+    `BadStore` where the file exists, `StoreUnavailable` where the copy cannot be made, or would be one of a damaged store.
     """
     path = Path(target).absolute()
     if os.path.lexists(path):
@@ -30,6 +30,8 @@ def backup(db: sqlite3.Connection, target: str) -> None:
         copy = sqlite3.connect(f"{part.as_uri()}?mode=rwc", uri=True)
         try:
             db.backup(copy)
+            if problems := [row[0] for row in copy.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
+                raise sqlite3.DatabaseError(f"the store is damaged ({problems[0]})")
         finally:
             copy.close()
         _rename(part, path)

@@ -28,6 +28,8 @@ CACHE_KIB: Final = 16_000
 """Memory for pages of the file on the writing connection, at most. Each job has a place of its own in the indexes of runs:
 with a thousand jobs and ten million runs SQLite's own 2 MB are full before one round of fires is over, which doubled its cost.
 """
+LEAST_ROOM: Final = 65_536
+"""Bytes that a disk must have free for any work: the index beside the log has half as many."""
 _BESIDE: Final = ("-wal", "-shm")
 """The ends of the names of the files that SQLite keeps beside a store in use: the log, and its index."""
 
@@ -100,20 +102,33 @@ def explained(error: BaseException, path: str) -> BaseException:
     if isinstance(error, OSError) and not isinstance(error, TaskloopError):
         return StoreUnavailable(f"store {url}: {error.strerror or error}; {_mend_of_the_system(error)}")
     if isinstance(error, sqlite3.Error):
-        return StoreUnavailable(f"store {url}: {error}{_cause(str(error), path)}; {_mend(str(error), path)}")
+        text = str(error)
+        if "disk I/O" in text and _has_no_room(path):  # SQLite says so where it makes the index beside the file
+            text = "the disk is full"
+        return StoreUnavailable(f"store {url}: {text}{_cause(text, path)}; {_mend(text, path)}")
     return error
+
+
+def _has_no_room(path: str) -> bool:
+    try:
+        disk = os.statvfs(Path(os.path.realpath(path)).parent)
+    except (OSError, AttributeError):  # of Windows nothing is known
+        return False
+    return disk.f_bavail * disk.f_frsize < LEAST_ROOM
 
 
 def _cause(text: str, path: str) -> str:
     """What stands in the way, where SQLite says only that something does."""
     if "locked" in text:
         return _held_by(path)
-    folder = Path(path).absolute().parent
+    path = os.path.realpath(path)  # where a link leads: the file, and the folder it lies in
+    folder = Path(path).parent
     if "unable to open" not in text and "readonly" not in text:
         return ""
     if not folder.is_dir():
         return f": folder {folder} does not exist"
-    return "".join(f": this user may not write {one}" for one in (folder, path) if not os.access(one, os.W_OK))
+    there = [one for one in (folder, Path(path)) if one.exists()]
+    return "".join(f": this user may not write {one}" for one in there if not os.access(one, os.W_OK))
 
 
 def _held_by(path: str) -> str:
@@ -146,7 +161,7 @@ def _mend(text: str, path: str) -> str:
         return "free some space: what has ended meanwhile is kept in memory and written then"
     if "locked" in text:
         return "let the program that holds it end its transaction, or stop it, and see `taskloop db check`"
-    if not Path(path).absolute().parent.is_dir():
+    if not Path(os.path.realpath(path)).parent.is_dir():
         return _MAKE_FOLDER
     if "unable to open" in text or "readonly" in text:
         return _GIVE_RIGHT

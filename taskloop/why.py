@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from taskloop.chain import Check, knows, links, span
+from taskloop.chain import Check, knows, links, lives_until, named, span
 from taskloop.durations import rfc3339
 from taskloop.moments import Moment, Question, in_force, meant, nearest
 from taskloop.runs import Cause, Reason, Run, State
@@ -64,7 +64,7 @@ def explain(question: Question, facts: Evidence) -> Explanation:
     elif row.state is State.WAITING:
         answer = _waiting(question, facts, moment, checks, row)
     else:
-        answer = _ran(question, moment, checks, row)
+        answer = _ran(question, facts, moment, checks, row)
     return _complete(question, facts, moment, answer)
 
 
@@ -343,7 +343,7 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
     return "due_now", "it may start any moment"
 
 
-def _ran(question: Question, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
+def _ran(question: Question, facts: Evidence, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
     late = None if row.started_at is None else row.started_at - moment.at
     begun = "never began" if row.started_at is None else f"began at {rfc3339(row.started_at)}"
     if late is not None and late > timedelta(seconds=1) and row.cause in (Cause.SCHEDULE, Cause.CATCH_UP):
@@ -354,11 +354,17 @@ def _ran(question: Question, moment: Moment, checks: Sequence[Check], row: Run) 
     else:
         code = "ran"
     by = f", {_CAUSES[row.cause]}{_actor(row) if row.cause is not Cause.SCHEDULE else ''},"
-    ended = "is running" if row.state is State.RUNNING else f"{row.state.value}{_end(row)}"
-    text = (
-        f"run {row.id}{by} {begun}; it {ended}" if row.state is State.RUNNING else f"run {row.id}{by} {begun}; {ended}"
-    )
-    verdict: Verdict = "running" if row.state is State.RUNNING else "ran" if row.started_at else "did_not_run"
+    verdict: Verdict = "ran" if row.started_at else "did_not_run"
+    ended = f"{row.state.value}{_end(row)}"
+    if row.state is State.RUNNING:
+        gone = next((one for one in facts.workers if one.id == row.worker and one.id not in question.living), None)
+        ended, verdict = "it is running", "running"
+        if gone is not None:
+            ended = (
+                f"it is on record as running, but {named(gone)} was last seen at {rfc3339(lives_until(gone, question))}"
+            )
+            code = "process_down"
+    text = f"run {row.id}{by} {begun}; {ended}"
     calls = _calls(row, question)
     code = code if row.started_at is not None else row.state.value
     remedies = _remedies(code, question)

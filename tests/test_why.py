@@ -113,6 +113,23 @@ async def test_what_a_dead_worker_left_is_told(scheduler, virtual_time):
         assert verdict == "ran" and text.endswith("interrupted after 10m (worker_died)")
 
 
+async def test_a_run_whose_worker_is_gone_is_not_said_to_be_running(scheduler, virtual_time):
+    """It was, as long as no other worker had settled it."""
+    scheduler.add_job(lasting(3600), Every("1d"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("5m")
+        assert (await told(scheduler, when="00:00"))[::2] == (
+            "running", "run 1, of its schedule, began at 2026-01-01T00:00:00Z; it is running"
+        )  # fmt: skip
+        await time.crash()
+        await time.advance("1m")
+        found = await scheduler.why("job", at("00:00"))
+        assert (found.verdict, found.code) == ("running", "process_down")
+        assert "; it is on record as running, but worker " in found.text
+        assert found.text.endswith(") was last seen at 2026-01-01T00:05:00Z")
+        assert found.remedies[0].startswith("keep a worker running")
+
+
 async def test_a_run_that_was_cancelled_before_it_began_did_not_run(scheduler, virtual_time):
     scheduler.add_job(nothing, name="job")
     async with virtual_time(scheduler):

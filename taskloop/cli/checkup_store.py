@@ -155,7 +155,10 @@ def room(free: int, growth: Growth | None, keep: timedelta | None) -> Finding:
     """What a disk with `free` bytes makes of a store that grows; `keep` None: nothing is ever deleted."""
     kept = "kept for ever" if keep is None else f"kept {durations.format(keep)}"
     if free < LEAST_FREE:
-        mend = "free some space; `taskloop db prune --keep 30d` deletes old runs"
+        mend = (
+            "free some space; `taskloop db prune --keep 30d` makes room for new runs in the file, which stays as large: "
+            "`taskloop db copy` makes a smaller one, on another disk"
+        )
         return problem("disk", f"{_bytes(free)} free, where every run is written", mend)
     if growth is None or growth.days < 1:
         size = "" if growth is None else f", the store has {_bytes(growth.size)}"
@@ -306,8 +309,11 @@ def past(incidents: Sequence[Incident]) -> Iterator[Finding]:
 
 def writable(path: str) -> Iterator[Finding]:
     """Whether a store that is not there yet can be made."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
+    folder = Path(os.path.realpath(path)).parent  # of the file itself, where a link leads to it
+    if Path(path).exists() and not Path(path).is_file():
+        what = "a folder" if Path(path).is_dir() else "no file"
+        yield problem("store", f"{path} is {what}", "name a file by store.url")
+    elif not folder.is_dir():
         yield problem("store", f"folder {folder} does not exist", f"mkdir -p {folder}, or name another by store.url")
     elif not os.access(folder, os.W_OK):
         yield problem("store", f"this user may not write {folder}", "give the right, or name another by store.url")

@@ -111,7 +111,11 @@ def _store(
     except BadSettings:
         return  # that the configuration is wrong was told
     if settings is not None and scheduler is not None:
-        place = program.place(scheduler, settings)
+        configured, place = place, program.place(scheduler, settings)
+        if not reach.is_same(place, configured) and not reach.is_missing(configured):
+            text = f"the program has its own store, {addresses.without_password(reach.address_of(place))}, and another one is "
+            text += f"{addresses.without_password(configured)}, where commands without --app look"
+            yield warning("store", text, "name the program's own by store.url, or take the other away")
     path = reach.file_of(place) if isinstance(place, str) else getattr(place, "path", None)
     seen = stores.Reached([])
     if isinstance(place, str) and place.endswith(":memory:"):

@@ -42,7 +42,7 @@ async def _why(args: Namespace) -> int:
         if ledger is None:
             if not is_run:
                 await reach.known(ledger, args, [args.subject])
-            raise Failed(3, "there is no store yet", "`taskloop run` or `taskloop once` makes one")
+            raise Failed(3, *reach.none_yet(args))
         if is_run:
             found = await ledger.why(run=number(args.subject, "RUN"))
         else:

@@ -75,20 +75,29 @@ def prune(args: Namespace) -> int:
         check_words(reason=args.reason, actor=args.actor)
         total, after = 0, None
         known = entry("prune", out.now, reach.actor(args), args.reason)
-        try:
-            while True:
-                began = time.monotonic()
-                step = await store.prune(keep, now=out.now, after=after)
-                total, after = total + step.deleted, step.after
-                if after is None:
-                    break
-                await asyncio.sleep(time.monotonic() - began)  # a scheduler may wait for its turn to write
-        finally:
-            if known is not None:  # also where somebody ended it half-way
-                facts = {"deleted": total, "keep": None if keep is None else durations.format(keep)}
-                await store.record([known._replace(after=facts)])
+        with reach.heeding() as asked:  # what is deleted by then is deleted: it is said, and on record
+            try:
+                while True:
+                    began = time.monotonic()
+                    step = await store.prune(keep, now=out.now, after=after)
+                    total, after = total + step.deleted, step.after
+                    if after is None or asked:
+                        break
+                    await asyncio.sleep(time.monotonic() - began)  # a scheduler may wait for its turn to write
+            finally:
+                if known is not None:
+                    facts = {"deleted": total, "keep": None if keep is None else durations.format(keep)}
+                    await store.record([known._replace(after=facts)])
         span = "as each job says" if keep is None else f"for {durations.format(keep)}, or as a job says"
         runs = "1 run more than is kept" if total == 1 else f"{total} runs more than are kept"
+        if after is not None:
+            _said(
+                out,
+                store,
+                f"had {runs} ({span}), and maybe others: stopped; these are deleted",
+                {"deleted": total, "stopped": True},
+            )
+            return 128 + asked[0]
         return _said(out, store, f"had {runs} ({span}); now deleted", {"deleted": total})
 
     return reach.drive(_with_store(args, work, "newest"))
@@ -97,7 +106,7 @@ def prune(args: Namespace) -> int:
 async def _with_store(args: Namespace, work: Callable[[Any, Output], Awaitable[int]], schema: Schema) -> int:
     async with reach.bare(args, schema) as store:
         if store is None:
-            raise Failed(8, "there is no store yet", "`taskloop run` or `taskloop once` makes one")
+            raise Failed(8, *reach.none_yet(args))
         return await work(store, Output(args))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
-from taskloop.address import store_address, without_password
+from taskloop.address import without_password
 from taskloop.cli import reach
 from taskloop.cli.failures import Usage
 from taskloop.cli.listing import failing, result_cell
@@ -20,10 +20,9 @@ from taskloop.runs import Run, State
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
 
-__all__ = ["NO_STORE", "number", "run_lines", "runs", "show", "show_runs", "status", "upcoming"]
+__all__ = ["number", "run_lines", "runs", "show", "show_runs", "status", "upcoming"]
 
 Record = Mapping[str, Any]
-NO_STORE = "there is no store yet; `taskloop run` or `taskloop once` makes one"
 
 
 def number(text: str, option: str, *, most: int | None = None) -> int:
@@ -49,7 +48,7 @@ async def _runs(args: Namespace) -> int:
     found: list[Run] = []
     async with reach.reading(args) as ledger:
         if ledger is None:
-            out.note(NO_STORE)
+            out.note("; ".join(reach.none_yet(args)))
         else:
             found = await ledger.runs(args.job, state=states, since=since, before=before, limit=limit + 1)
         if args.job and not found:
@@ -99,7 +98,7 @@ async def _upcoming(args: Namespace) -> int:
     until = out.now + durations.parse_interval(args.span) if args.span else None
     async with reach.reading(args) as ledger:
         if ledger is None:
-            out.note(NO_STORE)
+            out.note("; ".join(reach.none_yet(args)))
             fires = []
         else:
             if args.job:
@@ -158,14 +157,14 @@ async def _status(args: Namespace) -> int:
         record = status_record(found)
         record["store"] = without_password(record["store"])
     if ledger is None:
-        out.note(NO_STORE)
+        out.note("; ".join(reach.none_yet(args)))
     out.record(record, lambda: None if ledger is None else _show_status(out, record, found.in_hand))
     return 1 if record["attention"] else 0
 
 
 def _nothing_yet(args: Namespace) -> Status:
     """How a program stands that has no store: as it does before its first start."""
-    store = store_address(config=args.config)
+    store = reach.address_of(reach.place(args))
     return Status(
         running=False, enabled=True, workers=(), paused=None, jobs=0, waiting=0, in_hand=0, active=(), store=store
     )

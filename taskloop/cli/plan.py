@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -172,13 +173,18 @@ def init(args: Namespace) -> int:
     here = Path.cwd()
     has_git = any((folder / ".git").exists() for folder in (here, *here.parents))
     for name, text in (("config.toml", CONFIG if has_git else CONFIG + NO_GIT), ("tasks.py", TASKS)):
+        made = False
         try:
             with Path(name).open("x", encoding="utf-8") as file:
+                made = True
                 file.write(text)
             written.append(name)
         except FileExistsError:
             out.note(f"{name} exists; it was left as it is")
         except OSError as error:
+            if made:  # half of it would be taken for the user's own next time
+                with suppress(OSError):
+                    Path(name).unlink()
             raise Unwritable(name, error, f"check the folder {Path.cwd()}") from None
     out.items([{"file": name} for name in written], lambda: out.lines(f"{name} written" for name in written))
     if not written:

@@ -1,16 +1,17 @@
 """How a command reaches the records: which store, whether it is there yet, and the verbs on it.
 
 A command that reads makes no file and leaves the one there as it is; it needs no more of the configuration than the
-store's address. Only where no store is at that address, and the configuration names an app that may bring its own, is
-the program loaded. A command that changes something makes a store where there is none, and brings an older one up to
+store's address. Only where `--app` names a program, or no store is at that address and the configuration names an app, is
+that loaded, for it may bring its own store, which `run` would take. A command that changes something makes a store where there is none, and brings an older one up to
 date; tables in a database of others are only made by `run`, `once` and `process`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from taskloop import address as addresses
@@ -23,15 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "actor",
+    "address_of",
     "bare",
     "desk",
     "drive",
     "file_of",
     "has_code",
+    "heeding",
     "known",
     "missing_worker",
     "names_app",
+    "none_yet",
     "opened",
+    "place",
     "reading",
     "store_file",
 ]
@@ -65,6 +70,33 @@ def drive(work: Coroutine[Any, Any, T], *, channel: Literal["cli", "code"] = "cl
         asyncio.set_event_loop(None)
         if not asyncio.all_tasks(loop):
             loop.close()
+
+
+@contextmanager
+def heeding() -> Iterator[list[int]]:
+    """The signal that has asked for the end meanwhile, of a command that can end between two steps; a second one is not waited for."""
+    asked: list[int] = []
+    import threading
+
+    here = threading.current_thread() is threading.main_thread()  # elsewhere nobody may ask for signals
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM) if here}
+
+    def back() -> None:
+        for one, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(one, handler)
+
+    def heed(number: int, _frame: Any) -> None:
+        asked.append(number)
+        back()
+
+    for one, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(one, heed)
+    try:
+        yield asked
+    finally:
+        back()
 
 
 def file_of(address: str) -> str | None:
@@ -151,13 +183,36 @@ def opened(address: Any, *, synchronous: Any = "full", statement_cache_size: int
 
 def _existing(args: Namespace) -> Store | None:
     """The store, not open yet; None: there is none to open."""
+    address = place(args)
+    return None if is_missing(address) else opened(address)
+
+
+def place(args: Namespace) -> Any:
+    """Where the store is, or would be: that of `run` with the same words, unless another stands at the configured address."""
     address: Any = addresses.store_address(config=args.config)
-    if is_missing(address) and names_app(args):
+    if args.app or (is_missing(address) and names_app(args)):
         from taskloop.cli import program
 
         settings = program.configured(args)
-        address = program.place(program.compose(settings), settings)
-    return None if is_missing(address) else opened(address)
+        return program.place(program.compose(settings), settings)
+    return address
+
+
+def none_yet(args: Namespace) -> tuple[str, str]:
+    """That there is no store, and where one would be; and what makes it."""
+    where = addresses.without_password(address_of(place(args)))
+    return f"there is no store yet at {where}", "`taskloop run` or `taskloop once` makes one"
+
+
+def address_of(place: Any) -> str:
+    """The address of a store that is named by its address, or is there itself."""
+    return place if isinstance(place, str) else str(getattr(place, "url", place))
+
+
+def is_same(one: Any, address: str) -> bool:
+    """Whether a store is that of the address, however both are written."""
+    files = file_of(address_of(one)), file_of(address)
+    return bool(one == address or (all(files) and len({os.path.realpath(str(file)) for file in files}) == 1))
 
 
 def is_missing(address: Any) -> bool:

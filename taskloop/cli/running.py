@@ -103,15 +103,17 @@ def _announce(
 ) -> None:
     """Say what is about to run, and in dev mode that it is dev mode."""
     place = program.place(scheduler, settings)
-    store = without_password(place if isinstance(place, str) else str(getattr(place, "url", place)))
+    store = without_password(reach.address_of(place))
     where, zone = program.origin(settings), settings.scheduler.timezone
     if log.form == "people":
         log.line(f"taskloop {__version__} · {count} jobs, {where} · {store} · {zone}")
     else:
         narrator.say("INFO", "scheduler.configured", version=__version__, jobs=count, source=where, store=store)
     program.warn(settings, narrator)
-    if settings.is_given("store", "url") and place != settings.store.url:
-        text = f"the app's own store, {store}, goes before [store] url; commands that import no app look at that one"
+    url = settings.store.url
+    if not reach.is_same(place, url) and (settings.is_given("store", "url") or not reach.is_missing(url)):
+        other = without_password(url)
+        text = f"the app's own store, {store}, goes before {other}; commands without --app look there, and find no run of it"
         narrator.say("WARNING", "config.warning", text=text)
 
 

@@ -11,7 +11,7 @@ from taskloop import durations
 from taskloop.cli import reach
 from taskloop.cli.ask import declared, values
 from taskloop.cli.failures import Usage
-from taskloop.cli.look import NO_STORE, number
+from taskloop.cli.look import number
 from taskloop.cli.output import Output, clean, when
 from taskloop.errors import Conflict, NoSuchSchedule
 from taskloop.records import schedule_record
@@ -63,7 +63,7 @@ async def _show(args: Namespace) -> int:
     out, limit = Output(args), number(args.limit, "--limit", most=1000)
     async with reach.reading(args) as ledger:
         if ledger is None:
-            out.note(NO_STORE)
+            out.note("; ".join(reach.none_yet(args)))
             found = []
         else:
             if args.job:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from taskloop.cli import reach
-from taskloop.cli.look import NO_STORE, number
+from taskloop.cli.look import number
 from taskloop.cli.output import Cell, Output, clean, when
 from taskloop.errors import NoSuchToken
 from taskloop.records import token_record
@@ -46,7 +46,7 @@ async def _show(args: Namespace) -> int:
     async with reach.reading(args) as ledger:
         found: list[Token] = []
         if ledger is None:
-            out.note(NO_STORE)
+            out.note("; ".join(reach.none_yet(args)))
         else:
             found = await ledger.keyring.tokens(before=args.before, limit=limit + 1)
     page, next_id = [token_record(one, out.now) for one in found[:limit]], None

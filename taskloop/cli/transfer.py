@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from taskloop.address import without_password
 from taskloop.cli import reach
+from taskloop.cli.entrance import before_exit
 from taskloop.cli.failures import Failed
 from taskloop.cli.output import Output, clean
 
@@ -30,11 +32,19 @@ async def _copy(args: Namespace, out: Output) -> int:
 
     async with _opened(args.source, create=False, schema="newest") as source:
         await _refuse_the_living(source, "from")
-        async with _opened(args.target, create=True, schema="upgrade") as target:
-            await _refuse_the_living(target, "to")
-            sums = await copying.copied(source, target)
-            addresses = [without_password(one.url) for one in (source, target)]
-        await _refuse_the_living(source, "from", "while it was copied; what it has done since is not in the copy")
+        with _whole_or_not_at_all(args.target) as is_removed:
+            # In a file that holds other things only a start makes tables.
+            create = reach.file_of(args.target) is None or reach.is_missing(args.target)
+            async with _opened(args.target, create=create, schema="upgrade") as target:
+                await _refuse_the_living(target, "to")
+                sums = await copying.copied(source, target)
+                addresses = [without_password(one.url) for one in (source, target)]
+            when = "while it was copied; what it has done since is not in the copy"
+            await _refuse_the_living(source, "from", when)
+            if differing := await copying.changed(source, sums):
+                told = f"it was changed while it was copied, in {', '.join(differing)}"
+                mend = "stop all that writes there, and copy again" + ("" if is_removed else " into an empty store")
+                raise Failed(4, f"store {addresses[0]}, to copy from: {told}", mend)
     total = sum(one.rows for one in sums.values())
     tables = {table: {"rows": one.rows, "checksum": one.checksum} for table, one in sums.items()}
 
@@ -46,6 +56,27 @@ async def _copy(args: Namespace, out: Output) -> int:
 
     out.record({"from": addresses[0], "to": addresses[1], "tables": tables}, shown)
     return 0
+
+
+@contextmanager
+def _whole_or_not_at_all(address: str) -> Iterator[bool]:
+    """Of a file that is made at `address` nothing stays where the copy fails or is stopped; whether it is one that is made."""
+    file = reach.file_of(address)
+    made = [] if file is None or os.path.lexists(file) else [file, f"{file}-wal", f"{file}-shm"]
+
+    def remove() -> None:
+        for one in made:
+            with suppress(OSError):
+                os.unlink(one)  # noqa: PTH108 - a signal may ask for it
+
+    before_exit.append(remove)
+    try:
+        yield bool(made)
+    except BaseException:
+        remove()
+        raise
+    finally:
+        before_exit.remove(remove)
 
 
 @asynccontextmanager

@@ -1,0 +1,201 @@
+"""Which store a command means, and what is left where one fails or is stopped."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+from command_line import SECONDS, surroundings, until
+from command_line import call as call
+from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
+from command_line import shop as shop
+from stores import database
+
+OWN = """
+from taskloop import TaskScheduler
+
+scheduler = TaskScheduler("sqlite:///own.db")
+
+
+@scheduler.every("1h")
+async def tick() -> None: ...
+"""
+MANY = 40_000
+
+
+@pytest.fixture
+def many(shop, call):
+    """A store with many runs that ended in 1970."""
+    assert call("once", "add", "a=1").code == 0
+    with database(shop.folder / "taskloop.db") as db:
+        names = [row[1] for row in db.execute("PRAGMA table_info(taskloop_runs)")]
+        kept = ",".join(f'"{name}"' for name in names if name != "id")
+        old = ",".join(
+            f"'{'x' * 500}'" if name == "summary" else "7" if name.endswith("_at") else f'"{name}"'
+            for name in names[1:]
+        )
+        db.execute(
+            f"INSERT INTO taskloop_runs (id, {kept}) WITH RECURSIVE n(n) AS (SELECT 10 UNION ALL SELECT n + 1 FROM n LIMIT {MANY}) "
+            f"SELECT n, {old} FROM n, taskloop_runs WHERE id = 1"
+        )
+        db.execute(
+            "UPDATE taskloop_runs SET created_at = 7, ended_at = 7"
+        )  # else all behind the first would be younger
+    return shop
+
+
+def count(path, table="runs"):
+    with database(path) as db:
+        return db.execute(f"SELECT count(*) FROM taskloop_{table}").fetchone()[0]
+
+
+# -- which store
+
+
+def test_a_command_that_is_given_the_app_uses_the_store_that_it_would_run_on(shop, call):
+    """A backup of the wrong store was made, with code 0, where another one stood at the configured address."""
+    shop.write("own.py", OWN)
+    own = ("--app", "own:scheduler")
+    assert call("once", "add", "a=1").code == call("once", "tick", *own).code == 0
+    assert [run["job"] for run in call("runs", "--format", "json").items] == ["add"]
+    assert [run["job"] for run in call("runs", "--format", "json", *own).items] == ["tick"]
+    assert call("status", "--format", "json", *own).data["store"].endswith("own.db")
+    assert call("pause", "tick", *own).code == 0 and count("own.db", "switches") == 1
+    assert call("db", "backup", "copy.db", *own).code == 0
+    with database(shop.folder / "copy.db") as db:
+        assert db.execute("SELECT job FROM taskloop_runs").fetchall() == [("tick",)]
+
+
+def test_two_stores_are_told_of_by_run_and_doctor(shop, call):
+    shop.write("own.py", OWN)
+    shop.write("config.toml", '[scheduler]\napp = "own:scheduler"\n')
+    assert call("once", "tick").code == 0 and shop.files & {"own.db", "taskloop.db"} == {"own.db"}
+    assert "own store" not in call("doctor").out
+    (shop.folder / "own.db").rename(shop.folder / "taskloop.db")
+    assert "the program has its own store, sqlite:///own.db, and another one is" in " ".join(call("doctor").out.split())
+    with shop.start("run") as running:
+        running.hear(
+            r"WARNING config\.warning .*own\.db, goes before sqlite:///taskloop\.db; commands without --app look there"
+        )
+    shop.write("config.toml", f'[scheduler]\napp = "own:scheduler"\n[store]\nurl = "sqlite:///{shop.folder}/own.db"\n')
+    assert "own store" not in call("doctor").out
+
+
+def test_where_no_store_is_it_is_said_where_one_would_be(shop, call):
+    assert "there is no store yet at sqlite:///taskloop.db; `taskloop run`" in call("runs").err
+    assert "there is no store yet at sqlite:///taskloop.db" in call("db", "check").err
+    shop.write("own.py", OWN)
+    assert "at sqlite:///own.db" in call("status", "--app", "own:scheduler").err
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "pipe"])
+def test_doctor_says_what_stands_where_the_store_should(shop, call, monkeypatch, what):
+    place = shop.folder / "place.db"
+    if what == "folder":
+        place.mkdir()
+    elif what == "link":
+        place.symlink_to(shop.folder / "nowhere" / "place.db")
+    else:
+        subprocess.run(["mkfifo", place], check=True)
+    monkeypatch.setenv("TASKLOOP_STORE__URL", f"sqlite:///{place}")
+    told = " ".join(call("doctor").out.split())
+    expected = {"folder": f"{place} is a folder", "link": "nowhere does not exist", "pipe": f"{place} is no file"}
+    assert expected[what] in told and "is not there yet" not in told
+    if what == "link":
+        assert f"folder {shop.folder}/nowhere does not exist" in call("submit", "add", "a=1").err
+
+
+# -- stopped half-way
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_prune_that_is_stopped_says_and_records_what_it_has_deleted(many, number):
+    store = many.folder / "taskloop.db"
+    before = count(store)
+    command = [sys.executable, "-m", "taskloop", "db", "prune", "--keep", "1d", "--reason", "room", "--actor", "anna"]
+    with subprocess.Popen(command, cwd=many.folder, env=surroundings({}), stdout=subprocess.PIPE, text=True) as pruning:
+        until(lambda: count(store) < before)
+        pruning.send_signal(number)
+        said = pruning.communicate(timeout=SECONDS)[0]
+    deleted = before - count(store)
+    assert pruning.returncode == 128 + number and 0 < deleted < MANY
+    assert f"had {deleted} runs more than are kept (for 1d, or as a job says), and maybe others: stopped" in said
+    with database(store) as db:
+        assert db.execute(
+            "SELECT actor, reason, json_extract(after, '$.deleted') FROM taskloop_audit WHERE action = 'prune'"
+        ).fetchall() == [("anna", "room", deleted)]
+
+
+def test_a_copy_that_is_stopped_leaves_nothing(many):
+    command = [sys.executable, "-m", "taskloop", "db", "copy", "taskloop.db", "copy.db"]
+    with subprocess.Popen(command, cwd=many.folder, env=surroundings({})) as copying:
+        until(lambda: (many.folder / "copy.db").exists())
+        copying.send_signal(signal.SIGINT)
+        assert copying.wait(SECONDS) == 130
+    assert not [name for name in many.files if name.startswith("copy.db")]
+
+
+def test_what_changes_while_it_is_copied_is_not_called_a_copy(many):
+    command = [sys.executable, "-m", "taskloop", "db", "copy", "taskloop.db", "copy.db"]
+    with (
+        subprocess.Popen(command, cwd=many.folder, env=surroundings({}), stderr=subprocess.PIPE, text=True) as copying,
+        closing(many_writes(many.folder / "taskloop.db")) as writes,
+    ):
+        until(lambda: (many.folder / "copy.db").exists())
+        while copying.poll() is None:
+            next(writes)
+            time.sleep(0.01)
+        assert copying.stderr is not None
+        said = copying.stderr.read()
+    assert copying.returncode == 4
+    assert "store sqlite:///taskloop.db, to copy from: it was changed while it was copied, in incidents" in said
+    assert not [name for name in many.files if name.startswith("copy.db")]
+
+
+def many_writes(path):
+    number = 100
+    while True:
+        number += 1
+        with database(path) as db:
+            db.execute("INSERT INTO taskloop_incidents VALUES (?, 'w', 'frozen', 1, 2, '{}')", (number,))
+        yield
+
+
+def test_a_copy_makes_no_tables_among_those_of_another_program(shop, call):
+    assert call("once", "add", "a=1").code == 0
+    with database(shop.folder / "shop.db") as db:
+        db.execute("CREATE TABLE orders (id INTEGER)")
+    before = (shop.folder / "shop.db").read_bytes()
+    refused = call("db", "copy", "taskloop.db", "shop.db")
+    assert refused.code == 8 and "shop.db is a database without the tables of a store" in refused.err
+    assert (shop.folder / "shop.db").read_bytes() == before
+
+
+# -- disks and files that fail
+
+
+def test_a_backup_of_a_damaged_store_is_refused(many, call):
+    """Rotated backups kept it, and threw the last good one away."""
+    store = many.folder / "taskloop.db"
+    with database(store) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with store.open("r+b") as file:
+        for page in range(3_000, 3_020):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    refused = call("db", "backup", "copy.db")
+    assert refused.code == 8 and re.search(r"nothing is kept of it: .*damaged|malformed", refused.err)
+    assert not [name for name in many.files if name.startswith("copy.db")]
+
+
+def test_a_configuration_that_could_not_be_written_is_taken_away_again(tmp_path):
+    """Half of one was taken for the user's own: it named no app, so the jobs beside it were not found."""
+    command = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-B", "-m", "taskloop", "init"]
+    done = subprocess.run(command, cwd=tmp_path, env=surroundings({}), capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "config.toml cannot be written: File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
