@@ -372,7 +372,12 @@ def _about_workers(workers: Sequence[Worker], live: Sequence[Worker]) -> list[di
     items.sort(key=lambda item: order.index(item["condition"]))
     silent = [one for one in workers if one not in live]
     return items + [
-        _item("silent", f"{one.host} pid {one.pid} has not beaten since then", since=one.beat_at, worker=one.id)
+        _item(
+            "silent",
+            f"{one.host} pid {one.pid} has not beaten since {rfc3339(one.beat_at)}",
+            since=one.beat_at,
+            worker=one.id,
+        )
         for one in silent[:5]
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -188,9 +189,19 @@ def test_a_backup_of_a_damaged_store_is_refused(many, call):
         for page in range(3_000, 3_020):
             file.seek(page * 4096)
             file.write(b"\xff" * 4096)
+    assert call("db", "check").code == 1 and call("db", "check", "--format", "json").data["problems"]
     refused = call("db", "backup", "copy.db")
     assert refused.code == 8 and re.search(r"nothing is kept of it: .*damaged|malformed", refused.err)
     assert not [name for name in many.files if name.startswith("copy.db")]
+
+
+def test_the_check_of_a_store_of_which_half_is_gone_finds_it_damaged(many, call):
+    store = many.folder / "taskloop.db"
+    with database(store) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(store, store.stat().st_size // 2)
+    found = call("db", "check", "--format", "json")
+    assert found.code == 1 and "malformed" in found.data["problems"][0]
 
 
 def test_a_configuration_that_could_not_be_written_is_taken_away_again(tmp_path):

@@ -17,6 +17,7 @@ from taskloop.audit import entry
 from taskloop.cli import reach
 from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.output import Output, clean
+from taskloop.errors import BadStore
 from taskloop.parameters import check_words
 
 if TYPE_CHECKING:
@@ -44,11 +45,22 @@ def check(args: Namespace) -> int:
         _said(out, store, f"has {len(problems)} problems" if problems else "is sound", {"problems": problems})
         return 1 if problems else 0
 
-    return reach.drive(_with_store(args, work, "any"))
+    try:
+        return reach.drive(_with_store(args, work, "any"))
+    except BadStore as error:
+        if "malformed" not in str(error):
+            raise
+        problem = str(error)  # so damaged that it cannot be looked through
+        facts = {"store": without_password(reach.address_of(reach.place(args))), "problems": [problem]}
+        out = Output(args)
+        out.record(facts, lambda: out.line(clean(problem)))
+        return 1
 
 
 def backup(args: Namespace) -> int:
     """Copy the store to a new file while it is in use."""
+    if not args.target:
+        raise Usage("FILE is ''", "name a new file, such as backup.db")
     if os.path.lexists(args.target):
         raise Failed(4, f"file {args.target} exists; it was left as it is", "name a new file")
     folder = Path(args.target).absolute().parent
