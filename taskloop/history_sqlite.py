@@ -15,6 +15,7 @@ from typing import Any, Final
 
 __all__ = [
     "FINAL",
+    "between",
     "days",
     "failed_in_a_row",
     "find",
@@ -83,7 +84,7 @@ def first_since(db: sqlite3.Connection, at: int) -> int:
     return low
 
 
-def _between(db: sqlite3.Connection, since: int | None, until: int | None) -> dict[str, Any]:
+def between(db: sqlite3.Connection, since: int | None, until: int | None) -> dict[str, Any]:
     """Conditions for what was put on record in a span: on the ids, by which rows are found, and on the instant itself."""
     found: dict[str, Any] = {}
     if since is not None:
@@ -116,13 +117,14 @@ def find(
     states: Sequence[str] | None,
     skipped: bool,
     cause: str | None = None,
-    since: int | None = None,
-    until: int | None = None,
+    between: Mapping[str, Any],
     conditions: Mapping[str, Any],
     limit: int,
 ) -> list[Any]:
-    """Runs, newest first. `conditions`: further ones, each a text with one `?`, and its value."""
-    conditions = {**conditions, **_between(db, since, until), **({} if cause is None else {"cause = ?": cause})}
+    """Runs, newest first. `between`: what `between` gave for the span of time; `conditions`: further ones, each a text with
+    one `?`, and its value.
+    """
+    conditions = {**conditions, **between, **({} if cause is None else {"cause = ?": cause})}
     further = "".join(f" AND {text}" for text in conditions)
     values = list(conditions.values())
     wanted = (*_LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))

@@ -247,8 +247,9 @@ SPAN: Final = "id, job, state, reason, due_at, started_at, ended_at, count"
 def read_span(row: Sequence[Any]) -> Span:
     """The span of a row of `SPAN`."""
     id, job, state, reason, due_at, started_at, ended_at, count = row
-    began, ended = instant(started_at), instant(ended_at)
-    return Span(id, job, _STATES[state], reason, _instant_of(due_at), began, ended, count)
+    began = None if started_at is None else from_microseconds(started_at)  # all three differ from those of other rows
+    ended = None if ended_at is None else from_microseconds(ended_at)
+    return Span(id, job, _STATES[state], reason, from_microseconds(due_at), began, ended, count)
 
 
 def briefs(rows: Iterable[Sequence[Any]]) -> list[Brief]:

@@ -617,8 +617,11 @@ class Store(Protocol):
     async def find(self, query: Query) -> Sequence[Run]:
         """Runs that fit, the newest first by id."""
 
-    async def spans(self, query: Query) -> Sequence[Span]:
-        """As `find`, but of thousands: no parameters, no results, no errors are read."""
+    async def spans(self, query: Query, *, each: bool = False) -> Sequence[Span]:
+        """As `find`, but of thousands: no parameters, no results, no errors are read.
+
+        `each`: `query.limit` of each of its jobs, one after the other, not of all together.
+        """
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
         """Of each job that ever ran: its newest run, its last success, and how often it failed since, 100 at most."""

@@ -526,8 +526,9 @@ class PostgresStore:
     async def find(self, query: Query) -> Sequence[Run]:
         return await _as_runs(await self._read(_asked(query)))
 
-    async def spans(self, query: Query) -> Sequence[Span]:
-        return [read_span(row) for row in await self._read(_asked(query, SPAN))]
+    async def spans(self, query: Query, *, each: bool = False) -> Sequence[Span]:
+        asked = [query._replace(jobs=[job]) for job in query.jobs or ()] if each else [query]
+        return [read_span(row) for one in asked for row in await self._read(_asked(one, SPAN))]
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
         rows = await self._read(history.standing, list(jobs))

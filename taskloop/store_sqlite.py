@@ -514,8 +514,8 @@ class SqliteStore:
         found: list[Run] = await self._read(_found(query, _RUN, read_run))
         return found
 
-    async def spans(self, query: Query) -> Sequence[Span]:
-        found: list[Span] = await self._read(_found(query, SPAN, read_span))
+    async def spans(self, query: Query, *, each: bool = False) -> Sequence[Span]:
+        found: list[Span] = await self._read(_found(query, SPAN, read_span, each=each))
         return found
 
     async def standing(self, jobs: Sequence[str]) -> Mapping[str, tuple[Run, datetime | None, int]]:
@@ -742,21 +742,26 @@ def _fetch(db: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -
 # Rows are made records on the reader's thread: a thousand of them would hold the loop for longer than a request may.
 
 
-def _found(query: Query, columns: str, read: Callable[[Any], Any]) -> Callable[[sqlite3.Connection], list[Any]]:
+def _found(
+    query: Query, columns: str, read: Callable[[Any], Any], *, each: bool = False
+) -> Callable[[sqlite3.Connection], list[Any]]:
     conditions = {"schedule = ?": query.schedule, "id < ?": query.before}
     asked = partial(
         history.find,
         columns=columns,
-        jobs=query.jobs,
         states=None if query.states is None else [State(one).value for one in query.states],
         skipped=query.skipped,
         cause=query.cause,
-        since=moment(query.since),
-        until=moment(query.until),
         conditions={text: value for text, value in conditions.items() if value is not None},
         limit=query.limit,
     )
-    return lambda db: [read(row) for row in asked(db)]
+    asked_of = [[job] for job in query.jobs or ()] if each else [query.jobs]
+
+    def found(db: sqlite3.Connection) -> list[Any]:
+        between = history.between(db, moment(query.since), moment(query.until))
+        return [read(row) for jobs in asked_of for row in asked(db, jobs=jobs, between=between)]
+
+    return found
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

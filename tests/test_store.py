@@ -637,6 +637,14 @@ async def test_runs_are_found_newest_first_by_every_condition(store, query, foun
     ]
 
 
+async def test_spans_of_each_job_are_those_of_one_after_the_other(store):
+    await ten(store)
+    for among in (Query(states=[*State], limit=2), Query(since=at(60), until=at(300), skipped=True), Query(before=8)):
+        alone = [one for job in ("b", "nobody", "a") for one in await store.spans(among._replace(jobs=[job]))]
+        assert list(await store.spans(among._replace(jobs=["b", "nobody", "a"]), each=True)) == alone
+    assert not await store.spans(Query(jobs=[]), each=True) and len(alone) > 3
+
+
 async def test_found_runs_are_paged_by_id(store):
     await store.submit([asked() for _ in range(25)])
     pages = [await store.find(Query(limit=10))]

@@ -10,11 +10,13 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 from pydantic import BaseModel
 
 from taskloop import Options, TaskScheduler
 from taskloop.errors import TaskloopError
-from taskloop.web import problems
+from taskloop.web import core, problems
 from taskloop.web.api import ROUTES
 from taskloop.web.api.export import cell
 from taskloop.web.asgi import _place
@@ -117,6 +119,29 @@ def test_a_cell_is_never_a_formula(value, text):
 def test_where_it_is_mounted_is_read_as_servers_differ_in_telling_it(root, path, raw, found):
     prefix, below = _place({"root_path": root, "path": path, "raw_path": raw})
     assert (prefix, below or "/") == found
+
+
+NESTED = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=5),
+    lambda inner: some.lists(inner, max_size=6) | some.dictionaries(some.text(max_size=3), inner, max_size=6),
+    max_leaves=60,
+)
+
+
+@given(value=NESTED)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_in_pieces_is_what_is_written_at_once(monkeypatch, value):
+    """Pieces begin and end anywhere: where a list is too heavy, at a member that is, and between many light ones."""
+    whole = core._text(value)
+    monkeypatch.setattr(core, "_SMALL_NODES", 4)
+    monkeypatch.setattr(core, "_SMALL_TEXT", 12)
+    monkeypatch.setattr(core, "PAUSE_SECONDS", 0)
+    assert "".join(core._pieces(value)) == core._in_pieces(value) == whole
+
+
+def test_keys_that_are_no_texts_are_written_as_json_has_them():
+    value = {1: [*range(5000)], None: "x", True: 1.5}
+    assert core._in_pieces(value) == core._text(value)
 
 
 # -- problems

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from http.cookies import CookieError, SimpleCookie
+from math import inf
 from typing import Any, Final, TypeVar
 
 from taskloop.web.problems import Problem
@@ -155,7 +156,7 @@ def breathing(pieces: Iterable[T]) -> Iterator[T]:
 
 async def written(value: Any) -> bytes:
     """A value as JSON in UTF-8; NaN and infinity, which JSON has not, as null."""
-    if _is_small(value):
+    if _weight(value) <= 1:
         return _bytes(_text(value))
     return _bytes(await asyncio.to_thread(_in_pieces, value))
 
@@ -174,10 +175,50 @@ def _text(value: Any) -> str:
 
 def _in_pieces(value: Any) -> str:
     """The JSON of a value that may be large: the encoder is left often enough for other threads to have their turn."""
-    if _is_small(value):
-        return _text(value)
-    text = "".join(_ENCODER.iterencode(value))
-    return "".join(_ENCODER.iterencode(_finite(value))) if "NaN" in text or "Infinity" in text else text
+    return _text(value) if _weight(value) <= 1 else "".join(breathing(_pieces(value)))
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """The JSON of a value, no piece of it longer in the making than a millisecond.
+
+    The encoder in C is ten times as fast as the one in Python, and lets nobody else have a turn until it is done.
+    """
+    if _weight(value) <= 1:
+        yield _text(value)
+    elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        mark = "{"
+        for key, one in value.items():
+            yield f"{mark}{_ENCODER.encode(key)}:"
+            yield from _pieces(one)
+            mark = ","
+        yield "}"
+    elif isinstance(value, list | tuple):
+        yield "["
+        yield from _members(value)
+        yield "]"
+    else:
+        text = "".join(_ENCODER.iterencode(value))
+        yield "".join(_ENCODER.iterencode(_finite(value))) if "NaN" in text or "Infinity" in text else text
+
+
+def _members(value: Sequence[Any]) -> Iterator[str]:
+    """The members of a list with commas between them, many light ones in a piece."""
+    light: list[Any] = []
+    weight, mark = 0.0, ""
+    for one in value:
+        its = _weight(one)
+        if light and weight + its > 1:
+            yield mark + _text(light)[1:-1]
+            light, weight, mark = [], 0.0, ","
+        if its > 1:
+            yield mark
+            yield from _pieces(one)
+            mark = ","
+        else:
+            light.append(one)
+            weight += its
+    if light:
+        yield mark + _text(light)[1:-1]
 
 
 def _finite(value: Any) -> Any:
@@ -192,8 +233,8 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its escape, which is JSON too
 
 
-def _is_small(value: Any) -> bool:
-    """Whether a value is written in a millisecond; looks at no more of it than that takes."""
+def _weight(value: Any) -> float:
+    """How heavy a value is, 1: it is written in a millisecond; of what is heavier no more is looked at than that takes."""
     nodes, text, ahead = 0, 0, [value]
     while ahead:
         one = ahead.pop()
@@ -209,8 +250,8 @@ def _is_small(value: Any) -> bool:
                 ahead.extend(one.values())
         elif isinstance(one, list | tuple):
             if len(one) > _SMALL_NODES:
-                return False
+                return inf
             ahead.extend(one)
         if nodes > _SMALL_NODES or text > _SMALL_TEXT:
-            return False
-    return True
+            return inf
+    return max(nodes / _SMALL_NODES, text / _SMALL_TEXT)
