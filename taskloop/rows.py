@@ -279,25 +279,27 @@ def write_result(result: Any) -> str | None:
     return None if result is None else _encoded_result(result)
 
 
-def write_schedule(schedule: Schedule) -> Row:
-    """The values of SCHEDULE_COLUMNS."""
-    return (
-        schedule.id,
-        schedule.job,
-        _trigger_text(schedule.trigger),
-        encode(schedule.params),
-        moment(schedule.next_due),
-        moment(schedule.last_due),
-        moment(schedule.anchor),
-        microseconds(schedule.seen_at),
-        int(schedule.enabled),
-        schedule.origin,
-    )
+def schedule_columns(schedules: Sequence[Schedule]) -> list[Column]:
+    """The values of SCHEDULE_COLUMNS, a column each; of no schedules no columns."""
+    return columns_of(schedules, _schedule_values, _SCHEDULE_WRITERS)
 
 
 @lru_cache(4096)
 def _trigger_text(trigger: Any) -> str:
     return str(trigger)  # a million schedules share a few triggers, and their text costs as much as their row
+
+
+_schedule_values: Final = attrgetter(*SCHEDULE_COLUMNS)
+_SCHEDULE_WRITERS: Final[Sequence[Writer | None]] = tuple(
+    write_moments
+    if name in ("next_due", "last_due", "anchor", "seen_at")
+    else {
+        "trigger": lambda values: tuple(map(_trigger_text, values)),
+        "params": write_mappings,
+        "enabled": _once(int),
+    }.get(name)
+    for name in SCHEDULE_COLUMNS
+)
 
 
 @lru_cache(maxsize=8192)

@@ -35,7 +35,7 @@ from taskloop.fates import (
 )
 from taskloop.history_postgres import failed_in_a_row, newest_active
 from taskloop.keys_postgres import KeyHeld
-from taskloop.rows import Column, Row, encode, instant, is_new, moment, write_progress, write_schedule
+from taskloop.rows import Column, Row, encode, instant, is_new, moment, schedule_columns, write_progress
 from taskloop.rows_postgres import (
     NEW_TYPES,
     ONE_BY_ONE,
@@ -763,7 +763,7 @@ async def put_schedules(db: Db, schedules: Sequence[Schedule], merge: Merge) -> 
         await db.execute(
             f"INSERT INTO taskloop.schedules ({SCHEDULE}) SELECT * FROM {unnested(SCHEDULE_TYPES)} "
             f"ON CONFLICT (id) DO UPDATE SET {changes}",
-            *arrays(map(write_schedule, last.values()), len(SCHEDULE_TYPES)),
+            *schedule_columns([*last.values()]),
         )
     gone = [
         old[one.id]

@@ -51,10 +51,10 @@ from taskloop.rows import (
     new_columns,
     read_run,
     read_schedule,
+    schedule_columns,
     write_moments,
     write_progress,
     write_run,
-    write_schedule,
 )
 from taskloop.rows_sqlite import many, many_by_columns
 from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State
@@ -691,7 +691,8 @@ def put_schedules(
     )
     old = {row[0]: read_schedule(row) for row in rows}
     merged = [merge(old.get(one.id), one) for one in schedules]
-    many(db, _upsert_schedules, [write_schedule(one) for one in merged if one != old.get(one.id)])
+    changed = [one for one in merged if one != old.get(one.id)]
+    many_by_columns(db, _upsert_schedules, schedule_columns(changed))
     gone = [
         old[one.id]
         for one in merged

@@ -10,9 +10,11 @@ from hypothesis import strategies as some
 
 from taskloop.clock import EPOCH
 from taskloop.fates import PLAIN_COLUMNS, SETTLED_COLUMNS, counted, plainly_settled, settled
-from taskloop.rows import NEW_COLUMNS, RUN_COLUMNS, new_columns, read_run, write_run
+from taskloop.rows import NEW_COLUMNS, RUN_COLUMNS, new_columns, read_run, read_schedule, schedule_columns, write_run
 from taskloop.runs import Cause, Returned, Run, RunId, State, settle
+from taskloop.schedules import Schedule
 from taskloop.store import Settling
+from taskloop.triggers import At, Cron, Every
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALIKE_NOT_SAME = some.sampled_from([{}, {"n": 1}, {"n": True}, {"n": 1.0}, {"n": None}])
@@ -99,3 +101,24 @@ def test_ends_are_counted_by_day_job_and_state_with_what_they_took(ends, rows):
         for job, took, count in ends
     ]  # fmt: skip
     assert counted(runs) == rows
+
+
+SCHEDULES = some.builds(
+    Schedule,
+    id=some.sampled_from(["s", "another"]),
+    job=some.just("a"),
+    trigger=some.sampled_from([Every("1h"), Every("1h"), Every("1h", anchor=NOW), Cron("0 2 * * *"), At(NOW)]),
+    params=ALIKE_NOT_SAME,
+    next_due=some.none() | INSTANTS,
+    last_due=some.none() | INSTANTS,
+    anchor=some.none() | INSTANTS,
+    seen_at=INSTANTS,
+    enabled=some.booleans(),
+    origin=some.sampled_from(["code", "file", "stored"]),
+)
+
+
+@given(some.lists(SCHEDULES, max_size=5))
+def test_schedules_are_read_as_they_were_written(schedules):
+    read = [read_schedule(row) for row in zip(*schedule_columns(schedules), strict=True)]
+    assert list(map(repr, read)) == list(map(repr, schedules))
