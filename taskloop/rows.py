@@ -249,7 +249,10 @@ def read_span(row: Sequence[Any]) -> Span:
     id, job, state, reason, due_at, started_at, ended_at, count = row
     began = None if started_at is None else from_microseconds(started_at)  # all three differ from those of other rows
     ended = None if ended_at is None else from_microseconds(ended_at)
-    return Span(id, job, _STATES[state], reason, from_microseconds(due_at), began, ended, count)
+    return Span(
+        id=id, job=job, state=_STATES[state], reason=reason, due_at=from_microseconds(due_at), started_at=began,
+        ended_at=ended, count=count
+    )  # fmt: skip
 
 
 def briefs(rows: Iterable[Sequence[Any]]) -> list[Brief]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from taskloop.audit import Entry
 from taskloop.errors import BadStore
+from taskloop.frozen import Frozen, in_one_go
 from taskloop.policy import Policy
 from taskloop.runs import Outcome, Progress, Run, RunId, State
 from taskloop.schedules import Plan, Schedule
@@ -166,8 +167,9 @@ class Newest(NamedTuple):
     """When that one ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+@in_one_go
+@dataclass(frozen=True, kw_only=True)
+class Span(Frozen):
     """As much of a run as a timeline shows, under the names that a `Run` has for it."""
 
     id: int

@@ -122,7 +122,7 @@ def _merged(marks: Sequence[Mark], outlined: bool) -> list[Mark]:
             continue
         last.width = max(last.end, one.end) - last.x
         last.count += one.count
-        last.kind = min(last.kind, one.kind, key=_badness)
+        last.kind = min(last.kind, one.kind, key=_BADNESS.__getitem__)
         last.run = one.run if last.run is None or (one.run or 0) > last.run else last.run
         last.words = f"{last.count} × {last.kind}"
     for one in kept:
@@ -140,9 +140,7 @@ def is_off(off: Mapping[str, datetime | None], job: str, at: datetime) -> bool:
     return job in off and ((until := off[job]) is None or at < until)
 
 
-def _badness(kind: str) -> int:
-    order = [*(state.value for state in _WORST), "trouble", "coming", "off"]
-    return order.index(kind)
+_BADNESS: Final = {kind: place for place, kind in enumerate([*map(str, _WORST), "trouble", "coming", "off"])}
 
 
 _STEPS: Final = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400, 30 * 86400)
