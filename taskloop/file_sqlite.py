@@ -111,7 +111,7 @@ def explained(error: BaseException, path: str) -> BaseException:
 
 def _has_no_room(path: str) -> bool:
     try:
-        disk = os.statvfs(Path(os.path.realpath(path)).parent)
+        disk = os.statvfs(Path(path).absolute().parent)
     except (OSError, AttributeError):  # of Windows nothing is known
         return False
     return disk.f_bavail * disk.f_frsize < LEAST_ROOM
@@ -121,14 +121,14 @@ def _cause(text: str, path: str) -> str:
     """What stands in the way, where SQLite says only that something does."""
     if "locked" in text:
         return _held_by(path)
-    path = os.path.realpath(path)  # where a link leads: the file, and the folder it lies in
-    folder = Path(path).parent
+    folder = Path(path).absolute().parent
     if "unable to open" not in text and "readonly" not in text:
         return ""
     if not folder.is_dir():
         return f": folder {folder} does not exist"
-    there = [one for one in (folder, Path(path)) if one.exists()]
-    return "".join(f": this user may not write {one}" for one in there if not os.access(one, os.W_OK))
+    if Path(path).is_symlink() and not os.access(path, os.F_OK):
+        return f": {path} is a link that leads nowhere"
+    return "".join(f": this user may not write {one}" for one in (folder, path) if not os.access(one, os.W_OK))
 
 
 def _held_by(path: str) -> str:
@@ -161,7 +161,7 @@ def _mend(text: str, path: str) -> str:
         return "free some space: what has ended meanwhile is kept in memory and written then"
     if "locked" in text:
         return "let the program that holds it end its transaction, or stop it, and see `taskloop db check`"
-    if not Path(os.path.realpath(path)).parent.is_dir():
+    if not Path(path).absolute().parent.is_dir():
         return _MAKE_FOLDER
     if "unable to open" in text or "readonly" in text:
         return _GIVE_RIGHT

@@ -108,7 +108,7 @@ def test_doctor_says_what_stands_where_the_store_should(shop, call, monkeypatch,
     expected = {"folder": f"{place} is a folder", "link": "nowhere does not exist", "pipe": f"{place} is no file"}
     assert expected[what] in told and "is not there yet" not in told
     if what == "link":
-        assert f"folder {shop.folder}/nowhere does not exist" in call("submit", "add", "a=1").err
+        assert f"{place} is a link that leads nowhere" in call("submit", "add", "a=1").err
 
 
 # -- stopped half-way

@@ -62,7 +62,7 @@ async def _copy(args: Namespace, out: Output) -> int:
 def _whole_or_not_at_all(address: str) -> Iterator[bool]:
     """Of a file that is made at `address` nothing stays where the copy fails or is stopped; whether it is one that is made."""
     file = reach.file_of(address)
-    made = [] if file is None or os.path.lexists(file) else [file, f"{file}-wal", f"{file}-shm"]
+    made = [] if file is None or os.path.lexists(file) else [file + end for end in ("", "-journal", "-wal", "-shm")]
 
     def remove() -> None:
         for one in made:
