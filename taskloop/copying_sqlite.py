@@ -13,7 +13,7 @@ from pathlib import Path
 
 from taskloop.errors import BadStore, StoreUnavailable
 
-__all__ = ["backup"]
+__all__ = ["backup", "published"]
 
 
 def backup(db: sqlite3.Connection, target: str) -> None:
@@ -29,12 +29,15 @@ def backup(db: sqlite3.Connection, target: str) -> None:
     try:
         copy = sqlite3.connect(f"{part.as_uri()}?mode=rwc", uri=True)
         try:
+            copy.execute(
+                "PRAGMA locking_mode = EXCLUSIVE"
+            )  # a log beside it needs no index then, which not every disk can have
             db.backup(copy)
             if problems := [row[0] for row in copy.execute("PRAGMA quick_check(1)") if row[0] != "ok"]:
                 raise sqlite3.DatabaseError(f"the store is damaged ({problems[0]})")
         finally:
             copy.close()
-        _rename(part, path)
+        published(part, path)
     except FileExistsError:
         raise _exists(target) from None
     except (OSError, sqlite3.Error) as error:
@@ -42,13 +45,13 @@ def backup(db: sqlite3.Connection, target: str) -> None:
             f"backup to {target} failed, and nothing is kept of it: {_cause(error, path)}"
         ) from error
     finally:
-        for name in (part, Path(f"{part}-journal")):
+        for name in (part, *(part.with_name(part.name + end) for end in ("-journal", "-wal", "-shm"))):
             with suppress(OSError):
                 name.unlink()
 
 
-def _rename(part: Path, path: Path) -> None:
-    """Give the copy its name, unless another file has it meanwhile, and see that the disk knows."""
+def published(part: Path, path: Path) -> None:
+    """Give the copy its name, and see that the disk knows. Raises `FileExistsError` where another file has it meanwhile."""
     try:
         path.hardlink_to(part)  # a rename would replace what is there
     except FileExistsError:

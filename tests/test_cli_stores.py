@@ -132,30 +132,51 @@ def test_a_prune_that_is_stopped_says_and_records_what_it_has_deleted(many, numb
         ).fetchall() == [("anna", "room", deleted)]
 
 
-def test_a_copy_that_is_stopped_leaves_nothing(many):
+@pytest.fixture
+def copying(many):
+    """A copy of it under way."""
     command = [sys.executable, "-m", "taskloop", "db", "copy", "taskloop.db", "copy.db"]
-    with subprocess.Popen(command, cwd=many.folder, env=surroundings({})) as copying:
-        until(lambda: (many.folder / "copy.db").exists())
-        copying.send_signal(signal.SIGINT)
-        assert copying.wait(SECONDS) == 130
+    with subprocess.Popen(command, cwd=many.folder, env=surroundings({}), stderr=subprocess.PIPE, text=True) as found:
+        until(lambda: any(name.startswith("copy.db.") for name in many.files))
+        yield found
+        found.kill()
+
+
+def test_a_copy_that_is_stopped_leaves_nothing(many, copying):
+    copying.send_signal(signal.SIGINT)
+    assert copying.wait(SECONDS) == 130
     assert not [name for name in many.files if name.startswith("copy.db")]
 
 
-def test_what_changes_while_it_is_copied_is_not_called_a_copy(many):
-    command = [sys.executable, "-m", "taskloop", "db", "copy", "taskloop.db", "copy.db"]
-    with (
-        subprocess.Popen(command, cwd=many.folder, env=surroundings({}), stderr=subprocess.PIPE, text=True) as copying,
-        closing(many_writes(many.folder / "taskloop.db")) as writes,
-    ):
-        until(lambda: (many.folder / "copy.db").exists())
+def test_what_changes_while_it_is_copied_is_not_called_a_copy(many, copying):
+    with closing(many_writes(many.folder / "taskloop.db")) as writes:
         while copying.poll() is None:
             next(writes)
             time.sleep(0.01)
-        assert copying.stderr is not None
-        said = copying.stderr.read()
     assert copying.returncode == 4
-    assert "store sqlite:///taskloop.db, to copy from: it was changed while it was copied, in incidents" in said
+    assert (
+        "store sqlite:///taskloop.db, to copy from: it was changed while it was copied, in incidents"
+        in copying.stderr.read()
+    )
     assert not [name for name in many.files if name.startswith("copy.db")]
+
+
+def test_a_copy_leaves_what_somebody_else_has_put_in_its_place_meanwhile(many, copying):
+    """Of two copies to one place the one that came late took the other's away."""
+    (many.folder / "copy.db").write_bytes(b"not ours")
+    assert copying.wait(SECONDS) == 4
+    assert "copy.db was made by somebody else meanwhile" in copying.stderr.read()
+    assert {name for name in many.files if name.startswith("copy.db")} == {"copy.db"}
+    assert (many.folder / "copy.db").read_bytes() == b"not ours"
+
+
+def test_a_copy_goes_where_a_link_leads_and_by_any_name(shop, call):
+    assert call("once", "add", "a=1").code == 0
+    (shop.folder / "link.db").symlink_to(shop.folder / "a b?#%:ü.db")
+    told = call("db", "copy", "taskloop.db", "link.db", "--format", "json")
+    assert told.code == 0 and told.data["to"] == "sqlite:///link.db"
+    assert count(shop.folder / "a b?#%:ü.db") == 1 and (shop.folder / "link.db").is_symlink()
+    assert not [name for name in shop.files if "part" in name or "-wal" in name]
 
 
 def many_writes(path):

@@ -8,6 +8,7 @@ import re
 from datetime import date
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -137,6 +138,18 @@ def test_what_is_written_in_pieces_is_what_is_written_at_once(monkeypatch, value
     monkeypatch.setattr(core, "_SMALL_TEXT", 12)
     monkeypatch.setattr(core, "PAUSE_SECONDS", 0)
     assert "".join(core._pieces(value)) == core._in_pieces(value) == whole
+
+
+def test_what_is_deep_and_heavy_is_written_too():
+    value = "x" * 60_000
+    for _ in range(600):
+        value = [value]
+    assert core._in_pieces(value) == "[" * 600 + json.dumps("x" * 60_000) + "]" * 600
+
+
+@pytest.mark.parametrize("beside", [[], [float("nan")], [*range(3000)]])
+def test_a_mapping_is_an_object_whatever_stands_beside_it(beside):
+    assert json.loads(core._in_pieces({"m": MappingProxyType({"a": 1}), "b": beside}))["m"] == {"a": 1}
 
 
 def test_keys_that_are_no_texts_are_written_as_json_has_them():

@@ -48,7 +48,7 @@ def check(args: Namespace) -> int:
     try:
         return reach.drive(_with_store(args, work, "any"))
     except BadStore as error:
-        if "malformed" not in str(error):
+        if "malformed" not in str(error.__cause__):
             raise
         problem = str(error)  # so damaged that it cannot be looked through
         facts = {"store": without_password(reach.address_of(reach.place(args))), "problems": [problem]}

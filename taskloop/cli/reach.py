@@ -80,19 +80,18 @@ def heeding() -> Iterator[list[int]]:
 
     here = threading.current_thread() is threading.main_thread()  # elsewhere nobody may ask for signals
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM) if here}
+    before = {one: handler for one, handler in before.items() if handler not in (signal.SIG_IGN, None)}
 
     def back() -> None:
         for one, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(one, handler)
+            signal.signal(one, handler)
 
     def heed(number: int, _frame: Any) -> None:
         asked.append(number)
         back()
 
-    for one, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(one, heed)
+    for one in before:
+        signal.signal(one, heed)
     try:
         yield asked
     finally:
@@ -212,7 +211,8 @@ def address_of(place: Any) -> str:
 def is_same(one: Any, address: str) -> bool:
     """Whether a store is that of the address, however both are written."""
     files = file_of(address_of(one)), file_of(address)
-    return bool(one == address or (all(files) and len({os.path.realpath(str(file)) for file in files}) == 1))
+    shown = [addresses.without_password(text) for text in (address_of(one), address)]  # an open store hides it
+    return bool(shown[0] == shown[1] or (all(files) and len({os.path.realpath(str(file)) for file in files}) == 1))
 
 
 def is_missing(address: Any) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from taskloop.address import without_password
@@ -32,10 +34,10 @@ async def _copy(args: Namespace, out: Output) -> int:
 
     async with _opened(args.source, create=False, schema="newest") as source:
         await _refuse_the_living(source, "from")
-        with _whole_or_not_at_all(args.target) as is_removed:
+        with _part(args.target) as part:
             # In a file that holds other things only a start makes tables.
-            create = reach.file_of(args.target) is None or reach.is_missing(args.target)
-            async with _opened(args.target, create=create, schema="upgrade") as target:
+            create = part is not None or reach.file_of(args.target) is None or reach.is_missing(args.target)
+            async with _opened(part or args.target, create=create, schema="upgrade") as target:
                 await _refuse_the_living(target, "to")
                 sums = await copying.copied(source, target)
                 addresses = [without_password(one.url) for one in (source, target)]
@@ -43,8 +45,10 @@ async def _copy(args: Namespace, out: Output) -> int:
             await _refuse_the_living(source, "from", when)
             if differing := await copying.changed(source, sums):
                 told = f"it was changed while it was copied, in {', '.join(differing)}"
-                mend = "stop all that writes there, and copy again" + ("" if is_removed else " into an empty store")
+                mend = "stop all that writes there, and copy again" + ("" if part else " into an empty store")
                 raise Failed(4, f"store {addresses[0]}, to copy from: {told}", mend)
+            if part:
+                addresses[1] = _published(part, args.target)
     total = sum(one.rows for one in sums.values())
     tables = {table: {"rows": one.rows, "checksum": one.checksum} for table, one in sums.items()}
 
@@ -59,33 +63,57 @@ async def _copy(args: Namespace, out: Output) -> int:
 
 
 @contextmanager
-def _whole_or_not_at_all(address: str) -> Iterator[bool]:
-    """Of a file that is made at `address` nothing stays where the copy fails or is stopped; whether it is one that is made."""
+def _part(address: str) -> Iterator[Path | None]:
+    """Beside a file that is not there yet the one to copy into: what stands at `address` is whole, or somebody else's.
+
+    Whatever becomes of the copy, nothing stays of that name.
+    """
     file = reach.file_of(address)
-    made = [] if file is None or os.path.lexists(file) else [file + end for end in ("", "-journal", "-wal", "-shm")]
+    real = None if file is None else os.path.realpath(file)
+    if real is None or os.path.lexists(real):
+        yield None
+        return
+    part = f"{real}.{secrets.token_hex(4)}.part"
 
     def remove() -> None:
-        for one in made:
+        for end in ("", "-journal", "-wal", "-shm"):
             with suppress(OSError):
-                os.unlink(one)  # noqa: PTH108 - a signal may ask for it
+                os.unlink(part + end)  # noqa: PTH108 - a signal may ask for it
 
     before_exit.append(remove)
     try:
-        yield bool(made)
-    except BaseException:
-        remove()
-        raise
+        yield Path(part)
     finally:
         before_exit.remove(remove)
+        remove()
+
+
+def _published(part: Path, address: str) -> str:
+    """Give the copy its name; gives its address. What somebody else has put there meanwhile stays."""
+    from taskloop.copying_sqlite import published
+
+    file = str(reach.file_of(address))
+    try:
+        published(part, Path(os.path.realpath(file)))
+    except FileExistsError:
+        raise Failed(
+            4, f"file {file} was made by somebody else meanwhile; it was left as it is", "name a new file"
+        ) from None
+    return f"sqlite:///{file}"
 
 
 @asynccontextmanager
-async def _opened(address: str, *, create: bool, schema: Schema) -> AsyncIterator[Any]:
-    if not create and reach.is_missing(address):
+async def _opened(address: str | Path, *, create: bool, schema: Schema) -> AsyncIterator[Any]:
+    if isinstance(address, Path):
+        from taskloop.store_sqlite import SqliteStore
+
+        store: Any = SqliteStore(address)
+    elif not create and reach.is_missing(address):
         raise Failed(8, f"there is no store {without_password(address)}", "name one that is there")
-    store = reach.opened(address)
-    if not hasattr(store, "take_in"):
-        raise Failed(8, f"store {without_password(address)} is of a kind that cannot be copied")
+    else:
+        store = reach.opened(address)
+        if not hasattr(store, "take_in"):
+            raise Failed(8, f"store {without_password(address)} is of a kind that cannot be copied")
     await store.open(create=create, schema=schema)
     try:
         yield store

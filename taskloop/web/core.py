@@ -27,12 +27,16 @@ BODY_SECONDS: Final = 20.0
 FEW: Final = 50
 """Records that are made and written on the loop; more go to a thread."""
 _SMALL_NODES, _SMALL_TEXT = 2_000, 50_000
+_DEEP: Final = 20
+"""Levels that are gone into one by one; what is heavy below is left to the encoder in Python, which goes deeper."""
 TURN_SECONDS: Final = 0.002
 """For so long a thread may compute before it gives way."""
 PAUSE_SECONDS: Final = 0.00005
 """And that long it does, for without a sleep it would be the next again."""
 T = TypeVar("T")
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), default=lambda one: dict(one) if isinstance(one, Mapping) else str(one)
+)
 
 
 class Headers(Mapping[str, str]):
@@ -178,30 +182,30 @@ def _in_pieces(value: Any) -> str:
     return _text(value) if _weight(value) <= 1 else "".join(breathing(_pieces(value)))
 
 
-def _pieces(value: Any) -> Iterator[str]:
+def _pieces(value: Any, depth: int = 0) -> Iterator[str]:
     """The JSON of a value, no piece of it longer in the making than a millisecond.
 
     The encoder in C is ten times as fast as the one in Python, and lets nobody else have a turn until it is done.
     """
     if _weight(value) <= 1:
         yield _text(value)
-    elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
+    elif depth < _DEEP and isinstance(value, dict) and all(isinstance(key, str) for key in value):
         mark = "{"
         for key, one in value.items():
             yield f"{mark}{_ENCODER.encode(key)}:"
-            yield from _pieces(one)
+            yield from _pieces(one, depth + 1)
             mark = ","
         yield "}"
-    elif isinstance(value, list | tuple):
+    elif depth < _DEEP and isinstance(value, list | tuple):
         yield "["
-        yield from _members(value)
+        yield from _members(value, depth + 1)
         yield "]"
     else:
         text = "".join(_ENCODER.iterencode(value))
         yield "".join(_ENCODER.iterencode(_finite(value))) if "NaN" in text or "Infinity" in text else text
 
 
-def _members(value: Sequence[Any]) -> Iterator[str]:
+def _members(value: Sequence[Any], depth: int) -> Iterator[str]:
     """The members of a list with commas between them, many light ones in a piece."""
     light: list[Any] = []
     weight, mark = 0.0, ""
@@ -212,7 +216,7 @@ def _members(value: Sequence[Any]) -> Iterator[str]:
             light, weight, mark = [], 0.0, ","
         if its > 1:
             yield mark
-            yield from _pieces(one)
+            yield from _pieces(one, depth)
             mark = ","
         else:
             light.append(one)
