@@ -74,7 +74,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 # -- fires
 
 Made = dict[tuple[str, int, int, bool], tuple[Firing, Run]]
-"""What firings have become: runs by job, policy, fire and whether they start; each with its firing, so that no other object has the `id` of its parts."""
+"""What firings have become: runs by job, policy, fire and whether they start; each with its firing, so that no other object
+has the `id` of its parts.
+"""
 
 
 def outcome(

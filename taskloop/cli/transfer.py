@@ -78,7 +78,7 @@ def _part(address: str) -> Iterator[Path | None]:
     def remove() -> None:
         for end in ("", "-journal", "-wal", "-shm"):
             with suppress(OSError):
-                os.unlink(part + end)  # noqa: PTH108 - a signal may ask for it
+                Path(part + end).unlink()
 
     before_exit.append(remove)
     try:
