@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.address import without_password
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from taskloop.store import Schema
 
 __all__ = ["backup", "check", "prune", "upgrade"]
+
+LEAST, MOST = 25, 1_000
+"""Runs that one step of a pruning deletes: a run costs a third of the time where they are many."""
+STEP_SECONDS: Final = 0.02
+"""A step that took longer is followed by a smaller one: the writing of a scheduler waits as long, on SQLite."""
 
 
 def upgrade(args: Namespace) -> int:
@@ -85,17 +90,19 @@ def prune(args: Namespace) -> int:
 
     async def work(store: Any, out: Output) -> int:
         check_words(reason=args.reason, actor=args.actor)
-        total, after = 0, None
+        total, after, number = 0, None, LEAST
         known = entry("prune", out.now, reach.actor(args), args.reason)
         with reach.heeding() as asked:  # what is deleted by then is deleted: it is said, and on record
             try:
                 while True:
                     began = time.monotonic()
-                    step = await store.prune(keep, now=out.now, after=after)
+                    step = await store.prune(keep, now=out.now, after=after, limit=number)
                     total, after = total + step.deleted, step.after
                     if after is None or asked:
                         break
-                    await asyncio.sleep(time.monotonic() - began)  # a scheduler may wait for its turn to write
+                    took = time.monotonic() - began
+                    number = max(LEAST, number // 2) if took > STEP_SECONDS else min(MOST, number * 2)
+                    await asyncio.sleep(took)  # a scheduler may wait for its turn to write
             finally:
                 if known is not None:
                     facts = {"deleted": total, "keep": None if keep is None else durations.format(keep)}
