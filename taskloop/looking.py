@@ -40,6 +40,7 @@ __all__ = [
     "days",
     "incidents",
     "jobs",
+    "lost_by",
     "off",
     "outline",
     "plan",
@@ -53,6 +54,7 @@ __all__ = [
     "today",
     "upcoming",
     "usual",
+    "waits_for",
     "why",
     "workers",
 ]
@@ -671,3 +673,14 @@ async def waits_for(ledger: Ledger, run: Run) -> str:
     except NoSuchRun:
         return ""
     return (found.text.partition(": ")[2] or found.text) if found.verdict == "waiting" else ""
+
+
+async def lost_by(ledger: Ledger, run: Run) -> str:
+    """Who had a run that is on record as running but is gone, for people; empty: it runs, or has ended since it was read."""
+    if run.state is not State.RUNNING or any(one.id == run.worker for one in await ledger.workers()):
+        return ""
+    try:
+        found = await ledger.why(run=run.id)
+    except (NoSuchJob, NoSuchRun):
+        return ""
+    return found.text.partition("on record as running, but ")[2] if found.code == "process_down" else ""

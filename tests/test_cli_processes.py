@@ -226,6 +226,7 @@ def test_who_waits_is_told_what_for(shop, call):
             running.process.kill()
             running.process.wait(SECONDS)
             waiting.hear("run 2 of slow: running; its worker is gone; the next one ends it: taskloop run")
+            assert "\nlost:        worker " in call("show", "2").out
             call("submit", "add", "a=1")
         with shop.start("rerun", "1", "--wait") as waiting:
             waiting.hear("no worker is running, so nothing was submitted")

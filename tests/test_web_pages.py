@@ -204,6 +204,19 @@ async def test_a_run_that_waits_names_what_it_waits_for(pair):
     assert "paused" in text(await client.get("/jobs/add"))
 
 
+async def test_a_run_whose_worker_is_gone_is_not_shown_as_if_it_went_on(pair):
+    scheduler, client = pair
+    handle = await scheduler.submit("add", {"a": 1}, at="+1h")
+    store, long_ago = scheduler._open_store, datetime.now(UTC) - timedelta(hours=1)
+    await store.enlist(Worker("gone", None, "elsewhere", 1, "p", long_ago, long_ago))
+    taken = (
+        "state = 'running', worker = 'gone', token = 1, attempt = 1, started_at = due_at, attempt_started_at = due_at"
+    )
+    await store._do(lambda db: db.execute(f"UPDATE taskloop_runs SET {taken} WHERE id = {handle.id}").fetchall())
+    shown = text(await client.get(f"/runs/{handle.id}"))
+    assert "It is on record as running, but worker gone (elsewhere pid 1) was last seen" in shown
+
+
 async def test_why_is_answered_on_the_page_of_a_job(pair):
     _, client = pair
     answered = text(await client.get("/jobs/hourly?at=2h"))

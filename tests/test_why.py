@@ -11,7 +11,7 @@ from stories import START, failing, lasting, nothing, stubborn
 
 from taskloop import Cron, Every, Options, Retry, TaskScheduler
 from taskloop.errors import NoSuchJob, NoSuchRun
-from taskloop.looking import waits_for
+from taskloop.looking import lost_by, waits_for
 from taskloop.runs import RunId
 from taskloop.store import Incident
 from taskloop.why import explanation_record
@@ -128,6 +128,10 @@ async def test_a_run_whose_worker_is_gone_is_not_said_to_be_running(scheduler, v
         assert "; it is on record as running, but worker " in found.text
         assert found.text.endswith(") was last seen at 2026-01-01T00:05:00Z")
         assert found.remedies[0].startswith("keep a worker running")
+        run = await scheduler.run(1)
+        assert found.text.endswith(f"on record as running, but {await lost_by(scheduler, run)}")
+        await time.restart(after="5m")
+        assert await lost_by(scheduler, run) == "", "it is settled since it was read"
 
 
 async def test_a_run_that_was_cancelled_before_it_began_did_not_run(scheduler, virtual_time):

@@ -313,12 +313,14 @@ def _values(params: Mapping[str, Any]) -> str:
 
 
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
-    from taskloop.looking import run_in_full, waits_for
+    from taskloop.looking import lost_by, run_in_full, waits_for
 
     run, made, steps = await run_in_full(ledger, run_id)
     attempts, again, waits = [*map(attempt_record, made)], await ledger.reruns(run_id), await waits_for(ledger, run)
-    record = run_record(run)
+    lost, record = await lost_by(ledger, run), run_record(run)
     out.record(record, lambda: run_lines(out, record, attempts))
+    if lost and out.format == "table":
+        out.line(f"{'lost:':<13}{readable(out, lost)}")
     if waits and out.format == "table":
         out.line(f"{'waits:':<13}{readable(out, waits)}")
     if again and out.format == "table":

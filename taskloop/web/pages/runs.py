@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from taskloop import durations
 from taskloop.clock import SystemClock
-from taskloop.looking import plan, run_in_full, waits_for
+from taskloop.looking import lost_by, plan, run_in_full, waits_for
 from taskloop.masking import shown
 from taskloop.records import instant_text
 from taskloop.runs import Cause, Run, State
@@ -63,7 +63,7 @@ async def run(asked: Asked) -> Response:
     return await whole_page(
         asked, "run.html", run=one, attempts=attempts, steps=steps, graph=graph(facts, steps),
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
-        params=params, result=result, waits=await waits_for(scheduler, one), known=one.job in scheduler,
+        params=params, result=result, waits=await waits_for(scheduler, one), lost=await lost_by(scheduler, one), known=one.job in scheduler,
         shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
         alike=_alike(one), good=await _good_before(asked, one), usual={} if one.final else await asked.site.foresight.usual([one.job]),
     )  # fmt: skip
