@@ -72,3 +72,13 @@ def test_a_store_that_is_older_names_the_upgrade(shop, call, refused):
         db.execute("UPDATE taskloop_meta SET value = '1' WHERE key = 'schema'")
     said = refused(8, "runs")
     assert "has schema 1" in said and "taskloop db upgrade" in said.partition("\nhelp: ")[2]
+
+
+@pytest.mark.parametrize("words", [("run", "--no-fire"), ("init",)])
+def test_a_command_in_a_folder_that_is_gone_says_so(shop, refused, tmp_path, monkeypatch, words):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    said = refused(2, *words)
+    assert "error: the current folder is gone" in said and "change to one that exists" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from typing import Final
@@ -94,7 +95,17 @@ def explain(error: Exception) -> tuple[int, list[str]]:
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     if code is not None:
         return code, [f"error: {text}"]
+    if isinstance(error, FileNotFoundError) and _is_nowhere():
+        return 2, ["error: the current folder is gone", "help: change to one that exists"]
     return 1, [f"error: unexpected {text}{_place(error)}", "help: the same command with -v shows the traceback"]
+
+
+def _is_nowhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _place(error: Exception) -> str:
