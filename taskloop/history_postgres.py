@@ -187,7 +187,7 @@ async def recent(db: Db, jobs: Sequence[Sequence[str]], limit: int) -> list[list
     order = "ORDER BY id DESC LIMIT $3"
     parts = " UNION ALL ".join(f"(SELECT id {of_job('j.name', state)} {order})" for state in LASTING)
     rows = await db.fetch(
-        "SELECT j.place, r.id, r.state, (r.ended_at - r.attempt_started_at) / 1e6::double precision "
+        "SELECT j.place, r.id, r.state, (r.ended_at - r.started_at) / 1e6::double precision "
         f"FROM unnest($1::int[], $2::text[]) j(place, name) CROSS JOIN LATERAL (SELECT id FROM ({parts}) p {order}) i "
         "JOIN taskloop.runs r ON r.id = i.id ORDER BY j.place, r.id DESC",
         places, [name for names in jobs for name in names], limit,

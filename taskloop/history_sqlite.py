@@ -217,7 +217,7 @@ def recent(db: sqlite3.Connection, jobs: Sequence[Sequence[str]], limit: int) ->
 def _recent(db: sqlite3.Connection, names: Sequence[str], limit: int) -> list[Any]:
     parts = " UNION ALL ".join(f"SELECT id {of_job('?', state)}" for state in _LASTING for _ in names)
     return db.execute(
-        "SELECT id, state, (ended_at - attempt_started_at) / 1e6 FROM taskloop_runs WHERE id IN "
+        "SELECT id, state, (ended_at - started_at) / 1e6 FROM taskloop_runs WHERE id IN "
         f"(SELECT id FROM ({parts} ORDER BY id DESC LIMIT ?)) ORDER BY id DESC",
         (*list(names) * len(_LASTING), limit),
     ).fetchall()

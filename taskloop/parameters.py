@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
@@ -212,7 +212,7 @@ class Parameters:
         if not self._typed(name):
             return {}
         try:
-            schema: dict[str, Any] = self._adapter(name).json_schema()
+            schema: dict[str, Any] = self._adapter(name).json_schema(schema_generator=_generator())
         except Exception:  # a type that JSON Schema has no word for, or none of pydantic's
             return {}
         return schema
@@ -286,6 +286,22 @@ class Parameters:
         with suppress(Exception):
             given = adapter.dump_python(adapter.validate_python(given))
         return unstorable(name, given, secret=secret, typed=True, why="" if secret else str(error))
+
+
+@cache
+def _generator() -> type[Any]:
+    """pydantic's own, but that the text of a Decimal says what it is: a form must not send it as a float."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Described(GenerateJsonSchema):
+        def decimal_schema(self, schema: Any) -> dict[str, Any]:
+            found = super().decimal_schema(schema)
+            for one in found.get("anyOf", ()):
+                if one.get("type") == "string":
+                    one["format"] = "decimal"
+            return found
+
+    return Described
 
 
 def _is_read_by(adapter: Any, plain: Any) -> bool:

@@ -188,7 +188,7 @@ class Brief(NamedTuple):
     id: int
     state: State
     took_seconds: float | None
-    """Of its last attempt; None: it has not ended, or never began."""
+    """From its first start to its end; None: it has not ended, or never began."""
 
 
 class Due(NamedTuple):

@@ -478,6 +478,18 @@ async def test_a_trigger_is_previewed_without_being_stored(client):
     assert "Europe/London" in told["trigger_text"]
 
 
+async def test_a_preview_begins_where_a_schedule_stored_now_would(client):
+    """It said that a span fires first after it had passed once, and the stored one ran at once."""
+    body = {"trigger": {"every": "1h"}, "count": 2, "start": "2026-03-28T12:00:00Z"}
+    at_once = (await client.post(f"{V1}/schedules/preview", body)).data["fires"]
+    assert at_once == ["2026-03-28T12:00:00Z", "2026-03-28T13:00:00Z"]
+    after = (await client.post(f"{V1}/schedules/preview", body | {"job": "hourly"})).data["fires"]
+    assert after == ["2026-03-28T13:00:00Z", "2026-03-28T14:00:00Z"], "of a job that says first=after"
+    assert (await client.post(f"{V1}/schedules/preview", body | {"job": "hourli"})).status == 404
+    past = {"trigger": {"at": "2020-01-01T00:00:00Z"}}
+    assert (await client.post(f"{V1}/schedules/preview", past)).data["fires"] == []
+
+
 # -- the whole
 
 

@@ -6,6 +6,7 @@ import asyncio
 import html
 import re
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -28,7 +29,7 @@ from taskloop.web.pages.rendering import linked
 from taskloop.web.pages.repeating import changes
 from taskloop.web.pages.schedules import meant
 from taskloop.web.pages.loops import culprit, loop_strip
-from taskloop.web.pages.strips import brief, strip
+from taskloop.web.pages.strips import brief, strip, took
 from taskloop.web.security import Principal, Scope
 
 pytestmark = pytest.mark.anyio
@@ -585,7 +586,7 @@ def test_a_strip_is_as_high_as_runs_took_and_what_failed_stands_out_without_colo
 
     def ran(seconds, state):
         ended = None if seconds is None else began + timedelta(seconds=seconds)
-        return brief(Run(job="a", due_at=began, ready_at=began, created_at=began, attempt_started_at=began,
+        return brief(Run(job="a", due_at=began, ready_at=began, created_at=began, started_at=began,
                          ended_at=ended, state=state))  # fmt: skip
 
     drawn = strip([ran(None, State.RUNNING), ran(40, State.FAILED), ran(20, State.SUCCEEDED), ran(0, State.SUCCEEDED)])
@@ -593,6 +594,27 @@ def test_a_strip_is_as_high_as_runs_took_and_what_failed_stands_out_without_colo
     assert drawn.shapes == {
         "running": "M18 16h5v4h-5z", "failed": "M12 0h5v24h-5z", "succeeded": "M6 10h5v10h-5zM0 16h5v4h-5z"
     }  # fmt: skip
+
+
+def test_what_a_run_took_is_all_of_it_not_the_last_attempt_alone():
+    began = datetime(2026, 3, 1, tzinfo=UTC)
+    later = began + timedelta(seconds=3)
+    run = Run(job="a", due_at=began, ready_at=began, created_at=began, started_at=began, attempt_started_at=later,
+              ended_at=began + timedelta(seconds=4), state=State.SUCCEEDED)  # fmt: skip
+    assert took(run) == brief(run).took_seconds == 4.0
+    assert took(run.changed(ended_at=None)) is None
+
+
+async def test_a_decimal_goes_through_a_form_digit_by_digit():
+    """It was read as JSON, a float, and rounded."""
+
+    async def money(amount: Decimal = Decimal("1.10"), rate: float = 0.5) -> None: ...
+
+    parameters = Parameters("job", money)
+    amount, rate = fields(parameters.schema())
+    assert (amount.kind, amount.value, rate.kind) == ("text", "1.10", "number")
+    digits = "12345678901234567.89"
+    assert parameters.check(typed(parameters.schema(), {"p.amount": digits})) == {"amount": digits}
 
 
 # -- what a switch will do

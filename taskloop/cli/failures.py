@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from taskloop import errors
@@ -102,7 +102,7 @@ def explain(error: Exception) -> tuple[int, list[str]]:
 
 def _is_nowhere() -> bool:
     try:
-        os.getcwd()
+        Path.cwd()
     except FileNotFoundError:
         return True
     return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -12,7 +13,8 @@ from taskloop import durations, triggers
 from taskloop.clock import SystemClock, later
 from taskloop.errors import BadTrigger, NoSuchSchedule
 from taskloop.records import instant_text, schedule_record
-from taskloop.schedules import Schedule
+from taskloop.policy import Policy
+from taskloop.schedules import Schedule, bind, next_due
 from taskloop.simulation import LONGEST, Note, clock_notes, note_record
 from taskloop.triggers import Trigger
 from taskloop.web.api.asking import LIMIT, TOLD, V1, limit, page, refuse_unknown
@@ -91,10 +93,12 @@ async def changeable(asked: Asked, name: str) -> Schedule:
 
 async def preview(asked: Asked) -> Response:
     """A trigger in words, and its next instants; in a thread, for a rare one is searched for up to a second."""
-    now = SystemClock().now()
-    trigger = asked.scheduler.resolved(_trigger(asked.body["trigger"]))
-    start = durations.instant(asked.body["start"], now) if asked.body["start"] else now
-    fires = await asyncio.to_thread(fires_of, trigger, start, asked.body["count"] or USUAL)
+    now, scheduler, body = SystemClock().now(), asked.scheduler, asked.body
+    trigger = scheduler.resolved(_trigger(body["trigger"]))
+    start = durations.instant(body["start"], now) if body["start"] else now
+    if body["job"] is not None:
+        await refuse_unknown(asked, body["job"])
+    fires = await asyncio.to_thread(fires_of, trigger, policy_of(asked, body["job"]), start, body["count"] or USUAL)
     notes = await asyncio.to_thread(notes_of, trigger, start)
     return await answer(
         {
@@ -111,15 +115,22 @@ def notes_of(trigger: Trigger, start: datetime) -> list[Note]:
     return clock_notes([(trigger, "it", start)], start, later(start, LONGEST))
 
 
-def fires_of(trigger: Trigger, start: datetime, count: int) -> list[datetime]:
-    """The next fires of a trigger; fewer where it is rarely due."""
+def policy_of(asked: Asked, job: str | None) -> Policy:
+    """That of a job of this program; the usual one, where it has none of that name."""
+    return asked.scheduler[job].policy if job is not None and job in asked.scheduler else Policy()
+
+
+def fires_of(trigger: Trigger, policy: Policy, start: datetime, count: int) -> list[datetime]:
+    """The next fires of a schedule that is stored at `start` for a job of this policy; fewer where it is rarely due."""
+    # How far a `spread` shifts it depends on the id it will have.
+    stored = bind(Schedule(id="", job="", trigger=trigger), replace(policy, spread=None), start)
     fires: list[datetime] = []
-    at, enough = trigger.after(start), time.monotonic() + LONGEST_SECONDS
-    while at is not None:
+    at, enough = stored.next_due, time.monotonic() + LONGEST_SECONDS
+    while at is not None and at >= start:  # an instant that is past is missed, not fired
         fires.append(at)
         if len(fires) == count or time.monotonic() > enough:
             break
-        at = trigger.after(at)
+        at = next_due(stored, policy, at)
     return fires
 
 
@@ -155,7 +166,8 @@ ROUTES = (
         body=(
             Parameter("trigger", TRIGGER, "when", required=True),
             Parameter("count", whole(1, 100), f"how many fires; without it {USUAL}"),
-            Parameter("start", INSTANT, "fires after this instant; without it now"),
+            Parameter("start", INSTANT, "as if it were stored at this instant; without it now"),
+            Parameter("job", TEXT, "for this job: whether a span begins at once or after its first, as its `first` says"),
         ),
         example="""-d '{"trigger": {"cron": "0 2 * * *", "timezone": "Europe/London"}}'""",
     ),

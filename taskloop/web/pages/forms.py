@@ -85,6 +85,8 @@ def _plain(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     """The schema without null, and whether null is allowed; what it refers to in its own definitions in its place."""
     kinds = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
     optional = len(kinds) < len(schema.get("anyOf", [schema]))
+    if len(kinds) == 2 and kinds[1].get("format") == "decimal":  # as a text: a number would be rounded
+        return {**kinds[0], **kinds[1]}, optional
     if len(kinds) != 1:
         return {}, optional
     one = kinds[0]

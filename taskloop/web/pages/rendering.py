@@ -22,7 +22,7 @@ from taskloop.runs import Run, State
 from taskloop.signs import SIGNS, clock_text, readable, span_text
 from taskloop.web.core import Response, breathing
 from taskloop.web.pages.files import address
-from taskloop.web.pages.strips import strip
+from taskloop.web.pages.strips import strip, took
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
@@ -181,13 +181,6 @@ def ago(instant: datetime, now: datetime) -> str:
     if seconds >= 0.5:
         return f"in {span_text(seconds)}"
     return "now" if seconds > -0.5 else f"{span_text(-seconds)} ago"
-
-
-def took(run: Run) -> float | None:
-    """Seconds that the last attempt of a run took; None: it has not ended, or never began."""
-    if run.ended_at is None or run.attempt_started_at is None:
-        return None
-    return max(0.0, (run.ended_at - run.attempt_started_at).total_seconds())
 
 
 def lasts(run: Run, now: datetime) -> float | None:

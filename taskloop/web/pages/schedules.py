@@ -16,7 +16,7 @@ from taskloop.errors import TaskloopError
 from taskloop.masking import MASK, shown
 from taskloop.simulation import Simulation, quiet_hour
 from taskloop.triggers import At, Cron, Every, Trigger
-from taskloop.web.api.schedules import changeable, fires_of, notes_of
+from taskloop.web.api.schedules import changeable, fires_of, notes_of, policy_of
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
@@ -94,8 +94,9 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
         try:
             trigger = scheduler.resolved(meant(wanted["when"], wanted.get("timezone") or None))
             words = trigger.describe()
-            coming = await asyncio.to_thread(fires_of, trigger, SystemClock().now(), SHOWN_FIRES)
-            notes = await asyncio.to_thread(notes_of, trigger, SystemClock().now())
+            policy, now = policy_of(asked, wanted.get("job")), SystemClock().now()
+            coming = await asyncio.to_thread(fires_of, trigger, policy, now, SHOWN_FIRES)
+            notes = await asyncio.to_thread(notes_of, trigger, now)
         except ValueError as error:
             problem = str(error)
     days = wanted.get("days") or USUAL_DAYS

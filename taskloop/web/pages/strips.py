@@ -14,7 +14,7 @@ from typing import Final
 from taskloop.runs import Run, State
 from taskloop.store import Brief
 
-__all__ = ["Bar", "Strip", "brief", "strip"]
+__all__ = ["Bar", "Strip", "brief", "strip", "took"]
 
 STEP: Final = 6
 WIDTH: Final = 5
@@ -54,10 +54,10 @@ class Strip:
 
 def strip(runs: Sequence[Brief]) -> Strip:
     """Of runs, the newest first."""
-    took = [one.took_seconds or 0.0 for one in runs]
-    top = max([0.001, *took])
+    each = [one.took_seconds or 0.0 for one in runs]
+    top = max([0.001, *each])
     bars = [
-        Bar(one, _path((len(runs) - 1 - place) * STEP, max(LEAST, round(LINE * took[place] / top)), one.state))
+        Bar(one, _path((len(runs) - 1 - place) * STEP, max(LEAST, round(LINE * each[place] / top)), one.state))
         for place, one in enumerate(runs)
     ]
     counts = Counter(one.state.value for one in runs)
@@ -71,9 +71,13 @@ def _path(x: int, height: int, state: State) -> str:
     return f"M{x} {LINE - height}h{WIDTH}v{height + foot}h-{WIDTH}z"
 
 
+def took(run: Run) -> float | None:
+    """Seconds from a run's first start to its end, all attempts and the waits between; None: it has not ended, or never began."""
+    if run.ended_at is None or run.started_at is None:
+        return None
+    return max(0.0, (run.ended_at - run.started_at).total_seconds())
+
+
 def brief(run: Run) -> Brief:
     """As much of a run as its bar shows."""
-    took = None
-    if run.ended_at is not None and run.attempt_started_at is not None:
-        took = max(0.0, (run.ended_at - run.attempt_started_at).total_seconds())
-    return Brief(run.id, run.state, took)
+    return Brief(run.id, run.state, took(run))
