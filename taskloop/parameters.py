@@ -290,7 +290,7 @@ class Parameters:
 
 @cache
 def _generator() -> type[Any]:
-    """pydantic's own, but that the text of a Decimal says what it is: a form must not send it as a float."""
+    """Pydantic's own, but that the text of a Decimal says what it is: a form must not send it as a float."""
     from pydantic.json_schema import GenerateJsonSchema
 
     class Described(GenerateJsonSchema):

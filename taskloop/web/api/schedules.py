@@ -12,8 +12,8 @@ from urllib.parse import quote
 from taskloop import durations, triggers
 from taskloop.clock import SystemClock, later
 from taskloop.errors import BadTrigger, NoSuchSchedule
-from taskloop.records import instant_text, schedule_record
 from taskloop.policy import Policy
+from taskloop.records import instant_text, schedule_record
 from taskloop.schedules import Schedule, bind, next_due
 from taskloop.simulation import LONGEST, Note, clock_notes, note_record
 from taskloop.triggers import Trigger
