@@ -21,8 +21,9 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Any, Final
 
+from taskloop.annotations import annotations_of
 from taskloop.context import AttemptCancelled, RunContext
 from taskloop.errors import BadJob, ClusterUnavailable, MissingExtra, ProcessDied
 from taskloop.executors import DOUBT_SECONDS
@@ -344,7 +345,7 @@ def _sent(function: Callable[..., Any]) -> bytes | tuple[str, str]:
     try:
         from cloudpickle import dumps  # type: ignore[import-untyped]
 
-        sent: bytes = dumps((function, get_type_hints(function, include_extras=True)))
+        sent: bytes = dumps((function, annotations_of(function)))
     except ImportError as error:
         raise MissingExtra("distributed", "dask") from error
     except Exception as error:

@@ -10,8 +10,9 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar, get_type_hints
+from typing import Any, Final, Literal, TypeVar
 
+from taskloop.annotations import annotations_of
 from taskloop.context import RunContext
 from taskloop.durations import rfc3339
 from taskloop.errors import BadJob, nearest
@@ -250,7 +251,8 @@ class Flow(Job[..., dict[str, Any]]):
                     f"step '{step.name}' of flow '{self.name}' comes after '{unknown[0]}', which is no step of it; {meant}"
                     f"steps are: {', '.join(self.steps)}"
                 )
-            hints = _hints(step.function)
+            step.parameters.refuse_unread()
+            hints = annotations_of(step.function)
             for name, one in step.parameters.names.items():
                 if name in self.steps:
                     continue
@@ -300,13 +302,6 @@ def _same(one: Any, other: Any) -> bool:
         return one is other or (type(one) is type(other) and bool(one == other))
     except Exception:
         return False
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(function, include_extras=True)
-    except Exception:
-        return dict(getattr(function, "__annotations__", {}))
 
 
 def _caller() -> str:

@@ -13,8 +13,9 @@ from contextlib import _AsyncGeneratorContextManager as AsyncManaged
 from contextlib import _GeneratorContextManager as Managed
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, get_type_hints, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
+from taskloop.annotations import annotations_of
 from taskloop.context import RunContext
 from taskloop.errors import BadJob, nearest
 
@@ -190,10 +191,7 @@ def _hints(provider: Any) -> dict[str, Any]:
     """The annotations of what is called, as types where they can be found, else as they are written."""
     called = _called(provider)
     called = getattr(called, "__init__", None) if isinstance(called, type) else called
-    try:
-        return get_type_hints(called, include_extras=True)
-    except Exception:  # names that exist for a type checker alone
-        return dict(getattr(called, "__annotations__", {}))
+    return annotations_of(called)
 
 
 def _called(provider: Any) -> Any:

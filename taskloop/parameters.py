@@ -14,8 +14,9 @@ from copy import deepcopy
 from datetime import timedelta
 from functools import cache, cached_property
 from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
+from taskloop.annotations import annotations_of
 from taskloop.durations import parse
 from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
 from taskloop.inject import Injected, Plan, is_context
@@ -53,10 +54,7 @@ class Parameters:
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
-        try:
-            return get_type_hints(self._function, include_extras=True)
-        except Exception:
-            return dict(getattr(self._function, "__annotations__", {}))
+        return annotations_of(self._function)
 
     @cached_property
     def context_name(self) -> str | None:
@@ -71,6 +69,24 @@ class Parameters:
         """The parameters that are stored with a run, in the order of the signature."""
         left_out = {self.context_name, *self.injected}
         return {name: one for name, one in self._signature.parameters.items() if name not in left_out}
+
+    @cached_property
+    def _unread(self) -> tuple[str, ...]:
+        """Those of which the annotation is still a text: it names what cannot be found, or could not when it was read."""
+        return tuple(name for name in self.names if isinstance(self._hints.get(name), str))
+
+    def refuse_unread(self) -> None:
+        """Raise `BadJob` for an annotation that names what cannot be found: nothing could be checked by it, or be secret."""
+        if not self._unread:
+            return
+        for read in ("_hints", "_unread", "_secret_by_type", "_secret_defaults"):  # a class may stand below the function
+            self.__dict__.pop(read, None)
+        for name in self._unread:
+            written = self._hints[name].strip("'\"")
+            raise BadJob(
+                f"job '{self._job}': the annotation of '{name}', '{written}', names what cannot be found; define it "
+                "at the top of a module, or import it there, not under TYPE_CHECKING"
+            )
 
     def keep_secret(self, names: Collection[str]) -> None:
         """Take these parameters for secret, whatever their annotations. Raises `BadJob` for a name that is none."""
@@ -131,6 +147,7 @@ class Parameters:
         """The values as plain JSON, ready to store. Raises `BadParameters` with every mistake at once."""
         if not given and not self.required:
             return {}
+        self.refuse_unread()
         problems = {name: "is missing" for name in self.required if name not in given}
         plain: dict[str, Any] = {}
         for name, value in given.items():
@@ -187,7 +204,8 @@ class Parameters:
         return TypeAdapter(hint).validate_python(plain)
 
     def schema(self) -> dict[str, Any]:
-        """A JSON Schema of the parameters as an object."""
+        """A JSON Schema of the parameters as an object. Raises `BadJob` for an annotation that cannot be read."""
+        self.refuse_unread()
         if not self.names:
             return {"type": "object", "properties": {}, "additionalProperties": False}
         properties = {name: self._property(name, one) for name, one in self.names.items()}

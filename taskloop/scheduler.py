@@ -350,7 +350,7 @@ class TaskScheduler(Ledger):
     def _is_forked(self, parent: int) -> None:
         super()._is_forked(parent)
         self._host = self.worker = self._slots = self._fires = self._guard = None
-        self._phase = "stopped"
+        self._phase, self._executors = "stopped", {}  # a thread that is not here may hold the lock of their calls
 
     async def _tend_loop(self) -> None:
         while True:  # to the very end: a worker that stops must still beat

@@ -48,18 +48,32 @@ class Odd:
     __hash__ = None
 
 
-def test_defaults_that_cannot_be_compared_and_hints_that_cannot_be_read_are_lived_with():
+def test_defaults_that_cannot_be_compared_are_lived_with():
     flow = Flow("f")
     one, two = Odd(), Odd()
 
     @flow.step()
-    async def first(a=one, b: Unknown = None) -> None: ...  # noqa: F821
+    async def first(a=one) -> None: ...
 
     @flow.step()
     async def second(a=two) -> None: ...
 
     with pytest.raises(BadJob, match="both take 'a'"):
         flow.bind()
+
+
+def test_an_annotation_of_a_step_that_cannot_be_read_is_named():
+    """It was said of another parameter, which both steps wrote alike, that it was not."""
+    flow = Flow("f")
+
+    @flow.step()
+    async def first(a: int, b: Unknown = None) -> None: ...  # noqa: F821
+
+    @flow.step()
+    async def second(a: int) -> None: ...
+
+    with pytest.raises(BadJob, match=r"job 'f\.first': the annotation of 'b', 'Unknown', names what cannot be found"):
+        flow.bind(a=1)
 
 
 async def test_a_step_skipped_by_two_that_failed_is_skipped_once(virtual_time):

@@ -66,6 +66,15 @@ async def test_in_a_fork_of_its_process_a_scheduler_refuses_clearly(tmp_path, ve
         assert db.execute("SELECT count(*) FROM taskloop_runs").fetchone() == (1,)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_start_in_a_fork_waits_for_no_lock_that_a_thread_of_the_parent_held(tmp_path):
+    """It hung for ever where a thread just took a call."""
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    async with scheduler:
+        with scheduler._executors["thread"]._lock:
+            assert in_a_fork(lambda: asyncio.run(scheduler.start())).startswith("NotRunning: the scheduler was open in")
+
+
 async def test_a_scheduler_that_was_made_but_not_opened_may_be_started_in_a_fork(tmp_path):
     scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
 

@@ -15,7 +15,7 @@ import taskloop
 
 PACKAGE = Path(taskloop.__file__).parent
 LEVELS = [
-    {"errors", "frozen", "clock", "durations", "address"},
+    {"errors", "frozen", "clock", "durations", "address", "annotations"},
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
     {"given", "sections", "file_jobs", "jobs", "flows", "handles", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},

@@ -336,11 +336,35 @@ def test_the_context_is_found_by_its_annotation_alone():
     assert of(none).context_name is None
 
 
-def test_an_annotation_that_only_a_type_checker_can_read_is_no_annotation():
-    def job(a: "OnlyForTypeChecking", b: int = 1): ...  # noqa: F821, UP037
+def test_an_annotation_that_only_a_type_checker_can_read_is_refused():
+    """It took all others with it: nothing of the job was checked, nothing was secret."""
 
-    assert of(job).check({"a": [1], "b": "2"}) == {"a": [1], "b": "2"}
-    assert of(job).rebuild({"a": [1]}) == {"a": [1]}
+    def job(b: "int" = 1, a: "OnlyForTypeChecking" = None): ...  # noqa: F821, RUF013, UP037
+
+    told = "annotation of 'a', 'OnlyForTypeChecking', names what cannot be found; define it at the top of a module"
+    with pytest.raises(BadJob, match=told):
+        of(job).check({"b": 2})
+    with pytest.raises(BadJob, match=told):
+        of(job).schema()
+
+
+def test_an_annotation_may_name_what_is_defined_below_the_job():
+    def job(secret: "Below", number: "int" = 1): ...  # noqa: F821, UP037
+
+    parameters = of(job)
+    assert list(parameters.names) == ["secret", "number"] and not parameters.is_secret("secret")
+    job.__globals__["Below"] = SecretStr
+    try:
+        kept = parameters.check({"secret": "hidden", "number": "2"})
+        assert isinstance(kept["secret"], Secret) and kept["number"] == 2 and parameters.is_secret("secret")
+    finally:
+        del job.__globals__["Below"]
+
+
+def test_what_a_function_returns_may_be_known_to_a_type_checker_alone():
+    def job(number: "int" = 1) -> "OnlyForTypeChecking": ...  # noqa: F821, UP037
+
+    assert of(job).check({"number": "2"}) == {"number": 2} and of(job).value([1]) == [1]
 
 
 @pytest.mark.parametrize(

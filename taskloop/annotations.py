@@ -1,0 +1,30 @@
+"""The annotations of a function as types, each found by itself.
+
+Level 0, pure. `typing.get_type_hints` gives all or nothing: one name that exists for a type checker alone, and every other
+annotation of the function would be a text too, which nobody checks a value by.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+__all__ = ["annotations_of"]
+
+
+def annotations_of(function: Any) -> dict[str, Any]:
+    """By parameter, and `return`, the type; the text where it names what cannot be found."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except Exception:
+        known = getattr(inspect.unwrap(function), "__globals__", {})
+        return {name: _found(name, hint, known) for name, hint in getattr(function, "__annotations__", {}).items()}
+
+
+def _found(name: str, hint: Any, known: dict[str, Any]) -> Any:
+    alone: Any = SimpleNamespace(__annotations__={name: hint})
+    try:
+        return get_type_hints(alone, globalns=known, include_extras=True)[name]
+    except Exception:  # whatever the text of an annotation comes to
+        return hint
