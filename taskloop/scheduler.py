@@ -117,23 +117,24 @@ class TaskScheduler(Ledger):
         """Open the store, mend what an earlier life left, and begin to fire; waits until that is done.
 
         `interval`: of every `every()` that names none; None: the configuration's, 2 weeks. A second start warns and
-        changes nothing; one during a stop waits for its end; one that fails may be tried again, one that is stopped returns.
-        Raises `BadSettings`, `BadJob`, `BadStore`, `StoreUnavailable`, `NotRunning` on another loop, or in a fork.
+        changes nothing; one that fails may be tried again, one that is stopped returns; one during a stop waits for its end.
+        Raises `BadSettings`, `BadJob`, `BadStore`, `StoreUnavailable`, `NotRunning` (another loop, a fork), `Conflict` (see `stop`).
         """
         loop = asyncio.get_running_loop()
         if self._host is not None and self._loop.is_closed():
             await self.stop()
         if self._host is not None and self._loop is not loop:
             raise NotRunning("the scheduler runs on another event loop; stop it there, or make another scheduler")
-        if self._host is not None and self._closing.is_set() and not self._is_own_job():  # that would wait for itself
+        if self._host is not None and self._closing.is_set():
+            if self._is_own_job():  # that would wait for itself
+                raise Conflict("the scheduler is stopping and waits for this job; start it again once the job has ended")
             await asyncio.wait({self._host})
         if self._host is not None:
             return self._say("WARNING", "scheduler.already_running")
         self._interval = None if interval is None else durations.parse_interval(interval)
         self._closing, self._hurrying = asyncio.Event(), asyncio.Event()
-        self._loop, self._curfew, self._grace = loop, None, timedelta(0)
+        self._loop, self._phase, self._curfew, self._grace = loop, "starting", None, timedelta(0)
         started: asyncio.Future[None] = loop.create_future()
-        self._phase = "starting"
         self._host = loop.create_task(self._live(started), name="taskloop")
         try:
             await asyncio.shield(started)
@@ -343,9 +344,8 @@ class TaskScheduler(Ledger):
             self._pings = None
         if self._slots is not None:
             self._slots.close()
-        self._executors = {}
         self._host = self.worker = self._slots = self._fires = self._guard = None
-        self._phase = "stopped"
+        self._phase, self._executors = "stopped", {}
 
     def _is_forked(self, parent: int) -> None:
         super()._is_forked(parent)

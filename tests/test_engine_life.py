@@ -9,7 +9,7 @@ import pytest
 from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
 from taskloop import Cron, Every, Options, State, TaskScheduler
-from taskloop.errors import BadDuration, BadJob, StoreUnavailable
+from taskloop.errors import BadDuration, BadJob, Conflict, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -408,6 +408,25 @@ async def test_a_removed_job_fires_no_more_and_keeps_its_history(scheduler, virt
         await time.restart()
         await time.advance("5h")
         assert await fates(time, "gone") == ["00:00 succeeded", "01:00 succeeded"]
+
+
+async def test_a_job_that_stops_its_scheduler_cannot_start_it_before_it_has_ended(scheduler, virtual_time):
+    """It was told that the scheduler was started already, which then stopped."""
+    told = []
+
+    @scheduler.job()
+    async def reboot():
+        await scheduler.stop()
+        try:
+            await scheduler.start()
+        except Conflict as error:
+            told.append(str(error))
+
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("reboot")
+        await time.advance("1s")
+        assert told == ["the scheduler is stopping and waits for this job; start it again once the job has ended"]
+        assert not scheduler.is_running
 
 
 def test_a_host_that_ended_its_loop_without_a_stop_leaves_nothing_open(tmp_path):
