@@ -79,7 +79,12 @@ class Parameters:
         """Raise `BadJob` for an annotation that names what cannot be found: nothing could be checked by it, or be secret."""
         if not self._unread:
             return
-        for read in ("_hints", "_unread", "_secret_by_type", "_secret_defaults"):  # a class may stand below the function
+        for read in (
+            "_hints",
+            "_unread",
+            "_secret_by_type",
+            "_secret_defaults",
+        ):  # a class may stand below the function
             self.__dict__.pop(read, None)
         for name in self._unread:
             written = self._hints[name].strip("'\"")
@@ -179,19 +184,23 @@ class Parameters:
             raise NotInjected(self._job, missing)
 
     def rebuild(self, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """The values for the call, by annotation, from what was stored; the job may do with them what it likes."""
+        """The values for the call, by annotation, from what was stored; the job may do with them what it likes.
+
+        Raises `BadParameters` where an older version of the function stored what does not fit any more.
+        """
         if not plain:
             return {}
         own = {name: _clear(value) for name, value in plain.items()}
         own = {name: deepcopy(value) if isinstance(value, dict | list) else value for name, value in own.items()}
+        problems: dict[str, str] = {}
         for name, value in own.items():
             if self._typed(name):
                 try:
                     own[name] = self._adapter(name).validate_python(value)
                 except Exception as error:
-                    if not isinstance(plain[name], Secret):
-                        raise
-                    raise BadParameters(self._job, {name: self._problem(name, plain[name], error)}) from None
+                    problems[name] = self._problem(name, plain[name], error)
+        if problems:
+            raise BadParameters(self._job, problems)
         return own
 
     def value(self, plain: Any) -> Any:

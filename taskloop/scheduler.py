@@ -127,7 +127,9 @@ class TaskScheduler(Ledger):
             raise NotRunning("the scheduler runs on another event loop; stop it there, or make another scheduler")
         if self._host is not None and self._closing.is_set():
             if self._is_own_job():  # that would wait for itself
-                raise Conflict("the scheduler is stopping and waits for this job; start it again once the job has ended")
+                raise Conflict(
+                    "the scheduler is stopping and waits for this job; start it again once the job has ended"
+                )
             await asyncio.wait({self._host})
         if self._host is not None:
             return self._say("WARNING", "scheduler.already_running")

@@ -766,7 +766,7 @@ def open_store(
 
     `folder`: where a relative path begins; None: the current folder, whenever that is asked for.
     `statement_cache_size`: statements that PostgreSQL keeps prepared; 0 behind a transaction pooler. Raises `BadStore` for
-    an unknown scheme, or options after a '?'.
+    an unknown scheme, one that names no file, or options after a '?'.
     """
     if not isinstance(address, str) and hasattr(address, "settle"):
         store: Store = address
@@ -775,8 +775,8 @@ def open_store(
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "sqlite", "/" + text
-    is_plain = scheme == "sqlite" and rest.startswith("/") and (not separator or "?" not in rest)
-    if isinstance(address, str) and not (is_plain if separator else ":" not in text):
+    is_plain = scheme == "sqlite" and rest.startswith("/") and rest != "/" and (not separator or "?" not in rest)
+    if isinstance(address, str) and not (is_plain and (separator or ":" not in text)):
         from taskloop.address import bad_url
 
         if (wrong := bad_url(text)) is not None:
@@ -788,4 +788,4 @@ def open_store(
     from taskloop.store_sqlite import SqliteStore
 
     path = rest[1:] if scheme == "sqlite" and rest.startswith("/") else text
-    return SqliteStore(path or ":memory:", synchronous=synchronous, folder=folder)
+    return SqliteStore(path, synchronous=synchronous, folder=folder)

@@ -188,6 +188,9 @@ async def test_a_store_that_could_not_be_opened_can_be_opened_when_it_can(shared
 def test_an_address_of_an_unknown_scheme_is_refused_with_those_that_are_known():
     with pytest.raises(BadStore, match=r"'mongodb' is unknown.*sqlite:///file\.db"):
         open_store("mongodb://localhost/runs")
+    for nothing in ("", "sqlite:///", "sqlite://"):  # of a variable that was not set; it was kept in memory
+        with pytest.raises(BadStore, match="which names (no file|nothing); allowed is sqlite:///file.db"):
+            open_store(nothing)
 
 
 def test_a_store_is_an_address_of_itself(tmp_path):
