@@ -82,6 +82,7 @@ def make_job(
     It gives the result of `collect`, and raises `NothingRead` when every repository failed. A cancelled run leaves
     within about a tenth of a second and its git process is killed.
     """
+    _refuse_one(repositories)
     kept = FileMemory() if memory is None else memory
 
     def git_metrics(run: RunContext) -> dict[str, Any]:
@@ -117,6 +118,7 @@ def collect(
     """
     if now.tzinfo is None:
         raise BadInstant(now, "it names no zone")
+    _refuse_one(repositories)
     wanted = {os.fspath(path).encode("utf-8", "replace").decode(): os.fspath(path) for path in repositories}
     result: dict[str, dict[str, Any]] = {"repositories": {}, "failed": {}}
     report = _Report(progress, len(wanted))
@@ -131,6 +133,12 @@ def collect(
         report.done += 1
     report.finish(len(result["failed"]))
     return result
+
+
+def _refuse_one(repositories: object) -> None:
+    """Refuse one path where several are taken: it would be read letter by letter."""
+    if isinstance(repositories, str):
+        raise TypeError(f"repositories is {repositories!r}; a list of paths is allowed, such as [{repositories!r}]")
 
 
 class FileMemory:

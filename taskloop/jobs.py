@@ -29,7 +29,7 @@ from typing import (
 from taskloop.context import RunContext, running
 from taskloop.errors import BadJob, Conflict, NoSuchJob, nearest
 from taskloop.parameters import Parameters
-from taskloop.policy import ELSEWHERE, Policy, PolicyOptions, read_option
+from taskloop.policy import ELSEWHERE, Policy, PolicyOptions, read_option, read_texts
 from taskloop.triggers import Cron, Every, Trigger, checked
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ class Job(Generic[P, T]):
         refuse_the_uncallable(function, name)
         given: Any = name if name is not None else function.__name__
         self.name: str = prefix + given if isinstance(given, str) else given
-        for text in (self.name, *aliases):
+        self.aliases: tuple[str, ...] = read_texts("aliases", aliases)
+        for text in (self.name, *self.aliases):
             if not isinstance(text, str) or not NAME.fullmatch(text):
                 raise BadJob(
                     f"job name {str(text)[:140]!r} cannot be; allowed are 1 to 128 letters, digits and '._:-', the first a "
@@ -111,7 +112,6 @@ class Job(Generic[P, T]):
                 )
         self.function = function
         self.trigger = self._declared_trigger = None if trigger is None else checked(trigger)
-        self.aliases: tuple[str, ...] = tuple(aliases)
         self.origin: Literal["code", "file"] = origin
         self.options: dict[str, Any] = dict(options or {})
         """What the declaration itself said; the layers of a configuration file are laid around it."""

@@ -34,6 +34,10 @@ class Http:
     request_limit: tuple[int, timedelta] | None = (1200, timedelta(minutes=1))
     """How many requests of any kind in how long, of each caller; None: no limit."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.hosts, str):  # it would be taken letter by letter
+            raise BadSettings([f'hosts is {self.hosts!r}; a list of names is allowed, such as ["{self.hosts}"]'])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:

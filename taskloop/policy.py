@@ -17,7 +17,7 @@ from taskloop import durations
 from taskloop.errors import BadDuration, BadJob, BadRate, nearest
 from taskloop.retry import Retry
 
-__all__ = ["OPTIONS", "Policy", "PolicyOptions"]
+__all__ = ["OPTIONS", "Policy", "PolicyOptions", "read_option", "read_texts"]
 
 Overlap = Literal["skip", "queue", "replace", "allow"]
 Missed = Literal["latest", "all", "skip"]
@@ -188,8 +188,8 @@ def _readers() -> dict[str, Callable[[str, Any], Any]]:
         "spread": _span,
         "executor": _word("loop", "thread", "process", "dask", None),
         "priority": _whole(-1_000_000, 1_000_000),
-        "secret": _tags,
-        "tags": _tags,
+        "secret": read_texts,
+        "tags": read_texts,
         "title": _text,
         "description": _text,
         "keep": _span,
@@ -297,7 +297,8 @@ def _name(name: str, value: Any) -> str | None:
     return value
 
 
-def _tags(name: str, value: Any) -> tuple[str, ...]:
+def read_texts(name: str, value: Any) -> tuple[str, ...]:
+    """A list of texts; one text is refused, for it would be taken letter by letter. Raises `BadJob`."""
     if not isinstance(value, list | tuple) or not all(isinstance(tag, str) for tag in value):
         raise BadJob(f"{name} is {value!r}; a list of texts is allowed")
     return tuple(value)

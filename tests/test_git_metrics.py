@@ -127,6 +127,13 @@ def numstat(repository: Repository, *options: str) -> Counter[str]:
     return counts
 
 
+def test_one_path_in_the_place_of_a_list_is_refused_as_it_would_be_read_letter_by_letter() -> None:
+    with pytest.raises(TypeError, match=r"repositories is '~/src'; a list of paths is allowed, such as \['~/src'\]"):
+        make_job("~/src")
+    with pytest.raises(TypeError, match="a list of paths is allowed"):
+        collect("~/src", now=NOW)
+
+
 def test_the_figures_are_those_that_git_itself_counts(repository: Repository) -> None:
     varied(repository)
     found = read(repository)

@@ -98,6 +98,19 @@ def test_other_names_are_refused_with_the_mend(name):
         Jobs().add_job(mail, aliases=(name,))
 
 
+@pytest.mark.parametrize("option", ["aliases", "tags", "secret"])
+def test_one_text_in_the_place_of_a_list_is_refused_as_it_would_be_taken_letter_by_letter(option):
+    text = re.escape(f"{option} is 'text'; a list of texts is allowed")
+    with pytest.raises(BadJob, match=text):
+        Jobs().add_job(mail, **{option: "text"})
+    with pytest.raises(BadJob, match=text):
+        Jobs().flow("f", **{option: "text"})
+
+
+def test_aliases_may_be_a_list():
+    assert Jobs().add_job(mail, aliases=["post", "letter"]).aliases == ("post", "letter")
+
+
 @pytest.mark.parametrize(
     ("function", "executor", "text"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from taskloop import Options
 from taskloop.errors import BadSettings
+from taskloop.options import Http
 
 ZERO = timedelta(0)
 
@@ -29,6 +30,11 @@ def test_what_an_option_cannot_be_is_refused(given: dict[str, Any], text: str):
     with pytest.raises(BadSettings) as caught:
         Options(**given)
     assert caught.value.problems == [text]
+
+
+def test_one_name_in_the_place_of_a_list_of_hosts_is_refused():
+    with pytest.raises(BadSettings, match=r"hosts is 'jobs\.example'; a list of names is allowed, such as"):
+        Http(hosts="jobs.example")
 
 
 def test_all_that_is_wrong_is_told_at_once():
