@@ -18,7 +18,7 @@ from taskloop.durations import rfc3339
 from taskloop.errors import BadJob, nearest
 from taskloop.jobs import NAME, Job, refuse_the_uncallable, unfit_for_a_process
 from taskloop.parameters import Parameters
-from taskloop.policy import ELSEWHERE, ExecutorName, Policy
+from taskloop.policy import ELSEWHERE, ExecutorName, Policy, read_option
 from taskloop.retry import Retry
 from taskloop.runs import RunId
 from taskloop.steps import Step, StepState
@@ -101,6 +101,7 @@ class Flow(Job[..., dict[str, Any]]):
         an `async def` on the loop, a `def` in a thread. Raises `BadJob` for what cannot be a step, for a name taken, and
         for a step that would need itself, however far around.
         """
+        read_option("executor", executor)
 
         def declare(function: F) -> F:
             refuse_the_uncallable(function, name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from taskloop import Flow, Options, RunContext, TaskScheduler
+from taskloop import Flow, Jobs, Options, RunContext, TaskScheduler
 from taskloop.errors import BadJob, BadParameters
 from taskloop.masking import Secret, clean_value
 from taskloop.parameters import Parameters
@@ -22,6 +24,23 @@ async def test_without_an_engine_a_step_is_a_plain_call():
     assert await run.step("b", len, "abc") == 3
     run.cancelled = True
     assert not run.cancelled, "only its run is asked to end"
+
+
+@pytest.mark.parametrize(
+    ("executor", "text"),
+    [
+        (
+            "proces",
+            "executor is 'proces'; allowed are 'loop', 'thread', 'process', 'dask', None; did you mean 'process'?",
+        ),
+        ("", "executor is ''; allowed are 'loop', 'thread', 'process', 'dask', None"),
+        (5, "executor is 5; allowed are 'loop', 'thread', 'process', 'dask', None"),
+    ],
+)
+def test_an_executor_that_nobody_has_is_refused_where_the_step_is_declared(executor, text):
+    flow = Jobs().flow("f")
+    with pytest.raises(BadJob, match=re.escape(text)):
+        flow.step(executor=executor)
 
 
 def test_names_and_executors_of_steps_are_checked():
