@@ -179,6 +179,8 @@ def _unwrapped(field: _Field, piece: str) -> str:
     first, last = (field.value(match[1]), field.value(match[2])) if match else (None, None)
     if first is None or last is None:
         return ""
+    if field.name == "day-of-week" and first == 7:
+        return f"where a range begins Sunday is 0, write {f'0-{last}' if last else '0'}"
     ends = ((first, 6 if field.name == "day-of-week" else field.high), (field.low, last))
     return "a range does not wrap, write " + ",".join(f"{a}-{b}" if a != b else f"{a}" for a, b in ends)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import itertools
 import pickle
 import os
 import subprocess
@@ -275,6 +276,8 @@ def test_a_trigger_of_another_kind_has_no_table():
         ("* 24 * * *", "hour", "24", "0-23", "for midnight write 0"),
         ("* 22-2 * * *", "hour", "22-2", "0-23", "write 22-23,0-2"),
         ("0 0 * * fri-sun", "day-of-week", "FRI-SUN", "0-7 or SUN-SAT", "write 5-6,0"),
+        ("0 0 * * 7-1", "day-of-week", "7-1", "0-7 or SUN-SAT", "where a range begins Sunday is 0, write 0-1"),
+        ("0 0 * * 7-sun", "day-of-week", "7-SUN", "0-7 or SUN-SAT", "write 0"),
         ("0 0 * * sat-mon", "day-of-week", "SAT-MON", "0-7 or SUN-SAT", "write 6,0-1"),
         ("0 0 0 * *", "day-of-month", "0", "1-31", "counts from 1"),
         ("0 0 ? * *", "day-of-month", "?", "1-31", "write *"),
@@ -338,6 +341,36 @@ def test_an_expression_that_cannot_be_names_its_field_what_was_given_what_is_all
     assert (error.expression, error.field, error.got) == (expression, field, got)
     assert allowed in error.allowed
     assert mend in str(error)
+
+
+@pytest.mark.parametrize(
+    ("place", "values"),
+    [
+        (0, [*range(60)]),
+        (1, [*range(24)]),
+        (2, [*range(1, 32)]),
+        (3, [*range(1, 13), "jan", "Feb", "NOV", "dec"]),
+        (4, [*range(8), "sun", "Mon", "TUE", "wed", "thu", "fri", "sat"]),
+    ],
+)
+def test_what_is_advised_for_a_range_that_wraps_is_taken_itself(place, values):
+    for first, last in itertools.product(values, repeat=2):
+        fields = ["0", "0", "*", "*", "*"]
+        fields[place] = f"{first}-{last}"
+        try:
+            Cron(" ".join(fields))
+        except BadCron as error:
+            advised = error.why.rpartition("write ")[2]
+            assert advised, error
+            fields[place] = advised
+            assert Cron(" ".join(fields)).after(START)
+
+
+@pytest.mark.parametrize("days", ["0-1", "sun-mon", "SUN-1"])
+def test_a_range_that_begins_with_sunday_has_sunday_and_what_follows(days):
+    cron, at = Cron(f"0 0 * * {days}"), START
+    found = [at := cron.after(at) for _ in range(4)]
+    assert [one.isoweekday() for one in found] == [7, 1, 7, 1]
 
 
 def test_an_expression_that_is_no_text_is_refused():
