@@ -7,16 +7,29 @@ needs before it. How providers are entered and left stands in `injecting`.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextlib import _AsyncGeneratorContextManager as AsyncManaged
 from contextlib import _GeneratorContextManager as Managed
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, overload
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    ForwardRef,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from taskloop.annotations import annotations_of
-from taskloop.context import RunContext
+from taskloop.context import RunContext, StepContext
 from taskloop.errors import BadJob, nearest
 
 __all__ = ["Inject", "Injected", "Plan", "Provision", "Scope", "entered_class", "identity", "is_context"]
@@ -164,6 +177,11 @@ class _Planner:
                         f"job '{self.job}': provider {_name(provider)} lives as long as the worker, so there is no run "
                         f"for its parameter '{one.name}'; leave it out, or give it scope=\"attempt\""
                     )
+                if context_name is not None:
+                    raise BadJob(
+                        f"job '{self.job}': provider {_name(provider)} takes the run twice, as '{context_name}' and as "
+                        f"'{one.name}'; leave one of them out"
+                    )
                 context_name = one.name
             elif one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
                 raise BadJob(
@@ -183,8 +201,30 @@ def identity(provider: Any) -> Any:
 
 
 def is_context(hint: object) -> bool:
-    """Whether a parameter with this annotation receives the `RunContext`."""
-    return hint is RunContext or (isinstance(hint, str) and hint.strip("'\"").endswith("RunContext"))
+    """Whether a parameter with this annotation receives the `RunContext`: annotated with it, with or without None."""
+    if isinstance(hint, ForwardRef):
+        hint = hint.__forward_arg__
+    if isinstance(hint, str):
+        return _is_written_context(hint)
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return is_context(get_args(hint)[0])
+    if origin in (Union, UnionType):
+        return all(one is NoneType or is_context(one) for one in get_args(hint))
+    return hint is RunContext or hint is StepContext
+
+
+_WRITTEN: Final = re.compile(r"(?:[\w.]+\.)?(?:Run|Step)Context")
+_WRITTEN_AROUND: Final = re.compile(r"(?:[\w.]+\.)?(Annotated|Optional|Union)\[(.*)\]", re.DOTALL)
+
+
+def _is_written_context(text: str) -> bool:
+    """As `is_context`, of an annotation whose names cannot be found: it is taken by how it is written."""
+    text = text.strip(" '\"")
+    if around := _WRITTEN_AROUND.fullmatch(text):
+        return _is_written_context(around[2].partition(",")[0] if around[1] == "Annotated" else around[2])
+    parts = [one.strip(" '\"") for one in re.split(r"[|,]", text)]
+    return set(parts) != {"None"} and all(one == "None" or _WRITTEN.fullmatch(one) for one in parts)
 
 
 def _hints(provider: Any) -> dict[str, Any]:

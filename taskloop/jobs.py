@@ -28,6 +28,7 @@ from typing import (
 
 from taskloop.context import RunContext, running
 from taskloop.errors import BadJob, Conflict, NoSuchJob, nearest
+from taskloop.inject import Injected, is_context
 from taskloop.parameters import Parameters
 from taskloop.policy import ELSEWHERE, Policy, PolicyOptions, read_option, read_texts
 from taskloop.triggers import Cron, Every, Trigger, checked
@@ -267,6 +268,16 @@ def refuse_the_uncallable(function: object, name: str | None) -> None:
         raise BadJob(f"a lambda{f' named {name!r}' if name else ''} cannot be a job, it has no name; write a def")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise BadJob(f"{function.__qualname__} yields, and nobody would read what it yields; return one value instead")
+    hints, signature = getattr(function, "__annotations__", {}), inspect.signature(function)
+    contexts = [
+        one.name
+        for one in signature.parameters.values()
+        if is_context(hints.get(one.name)) and not isinstance(one.default, Injected)
+    ]
+    if len(contexts) > 1:
+        raise BadJob(
+            f"{function.__qualname__} takes the run twice, as '{contexts[0]}' and as '{contexts[1]}'; leave one of them out"
+        )
 
 
 class Register(Protocol):

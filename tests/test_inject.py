@@ -7,6 +7,7 @@ import functools
 import sqlite3
 import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Annotated
 
 import pytest
 from stories import lasting, stamp, threads_ended
@@ -851,3 +852,48 @@ async def test_a_job_that_is_given_nothing_runs_as_ever(scheduler, virtual_time)
     scheduler.add_job(lasting(5), name="job")
     async with virtual_time(scheduler) as time:
         assert (await ran(time, "job")).state is State.SUCCEEDED
+
+
+# -- the run
+
+
+async def test_the_run_is_given_where_it_may_be_none_and_where_something_is_said_of_it(scheduler, virtual_time):
+    @scheduler.job()
+    async def optional(user: int, run: RunContext | None = None):
+        return [user, run.job]
+
+    @scheduler.job()
+    def annotated(run: Annotated[RunContext, "the run"], user: int):
+        return [user, run.job]
+
+    flow = scheduler.flow("flow")
+
+    @flow.step()
+    async def step(user: int, run: Annotated[RunContext | None, "the run"] = None):
+        return [user, run.job]
+
+    async with virtual_time(scheduler):
+        assert (await (await optional.submit(1)).wait()).result == [1, "optional"]
+        assert (await (await scheduler.submit("annotated", {"user": 2})).wait()).result == [2, "annotated"]
+        run = await (await scheduler.submit("flow", {"user": 3})).wait()
+        assert run.result["steps"]["step"]["result"] == [3, "flow"]
+    assert all(list(job.parameters.schema()["properties"]) == ["user"] for job in scheduler)
+
+
+def test_who_asks_for_the_run_twice_is_refused_when_declared():
+    def job(run: RunContext, user: int, again: RunContext | None = None): ...
+
+    def provider(run: RunContext, again: RunContext):
+        return run.id
+
+    def given(run: RunContext, value=Inject(provider)): ...
+
+    def replaced(run: RunContext, other: RunContext = Inject(number)): ...
+
+    with pytest.raises(BadJob, match="job takes the run twice, as 'run' and as 'again'; leave one of them out"):
+        declared(job)
+    with pytest.raises(BadJob, match="takes the run twice, as 'run' and as 'again'"):
+        Jobs().flow("f").step()(job)
+    with pytest.raises(BadJob, match="provider .*provider takes the run twice, as 'run' and as 'again'"):
+        declared(given)
+    assert declared(replaced)

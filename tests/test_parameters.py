@@ -8,13 +8,13 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional
 from uuid import UUID
 
 import pytest
 from pydantic import AfterValidator, AliasChoices, BaseModel, Field, SecretStr
 
-from taskloop.context import RunContext
+from taskloop.context import RunContext, StepContext
 from taskloop.errors import BadJob, BadParameters, Unstorable
 from taskloop.parameters import WORDS, Parameters, check_words
 from taskloop.masking import Secret
@@ -334,6 +334,47 @@ def test_the_context_is_found_by_its_annotation_alone():
     assert of(later).context_name == "ctx"
     assert of(text).context_name == "ctx"
     assert of(none).context_name is None
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        RunContext,
+        StepContext,
+        RunContext | None,
+        Optional[RunContext],  # noqa: UP045
+        Annotated[RunContext, "the run"],
+        Annotated[RunContext | None, "the run"],
+        Annotated[RunContext, "the run"] | None,
+        Optional["RunContext"],
+        *(
+            "RunContext", "taskloop.RunContext", "StepContext", "'RunContext'", "RunContext | None", "None|RunContext",
+            "'RunContext | None'", "Optional[RunContext]", "typing.Optional[taskloop.RunContext]",
+            "Union[RunContext, None]", "Annotated[RunContext, 'the run', 5]", 't.Annotated[RunContext | None, "it"]',
+        ),
+    ],
+)  # fmt: skip
+def test_the_context_may_be_optional_and_annotated_whether_its_name_can_be_found_or_not(hint):
+    def job(user, run=None, other=None): ...
+
+    job.__annotations__ = {"run": hint, "other": "OnlyForTypeChecking"}  # so that no text can be read
+    assert of(job).context_name == "run" and "run" not in of(job).names
+    job.__annotations__ = {"run": hint}
+    assert of(job).context_name == "run"
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        *(None, int, RunContext | int, type[RunContext], Annotated[int, RunContext], list[RunContext], "None | None"),
+        *("MyRunContext", "RunContext | int", "Annotated[int, RunContext]", "list[RunContext]", "RunContexts", "", "|"),
+    ],
+)
+def test_what_is_not_the_context_alone_is_a_parameter(hint):
+    def job(user, run=None, other=None): ...
+
+    job.__annotations__ = {"run": hint, "other": "OnlyForTypeChecking"}
+    assert of(job).context_name is None
 
 
 def test_an_annotation_that_only_a_type_checker_can_read_is_refused():
