@@ -304,8 +304,13 @@ class Parameters:
             return unstorable(name, given, secret=secret)
         try:
             adapter = self._adapter(name)
-        except Exception:
+        except Exception as refusal:
             kind = getattr(self._hints[name], "__name__", None) or cut(self._hints[name])
+            if getattr(refusal, "code", None) == "typed-dict-version":  # plain enough, but for whose it is
+                return (
+                    f"is annotated {kind}, but typing.TypedDict can be read from Python 3.12 on alone; "
+                    "use typing_extensions.TypedDict"
+                )
             return (
                 f"is annotated {kind}, which is no plain configuration and cannot be stored, "
                 f"got {MASK if secret else cut(given)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import typing
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -12,6 +14,7 @@ from typing import Annotated, Any, Literal, Optional
 from uuid import UUID
 
 import pytest
+import typing_extensions
 from pydantic import AfterValidator, AliasChoices, BaseModel, Field, SecretStr
 
 from taskloop.context import RunContext, StepContext
@@ -375,6 +378,25 @@ def test_what_is_not_the_context_alone_is_a_parameter(hint):
 
     job.__annotations__ = {"run": hint, "other": "OnlyForTypeChecking"}
     assert of(job).context_name is None
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic reads it from Python 3.12 on")
+def test_a_typed_dict_that_this_python_cannot_read_is_refused_with_the_one_that_it_can():
+    class Old(typing.TypedDict):
+        a: int
+
+    class New(typing_extensions.TypedDict):
+        a: int
+
+    def job(old=None, new=None): ...
+
+    job.__annotations__ = {"old": Old, "new": New}
+    assert of(job).check({"new": {"a": "1"}}) == {"new": {"a": 1}}
+    with pytest.raises(BadParameters) as caught:
+        of(job).check({"old": {"a": 1}})
+    assert caught.value.problems["old"] == (
+        "is annotated Old, but typing.TypedDict can be read from Python 3.12 on alone; use typing_extensions.TypedDict"
+    )
 
 
 def test_an_annotation_that_only_a_type_checker_can_read_is_refused():
