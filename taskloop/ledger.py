@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -24,6 +25,7 @@ from taskloop.errors import (
     BadJob,
     BadTrigger,
     Conflict,
+    KeyConflict,
     NoSuchJob,
     NoSuchRun,
     NoSuchSchedule,
@@ -33,12 +35,13 @@ from taskloop.errors import (
 )
 from taskloop.events import Event
 from taskloop.handles import RunHandle, asked
+from taskloop.inquiry import is_same_call, read_run_id, read_state, read_whole
 from taskloop.jobs import Call, Duration, Job, Jobs
 from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
-from taskloop.runs import Cancelled, Cause, Run, RunId, State, only_repeat_key
+from taskloop.runs import Cancelled, Cause, Run, RunId, only_repeat_key
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
@@ -222,7 +225,13 @@ class Ledger(Switching):
             written = await store.submit_within(connection, runs, audit.asking(runs, now))
         else:
             runs = self._admit(runs)
-            written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))
+            try:
+                written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))
+            except KeyConflict as conflict:  # which goes by what is stored; nobody stores a default
+                found = await store.run(RunId(conflict.run)) if len(runs) == 1 else None
+                if found is None or not is_same_call(wanted[0][0], found, runs[0]):
+                    raise
+                written = [replace(found, existed=True)]
         return [RunHandle(run, self, job) for run, (job, _) in zip(written, wanted, strict=True)]
 
     def _refuse_switched_off(self, job: Job[..., Any], now: datetime) -> None:
@@ -286,7 +295,7 @@ class Ledger(Switching):
 
     async def run(self, run_id: int) -> Run:
         """The record of a run. Raises `NoSuchRun`."""
-        found = await (await self._opened()).run(_id(run_id))
+        found = await (await self._opened()).run(read_run_id(run_id))
         if found is None:
             raise NoSuchRun(run_id)
         return found
@@ -312,7 +321,7 @@ class Ledger(Switching):
         `.part` of what it gives is where to go on; nothing new leaves it as it was. Raises `NoSuchRun`.
         """
         run = await self.run(run_id)
-        return RunLines(*await (await self._opened()).lines(run.id, after, _most(limit)))
+        return RunLines(*await (await self._opened()).lines(run.id, after, read_whole("limit", limit)))
 
     async def runs(
         self,
@@ -332,7 +341,7 @@ class Ledger(Switching):
         """
         now = self._clock.now()
         names = None if job is None else self._names(job)
-        states = None if state is None else [_state(one) for one in ([state] if isinstance(state, str) else state)]
+        states = None if state is None else [read_state(one) for one in ([state] if isinstance(state, str) else state)]
         query = Query(
             jobs=names,
             states=states,
@@ -340,7 +349,7 @@ class Ledger(Switching):
             since=durations.since(since, now) if since is not None else None,
             until=durations.since(until, now) if until is not None else None,
             before=before,
-            limit=_most(limit),
+            limit=read_whole("limit", limit),
         )
         return list(await (await self._opened()).find(query))
 
@@ -358,9 +367,9 @@ class Ledger(Switching):
         self._lend(context)
         try:
             if timeout is None:
-                return await self._final(_id(run_id))
+                return await self._final(read_run_id(run_id))
             async with asyncio.timeout(durations.parse(timeout).total_seconds()):
-                return await self._final(_id(run_id))
+                return await self._final(read_run_id(run_id))
         finally:
             self._take_back(context)
 
@@ -392,12 +401,12 @@ class Ledger(Switching):
         check_words(reason=reason, actor=actor)
         ending, now = Cancelled(reason, actor), self._clock.now()
         entry = audit.entry("cancel", now, actor, reason)
-        if (asked := self._ask_to_end(_id(run_id), ending)) is not None:
+        if (asked := self._ask_to_end(read_run_id(run_id), ending)) is not None:
             if entry is not None:
                 await self._record_cancel(audit.cancelled(entry, asked))
             return asked
         store = await self._opened()
-        done = await store.cancel(_id(run_id), actor=actor, reason=reason, now=now, entry=entry)
+        done = await store.cancel(read_run_id(run_id), actor=actor, reason=reason, now=now, entry=entry)
         if done is None:
             raise NoSuchRun(run_id)
         if done.ended:
@@ -553,7 +562,9 @@ class Ledger(Switching):
     ) -> list[Schedule]:
         """Schedules by id, at most `limit`, from the first one on; `before`: the last id of the page before this one."""
         name = None if job is None else self._names(job)[0]
-        found = await (await self._opened()).schedules(job=name, prefix=prefix, after=before, limit=_most(limit))
+        found = await (await self._opened()).schedules(
+            job=name, prefix=prefix, after=before, limit=read_whole("limit", limit)
+        )
         return list(found)
 
     async def upcoming(
@@ -565,7 +576,7 @@ class Ledger(Switching):
         """
         from taskloop import looking
 
-        return await looking.upcoming(self, await self._opened(), until, _most(limit), job)
+        return await looking.upcoming(self, await self._opened(), until, read_whole("limit", limit), job)
 
     async def simulate(
         self, span: Duration, *, start: Instant | None = None, job: str | None = None, most: int | None = None
@@ -596,7 +607,9 @@ class Ledger(Switching):
     ) -> list[audit.Entry]:
         """What people changed, newest first, at most `limit`. `before`: only ids below, for the next page."""
         jobs = None if job is None else self._names(job)
-        return list(await (await self._opened()).audit(actor=actor, jobs=jobs, before=before, limit=_most(limit)))
+        return list(
+            await (await self._opened()).audit(actor=actor, jobs=jobs, before=before, limit=read_whole("limit", limit))
+        )
 
     # -- looking
 
@@ -605,7 +618,7 @@ class Ledger(Switching):
         from taskloop import looking
 
         found = await looking.incidents(self, await self._opened(), durations.since(since, self._clock.now()))
-        return found[: _most(limit)]
+        return found[: read_whole("limit", limit)]
 
     async def jobs(self, name: str | None = None) -> list[JobRecord]:
         """Every job that is declared here or that a worker of the store declared, by name; `name`: that one, or none."""
@@ -773,26 +786,3 @@ class Ledger(Switching):
 
     def _deliver(self, listener: Callable[[Event], Any]) -> Callable[[Event], None]:
         return listener
-
-
-def _id(number: object) -> RunId:
-    """A number as the id of a run. Raises `NoSuchRun` for what none can have."""
-    if not isinstance(number, int) or not 0 < number < 2**63:
-        raise NoSuchRun(number)
-    return RunId(number)
-
-
-def _most(limit: object) -> int:
-    """How many to give at most. Raises `ValueError` for what is no whole number from 0 to 2**63 - 1."""
-    if not isinstance(limit, int) or not 0 <= limit < 2**63:
-        raise ValueError(f"limit is {limit!r}; allowed is a whole number from 0 on")
-    return limit
-
-
-def _state(word: str) -> State:
-    try:
-        return State(word)
-    except ValueError:
-        near = nearest(word, list(State))
-        meant = f"did you mean '{near}'? " if near else ""
-        raise ValueError(f"no state '{word}'; {meant}states are: {', '.join(State)}") from None

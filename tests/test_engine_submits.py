@@ -71,6 +71,23 @@ async def test_a_key_with_other_parameters_is_a_conflict(scheduler, virtual_time
         assert caught.value.run == first.id
 
 
+async def test_a_default_written_out_and_one_left_out_are_the_same_call_under_a_key(scheduler, virtual_time):
+    @scheduler.job(secret=["token"])
+    async def remind(user: int, text: str = "hi", token: str = "t") -> str:
+        return text
+
+    async with virtual_time(scheduler):
+        first = await remind.bind(7).submit(key="k")
+        again = await remind.bind(7, "hi").submit(key="k")
+        assert (again.id, again.existed, again.run.params) == (first.id, True, {"user": 7})
+        assert (await again.wait()).result == "hi"
+        other = await scheduler.submit("remind", {"user": 7, "text": "hi"}, key="l")
+        assert (await scheduler.submit("remind", {"user": 7}, key="l")).id == other.id
+        for params in ({"user": 7, "text": "ho"}, {"user": 8, "text": "hi"}, {"user": 7, "token": "u"}):
+            with pytest.raises(KeyConflict):
+                await scheduler.submit("remind", params, key="k")
+
+
 async def test_failed_cancelled_and_interrupted_runs_do_not_hold_their_key(scheduler, virtual_time):
     scheduler.add_job(failing(1), name="fails")
     scheduler.add_job(lasting(600), name="lasts")

@@ -18,7 +18,7 @@ LEVELS = [
     {"errors", "frozen", "clock", "durations", "address", "annotations"},
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
-    {"given", "sections", "file_jobs", "jobs", "flows", "handles", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
+    {"given", "sections", "file_jobs", "jobs", "flows", "handles", "inquiry", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
     {"store", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
     {"copying", "transfer_sqlite", "transfer_postgres", "housing", "switching", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "starting", "scheduler",
