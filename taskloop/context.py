@@ -196,7 +196,10 @@ class RunContext:
         `done` None keeps the figures of the last call and changes the message alone. Raises `ValueError` for figures
         that are not finite.
         """
-        total, done = float(total), None if done is None else float(done)
+        try:
+            total, done = float(total), None if done is None else float(done)
+        except OverflowError:
+            raise ValueError("progress is beyond what a float can say; finite numbers are allowed") from None
         if not (isfinite(total) and (done is None or isfinite(done))):
             raise ValueError(f"progress is {done} of {total}; finite numbers are allowed")
         last = self._progress

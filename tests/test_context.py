@@ -84,6 +84,12 @@ def test_progress_is_refused_or_of_finite_figures(figures):
     json.dumps([run.latest.done, run.latest.total, run.latest.rate, run.latest.eta_seconds], allow_nan=False)
 
 
+@pytest.mark.parametrize("figures", [(10**400, 1), (1, 10**400)])
+def test_figures_beyond_those_of_a_float_are_refused_as_others_that_are_not_finite(figures):
+    with pytest.raises(ValueError, match="finite numbers are allowed"):
+        context().progress(*figures)
+
+
 def test_the_engine_is_told_once_until_it_has_written_what_was_reported():
     told: list[Progress | None] = []
     run = context(report=lambda: told.append(run.latest))
