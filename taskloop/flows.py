@@ -16,7 +16,7 @@ from taskloop.annotations import annotations_of
 from taskloop.context import RunContext
 from taskloop.durations import rfc3339
 from taskloop.errors import BadJob, nearest
-from taskloop.jobs import NAME, Job, refuse_the_uncallable, unfit_for_a_process
+from taskloop.jobs import NAME, Job, by_name, refuse_the_uncallable, unfit_for_a_process
 from taskloop.parameters import Parameters
 from taskloop.policy import ELSEWHERE, ExecutorName, Policy, read_option
 from taskloop.retry import Retry
@@ -82,7 +82,7 @@ class Flow(Job[..., dict[str, Any]]):
         conduct.__dict__["__signature__"] = _signature([])
         options = {"retry": _ATTEMPTS, **(options or {})}
         super().__init__(conduct, trigger, name=name, prefix=prefix, aliases=aliases, options=options, origin=origin)
-        self._declared_params = dict(params or {})
+        self._declared_params = dict(by_name(self.name, params))
         self._crashes_alone()
 
     def step(

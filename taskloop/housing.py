@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.clock import Clock, SystemClock
-from taskloop.errors import Conflict, NotRunning
+from taskloop.errors import BadSettings, Conflict, NotRunning
 from taskloop.jobs import Jobs
 from taskloop.logs import QUIET, Speaker
 from taskloop.options import Options
@@ -40,6 +40,10 @@ class Housed(Jobs):
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
+        if options is not None and not isinstance(options, Options):
+            raise BadSettings(
+                [f"options is a {type(options).__name__}; Options(...) is allowed, such as Options(threads=8)"]
+            )
         self.options: Options = options or Options()
         self.speaker: Speaker = Speaker()
         """Writes the log lines; inside another program warnings only, unless somebody asks for more."""

@@ -5,55 +5,80 @@ Level 3, pure. Each gives the value as it is meant, or raises with what was give
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
-from taskloop.errors import NoSuchRun, NoSuchSchedule, nearest
-from taskloop.jobs import Job
+from taskloop.errors import BadJob, BadTrigger, NoSuchRun, NoSuchSchedule, nearest
+from taskloop.jobs import Call, Job
 from taskloop.runs import Cause, Run, RunId, State
 
-__all__ = ["is_same_call", "read_cause", "read_run_id", "read_schedule_id", "read_state", "read_texts", "read_whole"]
+__all__ = ["before", "cause", "is_same_call", "limit", "run_id", "schedule_id", "schedules", "states", "texts"]
 
 W = TypeVar("W", bound=StrEnum)
 
 
-def read_run_id(number: object) -> RunId:
+def run_id(number: object) -> RunId:
     """A number as the id of a run. Raises `NoSuchRun` for what none can have."""
     if not isinstance(number, int) or not 0 < number < 2**63:
         raise NoSuchRun(number)
     return RunId(number)
 
 
-def read_schedule_id(id: object) -> str:
+def schedule_id(id: object) -> str:
     """A text as the id of a schedule. Raises `NoSuchSchedule` for what none can have."""
     if not isinstance(id, str):
         raise NoSuchSchedule(str(id))
     return id
 
 
-def read_whole(name: str, number: object) -> int:
-    """How many, or up to which number. Raises `ValueError` for what is no whole number from 0 to 2**63 - 1."""
+def schedules(wanted: Iterable[object]) -> None:
+    """Refuse what is no schedule to store. Raises `BadJob`, and `BadTrigger` for an id that is no text."""
+    for one in wanted:
+        if not isinstance(one, tuple | list) or len(one) != 3 or not isinstance(one[0], Call):
+            raise BadJob(
+                f"{one!r:.200} is no schedule; give (call, trigger, id), the call as a job's `bind(…)` returns it"
+            )
+        if not isinstance(one[2], str):
+            raise BadTrigger(one[2], "allowed is a text of 1 to 200 printable characters", what="schedule id")
+
+
+def limit(number: object, name: str = "limit") -> int:
+    """How many, or from where on. Raises `ValueError` for what is no whole number from 0 to 2**63 - 1."""
     if not isinstance(number, int) or not 0 <= number < 2**63:
         raise ValueError(f"{name} is {number!r}; allowed is a whole number from 0 on")
     return number
 
 
-def read_texts(**given: object) -> None:
+def before(number: object) -> int | None:
+    """An id below which to look, None: below none. Raises `ValueError`."""
+    return None if number is None else limit(number, "before")
+
+
+def texts(**given: object) -> None:
     """Refuse what is neither a text nor None. Raises `ValueError`."""
     for name, text in given.items():
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{name} is {text!r}; allowed is a text, or None")
 
 
-def read_state(word: object) -> State:
-    """A word as a state. Raises `ValueError` with the one that is nearest."""
-    return _word("state", word, State)
+def states(words: object) -> list[State] | None:
+    """A word, or some, as states. Raises `ValueError` with the one that is nearest."""
+    if words is None:
+        return None
+    return [
+        _word("state", one, State)
+        for one in (words if isinstance(words, Iterable) and not isinstance(words, str) else [words])
+    ]
 
 
-def read_cause(word: object) -> Cause:
+@overload
+def cause(word: None) -> None: ...
+@overload
+def cause(word: str) -> Cause: ...
+def cause(word: str | None) -> Cause | None:
     """A word as a cause. Raises `ValueError` with the one that is nearest."""
-    return word if type(word) is Cause else _word("cause", word, Cause)
+    return word if word is None or type(word) is Cause else _word("cause", word, Cause)
 
 
 def _word(what: str, word: Any, known: type[W]) -> W:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import (
     TYPE_CHECKING,
@@ -27,7 +27,7 @@ from typing import (
 )
 
 from taskloop.context import RunContext, running
-from taskloop.errors import BadJob, Conflict, NoSuchJob, nearest
+from taskloop.errors import BadJob, BadParameters, Conflict, NoSuchJob, nearest
 from taskloop.inject import Injected, is_context
 from taskloop.parameters import Parameters
 from taskloop.policy import ELSEWHERE, Policy, PolicyOptions, read_option, read_texts
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from taskloop.handles import RunHandle
     from taskloop.schedules import Schedule
 
-__all__ = ["NAME", "Call", "Desk", "Job", "Jobs", "Register", "refuse_the_uncallable", "unfit_for_a_process"]
+__all__ = [
+    "NAME", "Call", "Desk", "Job", "Jobs", "Register", "by_name", "collections_of", "name_of", "refuse_the_uncallable", "unfit_for_a_process"
+]  # fmt: skip
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,8 +122,9 @@ class Job(Generic[P, T]):
         self.policy: Policy = Policy.of(self.name, self.options)
         self.is_async: bool = inspect.iscoroutinefunction(function)
         self._keep_secrets()
-        self.params: dict[str, Any] = self.parameters.check(params or {}) if params or trigger is not None else {}
-        self._declared_params = dict(params or {})
+        given_params = by_name(self.name, params)
+        self.params: dict[str, Any] = self.parameters.check(given_params) if params or trigger is not None else {}
+        self._declared_params = dict(given_params)
         self._desks: list[Desk] = []
         self._check_executor()
 
@@ -226,6 +229,22 @@ class Job(Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<job {self.name}{f' {self.trigger}' if self.trigger else ''}>"
+
+
+def name_of(job: str | Job[..., Any]) -> str:
+    """The name of a job that is given by it, or as itself. Raises `TypeError`."""
+    if isinstance(job, str):
+        return job
+    if not isinstance(job, Job):
+        raise TypeError(f"a job is named by a text or given itself, got {type(job).__name__}; give its name")
+    return job.name
+
+
+def by_name(job: str, params: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Parameters by name, none for None. Raises `BadParameters` for what names none."""
+    if params and not isinstance(params, Mapping):
+        raise BadParameters(job, {"*": f"is a {type(params).__name__}; a dict of names and their values is allowed"})
+    return params or {}
 
 
 def _found(module: str, qualname: str) -> Any:
@@ -407,7 +426,7 @@ class Jobs:
 
     def __getitem__(self, name: str) -> Job[..., Any]:
         """The job of that name. Raises `NoSuchJob`."""
-        if name not in self._jobs:
+        if name not in self._jobs and (name := name_of(name)) not in self._jobs:
             raise NoSuchJob(name, nearest(name, self._jobs))
         return self._jobs[name]
 
@@ -422,3 +441,13 @@ class Jobs:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)} jobs>"
+
+
+def collections_of(jobs: Iterable[Jobs]) -> list[Jobs]:
+    """The collections that a scheduler is to take over. Raises `TypeError` for what is none, or one alone."""
+    found: list[Jobs] = [] if isinstance(jobs, Jobs) else list(jobs)
+    if isinstance(jobs, Jobs) or not all(isinstance(one, Jobs) for one in found):
+        raise TypeError(
+            f"jobs is {jobs!r:.200}; a list of collections is allowed, such as jobs=[shop] with shop = Jobs()"
+        )
+    return found

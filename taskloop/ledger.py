@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskloop import audit, durations
+from taskloop import audit, durations, inquiry
 from taskloop.audience import LOOK_SECONDS, Waiters
 from taskloop.clock import Clock
 from taskloop.context import running
@@ -35,8 +35,7 @@ from taskloop.errors import (
 )
 from taskloop.events import Event
 from taskloop.handles import RunHandle, asked
-from taskloop.inquiry import is_same_call, read_run_id, read_state, read_whole
-from taskloop.jobs import Call, Duration, Job, Jobs
+from taskloop.jobs import Call, Duration, Job, Jobs, by_name, collections_of, name_of
 from taskloop.masking import clean_step, scrubber
 from taskloop.options import Options
 from taskloop.parameters import check_words
@@ -85,7 +84,7 @@ class Ledger(Switching):
         self.name = name
         self._interval: timedelta | None = None
         """The interval given to `start()`; None: the options'."""
-        self._collections: list[Jobs] = list(jobs)
+        self._collections: list[Jobs] = collections_of(jobs)
         self._defined: dict[str, tuple[Any, Definition]] = {}
         """What jobs declare, as it was made last, and of what."""
         self._usual: dict[RunId, Usual] = {}
@@ -146,7 +145,7 @@ class Ledger(Switching):
     def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
         if isinstance(job, str):
             return self._renamed(job) or self[job]
-        if self._jobs.get(job.name) is not job:
+        if self._jobs.get(name_of(job)) is not job:
             raise NoSuchJob(job.name, nearest(job.name, self._jobs))
         return job
 
@@ -184,8 +183,8 @@ class Ledger(Switching):
         `BadParameters`, `Conflict` (switched off), `KeyConflict`.
         """
         one = self._job(job)
-        call: Call[Any] = Call(one, one.parameters.check(params or {}))
-        run = asked(call, self._clock.now(), at, cause=cause, key=key, actor=actor, reason=reason)
+        call: Call[Any] = Call(one, one.parameters.check(by_name(one.name, params)))
+        run = asked(call, self._clock.now(), at, cause=inquiry.cause(cause), key=key, actor=actor, reason=reason)
         return (await self._ask([(one, run)], connection))[0]
 
     async def submit_many(
@@ -197,7 +196,7 @@ class Ledger(Switching):
         cause: Cause = Cause.MANUAL,
     ) -> list[RunHandle[T]]:
         """Ask for a run of each call, all in one transaction. Raises `BadJob` for what is no call."""
-        now, told = self._clock.now(), {"actor": actor, "reason": reason}
+        now, told, cause = self._clock.now(), {"actor": actor, "reason": reason}, inquiry.cause(cause)
         calls = list(calls)
         for place, call in enumerate(calls):
             if not isinstance(call, Call):
@@ -229,7 +228,7 @@ class Ledger(Switching):
                 written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))
             except KeyConflict as conflict:  # which goes by what is stored; nobody stores a default
                 found = await store.run(RunId(conflict.run)) if len(runs) == 1 else None
-                if found is None or not is_same_call(wanted[0][0], found, runs[0]):
+                if found is None or not inquiry.is_same_call(wanted[0][0], found, runs[0]):
                     raise
                 written = [replace(found, existed=True)]
         return [RunHandle(run, self, job) for run, (job, _) in zip(written, wanted, strict=True)]
@@ -266,7 +265,7 @@ class Ledger(Switching):
         old = await self.run(run_id)
         key = only_repeat_key(old.id) if once else key
         job = self._job(old.job)
-        call: Call[Any] = Call(job, job.parameters.check({**old.params, **(params or {})}))
+        call: Call[Any] = Call(job, job.parameters.check({**old.params, **by_name(job.name, params)}))
         run = asked(call, self._clock.now(), cause=Cause.RERUN, key=key, actor=actor, reason=reason)
         if from_step is not None:
             taken = {one.name: one.place for one in await (await self._opened()).steps(old.id)}
@@ -287,7 +286,7 @@ class Ledger(Switching):
     ) -> list[RunHandle[Any]]:
         """Ask for a run of every enabled job that needs no parameters, all in one transaction."""
         await self._refresh_switches(force=True)
-        now, told = self._clock.now(), {"actor": actor, "reason": reason}
+        now, told, cause = self._clock.now(), {"actor": actor, "reason": reason}, inquiry.cause(cause)
         ready = [job for job in self if not job.parameters.required]
         return await self._ask([(one, asked(Call(one, {}), now, cause=cause, **told)) for one in ready], only_on=True)
 
@@ -295,7 +294,7 @@ class Ledger(Switching):
 
     async def run(self, run_id: int) -> Run:
         """The record of a run. Raises `NoSuchRun`."""
-        found = await (await self._opened()).run(read_run_id(run_id))
+        found = await (await self._opened()).run(inquiry.run_id(run_id))
         if found is None:
             raise NoSuchRun(run_id)
         return found
@@ -321,7 +320,9 @@ class Ledger(Switching):
         `.part` of what it gives is where to go on; nothing new leaves it as it was. Raises `NoSuchRun`.
         """
         run = await self.run(run_id)
-        return RunLines(*await (await self._opened()).lines(run.id, after, read_whole("limit", limit)))
+        return RunLines(
+            *await (await self._opened()).lines(run.id, inquiry.limit(after, "after"), inquiry.limit(limit))
+        )
 
     async def runs(
         self,
@@ -341,15 +342,14 @@ class Ledger(Switching):
         """
         now = self._clock.now()
         names = None if job is None else self._names(job)
-        states = None if state is None else [read_state(one) for one in ([state] if isinstance(state, str) else state)]
         query = Query(
             jobs=names,
-            states=states,
-            cause=cause,
+            states=inquiry.states(state),
+            cause=inquiry.cause(cause),
             since=durations.since(since, now) if since is not None else None,
             until=durations.since(until, now) if until is not None else None,
-            before=before,
-            limit=read_whole("limit", limit),
+            before=inquiry.before(before),
+            limit=inquiry.limit(limit),
         )
         return list(await (await self._opened()).find(query))
 
@@ -367,9 +367,9 @@ class Ledger(Switching):
         self._lend(context)
         try:
             if timeout is None:
-                return await self._final(read_run_id(run_id))
+                return await self._final(inquiry.run_id(run_id))
             async with asyncio.timeout(durations.parse(timeout).total_seconds()):
-                return await self._final(read_run_id(run_id))
+                return await self._final(inquiry.run_id(run_id))
         finally:
             self._take_back(context)
 
@@ -401,12 +401,12 @@ class Ledger(Switching):
         check_words(reason=reason, actor=actor)
         ending, now = Cancelled(reason, actor), self._clock.now()
         entry = audit.entry("cancel", now, actor, reason)
-        if (asked := self._ask_to_end(read_run_id(run_id), ending)) is not None:
+        if (asked := self._ask_to_end(inquiry.run_id(run_id), ending)) is not None:
             if entry is not None:
                 await self._record_cancel(audit.cancelled(entry, asked))
             return asked
         store = await self._opened()
-        done = await store.cancel(read_run_id(run_id), actor=actor, reason=reason, now=now, entry=entry)
+        done = await store.cancel(inquiry.run_id(run_id), actor=actor, reason=reason, now=now, entry=entry)
         if done is None:
             raise NoSuchRun(run_id)
         if done.ended:
@@ -442,7 +442,7 @@ class Ledger(Switching):
         Raises `NoSuchJob`, `BadParameters`, `BadTrigger`, `Conflict` (the id is that of a declared job's schedule).
         """
         one = self._job(job)
-        call: Call[Any] = Call(one, one.parameters.check(params or {}))
+        call: Call[Any] = Call(one, one.parameters.check(by_name(one.name, params)))
         return (await self.schedule_many([(call, trigger, id)], actor=actor, reason=reason))[0]
 
     async def schedule_many(
@@ -466,6 +466,7 @@ class Ledger(Switching):
         left = iter(wanted)
         try:
             while batch := list(islice(left, TOGETHER)):
+                inquiry.schedules(batch)
                 schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
                 policies = {name: call.job.policy for call, _, name in batch}
                 for one in schedules:
@@ -493,7 +494,7 @@ class Ledger(Switching):
         given to another job meanwhile).
         """
         check_words(reason=reason, actor=actor)
-        found = [one for one in await self.schedules(prefix=id, limit=1) if one.id == id]
+        found = [one for one in await self.schedules(prefix=inquiry.schedule_id(id), limit=1) if one.id == id]
         if not found:
             raise NoSuchSchedule(id)
         self.refuse_declared(id)
@@ -502,7 +503,7 @@ class Ledger(Switching):
         if trigger is not None:
             wanted["trigger"] = self.resolved(checked(trigger))
         if params is not None:
-            wanted["params"] = job.parameters.check(params)
+            wanted["params"] = job.parameters.check(by_name(job.name, params))
 
         def merge(old: Schedule | None, new: Schedule) -> Schedule:
             """Over what stands there as it is written: what others changed since it was read stays changed."""
@@ -546,7 +547,7 @@ class Ledger(Switching):
     async def unschedule(self, id: str, *, actor: str | None = None, reason: str | None = None) -> None:
         """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`, `Conflict` (a job here declares it)."""
         check_words(reason=reason, actor=actor)
-        self.refuse_declared(id)
+        self.refuse_declared(inquiry.schedule_id(id))
         now = self._clock.now()
         if not await (await self._opened()).drop([id], now, audit.entry("unschedule", now, actor, reason)):
             raise NoSuchSchedule(id)
@@ -561,9 +562,10 @@ class Ledger(Switching):
         limit: int = 100,
     ) -> list[Schedule]:
         """Schedules by id, at most `limit`, from the first one on; `before`: the last id of the page before this one."""
+        inquiry.texts(prefix=prefix, before=before)
         name = None if job is None else self._names(job)[0]
         found = await (await self._opened()).schedules(
-            job=name, prefix=prefix, after=before, limit=read_whole("limit", limit)
+            job=name, prefix=prefix, after=before, limit=inquiry.limit(limit)
         )
         return list(found)
 
@@ -572,28 +574,33 @@ class Ledger(Switching):
     ) -> list[tuple[datetime, Schedule]]:
         """The coming fires, of one job or of all, earliest first, at most `limit`; `until` None: no end but the limit.
 
-        Of what is overdue the instant since which it is comes first, and then what is due from now on.
+        Of what is overdue the instant since when comes first, then what is due from now on. Raises `NoSuchJob`.
         """
         from taskloop import looking
 
-        return await looking.upcoming(self, await self._opened(), until, read_whole("limit", limit), job)
+        return await looking.upcoming(self, await self._opened(), until, inquiry.limit(limit), await self._meant(job))
 
     async def simulate(
-        self, span: Duration, *, start: Instant | None = None, job: str | None = None, most: int | None = None
+        self,
+        span: Duration,
+        *,
+        start: Instant | None = None,
+        job: str | Job[..., Any] | None = None,
+        most: int | None = None,
     ) -> Simulation:
         """What would happen in the next `span`, 366 days at most, or from `start` on; nothing is done.
 
-        `job`: looks at its schedules alone; `most`: at so many fires one by one, see `taskloop.simulation`.
+        `job`: its schedules alone; `most`: so many fires one by one, see `taskloop.simulation`. Raises `NoSuchJob`.
         """
         from taskloop import outlook
 
-        return await outlook.simulated(self, await self._opened(), span, start, job=job, most=most)
+        return await outlook.simulated(self, await self._opened(), span, start, job=await self._meant(job), most=most)
 
-    async def held(self, job: str | None = None) -> int:
-        """How many fires a pause holds now, of one job, None: of all."""
+    async def held(self, job: str | Job[..., Any] | None = None) -> int:
+        """How many fires a pause holds now, of one job, None: of all. Raises `NoSuchJob`."""
         from taskloop import outlook
 
-        return await outlook.held(self, await self._opened(), job)
+        return await outlook.held(self, await self._opened(), await self._meant(job))
 
     # -- who changed what
 
@@ -606,9 +613,10 @@ class Ledger(Switching):
         limit: int = 100,
     ) -> list[audit.Entry]:
         """What people changed, newest first, at most `limit`. `before`: only ids below, for the next page."""
-        jobs = None if job is None else self._names(job)
+        inquiry.texts(actor=actor)
+        jobs, below = None if job is None else self._names(job), inquiry.before(before)
         return list(
-            await (await self._opened()).audit(actor=actor, jobs=jobs, before=before, limit=read_whole("limit", limit))
+            await (await self._opened()).audit(actor=actor, jobs=jobs, before=below, limit=inquiry.limit(limit))
         )
 
     # -- looking
@@ -618,13 +626,13 @@ class Ledger(Switching):
         from taskloop import looking
 
         found = await looking.incidents(self, await self._opened(), durations.since(since, self._clock.now()))
-        return found[: read_whole("limit", limit)]
+        return found[: inquiry.limit(limit)]
 
     async def jobs(self, name: str | None = None) -> list[JobRecord]:
         """Every job that is declared here or that a worker of the store declared, by name; `name`: that one, or none."""
         from taskloop import looking
 
-        return await looking.jobs(self, await self._opened(), None if name is None else [name])
+        return await looking.jobs(self, await self._opened(), None if name is None else [name_of(name)])
 
     async def status(self) -> Status:
         """How the whole stands, as the store knows it; `attention` says first what is worst."""

@@ -16,7 +16,7 @@ from taskloop.durations import Instant
 from taskloop.errors import BadInstant, BadJob, NoSuchJob, nearest
 from taskloop.events import Feed
 from taskloop.housing import Housed
-from taskloop.jobs import NAME, Job
+from taskloop.jobs import NAME, Job, name_of
 from taskloop.parameters import check_words
 from taskloop.runs import Run, State
 from taskloop.store import Query, Store
@@ -43,7 +43,12 @@ class Switching(Housed):
         """By job the trip of its breaker that was told last as over."""
 
     async def disable(
-        self, job: str, *, reason: str | None = None, until: Instant | None = None, actor: str | None = None
+        self,
+        job: str | Job[..., Any],
+        *,
+        reason: str | None = None,
+        until: Instant | None = None,
+        actor: str | None = None,
     ) -> None:
         """Switch a job off in the whole store: each of its fires is skipped, a submit is refused.
 
@@ -51,11 +56,11 @@ class Switching(Housed):
         """
         await self._throw("disabled", job, reason, until, actor)
 
-    async def enable(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
+    async def enable(self, job: str | Job[..., Any], *, reason: str | None = None, actor: str | None = None) -> None:
         """Switch a job on, whatever its declaration says."""
         await self._throw("enabled", job, reason, None, actor)
 
-    async def reset(self, job: str, *, reason: str | None = None, actor: str | None = None) -> None:
+    async def reset(self, job: str | Job[..., Any], *, reason: str | None = None, actor: str | None = None) -> None:
         """Take back what was switched, by hand or by the job's breaker: the declaration decides again."""
         check_words(reason=reason, actor=actor)
         kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
@@ -66,7 +71,7 @@ class Switching(Housed):
 
     async def pause(
         self,
-        job: str | None = None,
+        job: str | Job[..., Any] | None = None,
         *,
         reason: str | None = None,
         until: Instant | None = None,
@@ -77,7 +82,7 @@ class Switching(Housed):
 
     async def resume(
         self,
-        job: str | None = None,
+        job: str | Job[..., Any] | None = None,
         *,
         missed: Missed | None = None,
         reason: str | None = None,
@@ -87,7 +92,7 @@ class Switching(Housed):
         if missed not in (None, "skip", "latest", "all"):
             raise BadJob(f"missed is {missed!r}; allowed are 'skip', 'latest', 'all' or None for each job's own policy")
         check_words(reason=reason, actor=actor)
-        name = None if job is None else await self._switchable(job)
+        name = await self._meant(job)
         store, now = await self._opened(), self._clock.now()
         entry, told = audit.entry("resume", now, actor, reason), {"actor": actor, "reason": reason}
         for each in [None] if name is None else reversed(self._names(name)):
@@ -95,10 +100,15 @@ class Switching(Housed):
         self.feed.send("resumed", now, job=name, actor=actor, reason=reason)
 
     async def _throw(
-        self, kind: SwitchKind, job: str | None, reason: str | None, until: Instant | None, actor: str | None
+        self,
+        kind: SwitchKind,
+        which: str | Job[..., Any] | None,
+        reason: str | None,
+        until: Instant | None,
+        actor: str | None,
     ) -> None:
         check_words(reason=reason, actor=actor)
-        job = None if job is None else await self._switchable(job)
+        job = await self._meant(which)
         now = self._clock.now()
         end = durations.instant(until, now) if until is not None else None
         if end is not None and end <= now:
@@ -169,7 +179,7 @@ class Switching(Housed):
 
     def _names(self, job: str | Job[..., Any]) -> list[str]:
         """The name and the aliases under which a job's history stands; a name unknown here stands for itself."""
-        name = job if isinstance(job, str) else job.name
+        name = name_of(job)
         one = self._renamed(name)
         return [name] if one is None else [one.name, *one.aliases]
 
@@ -180,12 +190,17 @@ class Switching(Housed):
         heir = self._heirs.get(name)
         return heir if heir is not None and self._jobs.get(heir.name) is heir else None
 
-    async def _switchable(self, job: str) -> str:
+    async def _meant(self, job: str | Job[..., Any] | None) -> str | None:
+        """As `_switchable`, and None for all jobs."""
+        return None if job is None else await self._switchable(job)
+
+    async def _switchable(self, which: str | Job[..., Any]) -> str:
         """The name under which a job is switched, given that or an alias; jobs of other programs on the store too.
 
         Whatever stands in the store under a name is meant by it; an alias that a definition names comes after that: the
         job that had it may have been taken back.
         """
+        job = name_of(which)
         if (here := self._renamed(job)) is not None:
             return here.name
         store = await self._opened()

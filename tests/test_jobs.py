@@ -107,6 +107,14 @@ def test_one_text_in_the_place_of_a_list_is_refused_as_it_would_be_taken_letter_
         Jobs().flow("f", **{option: "text"})
 
 
+@pytest.mark.parametrize("trigger", [None, Every("5m")])
+def test_parameters_without_names_are_refused_when_declared(trigger):
+    with pytest.raises(BadParameters, match=r"'\*' is a list; a dict of names and their values is allowed"):
+        Jobs().add_job(mail, trigger, params=[1])
+    with pytest.raises(BadParameters, match="is a list"):
+        Jobs().flow("f", trigger, params=[1])
+
+
 def test_aliases_may_be_a_list():
     assert Jobs().add_job(mail, aliases=["post", "letter"]).aliases == ("post", "letter")
 
