@@ -10,13 +10,13 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, Never, TypeVar
 
 from taskloop.annotations import annotations_of
 from taskloop.context import RunContext
 from taskloop.durations import rfc3339
 from taskloop.errors import BadJob, nearest
-from taskloop.jobs import NAME, Job, by_name, refuse_the_uncallable, unfit_for_a_process
+from taskloop.jobs import NAME, Job, by_name, refuse_the_bare, refuse_the_uncallable, unfit_for_a_process
 from taskloop.parameters import Parameters
 from taskloop.policy import ELSEWHERE, ExecutorName, Policy, read_option
 from taskloop.retry import Retry
@@ -87,7 +87,7 @@ class Flow(Job[..., dict[str, Any]]):
 
     def step(
         self,
-        *,
+        *bare: Never,
         name: str | None = None,
         after: str | Callable[..., Any] | Iterable[str | Callable[..., Any]] = (),
         retry: Retry | int = RETRY,
@@ -101,6 +101,7 @@ class Flow(Job[..., dict[str, Any]]):
         an `async def` on the loop, a `def` in a thread. Raises `BadJob` for what cannot be a step, for a name taken, and
         for a step that would need itself, however far around.
         """
+        refuse_the_bare(bare, "@flow.step()")
         read_option("executor", executor)
 
         def declare(function: F) -> F:

@@ -18,6 +18,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    Never,
     ParamSpec,
     Protocol,
     TypeVar,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from taskloop.schedules import Schedule
 
 __all__ = [
-    "NAME", "Call", "Desk", "Job", "Jobs", "Register", "by_name", "collections_of", "name_of", "refuse_the_uncallable", "unfit_for_a_process"
+    "NAME", "Call", "Desk", "Job", "Jobs", "Register", "by_name", "collections_of", "name_of", "refuse_the_bare", "refuse_the_uncallable", "unfit_for_a_process"
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -299,6 +300,12 @@ def refuse_the_uncallable(function: object, name: str | None) -> None:
         )
 
 
+def refuse_the_bare(given: object, decorator: str) -> None:
+    """Raise `TypeError` where a decorator was written without its parentheses, and so is given the function."""
+    if callable(given) or (isinstance(given, tuple) and given):
+        raise TypeError(f"a decorator needs its parentheses; write {decorator}")
+
+
 class Register(Protocol):
     """A decorator that makes a function a job. A first parameter `run: RunContext` is gone from the job's types."""
 
@@ -330,6 +337,7 @@ class Jobs:
         **policy: Unpack[PolicyOptions],
     ) -> Register:
         """Run the function again and again, `interval` apart; None: the interval given to `start()`."""
+        refuse_the_bare(interval, "@scheduler.every()")
         return self._register(Every(interval, anchor=anchor), name, params, aliases, policy)
 
     def cron(
@@ -345,17 +353,19 @@ class Jobs:
         **policy: Unpack[PolicyOptions],
     ) -> Register:
         """Run the function by a cron expression, read on the clocks of `timezone`; None: the scheduler's zone."""
+        refuse_the_bare(expression, "@scheduler.cron('0 2 * * *')")
         trigger = Cron(expression, timezone=timezone, gap=gap, fold=fold)
         return self._register(trigger, name, params, aliases, policy)
 
     def job(
         self,
-        *,
+        *bare: Never,
         name: str | None = None,
         aliases: tuple[str, ...] = (),
         **policy: Unpack[PolicyOptions],
     ) -> Register:
         """Run the function only when somebody asks for it."""
+        refuse_the_bare(bare, "@scheduler.job()")
         return self._register(None, name, None, aliases, policy)
 
     def flow(

@@ -115,6 +115,20 @@ def test_parameters_without_names_are_refused_when_declared(trigger):
         Jobs().flow("f", trigger, params=[1])
 
 
+@pytest.mark.parametrize(
+    ("decorator", "text"),
+    [
+        (Jobs().job, "@scheduler.job()"),
+        (Jobs().every, "@scheduler.every()"),
+        (Jobs().cron, "@scheduler.cron('0 2 * * *')"),
+        (Jobs().flow("f").step, "@flow.step()"),
+    ],
+)
+def test_a_decorator_without_its_parentheses_is_told_to_have_them(decorator, text):
+    with pytest.raises(TypeError, match=re.escape(f"a decorator needs its parentheses; write {text}")):
+        decorator(clean)
+
+
 def test_aliases_may_be_a_list():
     assert Jobs().add_job(mail, aliases=["post", "letter"]).aliases == ("post", "letter")
 
