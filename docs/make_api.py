@@ -95,8 +95,8 @@ def _signature(name: str, what: Any) -> str:
     signature = re.sub(
         r"\(self, /, |\(self, |\(cls, |\(self\)|\(cls\)", lambda m: "()" if m[0].endswith(")") else "(", signature
     )
-    signature = signature.replace("*bare: Never", "*")  # there for who forgets the parentheses of a decorator
     signature = re.sub(r" at 0x[0-9a-f]+", "", signature).replace("'", "")
+    signature = signature.replace("*bare: Never", "*")  # there for who forgets the parentheses of a decorator
     waits = "await " if inspect.iscoroutinefunction(what) else ""
     return f"```text\n{waits}{name}{signature}\n```\n\n"
 

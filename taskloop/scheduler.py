@@ -117,8 +117,8 @@ class TaskScheduler(Ledger):
         """Open the store, mend what an earlier life left, and begin to fire; waits until that is done.
 
         `interval`: of every `every()` that names none; None: the configuration's, 2 weeks. A second start warns and
-        changes nothing; one that fails may be tried again, one that is stopped returns; one during a stop waits for its end.
-        Raises `BadSettings`, `BadJob`, `BadStore`, `StoreUnavailable`, `NotRunning` (another loop, a fork), `Conflict` (see `stop`).
+        changes nothing; one during a stop waits for its end; one that fails may be tried again, one that is stopped returns.
+        Raises `BadSettings`, `BadJob`, `BadStore`, `StoreUnavailable`, `NotRunning`, `Conflict` in a job a stop waits for.
         """
         loop = asyncio.get_running_loop()
         if self._host is not None and self._loop.is_closed():
@@ -127,9 +127,7 @@ class TaskScheduler(Ledger):
             raise NotRunning("the scheduler runs on another event loop; stop it there, or make another scheduler")
         if self._host is not None and self._closing.is_set():
             if self._is_own_job():  # that would wait for itself
-                raise Conflict(
-                    "the scheduler is stopping and waits for this job; start it again once the job has ended"
-                )
+                raise Conflict("the scheduler is stopping and waits for this job; start it again when that has ended")
             await asyncio.wait({self._host})
         if self._host is not None:
             return self._say("WARNING", "scheduler.already_running")

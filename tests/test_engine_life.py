@@ -425,7 +425,7 @@ async def test_a_job_that_stops_its_scheduler_cannot_start_it_before_it_has_ende
     async with virtual_time(scheduler) as time:
         await scheduler.submit("reboot")
         await time.advance("1s")
-        assert told == ["the scheduler is stopping and waits for this job; start it again once the job has ended"]
+        assert told == ["the scheduler is stopping and waits for this job; start it again when that has ended"]
         assert not scheduler.is_running
 
 
