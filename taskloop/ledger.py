@@ -356,7 +356,7 @@ class Ledger(Switching):
     async def wait(self, run_id: int, timeout: Duration | None = None) -> Run:
         """Wait until a run is final and give its record; a run that waits for another lends out its slot meanwhile.
 
-        Raises `NoSuchRun`, and `TimeoutError` after `timeout` (None: as long as it takes; 0: it looks once).
+        Raises `NoSuchRun`, `Conflict` in the run itself, `TimeoutError` after `timeout` (None: never; 0: it looks once).
         """
         if timeout is not None and not durations.parse(timeout):
             run = await self.run(run_id)
@@ -364,6 +364,8 @@ class Ledger(Switching):
                 raise TimeoutError(f"run {run_id} is {run.state}")
             return run
         context = running.get()
+        if context is not None and context.scheduler is self and context.id == run_id:
+            raise Conflict(f"run {run_id} would wait for its own end, for ever; let another run wait for it")
         self._lend(context)
         try:
             if timeout is None:
@@ -452,7 +454,7 @@ class Ledger(Switching):
         actor: str | None = None,
         reason: str | None = None,
     ) -> list[Schedule]:
-        """Store many schedules, one transaction a thousand. Raises `Conflict` for an id that comes twice."""
+        """Store many, a thousand a transaction, and stop where one is refused; raises `Conflict` for an id given twice."""
         check_words(reason=reason, actor=actor)
         store, now = await self._opened(), self._clock.now()
         policies: dict[str, Policy] = {}

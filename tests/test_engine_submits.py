@@ -261,6 +261,17 @@ async def test_wait_never_raises_for_the_job_and_value_does(scheduler, virtual_t
         assert caught.value.run.id == run.id
 
 
+async def test_a_run_that_waits_for_itself_is_told_so_instead_of_waiting_for_ever(scheduler, virtual_time):
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        await scheduler.wait(run.id)
+
+    async with virtual_time(scheduler) as time:
+        run = await scheduler.submit("job")
+        with pytest.raises(RunFailed, match="Conflict: run 1 would wait for its own end, for ever"):
+            await time.until(run.value())
+
+
 async def test_wait_gives_up_after_its_timeout_and_the_run_goes_on(scheduler, virtual_time):
     scheduler.add_job(lasting(60), name="job")
     async with virtual_time(scheduler) as time:
