@@ -327,6 +327,12 @@ async def test_a_value_that_does_not_fit_its_annotation_is_told_by_an_error_of_o
         assert caught.value.run.state is State.SUCCEEDED and caught.value.run.result is not None
 
 
+async def test_a_handle_names_its_run_where_it_is_printed(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler):
+        assert repr(await scheduler.submit("job", at="+1h")) == "<run 1 of job waiting>"
+
+
 async def test_many_may_wait_for_one_run(scheduler, virtual_time):
     scheduler.add_job(lasting(60), name="job")
     async with virtual_time(scheduler) as time:
