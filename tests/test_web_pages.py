@@ -701,6 +701,28 @@ async def test_a_schedule_that_cannot_be_is_refused_and_what_was_typed_is_kept(p
     assert [one.id for one in await scheduler.schedules()] == ["hourly"]
 
 
+async def test_all_that_is_wrong_with_a_schedule_stands_beside_its_fields_and_the_reason_is_kept(pair):
+    _, client = pair
+    wrong = {"job": "add", "when": "61 2 * * *", "params": '{"b": 1}', "reason": "the night shift", "id": "x"}
+    body = (await filled(client, "/schedules", **wrong)).body.decode()
+    beside = {
+        name: html.unescape(one)
+        for name, one in re.findall(r'id="(\w+)-hint">.*?<b class="state failed">(.*?)</b>', body)
+    }
+    assert (
+        list(beside) == ["when", "params"] and "minute is 61" in beside["when"] and "'a' is missing" in beside["params"]
+    )
+    assert len(re.findall('aria-invalid="true"', body)) == 2 and 'value="the night shift"' in body
+    assert re.search(
+        r'<input id="when" name="when" value="61 2 \* \* \*" aria-describedby="when-hint" aria-invalid="true" autofocus',
+        body,
+    )
+    for name, typed_ in (("timezone", "Europe/Berln"), ("params", "["), ("id", "hourly"), ("job", "nobody")):
+        form = {"job": "add", "when": "0 2 * * *", "params": '{"a": 1}', name: typed_}
+        body = (await filled(client, "/schedules", **form)).body.decode()
+        assert re.findall(r'id="(\w+)-hint">[^\n]*?<b class="state failed">', body) == [name], name
+
+
 @pytest.mark.parametrize(
     ("typed_", "trigger"),
     [

@@ -278,3 +278,21 @@ async def test_failures_of_one_cause_are_one_row_and_are_all_asked_for_again_onc
         await scheduler.wait(number, timeout=20)
     again = await scheduler.runs(cause="rerun")
     assert sorted(one.rerun_of for one in again) == [1, 2, 3, 4] and {one.actor for one in again} == {"anyone"}
+
+
+async def test_a_schedule_that_is_wrong_twice_says_so_at_both_fields_and_goes_on_at_the_first(open_dashboard, window):
+    scheduler = shop()
+    address = await open_dashboard(scheduler)
+    page = await window()
+    await lead(page, address, "/schedules", button="Add", When="61 2 * * *", Parameters='{"ordre": 1}', Reason="nights")
+    assert "see the fields below" in await page.get_by_role("alert").inner_text()
+    form = page.locator("form", has=page.get_by_role("button", name="Add", exact=True))
+    for name, wrong in (("job", False), ("when", True), ("timezone", False), ("id", False), ("params", True)):
+        field = form.locator(f"[name='{name}']")
+        assert (await field.get_attribute("aria-invalid") == "true") is wrong, name
+        hint = page.locator(f"[id='{await field.get_attribute('aria-describedby')}']")
+        assert bool(await hint.locator(".failed").count()) is wrong, name
+    assert await form.get_by_label("Reason").input_value() == "nights"
+    assert await page.evaluate("document.activeElement.id") == "when"
+    assert await page.evaluate(AUDIT) == []
+    assert await scheduler.schedules(prefix="61") == []

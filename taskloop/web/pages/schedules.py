@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from taskloop import durations
 from taskloop.clock import SystemClock
-from taskloop.errors import TaskloopError
+from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, TaskloopError
 from taskloop.masking import MASK, shown
 from taskloop.simulation import Simulation, quiet_hour
 from taskloop.triggers import At, Cron, Every, Trigger
@@ -31,6 +31,8 @@ __all__ = ["ROUTES", "as_typed", "meant"]
 
 SCHEDULES_A_PAGE, SHOWN_FIRES, SHOWN_OVERLAPS, USUAL_DAYS = 50, 8, 30, 7
 LOAD_WIDTH, LOAD_HEIGHT, MOST_BARS = 1000.0, 60.0, 200
+FIELDS: Final = ("job", "when", "timezone", "id", "params", "reason")
+"""Of the form, in their order."""
 
 
 def meant(text: str, timezone: str | None) -> Trigger:
@@ -77,9 +79,16 @@ async def schedules(asked: Asked) -> Response:
     return await _page(asked, wanted)
 
 
-async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refused: str = "") -> Response:
-    """`wanted`: what was typed, in the query or in the form that is refused."""
-    scheduler = asked.scheduler
+async def _page(
+    asked: Asked,
+    wanted: Mapping[str, Any],
+    code: int = 200,
+    *,
+    refused: str = "",
+    problems: Mapping[str, str] | None = None,
+) -> Response:
+    """`wanted`: what was typed, in the query or in the form that is refused; `problems`: what is wrong, by field."""
+    scheduler, ill = asked.scheduler, dict.fromkeys(FIELDS, "") | dict(problems or {})
     narrowed = {name: asked.query.get(name) or None for name in ("job", "prefix")}
     change = wanted.get("change") or ""
     found = await scheduler.schedules(
@@ -92,7 +101,8 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
     words, coming, problem, notes = "", [], "", []
     if wanted.get("when"):
         try:
-            trigger = scheduler.resolved(meant(wanted["when"], wanted.get("timezone") or None))
+            typed = await asyncio.to_thread(meant, wanted["when"], wanted.get("timezone") or None)
+            trigger = scheduler.resolved(typed)
             words = trigger.describe()
             policy, now = policy_of(asked, wanted.get("job")), SystemClock().now()
             coming = await asyncio.to_thread(fires_of, trigger, policy, now, SHOWN_FIRES)
@@ -102,11 +112,12 @@ async def _page(asked: Asked, wanted: Mapping[str, Any], code: int = 200, refuse
     days = wanted.get("days") or USUAL_DAYS
     ahead = await asked.site.foresight.ahead(timedelta(days=days))
     zone = ZoneInfo(scheduler.options.timezone or "UTC")
-    typed = {name: wanted.get(name) or "" for name in ("job", "when", "timezone", "id", "params", "prefix")}
+    begin = {name: wanted.get(name) or "" for name in (*FIELDS, "prefix")}
     return await whole_page(
-        asked, "schedules.html", code, schedules=here, next=following, wanted=typed, words=words, coming=coming,
+        asked, "schedules.html", code, schedules=here, next=following, wanted=begin, words=words, coming=coming,
         problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
-        overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, names=sorted(job.name for job in scheduler),
+        overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, problems=ill,
+        first_problem=next((name for name in FIELDS if ill[name]), ""), names=sorted(job.name for job in scheduler),
         once=sign(asked), change=change, removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
     )  # fmt: skip
 
@@ -126,21 +137,52 @@ def _bars(ahead: Simulation) -> list[tuple[float, float, float, str]]:
 
 
 async def add(asked: Asked) -> Response:
+    """Store a schedule by the form; what is wrong with it stands beside its fields, all at once."""
     form = empty_is_none(asked.body)
+    job, name = form.get("job") or "", form.get("id")
+    trigger, params, problems = await asyncio.to_thread(_read, form)  # zones are files
+    try:
+        name = name or (await _name(asked, trigger) if trigger is not None else "")
+        if name and (old := [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]):
+            trigger = trigger and _kept(old[0].trigger, asked.scheduler.resolved(trigger))
+            params = params and {
+                key: old[0].params.get(key, one) if one == MASK else one for key, one in params.items()
+            }
+        if trigger is not None and not problems:
+            told = {"actor": asked.principal.name, "reason": form.get("reason")}
+            await asked.scheduler.schedule(job, trigger, id=name, params=params, **told)
+        elif params is not None:  # they may be wrong too
+            asked.scheduler[job].parameters.check(params)
+    except NoSuchJob as error:
+        problems["job"] = str(error)
+    except BadParameters as error:
+        problems["params"] = str(error)
+    except (BadTrigger, Conflict) as error:  # the trigger is well by then, so it is the name
+        problems["id"] = str(error)
+    except (TaskloopError, ValueError, RecursionError) as error:
+        return await _page(asked, form, 422, refused=f"Nothing was stored: {error}", problems=problems)
+    if problems:
+        return await _page(asked, form, 422, refused="Nothing was stored: see the fields below.", problems=problems)
+    return see_other(asked, f"/schedules?{urlencode({'prefix': name})}", "scheduled")
+
+
+def _read(form: Mapping[str, Any]) -> tuple[Trigger | None, dict[str, Any] | None, dict[str, str]]:
+    """The trigger and the parameters that were typed, None where they cannot be read, and by field why not."""
+    trigger, params, problems = None, None, {}
     try:
         trigger = meant(form.get("when") or "", form.get("timezone"))
+    except ValueError as error:
+        of_zone = isinstance(error, BadTrigger) and error.got == form.get("timezone")
+        problems["timezone" if of_zone else "when"] = str(error)
+    why = ""
+    try:
         params = json.loads(form.get("params") or "{}")
-        if not isinstance(params, dict):
-            raise ValueError('the parameters are no JSON object, such as {"days": 7}')  # noqa: TRY004 - as what cannot be read
-        name = form.get("id") or await _name(asked, trigger)
-        if old := [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]:
-            trigger = _kept(old[0].trigger, asked.scheduler.resolved(trigger))
-            params = {key: old[0].params.get(key, one) if one == MASK else one for key, one in params.items()}
-        told = {"actor": asked.principal.name, "reason": form.get("reason")}
-        await asked.scheduler.schedule(form.get("job") or "", trigger, id=name, params=params, **told)
-    except (TaskloopError, ValueError, RecursionError) as error:
-        return await _page(asked, form, 422, f"Nothing was stored: {error}")
-    return see_other(asked, f"/schedules?{urlencode({'prefix': name})}", "scheduled")
+    except (ValueError, RecursionError) as error:
+        why = f": {error}"
+    if not isinstance(params, dict):
+        problems["params"] = f'the parameters are no JSON object, such as {{"days": 7}}{why}'
+        params = None
+    return trigger, params, problems
 
 
 async def _name(asked: Asked, trigger: Trigger) -> str:
