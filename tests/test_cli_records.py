@@ -862,7 +862,20 @@ def test_init_writes_a_program_that_works_and_overwrites_nothing(tmp_path, monke
     again = call("init")
     assert again.code == 4 and "tasks.py exists" in again.err and (fresh / "tasks.py").read_text() == "mine"
     (fresh / "config.toml").unlink()
-    assert call("init").code == 0 and (fresh / "tasks.py").read_text() == "mine"
+    half = call("init")
+    assert half.code == 0 and (fresh / "tasks.py").read_text() == "mine"
+    assert "hello" not in half.err, "who knows which jobs that file has"
+
+
+def test_what_init_says_to_do_next_works_beside_a_configuration_of_another_app(call, shop):
+    told = call("init")
+    assert told.out == "tasks.py written\n" and "config.toml exists" in told.err
+    assert call("once", "hello").code == 3, "the app of the file is another one"
+    words = re.search("next: taskloop ([^;\n]*);", told.err)[1].split()
+    assert call(*words, "--format", "json").data["result"] == "hello you"
+    config = shop.folder / "config.toml"
+    config.write_text(config.read_text().replace("shop:jobs", "tasks:jobs"))
+    assert call("once", "hello").code == 0, "and so does the other thing it says"
 
 
 def test_cron_explains_and_lists_fires_in_the_zone_asked_for(call, shop):

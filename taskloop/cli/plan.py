@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -189,5 +189,17 @@ def init(args: Namespace) -> int:
     out.items([{"file": name} for name in written], lambda: out.lines(f"{name} written" for name in written))
     if not written:
         raise Failed(4, "both files exist already", "nothing was changed")
-    out.note("next: taskloop check; taskloop once hello name=you; taskloop run")
+    out.note(f"next: {_next_steps(written)}")
     return 0
+
+
+def _next_steps(written: Sequence[str]) -> str:
+    """What works with what was written beside what was there: that may have another app, or other jobs."""
+    if "tasks.py" not in written:
+        return "taskloop check; taskloop run"
+    if "config.toml" not in written:
+        return (
+            "taskloop once hello name=you --app tasks:jobs; "
+            'for good these jobs come by app = "tasks:jobs" under [scheduler] of config.toml'
+        )
+    return "taskloop check; taskloop once hello name=you; taskloop run"
