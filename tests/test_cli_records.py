@@ -250,13 +250,20 @@ def test_a_refused_submit_leaves_no_record(shop, call, words, code):
     assert call("runs", "--format", "json").items == []
 
 
+def test_a_parameter_that_is_given_twice_asks_for_nothing(shop, call):
+    for verb in ("submit", "once"):
+        twice = call(verb, "add", "a=1", "a=2")
+        assert twice.code == 2 and "parameter 'a' is given twice; give it once" in twice.err
+    assert call("runs", "--format", "json").items == []
+
+
 def test_a_job_whose_code_is_elsewhere_is_submitted_by_what_the_store_knows(done, call):
     call("once", "hourly")
     done.write("config.toml", "")
     run = call("submit", "add", "a=5", "note=7", "--format", "json").data
     assert run["params"] == {"a": 5, "note": "7"}
-    for wrong in ("a=x", "a:=1.5", "c=1"):
-        assert call("submit", "add", "a=1", wrong).code == 2
+    for wrong in (("a=x",), ("a:=1.5",), ("a=1", "c=1")):
+        assert call("submit", "add", *wrong).code == 2
     assert call("submit", "add").code == 2
     assert call("submit", "order", "day=2026-03-01").code == 0
     assert call("submit", "order", "day=soon").code == 2

@@ -140,6 +140,12 @@ def test_what_is_no_parameter_is_refused_with_the_mend(word):
         values([word], SCHEMA)
 
 
+@pytest.mark.parametrize("words", [["count=4", "count=5"], ["count=4", "text=x", "count:=4"]])
+def test_a_parameter_that_is_given_twice_is_refused_instead_of_the_last_value_taken(words):
+    with pytest.raises(Usage, match="parameter 'count' is given twice; give it once"):
+        values(words, SCHEMA)
+
+
 def test_parameters_may_come_from_a_file(tmp_path):
     file = tmp_path / "given.json"
     file.write_text('{"count": 3, "text": "x"}')

@@ -283,6 +283,7 @@ def _annotation(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
 def values(words: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that `k=v`, `k:=json`, `@file.json` and `-` give, each by its type. Raises `Usage`."""
     given: dict[str, Any] = {}
+    named: set[str] = set()  # by a word of its own: such a one may go over what a file says, but not over another
     for word in words:
         if word == "-" or word.startswith("@"):
             given |= _object(word)
@@ -291,9 +292,15 @@ def values(words: Sequence[str], schema: Mapping[str, Any]) -> dict[str, Any]:
         if not equals or not name.strip(":"):
             raise Usage(f"'{clean(word)}' is no parameter; write name=value, name:=json, @file.json or -")
         properties = schema.get("properties", {})
+        bare = name.removesuffix(":")
+        if bare in named:
+            raise Usage(
+                f"parameter '{clean(bare)}' is given twice; give it once, several values as a list: name:=[1, 2]"
+            )
+        named.add(bare)
         if name.endswith(":"):
-            is_secret = properties.get(name[:-1], {}).get("writeOnly")
-            given[name[:-1]] = _json(text, f"{name}={MASK}" if is_secret else word)
+            is_secret = properties.get(bare, {}).get("writeOnly")
+            given[bare] = _json(text, f"{name}={MASK}" if is_secret else word)
         else:
             given[name] = _typed(text, properties.get(name, {}), schema)
     return given
