@@ -426,6 +426,14 @@ def test_the_coming_fires_are_those_of_one_job_where_it_is_named(done, call):
     assert call("next", "nightl").code == 3
 
 
+def test_next_says_so_where_no_fire_is_to_come_and_json_stays_a_list(done, call):
+    none = call("next", "add")
+    assert (none.code, none.out) == (0, "") and "no fire of 'add' is to come" in none.err
+    assert "no fire of 'git_metrics' is to come within 1h" in call("next", "git_metrics", "--for", "1h").err
+    asked = call("next", "add", "--format", "json")
+    assert (asked.data, asked.err) == ({"items": [], "next": None}, "")
+
+
 def test_what_was_skipped_has_no_attempt_to_be_shown(shop, call):
     shop.write("shop.py", SHOP + "\n@jobs.every('1h', retry=3, first='now')\ndef often() -> None: ...\n")
     call("disable", "often")

@@ -120,6 +120,9 @@ async def _upcoming(args: Namespace) -> int:
     out.items(records, lambda: _show_fires(out, records))
     if len(fires) > limit and out.format == "table" and (args.span or args.job):
         out.note(f"and more: --limit {min(1000, 5 * limit)}" if limit < 1000 else "and more")
+    if ledger is not None and not records and out.format == "table":
+        whose, within = f" of '{args.job}'" if args.job else "", f" within {args.span}" if args.span else ""
+        out.note(f"no fire{whose} is to come{within}")
     return 0
 
 
