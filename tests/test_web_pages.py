@@ -277,6 +277,15 @@ async def test_the_old_address_of_the_switches_is_a_page_for_a_browser_and_json_
     assert {one["name"] for one in plain.data} >= {"add", "hourly"}
 
 
+async def test_the_list_of_keys_has_the_key_of_every_page(pair):
+    _, client = pair
+    body = (await client.get("/")).body.decode()
+    keys = re.findall(r'<a href="[^"]*" data-key="(\w)"[^>]*>(\w+)</a>', body)
+    assert ("a", "Audit") in keys and len(keys) == 8
+    listed = f"g then {' '.join(key for key, _ in keys)} go to {', '.join(page for _, page in keys)}"
+    assert listed in text(await client.get("/"))
+
+
 # -- what is done
 
 
