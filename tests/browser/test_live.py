@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
 from browser.dashboards import PREFIX, bare
 
 from taskloop import Every, RunContext
+from taskloop.testing import MemoryStore, virtual_time
 from taskloop.web.aiohttp import setup
 
 pytestmark = pytest.mark.anyio
@@ -350,6 +352,63 @@ async def test_charts_are_drawn_within_the_policy_and_the_table_says_the_same(li
     await expect(page.locator("#charts ~ details tbody tr").first).to_contain_text("100.0 %")
     await page.goto(address + "/jobs/video")
     await expect(page.locator("svg.graph g")).to_have_count(4)
+
+
+WRITTEN = """
+window.written = new Map();
+const { fillText, clearRect } = CanvasRenderingContext2D.prototype;
+CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+  written.set(this, [...(written.get(this) ?? []), text]);
+  fillText.call(this, text, ...rest);
+};
+CanvasRenderingContext2D.prototype.clearRect = function (...rest) {
+  written.delete(this);
+  clearRect.call(this, ...rest);
+};
+"""
+"""A script that keeps what is written into each canvas."""
+
+
+@pytest.mark.parametrize(
+    ("apart", "took", "on_x", "on_y"),
+    [
+        (0.05, 0.001, "12:00:20.200", "0.2 ms"),
+        (6.0, 0.002, "12:00:30", "0.5 ms"),
+        (60.0, 2.0, "12:05", "1.5 s"),
+        (3600.0, 90.0, "15:00", "1m 20s"),
+    ],
+)
+async def test_no_label_stands_twice_beside_a_chart_however_short_the_span_and_the_runs(
+    open_dashboard, window, expect, tmp_path, apart, took, on_x, on_y
+):
+    memory, day = MemoryStore(), datetime.now(UTC).replace(hour=12, minute=0, second=20, microsecond=0)
+
+    def jobs(store):
+        scheduler = bare(store)
+
+        @scheduler.job()
+        async def brief():
+            await asyncio.sleep(took)
+
+        return scheduler
+
+    async def long_ago():
+        past = jobs(memory)
+        async with virtual_time(past, day - timedelta(days=1), store=memory) as clock:
+            for _ in range(9):
+                await past.submit("brief")
+                await clock.advance(timedelta(seconds=apart))
+            await clock.until(memory.backup(tmp_path / "shop.db"))
+
+    await asyncio.to_thread(asyncio.run, long_ago())
+    address, page = await open_dashboard(jobs(f"sqlite:///{tmp_path / 'shop.db'}")), await window()
+    await page.add_init_script(WRITTEN)
+    await page.goto(address + "/jobs/brief")
+    await expect(page.locator("figure canvas")).to_have_count(2)
+    for labels in await page.evaluate("[...written.values()]"):
+        assert len(labels) == len({*labels}), labels
+    [labels, _] = await page.evaluate("[...written.values()]")
+    assert {on_x, on_y} <= {*labels}, labels
 
 
 async def test_without_a_script_everything_is_there_and_nothing_that_needs_one(open_dashboard, window, expect):

@@ -4,20 +4,23 @@
   const { span } = window.taskloop;
   const drawn = new WeakMap(); // figure: [its data, its plot]
   const tint = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const local = (seconds, zone) => window.uPlot.tzDate(new Date(seconds * 1000 + 0.5), zone); // not just below a millisecond
 
   function axes(zone, values) {
     const one = { stroke: tint("quiet"), grid: { stroke: tint("line"), width: 1 }, ticks: { show: false } };
-    const day = window.uPlot.fmtDate("{D} {MMM}"), clock = window.uPlot.fmtDate("{HH}:{mm}");
+    const day = window.uPlot.fmtDate("{D} {MMM}");
     const times = (_, list, __, ___, step) => {
+      const clock = window.uPlot.fmtDate("{HH}:{mm}:{ss}.{fff}".slice(0, step < 1 ? 20 : step < 60 ? 14 : 9));
       let last = "";
       return list.map((seconds) => {
-        const at = window.uPlot.tzDate(new Date(seconds * 1000), zone), date = day(at);
+        const at = local(seconds, zone), date = day(at);
         const text = step >= 86400 ? date : date === last ? clock(at) : `${clock(at)}\n${date}`;
         last = date;
         return text;
       });
     };
-    return [{ ...one, values: times }, { ...one, values, size: 64, space: 24 }];
+    const space = (_, __, first, last, pixels) => (pixels < 2 * (last - first) ? 50 : 84); // for seconds more
+    return [{ ...one, values: times, space }, { ...one, values, size: 64, space: 24 }];
   }
   function dots(label, fill, size, value) {
     return { label, value, paths: () => null, stroke: fill ? tint("ok") : tint("bad"),
@@ -25,6 +28,9 @@
   }
   function level(label, value) {
     return { label, value, stroke: tint("quiet"), dash: [4, 4], width: 1, points: { show: false } };
+  }
+  function mark(seconds) { // as `span` says it, but with all digits that the steps of an axis have
+    return seconds < 1 ? `${+(seconds * 1000).toFixed(2)} ms` : seconds < 60 ? `${+seconds.toFixed(2)} s` : span(seconds);
   }
   function durations(data, zone) {
     const took = (_, seconds) => (seconds === null || seconds === undefined ? "–" : span(seconds));
@@ -34,7 +40,7 @@
     const across = (seconds) => data.at.map(() => seconds);
     return {
       scales: { y: wide ? { distr: 3 } : { range: (_, low, high) => [0, (high || 1) * 1.1] } },
-      axes: axes(zone, (_, list) => list.map((seconds) => (seconds === null ? "" : span(seconds)))),
+      axes: axes(zone, (_, list) => list.map((seconds) => (seconds === null ? "" : mark(seconds)))),
       series: [{ label: "ended", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" }, dots("succeeded", true, 5, took), dots("not", false, 8, took),
         level("half within", took), level("95 % within", took)],
       lists: [data.at, least(data.well), least(data.ill), across(data.p50), across(data.p95)],
@@ -69,7 +75,7 @@
     const zone = figure.dataset.zone;
     const plot = new window.uPlot(
       { ...options, width: Math.max(240, box.clientWidth), height: 200, cursor: { drag: { x: false, y: false } },
-        tzDate: (seconds) => window.uPlot.tzDate(new Date(seconds * 1000), zone) },
+        tzDate: (seconds) => local(seconds, zone) },
       lists, box);
     for (const head of plot.root.querySelectorAll("th")) head.scope = "row";
     if (open) {
