@@ -397,6 +397,16 @@ def test_a_table_is_cut_to_the_terminal_at_its_last_column(shop, call):
     assert max(map(len, lines)) <= 110 and any(line.endswith("…") for line in lines)
 
 
+def test_in_a_narrow_terminal_no_row_of_any_table_breaks(shop, call):
+    call("once", "add", "a=1", "note=" + "x" * 100)
+    call("once", "fails")
+    for words in (("list",), ("runs",), ("next",), ("schedule", "list")):
+        for columns in (40, 60, 64):
+            _, said = on_a_terminal(shop, *words, NO_COLOR="1", COLUMNS=str(columns))
+            table = said.splitlines()[: -1 if words == ("list",) else None]  # the last line of 'list' is a sentence
+            assert len(table) > 1 and max(map(len, table)) <= columns, said
+
+
 def test_a_pipe_is_coloured_only_when_forced(shop, call):
     call("once", "add", "a=1")
     assert "\x1b" not in shop.process("runs").out

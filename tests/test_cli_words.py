@@ -267,6 +267,31 @@ def test_a_table_stays_aligned_with_wide_letters_and_without_colour_says_all(cap
     assert capsys.readouterr().out == "A     B\n...   x failed\n\\xe9  \\x1b[2J\n"
 
 
+HEADS = ("RUN", "JOB", "STATE", "DUE", "TOOK", "TRY", "CAUSE", "RESULT")
+
+
+@pytest.mark.parametrize("columns", range(40, 130, 5))
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_no_row_of_a_table_is_wider_than_the_terminal(monkeypatch, capsys, columns, ascii_only):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = output.Output(Namespace(format="table", color="never", ascii=ascii_only))
+    out.is_terminal = True
+    row = ["12345", "日本" * 9, out.state("failed"), "Sun 01 Mar 02:00:00 UTC", "3m 12s", "1/3", "manual", "x" * 80]
+    out.table(HEADS, [row, row[::-1]], spare=("CAUSE", "TRY", "TOOK"))
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert all(output.width(one) <= columns for one in (head, *lines))
+    shown = head.split()
+    assert shown == [one for one in HEADS if one in shown] and {"RUN", "JOB", "STATE"} <= {*shown}, "those in any case"
+    assert ("CAUSE" in shown) <= ("TRY" in shown) <= ("TOOK" in shown) <= ("RESULT" in shown), "by and by"
+    assert (columns < 80) or shown == [*HEADS]
+
+
+def test_in_a_pipe_a_table_has_all_columns_however_narrow_the_terminal_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    output.Output(Namespace(format="table", color="never", ascii=False)).table(HEADS, [["x" * 20] * 8], spare=HEADS)
+    assert capsys.readouterr().out.splitlines()[1] == "  ".join(["x" * 20] * 8)
+
+
 # -- log lines
 
 

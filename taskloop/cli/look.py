@@ -74,7 +74,7 @@ def _state(word: str) -> State:
 
 def show_runs(out: Output, page: Sequence[Record]) -> None:
     heads = ("RUN", "JOB", "STATE", "DUE", "TOOK", "TRY", "CAUSE", "RESULT")
-    out.table(heads, [_run_row(out, one) for one in page])
+    out.table(heads, [_run_row(out, one) for one in page], spare=("CAUSE", "TRY", "TOOK", "DUE"))
 
 
 def _run_row(out: Output, run: Record) -> list[Cell]:
@@ -142,7 +142,7 @@ def _show_fires(out: Output, records: Sequence[Record]) -> None:
                 held,
             ]
         )
-    out.table(("AT", "IN", "JOB", "SCHEDULE", "TRIGGER", "NOTE"), rows)
+    out.table(("AT", "IN", "JOB", "SCHEDULE", "TRIGGER", "NOTE"), rows, spare=("SCHEDULE", "TRIGGER"))
 
 
 # -- status

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 from taskloop import signs
@@ -198,16 +199,21 @@ class Output:
         else:
             self._csv(records)
 
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """Columns, padded; on a terminal cut to its width, the last one first."""
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, spare: Sequence[str] = ()) -> None:
+        """Columns, padded; on a terminal cut to its width, the last one first.
+
+        One that is too narrow for all does without some: those of `spare`, the first of them first, then the last ones.
+        """
         if not rows:
             return
         cells = [[self._cell(cell) for cell in row] for row in rows]
         words = [[text for text, _ in row] for row in cells]
-        widths = self._fitted([max(width(one) for one in column) for column in zip(heads, *words, strict=True)])
-        self._row([(head, "bold") for head in heads], widths)
+        wanted = [max(width(one) for one in column) for column in zip(heads, *words, strict=True)]
+        places = self._places(wanted, [*map(heads.index, spare)])
+        widths = self._fitted([wanted[place] for place in places])
+        self._row([(heads[place], "bold") for place in places], widths)
         for row in cells:
-            self._row(row, widths)
+            self._row([row[place] for place in places], widths)
 
     def state(self, word: str, text: str | None = None) -> Cell:
         """A state with its sign and colour."""
@@ -224,13 +230,30 @@ class Output:
         text, color = (cell, "") if isinstance(cell, str) else cell
         return clean(text) if self.glyphs else plain(clean(text)), color
 
-    def _fitted(self, widths: list[int]) -> list[int]:
-        """The widths of columns that together fit the terminal; in a pipe as they are."""
+    @cached_property
+    def columns(self) -> int | None:
+        """How wide the terminal is; None: it is none."""
         if not self.is_terminal:
-            return widths
+            return None
         from shutil import get_terminal_size
 
-        over = sum(widths) + 2 * (len(widths) - 1) - get_terminal_size().columns
+        return get_terminal_size().columns
+
+    def _places(self, widths: Sequence[int], spare: Sequence[int]) -> list[int]:
+        """Which columns are shown: as many as have LEAST on the terminal, and the first in any case."""
+        places = list(range(len(widths)))
+        going = [*spare, *(place for place in reversed(places[1:]) if place not in spare)]
+        for place in going:
+            if self.columns is None or sum(min(LEAST, widths[one]) + 2 for one in places) - 2 <= self.columns:
+                break
+            places.remove(place)
+        return places
+
+    def _fitted(self, widths: list[int]) -> list[int]:
+        """The widths of columns that together fit the terminal; in a pipe as they are."""
+        if self.columns is None:
+            return widths
+        over = sum(widths) + 2 * (len(widths) - 1) - self.columns
         if over > 0:
             kept = max(LEAST, widths[-1] - over)
             over -= max(0, widths[-1] - kept)

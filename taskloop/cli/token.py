@@ -60,7 +60,7 @@ async def _show(args: Namespace) -> int:
 
 def _table(out: Output, page: Sequence[Mapping[str, Any]]) -> None:
     heads = ("NAME", "ID", "SCOPE", "STATE", "CREATED", "EXPIRES", "LAST USED")
-    out.table(heads, [_row(out, one) for one in page])
+    out.table(heads, [_row(out, one) for one in page], spare=("CREATED", "ID"))
 
 
 def _row(out: Output, one: Mapping[str, Any]) -> list[Cell]:
