@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -165,6 +166,28 @@ def until(holds, seconds: float = SECONDS, explain=lambda: "it never came") -> N
     while not holds():
         assert time.monotonic() < deadline, explain()
         time.sleep(0.02)
+
+
+def on_a_terminal(shop, *words: str, end: int | None = None, **environ: str) -> tuple[int, str]:
+    """A command whose stdout and stderr are a terminal: its code and what the terminal got."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskloop", *words], cwd=shop.folder, stdin=theirs, stdout=theirs, stderr=theirs,
+        env=surroundings({"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "24", **environ}),
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            said += os.read(ours, 65536)
+        except OSError:
+            break
+        if end is not None and "▓▓▓".encode() in said:
+            process.send_signal(end)
+            end = None
+    os.close(ours)
+    return process.wait(SECONDS), said.decode()
 
 
 def surroundings(more: dict[str, str]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import sqlite3
@@ -15,7 +14,7 @@ from contextlib import closing
 from datetime import datetime
 
 import pytest
-from command_line import SECONDS, surroundings, until
+from command_line import SECONDS, on_a_terminal, surroundings, until
 from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
@@ -330,28 +329,6 @@ def test_data_that_could_not_be_written_is_an_error(shop, call):
             stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
-
-
-def on_a_terminal(shop, *words: str, end: int | None = None, **environ: str) -> tuple[int, str]:
-    """A command whose stdout and stderr are a terminal: its code and what the terminal got."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "taskloop", *words], cwd=shop.folder, stdin=theirs, stdout=theirs, stderr=theirs,
-        env=surroundings({"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "24", **environ}),
-    )  # fmt: skip
-    os.close(theirs)
-    said = b""
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        try:
-            said += os.read(ours, 65536)
-        except OSError:
-            break
-        if end is not None and "▓▓▓".encode() in said:
-            process.send_signal(end)
-            end = None
-    os.close(ours)
-    return process.wait(SECONDS), said.decode()
 
 
 CRAWL = """

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
+from command_line import on_a_terminal
 from command_line import shop as shop
 
 from taskloop.cli.picture import COLUMNS, LABEL
@@ -62,6 +63,19 @@ def test_a_week_with_its_overlaps_waits_and_clock_change_is_told_and_strict_mind
     plain = call("--ascii", "--color", "never", *WEEK).out
     assert plain.isascii() and plain.count("x") > 7
     assert plan.files == {"config.toml", "jobs.py", "shop.py"}
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
+def test_the_picture_and_what_stands_around_it_fit_the_terminal(plan, columns):
+    code, said = on_a_terminal(plan, *WEEK, "--duration", "poll=5m", COLUMNS=str(columns), NO_COLOR="1")
+    lines = said.splitlines()
+    lines = lines[: next(place for place, line in enumerate(lines) if re.match(r"\S (overlap|dst)", line))]
+    assert code == 0 and max(map(len, lines)) <= columns, said
+    assert "at most 4 at once of 64" in said and "at most 4, 02:30:00 CET" in said, said
+    lane = next(line for line in lines if line.startswith("poll"))[LABEL:]
+    assert len(lane) == min(COLUMNS, columns - LABEL), "as wide as there is room for"
+    axis = next(line for line in lines if line.startswith(" " * LABEL) and "Mar" in line)
+    assert re.fullmatch(r"( +\d\d Mar){2,}", axis), axis
 
 
 def test_its_json_has_every_job_and_the_same_totals_everywhere(plan, call):

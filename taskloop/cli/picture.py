@@ -15,27 +15,38 @@ __all__ = ["drawing", "lines"]
 
 LANES: Final = 40
 COLUMNS: Final = 60
+"""Parts that a lane has, where there is room for them."""
 LABEL: Final = 20
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _ASCII_BARS: Final = ".:-=+*%#"
 
 
-def lines(setting: Setting, found: Simulation, zone: tzinfo | None, *, glyphs: bool) -> Iterator[str]:
-    """The picture as text: how dense the fires of each job are, where it is in trouble, and the load."""
+def lines(
+    setting: Setting, found: Simulation, zone: tzinfo | None, *, glyphs: bool, room: int | None = None
+) -> Iterator[str]:
+    """The picture as text: how dense the fires of each job are, where it is in trouble, and the load.
+
+    `room`: how wide the terminal is; None: it is none.
+    """
+    columns = COLUMNS if room is None else max(1, min(COLUMNS, room - LABEL))
     bars, cross = (_BARS, "✗") if glyphs else (_ASCII_BARS, "x")
     lanes = _lanes(found)
-    strips = strip(setting, lanes, COLUMNS)
+    strips = strip(setting, lanes, columns)
     troubled = _troubled(found, strips)
-    yield " " * LABEL + _axis(found, zone)
+    yield " " * LABEL + _axis(found, zone, columns)
     for job in lanes:
         row = _bars(strips[job], bars)
         marked = "".join(cross if place in troubled[job] else sign for place, sign in enumerate(row))
         yield f"{_short(job, glyphs):<{LABEL}}{marked}".rstrip()
     if len(found.jobs) > len(lanes):
         yield f"{len(found.jobs) - len(lanes)} more"
-    load = _load(found, strips, COLUMNS)
-    most = "" if found.most_at is None else f"  at most {found.most}, {clock_text(found.most_at, found.start, zone)}"
-    yield f"{'load':<{LABEL}}{_bars(load, bars)}{most}"
+    load = f"{'load':<{LABEL}}{_bars(_load(found, strips, columns), bars)}"
+    most = "" if found.most_at is None else f"at most {found.most}, {clock_text(found.most_at, found.start, zone)}"
+    if most and room is not None and len(load) + 2 + len(most) > room:  # it has a line of its own, below the bars
+        yield load.rstrip()
+        yield " " * max(0, min(LABEL, room - len(most))) + most
+    else:
+        yield f"{load}  {most}" if most else load
 
 
 def _lanes(found: Simulation) -> list[str]:
@@ -90,11 +101,12 @@ def _short(job: str, glyphs: bool) -> str:
     return job if len(job) <= room else job[: room - 1] + ("…" if glyphs else "~")
 
 
-def _axis(found: Simulation, zone: tzinfo | None) -> str:
+def _axis(found: Simulation, zone: tzinfo | None, columns: int) -> str:
     text = ""
     for place, words in _ticks(found, zone):
-        at = int(place * COLUMNS)
-        text = f"{text:<{at}}{words}" if at >= len(text) else text
+        at = int(place * columns)
+        if (at > len(text) or not text) and at + len(words) <= columns:
+            text = f"{text:<{at}}{words}"
     return text
 
 

@@ -111,14 +111,21 @@ def _write(name: str, text: str) -> None:
 
 def _show(out: Output, setting: Setting, found: Simulation, zone: tzinfo | None) -> None:
     length = durations.words(found.end - found.start)
-    busy = f" · {span_text(found.busy.total_seconds())} of work" if found.busy else ""
-    most = f" · at most {found.most} at once of {setting.max_running}" if found.most else ""
-    fires = f"{found.fires:,} fire{'' if found.fires == 1 else 's'}"
-    jobs = f"{len(found.jobs)} job{'' if len(found.jobs) == 1 else 's'}"
-    out.line(f"{jobs} · {length} from {_when(found.start, found, zone)} · {fires}{busy}{most}")
-    for line in picture.lines(setting, found, zone, glyphs=out.glyphs):
+    facts = [
+        f"{len(found.jobs)} job{'' if len(found.jobs) == 1 else 's'}",
+        f"{length} from {_when(found.start, found, zone)}",
+        f"{found.fires:,} fire{'' if found.fires == 1 else 's'}",
+    ]
+    if found.busy:
+        facts.append(f"{span_text(found.busy.total_seconds())} of work")
+    if found.most:
+        facts.append(f"at most {found.most} at once of {setting.max_running}")
+    out.lines(_folded(facts, out.columns))
+    for line in picture.lines(setting, found, zone, glyphs=out.glyphs, room=out.columns):
         out.line(clean(line))
-    out.table(("JOB", "FIRES", "FIRST", "LAST", "TAKES", "SKIPPED", "WAITS"), _rows(found, zone))
+    out.table(
+        ("JOB", "FIRES", "FIRST", "LAST", "TAKES", "SKIPPED", "WAITS"), _rows(found, zone), spare=("LAST", "FIRST")
+    )
     if len(found.jobs) > ROWS:
         out.line(f"and {len(found.jobs) - ROWS} more jobs; --format json has all")
     for one in found.overlaps[:ROWS]:
@@ -129,6 +136,15 @@ def _show(out: Output, setting: Setting, found: Simulation, zone: tzinfo | None)
         _told(
             out, "overdue" if note.level == "warning" else "waiting", note.kind, readable(note.text, found.start, zone)
         )
+
+
+def _folded(facts: Sequence[str], room: int | None) -> Sequence[str]:
+    """As many facts in a line as there is room for; None: all."""
+    made = [facts[0]]
+    for one in facts[1:]:
+        longer = f"{made[-1]} · {one}"
+        made[-1:] = [longer] if room is None or len(longer) <= room else [made[-1], one]
+    return made
 
 
 def _rows(found: Simulation, zone: tzinfo | None) -> Sequence[Sequence[Cell]]:
