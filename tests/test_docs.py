@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from taskloop import chain, why
+from taskloop import chain, errors, why
 from taskloop.policy import OPTIONS
 from taskloop.runs import MOVES, State
 
@@ -161,6 +161,14 @@ def test_the_picture_of_a_run_shows_its_moves_and_no_others() -> None:
         "running": set(ends) | back,
     }
     assert shown == {state.value: {one.value for one in moves} for state, moves in MOVES.items() if moves}
+
+
+def test_the_errors_that_a_page_names_are_where_it_says() -> None:
+    for name, begin in (("parameters.md", "- **Errors.**"), ("embedding.md", "What calls raise")):
+        told = page(name).partition(begin)[2].partition("`TaskloopError`")[0]
+        named = re.findall(r"`([A-Z]\w+)`", told)
+        assert "`taskloop.errors`" in told and {"RunFailed", "KeyConflict", "NoSuchRun"} <= {*named}
+        assert all(issubclass(getattr(errors, one), errors.TaskloopError) for one in named)
 
 
 def test_the_table_of_states_has_each_once_in_order() -> None:

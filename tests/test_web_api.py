@@ -225,6 +225,19 @@ async def test_the_same_key_gives_the_same_run_and_other_parameters_a_conflict(c
     assert (other.status, other.code) == (409, "key-conflict")
 
 
+async def test_a_run_that_was_cancelled_or_failed_frees_its_key_also_for_other_parameters(client):
+    def asked(params):
+        return client.post(f"{V1}/jobs/add/submit", {"params": params, "key": "k", "at": "+2h"})
+
+    first = await asked({"a": 1})
+    assert (await client.post(f"{V1}/runs/{first.data['id']}/cancel")).status in (200, 202)
+    other = await asked({"a": 2})
+    assert (other.status, other.data["existed"], other.data["key"]) == (202, False, "k")
+    assert other.data["id"] != first.data["id"]
+    told = (await client.get("/openapi.json")).data["paths"][f"{V1}/jobs/{{job}}/submit"]["post"]
+    assert "one that failed or was cancelled frees" in json.dumps(told)
+
+
 async def test_an_empty_key_is_none(client):
     first, second = [
         await client.post(f"{V1}/jobs/add/submit", {"params": {"a": one}}, headers={"idempotency-key": ""})

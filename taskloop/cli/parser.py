@@ -126,7 +126,9 @@ def _submit(parser: Parser) -> None:
     _job(parser)
     _values(parser)
     parser.add_argument("--at", metavar="T", help="not before: +2h, or an instant such as 2030-01-01T02:00:00Z")
-    parser.add_argument("--key", metavar="KEY", help="one run per job and key")
+    parser.add_argument(
+        "--key", metavar="KEY", help="one run per job and key; one that failed or was cancelled frees it"
+    )
     _waiting(parser)
     _told(parser)
 

@@ -21,7 +21,11 @@ LIMIT: Final = Parameter("limit", whole(1, 1000), f"how many at most; without it
 BEFORE: Final = Parameter("before", whole(1, 10**18), "only ids below this one: the `next` of the page before")
 UNTIL: Final = Parameter("until", INSTANT, "it ends by itself then")
 FIRES_UNTIL: Final = Parameter("until", INSTANT, "none after this instant")
-KEY: Final = Parameter("key", TEXT, "one run per job and key; also as the header Idempotency-Key")
+KEY: Final = Parameter(
+    "key",
+    TEXT,
+    "one run per job and key, which one that failed or was cancelled frees; also as the header Idempotency-Key",
+)
 KEY_HEADER: Final = Parameter("Idempotency-Key", TEXT, "the key, if the body has none")
 TOLD: Final = (
     Parameter("reason", TEXT, "why: stands in the records"),
