@@ -315,9 +315,9 @@ class Ledger(Switching):
         return [one if scrub is None else clean_step(one, scrub) for one in steps]
 
     async def log(self, run_id: int, *, after: int = 0, limit: int = 100) -> RunLines:
-        """Lines of a run's own log, the oldest first: those that were written after part `after`, of `limit` parts.
+        """Lines of a run's own log, the oldest first, at most `limit`: those that follow the place `after`.
 
-        `.part` of what it gives is where to go on; nothing new leaves it as it was. Raises `NoSuchRun`.
+        `.part` of what it gives is that place for what follows; nothing new leaves it as it was. Raises `NoSuchRun`.
         """
         run = await self.run(run_id)
         return RunLines(

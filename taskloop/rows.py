@@ -18,11 +18,15 @@ from taskloop.errors import TaskloopError
 from taskloop.masking import read_params, tagged
 from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 from taskloop.schedules import Schedule
+from taskloop.steps import LogLine
 from taskloop.store import Brief, Newest, Span, Worker
 
 Row = tuple[Any, ...]
 Column = Sequence[Any]
 Writer = Callable[[Column], Column]
+
+LINES_A_PART: Final = 2**25
+"""More than a part of a log can have lines, where the log of an attempt is 1 GB at most and each line takes 40 characters."""
 
 RUN_COLUMNS: Final = (
     "id",
@@ -327,6 +331,29 @@ def read_schedule(row: Sequence[Any]) -> Schedule:
         enabled=bool(row[8]),
         origin=row[9],
     )
+
+
+def part_of(place: int) -> int:
+    """The number of the first part of a log that has lines from that place on."""
+    return place // LINES_A_PART
+
+
+def read_lines(rows: Sequence[tuple[int, str]], place: int, limit: int) -> tuple[list[LogLine], int]:
+    """Lines of the parts of a log from a place on, at most `limit`, and the place of what follows them.
+
+    A place is the number of a part and how many of its lines were read; of one that was read to its end it is the
+    beginning of the next number, so that what is written later is found from there.
+    """
+    found: list[LogLine] = []
+    for part, text in rows:
+        if len(found) >= limit:
+            break
+        said = json.loads(text)
+        first = place % LINES_A_PART if part == part_of(place) else 0
+        end = first + limit - len(found)
+        found += [LogLine(from_microseconds(at), level, words, step) for at, level, words, step in said[first:end]]
+        place = part * LINES_A_PART + end if end < len(said) else (part + 1) * LINES_A_PART
+    return found, place
 
 
 def read_worker(row: Sequence[Any]) -> Worker:

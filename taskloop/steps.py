@@ -56,7 +56,7 @@ class Step:
 
 
 class RunLines(NamedTuple):
-    """Lines of a run's log, and the number of the part they end with."""
+    """Lines of a run's log, and where to go on: what to give as `after` for those that follow."""
 
     lines: Sequence[LogLine]
     part: int

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from taskloop.clock import from_microseconds, microseconds
-from taskloop.rows import Row, instant, moment, write_failure, write_result
+from taskloop.clock import microseconds
+from taskloop.rows import Row, instant, moment, part_of, read_lines, write_failure, write_result
 from taskloop.rows_postgres import ONE_BY_ONE, STILL_RUNNING, Db, arrays, heard, kept, unnested
 from taskloop.runs import Failure, Run, RunId
 from taskloop.steps import FROM_STEP, KEPT_ATTEMPTS, LogLine, Step, StepState
@@ -142,16 +142,10 @@ async def log(db: Db, reports: Sequence[tuple[Run, Sequence[LogLine]]]) -> None:
 
 
 async def lines(db: Db, run: RunId, after: int, limit: int) -> tuple[list[LogLine], int]:
-    """Lines of a run that were written after part `after`, of `limit` parts at most, and the number of the last part."""
-    rows = await db.fetch(
-        "SELECT id, lines FROM taskloop.log WHERE run = $1 AND id > $2 ORDER BY id LIMIT $3", run, after, limit
-    )
-    found = [
-        LogLine(from_microseconds(at), level, text, step)
-        for _, part in rows
-        for at, level, text, step in json.loads(part)
-    ]
-    return found, rows[-1][0] if rows else after
+    """Lines of a run from the place `after` on, `limit` at most, and the place of what follows them."""
+    query = "SELECT id, lines FROM taskloop.log WHERE run = $1 AND id >= $2 ORDER BY id LIMIT $3"
+    rows = await db.fetch(query, run, part_of(after), limit)
+    return read_lines(rows, after, limit)
 
 
 async def delete(db: Db, ids: Sequence[int]) -> None:

@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from taskloop.clock import from_microseconds, microseconds
-from taskloop.rows import Row, instant, moment, write_failure, write_result
+from taskloop.clock import microseconds
+from taskloop.rows import Row, instant, moment, part_of, read_lines, write_failure, write_result
 from taskloop.rows_sqlite import many
 from taskloop.runs import Failure, Run, RunId
 from taskloop.steps import FROM_STEP, KEPT_ATTEMPTS, LogLine, Step, StepState
@@ -126,16 +126,11 @@ def log(db: sqlite3.Connection, reports: Iterable[tuple[Run, Sequence[LogLine]]]
 
 
 def lines(db: sqlite3.Connection, run: RunId, after: int, limit: int) -> tuple[list[LogLine], int]:
-    """Lines of a run that were written after part `after`, of `limit` parts at most, and the number of the last part."""
+    """Lines of a run from the place `after` on, `limit` at most, and the place of what follows them."""
     rows = db.execute(
-        "SELECT id, lines FROM taskloop_log WHERE run = ? AND id > ? ORDER BY id LIMIT ?", (run, after, limit)
+        "SELECT id, lines FROM taskloop_log WHERE run = ? AND id >= ? ORDER BY id LIMIT ?", (run, part_of(after), limit)
     ).fetchall()
-    found = [
-        LogLine(from_microseconds(at), level, text, step)
-        for _, part in rows
-        for at, level, text, step in json.loads(part)
-    ]
-    return found, rows[-1][0] if rows else after
+    return read_lines(rows, after, limit)
 
 
 def delete(db: sqlite3.Connection, ids: str) -> None:

@@ -593,7 +593,7 @@ class Store(Protocol):
         """Keep lines of the logs of running runs."""
 
     async def lines(self, run: RunId, after: int = 0, limit: int = 100) -> tuple[Sequence[LogLine], int]:
-        """Lines of a run's log that were written after part `after`, of at most `limit` parts, and the last part's number."""
+        """Lines of a run's log from the place `after` on (0: its beginning), at most `limit`, and the place where to go on."""
 
     async def cancel(
         self,

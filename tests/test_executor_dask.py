@@ -111,7 +111,7 @@ async def ran(scheduler, name, **params):
 
 
 async def said(scheduler, run):
-    return [(line.level, line.text) for line in (await scheduler.log(run.id)).lines]
+    return [(line.level, line.text) for line in (await scheduler.log(run.id, limit=1_000)).lines]
 
 
 async def there(path):

@@ -241,7 +241,7 @@ async def test_a_flood_of_lines_and_of_progress_costs_neither_the_store_nor_the_
     assert run.state == "succeeded" and run.progress.done == 999_999
     lateness.sort()
     assert len(lateness) > 10 and lateness[len(lateness) * 9 // 10] < 0.5, lateness[-10:]
-    lines = (await scheduler.log(run.id, limit=1000)).lines
+    lines = (await scheduler.log(run.id, limit=10_000)).lines
     await scheduler.close()
     dropped = sum(int(one.text.split()[0]) for one in lines if one.text.endswith("may hold"))
     kept = sum(one.text.startswith("line") for one in lines)

@@ -98,7 +98,25 @@ async def test_lines_of_a_log_come_back_in_the_order_they_were_written_and_a_rea
     assert await store.lines(run.id, after=part) == ([], part)
     await store.log([(run, [line("three")])])
     assert await lines(store, run, after=part) == ["three"]
-    assert await lines(store, run, limit=1) == ["one", "two\n🙂"]
+    assert await lines(store, run, limit=1) == ["one"]
+
+
+async def test_a_log_gives_as_many_lines_as_were_asked_for_and_loses_or_doubles_none_where_a_page_ends_in_a_part(store):
+    run, other = await started(store), await started(store)
+    for part in (("0", "1", "2"), ("3",), ("4", "5", "6", "7"), ("8", "9")):
+        await store.log([(run, [line(text) for text in part]), (other, [line("elsewhere")])])
+    for most in range(1, 12):
+        pages, place = [], 0
+        while True:
+            found, place = await store.lines(run.id, after=place, limit=most)
+            if not found:
+                break
+            pages.append([one.text for one in found])
+        assert [text for page in pages for text in page] == [str(number) for number in range(10)]
+        assert [len(page) for page in pages[:-1]] == [most] * (len(pages) - 1) and len(pages[-1]) <= most
+    assert await store.lines(run.id, after=place, limit=0) == ([], place)
+    await store.log([(run, [line("10"), line("11")])])
+    assert await lines(store, run, after=place) == ["10", "11"]
 
 
 async def test_the_last_lines_are_written_with_the_end_of_a_run(store):

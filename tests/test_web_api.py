@@ -358,10 +358,14 @@ async def test_the_log_of_a_run_is_read_on_from_where_it_was_left(host):
         first = (await client.get(f"{V1}/runs/{run.id}/log")).data
         after = (await client.get(f"{V1}/runs/{run.id}/log?after={first['next']}")).data
         assert (await client.get(f"{V1}/runs/{run.id}/log?after=-1")).status == 422
+        one = (await client.get(f"{V1}/runs/{run.id}/log?limit=1")).data
+        other = (await client.get(f"{V1}/runs/{run.id}/log?limit=1&after={one['next']}")).data
     assert [(one["level"], one["text"], one["step"]) for one in first["items"]] == [
         ("info", "one", None), ("warning", "<b>two</b>", None)
     ]  # fmt: skip
     assert after == {"items": [], "next": first["next"]}
+    assert [one["items"], other["items"]] == [first["items"][:1], first["items"][1:]], "lines are counted, not parts"
+    assert other["next"] == first["next"]
 
 
 async def test_no_answer_has_a_secret_in_it(host):

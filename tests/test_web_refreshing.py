@@ -141,7 +141,11 @@ async def test_the_end_of_a_long_log_is_shown_with_the_way_to_its_beginning(pair
     run = await (await job.submit()).wait()
     shown = text(await client.get(f"/runs/{run.id}"))
     assert "100 earlier lines" in shown and "line 599." in shown and "line 100." in shown and "line 99." not in shown
-    assert "line 0." in text(await client.get(f"/runs/{run.id}?after=0"))
+    begin = await client.get(f"/runs/{run.id}?after=0")
+    assert "line 0." in text(begin) and "line 499." in text(begin) and "line 500." not in text(begin)
+    further = re.search(r"\?after=(\d+)#log\">further", begin.body.decode())[1]
+    rest = text(await client.get(f"/runs/{run.id}?after={further}"))
+    assert "line 500." in rest and "line 599." in rest and "line 499." not in rest and "further lines" not in rest
 
 
 # -- one look for all

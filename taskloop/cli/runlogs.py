@@ -21,8 +21,8 @@ __all__ = ["logs"]
 
 LOOK_SECONDS: Final = 0.3
 """How often `-f` looks for what is new."""
-PARTS: Final = 500
-"""Parts of a log that are read at once."""
+LINES: Final = 5_000
+"""Lines of a log that are read at once."""
 _COLOURS: Final = {"warning": "yellow", "error": "red", "critical": "red", "debug": "dim"}
 
 
@@ -67,7 +67,7 @@ async def _follow(ledger: Ledger, run_id: int, out: Output) -> None:
 async def _rest(ledger: Ledger, run_id: int, part: int) -> tuple[list[dict[str, Any]], int]:
     lines: list[dict[str, Any]] = []
     while True:
-        found = await ledger.log(run_id, after=part, limit=PARTS)
+        found = await ledger.log(run_id, after=part, limit=LINES)
         lines += [line_record(one) for one in found.lines]
         if found.part == part:
             return lines, part

@@ -19,9 +19,7 @@ from taskloop.web.security import Scope
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-AFTER: Final = Parameter(
-    "after", whole(0, 10**18), "only what was written after this part: the `next` of the page before"
-)
+AFTER: Final = Parameter("after", whole(0, 10**18), "only what follows this place: the `next` of the page before")
 
 
 async def runs(asked: Asked) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ROUTES"]
 
-RUNS_A_PAGE, PARTS = 50, 50
+RUNS_A_PAGE = 50
 LINES: Final = 500
-"""Of the end of a log."""
-ALL_PARTS: Final = 10_000
-"""More than what is captured of a run is ever written in."""
+"""Of a log that are shown at once, without further ado those of its end."""
+AT_ONCE: Final = 10_000
+"""Lines that are read at once, to find the end of a log."""
 
 
 async def runs(asked: Asked) -> Response:
@@ -86,13 +87,19 @@ async def _good_before(asked: Asked, one: Run) -> tuple[Run, list[Change]] | Non
 
 
 async def _log(asked: Asked, number: int) -> tuple[Sequence[LogLine], int, int | None]:
-    """The end of a run's log, with the number of lines before it; `after` a part the lines that follow, and where to go on."""
-    if asked.query["after"] is None:
-        lines, _ = await asked.scheduler.log(number, limit=ALL_PARTS)
-        return lines[-LINES:], max(0, len(lines) - LINES), None
-    lines, part = await asked.scheduler.log(number, after=asked.query["after"], limit=PARTS)
-    more = bool(lines) and bool((await asked.scheduler.log(number, after=part, limit=1)).lines)
-    return lines, 0, part if more else None
+    """The end of a run's log, with the number of lines before it; `after` a place the lines that follow, and where to go on."""
+    after, log = asked.query["after"], asked.scheduler.log
+    if after is None:
+        end, seen, place = deque[LogLine](maxlen=LINES), 0, 0
+        while True:
+            found, place = await log(number, after=place, limit=AT_ONCE)
+            end.extend(found)
+            seen += len(found)
+            if len(found) < AT_ONCE:
+                return [*end], seen - len(end), None
+    lines, place = await log(number, after=after, limit=LINES)
+    more = bool(lines) and bool((await log(number, after=place, limit=1)).lines)
+    return lines, 0, place if more else None
 
 
 async def _changes(asked: Asked, one: Run) -> list[Change] | None:
