@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -25,7 +24,6 @@ from taskloop import durations
 from taskloop.durations import rfc3339
 from taskloop.errors import BadInstant, BadSettings
 from taskloop.events import Event
-from taskloop.runs import State
 
 if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
@@ -37,10 +35,6 @@ What = Literal["opened", "changed", "closed"]
 
 CRITICAL: Final = ("store", "stalled", "silent", "failing", "overdue", "stuck")
 """Work is not done as it should be; the rest disturbed it, or somebody should have a look."""
-LOOKED_UP: Final = 50
-"""Items of which it is looked up since when, if their record does not say."""
-FAILURES: Final = 100
-"""Failures in a row that are looked at to find the first."""
 LEAST_SECONDS: Final = 5.0
 """Between two looks, whatever happens."""
 LONGEST_SECONDS: Final = 600.0
@@ -97,20 +91,7 @@ class Change:
 
 async def found(scheduler: TaskScheduler) -> list[Item]:
     """What needs a person now, the worst first; asks the store."""
-    items = _items((await scheduler.status()).attention)
-    for place, one in enumerate(items[:LOOKED_UP]):
-        if one.kind == "failing" and one.since is None and one.job is not None:
-            items[place] = replace(one, since=await _failing_since(scheduler, one))
-    return items
-
-
-async def _failing_since(scheduler: TaskScheduler, item: Item) -> datetime | None:
-    """When the first of the failures in a row ended, of FAILURES at most."""
-    ends = [State.SUCCEEDED, State.FAILED, State.INTERRUPTED]
-    limit = min(item.failures + 10, FAILURES)  # more may have come since they were counted
-    runs = await scheduler.runs(item.job, state=ends, limit=limit)
-    row = list(takewhile(lambda run: run.state is not State.SUCCEEDED, runs))
-    return row[-1].ended_at if row else None
+    return _items((await scheduler.status()).attention)
 
 
 def _items(attention: Iterable[Mapping[str, Any]]) -> list[Item]:

@@ -143,6 +143,12 @@ def _failures(job: str, after: str, columns: str, rest: str) -> str:
     )
 
 
+def _first_failure(job: str, after: str, otherwise: str) -> str:
+    """The id of the first of those failures; `otherwise` where there is none but what a stop caused."""
+    ids = _failures(job, after, "id", "ORDER BY id LIMIT 1")
+    return f"coalesce((SELECT min(id) FROM ({ids}) first), {otherwise})"
+
+
 def _stands() -> str:
     """WITH of each job that ever ran: its newest run, skips not counted, and its newest success and failure, 0: none."""
     ids = ", ".join(f"coalesce({_newest('j.name', state)}, 0) AS {state}" for state in LASTING)
@@ -170,12 +176,13 @@ async def standing(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
 
 async def newest(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
     """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
-    failures since, counted to 100; of the newest of them its summary and its end.
+    failures since, counted to 100; the summary of the newest of them, and the end of the first.
     """
     state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in LASTING)
-    failure = "SELECT summary, ended_at FROM taskloop.runs WHERE s.trouble > s.succeeded AND id = s.trouble"
+    first = f"(SELECT ended_at FROM taskloop.runs WHERE id = {_first_failure('s.name', 's.succeeded', 's.trouble')})"
+    failure = f"SELECT summary, {first} AS since FROM taskloop.runs WHERE s.trouble > s.succeeded AND id = s.trouble"
     return await db.fetch(
-        f"{_stands()} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, f.summary, f.ended_at "
+        f"{_stands()} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, f.summary, f.since "
         f"FROM s LEFT JOIN LATERAL ({failure}) f ON true WHERE s.newest > 0",
         list(jobs),
     )

@@ -168,6 +168,15 @@ def _failures(job: str, after: str, columns: str) -> str:
     )
 
 
+def _first_failure(job: str, after: str, otherwise: str) -> str:
+    """The id of the first of those failures; `otherwise` where there is none but what a stop caused."""
+    ids = (
+        f"(SELECT id {of_job(job, state)} AND id > {after} AND reason IS NOT 'shutting_down' ORDER BY id LIMIT 1)"
+        for state in ("failed", "interrupted")
+    )
+    return f"min({', '.join(f'coalesce({one}, {otherwise})' for one in ids)})"
+
+
 def _stands(jobs: str) -> str:
     """WITH of each job that ever ran: its newest run, skips not counted, and its newest success and failure, 0: none."""
     states = ", ".join(f"coalesce({_newest('j.value', state)}, 0) AS {state}" for state in _LASTING)
@@ -195,12 +204,16 @@ def standing(db: sqlite3.Connection, columns: str, jobs: Sequence[str]) -> list[
 
 def newest(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
     """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
-    failures since, counted to 100; of the newest of them its summary and its end. Reads no row of a job that is well but one.
+    failures since, counted to 100; the summary of the newest of them, and the end of the first. Reads no row of a job that
+    is well but one.
     """
     state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in _LASTING)
     failure = ", ".join(
-        f"CASE WHEN s.trouble > s.succeeded THEN (SELECT {column} FROM taskloop_runs WHERE id = s.trouble) END"
-        for column in ("summary", "ended_at")
+        f"CASE WHEN s.trouble > s.succeeded THEN (SELECT {column} FROM taskloop_runs WHERE id = {run}) END"
+        for column, run in (
+            ("summary", "s.trouble"),
+            ("ended_at", _first_failure("s.name", "s.succeeded", "s.trouble")),
+        )
     )
     return db.execute(
         f"{_stands('?')} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, {failure} "

@@ -431,7 +431,9 @@ def _about_jobs(standings: Sequence[Standing], running: bool, now: datetime) -> 
             found[one.condition].append(item)
         elif one.condition == "running" and one.failures > 0 and one.newest is not None:
             # It has not succeeded since it failed: that it is at it again makes it no better.
-            found["failing"].append(_item("failing", one.newest.failure, job=one.name, failures=one.failures))
+            since = one.newest.failing_since
+            item = _item("failing", one.newest.failure, job=one.name, since=since, failures=one.failures)
+            found["failing"].append(item)
     return [item for items in found.values() for item in items]
 
 
@@ -441,14 +443,14 @@ def _is_missed(one: Standing) -> bool:
 
 
 def _since(one: Standing, now: datetime) -> datetime | None:
-    """Since when a job stands as it does; None: it is not known so quickly."""
+    """Since when a job stands as it does; None: it is not known."""
     if one.condition == "stuck":
         return None if one.troubled is None else one.troubled.attempt_started_at
+    if one.condition == "overdue" and one.troubled is not None:
+        return one.troubled.ready_at
     if one.condition == "overdue":
         return one.next_due if one.next_due is not None and one.next_due < now else None
-    if one.condition == "failing" and one.newest is not None and one.newest.failures == 1:
-        return one.newest.failed_at
-    return None
+    return one.newest.failing_since if one.condition == "failing" and one.newest is not None else None
 
 
 def _text(one: Standing, running: bool, now: datetime) -> str | None:

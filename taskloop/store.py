@@ -163,8 +163,8 @@ class Newest(NamedTuple):
     """Since its last success, 100 at most."""
     failure: str | None
     """What the newest failure since then said of itself."""
-    failed_at: datetime | None
-    """When that one ended."""
+    failing_since: datetime | None
+    """When the first of them ended."""
 
 
 @in_one_go

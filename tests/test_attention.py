@@ -16,6 +16,7 @@ from web_clients import HOSTS, V1
 
 from taskloop import Options, TaskScheduler, attention
 from taskloop.attention import Bulletin, Change, Item, Webhook, genuine, signature, watch_attention
+from taskloop.durations import rfc3339
 from taskloop.errors import BadDuration, BadInstant, BadSettings
 
 pytestmark = pytest.mark.anyio
@@ -192,6 +193,7 @@ async def test_a_job_that_fails_needs_somebody_also_while_it_is_at_it_again(virt
             [running] = await scheduler.runs(state="running")
             [one] = (await scheduler.status()).attention
             assert (one["condition"], one["job"], one["text"]) == ("failing", "imports", "no space")
+            assert one["since"] == rfc3339((await scheduler.runs(state="failed"))[-1].ended_at), "of the first of them"
             await time.advance("30s")
 
 
@@ -260,4 +262,6 @@ async def test_what_needs_a_person_is_a_list_with_keys_that_stay(host, no_task_o
             await (await scheduler.submit("pays")).wait()
         [one] = (await client.get(f"{V1}/attention")).items
         first = (await client.get(f"{V1}/runs/1")).data["ended_at"]
+        [told] = (await client.get(f"{V1}/status")).data["attention"]
     assert (one["key"], one["kind"], one["failures"], one["since"]) == ("failing:pays", "failing", 2, first)
+    assert (told["failures"], told["since"]) == (2, first), "the status says no less"

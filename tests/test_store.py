@@ -37,7 +37,7 @@ from stores import (
 )
 
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
-from taskloop.runs import Cause, Failure, Lost, Raised, Returned, RunId, State, settle
+from taskloop.runs import Cause, Failure, Lost, Raised, Returned, RunId, ShutDown, State, settle
 from taskloop.schedules import Schedule
 from taskloop.store import (
     DayCount,
@@ -662,13 +662,14 @@ FAILED = Raised(Failure("E", "m"), None)
 async def test_a_job_stands_as_its_newest_run_its_last_success_and_its_failures_since(store):
     await finished(store, FAILED)
     await finished(store, now=at(60))
-    await finished(store, FAILED)
+    await finished(store, ShutDown(), now=at(65))  # which is no failure
+    first = await finished(store, FAILED, now=at(70))
     newest = await finished(store, FAILED, now=at(90))
     await put(store, hourly("s", "b"))
     await fired(store, firing(hourly("s", "b"), enabled=False))
     assert dict(await store.standing(["a", "b", "nobody"])) == {"a": (newest, at(60), 2)}
     assert dict(await store.standing([])) == {}
-    brief = Newest(newest.id, State.FAILED, at(60), 2, newest.summary, newest.ended_at)
+    brief = Newest(newest.id, State.FAILED, at(60), 2, newest.summary, first.ended_at)
     assert dict(await store.newest(["a", "b", "nobody"])) == {"a": brief}
     assert dict(await store.newest([])) == {}
 
