@@ -176,13 +176,18 @@ async def standing(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
 
 async def newest(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
     """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
-    failures since, counted to 100; the summary of the newest of them, and the end of the first.
+    failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and, where it has
+    no summary, its error.
     """
     state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in LASTING)
+    error = "CASE WHEN coalesce(summary, '') = '' THEN error END"  # it is long
     first = f"(SELECT ended_at FROM taskloop.runs WHERE id = {_first_failure('s.name', 's.succeeded', 's.trouble')})"
-    failure = f"SELECT summary, {first} AS since FROM taskloop.runs WHERE s.trouble > s.succeeded AND id = s.trouble"
+    failure = (
+        f"SELECT {first} AS since, state, reason, summary, {error} AS error FROM taskloop.runs "
+        "WHERE s.trouble > s.succeeded AND id = s.trouble"
+    )
     return await db.fetch(
-        f"{_stands()} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, f.summary, f.since "
+        f"{_stands()} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, f.* "
         f"FROM s LEFT JOIN LATERAL ({failure}) f ON true WHERE s.newest > 0",
         list(jobs),
     )

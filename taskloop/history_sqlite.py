@@ -168,6 +168,10 @@ def _failures(job: str, after: str, columns: str) -> str:
     )
 
 
+TOLD_BY: Final = ("state", "reason", "summary", "CASE WHEN coalesce(summary, '') = '' THEN error END")
+"""What a failure says of itself: its error, which is long, only where it has no summary."""
+
+
 def _first_failure(job: str, after: str, otherwise: str) -> str:
     """The id of the first of those failures; `otherwise` where there is none but what a stop caused."""
     ids = (
@@ -204,15 +208,15 @@ def standing(db: sqlite3.Connection, columns: str, jobs: Sequence[str]) -> list[
 
 def newest(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
     """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
-    failures since, counted to 100; the summary of the newest of them, and the end of the first. Reads no row of a job that
-    is well but one.
+    failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and, where it has
+    no summary, its error. Reads no row of a job that is well but one.
     """
     state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in _LASTING)
     failure = ", ".join(
         f"CASE WHEN s.trouble > s.succeeded THEN (SELECT {column} FROM taskloop_runs WHERE id = {run}) END"
         for column, run in (
-            ("summary", "s.trouble"),
             ("ended_at", _first_failure("s.name", "s.succeeded", "s.trouble")),
+            *((column, "s.trouble") for column in TOLD_BY),
         )
     )
     return db.execute(

@@ -240,8 +240,21 @@ def read_run(row: Sequence[Any]) -> Run:
 def newest_of(rows: Iterable[Sequence[Any]]) -> dict[str, Newest]:
     """By job what a history's `newest` found."""
     return {
-        row[0]: Newest(RunId(row[1]), _STATES[row[2]], instant(row[3]), row[4], row[5], instant(row[6])) for row in rows
+        row[0]: Newest(RunId(row[1]), _STATES[row[2]], instant(row[3]), row[4], _told_by(*row[6:10]), instant(row[5]))
+        for row in rows
     }
+
+
+def _told_by(state: str | None, reason: str | None, summary: str | None, error: str | None) -> str | None:
+    """What is wrong with a run that failed, in a line: its message, else the kind of its error, else how it ended.
+
+    None: there is no such run. The error of one that was interrupted is that of an attempt before.
+    """
+    if summary or state is None:
+        return summary
+    if state == State.FAILED and (facts := failure_facts(error)):
+        return f"{facts['type']}, without a message"
+    return f"{state}: {reason.replace('_', ' ')}" if reason else state
 
 
 SPAN: Final = "id, job, state, reason, due_at, started_at, ended_at, count"

@@ -162,7 +162,7 @@ class Newest(NamedTuple):
     failures: int
     """Since its last success, 100 at most."""
     failure: str | None
-    """What the newest failure since then said of itself."""
+    """What is wrong with the newest failure since then: what it said, or how it ended."""
     failing_since: datetime | None
     """When the first of them ended."""
 

@@ -23,6 +23,8 @@ async def test_a_run_whose_worker_died_is_interrupted_and_not_called_again(sched
         await time.advance("1h")
         assert await fates(time) == ["00:00 interrupted worker_died"]
         assert stamp((await time.runs())[0].ended_at) == "00:11"
+        [item] = (await scheduler.status()).attention
+        assert (item["condition"], item["text"]) == ("failing", "interrupted: worker died")
     assert tape == ["begin"]
 
 

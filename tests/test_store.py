@@ -37,7 +37,7 @@ from stores import (
 )
 
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
-from taskloop.runs import Cause, Failure, Lost, Raised, Returned, RunId, ShutDown, State, settle
+from taskloop.runs import Cause, Failure, Lost, Raised, Reason, Returned, RunId, ShutDown, State, settle
 from taskloop.schedules import Schedule
 from taskloop.store import (
     DayCount,
@@ -682,6 +682,30 @@ async def test_a_job_that_failed_and_runs_again_has_still_failed_since_its_last_
     assert dict(await store.standing(["a"])) == {"a": (running, NOW, 2)}
     found = (await store.newest(["a"]))["a"]
     assert (found.run, found.state, found.failures, found.failure) == (running.id, State.RUNNING, 2, "m")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (Lost(), "interrupted: worker died"),
+        (Lost(Reason.ABANDONED), "interrupted: abandoned"),
+        (Lost(Reason.LEASE_LOST), "interrupted: lease lost"),
+        (ShutDown(), "interrupted: shutting down"),
+        (Raised(Failure("KeyError", ""), None), "KeyError, without a message"),
+        (FAILED, "m"),
+    ],
+)
+async def test_whatever_way_a_run_failed_its_job_says_what_is_wrong(store, outcome, told):
+    await finished(store, outcome)
+    assert (await store.newest(["a"]))["a"].failure == told
+
+
+async def test_what_is_wrong_is_how_the_last_attempt_ended_not_what_an_earlier_one_raised(store):
+    run = await started(store, attempts=2)
+    await store.settle(ended(run, Raised(Failure("E", "m"), timedelta(0))))
+    [again] = (await claimed(store)).started
+    await store.settle(ended(again, Lost()))
+    assert (await store.newest(["a"]))["a"].failure == "interrupted: worker died"
 
 
 async def test_a_success_ends_the_failures_and_a_job_that_never_succeeded_has_none(store):
