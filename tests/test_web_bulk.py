@@ -179,6 +179,26 @@ async def test_failures_of_one_cause_are_retried_from_their_page_and_the_filter_
     assert "No run failed of that" in text(await client.get("/failures?cause=%3Cscript%3E"))
 
 
+@pytest.mark.parametrize("most", [1000, 2])
+async def test_the_list_of_failures_offers_to_run_again_only_what_was_not_yet(pair, monkeypatch, most):
+    """However many runs repeat others: `most` of them are looked at together, else each failure is asked for."""
+    monkeypatch.setattr(bulk, "MOST", most)
+    scheduler, client = pair
+    client.headers = dict(BROWSER)
+    calls = [scheduler["pays"].bind(order=number) for number in range(4)]
+    old = await ended(scheduler, *calls, scheduler["other"].bind())
+    scheduler.well = True
+    for one in old[:2]:
+        await (await scheduler.rerun(one.id)).wait(10)
+    assert "Retry all 2…" in text(await client.get("/failures?since=1h"))
+    await (await scheduler.rerun(old[2].id)).wait(10)
+    some = text(await client.get("/failures?since=1h"))
+    assert some.count("Retry…") == 2 and "Retry all" not in some and "run again already" not in some
+    await (await scheduler.rerun(old[3].id)).wait(10)
+    all_of_it = text(await client.get("/failures?since=1h"))
+    assert all_of_it.count("Retry…") == 1 and "run again already" in all_of_it
+
+
 async def test_a_page_of_failures_counts_what_is_to_be_run_again_among_those_that_it_shows(monkeypatch):
     for one in (failures, trouble):
         monkeypatch.setattr(one, "NEWEST", 3)

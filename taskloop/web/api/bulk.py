@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from taskloop.errors import BadParameters, Conflict, NoSuchJob, NoSuchRun
-from taskloop.runs import ACTIVE, Run, State
+from taskloop.runs import ACTIVE, Cause, Run, State
 from taskloop.web.api.asking import BEFORE, TOLD, V1, refuse_unknown
 from taskloop.web.api.failures import FAILED, fingerprint
 from taskloop.web.core import Response, answer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
     from taskloop.web.site import Asked
 
-__all__ = ["MOST", "ROUTES", "Chosen", "Done", "Selection", "carry_out", "choose"]
+__all__ = ["MOST", "ROUTES", "Chosen", "Done", "Selection", "carry_out", "choose", "left_of"]
 
 MOST: Final = 1000
 """Runs of one call."""
@@ -118,6 +118,17 @@ async def _not_again(scheduler: TaskScheduler, runs: Sequence[Run]) -> list[Run]
             if reruns == []:
                 found.append(one)
     return found
+
+
+async def left_of(scheduler: TaskScheduler, runs: Sequence[Run], since: str) -> list[Run]:
+    """Those of these runs that nobody has run again yet; `since`: from when on all of them are on record.
+
+    What repeats them came after them, so it is found in one look, where it is not too much.
+    """
+    repeats = await scheduler.runs(cause=Cause.RERUN, state=list(State), since=since, limit=MOST)
+    repeated = {one.rerun_of for one in repeats}
+    fresh = [one for one in runs if one.id not in repeated]
+    return fresh if len(repeats) < MOST else await _not_again(scheduler, fresh)
 
 
 async def carry_out(

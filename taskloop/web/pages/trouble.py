@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from taskloop.clock import SystemClock
-from taskloop.web.api.bulk import Selection, carry_out, choose
+from taskloop.web.api.bulk import Selection, carry_out, choose, left_of
 from taskloop.web.api.failures import NEWEST, SINCE, USUAL, causes, failed_since, fingerprint
 from taskloop.web.api.whole import INCIDENTS
 from taskloop.web.core import Response
@@ -30,18 +31,21 @@ STOOD: Final = 500
 
 
 async def failures(asked: Asked) -> Response:
-    """All causes; or one, with what became of its runs and how many would be run again."""
+    """All causes, with how many runs of each are left to be run again; or one, with what became of its runs too."""
     scheduler, since, cause = asked.scheduler, asked.query["since"] or USUAL, asked.query["cause"]
     found = await failed_since(scheduler, since)
     one: dict[str, Any] = {}
-    if cause:
+    left: Counter[str] = Counter()
+    if not cause:
+        left.update(map(fingerprint, await left_of(scheduler, found, since)))
+    else:
         runs = [run for run in found if fingerprint(run) == cause]
         chosen = await choose(scheduler, _meant(cause, since, found[0].id), NEWEST) if runs else None
         one = {"runs": runs[:LISTED], "chosen": chosen, "last": found[0].id if found else 0,
                "known": any(run.job in scheduler for run in runs), "all": len(runs)}  # fmt: skip
     return await whole_page(
         asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST,
-        cause=cause, one=one, rarely=5,
+        cause=cause, one=one, left=left, rarely=5,
     )  # fmt: skip
 
 
