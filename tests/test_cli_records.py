@@ -530,6 +530,20 @@ def test_status_notices_fires_that_nobody_makes(done, call):
     assert said.code == 1 and "overdue" in said.out and "no worker runs" in said.out
 
 
+def test_status_tells_when_a_silent_worker_was_last_heard_on_the_clock_of_who_reads(done):
+    with closing(sqlite3.connect("taskloop.db")) as db, db:
+        db.execute(
+            "UPDATE taskloop_workers SET host = 'elsewhere', process = 'elsewhere', stopped_at = NULL, "
+            "beat_at = 1767225600000000 WHERE started_at = (SELECT max(started_at) FROM taskloop_workers)"
+        )
+    db.close()
+    said = done.process("status", TZ="XYZ-5:45")
+    assert said.code == 1 and "has not beaten since" in said.out and "05:45" in said.out and "XYZ" in said.out
+    assert "2026-01-01T00:00:00Z" not in said.out
+    told = json.loads(done.process("status", "--format", "json", TZ="XYZ-5:45").out)["attention"]
+    assert "since 2026-01-01T00:00:00Z" in str([one["text"] for one in told]), "JSON is in UTC"
+
+
 def test_glyphs_and_colour_are_taken_away_without_loss(done, call):
     assert "✓ succeeded" in call("runs").out
     plain = call("runs", "--ascii").out

@@ -201,7 +201,7 @@ def _show_status(out: Output, record: Record, in_hand: int) -> None:
         state = out.state(one["condition"], word)
         painted = out.paint(*state) if isinstance(state, tuple) else state
         name = f"{clean(one['job'])}  " if one["job"] else ""
-        out.line(f"  {name}{painted}  {clean(one['text'] or '')}".rstrip())
+        out.line(f"  {name}{painted}  {readable(out, one['text'] or '')}".rstrip())
     show_runs(out, record["active"])
 
 
