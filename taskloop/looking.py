@@ -345,9 +345,9 @@ def _with_own_health(worker: Worker, ledger: Ledger) -> Worker:
     own = getattr(ledger, "worker", None)
     if own is None or own.id != worker.id:
         return worker
-    # How far its clock is from the server's is known only to the thread that beats.
-    skew = {name: worker.health[name] for name in ("skew_ms",) if name in worker.health}
-    return replace(worker, health={**ledger._vitals(), **skew})
+    # How far its clock is from the server's is known only to the thread that beats, and what it takes to its store.
+    known = {name: worker.health[name] for name in ("skew_ms", "takes") if name in worker.health}
+    return replace(worker, health={**ledger._vitals(), **known})
 
 
 def _item(

@@ -324,6 +324,9 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
         return "process_down", "no worker runs"
     if not knowing:
         return "unknown_job", "no live worker has this job"
+    # One that does not fire is of a scheduler with `enabled = false`, which runs nothing; else it says what it takes.
+    if not any(one.fires or "takes" in one.health for one in knowing):
+        return "unknown_job", "the live workers that have this job fire nothing and run nothing (enabled = false)"
     if ahead and question.policy.get("overlap") != "allow":
         return "overlap", f"run {ahead[0].id} of its schedule is still running"
     if limit is not None and len(running) >= limit:
@@ -415,7 +418,9 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
         "keep a worker running: taskloop run, under a supervisor that restarts it",
         'missed = "latest" or "all" makes up for what fell into down time',
     ),
-    "unknown_job": ("start a worker that has the job; if it was renamed, give the new one aliases=(...)",),
+    "unknown_job": (
+        "start a worker that has the job, without enabled = false; if it was renamed, give the new one aliases=(...)",
+    ),
     "loop_blocked": (
         "move the blocking call off the loop: await asyncio.to_thread(...), or write the job as a plain def",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -253,6 +254,16 @@ def test_a_group_with_a_place_left_holds_nobody_up():
     assert explain(asked(None, policy=policy, living=living, places=1), known).code == "group"
     assert explain(asked(None, policy=policy, living=living), known).code == "group", "this program knows no better"
     assert explain(asked(None, policy=policy, living=living, places=2), known).code == "due_now"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"health": {"takes": "all"}}, "due_now"), ({}, "unknown_job")],
+)
+def test_a_worker_that_fires_nothing_but_takes_what_is_asked_for_is_one_that_may_start_it(changes, code):
+    waiting = ran(state=State.WAITING, started_at=None, attempt_started_at=None, attempt=0, worker=None)
+    known = facts(workers=[replace(WORKER, fires=False, **changes)], active=[waiting])
+    assert explain(asked(None, living=frozenset({"w"})), known).code == code
 
 
 # -- what is not on record

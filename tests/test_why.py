@@ -541,6 +541,20 @@ async def test_a_run_that_waits_for_a_worker_says_so(virtual_time, tmp_path):
         assert await waits(asking, run) == "unknown_job"
 
 
+async def test_a_run_whose_workers_all_fire_nothing_is_not_about_to_start(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    asking, working = TaskScheduler(options=Options(enabled=False)), TaskScheduler(options=Options())
+    for one in (asking, working):
+        one.add_job(nothing, name="job")
+    async with virtual_time(asking, store=address) as time:
+        run = await asking.submit("job")
+        found = await asking.why(run=run.id)
+        assert (found.verdict, found.code) == ("waiting", "unknown_job") and "fire nothing" in found.text
+        assert "enabled = false" in found.remedies[0]
+        await time.join(working, address)
+        assert (await asking.run(run.id)).state == "succeeded"
+
+
 async def test_a_run_that_began_since_it_was_read_waits_for_nothing(scheduler, virtual_time):
     scheduler.add_job(nothing, name="job")
     async with virtual_time(scheduler) as time:
