@@ -59,6 +59,23 @@ async def test_runs_are_counted_by_job_and_end_with_their_durations_and_lateness
         assert found["taskloop_run_lateness_seconds_bucket", ("job", "tick"), ("le", "0.01")] == 63
 
 
+async def test_skips_that_are_decided_at_once_are_all_counted_and_those_added_to_a_record_later_are_not(
+    shop, virtual_time
+):
+    metrics = Metrics(shop)
+    async with virtual_time(shop) as time:
+        await time.advance("1s")
+        await shop.pause("tick")
+        await time.advance("47m")
+        await shop.resume("tick", missed="skip")
+        await time.advance("3h")
+        found = read(await metrics.text())
+        assert found["taskloop_skips_total", ("job", "tick"), ("reason", "missed")] == 47
+        assert found["taskloop_skips_total", ("job", "off"), ("reason", "disabled")] == 1
+        [off] = await shop.runs("off", state="skipped")
+        assert off.count == 3, "its record has them all"
+
+
 async def test_how_the_whole_stands_is_asked_of_the_store(shop, virtual_time):
     metrics = Metrics(shop)
     async with virtual_time(shop) as time:
