@@ -91,7 +91,12 @@ def _word(what: str, word: Any, known: type[W]) -> W:
 
 
 def is_same_call(job: Job[..., Any], run: Run, other: Run) -> bool:
-    """Whether two runs of a job are given the same, be a value written out or left to the default of the function."""
+    """Whether two runs of a job are given the same, be a value written out or left to the default of the function.
+
+    Of a first one that has given back its key meanwhile it is not asked.
+    """
+    if run.state not in (State.WAITING, State.RUNNING, State.SUCCEEDED):
+        return False
     properties: Mapping[str, Mapping[str, Any]] = job.parameters.schema()["properties"]
     defaults = {name: one["default"] for name, one in properties.items() if "default" in one}
     return {**defaults, **run.params} == {**defaults, **other.params}

@@ -27,6 +27,7 @@ from typing import (
     overload,
 )
 
+from taskloop.annotations import annotations_of
 from taskloop.context import RunContext, running
 from taskloop.errors import BadJob, BadParameters, Conflict, NoSuchJob, nearest
 from taskloop.inject import Injected, is_context
@@ -124,7 +125,8 @@ class Job(Generic[P, T]):
         self.is_async: bool = inspect.iscoroutinefunction(function)
         self._keep_secrets()
         given_params = by_name(self.name, params)
-        self.params: dict[str, Any] = self.parameters.check(given_params) if params or trigger is not None else {}
+        is_given = bool(params or trigger is not None) and not self.parameters.is_unread  # else a start checks it
+        self.params: dict[str, Any] = self.parameters.check(given_params) if is_given else {}
         self._declared_params = dict(given_params)
         self._desks: list[Desk] = []
         self._check_executor()
@@ -160,6 +162,7 @@ class Job(Generic[P, T]):
             defaults = {**defaults, "secret": known}
         self.policy = Policy.of(self.name, defaults, self.options, overrides)
         self._keep_secrets()
+        self.parameters.refuse_unread()
         self.trigger = trigger if trigger is not None else self._declared_trigger
         if self.trigger is not None:
             self.params = self.parameters.check({**self._declared_params, **(params or {})})
@@ -288,7 +291,7 @@ def refuse_the_uncallable(function: object, name: str | None) -> None:
         raise BadJob(f"a lambda{f' named {name!r}' if name else ''} cannot be a job, it has no name; write a def")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise BadJob(f"{function.__qualname__} yields, and nobody would read what it yields; return one value instead")
-    hints, signature = getattr(function, "__annotations__", {}), inspect.signature(function)
+    hints, signature = annotations_of(function), inspect.signature(function)
     contexts = [
         one.name
         for one in signature.parameters.values()
@@ -302,8 +305,11 @@ def refuse_the_uncallable(function: object, name: str | None) -> None:
 
 def refuse_the_bare(given: object, decorator: str) -> None:
     """Raise `TypeError` where a decorator was written without its parentheses, and so is given the function."""
-    if callable(given) or (isinstance(given, tuple) and given):
+    first = given[0] if isinstance(given, tuple) and given else given
+    if callable(first):
         raise TypeError(f"a decorator needs its parentheses; write {decorator}")
+    if isinstance(given, tuple) and given:
+        raise TypeError(f"a decorator takes what is given by name, got {first!r:.100}; write name=...")
 
 
 class Register(Protocol):
@@ -441,7 +447,7 @@ class Jobs:
         return self._jobs[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._jobs
+        return (name.name if isinstance(name, Job) else name) in self._jobs
 
     def __iter__(self) -> Iterator[Job[..., Any]]:
         return iter(list(self._jobs.values()))

@@ -220,17 +220,17 @@ class Ledger(Switching):
         for job, _ in wanted:
             self._refuse_switched_off(job, now)
         runs = [run for _, run in wanted]
-        if connection is not None:
-            written = await store.submit_within(connection, runs, audit.asking(runs, now))
-        else:
-            runs = self._admit(runs)
-            try:
+        try:
+            if connection is not None:
+                written = await store.submit_within(connection, runs, audit.asking(runs, now))
+            else:
+                runs = self._admit(runs)
                 written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))
-            except KeyConflict as conflict:  # which goes by what is stored; nobody stores a default
-                found = await store.run(RunId(conflict.run)) if len(runs) == 1 else None
-                if found is None or not inquiry.is_same_call(wanted[0][0], found, runs[0]):
-                    raise
-                written = [replace(found, existed=True)]
+        except KeyConflict as conflict:  # which goes by what is stored; nobody stores a default
+            found = await store.run(RunId(conflict.run)) if len(runs) == 1 else None
+            if found is None or not inquiry.is_same_call(wanted[0][0], found, runs[0]):
+                raise
+            written = [replace(found, existed=True)]
         return [RunHandle(run, self, job) for run, (job, _) in zip(written, wanted, strict=True)]
 
     def _refuse_switched_off(self, job: Job[..., Any], now: datetime) -> None:
@@ -364,9 +364,7 @@ class Ledger(Switching):
                 raise TimeoutError(f"run {run_id} is {run.state}")
             return run
         context = running.get()
-        if context is not None and context.scheduler is self and context.id == run_id:
-            raise Conflict(f"run {run_id} would wait for its own end, for ever; let another run wait for it")
-        self._lend(context)
+        self._lend(context, run_id)
         try:
             if timeout is None:
                 return await self._final(inquiry.run_id(run_id))
@@ -781,7 +779,7 @@ class Ledger(Switching):
         """A run became final by a verb of this ledger."""
         self.feed.send(run.state.value, self._clock.now(), run)
 
-    def _lend(self, context: Any) -> None:
+    def _lend(self, context: Any, run_id: int) -> None:
         """The run in hand waits for another: its slot is free meanwhile."""
 
     def _take_back(self, context: Any) -> None: ...

@@ -15,7 +15,7 @@ from functools import partial
 from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from taskloop import durations
+from taskloop import durations, inquiry
 from taskloop.clock import later
 from taskloop.durations import rfc3339
 from taskloop.errors import BadDuration, NoSuchJob, NoSuchRun, nearest
@@ -604,7 +604,7 @@ async def _subject(
 ) -> tuple[list[str], Definition]:
     """The name and the aliases of the job that is meant, and what it declares; an alias means the job that has it."""
     if run is not None:
-        found = await store.run(RunId(run))
+        found = await store.run(inquiry.run_id(run))
         if found is None:
             raise NoSuchRun(run)
         job = found.job

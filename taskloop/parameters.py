@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
-from taskloop.annotations import annotations_of
+from taskloop.annotations import annotations_of, unfound
 from taskloop.durations import parse
 from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
 from taskloop.inject import Injected, Plan, is_context
@@ -72,25 +72,24 @@ class Parameters:
 
     @cached_property
     def _unread(self) -> tuple[str, ...]:
-        """Those of which the annotation is still a text: it names what cannot be found, or could not when it was read."""
-        return tuple(name for name in self.names if isinstance(self._hints.get(name), str))
+        """Those of which the annotation names what cannot be found, or could not when it was read."""
+        return tuple(name for name in self.names if unfound(self._hints.get(name)))
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether an annotation names what was not there yet: a class may stand below the function."""
+        return bool(self._unread)
 
     def refuse_unread(self) -> None:
         """Raise `BadJob` for an annotation that names what cannot be found: nothing could be checked by it, or be secret."""
         if not self._unread:
             return
-        for read in (
-            "_hints",
-            "_unread",
-            "_secret_by_type",
-            "_secret_defaults",
-        ):  # a class may stand below the function
+        for read in ("_hints", "_unread", "_secret_by_type", "_secret_defaults"):  # by now it may be there
             self.__dict__.pop(read, None)
         for name in self._unread:
-            written = self._hints[name].strip("'\"")
             raise BadJob(
-                f"job '{self._job}': the annotation of '{name}', '{written}', names what cannot be found; define it "
-                "at the top of a module, or import it there, not under TYPE_CHECKING"
+                f"job '{self._job}': the annotation of '{name}' names '{unfound(self._hints[name])}', which cannot be found; "
+                "define it at the top of a module, or import it there, not under TYPE_CHECKING"
             )
 
     def keep_secret(self, names: Collection[str]) -> None:
@@ -150,9 +149,9 @@ class Parameters:
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The values as plain JSON, ready to store. Raises `BadParameters` with every mistake at once."""
+        self.refuse_unread()
         if not given and not self.required:
             return {}
-        self.refuse_unread()
         problems = {name: "is missing" for name in self.required if name not in given}
         plain: dict[str, Any] = {}
         for name, value in given.items():
@@ -213,8 +212,7 @@ class Parameters:
         return TypeAdapter(hint).validate_python(plain)
 
     def schema(self) -> dict[str, Any]:
-        """A JSON Schema of the parameters as an object. Raises `BadJob` for an annotation that cannot be read."""
-        self.refuse_unread()
+        """A JSON Schema of the parameters as an object."""
         if not self.names:
             return {"type": "object", "properties": {}, "additionalProperties": False}
         properties = {name: self._property(name, one) for name, one in self.names.items()}
@@ -246,7 +244,7 @@ class Parameters:
 
     def _typed(self, name: str) -> bool:
         hint = self._hints.get(name, Any)
-        return hint is not Any and not isinstance(hint, str)
+        return hint is not Any and name not in self._unread
 
     def _adapter(self, name: str) -> Any:
         if name not in self._adapters:

@@ -471,9 +471,9 @@ class TaskScheduler(Ledger):
             if self._store_is_open:  # else the stop was first
                 await super()._breaker_moved(before, run)
 
-    def _lend(self, context: RunContext | None) -> None:
+    def _lend(self, context: RunContext | None, run_id: int) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:
-            self._slots.lend(context.id)
+            self._slots.lend(context.id, RunId(run_id))
 
     def _take_back(self, context: RunContext | None) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:

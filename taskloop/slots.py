@@ -262,10 +262,16 @@ class Slots:
             self.expected.clear()
         self.expected.add(run_id)
 
-    def lend(self, run_id: RunId) -> None:
-        """A run in hand waits for another, or for one more: its slot is free until it waits for none."""
-        if run_id not in self.attempts:  # what a run left behind, or who was told of it, has no slot to lend
+    def lend(self, run_id: RunId, other: RunId) -> None:
+        """A run in hand waits for another, or for one more: its slot is free until it waits for none.
+
+        Raises `Conflict` where it is itself that it waits for.
+        """
+        attempt = self.attempts.get(run_id)
+        if attempt is None:  # what a run left behind, or who was told of it, has no slot to lend
             return
+        if other == run_id and attempt.is_in_hand():
+            raise Conflict(f"run {run_id} would wait for its own end, for ever; let another run wait for it")
         self._lent[run_id] += 1
         if self._lent[run_id] == 1:
             self.free += 1

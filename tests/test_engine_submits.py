@@ -272,6 +272,23 @@ async def test_a_run_that_waits_for_itself_is_told_so_instead_of_waiting_for_eve
             await time.until(run.value())
 
 
+async def test_what_a_run_leaves_behind_may_wait_for_it(scheduler, virtual_time):
+    """A task that a job begins carries its context, but is not what the run waits for."""
+    seen = []
+
+    async def watch(number):
+        seen.append((await scheduler.wait(number)).state)
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        seen.append(asyncio.create_task(watch(run.id)))
+
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("job")
+        await time.advance("1s")
+        assert seen[1:] == [State.SUCCEEDED]
+
+
 async def test_wait_gives_up_after_its_timeout_and_the_run_goes_on(scheduler, virtual_time):
     scheduler.add_job(lasting(60), name="job")
     async with virtual_time(scheduler) as time:

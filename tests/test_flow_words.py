@@ -91,7 +91,7 @@ def test_an_annotation_of_a_step_that_cannot_be_read_is_named():
     @flow.step()
     async def second(a: int) -> None: ...
 
-    with pytest.raises(BadJob, match=r"job 'f\.first': the annotation of 'b', 'Unknown', names what cannot be found"):
+    with pytest.raises(BadJob, match=r"job 'f\.first': the annotation of 'b' names 'Unknown', which cannot be found"):
         flow.bind(a=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,47 @@ def test_parameters_without_names_are_refused_when_declared(trigger):
         Jobs().add_job(mail, trigger, params=[1])
     with pytest.raises(BadParameters, match="is a list"):
         Jobs().flow("f", trigger, params=[1])
+
+
+class StepContext:
+    """A class of the program's own, whose name is ours too."""
+
+
+def test_a_class_of_the_same_name_as_the_context_is_none():
+    jobs = Jobs()
+
+    @jobs.job()
+    def mail_step(run: RunContext, step: StepContext | None = None) -> None: ...
+
+    assert jobs["mail_step"].parameters.context_name == "run" and mail_step in jobs
+
+
+def test_a_decorator_is_told_to_take_a_name_by_its_name():
+    with pytest.raises(TypeError, match=r"a decorator takes what is given by name, got 'mail'; write name=\.\.\."):
+        Jobs().job("mail")
+
+
+def ship(order: Below = None) -> None: ...  # noqa: F821
+
+
+def test_parameters_of_a_type_that_stands_below_the_job_are_checked_when_it_is_configured():
+    job = Jobs().add_job(ship, Every("1h"), params={"order": {"number": "7"}})
+    assert job.params == {}
+    with pytest.raises(BadJob, match="annotation of 'order' names 'Below', which cannot be found"):
+        job.configure({}, {})
+    ship.__globals__["Below"] = dict[str, int]
+    try:
+        job.configure({}, {})
+        assert job.params == {"order": {"number": 7}}
+    finally:
+        del ship.__globals__["Below"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the syntax is one of Python 3.12")
+def test_a_type_parameter_of_a_function_is_found():
+    known: dict[str, Any] = {}
+    exec("from __future__ import annotations\ndef job[T: int](x: T) -> Nowhere: ...", known)  # noqa: S102
+    assert Jobs().add_job(known["job"]).parameters.check({"x": 1}) == {"x": 1}
 
 
 @pytest.mark.parametrize(

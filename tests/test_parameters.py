@@ -404,11 +404,25 @@ def test_an_annotation_that_only_a_type_checker_can_read_is_refused():
 
     def job(b: "int" = 1, a: "OnlyForTypeChecking" = None): ...  # noqa: F821, RUF013, UP037
 
-    told = "annotation of 'a', 'OnlyForTypeChecking', names what cannot be found; define it at the top of a module"
-    with pytest.raises(BadJob, match=told):
-        of(job).check({"b": 2})
-    with pytest.raises(BadJob, match=told):
-        of(job).schema()
+    told = "annotation of 'a' names 'OnlyForTypeChecking', which cannot be found; define it at the top of a module"
+    for given in ({}, {"b": 2}):
+        with pytest.raises(BadJob, match=told):
+            of(job).check(given)
+    assert of(job).schema()["properties"]["a"] == {"default": None}, "others are looked at all the same"
+
+
+@pytest.mark.parametrize(
+    "hint", [Optional["Nowhere"], list["Nowhere"], "dict[str, Nowhere]", Annotated["Nowhere", "why"], Literal["a"]]
+)
+def test_a_name_that_cannot_be_found_is_seen_within_an_annotation_too(hint):
+    def job(a=None): ...
+
+    job.__annotations__ = {"a": hint}
+    if hint == Literal["a"]:
+        assert of(job).check({"a": "a"}) == {"a": "a"}
+    else:
+        with pytest.raises(BadJob, match="annotation of 'a' names '.*Nowhere"):
+            of(job).check({})
 
 
 def test_an_annotation_may_name_what_is_defined_below_the_job():

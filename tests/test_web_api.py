@@ -6,13 +6,15 @@ import asyncio
 import csv
 import io
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from web_clients import HOSTS, V1
 
-from taskloop import Options, RunContext, TaskScheduler
+from taskloop import Cron, Options, RunContext, TaskScheduler
 from taskloop.options import Http
+from taskloop.policy import Policy
+from taskloop.web.api.schedules import fires_of
 
 pytestmark = pytest.mark.anyio
 
@@ -505,6 +507,12 @@ async def test_a_preview_begins_where_a_schedule_stored_now_would(client):
     assert (await client.post(f"{V1}/schedules/preview", body | {"job": "hourli"})).status == 404
     past = {"trigger": {"at": "2020-01-01T00:00:00Z"}}
     assert (await client.post(f"{V1}/schedules/preview", past)).data["fires"] == []
+
+
+def test_a_preview_for_a_job_that_is_spread_has_the_instants_of_its_trigger():
+    start = datetime(2026, 1, 1, 10, 30, tzinfo=UTC)
+    fires = fires_of(Cron("0 * * * *", timezone="UTC"), Policy(spread=timedelta(minutes=30)), start, 3)
+    assert [f"{one:%H:%M:%S}" for one in fires] == ["11:00:00", "12:00:00", "13:00:00"]
 
 
 # -- the whole

@@ -7,11 +7,12 @@ import html
 import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
+from pydantic import Field
 from web_clients import HOSTS, PREFIX, over_asgi
 
 from taskloop import At, Cron, Every, Options, RunContext, TaskScheduler
@@ -617,13 +618,19 @@ def test_what_a_run_took_is_all_of_it_not_the_last_attempt_alone():
 async def test_a_decimal_goes_through_a_form_digit_by_digit():
     """It was read as JSON, a float, and rounded."""
 
-    async def money(amount: Decimal = Decimal("1.10"), rate: float = 0.5) -> None: ...
+    async def money(
+        amount: Decimal = Decimal("1.10"), rate: float = 0.5, fee: Annotated[Decimal, Field(title="T")] | None = None,
+        each: list[Decimal] = [],  # noqa: B006
+    ) -> None: ...  # fmt: skip
 
     parameters = Parameters("job", money)
-    amount, rate = fields(parameters.schema())
-    assert (amount.kind, amount.value, rate.kind) == ("text", "1.10", "number")
+    amount, rate, fee, each = fields(parameters.schema())
+    assert (amount.kind, amount.value, rate.kind, fee.kind, each.kind) == ("text", "1.10", "number", "text", "textarea")
     digits = "12345678901234567.89"
-    assert parameters.check(typed(parameters.schema(), {"p.amount": digits})) == {"amount": digits}
+    form = {"p.amount": digits, "p.rate": "0.1", "p.fee": digits, "p.each": f"[{digits}, 1]"}
+    assert parameters.check(typed(parameters.schema(), form)) == {
+        "amount": digits, "rate": 0.1, "fee": digits, "each": [digits, "1"]
+    }  # fmt: skip
 
 
 # -- what a switch will do

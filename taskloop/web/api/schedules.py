@@ -122,8 +122,8 @@ def policy_of(asked: Asked, job: str | None) -> Policy:
 
 def fires_of(trigger: Trigger, policy: Policy, start: datetime, count: int) -> list[datetime]:
     """The next fires of a schedule that is stored at `start` for a job of this policy; fewer where it is rarely due."""
-    # How far a `spread` shifts it depends on the id it will have.
-    stored = bind(Schedule(id="", job="", trigger=trigger), replace(policy, spread=None), start)
+    policy = replace(policy, spread=None)  # how far it shifts them depends on the id that it will have
+    stored = bind(Schedule(id="", job="", trigger=trigger), policy, start)
     fires: list[datetime] = []
     at, enough = stored.next_due, time.monotonic() + LONGEST_SECONDS
     while at is not None and at >= start:  # an instant that is past is missed, not fired

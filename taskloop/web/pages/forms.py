@@ -90,6 +90,8 @@ def _plain(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     if len(kinds) != 1:
         return {}, optional
     one = kinds[0]
+    if "anyOf" in one:
+        return _plain({**one, "$defs": schema.get("$defs", {})})[0], optional
     reference = one.get("$ref", "")
     found = schema.get("$defs", {}).get(reference.rpartition("/")[2]) if reference.startswith("#/$defs/") else None
     return found if found is not None else one, optional
@@ -162,7 +164,7 @@ def typed(
         if kind == "checkbox":
             params[name] = text != ""
         elif text != "":
-            params[name] = _value(text, kind, one, zone)
+            params[name] = _value(text, kind, one, zone, exact='"decimal"' in json.dumps(whole))
         elif before is not None:
             params[name] = whole.get("default")
     return params
@@ -174,7 +176,8 @@ def _is_as_it_was(text: str, kind: str, whole: Mapping[str, Any], value: Any, zo
     return text.replace("\r\n", "\n") == _shown(value, _plain(whole)[0], zone)
 
 
-def _value(text: str, kind: str, schema: Mapping[str, Any], zone: tzinfo) -> Any:
+def _value(text: str, kind: str, schema: Mapping[str, Any], zone: tzinfo, *, exact: bool = False) -> Any:
+    """`exact`: there are decimals within, which a float would round."""
     if kind == "datetime-local":
         try:
             at = datetime.fromisoformat(text)
@@ -185,7 +188,7 @@ def _value(text: str, kind: str, schema: Mapping[str, Any], zone: tzinfo) -> Any
         return next((choice for choice in schema["enum"] if _shown(choice, {}) == text), text)
     if kind in ("number", "textarea"):
         try:
-            return json.loads(text)
+            return json.loads(text, parse_float=str if exact else None)
         except (ValueError, RecursionError):
             return text
     return text
