@@ -390,12 +390,11 @@ async def test_a_job_that_stops_and_starts_again_stops(crowded, virtual_time, li
     async def bad():
         await crowded.stop(grace="10s")
         await crowded.start()
-        return "nothing came of it"
 
     async with virtual_time(crowded) as time:
         await bad.submit()
-        assert await ends(time) == [(State.SUCCEEDED, None, "nothing came of it")]
-        assert "scheduler.already_running" in lines
+        assert await ends(time) == [(State.FAILED, None, None)]
+        assert "Conflict: the scheduler is stopping and waits for this job" in lines
         await time.restart()
         await time.advance("1m")
         assert crowded.is_running
