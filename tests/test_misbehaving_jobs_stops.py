@@ -394,7 +394,8 @@ async def test_a_job_that_stops_and_starts_again_stops(crowded, virtual_time, li
     async with virtual_time(crowded) as time:
         await bad.submit()
         assert await ends(time) == [(State.FAILED, None, None)]
-        assert "Conflict: the scheduler is stopping and waits for this job" in lines
+        [run] = await crowded.runs("bad")
+        assert str(run.error.message).startswith("the scheduler is stopping and waits for this job")
         await time.restart()
         await time.advance("1m")
         assert crowded.is_running
