@@ -287,10 +287,10 @@ def prepare(
     *,
     create: bool = True,
     schema: Schema = "upgrade",
-) -> None:
+) -> int | None:
     """Bring a fresh connection, and as far as it is asked to the file, into order; touches nothing it refuses.
 
-    `create` false: a database without tables of ours is refused. Only with `schema` "upgrade" is the file changed.
+    Gives the older schema that it brought up to date, if there was one. `create` false: a database without tables of ours is refused. Only with `schema` "upgrade" is the file changed.
     """
     found = version(db, path)
     if found > newest():
@@ -314,7 +314,8 @@ def prepare(
     db.execute("PRAGMA temp_store = MEMORY")
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     if found < newest() and schema == "upgrade":
-        _migrate(db)
+        return _migrate(db)
+    return None
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:
@@ -330,7 +331,7 @@ def _write_ahead(db: sqlite3.Connection) -> None:
             time.sleep(0.02)
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _migrate(db: sqlite3.Connection) -> int | None:
     db.execute("BEGIN IMMEDIATE")
     try:
         found = version(db)  # asked again: another process may have migrated while this one waited for the lock
@@ -341,6 +342,7 @@ def _migrate(db: sqlite3.Connection) -> None:
         if found < newest():
             db.execute("INSERT OR REPLACE INTO taskloop_meta (key, value) VALUES ('schema', ?)", (str(newest()),))
         db.execute("COMMIT")
+        return found if 0 < found < newest() else None
     except BaseException:
         with suppress(sqlite3.Error):  # SQLite has rolled back already where the disk is full; the cause is to be heard
             db.execute("ROLLBACK")

@@ -291,12 +291,11 @@ def refuse_the_uncallable(function: object, name: str | None) -> None:
         raise BadJob(f"a lambda{f' named {name!r}' if name else ''} cannot be a job, it has no name; write a def")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise BadJob(f"{function.__qualname__} yields, and nobody would read what it yields; return one value instead")
-    hints, signature = annotations_of(function), inspect.signature(function)
-    contexts = [
-        one.name
-        for one in signature.parameters.values()
-        if is_context(hints.get(one.name)) and not isinstance(one.default, Injected)
-    ]
+    given = [one for one in inspect.signature(function).parameters.values() if not isinstance(one.default, Injected)]
+    if len(given) < 2:
+        return
+    hints = annotations_of(function)
+    contexts = [one.name for one in given if is_context(hints.get(one.name))]
     if len(contexts) > 1:
         raise BadJob(
             f"{function.__qualname__} takes the run twice, as '{contexts[0]}' and as '{contexts[1]}'; leave one of them out"

@@ -323,22 +323,22 @@ def refuse(found: int, shown: str, *, create: bool, schema: Schema) -> None:
 
 async def prepare(
     connection: Any, shown: str, *, create: bool, schema: Schema, read: Callable[[], list[tuple[int, str]]] = migrations
-) -> None:
+) -> int | None:
     """See that the schema is there and of this version, as far as it is asked for; touches nothing it refuses.
 
-    Of several processes that find an empty database at once one makes the tables, and the others wait for it.
+    Gives the older schema that it brought up to date, if there was one. Of several processes that find an empty database at once one makes the tables, and the others wait for it.
     """
     async with asyncio.timeout(CONNECT_SECONDS):
         found = await version(connection, shown)
     refuse(found, shown, create=create, schema=schema)
     if found == newest() or schema != "upgrade":
-        return
+        return None
     async with transaction(connection):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
         found = await version(connection, shown)  # asked again: another may have been at work while this one waited
         refuse(found, shown, create=create, schema=schema)
         if found == newest():
-            return
+            return None
         if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop'"):
             await connection.execute("CREATE SCHEMA taskloop")
         for number, script in read():
@@ -351,6 +351,7 @@ async def prepare(
             "INSERT INTO taskloop.meta VALUES ('schema', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             str(newest()),
         )
+    return found or None
 
 
 async def problems(db: Db) -> list[str]:

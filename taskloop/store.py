@@ -413,6 +413,8 @@ class Store(Protocol):
     """Whether no other process can reach it, so that nobody needs to be heeded."""
     remote: bool
     """Whether it lies beyond a network, where others may reach it while this process cannot."""
+    upgraded_from: int | None
+    """The older schema that opening it brought up to date; None: there was none."""
 
     @property
     def in_flight(self) -> int:

@@ -123,6 +123,7 @@ class PostgresStore:
         """The reading connection of the engine."""
         self._opening: asyncio.Task[None] | None = None
         self._openers = 0
+        self.upgraded_from: int | None = None
         self._known = Known()
         self._seen: str | None = None
         self._identity: str | None = None
@@ -156,7 +157,7 @@ class PostgresStore:
         hints = Hints(self._server, self._name)
         writer = Writer(self._server, self._name, hints, call_seconds=self._call_seconds)
         try:
-            await prepare(await writer.open(), self.url, create=create, schema=schema)
+            self.upgraded_from = await prepare(await writer.open(), self.url, create=create, schema=schema)
         except BaseException as error:
             if not isinstance(error, Exception):  # nobody waits any more, and the server may say nothing
                 writer.drop()

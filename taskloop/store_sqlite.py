@@ -122,6 +122,7 @@ class SqliteStore:
         self._seen_version: int | None = None
         self._version_read: int | None = None
         """The version of the file when schedules were last read ahead."""
+        self.upgraded_from: int | None = None
         self._place: Place | None = None
         self._deleted = 0
         """Runs that pruning has deleted since it last moved the log into the file."""
@@ -157,7 +158,7 @@ class SqliteStore:
             order = partial(prepare, create=create or self.private, schema=schema)
             older = 0 < await self._run(writer, version, self.path) < newest()
             work = self._hop if older else self._run  # to bring a large store up to date takes its time
-            await work(writer, order, self.synchronous, self.private, self.path)
+            self.upgraded_from = await work(writer, order, self.synchronous, self.private, self.path)
             await self._run(writer, keeping.know, [])
             if not self.private:
                 self._place = await self._run(writer, _place, self.path)

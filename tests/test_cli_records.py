@@ -773,7 +773,8 @@ def test_an_older_store_can_be_checked_and_copied_before_it_is_brought_up_to_dat
     an_older_store()
     assert call("db", "check").code == call("db", "backup", "copy.db").code == 0
     assert call("list").code == 8
-    assert call("db", "upgrade").code == call("list").code == 0
+    upgraded = call("db", "upgrade")
+    assert upgraded.code == call("list").code == 0 and "had schema 1, and is up to date now" in upgraded.out
     shop.write("config.toml", '[store]\nurl = "sqlite:///copy.db"\n')
     assert call("list").code == 8
     assert call("pause").code == call("list").code == 0  # a command that changes records does so too
@@ -921,7 +922,8 @@ def test_cron_explains_and_lists_fires_in_the_zone_asked_for(call, shop):
 def test_the_store_is_checked_pruned_and_copied(done, call):
     assert "is sound" in call("db", "check").out
     assert call("db", "check", "--format", "json").data["problems"] == []
-    assert "up to date" in call("db", "upgrade").out
+    assert "was up to date" in call("db", "upgrade").out
+    assert call("db", "upgrade", "--format", "json").data["upgraded"] is False
     assert call("db", "backup", "copy.db").code == 0
     exists = call("db", "backup", "copy.db")
     assert exists.code == 4 and "exists" in exists.err

@@ -89,8 +89,10 @@ async def test_an_older_schema_is_refused_or_left_as_it_is_or_brought_up_to_date
     store = open_store(url)
     await store.open(schema="any")
     await store.close()
+    assert store.upgraded_from is None
     assert found.query("SELECT value FROM taskloop.meta WHERE key = 'schema'", "older") == [("1",)]
     async with opened(url) as store:
+        assert store.upgraded_from == 1
         assert [one.kind for one in await store.switches()] == ["disabled"]
         await store.submit([asked()], None, Entry(NOW, "ann", "cli", "submit"))
         assert [one.object for one in await store.audit()] == ["1"]

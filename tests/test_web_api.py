@@ -623,6 +623,7 @@ async def test_head_is_get_without_its_body(client):
         (b"{", "application/json", 400),
         (b'{"params": NaN}', "application/json", 400),
         (b"\xff", "application/json", 400),
+        (b'{"params": {"a": 1, "b": 2, "a": 3}}', "application/json", 400),
         (b"[" * 20_000, "application/json", 400),
         (b"[]", "application/json", 422),
         (b'{"parms": {}}', "application/json", 422),

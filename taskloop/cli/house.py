@@ -35,7 +35,9 @@ def upgrade(args: Namespace) -> int:
     """Bring the schema up to date."""
 
     async def work(store: Any, out: Output) -> int:
-        return _said(out, store, "is up to date", {"upgraded": True})
+        older = store.upgraded_from
+        text = "was up to date" if older is None else f"had schema {older}, and is up to date now"
+        return _said(out, store, text, {"upgraded": older is not None})
 
     return reach.drive(_with_store(args, work, "upgrade"))
 

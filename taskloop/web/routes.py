@@ -184,7 +184,7 @@ def read_body(body: bytes, kind: str, route: Route) -> dict[str, Any]:
                 "send JSON, with the header 'Content-Type: application/json'",
             )
         try:
-            given = json.loads(body, parse_constant=_no_constant)
+            given = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_once_each)
         except (ValueError, RecursionError) as error:
             raise Problem(400, "bad-request", f"the body is no JSON: {_cut(str(error))}") from None
     if not isinstance(given, dict):
@@ -212,6 +212,16 @@ def read_form(body: bytes, kind: str, route: Route) -> dict[str, Any]:
 
 def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these members. RFC 8259, 4: readers differ about a name that is there twice, so it is refused."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"'{twice}' is there twice")
+    return found
 
 
 def _read(
