@@ -1,6 +1,6 @@
 """One call of a job's function, from its start to the outcome; and how it is asked, once, to end.
 
-Level 4. Nothing that foreign code does gets past `Attempt.outcome`: what it raises, SystemExit included, becomes an
+Level 4. Nothing that foreign code does gets past `LiveAttempt.outcome`: what it raises, SystemExit included, becomes an
 `Outcome`; its kind is asked of its type, for `__class__` is foreign code too. The task of an attempt is cancelled once
 by `Task.cancel()`: a scope would cancel again at each await, so that a job's own clean-up could not wait for anything.
 """
@@ -24,7 +24,7 @@ from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Ret
 if TYPE_CHECKING:
     from taskloop.injecting import Injecting
 
-__all__ = ["Attempt", "FlowFailed", "is_ended_by_host", "judged", "taken"]
+__all__ = ["FlowFailed", "LiveAttempt", "is_ended_by_host", "judged", "taken"]
 
 
 class FlowFailed(Fatal):
@@ -36,7 +36,7 @@ class FlowFailed(Fatal):
         self.result = result
 
 
-class Attempt:
+class LiveAttempt:
     """The attempt in hand of a running run."""
 
     __slots__ = (
@@ -137,7 +137,7 @@ class Attempt:
         except RuntimeError:
             return False
 
-    def limit(self, seconds: float, kill: Callable[[Attempt], None], kill_grace: float) -> None:
+    def limit(self, seconds: float, kill: Callable[[LiveAttempt], None], kill_grace: float) -> None:
         """Ask for the end `seconds` after the function is called, and call `kill` if it has not come `kill_grace` later.
 
         A call that waits for a thread or a process has not begun.
@@ -148,7 +148,7 @@ class Attempt:
         else:
             begin()
 
-    def _begin_limit(self, seconds: float, kill: Callable[[Attempt], None], kill_grace: float) -> None:
+    def _begin_limit(self, seconds: float, kill: Callable[[LiveAttempt], None], kill_grace: float) -> None:
         self.context.began = None  # once: where a provider was entered first, its call has begun the attempt
         if self.settled:
             return
@@ -156,7 +156,7 @@ class Attempt:
         ending = Raised(Failure("Timeout", f"the attempt took longer than its timeout of {seconds:g} s"), None)
         self._timer = loop.call_later(seconds, self.ask, ending, kill, kill_grace)
 
-    def ask(self, ending: Outcome, kill: Callable[[Attempt], None], kill_grace: float) -> None:
+    def ask(self, ending: Outcome, kill: Callable[[LiveAttempt], None], kill_grace: float) -> None:
         """Ask the attempt to end as `ending`; a second time changes nothing. Does not wait."""
         if self.settled:
             return

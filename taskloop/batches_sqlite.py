@@ -18,7 +18,7 @@ from taskloop import statements_sqlite as statements
 from taskloop.audit import Entry
 from taskloop.clock import microseconds
 from taskloop.errors import BadStore
-from taskloop.file_sqlite import Place, connect, explained, newest
+from taskloop.file_sqlite import FilePlace, connect, explained, newest
 from taskloop.rows import told
 from taskloop.runs import Run
 from taskloop.store import Worker
@@ -38,13 +38,13 @@ _HOPELESS: Final = (
 """Errors that no part of a batch would escape by being tried alone."""
 
 
-def where_it_stood(db: sqlite3.Connection, place: Place, function: Callable[..., Any], *args: Any) -> Any:
+def where_it_stood(db: sqlite3.Connection, place: FilePlace, function: Callable[..., Any], *args: Any) -> Any:
     """What `function` gives, if the files of the connection still stand where they were. Raises `StoreUnavailable`."""
     place.check()
     return function(db, *args)
 
 
-def transact(db: sqlite3.Connection, place: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+def transact(db: sqlite3.Connection, place: FilePlace | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
     """Carry out a batch as one transaction; gives an answer or an error for each part, in order."""
     try:
         if place is not None:
@@ -69,7 +69,7 @@ _TOGETHER: Final = (
 runs, and ends free places."""
 
 
-def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+def _transact(db: sqlite3.Connection, file: FilePlace | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
     answers: list[Any] = [None] * len(batch)
     db.execute("BEGIN IMMEDIATE")
     if file is not None:
@@ -87,7 +87,7 @@ def _transact(db: sqlite3.Connection, file: Place | None, batch: Sequence[tuple[
 
 
 async def submit_within(
-    connection: Any, place: Place | None, runs: Sequence[Run], entry: Entry | None
+    connection: Any, place: FilePlace | None, runs: Sequence[Run], entry: Entry | None
 ) -> Sequence[Run]:
     """Write runs by a connection of the application's (aiosqlite), within its transaction, on its thread."""
     if place is None:
@@ -99,12 +99,14 @@ async def submit_within(
     return cast("Sequence[Run]", await connection._execute(_submit_within, connection._conn, place, tuple(runs), entry))
 
 
-def _submit_within(db: sqlite3.Connection, place: Place, runs: tuple[Run, ...], entry: Entry | None) -> Sequence[Run]:
+def _submit_within(
+    db: sqlite3.Connection, place: FilePlace, runs: tuple[Run, ...], entry: Entry | None
+) -> Sequence[Run]:
     place.check()
     factories, db.row_factory, db.text_factory = (db.row_factory, db.text_factory), None, str
     try:
         [file] = [row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main"]
-        if not file or Place.of(file)[1:3] != place[1:3]:
+        if not file or FilePlace.of(file)[1:3] != place[1:3]:
             raise BadStore(f"connection= is one to {file or 'a database in memory'}; allowed is one to {place.path}")
         alone = not db.in_transaction
         db.execute("BEGIN IMMEDIATE" if alone else "SAVEPOINT taskloop_submit")
@@ -126,7 +128,7 @@ def _submit_within(db: sqlite3.Connection, place: Place, runs: tuple[Run, ...], 
 class SqliteBeater:
     """Beats from a thread of its own; each beat is one small transaction that no flush of the disk holds up."""
 
-    def __init__(self, place: Place, worker: Worker) -> None:
+    def __init__(self, place: FilePlace, worker: Worker) -> None:
         self._place = place
         self._worker = worker
         self._db: sqlite3.Connection | None = None

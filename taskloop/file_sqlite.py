@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.store import Schema
 
-__all__ = ["BUSY_SECONDS", "Place", "connect", "explained", "migrations", "newest", "prepare", "version"]
+__all__ = ["BUSY_SECONDS", "FilePlace", "connect", "explained", "migrations", "newest", "prepare", "version"]
 
 BUSY_SECONDS: Final = 5.0
 """How long a statement waits for another process's transaction."""
@@ -34,7 +34,7 @@ _BESIDE: Final = ("-wal", "-shm")
 """The ends of the names of the files that SQLite keeps beside a store in use: the log, and its index."""
 
 
-class Place(NamedTuple):
+class FilePlace(NamedTuple):
     """Where the files of an open connection lie, and which files they are: a path can be given to another one."""
 
     path: str
@@ -44,7 +44,7 @@ class Place(NamedTuple):
     """The log and its index, each with its inode. SQLite keeps both as long as a connection is open."""
 
     @classmethod
-    def of(cls, path: str) -> Place:
+    def of(cls, path: str) -> FilePlace:
         """The file that stands at `path` now, of which a connection is open. Raises `StoreUnavailable`."""
         try:
             found = os.stat(path)

@@ -1,6 +1,6 @@
 """What a job is given beside its parameters: `Inject`, and the plan in which order that is made.
 
-Level 2, pure: nothing is called here, only looked at. `Plan.of` is the whole of it: every provider once, those it
+Level 2, pure: nothing is called here, only looked at. `InjectionPlan.of` is the whole of it: every provider once, those it
 needs before it. How providers are entered and left stands in `injecting`.
 """
 
@@ -32,7 +32,7 @@ from taskloop.annotations import annotations_of
 from taskloop.context import RunContext, StepContext
 from taskloop.errors import BadJob, nearest
 
-__all__ = ["Inject", "Injected", "Plan", "Provision", "Scope", "entered_class", "identity", "is_context"]
+__all__ = ["Inject", "Injected", "InjectionPlan", "Provision", "Scope", "entered_class", "identity", "is_context"]
 
 T = TypeVar("T")
 Scope = Literal["attempt", "worker"]
@@ -105,7 +105,7 @@ class Provision:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class InjectionPlan:
     """The providers of one job: each once, after all that it needs."""
 
     order: tuple[Provision, ...]
@@ -117,7 +117,9 @@ class Plan:
     """The others: entered, used and left in that thread."""
 
     @classmethod
-    def of(cls, job: str, injected: Mapping[str, Injected], overrides: Mapping[Any, Any] | None = None) -> Plan:
+    def of(
+        cls, job: str, injected: Mapping[str, Injected], overrides: Mapping[Any, Any] | None = None
+    ) -> InjectionPlan:
         """The plan for a job's injected parameters, `overrides` in the place of providers. Raises `BadJob`."""
         planner = _Planner(job, overrides or {})
         arguments = {name: planner.provision(one, ()) for name, one in injected.items()}

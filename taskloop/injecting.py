@@ -21,11 +21,11 @@ from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
-from taskloop.attempts import Attempt, taken
+from taskloop.attempts import LiveAttempt, taken
 from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.errors import Conflict
 from taskloop.executors import InThread
-from taskloop.inject import Plan, Provision, entered_class, identity
+from taskloop.inject import InjectionPlan, Provision, entered_class, identity
 from taskloop.jobs import Job
 from taskloop.masking import clean_failure
 from taskloop.outcomes import failure
@@ -51,7 +51,7 @@ class Injecting:
         self._kept: dict[Any, _Kept] = {}
         """What lives as long as the worker, in the order in which it was asked for."""
 
-    async def around(self, attempt: Attempt, arguments: dict[str, Any]) -> Returned:
+    async def around(self, attempt: LiveAttempt, arguments: dict[str, Any]) -> Returned:
         """Enter what the job is given, call it, leave in reverse order; raises what the attempt came to."""
         plan = self._plan(attempt.job)
         context = attempt.context
@@ -111,9 +111,9 @@ class Injecting:
                 spare = deadline + DEAF_TOGETHER_SECONDS - loop.time()
                 await asyncio.wait({kept.task}, timeout=max(0.0, min(DEAF_SECONDS, spare)))
 
-    def _plan(self, job: Job[..., Any]) -> Plan:
+    def _plan(self, job: Job[..., Any]) -> InjectionPlan:
         if self._overrides:  # of a test: it may give more of them at any time
-            return Plan.of(job.name, job.parameters.injected, self._overrides)
+            return InjectionPlan.of(job.name, job.parameters.injected, self._overrides)
         assert job.parameters.plan is not None
         return job.parameters.plan
 
@@ -274,7 +274,7 @@ class _Hold:
 
 
 def call_within(
-    plan: Plan,
+    plan: InjectionPlan,
     order: Sequence[Provision],
     values: dict[Any, Any],
     context: RunContext,

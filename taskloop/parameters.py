@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from taskloop.annotations import annotations_of, unfound
 from taskloop.durations import parse
 from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
-from taskloop.inject import Injected, Plan, is_context
+from taskloop.inject import Injected, InjectionPlan, is_context
 from taskloop.masking import MASK, TAG, Secret, covered, uncovered
 from taskloop.misfits import cut, holds_tag, invalid, unstorable
 
@@ -46,7 +46,7 @@ class Parameters:
             name: one.default for name, one in self._signature.parameters.items() if isinstance(one.default, Injected)
         }
         """What the engine gives by the plan: no parameters of a run."""
-        self.plan: Plan | None = Plan.of(job, self.injected) if self.injected else None
+        self.plan: InjectionPlan | None = InjectionPlan.of(job, self.injected) if self.injected else None
         self._named_secret: frozenset[str] = frozenset()
         self._adapters: dict[str, Any] = {}
         self._covered: dict[str, bool] = {}

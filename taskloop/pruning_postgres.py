@@ -22,8 +22,8 @@ from taskloop.retention import (
     RUNS_DONE,
     SPARED,
     TOGETHER,
+    Expired,
     Landmarks,
-    Look,
     Place,
     Rule,
     rule_of,
@@ -36,7 +36,7 @@ LOOK_SECONDS: Final = 0.02
 """How long one step may look around: another question may wait for its connection."""
 
 
-async def look(db: Db, keep: timedelta | None, now: datetime, after: Place | None, limit: int) -> Look:
+async def look(db: Db, keep: timedelta | None, now: datetime, after: Place | None, limit: int) -> Expired:
     """Find at most `limit` runs that are to go, for a few milliseconds, from the place where the last look ended."""
     ids: list[int] = []
     place = after or Place()
@@ -48,7 +48,7 @@ async def look(db: Db, keep: timedelta | None, now: datetime, after: Place | Non
         if place.id is None:
             following = await _following(db, place)
             if following is None:
-                return Look(ids, None)
+                return Expired(ids, None)
             job, state = following
             beyond = place.beyond
             if job != of:
@@ -70,7 +70,7 @@ async def look(db: Db, keep: timedelta | None, now: datetime, after: Place | Non
         place = far if len(found) <= room else place._replace(id=found[room - 1])
         ids += found[:room]
         number = limit - len(ids) if found else TOGETHER  # where all stay, pass by in large steps
-    return Look(ids, place)
+    return Expired(ids, place)
 
 
 async def _following(db: Db, place: Place) -> tuple[str, str] | None:

@@ -23,14 +23,14 @@ from taskloop.retention import (
     RUNS_DONE,
     SPARED,
     TOGETHER,
+    Expired,
     Landmarks,
-    Look,
     Place,
     Rule,
     rule_of,
 )
 
-__all__ = ["BETWEEN", "RUNS_DONE", "Look", "checkpoint", "delete", "delete_the_rest", "look"]
+__all__ = ["BETWEEN", "RUNS_DONE", "Expired", "checkpoint", "delete", "delete_the_rest", "look"]
 
 LOOK_SECONDS: Final = 0.01
 """How long one step may look around: another question waits behind it."""
@@ -38,7 +38,7 @@ BETWEEN: Final = 100
 """Runs that are deleted from one checkpoint to the next: see `checkpoint`."""
 
 
-def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: Place | None, limit: int) -> Look:
+def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: Place | None, limit: int) -> Expired:
     """Find at most `limit` runs that are to go, for a few milliseconds, from the place where the last look ended."""
     ids: list[int] = []
     place = after or Place()
@@ -50,7 +50,7 @@ def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: P
         if place.id is None:
             following = _following(db, place)
             if following is None:
-                return Look(ids, None)
+                return Expired(ids, None)
             job, state = following
             beyond = place.beyond
             if job != of:
@@ -72,7 +72,7 @@ def look(db: sqlite3.Connection, keep: timedelta | None, now: datetime, after: P
         place = far if len(found) <= room else place._replace(id=found[room - 1])
         ids += found[:room]
         number = limit - len(ids) if found else TOGETHER  # where all stay, pass by in large steps
-    return Look(ids, place)
+    return Expired(ids, place)
 
 
 def _following(db: sqlite3.Connection, place: Place) -> tuple[str, str] | None:

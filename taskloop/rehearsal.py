@@ -22,7 +22,7 @@ from taskloop.policy import Policy
 from taskloop.runs import State
 from taskloop.schedules import Admission, admit
 
-__all__ = ["HOUR", "Blocked", "Grid", "Lane", "Moment", "Part", "Rehearsal", "Rule", "Tally", "rehearse"]
+__all__ = ["HOUR", "Blocked", "Grid", "Lane", "Part", "Rehearsal", "Rule", "Tally", "Trouble", "rehearse"]
 
 HOUR: Final = 3_600_000_000
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -158,7 +158,7 @@ class Blocked:
         self.longest = max(self.longest, other.longest)
 
 
-class Moment(NamedTuple):
+class Trouble(NamedTuple):
     """One fire in trouble: `skipped`, `waits` so long, or `cancels` the run before it."""
 
     at: int
@@ -201,7 +201,7 @@ class _Hour(NamedTuple):
     tallies: dict[int, Tally]
     blocked: dict[Key, Blocked]
     left_out: int
-    moments: list[Moment]
+    moments: list[Trouble]
     most: int
     most_at: int
     state: _State
@@ -216,7 +216,7 @@ class Rehearsal:
     blocked: dict[Key, Blocked] = field(default_factory=dict)
     left_out: int = 0
     """How often a fire was in trouble with another that is not in `blocked`, for there were too many."""
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[Trouble] = field(default_factory=list)
     fires: list[int] = field(default_factory=list)
     """By hour, of all grids."""
     most: list[int] = field(default_factory=list)
@@ -270,7 +270,7 @@ class _Stage:
         self.left_out = 0
         self.tallies: dict[int, Tally] = {}
         self.blocked: dict[Key, Blocked] = {}
-        self.moments: list[Moment] = []
+        self.moments: list[Trouble] = []
         self.most = self.most_at = 0
         for left, lane in state[0]:
             self._occupy(left, lane)
@@ -354,7 +354,7 @@ class _Stage:
         tally.unrun += waits
         tally.cut += sum(end - at for end in runs.values())
         self._meet(at, place, "self", place).cancelled += 1
-        self._tell(Moment(at, place, "cancels", "self"))
+        self._tell(Trouble(at, place, "cancels", "self"))
         for ended in list(runs):
             self._release(ended, place)
             self._aside += 1  # it ends a moment later: no other fire of this instant has its slot
@@ -458,12 +458,12 @@ class _Stage:
         tally.longest = max(tally.longest, waited)
         met.waits += 1
         met.longest = max(met.longest, waited)
-        self._tell(Moment(entry.since, place, "waits", entry.rule, waited))
+        self._tell(Trouble(entry.since, place, "waits", entry.rule, waited))
 
     def _skip(self, at: int, place: int, rule: Rule, by: int) -> None:
         self._tally(place).skipped += 1
         self._meet(at, place, rule, by).skipped += 1
-        self._tell(Moment(at, place, "skipped", rule))
+        self._tell(Trouble(at, place, "skipped", rule))
 
     def _tally(self, place: int) -> Tally:
         if place not in self.tallies:
@@ -481,7 +481,7 @@ class _Stage:
         found.last = max(found.last, at)
         return found
 
-    def _tell(self, moment: Moment) -> None:
+    def _tell(self, moment: Trouble) -> None:
         if len(self.moments) < MOST_MOMENTS:
             self.moments.append(moment)
 

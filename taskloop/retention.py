@@ -19,8 +19,8 @@ __all__ = [
     "RUNS_DONE",
     "SPARED",
     "TOGETHER",
+    "Expired",
     "Landmarks",
-    "Look",
     "Place",
     "Rule",
     "rule_of",
@@ -47,7 +47,7 @@ RUNS_DONE: Final = Place("\U0010ffff")
 """After all jobs: the other tables are left."""
 
 
-class Look(NamedTuple):
+class Expired(NamedTuple):
     """What one look found: runs to delete, and where to go on (None: there are no other runs)."""
 
     ids: Sequence[int]

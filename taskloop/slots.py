@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from taskloop import capture
-from taskloop.attempts import Attempt
+from taskloop.attempts import LiveAttempt
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
@@ -77,7 +77,7 @@ class Slots:
     ) -> None:
         self.free: int = number
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
-        self.attempts: dict[RunId, Attempt] = {}
+        self.attempts: dict[RunId, LiveAttempt] = {}
         """Runs that are started and whose end is not recorded yet."""
         self.expected: set[RunId] = set()
         """Waiting runs that this process wrote: those who wait for them need not ask the store at once."""
@@ -190,7 +190,7 @@ class Slots:
         if self._log_room:
             context.open_log = self._open_log
             capture.look()
-        attempt = Attempt(run, job, context, executor)
+        attempt = LiveAttempt(run, job, context, executor)
         if job.parameters.injected:
             attempt.injecting = self._injecting
         if not self.attempts:
@@ -226,7 +226,7 @@ class Slots:
         else:
             self._fenced(run, "it was not begun")
 
-    def lose(self, held: Mapping[RunId, int], among: Sequence[Attempt]) -> None:
+    def lose(self, held: Mapping[RunId, int], among: Sequence[LiveAttempt]) -> None:
         """Let go of those attempts that are not ours any more, given the runs the store says we have and their tokens."""
         for attempt in among:
             if held.get(attempt.run.id) != attempt.run.token and not attempt.settled:
@@ -252,7 +252,7 @@ class Slots:
         self._waiters.announce(run.id, None)
         self._say("WARNING", "run.fenced", job=run.job, run=run.id, attempt=run.attempt, text=what)
 
-    def _forget(self, attempt: Attempt) -> None:
+    def _forget(self, attempt: LiveAttempt) -> None:
         if self.attempts.get(attempt.run.id) is attempt:  # a retry without delay may be launched already
             del self.attempts[attempt.run.id]
 
@@ -360,7 +360,7 @@ class Slots:
             await asyncio.wait({heard, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
 
-    async def _perform(self, attempt: Attempt) -> None:
+    async def _perform(self, attempt: LiveAttempt) -> None:
         while not self.trusted() and not self._closed.is_set():  # we stood still since it was launched: it may be lost
             await asyncio.sleep(TRUST_SECONDS)
         try:
@@ -377,7 +377,7 @@ class Slots:
             await self._record(attempt, outcome)
         attempt.task = None  # they hold each other, by its context: each run would wait for the garbage collector
 
-    async def _record(self, attempt: Attempt, outcome: Outcome) -> None:
+    async def _record(self, attempt: LiveAttempt, outcome: Outcome) -> None:
         """Write what an attempt came to, however long the store is away, and tell it."""
         attempt.settled = True
         if attempt.task is not None and attempt.task.cancelling() and attempt.is_in_hand():

@@ -20,7 +20,7 @@ from functools import partial, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from taskloop.attempts import Attempt, FlowFailed, is_ended_by_host, judged
+from taskloop.attempts import FlowFailed, LiveAttempt, is_ended_by_host, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob
 from taskloop.executors import Executor
@@ -337,7 +337,7 @@ class Stepping:
             arguments[wanted.parameters.context_name] = context
         call = _StepCall(self, context, wanted)
         if wanted.parameters.injected and self._injecting is not None:
-            return (await self._injecting.around(cast("Attempt", call), arguments)).result
+            return (await self._injecting.around(cast("LiveAttempt", call), arguments)).result
         return (await call.call(arguments)).result
 
     def _is_cut_short(self, error: BaseException) -> bool:

@@ -34,7 +34,7 @@ from taskloop.batches_sqlite import SqliteBeater, submit_within, where_it_stood
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
-from taskloop.file_sqlite import Place, explained, newest, prepare, version
+from taskloop.file_sqlite import FilePlace, explained, newest, prepare, version
 from taskloop.rows import (
     RUN_COLUMNS,
     SPAN,
@@ -123,7 +123,7 @@ class SqliteStore:
         self._version_read: int | None = None
         """The version of the file when schedules were last read ahead."""
         self.upgraded_from: int | None = None
-        self._place: Place | None = None
+        self._place: FilePlace | None = None
         self._deleted = 0
         """Runs that pruning has deleted since it last moved the log into the file."""
 
@@ -588,7 +588,7 @@ class SqliteStore:
     async def prune(
         self, keep: timedelta | None, *, now: datetime, after: object | None = None, limit: int = 25
     ) -> Pruned:
-        found: pruning.Look = await self._read(pruning.look, keep, now, after, limit)
+        found: pruning.Expired = await self._read(pruning.look, keep, now, after, limit)
         deleted: int = await self._do(pruning.delete, found.ids, now) if found.ids else 0
         self._deleted += deleted
         if self._deleted >= pruning.BETWEEN and not self.private:
@@ -727,8 +727,8 @@ def _reading(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA query_only = ON")
 
 
-def _place(_: sqlite3.Connection, path: str) -> Place:
-    return Place.of(str(Path(path).absolute()))  # a job may change the current folder
+def _place(_: sqlite3.Connection, path: str) -> FilePlace:
+    return FilePlace.of(str(Path(path).absolute()))  # a job may change the current folder
 
 
 def _standing(db: sqlite3.Connection, jobs: Sequence[str]) -> dict[str, tuple[Run, datetime | None, int]]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from taskloop.attempts import Attempt
+from taskloop.attempts import LiveAttempt
 from taskloop.clock import Clock
 from taskloop.events import Feed
 from taskloop.jobs import Jobs
@@ -303,7 +303,7 @@ class Tending:
         if logs:
             await self._write_logs(logs)
 
-    async def _write_logs(self, attempts: Sequence[Attempt]) -> None:
+    async def _write_logs(self, attempts: Sequence[LiveAttempt]) -> None:
         taken = [(attempt, attempt.context.lines.take()) for attempt in attempts]
         self._slots.logged.clear()
         try:

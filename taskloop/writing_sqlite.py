@@ -16,7 +16,7 @@ from typing import Any
 
 from taskloop.batches_sqlite import transact
 from taskloop.errors import StoreUnavailable
-from taskloop.file_sqlite import Place
+from taskloop.file_sqlite import FilePlace
 from taskloop.store import Heed
 from taskloop.threads_sqlite import Connection, call
 
@@ -31,7 +31,7 @@ class Writing:
     def __init__(
         self,
         connection: Connection,
-        place: Place | None,
+        place: FilePlace | None,
         *,
         seconds: float,
         explained: Callable[[BaseException], BaseException],

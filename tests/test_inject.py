@@ -14,7 +14,7 @@ from stories import lasting, stamp, threads_ended
 
 from taskloop import Inject, Jobs, Retry, RunContext, State, current_run
 from taskloop.errors import BadJob, BadParameters, NotInjected
-from taskloop.inject import Injected, Plan
+from taskloop.inject import Injected, InjectionPlan
 
 pytestmark = pytest.mark.anyio
 
@@ -198,7 +198,7 @@ def test_a_plan_has_each_provider_once_after_what_it_needs():
     def apart(value=Inject(deep), *rest, **more):
         return value
 
-    plan = Plan.of("job", {"a": Inject(apart), "b": Inject(wide), "c": Inject(number)})
+    plan = InjectionPlan.of("job", {"a": Inject(apart), "b": Inject(wide), "c": Inject(number)})
     names = [one.name.rpartition(".")[2] for one in plan.order]
     assert names == ["number", "deep", "apart", "wide"]
     assert [one.name.rpartition(".")[2] for one in plan.outside] == ["number", "deep", "wide"]
@@ -214,7 +214,7 @@ def test_a_provider_without_a_hash_or_a_signature_will_do():
             return 1
 
     odd = Odd()
-    assert len(Plan.of("job", {"a": Inject(odd), "b": Inject(odd), "c": Inject(dict)}).order) == 2
+    assert len(InjectionPlan.of("job", {"a": Inject(odd), "b": Inject(odd), "c": Inject(dict)}).order) == 2
 
 
 # -- entering and leaving

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
     from taskloop.settings import Settings
 
-__all__ = ["Change", "jobs", "loaded", "next_change", "shows_within", "zones"]
+__all__ = ["ClockChange", "jobs", "loaded", "next_change", "shows_within", "zones"]
 
 T = TypeVar("T")
 IMPORT_SECONDS: Final = 30.0
@@ -191,7 +191,7 @@ def zones(scheduler: TaskScheduler, now: datetime) -> Iterator[Finding]:
 
 
 @dataclass(frozen=True)
-class Change:
+class ClockChange:
     """A zone's clock is set to another time: from `shown` to `after`, as it shows them."""
 
     at: datetime
@@ -206,7 +206,7 @@ class Change:
         )
 
 
-def next_change(zone: tzinfo, now: datetime) -> Change | None:
+def next_change(zone: tzinfo, now: datetime) -> ClockChange | None:
     """The next change of a zone's clock; None: none within AHEAD_DAYS."""
     begin, offset = now.replace(microsecond=0), now.astimezone(zone).utcoffset()
     for _ in range(AHEAD_DAYS):
@@ -220,10 +220,10 @@ def next_change(zone: tzinfo, now: datetime) -> Change | None:
         middle = begin + timedelta(seconds=(end - begin) // timedelta(seconds=2))
         begin, end = (begin, middle) if middle.astimezone(zone).utcoffset() != offset else (middle, end)
     assert offset is not None
-    return Change(end, (end + offset).replace(tzinfo=None), end.astimezone(zone).replace(tzinfo=None))
+    return ClockChange(end, (end + offset).replace(tzinfo=None), end.astimezone(zone).replace(tzinfo=None))
 
 
-def shows_within(cron: Cron, change: Change) -> bool:
+def shows_within(cron: Cron, change: ClockChange) -> bool:
     """Whether a cron names a time that the change leaves out, or that comes twice; one that follows the clock does not."""
     from dataclasses import replace
 

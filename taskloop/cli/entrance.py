@@ -74,7 +74,7 @@ def command(arguments: Sequence[str]) -> int:
     try:
         args = parser.parse(list(arguments))
         return int(parser.load(args.run)(args))
-    except parser.Done as done:
+    except parser.Finished as done:
         return done.code
     except BrokenPipeError:
         _to_nowhere(sys.stdout)

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-__all__ = ["ALIASES", "COMMANDS", "FAMILIES", "LIVE", "Command", "Done", "load", "options_of", "parse"]
+__all__ = ["ALIASES", "COMMANDS", "FAMILIES", "LIVE", "Command", "Finished", "load", "options_of", "parse"]
 
 Parser = argparse.ArgumentParser
 LIVE: Final = ("jobs", "runs", "schedules")
 """What the script of a shell asks `completion` for, beside its own text."""
 
 
-class Done(Exception):
+class Finished(Exception):
     """Nothing is left to do but to end with `.code`."""
 
     def __init__(self, code: int = 0) -> None:
@@ -567,7 +567,7 @@ class _Quiet(argparse.ArgumentParser):
         raise Usage(message.replace(", k=v", ""), f"{self.prog} --help")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise Done(status)
+        raise Finished(status)
 
 
 def load(target: str) -> Callable[[argparse.Namespace], int]:
@@ -580,7 +580,7 @@ def load(target: str) -> Callable[[argparse.Namespace], int]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """What the command line asks for. Raises `Usage`, and `Done` where help or the version was all it asked for."""
+    """What the command line asks for. Raises `Usage`, and `Finished` where help or the version was all it asked for."""
     top = _Quiet("taskloop", add_help=False, allow_abbrev=False)
     _everywhere(top)
     top.add_argument("-h", "--help", action="store_true")
@@ -666,12 +666,12 @@ def _parser(name: str) -> Parser:
 # -- help
 
 
-def _said(text: str, code: int = 0) -> Done:
+def _said(text: str, code: int = 0) -> Finished:
     (sys.stdout if code == 0 else sys.stderr).write(text)
-    return Done(code)
+    return Finished(code)
 
 
-def _help(topic: list[str], *, asked: bool) -> Done:
+def _help(topic: list[str], *, asked: bool) -> Finished:
     if topic == ["exit-codes"]:
         from taskloop.cli.failures import CODES
 
@@ -696,7 +696,7 @@ def _help(topic: list[str], *, asked: bool) -> Done:
     return _said("\n".join(lines), 0 if asked else 2)
 
 
-def _family_help(family: str, code: int) -> Done:
+def _family_help(family: str, code: int) -> Finished:
     lines = [f"usage: taskloop {family} {{{FAMILIES[family].replace(', ', ',')}}} ...", ""]
     lines += [f"  {name:<17}{one.summary}" for name, one in COMMANDS.items() if name.startswith(family + " ")]
     return _said("\n".join([*lines, "", f"`taskloop {family} COMMAND --help` has the details.", ""]), code)

@@ -82,7 +82,7 @@ Auth = Callable[["Request"], Any] | Literal["open"] | None
 """A function, plain or async, that gives a `Principal` or None; "open": no guard; None: nobody said."""
 
 
-class Known(NamedTuple):
+class Bearer(NamedTuple):
     """Whom a token names. `token` None: it is that of the configuration."""
 
     principal: Principal
@@ -232,7 +232,7 @@ class Access:
 
     # -- by a token
 
-    async def _by_token(self, request: Request, given: str) -> Known | None:
+    async def _by_token(self, request: Request, given: str) -> Bearer | None:
         """Whom a token names, None: nobody. Raises `Problem` where too many wrong ones came from that address."""
         token = self._options().token
         # Of equal length, so that comparing them tells nothing. The right one comes in however many wrong ones came
@@ -279,7 +279,7 @@ class Access:
         """The `Set-Cookie` that ends a session in the browser that asks."""
         return (await self._cookie(request)).cleared(secure=_is_secure(request))
 
-    async def _by_session(self, request: Request) -> Known | None:
+    async def _by_session(self, request: Request) -> Bearer | None:
         """Whom the token names that a session was opened with, while it is valid. Raises `Problem` for a write that
         does not say where it comes from: a cookie is sent by a browser, whoever wrote the page.
         """
@@ -300,7 +300,7 @@ class Access:
             )
         return known
 
-    async def _opener(self, cookie: Cookie, identity: str) -> Known | None:
+    async def _opener(self, cookie: Cookie, identity: str) -> Bearer | None:
         token = self._options().token
         if token and hmac.compare_digest(identity, configured(cookie.secret, token)):
             return _admin("session")
@@ -374,12 +374,12 @@ class Limits:
         return min(float(count), level + (self._monotonic() - since) * count / seconds)
 
 
-def _admin(via: str) -> Known:
-    return Known(Principal("token", Scope.admin, via), None)
+def _admin(via: str) -> Bearer:
+    return Bearer(Principal("token", Scope.admin, via), None)
 
 
-def _named(token: Token, via: str) -> Known:
-    return Known(Principal(token.name, Scope[token.scope], via), token)
+def _named(token: Token, via: str) -> Bearer:
+    return Bearer(Principal(token.name, Scope[token.scope], via), token)
 
 
 def _bearer(request: Request) -> str | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
     from taskloop.web.site import Asked
 
-__all__ = ["FAILED", "ROUTES", "SINCE", "USUAL", "Cause", "causes", "failed_since", "fingerprint"]
+__all__ = ["FAILED", "ROUTES", "SINCE", "USUAL", "FailureCause", "causes", "failed_since", "fingerprint"]
 
 NEWEST: Final = 1000
 """Failures that are looked at."""
@@ -26,7 +26,7 @@ USUAL: Final = "7d"
 
 
 @dataclass(slots=True)
-class Cause:
+class FailureCause:
     """Runs that failed of the same error at the same place, or of none."""
 
     fingerprint: str
@@ -41,12 +41,12 @@ def fingerprint(run: Run) -> str:
     return (run.error.fingerprint if run.error is not None else "") or f"{run.job} {run.state} {run.reason}"
 
 
-def causes(runs: Sequence[Run]) -> list[Cause]:
+def causes(runs: Sequence[Run]) -> list[FailureCause]:
     """Failed runs, the newest first, by what they failed of; the most frequent first."""
-    found: dict[str, Cause] = {}
+    found: dict[str, FailureCause] = {}
     for one in runs:
         key = fingerprint(one)
-        cause = found.setdefault(key, Cause(key, one, one, []))
+        cause = found.setdefault(key, FailureCause(key, one, one, []))
         cause.oldest = one
         cause.count += 1
         if one.job not in cause.jobs:
@@ -65,7 +65,7 @@ async def failures(asked: Asked) -> Response:
     return await answer({"items": items, "next": None, "found": len(found), "complete": len(found) < NEWEST})
 
 
-def _record(one: Cause) -> dict[str, Any]:
+def _record(one: FailureCause) -> dict[str, Any]:
     error = one.newest.error
     return {
         "fingerprint": one.fingerprint,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
     from taskloop.web.site import Asked
 
-__all__ = ["ONCE", "Change", "Forms", "changes", "form_key", "sign", "source_of"]
+__all__ = ["ONCE", "Difference", "Forms", "changes", "form_key", "sign", "source_of"]
 
 ONCE: Final = 40
 """Characters of the sign of a form, at most."""
@@ -35,7 +35,7 @@ REMEMBERED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Difference:
     """A parameter that differs between a run and the one it repeats; empty: it was not given."""
 
     name: str
@@ -43,11 +43,11 @@ class Change:
     after: str
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
     """What differs between the parameters of two runs, by name; of a secret only that it does."""
     before, after = shown(old), shown(new)
     return [
-        Change(name, _text(before, name), _text(after, name))
+        Difference(name, _text(before, name), _text(after, name))
         for name in sorted({*old, *new})
         if name not in old or name not in new or old[name] != new[name]
     ]

@@ -23,7 +23,7 @@ from taskloop.web.core import Response
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
-from taskloop.web.pages.repeating import Change, changes, source_of
+from taskloop.web.pages.repeating import Difference, changes, source_of
 from taskloop.web.pages.results import as_json, picture_of
 from taskloop.web.routes import INSTANT, TEXT, Parameter, Route, word, words
 from taskloop.web.security import Scope
@@ -78,7 +78,7 @@ def _alike(one: Run) -> str:
     return urlencode({"since": instant_text(since), "cause": fingerprint(one)})
 
 
-async def _good_before(asked: Asked, one: Run) -> tuple[Run, list[Change]] | None:
+async def _good_before(asked: Asked, one: Run) -> tuple[Run, list[Difference]] | None:
     """Of a run that failed the last one before it that did not, and what is different; None: there is none on record."""
     if one.state not in FAILED:
         return None
@@ -102,7 +102,7 @@ async def _log(asked: Asked, number: int) -> tuple[Sequence[LogLine], int, int |
     return lines, 0, place if more else None
 
 
-async def _changes(asked: Asked, one: Run) -> list[Change] | None:
+async def _changes(asked: Asked, one: Run) -> list[Difference] | None:
     """What a run that repeats another changed; None: it repeats none that is kept."""
     source = await source_of(asked.scheduler, one)
     return None if source is None else changes(source.params, one.params)
