@@ -304,7 +304,7 @@ class Parameters:
             adapter = self._adapter(name)
         except Exception as refusal:
             kind = getattr(self._hints[name], "__name__", None) or cut(self._hints[name])
-            if getattr(refusal, "code", None) == "typed-dict-version":  # plain enough, but for whose it is
+            if getattr(refusal, "code", None) == "typed-dict-version":  # pragma: no cover - on Python 3.11 alone
                 return (
                     f"is annotated {kind}, but typing.TypedDict can be read from Python 3.12 on alone; "
                     "use typing_extensions.TypedDict"

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from stories import nothing
 
 from taskloop import Every, Jobs, TaskScheduler
 from taskloop.errors import BadJob, BadParameters, BadSettings, BadTrigger, NoSuchJob, NoSuchSchedule
-from taskloop.runs import Cause
+from taskloop.inquiry import is_same_call
+from taskloop.runs import Cause, State
 
 pytestmark = pytest.mark.anyio
+
+
+async def quiet(level: int = 1):
+    pass
+
 
 WITH_JOB = {
     "disable": lambda one, job: one.disable(job),
@@ -40,6 +47,8 @@ async def test_a_job_is_given_by_its_name_or_as_itself(scheduler, virtual_time, 
         assert type(await ask(scheduler, job)) is type(await ask(scheduler, "nothing"))
         with pytest.raises(TypeError, match="a job is named by a text or given itself, got int; give its name"):
             await ask(scheduler, 5)
+        with pytest.raises(TypeError, match=r"got Call; give its name; a call is asked for by itself: `call.submit\(\)`"):
+            await ask(scheduler, job.bind())
 
 
 @pytest.mark.parametrize("verb", WITH_JOB)
@@ -93,6 +102,17 @@ async def test_what_no_verb_can_take_is_refused_with_what_it_takes(scheduler, vi
         with pytest.raises(error, match=re.escape(text)):
             await ask(scheduler)
         assert not await scheduler.runs() and not await scheduler.schedules()
+
+
+async def test_a_run_that_gave_its_key_back_is_no_answer_to_the_same_call(scheduler, virtual_time):
+    job = scheduler.add_job(quiet)
+    async with virtual_time(scheduler):
+        first = await scheduler.run((await scheduler.submit(job.name, {"level": 1})).id)
+        same = await scheduler.run((await scheduler.submit(job.name)).id)
+        assert is_same_call(job, first, same) and first.params != same.params
+        for state in State:
+            keeps = state in (State.WAITING, State.RUNNING, State.SUCCEEDED)
+            assert is_same_call(job, replace(first, state=state), same) is keeps
 
 
 async def test_a_cause_may_be_given_by_its_word(scheduler, virtual_time):
