@@ -240,7 +240,11 @@ def name_of(job: str | Job[..., Any]) -> str:
     if isinstance(job, str):
         return job
     if not isinstance(job, Job):
-        meant = "give its name; a call is asked for by itself: `call.submit()`" if isinstance(job, Call) else "give its name"
+        meant = (
+            "give its name; a call is asked for by itself: `call.submit()`"
+            if isinstance(job, Call)
+            else "give its name"
+        )
         raise TypeError(f"a job is named by a text or given itself, got {type(job).__name__}; {meant}")
     return job.name
 

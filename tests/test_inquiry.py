@@ -47,7 +47,9 @@ async def test_a_job_is_given_by_its_name_or_as_itself(scheduler, virtual_time, 
         assert type(await ask(scheduler, job)) is type(await ask(scheduler, "nothing"))
         with pytest.raises(TypeError, match="a job is named by a text or given itself, got int; give its name"):
             await ask(scheduler, 5)
-        with pytest.raises(TypeError, match=r"got Call; give its name; a call is asked for by itself: `call.submit\(\)`"):
+        with pytest.raises(
+            TypeError, match=r"got Call; give its name; a call is asked for by itself: `call.submit\(\)`"
+        ):
             await ask(scheduler, job.bind())
 
 
