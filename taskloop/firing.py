@@ -165,7 +165,11 @@ class FireLoop:
             except Exception as error:
                 self._say("ERROR", "tick.failed", error=repr(error))
                 wake_at = self._again_after(1.0)
-            await self._sleep_until(wake_at)
+            try:
+                await self._sleep_until(wake_at)
+            except Exception as error:  # the host's loop is not ours: what it refuses once must not be the last fire
+                self._say("ERROR", "tick.failed", error=repr(error))
+                await asyncio.sleep(1.0)
         await self._keep_cursors_right()
 
     async def _keep_cursors_right(self) -> NoReturn:
@@ -181,8 +185,8 @@ class FireLoop:
 
         Raises nothing: the runs in hand keep their grace, and the stop goes on to its end.
         """
-        self._notice(0.0)
         try:
+            self._notice(0.0)
             while self._set_back:
                 await self._rewind(self._clock.now())
         except (StoreUnavailable, BadStore) as error:
@@ -418,13 +422,14 @@ class FireLoop:
             if nap <= 0:
                 break
             slept = True
-            timer = self._loop.call_later(nap, self._wake.set)
+            over_at = self._loop.time() + nap
+            timer = self._loop.call_at(over_at, self._wake.set)
             await self._wake.wait()
             timer.cancel()
             self.ticked_at = self._clock.monotonic()
             self._notice(nap)
             # Before its time: somebody woke us. At its time somebody may have too, and then left a flag.
-            early = timer.when() - self._loop.time() > 0.001
+            early = over_at - self._loop.time() > 0.001
             if early or self._backlog or self._unread or self.closing or self._set_back:
                 break
             self._wake.clear()

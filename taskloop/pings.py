@@ -13,7 +13,7 @@ from contextlib import suppress
 from queue import Full, Queue
 from typing import Any, Final
 
-from taskloop.events import Event
+from taskloop.events import Event, Feed
 from taskloop.runs import Run
 
 __all__ = ["Pings"]
@@ -35,7 +35,9 @@ _WORDS: Final[Mapping[str, str]] = {
 class Pings:
     """Tells services of the runs of those jobs that name an address."""
 
-    def __init__(self, addresses: Callable[[str], Mapping[str, str] | None], complain: Callable[..., None]) -> None:
+    def __init__(
+        self, addresses: Callable[[str], Mapping[str, str] | None], complain: Callable[..., None], feed: Feed
+    ) -> None:
         """`addresses` gives those of a job, by `start`, `success` and `fail`; None: it has none."""
         self._addresses = addresses
         self._complain = complain
@@ -43,8 +45,7 @@ class Pings:
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self._until = float("inf")
-
-    EVENTS: Final = tuple(_WORDS)
+        self._unsubscribe = feed.subscribe(self, *_WORDS)
 
     def __call__(self, event: Event) -> None:
         """Hear of a run; called by the feed, and returns at once."""
@@ -63,6 +64,7 @@ class Pings:
 
     def close(self) -> None:
         """Make the calls that wait, for LAST_SECONDS at most, without a second try; does not wait for them."""
+        self._unsubscribe()
         if self._thread is None:
             return
         self._thread = None

@@ -68,7 +68,7 @@ class TaskScheduler(Ledger):
     `options`: the same as values. Making a scheduler opens nothing: no file, no thread, no loop.
     """
 
-    _phase = "stopped"
+    _phase, _spoken = "stopped", False
     _loop: asyncio.AbstractEventLoop
     """Of the life in hand, or the last one."""
     _tending: Tending
@@ -98,7 +98,6 @@ class TaskScheduler(Ledger):
         self._guard: Guard | None = None
         self._curfew: Curfew | None = None
         """What may not begin here any more; None: nobody said when this worker stops."""
-        self._spoken = False
 
     @property
     def is_running(self) -> bool:
@@ -150,8 +149,7 @@ class TaskScheduler(Ledger):
         and after the host closed the loop it started on. Called by a job of its own it returns at once, and that job
         gets the grace too. Raises `NotRunning` on another loop than its own, while that lives.
         """
-        host = self._host
-        if host is None:
+        if (host := self._host) is None:
             return await self.close()
         if self._loop.is_closed():  # the host took the engine away with its loop; the next start mends the records
             self._forget()
@@ -168,20 +166,22 @@ class TaskScheduler(Ledger):
             await asyncio.wait({host})
 
     async def serve(self, interval: Duration | None = None, *, run_for: Duration | None = None) -> int | None:
-        """Start, wait for SIGINT, SIGTERM or SIGHUP, stop; gives the signal's number, None if it ended otherwise.
+        """Start, wait for SIGINT, SIGTERM or SIGHUP, stop; gives the signal's number, None if somebody else stopped it.
 
         A second signal ends the grace. Handlers that stood before are called too, and put back afterwards. `run_for`
         None: the configuration's `max_runtime`, by default no end. A job that usually takes longer than the time left
-        is not begun any more but left to another worker, or the next start. Raises what `start` raises.
+        is not begun any more but left to another worker, or the next start. Raises what `start` raises, and what keeps it from going on.
         """
 
         async def served() -> None:
             await self.start(interval)
             span = durations.parse_interval(run_for) if run_for is not None else self.options.max_runtime
-            if self._host is not None:
+            if (host := self._host) is not None:
                 if span:
                     await self._mind_the_end(span)
-                await asyncio.wait({self._host}, timeout=span.total_seconds() if span else None)
+                await asyncio.wait({host}, timeout=span.total_seconds() if span else None)
+                if host.done():
+                    host.result()
 
         return await until_signal(
             served(), stop=self.stop, hurry=lambda: self._hurrying.set(),
@@ -226,11 +226,17 @@ class TaskScheduler(Ledger):
                 await self._slots.wind_down(timedelta(0), self._hurrying)
             started.cancel()
         except Exception as error:
-            if started.done():
-                raise
-            started.set_exception(error)
+            if not started.done():
+                return started.set_exception(error)
+            self._say("CRITICAL", "scheduler.died", error=repr(cause := getattr(error, "exceptions", [error])[0]))
+            assert self._slots is not None
+            await self._slots.wind_down(timedelta(0), self._hurrying)  # what ran on would be on no record
+            raise cause from None
         finally:
-            await self._end()
+            try:
+                await self._end()
+            finally:
+                self._forget()
 
     async def _begin(self) -> tuple[Slots, FireLoop]:
         self._say("INFO", "scheduler.starting")
@@ -253,8 +259,8 @@ class TaskScheduler(Ledger):
         self._slots = slots = Slots(
             options.max_running if getattr(store, "starts", True) else 0, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
-            store_watch=store_watch, trusted=self._is_trusted, context=self._context(), tell=self._tell,
-            say=self._say, breaker=self._breaker, freed=self._freed, overrides=self.overrides
+            store_watch=store_watch, trusted=self._is_trusted, tell=self._tell, say=self._say, breaker=self._breaker,
+            context=partial(RunContext, monotonic=clock.monotonic, call=self.call, scheduler=self), freed=self._freed, overrides=self.overrides
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
@@ -287,8 +293,7 @@ class TaskScheduler(Ledger):
         if self._pings is None and any(job.policy.ping is not None for job in self):
             from taskloop.pings import Pings
 
-            self._pings = Pings(lambda job: self._jobs[job].policy.ping if job in self else None, self._say)
-            self._unsubscribe = self.feed.subscribe(self._pings, *Pings.EVENTS)
+            self._pings = Pings(lambda job: self._jobs[job].policy.ping if job in self else None, self._say, self.feed)
 
     def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker]) -> None:
         """Since when somebody has been there to fire, and what is known of the time before."""
@@ -330,7 +335,6 @@ class TaskScheduler(Ledger):
         with suppress(TaskloopError, asyncio.CancelledError):
             await self.close(LAST_SECONDS)
         self._say("INFO", "scheduler.stopped")
-        self._forget()
 
     def _forget(self) -> None:
         """Let go of all that belongs to one life, without waiting for any of it."""
@@ -339,7 +343,6 @@ class TaskScheduler(Ledger):
         if self._guard is not None:
             self._guard.stop()
         if self._pings is not None:
-            self._unsubscribe()
             self._pings.close()
             self._pings = None
         if self._slots is not None:
@@ -424,9 +427,6 @@ class TaskScheduler(Ledger):
         if self._store is None or not self._store_is_open:
             raise StoreUnavailable("the store is closed; the scheduler is stopping")
         return self._store
-
-    def _context(self) -> Callable[..., RunContext]:
-        return partial(RunContext, monotonic=self._clock.monotonic, call=self.call, scheduler=self)
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
         if self._phase == "running" and self._slots is not None:

@@ -9,6 +9,7 @@ import pytest
 from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
 from taskloop import Cron, Every, Options, State, TaskScheduler
+from taskloop.clock import SystemClock
 from taskloop.errors import BadDuration, BadJob, Conflict, StoreUnavailable
 
 pytestmark = pytest.mark.anyio
@@ -397,6 +398,41 @@ async def test_a_worker_that_stops_is_not_told_to_stand_still_while_its_runs_hav
         await time.advance("8m")
         assert not stopping.done() and await scheduler._store.incidents(START, time.now) == []
         await time.until(stopping)
+
+
+class FailingClock(SystemClock):
+    """A host's own, which gives no time any more from some moment on."""
+
+    def __init__(self):
+        self.fails = False
+
+    def monotonic(self):
+        if self.fails:
+            raise RuntimeError("no time any more")
+        return super().monotonic()
+
+
+async def test_a_scheduler_that_cannot_go_on_says_so_ends_what_runs_and_fails_who_serves_it(tmp_path, lines):
+    clock, running = FailingClock(), asyncio.Event()
+    scheduler = TaskScheduler(tmp_path / "app.db", clock=clock, options=Options())
+
+    @scheduler.job()
+    async def lasting():
+        running.set()
+        await asyncio.Event().wait()
+
+    serving = asyncio.create_task(scheduler.serve())
+    run = await lasting.submit()
+    await running.wait()
+    clock.fails = True
+    with pytest.raises(RuntimeError, match="no time any more"):
+        await serving
+    assert "scheduler.died" in lines and not scheduler.is_running
+    assert (await scheduler.run(run.id)).state is not State.RUNNING
+    clock.fails = False
+    async with scheduler:
+        assert scheduler.is_running
+    await scheduler.close()
 
 
 async def test_a_removed_job_fires_no_more_and_keeps_its_history(scheduler, virtual_time):
