@@ -124,10 +124,11 @@ class Job(Generic[P, T]):
         self.policy: Policy = Policy.of(self.name, self.options)
         self.is_async: bool = inspect.iscoroutinefunction(function)
         self._keep_secrets()
-        given_params = by_name(self.name, params)
-        is_given = bool(params or trigger is not None) and not self.parameters.is_unread  # else a start checks it
-        self.params: dict[str, Any] = self.parameters.check(given_params) if is_given else {}
-        self._declared_params = dict(given_params)
+        self.params: dict[str, Any] = {}
+        """What its declaration gives: to the runs of its own schedule, and to each call that leaves it out."""
+        self._declared_params = dict(by_name(self.name, params))
+        if (params or trigger is not None) and not self.parameters.is_unread:  # else a start checks it
+            self._declare(self._declared_params)
         self._desks: list[Desk] = []
         self._check_executor()
 
@@ -164,8 +165,7 @@ class Job(Generic[P, T]):
         self._keep_secrets()
         self.parameters.refuse_unread()
         self.trigger = trigger if trigger is not None else self._declared_trigger
-        if self.trigger is not None:
-            self.params = self.parameters.check({**self._declared_params, **(params or {})})
+        self._declare({**self._declared_params, **(params or {})})
         self._check_executor()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -213,6 +213,9 @@ class Job(Generic[P, T]):
         """Make `desk` one of the schedulers this job belongs to."""
         if desk not in self._desks:
             self._desks.append(desk)
+
+    def _declare(self, params: Mapping[str, Any]) -> None:
+        self.params = self.parameters.declare(params, whole=self.trigger is not None or self.policy.on_start)
 
     def _keep_secrets(self) -> None:
         self.parameters.keep_secret(self.policy.secret)

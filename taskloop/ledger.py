@@ -265,7 +265,7 @@ class Ledger(Switching):
         old = await self.run(run_id)
         key = only_repeat_key(old.id) if once else key
         job = self._job(old.job)
-        call: Call[Any] = Call(job, job.parameters.check({**old.params, **by_name(job.name, params)}))
+        call: Call[Any] = Call(job, job.parameters.check(by_name(job.name, params), over=old.params))
         run = asked(call, self._clock.now(), cause=Cause.RERUN, key=key, actor=actor, reason=reason)
         if from_step is not None:
             taken = {one.name: one.place for one in await (await self._opened()).steps(old.id)}
@@ -288,7 +288,7 @@ class Ledger(Switching):
         await self._refresh_switches(force=True)
         now, told, cause = self._clock.now(), {"actor": actor, "reason": reason}, inquiry.cause(cause)
         ready = [job for job in self if not job.parameters.required]
-        return await self._ask([(one, asked(Call(one, {}), now, cause=cause, **told)) for one in ready], only_on=True)
+        return await self._ask([(one, asked(one.bind(), now, cause=cause, **told)) for one in ready], only_on=True)
 
     # -- runs
 

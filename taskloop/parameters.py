@@ -23,10 +23,12 @@ from taskloop.inject import Injected, InjectionPlan, is_context
 from taskloop.masking import MASK, TAG, Secret, covered, uncovered
 from taskloop.misfits import cut, holds_tag, invalid, unstorable
 
-__all__ = ["Parameters", "check_words"]
+__all__ = ["RESERVED", "Parameters", "check_words"]
 
 WORDS: Final = 10_000
 """Characters that a reason, an actor or a key may have."""
+RESERVED: Final = "reserved"
+"""In `Annotated[...]`: where a declaration gives parameters, a call may give this one no other value than it says."""
 
 
 class Parameters:
@@ -47,6 +49,7 @@ class Parameters:
         }
         """What the engine gives by the plan: no parameters of a run."""
         self.plan: InjectionPlan | None = InjectionPlan.of(job, self.injected) if self.injected else None
+        self._declared: dict[str, Any] = {}
         self._named_secret: frozenset[str] = frozenset()
         self._adapters: dict[str, Any] = {}
         self._covered: dict[str, bool] = {}
@@ -84,7 +87,7 @@ class Parameters:
         """Raise `BadJob` for an annotation that names what cannot be found: nothing could be checked by it, or be secret."""
         if not self._unread:
             return
-        for read in ("_hints", "_unread", "_secret_by_type", "_secret_defaults"):  # by now it may be there
+        for read in ("_hints", "_unread", "_reserved", "_secret_by_type", "_secret_defaults"):  # by now it may be there
             self.__dict__.pop(read, None)
         for name in self._unread:
             raise BadJob(
@@ -133,8 +136,25 @@ class Parameters:
 
     @cached_property
     def required(self) -> tuple[str, ...]:
-        """Those without a default."""
-        return tuple(name for name, one in self.names.items() if one.default is one.empty)
+        """Those that a call must give: the function has no default for them, and the declaration says nothing."""
+        return tuple(
+            name for name, one in self.names.items() if one.default is one.empty and name not in self._declared
+        )
+
+    @cached_property
+    def _reserved(self) -> frozenset[str]:
+        return frozenset(name for name in self.names if RESERVED in getattr(self._hints.get(name), "__metadata__", ()))
+
+    def declare(self, given: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+        """Take what the declaration of the job gives, for what a call leaves out; gives it as `check` does.
+
+        `whole`: it is called with these alone too, so that none may be missing. Raises `BadParameters`.
+        """
+        self._declared = {}
+        self.__dict__.pop("required", None)
+        self._declared = self._checked({}, given, self.required if whole else ())
+        self.__dict__.pop("required", None)
+        return self._declared
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as a caller of the function writes them, by name. Raises `BadParameters`."""
@@ -147,14 +167,21 @@ class Parameters:
             raise BadParameters(self._job, dict.fromkeys(twice, "is given twice"))
         return given | dict(kwargs)
 
-    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values as plain JSON, ready to store. Raises `BadParameters` with every mistake at once."""
+    def check(self, given: Mapping[str, Any], *, over: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The values as plain JSON, ready to store, laid over those of an earlier call; None: over what the declaration gives.
+
+        Raises `BadParameters` with every mistake at once.
+        """
+        return self._checked(self._declared if over is None else over, given, self.required)
+
+    def _checked(self, beneath: Mapping[str, Any], given: Mapping[str, Any], required: Collection[str]) -> dict[str, Any]:
         self.refuse_unread()
-        if not given and not self.required:
+        values = {**beneath, **given} if beneath else given
+        if not values and not required:
             return {}
-        problems = {name: "is missing" for name in self.required if name not in given}
+        problems = {name: "is missing" for name in required if name not in values}
         plain: dict[str, Any] = {}
-        for name, value in given.items():
+        for name, value in values.items():
             if name in self.injected:
                 problems[name] = "is injected; leave it out, the engine gives it"
                 continue
@@ -170,11 +197,21 @@ class Parameters:
             except Exception as error:  # a validator of the job's own may raise anything
                 problems[name] = self._problem(name, value, error)
                 continue
+            if self._declared and name in given and name in self._reserved and not self._is_said(name, kept, beneath):
+                problems[name] = "is for the declaration of the job to say; change it there"
+                continue
             # What came as a secret stays one, also where it is handed on to a parameter that is none.
             plain[name] = Secret(kept) if self.is_secret(name) or isinstance(value, Secret) else kept
         if problems:
             raise BadParameters(self._job, problems)
         return plain
+
+    def _is_said(self, name: str, value: Any, beneath: Mapping[str, Any]) -> bool:
+        """Whether a value is the one that a call which leaves it out would have."""
+        if name in beneath:
+            return bool(_clear(beneath[name]) == value)
+        default = self.names[name].default
+        return default is not inspect.Parameter.empty and bool(self._plain(name, default) == value)
 
     def refuse_uninjected(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Refuse a plain call without what the engine would have injected. Raises `NotInjected`."""
@@ -227,7 +264,9 @@ class Parameters:
         schema = self._described(name)
         if self.is_secret(name):
             return {**schema, "writeOnly": True}
-        if parameter.default is not parameter.empty:
+        if name in self._declared:
+            schema["default"] = _clear(self._declared[name])
+        elif parameter.default is not parameter.empty:
             with suppress(Exception):  # a default that is no JSON stays the function's own business
                 schema["default"] = self._plain(name, parameter.default)
         return schema

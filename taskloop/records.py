@@ -62,6 +62,9 @@ class JobRecord:
     last_success: datetime | None
     consecutive_failures: int
     params_schema: Mapping[str, Any]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """What the declaration gives, also to a call that leaves it out, with secrets masked; in no JSON of it, where the
+    schema has it as defaults."""
     steps: Sequence[Mapping[str, Any]] = ()
     """Of a flow, in their order: `name`, `needs`, `optional`, `executor`, `attempts`."""
 
@@ -134,6 +137,7 @@ class Standing(NamedTuple):
             last_success=self.last_success,
             consecutive_failures=self.failures,
             params_schema=facts["params_schema"],
+            params=facts.get("params", {}),
             steps=facts.get("steps", ()),
         )
 
@@ -178,6 +182,8 @@ def definition(job: Job[..., Any], trigger: Trigger | None, now: datetime) -> De
         "policy": policy_record(job.policy),
         "params_schema": job.parameters.schema(),
     }
+    if job.params:
+        facts["params"] = shown(job.params)
     if steps := job.step_facts():
         facts["steps"] = steps
     return Definition(job.name, facts, job.origin, now)

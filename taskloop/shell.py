@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Annotated, Final
 
 from taskloop.context import RunContext
 from taskloop.errors import TaskloopError
+from taskloop.parameters import RESERVED
 
 __all__ = ["CommandFailed", "command"]
 
@@ -39,13 +40,15 @@ class CommandFailed(TaskloopError, RuntimeError):
 
 async def command(
     run: RunContext,
-    line: str,
-    folder: str | None = None,
-    environment: Mapping[str, str] | None = None,
-    stdin: str = "",
-    shell: str = "/bin/sh",
+    line: Annotated[str, RESERVED],
+    folder: Annotated[str | None, RESERVED] = None,
+    environment: Annotated[Mapping[str, str] | None, RESERVED] = None,
+    stdin: Annotated[str, RESERVED] = "",
+    shell: Annotated[str, RESERVED] = "/bin/sh",
 ) -> str | None:
     """Run `line` by the shell, and give the last line that it wrote.
+
+    What its declaration gives nobody who asks for a run can change: else all who may submit could run any command.
 
     `folder`: where it runs, `~` is this user's home; None: where the scheduler runs. `environment`: laid over the
     scheduler's own. `stdin`: what it reads. Raises `CommandFailed`, and `OSError` where shell or folder are missing.

@@ -117,6 +117,37 @@ async def test_a_run_that_gave_its_key_back_is_no_answer_to_the_same_call(schedu
             assert is_same_call(job, replace(first, state=state), same) is keeps
 
 
+async def test_what_a_declaration_gives_stands_where_a_call_leaves_it_out(scheduler, virtual_time):
+    async def scan(path: str, level: int = 1):
+        return f"{path} {level}"
+
+    job = scheduler.add_job(scan, params={"path": "/srv", "level": 2})
+    assert job.parameters.required == () and job.parameters.schema()["properties"]["path"]["default"] == "/srv"
+    async with virtual_time(scheduler):
+        asked = [await job.submit(), await scheduler.submit("scan", {"level": 3}), *await scheduler.submit_all()]
+        assert [await one.value() for one in asked] == ["/srv 2", "/srv 3", "/srv 2"]
+        stored = await scheduler.schedule("scan", Every("1h"), id="other", params={"path": "/home"})
+        assert stored.params == {"path": "/home", "level": 2}
+        job.configure({}, {}, None, {"path": "/var"})
+        again = await scheduler.rerun(asked[0].id, {"level": 4})
+        assert [await again.value(), await (await job.submit()).value()] == ["/srv 4", "/var 2"]
+
+
+async def test_a_job_that_is_asked_for_alone_may_be_given_a_part_and_one_that_fires_needs_all(scheduler):
+    async def scan(path: str, level: int): ...
+
+    job = scheduler.add_job(scan, params={"level": 2})
+    assert job.parameters.required == ("path",)
+    with pytest.raises(BadParameters, match="'path' is missing"):
+        job.bind()
+    with pytest.raises(BadParameters, match="'path' is missing"):
+        job.configure({}, {}, Every("1h"))
+    with pytest.raises(BadParameters, match="'path' is missing"):
+        job.configure({}, {"on_start": True})
+    with pytest.raises(BadParameters, match="'levl' is unknown; did you mean 'level'"):
+        scheduler.add_job(scan, name="other", params={"levl": 2})
+
+
 async def test_a_cause_may_be_given_by_its_word(scheduler, virtual_time):
     scheduler.add_job(nothing)
     async with virtual_time(scheduler):

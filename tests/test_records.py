@@ -156,7 +156,8 @@ def test_a_definition_is_what_a_job_declares_in_plain_json():
     facts = plain(found.facts)
     assert (facts["title"], facts["description"], facts["kind"]) == ("Mail", "Send a mail.", "periodic")
     assert (facts["trigger"], facts["trigger_text"], facts["aliases"]) == ("every 5m", "every 5 minutes", ["old"])
-    assert facts["params_schema"]["required"] == ["user"]
+    assert (facts["params_schema"]["required"], facts["params"]) == ([], {"user": 1})
+    assert facts["params_schema"]["properties"]["user"]["default"] == 1
     assert facts["policy"]["enabled"] is True
 
 

@@ -42,6 +42,25 @@ def test_another_exit_code_than_0_is_a_failed_run(once):
     assert run["error"]["type"] == "FileNotFoundError"
 
 
+@pytest.mark.parametrize("word", ["line=id", "stdin=x", "shell=/bin/bash", "folder=/", 'environment:={"PATH": "/"}'])
+def test_what_a_declaration_runs_nobody_who_asks_for_a_run_can_change(shop, call, word):
+    """Else every token that may submit could run any command."""
+    shop.write(
+        "config.toml",
+        '[jobs.line]\ncall = "taskloop.shell:command"\nparams = {line = "echo $0 $X", environment = {X = "y"}}\n',
+    )
+    first = call("once", "line", "--format", "json").data
+    assert (first["summary"], first["params"]["line"]) == ("/bin/sh y", "echo $0 $X")
+    for words in (["once", "line", word], ["submit", "line", word], ["rerun", str(first["id"]), word]):
+        refused = call(*words)
+        assert (
+            refused.code == 2
+            and f"parameter '{word.partition('=')[0].strip(':')}' is for the declaration" in refused.err
+        )
+    same = call("once", "line", "line=echo $0 $X", "shell=/bin/sh", "stdin=", "--format", "json").data
+    assert same["summary"] == "/bin/sh y" and len(call("runs", "--format", "json").items) == 2
+
+
 def test_it_has_its_folder_environment_and_shell(once, shop):
     run, _ = once('echo "$PWD $GREETING $0"', "folder=/", 'environment:={"GREETING": "hello"}', "shell=/bin/bash")
     assert run["summary"] == "/ hello /bin/bash"
@@ -67,3 +86,17 @@ def test_a_timeout_ends_all_that_it_started(once, shop):
         return (shop.folder / "alive").read_text() == before
 
     until(stands_still)
+
+
+def test_where_only_the_store_knows_the_job_what_its_declaration_gives_is_asked_for_too(shop, call):
+    table = '[jobs.line]\ncall = "taskloop.shell:command"\nparams = {line = "echo $KEY", environment = {KEY = "k"}}\n'
+    shop.write("config.toml", table)
+    assert call("once", "line").code == 0
+    shop.write("config.toml", "")
+    run = call("submit", "line", "--format", "json").data
+    assert (run["state"], run["params"]) == ("waiting", {"line": "echo $KEY", "environment": {"KEY": "k"}})
+    shop.write("config.toml", f'{table}secret = ["environment"]\n')
+    assert call("once", "line").code == 0
+    shop.write("config.toml", "")
+    refused = call("submit", "line")
+    assert refused.code == 2 and "parameter 'environment' is missing" in refused.err

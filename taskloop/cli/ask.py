@@ -230,8 +230,8 @@ async def declared(ledger: Ledger, args: Namespace, job: str) -> Mapping[str, An
             ledger.adopt(one)
             return one.parameters.schema()
         options: Any = one.options
-        added = ledger.add_job(one.function, None, name=job, aliases=one.aliases, **options)
-        added.configure(laid.defaults, laid.jobs.get(job, {}))
+        added = ledger.add_job(one.function, None, name=job, params=one.params, aliases=one.aliases, **options)
+        added.configure(laid.defaults, laid.jobs.get(job, {}), None, laid.params.get(job))
         return added.parameters.schema()
     remembered = {one.name: one for one in await ledger.jobs()}
     if job not in remembered:
@@ -242,7 +242,9 @@ async def declared(ledger: Ledger, args: Namespace, job: str) -> Mapping[str, An
 def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
     """Declare a job by its record: the names and types of its parameters, its attempts, its group, its state."""
     schema, policy = record.params_schema, record.policy
-    properties, needed = schema.get("properties", {}), schema.get("required", ())
+    properties = schema.get("properties", {})
+    hidden = [name for name, one in properties.items() if one.get("writeOnly")]
+    needed = {*schema.get("required", ()), *(name for name in record.params if name in hidden)}  # which no record shows
 
     def elsewhere() -> None:
         raise NotImplementedError("this job runs where its code is")
@@ -253,11 +255,11 @@ def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
         for name in properties
     ]
     elsewhere.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    hidden = [name for name, one in properties.items() if one.get("writeOnly")]
     ledger.add_job(
         elsewhere,
         None,
         name=record.name,
+        params={name: value for name, value in record.params.items() if name not in hidden},
         secret=hidden,
         retry=policy["retry"],
         priority=policy["priority"],

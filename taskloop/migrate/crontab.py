@@ -25,7 +25,7 @@ HEAD: Final = (
     "- an exit code other than 0 is a failed run, and a run may have timeout = and retry = too",
     "- a command has the environment of the scheduler, and what stands here; cron's is nearly empty, but for PATH",
     "- all run as the user of the scheduler",
-    "- the parameters here are those of the timetable: who asks for a run by hand gives `line` too, or `taskloop rerun RUN`.",
+    "- `taskloop once NAME` runs a line now; who asks for a run gets the line that stands here, and can give no other",
     'For cron\'s own ways: [defaults], overlap = "allow", missed = "skip".',
 )  # fmt: skip
 _SETTING: Final = re.compile(r"""\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*|"[^"]*"|'[^']*')\s*=\s*(?P<value>.*?)\s*$""")
