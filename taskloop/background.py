@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import inspect
 import os
 import threading
 import time
@@ -24,7 +23,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 from taskloop.context import running
 from taskloop.durations import Duration, parse
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NotRunning, nearest
-from taskloop.jobs import Job
+from taskloop.jobs import Job, begun
 from taskloop.loop_thread import LAST_SECONDS, LoopThread
 from taskloop.outcomes import failure
 from taskloop.parameters import Parameters
@@ -198,11 +197,7 @@ class BackgroundTasks:
         Raises what it raises; `NotRunning` before the start, or if it stops first; `Conflict` on the loop itself.
         """
         host = self._started("call")
-        work: Any = function(*args, **kwargs)
-        if not inspect.iscoroutine(work):
-            name = getattr(function, "__qualname__", type(function).__name__)
-            raise TypeError(f"call() is for async functions, {name} gave {type(work).__name__}; call it directly")
-        value: T = host.run(work)
+        value: T = host.run(begun(function, *args, **kwargs))
         return value
 
     # -- the same without errors

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import (
     TYPE_CHECKING,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from taskloop.schedules import Schedule
 
 __all__ = [
-    "NAME", "Call", "Desk", "Job", "Jobs", "Register", "by_name", "collections_of", "name_of", "refuse_the_bare", "refuse_the_uncallable", "unfit_for_a_process"
+    "NAME", "Call", "Desk", "Job", "Jobs", "Register", "begun", "by_name", "collections_of", "name_of", "refuse_the_bare", "refuse_the_uncallable", "unfit_for_a_process"
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -299,10 +299,24 @@ def refuse_the_uncallable(function: object, name: str | None) -> None:
         raise BadJob(f"a lambda{f' named {name!r}' if name else ''} cannot be a job, it has no name; write a def")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise BadJob(f"{function.__qualname__} yields, and nobody would read what it yields; return one value instead")
-    given = [one for one in inspect.signature(function).parameters.values() if not isinstance(one.default, Injected)]
-    if len(given) < 2:
+    taken = inspect.signature(function).parameters.values()
+    within, _, _ = function.__qualname__.rpartition(".")
+    if within and not within.endswith("<locals>") and next((one.name for one in taken), "") in ("self", "cls"):
+        raise BadJob(
+            f"{function.__qualname__} is a method, and nobody would give it what it belongs to; "
+            "write a function that makes or finds the object itself"
+        )
+    given = [one for one in taken if not isinstance(one.default, Injected)]
+    is_marked = any("Inject" in str(one.annotation) for one in given)
+    if len(given) < 2 and not is_marked:
         return
     hints = annotations_of(function)
+    for one in given if is_marked else ():
+        if any(isinstance(mark, Injected) for mark in getattr(hints.get(one.name), "__metadata__", ())):
+            raise BadJob(
+                f"{function.__qualname__} has Inject(...) in the annotation of '{one.name}', where it is no default: "
+                f"write {one.name}: ... = Inject(...)"
+            )
     contexts = [one.name for one in given if is_context(hints.get(one.name))]
     if len(contexts) > 1:
         raise BadJob(
@@ -317,6 +331,18 @@ def refuse_the_bare(given: object, decorator: str) -> None:
         raise TypeError(f"a decorator needs its parentheses; write {decorator}")
     if isinstance(given, tuple) and given:
         raise TypeError(f"a decorator takes what is given by name, got {first!r:.100}; write name=...")
+
+
+def begun(function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+    """The work of an async function, for `call()` to wait for. Raises `TypeError` for what is none."""
+    if inspect.iscoroutine(function):
+        function.close()  # nobody will await it
+        raise TypeError(f"call() takes the function and its arguments apart; write call({function.__qualname__}, ...)")
+    work = function(*args, **kwargs)
+    if not inspect.iscoroutine(work):
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise TypeError(f"call() is for async functions, {name} gave {type(work).__name__}; call it directly")
+    return work
 
 
 class Register(Protocol):

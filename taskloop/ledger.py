@@ -683,6 +683,8 @@ class Ledger(Switching):
             raise ValueError("on() takes names of events; write @scheduler.on() or @scheduler.on('failed')")
 
         def register(listener: Callable[[Event], Any]) -> Callable[[Event], Any]:
+            if not callable(listener):
+                raise TypeError(f"a listener is a function that takes the event, got {type(listener).__name__}")
             self.feed.subscribe(self._deliver(listener), *names)
             return listener
 

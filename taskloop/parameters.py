@@ -159,7 +159,7 @@ class Parameters:
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as a caller of the function writes them, by name. Raises `BadParameters`."""
         if len(args) > len(self.names):
-            surplus = f"{len(args)} positional values given, at most {len(self.names)} taken"
+            surplus = f"stands for {len(args)} values without a name; at most {len(self.names)} can be taken"
             raise BadParameters(self._job, {"*": surplus})
         given = dict(zip(self.names, args, strict=False))
         twice = [name for name in kwargs if name in given]
@@ -174,7 +174,9 @@ class Parameters:
         """
         return self._checked(self._declared if over is None else over, given, self.required)
 
-    def _checked(self, beneath: Mapping[str, Any], given: Mapping[str, Any], required: Collection[str]) -> dict[str, Any]:
+    def _checked(
+        self, beneath: Mapping[str, Any], given: Mapping[str, Any], required: Collection[str]
+    ) -> dict[str, Any]:
         self.refuse_unread()
         values = {**beneath, **given} if beneath else given
         if not values and not required:

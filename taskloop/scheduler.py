@@ -32,7 +32,7 @@ from taskloop.events import Event, Subscriber
 from taskloop.executors import Executor, Executors, call_on
 from taskloop.firing import FireLoop
 from taskloop.guard import Guard
-from taskloop.jobs import Duration, Job, Jobs
+from taskloop.jobs import Duration, Job, Jobs, begun
 from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
 from taskloop.options import Options
@@ -403,7 +403,7 @@ class TaskScheduler(Ledger):
             raise NotRunning("call() needs a started scheduler; await start() first")
         if asyncio._get_running_loop() is self._loop:
             raise Conflict("call() would wait for the loop it blocks; on the loop, await the function itself")
-        return call_on(self._loop, function(*args, **kwargs))
+        return call_on(self._loop, begun(function, *args, **kwargs))
 
     def _ask_to_end(self, run_id: RunId, ending: Cancelled) -> Run | None:
         return self._slots.ask(run_id, ending) if self._slots is not None else None

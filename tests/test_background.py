@@ -120,8 +120,13 @@ def test_without_safe_they_raise():
         tasks.stop()
     with pytest.raises(NotRunning):
         tasks.call(tasks.scheduler.status)
-    with tasks, pytest.raises(Conflict, match="running already"):
-        tasks.start()
+    with tasks:
+        with pytest.raises(Conflict, match="running already"):
+            tasks.start()
+        with pytest.raises(TypeError, match=r"apart; write call\(TaskScheduler.status, ...\)"):
+            tasks.call(tasks.scheduler.status())
+        with pytest.raises(TypeError, match="is for async functions, .*job gave NoneType; call it directly"):
+            tasks.call(job, 3)
 
 
 def lambda_named():

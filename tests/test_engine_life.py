@@ -95,6 +95,11 @@ def test_a_listener_without_parentheses_is_refused_with_what_to_write(scheduler)
             pass
 
 
+def test_a_listener_that_cannot_be_called_is_refused(scheduler):
+    with pytest.raises(TypeError, match="a listener is a function that takes the event, got int"):
+        scheduler.on("failed")(5)
+
+
 async def test_a_stop_before_the_start_and_a_second_stop_do_nothing(tmp_path):
     scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
     await scheduler.stop()

@@ -7,13 +7,14 @@ import pickle
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
 import taskloop
 from taskloop.context import RunContext, running
 from taskloop.errors import BadCron, BadJob, BadParameters, Conflict, NoSuchJob
+from taskloop.inject import Inject
 from taskloop.jobs import Call, Job, Jobs
 from taskloop.runs import Run, RunId
 from taskloop.triggers import At, Cron, Every
@@ -53,11 +54,19 @@ async def rows():
     yield 1
 
 
+def marked(size: Annotated[int, Inject(clean)]) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("function", "text"),
     [
         (lambda: None, "a lambda cannot be a job, it has no name; write a def"),
         (Holder().method, "Holder.method is a bound method, which no other process could find again"),
+        (Holder.method, "Holder.method is a method, and nobody would give it what it belongs to; write a function"),
+        (
+            marked,
+            "marked has Inject(...) in the annotation of 'size', where it is no default: write size: ... = Inject(...)",
+        ),
         (functools.partial(clean, 3), "must be a function (def or async def), got partial; wrap it in a def"),
         (Holder, "must be a function (def or async def), got type"),
         (print, "must be a function (def or async def), got builtin_function_or_method"),

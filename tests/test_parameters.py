@@ -459,7 +459,7 @@ def test_arguments_are_named_by_the_signature(args, kwargs, named):
 
 
 def test_too_many_arguments_and_those_given_twice_are_refused():
-    with pytest.raises(BadParameters, match="3 positional values given, at most 2 taken"):
+    with pytest.raises(BadParameters, match="stands for 3 values without a name; at most 2 can be taken"):
         of(with_context).named((1, 2, 3), {})
     with pytest.raises(BadParameters, match="parameter 'user' is given twice"):
         of(with_context).named((1,), {"user": 2})
