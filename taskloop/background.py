@@ -373,6 +373,10 @@ def _trigger(kind: str | Trigger, options: dict[str, Any]) -> tuple[Trigger, dic
     if not isinstance(kind, str):
         return kind, options
     if kind == "interval":
+        if single := [name for name in options if f"{name}s" in _UNITS]:
+            raise BadTrigger(
+                single[0], f"did you mean {single[0]}s=? Of an interval there are {', '.join(_UNITS)}", what="interval"
+            )
         units = {name: options.pop(name) for name in _UNITS if name in options}
         try:
             if any(isinstance(number, bool) for number in units.values()):
@@ -396,7 +400,10 @@ def _cron(options: dict[str, Any]) -> Cron:
     given = {name: str(options.pop(name)) for name in _FIELDS if name in options}
     expression = options.pop("expression", None)
     if (expression is None) == (not given):
-        raise BadTrigger(expression or "cron", f"give either expression= or some of {', '.join(_FIELDS)}", what="cron")
+        got = f", got {', '.join(options)}" if options else ""
+        raise BadTrigger(
+            expression or "cron", f"give either expression= or some of {', '.join(_FIELDS)}{got}", what="cron"
+        )
     if expression is None:
         least = {finer for name in given for finer in _FINER[name]} - set(given)
         if "day_of_week" in given:

@@ -220,11 +220,13 @@ class RunContext:
     def log(self, text: object, level: str = "info") -> None:
         """Add a line to the run's own log, which is kept with its record: `taskloop logs RUN` shows it.
 
-        `level`: debug, info, warning, error or critical; else `ValueError`. A line is cut at 4,000 characters, and the log
+        `level`: debug, info, warning, error or critical, in small or capital letters; else `ValueError`. A line is cut at 4,000 characters, and the log
         of an attempt ends where `[log] capture` says, with the number of lines left out. Costs a few microseconds.
         """
         if level not in LEVELS:
-            raise ValueError(f"log level is {level!r}; allowed are {', '.join(LEVELS)}")
+            level = str(level).lower()
+            if level not in LEVELS:
+                raise ValueError(f"log level is {level!r}; allowed are {', '.join(LEVELS)}")
         self.add_line(level, text)
 
     def add_line(self, level: str, text: object) -> None:

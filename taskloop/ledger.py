@@ -370,6 +370,8 @@ class Ledger(Switching):
                 return await self._final(inquiry.run_id(run_id))
             async with asyncio.timeout(durations.parse(timeout).total_seconds()):
                 return await self._final(inquiry.run_id(run_id))
+        except TimeoutError:
+            raise TimeoutError(f"run {run_id} has not ended within {timeout}, and goes on") from None
         finally:
             self._take_back(context)
 

@@ -276,6 +276,8 @@ def test_dates_zones_and_triggers_themselves():
         ("date", {}, "needs run_date="),
         ("cron", {}, "give either expression="),
         ("cron", {"expression": "0 2 * * *", "hour": 3}, "give either expression="),
+        ("cron", {"second": 5}, "give either expression=.*, got second"),
+        ("interval", {"minute": 5}, "did you mean minutes="),
         ("interval", {"seconds": "five"}, "allowed are numbers"),
         ("interval", {"seconds": 0}, "zero|above"),
         ("interval", {"seconds": True}, "allowed are numbers.*true and false are none"),

@@ -69,12 +69,13 @@ async def test_a_level_that_is_none_is_refused_and_any_object_is_a_text(schedule
             run.log("x", "loud")
         run.log(Hostile())
         run.log("nul \0 and \ud800")
-        run.log("x" * 10_000)
+        run.log("x" * 10_000, "WARNING")
 
     async with virtual_time(scheduler) as time:
         run = await ended(time, job.submit())
         assert run.state == "succeeded"
-        hostile, odd, long = [text for _, text in await told(scheduler, run.id)]
+        (_, hostile), (_, odd), (level, long) = await told(scheduler, run.id)
+        assert level == "warning"
         assert hostile == "(its text could not be made: SystemExit)" and odd == "nul � and ?"
         assert "characters left out" in long and len(long) < 4_100
 
