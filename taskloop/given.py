@@ -22,8 +22,8 @@ from taskloop.errors import BadDuration, BadRate, BadSettings, BadTrigger, neare
 from taskloop.triggers import Cron
 
 __all__ = [
-    "MOST", "Given", "Wrong", "cut", "key_text", "literal", "meant", "noting", "read_address", "read_by", "read_flag", "read_host",
-    "read_level", "read_names", "read_rate", "read_size", "read_store_url", "read_table", "read_target", "read_text",
+    "MOST", "PREFIX", "Given", "Wrong", "cut", "key_text", "literal", "meant", "noting", "read_address", "read_by", "read_flag", "read_host",
+    "read_level", "read_names", "read_prefix", "read_rate", "read_size", "read_store_url", "read_table", "read_target", "read_text",
     "read_timezone", "read_token", "refused", "saying", "span", "together", "whole", "word",
 ]  # fmt: skip
 
@@ -63,6 +63,8 @@ _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 _BYTES = {"b": 1, "kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _MOST_CAPTURED = 1_000_000_000
+PREFIX = r"((/[A-Za-z0-9._~-]+)+)?"
+"""Below what path pages may lie; empty: at the root."""
 MOST = 1_000_000
 
 
@@ -171,6 +173,13 @@ def read_host(given: Given) -> str:
     if not re.fullmatch(r"[^\s/@]{1,255}", read_text(given)):
         raise refused(given, "a name or address to listen on, such as '127.0.0.1', '::1' or '0.0.0.0'")
     return read_text(given)
+
+
+def read_prefix(given: Given) -> str:
+    """A path that everything lies below; empty: at the root."""
+    if not re.fullmatch(PREFIX, read_text(given).rstrip("/")):
+        raise refused(given, "a path such as '/taskloop', of letters, digits and -._~, or '' for the root")
+    return read_text(given).rstrip("/")
 
 
 def read_token(given: Given) -> str:

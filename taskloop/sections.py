@@ -24,6 +24,7 @@ from taskloop.given import (
     read_host,
     read_level,
     read_names,
+    read_prefix,
     read_rate,
     read_size,
     read_store_url,
@@ -95,6 +96,7 @@ class HttpSettings(_Section):
     enabled: Flag = False
     host: Annotated[str, read_by(read_host)] = "127.0.0.1"
     port: Annotated[int, read_by(whole(0, 65_535))] = 8700
+    prefix: Annotated[str, read_by(read_prefix)] = ""
     token: Annotated[str, read_by(read_token)] = Field(default="", repr=False)
     hosts: Names = ()
     submit_limit: Annotated[tuple[int, timedelta] | None, read_by(read_rate)] = (30, timedelta(minutes=1))

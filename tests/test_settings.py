@@ -228,6 +228,7 @@ ENVIRONMENT = {
     "STORE__KEEP": ("off", lambda one: one.store.keep, None),
     "STORE__SYNCHRONOUS": ("normal", lambda one: one.store.synchronous, "normal"),
     "HTTP__ENABLED": ("ON", lambda one: one.http.enabled, True),
+    "HTTP__PREFIX": ("/a/b.c/", lambda one: one.http.prefix, "/a/b.c"),
     "HTTP__HOSTS": ("a, b", lambda one: one.http.hosts, ("a", "b")),
     "HTTP__SUBMIT_LIMIT": ("5/1h", lambda one: one.http.submit_limit, (5, timedelta(hours=1))),
     "HTTP__REQUEST_LIMIT": ("9/1s", lambda one: one.options().http.request_limit, (9, timedelta(seconds=1))),

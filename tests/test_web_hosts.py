@@ -156,6 +156,18 @@ async def test_a_listener_that_leaves_is_forgotten():
                 await asyncio.sleep(0.01)
 
 
+async def test_a_surface_of_its_own_lies_below_a_prefix_too_for_a_proxy_that_hands_on_the_whole_path():
+    scheduler = made()
+    async with scheduler, listening(Site(scheduler, bind="127.0.0.1"), "127.0.0.1", 0, "/a/b") as address:
+        root = address.removesuffix("/a/b")
+        async with aiohttp.ClientSession() as session:
+            for mount, links in ((address, "/a/b/jobs"), (root, "/jobs")):
+                async with session.get(f"{mount}/") as page:
+                    assert f'href="{links}"' in await page.text()
+                async with session.get(f"{mount}/readyz") as probe:
+                    assert probe.status == 200
+
+
 async def test_a_port_that_is_taken_is_told():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -58,6 +58,6 @@ async def serving(site: Site | None, settings: Settings, narrator: Narrator) -> 
         return
     from taskloop.web.aiohttp import listening
 
-    async with listening(site, settings.http.host, settings.http.port) as address:
+    async with listening(site, settings.http.host, settings.http.port, settings.http.prefix) as address:
         narrator.say("INFO", "http.listening", url=address)
         yield

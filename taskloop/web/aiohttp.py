@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from taskloop.errors import BadSettings, MissingExtra
+from taskloop.given import PREFIX
 from taskloop.web.core import Headers, Request, Response
 from taskloop.web.security import HEADERS, Auth
 from taskloop.web.site import Site
@@ -49,7 +50,7 @@ def setup(
     any nobody.
     `hosts`: names under which the host is reached, beside those of the machine itself. Raises `BadSettings`.
     """
-    if prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix):
+    if not re.fullmatch(PREFIX, prefix):
         raise BadSettings(
             [
                 f"prefix is {prefix!r}; a path such as '/taskloop', of letters, digits and -._~, is allowed, or '' for the root"
@@ -140,14 +141,16 @@ async def _send(request: web.Request, response: Response) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def listening(site: Site, host: str, port: int) -> AsyncIterator[str]:
-    """Serve the surface alone, at the root, while the context is open; gives its address.
+async def listening(site: Site, host: str, port: int, prefix: str = "") -> AsyncIterator[str]:
+    """Serve the surface alone while the context is open; gives its address.
 
-    `port` 0: any free one. Raises `BadSettings` where nobody may come in, nobody may listen, or somebody does.
+    `port` 0: any free one. `prefix`: it lies there too, for a proxy that hands on the whole path; probes may go on asking
+    at the root. Raises `BadSettings` where nobody may come in, nobody may listen, or somebody does.
     """
     await site.check_bind()
     app = web.Application()
-    _mount(app, site, "")
+    for mount in (prefix, "") if prefix else ("",):
+        _mount(app, site, mount)
     # What is packed is refused, and must not hold the loop by being unpacked for that.
     runner = web.AppRunner(
         app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS, auto_decompress=False,
@@ -163,7 +166,7 @@ async def listening(site: Site, host: str, port: int) -> AsyncIterator[str]:
                 [f"http: nothing can listen on {host} port {port}: {error.strerror or error}; give another with --http"]
             ) from None
         name = f"[{host}]" if ":" in host else host
-        yield f"http://{name}:{runner.addresses[0][1]}"
+        yield f"http://{name}:{runner.addresses[0][1]}{prefix}"
     finally:
         await site.close()
         async with asyncio.timeout(2 * CLOSE_SECONDS):
