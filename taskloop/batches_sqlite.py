@@ -25,17 +25,19 @@ from taskloop.store import Worker
 
 __all__ = ["SqliteBeater", "submit_within", "transact", "where_it_stood"]
 
-_HOPELESS: Final = (
-    "disk is full",
-    "is locked",
-    "readonly",
-    "disk I/O",
-    "unable to open",
-    "malformed",
-    "while in use",
-    "a newer taskloop",
+_OF_ALL: Final = frozenset(
+    (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB,
+    )
 )
-"""Errors that no part of a batch would escape by being tried alone."""
+"""Errors of SQLite that no part of a batch would escape by being tried alone: the disk is full, the file locked, …"""
 
 
 def where_it_stood(db: sqlite3.Connection, place: FilePlace, function: Callable[..., Any], *args: Any) -> Any:
@@ -54,9 +56,19 @@ def transact(db: sqlite3.Connection, place: FilePlace | None, batch: Sequence[tu
         if db.in_transaction:
             with suppress(sqlite3.Error):  # some errors have rolled back already
                 db.execute("ROLLBACK")
-        if len(batch) == 1 or any(text in str(error) for text in _HOPELESS):
+        if len(batch) == 1 or not _is_alone(error):
             return [error] * len(batch)
     return [transact(db, place, [part])[0] for part in batch]
+
+
+def _is_alone(error: Exception) -> bool:
+    """Whether an error is of one part of a batch, which the others escape without it.
+
+    By what it is, never by its words: a call that is refused names what it was given, which may say anything.
+    """
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _OF_ALL  # the low byte: the rest says where
+    return not isinstance(error, OSError | BadStore)
 
 
 _TOGETHER: Final = (

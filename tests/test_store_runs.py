@@ -36,6 +36,7 @@ from stores import (
     submitted,
 )
 
+from taskloop.audit import Entry
 from taskloop.errors import KeyConflict, TaskloopError
 from taskloop.runs import (
     Cancelled,
@@ -164,6 +165,22 @@ async def test_a_refused_call_takes_no_key_from_the_others_of_its_batch(store):
     [run] = accepted
     assert not run.existed
     assert await found(store, run) == run
+
+
+@pytest.mark.parametrize(
+    "key", ["export readonly replica", "disk is full", "database is locked", "connection is closed"]
+)
+async def test_a_refused_call_that_sounds_like_an_error_of_the_disk_is_refused_alone(store, key):
+    await submitted(store, asked(key=key, params={"n": 1}))
+    run = await started(store)
+    answers = await asyncio.gather(
+        store.submit([asked(key=key, params={"n": 2})], None, Entry(NOW, "ann", "cli", "submit")),
+        store.submit([asked()]),
+        store.settle(ended(run)),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in answers if isinstance(one, BaseException)] == [KeyConflict]
+    assert (await found(store, run)).state is State.SUCCEEDED
 
 
 async def cancel_it(store: Store) -> None:
