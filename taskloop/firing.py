@@ -26,10 +26,10 @@ from taskloop.ledger import Ledger
 from taskloop.policy import Policy
 from taskloop.processes import boot
 from taskloop.runs import Cancelled, Run, State
-from taskloop.schedules import Plan, Schedule, alike, plan, recalled, rewind
+from taskloop.schedules import Plan, Schedule, alike, last_due, plan, recalled, rewind
 from taskloop.slots import TRUST_SECONDS, Slots
 from taskloop.store import Claimed, Fired, Firing, Store, Worker
-from taskloop.switches import Verdict
+from taskloop.switches import Switches, Verdict
 from taskloop.triggers import Unreadable
 
 __all__ = ["FireLoop"]
@@ -339,12 +339,16 @@ class FireLoop:
     ) -> Firing:
         """A schedule's plan; one of which nothing can be made is said and stopped: it must not hold up the others."""
         because: Mapping[str, Any] = verdict.because
-        due_at = schedule.next_due or now
+        job, due_at = schedule.job, schedule.next_due or now
+        upto, since, missed = now, watched, None
         try:
-            since, missed = self._ledger._switches.settling(schedule.job, due_at, watched)
-            planned = plan(schedule, policy, now=now, watched_since=since, enabled=verdict.on, missed=missed)
-            if verdict.on and due_at < since:
-                pause = self._ledger._switches.held_by(schedule.job, due_at)
+            over = self._ledger._switches.over(job, due_at) if verdict.on else Switches()
+            if over:  # of fires that different pauses held, this plan has those that are settled as the first is
+                upto = over.alike_until(job, due_at, now, policy.missed)
+                since, missed = over.settling(job, last_due(schedule, policy, upto), watched)
+            planned = plan(schedule, policy, now=now, watched_since=since, enabled=verdict.on, missed=missed, upto=upto)
+            pause = over.held_by(job, due_at)
+            if verdict.on and (pause is not None or due_at < since):
                 because = self.attendance.outage(names) if pause is None else pause.told("paused")
         except MemoryError:  # no fault of the schedule either; `_plans` gives the slots back
             raise

@@ -27,6 +27,7 @@ __all__ = [
     "alike",
     "bind",
     "cut",
+    "last_due",
     "next_due",
     "plan",
     "rebind",
@@ -111,6 +112,14 @@ def offset(schedule_id: str, spread: timedelta | None) -> timedelta:
 def next_due(schedule: Schedule, policy: Policy, instant: datetime) -> datetime | None:
     """The first due instant strictly after `instant`, the policy's `spread` included."""
     return _shifted(timetable(schedule), offset(schedule.id, policy.spread), instant)
+
+
+def last_due(schedule: Schedule, policy: Policy, instant: datetime) -> datetime:
+    """The last instant due by then of a schedule that is due: of several that are, the one `plan` decides last."""
+    shift = offset(schedule.id, policy.spread)
+    found = timetable(schedule).latest(instant - shift)
+    due = schedule.next_due or instant
+    return due if found is None else max(due, found + shift)
 
 
 def _shifted(grid: Trigger, shift: timedelta, instant: datetime) -> datetime | None:
@@ -255,13 +264,15 @@ def plan(
     watched_since: datetime,
     enabled: bool = True,
     missed: Literal["skip", "latest", "all"] | None = None,
+    upto: datetime | None = None,
 ) -> Plan:
-    """Decide every instant of `schedule` that is due at `now`.
+    """Decide every instant of `schedule` that is due at `now`; those after `upto` are left for another plan.
 
     `watched_since`: the instant from which somebody was there to fire; what was due before it fell into down time or
     a pause and is settled by `missed`, None: by the policy's own. Counts and the last instant are computed, not
     walked, so a year of minutes costs what a minute costs.
     """
+    end = now if upto is None else upto
     due = schedule.next_due
     if due is None or due > now:
         raise ValueError(f"schedule '{schedule.id}' is not due at {now.isoformat()}")
@@ -271,10 +282,10 @@ def plan(
     if shift and grid.latest(base) != base:
         base = due  # of another spread: its instant of the trigger lies before it, and has no other fire
     following = grid.after(base)
-    if following is None or following + shift > now:
+    if following is None or following + shift > end:
         last, after, count = due, following, 1
     else:
-        last = (grid.latest(now - shift) or base) + shift
+        last = (grid.latest(end - shift) or base) + shift
         after = grid.after(last - shift)
         count = 1 + grid.count(base, last - shift)
     fires = _fates(schedule, policy, due, last, count, now, watched_since, enabled, missed or policy.missed)

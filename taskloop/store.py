@@ -708,7 +708,9 @@ class Store(Protocol):
         """
 
     async def switches(self) -> Switches:
-        """The open ones, and of the ended pauses the newest of each job."""
+        """The open ones, and of the ended pauses the newest of each job, and all that ended after the earliest instant
+        that is not decided yet: they may have held fires that are not settled.
+        """
 
     # -- who may come in
     async def add_token(self, token: Token, entry: Entry | None = None) -> None:

@@ -639,7 +639,9 @@ class PostgresStore:
         found: Switches = await self._see(
             keeping.switches,
             "WHERE id IN (SELECT id FROM taskloop.switches WHERE ended_at IS NULL UNION ALL SELECT max(id) "
-            "FROM taskloop.switches WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
+            "FROM taskloop.switches WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job UNION ALL SELECT id "
+            "FROM taskloop.switches WHERE kind = 'paused' AND ended_at > (SELECT min(next_due) FROM taskloop.schedules)) "
+            "ORDER BY id",
         )
         return found
 

@@ -626,7 +626,9 @@ class SqliteStore:
         found: Switches = await self._read(
             keeping.switches,
             "WHERE id IN (SELECT id FROM taskloop_switches INDEXED BY taskloop_switches_open WHERE ended_at IS NULL UNION ALL "
-            "SELECT max(id) FROM taskloop_switches INDEXED BY taskloop_switches_paused WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job) ORDER BY id",
+            "SELECT max(id) FROM taskloop_switches INDEXED BY taskloop_switches_paused WHERE kind = 'paused' AND ended_at IS NOT NULL GROUP BY job UNION ALL "
+            "SELECT id FROM taskloop_switches INDEXED BY taskloop_switches_paused WHERE kind = 'paused' AND ended_at IS NOT NULL "
+            "AND ended_at > (SELECT min(next_due) FROM taskloop_schedules WHERE next_due IS NOT NULL)) ORDER BY id",
         )
         return found
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, NamedTuple
 
 from taskloop.durations import rfc3339
 
@@ -17,6 +17,7 @@ __all__ = ["InForce", "Missed", "Switch", "SwitchKind", "Switches", "Verdict"]
 SwitchKind = Literal["enabled", "disabled", "paused", "tripped"]
 """`tripped` is the circuit breaker's: off until `until`, and then on trial until a run has succeeded."""
 Missed = Literal["skip", "latest", "all"]
+_MOMENT: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ class Verdict(NamedTuple):
 
 
 class Switches(tuple[Switch, ...]):
-    """The switches of a store as last read: the open ones, and of the ended pauses the newest of each job."""
+    """The switches of a store as last read: the open ones, and of the ended pauses the newest of each job, and those
+    that may have held what is not decided yet.
+    """
 
     __slots__ = ()
 
@@ -95,25 +98,49 @@ class Switches(tuple[Switch, ...]):
         """When the first of those in force ends by itself; None: none does."""
         return min((one.until for one in self if one.until is not None and one.holds(now)), default=None)
 
+    def over(self, job: str, due_at: datetime) -> Switches:
+        """The pauses of `job`, over by now, that ended after an instant: nearly always there are none."""
+        return Switches(one for one in self if _is_over(one, job) and _end(one) > due_at)
+
     def settling(self, job: str, due_at: datetime, since: datetime) -> tuple[datetime, Missed | None]:
         """Since when somebody was there to fire `job` at `due_at`, and how a fire that a pause held is settled.
 
         `since`: the start of the watch. An instant within a pause that is over was not watched until it was over.
         """
         over = self.held_by(job, due_at)
-        end = None if over is None else over.ended_at or over.until
-        return (since, None) if over is None or end is None else (max(since, end), over.missed)
+        return (since, None) if over is None else (max(since, _end(over)), over.missed)
+
+    def alike_until(self, job: str, due_at: datetime, now: datetime, usual: Missed) -> datetime:
+        """Up to when fires of `job` are settled by the same word as the one that is due at `due_at`; at most `now`.
+
+        `usual`: the job's own word, which holds where no pause has another. What two pauses held that were resumed by
+        different words, as after a skip another pause at once, is settled by two.
+        """
+        edges = {edge for one in self if _is_over(one, job) for edge in (one.since, _end(one))}
+        word = self._word(job, due_at, usual)
+        turns = (edge for edge in edges if due_at < edge <= now and self._word(job, edge, usual) != word)
+        turn = min(turns, default=None)
+        return now if turn is None else turn - _MOMENT
 
     def held_by(self, job: str, due_at: datetime) -> Switch | None:
         """The pause, over by now, that held a fire of `job` due at that instant; of several the one that ended last."""
-        found: Switch | None = None
-        latest: datetime | None = None
-        for one in self:
-            end = one.ended_at or one.until
-            held = one.kind == "paused" and one.job in (None, job) and end is not None and one.since <= due_at < end
-            if held and end is not None and (latest is None or end > latest):
-                found, latest = one, end
-        return found
+        held = [one for one in self if _is_over(one, job) and one.since <= due_at < _end(one)]
+        return max(held, key=_end, default=None)
+
+    def _word(self, job: str, due_at: datetime, usual: Missed) -> Missed:
+        over = self.held_by(job, due_at)
+        return over.missed or usual if over is not None else usual
+
+
+def _is_over(one: Switch, job: str) -> bool:
+    """Whether it is a pause of `job`, its own or that of all, of which the end is known."""
+    return one.kind == "paused" and one.job in (None, job) and (one.ended_at or one.until) is not None
+
+
+def _end(one: Switch) -> datetime:
+    end = one.ended_at or one.until
+    assert end is not None
+    return end
 
 
 class InForce:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from stories import fates, lasting, nothing, starts
 
-from taskloop import Every, Retry, State
+from taskloop import Every, Retry, State, TaskScheduler
 from taskloop.errors import Conflict
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +32,51 @@ async def test_resume_settles_what_a_pause_held(scheduler, virtual_time, missed,
         assert (await fates(time))[1:] == told
         await time.advance("1h")
         assert (await fates(time))[-1] == "04:00 succeeded"
+
+
+@pytest.mark.parametrize(
+    ("missed", "told"),
+    [
+        (None, ["01:00 skipped missed x2", "03:00 skipped missed", "04:00 succeeded"]),
+        ("skip", ["01:00 skipped missed x4"]),
+        ("all", ["01:00 skipped missed x2", "03:00 succeeded", "04:00 succeeded"]),
+    ],
+)
+async def test_what_two_pauses_held_is_settled_by_the_word_of_each_however_soon_the_second_began(
+    scheduler, virtual_time, tmp_path, missed, told
+):
+    """Of the first nothing was known any more, where the second began before its fires were settled."""
+    operator, place = TaskScheduler(), f"sqlite:///{tmp_path}/shop.db"
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler, store=place) as time:
+        await time.join(operator, place, start=False)
+        await time.advance("10m")
+        await time.until(operator.pause("job"))
+        await time.advance("2h")
+        await time.until(operator.resume("job", missed="skip"))
+        await time.until(operator.pause("job"))
+        await time.advance("2h")
+        await time.until(operator.resume("job", missed=missed))
+        await time.advance("30m")
+        assert (await fates(time))[1:] == told
+
+
+@pytest.mark.parametrize("first", [None, "job"])
+async def test_what_two_pauses_held_one_after_the_other_without_a_break_is_settled_as_a_whole(
+    scheduler, virtual_time, first
+):
+    scheduler.add_job(nothing, Every("1h"), name="job", missed="skip")
+    second = "job" if first is None else None
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await scheduler.pause(first)
+        await time.advance("2h")
+        await scheduler.pause(second)
+        await scheduler.resume(first)
+        await time.advance("2h")
+        await scheduler.resume(second)
+        await time.advance("30m")
+        assert (await fates(time))[1:] == ["01:00 skipped missed x4"]
 
 
 async def test_a_pause_of_all_holds_every_job_and_resume_frees_them(scheduler, virtual_time):

@@ -23,6 +23,7 @@ from taskloop.schedules import (
     alike,
     bind,
     cut,
+    last_due,
     next_due,
     offset,
     plan,
@@ -98,6 +99,25 @@ def test_each_instant_that_is_due_gets_the_fate_of_the_table(given, fires):
     assert done.fires == fires
     newest = max(fire.until_at or fire.due_at for fire in fires)
     assert (done.last_due, done.next_due) == (newest, newest + HOUR)
+
+
+def test_what_is_due_later_than_wanted_is_left_for_another_plan():
+    now, policy = at(4.5), Policy.of("a", {})
+    done = plan(hourly(), policy, now=now, watched_since=now, missed="skip", upto=at(2))
+    assert done.fires == (Fire(NOW, Reason.MISSED, count=3, until_at=at(2)),)
+    assert (done.last_due, done.next_due) == (at(2), at(3))
+    rest = plan(hourly(next_due=done.next_due), policy, now=now, watched_since=now)
+    assert rest.fires == (Fire(at(3), Reason.MISSED), LATE)
+
+
+def test_the_last_instant_that_is_due_is_the_one_a_plan_decides_last():
+    policy = Policy.of("a", {})
+    assert [last_due(hourly(), policy, at(hours)) for hours in (0, 0.5, 4.5)] == [NOW, NOW, at(4)]
+    assert last_due(hourly(trigger=At(NOW), anchor=None), policy, at(4.5)) == NOW
+    spread = Policy.of("a", {"spread": "1h"})
+    bound = bind(hourly(trigger=Cron("0 * * * *", timezone="UTC")), spread, NOW)
+    assert bound.next_due is not None
+    assert last_due(bound, spread, at(4.9)) == plan(bound, spread, now=at(4.9), watched_since=NOW).last_due
 
 
 def test_a_schedule_that_is_not_due_has_no_plan():

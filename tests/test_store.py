@@ -507,6 +507,16 @@ async def test_of_the_ended_pauses_only_the_newest_of_each_job_is_told(store):
     assert [(one.job, one.since) for one in await store.switches()] == [("b", at(10)), ("a", at(20)), (None, at(40))]
 
 
+async def test_a_pause_that_ended_is_told_as_long_as_a_schedule_has_not_decided_what_it_held(store):
+    await put(store, hourly(next_due=at(60)))
+    for begin in (0, 120, 240):
+        await store.switch(off(kind="paused", since=at(begin)))
+        await store.unswitch("a", ["paused"], at(begin + 60), missed="skip")
+    assert [one.since for one in await store.switches()] == [at(120), at(240)]
+    await put(store, hourly(next_due=at(200)))
+    assert [one.since for one in await store.switches()] == [at(240)]
+
+
 async def test_an_ended_switch_is_told_no_more(store):
     await store.switch(off())
     assert await store.unswitch("a", ["enabled", "disabled"], at(60)) == 1

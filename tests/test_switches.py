@@ -121,3 +121,44 @@ def test_of_several_pauses_that_held_a_fire_the_one_that_ended_last_counts():
     assert Switches([two, one]).held_by("a", at(5)) is two
     assert Switches([one]).held_by("a", at(15)) is None
     assert two.told("paused") == {"paused_by": "eve", "paused_since": "2026-03-01T12:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("pauses", "due", "upto"),
+    [
+        ([], 5, 60),
+        ([switch("paused", ended_at=at(10))], 5, 60),
+        ([switch("paused", ended_at=at(10), missed="latest")], 5, 60),
+        ([switch("paused", ended_at=at(10), missed="skip")], 5, 10),
+        ([switch("paused", ended_at=at(10), missed="skip")], 15, 60),
+        ([switch("paused", ended_at=at(10), missed="skip"), switch("paused", since=at(10), ended_at=at(30))], 5, 10),
+        (
+            [
+                switch("paused", ended_at=at(10), missed="skip"),
+                switch("paused", None, since=at(8), ended_at=at(30), missed="skip"),
+            ],
+            5,
+            30,
+        ),
+        (
+            [
+                switch("paused", ended_at=at(10), missed="all"),
+                switch("paused", None, since=at(8), ended_at=at(30), missed="skip"),
+            ],
+            5,
+            8,
+        ),
+        ([switch("paused", since=at(20), ended_at=at(30), missed="skip")], 5, 20),
+        ([switch("paused", "b", ended_at=at(10), missed="skip"), switch(ended_at=at(10))], 5, 60),
+    ],
+)
+def test_fires_are_settled_together_as_far_as_they_are_by_the_same_word(pauses, due, upto):
+    found = Switches(pauses).alike_until("a", at(due), at(60), "latest")
+    assert found == (at(60) if upto == 60 else at(upto) - timedelta(microseconds=1))
+
+
+def test_a_pause_that_ended_before_an_instant_has_nothing_to_say_of_it():
+    before, after = switch("paused", ended_at=at(5)), switch("paused", None, since=at(8), ended_at=at(10))
+    assert Switches([before, after, switch("paused"), switch("paused", "b", ended_at=at(10))]).over("a", at(5)) == (
+        after,
+    )
