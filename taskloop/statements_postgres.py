@@ -287,8 +287,6 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
         made, given_way, asked = outcome(
             tried(firing, trials) if firing.trial else firing, standing, worker, now, made_before
         )
-        if firing.trial and made and made[-1].state in ACTIVE:
-            trials[firing.plan.schedule.job] = ids[number + len(made) - 1]
         replaced += asked
         gone += given_way
         begun = len(runs)
@@ -297,6 +295,8 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
                 continue
             runs.append(numbered(run, ids[number]))
             number += 1
+        if firing.trial and made and made[-1].state in ACTIVE:
+            trials[firing.plan.schedule.job] = runs[-1].id
     await _cancel_waiting(db, gone)
     if replaced:  # our own are asked by what this returns
         await db.execute(

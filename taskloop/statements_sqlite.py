@@ -279,8 +279,6 @@ def fire(
         made, gone, asked = outcome(
             tried(firing, trials) if firing.trial else firing, standing, worker, now, made_before
         )
-        if firing.trial and made and made[-1].state in ACTIVE:
-            trials[firing.plan.schedule.job] = number + len(made) - 1
         replaced += asked
         cancelled += gone
         begun = len(runs)
@@ -289,6 +287,8 @@ def fire(
                 continue
             runs.append(numbered(run, number))
             number += 1
+        if firing.trial and made and made[-1].state in ACTIVE:
+            trials[firing.plan.schedule.job] = runs[-1].id
     _cancel_waiting(db, cancelled)
     for run_id in replaced:
         db.execute(

@@ -207,6 +207,20 @@ async def test_with_all_missed_fires_each_is_a_run_and_only_the_oldest_starts_at
     assert done.waiting == 3
 
 
+async def test_the_fires_beside_a_trial_name_its_run_also_where_a_fire_before_it_was_counted_into_a_row(store):
+    now = NOW + 2 * HOUR
+    await put(store, hourly(), hourly("t", next_due=now))
+    await fired(store, firing(hourly(), enabled=False))
+    late = overdue(await stored(store, "s"), now, missed="all")
+    await fired(
+        store, late._replace(trial=True), firing(hourly("t", next_due=now), now=now)._replace(trial=True), now=now
+    )
+    off, trial, beside = await every_run(store)
+    assert (off.reason, off.count, off.until_at) == ("disabled", 2, NOW + HOUR)
+    assert (trial.state, trial.due_at) == (State.WAITING, now)
+    assert (beside.schedule, beside.reason, beside.data["trial"]) == ("t", "disabled", trial.id)
+
+
 async def test_a_fire_too_late_is_a_skip(store):
     await put(store, hourly())
     done = await fired(store, overdue(hourly(), at(61), max_late="1m"), now=at(61))
