@@ -18,7 +18,7 @@ __all__ = [
 
 FINAL: Final = "state NOT IN ('waiting', 'running')"
 """What tells the rows of `runs_final`; a statement has to repeat it, or the planner does not see that it fits."""
-LASTING: Final = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
+_LASTING: Final = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
 """All states but `skipped`."""
 _TROUBLED: Final = ("failed", "interrupted", "cancelled", "skipped")
 SLACK: Final = 600_000_000
@@ -36,7 +36,7 @@ def of_job(job: str, state: str) -> str:
 def ids_of_job(job: str, further: str, *, newest: bool, limit: str) -> str:
     """A SELECT of the ids of a job's runs in any state, oldest or newest first. All but `newest` is SQL, `limit` too."""
     order = f"ORDER BY id{' DESC' if newest else ''} LIMIT {limit}"
-    parts = " UNION ALL ".join(f"(SELECT id {of_job(job, state)}{further} {order})" for state in (*LASTING, "skipped"))
+    parts = " UNION ALL ".join(f"(SELECT id {of_job(job, state)}{further} {order})" for state in (*_LASTING, "skipped"))
     return f"SELECT id FROM ({parts}) i {order}"
 
 
@@ -100,7 +100,7 @@ async def find(
 
     conditions = {**conditions, **await _between(db, since, until), **({} if cause is None else {"cause = {}": cause})}
     further = "".join(f" AND {text.format(given(value))}" for text, value in conditions.items())
-    wanted = (*LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))
+    wanted = (*_LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))
     order = "ORDER BY id DESC LIMIT $1"
     if cause not in (None, "schedule") and "succeeded" in wanted:  # few among many, in an index of their own
         among = f"state = ANY({given(wanted)}::text[])"
@@ -151,10 +151,10 @@ def _first_failure(job: str, after: str, otherwise: str) -> str:
 
 def _stands() -> str:
     """WITH of each job that ever ran: its newest run, skips not counted, and its newest success and failure, 0: none."""
-    ids = ", ".join(f"coalesce({_newest('j.name', state)}, 0) AS {state}" for state in LASTING)
+    ids = ", ".join(f"coalesce({_newest('j.name', state)}, 0) AS {state}" for state in _LASTING)
     return (
         f"WITH ids AS MATERIALIZED (SELECT j.name, {ids} FROM (SELECT DISTINCT name FROM unnest($1::text[]) u(name)) j), "
-        f"s AS (SELECT *, greatest({', '.join(LASTING)}) AS newest, greatest(failed, interrupted) AS trouble FROM ids) "
+        f"s AS (SELECT *, greatest({', '.join(_LASTING)}) AS newest, greatest(failed, interrupted) AS trouble FROM ids) "
     )
 
 
@@ -179,7 +179,7 @@ async def newest(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
     failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and, where it has
     no summary, its error.
     """
-    state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in LASTING)
+    state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in _LASTING)
     error = "CASE WHEN coalesce(summary, '') = '' THEN error END"  # it is long
     first = f"(SELECT ended_at FROM taskloop.runs WHERE id = {_first_failure('s.name', 's.succeeded', 's.trouble')})"
     failure = (
@@ -197,7 +197,7 @@ async def recent(db: Db, jobs: Sequence[Sequence[str]], limit: int) -> list[list
     """Of each job, under its names, its newest runs, skips not counted, at most `limit`: the id, the state, what it took."""
     places = [place for place, names in enumerate(jobs) for _ in names]
     order = "ORDER BY id DESC LIMIT $3"
-    parts = " UNION ALL ".join(f"(SELECT id {of_job('j.name', state)} {order})" for state in LASTING)
+    parts = " UNION ALL ".join(f"(SELECT id {of_job('j.name', state)} {order})" for state in _LASTING)
     rows = await db.fetch(
         "SELECT j.place, r.id, r.state, (r.ended_at - r.started_at) / 1e6::double precision "
         f"FROM unnest($1::int[], $2::text[]) j(place, name) CROSS JOIN LATERAL (SELECT id FROM ({parts}) p {order}) i "

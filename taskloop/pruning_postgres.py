@@ -14,9 +14,10 @@ from typing import Final
 
 from taskloop import steps_postgres as steps
 from taskloop.clock import EPOCH, microseconds
-from taskloop.history_postgres import FINAL, LASTING, landmarks, of_job
+from taskloop.history_postgres import FINAL, landmarks, of_job
 from taskloop.keeping_postgres import FACTS_SINCE, aliases, named_twice
 from taskloop.retention import (
+    COUNTED,
     NO_LANDMARKS,
     NO_RULE,
     RUNS_DONE,
@@ -116,9 +117,9 @@ async def _landmarks(db: Db, job: str, rule: Rule) -> Landmarks:
 
 
 async def _beyond(db: Db, job: str, number: int) -> int | None:
-    """The newest run of a job beyond the newest `number`, skips not counted."""
+    """The newest final run of a job beyond the newest `number`, skips not counted."""
     parts = " UNION ALL ".join(
-        f"(SELECT id {of_job('$1', state)} ORDER BY id DESC LIMIT $2::bigint + 1)" for state in LASTING
+        f"(SELECT id {of_job('$1', state)} ORDER BY id DESC LIMIT $2::bigint + 1)" for state in COUNTED
     )
     found: int | None = await db.fetchval(f"SELECT id FROM ({parts}) i ORDER BY id DESC LIMIT 1 OFFSET $2", job, number)
     return found

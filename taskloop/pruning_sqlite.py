@@ -18,6 +18,7 @@ from taskloop.clock import EPOCH, microseconds
 from taskloop.history_sqlite import FINAL, landmarks, of_job
 from taskloop.keeping_sqlite import FACTS_SINCE
 from taskloop.retention import (
+    COUNTED,
     NO_LANDMARKS,
     NO_RULE,
     RUNS_DONE,
@@ -138,11 +139,10 @@ def _landmarks(db: sqlite3.Connection, job: str, rule: Rule) -> Landmarks:
 
 
 def _beyond(db: sqlite3.Connection, job: str, number: int) -> int | None:
-    """The newest run of a job beyond the newest `number`, skips not counted."""
-    states = ("waiting", "running", "succeeded", "failed", "cancelled", "interrupted")
-    parts = " UNION ALL ".join(f"SELECT id {of_job('?', state)}" for state in states)
+    """The newest final run of a job beyond the newest `number`, skips not counted."""
+    parts = " UNION ALL ".join(f"SELECT id {of_job('?', state)}" for state in COUNTED)
     row = db.execute(
-        f"SELECT id FROM ({parts}) ORDER BY id DESC LIMIT 1 OFFSET ?", (*[job] * len(states), number)
+        f"SELECT id FROM ({parts}) ORDER BY id DESC LIMIT 1 OFFSET ?", (*[job] * len(COUNTED), number)
     ).fetchone()
     return row[0] if row else None
 

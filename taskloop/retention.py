@@ -14,6 +14,7 @@ from taskloop.clock import EPOCH, microseconds
 from taskloop.errors import BadDuration
 
 __all__ = [
+    "COUNTED",
     "NO_LANDMARKS",
     "NO_RULE",
     "RUNS_DONE",
@@ -28,6 +29,8 @@ __all__ = [
 
 SPARED: Final = timedelta(days=1)
 """A fire that was due within this stays, whatever anybody says: a clock that is set back asks it what was decided."""
+COUNTED: Final = ("succeeded", "failed", "cancelled", "interrupted")
+"""States of the runs that a number of kept runs counts: what waits or runs has its turn later, and a skip is no run."""
 TOGETHER: Final = 1000
 """Rows that are passed by with one statement, and of each other table those that go with one."""
 
@@ -60,7 +63,7 @@ class Rule(NamedTuple):
     before: int | None
     """What ended earlier goes."""
     runs: int | None
-    """How many of the newest stay at most, skips not counted."""
+    """How many of the newest that have ended stay at most, skips not counted."""
     failures: int = 1
     """How many of its failures in a row are landmarks: those its circuit breaker counts."""
 

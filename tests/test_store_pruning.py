@@ -234,13 +234,16 @@ async def test_skips_do_not_count_among_the_runs_that_are_kept_and_go_with_the_l
     assert [run.due_at.hour for run in await store.find(Query(jobs=["a"], skipped=True))] == [17, 16, 15]
 
 
-async def test_what_waits_and_runs_counts_among_the_runs_that_are_kept(store):
-    for _ in range(4):
-        await finished(store)
+async def test_what_waits_and_runs_is_none_of_the_runs_that_are_kept(store):
+    """However long the queue, the history keeps its length."""
+    ended_ones = [await finished(store) for _ in range(4)]
     await started(store)
-    await submitted(store)
+    for _ in range(5):
+        await submitted(store)
     await say(store, "a", keep_runs=3)
-    assert await pruned(store, None) == 3
+    assert await pruned(store, None) == 1
+    kept = await store.find(Query(states=[State.SUCCEEDED]))
+    assert [run.id for run in kept] == [run.id for run in reversed(ended_ones[1:])]
 
 
 async def test_a_skip_that_counts_another_fire_since_it_was_found_stays(store):
