@@ -239,7 +239,8 @@ def test_commands_act_on_a_running_scheduler_within_a_second(shop, call):
         waited = call("submit", "add", "a=2", "--wait", "--format", "json")
         assert waited.code == 0 and waited.data["result"] == 4 and not waited.err
         assert call("submit", "fails", "--wait").code == 1
-        assert call("submit", "slow", "--wait", "--timeout", "300ms").code == 9
+        late = call("submit", "slow", "--wait", "--timeout", "300ms", "--format", "json")
+        assert late.code == 9 and late.data["job"] == "slow" and late.data["state"] in ("waiting", "running")
 
         running.hear("run.started job=slow", 5)
         run = call("runs", "--state", "running", "--format", "json").items[0]["id"]

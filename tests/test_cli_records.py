@@ -18,7 +18,7 @@ from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 
 from taskloop import Every, Jobs, Options, TaskScheduler
-from taskloop.cli import glance, once, reach
+from taskloop.cli import columns, glance, once, reach
 from taskloop.file_sqlite import migrations
 from taskloop.ledger import Ledger
 from taskloop.records import job_record, run_record
@@ -47,7 +47,34 @@ def test_reading_before_there_is_a_store_succeeds_and_makes_no_file(shop, call, 
 
 def test_an_empty_list_has_the_shape_of_any_other(shop, call):
     assert call("runs", "--format", "json").data == {"items": [], "next": None}
-    assert call("runs", "--format", "jsonl").out == call("runs", "--format", "csv").out == ""
+    assert call("runs", "--format", "jsonl").out == ""
+
+
+def test_an_empty_list_has_the_columns_of_any_other(shop, call):
+    """A program that reads it by name found no such column, and one that counts lines took nothing for a failure."""
+    lists = ["runs", "next", "schedule list", "token list"]
+    empty = [call(*words.split(), "--format", "csv").out for words in lists]
+    call("once", "add", "a=1")
+    call("schedule", "add", "add", "--every", "1h", "a=1")
+    call("token", "create", "ci", "--scope", "read")
+    full = [call(*words.split(), "--format", "csv").out for words in lists]
+    assert [text.splitlines() for text in empty] == [text.splitlines()[:1] for text in full]
+    assert all(text.count("\n") > 1 for text in full)
+    once, again = call("once", "--due", "--format", "csv"), call("once", "--due", "--format", "csv")
+    assert once.out.count("\n") == 3 and again.out == empty[0]
+    assert call("logs", "1", "--format", "csv").out == "at,level,text,step\n"
+    assert call("list", "--format", "csv").out.splitlines()[0] == ",".join(columns.JOB)
+    assert call("simulate", "--format", "csv").out.splitlines()[0] == ",".join(columns.FORECAST)
+    call("once", "talks")
+    assert call("logs", "3", "--format", "csv").out.splitlines()[0] == ",".join(columns.LINE)
+
+
+def test_a_list_has_the_columns_of_all_its_rows_in_csv(shop, call):
+    shop.write("shop.py", SHOP + '\nreport = jobs.flow("report")\n\n@report.step()\ndef first() -> int: return 1\n')
+    rows = list(csv.DictReader(io.StringIO(call("list", "--format", "csv").out)))
+    assert {row["name"]: json.loads(row["steps"] or "[]") != [] for row in rows if row["name"] in ("add", "report")} == {
+        "add": False, "report": True
+    }  # fmt: skip
 
 
 def test_the_declared_jobs_are_listed_before_anything_ran(shop, call):
@@ -114,6 +141,19 @@ def test_a_timed_out_run_is_cancelled_on_record(shop, call):
     call("once", "slow", "--timeout", "200ms")
     run = call("runs", "--format", "json").items[0]
     assert (run["state"], run["reason"]) == ("cancelled", "timed out")
+
+
+def test_a_command_whose_time_is_up_shows_the_runs_it_has_cancelled(shop, call):
+    shop.write("shop.py", SHOP + '\n@jobs.every("1h")\nasync def sleeps() -> None:\n    await asyncio.sleep(60)\n')
+    done = call("once", "slow", "--timeout", "200ms", "--format", "json")
+    assert done.code == 9 and (done.data["id"], done.data["state"], done.data["reason"]) == (
+        1,
+        "cancelled",
+        "timed out",
+    )
+    done = call("once", "--due", "--timeout", "1s", "--format", "json")
+    assert done.code == 9
+    assert {one["job"]: one["state"] for one in done.items} == {"hourly": "succeeded", "sleeps": "cancelled"}
 
 
 def test_once_due_runs_what_is_due_and_nothing_the_second_time(shop, call):

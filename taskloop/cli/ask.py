@@ -147,6 +147,8 @@ async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: O
     try:
         ended = await _ended(ledger, run, durations.parse(args.timeout) if args.timeout else None, out)
     except TimeoutError:
+        now = run_record(await ledger.run(run.id))
+        out.record(now, lambda: run_lines(out, now))
         raise Failed(
             9,
             f"run {run.id} of {run.job} has not ended after {args.timeout}; it goes on",

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from taskloop.cli import glance, reach
+from taskloop.cli import columns, glance, reach
 from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_text, when
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def jobs(args: Namespace) -> int:
     records = glance.jobs(path, datetime.now(UTC)) if path is not None else None
     if not records:
         records = reach.drive(_asked(args))
-    out.items(records, lambda: _show(out, records))
+    out.items(records, lambda: _show(out, records), columns=columns.JOB)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
 from taskloop.address import without_password
-from taskloop.cli import reach
+from taskloop.cli import columns, reach
 from taskloop.cli.failures import Usage
 from taskloop.cli.listing import failing, result_cell
 from taskloop.cli.output import Cell, Output, clean, moment, readable, since_text, span_text, when
@@ -55,7 +55,7 @@ async def _runs(args: Namespace) -> int:
             await reach.known(ledger, args, [args.job])
     more, page = len(found) > limit, [run_record(one) for one in found[:limit]]
     next_id = page[-1]["id"] if more else None
-    out.items(page, lambda: show_runs(out, page), next_id=next_id)
+    out.items(page, lambda: show_runs(out, page), columns=columns.RUN, next_id=next_id)
     if next_id is not None and out.format == "table":
         out.note(f"more: --before {next_id}")
     if ledger is not None and not page and out.format == "table":
@@ -117,7 +117,7 @@ async def _upcoming(args: Namespace) -> int:
         }
         for at, one in fires[:limit]
     ]
-    out.items(records, lambda: _show_fires(out, records))
+    out.items(records, lambda: _show_fires(out, records), columns=columns.FIRE)
     if len(fires) > limit and out.format == "table" and (args.span or args.job):
         out.note(f"and more: --limit {min(1000, 5 * limit)}" if limit < 1000 else "and more")
     if ledger is not None and not records and out.format == "table":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations, looking
 from taskloop.audit import through
-from taskloop.cli import lines, program, reach
+from taskloop.cli import columns, lines, program, reach
 from taskloop.cli.ask import ENDINGS, values
 from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.look import run_lines, show_runs
@@ -55,17 +55,26 @@ async def _one(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
     job = scheduler[args.job]
     given = job.parameters.check(values(args.values, job.parameters.schema()))
     session: Session[Run] = Session(scheduler, narrator, log)
+    asked: list[Run] = []
 
     async def work() -> Run:
         await _refuse_paused(scheduler, [job.name])
         with through("cli"):
             handle = await scheduler.submit(job, given, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI)
+        asked.append(handle.run)
         return await handle.wait()
 
-    run = await _driven(session, work, seconds, args)
+    def show(run: Run) -> None:
+        out.record(run_record(run), lambda: run_lines(out, run_record(run)))
+
+    def show_asked() -> None:
+        for one in asked:
+            show(session.seen.get(one.id, one))
+
+    run = await _driven(session, work, seconds, args, show_asked)
     if run is None:
         return 128 + (session.signal or 0)
-    out.record(run_record(run), lambda: run_lines(out, run_record(run)))
+    show(run)
     return ENDINGS.get(run.state, 1)
 
 
@@ -80,7 +89,7 @@ async def _all(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
         with through("cli"):
             return await scheduler.run_all(actor=reach.actor(args), reason=args.reason, cause=Cause.CLI)
 
-    found = await _driven(session, work, _seconds(args), args)
+    found = await _driven(session, work, _seconds(args), args, lambda: _show(args, session.seen.values()))
     if found is None:
         return 128 + (session.signal or 0)
     return _told(args, session, found, f"{len(found)} jobs", began)
@@ -110,16 +119,20 @@ async def _due(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
         holding.append(await _holding(scheduler))
         return list(session.seen.values())
 
-    found = await _driven(session, work, _seconds(args), args)
+    found = await _driven(session, work, _seconds(args), args, lambda: _show(args, session.seen.values()))
     if found is None:
         return 128 + (session.signal or 0)
     return _told(args, session, found, f"{len(found)} due", began, holding[-1])
 
 
-async def _driven(session: Session[Any], work: Any, seconds: float | None, args: Namespace) -> Any:
+async def _driven(
+    session: Session[Any], work: Any, seconds: float | None, args: Namespace, show: Callable[[], object]
+) -> Any:
+    """What the work gave, None after a signal; where the time is up before, `show` shows what there is by then."""
     try:
         return await session.drive(work, seconds)
     except TimeoutError:
+        show()
         late = ", ".join(f"{run.id} of {run.job}" for run in session.seen.values() if run.state is not State.SUCCEEDED)
         raise Failed(
             9,
@@ -159,16 +172,20 @@ async def _holding(scheduler: TaskScheduler) -> str:
     return f"; {who} paused, which holds {fires} fire{'' if fires == 1 else 's'}; `taskloop resume{whom}` ends that"
 
 
+def _show(args: Namespace, found: Iterable[Run]) -> Output:
+    out, records = Output(args), [run_record(run) for run in sorted(found, key=lambda run: -run.id)]
+    out.items(records, lambda: show_runs(out, records), columns=columns.RUN)
+    return out
+
+
 def _told(
     args: Namespace, session: Session[Any], found: Sequence[Run], what: str, began: float, holding: str = ""
 ) -> int:
     """Show the runs, say how many came to what, and give the exit code."""
-    out = Output(args)
+    out = _show(args, found)
     ok, skipped = session.counted(State.SUCCEEDED), session.counted(State.SKIPPED)
     failed, cancelled = session.counted(State.FAILED, State.INTERRUPTED), session.counted(State.CANCELLED)
     later = session.counted(State.WAITING, State.RUNNING)
-    records = [run_record(run) for run in sorted(found, key=lambda run: -run.id)]
-    out.items(records, lambda: show_runs(out, records))
     more = (f", {cancelled} cancelled" if cancelled else "") + (f", {later} to be tried again" if later else "")
     took = span_text(time.monotonic() - began)
     out.note(f"once: {what}, {ok} ok, {failed} failed, {skipped} skipped{more} in {took}{holding}")

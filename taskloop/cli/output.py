@@ -187,8 +187,18 @@ class Output:
         else:
             self._csv([record])
 
-    def items(self, records: Sequence[Record], show: Callable[[], None], *, next_id: int | str | None = None) -> None:
-        """A list of records; `next_id`: where the next page begins, None: there is none."""
+    def items(
+        self,
+        records: Sequence[Record],
+        show: Callable[[], None],
+        *,
+        columns: Sequence[str] = (),
+        next_id: int | str | None = None,
+    ) -> None:
+        """A list of records; `columns`: those of a list that may be empty, which CSV has all the same.
+
+        `next_id`: where the next page begins, None: there is none.
+        """
         if self.format == "table":
             show()
         elif self.format == "json":
@@ -197,7 +207,7 @@ class Output:
             for one in records:
                 self._write(json_text(one))
         else:
-            self._csv(records)
+            self._csv(records, columns)
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, spare: Sequence[str] = ()) -> None:
         """Columns, padded; on a terminal cut to its width, the last one first.
@@ -279,15 +289,14 @@ class Output:
     def _write(self, text: str) -> None:
         sys.stdout.write(text + "\n")
 
-    def _csv(self, records: Sequence[Record]) -> None:
+    def _csv(self, records: Sequence[Record], columns: Sequence[str] = ()) -> None:
         import csv
 
-        if not records:
-            return
+        heads = list(dict.fromkeys([*columns, *(name for record in records for name in record)]))
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(records[0])
+        writer.writerow(heads)
         for record in records:
-            writer.writerow([_csv_cell(value) for value in record.values()])
+            writer.writerow([_csv_cell(record.get(name)) for name in heads])
 
 
 def _csv_cell(value: Any) -> str:

@@ -40,7 +40,7 @@ def cron(args: Namespace) -> int:
         "next": None,
     }
     if out.format in ("jsonl", "csv"):
-        out.items(records, lambda: None)
+        out.items(records, lambda: None, columns=("at",))
     else:
         out.record(record, lambda: _show_fires(out, trigger, fires))
     return 0

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from taskloop.cli import reach
+from taskloop.cli import columns, reach
 from taskloop.cli.look import number
 from taskloop.cli.output import Output, clean, json_text, when
 from taskloop.errors import NoSuchRun
@@ -40,7 +40,7 @@ async def _logs(args: Namespace) -> int:
             await _follow(ledger, run_id, out)
             return 0
         found, _ = await _rest(ledger, run_id, 0)
-        out.items(found, lambda: _show(out, found))
+        out.items(found, lambda: _show(out, found), columns=columns.LINE)
         if not found and out.format == "table":
             run = await ledger.run(run_id)
             out.note(f"run {run_id} of {run.job} has said nothing" + ("" if run.final else " so far"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from taskloop import cron, durations, outlook
-from taskloop.cli import picture, program, reach
+from taskloop.cli import columns, picture, program, reach
 from taskloop.cli.failures import Unwritable, Usage
 from taskloop.cli.output import Cell, Output, clean
 from taskloop.errors import BadInstant, NoSuchJob, nearest
@@ -46,7 +46,7 @@ async def _run(args: Namespace) -> int:
         _write(args.svg, picture.drawing(setting, found, zone))
         out.note(f"{args.svg} written")
     if out.format in ("jsonl", "csv"):
-        out.items(simulation_record(found)["jobs"], lambda: None)
+        out.items(simulation_record(found)["jobs"], lambda: None, columns=columns.FORECAST)
     else:
         out.record({**simulation_record(found), "timezone": name or "UTC"}, lambda: _show(out, setting, found, zone))
     return 1 if args.strict and found.warnings else 0

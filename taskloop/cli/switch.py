@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
-from taskloop.cli import reach
+from taskloop.cli import columns, reach
 from taskloop.cli.output import Output, clean
 from taskloop.records import job_record
 from taskloop.signs import clock_text
@@ -78,7 +78,7 @@ async def _change(args: Namespace, verb: Verb, said: str, effect: str = "") -> i
         if not args.jobs:
             out.line(f"all jobs are {said}{until}{means}")
 
-    out.items(records, show)
+    out.items(records, show, columns=columns.JOB)
     if said in ("on", "resumed") and everything is not None:
         out.note("all jobs are paused, so it does not start yet; `taskloop resume` ends that")
     return 0

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
-from taskloop.cli import reach
+from taskloop.cli import columns, reach
 from taskloop.cli.ask import declared, values
 from taskloop.cli.failures import Usage
 from taskloop.cli.look import number
@@ -70,7 +70,7 @@ async def _show(args: Namespace) -> int:
                 await reach.known(ledger, args, [args.job])
             found = await ledger.schedules(args.job, before=args.before, limit=limit + 1)
     page, next_id = [schedule_record(one) for one in found[:limit]], found[limit - 1].id if len(found) > limit else None
-    out.items(page, lambda: _table(out, page), next_id=next_id)
+    out.items(page, lambda: _table(out, page), columns=columns.SCHEDULE, next_id=next_id)
     return 0
 
 

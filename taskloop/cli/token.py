@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from taskloop.cli import reach
+from taskloop.cli import columns, reach
 from taskloop.cli.look import number
 from taskloop.cli.output import Cell, Output, clean, when
 from taskloop.errors import NoSuchToken
@@ -52,7 +52,7 @@ async def _show(args: Namespace) -> int:
     page, next_id = [token_record(one, out.now) for one in found[:limit]], None
     if len(found) > limit:
         next_id = found[limit - 1].id
-    out.items(page, lambda: _table(out, page), next_id=next_id)
+    out.items(page, lambda: _table(out, page), columns=columns.TOKEN, next_id=next_id)
     if next_id is not None and out.format == "table":
         out.note(f"more: --before {next_id}")
     return 0
@@ -90,5 +90,5 @@ async def _revoke(args: Namespace) -> int:
             revoked += await ledger.keyring.revoke(name, actor=reach.actor(args), reason=args.reason)
     page = [token_record(one, out.now) for one in revoked]
     told = (f"token {one.id} of {one.name} is revoked: servers refuse it within seconds" for one in revoked)
-    out.items(page, lambda: out.lines(clean(text) for text in told))
+    out.items(page, lambda: out.lines(clean(text) for text in told), columns=columns.TOKEN)
     return 0
