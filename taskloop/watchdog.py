@@ -23,7 +23,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final, Literal, NamedTuple
 
-__all__ = ["Block", "Watchdog"]
+__all__ = ["Block", "Watchdog", "is_of_others"]
 
 TICK_SECONDS: Final = 0.05
 """How often the thread looks while jobs run or the loop is at work."""
@@ -197,9 +197,19 @@ class Watchdog:
         except RuntimeError:  # a Python that tells only the loop's own thread
             task = None
         frames = _frames(sys._current_frames().get(self._thread_id))
-        named = [frame for frame in frames if not frame[0].startswith((*_libraries(), _OURS, "<frozen"))]
+        named = [frame for frame in frames if not _is_of_others(frame[0])]
         where = _said(*(named or frames or [("?", 0, "?")])[0])
         return where, tuple(_said(*frame) for frame in frames), self._who(task)
+
+
+def is_of_others(where: str) -> bool:
+    """Whether a place that was named lies in a library: then nothing of the program's own was on the stack."""
+    file = where.rpartition(" ")[0].rpartition(":")[0]
+    return file.startswith("<frozen") or _is_of_others(str(Path.cwd() / file))
+
+
+def _is_of_others(file: str) -> bool:
+    return file.startswith((*_libraries(), _OURS, "<frozen"))
 
 
 @cache

@@ -20,7 +20,7 @@ from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 
-from taskloop import Cron, settings
+from taskloop import Cron, settings, shell
 from taskloop.cli import checkup_host, checkup_program, checkup_store
 from taskloop.cli.findings import guarded
 from taskloop.processes import birth, this_process
@@ -172,7 +172,24 @@ def test_what_workers_say_of_clocks_and_loops_is_told(shop, call, found):
     assert said(findings, "workers", f"pid {os.getppid()} has not beaten for ")
     assert said(findings, "loop", f"pid {os.getpid()} stands still, at img.py:88", "asyncio.to_thread")
     assert said(findings, "loop", "at worst for 1300 ms by job resize, at img.py:88", "asyncio.to_thread")
-    assert said(findings, "clock", "set 1 times within a day, last by -42 s")
+    assert said(findings, "loop", "a loop stood still once within a day")
+    assert said(findings, "clock", "set once within a day, last by -42 s")
+
+
+def test_a_loop_that_no_function_of_the_program_held_is_no_fault_of_one():
+    """Nobody can put the function of a built-in job into a thread."""
+
+    def found(*places):
+        now = datetime.now(UTC)
+        return list(
+            checkup_store.past([Incident("w", "loop_blocked", now, now, {"ms": 300, "where": at}) for at in places])
+        )
+
+    for at in (f"{shell.__file__}:57 call", f"{asyncio.__file__}:1 run", f"{pytest.__file__}:9 main"):
+        [finding] = found(at, at)
+        assert "2 times" in finding.text and "no function of the program was at work there" in finding.help
+    for at in ("img.py:88 Shop.resize", f"{__file__}:12 found", "?:0 ?"):
+        assert "asyncio.to_thread" in found(at)[0].help
 
 
 def test_the_clock_of_another_machine_is_told_from_its_next_beat(shop):

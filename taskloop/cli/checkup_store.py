@@ -229,7 +229,8 @@ def workers(there: Sequence[Worker]) -> Iterator[Finding]:
             yield problem("workers", text, "it is stopped or frozen, or its disk hangs: end it, or let it go on")
         if one.health.get("blocked"):
             block = one.health["blocked"]
-            yield problem("loop", f"the loop of {who} stands still, at {block.get('where')}", _OFF_THE_LOOP)
+            where = block.get("where")
+            yield problem("loop", f"the loop of {who} stands still, at {where}", _mend_of_a_block(where))
         for key in ("store", "stalled"):
             if one.health.get(key):
                 yield problem("workers", f"{who}: {one.health[key]}", "see its log; `taskloop status` has more")
@@ -238,6 +239,13 @@ def workers(there: Sequence[Worker]) -> Iterator[Finding]:
 
 
 _OFF_THE_LOOP: Final = "a plain def has a thread of its own; in an async def: await asyncio.to_thread(function, ...)"
+_NONE_OF_YOURS: Final = "no function of the program was at work there: see whether the machine was busy or its disk slow, and who reads its log"
+
+
+def _mend_of_a_block(where: str | None) -> str:
+    from taskloop.watchdog import is_of_others
+
+    return _NONE_OF_YOURS if where is not None and is_of_others(where) else _OFF_THE_LOOP
 
 
 async def skews(store: Store, there: Sequence[Worker]) -> list[Finding]:
@@ -295,16 +303,20 @@ def past(incidents: Sequence[Incident]) -> Iterator[Finding]:
     if worst is not None:
         who = f" by job {worst.data['job']}" if "job" in worst.data else ""
         text = (
-            f"a loop stood still {len(blocks)} times within a day, at worst for {worst.data.get('ms', 0)} ms{who},"
+            f"a loop stood still {_times(len(blocks))} within a day, at worst for {worst.data.get('ms', 0)} ms{who},"
             f" at {worst.data.get('where')}"
         )
         kind = problem if worst.data.get("ms", 0) >= BLOCKED_MS else warning
-        yield kind("loop", text, _OFF_THE_LOOP)
+        yield kind("loop", text, _mend_of_a_block(worst.data.get("where")))
     steps = [one for one in incidents if one.kind == "clock"]
     if steps:
         seconds = steps[0].data.get("step_seconds", 0)
-        text = f"the clock of a machine was set {len(steps)} times within a day, last by {seconds:g} s"
+        text = f"the clock of a machine was set {_times(len(steps))} within a day, last by {seconds:g} s"
         yield warning("clock", text, "let NTP set it, slowly: `timedatectl timesync-status` tells how it does")
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def writable(path: str) -> Iterator[Finding]:

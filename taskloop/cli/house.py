@@ -49,7 +49,8 @@ def check(args: Namespace) -> int:
         problems = list(await store.check())
         for problem in problems if out.format == "table" else ():
             out.line(clean(problem))
-        _said(out, store, f"has {len(problems)} problems" if problems else "is sound", {"problems": problems})
+        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+        _said(out, store, f"has {count}" if problems else "is sound", {"problems": problems})
         return 1 if problems else 0
 
     try:
