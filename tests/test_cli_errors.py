@@ -59,6 +59,15 @@ def test_a_mistake_in_the_configuration_or_on_the_line_is_told_with_what_was_mea
     assert "store.keeep is unknown\nhelp: did you mean 'keep'?" in refused(7, "check")
 
 
+def test_params_of_the_configuration_that_do_not_fit_are_told_with_those_there_are(shop, refused):
+    """`taskloop show` reads the same configuration, and was refused as this is."""
+    shop.write("config.toml", "[scheduler]\napp = 'shop:jobs'\n[jobs.add]\nevery = '1h'\nparams = {a = 'x', c = 1}\n")
+    what, _, mend = refused(7, "check").partition("\nhelp: ")
+    assert what.startswith("error: config.toml: jobs.add: job 'add': parameter 'a': input should be a valid integer")
+    assert "parameter 'c' is unknown" in what
+    assert mend == "correct its params there, the parameters of 'add' are: a, b, note"
+
+
 def test_a_server_that_cannot_or_must_not_listen_is_told_before_anything_runs(shop, refused):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"

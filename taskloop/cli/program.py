@@ -101,4 +101,7 @@ def _configure_jobs(scheduler: TaskScheduler, settings: Settings) -> None:
         except BadParameters as error:
             if job.name not in where:
                 raise
-            raise BadSettings([f"{where[job.name]}: {line}" for line in str(error).splitlines()]) from None
+            what = str(error).rpartition("; ")[0]  # what it says to do next needs a configuration that is right
+            takes = ", ".join(job.parameters.names) or "none"
+            text = f"{what}; correct its params there, the parameters of '{job.name}' are: {takes}"
+            raise BadSettings([f"{where[job.name]}: {line}" for line in text.splitlines()]) from None
