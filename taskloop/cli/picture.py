@@ -46,7 +46,7 @@ def lines(
         yield load.rstrip()
         yield " " * max(0, min(LABEL, room - len(most))) + most
     else:
-        yield f"{load}  {most}" if most else load
+        yield f"{load}  {most}" if most else load.rstrip()
 
 
 def _lanes(found: Simulation) -> list[str]:
@@ -115,14 +115,21 @@ def _ticks(found: Simulation, zone: tzinfo | None) -> Iterator[tuple[float, str]
     span = found.end - found.start
     step = next((one for one in _STEPS if span / one <= 6), _STEPS[-1])
     form = "%H:%M" if span <= timedelta(days=1) else "%a %H:%M" if step < timedelta(days=1) else "%d %b"
-    at = _local(found.start, zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    if step < timedelta(minutes=1):
+        form = "%H:%M:%S"
+    at = _local(found.start, zone).replace(minute=0, second=0, microsecond=0)
+    if step >= _HOUR:
+        at = at.replace(hour=0)
     while (instant := at.astimezone(UTC)) < found.end:
         if instant >= found.start:
             yield (instant - found.start) / span, at.strftime(form)
         at += step  # on the wall clock, so that a midnight stays one
 
 
-_STEPS: Final = tuple(timedelta(hours=one) for one in (1, 2, 3, 6, 12, 24, 48, 7 * 24, 14 * 24, 30 * 24, 61 * 24))
+_STEPS: Final = (
+    *(timedelta(seconds=one) for one in (1, 5, 10, 30, 60, 120, 300, 600, 1800)),
+    *(timedelta(hours=one) for one in (1, 2, 3, 6, 12, 24, 48, 7 * 24, 14 * 24, 30 * 24, 61 * 24)),
+)
 
 
 def _local(at: datetime, zone: tzinfo | None) -> datetime:

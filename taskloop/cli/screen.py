@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from taskloop.cli.listing import next_fire
-from taskloop.cli.output import clean, plain, span_text
+from taskloop.cli.output import LEAST, clean, plain, span_text
 from taskloop.errors import TaskloopError
 from taskloop.events import Event
 from taskloop.runs import Run, RunId
@@ -32,6 +32,8 @@ __all__ = ["Screen"]
 
 TICK_SECONDS: Final = 0.2
 BAR: Final = 20
+BESIDE: Final = BAR + 10
+"""Columns that a run's line has for more than its name: the sign, the bar, the percents, and the … of what is cut off."""
 _ENDS: Final = ("succeeded", "failed", "retrying", "cancelled", "interrupted", "skipped")
 
 
@@ -127,14 +129,22 @@ class Screen:
         progress = run.progress
         if progress is None or progress.total <= 0:
             at = round(elapsed * 4) % BAR
-            return self._text(f"▶ {run.job:<18} {'░' * at}▓{'░' * (BAR - at - 1)}        {span_text(elapsed)}")
+            return self._text(
+                f"▶ {self._name(run.job, 18)} {'░' * at}▓{'░' * (BAR - at - 1)}        {span_text(elapsed)}"
+            )
         filled = round(progress.fraction * BAR)
         eta = f"  ETA {span_text(progress.eta_seconds)}" if progress.eta_seconds else ""
         done = f"{progress.done:g}/{progress.total:g}"
         return self._text(
-            f"▶ {run.job:<18} {'▓' * filled}{'░' * (BAR - filled)}  {progress.fraction:4.0%}  {done}"
+            f"▶ {self._name(run.job, 18)} {'▓' * filled}{'░' * (BAR - filled)}  {progress.fraction:4.0%}  {done}"
             f"  {span_text(elapsed)}{eta}  {clean(progress.message)}"
         )
+
+    def _name(self, job: str, at_least: int = 0) -> str:
+        """A job's name, as much of it as leaves room for a bar; filled up to so many columns, where there are as many."""
+        room = max(LEAST, self._console.width - BESIDE)
+        name = job if len(job) <= room else f"{job[: room - 1]}…"
+        return name.ljust(min(at_least, room))
 
     def _foot(self) -> str:
         counts = "  ".join(f"{'ok' if name == 'succeeded' else name} {count}" for name, count in self._counts.items())
@@ -142,7 +152,7 @@ class Screen:
             return f"nothing is due  ·  {counts}"
         name, at = self._next
         left = (at - datetime.now(UTC)).total_seconds()
-        return f"next {name} {'now' if left <= 0 else 'in ' + span_text(max(1, round(left)))}  ·  {counts}"
+        return f"next {self._name(name)} {'now' if left <= 0 else 'in ' + span_text(max(1, round(left)))}  ·  {counts}"
 
     def _text(self, text: str) -> Text:
         return Text(text if self._log.glyphs else plain(text).replace("▶", ">"), no_wrap=True, overflow="ellipsis")
