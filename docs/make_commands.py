@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from taskloop.cli.parser import COMMANDS, options_of
+from taskloop.cli.parser import COMMANDS, choices_of, options_of
 
 PAGE = Path(__file__).with_name("commands.md")
 HEAD = """# Every command
@@ -26,7 +26,7 @@ def page() -> str:
         actions = [
             one for one in options_of(name) if one.dest not in known and not isinstance(one, argparse._HelpAction)
         ]
-        usage = " ".join(["taskloop", name, *(_usage(one) for one in actions)])
+        usage = " ".join(["taskloop", name, *_usages(name, actions)])
         parts.append(f"\n## {name}\n\n{command.summary}\n\n```text\n{usage}\n```\n")
         if actions:
             parts += ["\n", *_table(actions)]
@@ -37,9 +37,20 @@ def page() -> str:
     return "".join(parts)
 
 
+def _usages(name: str, actions: list[argparse.Action]) -> Iterator[str]:
+    """Each option as it stands in the usage; of those of which one must be given all together, where the first stands."""
+    groups = {one.dest: group for group in choices_of(name) for one in group}
+    for one in actions:
+        group = groups.get(one.dest)
+        if group is None:
+            yield _usage(one)
+        elif one.dest == group[0].dest:
+            yield f"({' | '.join(map(_word, group))})"
+
+
 def _usage(action: argparse.Action) -> str:
-    word = _word(action)
-    return word if not action.option_strings and action.nargs not in ("?", "*") else f"[{word}]"
+    needed = action.required if action.option_strings else action.nargs not in ("?", "*")
+    return _word(action) if needed else f"[{_word(action)}]"
 
 
 def _word(action: argparse.Action) -> str:

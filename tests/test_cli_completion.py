@@ -165,6 +165,11 @@ def test_what_a_shell_asks_for_is_told_in_silence_and_without_large_libraries(st
         assert (done.code, done.out, done.err) == (0, "", "")
 
 
+def test_of_what_scripts_ask_for_nobody_else_is_told(shop, call):
+    done = call("completion", "nosuch")
+    assert done.code == 2 and "fish" in done.err and "schedules" not in done.err
+
+
 def test_every_command_and_option_is_known_and_an_option_takes_a_value_everywhere_or_nowhere():
     found = words()
     assert set(COMMANDS) < set(found)

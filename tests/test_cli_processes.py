@@ -322,14 +322,18 @@ def test_a_reader_that_leaves_early_causes_no_traceback(shop, call):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
-def test_data_that_could_not_be_written_is_an_error(shop, call):
+@pytest.mark.parametrize(
+    "words", [["runs"], ["list", "--format", "csv"], ["systemd"], ["completion", "bash"], ["--help"]]
+)
+@pytest.mark.parametrize("at_once", ["", "1"], ids=["at the end", "at once"])
+def test_data_that_could_not_be_written_is_an_error(shop, call, words, at_once):
     call("once", "add", "a=1")
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "taskloop", "runs"], cwd=shop.folder, env=surroundings({}), stdout=full,
-            stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False,
+            [sys.executable, "-m", "taskloop", *words], cwd=shop.folder, env=surroundings({"PYTHONUNBUFFERED": at_once}),
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
 
 
 CRAWL = """
@@ -353,6 +357,12 @@ def test_a_terminal_shows_bars_below_the_lines_and_gets_its_cursor_back(shop):
     assert "\x1b[5m" not in said and "page \\x1b[5m" in said
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
     assert "Traceback" not in said
+
+
+def test_a_narrow_terminal_shows_the_bar_of_a_job_with_a_long_name(shop):
+    shop.write("crawling.py", CRAWL.replace("def crawl", f"def {'crawls_all_there_is_' * 3}"))
+    _, said = on_a_terminal(shop, "--app", "crawling:jobs", "run", "--grace", "0", end=INT, COLUMNS="40")
+    assert re.search(r"▶ crawls_al… ▓{3,}░+  +\d+%", said) and re.search(r"next crawls_al… (now|in )", said)
 
 
 def test_a_dumb_terminal_gets_plain_lines(shop):

@@ -78,6 +78,16 @@ def test_the_picture_and_what_stands_around_it_fit_the_terminal(plan, columns):
     assert re.fullmatch(r"( +\d\d Mar){2,}", axis), axis
 
 
+@pytest.mark.parametrize(
+    ("span", "first", "second"),
+    [("20s", "10:00:00", "10:00:05"), ("1m", "10:00:00", "10:00:10"), ("50m", "10:00", "10:10")],
+)
+def test_a_short_picture_has_a_clock_above_it_too(plan, call, span, first, second):
+    said = call("simulate", "--for", span, "--from", "2026-03-25T10:00:00Z", "--tz", "UTC").out
+    axis = next(line for line in said.splitlines() if line.startswith(" " * LABEL))
+    assert axis.split()[:2] == [first, second]
+
+
 def test_its_json_has_every_job_and_the_same_totals_everywhere(plan, call):
     data = call(*WEEK, "--format", "json").data
     assert (
@@ -133,7 +143,7 @@ def test_it_works_beside_a_running_process_and_leaves_the_store_as_it_was(plan, 
         (("--tz", "Europe/Berln"), 2, "Europe/Berlin"),
         (("--duration", "backup"), 2, "JOB=D"),
         (("--duration", "bakup=3m"), 3, "backup"),
-        (("--svg", "no/such/folder.svg"), 1, "cannot be written"),
+        (("--svg", "no/such/folder.svg"), 2, "cannot be written"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_mend(plan, call, words, code, said):

@@ -122,6 +122,16 @@ def test_a_reference_is_what_its_table_says(name: str) -> None:
     assert page(f"{name}.md") == module.page(), f"run: python docs/make_{name}.py"
 
 
+def test_the_usage_of_a_command_tells_what_must_be_given_from_what_may_be() -> None:
+    told = page("commands.md")
+    for line in (
+        "taskloop process JOB --every D [--sleep D]",
+        "taskloop token create NAME --scope read|operate|admin [--expires D]",
+        "taskloop schedule add JOB [k=v] (--every D | --cron EXPR | --at T) [--timezone ZONE]",
+    ):
+        assert line in told
+
+
 def test_every_page_stands_in_the_site_once_and_no_link_leads_nowhere() -> None:
     navigation = re.findall(r": ([a-z0-9-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
     assert sorted(navigation) == sorted(one.name for one in DOCS.glob("*.md"))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskloop.cli.output import put
 from taskloop.cli.parser import ALIASES, COMMANDS, FAMILIES, LIVE, options_of
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def completion(args: Namespace) -> int:
             _tell(args)
         return 0
     scripts: dict[str, Callable[[dict[str, Word]], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-    sys.stdout.write(scripts[args.what](words()))
+    put(scripts[args.what](words()))
     return 0
 
 

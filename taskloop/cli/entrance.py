@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from argparse import Namespace
 
-__all__ = ["before_exit", "command", "process"]
+__all__ = ["before_exit", "command", "process", "to_nowhere"]
 
 BROKEN_PIPE: Final = 0
 """Whoever closed the pipe has read what it wanted: `taskloop runs | head -1` did its work."""
@@ -41,12 +41,12 @@ def process(arguments: Sequence[str]) -> int:
         try:
             stream.flush()
         except BrokenPipeError:
-            _to_nowhere(stream)
+            to_nowhere(stream)
         except (OSError, ValueError) as error:
-            _to_nowhere(stream)
+            to_nowhere(stream)
             code = code or 1
             with suppress(OSError, ValueError):
-                sys.stderr.write(f"error: what was to be shown could not be written: {error}\n")
+                sys.stderr.write(f"error: the output cannot be written: {getattr(error, 'strerror', error)}\n")
     return _unless_kept(code)
 
 
@@ -77,7 +77,7 @@ def command(arguments: Sequence[str]) -> int:
     except parser.Finished as done:
         return done.code
     except BrokenPipeError:
-        _to_nowhere(sys.stdout)
+        to_nowhere(sys.stdout)
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -95,7 +95,7 @@ def _end_now(number: int, _frame: Any) -> None:
     os._exit(128 + number)
 
 
-def _to_nowhere(stream: Any) -> None:
+def to_nowhere(stream: Any) -> None:
     """Let what is left in a stream's buffer vanish; else Python complains of it at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

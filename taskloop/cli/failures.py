@@ -57,11 +57,14 @@ class Usage(Failed):
         super().__init__(2, text, *mends)
 
 
+_NO_PLACE: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
 class Unwritable(Failed):
-    """A file that a command was to write cannot be written: not allowed, or for another reason."""
+    """What a command was to write cannot be written: not allowed, no place for it, or for another reason."""
 
     def __init__(self, name: object, error: OSError, *mends: str) -> None:
-        code = 6 if isinstance(error, PermissionError) else 1
+        code = 6 if isinstance(error, PermissionError) else 2 if isinstance(error, _NO_PLACE) else 1
         super().__init__(code, f"{name} cannot be written: {error.strerror}", *mends)
 
 

@@ -6,6 +6,7 @@ that must be quick import it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -29,6 +30,7 @@ __all__ = [
     "json_text",
     "moment",
     "plain",
+    "put",
     "sign",
     "since_text",
     "span_text",
@@ -153,6 +155,20 @@ def since_text(start: str | None, end: str | None) -> str:
 # -- output
 
 
+def put(text: str) -> None:
+    """Write to stdout. Raises `Unwritable`; `BrokenPipeError` as it is, for whoever reads a pipe may have read enough."""
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from taskloop.cli.entrance import to_nowhere
+        from taskloop.cli.failures import Unwritable
+
+        to_nowhere(sys.stdout)
+        raise Unwritable("the output", error) from error
+
+
 class Output:
     """stdout, in the form that was asked for."""
 
@@ -165,7 +181,7 @@ class Output:
 
     def line(self, text: str) -> None:
         """One line for people; a text from outside must be `clean`."""
-        sys.stdout.write((text if self.glyphs else plain(text)) + "\n")
+        put((text if self.glyphs else plain(text)) + "\n")
 
     def lines(self, texts: Iterable[str]) -> None:
         """Some lines."""
@@ -287,16 +303,18 @@ class Output:
         return text + end
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text + "\n")
+        put(text + "\n")
 
     def _csv(self, records: Sequence[Record], columns: Sequence[str] = ()) -> None:
         import csv
 
         heads = list(dict.fromkeys([*columns, *(name for record in records for name in record)]))
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
         writer.writerow(heads)
         for record in records:
             writer.writerow([_csv_cell(record.get(name)) for name in heads])
+        put(text.getvalue())
 
 
 def _csv_cell(value: Any) -> str:

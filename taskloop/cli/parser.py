@@ -10,7 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
-__all__ = ["ALIASES", "COMMANDS", "FAMILIES", "LIVE", "Command", "Finished", "load", "options_of", "parse"]
+__all__ = [
+    "ALIASES",
+    "COMMANDS",
+    "FAMILIES",
+    "LIVE",
+    "Command",
+    "Finished",
+    "choices_of",
+    "load",
+    "options_of",
+    "parse",
+]
 
 Parser = argparse.ArgumentParser
 LIVE: Final = ("jobs", "runs", "schedules")
@@ -233,9 +244,17 @@ def _systemd(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="with --write: over a file that is there")
 
 
+class _Shells(tuple[str, ...]):
+    """The shells there are a script for; what the scripts themselves ask for is taken too, and offered to nobody."""
+
+    __slots__ = ()
+
+    def __contains__(self, word: object) -> bool:
+        return super().__contains__(word) or word in LIVE
+
+
 def _completion(parser: Parser) -> None:
-    shells = ("bash", "zsh", "fish")
-    parser.add_argument("what", metavar="SHELL", choices=(*shells, *LIVE), help="bash, zsh or fish")
+    parser.add_argument("what", metavar="SHELL", choices=_Shells(("bash", "zsh", "fish")), help="bash, zsh or fish")
 
 
 def _copy(parser: Parser) -> None:
@@ -452,7 +471,7 @@ COMMANDS: Final[dict[str, Command]] = {
             "taskloop simulate --for 7d --from 2030-03-25 --tz Europe/Berlin --strict",
             "taskloop simulate --for 7d --duration report=20m --svg week.svg",
         ),
-        "0 done · 1 with --strict: there are warnings · 7 the configuration is wrong",
+        "0 done · 1 with --strict: there are warnings · 2 the file cannot be there · 7 the configuration is wrong",
     ),
     "check": Command(
         "plan and check",
@@ -610,11 +629,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def options_of(name: str) -> Sequence[argparse.Action]:
     """What a command takes; empty name: what all take."""
+    return _options(name)._actions  # argparse has no public list of them
+
+
+def choices_of(name: str) -> Sequence[Sequence[argparse.Action]]:
+    """The options of a command of which one must be given, and no two can be."""
+    return [one._group_actions for one in _options(name)._mutually_exclusive_groups if one.required]
+
+
+def _options(name: str) -> Parser:
     parser = _Quiet(add_help=False)
     if name:
         COMMANDS[name].options(parser)
     _everywhere(parser)
-    return parser._actions  # argparse has no public list of them
+    return parser
 
 
 def _named(word: str, rest: list[str]) -> tuple[str, list[str]]:
@@ -667,7 +695,12 @@ def _parser(name: str) -> Parser:
 
 
 def _said(text: str, code: int = 0) -> Finished:
-    (sys.stdout if code == 0 else sys.stderr).write(text)
+    if code == 0:
+        from taskloop.cli.output import put
+
+        put(text)
+    else:
+        sys.stderr.write(text)
     return Finished(code)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from taskloop.cli.failures import Failed, Unwritable, Usage
-from taskloop.cli.output import Output
+from taskloop.cli.output import Output, put
 
 __all__ = ["Program", "folder_of_units", "service", "systemd", "timer_pair"]
 
@@ -173,7 +173,7 @@ def systemd(args: Namespace) -> int:
         files = [(f"{program.name}.service", service(program))]
     if not args.write:
         texts = [{"file": name, "text": text} for name, text in files]
-        out.items(texts, lambda: print("\n".join(f"# {name}\n{text}" for name, text in files), end=""))
+        out.items(texts, lambda: put("\n".join(f"# {name}\n{text}" for name, text in files)))
         return 0
     folder = folder_of_units(user=args.user)
     written = [(str(folder / name), _written(folder / name, text, args.force)) for name, text in files]
