@@ -56,6 +56,7 @@ class JobRecord:
     policy: Mapping[str, Any]
     enabled: bool
     switch: Switch | None
+    """By which it was switched; of one that is on and held, the pause, its own or that of all jobs."""
     condition: Condition
     next_due: datetime | None
     last_run: Run | None
@@ -156,18 +157,19 @@ def standing(
     """How a job stands, from its declaration and what the store knows. `waiting`: of its runs that are ready and have not
     begun the one that has waited longest.
     """
-    switch, now = in_force.thrown([name, *facts.get("aliases", ())]), in_force.at
+    switch, pause, now = in_force.thrown([name, *facts.get("aliases", ())]), in_force.pause(name), in_force.at
     enabled = bool(facts["policy"]["enabled"]) if switch is None else switch.kind == "enabled"
     word = condition(
         state=None if newest is None else newest.state.value,
         enabled=enabled,
-        paused=in_force.paused(name),
+        paused=pause is not None,
         orphan=orphan,
         stuck=stuck is not None,
         overdue=bool(overdue(next_due, now) or (waiting and overdue(waiting.ready_at, now))),
     )
     troubled = {"stuck": stuck, "overdue": waiting}.get(word)
-    return Standing(name, facts, enabled, switch, word, next_due, newest, troubled)
+    stands_by = pause if enabled and pause is not None else switch
+    return Standing(name, facts, enabled, stands_by, word, next_due, newest, troubled)
 
 
 def definition(job: Job[..., Any], trigger: Trigger | None, now: datetime) -> Definition:

@@ -149,12 +149,12 @@ class InForce:
     def __init__(self, switches: Switches, now: datetime) -> None:
         self.at = now
         self._thrown: dict[str | None, tuple[int, Switch]] = {}
-        self._paused: set[str | None] = set()
+        self._paused: dict[str | None, Switch] = {}
         for place, one in enumerate(switches):
             if not one.holds(now):
                 continue
             if one.kind == "paused":
-                self._paused.add(one.job)
+                self._paused[one.job] = one
             else:
                 self._thrown[one.job] = (place, one)
 
@@ -163,6 +163,6 @@ class InForce:
         found = [self._thrown[name] for name in jobs if name in self._thrown]
         return max(found, key=lambda one: one[0])[1] if found else None
 
-    def paused(self, job: str) -> bool:
-        """Whether a pause holds it, its own or that of all."""
-        return None in self._paused or job in self._paused
+    def pause(self, job: str) -> Switch | None:
+        """The pause that holds it, its own before that of all; None: none does."""
+        return self._paused.get(job) or self._paused.get(None)

@@ -367,6 +367,20 @@ def test_a_job_is_switched_off_and_on_with_reason_actor_and_end(done, call):
     assert call("once", "hourly").code == 0
 
 
+def test_a_job_that_is_held_tells_who_holds_it_why_and_how_long(done, call):
+    call("pause", "--reason", "deploy", "--actor", "ann")
+    call("pause", "hourly", "--reason", "move", "--actor", "tom", "--until", "+2h")
+    jobs = {one["name"]: one for one in call("list", "--format", "json").items}
+    told = {name: jobs[name]["switch"] for name in ("add", "hourly", "heartbeat")}
+    assert [told["add"][key] for key in ("kind", "by", "reason", "until")] == ["paused", "ann", "deploy", None]
+    assert [told["hourly"][key] for key in ("kind", "by", "reason")] == ["paused", "tom", "move"]
+    assert told["hourly"]["until"] and told["heartbeat"] is None, "a pause does not say why a job is off"
+    for name in told:
+        assert call("show", name, "--format", "json").data == jobs[name]
+    assert 'paused by tom: "move"' in call("list").out and 'paused by ann: "deploy"' in call("list").out
+    assert re.search(r'switched: +paused by tom at .*: "move", until ', call("show", "hourly").out)
+
+
 @pytest.mark.parametrize("verb", ["enable", "disable", "pause", "resume"])
 def test_an_unknown_job_is_not_switched_and_neither_are_the_others(done, call, verb):
     result = call(verb, "hourly", "hourli")

@@ -201,6 +201,21 @@ def test_a_job_stands_as_its_switch_its_pause_and_its_last_run_say(given, condit
     assert (found.condition, found.enabled) == (condition, enabled)
 
 
+@pytest.mark.parametrize(
+    ("switches", "told"),
+    [
+        ((PAUSE,), PAUSE),
+        ((PAUSE, replace(PAUSE, job="send")), replace(PAUSE, job="send")),
+        ((PAUSE, OFF), OFF),
+        ((replace(OFF, kind="enabled"), PAUSE), PAUSE),
+        ((replace(OFF, kind="enabled"),), replace(OFF, kind="enabled")),
+        ((replace(PAUSE, job="other"),), None),
+    ],
+)
+def test_a_job_tells_by_which_switch_it_is_off_or_by_which_pause_it_is_held(switches, told):
+    assert stands(switches=switches).switch == told
+
+
 def test_a_job_has_the_keys_of_the_contract():
     last = replace(RUN, state=State.FAILED)
     record = plain(job_record(stands(last, failures=3, switches=(OFF,)).record(last)))

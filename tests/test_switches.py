@@ -51,8 +51,8 @@ def test_a_job_is_held_by_its_own_pause_or_that_of_all():
     assert Switches([own]).pause("a", NOW) is own
     assert Switches([own]).pause("b", NOW) is None
     assert Switches([all_]).pause("b", NOW) is all_
-    assert [InForce(Switches([own]), NOW).paused(job) for job in "ab"] == [True, False]
-    assert InForce(Switches([all_]), NOW).paused("b")
+    assert [InForce(Switches([own]), NOW).pause(job) for job in "ab"] == [own, None]
+    assert [InForce(Switches([all_, own]), NOW).pause(job) for job in "ab"] == [own, all_]
     assert Switches([own, all_]).pause(None, NOW) is all_
     assert Switches([switch()]).pause("a", NOW) is None
     assert Switches([switch("paused", until=NOW)]).pause("a", NOW) is None

@@ -158,6 +158,7 @@ async def test_a_paused_job_holds_what_is_submitted_until_it_is_resumed(pair):
     held = (await client.get(f"{V1}/runs/{run['id']}")).data
     await client.post(f"{V1}/jobs/add/resume", {"missed": "skip"})
     assert (paused.data["condition"], held["state"]) == ("paused", "waiting")
+    assert [paused.data["switch"][key] for key in ("kind", "by", "reason")] == ["paused", "anyone", "look"]
     assert (await scheduler.wait(run["id"], timeout=10)).result == 3
 
 
@@ -591,6 +592,9 @@ async def test_the_old_processors_are_switched(client):
     assert (found["add"]["enabled"], found["add"]["by"], found["add"]["reason"]) == (False, "anyone", "old")
     assert (await client.post("/admin/control_processors/add", {"enabled": True})).data["enabled"] is True
     assert (await client.post("/admin/control_processors/add", {})).status == 422
+    await client.post(f"{V1}/jobs/add/pause", {"reason": "look"})
+    found = {one["name"]: one for one in (await client.get("/admin/control_processors")).data}
+    assert (found["add"]["enabled"], found["add"]["by"]) == (True, None), "a pause switches nothing on"
 
 
 # -- the protocol

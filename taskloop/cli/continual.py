@@ -85,7 +85,7 @@ class _Rhythm:
                 held = "off"  # switched between the look and the submit
         if held != self._held:
             self._held = held
-            switch: Any = record.switch if held == "off" else None
+            switch: Any = record.switch if held else None
             who = {"by": switch.actor, "reason": switch.reason} if switch is not None else {}
             text = f"job is {held}, nothing runs until it is on again" if held else "job is on again"
             self._narrator.say("WARNING" if held else "INFO", f"job.{held or 'on'}", job=job, text=text, **who)

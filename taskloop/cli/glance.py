@@ -164,7 +164,10 @@ def _record(
     orphan: bool,
 ) -> dict[str, Any]:
     switch, enabled = _thrown(name, facts, switches), _is_on(name, facts, switches)
-    held = any(one["kind"] == "paused" and one["job"] in (None, name) for one in switches)
+    paused = {one["job"]: one for one in switches if one["kind"] == "paused"}
+    pause = paused.get(name) or paused.get(None)
+    if enabled and pause is not None:
+        switch = pause
     return {
         "name": name,
         "title": facts["title"],
@@ -178,7 +181,7 @@ def _record(
         "condition": condition(
             state=last["state"] if last else None,
             enabled=enabled,
-            paused=held,
+            paused=pause is not None,
             orphan=orphan,
             stuck=trouble == "stuck",
             overdue=trouble is not None,

@@ -90,10 +90,10 @@ def _state(out: Output, job: Mapping[str, Any]) -> Cell:
     condition, switch = job["condition"], job["switch"]
     if condition == "failing":
         return out.state(condition, failing(job["consecutive_failures"]))
-    if condition == "disabled":
+    if condition in ("disabled", "paused"):
         who = f" by {switch['by']}" if switch and switch["by"] else ""
         why = f': "{switch["reason"]}"' if switch and switch["reason"] else ""
-        return out.state(condition, f"off{who}{why}")
+        return out.state(condition, f"{'off' if condition == 'disabled' else 'paused'}{who}{why}")
     return out.state(condition)
 
 

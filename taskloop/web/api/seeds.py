@@ -121,7 +121,8 @@ async def switch_processor(asked: Asked) -> Response:
 
 
 def _processor(job: JobRecord | Standing) -> dict[str, Any]:
-    switch = switch_record(job.switch) or {}
+    thrown = job.switch if job.switch is not None and job.switch.kind != "paused" else None  # a pause switches nothing
+    switch = switch_record(thrown) or {}
     told = {name: switch.get(name) for name in ("by", "at", "reason")}
     return {"name": job.name, "title": job.title, "enabled": job.enabled, **told}
 
