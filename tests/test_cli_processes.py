@@ -301,6 +301,8 @@ def test_process_says_once_that_its_job_is_off_and_ends_after_the_run_in_hand(sh
         call("enable", "stubborn")
         running.hear("run.started job=stubborn")
         assert running.said.count("job is off") == 1 and "by=tom" in running.said
+        call("pause", "stubborn", "--actor", "ann")
+        running.hear("job.paused job=stubborn .* by=ann")
         assert running.end(TERM) == 143
         assert "run.succeeded job=stubborn" in running.said
 

@@ -447,6 +447,14 @@ def test_a_schedule_that_cannot_be_is_code_2(done, call, words):
     assert call("schedule", "add", "add", "a=1", *words).code == 2
 
 
+def test_a_schedule_of_an_instant_that_has_passed_is_refused_and_not_stored(done, call):
+    """It was said to be stored, and came to nothing but a skipped row."""
+    said = call("schedule", "add", "add", "a=1", "--at", "2020-01-01T00:00:00Z")
+    assert said.code == 2 and "which has passed" in said.err and "taskloop submit add" in said.err
+    assert "add:at" not in call("schedule", "list").out
+    assert call("schedule", "add", "add", "a=1", "--at", "+1h").code == 0
+
+
 def test_the_id_of_a_schedule_that_cannot_be_is_told_as_such(done, call):
     for name in ("", "a\nb", "x" * 201):
         said = call("schedule", "add", "add", "a=1", "--every", "5m", "--id", name)

@@ -190,7 +190,7 @@ def _schedule_add(parser: Parser) -> None:
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--every", metavar="D")
     kind.add_argument("--cron", metavar="EXPR")
-    kind.add_argument("--at", metavar="T", help="+2h, or an instant")
+    kind.add_argument("--at", metavar="T", help="+2h, or an instant to come")
     parser.add_argument("--timezone", metavar="ZONE", help="of --cron")
     parser.add_argument("--id", metavar="ID", help="its name; a known one is replaced (default: JOB and the trigger)")
     _told(parser)

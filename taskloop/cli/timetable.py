@@ -51,7 +51,15 @@ def _trigger(args: Namespace, now: datetime) -> Trigger:
         raise Usage("--timezone belongs to --cron; leave it out")
     if args.cron:
         return Cron(args.cron, timezone=args.timezone)
-    return Every(args.every) if args.every else At(durations.instant(args.at, now))
+    if args.every:
+        return Every(args.every)
+    at = At(durations.instant(args.at, now))
+    if at.after(now) is None:
+        raise Usage(
+            f"--at is {clean(args.at)}, which has passed: it would only be skipped, as missed",
+            f"give an instant to come, or run it now: taskloop submit {clean(args.job)}",
+        )
+    return at
 
 
 def show(args: Namespace) -> int:
