@@ -298,11 +298,10 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = runs[-1].id
     await _cancel_waiting(db, gone)
-    if replaced:  # our own are asked by what this returns
+    if replaced:  # our own too, though they are asked by what this returns: their end may be on its way to us
         await db.execute(
-            "INSERT INTO taskloop.wishes (run, kind, reason, at) SELECT id, 'cancel', $1, $2 FROM taskloop.runs "
-            "WHERE id = ANY($3::bigint[]) AND worker IS DISTINCT FROM $4",
-            Reason.SUPERSEDED.value, microseconds(now), replaced, worker,
+            "INSERT INTO taskloop.wishes (run, kind, reason, at) SELECT run, 'cancel', $1, $2 FROM unnest($3::bigint[]) v(run)",
+            Reason.SUPERSEDED.value, microseconds(now), replaced,
         )  # fmt: skip
     runs = await _written(db, runs)
     skipped = [run for run in runs if run.state is State.SKIPPED]

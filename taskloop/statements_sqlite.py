@@ -290,12 +290,10 @@ def fire(
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = runs[-1].id
     _cancel_waiting(db, cancelled)
-    for run_id in replaced:
-        db.execute(
-            "INSERT INTO taskloop_wishes (run, kind, reason, at) SELECT id, 'cancel', ?, ? FROM taskloop_runs "
-            "WHERE id = ? AND worker IS NOT ?",  # our own are asked by what this returns
-            (Reason.SUPERSEDED.value, microseconds(now), run_id, worker),
-        )
+    db.executemany(  # our own too, though they are asked by what this returns: their end may be on its way to us
+        "INSERT INTO taskloop_wishes (run, kind, reason, at) VALUES (?, 'cancel', ?, ?)",
+        [(run_id, Reason.SUPERSEDED.value, microseconds(now)) for run_id in replaced],
+    )
     runs = _written(db, runs)
     skipped = [run for run in runs if run.state is State.SKIPPED]
     count_days(db, [*skipped, *cancelled])

@@ -9,6 +9,7 @@ import pytest
 from stories import START, failing, fates, lasting, nothing, stamp, starts, stubborn
 
 from taskloop import Every, Options, Retry, RunContext, State, TaskScheduler
+from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -56,6 +57,36 @@ async def test_replace_cancels_the_old_and_starts_when_it_has_ended(scheduler, v
         assert await fates(time) == ["00:00 cancelled superseded", "01:00 running"]
         assert await starts(time) == ["00:00", "01:00:02"]
     assert tape[0] == 1
+
+
+async def test_replace_leaves_no_other_attempt_to_a_run_that_fails_while_the_fire_is_written(virtual_time, tmp_path):
+    fired, calls = asyncio.Event(), []
+
+    class Slow(SqliteStore):
+        async def fire(self, firings, worker, now, heed=None):
+            answer = await super().fire(firings, worker, now, heed)
+            if answer.replaced:
+                fired.set()
+            return answer
+
+        async def settle(self, settling):
+            if settling.after.state is State.WAITING:
+                await fired.wait()
+            return await super().settle(settling)
+
+    scheduler = TaskScheduler(options=Options())
+
+    @scheduler.every("1h", overlap="replace", retry=Retry(2, first="10m"))
+    async def job(run: RunContext):
+        calls.append((stamp(run.due_at), run.attempt))
+        if len(calls) == 1:
+            await asyncio.sleep(3599)
+            raise OSError("the peer is away")
+
+    async with virtual_time(scheduler, store=Slow(tmp_path / "a.db")) as time:
+        await time.advance("1h30m")
+        assert await fates(time) == ["00:00 cancelled superseded", "01:00 succeeded"]
+        assert calls == [("00:00", 1), ("01:00", 1)]
 
 
 async def test_replace_starts_when_the_old_was_abandoned(scheduler, virtual_time):

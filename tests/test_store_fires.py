@@ -301,12 +301,22 @@ async def test_replace_cancels_the_waiting_ones(store):
 async def test_replace_asks_for_the_end_of_the_running_one_and_starts_when_it_has_ended(store):
     earlier = await with_an_earlier(store, True, overlap="replace")
     again_due = await again(store, now=NOW + HOUR, starts=True, overlap="replace")
-    done = await fired(store, again_due, worker="w2", now=NOW + HOUR)  # of its own run a worker is told by the answer
+    done = await fired(store, again_due, worker="w2", now=NOW + HOUR)
     assert (list(done.started), list(done.replaced), done.waiting) == ([], [earlier.id], 1)
     assert list(await store.wishes("w1")) == [Wish(earlier.id, None, "superseded")]
     assert list((await claimed(store, now=NOW + HOUR)).started) == []
     assert await store.settle(ended(earlier))
     assert [run.due_at for run in (await claimed(store, now=NOW + HOUR)).started] == [NOW + HOUR]
+
+
+@pytest.mark.parametrize("worker", ["w1", "w2"], ids=["its own", "another"])
+async def test_what_a_worker_replaces_waits_for_no_other_attempt_whosever_it_is(store, worker):
+    earlier = await with_an_earlier(store, True, overlap="replace", retry=3)
+    await fired(store, await again(store, now=NOW + HOUR, overlap="replace"), worker=worker, now=NOW + HOUR)
+    failing = Raised(Failure("OSError", "no luck"), timedelta(minutes=1))
+    stands = await store.settle(ended(earlier, failing, now=NOW + HOUR))
+    assert stands is not None
+    assert (stands.state, stands.reason) == (State.CANCELLED, "superseded")
 
 
 async def test_allow_lets_runs_stand_beside_one_another(store):
