@@ -131,8 +131,7 @@ class InThread:
     def close(self) -> None:
         """Let idle threads end; busy ones end with their call."""
         with self._lock:
-            for _ in range(self._threads):
-                self._calls.put(None)
+            self._dismiss(self._threads)
 
     def _answer(
         self, answer: asyncio.Future[tuple[Any, BaseException | None]], result: Any, error: BaseException | None
@@ -164,6 +163,12 @@ class InThread:
             if not self._threads:
                 raise
 
+    def _dismiss(self, threads: int) -> None:
+        """Let so many threads end when they are next idle; asked with the lock held."""
+        self._threads -= threads
+        for _ in range(threads):
+            self._calls.put(None)
+
     def _serve(self) -> None:
         _served.by = self
         while (work := self._calls.get()) is not None:
@@ -174,8 +179,6 @@ class InThread:
                     self._threads -= 1
                     return
                 self._spare += 1
-        with self._lock:
-            self._threads -= 1
 
     def lend(self) -> None:
         """A thread waits for the loop, and perhaps for what needs a thread itself: another may be there until it goes on."""
@@ -186,6 +189,9 @@ class InThread:
     def take_back(self) -> None:
         with self._lock:
             self._lent -= 1
+            if self._spare > 0 and self._threads > self._limit + self._lent:  # an idle one has the place of this
+                self._spare -= 1
+                self._dismiss(1)
 
 
 class _Served(threading.local):

@@ -525,6 +525,32 @@ async def test_a_pool_counts_its_spare_threads_right_however_calls_arrive():
     pool.close()
 
 
+async def test_a_pool_has_no_thread_more_than_it_may_once_one_that_waited_goes_on():
+    pool, called = InThread(1), []
+    is_lent, may_go_on, goes_on, may_end = (threading.Event() for _ in range(4))
+
+    def waits_for_the_loop():
+        pool.lend()
+        is_lent.set()
+        may_go_on.wait(5)
+        pool.take_back()
+        goes_on.set()
+        may_end.wait(5)
+
+    first = asyncio.ensure_future(pool.call(waits_for_the_loop, None, {}))
+    await until(is_lent.is_set)
+    await pool.call(called.append, None, {}, "meanwhile")  # by a thread that is idle then
+    may_go_on.set()
+    await until(goes_on.is_set)
+    second = asyncio.ensure_future(pool.call(called.append, None, {}, "afterwards"))
+    await asyncio.sleep(0.1)
+    assert called == ["meanwhile"]
+    may_end.set()
+    await asyncio.gather(first, second)
+    assert called == ["meanwhile", "afterwards"]
+    pool.close()
+
+
 @pytest.fixture
 def no_threads():
     """No thread can be started: its stack would be larger than any memory."""
