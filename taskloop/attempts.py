@@ -54,6 +54,7 @@ class LiveAttempt:
         "run",
         "settled",
         "task",
+        "timed_out",
     )
 
     def __init__(self, run: Run, job: Job[..., Any], context: RunContext, executor: Executor) -> None:
@@ -64,6 +65,8 @@ class LiveAttempt:
         self.task: asyncio.Task[None] | None = None
         self.ending: Outcome | None = None
         """What the attempt comes to because it was asked to end; None: it was not."""
+        self.timed_out: Raised | None = None
+        """The end that its timeout asked for, whatever was asked for since; None: it is in time."""
         self.begun: bool = False
         """Whether the function may have been called; a task cancelled before its first step would never record."""
         self.settled: bool = False
@@ -97,8 +100,8 @@ class LiveAttempt:
             return self._after(error, now, chance)
         finally:
             self._disarm()
-        if isinstance(self.ending, Raised):  # its time was over, whatever it returned later
-            return self._retried(self.ending, self.run.attempt, chance)
+        if self.timed_out is not None and self.ending is not None:  # whatever it returned later
+            return self._asked(self.ending, chance)
         return result
 
     async def call(self, arguments: dict[str, Any], within: Callable[..., Returned] | None = None) -> Returned:
@@ -126,8 +129,8 @@ class LiveAttempt:
 
     def lateness(self) -> BaseException | None:
         """What the attempt has come to although its function returns now; None: it is in time."""
-        if isinstance(self.ending, Raised):
-            return TimeoutError(self.ending.failure.message)
+        if self.timed_out is not None:
+            return TimeoutError(self.timed_out.failure.message)
         return AttemptCancelled("it was abandoned") if self.settled else None
 
     def is_in_hand(self) -> bool:
@@ -165,6 +168,8 @@ class LiveAttempt:
                 self.ending = ending
             return
         self.ending = ending
+        if isinstance(ending, Raised):
+            self.timed_out = ending
         self.context.cancelled = True
         self._killer = asyncio.get_running_loop().call_later(kill_grace, kill, self)
         # Once: a second cancellation would reach the writing of the record. One of the job's own does not count.
@@ -175,15 +180,11 @@ class LiveAttempt:
 
     def abandoned(self) -> Outcome:
         """What an attempt comes to that was asked to end and goes on: nobody knows what it still does."""
-        if isinstance(self.ending, Raised):
-            return self.ending
-        return Lost(Reason.ABANDONED)
+        return self.timed_out or Lost(Reason.ABANDONED)
 
     def _after(self, error: BaseException, now: Callable[[], datetime], chance: Callable[[], float]) -> Outcome:
-        if isinstance(self.ending, Raised):
-            return self._retried(self.ending, self.run.attempt, chance)
         if self.ending is not None:
-            return self.ending
+            return self._asked(self.ending, chance)
         kind = type(error)
         if issubclass(kind, RaisedElsewhere):
             kind = cast("RaisedElsewhere", error).kind
@@ -200,9 +201,12 @@ class LiveAttempt:
         """Whether the host is cancelling its tasks, the engine's own among them; else the job cancelled itself."""
         return self.task is not None and self.task.cancelling() > 0 and is_ended_by_host(self.context)
 
-    def _retried(self, ending: Raised, attempt: int, chance: Callable[[], float]) -> Outcome:
+    def _asked(self, ending: Outcome, chance: Callable[[], float]) -> Outcome:
+        """What the attempt comes to that ends as it was asked to: after a timeout it may be tried again."""
         retry = self.policy.retry
-        return Raised(ending.failure, retry.jittered(attempt, chance()) if issubclass(TimeoutError, retry.on) else None)
+        if not isinstance(ending, Raised) or not issubclass(TimeoutError, retry.on):
+            return ending
+        return Raised(ending.failure, retry.jittered(self.run.attempt, chance()))
 
     def _disarm(self) -> None:
         for handle in (self._timer, self._killer):

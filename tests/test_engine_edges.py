@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from taskloop import Every, Options, Retry, RunContext, TaskScheduler, current_run
+from taskloop import Every, Inject, Options, Retry, RunContext, State, TaskScheduler, current_run
 from taskloop.errors import Conflict
 
 pytestmark = pytest.mark.anyio
@@ -143,6 +144,38 @@ async def test_a_cancel_outranks_a_timeout_that_would_be_retried(virtual_time):
         await scheduler.cancel(run.id)
         await time.advance("10s")
         assert (await scheduler.run(run.id)).state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "record"),
+    [(2, (State.CANCELLED, "by hand", None)), (60, (State.FAILED, None, "Timeout"))],
+    ids=["it returns", "it is abandoned"],
+)
+async def test_a_cancel_after_a_timeout_does_not_bring_back_the_time(virtual_time, seconds, record):
+    scheduler, seen = TaskScheduler(), []
+
+    async def session():
+        try:
+            yield "session"
+        except TimeoutError as error:
+            seen.append(type(error))
+            raise
+
+    @scheduler.job(timeout="1m", retry=3)
+    async def late(session: str = Inject(session)) -> str:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(seconds)
+        return "finished"
+
+    async with virtual_time(scheduler) as time:
+        run = await late.submit()
+        await time.advance("61s")
+        await scheduler.cancel(run.id, reason="by hand")
+        await time.advance("2m")
+        ended = await scheduler.run(run.id)
+        assert (ended.state, ended.reason, ended.error and ended.error.type) == record
+        assert ended.result is None and seen == [TimeoutError]
 
 
 async def test_a_renamed_job_takes_its_waiting_runs_schedules_and_pauses_along(tmp_path):
