@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from taskloop.clock import microseconds
 from taskloop.events import Event
+from taskloop.runs import Reason
 
 __all__ = ["LEVELS", "QUIET", "Speaker"]
 
@@ -43,9 +44,11 @@ _BARE: Final = re.compile(r"[!#-<>-~]+")
 
 
 def _is_calm(event: Event) -> bool:
-    """What is news, no warning: a short block, a job that somebody switched off."""
+    """What is news, no warning: a short block, a job that somebody switched off, a run that a stop has given back."""
     if event.name == "disabled":
         return event.data.get("actor") != "taskloop"  # that is the circuit breaker
+    if event.name == "retrying":
+        return event.data.get("reason") == Reason.SHUTTING_DOWN
     return event.name == "loop_blocked" and event.data.get("ms", 0) < 1000
 
 

@@ -409,7 +409,10 @@ class Slots:
                 self._fenced(run, f"what it came to, {after.state.value}, is not recorded")
             return
         after = written  # it may be cancelled instead of tried again
-        self._tell("retrying" if after.state is State.WAITING else after.state.value, after)
+        if after.state is State.WAITING:
+            self._tell("retrying", after, **_cut_short(outcome))
+        else:
+            self._tell(after.state.value, after)
         if breaker_moved is not None and after.final:
             await breaker_moved(after)
         self._waiters.announce(run.id, after)
@@ -482,6 +485,18 @@ class _Over:
 
 
 _OVER: Final = _Over()
+
+
+def _claim(run: Run) -> tuple[RunId, int]:
+    """What tells an attempt from all others of its run."""
+    return run.id, run.token
+
+
+def _cut_short(outcome: Outcome) -> dict[str, Any]:
+    """Why an attempt did not come to an end by itself, for who is told that its run waits again."""
+    if isinstance(outcome, ShutDown):
+        return {"reason": Reason.SHUTTING_DOWN.value}
+    return {"reason": outcome.reason.value} if isinstance(outcome, Lost) else {}
 
 
 def _let_be(attempt: Any) -> None:

@@ -324,11 +324,14 @@ async def test_a_stop_cancels_what_outlives_the_grace(scheduler, virtual_time):
 
 
 async def test_a_run_cut_short_by_a_stop_waits_again_with_its_attempt_given_back(scheduler, virtual_time):
+    told = []
+    scheduler.on("retrying")(lambda event: told.append(dict(event.data)))
     scheduler.add_job(lasting(600), Every("1h"), retry=2)
     async with virtual_time(scheduler) as time:
         await time.until(scheduler.stop(grace=0))
         waiting = (await time.runs())[0]
         assert (waiting.state, waiting.attempt) == (State.WAITING, 0)
+        assert told == [{"reason": "shutting_down"}]
         await time.restart(after="5m")
         await time.advance("10m")
         ended = (await time.runs())[0]

@@ -34,6 +34,9 @@ def lines() -> Iterator[list[tuple[str, str]]]:
         ("disabled", {"actor": "ann"}, "INFO"),
         ("disabled", {"actor": "taskloop", "reason": "5 failures"}, "WARNING"),
         ("overdue", {"condition": "stuck"}, "WARNING"),
+        ("retrying", {"reason": "shutting_down"}, "INFO"),
+        ("retrying", {"reason": "lease_lost"}, "WARNING"),
+        ("retrying", {}, "WARNING"),
         ("store_lost", {"error": "disk is full"}, "ERROR"),
     ],
 )
