@@ -473,11 +473,11 @@ class TaskScheduler(Ledger):
 
     def _lend(self, context: RunContext | None, run_id: int) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:
-            self._slots.lend(context.id, RunId(run_id))
+            self._slots.lend(context, RunId(run_id))
 
     def _take_back(self, context: RunContext | None) -> None:
         if context is not None and context.scheduler is self and self._slots is not None:
-            self._slots.take_back(context.id)
+            self._slots.take_back(context)
 
     def _patience(self, run_id: RunId) -> float | None:
         if self._slots is None:

@@ -81,7 +81,8 @@ class Slots:
         """Runs that are started and whose end is not recorded yet."""
         self.expected: set[RunId] = set()
         """Waiting runs that this process wrote: those who wait for them need not ask the store at once."""
-        self._lent: Counter[RunId] = Counter()
+        self._lent: Counter[tuple[RunId, int]] = Counter()
+        """By its claim, for how many other runs an attempt waits, while its slot is free for them."""
         self.expecting: int = 0
         """Slots held for runs that the store is asked to hand out and has not answered about."""
         self._answered = asyncio.Event()
@@ -262,27 +263,29 @@ class Slots:
             self.expected.clear()
         self.expected.add(run_id)
 
-    def lend(self, run_id: RunId, other: RunId) -> None:
+    def lend(self, context: RunContext, other: RunId) -> None:
         """A run in hand waits for another, or for one more: its slot is free until it waits for none.
 
         Raises `Conflict` where it is itself that it waits for.
         """
-        attempt = self.attempts.get(run_id)
-        if attempt is None:  # what a run left behind, or who was told of it, has no slot to lend
+        attempt, claim = self.attempts.get(context.id), _claim(context._run)
+        # What an attempt has left behind, or who was told of it, has no slot to lend.
+        if attempt is None or attempt.settled or _claim(attempt.run) != claim:
             return
-        if other == run_id and attempt.is_in_hand():
-            raise Conflict(f"run {run_id} would wait for its own end, for ever; let another run wait for it")
-        self._lent[run_id] += 1
-        if self._lent[run_id] == 1:
+        if other == context.id and attempt.is_in_hand():
+            raise Conflict(f"run {other} would wait for its own end, for ever; let another run wait for it")
+        self._lent[claim] += 1
+        if self._lent[claim] == 1:
             self.free += 1
             self._freed(False, False)
 
-    def take_back(self, run_id: RunId) -> None:
-        if run_id not in self._lent:
+    def take_back(self, context: RunContext) -> None:
+        claim = _claim(context._run)
+        if claim not in self._lent:
             return
-        self._lent[run_id] -= 1
-        if not self._lent[run_id]:
-            del self._lent[run_id]
+        self._lent[claim] -= 1
+        if not self._lent[claim]:
+            del self._lent[claim]
             self.free -= 1
 
     def report(self) -> None:
@@ -371,8 +374,9 @@ class Slots:
             outcome = Raised(failure(error), None)  # of a task or thread that the job awaited: thrown past all others
         if attempt.context.scrub is not None:
             outcome = clean_outcome(outcome, attempt.context.scrub)
-        self.free += 1
-        self._freed(False, False)
+        if not self._lent.pop(_claim(attempt.run), 0):  # else it is free already: a task left behind waits for a run
+            self.free += 1
+            self._freed(False, False)
         if not attempt.settled:
             await self._record(attempt, outcome)
         attempt.task = None  # they hold each other, by its context: each run would wait for the garbage collector

@@ -292,6 +292,38 @@ async def test_a_run_that_awaits_another_gives_its_slot_back(virtual_time):
         assert [stamp(one.started_at) for one in await time.runs("child")] == ["00:00", "00:01"]
 
 
+async def test_a_slot_that_was_lent_to_the_last_is_given_back_once(virtual_time):
+    """What a job leaves behind waits on for another run, while the job has ended."""
+    scheduler, left, going = TaskScheduler(options=Options(max_running=2)), [], [0]
+    scheduler.add_job(nothing, name="later")
+
+    @scheduler.job(retry=Retry(2, first=0))
+    async def parent(run: RunContext):
+        later = await scheduler.submit("later", at="+1d")
+        left.append(asyncio.create_task(later.wait()))
+        await asyncio.sleep(0)
+        if run.attempt == 1:
+            raise OSError("once more")
+
+    @scheduler.job()
+    async def child():
+        going[0] += 1
+        assert going[0] <= 2
+        await asyncio.sleep(60)
+        going[0] -= 1
+
+    async with virtual_time(scheduler) as time:
+        for _ in range(3):
+            await time.until((await parent.submit()).wait())
+        for _ in range(6):
+            await child.submit()
+        await time.advance("1h")
+        await time.advance("1d")
+        assert {run.state for run in await time.runs("child")} == {State.SUCCEEDED}
+        assert len(left) == 6 and all(task.done() for task in left)
+        assert scheduler._slots.free == 2
+
+
 async def test_a_slot_given_back_is_taken_again_when_the_wait_is_over(virtual_time):
     """The parent goes on at once, beside the one that got its slot; nothing else starts until both slots are free."""
     scheduler = TaskScheduler(options=Options(max_running=1))
