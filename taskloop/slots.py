@@ -19,7 +19,7 @@ from taskloop.attempts import LiveAttempt
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
-from taskloop.errors import BadStore, Conflict, StoreUnavailable, TaskloopError
+from taskloop.errors import BadStore, Conflict, StoreUnavailable, TaskloopError, Unstorable
 from taskloop.executors import Executor, InThread
 from taskloop.injecting import Injecting
 from taskloop.jobs import Jobs
@@ -30,6 +30,7 @@ from taskloop.runlog import end_log, open_log
 from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
 from taskloop.steps import Step
 from taskloop.store import Settling, Store
+from taskloop.tasks import undisturbed
 
 __all__ = ["Slots"]
 
@@ -377,12 +378,13 @@ class Slots:
         if not self._lent.pop(_claim(attempt.run), 0):  # else it is free already: a task left behind waits for a run
             self.free += 1
             self._freed(False, False)
-        if not attempt.settled:
-            await self._record(attempt, outcome)
+        await self._record(attempt, outcome)
         attempt.task = None  # they hold each other, by its context: each run would wait for the garbage collector
 
     async def _record(self, attempt: LiveAttempt, outcome: Outcome) -> None:
-        """Write what an attempt came to, however long the store is away, and tell it."""
+        """Write what an attempt came to, however long the store is away, and tell it; what it came to first counts."""
+        if attempt.settled:
+            return
         attempt.settled = True
         if attempt.task is not None and attempt.task.cancelling() and attempt.is_in_hand():
             with suppress(asyncio.CancelledError):  # asked to end in its last step: it would reach the writing
@@ -400,7 +402,7 @@ class Slots:
         breaker_moved = self._breaker(run.job) if policy.breaker is not None else None
         try:
             written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker, lines=lines))
-        except TaskloopError as error:  # what the job left cannot be stored; that it ended must be
+        except Unstorable as error:  # what the job left; that it ended must be on record
             after = attempt.run.changed(
                 state=State.FAILED, error=failure(error), progress=None, ended_at=self._clock.now()
             )
@@ -418,7 +420,7 @@ class Slots:
         else:
             self._tell(after.state.value, after)
         if breaker_moved is not None and after.final:
-            await breaker_moved(after)
+            await undisturbed(breaker_moved(after))
         self._waiters.announce(run.id, after)
         # Itself, the next of its schedule or one of its group may be able to start now.
         waits = after.state is State.WAITING
@@ -442,8 +444,11 @@ class Slots:
         """The run as it stands; None: it is not ours any more, or the next start finds it without its worker."""
         try:
             stands: Run | None = await self._store.settle(settling)
-        except (StoreUnavailable, BadStore):  # what may have been written all the same is as good as written
-            stands = await self.insist(partial(self._store.settle, settling))
+        except Unstorable:
+            raise
+        except (TaskloopError, asyncio.CancelledError):  # what may have been written all the same is as good as written
+            # Whoever has the task of a job may cancel it, now too; but its end is no matter of the job's any more.
+            stands = await undisturbed(self.insist(partial(self._store.settle, settling)))
         else:
             self._store_watch.well()
         return stands
@@ -475,8 +480,7 @@ class Slots:
 
     def _abandon(self, attempt: Any) -> None:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""
-        if not attempt.settled:
-            self._listeners.begin(self._record(attempt, attempt.abandoned()))
+        self._listeners.begin(self._record(attempt, attempt.abandoned()))
 
 
 class _Over:

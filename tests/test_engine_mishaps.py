@@ -18,11 +18,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from stories import START, lasting, nothing
+from stories import START, fates, lasting, nothing
 
 from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler, file_sqlite
 from taskloop.context import AttemptCancelled
-from taskloop.errors import StoreUnavailable
+from taskloop.errors import Conflict, StoreUnavailable
 from taskloop.executors import InThread
 from taskloop.schedules import plan
 from taskloop.store_sqlite import SqliteStore
@@ -153,6 +153,96 @@ async def test_a_job_that_cancels_itself_in_its_last_step_is_told_and_gives_back
         assert (await time.until(handle.wait(timeout="5s"))).final
         assert len(told) == 1
         assert scheduler._slots.attempts == {}
+
+
+@pytest.mark.parametrize("times", [1, 50], ids=["once", "on and on"])
+@pytest.mark.parametrize("policy", [{}, {"pause_after": 3}], ids=["plain", "with a breaker"])
+async def test_who_cancels_the_task_of_a_job_that_has_returned_keeps_nobody_waiting_for_its_end(
+    scheduler, virtual_time, policy, times
+):
+    told, tasks = [], []
+
+    @scheduler.on("succeeded")
+    async def heard(event):
+        told.append(event.name)
+        tasks[0].cancel()
+
+    def cancel(task, left):
+        task.cancel()
+        if left > 1:
+            asyncio.get_running_loop().call_soon(cancel, task, left - 1)
+
+    @scheduler.job(**policy)
+    async def job():
+        tasks.append(asyncio.current_task())
+        asyncio.get_running_loop().call_soon(cancel, tasks[0], times)
+        return "done"
+
+    async with virtual_time(scheduler) as time:
+        run = await time.until((await job.submit()).wait(timeout="5s"))
+        assert (run.state, run.result, scheduler._slots.attempts) == (State.SUCCEEDED, "done", {})
+        await time.advance("1s")
+        assert told == ["succeeded"]
+
+
+async def test_an_end_that_waits_for_the_store_is_written_whoever_cancels_its_task_meanwhile(virtual_time, tmp_path):
+    class Away(SqliteStore):
+        is_away = False
+
+        async def settle(self, settling):
+            if self.is_away:
+                raise StoreUnavailable("the disk is away for a while")
+            return await super().settle(settling)
+
+    store, scheduler, tasks = Away(tmp_path / "a.db"), TaskScheduler(options=Options()), []
+
+    @scheduler.every("1h")
+    async def job():
+        tasks.append(asyncio.current_task())
+        store.is_away = len(tasks) == 1
+
+    async with virtual_time(scheduler, store=store) as time:
+        await time.advance("1s")
+        assert tasks[0].cancel()
+        await time.advance("1m")
+        store.is_away = False
+        await time.advance("2h")
+        assert await fates(time) == ["00:00 succeeded", "01:00 succeeded", "02:00 succeeded"]
+
+
+async def test_an_end_is_no_other_for_what_the_store_refuses_to_somebody_else(virtual_time, tmp_path):
+    class Mistaken(SqliteStore):
+        times = 0
+
+        async def settle(self, settling):
+            self.times += 1
+            if self.times == 1:
+                raise Conflict("what was asked for beside it is refused")
+            return await super().settle(settling)
+
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler, store=Mistaken(tmp_path / "a.db")) as time:
+        assert (await time.until((await scheduler.submit("job")).wait(timeout="5s"))).state is State.SUCCEEDED
+
+
+async def test_an_end_that_comes_as_the_kill_grace_is_over_is_written_once(scheduler, virtual_time):
+    @scheduler.job()
+    async def job():
+        enough = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(15, enough.set_result, None)
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            await enough
+
+    async with virtual_time(scheduler) as time:
+        handle = await job.submit()
+        await time.advance("10s")
+        await scheduler.cancel(handle.id)
+        assert (await time.until(handle.wait())).state is State.SUCCEEDED
+        await time.advance("1m")
+        assert await scheduler.incidents() == []
 
 
 async def test_nothing_is_begun_that_the_store_hands_out_after_a_stop(tmp_path):
