@@ -14,7 +14,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     executors processing executor_dask attempts     where a function is called: a process, a cluster; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
-    runlog capture loop_thread tasks       the log of a run; what its job says to the host's loggers; a loop in a thread; tasks that must end
+    runlog capture loop_thread tasks       the log of a run; what its job says to the host's loggers; a loop in a thread; tasks that do not end
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     housing switching ledger declaring advice looking     jobs with a store; their switches; verbs on records; what a start changes, its usual mistakes; how all stands
     keyring outlook                        the verbs on tokens; what a simulation goes by

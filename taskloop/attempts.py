@@ -133,6 +133,11 @@ class LiveAttempt:
             return TimeoutError(self.timed_out.failure.message)
         return AttemptCancelled("it was abandoned") if self.settled else None
 
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """The tasks in which it goes on: its own, and those of its steps."""
+        steps = self.context._steps.tasks() if self.context._takes_steps else []
+        return steps if self.task is None else [self.task, *steps]
+
     def is_in_hand(self) -> bool:
         """Whether the loop is stepping this attempt's task."""
         try:

@@ -21,12 +21,15 @@ from taskloop.executors import InThread
 from taskloop.masking import shown
 from taskloop.outcomes import failure
 from taskloop.runs import Run, RunId, first_line
+from taskloop.tasks import disown
 
 __all__ = ["Listeners", "Waiters"]
 
 LISTENER_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 0.25
 """How often the record of a run is looked at by who waits for it, as long as nobody tells: it may run elsewhere."""
+DEAF_SECONDS: Final = 0.1
+"""How long calls that a stop has cancelled may take to hear it."""
 MOST_CALLS: Final = 1_000
 """Calls that may wait for one plain listener; what happens while it has not kept up is not told it."""
 
@@ -117,12 +120,15 @@ class Listeners:
         """Let the calls that are going on end, at most `seconds`; then no more are made."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=seconds)
+        self.loop = None
         for call in self._calls:
             call.cancel()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=DEAF_SECONDS)
+        disown(self._calls)
         for thread in self._threads.values():
             thread.close()
         self._threads = {}
-        self.loop = None
 
     async def _call(self, listener: Callable[[Event], Any], event: Event, subscriber: Subscriber) -> None:
         running.set(None)  # it acts for itself, not for the run in whose task it was told

@@ -31,6 +31,7 @@ from taskloop.masking import clean_failure
 from taskloop.outcomes import failure
 from taskloop.policy import ELSEWHERE
 from taskloop.runs import Returned
+from taskloop.tasks import disown
 
 __all__ = ["Injecting", "call_within"]
 
@@ -50,6 +51,8 @@ class Injecting:
         self._say = say
         self._kept: dict[Any, _Kept] = {}
         """What lives as long as the worker, in the order in which it was asked for."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Those in which it is entered and left."""
 
     async def around(self, attempt: LiveAttempt, arguments: dict[str, Any]) -> Returned:
         """Enter what the job is given, call it, leave in reverse order; raises what the attempt came to."""
@@ -110,6 +113,7 @@ class Injecting:
                 self._say("WARNING", "provider.not_left", provider=kept.one.name)
                 spare = deadline + DEAF_TOGETHER_SECONDS - loop.time()
                 await asyncio.wait({kept.task}, timeout=max(0.0, min(DEAF_SECONDS, spare)))
+        disown(self._tasks)
 
     def _plan(self, job: Job[..., Any]) -> InjectionPlan:
         if self._overrides:  # of a test: it may give more of them at any time
@@ -138,6 +142,8 @@ class Injecting:
         if kept is None:
             kept = self._kept[one.key] = _Kept(one)
             kept.task = asyncio.get_running_loop().create_task(self._keep(kept), name=f"taskloop provider {one.name}")
+            self._tasks.add(kept.task)
+            kept.task.add_done_callback(self._tasks.discard)
         if not kept.entered.done():
             kept.waiting += 1
             try:

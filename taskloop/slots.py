@@ -30,7 +30,7 @@ from taskloop.runlog import end_log, open_log
 from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
 from taskloop.steps import Step
 from taskloop.store import Settling, Store
-from taskloop.tasks import undisturbed
+from taskloop.tasks import disown, undisturbed
 
 __all__ = ["Slots"]
 
@@ -80,6 +80,8 @@ class Slots:
         """Runs that may still be claimed; below zero while a run that lent its slot has it back."""
         self.attempts: dict[RunId, LiveAttempt] = {}
         """Runs that are started and whose end is not recorded yet."""
+        self._left: set[LiveAttempt] = set()
+        """Those whose function may go on although their end is on record, or nobody's."""
         self.expected: set[RunId] = set()
         """Waiting runs that this process wrote: those who wait for them need not ask the store at once."""
         self._lent: Counter[tuple[RunId, int]] = Counter()
@@ -235,6 +237,7 @@ class Slots:
                 attempt.ask(Lost(), self._abandon, self._kill_grace)
                 attempt.settled = True
                 self._forget(attempt)
+                self._left.add(attempt)
                 self._fenced(attempt.run, "it was asked to end")
 
     def give_up(self) -> int:
@@ -341,8 +344,7 @@ class Slots:
         for run_id in list(self.attempts):
             self.ask(run_id, ShutDown())
         await self._all_recorded(self._kill_grace)
-        deaf = list(self.attempts.values())
-        for attempt in deaf:
+        for attempt in list(self.attempts.values()):
             self._abandon(attempt)
         self.urge()
         await self._all_recorded(LAST_SECONDS)
@@ -351,9 +353,7 @@ class Slots:
         await self._injecting.leave(max(LAST_SECONDS, left), hurry, max(LAST_SECONDS, self._kill_grace))
         hurry.cancel()
         self._over = True
-        for attempt in deaf:
-            if attempt.task is not None and not attempt.task.done():
-                _disown(attempt.task)
+        disown(task for attempt in {*self.attempts.values(), *self._left} for task in attempt.tasks())
 
     async def _all_recorded(self, seconds: float, hurrying: asyncio.Event | None = None) -> None:
         deadline = self._loop.time() + seconds
@@ -379,6 +379,7 @@ class Slots:
             self.free += 1
             self._freed(False, False)
         await self._record(attempt, outcome)
+        self._left.discard(attempt)
         attempt.task = None  # they hold each other, by its context: each run would wait for the garbage collector
 
     async def _record(self, attempt: LiveAttempt, outcome: Outcome) -> None:
@@ -480,11 +481,15 @@ class Slots:
 
     def _abandon(self, attempt: Any) -> None:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""
+        self._left.add(attempt)
         self._listeners.begin(self._record(attempt, attempt.abandoned()))
 
 
 class _Over:
     """The steps of an attempt that has ended."""
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        return []
 
     async def call(self, *_: Any) -> Any:
         raise Conflict(
@@ -509,13 +514,6 @@ def _cut_short(outcome: Outcome) -> dict[str, Any]:
 
 def _let_be(attempt: Any) -> None:
     """Nothing, to an attempt that was asked to end and goes on."""
-
-
-def _disown(task: asyncio.Task[Any]) -> None:
-    """Take a task that does not end off asyncio's list of those that `asyncio.run` would wait for, for ever."""
-    asyncio._unregister_task(task)
-    # Python would complain of it at the end; that it goes on is on record as abandoned. No public name does this.
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def _chance() -> float:

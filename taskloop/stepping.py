@@ -150,6 +150,8 @@ class Stepping:
         self._names: set[str] = set()
         self._going: dict[str, dict[asyncio.Future[None], asyncio.Task[Any] | None]] = {}
         """By the step that began them, "" for the job itself: the ends of steps in hand, and the tasks they are in."""
+        self._flow_tasks: dict[asyncio.Task[_Done], str] = {}
+        """The steps of the flow in hand."""
         self._inner: dict[str, list[str]] = {}
         """The steps that a step has begun, whose names are free again when it is called again."""
 
@@ -218,6 +220,11 @@ class Stepping:
                     task.cancel()
                 await asyncio.wait(list(going))
                 raise
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """The tasks in which steps go on."""
+        begun = [task for going in self._going.values() for task in going.values() if task is not None]
+        return [*self._flow_tasks, *begun]
 
     def _take(self, name: str) -> None:
         if self._flow is not None and name in self._flow.steps:
@@ -372,8 +379,7 @@ class Stepping:
         kept = sum(one.state is StepState.SUCCEEDED for name, one in self._known.items() if name in places)
         self._log("INFO", "flow.planned", job=self._run.job, run=self._run.id, steps=len(steps), kept=kept)
         course = Course(flow)
-        tasks: dict[asyncio.Task[_Done], str] = {}
-        succeeded = 0
+        tasks, succeeded = self._flow_tasks, 0
 
         def begin(names: Sequence[str]) -> None:
             for name in names:

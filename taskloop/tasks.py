@@ -1,4 +1,4 @@
-"""Tasks of asyncio: one whose end matters more than who cancels it.
+"""Tasks of asyncio: one whose end matters more than who cancels it, and one that does not end.
 
 Level 4, knows no engine.
 """
@@ -6,11 +6,11 @@ Level 4, knows no engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["undisturbed"]
+__all__ = ["disown", "undisturbed"]
 
 T = TypeVar("T")
 
@@ -22,3 +22,12 @@ async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task})
     return task.result()
+
+
+def disown(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Take tasks that do not end off asyncio's list of those that `asyncio.run` would wait for, for ever."""
+    for task in tasks:
+        if not task.done():
+            asyncio._unregister_task(task)
+            # Python would complain of it at the end, and who disowns it has told. No public name does this.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
-from taskloop import Cron, Every, Options, State, TaskScheduler
+from taskloop import Cron, Every, Inject, Options, RunContext, State, TaskScheduler
 from taskloop.clock import SystemClock
 from taskloop.errors import BadDuration, BadJob, Conflict, StoreUnavailable
 
@@ -495,3 +498,47 @@ def test_a_host_that_ended_its_loop_without_a_stop_leaves_nothing_open(tmp_path)
     assert not scheduler.is_running
     again, job = asyncio.run(afterwards())
     assert (job.state, again.state) == (State.INTERRUPTED, State.WAITING)
+
+
+@pytest.mark.parametrize(
+    "what", ["a job", "after its timeout", "a step of a flow", "a step beside others", "a listener", "a provider"]
+)
+def test_a_program_ends_though_something_was_deaf_to_its_end(what):
+    """Deaf for twenty seconds, and left behind, a job before the stop."""
+    scheduler = TaskScheduler(":memory:", options=Options(grace=timedelta(0), kill_grace=timedelta(seconds=0.2)))
+    began = time.monotonic()
+
+    async def deaf() -> None:
+        while time.monotonic() < began + 20:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(20)
+
+    async def provider():
+        yield 1
+        await deaf()
+
+    async def aside(run: RunContext) -> None:
+        await asyncio.gather(run.step("one", deaf), run.step("two", deaf))
+
+    async def given(one: int = Inject(provider, scope="worker")) -> None: ...
+
+    if what == "a step of a flow":
+        scheduler.flow("job").step()(deaf)
+    else:
+        jobs = {"a listener": nothing, "a provider": given, "a step beside others": aside}
+        timeout = "0.1s" if what == "after its timeout" else None
+        scheduler.add_job(jobs.get(what, deaf), name="job", timeout=timeout)
+    if what == "a listener":
+        scheduler.on("succeeded")(lambda event: deaf())
+
+    async def main():
+        await scheduler.start()
+        handle = await scheduler.submit("job")
+        await asyncio.sleep(0.1)
+        if what in ("a job", "a step of a flow", "a step beside others"):
+            await scheduler.cancel(handle.id)
+        await handle.wait()
+        await scheduler.stop()
+
+    asyncio.run(main())
+    assert time.monotonic() < began + 10
