@@ -107,7 +107,7 @@ def test_an_injected_parameter_is_no_parameter_of_a_run():
     assert job.bind(batch=3).params == {"batch": 3}
     with pytest.raises(BadParameters, match="parameter 'value' is injected; leave it out"):
         job.bind(value=3)
-    with pytest.raises(BadParameters, match="at most 1 taken"):
+    with pytest.raises(BadParameters, match="at most 1 can be taken"):
         job.bind(1, 2)
 
 
