@@ -575,6 +575,70 @@ def test_of_a_run_that_is_repeated_only_what_was_changed_is_given_and_what_was_e
     assert typed(schema, changed, before=before) == {"share": 0.5, "day": None, "flag": True, "names": ["z"]}
 
 
+BROKEN_UP = ("a\nb", "\n\nfirst lines are empty", "a\r\nb\rc", " spaces \n", "one line")
+
+
+def sent(value):
+    """What a browser sends of a text that a textarea or a choice held."""
+    return value.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+
+
+def test_a_field_that_was_left_alone_means_the_very_value_that_it_showed():
+    def notes(
+        text: str = BROKEN_UP[2], kind: Literal["a\nb", "c"] = "a\nb", at: datetime = datetime(2026, 3, 1, 2, 30, 0, 123456, UTC),
+        either: int | str = "5", empty: str = "",
+    ): ...  # fmt: skip
+
+    parameters = Parameters("job", notes)
+    schema = parameters.schema()
+    found = {one.name: one for one in fields(schema)}
+    assert (found["text"].kind, found["text"].rows, found["empty"].kind, found["empty"].rows) == (
+        "textarea", 3, "textarea", 1
+    )  # fmt: skip
+    form = {FIELD + one.name: sent(one.value) for one in found.values()}
+    assert parameters.check(typed(schema, form)) == {
+        "text": "a\r\nb\rc", "kind": "a\nb", "at": "2026-03-01T02:30:00.123456Z", "either": "5"
+    }  # fmt: skip
+    for text in BROKEN_UP:
+        [shown] = (one for one in fields(schema, {"text": text}) if one.name == "text")
+        assert typed(schema, {**form, "p.text": sent(shown.value)}, before={**typed(schema, form), "text": text}) == {}
+    assert typed(schema, {**form, "p.text": "new\r\nlines"})["text"] == "new\nlines"
+
+
+def test_a_parameter_that_may_be_null_can_be_given_so_and_an_empty_default_is_told_from_none():
+    def job(
+        must: bool | None, number: int | None, flag: bool | None = None, on: bool | None = True, text: str = "", word: str = "none"
+    ): ...  # fmt: skip
+
+    parameters = Parameters("job", job)
+    schema = parameters.schema()
+    found = {one.name: one for one in fields(schema)}
+    assert (found["flag"].kind, found["flag"].choices, found["flag"].value) == ("select", ("", "true", "false"), "")
+    assert (found["must"].choices, found["must"].required, found["on"].value) == (("", "true", "false"), False, "true")
+    form = {FIELD + one.name: one.value for one in found.values()}
+    assert parameters.check(typed(schema, form)) == {"must": None, "number": None, "on": True, "word": "none"}
+    chosen = {**form, "p.flag": "false", "p.must": "true"}
+    assert (typed(schema, chosen)["flag"], typed(schema, chosen)["must"]) == (False, True)
+    assert typed(schema, {**chosen, "p.flag": ""}, before={**typed(schema, chosen)}) == {"flag": None}
+    hints = {name: one.hint.partition("default ")[2] for name, one in found.items()}
+    assert (hints["flag"], hints["on"], hints["text"], hints["word"]) == ("none", "true", '""', '"none"')
+
+
+async def test_a_list_that_is_no_json_is_said_to_be_none(no_task_outlives_the_fixture):
+    scheduler = TaskScheduler("sqlite:///:memory:")
+
+    @scheduler.job()
+    async def many(names: list[str] = [], sizes: dict[str, int] = {}, count: list[int] = []): ...  # noqa: B006
+
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        form = {"p.names": "[", "p.sizes": "a=1", "p.count": '["x"]'}
+        said = text(await filled(client, "/jobs/many/submit", **form))
+    assert 'is no JSON list, such as ["a", "b"]: Expecting value: line 1 column 2' in said
+    assert 'is no JSON object, such as {"a": 1}: Expecting value: line 1 column 1' in said
+    assert said.count("no JSON") == 2 and "valid integer" in said
+
+
 def test_what_a_repeat_changed_is_told_by_name_and_of_a_secret_only_that():
     old = {"a": 1, "b": [1], "pin": Secret("old"), "gone": None}
     new = {"a": 1, "b": [1, 2], "pin": Secret("new"), "more": "x" * 500}

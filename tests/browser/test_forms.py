@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
 
@@ -260,6 +261,26 @@ async def test_a_run_is_repeated_with_one_change_and_tells_which(open_dashboard,
     assert again.params == {**(await scheduler.run(1)).params, "amount": 2.5}
     await follow(page, row.get_by_role("link"))
     assert "/runs/1" in page.url
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts on", "scripts off"])
+async def test_line_breaks_go_through_a_form_that_is_left_alone_and_through_one_that_is_changed(
+    open_dashboard, window, scripts
+):
+    scheduler = bare()
+    default = "\n\nSELECT 1;\nSELECT 2;\n"
+
+    @scheduler.job()
+    async def query(text: str = default, kind: Literal["a\nb", "a b"] = "a\nb", more: str = ""): ...
+
+    address = await open_dashboard(scheduler)
+    page = await window(java_script_enabled=scripts)
+    await lead(page, address, "/jobs/query", button="Submit", more="first\nsecond")
+    first = {"text": default, "kind": "a\nb", "more": "first\nsecond"}
+    assert (await scheduler.run(1)).params == first
+    await (await scheduler.submit("query", {**first, "text": "a\r\nb\rc"})).wait()
+    await lead(page, address, "/jobs/query?from_run=2", button="Run again", more="third")
+    assert (await scheduler.run(3)).params == {"text": "a\r\nb\rc", "kind": "a\nb", "more": "third"}
 
 
 async def test_failures_of_one_cause_are_one_row_and_are_all_asked_for_again_once(open_dashboard, window):

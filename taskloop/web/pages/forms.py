@@ -2,7 +2,8 @@
 
 A form sends texts; what a text stands for says the parameter's JSON Schema. What cannot be read is handed on as it is, so
 that the job's own check refuses it in the same words as anywhere else. A date with a time is typed on the clock of a zone,
-for that is what the browser's own control knows.
+for that is what the browser's own control knows. A field that was left alone means the very value that it showed: a browser
+has but one kind of line break, and a control for dates no microseconds.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from typing import Any, Final
 
 from taskloop.masking import MASK
 
-__all__ = ["PREFIX", "Field", "fields", "typed"]
+__all__ = ["PREFIX", "Field", "fields", "no_json", "typed"]
 
 PREFIX: Final = "p."
 """Stands before the name of a parameter in a form, so that none is taken for another field."""
+_MOST_ROWS: Final = 10
+_JSON_ROWS: Final = 3
+_HINTED: Final = 60
+"""Characters of a default that a hint names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,8 @@ class Field:
     choices: Sequence[str] = ()
     required: bool = False
     step: str = ""
+    rows: int = 1
+    """Of a textarea, which grows with what is typed."""
     error: str = ""
     first_error: bool = False
     """It is the first that is wrong: there whoever typed goes on."""
@@ -65,20 +72,33 @@ def _field(
 ) -> Field:
     one, optional = _plain(schema)
     value = given[name] if given is not None and name in given else schema.get("default")
-    shown = _shown(value, one, zone)
-    hint = _hint(one, schema, optional, zone)
-    kind, step = _kind(one), ""
+    shown, kind, step, rows = _shown(value, one, zone), _kind(one), "", 1
     choices: tuple[str, ...] = ()
     if one.get("writeOnly") or schema.get("writeOnly"):
-        kind, shown = "password", ""
-    elif kind == "number":
+        control, shown = "password", ""
+    elif kind == "json":
+        control, rows = "textarea", max(_JSON_ROWS, _rows(shown))
+    elif kind == "text" and ("format" not in one or _rows(shown) > 1):  # any other control deletes line breaks
+        control, rows = "textarea", _rows(shown)
+    else:
+        control = kind
+    if kind == "number":
         step = "1" if one["type"] == "integer" else "any"
     elif kind == "select":
-        choices = (*([""] if optional or not required else []), *(_shown(choice, {}) for choice in one["enum"]))
+        choices = (*([""] if optional or not required else []), *map(_choice, one["enum"]))
     return Field(
-        name=name, kind=kind, hint=hint, value=shown, checked=value in (True, "on", "true"), choices=choices,
-        required=required and kind != "checkbox", step=step, error=error,
+        name=name, kind=control, hint=_hint(one, schema, optional, zone), value=shown, checked=value in (True, "on", "true"),
+        choices=choices, required=required and not optional and control != "checkbox", step=step, rows=rows, error=error,
     )  # fmt: skip
+
+
+def _rows(text: str) -> int:
+    return min(_MOST_ROWS, 1 + _lines(text).count("\n"))
+
+
+def _lines(text: str) -> str:
+    """A text with the one line break that a page knows."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _plain(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
@@ -94,10 +114,13 @@ def _plain(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
         return _plain({**one, "$defs": schema.get("$defs", {})})[0], optional
     reference = one.get("$ref", "")
     found = schema.get("$defs", {}).get(reference.rpartition("/")[2]) if reference.startswith("#/$defs/") else None
+    if optional and one.get("type") == "boolean":  # a box that is ticked or not has no third state
+        return {"enum": [True, False], **one}, optional
     return found if found is not None else one, optional
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
+    """How what is typed is read: as `json`, a `text`, or by the control of that name."""
     if "enum" in schema:
         return "select"
     match schema.get("type"):
@@ -108,22 +131,31 @@ def _kind(schema: Mapping[str, Any]) -> str:
         case "string":
             return {"date": "date", "date-time": "datetime-local"}.get(str(schema.get("format")), "text")
         case _:
-            return "textarea"
+            return "json"
 
 
 def _hint(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool, zone: tzinfo) -> str:
     words = str(one.get("format") or one.get("type") or "JSON")
     if _kind(one) == "datetime-local":
         words = f"date and time of {zone}"
-    if _kind(one) == "textarea":
+    if _kind(one) == "json":
         words = {"array": "JSON list", "object": "JSON object"}.get(words, "JSON")
     bounds = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
     parts = [words, *(f"{sign} {one[name]}" for name, sign in bounds.items() if name in one)]
     if optional:
         parts.append("may be left empty")
     if "default" in schema:
-        parts.append(f"default {_shown(schema['default'], {}) or 'none'}")
+        parts.append(f"default {_default(schema['default'])}")
     return ", ".join(parts)
+
+
+def _default(value: Any) -> str:
+    """A default in a hint: as JSON where it would not be seen as what it is."""
+    if value is None:
+        return "none"
+    plain = isinstance(value, str) and value.strip() == value and value.isprintable() and value not in ("", "none")
+    text = value if plain else json.dumps(value, ensure_ascii=isinstance(value, str))
+    return text if len(text) <= _HINTED else f"{text[: _HINTED - 1]}…"
 
 
 def _shown(value: Any, schema: Mapping[str, Any], zone: tzinfo = UTC) -> str:
@@ -131,9 +163,21 @@ def _shown(value: Any, schema: Mapping[str, Any], zone: tzinfo = UTC) -> str:
         return ""
     if _kind(schema) == "datetime-local" and isinstance(value, str):
         return _on_the_clock(value, zone)
-    if isinstance(value, str) and _kind(schema) != "textarea":
+    if isinstance(value, str) and not (_kind(schema) == "json" and _is_json(value)):
         return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _choice(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _on_the_clock(text: str, zone: tzinfo) -> str:
@@ -149,31 +193,50 @@ def _on_the_clock(text: str, zone: tzinfo) -> str:
 def typed(
     schema: Mapping[str, Any], form: Mapping[str, str], zone: tzinfo = UTC, *, before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The parameters that were typed into a form. An empty field is left out, so that its default counts.
+    """The parameters that were typed into a form. An empty field is left out, so that its default counts; where there is
+    none and null is allowed, it means null.
 
     `before`: those of a run that is repeated, as the form showed them. Then only what was changed is given, and a field
     that was emptied goes back to its default.
     """
     params: dict[str, Any] = {}
     for name, whole in schema.get("properties", {}).items():
-        one, _ = _plain(whole)
-        text = form.get(PREFIX + name, "")
+        one, optional = _plain(whole)
+        text = _lines(form.get(PREFIX + name, ""))
         kind = _kind(one)
-        if before is not None and _is_as_it_was(text, kind, whole, before.get(name, whole.get("default")), zone):
+        if before is not None and _is_as_it_was(text, one, before.get(name, whole.get("default")), zone):
             continue
         if kind == "checkbox":
             params[name] = text != ""
+        elif text != "" and "default" in whole and _is_as_it_was(text, one, whole["default"], zone):
+            params[name] = whole["default"]
         elif text != "":
             params[name] = _value(text, kind, one, zone, exact='"decimal"' in json.dumps(whole))
         elif before is not None:
             params[name] = whole.get("default")
+        elif optional and name in schema.get("required", ()):
+            params[name] = None
     return params
 
 
-def _is_as_it_was(text: str, kind: str, whole: Mapping[str, Any], value: Any, zone: tzinfo) -> bool:
-    if kind == "checkbox":
+def no_json(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, str]:
+    """By parameter why what was typed as a JSON list or object is none."""
+    problems = {}
+    for name, whole in schema.get("properties", {}).items():
+        kind = _plain(whole)[0].get("type")
+        if kind in ("array", "object") and (text := form.get(PREFIX + name, "")):
+            try:
+                json.loads(text)
+            except (ValueError, RecursionError) as error:
+                such = 'list, such as ["a", "b"]' if kind == "array" else 'object, such as {"a": 1}'
+                problems[name] = f"is no JSON {such}: {error}"
+    return problems
+
+
+def _is_as_it_was(text: str, schema: Mapping[str, Any], value: Any, zone: tzinfo) -> bool:
+    if _kind(schema) == "checkbox":
         return (text != "") is bool(value)
-    return text.replace("\r\n", "\n") == _shown(value, _plain(whole)[0], zone)
+    return text == _lines(_shown(value, schema, zone))
 
 
 def _value(text: str, kind: str, schema: Mapping[str, Any], zone: tzinfo, *, exact: bool = False) -> Any:
@@ -185,8 +248,8 @@ def _value(text: str, kind: str, schema: Mapping[str, Any], zone: tzinfo, *, exa
             return text
         return (at if at.tzinfo is not None else at.replace(tzinfo=zone)).isoformat()
     if kind == "select":
-        return next((choice for choice in schema["enum"] if _shown(choice, {}) == text), text)
-    if kind in ("number", "textarea"):
+        return next((choice for choice in schema["enum"] if _lines(_choice(choice)) == text), text)
+    if kind in ("number", "json"):
         try:
             return json.loads(text, parse_float=str if exact else None)
         except (ValueError, RecursionError):

@@ -20,7 +20,7 @@ from taskloop.web.api.jobs import durations, spread, still_wanted, the_job, want
 from taskloop.web.core import Response
 from taskloop.web.discretion import explained
 from taskloop.web.pages import charts
-from taskloop.web.pages.forms import fields, typed
+from taskloop.web.pages.forms import fields, no_json, typed
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
@@ -153,8 +153,10 @@ async def submit(asked: Asked) -> Response:
     try:
         made = await asked.site.forms.ask(asked.scheduler, record.name, sent, cause, ask)
     except BadParameters as error:
+        unread = no_json(record.params_schema, asked.body)
+        problems = {name: unread.get(name, text) for name, text in error.problems.items()}
         return await _page(
-            asked, record, 422, source=source, given=asked.body, problems=error.problems,
+            asked, record, 422, source=source, given=asked.body, problems=problems,
             refused="Nothing was submitted: see the fields below.",
         )  # fmt: skip
     except (TaskloopError, ValueError) as error:
