@@ -191,6 +191,54 @@ async def test_a_switch_shows_in_another_browser_and_nothing_that_is_typed_or_op
     assert await typed.evaluate("field => field === document.activeElement"), "the focus stays where it was"
 
 
+async def refreshed(page, scheduler, times=1):
+    """Let something happen and the page take it up, so often."""
+    for _ in range(times):
+        shown = await page.locator("#as-of").get_attribute("datetime")
+        await (await scheduler.submit("quick")).wait()
+        await page.wait_for_function("at => document.getElementById('as-of').dateTime !== at", arg=shown)
+
+
+async def test_what_is_typed_into_a_form_with_a_field_named_id_is_there_after_every_refresh(
+    open_dashboard, window, expect
+):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    await page.goto(f"{address}/schedules")
+    form = page.locator("form", has=page.get_by_role("button", name="Add", exact=True))
+    typed = {"When": "5m", "Name": "mine", "Parameters": '{"a": 1}', "Reason": "nights"}
+    for label, value in typed.items():
+        await form.get_by_label(label).fill(value)
+    await form.get_by_label("Job").select_option("load")
+    await refreshed(page, scheduler)
+    await scheduler.schedule("quick", Every("1h"), id="another")
+    await expect(page.locator("[id='schedule-another']")).to_be_visible()
+    await refreshed(page, scheduler, 2)
+    assert {label: await form.get_by_label(label).input_value() for label in typed} == typed
+    assert await form.get_by_label("Job").input_value() == "load"
+    assert await form.get_by_label("Reason").evaluate("one => one === document.activeElement")
+
+
+async def test_what_was_done_is_said_where_it_was_said_first_and_nothing_below_it_is_made_anew(
+    open_dashboard, window, expect
+):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    await (await scheduler.submit("quick")).wait()
+    await page.goto(f"{address}/jobs/quick?said=enabled")
+    said, why = page.get_by_role("status").filter(has_text="The job is on."), page.get_by_label("Why did it")
+    place = await said.evaluate("one => one.offsetTop")
+    await why.fill("2h")
+    await page.get_by_text("link by link").click()
+    await page.evaluate("window.kept = [...document.querySelectorAll('main > :not(#said), #why details')]")
+    await refreshed(page, scheduler, 3)
+    assert await said.evaluate("one => one.offsetTop") == place
+    assert await page.evaluate("document.querySelector('main').firstElementChild.id") == "said"
+    assert await page.evaluate("window.kept.every(one => one.isConnected)")
+    assert await why.input_value() == "2h"
+    assert await page.locator("#why details").get_attribute("open") is not None
+
+
 async def test_new_runs_are_announced_and_come_when_they_are_wanted(open_dashboard, window, expect):
     scheduler = shop()
     address, page = await open_dashboard(scheduler), await told(window)

@@ -40,14 +40,20 @@
   const FIELDS = new Set(["INPUT", "SELECT", "TEXTAREA"]);
   let held = 0, showing = false; // rows that wait to be shown; whether they are wanted now
 
-  function sort(node) { // a form is another one if it does something else
-    return node.getAttribute ? [node.nodeName, node.getAttribute("action"), node.getAttribute("name")].join() : node.nodeName;
+  function idOf(node) { // not node.id: of a form that is its field of that name
+    return node.getAttribute?.("id") ?? "";
+  }
+  function isOwn(node) {
+    return "own" in (node.dataset ?? {});
+  }
+  function sort(node) { // a form is another one if it does something else, a section if another heading names it
+    return [node.nodeName, ...["action", "name", "aria-labelledby"].map((name) => node.getAttribute?.(name))].join();
   }
   function alike(one, other) {
-    return !one.id && !other.id && sort(one) === sort(other);
+    return !idOf(one) && !idOf(other) && sort(one) === sort(other);
   }
-  function firstAlike(at, next) { // what lies before it is gone
-    if (next.nodeType === Node.ELEMENT_NODE) while (at && !at.id && !alike(at, next)) at = at.nextSibling;
+  function firstAlike(at, next, ids) { // what lies before it is gone, but nothing that has its own place
+    if (next.nodeType === Node.ELEMENT_NODE) while (at && !ids.has(idOf(at)) && !alike(at, next)) at = at.nextSibling;
     return at && alike(at, next) ? at : null;
   }
   function isTyped(node) {
@@ -56,7 +62,7 @@
   function overNode(old, fresh) {
     if (old.nodeType !== Node.ELEMENT_NODE) {
       if (old.data !== fresh.data) old.data = fresh.data;
-    } else if (!isTyped(old) && !("own" in old.dataset) && !old.isEqualNode(fresh)) {
+    } else if (!isTyped(old) && !isOwn(old) && !old.isEqualNode(fresh)) {
       for (const { name } of [...old.attributes]) {
         if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
       }
@@ -68,17 +74,19 @@
   }
   function overChildren(old, fresh) {
     const holds = !showing && "hold" in (old.dataset ?? {}); // its rows change, but none comes or goes unasked
-    const byId = new Map([...old.children].filter((one) => one.id).map((one) => [one.id, one]));
+    const byId = new Map([...old.children].filter(idOf).map((one) => [idOf(one), one]));
+    const ids = new Set([...fresh.children].map(idOf).filter(Boolean));
     let at = old.firstChild;
     for (const next of [...fresh.childNodes]) {
-      const found = next.id ? byId.get(next.id) : firstAlike(at, next);
+      while (at && isOwn(at) && idOf(at) && !ids.has(idOf(at))) at = at.nextSibling; // it stays where it is
+      const id = idOf(next), found = id ? byId.get(id) : firstAlike(at, next, ids);
       if (found) {
-        while (!next.id && at !== found) at = gone(at);
+        while (!id && at !== found) at = gone(at);
         if (found === at) at = at.nextSibling;
         else if (!holds) old.insertBefore(found, at);
         if (found.nodeName === next.nodeName) overNode(found, next);
         else found.replaceWith(next);
-      } else if (holds && next.id) {
+      } else if (holds && id) {
         held += 1;
       } else if (!holds) {
         old.insertBefore(next, at);
@@ -89,12 +97,12 @@
   }
   function gone(node) {
     const after = node.nextSibling;
-    if (!node.dataset || !("own" in node.dataset)) node.remove();
+    if (!isOwn(node)) node.remove();
     return after;
   }
   function markLeft(old, fresh) {
-    const there = new Set([...fresh.children].map((one) => one.id));
-    for (const one of old.children) one.classList.toggle("left", !there.has(one.id)); // nothing is known of it any more
+    const there = new Set([...fresh.children].map(idOf));
+    for (const one of old.children) one.classList.toggle("left", !there.has(idOf(one))); // nothing is known of it any more
   }
   function atItsEnd(box) {
     return box.scrollTop + box.clientHeight >= box.scrollHeight - 24;
