@@ -26,7 +26,7 @@ from taskloop.store import Incident, Worker
 from taskloop.web.pages import ROUTES
 from taskloop.web.pages.forms import PREFIX as FIELD
 from taskloop.web.pages.forms import fields, typed
-from taskloop.web.pages.rendering import linked
+from taskloop.web.pages.rendering import HERE, linked
 from taskloop.web.pages.repeating import changes
 from taskloop.web.pages.schedules import meant
 from taskloop.web.pages.loops import culprit, loop_strip
@@ -35,6 +35,7 @@ from taskloop.web.security import Principal, Scope
 
 pytestmark = pytest.mark.anyio
 
+TEMPLATES = HERE / "templates"
 EVIL = "<script>alert(1)</script>\"'&"
 BROWSER = {"accept": "text/html,application/xhtml+xml", "sec-fetch-site": "same-origin"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -241,6 +242,39 @@ async def test_what_a_job_says_is_shown_as_text_wherever_it_stands(pair):
         assert answer.headers["content-type"] == "text/html; charset=utf-8", path
         assert "style=" not in body and "onclick" not in body, "the policy would forbid it"
     assert EVIL in text(await client.get(f"/runs/{bad.id}"))
+
+
+async def test_what_turns_the_direction_of_writing_is_shown_instead_of_obeyed_but_goes_back_as_it_was(
+    no_task_outlives_the_fixture,
+):
+    scheduler, turned = TaskScheduler("sqlite:///:memory:"), "مرحبا \u202e reversed \u2067 run 1 \u200f"
+
+    @scheduler.job(title=turned, description=turned)
+    async def turns(run: RunContext, text: str = turned):
+        run.log(turned)
+        run.progress(1, 2, turned)
+        raise ValueError(turned)
+
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        await (await scheduler.submit("turns", key=turned, actor=turned, reason=turned)).wait()
+        await scheduler.pause("turns", reason=turned, actor=turned)
+        await scheduler.submit("turns")
+        for path in ("/", "/jobs", "/jobs/turns", "/runs", "/runs/1", "/runs/2", "/failures", "/audit"):
+            page = (await client.get(path)).body.decode()
+            assert r"\u202e reversed" in page, path
+            left = re.sub(r"<textarea.*?</textarea>", "", page, flags=re.DOTALL)
+            assert not re.search("[\u202a-\u202e\u2066-\u2069\u200e\u200f]", left), path
+        form = {one.name: one.value for one in fields((await scheduler.jobs("turns"))[0].params_schema)}
+        page = html.unescape((await client.get("/jobs/turns")).body.decode())
+    assert form == {"text": turned} and f">\n{turned}</textarea>" in page
+
+
+def test_the_value_of_a_field_is_given_as_it_is():
+    """What a template says is changed where it would turn the page around; what is escaped already is not."""
+    for template in TEMPLATES.glob("*.html"):
+        for value in re.findall(r'<(?:input|option)[^>]* value="\{\{(.*?)\}\}"', template.read_text()):
+            assert value.endswith("| e ") or value.strip() in ("once", "one.last", "source.id"), (template.name, value)
 
 
 async def test_pages_are_sent_with_a_policy_that_allows_no_script_but_our_files(pair):

@@ -36,6 +36,8 @@ POLICY: Final = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _RUN: Final = re.compile(r"\brun (\d{1,18})\b")
+_TURNING: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the direction in which is written."""
 _HTML: Final = {"content-type": "text/html; charset=utf-8", "content-security-policy": POLICY}
 
 
@@ -121,7 +123,7 @@ def _templates() -> Any:
         raise MissingExtra("jinja2", "web") from error
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, auto_reload=False,
+        lstrip_blocks=True, auto_reload=False, finalize=unturned,
     )  # fmt: skip
     made.filters.update(
         span=span_text,
@@ -147,6 +149,16 @@ def _filled(template: str, values: Mapping[str, Any]) -> bytes:
 # -- what templates call
 
 
+def unturned(value: Any) -> Any:
+    """A text with what would turn the words of the page around shown instead of obeyed, as on a terminal.
+
+    Everything that a template says passes here, but what it has escaped itself: the value of a field goes back as it is.
+    """
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return _TURNING.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+
+
 def sign(word: str) -> str:
     """The sign of a state or a condition."""
     return SIGNS.get(word, ("·", "-"))[0]
@@ -167,7 +179,7 @@ def linked(text: str, base: str) -> Any:
     from markupsafe import Markup, escape
 
     link = Markup('<a href="{base}/runs/{id}">run {id}</a>')
-    parts = _RUN.split(text)  # every second is an id
+    parts = _RUN.split(unturned(text))  # every second is an id
     return Markup("").join(link.format(base=base, id=one) if at % 2 else escape(one) for at, one in enumerate(parts))
 
 
