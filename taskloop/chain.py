@@ -112,10 +112,11 @@ def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
         return Check("switch", on, "on, as declared" if on else "off, as declared", code="disabled")
     last = thrown[-1]
     if last.kind == "enabled":
-        return Check("switch", True, f"switched on since {rfc3339(last.since)}{_by(last)}")
+        return Check("switch", True, f"switched on since {rfc3339(last.since)}{_by(last)}", last.told("enabled"))
     on_trial = last.kind == "tripped" and last.until is not None and at >= last.until
     if on_trial or (moment.row is not None and moment.row.state is not State.SKIPPED):
-        return Check("switch", True, f"on trial after {last.reason}" if on_trial else "on when it fired")
+        told = last.told("disabled") if on_trial else {}
+        return Check("switch", True, f"on trial after {last.reason}" if on_trial else "on when it fired", told)
     return Check("switch", False, *_off(thrown, {}), code="disabled")
 
 
@@ -125,9 +126,11 @@ def _off(thrown: Sequence[Switch], data: Mapping[str, Any]) -> tuple[str, Mappin
         word = "its circuit breaker was open" if last.kind == "tripped" else "switched off"
         until = f", until {rfc3339(last.until)}" if last.until else ""
         ended = f"; on again at {rfc3339(last.ended_at)}{_by_whom(last.ended_by)}" if last.ended_at else ""
+        facts = last.told("disabled")
         if last.ended_at and last.kind == "tripped" and last.ended_by == "taskloop":
             ended = f"; at {rfc3339(last.ended_at)} {last.ended_because}"
-        return f"{word} since {rfc3339(last.since)}{_by(last)}{until}{ended}", last.told("disabled")
+            facts["ended_because"] = last.ended_because
+        return f"{word} since {rfc3339(last.since)}{_by(last)}{until}{ended}", facts
     since = f" since {data['disabled_since']}" if "disabled_since" in data else ""
     who = _by_whom(data.get("disabled_by"))
     why = f': "{data["disabled_reason"]}"' if "disabled_reason" in data else ""

@@ -6,12 +6,16 @@ Level 3, pure. The word always stands beside the sign: neither colour nor shape 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime, tzinfo
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["SIGNS", "TINTS", "clock_text", "readable", "span_text"]
+__all__ = ["SIGNS", "TINTS", "clock_text", "item_text", "readable", "span_text"]
 
-_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z")
+_INSTANT: Final = re.compile(r"(?<![\w:.'-])\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?Z(?!\w)")
+"""As a word of its own: one within the name of a schedule is part of that name."""
+_SAID_BY_OTHERS: Final = ("failing", "tripped", "store")
+"""What needs a person in the words of an error."""
 
 SIGNS: Final = {
     "succeeded": ("✓", "ok"),
@@ -92,13 +96,23 @@ def clock_text(at: datetime, now: datetime, zone: tzinfo | None = None) -> str:
     return f"{here:%Y-%m-%d %H:%M} {name}"
 
 
-def readable(text: str, now: datetime, zone: tzinfo | None = None) -> str:
-    """A sentence with its instants on the clock of a zone."""
+def readable(text: str, now: datetime, zone: tzinfo | None = None, said: Iterable[str] = ()) -> str:
+    """A sentence with its instants on the clock of a zone. `said`: what stands in it as others said it, and so stays."""
 
     def there(match: re.Match[str]) -> str:
+        if match[0] in kept:
+            return match[0]
         try:
             return clock_text(datetime.fromisoformat(match[0]), now, zone)
         except ValueError:  # it only looks like one
             return match[0]
 
-    return _INSTANT.sub(there, text)
+    kept = {one for one in said if _INSTANT.search(one)}
+    words = [re.escape(one) for one in sorted(kept, key=len, reverse=True)]
+    return re.sub("|".join([*words, _INSTANT.pattern]), there, text)
+
+
+def item_text(item: Mapping[str, Any], now: datetime, zone: tzinfo | None = None) -> str:
+    """The sentence of what needs a person, its instants on the clock of a zone; what an error said stays as it is."""
+    text = str(item["text"] or "")
+    return text if item["condition"] in _SAID_BY_OTHERS else readable(text, now, zone)

@@ -19,10 +19,13 @@ from taskloop.schedules import Schedule, offset
 from taskloop.store import Evidence
 from taskloop.triggers import Cron
 
-__all__ = ["Check", "Explanation", "Question", "explain", "explanation_record"]
+__all__ = ["Check", "Explanation", "Question", "explain", "explanation_record", "said"]
 
 KEPT_FOR: Final = timedelta(days=1)
 """No record of what was due within this is ever deleted."""
+
+_SAID: Final = ("because", "by", "error", "key", "reason")
+"""Last words of the names of facts that others wrote."""
 
 Verdict = Literal["ran", "running", "waiting", "did_not_run", "not_due", "will_run", "unknown"]
 
@@ -46,6 +49,15 @@ class Explanation:
     next_due: datetime | None = None
     evidence: Literal["full", "partial"] = "full"
     """`partial`: some facts of that time are pruned, or were never kept."""
+
+
+def said(one: Explanation) -> list[str]:
+    """What stands in an explanation as others said it: an error, a reason."""
+    facts = [fact for each in one.checks for fact in each.data.items()]
+    found = [str(value) for name, value in facts if name.rpartition("_")[2] in _SAID and value]
+    if one.run is not None and one.run.error is not None:
+        found += [one.run.error.message, one.run.summary or ""]
+    return found
 
 
 def explain(question: Question, facts: Evidence) -> Explanation:

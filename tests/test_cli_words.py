@@ -24,7 +24,7 @@ from taskloop.cli.ask import values
 from taskloop.cli.failures import Usage
 from taskloop.cli.output import Output
 from taskloop.cli.parser import COMMANDS, load
-from taskloop.signs import readable
+from taskloop.signs import item_text, readable
 
 ANY_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202a-\u202e\u2066-\u2069]")
 
@@ -202,6 +202,17 @@ def test_what_only_looks_like_an_instant_stays_as_it_is():
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     text = "due at 2026-03-01T12:30:00Z, and at 2026-13-01T12:30:00Z"
     assert readable(text, now, UTC) == "due at 12:30:00 UTC, and at 2026-13-01T12:30:00Z"
+
+
+def test_an_instant_that_somebody_else_wrote_stays_as_it_was_written():
+    now, at = datetime(2026, 3, 1, 12, tzinfo=UTC), "2026-03-01T12:30:00Z"
+    names = f"schedule 'many_001:at_{at}' and '{at}': once, due at {at}"
+    assert readable(names, now, UTC) == f"schedule 'many_001:at_{at}' and '{at}': once, due at 12:30:00 UTC"
+    error = f"no rates since {at}"
+    text = f"attempt 2 begins at {at} after ValueError: {error}"
+    assert readable(text, now, UTC, [error]) == f"attempt 2 begins at 12:30:00 UTC after ValueError: {error}"
+    assert item_text({"condition": "failing", "text": error}, now, UTC) == error
+    assert item_text({"condition": "overdue", "text": f"due since {at}"}, now, UTC) == "due since 12:30:00 UTC"
 
 
 def test_an_instant_is_local_with_its_zone_and_as_short_as_the_day_allows():

@@ -15,7 +15,7 @@ import pytest
 from pydantic import Field
 from web_clients import HOSTS, PREFIX, over_asgi
 
-from taskloop import At, Cron, Every, Options, RunContext, TaskScheduler
+from taskloop import At, Cron, Every, Options, Retry, RunContext, TaskScheduler
 from taskloop.masking import MASK, Secret
 from taskloop.options import Http
 from taskloop.parameters import Parameters
@@ -226,6 +226,34 @@ async def test_why_is_answered_on_the_page_of_a_job(pair):
     assert "link by link" in answered and "timetable:" in answered
     wrong = await client.get("/jobs/hourly?at=yesterday")
     assert wrong.status == 200 and "yesterday" in text(wrong)
+
+
+async def test_an_instant_in_the_words_of_an_error_or_a_reason_stays_as_it_was_written(no_task_outlives_the_fixture):
+    scheduler, at = TaskScheduler("sqlite:///:memory:"), "2026-01-01T00:00:00Z"
+
+    @scheduler.job()
+    async def rates():
+        raise ValueError(f"no rates since {at}")
+
+    @scheduler.job(retry=Retry(attempts=2, first="1h"))
+    async def again():
+        raise ValueError(f"no rates since {at}")
+
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        await scheduler.disable("rates")
+        await scheduler.enable("rates", reason=f"from {at}")
+        await (await scheduler.submit("rates")).wait()
+        retried = await scheduler.submit("again")
+        while (await scheduler.run(retried.id)).error is None:
+            await asyncio.sleep(0.01)
+        first = text(await client.get("/"))
+        assert f"failing rates no rates since {at}" in first
+        waits = text(await client.get(f"/runs/{retried.id}"))
+        assert re.search(rf"begins at (\w+ \d+ \w+ )?\d\d:\d\d:\d\d UTC after ValueError: no rates since {at}", waits)
+        why = text(await client.get("/jobs/rates?at=1s"))
+        assert f"ValueError: no rates since {at}" in why and f'"from {at}"' in why
+        assert len(re.findall(r"\d\d:\d\d:\d\d UTC", why)) > 2
 
 
 async def test_what_a_job_says_is_shown_as_text_wherever_it_stands(pair):

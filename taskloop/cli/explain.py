@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from taskloop import durations
@@ -12,7 +12,7 @@ from taskloop.cli.failures import Failed
 from taskloop.cli.look import number
 from taskloop.cli.output import Output, clean, readable, when
 from taskloop.errors import NoSuchJob
-from taskloop.why import Explanation, explanation_record
+from taskloop.why import Explanation, explanation_record, said
 
 __all__ = ["why"]
 
@@ -48,7 +48,7 @@ async def _why(args: Namespace) -> int:
         else:
             found = await _about_job(ledger, args)
     record = explanation_record(found)
-    out.record(record, lambda: _show(out, record))
+    out.record(record, lambda: _show(out, record, said(found)))
     return 0 if found.verdict in ("ran", "running") else SKIPPED
 
 
@@ -63,12 +63,12 @@ async def _about_job(ledger: Any, args: Namespace) -> Explanation:
     return found
 
 
-def _show(out: Output, record: Mapping[str, Any]) -> None:
+def _show(out: Output, record: Mapping[str, Any], said: Sequence[str]) -> None:
     sign, color = _mark(out, _SIGNS[record["verdict"]])
-    out.line(f"{out.paint(sign, color)} {readable(out, record['text'])}")
+    out.line(f"{out.paint(sign, color)} {readable(out, record['text'], said)}")
     for place, check in enumerate(record["checks"], 1):
         sign, color = _mark(out, "ok" if check["ok"] else "never_ran" if check["ok"] is None else "failed")
-        out.line(f"  {place:>2} {out.paint(sign, color)} {check['name']:<10} {readable(out, check['text'])}")
+        out.line(f"  {place:>2} {out.paint(sign, color)} {check['name']:<10} {readable(out, check['text'], said)}")
     if record["remedies"]:
         out.line("What can be done: " + clean(" · ".join(record["remedies"])))
     beside = [_beside(out, record[name]) for name in ("previous", "next") if record[name]]

@@ -16,6 +16,7 @@ from taskloop.errors import NoSuchJob, NoSuchRun, nearest
 from taskloop.masking import shown
 from taskloop.records import Status, attempt_record, instant_text, job_record, run_record, status_record
 from taskloop.runs import Run, State
+from taskloop.signs import item_text
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -201,7 +202,7 @@ def _show_status(out: Output, record: Record, in_hand: int) -> None:
         state = out.state(one["condition"], word)
         painted = out.paint(*state) if isinstance(state, tuple) else state
         name = f"{clean(one['job'])}  " if one["job"] else ""
-        out.line(f"  {name}{painted}  {readable(out, one['text'] or '')}".rstrip())
+        out.line(f"  {name}{painted}  {clean(item_text(one, out.now))}".rstrip())
     show_runs(out, record["active"])
 
 
@@ -325,7 +326,7 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     if lost and out.format == "table":
         out.line(f"{'lost:':<13}{readable(out, lost)}")
     if waits and out.format == "table":
-        out.line(f"{'waits:':<13}{readable(out, waits)}")
+        out.line(f"{'waits:':<13}{readable(out, waits, [run.error.message] if run.error else ())}")
     if again and out.format == "table":
         out.line(clean(f"{'run again:':<13}{', '.join(f'run {one.id} ({one.state})' for one in again)}"))
     if steps and out.format == "table":

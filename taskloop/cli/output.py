@@ -141,9 +141,9 @@ def when(text: str | None, now: datetime) -> str:
     return clock_text(at, now)
 
 
-def readable(out: Output, text: str) -> str:
-    """A sentence with its instants as people here read them."""
-    return clean(signs.readable(text, out.now))
+def readable(out: Output, text: str, said: Iterable[str] = ()) -> str:
+    """A sentence with its instants as people here read them; `said`: what stands in it as others said it."""
+    return clean(signs.readable(text, out.now, said=said))
 
 
 def since_text(start: str | None, end: str | None) -> str:

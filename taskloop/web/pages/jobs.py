@@ -30,6 +30,7 @@ from taskloop.web.pages.strips import brief
 from taskloop.web.problems import Problem
 from taskloop.web.routes import TEXT, Parameter, Route, whole, word, words
 from taskloop.web.security import Scope
+from taskloop.why import said
 
 if TYPE_CHECKING:
     from taskloop.handles import RunHandle
@@ -105,7 +106,7 @@ async def _page(
     middle = spread(durations(runs))
     counted = charts.days(await looking.days(scheduler, record.name, DAYS), SystemClock().now().date(), DAYS)
     return await whole_page(
-        asked, "job.html", status, job=record, runs=runs, bars=[*map(brief, runs[:BARS])], why=why, problem=problem, wanted={"at": None, **query},
+        asked, "job.html", status, job=record, runs=runs, bars=[*map(brief, runs[:BARS])], why=why, said_in_why=[] if why is None else said(why), problem=problem, wanted={"at": None, **query},
         spread=middle, charts=bool(runs), durations=charts.durations_data(runs, middle), days=counted,
         success=charts.success_data(counted), graph=graph(record.steps),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from taskloop.clock import SystemClock
 from taskloop.errors import MissingExtra
 from taskloop.runs import Run, State
-from taskloop.signs import SIGNS, clock_text, readable, span_text
+from taskloop.signs import SIGNS, clock_text, item_text, readable, span_text
 from taskloop.web.core import Response, breathing
 from taskloop.web.pages.files import address
 from taskloop.web.pages.strips import strip, took
@@ -135,6 +135,7 @@ def _templates() -> Any:
         ago=ago,
         strip=strip,
         told=told,
+        needs=needs,
         linked=linked,
     )
     made.globals["file"] = address
@@ -169,9 +170,14 @@ def local(instant: datetime, zone: tzinfo, now: datetime) -> str:
     return clock_text(instant, now, zone)
 
 
-def told(text: str, zone: tzinfo, now: datetime) -> str:
-    """A sentence with its instants on the clock of a zone."""
-    return readable(text, now, zone)
+def told(text: str, zone: tzinfo, now: datetime, said: Iterable[str] = ()) -> str:
+    """A sentence with its instants on the clock of a zone; `said`: what stands in it as others said it."""
+    return readable(text, now, zone, said)
+
+
+def needs(item: Mapping[str, Any], zone: tzinfo, now: datetime) -> str:
+    """What is wrong where a person is needed, likewise."""
+    return item_text(item, now, zone)
 
 
 def linked(text: str, base: str) -> Any:
