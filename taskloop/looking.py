@@ -425,16 +425,31 @@ def _about_jobs(standings: Sequence[Standing], running: bool, now: datetime) -> 
     """The jobs that fail, then those that are stuck, then overdue, then without a program."""
     found: dict[str, list[dict[str, Any]]] = {word: [] for word in ("failing", "stuck", "overdue", "orphan")}
     for one in standings:
-        if one.condition in found and (one.condition != "orphan" or _is_missed(one)):
-            text = _text(one, running, now)
-            item = _item(one.condition, text, job=one.name, since=_since(one, now), failures=one.failures)
-            found[one.condition].append(item)
-        elif one.condition == "running" and one.failures > 0 and one.newest is not None:
-            # It has not succeeded since it failed: that it is at it again makes it no better.
-            since = one.newest.failing_since
-            item = _item("failing", one.newest.failure, job=one.name, since=since, failures=one.failures)
-            found["failing"].append(item)
+        if (word := _needs(one)) is not None:
+            text = _text(word, one, running, now)
+            item = _item(word, text, job=one.name, since=_since(word, one, now), failures=one.failures)
+            found[word].append(item)
     return [item for items in found.values() for item in items]
+
+
+def _needs(one: Standing) -> str | None:
+    """As what a job needs a person; None: it needs nobody.
+
+    A pause holds back what is to come: it mends nothing that has failed, and what hangs still hangs.
+    """
+    if one.condition == "orphan":
+        return "orphan" if _is_missed(one) else None
+    if one.condition == "paused" and one.troubled is not None:
+        return "stuck"
+    # A job has not succeeded since it failed: that it is at it again makes it no better.
+    if one.condition in ("failing", "running", "paused") and one.failures > 0 and _is_failing(one):
+        return "failing"
+    return one.condition if one.condition in ("failing", "stuck", "overdue") else None
+
+
+def _is_failing(one: Standing) -> bool:
+    """Whether nothing came after its failures that makes them good: no success, and nobody who called a run off."""
+    return one.newest is not None and one.newest.state not in (State.SUCCEEDED, State.CANCELLED, State.SKIPPED)
 
 
 def _is_missed(one: Standing) -> bool:
@@ -442,25 +457,25 @@ def _is_missed(one: Standing) -> bool:
     return one.enabled and (one.next_due is not None or one.newest is not None)
 
 
-def _since(one: Standing, now: datetime) -> datetime | None:
-    """Since when a job stands as it does; None: it is not known."""
-    if one.condition == "stuck":
+def _since(word: str, one: Standing, now: datetime) -> datetime | None:
+    """Since when a job needs a person so; None: it is not known."""
+    if word == "stuck":
         return None if one.troubled is None else one.troubled.attempt_started_at
-    if one.condition == "overdue" and one.troubled is not None:
+    if word == "overdue" and one.troubled is not None:
         return one.troubled.ready_at
-    if one.condition == "overdue":
+    if word == "overdue":
         return one.next_due if one.next_due is not None and one.next_due < now else None
-    return one.newest.failing_since if one.condition == "failing" and one.newest is not None else None
+    return one.newest.failing_since if word == "failing" and one.newest is not None else None
 
 
-def _text(one: Standing, running: bool, now: datetime) -> str | None:
+def _text(word: str, one: Standing, running: bool, now: datetime) -> str | None:
     """What is wrong with a job, in a sentence."""
     run, nobody = one.troubled, "" if running else "; no worker runs"
-    if one.condition == "failing":
+    if word == "failing":
         return None if one.newest is None else one.newest.failure
-    if one.condition == "orphan":
+    if word == "orphan":
         return "no live worker has this job any more; if it was renamed, give the new one aliases=(...)"
-    if one.condition == "stuck" and run is not None and run.attempt_started_at is not None:
+    if word == "stuck" and run is not None and run.attempt_started_at is not None:
         since = (now - run.attempt_started_at).total_seconds()
         return f"run {run.id} has been running for {durations.words(timedelta(seconds=int(since)))}"
     if run is not None:

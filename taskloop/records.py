@@ -104,7 +104,9 @@ class Standing(NamedTuple):
     newest: Newest | None
     """None: it never ran."""
     troubled: Run | None = None
-    """The run that is stuck, or waits though it is overdue; None: neither, or it is known to be overdue by its due time."""
+    """The run that is stuck, also while the job is paused, or waits though it is overdue; None: neither, or it is known to
+    be overdue by its due time.
+    """
 
     @property
     def title(self) -> str:
@@ -167,7 +169,7 @@ def standing(
         stuck=stuck is not None,
         overdue=bool(overdue(next_due, now) or (waiting and overdue(waiting.ready_at, now))),
     )
-    troubled = {"stuck": stuck, "overdue": waiting}.get(word)
+    troubled = {"stuck": stuck, "paused": stuck, "overdue": waiting}.get(word)
     stands_by = pause if enabled and pause is not None else switch
     return Standing(name, facts, enabled, stands_by, word, next_due, newest, troubled)
 

@@ -197,6 +197,45 @@ async def test_a_job_that_fails_needs_somebody_also_while_it_is_at_it_again(virt
             await time.advance("30s")
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["all", "each job"])
+async def test_what_needed_somebody_before_a_pause_needs_somebody_still(virtual_time, whole):
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(grace=timedelta(0)))
+    names = ("breaks", "hangs", "works", "rests")
+
+    @scheduler.every("10m", first="after")
+    async def breaks():
+        raise OSError("no space")
+
+    @scheduler.every("10m", first="after", expect="5m")
+    async def hangs():
+        await asyncio.sleep(86400)
+
+    @scheduler.every("10m", first="after")
+    async def works(): ...
+
+    @scheduler.every("10m", first="after")
+    async def rests():
+        raise OSError("not today")
+
+    async with virtual_time(scheduler) as time:
+        await time.advance("25m")
+        await scheduler.disable("rests", reason="known")
+        before = (await scheduler.status()).attention
+        assert [(one["condition"], one["job"]) for one in before] == [("failing", "breaks"), ("stuck", "hangs")]
+        for name in [None] if whole else names:
+            await scheduler.pause(name)
+        paused = await scheduler.status()
+        assert paused.attention == before
+        assert {one.condition for one in paused.standings} == {"paused", "disabled"}
+        await time.advance("1h")
+        assert [one.kind for one in await attention.found(scheduler)] == ["failing", "stuck"], (
+            "and nothing is overdue: it is held"
+        )
+        for name in [None] if whole else names:
+            await scheduler.resume(name, missed="skip")
+        assert [one.kind for one in await attention.found(scheduler)] == ["failing", "stuck"]
+
+
 def test_what_was_not_heard_is_told_again():
     bulletin = Bulletin()
     assert [one.what for one in bulletin.news([item()], NOW)] == ["opened"]
