@@ -105,9 +105,13 @@ class BadInstant(TaskloopError, ValueError):
         """`fixed`: a time from now is not allowed either."""
         self.got = got
         self.why = why
-        iso = "ISO 8601 with an offset ('2026-03-01T02:00:00+01:00')"
-        allowed = f"an aware datetime or {iso}" if fixed else f"an aware datetime, {iso}, or the time from now ('+2h')"
-        super().__init__(f"instant {_shown(got)}: {why}; give {allowed}")
+        iso, ahead = (
+            "ISO 8601 with an offset ('2026-03-01T02:00:00+01:00')",
+            "" if fixed else ", or the time from now ('+2h')",
+        )
+        # Who writes texts, on a page or a command line, has no other.
+        aware = "" if isinstance(got, str) else f"an aware datetime{' or' if fixed else ','} "
+        super().__init__(f"instant {_shown(got)}: {why}; give {aware}{iso}{ahead}")
 
 
 class BadTrigger(TaskloopError, ValueError):

@@ -47,7 +47,10 @@ TABLE = [
     (BadRate("often", 9), ValueError, {"allowed": 'a count from 1 to 9 and a duration, such as "30/1m" or "5/1h"'},
      "rate 'often': allowed is a count from 1 to 9 and a duration, such as \"30/1m\" or \"5/1h\""),
     (BadInstant("noon", "it names no zone"), ValueError, {"got": "noon", "why": "it names no zone"},
-     "instant 'noon': it names no zone; give an aware datetime, ISO 8601 with an offset "
+     "instant 'noon': it names no zone; give ISO 8601 with an offset "
+     "('2026-03-01T02:00:00+01:00'), or the time from now ('+2h')"),
+    (BadInstant(7, "it is a number"), ValueError, {"got": 7, "why": "it is a number"},
+     "instant 7: it is a number; give an aware datetime, ISO 8601 with an offset "
      "('2026-03-01T02:00:00+01:00'), or the time from now ('+2h')"),
     (BadTrigger("evry 5m", "did you mean 'every'?"), ValueError, {"got": "evry 5m", "why": "did you mean 'every'?"},
      "trigger 'evry 5m': did you mean 'every'?"),

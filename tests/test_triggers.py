@@ -146,7 +146,7 @@ def test_a_single_instant_needs_a_zone_and_stands_by_itself(instant):
 @pytest.mark.parametrize("made", [At, lambda instant: Every("5m", anchor=instant)], ids=["At", "Every"])
 @pytest.mark.parametrize("instant", ["+2h", "2h", "2026-03-01T02:00", timedelta(hours=2)], ids=str)
 def test_a_time_from_now_is_refused_by_a_trigger_and_not_named_among_what_is_allowed(made, instant):
-    with pytest.raises(BadInstant, match="give an aware datetime or ISO 8601") as caught:
+    with pytest.raises(BadInstant, match="give (an aware datetime or )?ISO 8601") as caught:
         made(instant)
     assert "or the time from now" not in str(caught.value)
 

@@ -220,6 +220,37 @@ async def test_a_run_whose_worker_is_gone_is_not_shown_as_if_it_went_on(pair):
     assert "It is on record as running, but worker gone (elsewhere pid 1) was last seen" in shown
 
 
+async def test_what_a_page_was_asked_in_vain_is_said_within_its_frame_with_the_way_back(pair):
+    scheduler, client = pair
+    for path, name, value, sentence in (
+        ("/runs?since=banana&job=add", "since", "banana", "instant 'banana': it cannot be read"),
+        ("/failures?since=x%22y", "since", 'x"y', "it cannot be read"),
+        ("/timeline?from=x&to=5h", "from", "x", "the window cannot be: duration 'x'"),
+        ("/runs?state=fialed", "state", "fialed", "did you mean 'failed'?"),
+    ):
+        page = await client.get(path)
+        body, said = page.body.decode(), text(page)
+        assert page.status == 422 and sentence in said and "aware datetime" not in said, path
+        assert 'aria-label="Pages"' in body and "anyone (admin)" in said and "· anyone" not in said, path
+        assert f'<input name="{name}" value="{html.escape(value, quote=True)}"'.replace("&quot;", "&#34;") in body, path
+        assert f'action="{PREFIX}{path.partition("?")[0]}"' in body and "hx-get" not in body, path
+    unknown = text(await client.get("/runs?foo=1"))
+    assert "'foo' is unknown; known here: job, state, cause, since, before" in unknown and "refresh" not in unknown
+    for path in ("/nope", "/runs/99", "/jobs/nope", "/runs/99/x"):
+        page = await client.get(path)
+        assert page.status == 404 and 'aria-label="Pages"' in page.body.decode(), path
+        assert "`" not in text(page) and "openapi" not in text(page), path
+    stranger = await client.get("/runs", headers={"host": "foreign.example"})
+    assert stranger.status == 403 and 'aria-label="Pages"' not in stranger.body.decode()
+
+
+async def test_an_empty_instant_asks_why_as_of_now(pair):
+    _, client = pair
+    empty, none = await client.get("/jobs/hourly?at="), await client.get("/jobs/hourly")
+    why = [re.search(r"<p><b>(.*?)</b></p>", one.body.decode(), re.DOTALL)[1] for one in (empty, none)]
+    assert empty.status == 200 and "state failed" not in empty.body.decode() and why[0][:30] == why[1][:30]
+
+
 async def test_why_is_answered_on_the_page_of_a_job(pair):
     _, client = pair
     answered = text(await client.get("/jobs/hourly?at=2h"))

@@ -59,6 +59,8 @@ class Parameter:
     required: bool = False
     many: bool = False
     """In a query: may be given several times."""
+    own: bool = False
+    """Of the page's own links, and nothing that people type: it is named to nobody who gives an unknown one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,11 @@ class Route:
     """The status of success, and the name of what comes with it."""
     example: str = ""
     """What follows the address in a command line of curl."""
+
+    @property
+    def narrowed_by(self) -> list[str]:
+        """What a page that is looked at can be narrowed by."""
+        return [] if self.writes or not self.page else [one.name for one in self.query if not one.own]
 
     @property
     def writes(self) -> bool:
@@ -230,8 +237,9 @@ def _read(
     values: dict[str, Any] = dict.fromkeys(known)
     for name, value in given.items():
         if name not in known:
-            near = nearest(name, known)
-            meant = f"; did you mean '{near}'?" if near else f"; known here: {', '.join(known) or 'none'}"
+            named = [one for one in known if not known[one].own]
+            near = nearest(name, named)
+            meant = f"; did you mean '{near}'?" if near else f"; known here: {', '.join(named) or 'none'}"
             problems.setdefault(name, f"is unknown{meant}")
         elif value is not None:
             try:

@@ -167,6 +167,7 @@ class Site:
     async def answer(self, request: Request) -> Response:
         """The answer to a request; raises nothing but what ends a task."""
         principal: Principal | None = None
+        found: Found | None = None
         request_id = secrets.token_hex(6)
         try:
             found = self._open_to_all(request)
@@ -181,9 +182,7 @@ class Site:
             with audit.through("web" if found.route.page else "api", request_id):
                 response = await found.route.handler(asked)
         except Exception as error:
-            response = await self._refused(
-                error, request, request_id, admin=principal is not None and _is_admin(principal)
-            )
+            response = await self._refused(error, request, request_id, principal, found)
         response.headers = {**_ALWAYS, **response.headers, "taskloop-request-id": request_id}
         return _finished(request, response)
 
@@ -230,8 +229,10 @@ class Site:
 
     # -- on the way back
 
-    async def _refused(self, error: Exception, request: Request, request_id: str, *, admin: bool) -> Response:
-        problem = of(error, admin=admin)
+    async def _refused(
+        self, error: Exception, request: Request, request_id: str, who: Principal | None, found: Found | None
+    ) -> Response:
+        problem = of(error, admin=who is not None and who.may(Scope.admin))
         cause = error.__cause__ if isinstance(error, Problem) else error
         if problem.status >= 500 and cause is not None and not isinstance(cause, TaskloopError):
             self.scheduler.speaker.say(
@@ -246,8 +247,8 @@ class Site:
         record = {**problem.record(), "request_id": request_id}
         if _is_for_people(request):
             with suppress(MissingExtra):
-                wanted = f"{request.path}{request.query and '?'}{request.query}" if request.method == "GET" else ""
-                return await problem_page(request.prefix, record, problem.headers, wanted)
+                takes = found.route.narrowed_by if found is not None else ()
+                return await problem_page(self.scheduler, request, record, problem.headers, who=who, takes=takes)
         headers = {"content-type": "application/problem+json", **problem.headers}
         return Response(problem.status, await written(record), headers)
 
@@ -261,10 +262,6 @@ def _caller(principal: Principal, request: Request) -> tuple[bool, str | None]:
     """Whose requests are counted together: those of a name, or of an address where nobody said a name."""
     named = principal.via in ("auth", "token", "session")
     return named, principal.name if named else request.peer
-
-
-def _is_admin(principal: Principal) -> bool:
-    return principal.may(Scope.admin)
 
 
 def _check_scope(route: Route, principal: Principal) -> None:

@@ -94,7 +94,7 @@ async def _page(
     won = [one for one in runs if one.state is State.SUCCEEDED][:1]
     why, problem = None, ""
     try:
-        why = await scheduler.why(record.name, query.get("at"))
+        why = await scheduler.why(record.name, query.get("at") or None)
         why = why if asked.admin else explained(why)
     except (TaskloopError, ValueError) as error:
         problem = str(error)

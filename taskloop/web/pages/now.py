@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["PAGE", "ROUTES", "empty_is_none", "whole_page"]
 
 PAGE: Final = (
-    Parameter("said", TEXT, "what was done just now"),
-    Parameter("refresh", whole(5, 3600), "seconds after which the browser asks again"),
-    Parameter("live", FLAG, "only what changes, for the script of the page; shared by all who look"),
+    Parameter("said", TEXT, "what was done just now", own=True),
+    Parameter("refresh", whole(5, 3600), "seconds after which the browser asks again", own=True),
+    Parameter("live", FLAG, "only what changes, for the script of the page; shared by all who look", own=True),
 )
 """What every page takes."""
 COMING, FAILURES, RUNNING = 10, 5, 20

@@ -20,12 +20,13 @@ from taskloop.clock import SystemClock
 from taskloop.errors import MissingExtra
 from taskloop.runs import Run, State
 from taskloop.signs import SIGNS, clock_text, item_text, readable, span_text
-from taskloop.web.core import Response, breathing
+from taskloop.web.core import Request, Response, breathing
 from taskloop.web.pages.files import address
 from taskloop.web.pages.strips import strip, took
-from taskloop.web.security import Scope
+from taskloop.web.security import Principal, Scope
 
 if TYPE_CHECKING:
+    from taskloop.scheduler import TaskScheduler
     from taskloop.web.site import Asked
 
 __all__ = ["bare_page", "page", "problem_page", "see_other", "zone_of"]
@@ -43,23 +44,27 @@ _HTML: Final = {"content-type": "text/html; charset=utf-8", "content-security-po
 
 async def page(asked: Asked, template: str, code: int = 200, **values: Any) -> Response:
     """A page for who asks."""
-    scheduler, request = asked.scheduler, asked.request
-    zone = zone_of(asked)
     refresh = asked.query.get("refresh")
-    now = SystemClock().now()
     whole = {
-        "base": request.prefix, "who": asked.principal, "may_operate": asked.principal.may(Scope.operate),
-        "may_admin": asked.principal.may(Scope.admin), "here": request.path, "query": request.query,
-        "now": now, "zone": zone, "said": SAID.get(asked.query.get("said") or "", ""), "refresh": refresh,
-        "name": scheduler.name or "", "live": asked.query.get("live") or False,
-        "is_live": code == 200 and any(one.name == "live" for one in asked.route.query), "again": _again(request.query),
-        "about_job": None, "about_run": None, "charts": False, "rarely": 1,
+        **_frame(asked.scheduler, asked.request, asked.principal), "said": SAID.get(asked.query.get("said") or "", ""),
+        "refresh": refresh, "live": asked.query.get("live") or False,
+        "is_live": code == 200 and any(one.name == "live" for one in asked.route.query),
     }  # fmt: skip
     text = await asyncio.to_thread(_filled, template, {**whole, **values})
     headers = dict(_HTML)
     if refresh:
         headers["refresh"] = str(refresh)
     return Response(code, text, headers)
+
+
+def _frame(scheduler: TaskScheduler, request: Request, who: Principal) -> dict[str, Any]:
+    """What the frame of every page asks for."""
+    return {
+        "base": request.prefix, "who": who, "may_operate": who.may(Scope.operate), "may_admin": who.may(Scope.admin),
+        "here": request.path, "query": request.query, "again": _again(request.query), "now": SystemClock().now(),
+        "zone": _zone(scheduler), "name": scheduler.name or "", "said": "", "refresh": None, "live": False,
+        "is_live": False, "paused": None, "about_job": None, "about_run": None, "charts": False, "rarely": 1,
+    }  # fmt: skip
 
 
 def _again(query: str) -> str:
@@ -70,18 +75,38 @@ def _again(query: str) -> str:
 
 def zone_of(asked: Asked) -> ZoneInfo:
     """The zone on whose clock the pages tell their times."""
-    return ZoneInfo(asked.scheduler.options.timezone or "UTC")
+    return _zone(asked.scheduler)
 
 
-async def problem_page(base: str, record: Mapping[str, Any], headers: Mapping[str, str], wanted: str = "") -> Response:
-    """A refusal, for people. `wanted`: the page below the mount that was asked for; empty: it was no page. A sign-in leads
-    there, and what is only away for a while is asked for again by itself.
+def _zone(scheduler: TaskScheduler) -> ZoneInfo:
+    return ZoneInfo(scheduler.options.timezone or "UTC")
+
+
+async def problem_page(
+    scheduler: TaskScheduler,
+    request: Request,
+    record: Mapping[str, Any],
+    headers: Mapping[str, str],
+    *,
+    who: Principal | None,
+    takes: Iterable[str] = (),
+) -> Response:
+    """A refusal, for people. `who`: None: nobody knows yet, and there is no way about. `takes`: the fields by which the
+    page can be narrowed, shown again with what stood in them.
+
+    A sign-in leads to the page that was asked for, and what is only away for a while is asked for again by itself.
     """
+    wanted = f"{request.path}{request.query and '?'}{request.query}" if request.method == "GET" else ""
     again = headers.get("retry-after") if wanted and record["status"] == 503 else None
     headers = {**headers, "refresh": again} if again else headers
+    given = dict(parse_qsl(request.query, keep_blank_values=True)) if record["status"] == 422 else {}
+    wrong = {one["parameter"]: one["detail"] for one in record.get("errors", ())}
+    fields = [(name, given[name], wrong.get(name, "")) for name in takes if given.get(name)]
+    frame = {"base": request.prefix} if who is None else _frame(scheduler, request, who)
     return await bare_page(
-        "problem.html", record["status"], headers, base=base, problem=record, wanted=wanted, again=again
-    )
+        "problem.html", record["status"], headers, **frame, framed=who is not None, problem=record, wanted=wanted,
+        waits=again, fields=fields,
+    )  # fmt: skip
 
 
 async def bare_page(template: str, code: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
@@ -137,6 +162,7 @@ def _templates() -> Any:
         told=told,
         needs=needs,
         linked=linked,
+        coded=coded,
     )
     made.globals["file"] = address
     return made
@@ -187,6 +213,19 @@ def linked(text: str, base: str) -> Any:
     link = Markup('<a href="{base}/runs/{id}">run {id}</a>')
     parts = _RUN.split(unturned(text))  # every second is an id
     return Markup("").join(link.format(base=base, id=one) if at % 2 else escape(one) for at, one in enumerate(parts))
+
+
+def coded(text: str) -> Any:
+    """A sentence in which what stands between backticks is to be typed as it is."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return unturned(text)
+    code = Markup("<code>{}</code>")
+    return Markup("").join(
+        code.format(unturned(one)) if at % 2 else escape(unturned(one)) for at, one in enumerate(parts)
+    )
 
 
 def iso(instant: datetime) -> str:
