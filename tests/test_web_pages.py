@@ -156,6 +156,55 @@ async def test_all_jobs_are_listed_with_how_they_stand_and_can_be_narrowed(pair)
     assert "0 of 6 jobs" in none and "No job is like that." in none
 
 
+async def test_where_there_is_nothing_the_pages_say_so_and_where_nothing_fits_they_lead_to_all(
+    no_task_outlives_the_fixture,
+):
+    async with over_asgi(TaskScheduler("sqlite:///:memory:"), auth="open") as client:
+        client.headers = dict(BROWSER)
+        jobs, runs, schedules = [text(await client.get(path)) for path in ("/jobs", "/runs", "/schedules")]
+    assert "No job is declared." in jobs and "No run is on record." in runs and "There is no schedule:" in schedules
+    assert not [page for page in (jobs, runs, schedules) if "like that" in page] and "quietest" not in schedules
+    async with over_asgi(shop(), auth="open") as client:
+        client.headers = dict(BROWSER)
+        for path, narrowed in (("/jobs", "text=nope"), ("/runs", "job=nope"), ("/schedules", "prefix=nope")):
+            page = await client.get(f"{path}?{narrowed}")
+            assert "is like that." in text(page) and f'href="{PREFIX}{path}">All ' in page.body.decode(), path
+        assert "All schedules" in text(await client.get("/schedules?prefix=hour")), "also where some fit"
+
+
+async def test_what_waits_is_named_on_the_first_page_with_what_it_waits_for(pair):
+    scheduler, client = pair
+    await scheduler.pause("waits", actor="tom")
+    for _ in range(4):
+        await scheduler.submit("waits")
+    first = await client.get("/")
+    assert "waiting (4)" in text(first) and "all that wait" in text(first)
+    assert re.search(r"waiting waits run 4 : paused since [^:]*:\d\d:\d\d UTC by tom", text(first))
+
+
+async def test_what_has_succeeded_is_not_on_its_way_any_more(no_task_outlives_the_fixture):
+    scheduler = TaskScheduler("sqlite:///:memory:")
+    flow = scheduler.flow("video")
+
+    @flow.step(optional=True)
+    async def captions():
+        raise TimeoutError
+
+    @flow.step()
+    async def cut(captions: None): ...
+
+    @scheduler.job()
+    async def halfway(run: RunContext):
+        run.progress(1, 2)
+        raise OSError
+
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        ended = [(await (await scheduler.submit(job)).wait()).id for job in ("video", "halfway")]
+        pages = [(await client.get(f"/runs/{one}")).body.decode() for one in ended]
+    assert ["<progress" in page for page in pages] == [False, True]
+
+
 async def test_a_thousand_jobs_come_page_by_page(host, no_task_outlives_the_fixture):
     scheduler = TaskScheduler("sqlite:///:memory:", options=Options())
 

@@ -352,6 +352,8 @@ async def test_a_job_that_ran_has_charts_with_their_data_and_a_table(pair):
     well, ill = text(await client.get("/jobs/add")), text(await client.get("/jobs/evil"))
     today = datetime.now(UTC).date()
     assert f"{today} 1 0 100.0 %" in well and f"{today} 0 1 0.0 %" in ill
+    assert 'data-chart="durations"' not in (await client.get("/jobs/add")).body.decode(), "one run is no chart"
+    await (await scheduler.submit("add", {"a": 1})).wait()
     body = (await client.get("/jobs/add")).body.decode()
     assert "charts.js" in body and 'data-chart="durations"' in body and "&#34;well&#34;" in body
     assert "charts.js" not in (await client.get("/jobs/waits")).body.decode()

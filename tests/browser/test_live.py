@@ -417,6 +417,22 @@ CanvasRenderingContext2D.prototype.clearRect = function (...rest) {
 """A script that keeps what is written into each canvas."""
 
 
+async def test_how_long_runs_took_is_drawn_from_the_second_on(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await told(window)
+    await (await scheduler.submit("quick")).wait()
+    await page.goto(address + "/jobs/quick")
+    await expect(page.locator("figure canvas")).to_have_count(1)
+    assert "Runs a day" in await page.locator("figcaption").inner_text()
+    await (await scheduler.submit("quick")).wait()
+    await expect(page.locator("figure canvas")).to_have_count(2, timeout=SOON_MS)
+    assert [(await one.inner_text())[:10] for one in await page.locator("figcaption").all()] == [
+        "How long t",
+        "Runs a day",
+    ]
+    assert [(await one.inner_text()).split("-")[0] for one in await page.locator(".u-legend").all()] == ["ended", "day"]
+
+
 @pytest.mark.parametrize(
     ("apart", "took", "on_x", "on_y"),
     [
@@ -467,5 +483,7 @@ async def test_without_a_script_everything_is_there_and_nothing_that_needs_one(o
     await expect(page.locator("#content")).to_contain_text("succeeded")
     for hidden in ("#keys-button", "#signal", "#lost", "#keys"):
         await expect(page.locator(hidden)).to_be_hidden()
+    for caption in await page.locator("figure[data-chart]").all():
+        await expect(caption).to_be_hidden()
     await page.locator("form[action$='/submit'] button").click()
     await expect(page.locator("h1")).to_contain_text("Run 2")

@@ -27,7 +27,7 @@ PAGE: Final = (
     Parameter("live", FLAG, "only what changes, for the script of the page; shared by all who look", own=True),
 )
 """What every page takes."""
-COMING, FAILURES, RUNNING = 10, 5, 20
+COMING, FAILURES, RUNNING, WAITING = 10, 5, 20, 3
 LOOKED: Final = 50
 """Schedules among which the next are found whose job is on."""
 _ENDS: Final = (State.SUCCEEDED, State.FAILED, State.INTERRUPTED, State.CANCELLED, State.SKIPPED)
@@ -50,6 +50,7 @@ async def now(asked: Asked) -> Response:
     status = await scheduler.status()
     coming: list[Any] = []
     failures: list[Any] = []
+    waiting: list[Any] = []
     today: Mapping[State, int] = {}
     usual: Mapping[str, Usual] = {}
     is_away = False
@@ -59,6 +60,9 @@ async def now(asked: Asked) -> Response:
         today = await looking.today(scheduler, [one.name for one in status.standings])
         usual = await asked.site.foresight.usual({one.job for one in status.active[:RUNNING]})
         failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
+        if status.waiting:
+            found = await scheduler.runs(state=State.WAITING, limit=WAITING)
+            waiting = [(one, await looking.waits_for(scheduler, one)) for one in found]
     except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
         is_away = True
     return await page(
@@ -69,6 +73,7 @@ async def now(asked: Asked) -> Response:
         coming=coming,
         failures=failures,
         running=status.active[:RUNNING],
+        waiting=waiting,
         usual=usual,
         held_jobs={one.name for one in status.standings if one.condition == "paused"},
         today=[(today[one], one) for one in _ENDS if today.get(one)],

@@ -50,7 +50,7 @@ async def runs(asked: Asked) -> Response:
         kept = {name: ",".join(value) if isinstance(value, list) else value for name, value in narrowed.items()}
         following = urlencode({**kept, "before": here[-1].id})
     return await whole_page(
-        asked, "runs.html", runs=here, next=following, wanted=query, states=[*State], causes=[*Cause],
+        asked, "runs.html", runs=here, next=following, wanted=query, narrowed=narrowed, states=[*State], causes=[*Cause],
         names=sorted(job.name for job in scheduler), coming=[] if here else await scheduler.upcoming(limit=1),
     )  # fmt: skip
 

@@ -114,7 +114,7 @@ async def _page(
     zone = ZoneInfo(scheduler.options.timezone or "UTC")
     begin = {name: wanted.get(name) or "" for name in (*FIELDS, "prefix")}
     return await whole_page(
-        asked, "schedules.html", code, schedules=here, next=following, wanted=begin, words=words, coming=coming,
+        asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()), wanted=begin, words=words, coming=coming,
         problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
         overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, problems=ill,
         first_problem=next((name for name in FIELDS if ill[name]), ""), names=sorted(job.name for job in scheduler),

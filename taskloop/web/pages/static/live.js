@@ -40,11 +40,11 @@
   const FIELDS = new Set(["INPUT", "SELECT", "TEXTAREA"]);
   let held = 0, showing = false; // rows that wait to be shown; whether they are wanted now
 
-  function idOf(node) { // not node.id: of a form that is its field of that name
-    return node.getAttribute?.("id") ?? "";
+  function idOf(node) { // of a form node.id is its field of that name
+    return node.getAttribute?.("id");
   }
   function isOwn(node) {
-    return "own" in (node.dataset ?? {});
+    return node.dataset?.own === "";
   }
   function sort(node) { // a form is another one if it does something else, a section if another heading names it
     return [node.nodeName, ...["action", "name", "aria-labelledby"].map((name) => node.getAttribute?.(name))].join();
@@ -52,7 +52,7 @@
   function alike(one, other) {
     return !idOf(one) && !idOf(other) && sort(one) === sort(other);
   }
-  function firstAlike(at, next, ids) { // what lies before it is gone, but nothing that has its own place
+  function firstAlike(at, next, ids) { // what lies before it is gone
     if (next.nodeType === Node.ELEMENT_NODE) while (at && !ids.has(idOf(at)) && !alike(at, next)) at = at.nextSibling;
     return at && alike(at, next) ? at : null;
   }
@@ -93,16 +93,12 @@
       }
     }
     if (!holds) while (at) at = gone(at);
-    else markLeft(old, fresh);
+    else for (const one of old.children) one.classList.toggle("left", !ids.has(idOf(one))); // nothing is known of it any more
   }
   function gone(node) {
     const after = node.nextSibling;
     if (!isOwn(node)) node.remove();
     return after;
-  }
-  function markLeft(old, fresh) {
-    const there = new Set([...fresh.children].map(idOf));
-    for (const one of old.children) one.classList.toggle("left", !there.has(idOf(one))); // nothing is known of it any more
   }
   function atItsEnd(box) {
     return box.scrollTop + box.clientHeight >= box.scrollHeight - 24;
