@@ -958,6 +958,27 @@ def test_a_trigger_is_typed_as_people_say_it(typed_, trigger):
     assert str(meant(typed_, None)).startswith(trigger)
 
 
+async def test_a_zone_beside_what_has_no_use_for_it_is_refused_at_its_field(pair):
+    scheduler, client = pair
+    for when in ("5m", "+2h"):
+        page = await filled(client, "/schedules", job="hourly", when=when, timezone="Europe/London")
+        wrong = re.findall(r'<input id="(\w+)"[^>]*aria-invalid', page.body.decode())
+        assert page.status == 422 and wrong == ["timezone"] and f"'{when}' has no use for it" in text(page)
+        tried = text(await client.get(f"/schedules?{urlencode({'when': when, 'timezone': 'Europe/London'})}"))
+        assert "it belongs to the fields of cron" in tried
+    assert [one.id for one in await scheduler.schedules()] == ["hourly"]
+
+
+async def test_a_schedule_of_a_job_that_is_off_is_said_to_be_skipped(pair):
+    scheduler, client = pair
+    on = text(await client.get("/schedules"))
+    await scheduler.disable("hourly", until="+30m")
+    awake_by_then = text(await client.get("/schedules"))
+    await scheduler.disable("hourly")
+    assert "the job is off" not in on + awake_by_then
+    assert ": skipped, the job is off" in text(await client.get("/schedules"))
+
+
 async def test_failures_are_shown_by_their_cause(pair):
     scheduler, client = pair
     assert "No run failed since 7d" in text(await client.get("/failures"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from taskloop import durations
+from taskloop import durations, looking
 from taskloop.clock import SystemClock
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, TaskloopError
 from taskloop.masking import MASK, shown
@@ -21,6 +21,7 @@ from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other
 from taskloop.web.pages.repeating import ONCE, form_key, sign
+from taskloop.web.pages.timeline import is_off
 from taskloop.web.routes import TEXT, Parameter, Route, whole
 from taskloop.web.security import Scope
 
@@ -40,6 +41,13 @@ def meant(text: str, timezone: str | None) -> Trigger:
     text = text.strip()
     if text.startswith("@") or len(text.split()) in (5, 6):
         return Cron(text, timezone=timezone)
+    found = _without_zone(text)
+    if timezone:
+        raise BadTrigger(timezone, f"it belongs to the fields of cron, and '{text}' has no use for it", what="timezone")
+    return found
+
+
+def _without_zone(text: str) -> Trigger:
     try:
         return Every(durations.parse_interval(text))
     except ValueError as error:
@@ -112,9 +120,11 @@ async def _page(
     days = wanted.get("days") or USUAL_DAYS
     ahead = await asked.site.foresight.ahead(timedelta(days=days))
     zone = ZoneInfo(scheduler.options.timezone or "UTC")
+    off = await looking.off(scheduler, {one.job for one in here})
     begin = {name: wanted.get(name) or "" for name in (*FIELDS, "prefix")}
     return await whole_page(
-        asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()), wanted=begin, words=words, coming=coming,
+        asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()),
+        skipped={one.id for one in here if one.next_due is not None and is_off(off, one.job, one.next_due)}, wanted=begin, words=words, coming=coming,
         problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
         overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, problems=ill,
         first_problem=next((name for name in FIELDS if ill[name]), ""), names=sorted(job.name for job in scheduler),
