@@ -32,6 +32,15 @@
     if (own && !one.closest("main, header, footer, nav, [role=status], [role=alert], .skip")) fault("text outside of every landmark", one);
   }
 
+  const landmarks = all("section[aria-labelledby], [role=region], nav").filter(shown);
+  const names = landmarks.map((one) => one.ariaLabel ?? document.getElementById(one.getAttribute("aria-labelledby"))?.textContent);
+  for (const [place, one] of landmarks.entries()) if (names.indexOf(names[place]) !== place) fault("a landmark named as another", one);
+  for (const one of all("main *").filter(shown)) {
+    const scrolls = /auto|scroll/.test(getComputedStyle(one).overflow) && (one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight);
+    const reached = "a[href], button, input, select, textarea, summary, [tabindex='0']";
+    if (scrolls && !one.matches(reached) && !all(reached, one).length) fault("what scrolls, but not by the keyboard", one);
+  }
+
   // -- names
   const nameOf = (element) => {
     const by = (element.getAttribute("aria-labelledby") ?? "").split(/\s+/).filter(Boolean);

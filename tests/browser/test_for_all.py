@@ -7,6 +7,8 @@ import pytest
 from browser.dashboards import shop
 from browser.pages import AUDIT, all_paths
 
+from taskloop import RunContext
+
 pytestmark = pytest.mark.anyio
 
 FOCUS = """() => {
@@ -132,3 +134,51 @@ async def test_on_a_phone_a_job_is_submitted_and_switched(open_dashboard, window
         })"""
     )
     assert lefts and all(bold == last for bold, last in lefts)
+
+
+LONG = "a_job_of_sixty_four_characters_whose_name_is_rather_long_in_deed"
+
+
+async def test_long_names_and_narrow_windows_hide_no_column_and_break_no_word(open_dashboard, window):
+    scheduler = shop()
+    for name in (LONG, "m" * 128):
+
+        @scheduler.every("1h", first="after", name=name)
+        async def long(run: RunContext):
+            run.log("a line")
+
+    address = await open_dashboard(scheduler)
+    await (await scheduler.submit(LONG)).wait()
+    await (await scheduler.submit("video")).wait()
+    wide, narrow = await window(), await window(viewport={"width": 375, "height": 800})
+    for path in ("/", "/jobs", "/schedules"):
+        await wide.goto(address + path)
+        boxes = "all => all.every(one => one.scrollWidth <= one.clientWidth)"
+        assert await wide.locator(".wide:has(table)").evaluate_all(boxes), path
+        await narrow.goto(address + path)
+        assert await narrow.evaluate("document.documentElement.scrollWidth") == 375, path
+    await narrow.goto(f"{address}/runs/1")
+    time = narrow.locator(".log td").first
+    assert (await time.bounding_box())["height"] < 30 and len(await time.inner_text()) == 12
+    assert (await narrow.locator(".log tr").first.bounding_box())["height"] < 60
+    await narrow.goto(f"{address}/runs/2")
+    step = narrow.get_by_role("cell", name="fetch", exact=True)
+    assert (await step.bounding_box())["height"] < 30
+    await narrow.goto(f"{address}/timeline")
+    line = await narrow.locator("line.now").bounding_box()
+    assert 0 < line["x"] < 375, "it opens on now"
+
+
+async def test_in_forced_colours_the_page_one_is_on_and_what_failed_are_still_told_apart(lively_dashboard, window):
+    _, address = lively_dashboard
+    page = await window(forced_colors="active")
+    await page.goto(f"{address}/jobs/invoices")
+    lines = await page.locator("nav a").evaluate_all("all => all.map(one => getComputedStyle(one).borderBottomColor)")
+    await page.goto(f"{address}/jobs")
+    here = await page.locator("nav a[aria-current]").evaluate("one => getComputedStyle(one).borderBottomColor")
+    ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert {*lines} == {ground} and here != ground
+    await page.goto(f"{address}/jobs/invoices")
+    marks = page.locator("figure[data-chart=success] .u-marker")
+    drawn = await marks.evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+    assert len({*drawn[-2:]}) == 2, "failed and succeeded"

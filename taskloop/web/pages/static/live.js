@@ -3,7 +3,7 @@
 (() => {
   "use strict";
   const page = document.body, signal = document.getElementById("signal");
-  const bound = (name) => 1000 * Number(page.dataset[name]);
+  const bound = (name) => 1000 * page.dataset[name];
   const GATHER = 250, GRACE = 5000;
 
   // -- the clock of the server, and what counts by it
@@ -74,7 +74,7 @@
   }
   function overChildren(old, fresh) {
     const holds = !showing && "hold" in (old.dataset ?? {}); // its rows change, but none comes or goes unasked
-    const byId = new Map([...old.children].filter(idOf).map((one) => [idOf(one), one]));
+    const byId = new Map([...old.children].map((one) => [idOf(one), one]));
     const ids = new Set([...fresh.children].map(idOf).filter(Boolean));
     let at = old.firstChild;
     for (const next of [...fresh.childNodes]) {
@@ -107,11 +107,11 @@
     box.scrollTop = box.scrollHeight;
   }
   function over(target, fragment) {
-    const following = [...document.querySelectorAll("[data-follow]")].filter(atItsEnd).map((one) => one.id);
+    const following = [...document.querySelectorAll("[data-follow]")].filter(atItsEnd);
     held = 0;
     overChildren(target, fragment);
     showing = false;
-    following.map((id) => document.getElementById(id)).filter(Boolean).forEach(toItsEnd);
+    following.forEach(toItsEnd);
     const news = document.getElementById("news");
     if (news) {
       news.hidden = !held;
@@ -277,6 +277,7 @@
   window.taskloop = { span };
   setClock();
   document.querySelectorAll("[data-follow]").forEach(toItsEnd);
+  for (const now of document.querySelectorAll(".now")) now.closest(".wide").scrollLeft += now.getBoundingClientRect().x - 200;
   setInterval(signal ? tick : count, 1000);
   if (!signal) return; // a page that answers a form stays as it is
 
