@@ -19,10 +19,11 @@ from pydantic import PlainValidator
 from taskloop import durations
 from taskloop.address import bad_url, kind, without_password
 from taskloop.errors import BadDuration, BadRate, BadSettings, BadTrigger, nearest
+from taskloop.options import HOSTS_ALLOWED, is_host
 from taskloop.triggers import Cron
 
 __all__ = [
-    "MOST", "PREFIX", "Given", "Wrong", "cut", "key_text", "literal", "meant", "noting", "read_address", "read_by", "read_flag", "read_host",
+    "MOST", "PREFIX", "Given", "Wrong", "cut", "key_text", "literal", "meant", "noting", "read_address", "read_by", "read_flag", "read_host", "read_hosts",
     "read_level", "read_names", "read_prefix", "read_rate", "read_size", "read_store_url", "read_table", "read_target", "read_text",
     "read_timezone", "read_token", "refused", "saying", "span", "together", "whole", "word",
 ]  # fmt: skip
@@ -141,6 +142,13 @@ def read_names(given: Given) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) and one.strip() for one in value):
         raise refused(given, 'a, b or ["a", "b"]' if given.text else 'a list of texts such as ["a", "b"]')
     return tuple(value)
+
+
+def read_hosts(given: Given) -> tuple[str, ...]:
+    names = read_names(given)
+    if not all(map(is_host, names)):
+        raise refused(given, f"a list, each of it {HOSTS_ALLOWED}")
+    return names
 
 
 def read_timezone(given: Given) -> str:

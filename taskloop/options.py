@@ -5,7 +5,8 @@ Level 3, pure. `taskloop.settings` makes one from configuration; embedding code 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal
@@ -13,12 +14,18 @@ from typing import Any, Final, Literal
 from taskloop.errors import BadSettings
 from taskloop.triggers import Trigger
 
-__all__ = ["Http", "Options"]
+__all__ = ["HOSTS_ALLOWED", "Http", "Options", "check_hosts", "is_host"]
 
 _SPANS: Final = ("interval", "heartbeat", "lease")
 _SPANS_OR_NONE: Final = ("loop_limit", "max_runtime", "dev", "keep")
 _SPANS_OR_NOTHING: Final = ("grace", "kill_grace")
 _NUMBERS: Final = ("max_running", "threads")
+_HOST: Final = re.compile(
+    r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE
+)
+HOSTS_ALLOWED: Final = (
+    "a name or an address as it stands in Host, such as 'shop.example', without a scheme, a path or a *"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +42,22 @@ class Http:
     """How many requests of any kind in how long, of each caller; None: no limit."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.hosts, str):  # it would be taken letter by letter
-            raise BadSettings([f'hosts is {self.hosts!r}; a list of names is allowed, such as ["{self.hosts}"]'])
+        check_hosts(self.hosts)
+
+
+def check_hosts(hosts: Iterable[str]) -> tuple[str, ...]:
+    """The names, if each is one that a browser may send as Host. Raises `BadSettings`."""
+    if isinstance(hosts, str):  # it would be taken letter by letter
+        raise BadSettings([f'hosts is {hosts!r}; a list of names is allowed, such as ["{hosts}"]'])
+    found = tuple(hosts)
+    if wrong := [one for one in found if not is_host(one)]:
+        raise BadSettings([f"hosts has {one!r}; allowed is {HOSTS_ALLOWED}" for one in wrong])
+    return found
+
+
+def is_host(name: object) -> bool:
+    """Whether a browser may send that as Host."""
+    return isinstance(name, str) and _HOST.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from taskloop.given import (
     read_by,
     read_flag,
     read_host,
+    read_hosts,
     read_level,
     read_names,
     read_prefix,
@@ -98,7 +99,7 @@ class HttpSettings(_Section):
     port: Annotated[int, read_by(whole(0, 65_535))] = 8700
     prefix: Annotated[str, read_by(read_prefix)] = ""
     token: Annotated[str, read_by(read_token)] = Field(default="", repr=False)
-    hosts: Names = ()
+    hosts: Annotated[tuple[str, ...], read_by(read_hosts)] = ()
     submit_limit: Annotated[tuple[int, timedelta] | None, read_by(read_rate)] = (30, timedelta(minutes=1))
     request_limit: Annotated[tuple[int, timedelta] | None, read_by(read_rate)] = (1200, timedelta(minutes=1))
 

@@ -336,6 +336,7 @@ BAD = [
     ("http.token = 2001-02-03", "http.token", "*** (a date)", "without blanks"),
     ('http.hosts = "a"', "http.hosts", "'a'", "a list of texts"),
     ("http.hosts = [1]", "http.hosts", "[1]", "a list of texts"),
+    ("http.hosts = ['*.example']", "http.hosts", "['*.example']", "without a scheme, a path or a *"),
     ('http.submit_limit = "30"', "http.submit_limit", "'30'", '"30/1m"'),
     ('http.submit_limit = "0/1m"', "http.submit_limit", "'0/1m'", '"30/1m"'),
     ("http.submit_limit = 30", "http.submit_limit", " 30;", '"30/1m"'),

@@ -8,14 +8,16 @@ import json
 import random
 import re
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+from loguru import logger
 from web_clients import HOSTS, V1
 
 from taskloop import Options, TaskScheduler
 from taskloop.errors import BadSettings
 from taskloop.options import Http
-from taskloop.web import Principal, Request, Scope
+from taskloop.web import Principal, Request, Scope, security
 from taskloop.web.api import ROUTES
 from taskloop.web.core import BODY_BYTES, Headers
 from taskloop.web.problems import Problem
@@ -175,13 +177,47 @@ def broken(request):
     raise RuntimeError("password=hunter2")
 
 
-@pytest.mark.parametrize("auth", [broken, wrong_scope, no_principal])
-async def test_a_sign_in_that_breaks_lets_nobody_in(host, auth, lines):
+def a_name(request):
+    return "anna"
+
+
+def no_scope(request):
+    return SimpleNamespace(name="anna", scope="adm")
+
+
+async def hangs(request):
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("auth", "told"),
+    [
+        (broken, "RuntimeError: password=hunter2"),
+        (wrong_scope, "the scope of a principal is 'root'; allowed are 'read', 'operate' and 'admin'"),
+        (no_principal, "auth= (no_principal) gave a value of type bool: allowed are None and a Principal"),
+        (a_name, "auth= (a_name) gave a value of type str: allowed are None and a Principal"),
+        (no_scope, "auth= (no_scope) gave a value of type SimpleNamespace: the scope of a principal is 'adm'"),
+        (hangs, "auth= (hangs) gave no answer within 0.05 s"),
+    ],
+)
+async def test_a_sign_in_that_breaks_lets_nobody_in_and_the_log_says_what_is_wrong_with_it(
+    host, auth, told, lines, monkeypatch
+):
+    monkeypatch.setattr(security, "AUTH_SECONDS", 0.05)
+    said = []
+    number = logger.add(lambda message: said.append(str(message)), level="ERROR")
     async with host(shop(), auth=auth) as client:
         answer = await client.get(f"{V1}/jobs")
     assert (answer.status, answer.code) == (503, "sign-in-broken")
-    assert b"hunter2" not in answer.body
-    assert "http.failed" in lines
+    assert b"hunter2" not in answer.body and b"anna" not in answer.body
+    logger.remove(number)
+    assert "http.failed" in lines and told in said[-1]
+
+
+@pytest.mark.parametrize("made", [("anna", "adm"), ("anna", 3), (7, "read"), (None, Scope.read)])
+def test_a_principal_that_cannot_be_is_refused_when_it_is_made(made):
+    with pytest.raises(ValueError, match="of a principal is"):
+        Principal(*made)
 
 
 async def test_a_token_counts_beside_the_sign_in_of_the_host(host):
@@ -199,6 +235,19 @@ def test_what_is_no_sign_in_is_refused_when_it_is_mounted(auth):
 def test_a_single_name_for_hosts_is_refused():
     with pytest.raises(BadSettings, match="list of names"):
         Site(shop(), auth="open", hosts="jobs.example.org")
+
+
+@pytest.mark.parametrize("name", ["*", "*.example", "https://shop.example", "", 5, "shop.example/taskloop", "a b"])
+def test_a_host_that_nobody_could_send_is_refused_when_it_is_mounted_and_in_the_configuration(name):
+    for made in (lambda: Site(shop(), auth="open", hosts=["fine.example", name]), lambda: Http(hosts=(name,))):
+        with pytest.raises(BadSettings, match="as it stands in Host, such as 'shop.example'") as caught:
+            made()
+        assert len(caught.value.problems) == 1 and repr(name) in str(caught.value)
+    Site(
+        shop(),
+        auth="open",
+        hosts=["shop.example", "Shop_1.example.:8000", "10.0.0.7:80", "::1", "[fe80::1]:80", "xn--a"],
+    )
 
 
 # -- where it comes from

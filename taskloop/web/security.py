@@ -21,8 +21,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from taskloop.errors import BadSettings, TaskloopError
-from taskloop.options import Http
+from taskloop.errors import BadSettings, TaskloopError, nearest
+from taskloop.options import Http, check_hosts
 from taskloop.tokens import Token, split
 from taskloop.web.problems import Problem
 from taskloop.web.sessions import PREFIXES, Cookie, configured
@@ -69,6 +69,17 @@ class Principal:
     via: str = "auth"
     """How it came in: `auth`, `token`, `session`, `local`, `open`."""
 
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a name that is no text, and a scope that is none."""
+        if not isinstance(self.name, str):
+            raise ValueError(f"the name of a principal is {type(self.name).__name__}; a text is allowed")  # noqa: TRY004
+        if not isinstance(self.scope, Scope) and self.scope not in Scope.__members__:
+            near = nearest(self.scope, Scope.__members__) if isinstance(self.scope, str) else None
+            raise ValueError(
+                f"the scope of a principal is {self.scope!r}{f': did you mean {near!r}?' if near else ''}; "
+                "allowed are 'read', 'operate' and 'admin'"
+            )
+
     def may(self, scope: Scope) -> bool:
         """Whether `scope` is within its own."""
         return self.level >= scope
@@ -109,8 +120,7 @@ class Access:
     ) -> None:
         if auth is not None and auth != "open" and not callable(auth):
             raise BadSettings([f'auth is {auth!r}; allowed are a function of the request, "open" or None'])
-        if isinstance(hosts, str):
-            raise BadSettings([f'hosts is {hosts!r}; a list of names is allowed, such as ["{hosts}"]'])
+        hosts = check_hosts(hosts)
         self._auth, self._hosts, self._bind, self._options = auth, frozenset(map(_bare, hosts)), bind, options
         self._failed = Limits(monotonic)
         self._tokens = Tokens(keyring, monotonic)
@@ -314,25 +324,23 @@ class Access:
 
     @staticmethod
     async def _asked(auth: Callable[[Request], Any], request: Request) -> Principal | None:
+        of = f"auth= ({getattr(auth, '__qualname__', type(auth).__qualname__)})"
         try:
-            async with asyncio.timeout(AUTH_SECONDS):
+            async with asyncio.timeout(AUTH_SECONDS) as limit:
                 found = auth(request)
                 if inspect.isawaitable(found):
                     found = await found
-            if found is None:
-                return None
-            name, scope = found.name, found.scope
-            if not isinstance(name, str):
-                raise TypeError(f"the name of the principal is {type(name).__name__}, no text")
-            return Principal(name[:200], scope if isinstance(scope, Scope) else Scope[scope])
         except Exception as error:  # foreign code: whatever it raises, nobody is let in
-            raise Problem(
-                503,
-                "sign-in-broken",
-                "who asks could not be found out",
-                "auth= must give None, or a Principal of a name and a scope: read, operate or admin",
-                headers={"retry-after": "5"},
-            ) from error
+            late = TimeoutError(f"{of} gave no answer within {AUTH_SECONDS:g} s")
+            raise _broken() from (late if limit.expired() else error)
+        if found is None:
+            return None
+        try:
+            name = found.name
+            return Principal(name[:200] if isinstance(name, str) else name, found.scope)
+        except Exception as error:
+            why = error if isinstance(error, ValueError) else "allowed are None and a Principal of a name and a scope"
+            raise _broken() from TypeError(f"{of} gave a value of type {type(found).__name__}: {why}")
 
     @staticmethod
     def _local(request: Request) -> Principal:
@@ -390,6 +398,16 @@ def _bearer(request: Request) -> str | None:
 def _is_secure(request: Request) -> bool:
     """Whether the browser is on TLS: what ends it in front of us may not say so, but the browser's Origin does."""
     return request.scheme == "https" or request.headers.get("origin", "").lower().startswith("https:")
+
+
+def _broken() -> Problem:
+    return Problem(
+        503,
+        "sign-in-broken",
+        "who asks could not be found out",
+        "auth= must give None, or a Principal of a name and a scope: read, operate or admin",
+        headers={"retry-after": "5"},
+    )
 
 
 def _closed() -> Problem:
