@@ -230,6 +230,39 @@ async def test_as_the_whole_program_it_starts_and_stops_the_scheduler_itself():
     assert not scheduler.is_running
 
 
+async def test_of_two_hosts_of_one_scheduler_the_last_that_goes_stops_it():
+    scheduler = made()
+    first, second = web.Application(), web.Application()
+    for app in (first, second):
+        setup(app, scheduler, auth="open")
+    runners = [web.AppRunner(one) for one in (first, second)]
+    await asyncio.gather(*(one.setup() for one in runners))  # both at once: neither is served before it runs
+    assert scheduler.is_running
+    told, sent = asyncio.Queue(), asyncio.Queue()
+    third = asyncio.create_task(asgi.app(scheduler, auth="open")({"type": "lifespan"}, told.get, sent.put))
+    await told.put({"type": "lifespan.startup"})
+    assert await sent.get() == {"type": "lifespan.startup.complete"}
+    await runners[0].cleanup()
+    await told.put({"type": "lifespan.shutdown"})
+    await third
+    assert scheduler.is_running
+    async with asgi.lifespan(scheduler)(None):
+        await runners[1].cleanup()
+        assert scheduler.is_running
+    assert not scheduler.is_running
+
+
+async def test_a_surface_with_a_life_of_its_own_leaves_a_scheduler_to_who_started_it():
+    async with made() as scheduler:
+        told, sent = asyncio.Queue(), asyncio.Queue()
+        living = asyncio.create_task(asgi.app(scheduler, auth="open")({"type": "lifespan"}, told.get, sent.put))
+        for word in ("startup", "shutdown"):
+            await told.put({"type": f"lifespan.{word}"})
+            assert await sent.get() == {"type": f"lifespan.{word}.complete"}
+        await living
+        assert scheduler.is_running
+
+
 async def test_a_start_that_fails_is_told_to_the_server(tmp_path):
     scheduler = TaskScheduler(tmp_path / "missing" / "app.db", options=Options())
     sent = []

@@ -68,3 +68,33 @@ async def test_below_a_prefix_of_any_letters_what_is_sent_on_is_an_address(mount
         )  # fmt: skip
     assert told[0]["status"] == 202
     assert dict(told[0]["headers"])[b"location"] == f"{sent}/api/v1/runs/1".encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "path", "mount"),
+    [
+        ("/taskloop/jobs/job", "/jobs/job", "/taskloop"),
+        ("/taskloop/jobs/job/", "/jobs/job", "/taskloop"),
+        ("/a/b%20c/jobs/jo%62", "/jobs/job", "/a/b%20c"),
+        ("/jobs/job", "/jobs/job", ""),
+        ("//evil.example/jobs/job", "/jobs/job", ""),
+        ("/jobs/jobs/job", "/jobs/job", "/jobs"),
+    ],
+)
+async def test_a_host_that_takes_the_mount_off_the_path_and_says_so_nowhere_is_understood(sent, path, mount):
+    """As Litestar does."""
+    scheduler, told = TaskScheduler(":memory:"), []
+    scheduler.add_job(nothing, name="job")
+
+    async def send(message):
+        told.append(message)
+
+    async with scheduler:
+        await asgi.app(scheduler, auth="open")(
+            {"type": "http", "method": "GET", "path": path, "query_string": b"", "raw_path": sent.encode(), "root_path": "",
+             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "scheme": "http",
+             "headers": [(b"host", b"127.0.0.1"), (b"accept", b"text/html")]},
+            None, send,
+        )  # fmt: skip
+    page = told[1]["body"].decode()
+    assert told[0]["status"] == 200 and f'<a href="{mount}/runs" data-key' in page

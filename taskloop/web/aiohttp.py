@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 from taskloop.errors import BadSettings, MissingExtra
 from taskloop.given import PREFIX
 from taskloop.web.core import Headers, Request, Response
+from taskloop.web.living import living
 from taskloop.web.security import HEADERS, Auth
 from taskloop.web.site import Site
 
@@ -41,7 +42,8 @@ def setup(
     auth: Auth = None,
     hosts: Iterable[str] = (),
 ) -> None:
-    """Mount the surface below `prefix` (empty: at the root), and start and stop the scheduler with the app.
+    """Mount the surface below `prefix` (empty: at the root), and start and stop the scheduler with the app; of several
+    apps of one scheduler the last that goes stops it.
 
     `app` may be an application below another one (`add_subapp`). In `prefix` letters, digits and `-._~/` are allowed.
 
@@ -60,12 +62,8 @@ def setup(
     _mount(app, site, prefix)
 
     async def with_the_app(_: web.Application) -> AsyncIterator[None]:
-        mine = start and not scheduler.is_running
-        if mine:
-            await scheduler.start()
-        yield
-        if mine:
-            await scheduler.stop()
+        async with living(scheduler) if start else nullcontext():
+            yield
 
     async def end_streams(_: web.Application) -> None:
         await site.close()

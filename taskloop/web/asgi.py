@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from taskloop.web.core import Headers, Request, Response
+from taskloop.web.living import living
 from taskloop.web.security import Auth
 from taskloop.web.site import Site
 
@@ -34,7 +35,7 @@ def app(scheduler: TaskScheduler, auth: Auth = None, hosts: Iterable[str] = ()) 
     """The surface of `scheduler`, to be mounted anywhere.
 
     `auth` and `hosts` as for `taskloop.web.aiohttp.setup`. Served as the whole program it starts and stops the scheduler;
-    mounted, the host does that by `lifespan`. Raises `BadSettings`.
+    mounted, the host does that by `lifespan`. Of several hosts of one scheduler the last that goes stops it. Raises `BadSettings`.
     """
     site = Site(scheduler, auth=auth, hosts=hosts)
 
@@ -52,32 +53,23 @@ def app(scheduler: TaskScheduler, auth: Auth = None, hosts: Iterable[str] = ()) 
 
 
 def lifespan(scheduler: TaskScheduler) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """What a host takes as its `lifespan`: starts the scheduler with the host, and stops it."""
-
-    @asynccontextmanager
-    async def living(_: Any) -> AsyncIterator[None]:
-        mine = not scheduler.is_running
-        if mine:
-            await scheduler.start()
-        try:
-            yield
-        finally:
-            if mine:
-                await scheduler.stop()
-
-    return living
+    """What a host takes as its `lifespan`: starts the scheduler with the host, and stops it, unless another one still
+    serves it, or somebody else started it.
+    """
+    return lambda _: living(scheduler)
 
 
 async def _live(scheduler: TaskScheduler, site: Site, receive: Receive, send: Send) -> None:
+    life = living(scheduler)
     while True:
         message = await receive()
         try:
             if message["type"] == "lifespan.startup":
-                await scheduler.start()
+                await life.__aenter__()
                 site.open()
             else:
                 await site.close()
-                await scheduler.stop()
+                await life.__aexit__(None, None, None)
         except Exception as error:
             await send({"type": f"{message['type']}.failed", "message": str(error)})
             return
@@ -116,6 +108,8 @@ def _place(scope: Mapping[str, Any]) -> tuple[str, str]:
     """Where it is mounted, and the path below, percent-encoded as it was sent where the server tells that."""
     prefix, path = scope.get("root_path", "").rstrip("/"), scope["path"]
     raw = scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
+    if not prefix and (found := _taken_off(raw, path)) is not None:
+        return found
     whole = path.startswith(f"{prefix}/") or path == prefix
     below = path[len(prefix) :] if whole else path
     if unquote(raw) == path:  # then it says which of the slashes were sent as such
@@ -123,6 +117,18 @@ def _place(scope: Mapping[str, Any]) -> tuple[str, str]:
         if unquote("/" + "/".join(parts)) == (below or "/"):
             return prefix, "/" + "/".join(parts)
     return prefix, quote(below)
+
+
+def _taken_off(raw: str, path: str) -> tuple[str, str] | None:
+    """Where it is mounted by a host that takes the mount off the path and says so nowhere; None: it took nothing off.
+
+    What was sent tells it: it ends with the path, which is shorter. Never an address of another host, `//name`.
+    """
+    parts = raw.rstrip("/").split("/")
+    for at in range(2, len(parts) + 1):
+        if all(parts[1:at]) and unquote("/" + "/".join(parts[at:])) == (path.rstrip("/") or "/"):
+            return "/".join(parts[:at]), "/" + "/".join(parts[at:])
+    return None
 
 
 async def _send(response: Response, receive: Receive, send: Send) -> None:
