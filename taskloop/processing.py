@@ -87,14 +87,16 @@ class InProcess:
         self.in_flight += 1
         try:
             module, qualname = place_of(function)
-            channel: _Channel = await self._files.call(_opened, context, {})
+            channel = _Channel(context)
             try:
+                await self._files.call(_open, None, {}, channel)
                 run = context._run.changed(attempt=context.attempt)  # of a step: its own
                 work = partial(perform, module, qualname, run, channel.path, str(context.step))
                 answer = await self._answer(work, channel)
             finally:
                 self._ear.forget(channel)
-                await self._files.call(channel.close, None, {})
+                # It is done whoever stops waiting for it: else a file would stay.
+                await asyncio.shield(self._files.call(channel.close, None, {}))
         finally:
             self.in_flight -= 1
             if self._closed:
@@ -117,17 +119,16 @@ class InProcess:
     async def _answer(self, work: Callable[[], Any], channel: _Channel) -> Any:
         from anyio import BrokenWorkerProcess, CancelScope, CapacityLimiter
 
+        context = channel.context
         self._limiter = self._limiter or CapacityLimiter(self._processes)
         with CancelScope() as scope:
-            channel.context.withdraw = scope.cancel
-            if channel.context.cancelled:  # asked to end while its file was made
+            context.withdraw = scope.cancel
+            if context.cancelled:  # asked to end while its file was made
                 scope.cancel()
             self._scopes.add(scope)
             try:
                 async with self._limiter:
-                    channel.context.entered = True
-                    if channel.context.began is not None:
-                        channel.context.began()
+                    context.entered = True
                     self._ear.listen(channel, scope.cancel)
                     for again in (True, False):
                         try:
@@ -146,9 +147,9 @@ class InProcess:
                                 "gets another process"
                             ) from error
             finally:
-                channel.context.withdraw = None
+                context.withdraw = None
                 self._scopes.discard(scope)
-        if channel.late and not channel.context.cancelled:
+        if channel.late and not context.cancelled:
             raise ProcessDied(
                 f"the process for the job did not begin with it within {START_SECONDS:g} s and was killed; the main file "
                 f"of the program is loaded there first: {GUARD}"
@@ -156,10 +157,8 @@ class InProcess:
         raise AttemptCancelled("its process was killed")
 
 
-def _opened() -> _Channel:
-    """A place to be told; in a thread, as all that waits for a disk, or imports much."""
-    import tempfile
-
+def _open(channel: _Channel) -> None:
+    """Make a place to be told; in a thread, as all that waits for a disk, or imports much."""
     pool()  # so that the loop need not wait for it
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     if main is not None and _starts_by_itself(main):
@@ -167,10 +166,7 @@ def _opened() -> _Channel:
             f"the main file of the program, {main}, is loaded in each process for jobs and would start the program "
             f"there once more; {GUARD}"
         )
-    number, path = tempfile.mkstemp(prefix="taskloop-", suffix=".told")
-    context = running.get()
-    assert context is not None
-    return _Channel(number, path, context)
+    channel.open()
 
 
 @cache
@@ -271,20 +267,30 @@ def _known(place: tuple[str, str]) -> type[BaseException] | None:
 class _Channel:
     """The parent's end of the file that a job writes into."""
 
-    def __init__(self, number: int, path: str, context: RunContext) -> None:
-        self.path = path
+    def __init__(self, context: RunContext) -> None:
+        self.path = ""
         self.context = context
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.begun = False
         """Whether the process has begun with the job."""
         self.pid: int | None = None
         self.last_words = ""
         self.late = False
         """It had not begun when it should have."""
-        self._number = number
+        self._number = -1
+        self._closed = False
         self._offset = HEAD_BYTES
         self._rest = b""
         self._count = ""
         self._lock = Lock()
+
+    def open(self) -> None:
+        """Make the file, unless nobody waits for that any more."""
+        import tempfile
+
+        with self._lock:
+            if not self._closed:
+                self._number, self.path = tempfile.mkstemp(prefix="taskloop-", suffix=".told")
 
     def read(self) -> None:
         """Take over what is new. Raises nothing: a job may have written anything."""
@@ -317,6 +323,9 @@ class _Channel:
     def close(self) -> None:
         self.read()
         with self._lock:
+            self._closed = True
+            if self._number < 0:
+                return
             os.close(self._number)
             self._number = -1
         with suppress(OSError):
@@ -340,6 +349,9 @@ class _Channel:
             return
         if kind == "begun":
             self.begun, self.pid = True, record.get("pid")
+            if (tell := self.context.began) is not None:
+                with suppress(RuntimeError):  # the loop is closed
+                    self.loop.call_soon_threadsafe(tell)
         elif kind == "log":
             with suppress(Exception):
                 self.context.log(str(record.get("text")), level=str(record.get("level", "info")))
@@ -349,7 +361,7 @@ class _Ear:
     """A thread that reads what jobs in processes tell; there while there is one."""
 
     def __init__(self) -> None:
-        self._channels: dict[_Channel, tuple[float, asyncio.AbstractEventLoop, Callable[[], None]]] = {}
+        self._channels: dict[_Channel, tuple[float, Callable[[], None]]] = {}
         self._thread: Thread | None = None
         self._lock = Lock()
 
@@ -358,7 +370,7 @@ class _Ear:
         from time import monotonic
 
         with self._lock:
-            self._channels[channel] = (monotonic() + START_SECONDS, asyncio.get_running_loop(), end)
+            self._channels[channel] = (monotonic() + START_SECONDS, end)
             if self._thread is None:
                 self._thread = Thread(target=self._follow, name="taskloop processes", daemon=True)
                 self._thread.start()
@@ -376,12 +388,12 @@ class _Ear:
                 if not channels:
                     self._thread = None
                     return
-            for channel, (deadline, loop, end) in channels:
+            for channel, (deadline, end) in channels:
                 channel.read()
                 if not channel.begun and not channel.late and monotonic() > deadline:
                     channel.late = True
                     with suppress(RuntimeError):  # the loop is closed
-                        loop.call_soon_threadsafe(end)
+                        channel.loop.call_soon_threadsafe(end)
             sleep(LOOK_SECONDS)
 
 

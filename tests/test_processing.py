@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time as real
@@ -333,6 +334,61 @@ async def test_no_more_processes_work_at_once_than_allowed(processes, tmp_path):
     assert not lives(await written(tmp_path / "pid"))
 
 
+async def test_a_call_that_waits_for_a_process_has_not_begun(processes, tmp_path):
+    executor, began, begin = InProcess(1), [], asyncio.Event()
+    first, second = (run_context(params={"path": str(tmp_path / name)}) for name in ("1", "2"))
+    calls = [asyncio.create_task(executor.call(process_jobs.lasting.function, first, {}))]
+    await written(tmp_path / "1")
+    second.began = lambda: (began.append(second.entered), begin.set())
+    calls.append(asyncio.create_task(executor.call(process_jobs.lasting.function, second, {})))
+    while len(executor._scopes) < 2:
+        await asyncio.sleep(0.01)
+    assert not second.entered and not began
+    first.withdraw()
+    await begin.wait()
+    assert lives(await written(tmp_path / "2")) and began == [True]
+    executor.close()
+    await asyncio.wait(calls)
+
+
+async def test_a_stop_gives_back_what_still_waits_for_a_process(at_work, tmp_path):
+    heard = {}
+    at_work.on("retrying", "interrupted")(lambda event: heard.update({event.run.params["path"]: event.run.state}))
+    at_work._executors["process"] = executor = InProcess(1)
+    first, second = str(tmp_path / "1"), str(tmp_path / "2")
+    await at_work.submit("lasting", {"path": first})
+    await written(tmp_path / "1")
+    await at_work.submit("lasting", {"path": second})
+    while len(executor._scopes) < 2:
+        await asyncio.sleep(0.01)
+    await at_work.stop(grace=0)
+    assert heard == {first: State.INTERRUPTED, second: State.WAITING}
+
+
+async def test_a_call_whose_task_is_cancelled_while_its_file_is_made_leaves_no_file(processes, tmp_path, monkeypatch):
+    making, go = threading.Event(), threading.Event()
+
+    def slow(**options):
+        making.set()
+        go.wait(10)
+        return make(dir=tmp_path, **options)
+
+    make = tempfile.mkstemp
+    monkeypatch.setattr(tempfile, "mkstemp", slow)
+    executor, descriptors = InProcess(1), set(os.listdir("/proc/self/fd"))
+    call = asyncio.create_task(executor.call(process_jobs.pid.function, run_context(), {}))
+    await asyncio.to_thread(making.wait, 10)
+    call.cancel()
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait({call})
+    go.set()
+    executor.close()
+    while executor._files._threads:
+        await asyncio.sleep(0.01)
+    assert not [*tmp_path.iterdir()] and set(os.listdir("/proc/self/fd")) <= descriptors
+
+
 async def test_a_process_that_comes_to_a_call_when_it_was_given_up_answers_nobody(processes, tmp_path):
     late = partial(perform, "process_jobs", "lasting", run_context()._run, str(tmp_path / "gone"))
     with pytest.raises(BrokenWorkerProcess):
@@ -494,6 +550,15 @@ def test_a_script_without_the_guard_is_told_so(tmp_path):
 def test_a_script_whose_guard_does_not_hold_does_not_start_itself_again(tmp_path):
     out, _ = told(tmp_path, 'if __name__ == "__main__":\n    pass\nasyncio.run(main())\n')
     assert "no process for the job could be started" in out and "put what starts the program below" in out
+
+
+def test_what_a_process_takes_to_load_the_program_takes_nothing_of_a_timeout(tmp_path):
+    out, errors = told(
+        tmp_path,
+        'if __name__ == "__main__":\n    work.configure({}, {"timeout": "500ms"})\n    asyncio.run(main())\n'
+        "else:\n    import time\n    time.sleep(1)\n",
+    )
+    assert out == "3" and errors == ""
 
 
 def test_a_main_file_that_cannot_be_loaded_is_told(tmp_path):
