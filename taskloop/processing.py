@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock, Thread, local
@@ -38,6 +39,7 @@ from taskloop.runs import Returned, Run
 
 if TYPE_CHECKING:
     from anyio import CancelScope, CapacityLimiter
+    from anyio.abc import Process
 
     from taskloop.inject import Provision
 
@@ -132,7 +134,7 @@ class InProcess:
                     self._ear.listen(channel, scope.cancel)
                     for again in (True, False):
                         try:
-                            answer = await pool().run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
+                            answer = await _answered(work)
                             if answer[0] == channel.path:
                                 return answer[1:]
                             raise ValueError("the answer to another call")
@@ -169,6 +171,29 @@ def _open(channel: _Channel) -> None:
     channel.open()
 
 
+_started: Final[ContextVar[list[Process] | None]] = ContextVar("taskloop_processes_started", default=None)
+"""The processes that are started for a call."""
+
+
+async def _answered(work: Callable[[], Any]) -> Any:
+    """What a process gives for it. One that is started for it and does not come to it is ended: it is nobody's yet."""
+    from anyio import BrokenWorkerProcess, CancelScope, CapacityLimiter
+
+    started: list[Process] = []
+    token = _started.set(started)
+    try:
+        return await pool().run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
+    except (BrokenWorkerProcess, asyncio.CancelledError):
+        for process in started:
+            if process.returncode is None:
+                process.kill()
+                with CancelScope(shield=True):
+                    await process.aclose()
+        raise
+    finally:
+        _started.reset(token)
+
+
 @cache
 def pool() -> Any:
     """The module `anyio.to_process` once more, for jobs alone, whose processes write to the standard error of the program
@@ -196,6 +221,8 @@ def pool() -> Any:
                     os.kill(process.pid, signal.SIGKILL)
 
         process.kill = kill
+        if (started := _started.get()) is not None:
+            started.append(process)
         return process
 
     module.open_process = opened_our_way

@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time as real
 from functools import partial
+from pathlib import Path
 
 import process_jobs
 import pytest
@@ -363,6 +364,31 @@ async def test_a_stop_gives_back_what_still_waits_for_a_process(at_work, tmp_pat
         await asyncio.sleep(0.01)
     await at_work.stop(grace=0)
     assert heard == {first: State.INTERRUPTED, second: State.WAITING}
+
+
+def children():
+    return {int(pid) for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()}
+
+
+@pytest.mark.parametrize("by", ["a withdrawal", "its task"])
+async def test_a_process_that_is_not_ready_yet_when_its_call_is_given_up_is_ended(processes, tmp_path, by):
+    executor, before = InProcess(3), children()
+    busy = [run_context(params={"path": str(tmp_path / name)}) for name in ("1", "2")]
+    calls = [asyncio.create_task(executor.call(process_jobs.lasting.function, one, {})) for one in busy]
+    ours = {await written(tmp_path / name) for name in ("1", "2")}  # so that none is idle
+    context = run_context(params={"path": str(tmp_path / "3")})
+    call = asyncio.create_task(executor.call(process_jobs.lasting.function, context, {}))
+    while not children() - before - ours:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)  # an interpreter takes longer until it says that it is ready
+    context.withdraw() if by == "a withdrawal" else call.cancel()
+    await asyncio.wait({call})
+    assert call.cancelled() or type(call.exception()) is AttemptCancelled
+    async with asyncio.timeout(10):  # until its end is noticed
+        while children() - before - ours:
+            await asyncio.sleep(0.01)
+    executor.close()
+    await asyncio.wait(calls)
 
 
 async def test_a_call_whose_task_is_cancelled_while_its_file_is_made_leaves_no_file(processes, tmp_path, monkeypatch):
