@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from taskloop.attempts import taken
 from taskloop.context import AttemptCancelled, RunContext, StepName, running
 from taskloop.errors import BadJob, Conflict, ProcessDied
-from taskloop.executors import InThread, RaisedElsewhere
+from taskloop.executors import DOUBT_SECONDS, InThread, RaisedElsewhere
 from taskloop.injecting import call_within
 from taskloop.jobs import Job
 from taskloop.masking import scrubber
@@ -130,6 +130,9 @@ class InProcess:
             self._scopes.add(scope)
             try:
                 async with self._limiter:
+                    # We may have stood still since it was queued: what is lost is withdrawn.
+                    while context.trusted is not None and not context.trusted():
+                        await asyncio.sleep(DOUBT_SECONDS)
                     context.entered = True
                     self._ear.listen(channel, scope.cancel)
                     for again in (True, False):

@@ -366,6 +366,32 @@ async def test_a_stop_gives_back_what_still_waits_for_a_process(at_work, tmp_pat
     assert heard == {first: State.INTERRUPTED, second: State.WAITING}
 
 
+async def test_no_process_begins_a_call_while_it_is_in_doubt_whose_run_it_is(processes, tmp_path):
+    """This process stood still since the call was queued; what turns out to be lost is withdrawn."""
+    executor, sure = InProcess(1), threading.Event()
+    first, lost, kept = (run_context(params={"path": str(tmp_path / name)}) for name in ("first", "lost", "kept"))
+    lost.trusted = kept.trusted = sure.is_set
+    sure.set()
+    calls = []
+    for number, one in enumerate((first, lost, kept), 1):
+        calls.append(asyncio.create_task(executor.call(process_jobs.lasting.function, one, {})))
+        while len(executor._scopes) < number:
+            await asyncio.sleep(0.01)
+    await written(tmp_path / "first")
+    sure.clear()
+    first.withdraw()
+    await asyncio.wait(calls[:1])
+    await asyncio.sleep(0.1)
+    assert not lost.entered and not kept.entered
+    lost.withdraw()
+    with pytest.raises(AttemptCancelled):
+        await calls[1]
+    sure.set()
+    assert lives(await written(tmp_path / "kept")) and not (tmp_path / "lost").exists()
+    executor.close()
+    await asyncio.wait(calls)
+
+
 def children():
     return {int(pid) for pid in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()}
 
