@@ -26,10 +26,10 @@ import anyio.to_thread
 
 from taskloop import durations
 from taskloop.context import RunContext, StepContext
-from taskloop.errors import Conflict, NotRunning, TaskloopError, nearest
+from taskloop.errors import Conflict, NoSuchJob, NotRunning, TaskloopError, nearest
 from taskloop.events import Event
 from taskloop.inject import Inject, identity
-from taskloop.jobs import Duration, Job
+from taskloop.jobs import Duration, Job, name_of
 from taskloop.runs import ACTIVE, Cause, Run, RunId, State
 from taskloop.scheduler import TaskScheduler
 from taskloop.store import Store, open_store
@@ -91,11 +91,15 @@ class VirtualTime:
         self._overrides: dict[Any, Any] = {}
         self._submitted: list[Run] = []
         self._ended: asyncio.Future[None] | None = None
+        self._entered = False
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise Conflict("a virtual time is entered once; make another one by `virtual_time(scheduler)`")
         if self.scheduler.is_running:
             raise Conflict("the scheduler runs already; virtual_time() starts it itself")
-        self._loop_time = LoopTime(asyncio.get_running_loop(), self._members, self._patience)
+        self._loop_time = LoopTime(_loop_of_test(), self._members, self._patience)
+        self._entered = True
         self.clock.follow(self._loop_time)
         self._loop_time.install()
         try:
@@ -136,6 +140,13 @@ class VirtualTime:
         finally:
             self._loop_time.uninstall()
 
+    def _timekeeper(self) -> LoopTime:
+        """What lets time pass here. Raises `NotRunning` before it is entered, after it is left, and on another loop."""
+        if not self._entered:
+            raise NotRunning("virtual time has not begun; enter it: `async with virtual_time(scheduler) as time:`")
+        self._loop_time.refuse_elsewhere()
+        return self._loop_time
+
     @property
     def now(self) -> datetime:
         """The wall clock."""
@@ -159,13 +170,14 @@ class VirtualTime:
         """
         more = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
         span = (durations.parse(duration) + durations.parse(more)) // _MICROSECOND
-        await self._loop_time.travel(self._loop_time.micros + span, asyncio.get_running_loop().create_future())
+        keeper = self._timekeeper()
+        await keeper.travel(keeper.micros + span, asyncio.get_running_loop().create_future())
 
     async def until(self, awaitable: Awaitable[T]) -> T:
         """Let time pass, as fast as it can, until `awaitable` is done; gives its result or raises its error."""
         task = asyncio.ensure_future(awaitable)
         try:
-            await self._loop_time.travel(None, task)
+            await self._timekeeper().travel(None, task)
         finally:
             if not task.done():
                 task.cancel()
@@ -176,18 +188,18 @@ class VirtualTime:
 
         Raises `TimeoutError` if `limit` has passed and some still are.
         """
-        loop = asyncio.get_running_loop()
-        end = self._loop_time.micros + durations.parse(limit) // _MICROSECOND
+        loop, keeper = asyncio.get_running_loop(), self._timekeeper()
+        end = keeper.micros + durations.parse(limit) // _MICROSECOND
         while True:
             await self.advance()
             active = await self.scheduler.runs(state=sorted(ACTIVE))
             if not active:
                 return
-            if self._loop_time.micros >= end:
+            if keeper.micros >= end:
                 listed = ", ".join(f"{run.id} of '{run.job}' {run.state}" for run in active[:10])
                 raise TimeoutError(f"still active after {limit}: run {listed}")
             self._ended = loop.create_future()
-            await self._loop_time.travel(end, self._ended)
+            await keeper.travel(end, self._ended)
 
     def step(self, by: Duration) -> None:
         """Set the wall clock forward, or back by `"-1h"`; the monotonic clock and all timers go on as before."""
@@ -197,7 +209,8 @@ class VirtualTime:
 
     async def suspend(self, duration: Duration) -> None:
         """Let the machine sleep: this much time is gone at once, and what fell due in it wakes late."""
-        self._loop_time.jump(self._loop_time.micros + durations.parse(duration) // _MICROSECOND)
+        keeper = self._timekeeper()
+        keeper.jump(keeper.micros + durations.parse(duration) // _MICROSECOND)
         await self.advance()
 
     def override(self, provider: Callable[..., Any], fake: Callable[..., Any]) -> None:
@@ -224,7 +237,7 @@ class VirtualTime:
         """
         if not self.scheduler.is_running:
             raise NotRunning("the scheduler is not running; there is nothing to crash")
-        self._loop_time.kill()
+        self._timekeeper().kill()
         for member in self._members:
             await member.die(self.now)
 
@@ -240,6 +253,7 @@ class VirtualTime:
 
     async def join(self, other: TaskScheduler, store: Any, *, start: bool = True) -> None:
         """Let another scheduler live in the same time, on a store of its own choice; it is stopped at the end too."""
+        self._timekeeper()
         member = _Member(other, store, self._heard)
         self._members.append(member)
         await member.move_in(self.clock, self._overrides)
@@ -250,7 +264,11 @@ class VirtualTime:
     # -- looking
 
     async def runs(self, job: str | Job[..., Any] | None = None, state: str | Sequence[str] | None = None) -> list[Run]:
-        """All runs, oldest first, of one job and in these states if given; skips only where `state` names them."""
+        """All runs, oldest first, of one job and in these states if given; skips only where `state` names them.
+
+        Raises `NoSuchJob` for one that is neither declared nor on record.
+        """
+        await self.scheduler._meant(job)
         found: list[Run] = []
         before = None
         while page := await self.scheduler.runs(job, state=state, before=before, limit=1000):
@@ -259,9 +277,18 @@ class VirtualTime:
         return found[::-1]
 
     def submitted(self, job: str | Job[..., Any] | None = None) -> Submitted:
-        """The runs that were asked for, not fired by a schedule, as they were then; oldest first."""
-        name = job.name if isinstance(job, Job) else job
-        return Submitted(run for run in self._submitted if name in (None, run.job))
+        """The runs that were asked for, not fired by a schedule, as they were then; oldest first.
+
+        Raises `NoSuchJob` for one that is not declared and was never asked for.
+        """
+        if job is None:
+            return Submitted(self._submitted)
+        meant = {name for member in self._members for name in member.scheduler._names(job)}
+        known = {one.name for member in self._members for one in member.scheduler}
+        known |= {run.job for run in self._submitted}
+        if not meant & known:
+            raise NoSuchJob(name_of(job), nearest(name_of(job), known))
+        return Submitted(run for run in self._submitted if run.job in meant)
 
     def _heard(self, event: Event) -> None:
         if event.name == "submitted" and event.run is not None and event.run.cause in _ASKED:
@@ -351,6 +378,8 @@ class _Member:
     """A scheduler that lives in virtual time, with its store; knows what has to be reached inside the engine."""
 
     def __init__(self, scheduler: TaskScheduler, store: Any, hear: Callable[[Event], None]) -> None:
+        if not isinstance(scheduler, TaskScheduler):
+            raise TypeError(f"scheduler is {scheduler!r:.200}; a TaskScheduler is allowed: give the object itself")
         self.scheduler = scheduler
         self.store: Store = open_store(store)
         self._before = (scheduler._store, scheduler._address, scheduler._clock)
@@ -405,6 +434,16 @@ async def _reopened(store: Store) -> Store:
     return SqliteStore(store.path, synchronous=store.synchronous)
 
 
+def _loop_of_test() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise NotRunning(
+            "virtual time needs asyncio, and this test runs without it; with anyio's plugin let the fixture "
+            '`anyio_backend` give "asyncio"'
+        ) from None
+
+
 class LoopTime:
     """Takes the place of a loop's clock and selector. Time is kept in whole microseconds, so it never drifts."""
 
@@ -435,6 +474,17 @@ class LoopTime:
         self._target: int | None = None
         self._stop: asyncio.Future[Any] | None = None
         self._moved_at = time.monotonic()
+        self._over = False
+
+    def refuse_elsewhere(self) -> None:
+        """Raise `NotRunning` where this is not the time of the loop that asks."""
+        if self._over:
+            raise NotRunning("virtual time is over; use it within `async with virtual_time(scheduler) as time:`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise NotRunning(
+                "virtual time belongs to another event loop, the one it was entered on; let the test and the fixture "
+                "that enters it run on the same loop"
+            )
 
     # -- the loop's side
 
@@ -449,7 +499,7 @@ class LoopTime:
         loop.set_task_factory(self._make_task)
 
     def uninstall(self) -> None:
-        loop = self._loop
+        loop, self._over = self._loop, True
         loop.set_task_factory(self._factory)
         loop._selector, loop._clock_resolution = self._selector, self._resolution
         del loop.time, loop.run_in_executor

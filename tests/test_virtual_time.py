@@ -13,8 +13,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from taskloop import Every, Options, RunContext, State, TaskScheduler, testing
-from taskloop.errors import BadDuration, Conflict, NotRunning
+from taskloop import Every, Jobs, Options, RunContext, State, TaskScheduler, testing
+from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning
 from taskloop.store_sqlite import SqliteStore
 from taskloop.testing import Standstill, run_context
 
@@ -323,8 +323,24 @@ async def test_submitted_gives_what_was_asked_for_and_not_what_fired(scheduler, 
         await remind.bind(user=8).submit(key="k")
         await remind.bind(user=8).submit(key="k")
         assert [run.params for run in time.submitted(remind)] == [{"user": 7}, {"user": 8}]
-        assert len(await time.submitted("remind")) == 2
-        assert time.submitted("other") == []
+        assert len(await time.submitted("remind")) == len(time.submitted()) == 2
+
+
+async def test_a_job_that_nobody_knows_is_told_and_not_one_without_runs(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="hourly", aliases=("often",))
+    scheduler.add_job(nothing, name="gone")
+    other = TaskScheduler(options=Options())
+    other.add_job(nothing, name="beside")
+    async with virtual_time(scheduler) as time:
+        await time.join(other, ":memory:")
+        for ask in (time.runs, time.submitted):
+            with pytest.raises(NoSuchJob, match="did you mean 'hourly'"):
+                await ask("houly")
+            assert await ask("hourly") == await ask("often") == []
+        assert time.submitted("beside") == []
+        await scheduler.submit("gone")
+        scheduler.remove_job("gone")
+        assert len(time.submitted("gone")) == len(await time.runs("gone", state=list(State))) == 1
 
 
 async def test_leaving_puts_loop_and_scheduler_back(virtual_time, tmp_path):
@@ -449,6 +465,56 @@ def test_a_loop_that_is_no_selector_loop_is_refused(scheduler):
 
     with pytest.raises(NotRunning, match="selector loop"):
         testing.LoopTime(OtherLoop(), [], 1.0)
+
+
+def verbs(time):
+    """What lets time pass, each asked for."""
+    for name in ("advance", "suspend", "restart", "start", "run_until_idle"):
+        yield getattr(time, name)(*["1h"] * (name in ("advance", "suspend")))
+    yield time.until(asyncio.sleep(1))
+    yield time.join(TaskScheduler(options=Options()), ":memory:")
+
+
+async def test_no_time_passes_before_it_is_entered_or_after_it_is_left(scheduler, virtual_time):
+    time = virtual_time(scheduler)
+    for verb in verbs(time):
+        with pytest.raises(NotRunning, match="has not begun; enter it: `async with"):
+            await verb
+    async with time:
+        await time.advance("1h")
+    for verb in verbs(time):
+        with pytest.raises(NotRunning, match="virtual time is over"):
+            await verb
+    with pytest.raises(Conflict, match="entered once; make another one"):
+        async with time:
+            pass
+    assert not scheduler.is_running and not Path("never-made.db").exists()
+
+
+def test_no_time_passes_on_another_loop_than_it_was_entered_on(scheduler):
+    """As where a fixture lives on a loop of its own."""
+    with asyncio.Runner() as home, asyncio.Runner() as elsewhere:
+        time = testing.virtual_time(scheduler)
+        home.run(time.__aenter__())
+        before = time.now
+        for verb in verbs(time):
+            with pytest.raises(NotRunning, match="another event loop"):
+                elsewhere.run(verb)
+        assert time.now == before
+        home.run(time.advance("1h"))
+        home.run(time.__aexit__(None, None, None))
+
+
+def test_virtual_time_says_that_it_needs_asyncio(scheduler):
+    """As a test is told that anyio's plugin runs on trio."""
+    with pytest.raises(NotRunning, match='needs asyncio.* `anyio_backend` give "asyncio"'):
+        testing.virtual_time(scheduler).__aenter__().send(None)
+
+
+@pytest.mark.parametrize("given", ["shop:scheduler", Jobs().add_job(nothing)])
+def test_virtual_time_takes_a_scheduler_alone(given):
+    with pytest.raises(TypeError, match=r"scheduler is .*(nothing|shop).*; a TaskScheduler is allowed"):
+        testing.virtual_time(given)
 
 
 async def test_two_schedulers_share_one_time(virtual_time, tmp_path):
