@@ -53,6 +53,15 @@ def test_pyright_takes_typed_use_for_what_it_is():
     assert code == 0, said
 
 
+@pytest.mark.timeout(120)
+def test_pyright_takes_the_tests_on_the_page_about_testing_for_what_they_are(tmp_path):
+    need("pyright")
+    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    (tmp_path / "page.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), "utf-8")
+    code, said = run("pyright", str(tmp_path / "page.py"))
+    assert code == 0, said
+
+
 def test_what_is_wrong_is_wrong_only_because_it_is_marked(tmp_path):
     """Else the marks could stand at lines that nobody refuses."""
     need("pyright")
