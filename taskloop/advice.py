@@ -42,6 +42,8 @@ NETWORK: Final = frozenset(
     ]
 )
 SERVERS: Final = ("gunicorn", "uvicorn", "hypercorn", "granian", "daphne", "sanic")
+TRACKER: Final = b"multiprocessing.resource_tracker"
+"""A child of each server that spawns its workers, and no worker."""
 
 
 async def look(
@@ -79,19 +81,20 @@ def _siblings() -> int:
     try:
         said = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text("ascii").split()
-        mine = Path("/proc/self/comm").read_text("ascii")
-        alike = [one for one in children if _comm(one) == mine]
+        mine = Path("/proc/self/comm").read_bytes()
+        alike = [one for one in children if _said(one, "comm") == mine and TRACKER not in _said(one, "cmdline")]
     except OSError:
         return 1
     words = {Path(one.decode(errors="replace")).name for one in said[:4]}
     return len(alike) if any(server in word for server in SERVERS for word in words) else 1
 
 
-def _comm(pid: str) -> str:
+def _said(pid: str, file: str) -> bytes:
+    """What the system says of a process; nothing where it is gone."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text("ascii", "replace")
+        return Path(f"/proc/{pid}/{file}").read_bytes()
     except OSError:
-        return ""
+        return b""
 
 
 def network_disk(path: str, mounts: str | None = None) -> list[Advice]:

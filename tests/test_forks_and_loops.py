@@ -261,3 +261,32 @@ def test_of_several_workers_of_a_server_one_has_each_fire(tmp_path, options):
 def test_several_workers_with_a_store_in_memory_are_warned(tmp_path):
     said = served(tmp_path, "sqlite:///:memory:", enough=lambda said: "advice.memory_store" in said)
     assert said.count("advice.memory_store") >= 1, said
+
+
+SPAWNING = """
+import multiprocessing, sys
+from taskloop.advice import _siblings
+
+def work(together):
+    together.wait(30)
+    print(_siblings(), flush=True)
+    together.wait(30)
+
+if __name__ == "__main__":
+    spawn, number = multiprocessing.get_context("spawn"), int(sys.argv[1])
+    together = spawn.Barrier(number)
+    workers = [spawn.Process(target=work, args=(together,)) for _ in range(number)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_a_server_starts_beside_its_workers_is_not_taken_for_one(tmp_path, number):
+    (tmp_path / "uvicorn").write_text(SPAWNING)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "uvicorn"), str(number)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == [str(number)] * number, done.stderr
