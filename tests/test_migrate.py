@@ -166,6 +166,54 @@ def test_the_jobs_of_a_scheduler_become_tables_that_check_accepts(shop, call):
     assert call("check").code == 0
 
 
+UNFIT = """
+import time
+from apscheduler.schedulers.background import BackgroundScheduler
+
+scheduler = BackgroundScheduler(timezone="UTC")
+
+
+class Shop:
+    def close(self): ...
+
+
+def named(**options): ...
+def several(*numbers): ...
+def placed(number, /): ...
+def yields():
+    yield 1
+def typed(number: int): ...
+async def on_loop(): ...
+def good(): ...
+
+
+for function, options in (
+    (print, {}), (time.sleep, {"args": [1]}), (Shop, {}), (Shop().close, {}), (named, {}), (named, {"kwargs": {"a": 1}}), (several, {}),
+    (placed, {"args": [1]}), (yields, {}), (typed, {"args": ["one"]}), (on_loop, {"executor": "processpool"}), (good, {}),
+):
+    scheduler.add_job(function, "interval", minutes=5, **options)
+"""
+
+
+def test_a_job_whose_table_would_be_refused_is_a_comment_with_the_reason(shop, call):
+    shop.write("unfit.py", UNFIT)
+    done = subprocess.run(
+        [sys.executable, "-m", "taskloop.migrate", "apscheduler", "unfit"], cwd=shop.folder, env=surroundings({}),
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1 and "1 job moved, 11 not" in done.stderr, done.stderr
+    assert list(tomllib.loads(done.stdout)["jobs"]) == ["good"]
+    said = done.stdout.replace("\n# ", " ")
+    for reason in (
+        "got builtin_function_or_method; wrap it in a def", "got type; wrap it in a def", "close is a bound method",
+        "takes '**options', which cannot be stored by name", "takes '*numbers'", "takes 'number'", "yields yields",
+        "parameter 'number': input should be a valid integer", "cannot run in a process: it is an async def",
+    ):  # fmt: skip
+        assert reason in said
+    shop.write("config.toml", done.stdout)
+    assert call("check").code == 0
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -15,8 +15,12 @@ from math import isfinite
 from typing import Any, Final
 
 from taskloop import durations
-from taskloop.errors import BadTrigger
+from taskloop.errors import BadJob, BadSettings, BadTrigger
+from taskloop.file_jobs import read_jobs
+from taskloop.given import Given, Wrong
+from taskloop.jobs import refuse_the_uncallable
 from taskloop.migrate.tables import Moved, job_name, named_apart
+from taskloop.targets import load_job
 from taskloop.triggers import Cron
 
 __all__ = ["HEAD", "jobs_of", "read"]
@@ -64,19 +68,36 @@ def _job(job: Any, defaults: Mapping[str, Any], now: datetime) -> Moved:
         return Moved(name=name, origin=origin, refused=text)
     trigger, notes, refused = _trigger(job.trigger, now)
     params, wrong = _params(job)
-    if refused is not None or wrong is not None:
-        return Moved(name=name, origin=origin, refused=refused or wrong)
+    if wrong := refused or wrong:
+        return Moved(name=name, origin=origin, refused=wrong)
     said = {key: getattr(job, key, value) for key, value in defaults.items()}  # one of a stopped scheduler lacks them
     policy, more = _policy(said)
     if getattr(job, "next_run_time", now) is None:
         policy["enabled"] = False
         more.append("it was paused, and is off here: `taskloop enable`, or take the line out")
     keys = {"call": reference, **trigger, **({"params": params} if params else {}), **policy}
+    if wrong := _unfit(name, keys):
+        return Moved(name=name, origin=origin, refused=wrong)
     return Moved(name=name, origin=origin, keys=keys, notes=[*notes, *more])
+
+
+def _unfit(name: str, keys: Mapping[str, Any]) -> str | None:
+    """Why such a table would be refused, by those who read it at a start; None: it would not."""
+    where = f"jobs.{name}"
+    try:
+        [read] = read_jobs({name: {key: Given(value, f"{where}.{key}") for key, value in keys.items()}}).values()
+        load_job(read)
+    except (Wrong, BadSettings) as error:
+        return "; ".join(one.removeprefix(f"{where}: ") for one in error.problems)
+    return None
 
 
 def _params(job: Any) -> tuple[dict[str, Any], str | None]:
     """Its arguments by name, as a table can have them; and why that cannot be."""
+    try:
+        refuse_the_uncallable(job.func, None)
+    except BadJob as error:
+        return {}, str(error)
     known = inspect.signature(job.func).parameters
     names = [one.name for one in known.values() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     if len(job.args) > len(names):
