@@ -101,6 +101,20 @@ def test_a_crontab_of_the_system_names_users():
     assert any("zone of this machine is not known" in note for note in one.notes)
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("17 * * * * root cd / && x\n@daily\tnobody  y z\nA=1\n", "(nobody, root)"), ("17 * * * * root x\n* * * * * ./root y\n", None),
+     ("* * * * * root\n", None), ("A=1\n", None), ("1 2 3\n", None)],
+)  # fmt: skip
+def test_what_looks_like_a_crontab_of_the_system_is_said_to(text, named, shop, capfd):
+    shop.write("shop.cron", text)
+    main(["crontab", "shop.cron"])
+    said = capfd.readouterr().err
+    assert (f"a user of this machine {named}, as in /etc/cron.d" in said and "add --system" in said) == bool(named)
+    main(["crontab", "shop.cron", "--system"])
+    assert "warning" not in capfd.readouterr().err
+
+
 SCHEDULERS = """
 from datetime import datetime, timezone
 from apscheduler.schedulers.background import BackgroundScheduler

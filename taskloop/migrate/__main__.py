@@ -60,6 +60,12 @@ def _from_crontab(args: argparse.Namespace) -> tuple[Sequence[str], list[Moved]]
     text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text("utf-8", "replace")
     where = "a crontab" if args.file == "-" else f"the crontab {args.file}"
     system = args.system or str(Path(args.file).absolute()).startswith(_SYSTEM)
+    named = set() if system else crontab.users(text)
+    if named and all(map(_is_user, named)):
+        sys.stderr.write(
+            f"warning: before each command stands a user of this machine ({', '.join(sorted(named))}), as in /etc/cron.d; "
+            "if that is where it is from, add --system\n"
+        )
     moved = crontab.read(text, system=system, zone=args.timezone or _zone_here())
     return [f"From {where}, by `python -m taskloop.migrate`.", "", *crontab.HEAD], moved
 
@@ -91,6 +97,15 @@ def _loaded(target: str) -> Any:
     if not hasattr(found, "get_jobs"):
         raise LookupError(f"'{target}' is a {type(found).__name__}, and no scheduler of APScheduler 3")
     return found
+
+
+def _is_user(name: str) -> bool:
+    from pwd import getpwnam
+
+    try:
+        return bool(getpwnam(name))
+    except KeyError:
+        return name == "root"
 
 
 def _zone_here() -> str | None:

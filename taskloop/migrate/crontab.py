@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +15,7 @@ from taskloop.errors import BadTrigger
 from taskloop.migrate.tables import Moved, job_name, named_apart
 from taskloop.triggers import Cron
 
-__all__ = ["HEAD", "read"]
+__all__ = ["HEAD", "read", "users"]
 
 HEAD: Final = (
     "What is different for all these jobs:",
@@ -66,17 +66,32 @@ def read(text: str, *, system: bool, zone: str | None) -> list[Moved]:
     now = _Setting(
         {}, zone, None if zone else "the zone of this machine is not known: say scheduler.timezone, else it is UTC"
     )
-    for number, line in enumerate(text.splitlines(), 1):
-        bare = line.strip()
-        if not bare or bare.startswith("#"):
-            continue
-        setting = _SETTING.fullmatch(line)
+    for number, line, setting in _lines(text):
         if setting is not None:
             now = _set(now, setting["name"].strip("\"'"), _unquoted(setting["value"]))
         else:
-            found.append(_job(number, bare, now, system=system))
+            found.append(_job(number, line, now, system=system))
     names = named_apart([one.name for one in found])
     return [_renamed(one, name) for one, name in zip(found, names, strict=True)]
+
+
+def users(text: str) -> set[str]:
+    """Who stands before the commands, if it is a crontab of the system; none where a line has a single word there."""
+    rests = [_split(line)[-1].split(None, 1) for _, line, setting in _lines(text) if setting is None]
+    return {rest[0] for rest in rests} if all(len(rest) == 2 for rest in rests) else set()
+
+
+def _lines(text: str) -> Iterator[tuple[int, str, re.Match[str] | None]]:
+    """The lines that say something, by their numbers, and what those set that set something."""
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip()
+        if bare and not bare.startswith("#"):
+            yield number, bare, _SETTING.fullmatch(line)
+
+
+def _split(line: str) -> list[str]:
+    """The fields that say when, and the rest."""
+    return line.split(None, 1 if line.startswith("@") else 5)
 
 
 def _set(now: _Setting, name: str, value: str) -> _Setting:
@@ -97,7 +112,7 @@ def _renamed(one: Moved, name: str) -> Moved:
 
 def _job(number: int, line: str, now: _Setting, *, system: bool) -> Moved:
     origin = f"line {number}:\n  {line}"
-    words = line.split(None, 1 if line.startswith("@") else 5)
+    words = _split(line)
     when, rest = " ".join(words[:-1]), words[-1]
     user, command = "", rest
     if system:
