@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-__all__ = ["DAY_SECONDS", "LOG", "Author", "History", "LogReader", "explain", "figures", "gently", "state_lines"]
+__all__ = [
+    "DAY_SECONDS", "LOG", "Author", "History", "LogReader", "explain", "figures", "gently", "known", "state_lines"
+]  # fmt: skip
 
 _Row = TypeVar("_Row")
 
@@ -264,11 +266,15 @@ def _instant(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def known(error: str) -> str | None:
+    """The reason and the mend for what git wrote on its error output (English, as `LC_ALL=C` makes it), if that is known."""
+    return next((reason for found, reason in _KNOWN if found in error), None)
+
+
 def explain(error: str) -> str:
-    """The reason and the mend for what git wrote on its error output (English, as `LC_ALL=C` makes it)."""
-    for found, reason in _KNOWN:
-        if found in error:
-            return reason
+    """As `known`; else git's own words."""
+    if (reason := known(error)) is not None:
+        return reason
     first = next((line for line in error.splitlines() if line.startswith(("fatal:", "error:"))), error.strip())
     return f"git says '{first.strip()[:_ERROR_LETTERS]}'; look at it with `git fsck`"
 

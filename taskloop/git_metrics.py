@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol
 
 from taskloop.context import RunContext
 from taskloop.errors import BadInstant, TaskloopError
-from taskloop.git_history import DAY_SECONDS, LOG, History, LogReader, explain, figures, gently, state_lines
+from taskloop.git_history import DAY_SECONDS, LOG, History, LogReader, explain, figures, gently, known, state_lines
 
 __all__ = ["FileMemory", "Memory", "NothingRead", "collect", "make_job"]
 
@@ -33,6 +33,7 @@ Progress = Callable[[float, float, str], None]
 
 _READ_BYTES: Final = 1 << 16  # small pieces: between them the other threads get their turn
 _POLL_SECONDS: Final = 0.1
+_GOING_SECONDS: Final = 1.0  # how long a folder may still stand of which git misses something
 # Git gives way to the host: else on a small machine requests wait for a processor. What is long gives way wholly (P7, both
 # loads: 1.2 times the limit, with 10 it was 1.4); short questions are to be answered where all processors are busy, too.
 _NICE: Final = 10
@@ -413,11 +414,23 @@ class _Git:
 
     def unreadable(self, answer: _Answer) -> _Unreadable:
         """What a failed call means for the user."""
-        if not os.path.isdir(self.folder):
+        error = answer.error.decode("utf-8", "replace")
+        is_clear = answer.code < 0 or known(error) is not None
+        if self._is_gone(0.0 if is_clear else _GOING_SECONDS):
             return _Unreadable("was moved or deleted while it was read; see that nothing removes it, then run again")
         if answer.code < 0:
             return _Unreadable(f"git was ended by signal {-answer.code}; run again")
-        return _Unreadable(explain(answer.error.decode("utf-8", "replace")))
+        return _Unreadable(explain(error))
+
+    def _is_gone(self, within: float) -> bool:
+        """Whether the folder is away, or goes so many seconds from now: who removes one takes what lies in it first."""
+        deadline = time.monotonic() + within
+        while os.path.isdir(self.folder):
+            if time.monotonic() >= deadline:
+                return False
+            self._check_cancelled()
+            time.sleep(_POLL_SECONDS / 2)
+        return True
 
     @contextmanager
     def started(self, *arguments: str, nice: int = _NICE) -> Iterator[subprocess.Popen[bytes]]:

@@ -663,11 +663,16 @@ def test_a_machine_without_git_is_told_as_such(
     assert reason(repository.folder) == "git could not be started (Permission denied); mend that and run again"
 
 
+@pytest.mark.parametrize("slowly", [False, True])
 def test_a_repository_deleted_while_it_is_read_is_told_as_such(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slowly: bool
 ) -> None:
-    repository.commit(ago(1))
-    instead_of_git(tmp_path, monkeypatch, f"case \"$*\" in *symbolic-ref*) rm -r '{repository.folder}';; esac")
+    repository.commit(ago(1), a="1\n")
+    folder = repository.folder
+    delete = f"rm -r '{folder}'"
+    if slowly:
+        delete = f"rm -r '{folder}/.git/objects'/??; (sleep 0.2; {delete}) >/dev/null 2>&1 &"
+    instead_of_git(tmp_path, monkeypatch, f'case "$*" in *symbolic-ref*) {delete} ;; esac')
     assert reason(repository.folder).startswith("was moved or deleted while it was read")
 
 
