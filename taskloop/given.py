@@ -139,8 +139,12 @@ def read_names(given: Given) -> tuple[str, ...]:
     value = given.value
     if given.text:
         value = literal(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) and one.strip() for one in value):
-        raise refused(given, 'a, b or ["a", "b"]' if given.text else 'a list of texts such as ["a", "b"]')
+    allowed = 'a, b or ["a", "b"]' if given.text else 'a list of texts such as ["a", "b"]'
+    if not isinstance(value, (list, tuple)):
+        raise refused(given, allowed)
+    for number, one in enumerate(value, 1):
+        if not isinstance(one, str) or not one.strip():  # a long list is cut where it is shown
+            raise refused(given, allowed, f"value {number} of {len(value)} is {Given(one, given.where).shown}")
     return tuple(value)
 
 
