@@ -181,6 +181,8 @@ def bad_url(address: Any) -> str | None:
                 f"{shown}, which cannot be read: write characters such as @ : / ? # of a user or a password as %40 %3A %2F %3F %23; "
                 + ALLOWED
             )
+        if (port := _bad_port(rest)) is not None:
+            return f"{shown}, whose port is '{port}'; allowed is a number from 1 to 65535, or none, which is 5432"
         return None if _DATABASE.match(rest) else f"{shown}, which names no database; {ALLOWED}"
     if scheme != "sqlite":
         near = nearest(scheme.lower().partition("+")[0], ("sqlite", "postgresql"))
@@ -193,6 +195,16 @@ def bad_url(address: Any) -> str | None:
     return None
 
 
+def _bad_port(rest: str) -> str | None:
+    """What stands where a server's address, or one of several, has its port, and is none."""
+    server, _, options = rest.removeprefix("//").partition("?")
+    hosts = server.partition("/")[0].rpartition("@")[2].split(",")
+    ports = [one.rpartition("]")[2].partition(":")[2] for one in hosts]  # an IPv6 address stands in brackets
+    ports += [port for given in _PORTS.findall(options) for port in given.split(",")]
+    return next((one for one in ports if one and not (one.isdecimal() and 0 < int(one) < 65536)), None)
+
+
+_PORTS = re.compile(r"(?:^|&)port=([^&]*)")
 _SERVER = re.compile(r"//(?:[^@/?#]*@)?[^@/?#]*(?:/[^/?#@]*)?(?:\?[^#@]*)?$")
 _DATABASE = re.compile(r"//[^/]*/[^/?]|//.*\?(?:.*&)?(?:dbname|database|service)=")
 _OPTIONS = re.compile(r"\?\w+=[\w%-]*(&\w+=[\w%-]*)*$")
