@@ -388,6 +388,8 @@ async def submit_within(
             f"connection= is a {type(connection).__name__}; allowed is a connection of asyncpg to {shown}. Of SQLAlchemy it "
             "is (await connection.get_raw_connection()).driver_connection"
         )
+    if closed(connection):
+        raise BadStore(f"connection= is closed; allowed is one that is open, to {shown}")
     if not connection.is_in_transaction():
         async with connection.transaction():
             return await _submit_within(connection, identity, shown, runs, entry)

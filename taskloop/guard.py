@@ -198,7 +198,10 @@ class Guard:
         if isinstance(news, TaskloopError):
             self._store_watch.lost(news)
             return
-        self._store_watch.well()
+        if self._store_watch.lost_at is not None:  # what waits to be tried again need not wait: by that it is seen
+            self._fires.stir()
+            self._slots.urge()
+        self._store_watch.beaten()
         if not news:
             now = self._clock.now()
             self._journal.add("taken_for_dead", now, now)

@@ -75,6 +75,8 @@ class StoreWatch:
     """Seconds between two tries while it is away; each try waits for a lock itself."""
     ECHO_SECONDS: Final = 0.1
     """What goes well so soon after a failure had begun before it, and tells nothing."""
+    BEATS_ALONE_SECONDS: Final = 6.0
+    """The same for a beat, which has a connection of its own: what else failed would have been tried again by then."""
 
     def __init__(
         self, clock: Clock, tell: Callable[[Literal["store_lost", "store_back"], Mapping[str, Any]], None]
@@ -97,9 +99,15 @@ class StoreWatch:
 
     def well(self) -> None:
         """Something was written."""
-        if self.lost_at is None:
-            return
-        if self._clock.monotonic() - self._failed_tick < self.ECHO_SECONDS:
+        self._heard(self.ECHO_SECONDS)
+
+    def beaten(self) -> None:
+        """A beat was written."""
+        self._heard(self.BEATS_ALONE_SECONDS)
+
+    def _heard(self, quiet_seconds: float) -> None:
+        """The store is back, unless something failed within the last `quiet_seconds`."""
+        if self.lost_at is None or self._clock.monotonic() - self._failed_tick < quiet_seconds:
             return
         self._failures = 0
         since, self.lost_at = self.lost_at, None

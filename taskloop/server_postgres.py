@@ -65,6 +65,7 @@ let through to nobody, and of such a server has in the end no connection left.
 """
 SNAPSHOT: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_IDLE}"
 """Begins one that only reads, and sees one state throughout."""
+_READ_ONLY: Final = "25006"
 _OLDEST: Final = 13
 """The oldest server that can be asked what became of a transaction, and what it has assigned."""
 
@@ -78,32 +79,37 @@ class Server:
         self.statement_cache_size: int = statement_cache_size
         self._longest_wait = longest_wait
         self._failures = 0
-        self._successes = 0
-        self._patient_until = 0.0
+        self._failed_at = self._patient_until = 0.0
         self._error: BaseException | None = None
+        self._reached = _Reached()
         self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
     def twin(self) -> Server:
         """The same place for another thread, with a patience of its own: less of it, for a lease hangs on it."""
-        return Server(self.dsn, statement_cache_size=self.statement_cache_size, longest_wait=LEASE_WAIT)
+        twin = Server(self.dsn, statement_cache_size=self.statement_cache_size, longest_wait=LEASE_WAIT)
+        twin._reached = self._reached
+        return twin
 
     async def connect(self) -> asyncpg.Connection[Any]:
-        """A new connection. Raises `StoreUnavailable`, at once within the pause after a failure; `BadStore`, `MissingExtra`."""
-        if self._error is not None and time.monotonic() < self._patient_until:
+        """A new connection. Raises `StoreUnavailable`, at once within the pause after a failure, unless the server was
+        reached since; `BadStore`, `MissingExtra`.
+        """
+        if self._error is not None and self._reached.at < self._failed_at and time.monotonic() < self._patient_until:
             raise self.explained(self._error) from self._error
-        successes = self._successes
+        began = time.monotonic()
         try:
             connection = await self._connect()
         except Exception as error:
-            if successes != self._successes:  # another, begun later, found the server back: who comes next may try
+            if self._reached.at > began:  # another, begun later, found the server back: who comes next may try
                 raise self.explained(error) from error
             self._failures += 1
             wait = min(self._longest_wait, FIRST_WAIT * 2.0 ** min(self._failures - 1, 10))
-            self._patient_until = time.monotonic() + wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait
+            self._failed_at = time.monotonic()
+            self._patient_until = self._failed_at + wait * (0.5 + random.random() / 2)  # noqa: S311 - to spread those who wait
             self._error = error
             raise self.explained(error) from error
         self._failures, self._error = 0, None
-        self._successes += 1
+        self._reached.at = time.monotonic()
         return connection
 
     async def usable(self, connection: Any) -> Any:
@@ -135,6 +141,10 @@ class Server:
             raise BadStore(
                 f"store {self.shown}: {' '.join(str(error).split())}; see the options in its address"
             ) from error
+        except driver.PostgresError as error:  # an option that the driver has handed on, and the server does not know
+            if not _is_of_settings(error):
+                raise
+            raise BadStore(f"store {self.shown}: {_said(error)}; see the options in its address") from error
         except FileNotFoundError as error:
             if re.search(r"[?&]ssl(rootcert|cert|key|crl)=", self.dsn) is None:
                 raise
@@ -151,6 +161,12 @@ class Server:
 
     def explained(self, error: BaseException) -> BaseException:
         return explained(error, self.shown)
+
+
+class _Reached:
+    """When a server was reached last, by the steady clock; of all threads."""
+
+    at: float = 0.0
 
 
 @cache
@@ -206,15 +222,18 @@ async def transaction(connection: Any, begin: str = BEGIN) -> AsyncIterator[None
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error says that the connection is gone, or the server about to go."""
+    """Whether an error says that the connection is gone or of no use any more, or the server about to go."""
     if isinstance(error, TimeoutError | ConnectionError | EOFError):
         return True
     if isinstance(error, OSError) and not isinstance(error, TaskloopError):
         return True
     state = getattr(error, "sqlstate", None) or ""
-    if state[:2] == "08" or state in ("25P03", "57P01", "57P02", "57P03", "57P05"):
+    # 25006: of a server, or a session, that takes no writes; a new one may be of another server, or of another time.
+    if state[:2] == "08" or state in (_READ_ONLY, "25P03", "57P01", "57P02", "57P03", "57P05"):
         return True
-    return type(error).__name__ in ("InterfaceError", "InternalClientError") and "clos" in str(error)
+    if type(error).__name__ == "InternalClientError":  # the driver has lost its place in what is said
+        return True
+    return type(error).__name__ == "InterfaceError" and "clos" in str(error)
 
 
 def is_crossed(error: BaseException) -> bool:
@@ -233,36 +252,51 @@ def explained(error: BaseException, shown: str) -> BaseException:
     """An error of the server or of the driver in the words of a user, with the mend; one of ours as it is."""
     if isinstance(error, TaskloopError) or not isinstance(error, Exception):
         return error
-    state = getattr(error, "sqlstate", None) or ""
-    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    state, said = getattr(error, "sqlstate", None) or "", _said(error)
     if (
         state[:2] == "22"
         or type(error).__name__ == "DataError"
         or isinstance(error, OverflowError | ValueError | TypeError)
     ):
         return Unstorable(said)
-    if state[:2] == "28":
-        return StoreUnavailable(f"store {shown}: {said}; see the user and the password in its address")
-    if state == "3D000":
-        return StoreUnavailable(f"store {shown}: {said}; make it with `createdb`, or name another database")
-    if state == "42501":
-        return StoreUnavailable(
-            f"store {shown}: {said}; let its user make a schema there (GRANT CREATE ON DATABASE …), or let its owner run "
-            "`taskloop db upgrade` once"
-        )
-    if state == "55P03":
-        return StoreUnavailable(
-            f"store {shown}: {said}; another transaction has it and is not committed: see pg_stat_activity for one that is idle"
-        )
     if state in ("3F000", "42P01"):
         return BadStore(f"store {shown} lacks a table it had: {said}; restore a backup, or name another database")
-    if not state and not is_lost(error) and not type(error).__module__.startswith("asyncpg"):
+    mend = next((mend for begin, mend in _MENDS.items() if state.startswith(begin)), None)
+    if mend is None and is_lost(error):
+        said = "the server does not answer" if isinstance(error, TimeoutError) else said
+        mend = "see whether the server runs and can be reached from here"
+    if mend is None and state:
+        mend = f"see what the server's log says of it (SQLSTATE {state})"
+    if mend is None and not type(error).__module__.startswith("asyncpg"):
         return error
-    if isinstance(error, TimeoutError):
-        said = "the server does not answer"
-    if state[:2] == "53":
-        return StoreUnavailable(f"store {shown}: {said}; see the server's disk, and its max_connections")
-    return StoreUnavailable(f"store {shown}: {said}; see whether the server runs and can be reached from here")
+    return StoreUnavailable(f"store {shown}: {said}" + (f"; {mend}" if mend else ""))
+
+
+_MENDS: Final = {
+    "28": "see the user and the password in its address",
+    "3D000": "make it with `createdb`, or name another database",
+    "42501": (
+        "grant its user what docs/postgresql.md has under few rights, or where there is no store yet let the owner of the "
+        "database write CREATE SCHEMA taskloop AUTHORIZATION …"
+    ),
+    "53": "see the server's disk, and its max_connections",
+    "55P03": "another transaction has it and is not committed: see pg_stat_activity for one that is idle",
+    _READ_ONLY: (
+        "the server takes no writes: see whether it is a standby, or whether somebody has set "
+        "default_transaction_read_only, for a full disk it may be"
+    ),
+}
+"""What can be done, by how the state of an error begins."""
+
+
+def _said(error: BaseException) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _is_of_settings(error: BaseException) -> bool:
+    """Whether a connection was refused for a setting that it asked for: one that is not known, or not to be had."""
+    return (getattr(error, "sqlstate", None) or "") in ("42704", "55P02", "22023")
 
 
 # -- the schema
@@ -364,7 +398,9 @@ async def problems(db: Db) -> list[str]:
         )
     ]
     tables = {row[0] for row in await db.fetch("SELECT tablename::text FROM pg_tables WHERE schemaname = 'taskloop'")}
-    named = {name for _, script in migrations() for name in re.findall(r"CREATE TABLE taskloop\.(\w+)", script)}
+    has = int(await db.fetchval("SELECT value FROM taskloop.meta WHERE key = 'schema'"))
+    changes = [script for number, script in migrations() if number <= has]
+    named = {name for script in changes for name in re.findall(r"CREATE TABLE taskloop\.(\w+)", script)}
     found += [f"table taskloop.{name} is not there; restore a backup" for name in sorted(named - tables)]
     for setting in ("fsync", "synchronous_commit"):
         value = await db.fetchval("SELECT current_setting($1)", setting)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import aiosqlite
 import asyncpg
 import pytest
+from proxies import Line
 from servers import emptied, server
 
 from taskloop import Options, State, TaskScheduler
@@ -167,6 +171,82 @@ async def test_a_server_that_restarts_under_a_running_scheduler_is_told_and_noth
     assert called.count("held") == 1
 
 
+def ticking(url, ticks, told, **options):
+    scheduler = TaskScheduler(url, options=replace(QUICK, **options))
+    scheduler.feed.subscribe(lambda event: told.append(event.name), "store_lost", "store_back")
+
+    @scheduler.every("200ms")
+    async def tick() -> None:
+        ticks.append(1)
+
+    return scheduler
+
+
+END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskloop'"
+
+
+async def test_a_server_that_took_no_writes_for_a_while_is_written_to_again_by_connections_made_anew():
+    found, told, ticks = emptied(), [], []
+    say = partial(asyncio.to_thread, found.execute)
+    async with ticking(found.store, ticks, told) as scheduler:
+        try:
+            await say(f"ALTER DATABASE taskloop_tests SET default_transaction_read_only = on;\n{END}")
+            await until(lambda: _attention(scheduler, "the server takes no writes"))
+            await asyncio.sleep(1)
+            assert told == ["store_lost"], "what can be read is not back"
+        finally:
+            await say("ALTER DATABASE taskloop_tests RESET default_transaction_read_only")
+        before = len(ticks)
+        async with asyncio.timeout(10):
+            while len(ticks) < before + 3:
+                await asyncio.sleep(0.05)
+        assert told == ["store_lost", "store_back"]
+
+
+async def _attention(scheduler, words) -> bool:
+    return any(words in str(one["text"]) for one in (await scheduler.status()).attention)
+
+
+async def test_an_outage_is_told_once_however_many_connections_it_cut():
+    told, ticks = [], []
+    async with Line(emptied().store) as line, ticking(line.url, ticks, told):
+        for number in range(1, 4):
+            await line.hang_up()
+            await asyncio.sleep(1.5)
+            await line.__aenter__()
+            before = len(ticks)
+            async with asyncio.timeout(10):
+                while len(ticks) < before + 8:
+                    await asyncio.sleep(0.05)
+            assert told == ["store_lost", "store_back"] * number
+
+
+async def test_a_store_to_which_only_the_beats_get_through_is_not_back():
+    found, told, ticks = emptied(), [], []
+    user, url = f"few_{secrets.token_hex(3)}", found.address("taskloop_tests")
+    rights = (
+        "USAGE ON SCHEMA",
+        "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA",
+        "USAGE ON ALL SEQUENCES IN SCHEMA",
+    )
+    grants = ";\n".join(f"GRANT {one} taskloop TO {user}" for one in rights)
+    found.execute(f"CREATE ROLE {user} LOGIN;\n{grants}", "taskloop_tests")
+    say = partial(asyncio.to_thread, found.execute)
+    try:
+        async with ticking(url.replace("postgres:@", f"{user}:@"), ticks, told):
+            await say(f"ALTER ROLE {user} CONNECTION LIMIT 1;\n{END}")
+            await asyncio.sleep(4)
+            assert told == ["store_lost"]
+            await say(f"ALTER ROLE {user} CONNECTION LIMIT -1")
+            before = len(ticks)
+            async with asyncio.timeout(10):
+                while len(ticks) < before + 3:
+                    await asyncio.sleep(0.05)
+            assert told == ["store_lost", "store_back"]
+    finally:
+        await say(f"DROP OWNED BY {user};\nDROP ROLE {user}", "taskloop_tests")
+
+
 async def _ended(scheduler, run_id) -> Run | None:
     try:
         run = await scheduler.run(run_id)
@@ -266,6 +346,11 @@ async def test_a_connection_of_another_kind_or_to_another_place_is_refused_with_
     try:
         with pytest.raises(BadStore, match=r"connection= is a str; allowed is"):
             await scheduler.submit("mail", connection="connection")
+        async with Application(url) as app:
+            pass
+        if url.startswith("postgresql"):
+            with pytest.raises(BadStore, match=r"connection= is closed; allowed is one that is open"):
+                await scheduler.submit("mail", connection=app.connection)
         async with Application(elsewhere) as app:
             with pytest.raises(BadStore, match=r"connection= is one to .*; allowed is one to"):
                 await scheduler.submit("mail", connection=app.connection)

@@ -17,7 +17,7 @@ from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, k
 from taskloop.audit import Entry
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
 from taskloop.runs import State
-from taskloop.server_postgres import is_lost, migrations
+from taskloop.server_postgres import explained, is_lost, migrations
 from taskloop.store_postgres import PostgresStore
 from taskloop.store import Query, Terms, Worker, open_store
 
@@ -88,6 +88,7 @@ async def test_an_older_schema_is_refused_or_left_as_it_is_or_brought_up_to_date
         await open_store(url).open(schema="newest")
     store = open_store(url)
     await store.open(schema="any")
+    assert not [one for one in await store.check() if "is not there" in one], "what a later schema brings is not missed"
     await store.close()
     assert store.upgraded_from is None
     assert found.query("SELECT value FROM taskloop.meta WHERE key = 'schema'", "older") == [("1",)]
@@ -109,6 +110,12 @@ async def test_a_database_a_server_or_a_user_that_is_not_there_is_said_with_the_
         with pytest.raises(StoreUnavailable, match=mend) as caught:
             await store.open()
         assert "secret" not in str(caught.value) + store.url
+    for wrong, mend in (
+        (f"{found.store}&bogus=1", "unrecognized configuration parameter.*; see the options in its address"),
+        (f"{found.store}&sslmode=perhaps", "see the options in its address"),
+    ):
+        with pytest.raises(BadStore, match=mend):
+            await open_store(wrong).open()
     with pytest.raises(BadStore, match="names no database"):
         open_store("postgresql://host")
     store = open_store("postgresql:///x?host=/nonexistent")
@@ -262,8 +269,44 @@ def test_only_what_says_that_a_connection_is_gone_is_taken_for_that():
         asyncpg.InterfaceError("connection is closed"),
     ]
     lost += [asyncpg.AdminShutdownError("x"), asyncpg.CannotConnectNowError("x"), TimeoutError()]
+    lost += [asyncpg.ReadOnlySQLTransactionError("x")]
+    lost += [asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")]
     kept = [asyncpg.UniqueViolationError("x"), asyncpg.DataError("x"), ValueError("x"), StoreUnavailable("x")]
-    assert [is_lost(one) for one in [*lost, *kept]] == [True] * 6 + [False] * 4
+    kept += [asyncpg.InterfaceError("cannot perform operation: another operation is in progress")]
+    assert [is_lost(one) for one in [*lost, *kept]] == [True] * len(lost) + [False] * len(kept)
+
+
+def test_only_of_a_server_that_cannot_be_reached_it_is_said_to_see_whether_it_can():
+    told = {
+        ConnectionRefusedError("refused"): "can be reached from here",
+        asyncpg.AdminShutdownError("terminated"): "can be reached from here",
+        asyncpg.ReadOnlySQLTransactionError("read-only"): "takes no writes: see whether it is a standby",
+        asyncpg.InsufficientPrivilegeError("denied"): "CREATE SCHEMA taskloop AUTHORIZATION",
+        asyncpg.TooManyConnectionsError("too many"): "its max_connections",
+        asyncpg.DuplicateTableError("relation exists"): "store s: relation exists; see what the server's log says of it (SQLSTATE 42P07)",
+        asyncpg.InterfaceError("busy"): "store s: busy",
+    }  # fmt: skip
+    for error, words in told.items():
+        found = str(explained(error, "s"))
+        assert words in found
+        assert ("can be reached" in found) == ("can be reached" in words)
+
+
+async def test_readers_whose_sessions_are_ended_at_any_moment_read_on():
+    async with opened() as store:
+        [run] = await submitted(store)
+        may_end = asyncio.Event()
+
+        async def follow() -> None:
+            while not may_end.is_set():
+                assert (await store.lines(run.id), (await store.run(run.id)).id) == (([], 0), run.id)
+
+        followers = [asyncio.create_task(follow()) for _ in range(2)]
+        for number in range(12):
+            await cut_all(server().store)
+            await asyncio.sleep(0.2 + 0.003 * number)
+        may_end.set()
+        await asyncio.gather(*followers)
 
 
 # -- poolers
