@@ -20,7 +20,7 @@ from taskloop.store import Evidence, Incident, Worker
 from taskloop.switches import Switch
 from taskloop.triggers import Cron
 
-__all__ = ["Check", "knows", "links", "lives_until", "named", "span"]
+__all__ = ["Check", "knows", "links", "lives_until", "named", "span", "takes"]
 
 SOON: Final = timedelta(seconds=1)
 """A start within this is on time."""
@@ -214,6 +214,12 @@ def knows(worker: Worker, question: Question) -> bool:
     return worker.jobs is None or not question.names.isdisjoint(worker.jobs)
 
 
+def takes(worker: Worker, question: Question) -> bool:
+    """Whether a worker runs the job, as far as it says: one of the command line may run none, or certain ones only."""
+    told = worker.health.get("takes", "all")
+    return bool(told == "all") or not question.names.isdisjoint(told)
+
+
 def named(worker: Worker) -> str:
     return f"worker {worker.name or worker.id} ({worker.host} pid {worker.pid})"
 
@@ -280,7 +286,8 @@ def _store(question: Question, facts: Evidence, moment: Moment) -> Check:
         return Check("store", False, "the engine itself stood still", dict(stalls[0].data), "stalled")
     if not away:
         return _unless_forgotten(Check("store", True, "no outage on record"), facts, moment.at)
-    one = away[0]
+    held = [one for one in away if one.since <= moment.at <= one.until]
+    one = max(held or away, key=lambda one: one.until - one.since)
     text = f"was away for {span(one.until - one.since)} from {rfc3339(one.since)}: {one.data.get('error')}"
     return Check("store", not _are_to_blame(away, question, moment), text, dict(one.data), "store_unavailable")
 

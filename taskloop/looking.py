@@ -338,6 +338,7 @@ def status_without_store(ledger: Ledger, error: Exception, active: Sequence[Run]
         attention=[_item("store", str(error), since=since), *_unwell({**health, "store": None}, "this worker")],
         loop_lag_ms=health.get("lag_ms"),
         store=str(getattr(ledger._store, "url", "")),
+        answered=False,
     )
 
 

@@ -119,6 +119,8 @@ class Metrics:
                 status = await self._scheduler.status()
         except (TimeoutError, TaskloopError):
             status = None
+        if status is not None and not status.answered:  # what this process knows by itself is no figure of the whole
+            status = None
         counted = list(self._families_of_runs())
         return await asyncio.to_thread(lambda: _written([*counted, *_families_of_the_whole(status)]))
 

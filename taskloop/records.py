@@ -87,6 +87,8 @@ class Status:
     attention: Sequence[Mapping[str, Any]] = field(default=())
     loop_lag_ms: float | None = None
     store: str
+    answered: bool = True
+    """Whether the store did; False: this is how the worker that was asked stands by itself. In no JSON of it."""
     standings: Sequence[Standing] = ()
     """The jobs themselves, as they were looked at for this; in no JSON of it."""
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from taskloop.chain import Check, knows, links, lives_until, named, span
+from taskloop.chain import Check, knows, links, lives_until, named, span, takes
 from taskloop.durations import rfc3339
 from taskloop.moments import Moment, Question, in_force, meant, nearest
 from taskloop.runs import Cause, Reason, Run, State
 from taskloop.schedules import Schedule, offset
-from taskloop.store import Evidence
+from taskloop.store import Evidence, Worker
 from taskloop.triggers import Cron
 
 __all__ = ["Check", "Explanation", "Question", "explain", "explanation_record", "said"]
@@ -349,13 +349,18 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
     for name in ("loop", "store"):
         if name in held:
             return held[name].code, held[name].text
-    if all(one.health.get("free", 1) <= 0 for one in knowing):
-        only_fire = all(one.health.get("takes") == [] for one in knowing)
-        return (
-            "slots",
-            "the workers that have the job only fire" if only_fire else "every worker that has the job is full",
-        )
+    if (why := _unready(knowing, question)) is not None:
+        return "slots", why
     return "due_now", "it may start any moment"
+
+
+def _unready(knowing: Sequence[Worker], question: Question) -> str | None:
+    """Why none of the workers that have the job begins it just now; None: one may."""
+    taking = [one for one in knowing if takes(one, question)]
+    if not taking:
+        only_fire = all(one.health.get("takes") == [] for one in knowing)
+        return "the workers that have the job " + ("only fire" if only_fire else "run other jobs only")
+    return "every worker that has the job is full" if all(one.health.get("free", 1) <= 0 for one in taking) else None
 
 
 def _ran(question: Question, facts: Evidence, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:

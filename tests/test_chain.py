@@ -207,6 +207,23 @@ def test_a_stall_of_the_engine_and_a_full_disk_are_told_with_their_length():
     )
 
 
+def test_of_several_outages_the_one_that_holds_the_instant_is_told_else_the_longest():
+    def away(since, until):
+        return Incident(
+            "w", "store", NOON + timedelta(seconds=since), NOON + timedelta(seconds=until), {"error": "cut"}
+        )
+
+    missed = skipped(Reason.MISSED, late_seconds=12).changed(ended_at=NOON + timedelta(seconds=12))
+    known = facts(schedules=[HOURLY], workers=[WORKER], rows=[missed])
+    after, over = away(10, 11.2), away(-3, 10)
+    for incidents in ([after, over], [over, after], [after, over, away(0, 1)]):
+        assert (
+            "was away for 13s from 2026-01-01T11:59:57Z" in explain(asked(), known._replace(incidents=incidents)).text
+        )
+    told = explain(asked(), known._replace(incidents=[after, away(2, 9)])).text
+    assert "was away for 7s from 2026-01-01T12:00:02Z" in told
+
+
 def test_a_block_by_a_callback_names_its_line():
     block = Incident("w", "loop_blocked", NOON, NOON + HOUR, {"ms": 3_600_000, "where": "app.py:3 read"})
     answer = explain(asked(), facts(schedules=[HOURLY], workers=[WORKER], incidents=[block]))
@@ -264,6 +281,20 @@ def test_a_worker_that_fires_nothing_but_takes_what_is_asked_for_is_one_that_may
     waiting = ran(state=State.WAITING, started_at=None, attempt_started_at=None, attempt=0, worker=None)
     known = facts(workers=[replace(WORKER, fires=False, **changes)], active=[waiting])
     assert explain(asked(None, living=frozenset({"w"})), known).code == code
+
+
+@pytest.mark.parametrize(
+    ("takes", "text"),
+    [(["other"], "run other jobs only"), ([], "only fire"), (["other", "job"], "may start any moment")],
+)
+def test_a_run_that_no_worker_there_takes_is_not_about_to_start(takes, text):
+    waiting = ran(state=State.WAITING, started_at=None, attempt_started_at=None, attempt=0, worker=None)
+    known = facts(workers=[replace(WORKER, health={"takes": takes, "free": 8})], active=[waiting])
+    answer = explain(asked(None, living=frozenset({"w"})), known)
+    assert answer.text.endswith(text)
+    full = replace(WORKER, id="f", health={"takes": "all", "free": 0})
+    both = explain(asked(None, living=frozenset({"w", "f"})), known._replace(workers=[*known.workers, full]))
+    assert both.code == ("due_now" if "job" in takes else "slots")
 
 
 # -- what is not on record

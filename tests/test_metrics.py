@@ -99,6 +99,21 @@ async def test_without_a_store_the_figures_of_this_process_are_told(tmp_path):
     assert not any(key[0].startswith("taskloop_job") for key in found)
 
 
+async def test_of_a_started_scheduler_whose_store_is_away_it_is_told_and_nothing_of_the_whole(tmp_path):
+    scheduler, path = TaskScheduler(tmp_path / "app.db", options=Options(grace=timedelta(0))), tmp_path / "app.db"
+    metrics = Metrics(scheduler)
+    async with scheduler:
+        assert read(await metrics.text())["taskloop_store_up",] == 1
+        path.rename(tmp_path / "away.db")
+        async with asyncio.timeout(10):
+            while read(await metrics.text())["taskloop_store_up",] != 0:
+                await asyncio.sleep(0.02)
+        assert not [
+            key for key in read(await metrics.text()) if key[0].startswith(("taskloop_workers", "taskloop_paused"))
+        ]
+        (tmp_path / "away.db").rename(path)
+
+
 async def test_what_is_closed_counts_no_more(shop, virtual_time):
     metrics = Metrics(shop)
     metrics.close()
