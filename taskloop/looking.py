@@ -183,7 +183,7 @@ async def _stands(ledger: Ledger, store: Store, look: _Look, newest: Mapping[str
             defined[name] = look.remembered[name].facts
         if number % TOGETHER == 0:
             await asyncio.sleep(0)
-    held, waiting = await _troubled(ledger, store, defined, look)
+    running, held, waiting = await _in_progress(ledger, store, defined, look)
     found = []
     for number, (name, facts) in enumerate(defined.items(), 1):
         found.append(
@@ -194,6 +194,7 @@ async def _stands(ledger: Ledger, store: Store, look: _Look, newest: Mapping[str
                 newest=newest.get(name),
                 in_force=in_force,
                 orphan=name in orphans,
+                running=name in running,
                 stuck=held.get(name),
                 waiting=waiting.get(name),
             )
@@ -228,10 +229,12 @@ async def _orphans(look: _Look, store: Store, ledger: Ledger) -> set[str]:
     return away.difference(*(one.jobs or () for one in living))
 
 
-async def _troubled(
+async def _in_progress(
     ledger: Ledger, store: Store, defined: Mapping[str, Mapping[str, Any]], look: _Look
-) -> tuple[dict[str, Run], dict[str, Run]]:
-    """By job a run that is stuck; and of those that are ready and have not begun the one that waits longest."""
+) -> tuple[set[str], dict[str, Run], dict[str, Run]]:
+    """The jobs that run; by job a run that is stuck; and of those that are ready and have not begun the one that waits
+    longest.
+    """
     now, only = look.now, look.only
     waiting: dict[str, Run] = {}
     for run in await store.late(now):
@@ -246,7 +249,7 @@ async def _troubled(
         expect = expected.get(run.id)
         if stuck(run.attempt_started_at, now, ledger._usual.get(run.id), durations.parse(expect) if expect else None):
             found[run.job] = run
-    return found, waiting
+    return {run.job for run in running}, found, waiting
 
 
 async def _learn_usual(ledger: Ledger, store: Store, running: Sequence[Run], now: datetime) -> None:

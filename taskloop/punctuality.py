@@ -67,18 +67,32 @@ def overdue(at: datetime | None, now: datetime) -> dict[str, Any] | None:
 
 
 def condition(
-    *, state: str | None, enabled: bool, paused: bool, orphan: bool = False, stuck: bool = False, overdue: bool = False
+    *,
+    state: str | None,
+    enabled: bool,
+    paused: bool,
+    orphan: bool = False,
+    stuck: bool = False,
+    overdue: bool = False,
+    running: bool = False,
+    failures: int = 0,
+    succeeded: bool = False,
 ) -> Condition:
-    """How a job stands, from the state of its newest run (None: it never ran) and what is known of it."""
+    """How a job stands, from the state of its newest run (None: it never ran) and what is known of it.
+
+    `running`: whether any of its runs is in hand. Where the newest only waits, it stands as those before have left it:
+    with so many `failures` since it `succeeded`, if it ever did.
+    """
+    waits = state == "waiting"
     judged: tuple[tuple[bool, Condition], ...] = (
         (orphan, "orphan"),
         (not enabled, "disabled"),
         (paused, "paused"),
         (stuck, "stuck"),
         (overdue, "overdue"),
-        (state is None, "never_ran"),
-        (state in ("waiting", "running"), "running"),
-        (state in ("failed", "interrupted"), "failing"),
+        (running or state == "running", "running"),
+        (state is None or (waits and not failures and not succeeded), "never_ran"),
+        (failures > 0 if waits else state in ("failed", "interrupted"), "failing"),
     )
     return next((word for holds, word in judged if holds), "ok")
 

@@ -155,11 +155,12 @@ def standing(
     newest: Newest | None,
     in_force: InForce,
     orphan: bool = False,
+    running: bool = False,
     stuck: Run | None = None,
     waiting: Run | None = None,
 ) -> Standing:
-    """How a job stands, from its declaration and what the store knows. `waiting`: of its runs that are ready and have not
-    begun the one that has waited longest.
+    """How a job stands, from its declaration and what the store knows. `running`: whether any of its runs is in hand;
+    `waiting`: of its runs that are ready and have not begun the one that has waited longest.
     """
     switch, pause, now = in_force.thrown([name, *facts.get("aliases", ())]), in_force.pause(name), in_force.at
     enabled = bool(facts["policy"]["enabled"]) if switch is None else switch.kind == "enabled"
@@ -170,6 +171,9 @@ def standing(
         orphan=orphan,
         stuck=stuck is not None,
         overdue=bool(overdue(next_due, now) or (waiting and overdue(waiting.ready_at, now))),
+        running=running,
+        failures=0 if newest is None else newest.failures,
+        succeeded=newest is not None and newest.last_success is not None,
     )
     troubled = {"stuck": stuck, "paused": stuck, "overdue": waiting}.get(word)
     stands_by = pause if enabled and pause is not None else switch

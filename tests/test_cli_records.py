@@ -641,7 +641,8 @@ def test_the_quick_list_says_what_the_ledger_says(tmp_path):
                 ("paused", 1),
             ):
                 await (await scheduler.submit(name, {"times": times})).wait()
-            await scheduler.submit("waiting", at="+1h", key="k")
+            for name in ("waiting", "ok", "bad"):
+                await scheduler.submit(name, at="+1h", key="k")
             run = await scheduler.submit("cancelled", at="+1h")
             await scheduler.cancel(run.id, reason="why", actor="tom")
             await scheduler.disable("off", reason="r", actor="anna", until="+1h")
@@ -655,14 +656,18 @@ def test_the_quick_list_says_what_the_ledger_says(tmp_path):
 
     expected = asyncio.run(scenario())
     assert {one["condition"] for one in expected} == {
-        "ok", "failing", "disabled", "paused", "running", "never_ran"
+        "ok", "failing", "disabled", "paused", "never_ran"
     }  # fmt: skip
+    words = {one["name"]: one["condition"] for one in expected}
+    assert [words[name] for name in ("waiting", "ok", "bad")] == ["never_ran", "ok", "failing"], (
+        "what waits does not run"
+    )
     assert glance.jobs(str(path), datetime.now(UTC)) == json.loads(json.dumps(expected))
 
 
 def test_the_quick_list_and_the_ledger_judge_trouble_alike(tmp_path):
     path, jobs = tmp_path / "a.db", Jobs()
-    for name in ("stuck", "expected", "late", "waits", "tripped", "tried", "old"):
+    for name in ("stuck", "expected", "late", "waits", "tripped", "tried", "old", "busy"):
         jobs.add_job(lambda_named(name), name=name, **({"expect": "1m"} if name == "expected" else {}))
 
     async def scenario():
@@ -673,7 +678,12 @@ def test_the_quick_list_and_the_ledger_judge_trouble_alike(tmp_path):
                 long_ago = "(strftime('%s') - 3600) * 1000000"
                 row = "(job, state, cause, attempt, attempts, due_at, ready_at, created_at, attempt_started_at, ended_at, token, priority, count, worker)"
                 ours = "(SELECT id FROM taskloop_workers)"
-                for job, state, began in [("stuck", "running", 1), ("expected", "running", 1), ("waits", "waiting", 0)]:
+                for job, state, began in [
+                    ("stuck", "running", 1),
+                    ("expected", "running", 1),
+                    ("waits", "waiting", 0),
+                    ("busy", "running", 1),
+                ]:
                     db.execute(
                         f"INSERT INTO taskloop_runs {row} VALUES (?, ?, 'manual', ?, 1, {long_ago}, {long_ago}, {long_ago}, "
                         f"{long_ago if began else 'NULL'}, NULL, 1, 0, 1, {ours})", (job, state, began)
@@ -690,6 +700,7 @@ def test_the_quick_list_and_the_ledger_judge_trouble_alike(tmp_path):
                 known = json.dumps([name for name in jobs_of(jobs) if name != "old"])
                 db.execute("UPDATE taskloop_workers SET jobs = ?", (known,))
             db.close()
+            await scheduler.submit("busy", at="+1h")
             ledger = Ledger(str(path), options=Options())
             try:
                 return [job_record(one) for one in await ledger.jobs()], glance.jobs(str(path), datetime.now(UTC))
@@ -699,7 +710,7 @@ def test_the_quick_list_and_the_ledger_judge_trouble_alike(tmp_path):
     expected, found = asyncio.run(scenario())
     assert {one["name"]: one["condition"] for one in expected} == {
         "stuck": "stuck", "expected": "stuck", "late": "overdue", "waits": "overdue", "tripped": "disabled",
-        "tried": "never_ran", "old": "orphan",
+        "tried": "never_ran", "old": "orphan", "busy": "running",
     }  # fmt: skip
     assert found == json.loads(json.dumps(expected))
 

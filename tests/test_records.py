@@ -167,11 +167,18 @@ def test_a_trigger_in_words():
     assert definition(Job(send, None), None, NOW).facts["trigger"] is None
 
 
-def stands(last: Run | None = None, *, switches: tuple[Switch, ...] = (), failures: int = 0, **options: Any):
+def stands(
+    last: Run | None = None,
+    *,
+    switches: tuple[Switch, ...] = (),
+    failures: int = 0,
+    running: bool = False,
+    **options: Any,
+):
     return standing(
         "send", definition(declared(**options), Every("5m"), NOW).facts, next_due=NOW,
         newest=None if last is None else Newest(last.id, last.state, NOW, failures, None, None),
-        in_force=InForce(Switches(switches), NOW),
+        in_force=InForce(Switches(switches), NOW), running=running,
     )  # fmt: skip
 
 
@@ -188,7 +195,9 @@ OFF = Switch("disabled", "send", NOW, "ann")
         ({"switches": (replace(OFF, kind="enabled"),), "enabled": False}, "never_ran", True),
         ({"switches": (PAUSE,)}, "paused", True),
         ({"switches": (PAUSE, OFF)}, "disabled", False),
-        ({"last": RUN}, "running", True),
+        ({"last": RUN}, "ok", True),
+        ({"last": RUN, "failures": 2}, "failing", True),
+        ({"last": RUN, "running": True}, "running", True),
         ({"last": replace(RUN, state=State.RUNNING)}, "running", True),
         ({"last": replace(RUN, state=State.SUCCEEDED)}, "ok", True),
         ({"last": replace(RUN, state=State.CANCELLED)}, "ok", True),

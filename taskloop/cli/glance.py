@@ -79,11 +79,20 @@ def _read(db: sqlite3.Connection, now: int) -> list[dict[str, Any]] | None:
     found = sorted(db.execute(_JOBS).fetchall(), key=lambda one: str(one["name"]))
     standing = {one["job"]: one for one in history.standing(db, "r.*", [one["name"] for one in found])}
     facts = {one["name"]: json.loads(one["definition"]) for one in found}
-    troubles = _troubles(db, now, facts, dues, switches)
+    running = db.execute(_RUNNING).fetchall()
+    troubles = _troubles(db, now, facts, dues, switches, running)
+    in_hand = {row["job"] for row in running}
     orphans = _orphans(db, now, facts)
     return [
         _record(
-            name, said, dues.get(name), standing.get(name), switches, trouble=troubles.get(name), orphan=name in orphans
+            name,
+            said,
+            dues.get(name),
+            standing.get(name),
+            switches,
+            trouble=troubles.get(name),
+            orphan=name in orphans,
+            running=name in in_hand,
         )
         for name, said in facts.items()
     ]
@@ -95,6 +104,7 @@ def _troubles(
     facts: Mapping[str, Any],
     dues: Mapping[str, int],
     switches: Sequence[sqlite3.Row],
+    running: Sequence[sqlite3.Row],
 ) -> dict[str, str]:
     """Jobs with a run that is stuck, or with something that is overdue; the former outweighs the latter."""
     at, found = _instant(now), {}
@@ -105,7 +115,7 @@ def _troubles(
     for row in db.execute(_LATE, (now,)).fetchall() if None not in paused else ():
         if row["job"] not in paused and overdue(_instant(row["ready_at"]), at):
             found.setdefault(row["job"], "overdue")
-    for row in db.execute(_RUNNING).fetchall():
+    for row in running:
         began, expect = row["attempt_started_at"], facts.get(row["job"], {}).get("policy", {}).get("expect")
         if began is None or not overdue(_instant(began), at):
             continue
@@ -162,6 +172,7 @@ def _record(
     *,
     trouble: str | None,
     orphan: bool,
+    running: bool,
 ) -> dict[str, Any]:
     switch, enabled = _thrown(name, facts, switches), _is_on(name, facts, switches)
     paused = {one["job"]: one for one in switches if one["kind"] == "paused"}
@@ -185,6 +196,9 @@ def _record(
             orphan=orphan,
             stuck=trouble == "stuck",
             overdue=trouble is not None,
+            running=running,
+            failures=last["failures"] if last else 0,
+            succeeded=last is not None and last["last_success"] is not None,
         ),
         "next_due": _text(due),
         "last_run": None if last is None else _run(last),
