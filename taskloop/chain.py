@@ -20,7 +20,7 @@ from taskloop.store import Evidence, Incident, Worker
 from taskloop.switches import Switch
 from taskloop.triggers import Cron
 
-__all__ = ["Check", "knows", "links", "lives_until", "named", "span", "takes"]
+__all__ = ["Check", "identified", "knows", "links", "lives_until", "named", "span", "takes"]
 
 SOON: Final = timedelta(seconds=1)
 """A start within this is on time."""
@@ -221,7 +221,12 @@ def takes(worker: Worker, question: Question) -> bool:
 
 
 def named(worker: Worker) -> str:
-    return f"worker {worker.name or worker.id} ({worker.host} pid {worker.pid})"
+    return f"worker {identified(worker)}"
+
+
+def identified(worker: Worker) -> str:
+    """Who a worker is, and where, for people."""
+    return f"{worker.name or worker.id} ({worker.host} pid {worker.pid})"
 
 
 def _touching(facts: Evidence, moment: Moment, kinds: Sequence[str], reach: timedelta) -> list[Incident]:

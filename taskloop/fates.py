@@ -18,6 +18,7 @@ from taskloop.rows import (
     Column,
     Row,
     columns_of,
+    encode,
     moment,
     read_run,
     write_failure,
@@ -27,7 +28,7 @@ from taskloop.rows import (
     write_results,
     write_words,
 )
-from taskloop.runs import Lost, Raised, Reason, Run, RunId, ShutDown, State
+from taskloop.runs import Lost, Raised, Reason, Run, RunId, ShutDown, State, cancelled_by
 from taskloop.schedules import Admission, Fire, admit
 from taskloop.store import Firing, Settling, Terms
 
@@ -55,7 +56,7 @@ SETTLED_COLUMNS: Final = (
     "token",
     "state",
     "reason",
-    "actor",
+    "data",
     "attempt",
     "ready_at",
     "ended_at",
@@ -261,11 +262,8 @@ def cancelled(one: Settling, actor: str | None, reason: str | None, at: int) -> 
         return one
     started = one.before.attempt_started_at
     ended_at = max(from_microseconds(at), started) if started is not None else from_microseconds(at)
-    after = one.before.changed(
-        state=State.CANCELLED, reason=reason, actor=actor or one.before.actor, error=one.after.error,
-        progress=one.after.progress, ended_at=ended_at
-    )  # fmt: skip
-    return one._replace(after=after)
+    run = one.before.changed(data=one.after.data, error=one.after.error, progress=one.after.progress)
+    return one._replace(after=cancelled_by(actor, run, reason, ended_at))
 
 
 def settled(one: Settling) -> Row:
@@ -275,7 +273,7 @@ def settled(one: Settling) -> Row:
         one.before.token,
         run.state.value,
         run.reason,
-        run.actor,
+        encode(run.data),
         run.attempt,
         microseconds(run.ready_at),
         moment(run.ended_at),

@@ -78,7 +78,9 @@ class Speaker:
         run = event.run
         if run is not None:
             fields |= {"run": run.id, **({"attempt": run.attempt} if run.attempt else {}), "cause": run.cause.value}
-            fields |= {"reason": run.reason} if run.reason else {}
+            lost = run.data.get("lost") if event.name == "retrying" and run.error is None else None
+            fields |= {"reason": run.reason or lost} if run.reason or lost else {}
+            fields |= {"by": run.data["cancelled_by"]} if "cancelled_by" in run.data else {}
             if run.started_at is not None and run.ended_at is not None:
                 fields["took_ms"] = (microseconds(run.ended_at) - microseconds(run.started_at)) // 1000
             if run.error is not None and event.name in ("failed", "retrying"):

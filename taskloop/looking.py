@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskloop import durations, inquiry
+from taskloop.chain import identified
 from taskloop.clock import later
 from taskloop.durations import rfc3339
 from taskloop.errors import BadDuration, NoSuchJob, NoSuchRun, nearest
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "curfew",
     "days",
+    "identities",
     "incidents",
     "jobs",
     "lost_by",
@@ -694,6 +696,12 @@ async def waits_for(ledger: Ledger, run: Run) -> str:
     except NoSuchRun:
         return ""
     return (found.text.partition(": ")[2] or found.text) if found.verdict == "waiting" else ""
+
+
+async def identities(ledger: Ledger, ids: Collection[str | None]) -> Mapping[str, str]:
+    """Who these workers are, and where, for people; of those that are on record still."""
+    found = await (await ledger._opened()).workers() if any(ids) else ()
+    return {one.id: identified(one) for one in found if one.id in ids}
 
 
 async def lost_by(ledger: Ledger, run: Run) -> str:

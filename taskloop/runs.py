@@ -31,6 +31,7 @@ __all__ = [
     "RunId",
     "ShutDown",
     "State",
+    "cancelled_by",
     "only_repeat_key",
     "settle",
 ]
@@ -177,7 +178,9 @@ class Run(Frozen):
     rerun_of: RunId | None = None
     count: int = 1
     data: Mapping[str, Any] = field(default_factory=dict)
-    """The numbers behind `reason`: how late, the run in the way and its age, who switched the job off."""
+    """The facts behind `reason`: how late, the run in the way and its age, who switched the job off, or asked for the end
+    (`cancelled_by`); and how an attempt was lost (`lost`) that was followed by another.
+    """
     existed: bool = False
 
     @property
@@ -256,17 +259,23 @@ def settle(run: Run, outcome: Outcome, *, now: datetime, repeatable: bool) -> Ru
                 return _wait(run, later(now, retry_in), error=failure)
             return _end(run, State.FAILED, now, error=failure, summary=first_line(failure.message), result=result)
         case Cancelled(reason, actor):
-            return _end(run, State.CANCELLED, now, reason=reason, actor=actor or run.actor)
+            return cancelled_by(actor, run, reason, now)
         case ShutDown():
             if repeatable:
                 return _wait(run, now, attempt=run.attempt - 1)
             return _end(run, State.INTERRUPTED, now, reason=Reason.SHUTTING_DOWN)
         case Lost(reason):
             if repeatable and reason is not Reason.ABANDONED and run.attempt < run.attempts:
-                return _wait(run, now)
+                return _wait(run, now, data={**run.data, "lost": reason.value})
             return _end(run, State.INTERRUPTED, now, reason=reason)
         case _:
             assert_never(outcome)
+
+
+def cancelled_by(actor: str | None, run: Run, reason: str | None, now: datetime) -> Run:
+    """The record of a run whose end `actor` has asked for, None: nobody; `run.actor` stays who asked for the run."""
+    by = {} if actor is None else {"cancelled_by": actor}
+    return _end(run, State.CANCELLED, now, reason=reason, data={**run.data, **by})
 
 
 def only_repeat_key(run: int) -> str:

@@ -11,7 +11,6 @@ first; a run whose start depends on how many others run is claimed under a lock 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -56,7 +55,7 @@ from taskloop.rows_postgres import (
     run_row,
     unnested,
 )
-from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State
+from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by
 from taskloop.schedules import Schedule, cut
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Merge, Settling, Terms
 
@@ -417,10 +416,10 @@ async def _written(db: Db, runs: Sequence[Run]) -> list[Run]:
 async def _cancel_waiting(db: Db, runs: Sequence[Run]) -> None:
     if runs:
         await db.execute(
-            "UPDATE taskloop.runs r SET state = 'cancelled', reason = v.reason, actor = v.actor, ended_at = v.ended_at "
-            "FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS v(id, reason, actor, ended_at) "
+            "UPDATE taskloop.runs r SET state = 'cancelled', reason = v.reason, data = v.data, ended_at = v.ended_at "
+            "FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS v(id, reason, data, ended_at) "
             f"WHERE r.id = v.id AND r.state = 'waiting' AND {ONE_BY_ONE}",
-            *arrays([(run.id, kept(run.reason), kept(run.actor), moment(run.ended_at)) for run in runs], 4),
+            *arrays([(run.id, kept(run.reason), encode(run.data), moment(run.ended_at)) for run in runs], 4),
         )
 
 
@@ -572,7 +571,7 @@ _SETTLE: Final = (
     f"RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ({COUNT}) "
     "SELECT id, token FROM done"
 )
-_FREE: Final = tuple(SETTLED_COLUMNS.index(name) for name in ("reason", "actor", "summary"))
+_FREE: Final = tuple(SETTLED_COLUMNS.index(name) for name in ("reason", "summary"))
 
 
 async def settle(db: Db, settlings: Sequence[Settling]) -> list[Run | None]:
@@ -742,7 +741,7 @@ async def cancel(
             run_id, kept(actor), kept(reason), microseconds(now),
         )  # fmt: skip
         return Cancelling(run, wished=True)
-    ended = replace(run, state=State.CANCELLED, actor=actor or run.actor, reason=reason, ended_at=now)
+    ended = cancelled_by(actor, run, reason, now)
     await _cancel_waiting(db, [ended])
     await count_days(db, [ended])
     return Cancelling(ended, ended=True)

@@ -12,7 +12,6 @@ import json
 import operator
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -45,6 +44,7 @@ from taskloop.rows import (
     Column,
     Row,
     columns_of,
+    encode,
     instant,
     is_new,
     moment,
@@ -57,7 +57,7 @@ from taskloop.rows import (
     write_run,
 )
 from taskloop.rows_sqlite import many, many_by_columns
-from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State
+from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by
 from taskloop.schedules import Schedule, cut
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Settling, Terms
 
@@ -410,9 +410,9 @@ def _written(db: sqlite3.Connection, runs: Sequence[Run]) -> list[Run]:
 def _cancel_waiting(db: sqlite3.Connection, runs: Sequence[Run]) -> None:
     for run in runs:
         db.execute(
-            "UPDATE taskloop_runs SET state = 'cancelled', reason = ?, actor = ?, ended_at = ? "
+            "UPDATE taskloop_runs SET state = 'cancelled', reason = ?, data = ?, ended_at = ? "
             "WHERE id = ? AND state = 'waiting'",
-            (run.reason, run.actor, moment(run.ended_at), run.id),
+            (run.reason, encode(run.data), moment(run.ended_at), run.id),
         )
 
 
@@ -671,7 +671,7 @@ def cancel(
         )
         return Cancelling(run, wished=True)
 
-    ended = replace(run, state=State.CANCELLED, actor=actor or run.actor, reason=reason, ended_at=now)
+    ended = cancelled_by(actor, run, reason, now)
     _cancel_waiting(db, [ended])
     count_days(db, [ended])
     return Cancelling(ended, ended=True)

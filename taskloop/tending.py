@@ -63,7 +63,7 @@ class Tending:
         stalled: Callable[[Schedule | None], None],
         gone: Callable[[Sequence[Worker]], None],
         heard_beat: Callable[[bool], None],
-        tell: Callable[[str, Run], None],
+        tell: Callable[..., None],
         breaker: Callable[[str], Callable[[Run], Awaitable[None]]],
         ended: Callable[[Run], None],
     ) -> None:
@@ -199,7 +199,9 @@ class Tending:
             await self._settle_orphans()
 
     async def _settle_orphans(self) -> None:
-        for run in await self._store.orphans():
+        orphans = await self._store.orphans()
+        known = {one.id: one for one in await self._store.workers()} if orphans else {}
+        for run in orphans:
             policy = self._jobs[run.job].policy if run.job in self._jobs else None
             repeatable = policy.repeatable if policy is not None else await self._is_repeatable_elsewhere(run)
             after = settle(run, Lost(), now=self._clock.now(), repeatable=repeatable)
@@ -207,8 +209,10 @@ class Tending:
             breaker_moved = self._breaker(run.job)
             stands = await self._store.settle(Settling(run, after, Lost(), breaker, for_the_dead=True))
             if stands is not None:
-                self._tell("recovered", stands)
-                self._tell("retrying" if stands.state is State.WAITING else stands.state.value, stands)
+                dead = known.get(str(run.worker))
+                whose = {} if dead is None else {"worker": dead.name or dead.id, "host": dead.host}
+                self._tell("recovered", stands, **whose)
+                self._tell("retrying" if stands.state is State.WAITING else stands.state.value, stands, **whose)
                 if breaker is not None and stands.final:
                     await breaker_moved(stands)
 

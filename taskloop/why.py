@@ -394,14 +394,15 @@ def _ran(question: Question, facts: Evidence, moment: Moment, checks: Sequence[C
 def _end(row: Run) -> str:
     took = "" if row.started_at is None or row.ended_at is None else f" after {span(row.ended_at - row.started_at)}"
     why = f" ({row.reason})" if row.reason else f": {row.error.type}: {row.summary}" if row.error else ""
-    return f"{took}{why}"
+    return f"{_actor_of(row.data.get('cancelled_by'))}{took}{why}"
 
 
 def _calls(row: Run, question: Question) -> list[Check]:
     """Why it was called more than once, or asked for twice: the attempts, the key, the run it repeats."""
     found = []
     if row.attempt > 1:
-        text = f"called {row.attempt} times, {row.attempts} are allowed: an attempt failed or was lost before"
+        lost = f"was lost ({row.data['lost']})" if "lost" in row.data else "failed or was lost"
+        text = f"called {row.attempt} times, {row.attempts} are allowed: an attempt {lost} before"
         found.append(Check("calls", True, text, {"attempt": row.attempt, "attempts": row.attempts}))
     if row.key is not None:
         found.append(

@@ -344,10 +344,13 @@ def test_a_waiting_run_says_what_it_waits_for(shop, call):
 
 
 def test_a_waiting_run_is_cancelled_and_an_ended_one_is_a_conflict(done, call):
-    run = call("submit", "slow", "--format", "json").data["id"]
+    run = call("submit", "slow", "--actor", "ann", "--format", "json").data["id"]
     assert "is cancelled" in call("cancel", str(run), "--reason", "no", "--actor", "tom").out
     record = call("show", str(run), "--format", "json").data
-    assert (record["state"], record["reason"], record["actor"]) == ("cancelled", "no", "tom")
+    assert (record["state"], record["reason"], record["actor"]) == ("cancelled", "no", "ann")
+    assert record["data"]["cancelled_by"] == "tom"
+    shown = call("show", str(run)).out
+    assert "cause:       cli by ann" in shown and "cancelled:   by tom" in shown
     again = call("cancel", str(run))
     assert again.code == 4 and "cancelled already" in again.err
     assert call("cancel", "99").code == 3

@@ -11,6 +11,7 @@ from loguru import logger
 
 from taskloop.events import Event
 from taskloop.logs import Speaker
+from taskloop.runs import Cause, Failure, Run, cancelled_by
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -46,6 +47,18 @@ def test_a_line_is_as_loud_as_what_happened(lines: list[tuple[str, str]], name: 
         assert level == "INFO" or name in speaker.events()
         speaker(Event(name, NOW, job="job", data=data))
     assert [one for one, _ in lines] == [level] * (1 if level == "INFO" else 2)
+
+
+def test_a_line_says_how_the_attempt_before_was_lost_and_who_asked_for_the_end(lines: list[tuple[str, str]]):
+    facts = {"job": "a", "due_at": NOW, "ready_at": NOW, "created_at": NOW, "attempt": 1, "cause": Cause.CLI}
+    run = Run(**facts, data={"lost": "lease_lost"})
+    failed = run.changed(error=Failure("OSError", "no"))
+    Speaker()(Event("retrying", NOW, run, job="a"))
+    Speaker()(Event("retrying", NOW, failed, job="a"))
+    Speaker()(Event("cancelled", NOW, cancelled_by("bob", run, "enough", NOW), job="a"))
+    assert [text.partition("cause=cli")[2] for _, text in lines] == [
+        " reason=lease_lost", ' error="OSError: no"', " reason=enough by=bob"
+    ]  # fmt: skip
 
 
 def test_what_is_below_the_level_is_not_even_subscribed_to():

@@ -447,7 +447,7 @@ async def test_who_claimed_is_told_though_gone(store):
         (Returned([]), {"result": []}),
         (Returned("🙂\0" * 100_000), {"result": "🙂\0" * 100_000}),
         (FAILED, {"error": BAD, "summary": "no"}),
-        (Cancelled("enough", "ann"), {"reason": "enough", "actor": "ann"}),
+        (Cancelled("enough", "ann\0"), {"reason": "enough", "actor": None, "data": {"cancelled_by": "ann\0"}}),
         (ShutDown(), {"reason": "shutting_down"}),
         (Lost(Reason.ABANDONED), {"reason": "abandoned"}),
     ],
@@ -604,17 +604,23 @@ async def test_a_waiting_run_is_cancelled_at_once(store):
     assert done is not None
     assert (done.wished, done.run) == (
         False,
-        replace(run, state=State.CANCELLED, actor="bob", reason="enough é🙂", ended_at=at(5)),
+        replace(run, state=State.CANCELLED, data={"cancelled_by": "bob"}, reason="enough é🙂", ended_at=at(5)),
     )
     assert await found(store, run) == done.run
     assert list((await claimed(store)).started) == []
 
 
-async def test_who_asked_for_a_run_stays_its_actor_when_nobody_by_name_cancels_it(store):
-    [run] = await submitted(store, asked(actor="ann"))
-    done = await store.cancel(run.id, actor=None, reason=None, now=at(5))
-    assert done is not None
-    assert (await found(store, run)).actor == done.run.actor == "ann"
+@pytest.mark.parametrize("who", [None, "bob"])
+async def test_who_asked_for_a_run_stays_its_actor_whoever_cancels_it(store, who):
+    running = await started(store, actor="ann")
+    waiting = await submitted(store, asked(actor="ann", data={"asked_because": "x"}))
+    for run in (*waiting, running):
+        done = await store.cancel(run.id, actor=who, reason=None, now=at(5))
+        if done.wished:
+            await store.settle(ended(run, Cancelled(None, who)))
+        kept = await found(store, run)
+        assert (kept.state, kept.actor) == (State.CANCELLED, "ann")
+        assert kept.data == run.data | ({"cancelled_by": who} if who else {})
 
 
 async def test_a_running_run_is_left_to_its_worker_with_a_wish(store):
@@ -637,7 +643,8 @@ async def test_a_run_whose_end_was_asked_for_does_not_wait_for_another_attempt(s
     stands = await store.settle(
         ended(run, again, now=at(4))._replace(after=settle(run.changed(attempts=2), again, now=at(4), repeatable=True))
     )
-    assert (stands.state, stands.reason, stands.actor, stands.error) == (State.CANCELLED, "enough", "ann", BAD)
+    assert (stands.state, stands.reason, stands.actor, stands.error) == (State.CANCELLED, "enough", None, BAD)
+    assert stands.data == {"cancelled_by": "ann"}
     assert await found(store, run) == stands and stands.ended_at >= run.attempt_started_at
     waits = await store.settle(ended(other, ShutDown(), repeatable=True))
     assert waits.state is State.WAITING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import os
 import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -597,6 +598,8 @@ async def test_a_run_is_cancelled(pair):
     done = await filled(client, f"/runs/{handle.id}/cancel", reason="no need")
     assert done.headers["location"] == f"/taskloop/runs/{handle.id}?said=cancelled"
     assert (await handle.wait(5)).state == "cancelled"
+    shown = text(await client.get(f"/runs/{handle.id}"))
+    assert "cancelled by anyone (no need)" in shown and f"{os.uname().nodename} pid {os.getpid()})" in shown
     late = await filled(client, f"/runs/{handle.id}/cancel")
     assert late.headers["location"].endswith("?said=ended"), "nothing was done, and nothing else is said"
 

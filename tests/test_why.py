@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -137,11 +138,30 @@ async def test_a_run_whose_worker_is_gone_is_not_said_to_be_running(scheduler, v
 async def test_a_run_that_was_cancelled_before_it_began_did_not_run(scheduler, virtual_time):
     scheduler.add_job(nothing, name="job")
     async with virtual_time(scheduler):
-        run = await scheduler.submit("job", at="+1h")
-        await scheduler.cancel(run.id, reason="not needed", actor="ann")
+        run = await scheduler.submit("job", at="+1h", actor="ann")
+        await scheduler.cancel(run.id, reason="not needed", actor="bob")
         assert await told(scheduler, run=run.id) == (
-            "did_not_run", "cancelled", f"run {run.id}, asked for by ann, never began; cancelled (not needed)"
+            "did_not_run", "cancelled", f"run {run.id}, asked for by ann, never began; cancelled by bob (not needed)"
         )  # fmt: skip
+
+
+async def test_a_run_whose_attempt_was_lost_says_how_and_whose_it_was(scheduler, virtual_time):
+    events = []
+    scheduler.add_job(lasting(3600), name="job", retry=2)
+    scheduler.name = "east"
+    async with virtual_time(scheduler) as time:
+        scheduler.feed.subscribe(events.append, "recovered", "retrying")
+        run = await scheduler.submit("job")
+        await time.advance("5m")
+        await time.crash()
+        await time.restart(after="5m")
+        await time.advance("5m")
+        [calls] = [one.text for one in (await scheduler.why(run=run.id)).checks if one.name == "calls"]
+        assert calls == "called 2 times, 2 are allowed: an attempt was lost (worker_died) before"
+        whose = {"worker": "east", "host": os.uname().nodename}
+        assert [(one.name, one.data, one.run.data["lost"]) for one in events] == [
+            ("recovered", whose, "worker_died"), ("retrying", whose, "worker_died")
+        ]  # fmt: skip
 
 
 # -- it was not due

@@ -317,12 +317,13 @@ def _values(params: Mapping[str, Any]) -> str:
 
 
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
-    from taskloop.looking import lost_by, run_in_full, waits_for
+    from taskloop.looking import identities, lost_by, run_in_full, waits_for
 
     run, made, steps = await run_in_full(ledger, run_id)
     attempts, again, waits = [*map(attempt_record, made)], await ledger.reruns(run_id), await waits_for(ledger, run)
     lost, record = await lost_by(ledger, run), run_record(run)
-    out.record(record, lambda: run_lines(out, record, attempts))
+    workers = await identities(ledger, {run.worker, *(one.worker for one in made)})
+    out.record(record, lambda: run_lines(out, record, attempts, workers))
     if lost and out.format == "table":
         out.line(f"{'lost:':<13}{readable(out, lost)}")
     if waits and out.format == "table":
@@ -337,8 +338,11 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     return 0
 
 
-def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None:
-    """A run in full."""
+def run_lines(
+    out: Output, run: Record, attempts: Sequence[Record] = (), workers: Mapping[str, str] | None = None
+) -> None:
+    """A run in full. `workers`: who they are, by their ids."""
+    workers = workers or {}
     state = out.state(run["state"])
     head = out.paint(clean(f"run {run['id']} of {run['job']}"), "bold")
     out.line(f"{head}  {out.paint(*state) if isinstance(state, tuple) else state}")
@@ -349,7 +353,9 @@ def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None
             + (f" by {run['actor']}" if run["actor"] else "")
             + (f", again for run {run['rerun_of']}" if run["rerun_of"] else ""),
         ),
+        ("cancelled", f"by {run['data']['cancelled_by']}" if "cancelled_by" in run["data"] else None),
         ("reason", run["reason"]),
+        ("worker", workers.get(run["worker"], run["worker"])),
         ("asked", run["data"].get("asked_because")),
         ("key", run["key"]),
         ("params", _values(run["params"])),
@@ -364,10 +370,10 @@ def run_lines(out: Output, run: Record, attempts: Sequence[Record] = ()) -> None
     for label, text in facts:
         if text:
             out.line(f"{label + ':':<13}{clean(text)}")
-    _show_outcome(out, run, attempts)
+    _show_outcome(out, run, attempts, workers)
 
 
-def _show_outcome(out: Output, run: Record, attempts: Sequence[Record]) -> None:
+def _show_outcome(out: Output, run: Record, attempts: Sequence[Record], workers: Mapping[str, str]) -> None:
     from taskloop.cli.output import json_text
 
     result = run["result"]
@@ -380,6 +386,8 @@ def _show_outcome(out: Output, run: Record, attempts: Sequence[Record]) -> None:
     if len(attempts) > 1:
         for one in attempts:
             error = f"{one['error'].get('type')}: {one['error'].get('message')}" if one["error"] else ""
+            if one["outcome"] == "lost":
+                error = workers.get(one["worker"], "")
             took = since_text(one["started_at"], one["ended_at"])
             out.line(
                 clean(f"attempt {one['attempt']}:   {one['outcome']} {took}  {error.partition(chr(10))[0]}").rstrip()

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from taskloop import durations
 from taskloop.clock import SystemClock
-from taskloop.looking import lost_by, plan, run_in_full, waits_for
+from taskloop.looking import identities, lost_by, plan, run_in_full, waits_for
 from taskloop.masking import shown
 from taskloop.records import instant_text
 from taskloop.runs import Cause, Run, State
@@ -63,6 +63,7 @@ async def run(asked: Asked) -> Response:
     facts = await plan(scheduler, one.job) if steps else ()
     return await whole_page(
         asked, "run.html", run=one, attempts=attempts, steps=steps, graph=graph(facts, steps),
+        workers=await identities(scheduler, {one.worker, *(each.worker for each in attempts)}),
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
         params=params, result=result, waits=await waits_for(scheduler, one), lost=await lost_by(scheduler, one), known=one.job in scheduler,
         shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
