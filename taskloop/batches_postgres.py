@@ -436,12 +436,13 @@ class PostgresBeater:
         self._seconds = seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Any = None
-        self._skew: float | None = None
-        """By how many seconds the server's clock is ahead of ours, as seen at the last beat."""
+        self._began = 0.0
+        """When the beat in hand began, by the steady clock."""
 
     def beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+        self._began = time.monotonic()
         try:
             return self._loop.run_until_complete(self._in_time(now, tick, health))
         except Exception as error:
@@ -483,13 +484,12 @@ class PostgresBeater:
     async def _beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
         if closed(self._connection):
             self._connection = await self._server.connect()
-        said = told({**health, **({} if self._skew is None else {"skew_ms": round(self._skew * 1000, 1)})})
-        began = time.monotonic()
         async with transaction(self._connection):
+            # First, for by this others judge how old the beat is.
+            theirs = await self._connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision")
+            ahead = theirs - (now.timestamp() + time.monotonic() - self._began)
+            said = told({**health, "skew_ms": round(ahead * 1000, 1)})
             lives = await keeping.beat(self._connection, self._worker, microseconds(now), tick, said)
             _, schema = await self._connection.fetchrow(_SIGN_IN, f"{self._name} beats")
             refuse_newer(schema, self._server.shown)
-            theirs = await self._connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision")
-        ours = now.timestamp() + (time.monotonic() - began)
-        self._skew = theirs - ours
         return lives

@@ -6,6 +6,7 @@ Level 5. Functions of a `Ledger` and its open store; imported when somebody look
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -206,26 +207,41 @@ async def _stands(ledger: Ledger, store: Store, look: _Look, newest: Mapping[str
     return found
 
 
-def _living(workers: Sequence[Worker], ledger: Ledger, now: datetime) -> list[Worker]:
-    return [one for one in workers if _lives(one, ledger, now)]
+async def _ahead(ledger: Ledger, store: Store) -> timedelta:
+    """How far the clock of the store's server is ahead of ours; a file has none, and a clock set by hand is not compared."""
+    before = ledger._clock.now()
+    theirs = None if ledger._clock.steps_by_hand else await store.clock()
+    return timedelta(0) if theirs is None else theirs - (before + (ledger._clock.now() - before) / 2)
 
 
-def _lives(worker: Worker, ledger: Ledger, now: datetime) -> bool:
-    """Whether a worker is there: by the clock that a machine's processes share, else by the wall clock, as both may be."""
+def _living(workers: Sequence[Worker], ledger: Ledger, now: datetime, ahead: timedelta) -> list[Worker]:
+    return [one for one in workers if _lives(one, ledger, now, ahead)]
+
+
+def _lives(worker: Worker, ledger: Ledger, now: datetime, ahead: timedelta) -> bool:
+    """Whether a worker is there: by the clock that a machine's processes share, else by that of the store's server; only
+    where there is none, or the worker does not say how far it is from it, by the wall clocks of both.
+    """
     own = getattr(ledger, "worker", None)
     if own is not None and own.id == worker.id:
         return True
     if is_dead(worker):
         return False
     silent = silent_seconds(worker, ledger._clock.monotonic())
-    lease = ledger.options.lease
-    return silent <= lease.total_seconds() if silent is not None else now - worker.beat_at <= lease
+    lease, skew = ledger.options.lease, worker.health.get("skew_ms")
+    if silent is not None:
+        return silent <= lease.total_seconds()
+    if skew is None:
+        return now - worker.beat_at <= lease
+    return now + ahead - (worker.beat_at + timedelta(milliseconds=skew)) <= lease
 
 
 async def _orphans(look: _Look, store: Store, ledger: Ledger) -> set[str]:
     """Jobs that no program has any more: no live worker knows them, and at least one is there to tell."""
     away = {name for name in look.names if name not in ledger}
-    living = _living(await store.workers(living=True), ledger, look.now) if away else ()
+    if not away:
+        return set()
+    living = _living(await store.workers(living=True), ledger, look.now, await _ahead(ledger, store))
     if not living or any(one.jobs is None for one in living):
         return set()
     return away.difference(*(one.jobs or () for one in living))
@@ -275,7 +291,7 @@ def _says(definition: Definition, option: str) -> Any:
 async def workers(ledger: Ledger, store: Store) -> list[Worker]:
     """The workers that are there."""
     found = [_with_own_health(one, ledger) for one in await store.workers(living=True)]
-    return _living(found, ledger, ledger._clock.now())
+    return _living(found, ledger, ledger._clock.now(), await _ahead(ledger, store))
 
 
 async def status(ledger: Ledger, store: Store) -> Status:
@@ -283,10 +299,11 @@ async def status(ledger: Ledger, store: Store) -> Status:
     look = await _begun(ledger, store, None)
     now, standings = look.now, await _stands(ledger, store, look, await store.newest(look.names))
     workers = [_with_own_health(one, ledger) for one in await store.workers(living=True)]
-    live = _living(workers, ledger, now)
+    ahead = await _ahead(ledger, store)
+    live = _living(workers, ledger, now, ahead)
     counts, active = await _in_hand(store)
     recent = await incidents(ledger, store, now - RECENT)
-    attention = [*_about_workers(workers, live), *_about_incidents(recent)]
+    attention = [*_about_workers(workers, live), *_about_our_clock(live, ahead), *_about_incidents(recent)]
     attention += _about_jobs(standings, bool(live), now)
     tripped = [one for one in look.switches if one.kind == "tripped" and one.holds(now)]
     attention += [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
@@ -402,9 +419,25 @@ def _unwell(health: Mapping[str, Any], who: str) -> list[dict[str, Any]]:
         items.append(_block(health["blocked"], f"{who}: its loop stands still"))
     skew = health.get("skew_ms", 0.0) / 1000
     if abs(skew) > SKEWED_SECONDS:
-        where = "behind" if skew > 0 else "ahead of"
-        items.append(_item("clock", f"{who}: its clock is {abs(skew):.1f} s {where} that of the store's server"))
+        items.append(_item("clock", f"{who}: its clock is {_apart(skew)}"))
     return items
+
+
+def _apart(ahead_seconds: float) -> str:
+    """How a clock is that of the store's server is so far ahead of."""
+    return f"{abs(ahead_seconds):.1f} s {'behind' if ahead_seconds > 0 else 'ahead of'} that of the store's server"
+
+
+def _about_our_clock(live: Sequence[Worker], ahead: timedelta) -> list[dict[str, Any]]:
+    """That the clock of this machine is off, by which all of this is read; unless a worker of it has said so."""
+    host = os.uname().nodename
+    if abs(ahead.total_seconds()) <= SKEWED_SECONDS or any(one.host == host and _is_off(one) for one in live):
+        return []
+    return [_item("clock", f"{host}, where this is asked: its clock is {_apart(ahead.total_seconds())}")]
+
+
+def _is_off(worker: Worker) -> bool:
+    return abs(float(worker.health.get("skew_ms", 0.0))) > 1000 * SKEWED_SECONDS
 
 
 def _block(data: Mapping[str, Any], text: str, since: datetime | None = None) -> dict[str, Any]:
@@ -578,7 +611,8 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
     if run is not None and not facts.rows:  # pruned since we looked
         raise NoSuchRun(run)
     facts = facts._replace(workers=[_with_own_health(one, ledger) for one in facts.workers])
-    living = frozenset(one.id for one in _living(facts.workers, ledger, now) if one.stopped_at is None)
+    there = _living(facts.workers, ledger, now, await _ahead(ledger, store))
+    living = frozenset(one.id for one in there if one.stopped_at is None)
     return explain(replace(question, living=living), facts)
 
 

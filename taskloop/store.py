@@ -645,6 +645,9 @@ class Store(Protocol):
     async def late(self, ready_before: datetime) -> Sequence[Run]:
         """Waiting runs that have been ready since before then, the oldest first, at most 100; held ones left out."""
 
+    async def clock(self) -> datetime | None:
+        """What the clock of its server shows, the one that all have in common; None: a file has none."""
+
     async def counts(self) -> Mapping[State, int]:
         """How many runs are waiting and running."""
 

@@ -13,7 +13,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
@@ -566,6 +566,10 @@ class PostgresStore:
             "AND coalesce(s.job, r.job) = r.job) ORDER BY ready_at LIMIT 100",
             microseconds(ready_before),
         )
+
+    async def clock(self) -> datetime | None:
+        [[now]] = await self._fetch("SELECT extract(epoch FROM clock_timestamp())::double precision")
+        return datetime.fromtimestamp(now, UTC)
 
     async def counts(self) -> Mapping[State, int]:
         rows = await self._fetch(

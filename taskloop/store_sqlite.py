@@ -557,6 +557,9 @@ class SqliteStore:
             (microseconds(ready_before), keeping.FOR_EVER, microseconds(ready_before)),
         )
 
+    async def clock(self) -> datetime | None:
+        return None
+
     async def counts(self) -> Mapping[State, int]:
         rows = await self._read(
             _fetch,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import secrets
 import signal
 import subprocess
@@ -20,8 +22,11 @@ from servers import emptied, server
 
 from taskloop import Options, State, TaskScheduler
 from taskloop.audit import through
+from taskloop.clock import SystemClock
 from taskloop.errors import BadStore, KeyConflict, StoreUnavailable, Unstorable
+from taskloop.ledger import Ledger
 from taskloop.runs import Run
+from taskloop.store import Worker, open_store
 
 pytestmark = pytest.mark.anyio
 
@@ -253,6 +258,42 @@ async def _ended(scheduler, run_id) -> Run | None:
     except StoreUnavailable:
         return None
     return run if run.final else None
+
+
+class Off(SystemClock):
+    """A wall clock that is so many seconds ahead."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ahead = timedelta(seconds=seconds)
+
+    def now(self):
+        return super().now() + self._ahead
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(-40.5, 0), (0, 30.5), (-40.5, 30.5), (25.5, -25.5)])
+async def test_wall_clocks_that_are_off_decide_nothing_about_who_lives_and_are_told(theirs, ours):
+    url = emptied().store
+    store, clock = open_store(url), Off(theirs)
+    await store.open()
+    one = Worker("w1", None, "elsewhere", 7, "p", clock.now(), clock.now(), jobs=frozenset({"a"}))
+    await store.enlist(one)
+    beater, ledger = store.beater(one), Ledger(url, clock=Off(ours), options=Options())
+    try:
+        assert await asyncio.to_thread(beater.beat, clock.now(), 1.0, {})
+        status = await ledger.status()
+        assert [worker.id for worker in status.workers] == ["w1"] and status.running
+        said = [item["text"] for item in status.attention if item["condition"] == "clock"]
+        for who, seconds in (("elsewhere pid 7", theirs), (f"{os.uname().nodename}, where this is asked", ours)):
+            words = rf"{int(abs(seconds))}\.\d s {'behind' if seconds < 0 else 'ahead of'} that of the store's server"
+            assert sum(bool(re.fullmatch(f"{who}: its clock is {words}", text)) for text in said) == bool(seconds)
+        assert len(said) == bool(theirs) + bool(ours)
+        found = server()
+        found.execute("UPDATE taskloop.workers SET beat_at = beat_at - 20 * 1000000", "taskloop_tests")
+        assert not (await ledger.status()).running, "its last beat is longer ago than a lease"
+    finally:
+        await asyncio.to_thread(beater.close)
+        await ledger.close()
+        await store.close()
 
 
 # -- within the application's own transaction
