@@ -48,6 +48,8 @@ LOOK_SECONDS: Final = 0.5
 """How often it looks meanwhile whether anybody wants the result."""
 TELL_SECONDS: Final = 0.2
 """How often, at most, it tells progress and log lines."""
+EMPTY_SECONDS: Final = 2.0
+"""How often it is looked, while calls wait for a worker there, whether the cluster has any."""
 EVENT_CHARACTERS: Final = 16_000
 """Of log lines in one event: Dask's scheduler keeps the last thousand events."""
 
@@ -74,6 +76,9 @@ class OnDask:
         self._closing: asyncio.Event | None = None
         self._client: Any = None
         self._connecting: asyncio.Task[Any] | None = None
+        self._minding: asyncio.Task[None] | None = None
+        self._is_empty = False
+        """Whether the cluster had no worker when it was looked at last."""
         self._topic = f"taskloop {os.uname().nodename}"
         self._own = os.urandom(6).hex()
         self._count = 0
@@ -168,6 +173,8 @@ class OnDask:
                 pure=False,
                 priority=call.run.priority,
             )
+            if self._minding is None or self._minding.done():
+                self._minding = self._begin(self._mind_the_workers())
             waiting = asyncio.ensure_future(_came_to(future))
             await asyncio.wait({waiting, call.over}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
@@ -187,7 +194,7 @@ class OnDask:
             raise _died(call.worker or str(getattr(answer.last_worker, "address", "?")))
         if isinstance(answer, CancelledError):
             why = getattr(answer, "reason", "cancelled")
-            raise ClusterUnavailable(self._address, f"{_LOST} ({why})") from answer
+            raise ClusterUnavailable(self._address, f"{_LOST} ({why})") from None
         if isinstance(answer, BaseException):
             told = failure(answer)
             raise BadJob(
@@ -233,14 +240,29 @@ class OnDask:
             why = f"it does not answer within {self._connect_seconds:g} s"
             if not isinstance(error, OSError):
                 why = f"{failure(error).type}: {failure(error).message}"
-            raise ClusterUnavailable(self._address, why) from error
+            raise ClusterUnavailable(self._address, why) from None  # it says all that those below it say
         self._client = client
         self._say("INFO", "dask.connected", address=self._address, workers=workers)
         if failures:
             self._say("WARNING", "dask.begins_again", address=self._address, allowed_failures=failures, text=_AGAIN)
-        if not workers:
-            self._say("WARNING", "dask.no_worker", address=self._address, text="jobs wait there until one joins")
+        self._is_empty = False
+        self._note_workers(workers)
         return client
+
+    async def _mind_the_workers(self) -> None:
+        """See whether there is any worker for the calls that wait, as long as some do: the last may have gone."""
+        await asyncio.sleep(EMPTY_SECONDS)
+        while self._client is not None and any(call.worker is None for call in self._calls.values()):
+            with suppress(Exception):  # a connection that is lost: the calls say so
+                _, workers = await self._client.run_on_scheduler(_ways)
+                self._note_workers(workers)
+            await asyncio.sleep(EMPTY_SECONDS)
+
+    def _note_workers(self, workers: int) -> None:
+        """Tell that the cluster has no worker, once until one has joined."""
+        if not workers and not self._is_empty:
+            self._say("WARNING", "dask.no_worker", address=self._address, text="jobs wait there until one joins")
+        self._is_empty = not workers
 
     def _hear(self, event: tuple[float, Any]) -> None:
         """What a worker tells, of this process's calls among others. Raises nothing: anybody may have said anything."""

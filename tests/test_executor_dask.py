@@ -16,10 +16,11 @@ from datetime import timedelta
 
 import dask_jobs
 import pytest
+from distributed import Client
 
 from taskloop import Options, State, TaskScheduler
 from taskloop.errors import BadJob, ClusterUnavailable
-from taskloop.executor_dask import OnDask
+from taskloop.executor_dask import EMPTY_SECONDS, OnDask
 from taskloop.testing import run_context
 
 pytestmark = pytest.mark.anyio
@@ -298,6 +299,23 @@ async def test_a_function_of_the_main_file_goes_there_itself_and_one_whose_sched
     await there(begun.with_suffix(".heard"))
 
 
+async def test_a_cluster_whose_last_worker_has_gone_is_told_once_when_a_job_waits_there(lines, tmp_path):
+    with cluster(tmp_path, workers=1) as (address, _), attached(address, kill_grace=BRIEF) as scheduler:
+        async with scheduler:
+            assert (await ran(scheduler, "told", day="2026-03-01")).state is State.SUCCEEDED
+            async with Client(address, asynchronous=True, set_as_default=False) as client:
+                await client.retire_workers(close_workers=True, remove=True)
+            assert lines.count("dask.no_worker") == 0
+            waiting = await scheduler.submit("told", {"day": "2026-03-01"})
+            async with asyncio.timeout(20):
+                while not lines.count("dask.no_worker"):
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(2 * EMPTY_SECONDS + 0.5)
+            assert lines.count("dask.no_worker") == 1
+            await scheduler.cancel(waiting.id)
+            assert (await waiting.wait()).state is State.CANCELLED
+
+
 async def test_no_address_and_a_wrong_one_are_told_in_the_record_of_the_run(lines):
     with attached("") as scheduler:
         async with scheduler:
@@ -308,6 +326,7 @@ async def test_no_address_and_a_wrong_one_are_told_in_the_record_of_the_run(line
             run = await ran(scheduler, "told", day="2026-03-01")
             assert (run.state, run.error.type) == (State.FAILED, "ClusterUnavailable")
             assert run.error.message.startswith("Dask cluster at tcp://127.0.0.1:1: it does not answer within 0.2 s")
+            assert "direct cause" not in run.error.traceback and "During handling" not in run.error.traceback
             scheduler._executors["dask"].close()
             scheduler._executors["dask"] = OnDask("nonsense://x", print, connect_seconds=0.2)
             run = await ran(scheduler, "told", day="2026-03-01")
