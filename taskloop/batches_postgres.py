@@ -12,7 +12,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
@@ -33,7 +33,7 @@ from taskloop.runs import Run, State
 from taskloop.server_postgres import BEGIN, Server, closed, is_alone, is_crossed, is_lost, let_go, newest, transaction
 from taskloop.store import Claimed, Fired, Worker
 
-__all__ = ["BEAT_SECONDS", "FREELY", "PostgresBeater", "Writer", "submit_within"]
+__all__ = ["BEAT_SECONDS", "FREELY", "WHEREABOUTS", "PostgresBeater", "Writer", "submit_within"]
 
 TRIES: Final = 5
 """Of a transaction that others cross, or whose connection is cut."""
@@ -92,6 +92,14 @@ _COUNT_THEIRS: Final = (
     "WHERE id LIKE 'within %' LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING true"
 )
 """As `_COUNT_IT` within transactions of applications: each takes a row that no other has just now."""
+
+
+WHEREABOUTS: Final = (
+    "SELECT (SELECT value FROM taskloop.meta WHERE key = 'store'), pg_postmaster_start_time(), "
+    "(SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+"""What tells a store from every other: its name, which a copy of it has too, the server that is running, and the database."""
+IsHere = Callable[[tuple[Any, ...]], Awaitable[bool]]
 
 
 class Transaction:
@@ -380,9 +388,11 @@ async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:
 
 
 async def submit_within(
-    connection: Any, identity: str, shown: str, runs: Sequence[Run], entry: Entry | None
+    connection: Any, is_here: IsHere, shown: str, runs: Sequence[Run], entry: Entry | None
 ) -> Sequence[Run]:
-    """Write runs by a connection of the application's (asyncpg), within its transaction."""
+    """Write runs by a connection of the application's (asyncpg), within its transaction. `is_here`: whether its
+    WHEREABOUTS are those of the store.
+    """
     if not all(hasattr(connection, name) for name in ("fetchrow", "fetchval", "transaction", "is_in_transaction")):
         raise BadStore(
             f"connection= is a {type(connection).__name__}; allowed is a connection of asyncpg to {shown}. Of SQLAlchemy it "
@@ -392,10 +402,10 @@ async def submit_within(
         raise BadStore(f"connection= is closed; allowed is one that is open, to {shown}")
     if not connection.is_in_transaction():
         async with connection.transaction():
-            return await _submit_within(connection, identity, shown, runs, entry)
+            return await _submit_within(connection, is_here, shown, runs, entry)
     await connection.execute("SAVEPOINT taskloop_submit")  # a transaction that was begun by hand takes no other kind
     try:
-        answer = await _submit_within(connection, identity, shown, runs, entry)
+        answer = await _submit_within(connection, is_here, shown, runs, entry)
     except BaseException:
         with suppress(Exception):
             await connection.execute("ROLLBACK TO SAVEPOINT taskloop_submit")
@@ -405,12 +415,12 @@ async def submit_within(
 
 
 async def _submit_within(
-    connection: Any, identity: str, shown: str, runs: Sequence[Run], entry: Entry | None
+    connection: Any, is_here: IsHere, shown: str, runs: Sequence[Run], entry: Entry | None
 ) -> Sequence[Run]:
     theirs = None
     if await connection.fetchval("SELECT to_regclass('taskloop.meta')") is not None:
-        theirs = await connection.fetchval("SELECT value FROM taskloop.meta WHERE key = 'store'")
-    if theirs != identity:
+        theirs = tuple(await connection.fetchrow(WHEREABOUTS))
+    if theirs is None or not await is_here(theirs):
         raise BadStore(f"connection= is one to another database; allowed is one to {shown}")
     if entry is None:
         [answer] = await statements.submit(connection, [tuple(runs)], patient=True)

@@ -26,7 +26,7 @@ from taskloop import pruning_postgres as pruning
 from taskloop import statements_postgres as statements
 from taskloop import steps_postgres, tokens_postgres, transfer_postgres
 from taskloop.audit import Entry
-from taskloop.batches_postgres import BEAT_SECONDS, FREELY, PostgresBeater, Writer, submit_within
+from taskloop.batches_postgres import BEAT_SECONDS, FREELY, WHEREABOUTS, PostgresBeater, Writer, submit_within
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import BadStore, StoreUnavailable
@@ -126,7 +126,7 @@ class PostgresStore:
         self.upgraded_from: int | None = None
         self._known = Known()
         self._seen: str | None = None
-        self._identity: str | None = None
+        self._whereabouts: tuple[Any, ...] | None = None
 
     # -- opening and closing
 
@@ -465,16 +465,20 @@ class PostgresStore:
     async def submit_within(self, connection: Any, runs: Sequence[Run], entry: Entry | None = None) -> Sequence[Run]:
         if self._gathering is None:
             raise self._not_open()
-        if self._identity is None:
-            rows = await self._fetch("SELECT value FROM taskloop.meta WHERE key = 'store'")
-            self._identity = rows[0][0]
         try:
-            return await submit_within(connection, str(self._identity), self.url, runs, entry)
+            return await submit_within(connection, self._is_here, self.url, runs, entry)
         except Exception as error:
             # The transaction is the application's, and so is beginning it again, also for a key taken since it began.
             if is_crossed(error) or getattr(error, "sqlstate", None) == "23505":
                 raise
             raise self._server.explained(error) from error
+
+    async def _is_here(self, whereabouts: tuple[Any, ...]) -> bool:
+        """Whether these are ours, which are asked for anew where they were others: the server may have been restarted."""
+        if self._whereabouts != whereabouts:
+            [found] = await self._fetch(WHEREABOUTS)
+            self._whereabouts = tuple(found)
+        return self._whereabouts == whereabouts
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
         claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._known, heed=heed)

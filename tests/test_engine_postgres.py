@@ -395,6 +395,34 @@ async def test_a_connection_of_another_kind_or_to_another_place_is_refused_with_
         async with Application(elsewhere) as app:
             with pytest.raises(BadStore, match=r"connection= is one to .*; allowed is one to"):
                 await scheduler.submit("mail", connection=app.connection)
+        if url.startswith("postgresql"):  # a copy has the name of the store that it is of
+            [[name]] = server().query("SELECT value FROM taskloop.meta WHERE key = 'store'", "taskloop_tests")
+            store = open_store(elsewhere)
+            await store.open()
+            await store.close()
+            server().execute(f"UPDATE taskloop.meta SET value = '{name}' WHERE key = 'store'", "elsewhere")
+            async with Application(elsewhere) as app:
+                with pytest.raises(BadStore, match=r"connection= is one to another database; allowed is one to"):
+                    await scheduler.submit("mail", connection=app.connection)
+            assert server().query("SELECT count(*) FROM taskloop.runs", "elsewhere") == [(0,)]
+    finally:
+        await scheduler.close()
+
+
+async def test_after_a_restart_of_the_server_a_connection_to_it_is_one_to_the_same_database_still():
+    found = emptied()
+    if found.own is None:
+        pytest.skip("the server is not ours to restart")
+    scheduler = TaskScheduler(found.store, options=QUICK)
+    scheduler.add_job(lambda_free, name="mail")
+    try:
+        for number in (1, 2):
+            async with Application(found.store) as app:
+                await scheduler.submit("mail", connection=app.connection)
+            async with asyncio.timeout(10):
+                while len(await scheduler.runs("mail")) != number:
+                    await asyncio.sleep(0.05)
+            await asyncio.to_thread(found.restart)
     finally:
         await scheduler.close()
 
