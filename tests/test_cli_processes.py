@@ -241,6 +241,9 @@ def test_commands_act_on_a_running_scheduler_within_a_second(shop, call):
         assert call("submit", "fails", "--wait").code == 1
         late = call("submit", "slow", "--wait", "--timeout", "300ms", "--format", "json")
         assert late.code == 9 and late.data["job"] == "slow" and late.data["state"] in ("waiting", "running")
+        late = call("submit", "add", "a=1", "--at", "+1h", "--wait", "--timeout", "0.1")
+        assert late.code == 9 and "has not ended after 100ms; it goes on" in late.err
+        assert call("cancel", "4").code == 0
 
         running.hear("run.started job=slow", 5)
         run = call("runs", "--state", "running", "--format", "json").items[0]["id"]
@@ -250,7 +253,7 @@ def test_commands_act_on_a_running_scheduler_within_a_second(shop, call):
         call("pause")
         call("submit", "add", "a=5")
         call("resume")
-        assert running.hear("run.succeeded job=add .*summary=7|run.succeeded job=add run=4", 5) < 1.5
+        assert running.hear("run.succeeded job=add .*summary=7|run.succeeded job=add run=5", 5) < 1.5
 
         call("disable", "add")
         assert call("submit", "add", "a=1").code == 4
@@ -403,6 +406,20 @@ def test_a_pipe_is_coloured_only_when_forced(shop, call):
     assert "\x1b[32m✓ succeeded" in shop.process("runs", FORCE_COLOR="1").out
     assert shop.process("runs", LANG="C").out.isascii()
     assert shop.process("runs", PYTHONIOENCODING="latin-1").out.isascii()
+
+
+def test_a_wait_whose_store_goes_away_names_the_run_that_is_on_record(shop, call):
+    with shop.start("run", "--no-fire") as running:
+        running.hear(READY)
+        with shop.start("submit", "slow", "--wait") as waiting:
+            until(lambda: call("runs", "--state", "running", "--format", "json").items)
+            path = shop.folder / "taskloop.db"
+            path.rename(shop.folder / "away.db")
+            assert waiting.process.wait(SECONDS) == 8
+            assert re.search("error: run 1 of slow is on record, but .*moved away while in use", waiting.said)
+            assert "help: taskloop show 1, once the store is back" in waiting.said
+            (shop.folder / "away.db").rename(path)
+        assert call("cancel", "1").code == 0
 
 
 def test_ctrl_c_leaves_a_wait_and_says_that_the_run_goes_on(shop, call):

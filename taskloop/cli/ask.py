@@ -19,7 +19,7 @@ from taskloop.cli.entrance import before_exit
 from taskloop.cli.failures import Failed, Usage
 from taskloop.cli.look import number, run_lines
 from taskloop.cli.output import Output, clean
-from taskloop.errors import Conflict, NoSuchJob, nearest
+from taskloop.errors import BadStore, Conflict, NoSuchJob, StoreUnavailable, nearest
 from taskloop.masking import MASK
 from taskloop.records import run_record
 from taskloop.runs import Cause, Run, State
@@ -151,10 +151,18 @@ async def _asked(ledger: Ledger, handle: RunHandle[Any], args: Namespace, out: O
         out.record(now, lambda: run_lines(out, now))
         raise Failed(
             9,
-            f"run {run.id} of {run.job} has not ended after {args.timeout}; it goes on",
+            f"run {run.id} of {run.job} has not ended after {durations.format(durations.parse(args.timeout))}; it goes on",
             f"taskloop show {run.id}",
             f"taskloop cancel {run.id}",
         ) from None
+    except (BadStore, StoreUnavailable) as error:
+        what, _, mend = str(error).rpartition("; ")
+        raise Failed(
+            8,
+            f"run {run.id} of {run.job} is on record, but {what or mend}",
+            *([mend] if what else []),
+            f"taskloop show {run.id}, once the store is back",
+        ) from error
     finally:
         before_exit.remove(leave)
     out.record(run_record(ended), lambda: run_lines(out, run_record(ended)))
