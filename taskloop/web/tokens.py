@@ -20,7 +20,9 @@ __all__ = ["Tokens"]
 FRESH_SECONDS: Final = 3.0
 """How long what was read is good for: how late a revocation may take effect."""
 APART_SECONDS: Final = 0.25
-"""From one look into the store to the next, when an id is asked for that is not at hand: it may be new."""
+"""From one look into the store to the next, when an id is asked for that is not at hand, and while there never was a token:
+it may be new, and there may be one by now.
+"""
 PATIENCE_SECONDS: Final = 1.0
 """How long this machine waits for a store that does not answer, before it goes by what was there last."""
 CLOSE_SECONDS: Final = 2.0
@@ -60,7 +62,7 @@ class Tokens:
         """
         if self._read_at == _NEVER:
             await self._look()
-        elif self._is_stale():
+        elif self._is_stale(FRESH_SECONDS if self._issued else APART_SECONDS):  # the first shuts the door at once
             with suppress(TaskloopError, TimeoutError):
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await self._look()
@@ -91,8 +93,8 @@ class Tokens:
         with suppress(TaskloopError):  # a use that is not on record is no reason to trouble anybody
             await self._keyring().used(identity)
 
-    def _is_stale(self) -> bool:
-        return self._monotonic() - self._read_at > FRESH_SECONDS
+    def _is_stale(self, seconds: float = FRESH_SECONDS) -> bool:
+        return self._monotonic() - self._read_at > seconds
 
     async def _look(self) -> None:
         """Wait for a look that is begun from now on: one in hand may have missed what is asked for. All who wait share it."""
