@@ -97,7 +97,7 @@ async def test_the_cancel_of_a_run_in_hand_is_on_record_and_a_store_that_is_away
 
         monkeypatch.setattr(scheduler._store, "record", away)
         await scheduler.cancel(second.id, actor="tom", reason="enough")
-        assert [(await run.wait()).actor for run in (first, second)] == ["tom", "tom"]
+        assert [(await run.wait()).data["cancelled_by"] for run in (first, second)] == ["tom", "tom"]
         [one] = await scheduler.audit()
         assert (one.object, one.before, one.after) == (str(first.id), {"state": "running"}, {"asked": "to end"})
 

@@ -373,7 +373,7 @@ async def test_a_waiting_run_is_cancelled_at_once(scheduler, virtual_time):
     async with virtual_time(scheduler) as time:
         run = await scheduler.submit("job", at="+1h")
         done = await scheduler.cancel(run.id, reason="not needed", actor="ann")
-        assert (done.state, done.reason, done.actor) == (State.CANCELLED, "not needed", "ann")
+        assert (done.state, done.reason, done.data["cancelled_by"]) == (State.CANCELLED, "not needed", "ann")
         await time.advance("2h")
         assert await starts(time) == []
 
@@ -394,7 +394,7 @@ async def test_a_running_run_may_clean_up_when_cancelled(scheduler, virtual_time
         await time.advance("10s")
         await scheduler.cancel(run.id, reason="enough", actor="ann")
         end = await time.until(run.wait())
-        assert (end.state, end.reason, end.actor, stamp(end.ended_at)) == (
+        assert (end.state, end.reason, end.data["cancelled_by"], stamp(end.ended_at)) == (
             State.CANCELLED,
             "enough",
             "ann",
@@ -479,7 +479,7 @@ async def test_a_run_of_another_process_hears_of_its_cancel_within_a_second(virt
         await other.cancel(run.id, actor="ann")
         await time.advance("1s")
         end = await other.run(run.id)
-        assert (end.state, end.actor) == (State.CANCELLED, "ann")
+        assert (end.state, end.data["cancelled_by"]) == (State.CANCELLED, "ann")
 
 
 # -- whose job is it

@@ -125,7 +125,11 @@ async def test_what_is_due_for_a_job_that_nobody_has_any_more_is_closed_with_a_r
         assert (await crowded.run(run.id)).state is State.WAITING  # a deploy may bring the job back
         await time.advance("90m")
         closed = await crowded.run(run.id)
-        assert (closed.state, closed.reason, closed.actor) == (State.CANCELLED, "unknown_job", "taskloop")
+        assert (closed.state, closed.reason, closed.data["cancelled_by"]) == (
+            State.CANCELLED,
+            "unknown_job",
+            "taskloop",
+        )
 
 
 @hosted

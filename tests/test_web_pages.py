@@ -595,6 +595,9 @@ async def test_a_job_is_switched_off_and_on_and_held_and_let_go(pair):
 async def test_a_run_is_cancelled(pair):
     scheduler, client = pair
     handle = await scheduler.submit("waits")
+    async with asyncio.timeout(5):
+        while (await scheduler.run(handle.id)).state != "running":
+            await asyncio.sleep(0)
     done = await filled(client, f"/runs/{handle.id}/cancel", reason="no need")
     assert done.headers["location"] == f"/taskloop/runs/{handle.id}?said=cancelled"
     assert (await handle.wait(5)).state == "cancelled"
