@@ -166,6 +166,7 @@ class InThread:
     def _dismiss(self, threads: int) -> None:
         """Let so many threads end when they are next idle; asked with the lock held."""
         self._threads -= threads
+        self._spare -= threads  # its word takes one as a call does; who calls after the last of them gets a new one
         for _ in range(threads):
             self._calls.put(None)
 
@@ -190,7 +191,6 @@ class InThread:
         with self._lock:
             self._lent -= 1
             if self._spare > 0 and self._threads > self._limit + self._lent:  # an idle one has the place of this
-                self._spare -= 1
                 self._dismiss(1)
 
 

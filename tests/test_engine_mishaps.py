@@ -641,6 +641,17 @@ async def test_a_pool_has_no_thread_more_than_it_may_once_one_that_waited_goes_o
     pool.close()
 
 
+async def test_a_call_that_comes_after_the_end_of_a_pool_is_made_all_the_same():
+    """As that which lets go of what a call has opened, where its task was cancelled twice."""
+    pool, called = InThread(2), []
+    await asyncio.gather(*(pool.call(called.append, None, {}, number) for number in range(4)))
+    pool.close()
+    async with asyncio.timeout(5):
+        await pool.call(called.append, None, {}, "late")
+    assert sorted(called, key=str) == [0, 1, 2, 3, "late"]
+    pool.close()
+
+
 @pytest.fixture
 def no_threads():
     """No thread can be started: its stack would be larger than any memory."""
