@@ -350,7 +350,7 @@ async def test_a_call_that_waits_for_a_process_has_not_begun(processes, tmp_path
     await begin.wait()
     assert lives(await written(tmp_path / "2")) and began == [True]
     executor.close()
-    await asyncio.wait(calls)
+    await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_a_stop_gives_back_what_still_waits_for_a_process(at_work, tmp_path):
@@ -381,7 +381,7 @@ async def test_no_process_begins_a_call_while_it_is_in_doubt_whose_run_it_is(pro
     await written(tmp_path / "first")
     sure.clear()
     first.withdraw()
-    await asyncio.wait(calls[:1])
+    await asyncio.gather(calls[0], return_exceptions=True)
     await asyncio.sleep(0.1)
     assert not lost.entered and not kept.entered
     lost.withdraw()
@@ -390,7 +390,7 @@ async def test_no_process_begins_a_call_while_it_is_in_doubt_whose_run_it_is(pro
     sure.set()
     assert lives(await written(tmp_path / "kept")) and not (tmp_path / "lost").exists()
     executor.close()
-    await asyncio.wait(calls)
+    await asyncio.gather(*calls, return_exceptions=True)
 
 
 def children():
@@ -415,7 +415,7 @@ async def test_a_process_that_is_not_ready_yet_when_its_call_is_given_up_is_ende
         while children() - before - ours:
             await asyncio.sleep(0.01)
     executor.close()
-    await asyncio.wait(calls)
+    await asyncio.gather(*calls, return_exceptions=True)
 
 
 def open_below(folder):
