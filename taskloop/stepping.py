@@ -278,6 +278,7 @@ class Stepping:
                 return _Done(_again(kept, state=StepState.FAILED, error=failure(other)), error=other)
         if known is not None and known.state is StepState.FAILED and keep_failed:
             return _Done(known, error=_Recorded(known.error))
+        own = _task_here()
         spent = 0 if known is None or known.state is StepState.FAILED else known.attempt
         number = 0 if known is None else known.attempt
         if known is not None and known.state is StepState.RUNNING:  # cut short: that call does not count
@@ -294,7 +295,7 @@ class Stepping:
                 result = await self._called(StepContext(context, wanted.name, number, wanted.params), wanted)
                 value = wanted.parameters.value(_own(result))
             except BaseException as error:
-                if self._is_cut_short(error):
+                if self._is_cut_short(error, own):
                     if issubclass(type(error), asyncio.CancelledError) and not self._is_ending():
                         self._give_up(context, step, error)
                     raise
@@ -347,11 +348,11 @@ class Stepping:
             return (await self._injecting.around(cast("LiveAttempt", call), arguments)).result
         return (await call.call(arguments)).result
 
-    def _is_cut_short(self, error: BaseException) -> bool:
-        """Whether it is the attempt that ends here, not the step by itself."""
+    def _is_cut_short(self, error: BaseException, own: asyncio.Task[Any] | None) -> bool:
+        """Whether it is the attempt that ends here, not the step by itself; `own` is the task that carries the step out."""
         kind = type(error)
-        if issubclass(kind, GeneratorExit):
-            return not _is_on_loop()
+        if issubclass(kind, GeneratorExit):  # else Python takes it apart, in whatever task it finds the time
+            return _task_here() is not own
         if issubclass(kind, _Lost):
             return True
         asked = self._context.cancelled
@@ -562,9 +563,13 @@ def _raisable(error: BaseException) -> BaseException:
 
 
 def _is_on_loop() -> bool:
+    return _task_here() is not None
+
+
+def _task_here() -> asyncio.Task[Any] | None:
     with suppress(RuntimeError):
-        return asyncio.current_task() is not None
-    return False
+        return asyncio.current_task()
+    return None
 
 
 def _together(broken: Sequence[Step]) -> Failure:
