@@ -1,6 +1,7 @@
 """P7: what a web server notices of git metrics and a hundred jobs a second in its own process.
 
-The same server without taskloop is the limit. Requests come from a process of their own, at a steady pace.
+The same server without taskloop is the limit. Requests come from a process of their own, at a steady pace. Beside it: the
+same server while `git log` alone runs on the machine, and taskloop where git metrics remember what they have read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from benchmarks.harness import ROOT, Figure, Numbers, Setting, Workload, percentile
 from benchmarks.p10_git import UNTIL, prepare
 from taskloop import Every, TaskScheduler
-from taskloop.git_metrics import collect
+from taskloop.git_metrics import FileMemory, collect
 from taskloop.options import Options
 
 
@@ -61,13 +62,15 @@ async def _served(setting: Setting, scheduler: TaskScheduler | None = None) -> N
     return numbers
 
 
-async def own(setting: Setting, tabs: bool = False) -> Numbers:
+async def own(setting: Setting, tabs: bool = False, remembers: bool = False) -> Numbers:
+    """`remembers`: git metrics are kept from one pass to the next, as the built-in job keeps them."""
     scheduler = TaskScheduler(setting.folder / "store.db", options=Options())
     repository, passes = setting.shared / "large.git", 0
+    memory = FileMemory(setting.folder / "memory") if remembers else None
 
     def metrics() -> None:
         nonlocal passes
-        collect([repository], now=datetime.fromtimestamp(UNTIL, UTC))
+        collect([repository], now=datetime.fromtimestamp(UNTIL, UTC), memory=memory)
         passes += 1
 
     job = scheduler.add_job(nothing)
@@ -86,6 +89,28 @@ async def own(setting: Setting, tabs: bool = False) -> Numbers:
 
 async def limit(setting: Setting) -> Numbers:
     return await _served(setting)
+
+
+async def beside_git(setting: Setting) -> Numbers:
+    """Without taskloop, while git reads the same history again and again for nobody, at the lowest priority."""
+
+    async def read() -> None:
+        command = ["nice", "-n", "19", "git", "-C", setting.shared / "large.git", "log", "--numstat"]
+        while True:
+            git = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+            try:
+                await git.wait()
+            except asyncio.CancelledError:
+                git.kill()
+                await git.wait()
+                raise
+
+    reading = asyncio.create_task(read())
+    try:
+        return await _served(setting)
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})
 
 
 def look(port: int, tabs: int) -> None:
@@ -148,6 +173,10 @@ WORKLOAD = Workload(
     figures=(Figure("p99_ms", "p99 of a request", "ms", must=1.25, aim=1.05),),
     own={"taskloop": own, "taskloop, twenty tabs open": partial(own, tabs=True)},
     limit=limit,
+    also={
+        "limit, `git log` beside it": beside_git,
+        "taskloop, git metrics that remember": partial(own, remembers=True),
+    },
     size={"tabs": 20, "settle": 1, "commits": 5500, "rate": 100, "pace": 197, "seconds": 10},
     quick={"tabs": 2, "settle": 0.2, "commits": 50, "rate": 20, "pace": 50, "seconds": 0.5},
     prepare=prepare,
