@@ -271,7 +271,7 @@ class Ledger(Switching):
             taken = {one.name: one.place for one in await (await self._opened()).steps(old.id)}
             names = dict.fromkeys(getattr(job, "steps", taken))
             if from_step not in names:
-                raise NoSuchStep(from_step, job.name, nearest(from_step, names), names)
+                raise NoSuchStep(str(from_step), job.name, nearest(str(from_step), names), names)
             run = run.changed(data={**run.data, "from_step": from_step, "from_place": taken.get(from_step)})
         return (await self._ask([(job, run.changed(rerun_of=old.id))]))[0]
 

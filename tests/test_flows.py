@@ -328,6 +328,8 @@ async def test_run_again_from_a_step_takes_over_all_before_it(scheduler, virtual
         assert [name for name, one in new.result["steps"].items() if one["kept"]] == ["fetch", "sound"]
         with pytest.raises(NoSuchStep, match="no step 'pictur'; did you mean 'picture'"):
             await scheduler.rerun(old.id, from_step="pictur")
+        with pytest.raises(NoSuchStep, match="no step '2'"):
+            await scheduler.rerun(old.id, from_step=2)
         tape.clear()
         await ended(time, scheduler.rerun(old.id))
         assert len(tape) == 4, "without a step all is done anew"

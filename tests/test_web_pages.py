@@ -919,6 +919,7 @@ async def test_a_stored_schedule_is_changed_by_the_form_that_shows_it_and_keeps_
         ({"job": "add", "when": "5m", "params": ""}, "'a'"),
         ({"job": "nobody", "when": "5m"}, "nobody"),
         ({"job": "add", "when": "61 2 * * *"}, "minute"),
+        ({"job": "add", "when": "2020-01-01T00:00:00Z", "params": '{"a": 1}'}, "it has passed"),
     ],
 )
 async def test_a_schedule_that_cannot_be_is_refused_and_what_was_typed_is_kept(pair, form, told):

@@ -181,6 +181,8 @@ def _read(form: Mapping[str, Any]) -> tuple[Trigger | None, dict[str, Any] | Non
     trigger, params, problems = None, None, {}
     try:
         trigger = meant(form.get("when") or "", form.get("timezone"))
+        if isinstance(trigger, At) and trigger.after(SystemClock().now()) is None:
+            problems["when"] = "it has passed: the run would only be skipped, as missed; give an instant to come"
     except ValueError as error:
         of_zone = isinstance(error, BadTrigger) and error.got == form.get("timezone")
         problems["timezone" if of_zone else "when"] = str(error)
