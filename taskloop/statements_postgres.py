@@ -61,6 +61,7 @@ from taskloop.store import Cancelling, Claimed, Fired, Firing, Merge, Settling, 
 
 __all__ = [
     "COUNT",
+    "FORGET_WISHES",
     "KEEPING",
     "SETTLED_TYPES",
     "Known",
@@ -564,12 +565,14 @@ COUNT: Final = (
     f"FROM done WHERE ended_at IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 {_COUNT}"
 )
 """What the ends of runs, named `done`, add to the counters of their days."""
+FORGET_WISHES: Final = "DELETE FROM taskloop.wishes w USING done WHERE w.run = done.id"
+"""What was wished of attempts that have ended, named `done`, is granted, or came too late."""
 _SETTLE: Final = (
     f"WITH v AS (SELECT * FROM {unnested(SETTLED_TYPES)}), done AS (UPDATE taskloop.runs r SET "
     + ",".join(f"{name} = v.{name}" for name in SETTLED_COLUMNS[2:])
     + f" FROM v WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE} "
-    f"RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ({COUNT}) "
-    "SELECT id, token FROM done"
+    f"RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ({COUNT}), "
+    f"forgotten AS ({FORGET_WISHES}) SELECT id, token FROM done"
 )
 _FREE: Final = tuple(SETTLED_COLUMNS.index(name) for name in ("reason", "summary"))
 

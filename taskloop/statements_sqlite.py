@@ -553,6 +553,7 @@ def settle(db: sqlite3.Connection, settlings: Sequence[Settling]) -> list[Run | 
     else:
         done = _each(db, _settle_runs, list(zip(*map(settled, settlings), strict=True)))
     kept = [one for one, wrote in zip(settlings, done, strict=True) if wrote]
+    _forget_wishes(db, kept)
     again = [attempted(one) for one in kept if one.after.state is State.WAITING]
     many(db, _insert_attempts, again)
     count_days(db, [one.after for one in kept if one.after.final])
@@ -582,6 +583,13 @@ def _with_wishes(db: sqlite3.Connection, settlings: Sequence[Settling]) -> Seque
         )
     }
     return [cancelled(one, *wished[one.after.id]) if one.after.id in wished else one for one in settlings]
+
+
+def _forget_wishes(db: sqlite3.Connection, settlings: Sequence[Settling]) -> None:
+    """What was wished of attempts that have ended is granted, or came too late."""
+    if db.execute("SELECT EXISTS (SELECT 1 FROM taskloop_wishes)").fetchone()[0]:
+        ids = json.dumps([one.after.id for one in settlings])
+        db.execute("DELETE FROM taskloop_wishes WHERE run IN (SELECT value FROM json_each(?))", (ids,))
 
 
 def _is_back(db: sqlite3.Connection, run: Run) -> bool:

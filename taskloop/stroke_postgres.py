@@ -25,7 +25,15 @@ from taskloop.rows_postgres import (
     unnested,
 )
 from taskloop.runs import Run
-from taskloop.statements_postgres import COUNT, SETTLED_TYPES, numbers, plainly_settled_rows, settled_row, stands
+from taskloop.statements_postgres import (
+    COUNT,
+    FORGET_WISHES,
+    SETTLED_TYPES,
+    numbers,
+    plainly_settled_rows,
+    settled_row,
+    stands,
+)
 from taskloop.steps import FROM_STEP
 from taskloop.store import Settling
 
@@ -160,7 +168,7 @@ def _text(ends: tuple[str, ...], begins: tuple[str, ...], plain: bool) -> str:
             f"done AS (UPDATE taskloop.runs r SET {changes} FROM {unnested(given, first=first)}, mine "
             f"WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE} "
             "RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), "
-            f"counted AS ({COUNT})"
+            f"counted AS ({COUNT}), forgotten AS ({FORGET_WISHES})"
         )
         first += len(ends)
     if begins:

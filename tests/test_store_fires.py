@@ -19,9 +19,10 @@ from stores import (
     hourly,
     ids,
     know,
-    put,
     pair,
+    put,
     shared,
+    started,
     state,
     store,
     stored,
@@ -307,6 +308,17 @@ async def test_replace_asks_for_the_end_of_the_running_one_and_starts_when_it_ha
     assert list((await claimed(store, now=NOW + HOUR)).started) == []
     assert await store.settle(ended(earlier))
     assert [run.due_at for run in (await claimed(store, now=NOW + HOUR)).started] == [NOW + HOUR]
+
+
+@pytest.mark.parametrize("breaker", [None, (3, HOUR)])
+async def test_what_was_wished_of_a_run_is_forgotten_as_it_ends(store, breaker):
+    earlier = await with_an_earlier(store, True, overlap="replace")
+    other = await started(store)
+    again_due = await again(store, now=NOW + HOUR, starts=True, overlap="replace")
+    await fired(store, again_due, worker="w2", now=NOW + HOUR)
+    await store.cancel(other.id, actor="ann", reason="enough", now=NOW)
+    assert await store.settle(ended(earlier)._replace(breaker=breaker))
+    assert list(await store.wishes("w1")) == [Wish(other.id, "ann", "enough")]
 
 
 @pytest.mark.parametrize("worker", ["w1", "w2"], ids=["its own", "another"])

@@ -839,6 +839,7 @@ async def play(store: Store, model: Model, step: tuple[Any, ...]) -> None:
             assert written is None or written.state is after.state
             if won:
                 model.runs[run.id] = after
+                model.wishes = [one for one in model.wishes if one != run.id]
         case ("cancel", number) if run := model.pick(number):
             done = await store.cancel(run.id, actor=None, reason=None, now=NOW)
             assert done is not None
@@ -851,7 +852,7 @@ async def play(store: Store, model: Model, step: tuple[Any, ...]) -> None:
             mine = {one for one in model.wishes if model.runs[one].worker == worker}
             running = {one for one in mine if model.runs[one].state is State.RUNNING}
             got = {wish.run for wish in await store.wishes(worker)}
-            assert running <= got
+            assert running <= got <= set(model.wishes)
             assert all(model.runs[one].state is not State.RUNNING or one in mine for one in got)
             model.wishes = [one for one in model.wishes if one not in got]
 
