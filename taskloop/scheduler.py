@@ -214,9 +214,12 @@ class TaskScheduler(Ledger):
                 count = len(getattr(self._open_store, "only", None) or self)
                 self._say("INFO", "scheduler.started", jobs=count, store=self._open_store.url)
                 started.set_result(None)
-                await self._closing.wait()
-                self._phase = "stopping"
-                fires.close()
+                try:
+                    await self._closing.wait()
+                finally:  # also where a loop of ours fails, or the host ends its own: nothing new is begun
+                    self._closing.set()
+                    self._phase = "stopping"
+                    fires.close()
                 self._say("DEBUG", "timer.cancelled")
                 self._say("INFO", "scheduler.stopping", running=len(slots.attempts))
                 await slots.wind_down(self._grace, self._hurrying)
@@ -229,8 +232,7 @@ class TaskScheduler(Ledger):
             if not started.done():
                 return started.set_exception(error)
             self._say("CRITICAL", "scheduler.died", error=repr(cause := getattr(error, "exceptions", [error])[0]))
-            assert self._slots is not None
-            await self._slots.wind_down(timedelta(0), self._hurrying)  # what ran on would be on no record
+            await slots.wind_down(timedelta(0), self._hurrying)  # what ran on would be on no record
             raise cause from None
         finally:
             try:
@@ -250,10 +252,9 @@ class TaskScheduler(Ledger):
         self._listeners.loop = self._loop
         self._hear_for_pings()
         self._executors = Executors(options.threads, options.dask, self._say)
-        fires_here = options.enabled and getattr(store, "fires", True)
         self.worker = worker = this_process(
-            self.name, now, clock.monotonic(), fires=fires_here, jobs=[job.name for job in self]
-        )
+            self.name, now, clock.monotonic(), fires=options.enabled and getattr(store, "fires", True), jobs=[job.name for job in self]
+        )  # fmt: skip
         self._journal = journal = Journal(worker.id)
         self._store_watch = store_watch = StoreWatch(clock, self._store_changed)
         self._slots = slots = Slots(
@@ -281,7 +282,7 @@ class TaskScheduler(Ledger):
         patient = partial(patiently, clock, store_watch)
         self._tending.others = others = await patient(self._tending.enlist)
         await self._refresh_switches(force=True)
-        self._watch_since(now, before, others)
+        self._watch_since(now, before, others, fires)
         await patient(self._know)
         await patient(partial(self._tell_the_plan, others))
         guard.start(lambda: self._tending.others)
@@ -295,12 +296,11 @@ class TaskScheduler(Ledger):
 
             self._pings = Pings(lambda job: self._jobs[job].policy.ping if job in self else None, self._say, self.feed)
 
-    def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker]) -> None:
+    def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker], fires: FireLoop) -> None:
         """Since when somebody has been there to fire, and what is known of the time before."""
-        assert self._fires is not None
         gone = [one for one in before if one.id not in {other.id for other in others}]
-        self._fires.heed_the_gone(gone)
-        self._fires.attendance = Attendance(now, gone=gone, others=others)
+        fires.heed_the_gone(gone)
+        fires.attendance = Attendance(now, gone=gone, others=others)
         if gone and not others:
             self._tending.doubt_the_clock(now - max(one.stopped_at or one.beat_at for one in gone))
 

@@ -447,6 +447,41 @@ async def test_a_scheduler_that_cannot_go_on_says_so_ends_what_runs_and_fails_wh
     await scheduler.close()
 
 
+async def test_a_scheduler_that_dies_begins_nothing_any_more_and_a_start_waits_for_its_end(tmp_path, lines):
+    """What was asked for while it waited for a deaf job was begun, abandoned at once and counted as tried."""
+    clock, running, let_go = FailingClock(), asyncio.Event(), asyncio.Event()
+    scheduler = TaskScheduler(tmp_path / "app.db", clock=clock, options=Options(kill_grace=timedelta(seconds=20)))
+
+    @scheduler.job()
+    async def deaf():
+        running.set()
+        while not let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await let_go.wait()
+
+    @scheduler.job()
+    async def charge(): ...
+
+    await scheduler.start()
+    host = scheduler._host
+    await deaf.submit()
+    await running.wait()
+    clock.fails = True
+    while "scheduler.died" not in lines:
+        await asyncio.sleep(0.01)
+    clock.fails = False
+    charged = await charge.submit()
+    starting = asyncio.create_task(scheduler.start())
+    await asyncio.sleep(0.05)
+    stands = scheduler.is_running, starting.done(), (await scheduler.run(charged.id)).state
+    let_go.set()
+    await starting
+    assert stands == (False, False, State.WAITING)
+    assert str(host.exception()) == "no time any more"
+    assert (await charged.wait()).state is State.SUCCEEDED
+    await scheduler.stop()
+
+
 async def test_a_removed_job_fires_no_more_and_keeps_its_history(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="gone")
     async with virtual_time(scheduler) as time:
