@@ -9,13 +9,13 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.clock import Clock, SystemClock
 from taskloop.errors import BadSettings, Conflict, NotRunning
-from taskloop.jobs import Jobs
+from taskloop.jobs import Job, Jobs
 from taskloop.logs import QUIET, Speaker
 from taskloop.options import Options
 from taskloop.processes import current_folder
@@ -88,7 +88,16 @@ class Housed(Jobs):
             settings = await asyncio.to_thread(self._read_configuration)
             if settings is not None:
                 self._heed(settings)
+                self._configure_jobs(self)
         self._is_configured = True
+
+    def _configure_jobs(self, jobs: Iterable[Job[..., Any]]) -> None:
+        """Lay what the configuration says around what each job says of itself."""
+        for job in jobs:
+            options, name = self.options, job.name
+            job.configure(
+                options.defaults, options.jobs.get(name, {}), options.triggers.get(name), options.params.get(name)
+            )
 
     def _heed(self, settings: Settings) -> None:
         """Say what looks like a mistake in the configuration, and that it is dev mode, as loud as it wants us to be."""

@@ -56,6 +56,10 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
 class Desk(Protocol):
     """What a job needs of the scheduler it belongs to."""
 
+    _is_configured: bool
+
+    async def _configure(self) -> None: ...
+
     async def _submit_call(self, call: Call[T], at: Any, key: str | None, actor: str | None) -> RunHandle[T]: ...
 
     async def schedule(
@@ -192,7 +196,10 @@ class Job(Generic[P, T]):
         For an instant, a key or an actor: `job.bind(...).submit(at=, key=, actor=)`. Raises `BadParameters`,
         `Conflict` (the job is switched off), `StoreUnavailable`.
         """
-        return await self.bind(*args, **kwargs).submit()
+        desk = self.desk()
+        if not desk._is_configured:  # what a file gives stands where this call leaves it out
+            await desk._configure()
+        return await desk._submit_call(self.bind(*args, **kwargs), None, None, None)
 
     def step_facts(self) -> list[dict[str, Any]]:
         """The steps it is made of, in plain JSON: none, it is one function."""

@@ -182,6 +182,8 @@ class Ledger(Switching):
         with equal parameters gives that run, with `existed`. Refused before a record exists: `NoSuchJob`,
         `BadParameters`, `Conflict` (switched off), `KeyConflict`.
         """
+        if not self._is_configured:
+            await self._configure()
         one = self._job(job)
         call: Call[Any] = Call(one, one.parameters.check(by_name(one.name, params)))
         run = asked(call, self._clock.now(), at, cause=inquiry.cause(cause), key=key, actor=actor, reason=reason)
@@ -443,6 +445,8 @@ class Ledger(Switching):
 
         Raises `NoSuchJob`, `BadParameters`, `BadTrigger`, `Conflict` (the id is that of a declared job's schedule).
         """
+        if not self._is_configured:
+            await self._configure()
         one = self._job(job)
         call: Call[Any] = Call(one, one.parameters.check(by_name(one.name, params)))
         return (await self.schedule_many([(call, trigger, id)], actor=actor, reason=reason))[0]
@@ -706,13 +710,6 @@ class Ledger(Switching):
                         "take; take it out of aliases, or rename the other"
                     )
         self._configure_jobs(self)
-
-    def _configure_jobs(self, jobs: Iterable[Job[..., Any]]) -> None:
-        for job in jobs:
-            options, name = self.options, job.name
-            job.configure(
-                options.defaults, options.jobs.get(name, {}), options.triggers.get(name), options.params.get(name)
-            )
 
     async def _know(self) -> None:
         """Tell the store which jobs this worker has, and on which terms."""

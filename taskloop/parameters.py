@@ -168,11 +168,12 @@ class Parameters:
         return given | dict(kwargs)
 
     def check(self, given: Mapping[str, Any], *, over: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The values as plain JSON, ready to store, laid over those of an earlier call; None: over what the declaration gives.
+        """The values as plain JSON, ready to store, laid over what the declaration gives and then those of an earlier call.
 
-        Raises `BadParameters` with every mistake at once.
+        None: there is no such call. Raises `BadParameters` with every mistake at once.
         """
-        return self._checked(self._declared if over is None else over, given, self.required)
+        earlier = {name: value for name, value in (over or {}).items() if not self._is_fixed(name)}
+        return self._checked({**self._declared, **earlier}, given, self.required)
 
     def _checked(
         self, beneath: Mapping[str, Any], given: Mapping[str, Any], required: Collection[str]
@@ -199,7 +200,7 @@ class Parameters:
             except Exception as error:  # a validator of the job's own may raise anything
                 problems[name] = self._problem(name, value, error)
                 continue
-            if self._declared and name in given and name in self._reserved and not self._is_said(name, kept, beneath):
+            if name in given and self._is_fixed(name) and not self._is_said(name, kept, beneath):
                 problems[name] = "is for the declaration of the job to say; change it there"
                 continue
             # What came as a secret stays one, also where it is handed on to a parameter that is none.
@@ -207,6 +208,10 @@ class Parameters:
         if problems:
             raise BadParameters(self._job, problems)
         return plain
+
+    def _is_fixed(self, name: str) -> bool:
+        """Whether a parameter is for the declaration to say, and it says something."""
+        return bool(self._declared) and name in self._reserved
 
     def _is_said(self, name: str, value: Any, beneath: Mapping[str, Any]) -> bool:
         """Whether a value is the one that a call which leaves it out would have."""
@@ -263,7 +268,7 @@ class Parameters:
         }
 
     def _property(self, name: str, parameter: inspect.Parameter) -> dict[str, Any]:
-        schema = self._described(name)
+        schema = {**self._described(name), **({"readOnly": True} if self._is_fixed(name) else {})}
         if self.is_secret(name):
             return {**schema, "writeOnly": True}
         if name in self._declared:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from taskloop import TaskScheduler
+from taskloop import Every, TaskScheduler
 from taskloop.errors import BadSettings
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +64,28 @@ async def test_a_named_file_gives_limits_jobs_and_the_built_in_ones_it_names(tmp
         assert await (await scheduler.submit("nightly", {"size": 6})).value() == 6
         assert "git_metrics" in scheduler
         assert "heartbeat" not in scheduler
+
+
+@pytest.mark.parametrize("way", ["job", "scheduler", "schedule", "file"])
+async def test_what_a_file_gives_a_job_holds_also_where_the_scheduler_was_not_started(tmp_path, way):
+    """A command beside the server, or a web worker that only submits, was told that the parameter is missing."""
+    (tmp_path / "dairy.py").write_text("def sync(day: str) -> str:\n    return day\n")
+    (tmp_path / "config.toml").write_text(
+        '[jobs.report]\nparams = {day = "monday"}\n[jobs.nightly]\ncall = "dairy:sync"\nparams = {day = "monday"}\n'
+    )
+    scheduler = TaskScheduler(tmp_path / "app.db", config=tmp_path / "config.toml")
+
+    @scheduler.job()
+    async def report(day: str): ...
+
+    asked = {
+        "job": report.submit,
+        "scheduler": lambda: scheduler.submit("report"),
+        "schedule": lambda: scheduler.schedule("report", Every("1h"), id="hourly"),
+        "file": lambda: scheduler.submit("nightly"),
+    }
+    assert (await asked[way]()).params == {"day": "monday"}
+    await scheduler.close()
 
 
 async def test_a_bad_file_is_told_at_start_and_nothing_is_made(tmp_path):

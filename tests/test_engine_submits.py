@@ -209,6 +209,22 @@ async def test_a_rerun_is_a_new_run_with_parameters_laid_over_the_old(scheduler,
             await scheduler.rerun(99)
 
 
+async def test_a_rerun_has_what_is_declared_by_now_where_the_old_run_has_nothing(scheduler, virtual_time):
+    async def send(to: str): ...
+
+    async def send_on(to: str, region: str): ...
+
+    scheduler.add_job(send, name="send")
+    async with virtual_time(scheduler) as time:
+        first = await scheduler.submit("send", {"to": "ann"})
+        await time.run_until_idle()
+        scheduler.remove_job("send")
+        scheduler.add_job(send_on, name="send", params={"to": "all", "region": "eu"})
+        again = await scheduler.rerun(first.id)
+        assert again.params == {"to": "ann", "region": "eu"}
+        assert (await time.until(again.wait())).state is State.SUCCEEDED
+
+
 @pytest.mark.parametrize("limit", [-1, 2**63, "10", 1.5, None])
 async def test_a_limit_is_a_whole_number_from_nothing_on(scheduler, virtual_time, limit):
     """Below nothing one store gave all there was, and the other an error of its own."""

@@ -331,6 +331,8 @@ def test_a_file_may_give_a_trigger_to_a_job_that_has_none():
 class Desk:
     """A scheduler that writes down what it is asked."""
 
+    _is_configured = True
+
     def __init__(self) -> None:
         self.asked: list[Any] = []
 

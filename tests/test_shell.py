@@ -61,6 +61,18 @@ def test_what_a_declaration_runs_nobody_who_asks_for_a_run_can_change(shop, call
     assert same["summary"] == "/bin/sh y" and len(call("runs", "--format", "json").items) == 2
 
 
+def test_run_again_runs_what_the_declaration_says_by_now(shop, call):
+    """A run from before ran its own line again, whatever the table had come to say."""
+    job = '[jobs.line]\ncall = "taskloop.shell:command"\n'
+    shop.write("config.toml", job)
+    first = call("once", "line", "line=echo anything", "--format", "json").data
+    shop.write("config.toml", f'{job}params = {{line = "echo mended"}}\n')
+    for words in ([], ["line=echo mended"]):
+        again = call("rerun", str(first["id"]), *words, "--format", "json").data
+        assert again["params"] == {"line": "echo mended"}
+    assert call("rerun", str(first["id"]), "line=echo anything").code == 2
+
+
 def test_it_has_its_folder_environment_and_shell(once, shop):
     run, _ = once('echo "$PWD $GREETING $0"', "folder=/", 'environment:={"GREETING": "hello"}', "shell=/bin/bash")
     assert run["summary"] == "/ hello /bin/bash"
@@ -95,6 +107,8 @@ def test_where_only_the_store_knows_the_job_what_its_declaration_gives_is_asked_
     shop.write("config.toml", "")
     run = call("submit", "line", "--format", "json").data
     assert (run["state"], run["params"]) == ("waiting", {"line": "echo $KEY", "environment": {"KEY": "k"}})
+    other = call("submit", "line", "line=echo other")
+    assert other.code == 2 and "parameter 'line' is for the declaration" in other.err
     shop.write("config.toml", f'{table}secret = ["environment"]\n')
     assert call("once", "line").code == 0
     shop.write("config.toml", "")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union
 from uuid import UUID
 
 from taskloop import durations
@@ -21,6 +21,7 @@ from taskloop.cli.look import number, run_lines
 from taskloop.cli.output import Output, clean
 from taskloop.errors import BadStore, Conflict, NoSuchJob, StoreUnavailable, nearest
 from taskloop.masking import MASK
+from taskloop.parameters import RESERVED
 from taskloop.records import run_record
 from taskloop.runs import Cause, Run, State
 
@@ -259,7 +260,12 @@ def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
     def elsewhere() -> None:
         raise NotImplementedError("this job runs where its code is")
 
-    elsewhere.__annotations__ = {name: _annotation(one, schema) for name, one in properties.items()}
+    elsewhere.__annotations__ = {
+        name: Annotated[_annotation(one, schema), RESERVED]
+        if one.get("readOnly") and name not in hidden  # of what no record shows nobody can say the same
+        else _annotation(one, schema)
+        for name, one in properties.items()
+    }
     parameters = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=Parameter.empty if name in needed else None)
         for name in properties

@@ -60,11 +60,15 @@ def fields(
     """The fields of a job's parameters. `given`: values to begin with, plain or as they were typed; None: the defaults."""
     required = schema.get("required", ())
     made = [
-        _field(name, one, name in required, given, (problems or {}).get(name, ""), zone)
-        for name, one in schema.get("properties", {}).items()
+        _field(name, one, name in required, given, (problems or {}).get(name, ""), zone) for name, one in _open(schema)
     ]
     first = next((one for one in made if one.error), None)
     return [replace(one, first_error=True) if one is first else one for one in made]
+
+
+def _open(schema: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The parameters that a call may give, each with its schema: not those that are for the declaration alone to say."""
+    return [(name, one) for name, one in schema.get("properties", {}).items() if not one.get("readOnly")]
 
 
 def _field(
@@ -200,7 +204,7 @@ def typed(
     that was emptied goes back to its default.
     """
     params: dict[str, Any] = {}
-    for name, whole in schema.get("properties", {}).items():
+    for name, whole in _open(schema):
         one, optional = _plain(whole)
         text = _lines(form.get(PREFIX + name, ""))
         kind = _kind(one)
@@ -222,7 +226,7 @@ def typed(
 def no_json(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, str]:
     """By parameter why what was typed as a JSON list or object is none."""
     problems = {}
-    for name, whole in schema.get("properties", {}).items():
+    for name, whole in _open(schema):
         kind = _plain(whole)[0].get("type")
         if kind in ("array", "object") and (text := form.get(PREFIX + name, "")):
             try:
