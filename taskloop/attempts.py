@@ -84,6 +84,7 @@ class LiveAttempt:
     async def outcome(self, now: Callable[[], datetime], chance: Callable[[], float]) -> Outcome:
         """Call the function and give what it came to; `chance` in [0, 1) spreads the wait before a retry."""
         if self.ending is not None:  # asked to end before it began: nothing is called
+            self._disarm()
             return self.ending
         self.begun = True
         try:

@@ -95,10 +95,13 @@ _COUNT_THEIRS: Final = (
 
 
 WHEREABOUTS: Final = (
-    "SELECT (SELECT value FROM taskloop.meta WHERE key = 'store'), pg_postmaster_start_time(), "
-    "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    "SELECT (SELECT value FROM taskloop.meta WHERE key = 'store'), extract(epoch FROM pg_postmaster_start_time())::text, "
+    "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
 )
-"""What tells a store from every other: its name, which a copy of it has too, the server that is running, and the database."""
+"""What tells a store from every other: its name, which a copy of it has too, the server that is running, and the database.
+
+All as text: an application's connection may read other types in ways of its own.
+"""
 IsHere = Callable[[tuple[Any, ...]], Awaitable[bool]]
 
 

@@ -177,7 +177,7 @@ async def standing(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
 async def newest(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
     """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
     failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and, where it has
-    no summary, its error.
+    no summary, its error; whether the newest run has had an attempt.
     """
     state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in _LASTING)
     error = "CASE WHEN coalesce(summary, '') = '' THEN error END"  # it is long
@@ -187,7 +187,8 @@ async def newest(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
         "WHERE s.trouble > s.succeeded AND id = s.trouble"
     )
     return await db.fetch(
-        f"{_stands()} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, f.* "
+        f"{_stands()} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, f.*, "
+        "s.newest <> s.waiting OR (SELECT attempt > 0 FROM taskloop.runs WHERE id = s.newest) "
         f"FROM s LEFT JOIN LATERAL ({failure}) f ON true WHERE s.newest > 0",
         list(jobs),
     )

@@ -209,7 +209,7 @@ def standing(db: sqlite3.Connection, columns: str, jobs: Sequence[str]) -> list[
 def newest(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
     """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
     failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and, where it has
-    no summary, its error. Reads no row of a job that is well but one.
+    no summary, its error; whether the newest run has had an attempt. Reads no row of a job that is well but one.
     """
     state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in _LASTING)
     failure = ", ".join(
@@ -220,8 +220,8 @@ def newest(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
         )
     )
     return db.execute(
-        f"{_stands('?')} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, {failure} "
-        "FROM s WHERE s.newest > 0",
+        f"{_stands('?')} SELECT s.name, s.newest, CASE s.newest {state} END, {_SINCE_SUCCESS}, {failure}, "
+        "s.newest <> s.waiting OR (SELECT attempt > 0 FROM taskloop_runs WHERE id = s.newest) FROM s WHERE s.newest > 0",
         (json.dumps(list(jobs)),),
     ).fetchall()
 

@@ -360,7 +360,8 @@ class Ledger(Switching):
 
         Raises `NoSuchRun`, `Conflict` in the run itself, `TimeoutError` after `timeout` (None: never; 0: it looks once).
         """
-        if timeout is not None and not durations.parse(timeout):
+        span = None if timeout is None else durations.parse(timeout)
+        if span is not None and not span:
             run = await self.run(run_id)
             if not run.final:
                 raise TimeoutError(f"run {run_id} is {run.state}")
@@ -368,12 +369,13 @@ class Ledger(Switching):
         context = running.get()
         self._lend(context, run_id)
         try:
-            if timeout is None:
+            if span is None:
                 return await self._final(inquiry.run_id(run_id))
-            async with asyncio.timeout(durations.parse(timeout).total_seconds()):
+            async with asyncio.timeout(span.total_seconds()):
                 return await self._final(inquiry.run_id(run_id))
         except TimeoutError:
-            raise TimeoutError(f"run {run_id} has not ended within {timeout}, and goes on") from None
+            within = durations.format(span or timedelta(0))
+            raise TimeoutError(f"run {run_id} has not ended within {within}, and goes on") from None
         finally:
             self._take_back(context)
 

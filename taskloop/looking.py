@@ -44,6 +44,7 @@ __all__ = [
     "incidents",
     "jobs",
     "lost_by",
+    "needs",
     "off",
     "outline",
     "plan",
@@ -86,7 +87,7 @@ async def jobs(ledger: Ledger, store: Store, only: Collection[str] | None = None
     look = await _begun(ledger, store, only)
     last = await store.standing(look.names)
     newest = {
-        name: Newest(run.id, run.state, success, failures, None, None)
+        name: Newest(run.id, run.state, success, failures, None, None, run.attempt > 0)
         for name, (run, success, failures) in last.items()
     }
     found = await _stands(ledger, store, look, newest)
@@ -464,14 +465,14 @@ def _about_jobs(standings: Sequence[Standing], running: bool, now: datetime) -> 
     """The jobs that fail, then those that are stuck, then overdue, then without a program."""
     found: dict[str, list[dict[str, Any]]] = {word: [] for word in ("failing", "stuck", "overdue", "orphan")}
     for one in standings:
-        if (word := _needs(one)) is not None:
+        if (word := needs(one)) is not None:
             text = _text(word, one, running, now)
             item = _item(word, text, job=one.name, since=_since(word, one, now), failures=one.failures)
             found[word].append(item)
     return [item for items in found.values() for item in items]
 
 
-def _needs(one: Standing) -> str | None:
+def needs(one: Standing) -> str | None:
     """As what a job needs a person; None: it needs nobody.
 
     A pause holds back what is to come: it mends nothing that has failed, and what hangs still hangs.

@@ -164,8 +164,12 @@ def _families_of_the_whole(status: Status | None) -> Iterator[_Family]:
     if status.loop_lag_ms is not None:
         lag = status.loop_lag_ms / 1000
         yield "gauge", "taskloop_loop_lag_seconds", "How late the loop is, the worst of all workers", (), [((), lag)]
+    from taskloop.looking import needs
+
+    # As what they need a person: a pause mends nothing that has failed, and what hangs still hangs.
+    needed = [(one.name, "disabled" if one.condition == "disabled" else needs(one)) for one in jobs]
     for condition in ("overdue", "failing", "stuck", "disabled"):
-        flags = [((one.name,), int(one.condition == condition)) for one in jobs]
+        flags = [((name,), int(word == condition)) for name, word in needed]
         yield "gauge", f"taskloop_job_{condition}", f"Whether the job is {condition}", ("job",), flags
     times = {
         "last_success": ("When the job last succeeded", [(one, one.last_success) for one in jobs]),

@@ -75,22 +75,24 @@ def condition(
     stuck: bool = False,
     overdue: bool = False,
     running: bool = False,
+    begun: bool = False,
     failures: int = 0,
     succeeded: bool = False,
 ) -> Condition:
     """How a job stands, from the state of its newest run (None: it never ran) and what is known of it.
 
-    `running`: whether any of its runs is in hand. Where the newest only waits, it stands as those before have left it:
-    with so many `failures` since it `succeeded`, if it ever did.
+    `running`: whether any of its runs is in hand. `begun`: whether the newest has had an attempt; one that waits for the
+    next is at it. Where the newest only waits, it stands as those before have left it: with so many `failures` since it
+    `succeeded`, if it ever did.
     """
-    waits = state == "waiting"
+    waits = state == "waiting" and not begun
     judged: tuple[tuple[bool, Condition], ...] = (
         (orphan, "orphan"),
         (not enabled, "disabled"),
         (paused, "paused"),
         (stuck, "stuck"),
         (overdue, "overdue"),
-        (running or state == "running", "running"),
+        (running or state == "running" or (state == "waiting" and begun), "running"),
         (state is None or (waits and not failures and not succeeded), "never_ran"),
         (failures > 0 if waits else state in ("failed", "interrupted"), "failing"),
     )

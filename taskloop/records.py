@@ -172,6 +172,7 @@ def standing(
         stuck=stuck is not None,
         overdue=bool(overdue(next_due, now) or (waiting and overdue(waiting.ready_at, now))),
         running=running,
+        begun=newest is not None and newest.begun,
         failures=0 if newest is None else newest.failures,
         succeeded=newest is not None and newest.last_success is not None,
     )

@@ -240,8 +240,10 @@ def read_run(row: Sequence[Any]) -> Run:
 def newest_of(rows: Iterable[Sequence[Any]]) -> dict[str, Newest]:
     """By job what a history's `newest` found."""
     return {
-        row[0]: Newest(RunId(row[1]), _STATES[row[2]], instant(row[3]), row[4], _told_by(*row[6:10]), instant(row[5]))
-        for row in rows
+        name: Newest(
+            RunId(run), _STATES[state], instant(success), failures, _told_by(*told_by), instant(since), bool(begun)
+        )
+        for name, run, state, success, failures, since, *told_by, begun in rows
     }
 
 

@@ -481,7 +481,8 @@ class Slots:
 
     def _abandon(self, attempt: Any) -> None:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""
-        self._left.add(attempt)
+        if attempt.task is not None:  # else it came to an end as it was asked to
+            self._left.add(attempt)
         self._listeners.begin(self._record(attempt, attempt.abandoned()))
 
 

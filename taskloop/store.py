@@ -165,6 +165,8 @@ class Newest(NamedTuple):
     """What is wrong with the newest failure since then: what it said, or how it ended."""
     failing_since: datetime | None
     """When the first of them ended."""
+    begun: bool
+    """Whether the newest run has had an attempt."""
 
 
 @in_one_go

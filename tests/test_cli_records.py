@@ -17,7 +17,7 @@ from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 
-from taskloop import Every, Jobs, Options, TaskScheduler
+from taskloop import Every, Jobs, Options, Retry, TaskScheduler
 from taskloop.cli import columns, glance, once, reach
 from taskloop.file_sqlite import migrations
 from taskloop.ledger import Ledger
@@ -621,14 +621,15 @@ def test_glyphs_and_colour_are_taken_away_without_loss(done, call):
 
 def test_the_quick_list_says_what_the_ledger_says(tmp_path):
     jobs = Jobs()
-    for name in ("ok", "bad", "off", "paused", "waiting", "fresh", "again", "cancelled"):
+    for name in ("ok", "bad", "off", "paused", "waiting", "fresh", "again", "cancelled", "between"):
 
         def function(times: int = 0) -> str:
             if times:
                 raise ValueError("no")
             return "fine"
 
-        jobs.add_job(function, name=name, tags=["t"], retry=2 if name == "bad" else 1)
+        retry = {"bad": 2, "between": Retry(2, first="1h")}.get(name, 1)
+        jobs.add_job(function, name=name, tags=["t"], retry=retry)
     path = tmp_path / "a.db"
 
     async def scenario():
@@ -648,6 +649,9 @@ def test_the_quick_list_says_what_the_ledger_says(tmp_path):
                 await scheduler.submit(name, at="+1h", key="k")
             run = await scheduler.submit("cancelled", at="+1h")
             await scheduler.cancel(run.id, reason="why", actor="tom")
+            tried = await scheduler.submit("between", {"times": 1})
+            while (await scheduler.run(tried.id)).error is None:
+                await asyncio.sleep(0.01)
             await scheduler.disable("off", reason="r", actor="anna", until="+1h")
             await scheduler.pause("paused")
             await scheduler.schedule("ok", __import__("taskloop").Every("1h"), id="s", params={"times": 0})
@@ -659,10 +663,10 @@ def test_the_quick_list_says_what_the_ledger_says(tmp_path):
 
     expected = asyncio.run(scenario())
     assert {one["condition"] for one in expected} == {
-        "ok", "failing", "disabled", "paused", "never_ran"
+        "ok", "failing", "disabled", "paused", "never_ran", "running"
     }  # fmt: skip
     words = {one["name"]: one["condition"] for one in expected}
-    assert [words[name] for name in ("waiting", "ok", "bad")] == ["never_ran", "ok", "failing"], (
+    assert [words[name] for name in ("waiting", "ok", "bad", "between")] == ["never_ran", "ok", "failing", "running"], (
         "what waits does not run"
     )
     assert glance.jobs(str(path), datetime.now(UTC)) == json.loads(json.dumps(expected))

@@ -367,6 +367,22 @@ async def test_what_is_asked_for_within_a_transaction_is_there_when_that_is_comm
         )
 
 
+async def test_an_application_may_read_types_of_the_database_in_ways_of_its_own(url):
+    scheduler = TaskScheduler(url, options=QUICK)
+    scheduler.add_job(lambda_free, name="mail")
+    async with scheduler, Application(url) as app:
+        if url.startswith("sqlite"):
+            app.connection.row_factory = aiosqlite.Row
+        for kind in () if url.startswith("sqlite") else ("timestamptz", "text", "float8", "numeric", "oid"):
+            await app.connection.set_type_codec(
+                kind, schema="pg_catalog", encoder=str, decoder=lambda text: text, format="text"
+            )
+        await app.begin()
+        run = await scheduler.submit("mail", connection=app.connection)
+        await app.end("COMMIT")
+        assert (await run.wait()).state is State.SUCCEEDED
+
+
 async def test_a_submit_that_is_refused_within_a_transaction_leaves_the_rest_of_it_as_it_was(url):
     scheduler = TaskScheduler(url, options=QUICK)
     scheduler.add_job(lambda_free, name="mail")

@@ -273,6 +273,8 @@ def test_stuck_and_overdue_come_with_their_numbers():
         ({"state": "interrupted"}, "failing"),
         ({"state": "running"}, "running"),
         ({"state": "waiting"}, "never_ran"),
+        ({"state": "waiting", "begun": True}, "running"),
+        ({"state": "waiting", "begun": True, "succeeded": True, "failures": 1}, "running"),
         ({"state": "waiting", "succeeded": True}, "ok"),
         ({"state": "waiting", "succeeded": True, "failures": 1}, "failing"),
         ({"state": "waiting", "succeeded": True, "failures": 1, "running": True}, "running"),

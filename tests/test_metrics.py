@@ -87,6 +87,7 @@ async def test_how_the_whole_stands_is_asked_of_the_store(shop, virtual_time):
             found["taskloop_job_disabled", ("job", "off")] == 1 and found["taskloop_job_disabled", ("job", "tick")] == 0
         )
         assert found["taskloop_job_consecutive_failures", ("job", "fails")] == 1
+        assert found["taskloop_job_failing", ("job", "fails")] == 1, "a pause mends nothing"
         assert ("taskloop_job_last_success_timestamp_seconds", ("job", "fails")) not in found, "it never did"
         due = found["taskloop_job_next_due_timestamp_seconds", ("job", "tick")]
         assert due - time.now.timestamp() == pytest.approx(60, abs=1)

@@ -177,7 +177,7 @@ def stands(
 ):
     return standing(
         "send", definition(declared(**options), Every("5m"), NOW).facts, next_due=NOW,
-        newest=None if last is None else Newest(last.id, last.state, NOW, failures, None, None),
+        newest=None if last is None else Newest(last.id, last.state, NOW, failures, None, None, last.attempt > 0),
         in_force=InForce(Switches(switches), NOW), running=running,
     )  # fmt: skip
 

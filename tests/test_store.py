@@ -679,7 +679,7 @@ async def test_a_job_stands_as_its_newest_run_its_last_success_and_its_failures_
     await fired(store, firing(hourly("s", "b"), enabled=False))
     assert dict(await store.standing(["a", "b", "nobody"])) == {"a": (newest, at(60), 2)}
     assert dict(await store.standing([])) == {}
-    brief = Newest(newest.id, State.FAILED, at(60), 2, newest.summary, first.ended_at)
+    brief = Newest(newest.id, State.FAILED, at(60), 2, newest.summary, first.ended_at, True)
     assert dict(await store.newest(["a", "b", "nobody"])) == {"a": brief}
     assert dict(await store.newest([])) == {}
 
@@ -718,13 +718,23 @@ async def test_what_is_wrong_is_how_the_last_attempt_ended_not_what_an_earlier_o
     assert (await store.newest(["a"]))["a"].failure == "interrupted: worker died"
 
 
+async def test_a_run_between_two_attempts_has_begun_and_one_that_only_waits_has_not(store):
+    await submitted(store)
+    assert not (await store.newest(["a"]))["a"].begun
+    [run] = (await claimed(store)).started
+    assert (await store.newest(["a"]))["a"].begun
+    await store.settle(ended(run.changed(attempts=2), Raised(Failure("E", "m"), timedelta(hours=1))))
+    newest = (await store.newest(["a"]))["a"]
+    assert (newest.state, newest.begun) == (State.WAITING, True)
+
+
 async def test_a_success_ends_the_failures_and_a_job_that_never_succeeded_has_none(store):
     await finished(store, FAILED)
     newest = await finished(store, FAILED)
     assert dict(await store.standing(["a"])) == {"a": (newest, None, 2)}
     newest = await finished(store, now=at(7))
     assert dict(await store.standing(["a"])) == {"a": (newest, at(7), 0)}
-    assert dict(await store.newest(["a"])) == {"a": Newest(newest.id, State.SUCCEEDED, at(7), 0, None, None)}
+    assert dict(await store.newest(["a"])) == {"a": Newest(newest.id, State.SUCCEEDED, at(7), 0, None, None, True)}
 
 
 async def test_of_many_jobs_the_newest_runs_come_in_brief_each_under_all_of_its_names(store):

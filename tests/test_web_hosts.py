@@ -252,6 +252,40 @@ async def test_of_two_hosts_of_one_scheduler_the_last_that_goes_stops_it():
     assert not scheduler.is_running
 
 
+def test_a_host_whose_loop_was_closed_is_none_of_those_that_a_scheduler_lives_for(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db")
+    lifespan = asgi.lifespan(scheduler)
+    left = lifespan(None)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(left.__aenter__())
+    loop.close()
+
+    async def again():
+        await scheduler.stop()
+        async with lifespan(None):
+            assert scheduler.is_running
+        return scheduler.is_running
+
+    assert not asyncio.run(again())
+
+
+async def test_of_hosts_that_come_as_the_last_one_goes_none_is_left_without_a_scheduler():
+    """Whoever came between the end of one wait for the other and the beginning of the next counted for itself."""
+    scheduler = made()
+    first, second, third = (asgi.lifespan(scheduler)(None) for _ in range(3))
+    await first.__aenter__()
+    going = asyncio.create_task(first.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    coming = asyncio.create_task(second.__aenter__())
+    await going
+    await third.__aenter__()
+    await coming
+    await third.__aexit__(None, None, None)
+    assert scheduler.is_running
+    await second.__aexit__(None, None, None)
+    assert not scheduler.is_running
+
+
 async def test_a_surface_with_a_life_of_its_own_leaves_a_scheduler_to_who_started_it():
     async with made() as scheduler:
         told, sent = asyncio.Queue(), asyncio.Queue()

@@ -197,6 +197,7 @@ def _record(
             stuck=trouble == "stuck",
             overdue=trouble is not None,
             running=running,
+            begun=last is not None and last["attempt"] > 0,
             failures=last["failures"] if last else 0,
             succeeded=last is not None and last["last_success"] is not None,
         ),

@@ -26,6 +26,7 @@ class _Life:
     """Those that it lives for; none: somebody else started it, or nobody."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while it is started and stopped: who comes meanwhile waits for that."""
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
 
 _LIVES: WeakKeyDictionary[TaskScheduler, _Life] = WeakKeyDictionary()
@@ -35,7 +36,7 @@ _LIVES: WeakKeyDictionary[TaskScheduler, _Life] = WeakKeyDictionary()
 async def living(scheduler: TaskScheduler) -> AsyncIterator[None]:
     """The scheduler runs while the context is open. Raises what `start` raises."""
     life = _LIVES.get(scheduler)
-    if life is None or not (life.hosts or life.lock.locked()):  # a new one each time: it may be on another loop
+    if life is None or life.loop is not asyncio.get_running_loop():  # hosts of a loop that was closed are gone with it
         life = _LIVES[scheduler] = _Life()
     async with life.lock:
         mine = life.hosts > 0 or not scheduler.is_running

@@ -223,11 +223,11 @@ def _no_constant(word: str) -> None:
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these members. RFC 8259, 4: readers differ about a name that is there twice, so it is refused."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"'{twice}' is there twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"'{name}' is there twice")
+        found[name] = value
     return found
 
 
