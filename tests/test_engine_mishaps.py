@@ -919,6 +919,18 @@ async def test_a_job_removed_while_its_run_waits_for_trust_leaves_no_slot_taken(
         assert scheduler._slots.free == 64
 
 
+async def test_an_attempt_that_was_asked_to_end_before_it_began_is_kept_by_nobody(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job", timeout="1s")
+    async with virtual_time(scheduler) as time:
+        sure = [True]  # as it is launched, and for two seconds not
+        until = time.now + timedelta(seconds=2)
+        scheduler._slots.trusted = lambda: bool(sure and sure.pop()) or time.now > until
+        run = await scheduler.submit("job")
+        await time.advance("1m")
+        assert (await scheduler.run(run.id)).final
+        assert not scheduler._slots._left and not scheduler._slots.attempts
+
+
 async def test_a_look_at_what_waits_keeps_nothing_waiting_that_is_asked_for_here(tmp_path):
     class Slow(SqliteStore):
         looks: asyncio.Event | None = None
