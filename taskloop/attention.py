@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -164,8 +165,10 @@ def watch_attention(scheduler: TaskScheduler, listener: Listener, *, every: dura
     this process. A plain function is called in a thread of the watch, an async one on the scheduler's loop for at most
     LISTENER_SECONDS. One that raises is called again with what is news then, each time after a longer while. A process
     that starts anew tells again what stands then; of several processes each tells: `item.key` says what is the same.
-    May be called before `start`. Raises `BadDuration`.
+    May be called before `start`. Raises `BadDuration`, `TypeError` for what cannot be called.
     """
+    if not callable(listener):
+        raise TypeError(f"a listener is a function that takes the change, got {type(listener).__name__}")
     return Watch(scheduler, listener, durations.parse_interval(every).total_seconds())
 
 
@@ -257,13 +260,13 @@ class Watch:
         return least
 
     def _tell(self, change: Change) -> None:
-        if not asyncio.iscoroutinefunction(self._listener):
-            self._listener(change)
+        telling = self._listener(change)
+        if not isawaitable(telling):
             return
 
         async def told() -> None:
             async with asyncio.timeout(LISTENER_SECONDS):
-                await self._listener(change)
+                await telling
 
         self._scheduler.call(told)
 
@@ -280,9 +283,9 @@ class Webhook:
 
     def __init__(self, address: str, secret: str) -> None:
         problems = []
-        if not re.fullmatch(r"https?://[!-~]+", address):
+        if not re.fullmatch(r"https?://[!-~]+", address if isinstance(address, str) else ""):
             problems.append(
-                f"the address of a webhook is {address[:80]!r}; allowed is one that begins with https:// or http://, "
+                f"the address of a webhook is {str(address)[:80]!r}; allowed is one that begins with https:// or http://, "
                 "in ASCII without spaces"
             )
         elif not _leads_somewhere(address):  # it is not shown: it may hold a password
@@ -290,9 +293,9 @@ class Webhook:
                 "the address of a webhook has no host, a port that is no number, or a user in it; "
                 "write https://HOST/PATH: the signature says who sends it"
             )
-        if len(secret) < LEAST_SECRET:
+        if (length := len(secret) if isinstance(secret, str) else 0) < LEAST_SECRET:
             problems.append(
-                f"the secret of a webhook has {len(secret)} characters; {LEAST_SECRET} or more are allowed: "
+                f"the secret of a webhook has {length} characters; {LEAST_SECRET} or more are allowed: "
                 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
             )
         if problems:
@@ -378,9 +381,12 @@ def signature(secret: str, body: bytes, at: int) -> str:
     return f"t={at},v1={mac}"
 
 
-def genuine(secret: str, body: bytes, header: str, *, now: float | None = None) -> bool:
-    """Whether a body came from who knows the secret, in the last five minutes. `now`: in seconds; None: now."""
-    sent = re.fullmatch(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}", header)
-    if sent is None or abs((time.time() if now is None else now) - int(sent[1])) > TOLERANCE_SECONDS:
+def genuine(secret: str, body: bytes, header: str | None, *, now: float | None = None) -> bool:
+    """Whether a body came from who knows the secret, in the last five minutes.
+
+    `header`: that of the request, None where it has none. `now`: in seconds; None: now.
+    """
+    sent = re.fullmatch(r"t=([0-9]{1,12}),v1=[0-9a-f]{64}", header or "")
+    if header is None or sent is None or abs((time.time() if now is None else now) - int(sent[1])) > TOLERANCE_SECONDS:
         return False
     return hmac.compare_digest(signature(secret, body, int(sent[1])), header)

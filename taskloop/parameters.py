@@ -235,7 +235,9 @@ class Parameters:
             return {}
         own = {name: _clear(value) for name, value in plain.items()}
         own = {name: deepcopy(value) if isinstance(value, dict | list) else value for name, value in own.items()}
-        problems: dict[str, str] = {}
+        # Of a schedule that was stored, or a run that waited, before the declaration came to say it.
+        other = [one for one in own if self._is_fixed(one) and not self._is_said(one, own[one], self._declared)]
+        problems = dict.fromkeys(other, "is for the declaration of the job to say, which says something else by now")
         for name, value in own.items():
             if self._typed(name):
                 try:

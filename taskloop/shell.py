@@ -130,12 +130,27 @@ async def _end(child: asyncio.subprocess.Process) -> None:
     """End what is left of a command that was not let go on; what it has sent into the background by itself stays."""
     if child.returncode is not None:
         return
-    for number, seconds in ((signal.SIGTERM, KILL_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, number)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(child.wait(), seconds)
-            return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(KILL_SECONDS):
+            while _lives(child.pid):  # the shell may be gone before what it has started
+                await asyncio.sleep(0.02)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(child.wait(), KILL_SECONDS)
+
+
+def _lives(group: int) -> bool:
+    """Whether there is any process of a group."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _signal_name(number: int) -> str:

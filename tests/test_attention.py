@@ -129,12 +129,17 @@ async def test_a_listener_that_hangs_or_raises_holds_up_nobody_and_is_told_again
         if len(raising) < 3:
             raise ValueError("not today")
 
+    class Listens:
+        async def __call__(self, change):
+            await listens(change)
+
     async with scheduler:
-        watches += [watch_attention(scheduler, one, every=0.02) for one in (listens, raises)]
+        listeners = (listens, Listens(), lambda change: listens(change), raises)
+        watches += [watch_attention(scheduler, one, every=0.02) for one in listeners]
         for _ in range(20):
             await (await scheduler.submit("pays")).wait(5)
-        await until(lambda: heard and len(raising) == 3)
-        assert [one.what for one in heard] == ["opened"] and raising == ["opened"] * 3
+        await until(lambda: len(heard) == len(raising) == 3)
+        assert [one.what for one in heard] == ["opened"] * 3 and raising == ["opened"] * 3
     assert lines.count("attention.untold") == 2
     release.set()
     for one in watches:
@@ -262,12 +267,16 @@ async def test_a_mute_has_an_end_and_a_reason():
     watch.close()
     with pytest.raises(BadDuration):
         watch_attention(shop(), print, every=0)
+    with pytest.raises(TypeError, match="a listener is a function that takes the change, got NoneType"):
+        watch_attention(shop(), None)
 
 
 def test_a_webhook_that_cannot_be_is_refused_with_all_that_is_wrong():
     with pytest.raises(BadSettings) as raised:
         Webhook("file:///etc/passwd", "short")
     assert len(raised.value.problems) == 2
+    with pytest.raises(BadSettings, match="has 0 characters; 16 or more"):
+        Webhook("https://alerts.example/", None)
     for address in (
         "https://",
         "http://a b/",
@@ -275,6 +284,7 @@ def test_a_webhook_that_cannot_be_is_refused_with_all_that_is_wrong():
         "https://a:b/",
         "http://ünder.example/",
         "http://[/",
+        None,
     ):
         with pytest.raises(BadSettings, match="address of a webhook"):
             Webhook(address, SECRET)
@@ -284,7 +294,7 @@ def test_a_webhook_that_cannot_be_is_refused_with_all_that_is_wrong():
 
 
 @pytest.mark.parametrize(
-    "header", ["", "t=1,v1=", "v1=00,t=1", f"t={'9' * 30},v1={'0' * 64}", "é", f"t=١,v1={'0' * 64}"]
+    "header", [None, "", "t=1,v1=", "v1=00,t=1", f"t={'9' * 30},v1={'0' * 64}", "é", f"t=١,v1={'0' * 64}"]
 )
 def test_a_signature_that_is_none_or_is_old_is_not_genuine(header):
     assert not genuine(SECRET, b"{}", header, now=1)

@@ -234,6 +234,18 @@ def test_once_of_one_job_touches_no_schedule_and_no_other_submit(shop, call):
     assert states == {"add": "waiting", "fails": "failed"}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("once", "hourly"), ("once", "--all"), ("once", "--due"), ("process", "hourly", "--every", "1s")],
+    ids=lambda words: " ".join(words),
+)
+def test_what_runs_nothing_waits_for_no_run(shop, call, monkeypatch, words):
+    """It stood there for ever: a line of cron piled up processes."""
+    monkeypatch.setenv("TASKLOOP_SCHEDULER__ENABLED", "false")
+    done = call(*words)
+    assert done.code == 4 and "scheduler.enabled is false" in done.err
+
+
 def test_a_paused_job_is_not_waited_for(shop, call):
     call("pause")
     done = call("once", "add", "a=1")

@@ -88,6 +88,11 @@ def test_a_short_picture_has_a_clock_above_it_too(plan, call, span, first, secon
     assert axis.split()[:2] == [first, second]
 
 
+def test_beyond_the_last_year_there_is_nothing_to_plan(plan, call):
+    refused = call("simulate", "--from", "9999-12-31T00:00:00Z")
+    assert refused.code == 2 and "after the year 9999" in refused.err
+
+
 def test_its_json_has_every_job_and_the_same_totals_everywhere(plan, call):
     data = call(*WEEK, "--format", "json").data
     assert (

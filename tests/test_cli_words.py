@@ -175,6 +175,7 @@ def test_no_text_from_outside_reaches_a_terminal_as_a_command(text):
         ("-2+3", "'-2+3"),
         ("@SUM(A1)", "'@SUM(A1)"),
         ("\t=1", "'\t=1"),
+        (" =1", "' =1"),
         ("\r=1", "'\\r=1"),
         ("-", "'-"),
         ("-12", "-12"),

@@ -57,6 +57,9 @@ async def rows():
 def marked(size: Annotated[int, Inject(clean)]) -> None: ...
 
 
+def told_of(size: Annotated[int, "no Inject"]) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("function", "text"),
     [
@@ -77,6 +80,10 @@ def marked(size: Annotated[int, Inject(clean)]) -> None: ...
 def test_what_cannot_be_a_job_is_refused_with_the_mend(function, text):
     with pytest.raises(BadJob, match=re.escape(text)):
         Jobs().add_job(function)
+
+
+def test_a_word_in_an_annotation_injects_nothing():
+    assert Jobs().add_job(told_of).parameters.required == ("size",)
 
 
 def test_a_lambda_is_refused_by_the_name_it_was_given():

@@ -54,7 +54,7 @@ def test_a_crontab_becomes_jobs_that_check_accepts(shop, call, capfd):
     assert jobs["poll"]["cron"] == "*/5 * * * *" and jobs["poll"]["timezone"] == "Europe/London"
     assert jobs["poll"]["params"] == {
         "line": "/usr/local/bin/poll.sh --quiet >/dev/null 2>&1", "folder": "~", "shell": "/bin/bash",
-        "environment": {"PATH": "/usr/local/bin:/usr/bin"},
+        "environment": {"SHELL": "/bin/bash", "PATH": "/usr/local/bin:/usr/bin"},
     }  # fmt: skip
     assert jobs["mail"]["params"]["line"] == 'mail -s "100% done" boss'
     assert jobs["mail"]["params"]["stdin"] == "Dear boss,\nall is well.\n"
@@ -75,6 +75,7 @@ def test_the_jobs_of_a_crontab_run(shop, call, capfd):
     shop.write("config.toml", capfd.readouterr().out)
     assert call("run", "--for", "1s").code == 0
     [run] = call("runs", "--job", "cat", "--format", "json").items
+    assert run["params"]["environment"] == {"HOME": str(shop.folder)}, "as cron has it"
     assert (run["state"], run["summary"]) == ("succeeded", "50% done")
     assert (shop.folder / "said").read_text() == "one\ntwo\n"
 

@@ -339,6 +339,7 @@ BAD = [
     ("http.port = 65536", "http.port", "65536", "0 to 65535"),
     ('http.host = "http://h/"', "http.host", "'http://h/'", "127.0.0.1"),
     ("http.host = 1", "http.host", " 1;", "a text"),
+    ('http.prefix = "a b"', "http.prefix", "'a b'", "a path such as '/taskloop'"),
     ('http.token = "se cret"', "http.token", "*** (a text)", "without blanks"),
     ("http.token = 5551234", "http.token", "*** (a number)", "without blanks"),
     ("http.token = 2001-02-03", "http.token", "*** (a date)", "without blanks"),

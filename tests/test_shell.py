@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from command_line import call as call
@@ -98,6 +99,27 @@ def test_a_timeout_ends_all_that_it_started(once, shop):
         return (shop.folder / "alive").read_text() == before
 
     until(stands_still)
+
+
+def test_what_is_deaf_to_its_end_is_killed_though_the_shell_is_gone(once, shop):
+    """The run had failed, its place was free, and what it had started went on."""
+    line = "python3 -c 'import signal, time; signal.signal(15, signal.SIG_IGN); open(\"deaf\", \"w\").close(); time.sleep(60)' & echo $! > child; wait"
+    run, _ = once(line, timeout="2s")
+    assert run["error"]["type"] == "Timeout" and (shop.folder / "deaf").exists()
+    child = (shop.folder / "child").read_text().strip()
+    until(lambda: not Path(f"/proc/{child}").exists() or "(zombie)" in Path(f"/proc/{child}/status").read_text())
+
+
+def test_a_schedule_that_was_stored_before_runs_no_other_line_than_the_declaration_says(shop, call):
+    job = '[jobs.line]\ncall = "taskloop.shell:command"\n'
+    shop.write("config.toml", job)
+    assert call("schedule", "add", "line", "line=touch old", "--every", "1h", "--id", "old").code == 0
+    assert call("submit", "line", "line=touch old").code == 0
+    shop.write("config.toml", f'{job}params = {{line = "echo fixed"}}\n')
+    call("once", "--due", "--timeout", "20s")
+    ends = call("runs", "--job", "line", "--format", "json").items
+    assert [one["state"] for one in ends] == ["failed"] * 2 and not (shop.folder / "old").exists()
+    assert all("is for the declaration of the job to say" in str(one["error"]) for one in ends), ends
 
 
 def test_where_only_the_store_knows_the_job_what_its_declaration_gives_is_asked_for_too(shop, call):

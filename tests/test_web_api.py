@@ -585,6 +585,12 @@ async def test_the_old_run_of_all_waits_and_tells_what_failed(client):
     assert {run["cause"] for run in well.data["runs"]} == {"api"}
 
 
+async def test_the_old_run_of_all_does_not_wait_for_the_end_of_a_pause(client):
+    await client.post(f"{V1}/pause")
+    refused = await client.post("/admin/tasks/run")
+    assert (refused.status, refused.code) == (409, "conflict") and "is paused" in refused.data["detail"]
+
+
 async def test_the_old_processors_are_switched(client):
     off = await client.post("/admin/control_processors/add", {"enabled": False, "reason": "old"})
     found = {one["name"]: one for one in (await client.get("/admin/control_processors")).data}

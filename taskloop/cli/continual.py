@@ -31,7 +31,7 @@ def process(args: Namespace) -> int:
     span = durations.parse_interval(args.max_runtime) if args.max_runtime else settings.scheduler.max_runtime
     level = "DEBUG" if args.verbose else settings.log.level
     with lines.opened(args, settings.log.format, level) as log:
-        scheduler = program.compose(settings, wrap=lambda store: Narrow(store, only=[args.job], fires=False).as_store())
+        scheduler = program.to_run(settings, lambda store: Narrow(store, only=[args.job], fires=False).as_store())
         if scheduler[args.job].parameters.required:
             needed = scheduler[args.job].parameters.required
             raise BadParameters(args.job, dict.fromkeys(needed, "is missing, and nobody gives it here"))

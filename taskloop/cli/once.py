@@ -51,7 +51,7 @@ def _seconds(args: Namespace) -> float | None:
 async def _one(args: Namespace, settings: Settings, narrator: lines.Narrator, log: lines.Log) -> int:
     """One run of one job."""
     out, seconds = Output(args), _seconds(args)
-    scheduler = program.compose(settings, wrap=lambda store: Narrow(store, only=[args.job], fires=False).as_store())
+    scheduler = program.to_run(settings, lambda store: Narrow(store, only=[args.job], fires=False).as_store())
     job = scheduler[args.job]
     given = job.parameters.check(values(args.values, job.parameters.schema()))
     session: Session[Run] = Session(scheduler, narrator, log)
@@ -80,7 +80,7 @@ async def _one(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
 
 async def _all(args: Namespace, settings: Settings, narrator: lines.Narrator, log: lines.Log) -> int:
     """A run of every enabled job that needs no parameters."""
-    scheduler = program.compose(settings, wrap=lambda store: Narrow(store, fires=False).as_store())
+    scheduler = program.to_run(settings, lambda store: Narrow(store, fires=False).as_store())
     session: Session[list[Run]] = Session(scheduler, narrator, log)
     began = time.monotonic()
 
@@ -103,7 +103,7 @@ async def _due(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
         narrow.append(Narrow(store, one_round=True))
         return narrow[0].as_store()
 
-    scheduler = program.compose(settings, wrap=wrap)
+    scheduler = program.to_run(settings, wrap)
     session: Session[list[Run]] = Session(scheduler, narrator, log)
     began, holding = time.monotonic(), [""]
 

@@ -324,4 +324,4 @@ def _csv_cell(value: Any) -> str:
         return json_text(value)
     text = clean(value, keep="\n\t")
     # A spreadsheet would take it for a formula, and carry it out.
-    return f"'{text}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else text
+    return f"'{text}" if value.lstrip(" ").startswith(_FORMULA) and not _NUMBER.fullmatch(value) else text

@@ -14,7 +14,7 @@ from taskloop import durations
 from taskloop.built_in import declare
 from taskloop.cli import http
 from taskloop.cli.reach import opened
-from taskloop.errors import BadParameters, BadSettings
+from taskloop.errors import BadParameters, BadSettings, Conflict
 from taskloop.scheduler import TaskScheduler
 from taskloop.store import Store
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taskloop.jobs import Jobs
     from taskloop.settings import Settings
 
-__all__ = ["compose", "configured", "origin", "place", "warn"]
+__all__ = ["compose", "configured", "origin", "place", "to_run", "warn"]
 
 
 def configured(args: Namespace) -> Settings:
@@ -89,6 +89,17 @@ def _scheduler(settings: Settings) -> TaskScheduler:
         app.configure(settings.options())
         return app
     return TaskScheduler(jobs=[app] if app is not None else [], options=settings.options())
+
+
+def to_run(settings: Settings, wrap: Callable[[Store], Store]) -> TaskScheduler:
+    """As `compose`, for a command that waits for runs of its own. Raises `Conflict` where this program runs none."""
+    scheduler = compose(settings, wrap=wrap)
+    if not scheduler.options.enabled:
+        raise Conflict(
+            "scheduler.enabled is false: this program runs nothing, and the command would wait for ever; "
+            "`taskloop submit` leaves the run to another one, or set TASKLOOP_SCHEDULER__ENABLED=true"
+        )
+    return scheduler
 
 
 def _configure_jobs(scheduler: TaskScheduler, settings: Settings) -> None:

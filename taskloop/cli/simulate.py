@@ -74,6 +74,10 @@ async def _setting(args: Namespace, now: datetime, start: datetime) -> Setting:
     span = durations.parse_interval(args.span)
     if span > LONGEST:
         raise Usage(f"--for is {clean(args.span)}; allowed are {LONGEST.days}d at most")
+    try:
+        end = start + span
+    except OverflowError:
+        raise Usage(f"--from {clean(args.start)} and {durations.format(span)} more is after the year 9999") from None
     async with reach.bare(args) as store:
         ledger: Ledger
         if store is None or program.origin(settings) != "built in":
@@ -84,7 +88,7 @@ async def _setting(args: Namespace, now: datetime, start: datetime) -> Setting:
             ledger = Desk(store, options=settings.options())
         facts = outlook.Facts(jobs=list(ledger)) if store is None else await outlook.gather(ledger, store)
     takes = dict(_took(one) for one in args.durations or ())
-    setting = outlook.setting(ledger, facts, now=now, start=start, end=start + span, takes=takes)
+    setting = outlook.setting(ledger, facts, now=now, start=start, end=end, takes=takes)
     known = {one.job for one in setting.schedules}
     for job in takes:
         if job not in known:

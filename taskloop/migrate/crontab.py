@@ -153,10 +153,10 @@ def _trigger(when: str, now: _Setting) -> tuple[dict[str, Any], list[str], str |
 def _params(line: str, stdin: str, environment: Mapping[str, str], *, user: str) -> tuple[dict[str, Any], list[str]]:
     """The parameters of `taskloop.shell:command`, and what is different about them."""
     notes = []
-    rest = {name: value for name, value in environment.items() if name not in ("SHELL", "HOME", "MAILTO", "MAILFROM")}
+    rest = {name: value for name, value in environment.items() if name not in ("MAILTO", "MAILFROM")}
     rest = {name: value for name, value in rest.items() if not name.startswith("CONTENT_")}
     params: dict[str, Any] = {"line": line, "folder": environment.get("HOME", "~")}
-    if environment.get("SHELL", "/bin/sh") != "/bin/sh":
+    if environment.get("SHELL") not in (None, "", "/bin/sh"):
         params["shell"] = environment["SHELL"]
     if rest:
         params["environment"] = rest

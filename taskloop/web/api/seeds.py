@@ -93,6 +93,14 @@ async def start(asked: Asked) -> Response:
 
 async def run_tasks(asked: Asked) -> Response:
     """Run every enabled job that needs no parameters, and wait for all."""
+    if not asked.scheduler.options.enabled:
+        raise Problem(409, "conflict", "scheduler.enabled is false: nothing runs here", "ask a server that runs jobs")
+    ready = {job.name for job in asked.scheduler if not job.parameters.required}
+    stands = await looking.stands(asked.scheduler)
+    if paused := [one.name for one in stands if one.condition == "paused" and one.name in ready]:
+        raise Problem(
+            409, "conflict", f"job '{paused[0]}' is paused: its run would wait for the end of that", "resume it"
+        )
     asked.count_submit("*")
     runs = await asked.scheduler.run_all(**asked.told(), cause=Cause.API)
     failed = [run for run in runs if run.state is not State.SUCCEEDED]
