@@ -66,8 +66,13 @@ class Switching(Housed):
         kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
         store, now = await self._opened(), self._clock.now()
         entry, name = audit.entry("reset", now, actor, reason), await self._switchable(job)
+        declared = await self._declared_on(name)
+        await self._refresh_switches(force=True)
+        was_on = self._is_turned_on(name, now, declared)
         for each in reversed(self._names(name)):  # old names first: what is thrown under one is moved meanwhile
             await self._turn(store.unswitch(each, kinds, now, actor=actor, reason=reason, entry=entry))
+        if (is_on := self._is_turned_on(name, now, declared)) != was_on:
+            self.feed.send("enabled" if is_on else "disabled", now, job=name, reason=reason, actor=actor)
 
     async def pause(
         self,
@@ -160,6 +165,18 @@ class Switching(Housed):
             self._closed[run.job] = before
             reason = f"run {run.id} succeeded"
             self.feed.send("enabled", self._clock.now(), job=run.job, reason=reason, actor=before.actor)
+
+    async def _declared_on(self, job: str) -> bool:
+        """Whether the declaration of a job has it on; that of another program is asked of the store."""
+        if job in self._jobs:
+            return self._jobs[job].policy.enabled
+        definitions = await (await self._opened()).definitions()
+        return all(one.facts["policy"]["enabled"] for one in definitions if one.name == job)
+
+    def _is_turned_on(self, job: str, now: datetime, declared: bool) -> bool:
+        """Whether a job is told as on: one on trial is not yet."""
+        verdict = self._switches.verdict(self._names(job), now, declared=declared)
+        return verdict.on and not verdict.trial
 
     def _verdict(self, job: str, now: datetime) -> Verdict:
         """Whether a job is on, by its switches and its declaration."""

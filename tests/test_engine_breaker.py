@@ -127,6 +127,19 @@ async def test_a_reset_gives_back_to_the_declaration_too(scheduler, virtual_time
         assert (await scheduler.jobs())[0].enabled
 
 
+@pytest.mark.parametrize("after", ["15m", "80m"])  # it is off; it is on trial, and no run has been made yet
+async def test_a_reset_of_what_the_breaker_has_off_is_told(scheduler, virtual_time, after):
+    scheduler.add_job(failing(100), name="job", pause_after=1, trial_after="1h")
+    told = []
+    scheduler.on("disabled", "enabled")(told.append)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("job")
+        await time.advance(after)
+        await scheduler.reset("job", actor="ann")
+        await time.advance(0)
+    assert [(one.name, one.data["actor"]) for one in told] == [("disabled", "taskloop"), ("enabled", "ann")]
+
+
 async def test_retries_are_one_failure_and_a_stop_is_none(scheduler, virtual_time):
     scheduler.add_job(failing(100), Every("1h"), name="job", pause_after=2, retry=3)
     scheduler.add_job(lasting(3600), Every("1h"), name="long", pause_after=1)

@@ -223,6 +223,30 @@ async def test_enable_overrules_the_code_and_outlives_a_restart_and_reset_gives_
         assert (await scheduler.jobs())[0].switch is None
 
 
+@pytest.mark.parametrize(("declared", "turn", "word"), [(True, "disable", "enabled"), (False, "enable", "disabled")])
+async def test_a_reset_is_told_where_it_turns_a_job_on_or_off_and_not_where_all_stays(
+    virtual_time, tmp_path, declared, turn, word
+):
+    """By whom and why; also where another program resets it, which knows the declaration from the store alone."""
+    scheduler, operator, place = TaskScheduler(), TaskScheduler(), f"sqlite:///{tmp_path}/shop.db"
+    scheduler.add_job(nothing, name="job", enabled=declared)
+    told = []
+    for one in (scheduler, operator):
+        one.on("enabled", "disabled")(told.append)
+    async with virtual_time(scheduler, store=place) as time:
+        await time.join(operator, place)
+        for one in (scheduler, operator):
+            await time.until(getattr(one, turn)("job"))
+            await time.advance("1s")
+            told.clear()
+            for _ in range(2):
+                await time.until(one.reset("job", reason="mended", actor="ann"))
+            await time.advance("1s")
+            assert [(event.name, event.job, dict(event.data)) for event in told] == [
+                (word, "job", {"reason": "mended", "actor": "ann"})
+            ]
+
+
 async def test_a_running_run_goes_on_when_its_job_is_disabled(scheduler, virtual_time):
     scheduler.add_job(lasting(600), Every("1h"), name="job")
     async with virtual_time(scheduler) as time:
