@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
+from taskloop.clock import later
 from taskloop.jobs import Call, Job
 from taskloop.policy import Policy
 from taskloop.runs import Cause, Run, State
@@ -233,7 +234,8 @@ async def _begin_at_start(
     ]
     names = [job.name for job in wanted]
     asked = Query(names, [State.WAITING], cause=Cause.ON_START, limit=MOST_ASKED)
-    waiting = {run.job for run in await store.find(asked)} if wanted else set()
+    found = await store.find(asked) if wanted else ()
+    waiting = {run.job for run in found if run.expires_at is None or run.expires_at >= now}  # else it is skipped next
     await store.submit([_on_start(job, now) for job in wanted if job.name not in waiting])
 
 
@@ -252,8 +254,11 @@ def _fires(worker: Worker, job: str) -> bool:
 def _on_start(job: Job[..., Any], now: datetime) -> Run:
     from taskloop.handles import asked
 
-    run = asked(Call(job, job.params), now, cause=Cause.ON_START)
-    return run.changed(schedule=job.name if job.trigger is not None else None)
+    run, max_late = asked(Call(job, job.params), now, cause=Cause.ON_START), job.policy.max_late
+    return run.changed(
+        schedule=job.name if job.trigger is not None else None,
+        expires_at=None if max_late is None else later(now, max_late),
+    )
 
 
 async def _orphans(ledger: Ledger, store: Store, others: Sequence[Worker]) -> list[str]:

@@ -305,6 +305,24 @@ async def test_on_start_asks_for_no_second_run_while_the_first_waits(scheduler, 
         assert len(await time.runs("bare", state="succeeded")) == 2
 
 
+async def test_max_late_holds_for_a_fire_of_a_start_too_and_the_next_start_fires_anew(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="bare", on_start=True, max_late="1m")
+    scheduler.add_job(nothing, Cron("0 5 * * *"), name="timed", on_start=True, max_late="1m")
+    async with virtual_time(scheduler, start=False) as time:
+        await scheduler.pause()
+        await time.start()
+        await time.until(scheduler.stop())  # before they are too late
+        await time.advance("10m")
+        await time.start()
+        await time.advance("30s")
+        await scheduler.resume()
+        await time.advance("1s")
+        for job in ("bare", "timed"):
+            assert await fates(time, job) == ["00:00 skipped too_late", "00:10 succeeded"]
+        found = await scheduler.why("bare", START)
+        assert found.code == "paused" and "was skipped (too_late): all jobs were paused" in found.text
+
+
 async def test_on_start_fires_beside_a_worker_that_was_narrowed_to_other_jobs(virtual_time, tmp_path):
     first, second = (TaskScheduler(options=Options()) for _ in range(2))
     for scheduler in (first, second):
