@@ -254,7 +254,9 @@ def _clock(question: Question, facts: Evidence, moment: Moment) -> Check:
         most = max(steps, key=lambda one: float(one.data["step_seconds"]))
         step = timedelta(seconds=most.data["step_seconds"])
         back = step < timedelta(0)
-        text = f"the clock {'was set back' if back else 'went forward'} by {span(abs(step))} at {rfc3339(most.since)}"
+        how = "was set back" if back else "went forward"
+        text = f"the clock {how} by {span(abs(step))} at {rfc3339(most.since)}"
+        text += "" if back else ": it was set, or the machine slept"  # nothing tells the one from the other
         ok = back or not _accounts_for(step, question, moment)
         return Check("clock", ok, text, dict(most.data), "clock_jump")
     if asleep:

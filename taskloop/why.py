@@ -455,7 +455,10 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
     "slots": ("raise scheduler.max_running, or start another worker",),
     "store_unavailable": ("see what the store says, above; taskloop db check",),
     "frozen": ("see who stopped the process, or lets its machine sleep",),
-    "clock_jump": ("let the machine's clock be kept by NTP, which slews instead of stepping",),
+    "clock_jump": (
+        "if the machine sleeps, keep it awake, or run a worker on one that is",
+        "if its clock is set, let NTP keep it, which slews instead of stepping",
+    ),
     "retry_wait": ("taskloop cancel RUN ends the retries",),
     "unexplained": ("this should not be: taskloop status, and please report it with this answer",),
 }

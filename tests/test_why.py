@@ -425,6 +425,8 @@ async def test_a_machine_that_slept_is_named(scheduler, virtual_time):
         found = await scheduler.why("job", at("01:00"))
         assert (found.verdict, found.code) == ("did_not_run", "clock_jump")
         assert "the clock went forward by 44m" in found.text, "but for the minute that it would have slept anyway"
+        assert found.text.endswith(": it was set, or the machine slept")
+        assert [("sleeps" in one, "NTP" in one) for one in found.remedies] == [(True, False), (False, True)]
 
 
 # -- it has no record
