@@ -174,6 +174,9 @@ def test_what_workers_say_of_clocks_and_loops_is_told(shop, call, found):
     assert said(findings, "loop", "at worst for 1300 ms by job resize, at img.py:88", "asyncio.to_thread")
     assert said(findings, "loop", "a loop stood still once within a day")
     assert said(findings, "clock", "set once within a day, last by -42 s")
+    woken = Incident("ahead", "clock", now, now + timedelta(seconds=1), {"step_seconds": 90})
+    asyncio.run(with_store(lambda store: store.note([woken])))
+    assert said(found()[1], "clock", "set, or it slept, 2 times within a day, last by 90 s", "keep the machine awake")
 
 
 def test_a_loop_that_no_function_of_the_program_held_is_no_fault_of_one():

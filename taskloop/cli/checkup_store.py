@@ -311,9 +311,10 @@ def past(incidents: Sequence[Incident]) -> Iterator[Finding]:
     steps = [one for one in incidents if one.kind == "clock"]
     if steps:
         seconds = steps[0].data.get("step_seconds", 0)
-        text = f"the clock of a machine was set, or it slept, {_times(len(steps))} within a day, last by {seconds:g} s"
-        mend = "let NTP set it, slowly: `timedatectl timesync-status` tells how it does; or keep the machine awake"
-        yield warning("clock", text, mend)
+        slept = ", or it slept," if seconds > 0 else ""  # nothing tells the one from the other
+        text = f"the clock of a machine was set{slept} {_times(len(steps))} within a day, last by {seconds:g} s"
+        mend = "let NTP set it, slowly: `timedatectl timesync-status` tells how it does"
+        yield warning("clock", text, f"{mend}; or keep the machine awake" if slept else mend)
 
 
 def _times(number: int) -> str:
