@@ -160,7 +160,8 @@ def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
     text += f"; resumed at {rfc3339(one.ended_at)}{_by_whom(one.ended_by)}" if one.ended_at else ""
     if moment.row is not None:
         text += f", and then settled by missed={one.missed or 'its policy'}"
-    return Check("pause", False, text, one.told("paused"), "paused")
+    over = {"pause_ended_at": rfc3339(end)} if (end := one.ended_at or one.until) else {}
+    return Check("pause", False, text, one.told("paused") | over, "paused")
 
 
 # -- workers, clocks, loops, stores

@@ -296,10 +296,16 @@ def _deleted(question: Question, facts: Evidence, moment: Moment) -> str | None:
 
 
 def _did_not(code: str, text: str, moment: Moment, checks: Sequence[Check], question: Question) -> Explanation:
-    remedies = _remedies(code, question)
+    remedies = () if code == "paused" and _is_pause_over(checks) else _remedies(code, question)
     return Explanation(
         verdict="did_not_run", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies
     )
+
+
+def _is_pause_over(checks: Sequence[Check]) -> bool:
+    """Whether the pause that held a fire has ended, so that there is nothing to resume; one forgotten by now has."""
+    held = next((one for one in checks if one.name == "pause" and one.ok is False), None)
+    return held is None or "pause_ended_at" in held.data
 
 
 def _remedies(code: str, question: Question) -> tuple[str, ...]:

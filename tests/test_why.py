@@ -351,15 +351,18 @@ async def test_a_pause_that_held_a_fire_is_named_and_how_it_was_settled(schedule
         found = await scheduler.why("job")
         assert (found.verdict, found.code) == ("did_not_run", "paused")
         assert 'all jobs were paused since 2026-01-01T00:30:00Z by eve: "a move": its fires are held' in found.text
+        assert found.remedies == ("taskloop resume job, or taskloop resume for all jobs",)
         await scheduler.resume(missed="skip", actor="eve")
         await time.advance("1m")
         found = await scheduler.why("job", at("02:00"))
         assert (found.code, found.run.data["paused_by"]) == ("paused", "eve")
         assert "resumed at 2026-01-01T03:30:00Z by eve, and then settled by missed=skip" in found.text
+        assert found.remedies == ()
         await scheduler.pause("job", actor="eve", until="+1h")
         await time.advance("2h")  # that it ends by itself is on record nowhere else
         found = await scheduler.why("job", at("04:00"))
         assert "paused since 2026-01-01T03:31:00Z by eve until 2026-01-01T04:31:00Z, and then settled by" in found.text
+        assert "resume" not in "".join(found.remedies)
 
 
 async def test_down_time_names_the_gap_and_the_worker_before_it(scheduler, virtual_time):
