@@ -21,7 +21,10 @@ __all__ = ["At", "Cron", "Every", "Trigger", "Unreadable", "as_mapping", "checke
 
 @runtime_checkable
 class Trigger(Protocol):
-    """When something is due. Every instant taken is aware, every instant given is in UTC."""
+    """When something is due. Every instant taken is aware, every instant given is in UTC.
+
+    `Every`, `Cron` and `At` raise `BadInstant` for what is no instant, or names no zone.
+    """
 
     @property
     def recurring(self) -> bool:
@@ -129,7 +132,8 @@ class At:
         return self.instant if self.instant <= _utc(instant) else None
 
     def count(self, after: datetime, until: datetime) -> int:
-        return int(_utc(after) < self.instant <= _utc(until))
+        since, end = _utc(after), _utc(until)
+        return int(since < self.instant <= end)
 
     def describe(self) -> str:
         return f"once at {_readable(self.instant)}"
@@ -346,9 +350,11 @@ def _readable(instant: datetime) -> str:
 
 def _utc(instant: datetime) -> datetime:
     """The instant in UTC; one that lies outside the years 1 to 9999 there becomes their first or last."""
-    if instant.tzinfo is UTC:
-        return instant
     try:
+        if instant.tzinfo is UTC:
+            return instant
+        return durations.absolute(instant)
+    except AttributeError:  # no datetime: not asked for above, where it would cost each fire
         return durations.absolute(instant)
     except BadInstant:
         if instant.utcoffset() is None:

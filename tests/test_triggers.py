@@ -160,6 +160,20 @@ def test_every_trigger_refuses_a_naive_instant_and_takes_any_aware_one(trigger):
     assert trigger.after(datetime.max.replace(tzinfo=west)) is None
 
 
+@pytest.mark.parametrize("given", ["2026", "x", 5, None, START.date()], ids=str)
+@pytest.mark.parametrize("trigger", [Every("5m", anchor=START), At(START), Cron("* * * * *")])
+def test_every_trigger_refuses_what_is_no_instant_and_says_what_is(trigger, given):
+    asked = (
+        trigger.after,
+        trigger.latest,
+        lambda one: trigger.count(one, START),
+        lambda one: trigger.count(START, one),
+    )
+    for ask in asked:
+        with pytest.raises(BadInstant, match="^instant .*: .*; give (an aware datetime or )?ISO 8601"):
+            ask(given)
+
+
 @pytest.mark.parametrize("trigger", ALL, ids=str)
 def test_a_trigger_is_a_value_with_a_text_and_a_table_that_read_back(trigger):
     assert isinstance(trigger, Trigger)
