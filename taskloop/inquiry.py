@@ -5,7 +5,7 @@ Level 3, pure. Each gives the value as it is meant, or raises with what was give
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
@@ -13,8 +13,22 @@ from taskloop.errors import BadJob, BadTrigger, NoSuchRun, NoSuchSchedule, neare
 from taskloop.jobs import Call, Job
 from taskloop.runs import Cause, Run, RunId, State
 
-__all__ = ["before", "cause", "is_same_call", "limit", "run_id", "schedule_id", "schedules", "states", "texts"]
+__all__ = [
+    "before",
+    "calls",
+    "cause",
+    "each",
+    "is_same_call",
+    "limit",
+    "run_id",
+    "schedule_id",
+    "schedules",
+    "states",
+    "texts",
+]
 
+T = TypeVar("T")
+V = TypeVar("V")
 W = TypeVar("W", bound=StrEnum)
 
 
@@ -30,6 +44,22 @@ def schedule_id(id: object) -> str:
     if not isinstance(id, str):
         raise NoSuchSchedule(str(id))
     return id
+
+
+def calls(given: Iterable[Call[T]]) -> list[Call[T]]:
+    """The calls to submit. Raises `BadJob` for what is none."""
+    found = list(each(given, "calls, as a job's `bind(…)` returns them"))
+    for place, call in enumerate(found):
+        if not isinstance(call, Call):
+            raise BadJob(f"calls[{place}] is a {type(call).__name__}; give what a job's `bind(…)` returns")
+    return found
+
+
+def each(given: Iterable[V], what: str) -> Iterator[V]:
+    """What is given, one after the other; `what` says what that should be. Raises `BadJob` for what is no list."""
+    if not isinstance(given, Iterable):
+        raise BadJob(f"{given!r:.200} is no list; give a list, or a generator, of {what}")
+    return iter(given)
 
 
 def schedules(wanted: Iterable[object]) -> None:

@@ -199,11 +199,8 @@ class Ledger(Switching):
     ) -> list[RunHandle[T]]:
         """Ask for a run of each call, all in one transaction. Raises `BadJob` for what is no call."""
         now, told, cause = self._clock.now(), {"actor": actor, "reason": reason}, inquiry.cause(cause)
-        calls = list(calls)
-        for place, call in enumerate(calls):
-            if not isinstance(call, Call):
-                raise BadJob(f"calls[{place}] is a {type(call).__name__}; give what a job's `bind(…)` returns")
-        return await self._ask([(self._job(call.job), asked(call, now, cause=cause, **told)) for call in calls])
+        wanted = [(self._job(call.job), asked(call, now, cause=cause, **told)) for call in inquiry.calls(calls)]
+        return await self._ask(wanted)
 
     async def _submit_call(self, call: Call[T], at: Instant | None, key: str | None, actor: str | None) -> RunHandle[T]:
         return (await self._ask([(self._job(call.job), asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
@@ -471,7 +468,7 @@ class Ledger(Switching):
             return bind(new, policy, now) if old is None else rebind(old, new, policy, now)
 
         stored: list[Schedule] = []
-        left = iter(wanted)
+        left = inquiry.each(wanted, "(call, trigger, id)")
         try:
             while batch := list(islice(left, TOGETHER)):
                 inquiry.schedules(batch)

@@ -26,7 +26,7 @@ import anyio.to_thread
 
 from taskloop import durations
 from taskloop.context import RunContext, StepContext
-from taskloop.errors import Conflict, NoSuchJob, NotRunning, TaskloopError, nearest
+from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning, TaskloopError, nearest
 from taskloop.events import Event
 from taskloop.inject import Inject, identity
 from taskloop.jobs import Duration, Job, name_of
@@ -168,7 +168,12 @@ class VirtualTime:
 
         Returns when nothing is left to do at the end of it. Without arguments: what can be done now is done.
         """
-        more = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        try:
+            more = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        except (TypeError, ValueError, OverflowError):
+            units = {"weeks": weeks, "days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+            given = {name: number for name, number in units.items() if number != 0}
+            raise BadDuration(given, "each unit takes a number, and all together a century at most") from None
         span = (durations.parse(duration) + durations.parse(more)) // _MICROSECOND
         keeper = self._timekeeper()
         await keeper.travel(keeper.micros + span, asyncio.get_running_loop().create_future())

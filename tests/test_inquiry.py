@@ -95,6 +95,10 @@ async def test_what_is_to_come_of_a_job_is_found_under_its_alias_too_and_by_a_sc
             BadJob,
             "'a') is no schedule; give (call, trigger, id)",
         ),
+        (lambda one: one.submit_many(5), BadJob, "5 is no list; give a list, or a generator, of calls"),
+        (lambda one: one.submit_many(one["nothing"].bind()), BadJob, "> is no list; give a list"),
+        (lambda one: one.submit_many([5]), BadJob, "calls[0] is a int; give what a job's `bind(…)` returns"),
+        (lambda one: one.schedule_many(5), BadJob, "5 is no list; give a list, or a generator, of (call, trigger, id)"),
         (lambda one: one.schedule_many([one["nothing"].bind()]), BadJob, "> is no schedule; give (call, trigger, id)"),
     ],
 )

@@ -68,6 +68,10 @@ async def test_the_clock_stands_where_it_was_told_and_moves_by_what_it_was_told(
         assert time.now == at("2026-03-29T03:59:00")
         with pytest.raises(BadDuration):
             await time.advance("a while")
+        for weeks in ("x", None, float("nan"), 1e30):
+            with pytest.raises(BadDuration, match="each unit takes a number"):
+                await time.advance(weeks=weeks)
+        assert time.now == at("2026-03-29T03:59:00")
 
 
 async def test_the_same_instant_may_be_given_as_a_datetime(scheduler, virtual_time):
