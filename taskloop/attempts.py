@@ -88,7 +88,12 @@ class LiveAttempt:
             return self.ending
         self.begun = True
         try:
-            arguments = self.job.parameters.rebuild(self.run.params)
+            params = self.job.parameters.as_declared(self.run.params)
+            if params != self.run.params:
+                self.context.log(
+                    "not by the parameters of its record: the job's declaration says others by now", "warning"
+                )
+            arguments = self.job.parameters.rebuild(params)
             if self.job.parameters.context_name is not None:
                 arguments[self.job.parameters.context_name] = self.context
             if self.injecting is None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -268,7 +268,12 @@ class Watch:
             async with asyncio.timeout(LISTENER_SECONDS):
                 await telling
 
-        self._scheduler.call(told)
+        try:
+            self._scheduler.call(told)
+        finally:
+            if iscoroutine(telling):  # one that was never begun: the scheduler has stopped meanwhile
+                with suppress(RuntimeError, ValueError):
+                    telling.close()
 
 
 # -- over HTTP

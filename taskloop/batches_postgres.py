@@ -95,7 +95,8 @@ _COUNT_THEIRS: Final = (
 
 
 WHEREABOUTS: Final = (
-    "SELECT (SELECT value FROM taskloop.meta WHERE key = 'store'), extract(epoch FROM pg_postmaster_start_time())::text, "
+    "SELECT (SELECT value FROM taskloop.meta WHERE key = 'store'), "
+    "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text, "
     "(SELECT oid::text FROM pg_database WHERE datname = current_database())"
 )
 """What tells a store from every other: its name, which a copy of it has too, the server that is running, and the database.

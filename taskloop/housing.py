@@ -49,6 +49,8 @@ class Housed(Jobs):
         """Writes the log lines; inside another program warnings only, unless somebody asks for more."""
         self._config = config
         self._is_configured = options is not None
+        self._was_read = False
+        """Whether the configuration was read here, and is laid around the jobs as soon as that is so."""
         self._reading = threading.Lock()
         self._given = self._address = store
         self._store: Store | None = open_store(store) if store is not None else None
@@ -88,7 +90,7 @@ class Housed(Jobs):
             settings = await asyncio.to_thread(self._read_configuration)
             if settings is not None:
                 self._heed(settings)
-                self._configure_jobs(self)
+            self._configure_jobs(self)  # what it raises each verb raises, until it is mended
         self._is_configured = True
 
     def _configure_jobs(self, jobs: Iterable[Job[..., Any]]) -> None:
@@ -114,7 +116,7 @@ class Housed(Jobs):
         from taskloop.settings import load
 
         with self._reading:
-            if self._is_configured:
+            if self._was_read:
                 return None
             settings = load(self._config, files=self._config is not None)
             self.options = settings.options()
@@ -122,7 +124,7 @@ class Housed(Jobs):
                 declare(self, settings, unasked=False)
             if self.options.dev is not None and isinstance(self._address, str | Path):
                 self._store = self._address = None  # dev mode never touches the real store
-            self._is_configured = True
+            self._was_read = True
         return settings
 
     async def _opened(self) -> Store:

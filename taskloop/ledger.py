@@ -123,7 +123,7 @@ class Ledger(Switching):
         self._heirs |= dict.fromkeys(job.aliases, job)
         job.attach(self)
         self._removed.discard(job.name)
-        if self.is_running:
+        if self.is_running or (self._was_read and self._is_configured):
             try:
                 self._configure_jobs([job])
             except BadJob:  # it contradicts what the configuration says of it

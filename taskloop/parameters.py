@@ -23,10 +23,12 @@ from taskloop.inject import Injected, InjectionPlan, is_context
 from taskloop.masking import MASK, TAG, Secret, covered, uncovered
 from taskloop.misfits import cut, holds_tag, invalid, unstorable
 
-__all__ = ["RESERVED", "Parameters", "check_words"]
+__all__ = ["FIXED", "RESERVED", "Parameters", "check_words"]
 
 WORDS: Final = 10_000
 """Characters that a reason, an actor or a key may have."""
+FIXED: Final = "x-fixed"
+"""Marks in a schema what is for the declaration of the job alone to say; `readOnly` may be an annotation's own."""
 RESERVED: Final = "reserved"
 """In `Annotated[...]`: where a declaration gives parameters, a call may give this one no other value than it says."""
 
@@ -226,6 +228,15 @@ class Parameters:
         if missing := [name for name in self.injected if name not in given]:
             raise NotInjected(self._job, missing)
 
+    def as_declared(self, plain: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What was stored, but what is for the declaration alone to say as it says it by now: a schedule may have been
+        stored, or a run have waited, since before that, and workers of two versions may have different ones.
+        """
+        if not (self._declared and self._reserved):
+            return plain
+        own = {name: value for name, value in plain.items() if name not in self._reserved}
+        return own | {name: value for name, value in self._declared.items() if name in self._reserved}
+
     def rebuild(self, plain: Mapping[str, Any]) -> dict[str, Any]:
         """The values for the call, by annotation, from what was stored; the job may do with them what it likes.
 
@@ -235,9 +246,7 @@ class Parameters:
             return {}
         own = {name: _clear(value) for name, value in plain.items()}
         own = {name: deepcopy(value) if isinstance(value, dict | list) else value for name, value in own.items()}
-        # Of a schedule that was stored, or a run that waited, before the declaration came to say it.
-        other = [one for one in own if self._is_fixed(one) and not self._is_said(one, own[one], self._declared)]
-        problems = dict.fromkeys(other, "is for the declaration of the job to say, which says something else by now")
+        problems: dict[str, str] = {}
         for name, value in own.items():
             if self._typed(name):
                 try:
@@ -270,7 +279,9 @@ class Parameters:
         }
 
     def _property(self, name: str, parameter: inspect.Parameter) -> dict[str, Any]:
-        schema = {**self._described(name), **({"readOnly": True} if self._is_fixed(name) else {})}
+        schema = self._described(name)
+        if self._is_fixed(name):
+            schema |= {"readOnly": True, FIXED: True}
         if self.is_secret(name):
             return {**schema, "writeOnly": True}
         if name in self._declared:

@@ -132,25 +132,31 @@ async def _end(child: asyncio.subprocess.Process) -> None:
         return
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGTERM)
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(KILL_SECONDS):
-            while _lives(child.pid):  # the shell may be gone before what it has started
+            while await asyncio.to_thread(_lives, child.pid):  # the shell may be gone before what it has started
                 await asyncio.sleep(0.02)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
+    except TimeoutError:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
     with suppress(TimeoutError):
         await asyncio.wait_for(child.wait(), KILL_SECONDS)
 
 
 def _lives(group: int) -> bool:
-    """Whether there is any process of a group."""
+    """Whether any process of a group is at work. One that has ended and waits for its parent to notice is not."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # somebody else's
         return True
-    return True
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):  # Linux
+        with suppress(OSError):
+            state, _, its_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            states += [state] if int(its_group) == group else []
+    return not states or any(state not in "ZX" for state in states)
 
 
 def _signal_name(number: int) -> str:

@@ -8,12 +8,13 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from taskloop import Every, TaskScheduler
-from taskloop.errors import BadSettings
+from taskloop.errors import BadParameters, BadSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +87,28 @@ async def test_what_a_file_gives_a_job_holds_also_where_the_scheduler_was_not_st
     }
     assert (await asked[way]()).params == {"day": "monday"}
     await scheduler.close()
+
+
+async def test_a_wrong_table_of_a_job_is_told_by_each_verb_until_it_is_mended(tmp_path):
+    """The first was refused, and those after it ran as if there were no file."""
+    (tmp_path / "config.toml").write_text("[jobs.a]\nparams = {nosuch = 1}\n[jobs.b]\nparams = {size = 7}\n")
+    scheduler = TaskScheduler(tmp_path / "app.db", config=tmp_path / "config.toml")
+    for name in "ab":
+        scheduler.add_job(sized, name=name)
+    for verb in (scheduler.runs, lambda: scheduler.submit("b"), scheduler["b"].submit, scheduler.start):
+        with pytest.raises(BadParameters, match="'nosuch' is unknown"):
+            await verb()
+
+
+async def test_a_job_that_is_added_after_the_first_verb_has_what_the_file_says_too(tmp_path):
+    (tmp_path / "config.toml").write_text('[defaults]\ntimeout = "5m"\n')
+    scheduler = TaskScheduler(tmp_path / "app.db", config=tmp_path / "config.toml")
+    assert await scheduler.runs() == []
+    assert scheduler.add_job(sized).policy.timeout == timedelta(minutes=5)
+    await scheduler.close()
+
+
+async def sized(size: int = 1): ...
 
 
 async def test_a_bad_file_is_told_at_start_and_nothing_is_made(tmp_path):

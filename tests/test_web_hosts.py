@@ -269,6 +269,23 @@ def test_a_host_whose_loop_was_closed_is_none_of_those_that_a_scheduler_lives_fo
     assert not asyncio.run(again())
 
 
+async def test_a_host_on_a_loop_of_its_own_leaves_the_others_in_peace(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db")
+    first, second = asgi.lifespan(scheduler)(None), asgi.lifespan(scheduler)(None)
+    await first.__aenter__()
+
+    async def elsewhere():
+        async with asgi.lifespan(scheduler)(None):
+            pass
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    await second.__aenter__()
+    await first.__aexit__(None, None, None)
+    assert scheduler.is_running
+    await second.__aexit__(None, None, None)
+    assert not scheduler.is_running
+
+
 async def test_of_hosts_that_come_as_the_last_one_goes_none_is_left_without_a_scheduler():
     """Whoever came between the end of one wait for the other and the beginning of the next counted for itself."""
     scheduler = made()

@@ -21,7 +21,7 @@ from taskloop.cli.look import number, run_lines
 from taskloop.cli.output import Output, clean
 from taskloop.errors import BadStore, Conflict, NoSuchJob, StoreUnavailable, nearest
 from taskloop.masking import MASK
-from taskloop.parameters import RESERVED
+from taskloop.parameters import FIXED, RESERVED
 from taskloop.records import run_record
 from taskloop.runs import Cause, Run, State
 
@@ -262,7 +262,7 @@ def _remember(ledger: Ledger, record: JobRecord) -> Mapping[str, Any]:
 
     elsewhere.__annotations__ = {
         name: Annotated[_annotation(one, schema), RESERVED]
-        if one.get("readOnly") and name not in hidden  # of what no record shows nobody can say the same
+        if FIXED in one and name not in hidden  # of what no record shows nobody can say the same
         else _annotation(one, schema)
         for name, one in properties.items()
     }

@@ -96,7 +96,7 @@ def to_run(settings: Settings, wrap: Callable[[Store], Store]) -> TaskScheduler:
     scheduler = compose(settings, wrap=wrap)
     if not scheduler.options.enabled:
         raise Conflict(
-            "scheduler.enabled is false: this program runs nothing, and the command would wait for ever; "
+            "scheduler.enabled is false: this program runs nothing, and the command is there to run something; "
             "`taskloop submit` leaves the run to another one, or set TASKLOOP_SCHEDULER__ENABLED=true"
         )
     return scheduler

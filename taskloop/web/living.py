@@ -26,18 +26,16 @@ class _Life:
     """Those that it lives for; none: somebody else started it, or nobody."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while it is started and stopped: who comes meanwhile waits for that."""
-    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
 
-_LIVES: WeakKeyDictionary[TaskScheduler, _Life] = WeakKeyDictionary()
+_LIVES: WeakKeyDictionary[TaskScheduler, WeakKeyDictionary[asyncio.AbstractEventLoop, _Life]] = WeakKeyDictionary()
+"""By loop: hosts of one that was closed are gone with it."""
 
 
 @asynccontextmanager
 async def living(scheduler: TaskScheduler) -> AsyncIterator[None]:
     """The scheduler runs while the context is open. Raises what `start` raises."""
-    life = _LIVES.get(scheduler)
-    if life is None or life.loop is not asyncio.get_running_loop():  # hosts of a loop that was closed are gone with it
-        life = _LIVES[scheduler] = _Life()
+    life = _LIVES.setdefault(scheduler, WeakKeyDictionary()).setdefault(asyncio.get_running_loop(), _Life())
     async with life.lock:
         mine = life.hosts > 0 or not scheduler.is_running
         if not scheduler.is_running:

@@ -93,8 +93,8 @@ async def start(asked: Asked) -> Response:
 
 async def run_tasks(asked: Asked) -> Response:
     """Run every enabled job that needs no parameters, and wait for all."""
-    if not asked.scheduler.options.enabled:
-        raise Problem(409, "conflict", "scheduler.enabled is false: nothing runs here", "ask a server that runs jobs")
+    if not (asked.scheduler.options.enabled or (await asked.scheduler.status()).workers):
+        raise Problem(409, "conflict", "no worker runs jobs, and scheduler.enabled is false here", "start a worker")
     ready = {job.name for job in asked.scheduler if not job.parameters.required}
     stands = await looking.stands(asked.scheduler)
     if paused := [one.name for one in stands if one.condition == "paused" and one.name in ready]:

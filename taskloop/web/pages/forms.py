@@ -15,6 +15,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 from taskloop.masking import MASK
+from taskloop.parameters import FIXED
 
 __all__ = ["PREFIX", "Field", "fields", "no_json", "typed"]
 
@@ -68,7 +69,7 @@ def fields(
 
 def _open(schema: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The parameters that a call may give, each with its schema: not those that are for the declaration alone to say."""
-    return [(name, one) for name, one in schema.get("properties", {}).items() if not one.get("readOnly")]
+    return [(name, one) for name, one in schema.get("properties", {}).items() if FIXED not in one]
 
 
 def _field(
