@@ -89,7 +89,7 @@ class LiveAttempt:
         self.begun = True
         try:
             params = self.job.parameters.as_declared(self.run.params)
-            if params != self.run.params:
+            if params is not self.run.params and params != self.run.params:
                 self.context.log(
                     "not by the parameters of its record: the job's declaration says others by now", "warning"
                 )
