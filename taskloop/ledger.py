@@ -252,7 +252,8 @@ class Ledger(Switching):
         actor: str | None = None,
         reason: str | None = None,
     ) -> RunHandle[Any]:
-        """Ask for a new run like an earlier one, `params` laid over its own; the new one names it in `rerun_of`.
+        """Ask for a new run like an earlier one, which it names in `rerun_of`: `params` laid over that one's own, and these
+        over what is declared by now.
 
         `from_step`: this step, what needs it, and what had not succeeded are called again, the other results are taken
         over; None: all is done anew. `key`: as for `submit`. `once`: only if the run was not run again yet by anybody,

@@ -135,7 +135,7 @@ async def _end(child: asyncio.subprocess.Process) -> None:
     try:
         async with asyncio.timeout(KILL_SECONDS):
             while await asyncio.to_thread(_lives, child.pid):  # the shell may be gone before what it has started
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # nobody tells of the end of a group
     except TimeoutError:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)

@@ -472,7 +472,7 @@ async def test_a_scheduler_that_dies_begins_nothing_any_more_and_a_start_waits_f
     clock.fails = False
     charged = await charge.submit()
     starting = asyncio.create_task(scheduler.start())
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)  # it has begun: else it would have found the scheduler running, and returned
     stands = scheduler.is_running, starting.done(), (await scheduler.run(charged.id)).state
     let_go.set()
     await starting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def test_a_timeout_ends_all_that_it_started(once, shop):
 
 def test_what_is_deaf_to_its_end_is_killed_though_the_shell_is_gone(once, shop):
     """The run had failed, its place was free, and what it had started went on."""
-    line = 'python3 -c \'import signal, time; signal.signal(15, signal.SIG_IGN); open("deaf", "w").close(); time.sleep(60)\' & echo $! > child; wait'
+    deaf = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nopen('deaf', 'w').close()\ntime.sleep(60)\n"
+    shop.write("deaf.py", deaf)
+    line = f"{sys.executable} deaf.py & echo $! > child; wait"
     run, _ = once(line, timeout="2s")
     assert run["error"]["type"] == "Timeout" and (shop.folder / "deaf").exists()
     child = (shop.folder / "child").read_text().strip()
