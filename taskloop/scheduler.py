@@ -274,8 +274,8 @@ class TaskScheduler(Ledger):
             say=self._say
         )  # fmt: skip
         self._tending = Tending(
-            store, worker, jobs=self, slots=slots, options=options, clock=clock, feed=self.feed, journal=journal,
-            store_watch=store_watch, health=guard.health, stalled=guard.stalled, gone=fires.heed_the_gone,
+            store, worker, jobs=self, heirs=self._heirs, slots=slots, options=options, clock=clock, feed=self.feed,
+            journal=journal, store_watch=store_watch, health=guard.health, stalled=guard.stalled, gone=fires.heed_the_gone,
             heard_beat=guard.heard_beat, tell=self._tell, breaker=self._breaker, ended=self._ended
         )  # fmt: skip
         before = await store.workers()

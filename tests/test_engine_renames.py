@@ -324,3 +324,20 @@ async def test_a_job_that_was_only_asked_for_so_far_can_be_held(tmp_path):
     assert [one.job for one in await desk._store.switches()] == ["remind"]
     await desk.close()
     await asking.close()
+
+
+async def test_a_worker_that_has_nothing_to_do_does_not_go_through_its_jobs_again_and_again(
+    virtual_time, tmp_path, monkeypatch
+):
+    """Of a hundred thousand each time would hold the loop for ten milliseconds, twice a second."""
+    walks: list[int] = []
+    walk = TaskScheduler.__iter__
+    scheduler = TaskScheduler(options=Options())
+    for number in range(3):
+        scheduler.add_job(nothing, name=f"idle-{number}", aliases=(f"before-{number}",) if number else ())
+    async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/app.db") as time:
+        await time.advance("1s")
+        monkeypatch.setattr(TaskScheduler, "__iter__", lambda self: walks.append(1) or walk(self))
+        await time.advance("1m")
+        monkeypatch.undo()
+    assert walks == []
