@@ -83,7 +83,7 @@ def _timetable(question: Question, moment: Moment) -> Check:
         return Check("timetable", True, f"schedule '{name}' was due then, by this record; it is gone since")
     text = moment.schedule.trigger.describe()
     name = f"schedule '{moment.schedule.id}'"
-    moved = offset(moment.schedule.id, question.spread)
+    moved = offset(moment.schedule, question.spread)
     text += f", moved by {span(moved)} (spread)" if moved else ""
     if isinstance(moment.schedule.trigger, Cron) and question.window is not None and moment.row is None and not moved:
         return Check("timetable", True, f"{name}: {text}; all fields match {rfc3339(moment.at)}")
@@ -102,7 +102,7 @@ def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
     at = max(moment.looked_at(question.now), moment.at)  # what ends before a fire to come is no hindrance to it
     thrown = [one for one in facts.switches if one.kind != "paused" and _covers(one, at)]
     if moment.row is not None and moment.row.reason == Reason.DISABLED:
-        return Check("switch", False, *_off(thrown, moment.row.data), code="disabled")
+        return Check("switch", False, *_off(question, thrown, moment.row.data), code="disabled")
     if not thrown:
         on = bool(question.policy.get("enabled", True))
         if moment.row is not None and moment.row.state is not State.WAITING:
@@ -117,10 +117,10 @@ def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
     if on_trial or (moment.row is not None and moment.row.state is not State.SKIPPED):
         told = last.told("disabled") if on_trial else {}
         return Check("switch", True, f"on trial after {last.reason}" if on_trial else "on when it fired", told)
-    return Check("switch", False, *_off(thrown, {}), code="disabled")
+    return Check("switch", False, *_off(question, thrown, {}), code="disabled")
 
 
-def _off(thrown: Sequence[Switch], data: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def _off(question: Question, thrown: Sequence[Switch], data: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     last = next((one for one in reversed(thrown) if one.kind in ("disabled", "tripped")), None)
     if last is not None:
         word = "its circuit breaker was open" if last.kind == "tripped" else "switched off"
@@ -130,6 +130,8 @@ def _off(thrown: Sequence[Switch], data: Mapping[str, Any]) -> tuple[str, Mappin
         if last.ended_at and last.kind == "tripped" and last.ended_by == "taskloop":
             ended = f"; at {rfc3339(last.ended_at)} {last.ended_because}"
             facts["ended_because"] = last.ended_because
+        if not _covers(last, question.now) and (end := last.ended_at or last.until):
+            facts["disabled_ended_at"] = rfc3339(end)
         return f"{word} since {rfc3339(last.since)}{_by(last)}{until}{ended}", facts
     since = f" since {data['disabled_since']}" if "disabled_since" in data else ""
     who = _by_whom(data.get("disabled_by"))

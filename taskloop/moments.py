@@ -221,7 +221,7 @@ def _has_record(schedule: Schedule, at: datetime, facts: Evidence) -> bool:
 
 def _due(schedule: Schedule, spread: timedelta, window: Window) -> datetime | None:
     """The due instant of a schedule within a window that is nearest to its instant; None: there is none."""
-    shift, grid = offset(schedule.id, spread), timetable(schedule)
+    shift, grid = offset(schedule, spread), timetable(schedule)
     around = (grid.latest(window.at - shift), grid.after(window.at - shift))
     due = [one + shift for one in around if one is not None and window.since <= one + shift < window.until]
     return min(due, key=lambda one: abs(one - window.at), default=None)
@@ -233,7 +233,7 @@ def _spread(question: Question, facts: Evidence, window: Window) -> Iterator[Mom
         at = _due(version.schedule, _NOTHING, window)
         if at is None:
             continue
-        due = at + offset(version.schedule.id, question.spread)
+        due = at + offset(version.schedule, question.spread)
         of_it = [row for row in facts.rows if row.schedule == version.schedule.id]
         held = [row for row in of_it if row.due_at <= due <= (row.until_at or row.due_at)]
         if held or not any(window.at < row.due_at < due for row in of_it):
@@ -246,7 +246,7 @@ def nearest(
     """Schedules with the instants at which each was due before and after one, the nearest schedule first."""
     found = []
     for version in schedules:
-        shift, grid = offset(version.schedule.id, spread), timetable(version.schedule)
+        shift, grid = offset(version.schedule, spread), timetable(version.schedule)
         before, after = grid.latest(at - shift), grid.after(at - shift)
         around = [
             before + shift if before is not None and before + shift > version.schedule.seen_at else None,

@@ -99,24 +99,24 @@ def _anchored(trigger: Trigger, anchor: datetime | None) -> Trigger:
     return trigger
 
 
-def offset(schedule_id: str, spread: timedelta | None) -> timedelta:
-    """Where in [0, spread) this schedule stands: the same in every process and life."""
-    if not spread:
+def offset(schedule: Schedule, spread: timedelta | None) -> timedelta:
+    """Where in [0, spread) this schedule stands: the same in every process and life. An `At` is not spread."""
+    if not spread or isinstance(schedule.trigger, At):
         return _NOTHING
     from hashlib import blake2b  # here, not above: it costs 10 ms, and few jobs are spread
 
-    digest = int.from_bytes(blake2b(schedule_id.encode(), digest_size=8).digest(), "big")
+    digest = int.from_bytes(blake2b(schedule.id.encode(), digest_size=8).digest(), "big")
     return spread * (digest / 2**64)
 
 
 def next_due(schedule: Schedule, policy: Policy, instant: datetime) -> datetime | None:
     """The first due instant strictly after `instant`, the policy's `spread` included."""
-    return _shifted(timetable(schedule), offset(schedule.id, policy.spread), instant)
+    return _shifted(timetable(schedule), offset(schedule, policy.spread), instant)
 
 
 def last_due(schedule: Schedule, policy: Policy, instant: datetime) -> datetime:
     """The last instant due by then of a schedule that is due: of several that are, the one `plan` decides last."""
-    shift = offset(schedule.id, policy.spread)
+    shift = offset(schedule, policy.spread)
     found = timetable(schedule).latest(instant - shift)
     due = schedule.next_due or instant
     return due if found is None else max(due, found + shift)
@@ -129,7 +129,7 @@ def _shifted(grid: Trigger, shift: timedelta, instant: datetime) -> datetime | N
 
 def bind(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
     """A schedule seen for the first time, with its anchor and first due instant by the policy's `first`."""
-    trigger, shift = schedule.trigger, offset(schedule.id, policy.spread)
+    trigger, shift = schedule.trigger, offset(schedule, policy.spread)
     anchor: datetime | None = None
     first: datetime | None
     if isinstance(trigger, At):
@@ -180,7 +180,7 @@ def rewind(
         return schedule
     if isinstance(schedule.trigger, Every) and schedule.trigger.anchor is None and schedule.anchor not in (None, EPOCH):
         return _set_back(schedule, back, now, decided)
-    shift, grid = offset(schedule.id, policy.spread), timetable(schedule)
+    shift, grid = offset(schedule, policy.spread), timetable(schedule)
     found = _shifted(grid, shift, now)
     for first, last in decided:
         if found is None or found < first:
@@ -241,7 +241,7 @@ def replanned(schedule: Schedule, policy: Policy, now: datetime) -> Schedule:
     due, last = schedule.next_due, schedule.last_due
     if not isinstance(schedule.trigger, Cron | Every) or due is None or due <= now:
         return schedule
-    shift, grid = offset(schedule.id, policy.spread), timetable(schedule)
+    shift, grid = offset(schedule, policy.spread), timetable(schedule)
     of_this_spread = grid.latest(due - shift) == due - shift
     if isinstance(schedule.trigger, Cron) and (
         of_this_spread or last is None or grid.latest(last - shift) == last - shift
@@ -276,7 +276,7 @@ def plan(
     due = schedule.next_due
     if due is None or due > now:
         raise ValueError(f"schedule '{schedule.id}' is not due at {now.isoformat()}")
-    shift = offset(schedule.id, policy.spread)
+    shift = offset(schedule, policy.spread)
     grid = timetable(schedule)
     base = due - shift
     if shift and grid.latest(base) != base:
@@ -320,7 +320,7 @@ def cut(planned: Plan, policy: Policy, decided: Sequence[tuple[datetime, datetim
 def _gaps(
     schedule: Schedule, policy: Policy, fire: Fire, end: datetime, decided: Sequence[tuple[datetime, datetime]]
 ) -> list[Fire]:
-    shift, grid = offset(schedule.id, policy.spread), timetable(schedule)
+    shift, grid = offset(schedule, policy.spread), timetable(schedule)
     parts: list[Fire] = []
 
     def add(first: datetime, last: datetime) -> None:
@@ -384,7 +384,7 @@ def _each(
 
 
 def _before(schedule: Schedule, policy: Policy, instant: datetime) -> datetime:
-    shift = offset(schedule.id, policy.spread)
+    shift = offset(schedule, policy.spread)
     found = timetable(schedule).latest(instant - shift - _MOMENT)
     return (found + shift) if found is not None else instant
 

@@ -227,7 +227,7 @@ class _Course:
     def __init__(self, schedule: Schedule, policy: Policy, first: datetime | None) -> None:
         self.schedule, self.first = schedule, first
         self.grid: Trigger = timetable(schedule)
-        self.shift = offset(schedule.id, policy.spread)
+        self.shift = offset(schedule, policy.spread)
 
     def count(self, start: datetime, end: datetime) -> int:
         """How many there are from `start` up to, not including, `end`."""

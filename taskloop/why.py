@@ -182,7 +182,7 @@ def _misfit(
     around = [f"the fire {word} {was} due at {rfc3339(one)}" for word, was, one in
               (("before", "was", before), ("after", "is", after)) if one]  # fmt: skip
     text = f"schedule '{schedule.id}' is {schedule.trigger.describe()}"
-    moved = offset(schedule.id, question.spread)
+    moved = offset(schedule, question.spread)
     if moved:
         text += f", moved by {span(moved)} (spread)"
     elif isinstance(schedule.trigger, Cron):
@@ -296,16 +296,19 @@ def _deleted(question: Question, facts: Evidence, moment: Moment) -> str | None:
 
 
 def _did_not(code: str, text: str, moment: Moment, checks: Sequence[Check], question: Question) -> Explanation:
-    remedies = () if code == "paused" and _is_pause_over(checks) else _remedies(code, question)
+    remedies = () if _is_over(code, checks) else _remedies(code, question)
     return Explanation(
         verdict="did_not_run", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies
     )
 
 
-def _is_pause_over(checks: Sequence[Check]) -> bool:
-    """Whether the pause that held a fire has ended, so that there is nothing to resume; one forgotten by now has."""
-    held = next((one for one in checks if one.name == "pause" and one.ok is False), None)
-    return held is None or "pause_ended_at" in held.data
+def _is_over(code: str, checks: Sequence[Check]) -> bool:
+    """Whether the pause that held a fire, or the switch that did, has ended, so that there is nothing to resume or enable;
+    a pause that is forgotten by now has.
+    """
+    link, end = {"paused": ("pause", "pause_ended_at"), "disabled": ("switch", "disabled_ended_at")}.get(code, ("", ""))
+    held = next((one for one in checks if one.name == link and one.ok is False), None)
+    return code == "paused" if held is None else end in held.data
 
 
 def _remedies(code: str, question: Question) -> tuple[str, ...]:

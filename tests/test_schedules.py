@@ -280,16 +280,19 @@ def test_the_timetable_of_a_bound_interval_is_its_grid():
 
 
 def test_spread_shifts_each_schedule_by_its_own_share_the_same_in_every_life():
-    shares = {offset(f"s{n}", HOUR) for n in range(100)}
+    shares = {offset(hourly(id=f"s{n}"), HOUR) for n in range(100)}
     assert len(shares) == 100
     assert all(timedelta(0) <= share < HOUR for share in shares)
-    assert offset("s", HOUR) == timedelta(microseconds=offset("s", HOUR) // timedelta(microseconds=1))
-    assert offset("s", None) == offset("s", timedelta(0)) == timedelta(0)
+    assert offset(unbound(Every(HOUR)), HOUR) == timedelta(
+        microseconds=offset(unbound(Every(HOUR)), HOUR) // timedelta(microseconds=1)
+    )
+    assert offset(unbound(Every(HOUR)), None) == offset(unbound(Every(HOUR)), timedelta(0)) == timedelta(0)
+    assert offset(unbound(At(NOW)), HOUR) == timedelta(0)
 
 
 def test_a_spread_schedule_fires_first_and_next_with_its_shift():
     rules = Policy(spread=HOUR)
-    shift = offset("s", HOUR)
+    shift = offset(unbound(Every(HOUR)), HOUR)
     bound = bind(unbound(Every("2h")), rules, NOW)
     assert bound.next_due == NOW + shift
     done = plan(bound, rules, now=NOW + shift, watched_since=NOW)
@@ -301,7 +304,7 @@ def test_a_spread_schedule_fires_first_and_next_with_its_shift():
 def test_a_spread_schedule_that_is_to_wait_one_interval_waits_that_and_its_shift():
     rules = Policy(spread=HOUR, first="after")
     bound = bind(unbound(Every("2h")), rules, NOW)
-    assert bound.next_due == NOW + 2 * HOUR + offset("s", HOUR)
+    assert bound.next_due == NOW + 2 * HOUR + offset(unbound(Every(HOUR)), HOUR)
 
 
 # -- overlap
@@ -409,7 +412,10 @@ def test_no_instant_of_a_grid_that_was_set_back_meets_one_that_has_a_record(inte
 @pytest.mark.parametrize(("before", "after"), [(None, "30m"), ("30m", None), ("10m", "50m"), ("50m", "10m")])
 def test_a_new_spread_moves_the_cursor_and_no_instant_of_the_trigger_comes_twice_or_never(trigger, before, after):
     rules = Policy.of("a", {"spread": after} if after else {})
-    first, second = offset("s", durations.parse(before or 0)), offset("s", rules.spread)
+    first, second = (
+        offset(unbound(Every(HOUR)), durations.parse(before or 0)),
+        offset(unbound(Every(HOUR)), rules.spread),
+    )
     old = hourly(
         trigger=trigger, anchor=NOW if isinstance(trigger, Every) else None, last_due=at(2) + first,
         next_due=at(3) + first,

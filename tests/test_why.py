@@ -315,13 +315,14 @@ async def test_a_job_that_was_off_names_who_switched_it_off_and_why(scheduler, v
         await time.advance("30m")
         await scheduler.disable("job", actor="tom", reason="db migration")
         await time.advance("5h")
+        assert (await scheduler.why("job", at("03:00"))).remedies == ("taskloop enable job",)
         await scheduler.enable("job", actor="eve")
         found = await scheduler.why("job", at("03:00"))
         assert (found.verdict, found.code, found.at) == ("did_not_run", "disabled", at("03:00"))
         assert 'switched off since 2026-01-01T00:30:00Z by tom: "db migration"' in found.text
         assert "on again at 2026-01-01T05:30:00Z by eve" in found.text
         assert "one of 5 from 2026-01-01T01:00:00Z to 2026-01-01T05:00:00Z" in found.text
-        assert found.remedies == ("taskloop enable job",)
+        assert found.remedies == ()  # it is on again: there is nothing left to do
         [skip] = await time.runs("job", "skipped")
         assert skip.data["disabled_by"] == "tom"
 

@@ -415,6 +415,19 @@ async def test_a_spread_job_is_found_by_the_instant_of_its_timetable(scheduler, 
         assert never.verdict == "not_due" and "(spread)" in never.text and "does not match" not in never.text
 
 
+async def test_of_a_single_instant_nobody_says_that_spread_has_moved_it(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="job", spread="1h")
+    async with virtual_time(scheduler) as time:
+        await scheduler.schedule("job", At(at(1, "02:00")), id="once")
+        await time.advance("3h")
+        [run] = await scheduler.runs("job")
+        found = await scheduler.why("job", at(1, "02:00"))
+        assert (found.verdict, found.at) == ("ran", at(1, "02:00")) == ("ran", run.due_at)
+        assert "spread" not in link(found, "timetable").text
+        never = await scheduler.why("job", at(1, "02:30"))
+        assert never.verdict == "not_due" and "spread" not in never.text
+
+
 async def test_what_ends_by_itself_before_a_fire_to_come_does_not_hinder_it(scheduler, virtual_time):
     scheduler.add_job(nothing, Cron("0 2 * * *"), name="job")
     async with virtual_time(scheduler):
