@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +28,23 @@ if TYPE_CHECKING:
 __all__ = ["Housed"]
 
 
+def _mistakes(config: Any, options: Any, name: Any, clock: Any) -> Iterator[str]:
+    """What is no such thing at all of what a scheduler is made with: told here, not where it is used first."""
+    if not isinstance(config, str | os.PathLike | None):
+        yield f"config is a {type(config).__name__}; the path of a file is allowed, such as 'config.toml'"
+    if not isinstance(options, Options | None):
+        yield f"options is a {type(options).__name__}; Options(...) is allowed, such as Options(threads=8)"
+    if not isinstance(name, str | None):
+        yield f"name is a {type(name).__name__}; a text is allowed, such as 'web-1'"
+    if clock is not None and (
+        isinstance(clock, type) or not all(callable(getattr(clock, one, None)) for one in _CLOCK)
+    ):
+        yield f"clock is {clock!r:.200}; an object with now() and monotonic() is allowed, such as SystemClock()"
+
+
+_CLOCK: Final = ("now", "monotonic")
+
+
 class Housed(Jobs):
     """Jobs, and the store that remembers them: configured, opened at first use, closed."""
 
@@ -37,13 +54,13 @@ class Housed(Jobs):
         *,
         config: str | Path | None = None,
         options: Options | None = None,
+        name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
-        if options is not None and not isinstance(options, Options):
-            raise BadSettings(
-                [f"options is a {type(options).__name__}; Options(...) is allowed, such as Options(threads=8)"]
-            )
+        if mistakes := list(_mistakes(config, options, name, clock)):
+            raise BadSettings(mistakes)
+        self.name = name
         self.options: Options = options or Options()
         self.speaker: Speaker = Speaker()
         """Writes the log lines; inside another program warnings only, unless somebody asks for more."""

@@ -79,9 +79,8 @@ class Ledger(Switching):
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(store, config=config, options=options, clock=clock)
+        super().__init__(store, config=config, options=options, name=name, clock=clock)
         self._removed: set[str] = set()
-        self.name = name
         self._interval: timedelta | None = None
         """The interval given to `start()`; None: the options'."""
         self._collections: list[Jobs] = collections_of(jobs)

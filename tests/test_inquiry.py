@@ -161,6 +161,17 @@ async def test_a_cause_may_be_given_by_its_word(scheduler, virtual_time):
         assert [one.id for one in await scheduler.runs(cause=Cause.API, state={"running", "succeeded"})] == [run.id]
 
 
+def test_what_a_scheduler_is_made_with_is_checked_there_and_all_mistakes_are_told_at_once():
+    with pytest.raises(BadSettings) as told:
+        TaskScheduler(config=5, name=["web"], clock=object)
+    for one in (
+        "config is a int; the path of a file",
+        "name is a list; a text",
+        "clock is <class 'object'>; an object",
+    ):
+        assert one in str(told.value)
+
+
 def test_what_a_scheduler_cannot_be_made_of_is_refused_when_it_is_made():
     with pytest.raises(BadSettings, match=r"options is a dict; Options\(\.\.\.\) is allowed"):
         TaskScheduler(options={"grace": 1})
