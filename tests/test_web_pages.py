@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import Field
+from pydantic import Field, SecretStr
 from web_clients import HOSTS, PREFIX, over_asgi
 
 from taskloop import At, Cron, Every, Options, Retry, RunContext, TaskScheduler
+from taskloop.errors import BadParameters
 from taskloop.masking import MASK, Secret
 from taskloop.options import Http
 from taskloop.parameters import Parameters
@@ -518,6 +519,7 @@ async def test_what_is_wrong_stands_beside_its_field_and_what_was_typed_is_kept(
     body = answer.body.decode()
     assert answer.status == 422 and "Nothing was submitted" in text(answer)
     assert 'value="three"' in body and 'value="4"' in body and 'value="k-1"' in body and 'aria-invalid="true"' in body
+    assert "<details open><summary>More" in body, "nothing that was typed is out of sight"
     assert await scheduler.runs() == []
 
 
@@ -679,7 +681,7 @@ def test_each_parameter_has_the_field_that_suits_it():
         "number": "number", "share": "number", "flag": "checkbox", "mode": "select", "day": "date", "names": "textarea",
         "anything": "textarea", "choice": "select",
     }  # fmt: skip
-    assert (found["number"].required, found["number"].step, found["share"].step) == (True, "1", "any")
+    assert (found["number"].required, found["share"].required) == (True, False)
     assert (
         found["names"].value == '["x"]' and found["choice"].choices == ("", "1", "2") and found["choice"].value == "2"
     )
@@ -695,6 +697,26 @@ def test_what_was_typed_is_read_by_the_schema_and_left_to_the_job_where_it_canno
         "anything": "{not json",
     }  # fmt: skip
     assert typed(schema, {FIELD + "number": ""}) == {"flag": False}
+
+
+@pytest.mark.parametrize("wrong", ["5,5", "1-3", "1e", "true", "[1]", "null", "0x10", "five"])
+def test_what_is_no_number_is_handed_on_as_it_was_typed_and_refused(wrong):
+    def pay(amount: float, days: int = 7): ...
+
+    parameters = Parameters("job", pay)
+    given = typed(parameters.schema(), {"p.amount": wrong, "p.days": wrong})
+    with pytest.raises(BadParameters) as refused:
+        parameters.check(given)
+    assert {*refused.value.problems} == {"amount", "days"}, given
+
+
+def test_a_phone_shows_digits_alone_only_where_no_minus_is_wanted():
+    def pay(
+        count: Annotated[int, Field(ge=0)], share: Annotated[float, Field(gt=0)], change: int, near: Annotated[int, Field(ge=-5)]
+    ): ...  # fmt: skip
+
+    found = {one.name: one.keys for one in fields(Parameters("job", pay).schema())}
+    assert found == {"count": "numeric", "share": "decimal", "change": "", "near": ""}
 
 
 def test_a_date_with_a_time_is_typed_on_the_clock_of_the_pages_and_means_one_instant():
@@ -751,6 +773,58 @@ def test_a_field_that_was_left_alone_means_the_very_value_that_it_showed():
         [shown] = (one for one in fields(schema, {"text": text}) if one.name == "text")
         assert typed(schema, {**form, "p.text": sent(shown.value)}, before={**typed(schema, form), "text": text}) == {}
     assert typed(schema, {**form, "p.text": "new\r\nlines"})["text"] == "new\nlines"
+
+
+@pytest.mark.parametrize("at", ["2026-10-25T01:30:00Z", "2026-10-25T00:30:00Z", "2026-03-01T02:30:00"])
+def test_an_instant_of_a_whole_minute_that_was_left_alone_is_the_very_same(at):
+    """A browser sends no seconds where they are 0; of two instants of one clock reading the earlier would be meant."""
+
+    def remind(at: datetime, note: str = ""): ...
+
+    schema, zone = Parameters("job", remind).schema(), ZoneInfo("Europe/London")
+    [field, _] = fields(schema, {"at": at}, None, zone)
+    form = {"p.at": field.value.removesuffix(":00"), "p.note": "changed"}
+    assert typed(schema, form, zone, before={"at": at}) == {"note": "changed"}
+
+
+def test_where_empty_means_another_default_none_is_typed_as_a_word():
+    def job(
+        number: int | None = 5, on: bool | None = True, names: list[str] | None = ["x"], text: str | None = "a"
+    ): ...  # noqa: B006
+
+    parameters = Parameters("job", job)
+    schema = parameters.schema()
+    found = {one.name: one for one in fields(schema)}
+    assert (
+        found["on"].choices == ("", "true", "false", "null")
+        and found["number"].hint == "integer, null for none, default 5"
+    )
+    assert "may be left empty" not in found["text"].hint, "that would mean its default"
+    form = {f"p.{name}": "null" for name in ("number", "on", "names")}
+    assert parameters.check(typed(schema, form)) == {"number": None, "on": None, "names": None}
+    assert parameters.check(typed(schema, {})) == {}
+    none = {"number": None, "on": None, "names": None, "text": "a"}
+    shown = {f"p.{one.name}": one.value for one in fields(schema, none)}
+    assert typed(schema, shown, before=none) == {}
+    assert typed(schema, {**shown, "p.number": ""}, before=none) == {"number": 5}
+
+
+def test_a_form_that_is_refused_shows_what_was_typed_and_says_what_it_does_not_keep():
+    def job(
+        number: int = 5,
+        names: list[str] = ["x"],
+        flag: bool = True,
+        pin: SecretStr = SecretStr(""),
+        pen: SecretStr = SecretStr(""),
+    ): ...  # noqa: B006
+
+    schema = Parameters("job", job).schema()
+    form = {"p.number": "5,5", "p.names": "", "p.pin": "hunter2"}
+    for before in (None, {"number": 7, "names": ["y"], "pin": MASK}):
+        found = {one.name: one for one in fields(schema, before, {"number": "no"}, form=form)}
+        assert (found["number"].value, found["names"].value, found["flag"].checked) == ("5,5", "", False)
+        assert (found["pin"].value, found["pen"].value) == ("", "")
+        assert "type it anew" in found["pin"].hint and "type it anew" not in found["pen"].hint
 
 
 def test_a_parameter_that_may_be_null_can_be_given_so_and_an_empty_default_is_told_from_none():

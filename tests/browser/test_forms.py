@@ -73,6 +73,30 @@ async def test_a_form_that_is_wrong_twice_says_so_at_both_fields_and_goes_on_at_
     assert await scheduler.runs() == []
 
 
+async def test_half_a_date_and_what_is_no_number_are_no_empty_fields(open_dashboard, window):
+    """Of what it cannot read, a browser's own control sends nothing: that would have meant the default."""
+    scheduler = shop()
+    address = await open_dashboard(scheduler)
+    page = await window()
+    await page.goto(f"{address}/jobs/refund")
+    await page.get_by_label("order").fill("7")
+    await page.get_by_label("amount").press_sequentially("5,5")
+    when = page.get_by_label("when")
+    await when.press_sequentially("0301")
+    await page.get_by_role("button", name="Submit").click()
+    assert await page.evaluate("document.activeElement.name") == "p.when", "the browser stays there, and says why"
+    assert page.url == f"{address}/jobs/refund"
+    await when.fill("2026-03-01T02:30:15")
+    await follow(page, page.get_by_role("button", name="Submit"))
+    assert await page.get_by_label("amount").input_value() == "5,5"
+    assert "number" in await page.locator("[id='field-amount-hint'] .failed").inner_text()
+    assert await scheduler.runs() == []
+    await page.get_by_label("amount").fill("5.5")
+    await follow(page, page.get_by_role("button", name="Submit"))
+    run = await scheduler.wait(1, timeout=20)
+    assert (run.params["amount"], run.params["when"]) == (5.5, "2026-03-01T02:30:15Z")
+
+
 async def test_each_parameter_has_its_control_and_a_secret_is_in_no_later_page(open_dashboard, window):
     scheduler = shop()
     address = await open_dashboard(scheduler)
@@ -82,7 +106,7 @@ async def test_each_parameter_has_its_control_and_a_secret_is_in_no_later_page(o
         "all => Object.fromEntries(all.map(one => [one.name.slice(2), [one.type, one.value, one.checked ?? null]]))"
     )
     assert controls == {
-        "order": ["number", "", False], "amount": ["number", "", False], "when": ["datetime-local", "", False],
+        "order": ["text", "", False], "amount": ["text", "", False], "when": ["datetime-local", "", False],
         "notify": ["checkbox", "on", True], "mode": ["select-one", "full", None], "options": ["textarea", "{}", None],
         "pin": ["password", "", False],
     }  # fmt: skip

@@ -3,12 +3,15 @@
 A form sends texts; what a text stands for says the parameter's JSON Schema. What cannot be read is handed on as it is, so
 that the job's own check refuses it in the same words as anywhere else. A date with a time is typed on the clock of a zone,
 for that is what the browser's own control knows. A field that was left alone means the very value that it showed: a browser
-has but one kind of line break, and a control for dates no microseconds.
+has but one kind of line break, and a control for dates no microseconds, nor seconds where they are none.
+
+A number is typed as a text: of what it cannot read, a browser's own control for numbers sends nothing, or `55` for `5,5`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
@@ -21,6 +24,7 @@ __all__ = ["PREFIX", "Field", "fields", "no_json", "typed"]
 
 PREFIX: Final = "p."
 """Stands before the name of a parameter in a form, so that none is taken for another field."""
+NONE: Final = "null"
 _MOST_ROWS: Final = 10
 _JSON_ROWS: Final = 3
 _HINTED: Final = 60
@@ -40,7 +44,8 @@ class Field:
     checked: bool = False
     choices: Sequence[str] = ()
     required: bool = False
-    step: str = ""
+    keys: str = ""
+    """Which keys a phone shows for it; empty: all of them."""
     rows: int = 1
     """Of a textarea, which grows with what is typed."""
     error: str = ""
@@ -57,11 +62,15 @@ def fields(
     given: Mapping[str, Any] | None = None,
     problems: Mapping[str, str] | None = None,
     zone: tzinfo = UTC,
+    form: Mapping[str, str] | None = None,
 ) -> list[Field]:
-    """The fields of a job's parameters. `given`: values to begin with, plain or as they were typed; None: the defaults."""
+    """The fields of a job's parameters. `given`: values to begin with; None: the defaults. `form`: what was typed into
+    them and refused, which stands there again as it was typed.
+    """
     required = schema.get("required", ())
     made = [
-        _field(name, one, name in required, given, (problems or {}).get(name, ""), zone) for name, one in _open(schema)
+        _field(name, one, name in required, given, (problems or {}).get(name, ""), zone, form)
+        for name, one in _open(schema)
     ]
     first = next((one for one in made if one.error), None)
     return [replace(one, first_error=True) if one is first else one for one in made]
@@ -73,28 +82,40 @@ def _open(schema: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _field(
-    name: str, schema: Mapping[str, Any], required: bool, given: Mapping[str, Any] | None, error: str, zone: tzinfo
-) -> Field:
+    name: str, schema: Mapping[str, Any], required: bool, given: Mapping[str, Any] | None, error: str, zone: tzinfo,
+    form: Mapping[str, str] | None,
+) -> Field:  # fmt: skip
     one, optional = _plain(schema)
     value = given[name] if given is not None and name in given else schema.get("default")
-    shown, kind, step, rows = _shown(value, one, zone), _kind(one), "", 1
+    shown, kind, rows, hint = _begins(value, schema, zone), _kind(one), 1, _hint(one, schema, optional, zone)
     choices: tuple[str, ...] = ()
+    if form is not None:
+        shown = value = _lines(form.get(PREFIX + name, ""))
     if one.get("writeOnly") or schema.get("writeOnly"):
-        control, shown = "password", ""
+        control = "password"
+        hint += "; what was typed is not shown again: type it anew" if form is not None and shown else ""
+        shown = ""
     elif kind == "json":
         control, rows = "textarea", max(_JSON_ROWS, _rows(shown))
     elif kind == "text" and ("format" not in one or _rows(shown) > 1):  # any other control deletes line breaks
         control, rows = "textarea", _rows(shown)
     else:
         control = kind
-    if kind == "number":
-        step = "1" if one["type"] == "integer" else "any"
-    elif kind == "select":
+    if kind == "select":
         choices = (*([""] if optional or not required else []), *map(_choice, one["enum"]))
+        choices += (NONE,) if _takes_none(one, schema, optional) else ()
     return Field(
-        name=name, kind=control, hint=_hint(one, schema, optional, zone), value=shown, checked=value in (True, "on", "true"),
-        choices=choices, required=required and not optional and control != "checkbox", step=step, rows=rows, error=error,
+        name=name, kind=control, hint=hint, value=shown, checked=value in (True, "on", "true"),
+        choices=choices, required=required and not optional and control != "checkbox", keys=_keys(one), rows=rows, error=error,
     )  # fmt: skip
+
+
+def _keys(schema: Mapping[str, Any]) -> str:
+    """Those of digits alone have no minus on many a phone."""
+    least = min(schema.get("minimum", math.inf), schema.get("exclusiveMinimum", math.inf))
+    if _kind(schema) != "number" or not 0 <= least < math.inf:
+        return ""
+    return "numeric" if schema["type"] == "integer" else "decimal"
 
 
 def _rows(text: str) -> int:
@@ -147,11 +168,20 @@ def _hint(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool, zon
         words = {"array": "JSON list", "object": "JSON object"}.get(words, "JSON")
     bounds = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
     parts = [words, *(f"{sign} {one[name]}" for name, sign in bounds.items() if name in one)]
-    if optional:
+    if _takes_none(one, schema, optional):
+        parts.append(f"{NONE} for none")
+    elif optional and schema.get("default") is None:
         parts.append("may be left empty")
     if "default" in schema:
         parts.append(f"default {_default(schema['default'])}")
     return ", ".join(parts)
+
+
+def _takes_none(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool) -> bool:
+    """Whether none is typed as a word: an empty field means the default, and that is another."""
+    if not optional or schema.get("default") is None:
+        return False
+    return _kind(one) in ("number", "json") or (_kind(one) == "select" and NONE not in map(_choice, one["enum"]))
 
 
 def _default(value: Any) -> str:
@@ -161,6 +191,12 @@ def _default(value: Any) -> str:
     plain = isinstance(value, str) and value.strip() == value and value.isprintable() and value not in ("", "none")
     text = value if plain else json.dumps(value, ensure_ascii=isinstance(value, str))
     return text if len(text) <= _HINTED else f"{text[: _HINTED - 1]}…"
+
+
+def _begins(value: Any, schema: Mapping[str, Any], zone: tzinfo) -> str:
+    """What stands in the field of a parameter of this value."""
+    one, optional = _plain(schema)
+    return NONE if value is None and _takes_none(one, schema, optional) else _lines(_shown(value, one, zone))
 
 
 def _shown(value: Any, schema: Mapping[str, Any], zone: tzinfo = UTC) -> str:
@@ -209,12 +245,14 @@ def typed(
         one, optional = _plain(whole)
         text = _lines(form.get(PREFIX + name, ""))
         kind = _kind(one)
-        if before is not None and _is_as_it_was(text, one, before.get(name, whole.get("default")), zone):
+        if before is not None and _is_as_it_was(text, whole, before.get(name, whole.get("default")), zone):
             continue
         if kind == "checkbox":
             params[name] = text != ""
-        elif text != "" and "default" in whole and _is_as_it_was(text, one, whole["default"], zone):
+        elif text != "" and "default" in whole and _is_as_it_was(text, whole, whole["default"], zone):
             params[name] = whole["default"]
+        elif text == NONE and _takes_none(one, whole, optional):
+            params[name] = None
         elif text != "":
             params[name] = _value(text, kind, one, zone, exact='"decimal"' in json.dumps(whole))
         elif before is not None:
@@ -239,9 +277,19 @@ def no_json(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, str
 
 
 def _is_as_it_was(text: str, schema: Mapping[str, Any], value: Any, zone: tzinfo) -> bool:
-    if _kind(schema) == "checkbox":
+    kind = _kind(_plain(schema)[0])
+    if kind == "checkbox":
         return (text != "") is bool(value)
-    return text == _lines(_shown(value, schema, zone))
+    shown = _begins(value, schema, zone)
+    return text == shown or (kind == "datetime-local" and _is_same_clock(text, shown))
+
+
+def _is_same_clock(text: str, shown: str) -> bool:
+    """A browser sends no seconds where they are 0."""
+    try:
+        return datetime.fromisoformat(text) == datetime.fromisoformat(shown)
+    except ValueError:
+        return False
 
 
 def _value(text: str, kind: str, schema: Mapping[str, Any], zone: tzinfo, *, exact: bool = False) -> Any:
@@ -256,7 +304,8 @@ def _value(text: str, kind: str, schema: Mapping[str, Any], zone: tzinfo, *, exa
         return next((choice for choice in schema["enum"] if _lines(_choice(choice)) == text), text)
     if kind in ("number", "json"):
         try:
-            return json.loads(text, parse_float=str if exact else None)
+            found = json.loads(text, parse_float=str if exact else None)
         except (ValueError, RecursionError):
             return text
+        return found if kind == "json" or (isinstance(found, int | float) and not isinstance(found, bool)) else text
     return text

@@ -98,11 +98,7 @@ async def _page(
         why = why if asked.admin else explained(why)
     except (TaskloopError, ValueError) as error:
         problem = str(error)
-    begin = None
-    if given is not None:
-        begin = {**(shown(source.params) if source is not None else {}), **typed(record.params_schema, given, zone)}
-    elif source is not None:
-        begin = shown(source.params)
+    begin = None if source is None else shown(source.params)
     middle = spread(durations(runs))
     counted = charts.days(await looking.days(scheduler, record.name, DAYS), SystemClock().now().date(), DAYS)
     return await whole_page(
@@ -110,7 +106,7 @@ async def _page(
         spread=middle, charts=bool(runs), durations=charts.durations_data(runs, middle), days=counted,
         success=charts.success_data(counted), graph=graph(record.steps),
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
-        fields=await asyncio.to_thread(fields, record.params_schema, begin, problems, zone), source=source, refused=refused,
+        fields=await asyncio.to_thread(fields, record.params_schema, begin, problems, zone, given), source=source, refused=refused,
         once=sign(asked), effect=await asked.site.foresight.day_of(record.name),
         held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
         shown=await asyncio.to_thread(picture_of, won), won=won,
