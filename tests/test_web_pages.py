@@ -958,6 +958,47 @@ async def test_schedules_are_listed_tried_added_and_removed(pair):
     assert len(await scheduler.schedules("add")) == 2, "two hours from now is another instant each time it is sent"
 
 
+def change_form(page):
+    """What a browser would send of the form that changes a schedule."""
+    names = ("job", "when", "timezone", "change", "was")
+    given = {name: html.unescape(re.findall(rf'name="{name}" value="([^"]*)"', page)[-1]) for name in names}
+    return given | {"params": html.unescape(re.search(r'<textarea id="params"[^>]*>\s*([^<]*)<', page)[1])}
+
+
+async def test_of_two_who_change_a_schedule_neither_undoes_what_the_other_changed(pair):
+    scheduler, client = pair
+    await scheduler.schedule("add", Every("1h"), id="x", params={"a": 1})
+    one = other = change_form((await client.get("/schedules?change=x")).body.decode())
+    assert (await filled(client, "/schedules", **one | {"when": "2h"})).status == 303
+    assert (await filled(client, "/schedules", **other | {"params": '{"a": 2}'})).status == 303
+    [stored] = await scheduler.schedules("add")
+    assert (stored.trigger, dict(stored.params)) == (Every("2h"), {"a": 2})
+
+    refused = await filled(client, "/schedules", **one | {"when": "61 * * * *", "reason": "nights"})
+    body = refused.body.decode()
+    assert refused.status == 422 and "Change x" in body and "minute is 61" in text(refused)
+    assert change_form(body) == one | {"when": "61 * * * *"} and 'value="nights"' in body, (
+        "it goes on as the same change"
+    )
+
+    await scheduler.unschedule("x")
+    gone = await filled(client, "/schedules", **one | {"when": "3h"})
+    assert (
+        gone.status == 409 and "'x' was removed meanwhile" in text(gone) and 'name="change"' not in gone.body.decode()
+    )
+    assert 'value="3h"' in gone.body.decode() and await scheduler.schedules("add") == []
+
+
+async def test_the_form_that_changes_a_schedule_makes_no_second_one_of_another_name_or_job(pair):
+    scheduler, client = pair
+    await scheduler.schedule("add", Every("1h"), id="x", params={"a": 1})
+    page = (await client.get("/schedules?change=x")).body.decode()
+    assert 'id="job"' not in page and 'id="id"' not in page
+    await filled(client, "/schedules", **change_form(page) | {"when": "2h", "id": "y", "job": "waits"})
+    [stored] = await scheduler.schedules("add")
+    assert (stored.id, stored.trigger, await scheduler.schedules("waits")) == ("x", Every("2h"), [])
+
+
 @pytest.mark.parametrize(
     "trigger",
     [
@@ -971,15 +1012,14 @@ async def test_a_stored_schedule_is_changed_by_the_form_that_shows_it_and_keeps_
     before = await scheduler.schedule("secretive", trigger, id="x", params={"key": "hunter2-and-more"})
     page = (await client.get("/schedules?change=x")).body.decode()
     assert "Change x" in page and "hunter2" not in page
-    given = {
-        name: html.unescape(re.search(rf'name="{name}" value="([^"]*)"', page)[1])
-        for name in ("when", "timezone", "id")
-    }
-    params = html.unescape(re.search(r'<textarea id="params"[^>]*>([^<]*)<', page)[1])
-    answer = await filled(client, "/schedules", job="secretive", params=params, **given)
-    assert answer.status == 303, text(answer)
-    [after] = await scheduler.schedules("secretive")
-    assert (after.trigger, after.next_due, dict(after.params)) == (before.trigger, before.next_due, dict(before.params))
+    form = change_form(page)
+    for given in (form, {**form, "was": ""}, {**form, "change": "", "id": "x"}):  # as a browser, and as programs may
+        answer = await filled(client, "/schedules", **given)
+        assert answer.status == 303, text(answer)
+        [after] = await scheduler.schedules("secretive")
+        assert (after.trigger, after.next_due, dict(after.params)) == (
+            before.trigger, before.next_due, dict(before.params)
+        )  # fmt: skip
     assert (await client.get("/schedules?change=nothing")).status == 404
     assert (await client.get("/schedules?change=hourly")).status == 409
 

@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 
 from taskloop import durations, looking
 from taskloop.clock import SystemClock
-from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, TaskloopError
+from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule, TaskloopError
 from taskloop.masking import MASK, shown
+from taskloop.schedules import Schedule
 from taskloop.simulation import Simulation, quiet_hour
 from taskloop.triggers import At, Cron, Every, Trigger
 from taskloop.web.api.schedules import changeable, fires_of, notes_of, policy_of
@@ -34,6 +35,8 @@ SCHEDULES_A_PAGE, SHOWN_FIRES, SHOWN_OVERLAPS, USUAL_DAYS = 50, 8, 30, 7
 LOAD_WIDTH, LOAD_HEIGHT, MOST_BARS = 1000.0, 60.0, 200
 FIELDS: Final = ("job", "when", "timezone", "id", "params", "reason")
 """Of the form, in their order."""
+CHANGEABLE: Final = ("when", "timezone", "params")
+"""Of them those that are changed; another job or name is another schedule."""
 
 
 def meant(text: str, timezone: str | None) -> Trigger:
@@ -84,6 +87,7 @@ async def schedules(asked: Asked) -> Response:
         when, timezone = as_typed(one.trigger) or ("", "")
         params = json.dumps(shown(one.params), ensure_ascii=False, default=str) if one.params else ""
         wanted |= {"id": one.id, "job": one.job, "when": when, "timezone": timezone, "params": params}
+        wanted["was"] = json.dumps({name: wanted[name] for name in CHANGEABLE}, ensure_ascii=False)
     return await _page(asked, wanted)
 
 
@@ -121,7 +125,7 @@ async def _page(
     ahead = await asked.site.foresight.ahead(timedelta(days=days))
     zone = ZoneInfo(scheduler.options.timezone or "UTC")
     off = await looking.off(scheduler, {one.job for one in here})
-    begin = {name: wanted.get(name) or "" for name in (*FIELDS, "prefix")}
+    begin = {name: wanted.get(name) or "" for name in (*FIELDS, "prefix", "was")}
     return await whole_page(
         asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()),
         skipped={one.id for one in here if one.next_due is not None and is_off(off, one.job, one.next_due)}, wanted=begin, words=words, coming=coming,
@@ -149,15 +153,15 @@ def _bars(ahead: Simulation) -> list[tuple[float, float, float, str]]:
 async def add(asked: Asked) -> Response:
     """Store a schedule by the form; what is wrong with it stands beside its fields, all at once."""
     form = empty_is_none(asked.body)
+    if form.get("change"):
+        return await _change(asked, form)
     job, name = form.get("job") or "", form.get("id")
     trigger, params, problems = await asyncio.to_thread(_read, form)  # zones are files
     try:
         name = name or (await _name(asked, trigger) if trigger is not None else "")
         if name and (old := [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]):
             trigger = trigger and _kept(old[0].trigger, asked.scheduler.resolved(trigger))
-            params = params and {
-                key: old[0].params.get(key, one) if one == MASK else one for key, one in params.items()
-            }
+            params = params and _uncovered(params, old[0])
         if trigger is not None and not problems:
             told = {"actor": asked.principal.name, "reason": form.get("reason")}
             await asked.scheduler.schedule(job, trigger, id=name, params=params, **told)
@@ -174,6 +178,50 @@ async def add(asked: Asked) -> Response:
     if problems:
         return await _page(asked, form, 422, refused="Nothing was stored: see the fields below.", problems=problems)
     return see_other(asked, f"/schedules?{urlencode({'prefix': name})}", "scheduled")
+
+
+async def _change(asked: Asked, form: Mapping[str, Any]) -> Response:
+    """Change what was typed anew in the form of a stored schedule: the rest stays as others may have changed it since."""
+    before, name = _was(form), str(form["change"])
+    form = {**form, "id": name}
+    changed = {one for one in CHANGEABLE if (form.get(one) or "") != before.get(one)}
+    trigger, params, problems = await asyncio.to_thread(_read, form)
+    if not {"when", "timezone"} & changed:  # it may have passed since, or cannot be typed at all
+        trigger, problems = None, {field: why for field, why in problems.items() if field == "params"}
+    if not problems:
+        try:
+            old = await changeable(asked, name)
+            await asked.scheduler.reschedule(
+                name,
+                trigger=trigger and _kept(old.trigger, asked.scheduler.resolved(trigger)),
+                params=_uncovered(params or {}, old) if "params" in changed else None,
+                actor=asked.principal.name,
+                reason=form.get("reason"),
+            )
+        except BadParameters as error:
+            problems["params"] = str(error)
+        except NoSuchSchedule:
+            told = f"Nothing was changed: '{name}' was removed meanwhile; Add stores it anew."
+            return await _page(asked, {**form, "change": ""}, 409, refused=told)
+        except (TaskloopError, ValueError, RecursionError) as error:
+            return await _page(asked, form, 409, refused=f"Nothing was changed: {error}")
+    if problems:
+        return await _page(asked, form, 422, refused="Nothing was changed: see the fields below.", problems=problems)
+    return see_other(asked, f"/schedules?{urlencode({'prefix': name})}", "scheduled")
+
+
+def _was(form: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the fields showed that can be changed; nothing where a program sends a form without it: then all is meant."""
+    try:
+        found = json.loads(form.get("was") or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _uncovered(params: Mapping[str, Any], old: Schedule) -> dict[str, Any]:
+    """Parameters as they were typed, a secret that was left covered as it stands."""
+    return {key: old.params.get(key, one) if one == MASK else one for key, one in params.items()}
 
 
 def _read(form: Mapping[str, Any]) -> tuple[Trigger | None, dict[str, Any] | None, dict[str, str]]:
@@ -234,7 +282,8 @@ ROUTES = (
     Route(
         method="POST", path="/schedules", name="page_schedule", scope=Scope.admin, handler=add, summary="Add", page=True,
         body=(_JOB, _WHEN, _ZONE, Parameter("id", TEXT, "its name"), Parameter("params", TEXT, "the job's parameters"), _REASON,
-            Parameter("once", TEXT, "the sign of the form")),
+            Parameter("once", TEXT, "the sign of the form"), Parameter("change", TEXT, "the id of the schedule that it changes"),
+            Parameter("was", TEXT, "what it showed then")),
     ),
     Route(
         method="POST", path="/schedules/{id}/remove", name="page_unschedule", scope=Scope.admin, handler=remove,
