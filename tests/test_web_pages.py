@@ -239,6 +239,27 @@ async def test_the_history_comes_page_by_page_and_can_be_narrowed(pair):
     assert "No run is like that. The next is due" in text(await client.get("/runs?state=cancelled"))
 
 
+async def test_a_link_for_several_states_stays_so_in_its_filter_and_what_is_on_the_page_is_had_as_a_file(pair):
+    scheduler, client = pair
+    for job in ("evil", "evil", "add"):
+        await (await scheduler.submit(job, {"a": 1} if job == "add" else {})).wait()
+
+    def chosen(answer):
+        return re.findall(r'<option(?: value="([^"]*)")? selected>([^<]*)', answer.body.decode())
+
+    page = await client.get("/runs?state=failed,interrupted&job=evil")
+    assert chosen(page) == [("failed,interrupted", "failed, interrupted")]
+    links = [html.unescape(one) for one in re.findall(r'href="/taskloop(/api/v1/runs[^"]*)"', page.body.decode())]
+    assert [one["id"] for one in (await client.get(links[0])).items] == [2, 1]
+    assert "since=7d" in links[1] and len((await client.get(links[1])).body.decode().splitlines()) == 3
+    page = await client.get("/runs?since=2h")
+    assert "since=2h" in page.body.decode() and "since=7d" not in page.body.decode() and "of 7 days" not in text(page)
+    assert 'href="/taskloop/runs?state=failed,interrupted">all failures' in (await client.get("/")).body.decode()
+    page = await client.get("/jobs?condition=failing,never_ran")
+    assert chosen(page) == [("failing,never_ran", "failing, never ran")]
+    assert "/api/v1/jobs?condition=failing%2Cnever_ran" in page.body.decode()
+
+
 async def test_a_run_is_told_from_its_start_to_its_end(pair):
     scheduler, client = pair
     flow = await (await scheduler.submit("video")).wait()

@@ -389,6 +389,30 @@ async def test_keys_go_to_pages_and_hold_them_but_not_while_one_types(open_dashb
     await expect(page.get_by_role("heading", name="Keys")).to_be_hidden()
 
 
+async def test_a_page_that_is_held_is_not_changed_by_what_was_asked_for_before(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await window()
+    asked, held = asyncio.Event(), asyncio.Event()
+
+    async def on_a_slow_line(route):
+        asked.set()
+        await held.wait()
+        await route.continue_()
+
+    await page.route("**/*live=true*", on_a_slow_line)
+    await page.goto(f"{address}/jobs/quick")
+    await asked.wait()
+    await (await scheduler.submit("quick")).wait()
+    await page.keyboard.press(".")
+    async with page.expect_response("**/*live=true*"):
+        held.set()
+    await expect(page.locator("#signal")).to_contain_text("held")
+    assert "It never ran" in await page.locator("main").inner_text()
+    await page.keyboard.press(".")
+    await expect(page.locator("main")).not_to_contain_text("It never ran", timeout=SOON_MS)
+    await page.unroute_all(behavior="wait")
+
+
 async def test_charts_are_drawn_within_the_policy_and_the_table_says_the_same(lively_dashboard, window, expect):
     _, address = lively_dashboard
     page = await window()

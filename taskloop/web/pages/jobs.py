@@ -50,17 +50,16 @@ async def jobs(asked: Asked) -> Response:
     names = [one.name for one in rest[:JOBS_A_PAGE]]
     records, strips = await looking.records(scheduler, names), await looking.strips(scheduler, names, STRIP)
     here = still_wanted(records, query)
-    following = None
-    if len(rest) > len(names):
-        further = {**query, "condition": ",".join(query["condition"] or ()), "before": names[-1]}
-        following = urlencode({name: value for name, value in further.items() if value})
+    texts = {**query, "condition": ",".join(query["condition"] or ()), "before": None}
+    narrowed = {name: value for name, value in texts.items() if value}
+    following = urlencode({**narrowed, "before": names[-1]}) if len(rest) > len(names) else None
     # What is shown was read after the others: it is counted as it is shown, and not at all where it is gone.
     chosen = {*names}
     conditions = {one.name: one.condition for one in found if one.name not in chosen}
     conditions |= {one.name: one.condition for one in records}
     counts = Counter(conditions.values())
     return await whole_page(
-        asked, "jobs.html", jobs=here, strips=strips, wanted=query, next=following,
+        asked, "jobs.html", jobs=here, strips=strips, wanted=query, next=following, kept=urlencode(narrowed),
         found=len(kept) - len(names) + len(here), all=len(conditions),
         conditions=CONDITIONS, counts={word: counts[word] for word in CONDITIONS if counts[word] and word != "ok"},
     )  # fmt: skip

@@ -45,12 +45,10 @@ async def runs(asked: Asked) -> Response:
     narrowed = {name: query[name] for name in ("job", "state", "cause", "since") if query[name]}
     found = await scheduler.runs(**narrowed, before=query["before"], limit=RUNS_A_PAGE + 1)
     here = found[:RUNS_A_PAGE]
-    following = None
-    if len(found) > len(here):
-        kept = {name: ",".join(value) if isinstance(value, list) else value for name, value in narrowed.items()}
-        following = urlencode({**kept, "before": here[-1].id})
+    kept = {name: ",".join(value) if isinstance(value, list) else value for name, value in narrowed.items()}
+    following = urlencode({**kept, "before": here[-1].id}) if len(found) > len(here) else None
     return await whole_page(
-        asked, "runs.html", runs=here, next=following, wanted=query, narrowed=narrowed, states=[*State], causes=[*Cause],
+        asked, "runs.html", runs=here, next=following, kept=urlencode(kept), wanted=query, narrowed=narrowed, states=[*State], causes=[*Cause],
         names=sorted(job.name for job in scheduler), coming=[] if here else await scheduler.upcoming(limit=1),
     )  # fmt: skip
 

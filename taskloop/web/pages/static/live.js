@@ -269,7 +269,7 @@
   try {
     keysOn.checked = localStorage.getItem("taskloop keys") !== "off";
     keysOn.addEventListener("change", () => localStorage.setItem("taskloop keys", keysOn.checked ? "on" : "off"));
-  } catch { /* a browser that keeps nothing */ }
+  } catch {} // a browser that keeps nothing
   const button = document.getElementById("keys-button");
   button.hidden = false;
   button.addEventListener("click", () => keys.showModal());
@@ -287,7 +287,7 @@
     isInlineSwap: () => false,
     handleSwap: (style, target, fragment) => {
       if (style !== "morph") return false;
-      over(target, fragment);
+      if (!frozen || showing) over(target, fragment); // it was held meanwhile
       return true;
     },
   });
