@@ -9,7 +9,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Literal
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -1221,6 +1221,33 @@ async def test_a_browser_signs_in_with_a_token_and_out_again(host, no_task_outli
         assert (await filled(client, "/jobs/add/disable", reason="")).status == 403
         out = await filled(client, "/logout")
         assert out.status == 303 and "Max-Age=0" in out.headers["set-cookie"]
+
+
+async def test_a_form_of_a_session_that_is_over_leads_by_the_sign_in_back_to_its_page(
+    host, no_task_outlives_the_fixture
+):
+    scheduler = shop()
+    async with host(scheduler) as client:
+        await scheduler.keyring.create("ann", "read")
+        client.headers = dict(BROWSER)
+        for path, page in (
+            ("/jobs/add/submit", "/jobs/add"), ("/jobs/no%2Fbody/pause", "/jobs/no%2Fbody"), ("/runs/1/cancel", "/runs/1"),
+            ("/schedules/a%2Fb/remove", "/schedules"), ("/schedules", "/schedules"), ("/pause", "/"), ("/failures/retry", "/failures"),
+        ):  # fmt: skip
+            led = re.search(r'/login\?wanted=([^"]*)"', (await filled(client, path)).body.decode())[1]
+            assert unquote(led) == page
+        assert "wanted" not in (await filled(client, "/api/v1/pause")).body.decode()
+        assert "wanted" not in (await filled(client, "/nothing/here")).body.decode()
+
+
+async def test_the_address_of_a_form_that_was_refused_leads_to_its_page_where_it_is_opened_anew(pair):
+    """As by a browser that opens its last tabs again, or from a link in a chat."""
+    _, client = pair
+    for path, page in (("/jobs/add/submit", "/jobs/add"), ("/schedules/x/remove", "/schedules"), ("/pause", "/")):
+        answer = await client.get(path)
+        assert (answer.status, answer.headers["location"]) == (303, f"/taskloop{page}")
+    assert (await client.get("/jobs/add/submit", headers={"accept": "*/*"})).status == 405
+    assert (await client.get("/tasks/add")).status == 405, "no form is sent there"
 
 
 async def test_nobody_signs_in_from_another_site_or_under_a_foreign_name(host, no_task_outlives_the_fixture):

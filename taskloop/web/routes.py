@@ -141,6 +141,24 @@ class Router:
             headers={"allow": methods},
         )
 
+    def form_of(self, path: str) -> str | None:
+        """The page on which the form stands that is sent to this address; None: none is."""
+        try:
+            if not self.find("POST", path).route.page:
+                return None
+            while not _is_page(self, path):
+                path = path.rpartition("/")[0]
+        except Problem:
+            return None
+        return path or "/"
+
+
+def _is_page(router: Router, path: str) -> bool:
+    try:
+        return router.find("GET", path).route.page
+    except Problem:
+        return path == ""
+
 
 def _values(pattern: Sequence[str], parts: Sequence[str]) -> dict[str, str] | None:
     values = {}

@@ -246,9 +246,14 @@ class Site:
             )
         record = {**problem.record(), "request_id": request_id}
         if _is_for_people(request):
+            form = self.router.form_of(request.path[:LONGEST_PATH])
+            if problem.code == "method-not-allowed" and form is not None and request.method in ("GET", "HEAD"):
+                return Response(303, b"", {"location": f"{request.prefix}{form}"})  # as of a refused form, opened anew
             with suppress(MissingExtra):
                 takes = found.route.narrowed_by if found is not None else ()
-                return await problem_page(self.scheduler, request, record, problem.headers, who=who, takes=takes)
+                return await problem_page(
+                    self.scheduler, request, record, problem.headers, who=who, takes=takes, form=form
+                )
         headers = {"content-type": "application/problem+json", **problem.headers}
         return Response(problem.status, await written(record), headers)
 

@@ -90,11 +90,13 @@ async def problem_page(
     *,
     who: Principal | None,
     takes: Iterable[str] = (),
+    form: str | None = None,
 ) -> Response:
     """A refusal, for people. `who`: None: nobody knows yet, and there is no way about. `takes`: the fields by which the
-    page can be narrowed, shown again with what stood in them.
+    page can be narrowed, shown again with what stood in them. `form`: the page of the form that was sent.
 
-    A sign-in leads to the page that was asked for, and what is only away for a while is asked for again by itself.
+    A sign-in leads to the page that was asked for, or to that of the form, and what is only away for a while is asked for
+    again by itself.
     """
     wanted = f"{request.path}{request.query and '?'}{request.query}" if request.method == "GET" else ""
     again = headers.get("retry-after") if wanted and record["status"] == 503 else None
@@ -105,7 +107,7 @@ async def problem_page(
     frame = {"base": request.prefix} if who is None else _frame(scheduler, request, who)
     return await bare_page(
         "problem.html", record["status"], headers, **frame, framed=who is not None, problem=record, wanted=wanted,
-        waits=again, fields=fields,
+        then=wanted or form or "", waits=again, fields=fields,
     )  # fmt: skip
 
 
