@@ -867,6 +867,19 @@ def test_a_parameter_that_may_be_null_can_be_given_so_and_an_empty_default_is_to
     assert (hints["flag"], hints["on"], hints["text"], hints["word"]) == ("none", "true", '""', '"none"')
 
 
+async def test_a_job_of_many_parameters_is_submitted_by_its_form(no_task_outlives_the_fixture):
+    scheduler, names = TaskScheduler("sqlite:///:memory:"), [f"p{number}" for number in range(100)]
+    defined: dict[str, object] = {}
+    exec(f"async def wide({', '.join(f'{name}: int' for name in names)}): ...", defined)  # noqa: S102
+    scheduler.job()(defined["wide"])
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        done = await filled(client, "/jobs/wide/submit", **{f"p.{name}": "1" for name in names})
+        assert done.status == 303, text(done)
+        many = await filled(client, "/jobs/wide/submit", **{f"x{number}": "" for number in range(1_001)})
+        assert many.status == 400 and "more than 1000 fields" in text(many)
+
+
 async def test_a_list_that_is_no_json_is_said_to_be_none(no_task_outlives_the_fixture):
     scheduler = TaskScheduler("sqlite:///:memory:")
 

@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 Handler = Callable[[Any], Awaitable[Response]]
-MOST_FIELDS: Final = 60
+MOST_FIELDS, MOST_OF_A_JOB = 60, 1_000
+"""Of a query or a form; of the form of a job, that has a field for each of its parameters."""
 SHOWN: Final = 60
 
 
@@ -225,10 +226,11 @@ def read_form(body: bytes, kind: str, route: Route) -> dict[str, Any]:
         raise Problem(
             415, "unsupported-media-type", f"the body is '{_cut(kind)}', no form", "send the form of the page"
         )
+    most = MOST_FIELDS if route.free_body is None else MOST_OF_A_JOB
     try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=most)
     except ValueError:
-        raise Problem(400, "bad-request", f"the form cannot be read, or has more than {MOST_FIELDS} fields") from None
+        raise Problem(400, "bad-request", f"the form cannot be read, or has more than {most} fields") from None
     given: dict[str, Any] = dict(pairs)
     if route.free_body is not None:
         return given
