@@ -43,6 +43,7 @@ from taskloop.slots import Slots
 from taskloop.starting import patiently, unless
 from taskloop.store import Store, Worker
 from taskloop.switches import Switch
+from taskloop.tasks import Gathered
 from taskloop.tending import Tending
 
 if TYPE_CHECKING:
@@ -249,8 +250,8 @@ class TaskScheduler(Ledger):
         if not self._spoken:
             self._spoken = True
             self.feed.subscribe(self.speaker, *self.speaker.events())
-        self._listeners.loop = self._loop
-        self._hear_for_pings()
+        self._listeners.loop, self._late = self._loop, Gathered(self._declare_late)
+        self._hear_for_pings(self)
         self._executors = Executors(options.threads, options.dask, self._say)
         self.worker = worker = this_process(
             self.name, now, clock.monotonic(), fires=options.enabled and getattr(store, "fires", True), jobs=[job.name for job in self]
@@ -265,13 +266,11 @@ class TaskScheduler(Ledger):
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
-            store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch,
-            blocked_since=self._blocked_since, ended=self._ended, say=self._say
+            store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch, blocked_since=self._blocked_since, ended=self._ended, say=self._say
         )  # fmt: skip
         self._guard = guard = Guard(
             store, worker, slots=slots, fires=fires, journal=journal, store_watch=store_watch, listeners=self._listeners,
-            feed=self.feed, clock=clock, options=options, came_back=lambda: self._declare_late(list(self)),
-            say=self._say
+            feed=self.feed, clock=clock, options=options, came_back=lambda: self._declare_late(list(self)), say=self._say
         )  # fmt: skip
         self._tending = Tending(
             store, worker, jobs=self, heirs=self._heirs, slots=slots, options=options, clock=clock, feed=self.feed,
@@ -289,9 +288,9 @@ class TaskScheduler(Ledger):
         self._tending.beats &= not guard.beats
         return slots, fires
 
-    def _hear_for_pings(self) -> None:
-        """Tell the services that watch over a job, if there is such a job."""
-        if self._pings is None and any(job.policy.ping is not None for job in self):
+    def _hear_for_pings(self, jobs: Iterable[Job[..., Any]]) -> None:
+        """Tell the services that watch over a job, if there is such a job among these."""
+        if self._pings is None and any(job.policy.ping is not None for job in jobs):
             from taskloop.pings import Pings
 
             self._pings = Pings(lambda job: self._jobs[job].policy.ping if job in self else None, self._say, self.feed)
@@ -430,8 +429,9 @@ class TaskScheduler(Ledger):
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
         if self._phase == "running" and self._slots is not None:
-            self._hear_for_pings()
-            self._listeners.begin(self._slots.insist(partial(self._declare_late, jobs)))
+            self._hear_for_pings(jobs)
+            if self._late.give(*jobs):  # each go looks at all jobs: for a thousand that are added one by one, a few do
+                self._listeners.begin(self._slots.insist(self._late.work))
 
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
         if self.worker is not None:

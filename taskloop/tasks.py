@@ -1,4 +1,4 @@
-"""Tasks of asyncio: one whose end matters more than who cancels it, and one that does not end.
+"""Tasks of asyncio: one whose end matters more than who cancels it, one that does not end, and one for many.
 
 Level 4, knows no engine.
 """
@@ -6,13 +6,41 @@ Level 4, knows no engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["disown", "undisturbed"]
+from taskloop.errors import BadStore, StoreUnavailable
+
+__all__ = ["Gathered", "disown", "undisturbed"]
 
 T = TypeVar("T")
+
+
+class Gathered(Generic[T]):
+    """Work on what is given bit by bit, in one go at a time: each takes all that was given until it began."""
+
+    def __init__(self, work: Callable[[Sequence[T]], Awaitable[None]]) -> None:
+        self._work = work
+        self._given: list[T] = []
+        self._is_asked = False
+        self._turn = asyncio.Lock()
+
+    def give(self, *these: T) -> bool:
+        """Whether `work` is to be called for them; else a call that has not begun yet takes them along."""
+        self._given += these
+        is_asked, self._is_asked = self._is_asked, True
+        return not is_asked
+
+    async def work(self) -> None:
+        """Raises what the work does. Where that is a store that is away, the next call takes the same again."""
+        async with self._turn:
+            taken, self._given, self._is_asked = self._given, [], False
+            try:
+                await self._work(taken)
+            except (StoreUnavailable, BadStore):
+                self._given[:0] = taken
+                raise
 
 
 async def undisturbed(work: Coroutine[Any, Any, T]) -> T:

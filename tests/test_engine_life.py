@@ -255,6 +255,27 @@ async def test_a_job_that_contradicts_the_configuration_is_refused_where_it_is_a
         assert lines[-1] == "engine.failed"
 
 
+async def test_jobs_that_are_added_one_by_one_to_a_started_scheduler_are_declared_a_few_times_together(
+    virtual_time, monkeypatch
+):
+    """Each time looks at all jobs: for each of two thousand that held the loop for four seconds at a stretch."""
+    told: list[int] = []
+    know = TaskScheduler._know
+    scheduler = TaskScheduler(options=Options())
+    async with virtual_time(scheduler) as time:
+        monkeypatch.setattr(TaskScheduler, "_know", lambda self: told.append(len(self)) or know(self))
+        for number in range(100):
+            scheduler.add_job(nothing, Every("1m"), name=f"late-{number:02}")
+            if number % 10 == 9:
+                await asyncio.sleep(0)
+        for number in range(50):
+            scheduler.remove_job(f"late-{number:02}")
+        await time.advance("1m")
+        monkeypatch.undo()
+        assert {run.job for run in await time.runs()} == {f"late-{number}" for number in range(50, 100)}
+        assert len(told) < 10
+
+
 async def test_the_interval_given_to_start_is_that_of_every_every_without_one(scheduler, virtual_time):
     scheduler.add_job(nothing, Every(), name="open")
     scheduler.add_job(nothing, Every("1h"), name="own")

@@ -498,6 +498,27 @@ async def test_a_job_that_is_added_while_a_scheduler_starts_fires_and_is_begun_w
         assert (await time.until(run.wait("5m"))).state is State.SUCCEEDED
 
 
+async def test_jobs_that_are_added_while_the_store_is_away_are_declared_when_it_is_back(virtual_time, tmp_path):
+    """The first too, which the store has refused already when the second comes."""
+    away: list[bool] = []
+
+    class Away(SqliteStore):
+        async def has_jobs(self, worker, jobs):
+            away.append(len(away) < 3)
+            if away[-1]:
+                raise StoreUnavailable("it is away")
+            await super().has_jobs(worker, jobs)
+
+    scheduler = TaskScheduler(options=Options())
+    async with virtual_time(scheduler, store=Away(tmp_path / "a.db")) as time:
+        for name in ("first", "second"):
+            scheduler.add_job(nothing, Every("1m"), name=name)
+            await time.advance("0.1s")
+        assert away[0] and not await scheduler.schedules()
+        await time.advance("5m")
+        assert [one.id for one in await scheduler.schedules()] == ["first", "second"]
+
+
 async def test_a_job_that_is_removed_while_a_run_of_it_goes_on_ends_no_watch_over_others(
     scheduler, virtual_time, lines
 ):
