@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, Literal, NamedTuple
 
 from taskloop.durations import rfc3339
@@ -56,25 +57,40 @@ class Verdict(NamedTuple):
     because: Mapping[str, Any] = {}
 
 
-class Switches(tuple[Switch, ...]):
+class Switches(tuple[Switch, ...]):  # noqa: SLOT001 - it keeps what it was sorted into
     """The switches of a store as last read: the open ones, and of the ended pauses the newest of each job, and those
     that may have held what is not decided yet.
     """
 
-    __slots__ = ()
+    @cached_property
+    def _by_job(self) -> Mapping[str | None, Sequence[tuple[int, Switch]]]:
+        found: dict[str | None, list[tuple[int, Switch]]] = {}
+        for place, one in enumerate(self):
+            found.setdefault(one.job, []).append((place, one))
+        return found
+
+    def _of(self, *jobs: str | None) -> Sequence[Switch]:
+        """Those of jobs, and with None among them those of all, in their order.
+
+        Each of thousands of jobs asks, at each switch: a look at all of thousands of switches would hold the loop.
+        """
+        if not self:
+            return ()
+        found = [numbered for job in {*jobs} for numbered in self._by_job.get(job, ())]
+        return [one for _, one in sorted(found, key=lambda numbered: numbered[0])]
 
     def thrown(self, jobs: Sequence[str], now: datetime) -> Switch | None:
         """The switch that says whether a job, known by any of these names, is on; None: its declaration does."""
-        found = [one for one in self if one.kind != "paused" and one.job in jobs and one.holds(now)]
+        found = [one for one in self._of(*jobs) if one.kind != "paused" and one.holds(now)]
         return found[-1] if found else None
 
     def tripped(self, job: str) -> Switch | None:
         """The switch by which the breaker of a job has it off, or on trial; None: it has not."""
-        return next((one for one in self if one.kind == "tripped" and one.job == job and one.ended_at is None), None)
+        return next((one for one in self._of(job) if one.kind == "tripped" and one.ended_at is None), None)
 
     def on_trial(self, jobs: Sequence[str], now: datetime) -> bool:
         """Whether a job's breaker lets one run through, to see whether it succeeds again."""
-        return any(one.kind == "tripped" and one.job in jobs and one.ended_at is None for one in self) and (
+        return any(one.kind == "tripped" and one.ended_at is None for one in self._of(*jobs)) and (
             (thrown := self.thrown(jobs, now)) is None or thrown.kind != "tripped"
         )
 
@@ -89,8 +105,8 @@ class Switches(tuple[Switch, ...]):
 
     def pause(self, job: str | None, now: datetime) -> Switch | None:
         """The pause that holds a job, its own or that of all; None: none does."""
-        for one in self:
-            if one.kind == "paused" and one.job in (None, job) and one.holds(now):
+        for one in self._of(None, job):
+            if one.kind == "paused" and one.holds(now):
                 return one
         return None
 
@@ -100,7 +116,7 @@ class Switches(tuple[Switch, ...]):
 
     def over(self, job: str, due_at: datetime) -> Switches:
         """The pauses of `job`, over by now, that ended after an instant: nearly always there are none."""
-        return Switches(one for one in self if _is_over(one, job) and _end(one) > due_at)
+        return Switches(one for one in self._of(None, job) if _is_over(one) and _end(one) > due_at)
 
     def settling(self, job: str, due_at: datetime, since: datetime) -> tuple[datetime, Missed | None]:
         """Since when somebody was there to fire `job` at `due_at`, and how a fire that a pause held is settled.
@@ -116,7 +132,7 @@ class Switches(tuple[Switch, ...]):
         `usual`: the job's own word, which holds where no pause has another. What two pauses held that were resumed by
         different words, as after a skip another pause at once, is settled by two.
         """
-        edges = {edge for one in self if _is_over(one, job) for edge in (one.since, _end(one))}
+        edges = {edge for one in self._of(None, job) if _is_over(one) for edge in (one.since, _end(one))}
         word = self._word(job, due_at, usual)
         turns = (edge for edge in edges if due_at < edge <= now and self._word(job, edge, usual) != word)
         turn = min(turns, default=None)
@@ -124,7 +140,7 @@ class Switches(tuple[Switch, ...]):
 
     def held_by(self, job: str, due_at: datetime) -> Switch | None:
         """The pause, over by now, that held a fire of `job` due at that instant; of several the one that ended last."""
-        held = [one for one in self if _is_over(one, job) and one.since <= due_at < _end(one)]
+        held = [one for one in self._of(None, job) if _is_over(one) and one.since <= due_at < _end(one)]
         return max(held, key=_end, default=None)
 
     def _word(self, job: str, due_at: datetime, usual: Missed) -> Missed:
@@ -132,9 +148,9 @@ class Switches(tuple[Switch, ...]):
         return over.missed or usual if over is not None else usual
 
 
-def _is_over(one: Switch, job: str) -> bool:
-    """Whether it is a pause of `job`, its own or that of all, of which the end is known."""
-    return one.kind == "paused" and one.job in (None, job) and (one.ended_at or one.until) is not None
+def _is_over(one: Switch) -> bool:
+    """Whether it is a pause of which the end is known."""
+    return one.kind == "paused" and (one.ended_at or one.until) is not None
 
 
 def _end(one: Switch) -> datetime:

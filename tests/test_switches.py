@@ -58,6 +58,31 @@ def test_a_job_is_held_by_its_own_pause_or_that_of_all():
     assert Switches([switch("paused", until=NOW)]).pause("a", NOW) is None
 
 
+class Name(str):
+    """A name that counts how often it was compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Name.compared += 1
+        return str.__eq__(self, other)
+
+
+def test_each_of_a_thousand_jobs_looks_at_its_own_switches_alone():
+    """All of them ask at each switch that is thrown: with half of 4,000 paused that held the loop for 0.4 seconds."""
+    names = [f"job-{number}" for number in range(1000)]
+    switches = Switches(
+        [switch("paused", Name(name)) for name in names] + [switch("tripped", Name(name)) for name in names]
+    )
+    for name in names:
+        assert switches.pause(name, NOW).job == switches.tripped(name).job == switches.thrown([name], NOW).job == name
+        assert not switches.over(name, NOW)
+        assert switches.held_by(name, NOW) is None
+        assert not switches.verdict([name, "old"], NOW, declared=True).on
+    assert Name.compared < 30 * len(names)
+
+
 def test_the_next_end_is_that_of_the_first_in_force_to_run_out():
     found = Switches([switch(until=at(9)), switch("paused", until=at(5)), switch(until=at(-1)), switch(job="b")])
     assert found.next_end(NOW) == at(5)
