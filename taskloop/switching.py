@@ -36,6 +36,8 @@ class Switching(Housed):
         self._heirs: dict[str, Job[..., Any]] = {}
         """By alias the job that was declared with it last; it may be removed since."""
         self._switches = Switches()
+        self._readings = 0
+        """How many looks at them are under way: what they give may be older than what is written meanwhile."""
         self.undeclared: set[str] = set()
         """Jobs that may be switched although neither this ledger nor a worker has declared them yet."""
         self._turning: set[asyncio.Future[None]] = set()
@@ -141,7 +143,11 @@ class Switching(Housed):
 
     async def _refresh_switches(self, *, force: bool = False) -> None:
         """Read the switches anew; a started engine keeps them fresh itself."""
-        self._switches = await (await self._opened()).switches()
+        self._readings += 1
+        try:
+            self._switches = await (await self._opened()).switches()
+        finally:
+            self._readings -= 1
 
     async def _switched(self) -> None:
         await self._refresh_switches(force=True)
@@ -155,6 +161,8 @@ class Switching(Housed):
 
     async def _breaker_moved(self, before: Switch | None, run: Run) -> None:
         """Go by what the end of a run has made of its job's breaker, and tell it."""
+        if run.state is State.SUCCEEDED and before is None and not self._readings and not self._switches.tripped(run.job):
+            return  # there was nothing to close: to look for each such run would cost as much again as the run
         await self._switched()
         stands = self._switches.tripped(run.job)
         if stands is not None and stands.since == run.ended_at:

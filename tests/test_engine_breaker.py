@@ -10,6 +10,7 @@ from stories import START, failing, fates, lasting, nothing, stamp
 
 from taskloop import Every, Options, TaskScheduler
 from taskloop.errors import Conflict
+from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -210,3 +211,55 @@ async def test_a_job_without_a_breaker_fails_for_ever(scheduler, virtual_time):
     async with virtual_time(scheduler) as time:
         await time.advance("5h")
         assert await condition(scheduler) == "failing" and await condition(scheduler, "well") == "ok"
+
+
+class Looked(SqliteStore):
+    """A store that counts how often its switches are read, and gives what it read when `gate` lets it."""
+
+    looks, gate = 0, None
+
+    async def switches(self):
+        self.looks += 1
+        found = await super().switches()
+        if self.gate is not None:
+            await self.gate.wait()
+        return found
+
+
+async def test_a_run_that_succeeds_looks_at_no_breaker_that_is_closed(virtual_time, tmp_path):
+    """It cost as much again as the run itself."""
+    scheduler, store = TaskScheduler(options=Options()), Looked(tmp_path / "a.db")
+    scheduler.add_job(nothing, Every("1m"), name="job", pause_after=3)
+    async with virtual_time(scheduler, store=store) as time:
+        await time.advance("1s")
+        before = store.looks
+        await time.advance("1h")
+        assert len(await time.runs("job")) == 61
+        assert store.looks == before
+
+
+async def test_a_success_that_closes_the_breaker_while_it_is_still_read_as_open_is_heeded(virtual_time, tmp_path):
+    scheduler, store = TaskScheduler(options=Options()), Looked(tmp_path / "a.db")
+    ends = {}
+
+    async def ending(how: str) -> None:
+        await ends[how].wait()
+        if how == "badly":
+            raise OSError("no luck")
+
+    scheduler.add_job(ending, name="job", pause_after=1, trial_after="1d")
+    async with virtual_time(scheduler, store=store) as time:
+        for how in ("badly", "well"):
+            ends[how] = asyncio.Event()
+            await scheduler.submit("job", {"how": how})
+        await time.advance("1s")
+        store.gate = asyncio.Event()
+        ends["badly"].set()
+        await time.advance("1s")
+        ends["well"].set()
+        await time.advance("1s")
+        gate, store.gate = store.gate, None
+        gate.set()
+        await time.advance("1s")
+        assert [switch.ended_because for switch in scheduler._switches] == []
+        assert await condition(scheduler) == "ok"
