@@ -564,10 +564,13 @@ class PostgresStore:
         return await self._runs("WHERE rerun_of = $1 AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", run)
 
     async def late(self, ready_before: datetime) -> Sequence[Run]:
+        held = (  # of none but the statement itself: looked up once, not for each run that waits
+            "FROM taskloop.switches WHERE kind = 'paused' AND ended_at IS NULL "
+            f"AND coalesce(until, {keeping.FOR_EVER}) > $1 AND job IS"
+        )
         return await self._runs(
-            "r WHERE state = 'waiting' AND ready_at < $1 AND NOT EXISTS (SELECT 1 FROM taskloop.switches s WHERE "
-            f"s.kind = 'paused' AND s.ended_at IS NULL AND coalesce(s.until, {keeping.FOR_EVER}) > $1 "
-            "AND coalesce(s.job, r.job) = r.job) ORDER BY ready_at LIMIT 100",
+            f"WHERE state = 'waiting' AND ready_at < $1 AND NOT EXISTS (SELECT 1 {held} NULL) "
+            f"AND job NOT IN (SELECT job {held} NOT NULL) ORDER BY ready_at LIMIT 100",
             microseconds(ready_before),
         )
 

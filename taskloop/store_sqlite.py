@@ -550,11 +550,13 @@ class SqliteStore:
         return await self._runs("WHERE rerun_of = ? AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", (run,))
 
     async def late(self, ready_before: datetime) -> Sequence[Run]:
+        held = (  # of none but the statement itself: looked up once, not for each run that waits
+            "FROM taskloop_switches WHERE kind = 'paused' AND ended_at IS NULL AND coalesce(until, ?2) > ?1 AND job IS"
+        )
         return await self._runs(
-            "WHERE state = 'waiting' AND ready_at < ? AND NOT EXISTS (SELECT 1 FROM taskloop_switches s WHERE "
-            "s.kind = 'paused' AND s.ended_at IS NULL AND coalesce(s.until, ?) > ? AND coalesce(s.job, taskloop_runs.job) = taskloop_runs.job) "
-            "ORDER BY ready_at LIMIT 100",
-            (microseconds(ready_before), keeping.FOR_EVER, microseconds(ready_before)),
+            f"WHERE state = 'waiting' AND ready_at < ?1 AND NOT EXISTS (SELECT 1 {held} NULL) "
+            f"AND job NOT IN (SELECT job {held} NOT NULL) ORDER BY ready_at LIMIT 100",
+            (microseconds(ready_before), keeping.FOR_EVER),
         )
 
     async def clock(self) -> datetime | None:

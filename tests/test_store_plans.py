@@ -99,6 +99,16 @@ async def test_entries_of_the_audit_are_found_by_an_index_and_switches_of_a_job_
     ]
 
 
+async def test_what_waits_is_compared_with_all_pauses_at_once(heard):
+    """With 50,000 runs that waited and 1,000 pauses, one by one, whoever read waited for a second behind it."""
+    store, told, path = heard
+    await store.late(at(60))
+    with closing(sqlite3.connect(path)) as db:
+        steps = [step for plan in told.plans(db).values() for step in plan]
+    assert any("SUBQUERY" in step for step in steps)
+    assert not [step for step in steps if "CORRELATED" in step]
+
+
 async def test_no_statement_goes_through_all_runs(heard):
     store, told, path = heard
     # The way of a run, asked for and fired, to each of its ends.
