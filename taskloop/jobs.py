@@ -26,6 +26,7 @@ from typing import (
     cast,
     overload,
 )
+from weakref import WeakSet
 
 from taskloop.annotations import annotations_of
 from taskloop.context import RunContext, running
@@ -57,6 +58,9 @@ class Desk(Protocol):
     """What a job needs of the scheduler it belongs to."""
 
     _is_configured: bool
+
+    @property
+    def is_running(self) -> bool: ...
 
     async def _configure(self) -> None: ...
 
@@ -133,7 +137,11 @@ class Job(Generic[P, T]):
         self._declared_params = dict(by_name(self.name, params))
         if (params or trigger is not None) and not self.parameters.is_unread:  # else a start checks it
             self._declare(self._declared_params)
-        self._desks: list[Desk] = []
+        self._desks: WeakSet[Desk] = WeakSet()
+        """The schedulers it was given to: a module's jobs outlive each that a test, or an application anew, has made."""
+        self._only: Desk | None = None
+        """The first of them, as long as there was no other."""
+        self._is_shared = False
         self._check_executor()
 
     @property
@@ -206,20 +214,27 @@ class Job(Generic[P, T]):
         return []
 
     def desk(self) -> Desk:
-        """The scheduler that keeps this job's records: that of the run in hand, else the only one it was given to."""
+        """The scheduler that keeps this job's records: that of the run in hand, else the only one it was given to, and
+        of several the only one that runs.
+        """
         context = running.get()
         if context is not None and context.scheduler in self._desks:
             return cast("Desk", context.scheduler)
-        if len(self._desks) == 1:
-            return self._desks[0]
-        if not self._desks:
+        if self._only is not None:
+            return self._only
+        if not self._is_shared:
             raise Conflict(f"job '{self.name}' belongs to no scheduler; give its Jobs to TaskScheduler(jobs=[...])")
+        at_work = [one for one in self._desks if one.is_running]
+        if len(at_work) == 1:
+            return at_work[0]
         raise Conflict(f"job '{self.name}' belongs to several schedulers; call scheduler.submit({self.name!r}, ...)")
 
     def attach(self, desk: Desk) -> None:
         """Make `desk` one of the schedulers this job belongs to."""
         if desk not in self._desks:
-            self._desks.append(desk)
+            self._is_shared |= self._only is not None
+            self._only = None if self._is_shared else desk
+            self._desks.add(desk)
 
     def _declare(self, params: Mapping[str, Any]) -> None:
         self.params = self.parameters.declare(params, whole=self.trigger is not None or self.policy.on_start)

@@ -137,7 +137,8 @@ class Ledger(Switching):
                 self._add(job)
 
     def remove_job(self, name: str) -> None:
-        super().remove_job(name)
+        super().remove_job(name := self[name].name)
+        self._defined.pop(name, None)
         self._removed.add(name)
         self._redeclared()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from datetime import date, timedelta
 from functools import partial
+from weakref import ref
 
 import pytest
 from stories import START, failing, fates, lasting, nothing, stamp, starts, stubborn
@@ -522,6 +524,45 @@ async def test_a_job_submits_by_the_scheduler_of_the_run_in_hand(virtual_time, t
         await time.advance("10s")
         assert [run.job for run in await second.runs()] == ["child", "parent"]
         assert await first.runs() == []
+
+
+async def test_a_job_of_several_schedulers_submits_by_the_one_that_runs(virtual_time, tmp_path):
+    """As after each start of an application anew, or each test of it, that makes a scheduler of the same jobs."""
+    jobs = Jobs()
+    job = jobs.add_job(nothing, name="job")
+    for number in range(3):
+        scheduler = TaskScheduler(jobs=[jobs], options=Options())
+        async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/{number}.db") as time:
+            run = await job.submit()
+            await time.until(run.wait())
+            assert [one.id for one in await scheduler.runs()] == [run.id]
+    with pytest.raises(Conflict, match="several schedulers"):
+        await job.submit()
+
+
+async def test_jobs_keep_none_of_the_schedulers_that_had_them_before(virtual_time):
+    """A thousand of them were as good as running: 130 kB each."""
+    jobs, gone = Jobs(), []
+    jobs.add_job(nothing, Every("1h"), name="job")
+    for _ in range(3):
+        scheduler = TaskScheduler(jobs=[jobs], options=Options())
+        async with virtual_time(scheduler) as time:
+            await time.advance("1h")
+        gone.append(ref(scheduler))
+    del scheduler, time
+    gc.collect()
+    assert [one() for one in gone] == [None, None, None]
+
+
+async def test_a_job_that_was_removed_is_kept_by_nobody(scheduler, virtual_time):
+    async with virtual_time(scheduler) as time:
+        job = ref(scheduler.add_job(nothing, Every("1h"), name="for-a-while"))
+        await time.advance("1h")
+        await scheduler.jobs()
+        scheduler.remove_job("for-a-while")
+        await time.advance("1h")
+        gc.collect()
+        assert job() is None
 
 
 async def test_a_job_of_no_scheduler_says_how_to_give_it_one():
