@@ -107,6 +107,12 @@ def normal(expression: str) -> str:
     """The expression in capitals and single blanks, checked field by field before anything is expanded."""
     if not isinstance(expression, str):
         raise BadTrigger(expression, f"a {type(expression).__name__} is not a text; write Cron('0 2 * * *')")
+    return _normal(expression)
+
+
+@lru_cache(1024)
+def _normal(expression: str) -> str:
+    """Once for each text: a job's is read as it is declared and as it is bound to a zone, and many jobs have the same."""
     if len(expression) > _LONGEST_EXPRESSION:
         raise BadCron(expression, field=None, got=expression, allowed=f"at most {_LONGEST_EXPRESSION} characters")
     # Tabs pass: crontabs are full of them.

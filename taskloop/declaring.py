@@ -19,7 +19,7 @@ from taskloop.policy import Policy
 from taskloop.runs import Cause, Run, State
 from taskloop.schedules import Schedule, bind, rebind, replanned
 from taskloop.schedules import plan as planned
-from taskloop.store import Query, Store, Worker
+from taskloop.store import Definition, Query, Store, Worker
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -28,6 +28,8 @@ __all__ = ["StartPlan", "declare", "declare_added"]
 
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
+FEW: Final = 100
+"""Jobs of which it is made out in one turn of the loop what they declare: 3 ms."""
 MOST_ASKED: Final = 10_000
 """Runs that earlier starts have asked for, and that still wait, which a start looks at."""
 NAMED: Final = 20
@@ -89,10 +91,7 @@ async def declare(
     `others`: the live workers beside this one. `starting`: a worker starts that fires, so that jobs which want a run
     at each start get one.
     """
-    if any(job.parameters.names for job in jobs):  # pydantic: its import and first use are long for a loop
-        await store.define(await asyncio.to_thread(lambda: [ledger.definition(job) for job in jobs]))
-    else:
-        await store.define([ledger.definition(job) for job in jobs])
+    await _define(ledger, store, jobs)
     plan = StartPlan()
     await _take_over(ledger, store, jobs, now, plan)
     later = await store.aliases()
@@ -123,6 +122,27 @@ async def declare(
         await _begin_at_start(ledger, store, ours, now, others=others, due=running)
         plan.orphaned = await _orphans(ledger, store, others)
     return plan
+
+
+async def _define(ledger: Ledger, store: Store, jobs: Sequence[Job[..., Any]]) -> None:
+    """Store what jobs declare. Of a hundred thousand that would hold the loop for seconds: a few are made in one turn."""
+    is_typed = any(job.parameters.names for job in jobs)
+    definitions: list[Definition] = []
+    for start in range(0, len(jobs), FEW):
+        some = jobs[start : start + FEW]
+        if is_typed:  # pydantic: its import and first use are long for a loop
+            definitions += await asyncio.to_thread(_definitions, ledger, some)
+        else:
+            definitions += _definitions(ledger, some)
+            await asyncio.sleep(0)
+        if len(definitions) >= TOGETHER:
+            await store.define(definitions)
+            definitions = []
+    await store.define(definitions)
+
+
+def _definitions(ledger: Ledger, jobs: Sequence[Job[..., Any]]) -> list[Definition]:
+    return [ledger.definition(job) for job in jobs]
 
 
 async def declare_added(ledger: Ledger, declared: Sequence[Job[..., Any]]) -> None:

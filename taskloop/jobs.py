@@ -137,11 +137,10 @@ class Job(Generic[P, T]):
         self._declared_params = dict(by_name(self.name, params))
         if (params or trigger is not None) and not self.parameters.is_unread:  # else a start checks it
             self._declare(self._declared_params)
-        self._desks: WeakSet[Desk] = WeakSet()
-        """The schedulers it was given to: a module's jobs outlive each that a test, or an application anew, has made."""
-        self._only: Desk | None = None
-        """The first of them, as long as there was no other."""
-        self._is_shared = False
+        self._desk: Desk | None = None
+        """The scheduler it was given to, as long as that was but one."""
+        self._desks: WeakSet[Desk] | None = None
+        """Several: the jobs of a module outlive each that a test, or an application anew, makes of them."""
         self._check_executor()
 
     @property
@@ -217,13 +216,13 @@ class Job(Generic[P, T]):
         """The scheduler that keeps this job's records: that of the run in hand, else the only one it was given to, and
         of several the only one that runs.
         """
+        if self._desks is None and self._desk is not None:
+            return self._desk
+        if self._desks is None:
+            raise Conflict(f"job '{self.name}' belongs to no scheduler; give its Jobs to TaskScheduler(jobs=[...])")
         context = running.get()
         if context is not None and context.scheduler in self._desks:
             return cast("Desk", context.scheduler)
-        if self._only is not None:
-            return self._only
-        if not self._is_shared:
-            raise Conflict(f"job '{self.name}' belongs to no scheduler; give its Jobs to TaskScheduler(jobs=[...])")
         at_work = [one for one in self._desks if one.is_running]
         if len(at_work) == 1:
             return at_work[0]
@@ -231,10 +230,13 @@ class Job(Generic[P, T]):
 
     def attach(self, desk: Desk) -> None:
         """Make `desk` one of the schedulers this job belongs to."""
-        if desk not in self._desks:
-            self._is_shared |= self._only is not None
-            self._only = None if self._is_shared else desk
+        if self._desks is not None:
             self._desks.add(desk)
+        elif self._desk is None or self._desk is desk:
+            self._desk = desk
+        else:
+            self._desks = WeakSet([self._desk, desk])
+            self._desk = None
 
     def _declare(self, params: Mapping[str, Any]) -> None:
         self.params = self.parameters.declare(params, whole=self.trigger is not None or self.policy.on_start)

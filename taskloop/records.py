@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from taskloop import durations
@@ -409,9 +410,13 @@ def _masked(address: str) -> str:
     return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}/…"
 
 
+_length = lru_cache(1024)(durations.format)
+"""The same few stand in the policies of all jobs."""
+
+
 def _option(value: Any) -> Any:
     if isinstance(value, timedelta):
-        return durations.format(value)
+        return _length(value)
     if isinstance(value, Retry):
         return {
             "attempts": value.attempts,

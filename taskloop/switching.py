@@ -161,7 +161,12 @@ class Switching(Housed):
 
     async def _breaker_moved(self, before: Switch | None, run: Run) -> None:
         """Go by what the end of a run has made of its job's breaker, and tell it."""
-        if run.state is State.SUCCEEDED and before is None and not self._readings and not self._switches.tripped(run.job):
+        if (
+            run.state is State.SUCCEEDED
+            and before is None
+            and not self._readings
+            and not self._switches.tripped(run.job)
+        ):
             return  # there was nothing to close: to look for each such run would cost as much again as the run
         await self._switched()
         stands = self._switches.tripped(run.job)

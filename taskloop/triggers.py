@@ -204,12 +204,7 @@ class Cron:
         return [(" and ".join(days) if name == "day" else name, shown) for name, shown in found]
 
     def describe(self) -> str:
-        from cronsim.explain import explain
-
-        text = explain(self.expression)
-        # cronsim writes 21th.
-        text = re.sub(r"(?<=\b[23])[123]th\b", lambda match: _ORDINALS[match[0]], text)
-        text = text[0].lower() + text[1:] + (f", {self.timezone}" if self.timezone else "")
+        text = _in_words(self.expression) + (f", {self.timezone}" if self.timezone else "")
         text += "; what a clock change skips is left out" if self.gap == "skip" else ""
         return text + ("; what a clock change repeats runs twice" if self.fold == "both" else "")
 
@@ -223,6 +218,18 @@ class Cron:
 
 
 _ORDINALS = {"1th": "1st", "2th": "2nd", "3th": "3rd"}
+
+
+@lru_cache(1024)
+def _in_words(expression: str) -> str:
+    """Once for each: it takes 16 µs, of each job at a start."""
+    from cronsim.explain import explain
+
+    # cronsim writes 21th.
+    text = re.sub(r"(?<=\b[23])[123]th\b", lambda match: _ORDINALS[match[0]], explain(expression))
+    return text[0].lower() + text[1:]
+
+
 _LONGEST_TEXT = 400
 _KINDS = ("every", "cron", "at")
 _SHAPES = "'every 5m', 'cron 0 2 * * * timezone=Europe/London' or 'at 2026-03-01T02:00:00Z'"

@@ -96,8 +96,6 @@ def attached(address, **options):
         scheduler._add(job)
         job.attach(scheduler)
     yield scheduler
-    for job in dask_jobs.jobs:
-        job._desks.remove(scheduler)
 
 
 @pytest.fixture

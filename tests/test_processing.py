@@ -35,9 +35,7 @@ def scheduler(scheduler):
     for job in process_jobs.jobs:
         scheduler._add(job)
         job.attach(scheduler)
-    yield scheduler
-    for job in process_jobs.jobs:
-        job._desks.remove(scheduler)
+    return scheduler
 
 
 @pytest.fixture(autouse=True)
