@@ -190,6 +190,9 @@ class Stepping:
             done = await self._perform(context, wanted, keep_failed=False)
             if context.step:  # what is called again finds it done
                 self._known[name] = done.step
+        except GeneratorExit:  # nobody goes on with it: it is collected, in the context of whoever is just there
+            before = running.get()
+            raise
         finally:
             running.set(before)
             del going[end]

@@ -13,7 +13,7 @@ from datetime import timedelta
 import pytest
 from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
-from taskloop import Cron, Every, Inject, Options, RunContext, State, TaskScheduler
+from taskloop import Cron, Every, Inject, Options, RunContext, State, TaskScheduler, current_run
 from taskloop.clock import SystemClock
 from taskloop.errors import BadDuration, BadJob, Conflict, StoreUnavailable
 
@@ -583,9 +583,14 @@ def test_a_host_that_ended_its_loop_without_a_stop_leaves_nothing_open(tmp_path)
 
 @pytest.fixture
 def collected():
-    """What a story leaves behind ends with it, and not while another one compiles something, which Python 3.11 takes ill."""
+    """What a story leaves behind ends with it, and not while another one compiles something, which Python 3.11 takes ill.
+
+    It ends in the context of whoever is there when it is collected, who is no part of its run.
+    """
     yield
     gc.collect()
+    with pytest.raises(LookupError):
+        current_run()
 
 
 @pytest.mark.usefixtures("collected")
