@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -300,8 +301,14 @@ def unfit_for_a_process(function: Callable[..., Any], parameters: Parameters, ex
         return "it is an async def, which runs on the loop; write def, or leave executor out"
     if by_name and "<locals>" in function.__qualname__:
         return "its function stands inside of another, where nobody else finds it; write it at the top of a module"
-    if by_name and function.__module__ == "__main__" and not hasattr(sys.modules.get("__main__"), "__file__"):
-        return "its function was typed in or given with -c; write it into a file"
+    if executor == "process" and getattr(sys, "frozen", False):  # what would be started for it is the program once more
+        return "the program is frozen into one file, and has no interpreter to start for jobs; use executor='thread'"
+    if by_name and function.__module__ == "__main__":
+        main = getattr(sys.modules.get("__main__"), "__file__", None)
+        if main is None:
+            return "its function was typed in or given with -c; write it into a file"
+        if not Path(main).is_file():
+            return f"its function stands in {main}, which is no file of its own; write it into a module that can be imported"
     for one in parameters.plan.order if parameters.plan is not None else ():
         if one.on_loop:
             return f"provider {one.name} needs a loop, and there is none; inject a plain one, or use executor='thread'"

@@ -19,11 +19,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock, Thread, local
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
 from taskloop.attempts import taken
 from taskloop.context import AttemptCancelled, RunContext, StepName, running
@@ -535,8 +535,15 @@ def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> 
 
 
 def performed(find: Callable[[], tuple[Callable[..., Any], Parameters]], context: ProcessContext) -> tuple[Any, ...]:
-    """Call what `find` gives, with what the run says and what is injected; what it came to as plain data."""
-    token = running.set(context)
+    """Call what `find` gives, with what the run says and what is injected; what it came to as plain data.
+
+    As in a thread, what it sets in context variables is not seen by the job that is called here next.
+    """
+    return copy_context().run(_performed, find, context)
+
+
+def _performed(find: Callable[[], tuple[Callable[..., Any], Parameters]], context: ProcessContext) -> tuple[Any, ...]:
+    running.set(context)
     try:
         function, parameters = find()
         arguments = parameters.rebuild(context.params)
@@ -550,11 +557,22 @@ def performed(find: Callable[[], tuple[Callable[..., Any], Parameters]], context
             result = call_within(plan, plan.order, {}, context, _in_time, report, function, **arguments)
     except BaseException as error:
         classes = [(one.__module__, one.__qualname__) for one in type(error).__mro__]
-        when = getattr(error, "when", None) if issubclass(type(error), RetryAt) else None
-        return "raised", failure(error), classes, when
-    finally:
-        running.reset(token)
+        return "raised", failure(error), classes, _wanted_at(error)
     return "returned", result.result, result.summary
+
+
+def _wanted_at(error: BaseException) -> Any:
+    """When a `RetryAt` wants the next attempt; None: its class is the job's own and does not say, or not what can go home."""
+    if not issubclass(type(error), RetryAt):
+        return None
+    from pickle import dumps
+
+    try:
+        when = cast("RetryAt", error).when
+        dumps(RetryAt(when).when)
+    except BaseException:  # SystemExit too: it would end a worker of a cluster, and all that it has in hand
+        return None
+    return when
 
 
 def found(module: str, qualname: str) -> tuple[Callable[..., Any], Parameters]:
@@ -562,6 +580,8 @@ def found(module: str, qualname: str) -> tuple[Callable[..., Any], Parameters]:
     from importlib import import_module
 
     try:
+        if module == "__main__" and module not in sys.modules:  # an import of it would start the program once more
+            raise ImportError("the main file of the program is no file of its own, and was not loaded there")
         there: Any = import_module(module)
         for part in qualname.split("."):
             there = getattr(there, part)

@@ -10,12 +10,24 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from datetime import date
+from contextvars import ContextVar
+from datetime import date, timedelta
 from pathlib import Path
 
 from taskloop import Fatal, Inject, Jobs, Retry, RetryAt, RunContext, current_run
 
 jobs = Jobs()
+language = ContextVar("language", default="en")
+
+
+class RetryWhenever(RetryAt):
+    """Ends whoever asks when, or cannot be sent home; as classes of jobs may."""
+
+    def __init__(self, answer):
+        super().__init__("1s")
+        self.answer = answer
+
+    when = property(lambda self: self.answer(), lambda self, _: None)
 
 
 class Unwanted(ValueError):
@@ -43,6 +55,20 @@ def hushed(run: RunContext, word: str, fails: bool = False):
     if fails:
         raise OSError(f"no luck with {word}")
     return {"word": word, "params": dict(run.params), "length": len(word)}
+
+
+class UnsentDelta(timedelta):
+    """Cannot be pickled."""
+
+    def __reduce__(self):
+        raise TypeError("not sent")
+
+
+@jobs.job(executor="process")
+def speaking(wanted: str = ""):
+    before = language.get()
+    language.set(wanted)
+    return [before, os.getpid()]
 
 
 @jobs.job(executor="process")
@@ -109,6 +135,10 @@ def raising(what: str):
         raise Fatal("never")
     if what == "later" and current_run().attempt == 1:
         raise RetryAt("10m")
+    if what == "whenever":
+        raise RetryWhenever(sys.exit)
+    if what == "never sent":
+        raise RetryWhenever(lambda: UnsentDelta(seconds=1))
     if what == "local":
 
         class Local(OSError):

@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import threading
 import time as real
+import zipfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from anyio import BrokenWorkerProcess
 from taskloop import Inject, Jobs, State
 from taskloop.context import AttemptCancelled
 from taskloop.errors import BadJob, ProcessDied
-from taskloop.processing import InProcess, perform, pool
+from taskloop.processing import InProcess, found, perform, pool
 from taskloop.testing import run_context
 
 pytestmark = pytest.mark.anyio
@@ -250,6 +251,19 @@ async def test_a_job_there_may_say_when_to_try_again(at_work):
         await asyncio.sleep(0.01)
     assert now.state is State.WAITING and now.ready_at > now.created_at.replace(microsecond=0)
     assert 590 < (now.ready_at - now.created_at).total_seconds() < 660
+
+
+@pytest.mark.parametrize("what", ["whenever", "never sent"])
+async def test_an_error_that_cannot_say_when_to_try_again_has_failed_as_itself(at_work, what):
+    pid = (await ran(at_work, "pid")).result
+    run = await ran(at_work, "raising", what=what)
+    assert (run.state, run.error.type, run.attempt) == (State.FAILED, "RetryWhenever", 1)
+    assert (await ran(at_work, "pid")).result == pid
+
+
+async def test_what_a_job_sets_in_a_context_variable_is_not_seen_by_the_next_one_there(at_work):
+    first, second = [(await ran(at_work, "speaking", wanted=word)).result for word in ("fr", "de")]
+    assert first == second and first[0] == "en"
 
 
 @pytest.mark.parametrize(
@@ -590,6 +604,32 @@ def test_a_function_given_on_the_command_line_is_refused_when_declared(tmp_path)
     code = 'from taskloop import Jobs\n\n@Jobs().job(executor="process")\ndef job(): pass\n'
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert "was typed in or given with -c; write it into a file" in done.stderr
+
+
+def test_a_function_in_the_main_file_of_an_archive_is_refused_when_declared(tmp_path):
+    done = run_as_archive(tmp_path, PROGRAM)
+    assert "program.pyz/__main__.py, which is no file of its own; write it into a module" in done.stderr
+
+
+def test_a_main_file_that_was_not_loaded_there_is_not_started_by_an_import(tmp_path, monkeypatch):
+    (tmp_path / "__main__.py").write_text("open(__file__ + '.begun', 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "__main__")
+    with pytest.raises(BadJob, match="the main file of the program is no file of its own"):
+        found("__main__", "work")
+    assert not (tmp_path / "__main__.py.begun").exists()
+
+
+def run_as_archive(folder, text):
+    with zipfile.ZipFile(folder / "program.pyz", "w") as archive:
+        archive.writestr("__main__.py", textwrap.dedent(text))
+    return subprocess.run([sys.executable, "program.pyz"], cwd=folder, capture_output=True, text=True, timeout=40)
+
+
+def test_a_program_that_is_frozen_into_one_file_is_told_that_it_can_start_no_process(monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)  # as those who freeze programs set it
+    with pytest.raises(BadJob, match="has no interpreter to start for jobs; use executor='thread'"):
+        Jobs().add_job(process_jobs.pid.function, executor="process")
 
 
 def test_a_script_with_the_usual_guard_works_and_leaves_no_process(tmp_path):
