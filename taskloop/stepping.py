@@ -190,11 +190,10 @@ class Stepping:
             done = await self._perform(context, wanted, keep_failed=False)
             if context.step:  # what is called again finds it done
                 self._known[name] = done.step
-        except GeneratorExit:  # nobody goes on with it: it is collected, in the context of whoever is just there
-            before = running.get()
-            raise
         finally:
-            running.set(before)
+            # Where it is taken apart long after its loop is gone, that is in the context of whoever is at work then.
+            if (inner := running.get()) is not None and inner.id == context.id and inner.scheduler is context.scheduler:
+                running.set(before)
             del going[end]
             end.set_result(None)
         if done.error is not None:
