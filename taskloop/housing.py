@@ -21,6 +21,7 @@ from taskloop.options import Options
 from taskloop.processes import current_folder
 from taskloop.runs import RunId
 from taskloop.store import Store, open_store
+from taskloop.tasks import this_loop
 
 if TYPE_CHECKING:
     from taskloop.settings import Settings
@@ -146,7 +147,7 @@ class Housed(Jobs):
 
     async def _opened(self) -> Store:
         """The store, opened at first use. Raises `NotRunning` in another process or on another loop than then."""
-        if self._home is not asyncio.get_running_loop():
+        if self._home is not this_loop():
             await self._come_home()
         if self._store_is_open and self._store is not None:
             return self._store

@@ -43,7 +43,7 @@ from taskloop.slots import Slots
 from taskloop.starting import patiently, unless
 from taskloop.store import Store, Worker
 from taskloop.switches import Switch
-from taskloop.tasks import Gathered
+from taskloop.tasks import Gathered, lazily, this_loop
 from taskloop.tending import Tending
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class TaskScheduler(Ledger):
         changes nothing; one during a stop waits for its end; one that fails may be tried again, one that is stopped returns.
         Raises `BadSettings`, `BadJob`, `BadStore`, `StoreUnavailable`, `NotRunning`, `Conflict` in a job a stop waits for.
         """
-        loop = asyncio.get_running_loop()
+        loop = this_loop()
         if self._host is not None and self._loop.is_closed():
             await self.stop()
         if self._host is not None and self._loop is not loop:
@@ -209,9 +209,9 @@ class TaskScheduler(Ledger):
             slots, fires = begun
             async with create_task_group() as loops:
                 self._phase = "running"
-                if self.options.enabled:
-                    loops.start_soon(fires.run)
-                loops.start_soon(self._tend_loop)
+                with lazily(self._loop):
+                    for work in [fires.run, self._tend_loop] if self.options.enabled else [self._tend_loop]:
+                        loops.start_soon(work)
                 count = len(getattr(self._open_store, "only", None) or self)
                 self._say("INFO", "scheduler.started", jobs=count, store=self._open_store.url)
                 started.set_result(None)
@@ -310,8 +310,7 @@ class TaskScheduler(Ledger):
         self.start_plan: StartPlan | None = await declaring.declare(
             self, store, jobs, self._clock.now(), others=others, starting=self.options.enabled
         )
-        only = getattr(store, "only", None)
-        if told := self.start_plan.told(only):
+        if told := self.start_plan.told(only := getattr(store, "only", None)):
             self._say("INFO", "scheduler.plan", **told)
         for level, mistake, fields in await advice.look(self, store, others, only):
             self._say(level, f"advice.{mistake}", **fields)

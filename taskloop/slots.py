@@ -201,11 +201,11 @@ class Slots:
             self.stirred()
         self.free -= 1
         self.attempts[run.id] = attempt
+        if job.policy.timeout is not None:
+            attempt.limit(job.policy.timeout.total_seconds(), self._abandon, self._kill_grace)
         attempt.task = self._loop.create_task(self._perform(attempt))
         if self._glance is None:
             self._glance = self._loop.call_later(GLANCE_SECONDS, self._glance_at_runs)
-        if job.policy.timeout is not None:
-            attempt.limit(job.policy.timeout.total_seconds(), self._abandon, self._kill_grace)
         self._tell("started", run)
 
     def _glance_at_runs(self) -> None:
@@ -365,6 +365,8 @@ class Slots:
         hurry.cancel()
 
     async def _perform(self, attempt: LiveAttempt) -> None:
+        # Before whoever made it can say which it is: of a host's `eager_task_factory` it begins at once.
+        attempt.task = asyncio.current_task()
         while not self.trusted() and not self._closed.is_set():  # we stood still since it was launched: it may be lost
             await asyncio.sleep(TRUST_SECONDS)
         try:

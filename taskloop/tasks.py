@@ -1,4 +1,5 @@
-"""Tasks of asyncio: one whose end matters more than who cancels it, one that does not end, and one for many.
+"""Tasks of asyncio: one whose end matters more than who cancels it, one that does not end, one for many, and those begun
+later; and the loop they are of.
 
 Level 4, knows no engine.
 """
@@ -6,13 +7,13 @@ Level 4, knows no engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
-from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.errors import BadStore, NotRunning, StoreUnavailable
 
-__all__ = ["Gathered", "disown", "undisturbed"]
+__all__ = ["Gathered", "disown", "lazily", "this_loop", "undisturbed"]
 
 T = TypeVar("T")
 
@@ -43,6 +44,17 @@ class Gathered(Generic[T]):
                 raise
 
 
+def this_loop() -> asyncio.AbstractEventLoop:
+    """The loop that runs here. Raises `NotRunning` where there is none of asyncio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise NotRunning(
+            "no event loop of asyncio runs here, and the scheduler needs one; under trio, or without a loop, "
+            "BackgroundTasks has it on a thread of its own"
+        ) from None
+
+
 async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives or raises, in a task of its own: whoever cancels the one that waits here is not heard."""
     task = asyncio.ensure_future(work)
@@ -59,3 +71,23 @@ def disown(tasks: Iterable[asyncio.Task[Any]]) -> None:
             asyncio._unregister_task(task)
             # Python would complain of it at the end, and who disowns it has told. No public name does this.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def lazily(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Tasks that are made meanwhile begin in a later turn of the loop, whatever the host's task factory does.
+
+    A group of anyio's knows asyncio's own `eager_task_factory` and passes it by; in the wrapping of some tracer it does
+    not, and is at odds with a task that begins as it is made.
+    """
+    factory = loop.get_task_factory()
+    if factory is None or getattr(factory, "__module__", "").startswith(
+        "taskloop."
+    ):  # virtual time, which minds it itself
+        yield
+        return
+    loop.set_task_factory(None)
+    try:
+        yield
+    finally:
+        loop.set_task_factory(factory)

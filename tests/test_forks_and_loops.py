@@ -144,6 +144,14 @@ async def test_on_another_loop_a_scheduler_refuses_clearly_while_its_own_lives(t
         assert (await (await job.submit()).wait()).state == "succeeded"
 
 
+@pytest.mark.parametrize("verb", ["start", "runs", "status"])
+def test_where_no_loop_of_asyncio_runs_a_verb_says_what_has_one(tmp_path, verb):
+    """As under trio, which steps a coroutine by itself too."""
+    asked = getattr(TaskScheduler(tmp_path / "a.db", options=Options()), verb)()
+    with pytest.raises(NotRunning, match="no event loop of asyncio runs here.*BackgroundTasks has it on a thread"):
+        asked.send(None)
+
+
 def test_a_scheduler_whose_loop_has_ended_can_be_stopped_and_started_on_another(tmp_path):
     scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
 
