@@ -65,7 +65,7 @@ class Retry:
         In a mapping `on` may also be the name of a built-in error, or a list of them. Errors: `BadJob`, `BadDuration`.
         """
         if value is None:
-            return cls()
+            return _ONCE  # made for each of thousands of steps it was a quarter of what holds the loop
         if isinstance(value, Retry):
             return value
         if isinstance(value, Mapping):
@@ -175,3 +175,6 @@ def _bad(name: str, got: object, allowed: str) -> BadJob:
     except Exception:
         shown = f"a {type(got).__name__}"
     return BadJob(f"retry {name} is {shown[:80]}, allowed {allowed}")
+
+
+_ONCE = Retry()
