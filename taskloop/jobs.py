@@ -215,7 +215,7 @@ class Job(Generic[P, T]):
 
     def desk(self) -> Desk:
         """The scheduler that keeps this job's records: that of the run in hand, else the only one it was given to, and
-        of several the only one that runs.
+        of several the only one that runs, or that is left.
         """
         if self._desks is None and self._desk is not None:
             return self._desk
@@ -224,9 +224,10 @@ class Job(Generic[P, T]):
         context = running.get()
         if context is not None and context.scheduler in self._desks:
             return cast("Desk", context.scheduler)
-        at_work = [one for one in self._desks if one.is_running]
-        if len(at_work) == 1:
-            return at_work[0]
+        left = list(self._desks)
+        for some in ([one for one in left if one.is_running], left):
+            if len(some) == 1:
+                return some[0]
         raise Conflict(f"job '{self.name}' belongs to several schedulers; call scheduler.submit({self.name!r}, ...)")
 
     def attach(self, desk: Desk) -> None:

@@ -338,7 +338,7 @@ def test_a_file_may_give_a_trigger_to_a_job_that_has_none():
 class Desk:
     """A scheduler that writes down what it is asked."""
 
-    _is_configured = True
+    _is_configured, is_running = True, False
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -376,10 +376,14 @@ async def test_a_job_of_no_scheduler_or_of_several_says_what_to_write():
     job = Jobs().add_job(mail)
     with pytest.raises(Conflict, match=r"'mail' belongs to no scheduler; give its Jobs to TaskScheduler\(jobs="):
         await job.submit(7)
-    job.attach(Desk())
-    job.attach(Desk())
+    one, other = Desk(), Desk()
+    job.attach(one)
+    job.attach(other)
     with pytest.raises(Conflict, match=r"belongs to several schedulers; call scheduler\.submit\('mail', \.\.\.\)"):
         await job.submit(7)
+    del other  # an application made anew, or a test, leaves the scheduler before it to the garbage collector
+    await job.submit(7)
+    assert len(one.asked) == 1
 
 
 async def test_inside_a_run_its_own_scheduler_is_asked():
