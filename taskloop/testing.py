@@ -497,6 +497,7 @@ class LoopTime:
         loop = self._loop
         self._selector, self._resolution = loop._selector, loop._clock_resolution
         self._factory = loop.get_task_factory()
+        self._is_eager = self._factory is not None and _begins_at_once(loop, self._factory)
         self._outer, loop._scheduled = loop._scheduled, []  # a time limit around the test stays one of real time
         self._real_time, self._real_run_in_executor = loop.time, loop.run_in_executor
         loop._selector, loop._clock_resolution = self, 1e-6
@@ -620,12 +621,12 @@ class LoopTime:
     def _make_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> Any:
         """Tasks of the engine, and all that these make, can be killed; those of the test cannot."""
         parent = asyncio.current_task(loop)
-        if _is_engine(coroutine) or (parent is not None and isinstance(parent.get_coro(), _Mortal)):
-            # Not by a factory of the test: one that begins tasks as they are made is at odds with groups of anyio's.
-            return asyncio.Task(_Mortal(coroutine), loop=loop, **more)
-        if self._factory is not None:
-            return self._factory(loop, coroutine, **more)
-        return asyncio.Task(coroutine, loop=loop, **more)
+        is_ours = _is_engine(coroutine) or (parent is not None and isinstance(parent.get_coro(), _Mortal))
+        if is_ours:
+            coroutine = _Mortal(coroutine)
+        if self._factory is None or (is_ours and self._is_eager):  # at odds with groups of anyio's, see `tasks.lazily`
+            return asyncio.Task(coroutine, loop=loop, **more)
+        return self._factory(loop, coroutine, **more)
 
     def kill(self) -> None:
         """End all tasks of the engine where they stand, and forget its timers."""
@@ -673,6 +674,17 @@ class _Mortal(Coroutine[Any, Any, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)
+
+
+def _begins_at_once(loop: asyncio.AbstractEventLoop, factory: Callable[..., Any]) -> bool:
+    """Whether a host's factory begins tasks as it makes them, as `asyncio.eager_task_factory` does, wrapped or not."""
+    begun = []
+
+    async def begin() -> None:
+        begun.append(True)
+
+    factory(loop, begin()).cancel()
+    return bool(begun)
 
 
 def _is_engine(coroutine: Any) -> bool:

@@ -583,3 +583,25 @@ async def test_there_is_one_virtual_time_for_a_loop(scheduler, virtual_time):
             async with virtual_time(TaskScheduler()):
                 pass
         await time.advance("1m")
+
+
+async def test_tasks_of_the_engine_are_made_by_the_factory_of_the_host_there_too(scheduler, virtual_time):
+    loop, made = asyncio.get_running_loop(), []
+
+    def factory(loop, coroutine, **more):
+        task = asyncio.Task(coroutine, loop=loop, **more)
+        made.append(task)
+        return task
+
+    @scheduler.job()
+    async def who() -> bool:
+        return asyncio.current_task() in made
+
+    loop.set_task_factory(factory)
+    try:
+        async with virtual_time(scheduler) as time:
+            run = await time.until((await who.submit()).wait())
+            assert run.result is True
+        assert loop.get_task_factory() is factory
+    finally:
+        loop.set_task_factory(None)
