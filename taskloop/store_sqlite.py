@@ -551,12 +551,12 @@ class SqliteStore:
 
     async def late(self, ready_before: datetime) -> Sequence[Run]:
         held = (  # of none but the statement itself: looked up once, not for each run that waits
-            "FROM taskloop_switches WHERE kind = 'paused' AND ended_at IS NULL AND coalesce(until, ?2) > ?1 AND job IS"
+            "FROM taskloop_switches WHERE kind = 'paused' AND ended_at IS NULL AND coalesce(until, ?) > ? AND job IS"
         )
         return await self._runs(
-            f"WHERE state = 'waiting' AND ready_at < ?1 AND NOT EXISTS (SELECT 1 {held} NULL) "
+            f"WHERE state = 'waiting' AND ready_at < ? AND NOT EXISTS (SELECT 1 {held} NULL) "
             f"AND job NOT IN (SELECT job {held} NOT NULL) ORDER BY ready_at LIMIT 100",
-            (microseconds(ready_before), keeping.FOR_EVER),
+            (at := microseconds(ready_before), keeping.FOR_EVER, at, keeping.FOR_EVER, at),
         )
 
     async def clock(self) -> datetime | None:

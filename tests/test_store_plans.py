@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from stores import NOW, Stores, asked, at, claimed, ended, fired, firing, hourly, put, submitted
 
+import taskloop
 from taskloop.audit import Entry
 from taskloop.cli import glance
 from taskloop.moments import Question, subject
@@ -199,3 +200,11 @@ def judged(path: Path, told: Heard) -> list[str]:
         # Every writing connection has this table.
         db.execute("CREATE TEMP TABLE taskloop_known (job TEXT PRIMARY KEY, held INTEGER, gated INTEGER) WITHOUT ROWID")
         return told.through_all_runs(db)
+
+
+def test_no_statement_numbers_the_values_it_is_given_in_order():
+    """Python 3.12 warns of that and 3.14 refuses it: `?` for each in its turn, or `:name` with a mapping."""
+    package = Path(taskloop.__file__).parent
+    texts = {path.name: path.read_text("utf-8") for path in package.rglob("*sqlite*.py")}
+    assert len(texts) > 10
+    assert {name: found for name, text in texts.items() if (found := re.findall(r"\?\d", text))} == {}
