@@ -584,7 +584,9 @@ class Ledger(Switching):
         """
         from taskloop import looking
 
-        return await looking.upcoming(self, await self._opened(), until, inquiry.limit(limit), await self._meant(job))
+        meant = await self._meant(job)
+        jobs = None if meant is None else self._names(meant)[:1]
+        return await looking.upcoming(self, await self._opened(), until, inquiry.limit(limit), jobs)
 
     async def simulate(
         self,

@@ -133,23 +133,25 @@ async def strips(ledger: Ledger, names: Sequence[str], limit: int) -> dict[str, 
     return dict(zip(names, found, strict=True))
 
 
-async def spans(ledger: Ledger, since: datetime, until: datetime, limit: int, each: int = 0) -> list[Span]:
+async def spans(
+    ledger: Ledger, since: datetime, until: datetime, limit: int, each: int = 0, *, jobs: Collection[str] | None = None
+) -> list[Span]:
     """What was put on record between two instants, skips too, the newest `limit` of it; and what runs, 100 of it at most.
 
     `each`: where that is not all, also so many older ones of each job, of TOGETHER jobs at most: what runs often takes no
-    room from what runs rarely.
+    room from what runs rarely. `jobs`: of these alone.
     """
-    store = await ledger._opened()
-    found = [*await store.spans(Query(states=[*State], since=since, until=until, limit=limit))]
+    store, mine = await ledger._opened(), None if jobs is None else sorted(jobs)
+    found = [*await store.spans(Query(mine, [*State], since=since, until=until, limit=limit))]
     if each and len(found) == limit:
-        jobs, oldest = dict.fromkeys((*(one.job for one in found), *sorted(job.name for job in ledger))), found[-1].id
-        names = [*jobs][:TOGETHER]
+        further = sorted(job.name for job in ledger) if mine is None else mine
+        names, oldest = [*dict.fromkeys((*(one.job for one in found), *further))][:TOGETHER], found[-1].id
         for place in range(0, len(names), 10):  # few at a time: others read by the same connection
             these = names[place : place + 10]
             query = Query(jobs=these, states=[*State], since=since, until=until, before=oldest, limit=each)
             found += await store.spans(query, each=True)
     known = {one.id for one in found}  # a long one may have been due before
-    running = await store.spans(Query(states=[State.RUNNING], limit=100))
+    running = await store.spans(Query(mine, [State.RUNNING], limit=100))
     return found + [one for one in running if one.id not in known]
 
 
@@ -535,13 +537,19 @@ async def curfew(ledger: Ledger, store: Store, ends_at: datetime) -> Curfew:
 
 
 async def outline(
-    ledger: Ledger, limit: int, *, until: datetime | None = None, apart: timedelta | None = None
+    ledger: Ledger,
+    limit: int,
+    *,
+    until: datetime | None = None,
+    apart: timedelta | None = None,
+    jobs: Collection[str] | None = None,
 ) -> list[tuple[datetime, Schedule]]:
     """The coming fires, earliest first, of one schedule none sooner than `apart` after the one before.
 
-    So what fires often takes no room from what fires rarely. None: of each schedule the next one alone.
+    So what fires often takes no room from what fires rarely. None: of each schedule the next one alone. `jobs`: of these
+    alone.
     """
-    return await upcoming(ledger, await ledger._opened(), until, limit, None, apart)
+    return await upcoming(ledger, await ledger._opened(), until, limit, jobs, apart)
 
 
 async def upcoming(
@@ -549,17 +557,17 @@ async def upcoming(
     store: Store,
     until: Any,
     limit: int,
-    job: str | Job[..., Any] | None,
+    jobs: Collection[str] | None,
     apart: timedelta | None = timedelta(0),
 ) -> list[tuple[datetime, Schedule]]:
     """The coming fires, earliest first: each schedule is asked for its next one only when that one's turn has come.
 
-    `apart`: see `outline`.
+    `jobs`: of these alone. `apart`: see `outline`.
     """
     now = ledger._clock.now()
     end = durations.instant(until, now) if until is not None else None
     await ledger._refresh_switches(force=True)
-    schedules = await store.coming(limit, job=None if job is None else ledger._names(job)[0])
+    schedules = await store.coming(limit, jobs=None if jobs is None else [*jobs])
     policies = await _policies(ledger, store, {one.job for one in schedules})
     ahead = [(one.next_due, one.id, one) for one in schedules if one.next_due is not None]
     heapify(ahead)

@@ -103,7 +103,7 @@ async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES, *, jo
     while page := await store.schedules(job=job, after=schedules[-1].id if schedules else None, limit=AT_ONCE):
         schedules += page
         if partial := len(schedules) > most:
-            schedules = list(await store.coming(most, job=job))
+            schedules = list(await store.coming(most, jobs=None if job is None else [job]))
             break
         if len(page) < AT_ONCE:
             break
@@ -206,7 +206,8 @@ def _policy(definition: Definition) -> Policy:
 
 async def held(ledger: Ledger, store: Store, job: str | None = None) -> int:
     """How many fires a pause holds now, of one job or of all; of those schedules that fire first, if there are very many."""
-    schedules, switches = await store.coming(FEWER_SCHEDULES, job=job), await store.switches()
+    schedules = await store.coming(FEWER_SCHEDULES, jobs=None if job is None else [job])
+    switches = await store.switches()
     now, here = ledger._clock.now(), {one.name: one.policy for one in ledger}
     definitions = await store.definitions() if any(one.job not in here for one in schedules) else ()
 

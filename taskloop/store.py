@@ -542,8 +542,8 @@ class Store(Protocol):
         steady clock, when the wall clock was last right and now. Gives how many cursors moved.
         """
 
-    async def coming(self, limit: int, *, job: str | None = None) -> Sequence[Schedule]:
-        """The schedules that fire next, of one job or of all, earliest first."""
+    async def coming(self, limit: int, *, jobs: Sequence[str] | None = None) -> Sequence[Schedule]:
+        """The schedules that fire next, of these jobs or of all, earliest first."""
 
     async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
         """When each job fires next by any of its schedules."""

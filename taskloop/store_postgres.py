@@ -428,11 +428,11 @@ class PostgresStore:
         )
         return read_schedules(rows)
 
-    async def coming(self, limit: int, *, job: str | None = None) -> Sequence[Schedule]:
+    async def coming(self, limit: int, *, jobs: Sequence[str] | None = None) -> Sequence[Schedule]:
         rows = await self._fetch(
-            f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE next_due IS NOT NULL AND ($2::text IS NULL OR job = $2) "
-            "ORDER BY next_due LIMIT $1",
-            limit, job,
+            f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE next_due IS NOT NULL "
+            "AND ($2::text[] IS NULL OR job = ANY($2)) ORDER BY next_due LIMIT $1",
+            limit, None if jobs is None else list(jobs),
         )  # fmt: skip
         return read_schedules(rows)
 

@@ -414,8 +414,9 @@ class SqliteStore:
         )
         return found
 
-    async def coming(self, limit: int, *, job: str | None = None) -> Sequence[Schedule]:
-        mine, values = ("", ()) if job is None else ("AND job = ? ", (job,))
+    async def coming(self, limit: int, *, jobs: Sequence[str] | None = None) -> Sequence[Schedule]:
+        mine = "" if jobs is None else "AND job IN (SELECT value FROM json_each(?)) "
+        values = () if jobs is None else (json.dumps(list(jobs)),)
         rest = f"WHERE next_due IS NOT NULL {mine}ORDER BY next_due LIMIT ?"
         found: list[Schedule] = await self._read(keeping.schedules, rest, (*values, limit))
         return found

@@ -318,6 +318,7 @@ async def test_the_coming_schedules_are_told_whatever_their_job(store):
     await put(store, hourly("z", "c", next_due=at(2)), hourly("y", next_due=at(-1)), hourly("x", next_due=None))
     assert [one.id for one in await store.coming(10)] == ["y", "z"]
     assert [one.id for one in await store.coming(1)] == ["y"]
+    assert [one.id for one in await store.coming(10, jobs=["c", "d"])] == ["z"] and not await store.coming(10, jobs=[])
 
 
 async def test_the_next_due_instant_of_a_job_is_that_of_its_earliest_schedule(store):

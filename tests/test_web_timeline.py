@@ -116,6 +116,39 @@ async def test_what_runs_rarely_has_its_marks_beside_what_runs_often(monkeypatch
     assert text(first).count("tick") == 1, "next is the next fire of each schedule"
 
 
+async def test_the_timeline_of_jobs_with_a_tag_or_name_keeps_its_room_for_those_alone(
+    monkeypatch, no_task_outlives_the_fixture
+):
+    monkeypatch.setattr("taskloop.web.pages.timeline.MOST_RUNS", 3)
+    monkeypatch.setattr("taskloop.web.pages.timeline.MOST_FIRES", 3)
+    scheduler = shop()
+
+    @scheduler.every("2s", first="after")
+    async def tick(): ...
+
+    @scheduler.every("5h", first="after", tags=("night",), title="The books")
+    async def closing(): ...
+
+    async with HOSTS["asgi"](scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        for job in ("closing", *["add"] * 6):
+            await (await scheduler.submit(job, {"a": 1} if job == "add" else {})).wait()
+        seen = {
+            asked: (await client.get(f"/api/v1/timeline?from=1h&to=6h&{asked}")).data
+            for asked in ("tag=night", "text=BOOKS", "text=clos&tag=night", "text=tick&tag=night")
+        }
+        page, none = await client.get("/timeline?tag=night&to=6h"), await client.get("/timeline?text=nobody")
+        everyone = await client.get("/timeline?from=1h&to=6h")
+    *found, nothing = seen.values()
+    assert nothing["lanes"] == [] and all([lane["job"] for lane in one["lanes"]] == ["closing"] for one in found)
+    assert all(len(lane["runs"]) == len(lane["coming"]) == 1 for one in found for lane in one["lanes"])
+    assert all(one["complete"] for one in found) and "not all is shown" in text(everyone)
+    assert (
+        'name="tag" value="night"' in page.body.decode() and "from=24h&amp;to=24h&amp;tag=night" in page.body.decode()
+    )
+    assert "Nothing of such a job ran" in text(none) and "All jobs" in text(none)
+
+
 async def test_what_comes_due_of_a_job_that_is_off_is_not_said_to_run(no_task_outlives_the_fixture):
     scheduler = shop()
     async with HOSTS["asgi"](scheduler, auth="open") as client:

@@ -12,7 +12,19 @@ from taskloop.web.routes import INSTANT, TEXT, Parameter, whole
 if TYPE_CHECKING:
     from taskloop.web.site import Asked
 
-__all__ = ["BEFORE", "FIRES_UNTIL", "KEY", "KEY_HEADER", "LIMIT", "TOLD", "UNTIL", "V1", "page", "refuse_unknown"]
+__all__ = [
+    "BEFORE",
+    "FIRES_UNTIL",
+    "KEY",
+    "KEY_HEADER",
+    "LIMIT",
+    "NARROWING",
+    "TOLD",
+    "UNTIL",
+    "V1",
+    "page",
+    "refuse_unknown",
+]
 
 V1: Final = "/api/v1"
 USUAL: Final = 100
@@ -27,6 +39,10 @@ KEY: Final = Parameter(
     "one run per job and key, which one that failed or was cancelled frees; also as the header Idempotency-Key",
 )
 KEY_HEADER: Final = Parameter("Idempotency-Key", TEXT, "the key, if the body has none")
+NARROWING: Final = (
+    Parameter("tag", TEXT, "only jobs with this tag"),
+    Parameter("text", TEXT, "only jobs with this in their name or title"),
+)
 TOLD: Final = (
     Parameter("reason", TEXT, "why: stands in the records"),
     Parameter("actor", TEXT, "for whom; only for callers with scope admin, without it the caller's own name"),

@@ -11,7 +11,7 @@ from taskloop.errors import BadParameters, NoSuchJob, nearest
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
-from taskloop.web.api.asking import FIRES_UNTIL, KEY, KEY_HEADER, LIMIT, TOLD, UNTIL, V1, limit
+from taskloop.web.api.asking import FIRES_UNTIL, KEY, KEY_HEADER, LIMIT, NARROWING, TOLD, UNTIL, V1, limit
 from taskloop.web.core import Response, answer, listed
 from taskloop.web.discretion import explained
 from taskloop.web.problems import Problem
@@ -247,8 +247,7 @@ ROUTES = (
         summary="All jobs by name, as they stand",
         query=(
             Parameter("condition", words(*get_args(Condition)), "only jobs that stand so", many=True),
-            Parameter("tag", TEXT, "only jobs with this tag"),
-            Parameter("text", TEXT, "only jobs with this in their name or title"),
+            *NARROWING,
             Parameter("before", TEXT, "the `next` of the page before: the name of its last job"),
             LIMIT,
         ),

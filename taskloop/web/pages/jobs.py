@@ -15,7 +15,7 @@ from taskloop.masking import shown
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord
 from taskloop.runs import Cause, Run, State
-from taskloop.web.api.asking import UNTIL
+from taskloop.web.api.asking import NARROWING, UNTIL
 from taskloop.web.api.jobs import durations, spread, still_wanted, the_job, wanted
 from taskloop.web.core import Response
 from taskloop.web.discretion import explained
@@ -206,8 +206,7 @@ ROUTES = (
         query=(
             *PAGE,
             Parameter("condition", words(*CONDITIONS), "only jobs that stand so", many=True),
-            Parameter("tag", TEXT, "only jobs with this tag"),
-            Parameter("text", TEXT, "only jobs with this in their name or title"),
+            *NARROWING,
             Parameter("before", TEXT, "the name of the last job of the page before"),
         ),
     ),

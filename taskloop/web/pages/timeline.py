@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlencode
 
 from taskloop import durations, looking
 from taskloop.clock import SystemClock
@@ -19,6 +21,8 @@ from taskloop.schedules import Schedule
 from taskloop.signs import span_text
 from taskloop.simulation import Overlap, Simulation, Trouble
 from taskloop.store import Span
+from taskloop.web.api.asking import NARROWING
+from taskloop.web.api.jobs import wanted
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
 from taskloop.web.problems import Problem
@@ -182,17 +186,27 @@ async def seen(asked: Asked) -> Seen:
     """What the query asks for. Raises `Problem`."""
     scheduler, now = asked.scheduler, SystemClock().now()
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
+    jobs = await _jobs(asked)
     # What comes is read first: a fire meanwhile is in both then, told once; the other way round it would be in none.
-    fires = await scheduler.upcoming(end, MOST_FIRES) if end > now else []
+    fires = await looking.outline(scheduler, MOST_FIRES, until=end, apart=timedelta(0), jobs=jobs) if end > now else []
     if full := len(fires) == MOST_FIRES:  # none is left out that would be a mark of its own
-        fires = await looking.outline(scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH))
+        fires = await looking.outline(
+            scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH), jobs=jobs
+        )
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
     off = await looking.off(scheduler, {schedule.job for _, schedule in fires})
-    runs = await looking.spans(scheduler, start, end, MOST_RUNS, EACH)
+    runs = await looking.spans(scheduler, start, end, MOST_RUNS, EACH, jobs=jobs)
     read_at = SystemClock().now()
     return await asyncio.to_thread(
-        _seen, start, end, now, read_at, runs, fires, ahead, full, off
+        _seen, start, end, now, read_at, runs, fires, ahead, full, off, jobs
     )  # it may be thousands
+
+
+async def _jobs(asked: Asked) -> set[str] | None:
+    """The jobs that the query means by their name or tag; None: all."""
+    if not asked.query["text"] and not asked.query["tag"]:
+        return None
+    return {one.name for one in wanted(await looking.stands(asked.scheduler), asked.query)}
 
 
 def _seen(
@@ -205,16 +219,19 @@ def _seen(
     ahead: Simulation | None,
     full: bool,
     off: Mapping[str, datetime | None],
+    jobs: AbstractSet[str] | None,
 ) -> Seen:
     coming = [(at, schedule.job) for at, schedule in fires if at >= now]
-    troubles = {} if ahead is None else {(one.job, one.at): one for one in ahead.troubles}
+    foretold = () if ahead is None else ahead.troubles
+    troubles = {(one.job, one.at): one for one in foretold if jobs is None or one.job in jobs}
+    overlaps = () if ahead is None else ahead.overlaps
     if full:  # nor is one left out that is in another's way
         coming = sorted({*coming, *((at, job) for job, at in list(troubles)[:OUTLINED] if now <= at <= end)})
     been = [one for one in runs if one.state is not State.WAITING]
     fired = {(one.due_at, one.job) for one in been if now <= one.due_at <= read_at}
     return Seen(
         start, end, now, been, [one for one in coming if one not in fired], troubles,
-        () if ahead is None else ahead.overlaps, full or len(runs) >= MOST_RUNS, full, off,
+        [one for one in overlaps if jobs is None or not jobs.isdisjoint(one.jobs)], full or len(runs) >= MOST_RUNS, full, off,
     )  # fmt: skip
 
 
@@ -222,11 +239,14 @@ async def timeline(asked: Asked) -> Response:
     one = await seen(asked)
     found, hidden = await asyncio.to_thread(_shown, one)
     marked = ticks(one.start, one.end)
+    asks = {"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}
+    narrowed = {name: value for name in (one.name for one in NARROWING) if (value := asked.query[name])}
     return await whole_page(
         asked, "timeline.html", rarely=5, lanes=found, hidden=hidden, start=one.start,
         end=one.end, ticks=marked, ticks_apart=(marked[1][1] - marked[0][1]).total_seconds() if len(marked) > 1 else 0,
         listed=LISTED, now_at=(one.now - one.start) / (one.end - one.start) * WIDTH,
-        wanted={"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}, full=one.full,
+        wanted={"text": "", "tag": "", **asks, **narrowed}, narrowed=urlencode(narrowed),
+        kept=urlencode({**asks, **narrowed}), full=one.full,
         overlaps=one.overlaps[:MOST_OVERLAPS], more_overlaps=max(0, len(one.overlaps) - MOST_OVERLAPS),
     )  # fmt: skip
 
@@ -255,6 +275,6 @@ ROUTES = (
     Route(
         method="GET", path="/timeline", name="page_timeline", scope=Scope.read, handler=timeline, summary="Timeline",
         page=True,
-        query=(*PAGE, Parameter("from", TEXT, "how far back"), Parameter("to", TEXT, "how far ahead")),
+        query=(*PAGE, Parameter("from", TEXT, "how far back"), Parameter("to", TEXT, "how far ahead"), *NARROWING),
     ),
 )  # fmt: skip
