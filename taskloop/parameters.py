@@ -262,9 +262,13 @@ class Parameters:
         hint = self._hints.get("return")
         if plain is None or hint is None or hint is Any or isinstance(hint, str):
             return plain
+        return self._returned.validate_python(plain)
+
+    @cached_property
+    def _returned(self) -> Any:
         from pydantic import TypeAdapter
 
-        return TypeAdapter(hint).validate_python(plain)
+        return TypeAdapter(self._hints["return"])
 
     def schema(self) -> dict[str, Any]:
         """A JSON Schema of the parameters as an object."""

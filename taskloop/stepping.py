@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Stepping"]
 
 
+FUNCTIONS: Final = 100
+"""Of so many functions an attempt keeps in mind what they take."""
 _PYDANTIC_MASK: Final = "**********"
 _PLAIN: Final = {type(None), bool, int, float, str, dict, list, tuple}
 
@@ -148,6 +150,7 @@ class Stepping:
         self._flow: Flow | None = None
         self._read_once: asyncio.Task[None] | None = None
         self._names: set[str] = set()
+        self._parameters: dict[Callable[..., Any], Parameters] = {}
         self._going: dict[str, dict[asyncio.Future[None], asyncio.Task[Any] | None]] = {}
         """By the step that began them, "" for the job itself: the ends of steps in hand, and the tasks they are in."""
         self._flow_tasks: dict[asyncio.Task[_Done], str] = {}
@@ -169,7 +172,7 @@ class Stepping:
         place = len(self._names) - 1  # now: of a fan-out all are begun before the record is read
         await self._recall()
         is_async = inspect.iscoroutinefunction(function)
-        parameters = Parameters(f"{self._run.job}.{name}", _by_name(function))
+        parameters = self._parameters_of(function, name)
         wanted = _Call(
             name,
             place,
@@ -178,7 +181,7 @@ class Stepping:
             dict,
             retry,
             "loop" if is_async else "thread",
-            has_context=parameters.context_name in _filled(function, args),
+            has_context=parameters.context_name is not None and parameters.context_name in _filled(function, args),
         )
         if context.step:
             self._inner.setdefault(str(context.step), []).append(name)
@@ -199,6 +202,18 @@ class Stepping:
         if done.error is not None:
             raise done.error
         return done.value
+
+    def _parameters_of(self, function: Callable[..., Any], name: str) -> Parameters:
+        """What a step's function takes: read once for a fan-out of one function, which it would hold the loop for."""
+        with suppress(TypeError):  # a callable object may have no hash
+            if (known := self._parameters.get(function)) is not None:
+                return known
+        found = Parameters(f"{self._run.job}.{name}", _by_name(function))
+        if len(self._parameters) >= FUNCTIONS:  # lambdas, most of all: each is called once
+            self._parameters.clear()
+        with suppress(TypeError):
+            self._parameters[function] = found
+        return found
 
     def _free(self, name: str) -> None:
         """Let the steps that a step began be begun again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 from collections import Counter
@@ -648,6 +649,37 @@ async def test_a_job_may_take_steps_whose_results_are_kept_over_its_retries(sche
         handle = await import_all.submit(files=["a", "bb", "ccc"])
         assert await time.until(handle.value()) == 6
     assert calls == {"a": 1, "bb": 1, "ccc": 1}
+
+
+async def test_what_a_function_takes_is_read_once_for_all_steps_that_call_it(scheduler, virtual_time):
+    read = []
+
+    class Load:
+        __name__ = "load"
+
+        @property
+        def __signature__(self) -> inspect.Signature:
+            read.append(self)
+            return inspect.Signature([inspect.Parameter("name", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
+
+        def __call__(self, name: str) -> str:
+            return name
+
+    class Unhashable(Load):
+        __hash__ = None
+
+    @scheduler.job()
+    async def job(run: RunContext) -> list[str]:
+        load, other = Load(), Unhashable()
+        for number in range(30):
+            await run.step(f"{number}", load, "a")
+        once = len(read)
+        for number in range(200):  # of so many not all are kept in mind
+            await run.step(f"each its own {number}", lambda number=number: str(number))
+        return [await run.step("again", load, "b"), await run.step("other", other, "c"), "once" if once < 5 else once]
+
+    async with virtual_time(scheduler) as time:
+        assert await time.until((await job.submit()).value()) == ["b", "c", "once"]
 
 
 async def test_steps_side_by_side_have_places_of_their_own_also_in_a_retry(scheduler, virtual_time):
