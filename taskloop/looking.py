@@ -91,7 +91,12 @@ async def jobs(ledger: Ledger, store: Store, only: Collection[str] | None = None
         for name, (run, success, failures) in last.items()
     }
     found = await _stands(ledger, store, look, newest)
-    return [one.record(last[one.name][0] if one.name in last else None) for one in found]
+    records: list[JobRecord] = []
+    for place in range(0, len(found), TOGETHER):
+        here = found[place : place + TOGETHER]
+        records += [one.record(last[one.name][0] if one.name in last else None) for one in here]
+        await asyncio.sleep(0)
+    return records
 
 
 async def stands(ledger: Ledger) -> list[Standing]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import chain
 from typing import Any, Final, Literal, NamedTuple
 
 from taskloop.durations import rfc3339
@@ -76,8 +77,10 @@ class Switches(tuple[Switch, ...]):  # noqa: SLOT001 - it keeps what it was sort
         """
         if not self:
             return ()
-        found = [numbered for job in {*jobs} for numbered in self._by_job.get(job, ())]
-        return [one for _, one in sorted(found, key=lambda numbered: numbered[0])]
+        by_job = self._by_job
+        found = [by_job[job] for job in {*jobs} if job in by_job]
+        numbered = found[0] if len(found) == 1 else sorted(chain(*found), key=lambda numbered: numbered[0])
+        return [one for _, one in numbered]
 
     def thrown(self, jobs: Sequence[str], now: datetime) -> Switch | None:
         """The switch that says whether a job, known by any of these names, is on; None: its declaration does."""
