@@ -34,14 +34,29 @@ class Gathered(Generic[T]):
         return not is_asked
 
     async def work(self) -> None:
-        """Raises what the work does. Where that is a store that is away, the next call takes the same again."""
+        """Raises what the work does. Where that is a store that is away, whoever called is to call again, for the same.
+
+        What fails otherwise is done in halves: one that cannot be done keeps none of the others from it.
+        """
         async with self._turn:
-            taken, self._given, self._is_asked = self._given, [], False
-            try:
-                await self._work(taken)
-            except (StoreUnavailable, BadStore):
-                self._given[:0] = taken
-                raise
+            parts, self._given, self._is_asked = [self._given], [], False
+            refused: list[T] = []
+            failed: Exception | None = None
+            while parts:
+                part = parts.pop()
+                try:
+                    await self._work(part)
+                except (StoreUnavailable, BadStore):
+                    self._given[:0] = [one for some in (refused, part, *reversed(parts)) for one in some]
+                    self._is_asked = True
+                    raise
+                except Exception as error:
+                    if len(part) < 2:
+                        failed, refused = error, [*refused, *part]
+                    else:
+                        parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+            if failed is not None:
+                raise failed
 
 
 def this_loop() -> asyncio.AbstractEventLoop:

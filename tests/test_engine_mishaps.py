@@ -519,6 +519,38 @@ async def test_jobs_that_are_added_while_the_store_is_away_are_declared_when_it_
         assert [one.id for one in await scheduler.schedules()] == ["first", "second"]
 
 
+class Broken:
+    """A trigger of somebody's own that cannot say when it is due."""
+
+    recurring = True
+
+    def after(self, instant):
+        raise ArithmeticError("no such day")
+
+    latest = after
+
+    def count(self, after, until):
+        return 0
+
+    def describe(self):
+        return "broken"
+
+    def __str__(self):
+        return "every 1h"
+
+
+async def test_a_job_whose_trigger_fails_keeps_none_of_those_that_are_added_with_it_from_firing(
+    scheduler, virtual_time, lines
+):
+    """They are declared together, and nobody would have tried again before the next start."""
+    async with virtual_time(scheduler) as time:
+        for name in ("one", "broken", "two", "three", "broken-too"):
+            scheduler.add_job(nothing, Broken() if name.startswith("broken") else Every("1m"), name=name)
+        await time.advance("90s")
+        assert {run.job for run in await time.runs()} == {"one", "two", "three"}
+        assert lines.count("engine.failed") == 1
+
+
 async def test_a_job_that_is_removed_while_a_run_of_it_goes_on_ends_no_watch_over_others(
     scheduler, virtual_time, lines
 ):
