@@ -30,7 +30,19 @@ from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints, concerns_others
 from taskloop.rows import told
 from taskloop.runs import Run, State
-from taskloop.server_postgres import BEGIN, Server, closed, is_alone, is_crossed, is_lost, let_go, newest, transaction
+from taskloop.server_postgres import (
+    BEAT,
+    BEGIN,
+    GIVE_UP_SECONDS,
+    Server,
+    closed,
+    is_alone,
+    is_crossed,
+    is_lost,
+    let_go,
+    newest,
+    transaction,
+)
 from taskloop.store import Claimed, Fired, Worker
 
 __all__ = ["BEAT_SECONDS", "FREELY", "WHEREABOUTS", "PostgresBeater", "Writer", "submit_within"]
@@ -234,10 +246,11 @@ class Writer:
                         await self._sign_in()
                     return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
             except BaseException as error:
+                if isinstance(error, TimeoutError):
+                    await self.close(GIVE_UP_SECONDS)
+                    raise self._silent() from error
                 if isinstance(error, asyncio.CancelledError) or is_lost(error):
                     self.drop()
-                if isinstance(error, TimeoutError):
-                    raise self._silent() from error
                 if not left or not (is_lost(error) or is_crossed(error) or isinstance(error, _PutAwayError)):
                     raise
                 if isinstance(error, _PutAwayError):
@@ -345,7 +358,7 @@ class Writer:
                 added, self._writes = written - self._writes, written + FENCE
                 return added % FENCE == 1
             except Exception as error:
-                self.drop()
+                await self.close(GIVE_UP_SECONDS)
                 if time.monotonic() > until:
                     raise self._silent() from error
             await asyncio.sleep(0.05)
@@ -498,7 +511,7 @@ class PostgresBeater:
     async def _beat(self, now: datetime, tick: float, health: Mapping[str, Any]) -> bool:
         if closed(self._connection):
             self._connection = await self._server.connect()
-        async with transaction(self._connection):
+        async with transaction(self._connection, BEAT):
             # First, for by this others judge how old the beat is.
             theirs = await self._connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision")
             ahead = theirs - (now.timestamp() + time.monotonic() - self._began)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import asyncpg
 
 __all__ = [
+    "BEAT",
     "BEGIN",
+    "GIVE_UP_SECONDS",
     "SNAPSHOT",
     "Server",
     "closed",
@@ -52,6 +54,10 @@ IDLE_SECONDS: Final = 30.0
 nobody.
 """
 TRY_SECONDS: Final = 2.0
+GIVE_UP_SECONDS: Final = 0.5
+"""How long whoever gives up an answer takes to tell the server so: what waits there for a lock would else go on waiting, for
+nobody, and of a server that is asked again and again there is in the end no connection left.
+"""
 LONGEST_WAIT: Final = 3.0
 """Seconds without a try after a connection could not be made; the more there were, the longer."""
 LEASE_WAIT: Final = 1.0
@@ -63,6 +69,8 @@ the server, loses what it has locked after 3 s, long before its lease is over: e
 for a lock is told so after 14 s, before it gives up by itself: a session whose client has gone would stay in the queue, to be
 let through to nobody, and of such a server has in the end no connection left.
 """
+BEAT: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}; SET LOCAL lock_timeout = '4s'"
+"""The same for one that beats, which is given up sooner."""
 SNAPSHOT: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_IDLE}"
 """Begins one that only reads, and sees one state throughout."""
 _READ_ONLY: Final = "25006"
@@ -192,9 +200,10 @@ async def probe(connection: Any) -> None:
 
 
 async def let_go(connection: Any, within: float) -> None:
-    """Close a connection; one that does not answer is dropped."""
+    """Close a connection, and have the server end what it still does there; one that does not answer is dropped."""
     try:
-        await connection.close(timeout=within)
+        async with asyncio.timeout(within):  # of the driver's own not all is within its time
+            await connection.close(timeout=within)
     except BaseException as error:
         with suppress(Exception):  # its loop may be closed
             connection.terminate()

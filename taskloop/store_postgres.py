@@ -38,6 +38,7 @@ from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules,
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.server_postgres import (
+    GIVE_UP_SECONDS,
     SNAPSHOT,
     Server,
     closed,
@@ -243,7 +244,10 @@ class PostgresStore:
                             raise
                         connection.terminate()
         except BaseException as error:
-            if connection is not None and (not isinstance(error, Exception) or is_lost(error)):
+            if connection is not None and isinstance(error, asyncio.CancelledError | TimeoutError):
+                await let_go(connection, GIVE_UP_SECONDS)
+                connection = None
+            elif connection is not None and (not isinstance(error, Exception) or is_lost(error)):
                 connection.terminate()
                 connection = None
             raise self._server.explained(error) from error

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import textwrap
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import asyncpg
@@ -247,6 +248,36 @@ async def test_a_server_that_does_not_answer_lets_its_callers_go():
             assert ids(await other.find(Query())) == ids(await store.find(Query()))
         finally:
             await connection.close()
+
+
+async def test_what_is_given_up_while_a_table_is_locked_waits_for_it_at_the_server_no_longer():
+    async with opened(patience=0.3) as store, opened(patience=30) as patient:
+        locker, looker = await asyncpg.connect(server().store), await asyncpg.connect(server().store)
+
+        async def waiting():
+            return await looker.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+        try:
+            async with locker.transaction():
+                await locker.execute("LOCK TABLE taskloop.runs IN ACCESS EXCLUSIVE MODE")
+                for call in (
+                    partial(store.find, Query()),
+                    partial(store.in_hand, "one"),
+                    partial(store.submit, [asked()]),
+                ):
+                    with pytest.raises(StoreUnavailable, match="answer"):
+                        await call()
+                    assert await waiting() == 0
+                reading = asyncio.create_task(patient.find(Query()))
+                while not await waiting():
+                    assert not reading.done()
+                reading.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await reading
+                assert await waiting() == 0
+        finally:
+            await locker.close()
+            await looker.close()
 
 
 async def test_reads_that_are_cancelled_leave_as_many_connections_as_there_were():
