@@ -1259,6 +1259,7 @@ async def test_the_address_of_a_form_that_was_refused_leads_to_its_page_where_it
     for path, page in (("/jobs/add/submit", "/jobs/add"), ("/schedules/x/remove", "/schedules"), ("/pause", "/")):
         answer = await client.get(path)
         assert (answer.status, answer.headers["location"]) == (303, f"/taskloop{page}")
+    assert (await client.get("//jobs/add/submit")).headers["location"] == "/taskloop/jobs/add", "no host is named so"
     assert (await client.get("/jobs/add/submit", headers={"accept": "*/*"})).status == 405
     assert (await client.get("/tasks/add")).status == 405, "no form is sent there"
 

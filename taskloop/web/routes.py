@@ -144,6 +144,7 @@ class Router:
 
     def form_of(self, path: str) -> str | None:
         """The page on which the form stands that is sent to this address; None: none is."""
+        path = f"/{path.strip('/')}"  # with two at its front it would lead to another host
         try:
             if not self.find("POST", path).route.page:
                 return None
