@@ -1033,6 +1033,20 @@ async def test_the_form_that_changes_a_schedule_makes_no_second_one_of_another_n
     assert (stored.id, stored.trigger, await scheduler.schedules("waits")) == ("x", Every("2h"), [])
 
 
+async def test_a_schedule_of_long_parameters_is_changed_by_its_form(pair):
+    """What the form showed was sent along with what was typed, and the whole was too long."""
+    scheduler, client = pair
+
+    async def texts(words: list[str]) -> None: ...
+
+    scheduler.add_job(texts)
+    await scheduler.schedule("texts", Every("1h"), id="x", params={"words": ["Слово и дело"] * 600})
+    form = change_form((await client.get("/schedules?change=x")).body.decode())
+    assert (await filled(client, "/schedules", **form | {"when": "2h"})).status == 303
+    [stored] = await scheduler.schedules("texts")
+    assert stored.trigger == Every("2h") and len(stored.params["words"]) == 600
+
+
 @pytest.mark.parametrize(
     "trigger",
     [

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from datetime import timedelta
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -87,7 +88,7 @@ async def schedules(asked: Asked) -> Response:
         when, timezone = as_typed(one.trigger) or ("", "")
         params = json.dumps(shown(one.params), ensure_ascii=False, default=str) if one.params else ""
         wanted |= {"id": one.id, "job": one.job, "when": when, "timezone": timezone, "params": params}
-        wanted["was"] = json.dumps({name: wanted[name] for name in CHANGEABLE}, ensure_ascii=False)
+        wanted["was"] = json.dumps({name: _sign_of(wanted[name]) for name in CHANGEABLE})
     return await _page(asked, wanted)
 
 
@@ -184,7 +185,7 @@ async def _change(asked: Asked, form: Mapping[str, Any]) -> Response:
     """Change what was typed anew in the form of a stored schedule: the rest stays as others may have changed it since."""
     before, name = _was(form), str(form["change"])
     form = {**form, "id": name}
-    changed = {one for one in CHANGEABLE if (form.get(one) or "") != before.get(one)}
+    changed = {one for one in CHANGEABLE if _sign_of(form.get(one) or "") != before.get(one)}
     trigger, params, problems = await asyncio.to_thread(_read, form)
     if not {"when", "timezone"} & changed:  # it may have passed since, or cannot be typed at all
         trigger, problems = None, {field: why for field, why in problems.items() if field == "params"}
@@ -211,12 +212,19 @@ async def _change(asked: Asked, form: Mapping[str, Any]) -> Response:
 
 
 def _was(form: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the fields showed that can be changed; nothing where a program sends a form without it: then all is meant."""
+    """By field that can be changed the sign of what it showed; nothing where a program sends a form without them: then
+    all is meant.
+    """
     try:
         found = json.loads(form.get("was") or "{}")
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _sign_of(text: str) -> str:
+    """Tells a text from another: the text itself would be sent twice, and long parameters be too long for a form."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def _uncovered(params: Mapping[str, Any], old: Schedule) -> dict[str, Any]:
