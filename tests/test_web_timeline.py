@@ -138,7 +138,7 @@ async def test_the_timeline_of_jobs_with_a_tag_or_name_keeps_its_room_for_those_
             for asked in ("tag=night", "text=BOOKS", "text=clos&tag=night", "text=tick&tag=night")
         }
         page, none = await client.get("/timeline?tag=night&to=6h"), await client.get("/timeline?text=nobody")
-        everyone = await client.get("/timeline?from=1h&to=6h")
+        everyone, about = await client.get("/timeline?from=1h&to=6h"), await client.get("/jobs/closing")
     *found, nothing = seen.values()
     assert nothing["lanes"] == [] and all([lane["job"] for lane in one["lanes"]] == ["closing"] for one in found)
     assert all(len(lane["runs"]) == len(lane["coming"]) == 1 for one in found for lane in one["lanes"])
@@ -146,6 +146,7 @@ async def test_the_timeline_of_jobs_with_a_tag_or_name_keeps_its_room_for_those_
     assert (
         'name="tag" value="night"' in page.body.decode() and "from=24h&amp;to=24h&amp;tag=night" in page.body.decode()
     )
+    assert "/timeline?from=24h&amp;to=24h&amp;text=closing" in about.body.decode()
     assert "Nothing of such a job ran" in text(none) and "All jobs" in text(none)
 
 
