@@ -35,6 +35,7 @@ __all__ = [
     "is_alone",
     "is_crossed",
     "is_lost",
+    "lacks",
     "let_go",
     "migrations",
     "newest",
@@ -411,8 +412,48 @@ async def problems(db: Db) -> list[str]:
     changes = [script for number, script in migrations() if number <= has]
     named = {name for script in changes for name in re.findall(r"CREATE TABLE taskloop\.(\w+)", script)}
     found += [f"table taskloop.{name} is not there; restore a backup" for name in sorted(named - tables)]
+    found += await lacks(db)
     for setting in ("fsync", "synchronous_commit"):
         value = await db.fetchval("SELECT current_setting($1)", setting)
         if value == "off":
             found.append(f"the server's setting {setting} is off: a power cut may take what was reported as done")
+    return found
+
+
+_LACKS: Final = """
+    SELECT string_agg(might, ', ' ORDER BY place), name FROM (
+        SELECT 'taskloop.' || c.relname AS name, might, place FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+        unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY rights(might, place)
+        WHERE n.nspname = 'taskloop' AND c.relkind IN ('r', 'p') AND NOT has_table_privilege(c.oid, might)
+        UNION ALL SELECT 'taskloop.run_ids', 'USAGE', 1
+        WHERE NOT has_sequence_privilege('taskloop.run_ids', 'USAGE, UPDATE')
+    ) missing GROUP BY name ORDER BY name
+"""
+_NAMED: Final = 3
+
+
+async def lacks(db: Db) -> list[str]:
+    """What our user needs of a store and may not do there, each with the mend; empty: nothing."""
+    user, is_standby, mode = await db.fetchrow(
+        "SELECT current_user::text, pg_is_in_recovery(), current_setting('transaction_read_only')"
+    )
+    found: list[str] = []
+    if is_standby:
+        found.append(
+            "the server is a standby, which takes no writes; name the one that does in the address of the store"
+        )
+    elif mode == "on":
+        found.append(
+            f"nothing can be written: default_transaction_read_only is on for user '{user}', for the database or the whole "
+            "server; see who has set it, for a full disk it may be, and ALTER ROLE, ALTER DATABASE or ALTER SYSTEM … RESET it"
+        )
+    missing: dict[str, list[str]] = {}
+    for rights, name in await db.fetch(_LACKS):
+        missing.setdefault(rights, []).append(name)
+    for rights, names in missing.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        found.append(
+            f"user '{user}' lacks {rights} on {', '.join(names[:_NAMED])}{more}; let the owner of the schema grant what "
+            "docs/postgresql.md has under few rights"
+        )
     return found

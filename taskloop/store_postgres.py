@@ -44,6 +44,7 @@ from taskloop.server_postgres import (
     closed,
     is_crossed,
     is_lost,
+    lacks,
     let_go,
     prepare,
     problems,
@@ -717,6 +718,11 @@ class PostgresStore:
     async def check(self) -> Sequence[str]:
         """What stands in the way of a sound store; empty: nothing. What the server itself keeps sound is not read anew."""
         found: list[str] = await self._read(problems)
+        return found
+
+    async def lacks(self) -> Sequence[str]:
+        """What of all that a store needs its user may not do there, each with the mend; empty: nothing."""
+        found: list[str] = await self._read(lacks)
         return found
 
     async def backup(self, target: object) -> None:

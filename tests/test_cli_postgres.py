@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from command_line import call, nothing_blocks_the_loop, shop
@@ -35,3 +36,37 @@ def test_a_command_that_reads_makes_no_tables(shop, call, monkeypatch):
     done = call("runs")
     assert done.code == 8 and "without the tables of a store" in done.err
     assert server().query("SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop'", "untouched") == []
+
+
+def test_rights_that_a_user_lacks_are_told_by_the_doctor_and_by_db_check(shop, call, monkeypatch):
+    place = emptied()
+    monkeypatch.setenv("TASKLOOP_STORE__URL", re.sub("//[^@/]*@", "//weak@", place.store))
+    few = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA taskloop TO weak;\n"
+    few += "GRANT USAGE ON ALL SEQUENCES IN SCHEMA taskloop TO weak"
+
+    def told():
+        findings = [one for one in call("doctor", "--format", "json").items if one["name"] == "store"]
+        said = [f"{one['text']} | {one['help']}" for one in findings if one["state"] == "problem"]
+        checked = call("db", "check", "--format", "json").data["problems"]
+        assert [one for one in checked if "fsync is off" not in one] == [one.replace(" | ", "; ") for one in said]
+        return said
+
+    place.execute("CREATE ROLE weak LOGIN;\nGRANT USAGE ON SCHEMA taskloop TO weak", "taskloop_tests")
+    try:
+        place.execute("GRANT SELECT ON ALL TABLES IN SCHEMA taskloop TO weak", "taskloop_tests")
+        tables, sequence = told()
+        assert tables.startswith(
+            "user 'weak' lacks INSERT, UPDATE, DELETE on taskloop.attempts, taskloop.audit, taskloop."
+        )
+        assert "more | let the owner of the schema grant what docs/postgresql.md has under few rights" in tables
+        assert sequence.startswith("user 'weak' lacks USAGE on taskloop.run_ids | ")
+        place.execute(few, "taskloop_tests")
+        assert told() == []
+        place.execute("REVOKE DELETE ON taskloop.wishes FROM weak", "taskloop_tests")
+        [one] = told()
+        assert one.startswith("user 'weak' lacks DELETE on taskloop.wishes | ")
+        place.execute(f"{few};\nALTER ROLE weak SET default_transaction_read_only = on", "taskloop_tests")
+        [one] = told()
+        assert "default_transaction_read_only is on for user 'weak'" in one and "RESET" in one
+    finally:
+        place.execute("DROP OWNED BY weak;\nDROP ROLE weak", "taskloop_tests")

@@ -206,11 +206,27 @@ async def reached(store: Store, now: datetime) -> Reached:
         there = await store.workers(living=True)
         took = time.monotonic() - began
         found = [well("store", f"{without_password(store.url)} opens in {took * 1000:.0f} ms")]
-        found += [*workers(there), *await skews(store, there), *past(await store.incidents(now - RECENT, now))]
+        found += [
+            *await rights(store),
+            *workers(there),
+            *await skews(store, there),
+            *past(await store.incidents(now - RECENT, now)),
+        ]
         tokens = await store.tokens(live_at=now, limit=1)
         return Reached(found, len(tokens), tuple(one.pid for one in there))
     finally:
         await store.close()
+
+
+async def rights(store: Store) -> list[Finding]:
+    """What the user of a server lacks: all that only reads would go well without it."""
+    if not store.remote:
+        return []
+    from taskloop.store_postgres import PostgresStore
+
+    return [
+        problem("store", *parted(one, "")) for one in (await store.lacks() if isinstance(store, PostgresStore) else ())
+    ]
 
 
 def workers(there: Sequence[Worker]) -> Iterator[Finding]:
