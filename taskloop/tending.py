@@ -103,7 +103,8 @@ class Tending:
         """The schedule that is due for longest, and since when it was seen to be, by the steady clock."""
         self._flagged: dict[RunId, int] = {}
         """Runs that were told of already, and in which attempt."""
-        self._turns: dict[str, float] = {}
+        # What waited while nobody was there is overdue only if it waits on.
+        self._turns: dict[str, float] = {"flags": self._begun + FLAG_SECONDS}
         self._renaming = True
         self._wishes: list[Wish] = []
         """Wishes that were taken out of the store and are not granted yet."""
@@ -117,6 +118,8 @@ class Tending:
         was_away, self._is_away = self._is_away, True
         self.changed |= shared and await self._store.changed()
         self._is_away = False
+        if was_away:  # as after a start
+            self._turns["flags"] = self._clock.monotonic() + FLAG_SECONDS
         self._note_standstill(was_away=was_away)  # once it has answered: while it is away we are as good as asleep
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())

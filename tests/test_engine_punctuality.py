@@ -76,6 +76,19 @@ async def test_a_run_that_waits_for_its_place_is_overdue(scheduler, virtual_time
         assert (await conditions(scheduler))["job"] == "ok"
 
 
+async def test_what_waited_while_nobody_was_there_is_overdue_only_if_it_waits_on(scheduler, virtual_time, tmp_path, told):
+    scheduler.add_job(lasting(1), Every("1m"), name="job", missed="all", overlap="allow", max_running=2)
+    scheduler.add_job(lasting(60), Every("1h"), name="long", missed="all", overlap="allow", max_running=1)
+    async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/shared.db") as time:
+        await time.advance("2h1m")
+        await time.restart(after="9m30s")
+        await time.advance("59s")
+        assert told == [], "what ran at once is told of nobody"
+        await time.restart(after="3h")
+        await time.advance("59s")
+        assert {job for _, job in told} == {"job", "long"}, "what still waits is"
+
+
 async def test_of_two_workers_one_tells(virtual_time, tmp_path):
     address, told = f"sqlite:///{tmp_path}/shared.db", []
     first, second = (TaskScheduler(options=Options(max_running=1)) for _ in range(2))
