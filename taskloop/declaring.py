@@ -24,12 +24,12 @@ from taskloop.store import Definition, Query, Store, Worker
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
 
-__all__ = ["StartPlan", "declare", "declare_added"]
+__all__ = ["StartPlan", "configured", "declare", "declare_added"]
 
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
 FEW: Final = 100
-"""Jobs of which it is made out in one turn of the loop what they declare: 3 ms."""
+"""Jobs of which it is made out in one turn of the loop what they declare, or what is configured of them: 3 ms."""
 MOST_ASKED: Final = 10_000
 """Runs that earlier starts have asked for, and that still wait, which a start looks at."""
 NAMED: Final = 20
@@ -109,10 +109,10 @@ async def declare(
         return rebind(old, new, policies[new.job], now)
 
     ours = [job for job in jobs if job.name not in plan.yielded]
-    declared = [_declared(ledger, job, now) for job in ours if job.trigger is not None]
     stored: list[Schedule] = []
-    for start in range(0, len(declared), TOGETHER):
-        stored += await store.put(declared[start : start + TOGETHER], merge, now)
+    for start in range(0, len(ours), TOGETHER):
+        declared = [_declared(ledger, job, now) for job in ours[start : start + TOGETHER] if job.trigger is not None]
+        stored += await store.put(declared, merge, now) if declared else ()
     if starting:
         await _follow_the_zones(ledger, store, now)
     due = {one.id: now - one.next_due for one in stored if one.next_due is not None and one.next_due <= now}
@@ -143,6 +143,18 @@ async def _define(ledger: Ledger, store: Store, jobs: Sequence[Job[..., Any]]) -
 
 def _definitions(ledger: Ledger, jobs: Sequence[Job[..., Any]]) -> list[Definition]:
     return [ledger.definition(job) for job in jobs]
+
+
+async def configured(ledger: Ledger, jobs: Sequence[Job[..., Any]]) -> list[Job[..., Any]]:
+    """Lay the configuration around jobs, a few in one turn of the loop; gives those that are not removed again by then."""
+
+    def is_there(job: Job[..., Any]) -> bool:
+        return job in ledger and ledger[job.name] is job
+
+    for start in range(0, len(jobs), FEW):
+        ledger._configure_jobs(filter(is_there, jobs[start : start + FEW]))
+        await asyncio.sleep(0)
+    return [*filter(is_there, jobs)]
 
 
 async def declare_added(ledger: Ledger, declared: Sequence[Job[..., Any]]) -> None:

@@ -741,10 +741,9 @@ class Ledger(Switching):
 
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
         """Declare jobs that were added to, or take back those removed from, a started scheduler."""
-        from taskloop.declaring import declare
+        from taskloop.declaring import configured, declare
 
-        jobs = [job for job in jobs if self._jobs.get(job.name) is job]  # else it is removed again
-        self._configure_jobs(jobs)
+        jobs = await configured(self, jobs)
         await self._know()
         store = await self._opened()
         await declare(self, store, jobs, self._clock.now(), others=await store.workers(living=True))
