@@ -537,15 +537,22 @@ def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> 
 def performed(find: Callable[[], tuple[Callable[..., Any], Parameters]], context: ProcessContext) -> tuple[Any, ...]:
     """Call what `find` gives, with what the run says and what is injected; what it came to as plain data.
 
-    As in a thread, what it sets in context variables is not seen by the job that is called here next.
+    As in a thread, what it sets in context variables is not seen by the job that is called here next; what its module
+    sets as it is imported, as a precision of `decimal`, holds for all that are.
     """
-    return copy_context().run(_performed, find, context)
-
-
-def _performed(find: Callable[[], tuple[Callable[..., Any], Parameters]], context: ProcessContext) -> tuple[Any, ...]:
-    running.set(context)
+    token = running.set(context)
     try:
         function, parameters = find()
+    except BaseException as error:
+        return _raised(error)
+    finally:
+        running.reset(token)
+    return copy_context().run(_performed, function, parameters, context)
+
+
+def _performed(function: Callable[..., Any], parameters: Parameters, context: ProcessContext) -> tuple[Any, ...]:
+    running.set(context)
+    try:
         arguments = parameters.rebuild(context.params)
         if parameters.context_name is not None:
             arguments[parameters.context_name] = context
@@ -556,9 +563,13 @@ def _performed(find: Callable[[], tuple[Callable[..., Any], Parameters]], contex
             plan = parameters.plan
             result = call_within(plan, plan.order, {}, context, _in_time, report, function, **arguments)
     except BaseException as error:
-        classes = [(one.__module__, one.__qualname__) for one in type(error).__mro__]
-        return "raised", failure(error), classes, _wanted_at(error)
+        return _raised(error)
     return "returned", result.result, result.summary
+
+
+def _raised(error: BaseException) -> tuple[Any, ...]:
+    classes = [(one.__module__, one.__qualname__) for one in type(error).__mro__]
+    return "raised", failure(error), classes, _wanted_at(error)
 
 
 def _wanted_at(error: BaseException) -> Any:

@@ -18,6 +18,8 @@ from taskloop import Fatal, Inject, Jobs, Retry, RetryAt, RunContext, current_ru
 
 jobs = Jobs()
 language = ContextVar("language", default="en")
+precision = ContextVar("precision", default="roughly")
+precision.set("to the cent")  # for all jobs here
 
 
 class RetryWhenever(RetryAt):
@@ -69,6 +71,11 @@ def speaking(wanted: str = ""):
     before = language.get()
     language.set(wanted)
     return [before, os.getpid()]
+
+
+@jobs.job(executor="process")
+def exact():
+    return precision.get()
 
 
 @jobs.job(executor="process")

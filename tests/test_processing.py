@@ -266,6 +266,11 @@ async def test_what_a_job_sets_in_a_context_variable_is_not_seen_by_the_next_one
     assert first == second and first[0] == "en"
 
 
+async def test_what_a_module_sets_in_a_context_variable_as_it_is_imported_holds_for_all_of_its_jobs(at_work):
+    """As a precision of `decimal` does: money would be reckoned by another one from the second run on."""
+    assert [(await ran(at_work, "exact")).result for _ in range(2)] == ["to the cent"] * 2
+
+
 @pytest.mark.parametrize(
     ("what", "note"), [("lock", "no JSON"), ("large", "more than the 1000000"), ("iterator", "iterator")]
 )
