@@ -18,7 +18,9 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial, wraps
 from itertools import islice
+from types import BuiltinMethodType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from weakref import WeakValueDictionary
 
 from taskloop.attempts import FlowFailed, LiveAttempt, is_ended_by_host, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Stepping"]
 
 
-FUNCTIONS: Final = 100
-"""Of so many functions an attempt keeps in mind what they take."""
+_IDENTITY: Final = {object.__eq__, MethodType.__eq__, BuiltinMethodType.__eq__}
+"""How functions are equal: if they are the same."""
 _PYDANTIC_MASK: Final = "**********"
 _PLAIN: Final = {type(None), bool, int, float, str, dict, list, tuple}
 
@@ -150,7 +152,9 @@ class Stepping:
         self._flow: Flow | None = None
         self._read_once: asyncio.Task[None] | None = None
         self._names: set[str] = set()
-        self._parameters: dict[Callable[..., Any], Parameters] = {}
+        self._parameters: WeakValueDictionary[Callable[..., Any], Parameters] = WeakValueDictionary()
+        """What functions take, as long as a step that calls one is in hand: each may hold much that it is to work on."""
+        self._read_last: Parameters | None = None
         self._going: dict[str, dict[asyncio.Future[None], asyncio.Task[Any] | None]] = {}
         """By the step that began them, "" for the job itself: the ends of steps in hand, and the tasks they are in."""
         self._flow_tasks: dict[asyncio.Task[_Done], str] = {}
@@ -205,14 +209,14 @@ class Stepping:
 
     def _parameters_of(self, function: Callable[..., Any], name: str) -> Parameters:
         """What a step's function takes: read once for a fan-out of one function, which it would hold the loop for."""
-        with suppress(TypeError):  # a callable object may have no hash
-            if (known := self._parameters.get(function)) is not None:
+        is_itself = type(function).__eq__ in _IDENTITY  # by its own word it might equal what takes or returns another
+        with suppress(TypeError):  # a method of a callable object may have no hash
+            if is_itself and (known := self._parameters.get(function)) is not None:
                 return known
         found = Parameters(f"{self._run.job}.{name}", _by_name(function))
-        if len(self._parameters) >= FUNCTIONS:  # lambdas, most of all: each is called once
-            self._parameters.clear()
         with suppress(TypeError):
-            self._parameters[function] = found
+            if is_itself:
+                self._parameters[function] = self._read_last = found
         return found
 
     def _free(self, name: str) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import threading
+import weakref
 from collections import Counter
+from datetime import date
+from functools import wraps
 
 import pytest
 from pydantic import SecretStr
@@ -680,6 +684,61 @@ async def test_what_a_function_takes_is_read_once_for_all_steps_that_call_it(sch
 
     async with virtual_time(scheduler) as time:
         assert await time.until((await job.submit()).value()) == ["b", "c", "once"]
+
+
+async def test_what_a_step_that_has_ended_has_worked_on_is_not_kept(scheduler, virtual_time):
+    class Part:
+        """Much of a file, say."""
+
+    parts = weakref.WeakSet()
+
+    @scheduler.job()
+    async def job(run: RunContext) -> int:
+        for number in range(30):
+            part = Part()
+            parts.add(part)
+            await run.step(f"part {number}", lambda part=part: None)
+        del part
+        gc.collect()
+        return len(parts)
+
+    async with virtual_time(scheduler) as time:
+        assert await time.until((await job.submit()).value()) <= 2
+
+
+async def test_steps_of_objects_that_are_equal_by_their_own_word_give_each_what_its_own_function_gives(
+    scheduler, virtual_time
+):
+    class Load:
+        """Looks like the function that it calls, as decorators make it."""
+
+        def __init__(self, function, answer):
+            wraps(function)(self)
+            self.answer = answer
+
+        __call__ = lambda self: self.__wrapped__()  # noqa: E731
+        __hash__ = lambda self: 1  # noqa: E731
+        __eq__ = lambda self, other: self.answer()  # noqa: E731
+
+    def number() -> int:
+        return 1
+
+    def day() -> date:
+        return date(2026, 3, 1)
+
+    def unclear() -> bool:
+        raise ValueError("neither equal nor unequal, as arrays say")
+
+    @scheduler.job()
+    async def job(run: RunContext) -> list[str]:
+        async def both(word, answer):
+            ways = (Load(number, answer), Load(day, answer))
+            return repr(await asyncio.gather(*(run.step(f"{word} {at}", way) for at, way in enumerate(ways))))
+
+        return [await both("equal", lambda: True), await both("unclear", unclear)]
+
+    async with virtual_time(scheduler) as time:
+        assert await time.until((await job.submit()).value()) == ["[1, datetime.date(2026, 3, 1)]"] * 2
 
 
 async def test_steps_side_by_side_have_places_of_their_own_also_in_a_retry(scheduler, virtual_time):
