@@ -111,7 +111,7 @@ class FireLoop:
         self._look = ClockWatch(self._clock.now(), self._clock.monotonic())
         self._set_back: list[Look] = []
         """Steps back of the wall clock that the cursors do not know of yet."""
-        self._was_away = False
+        self._was_away = self._is_failing = False
         """Whether the store was out of reach when it was asked last, or this worker not to be trusted."""
         self._is_ahead = False
         """Whether a worker that is gone may have moved cursors by a clock that was ahead."""
@@ -158,9 +158,10 @@ class FireLoop:
                     await self._ledger._refresh_switches(force=True)
                     self._was_away = False
                 wake_at = await self._tick(self._clock.now())
+                self._got_through()
             except (StoreUnavailable, BadStore) as error:
-                self._was_away = True
-                self._store_watch.lost(error)
+                self._was_away = self._is_failing = True
+                self._store_watch.lost(error, self)
                 wake_at = self._again_after(self._store_watch.patience())
             except Exception as error:
                 self._say("ERROR", "tick.failed", error=repr(error))
@@ -170,7 +171,15 @@ class FireLoop:
             except Exception as error:  # the host's loop is not ours: what it refuses once must not be the last fire
                 self._say("ERROR", "tick.failed", error=repr(error))
                 await asyncio.sleep(1.0)
+        self._store_watch.answered(self)
         await self._keep_cursors_right()
+
+    def _got_through(self) -> None:
+        """Nothing failed, from what is due to what waits: here the store is as it should be."""
+        if self._is_failing:
+            self._is_failing = False
+            self._store_watch.answered(self)
+            self._store_watch.well()
 
     async def _keep_cursors_right(self) -> NoReturn:
         """While a stop gives runs in hand their grace: a clock that is set back now, or was just before, must not leave

@@ -7,7 +7,7 @@ and into `health`, which each beat carries to the store, where other processes r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -58,6 +58,7 @@ class Guard:
         self._worker = worker
         self._slots = slots
         self._fires = fires
+        store_watch.urge = self._urge
         self._journal = journal
         self._store_watch = store_watch
         self._listeners = listeners
@@ -194,10 +195,17 @@ class Guard:
             self._slots.urge()
         self._feed.send(name, now, **data)
 
+    def _urge(self, failing: Collection[object]) -> None:
+        """The store takes something: what failed is tried again at once, for the same may hold for it."""
+        if self._fires in failing:
+            self._fires.stir()
+        self._slots.urge()
+
     def heard_beat(self, news: bool | TaskloopError) -> None:
         if isinstance(news, TaskloopError):
-            self._store_watch.lost(news)
+            self._store_watch.lost(news, self, in_its_time=True)
             return
+        self._store_watch.answered(self)
         if self._store_watch.lost_at is not None:  # what waits to be tried again need not wait: by that it is seen
             self._fires.stir()
             self._slots.urge()

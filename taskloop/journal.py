@@ -6,7 +6,7 @@ Level 5. Neither may fail: both are what is left to tell when everything else do
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -75,6 +75,10 @@ class StoreWatch:
     """Seconds between two tries while it is away; each try waits for a lock itself."""
     ECHO_SECONDS: Final = 0.1
     """What goes well so soon after a failure had begun before it, and tells nothing."""
+    URGE_SECONDS: Final = 1.0
+    """How often those that failed are told at most that something else got through."""
+    RELAPSE_SECONDS: Final = 6.0
+    """What fails so soon after the store was back is what failed before: beats, at the latest, are tried again by then."""
     BEATS_ALONE_SECONDS: Final = 6.0
     """The same for a beat, which has a connection of its own: what else failed would have been tried again by then."""
 
@@ -84,18 +88,37 @@ class StoreWatch:
         self._clock = clock
         self._tell = tell
         self._failures = 0
-        self._failed_tick = 0.0
+        self._failed_tick = self._urged_tick = 0.0
+        self._failing: set[object] = set()
+        """Who has failed, tries again, and has not got through yet."""
+        self.urge: Callable[[Collection[object]], None] | None = None
+        """Called with those when something else got through: they may try at once."""
+        self._back_tick: float | None = None
+        self._relapsed = False
         self.lost_at: datetime | None = None
         """Since when it cannot be written; None: it can."""
         self.error: str = ""
 
-    def lost(self, error: Exception) -> None:
-        """A call of the store failed."""
+    def lost(self, error: Exception, who: object = None, *, in_its_time: bool = False) -> None:
+        """A call of the store failed. `who`: one that tries again, until it is `answered`; the store is not back before that,
+        whatever else it takes: one table may be locked, or lack a right.
+
+        `in_its_time`: it cannot be urged, and is waited for only where the store was lost again as soon as it was back.
+        """
+        now = self._clock.monotonic()
+        if self.lost_at is None:
+            self._relapsed = self._back_tick is not None and now - self._back_tick < self.RELAPSE_SECONDS
+        if who is not None and (self._relapsed or not in_its_time):
+            self._failing.add(who)
         self.error = str(error)
-        self._failed_tick = self._clock.monotonic()
+        self._failed_tick = now
         if self.lost_at is None:
             self.lost_at = self._clock.now()
             self._tell("store_lost", {"error": self.error})
+
+    def answered(self, who: object) -> None:
+        """Whoever tried again got through, or has given up: the store is no longer away because of it."""
+        self._failing.discard(who)
 
     def well(self) -> None:
         """Something was written."""
@@ -106,10 +129,16 @@ class StoreWatch:
         self._heard(self.BEATS_ALONE_SECONDS)
 
     def _heard(self, quiet_seconds: float) -> None:
-        """The store is back, unless something failed within the last `quiet_seconds`."""
-        if self.lost_at is None or self._clock.monotonic() - self._failed_tick < quiet_seconds:
+        """The store is back, unless something failed within the last `quiet_seconds`, or has still to be tried again."""
+        now = self._clock.monotonic()
+        if self.lost_at is None or now - self._failed_tick < quiet_seconds:
             return
-        self._failures = 0
+        if self._failing:
+            if self.urge is not None and now - self._urged_tick >= self.URGE_SECONDS:
+                self._urged_tick = now
+                self.urge(self._failing)
+            return
+        self._failures, self._back_tick = 0, now
         since, self.lost_at = self.lost_at, None
         self._tell("store_back", {"since": since, "error": self.error})
 

@@ -360,8 +360,9 @@ class TaskScheduler(Ledger):
                 if self._tending.changed:
                     await self._switched()
                     self._tending.changed = False
+                self._store_watch.answered(self._tending)
             except (StoreUnavailable, BadStore) as error:
-                self._store_watch.lost(error)
+                self._store_watch.lost(error, self._tending, in_its_time=True)
             except Exception as error:  # the next round does what this one could not
                 self._say("WARNING", "tending.failed", error=repr(error))
             await self._tending.nap()

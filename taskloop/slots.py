@@ -458,22 +458,26 @@ class Slots:
 
     async def insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """What the store answers, however long it is away; None: this worker has ended first."""
-        while True:
-            try:
-                answer = await ask()
-            except (StoreUnavailable, BadStore) as error:
-                if self._closed.is_set():
-                    return None
-                self._store_watch.lost(error)
+        who = object()
+        try:
+            while True:
+                try:
+                    answer = await ask()
+                    break
+                except (StoreUnavailable, BadStore) as error:
+                    if self._closed.is_set():
+                        return None
+                    self._store_watch.lost(error, who)
                 turn: asyncio.Future[None] = self._loop.create_future()
                 self._resting.add(turn)
                 try:
                     await asyncio.wait({turn}, timeout=self._store_watch.patience())
                 finally:
                     self._resting.discard(turn)
-            else:
-                self._store_watch.well()
-                return answer
+        finally:
+            self._store_watch.answered(who)
+        self._store_watch.well()
+        return answer
 
     def urge(self) -> None:
         """Have what could not be written tried again at once: the store is back, or there is little time left."""

@@ -76,7 +76,9 @@ async def test_a_run_that_waits_for_its_place_is_overdue(scheduler, virtual_time
         assert (await conditions(scheduler))["job"] == "ok"
 
 
-async def test_what_waited_while_nobody_was_there_is_overdue_only_if_it_waits_on(scheduler, virtual_time, tmp_path, told):
+async def test_what_waited_while_nobody_was_there_is_overdue_only_if_it_waits_on(
+    scheduler, virtual_time, tmp_path, told
+):
     scheduler.add_job(lasting(1), Every("1m"), name="job", missed="all", overlap="allow", max_running=2)
     scheduler.add_job(lasting(60), Every("1h"), name="long", missed="all", overlap="allow", max_running=1)
     async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/shared.db") as time:
