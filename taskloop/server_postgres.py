@@ -275,6 +275,8 @@ def explained(error: BaseException, shown: str) -> BaseException:
     if mend is None and is_lost(error):
         said = "the server does not answer" if isinstance(error, TimeoutError) else said
         mend = "see whether the server runs and can be reached from here"
+        if isinstance(error, TimeoutError):
+            mend += ", and pg_stat_activity for who holds it"
     if mend is None and state:
         mend = f"see what the server's log says of it (SQLSTATE {state})"
     if mend is None and not type(error).__module__.startswith("asyncpg"):
@@ -282,15 +284,21 @@ def explained(error: BaseException, shown: str) -> BaseException:
     return StoreUnavailable(f"store {shown}: {said}" + (f"; {mend}" if mend else ""))
 
 
+_OF_A_POOLER: Final = "behind a pooler that gives each transaction another session say store.statement_cache_size = 0, see docs/postgresql.md"
 _MENDS: Final = {
+    "26000": _OF_A_POOLER,
     "28": "see the user and the password in its address",
     "3D000": "make it with `createdb`, or name another database",
+    "42P05": _OF_A_POOLER,
     "42501": (
         "grant its user what docs/postgresql.md has under few rights, or where there is no store yet let the owner of the "
         "database write CREATE SCHEMA taskloop AUTHORIZATION …"
     ),
-    "53": "see the server's disk, and its max_connections",
+    "531": "see the server's disk",
+    "533": "see its max_connections, of which a worker needs seven, and pg_stat_activity for who has them",
+    "53": "see the server's memory and disk",
     "55P03": "another transaction has it and is not committed: see pg_stat_activity for one that is idle",
+    "57014": "see the statement_timeout of its user and database, and whether somebody has cancelled it",
     _READ_ONLY: (
         "the server takes no writes: see whether it is a standby, or whether somebody has set "
         "default_transaction_read_only, for a full disk it may be"

@@ -311,9 +311,14 @@ def test_only_of_a_server_that_cannot_be_reached_it_is_said_to_see_whether_it_ca
     told = {
         ConnectionRefusedError("refused"): "can be reached from here",
         asyncpg.AdminShutdownError("terminated"): "can be reached from here",
+        TimeoutError(): "can be reached from here, and pg_stat_activity for who holds it",
+        asyncpg.InvalidSQLStatementNameError("no such statement"): "behind a pooler that gives each transaction another session",
+        asyncpg.DuplicatePreparedStatementError("is there"): "say store.statement_cache_size = 0",
+        asyncpg.QueryCanceledError("statement timeout"): "see the statement_timeout of its user",
         asyncpg.ReadOnlySQLTransactionError("read-only"): "takes no writes: see whether it is a standby",
         asyncpg.InsufficientPrivilegeError("denied"): "CREATE SCHEMA taskloop AUTHORIZATION",
         asyncpg.TooManyConnectionsError("too many"): "its max_connections",
+        asyncpg.DiskFullError("no space left"): "store s: no space left; see the server's disk",
         asyncpg.DuplicateTableError("relation exists"): "store s: relation exists; see what the server's log says of it (SQLSTATE 42P07)",
         asyncpg.InterfaceError("busy"): "store s: busy",
     }  # fmt: skip
