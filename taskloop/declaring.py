@@ -158,10 +158,12 @@ async def configured(ledger: Ledger, jobs: Sequence[Job[..., Any]]) -> list[Job[
 
 
 async def declare_added(ledger: Ledger, declared: Sequence[Job[..., Any]]) -> None:
-    """Declare what somebody has added since a start took its list: nobody else would before the next start."""
-    names = {job.name for job in declared}
-    while added := [job for job in ledger if job.name not in names]:
-        names |= {job.name for job in added}
+    """Declare what somebody has added, removed or replaced since a start took its list: nobody else would before the next
+    start.
+    """
+    known = {job.name: job for job in declared}
+    while (there := {job.name: job for job in ledger}) != known:
+        added, known = [job for name, job in there.items() if known.get(name) is not job], there
         await ledger._declare_late(added)
 
 

@@ -246,15 +246,15 @@ class TaskScheduler(Ledger):
         await self._configure()
         self._prepare_jobs()
         store, clock, options = await self._opened(), self._clock, self.options
-        now = clock.now()
+        now, jobs = clock.now(), list(self)
         if not self._spoken:
             self._spoken = True
             self.feed.subscribe(self.speaker, *self.speaker.events())
         self._listeners.loop, self._late = self._loop, Gathered(self._declare_late)
-        self._hear_for_pings(self)
+        self._hear_for_pings(jobs)
         self._executors = Executors(options.threads, options.dask, self._say)
         self.worker = worker = this_process(
-            self.name, now, clock.monotonic(), fires=options.enabled and getattr(store, "fires", True), jobs=[job.name for job in self]
+            self.name, now, clock.monotonic(), fires=options.enabled and getattr(store, "fires", True), jobs=[job.name for job in jobs]
         )  # fmt: skip
         self._journal = journal = Journal(worker.id)
         self._store_watch = store_watch = StoreWatch(clock, self._store_changed)
@@ -283,7 +283,7 @@ class TaskScheduler(Ledger):
         await self._refresh_switches(force=True)
         self._watch_since(now, before, others, fires)
         await patient(self._know)
-        await patient(partial(self._tell_the_plan, others))
+        await patient(partial(self._tell_the_plan, others, jobs))
         guard.start(lambda: self._tending.others)
         self._tending.beats &= not guard.beats
         return slots, fires
@@ -303,12 +303,12 @@ class TaskScheduler(Ledger):
         if gone and not others:
             self._tending.doubt_the_clock(now - max(one.stopped_at or one.beat_at for one in gone))
 
-    async def _tell_the_plan(self, others: Sequence[Worker]) -> None:
+    async def _tell_the_plan(self, others: Sequence[Worker], jobs: Sequence[Job[..., Any]]) -> None:
         from taskloop import advice, declaring
 
-        store, jobs = self._open_store, list(self)
+        store, there = self._open_store, [job for job in jobs if self._jobs.get(job.name) is job]
         self.start_plan: StartPlan | None = await declaring.declare(
-            self, store, jobs, self._clock.now(), others=others, starting=self.options.enabled
+            self, store, there, self._clock.now(), others=others, starting=self.options.enabled
         )
         if told := self.start_plan.told(only := getattr(store, "only", None)):
             self._say("INFO", "scheduler.plan", **told)
@@ -434,6 +434,7 @@ class TaskScheduler(Ledger):
                 self._listeners.begin(self._slots.insist(self._late.work))
 
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
+        self._hear_for_pings(jobs)
         if self.worker is not None:
             await self._open_store.has_jobs(self.worker.id, [job.name for job in self])
         await super()._declare_late(jobs)

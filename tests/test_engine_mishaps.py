@@ -498,6 +498,36 @@ async def test_a_job_that_is_added_while_a_scheduler_starts_fires_and_is_begun_w
         assert (await time.until(run.wait("5m"))).state is State.SUCCEEDED
 
 
+async def test_jobs_that_are_added_removed_or_replaced_while_a_scheduler_starts_are_as_they_are_then(
+    virtual_time, tmp_path
+):
+    """Of one added before the list of schedules was made others were not told, and of one replaced the old trigger held."""
+    changes = [
+        lambda: scheduler.add_job(nothing, Every("1h"), name="late"),
+        lambda: scheduler.remove_job("gone"),
+        lambda: [scheduler.remove_job("replaced"), scheduler.add_job(nothing, Every("2h"), name="replaced")],
+    ]
+
+    class Asked(SqliteStore):
+        async def workers(self, **which):
+            if changes:
+                changes.pop(0)()
+            return await super().workers(**which)
+
+        async def declared_schedules(self):
+            while changes:
+                changes.pop(0)()
+            return await super().declared_schedules()
+
+    scheduler = TaskScheduler(options=Options())
+    for name in ("gone", "replaced"):
+        scheduler.add_job(nothing, Every("1h"), name=name)
+    async with virtual_time(scheduler, store=Asked(tmp_path / "a.db")) as time:
+        await time.advance("1s")
+        assert not changes and [sorted(one.jobs) for one in await scheduler._store.workers()] == [["late", "replaced"]]
+        assert {str(one.trigger) for one in await scheduler.schedules("replaced")} == {"every 2h"}
+
+
 async def test_jobs_that_are_added_while_the_store_is_away_are_declared_when_it_is_back(virtual_time, tmp_path):
     """The first too, which the store has refused already when the second comes."""
     away: list[bool] = []

@@ -14,6 +14,7 @@ from taskloop import Options, Retry, TaskScheduler
 from taskloop.errors import BadJob
 from taskloop.policy import Policy
 from taskloop.records import policy_record
+from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +85,21 @@ async def test_a_service_hears_once_of_the_start_and_the_failure_of_a_run_with_r
                 ("/ping/1234/fail", f"run {run.id} of job: ValueError: bad lück"), ("/ping/1234/start", "")
             ]  # fmt: skip
         assert len(calls) == 2
+
+
+async def test_a_service_hears_of_a_job_that_is_added_while_the_scheduler_starts(tmp_path):
+    class Asked(SqliteStore):
+        async def declared_schedules(self):
+            scheduler.add_job(job, name="late", ping=address)
+            return await super().declared_schedules()
+
+    async def job() -> None: ...
+
+    with service() as (address, calls):
+        scheduler = TaskScheduler(Asked(tmp_path / "a.db"), options=Options())
+        async with scheduler:
+            await (await scheduler.submit("late")).wait()
+            assert len(await told(calls, 2)) == 2
 
 
 async def test_a_service_hears_of_a_job_that_is_added_while_the_scheduler_runs():
