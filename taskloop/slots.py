@@ -365,8 +365,9 @@ class Slots:
         hurry.cancel()
 
     async def _perform(self, attempt: LiveAttempt) -> None:
-        # Before whoever made it can say which it is: of a host's `eager_task_factory` it begins at once.
-        attempt.task = asyncio.current_task()
+        if attempt.task is None:  # begun as it was made, by a host's `eager_task_factory`
+            attempt.task = asyncio.current_task()
+            await asyncio.sleep(0)  # what the job does first would find slots free that others are launched in next
         while not self.trusted() and not self._closed.is_set():  # we stood still since it was launched: it may be lost
             await asyncio.sleep(TRUST_SECONDS)
         try:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from taskloop import Inject, RunContext, State
+from taskloop import Inject, Options, RunContext, State, TaskScheduler
 
 pytestmark = [
     pytest.mark.anyio,
@@ -49,6 +49,40 @@ async def test_a_job_that_cancels_itself_before_its_first_wait_is_cancelled(sche
     async with scheduler:
         run = await (await last.submit()).wait(10)
     assert (run.state, run.reason) == (State.CANCELLED, "enough")
+
+
+async def test_of_runs_that_are_launched_together_none_takes_the_slot_of_another_for_what_it_asks_for(tmp_path):
+    """Four ran where three were allowed."""
+    scheduler = TaskScheduler(tmp_path / "a.db", options=Options(max_running=3))
+    free = []
+
+    @scheduler.job()
+    async def child() -> None:
+        free.append(scheduler._slots.free)
+        await asyncio.sleep(0.02)
+
+    @scheduler.job()
+    async def parent() -> None:
+        await (await child.submit()).wait()
+
+    async with scheduler:
+        for _ in range(3):
+            for run in await scheduler.submit_many([parent.bind()] * 3):
+                await scheduler.wait(run.id)
+    assert len(free) == 9 and min(free) == 0
+
+
+async def test_a_run_is_told_as_started_before_its_job_is_called(scheduler):
+    told = []
+    scheduler.feed.subscribe(lambda event: told.append(event.name), "started")
+
+    @scheduler.job()
+    async def work() -> None:
+        told.append("called")
+
+    async with scheduler:
+        await (await work.submit()).wait(10)
+    assert told == ["started", "called"]
 
 
 async def test_a_job_that_waits_for_itself_is_told_so(scheduler):
