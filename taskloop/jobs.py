@@ -219,15 +219,15 @@ class Job(Generic[P, T]):
         """
         if self._desks is None and self._desk is not None:
             return self._desk
-        if self._desks is None:
-            raise Conflict(f"job '{self.name}' belongs to no scheduler; give its Jobs to TaskScheduler(jobs=[...])")
+        left = list(self._desks or ())
         context = running.get()
-        if context is not None and context.scheduler in self._desks:
+        if context is not None and context.scheduler in left:
             return cast("Desk", context.scheduler)
-        left = list(self._desks)
         for some in ([one for one in left if one.is_running], left):
             if len(some) == 1:
                 return some[0]
+        if not left:
+            raise Conflict(f"job '{self.name}' belongs to no scheduler; give its Jobs to TaskScheduler(jobs=[...])")
         raise Conflict(f"job '{self.name}' belongs to several schedulers; call scheduler.submit({self.name!r}, ...)")
 
     def attach(self, desk: Desk) -> None:

@@ -384,6 +384,9 @@ async def test_a_job_of_no_scheduler_or_of_several_says_what_to_write():
     del other  # an application made anew, or a test, leaves the scheduler before it to the garbage collector
     await job.submit(7)
     assert len(one.asked) == 1
+    del one
+    with pytest.raises(Conflict, match=r"'mail' belongs to no scheduler"):
+        await job.submit(7)
 
 
 async def test_inside_a_run_its_own_scheduler_is_asked():
