@@ -299,6 +299,12 @@ def test_jobs_whose_zone_nobody_has_said_are_named(shop, found):
     assert said(found()[1], "time zone", "1 of the jobs names no zone and follows UTC: nightly")
 
 
+def test_a_server_that_takes_seconds_to_answer_is_told():
+    assert checkup_store.opening("shown", 0.9, remote=True).state == "ok"
+    slow = checkup_store.opening("shown", 9.17, remote=True)
+    assert (slow.state, slow.text) == ("warning", "shown opens in 9170 ms") and "pg_stat_activity" in slow.help
+
+
 def test_the_disk_is_held_against_what_the_store_will_hold():
     day, gb = timedelta(days=1), 10**9
     grown = checkup_store.Growth(size=gb, days=10)

@@ -205,7 +205,7 @@ async def reached(store: Store, now: datetime) -> Reached:
     try:
         there = await store.workers(living=True)
         took = time.monotonic() - began
-        found = [well("store", f"{without_password(store.url)} opens in {took * 1000:.0f} ms")]
+        found = [opening(without_password(store.url), took, remote=store.remote)]
         found += [
             *await rights(store),
             *workers(there),
@@ -216,6 +216,15 @@ async def reached(store: Store, now: datetime) -> Reached:
         return Reached(found, len(tokens), tuple(one.pid for one in there))
     finally:
         await store.close()
+
+
+def opening(shown: str, seconds: float, *, remote: bool) -> Finding:
+    """How long it took until a store had answered; of a file the writes tell more."""
+    text = f"{shown} opens in {seconds * 1000:.0f} ms"
+    if not remote or seconds < VERY_SLOW_SECONDS:
+        return well("store", text)
+    mend = "see whether the server is busy or far away, and pg_stat_activity for who holds its tables"
+    return warning("store", text, mend)
 
 
 async def rights(store: Store) -> list[Finding]:
