@@ -75,12 +75,12 @@ class StoreWatch:
     """Seconds between two tries while it is away; each try waits for a lock itself."""
     ECHO_SECONDS: Final = 0.1
     """What goes well so soon after a failure had begun before it, and tells nothing."""
+    BEATS_ALONE_SECONDS: Final = 6.0
+    """The same for a beat, which has a connection of its own: what else failed would have been tried again by then."""
     URGE_SECONDS: Final = 1.0
     """How often those that failed are told at most that something else got through."""
     RELAPSE_SECONDS: Final = 6.0
     """What fails so soon after the store was back is what failed before: beats, at the latest, are tried again by then."""
-    BEATS_ALONE_SECONDS: Final = 6.0
-    """The same for a beat, which has a connection of its own: what else failed would have been tried again by then."""
 
     def __init__(
         self, clock: Clock, tell: Callable[[Literal["store_lost", "store_back"], Mapping[str, Any]], None]

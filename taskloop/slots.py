@@ -257,6 +257,12 @@ class Slots:
         self._waiters.announce(run.id, None)
         self._say("WARNING", "run.fenced", job=run.job, run=run.id, attempt=run.attempt, text=what)
 
+    def _unrecorded(self, run: Run) -> None:
+        """What a run came to could not be written before we ended: the next start can only say that its worker died."""
+        self._waiters.announce(run.id, None)
+        text = f"what it came to, {run.state.value}, could not be written before the stop; the next start takes its worker for dead"
+        self._say("WARNING", "run.unrecorded", job=run.job, run=run.id, attempt=run.attempt, text=text)
+
     def _forget(self, attempt: LiveAttempt) -> None:
         if self.attempts.get(attempt.run.id) is attempt:  # a retry without delay may be launched already
             del self.attempts[attempt.run.id]
@@ -414,7 +420,7 @@ class Slots:
         self._forget(attempt)
         if written is None:
             if self._closed.is_set():
-                self._waiters.announce(run.id, None)
+                self._unrecorded(after)
             else:
                 self._fenced(run, f"what it came to, {after.state.value}, is not recorded")
             return

@@ -290,6 +290,18 @@ async def test_a_stop_while_the_file_is_locked_is_bounded_and_the_next_start_say
         assert found.state == "interrupted"
 
 
+async def test_a_run_that_ends_while_the_store_is_away_until_the_stop_is_told_in_the_log(tmp_path, lines):
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    folder.mkdir()
+    async with hosting(folder / "app.db") as host:
+        await host.holds_a_run()
+        folder.rename(elsewhere)
+        await host.hears("store_lost")
+        host.may_end.set()
+        await host.scheduler.stop(grace="300ms")
+    assert lines.count("run.unrecorded") == 1
+
+
 async def test_a_disk_that_hangs_lets_its_callers_go_and_is_used_again_when_it_answers(tmp_path):
     store = SqliteStore(tmp_path / "app.db", call_seconds=0.6)
     scheduler = TaskScheduler(store, options=QUICK)
