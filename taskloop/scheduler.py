@@ -360,7 +360,6 @@ class TaskScheduler(Ledger):
                 if self._tending.changed:
                     await self._switched()
                     self._tending.changed = False
-                self._store_watch.answered(self._tending)
             except (StoreUnavailable, BadStore) as error:
                 self._store_watch.lost(error, self._tending, in_its_time=True)
             except Exception as error:  # the next round does what this one could not

@@ -147,6 +147,7 @@ class Tending:
             await self._guard_the_fires()
         if self._is_time("prune", 0.0):
             await self._prune()
+        self._store_watch.answered(self)
 
     def _look_seconds(self) -> float:
         """How often to look who lives: of a thousand workers each reads no more rows a second than of a hundred."""
