@@ -100,9 +100,9 @@ def _covers(one: Switch, at: datetime) -> bool:
 
 def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
     at = max(moment.looked_at(question.now), moment.at)  # what ends before a fire to come is no hindrance to it
-    thrown = [one for one in facts.switches if one.kind != "paused" and _covers(one, at)]
+    thrown = _thrown(facts, at)
     if moment.row is not None and moment.row.reason == Reason.DISABLED:
-        return Check("switch", False, *_off(question, thrown, moment.row.data), code="disabled")
+        return Check("switch", False, *_off(question, facts, thrown, moment.row.data), code="disabled")
     if not thrown:
         on = bool(question.policy.get("enabled", True))
         if moment.row is not None and moment.row.state is not State.WAITING:
@@ -113,26 +113,48 @@ def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
     last = thrown[-1]
     if last.kind == "enabled":
         return Check("switch", True, f"switched on since {rfc3339(last.since)}{_by(last)}", last.told("enabled"))
-    on_trial = last.kind == "tripped" and last.until is not None and at >= last.until
+    on_trial = _is_on_trial(last, at)
     if on_trial or (moment.row is not None and moment.row.state is not State.SKIPPED):
         told = last.told("disabled") if on_trial else {}
         return Check("switch", True, f"on trial after {last.reason}" if on_trial else "on when it fired", told)
-    return Check("switch", False, *_off(question, thrown, {}), code="disabled")
+    return Check("switch", False, *_off(question, facts, thrown, {}), code="disabled")
 
 
-def _off(question: Question, thrown: Sequence[Switch], data: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def _thrown(facts: Evidence, at: datetime) -> Sequence[Switch]:
+    return [one for one in facts.switches if one.kind != "paused" and _covers(one, at)]
+
+
+def _is_on_trial(switch: Switch, at: datetime) -> bool:
+    return switch.kind == "tripped" and switch.until is not None and at >= switch.until
+
+
+def _stayed_off(question: Question, facts: Evidence, at: datetime) -> bool:
+    """Whether a job was off from an instant on at which a switch that had it off had ended: by the next one, or as declared."""
+    if (now := question.switch) is not None and now.since <= at:
+        return question.is_off
+    if thrown := _thrown(facts, at):
+        return thrown[-1].kind != "enabled" and not _is_on_trial(thrown[-1], at)
+    return not question.policy.get("enabled", True)
+
+
+def _off(
+    question: Question, facts: Evidence, thrown: Sequence[Switch], data: Mapping[str, Any]
+) -> tuple[str, Mapping[str, Any]]:
     last = next((one for one in reversed(thrown) if one.kind in ("disabled", "tripped")), None)
     if last is not None:
         word = "its circuit breaker was open" if last.kind == "tripped" else "switched off"
         until = f", until {rfc3339(last.until)}" if last.until else ""
-        ended = f"; on again at {rfc3339(last.ended_at)}{_by_whom(last.ended_by)}" if last.ended_at else ""
-        facts = last.told("disabled")
+        ended, told = "", last.told("disabled")
         if last.ended_at and last.kind == "tripped" and last.ended_by == "taskloop":
             ended = f"; at {rfc3339(last.ended_at)} {last.ended_because}"
-            facts["ended_because"] = last.ended_because
-        if not _covers(last, question.now) and (end := last.ended_at or last.until):
-            facts["disabled_ended_at"] = rfc3339(end)
-        return f"{word} since {rfc3339(last.since)}{_by(last)}{until}{ended}", facts
+            told["ended_because"] = last.ended_because
+        elif last.ended_at:
+            when = f"{rfc3339(last.ended_at)}{_by_whom(last.ended_by)}"
+            stayed = _stayed_off(question, facts, last.ended_at)
+            ended = f"; that ended at {when}, and it stayed off" if stayed else f"; on again at {when}"
+        if not question.is_off and not _covers(last, question.now) and (end := last.ended_at or last.until):
+            told["disabled_ended_at"] = rfc3339(end)
+        return f"{word} since {rfc3339(last.since)}{_by(last)}{until}{ended}", told
     since = f" since {data['disabled_since']}" if "disabled_since" in data else ""
     who = _by_whom(data.get("disabled_by"))
     why = f': "{data["disabled_reason"]}"' if "disabled_reason" in data else ""

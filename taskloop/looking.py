@@ -603,7 +603,7 @@ async def _policies(ledger: Ledger, store: Store, jobs: set[str]) -> dict[str, P
 async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at: Any, run: int | None) -> Explanation:
     """Gather the facts and explain them."""
     names, definition = await _subject(ledger, store, job, run)
-    usual = await store.usual(names[:1])
+    usual, switches = await store.usual(names[:1]), await store.switches()
     now = ledger._clock.now()  # as late as can be: what is on record by then is not of the future
     spread, group = _says(definition, "spread"), _says(definition, "group")
     question = Question(
@@ -618,6 +618,7 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
         spread=durations.parse(spread) if spread else timedelta(0),
         vitals=ledger._vitals(),
         places=ledger.options.groups.get(group, 1) if names[0] in ledger and group else None,
+        switch=switches.thrown(names, now),
     )
     facts = await store.evidence(
         names, now, partial(subject, question), window=_read(question), run=RunId(run) if run is not None else None

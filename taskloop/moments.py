@@ -16,6 +16,7 @@ from taskloop.punctuality import Usual
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule, offset, timetable
 from taskloop.store import Evidence, Subject, Window
+from taskloop.switches import Switch
 
 __all__ = ["Moment", "Question", "Version", "in_force", "meant", "nearest", "subject"]
 
@@ -45,6 +46,12 @@ class Question:
     vitals: Mapping[str, Any] = field(default_factory=dict)
     places: int | None = None
     """Runs at once in the job's group; None: not known here."""
+    switch: Switch | None = None
+    """By which the job is on or off now; None: by its declaration."""
+
+    @property
+    def is_off(self) -> bool:
+        return self.switch.kind != "enabled" if self.switch is not None else not self.policy.get("enabled", True)
 
 
 class Version(NamedTuple):

@@ -327,6 +327,33 @@ async def test_a_job_that_was_off_names_who_switched_it_off_and_why(scheduler, v
         assert skip.data["disabled_by"] == "tom"
 
 
+async def test_a_job_that_is_off_again_by_now_is_told_how_to_enable_it(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        await scheduler.disable("job", reason="one")
+        await time.advance("1h")
+        await scheduler.enable("job")
+        await time.advance("5m")
+        await scheduler.disable("job", reason="two")
+        found = await scheduler.why("job")
+        assert "on again at 2026-01-01T01:30:00Z" in found.text and found.remedies == ("taskloop enable job",)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_a_job_that_stays_off_as_its_switch_ends_is_not_told_to_be_on_again(scheduler, virtual_time, enabled):
+    scheduler.add_job(nothing, Every("1h"), name="job", enabled=enabled)
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        await scheduler.disable("job", reason="one")
+        await time.advance("1h")
+        await (scheduler.disable("job", reason="two") if enabled else scheduler.reset("job"))
+        await time.advance("5m")
+        found = await scheduler.why("job", at("01:00"))
+        assert "that ended at 2026-01-01T01:30:00Z, and it stayed off" in found.text
+        assert found.remedies == ("taskloop enable job",)
+
+
 async def test_a_job_declared_off_is_off_by_its_declaration(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job", enabled=False)
     async with virtual_time(scheduler) as time:
