@@ -177,9 +177,9 @@ class FireLoop:
     def _got_through(self) -> None:
         """Nothing failed, from what is due to what waits: here the store is as it should be."""
         if self._is_failing:
-            self._is_failing = False
             self._store_watch.answered(self)
             self._store_watch.well()
+            self._is_failing = self._store_watch.lost_at is not None  # others have still to get through: the next go tells
 
     async def _keep_cursors_right(self) -> NoReturn:
         """While a stop gives runs in hand their grace: a clock that is set back now, or was just before, must not leave
