@@ -306,7 +306,7 @@ class TaskScheduler(Ledger):
     async def _tell_the_plan(self, others: Sequence[Worker], jobs: Sequence[Job[..., Any]]) -> None:
         from taskloop import advice, declaring
 
-        store, there = self._open_store, [job for job in jobs if self._jobs.get(job.name) is job]
+        store, there = self._open_store, list(self)
         self.start_plan: StartPlan | None = await declaring.declare(
             self, store, there, self._clock.now(), others=others, starting=self.options.enabled
         )

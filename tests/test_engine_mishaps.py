@@ -503,7 +503,9 @@ async def test_jobs_that_are_added_removed_or_replaced_while_a_scheduler_starts_
 ):
     """Of one added before the list of schedules was made others were not told, and of one replaced the old trigger held."""
     changes = [
-        lambda: scheduler.add_job(nothing, Every("1h"), name="late"),
+        lambda: scheduler.add_job(
+            nothing, Every("1h", anchor=START + timedelta(minutes=1)), name="late", on_start=True
+        ),
         lambda: scheduler.remove_job("gone"),
         lambda: [scheduler.remove_job("replaced"), scheduler.add_job(nothing, Every("2h"), name="replaced")],
     ]
@@ -526,6 +528,7 @@ async def test_jobs_that_are_added_removed_or_replaced_while_a_scheduler_starts_
         await time.advance("1s")
         assert not changes and [sorted(one.jobs) for one in await scheduler._store.workers()] == [["late", "replaced"]]
         assert {str(one.trigger) for one in await scheduler.schedules("replaced")} == {"every 2h"}
+        assert [run.cause for run in await time.runs("late")] == ["on_start"]
 
 
 async def test_jobs_that_are_added_while_the_store_is_away_are_declared_when_it_is_back(virtual_time, tmp_path):
