@@ -179,7 +179,8 @@ class FireLoop:
         if self._is_failing:
             self._store_watch.answered(self)
             self._store_watch.well()
-            self._is_failing = self._store_watch.lost_at is not None  # others have still to get through: the next go tells
+            # Where others have still to get through the next go tells.
+            self._is_failing = self._store_watch.lost_at is not None
 
     async def _keep_cursors_right(self) -> NoReturn:
         """While a stop gives runs in hand their grace: a clock that is set back now, or was just before, must not leave
