@@ -119,7 +119,6 @@ class Ledger(Switching):
 
     def _add(self, job: Job[..., Any]) -> None:
         super()._add(job)
-        self._heirs |= dict.fromkeys(job.aliases, job)
         job.attach(self)
         self._removed.discard(job.name)
         if self.is_running or (self._was_read and self._is_configured):

@@ -33,8 +33,8 @@ class Switching(Housed):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.feed: Feed = Feed()
-        self._heirs: dict[str, Job[..., Any]] = {}
-        """By alias the job that was declared with it last; it may be removed since."""
+        self._heirs: dict[str, list[Job[..., Any]]] = {}
+        """By alias the jobs that are declared with it; the last one has what stands under it."""
         self._switches = Switches()
         self._readings = 0
         """How many looks at them are under way: what they give may be older than what is written meanwhile."""
@@ -213,12 +213,28 @@ class Switching(Housed):
         one = self._renamed(name)
         return [name] if one is None else [one.name, *one.aliases]
 
+    def _add(self, job: Job[..., Any]) -> None:
+        super()._add(job)
+        for alias in job.aliases:
+            self._heirs[alias] = [*self._without(job, alias), job]
+
+    def remove_job(self, name: str) -> None:
+        job = self[name]
+        super().remove_job(job.name)
+        for alias in job.aliases:
+            self._heirs[alias] = self._without(job, alias)
+            if not self._heirs[alias]:
+                del self._heirs[alias]
+
+    def _without(self, job: Job[..., Any], alias: str) -> list[Job[..., Any]]:
+        return [one for one in self._heirs.get(alias, ()) if one is not job]
+
     def _renamed(self, name: str) -> Job[..., Any] | None:
         """The job that has this name, or had it."""
         if name in self._jobs:
             return self._jobs[name]
-        heir = self._heirs.get(name)
-        return heir if heir is not None and self._jobs.get(heir.name) is heir else None
+        heirs = self._heirs.get(name)
+        return heirs[-1] if heirs else None
 
     async def _meant(self, job: str | Job[..., Any] | None) -> str | None:
         """As `_switchable`, and None for all jobs."""

@@ -53,7 +53,7 @@ class Tending:
         worker: Worker,
         *,
         jobs: Jobs,
-        heirs: Mapping[str, Job[..., Any]],
+        heirs: Mapping[str, Sequence[Job[..., Any]]],
         slots: Slots,
         options: Options,
         clock: Clock,
@@ -279,9 +279,7 @@ class Tending:
     async def _rename(self) -> None:
         """Give jobs what still stands under their aliases, or was put there by a worker of an earlier version."""
         # By the heirs, not by a look at every job: of a hundred thousand that would hold the loop for 9 ms.
-        names = {
-            alias: job.name for alias, job in self._heirs.items() if job in self._jobs and self._jobs[job.name] is job
-        }
+        names = {alias: jobs[-1].name for alias, jobs in self._heirs.items()}
         if not names or not self._worker.fires:
             self._renaming = False
             return

@@ -244,6 +244,21 @@ async def test_no_fire_is_left_to_a_worker_that_does_not_fire(virtual_time, tmp_
         assert len(await worker.runs("old")) >= 2
 
 
+async def test_what_stands_under_an_alias_goes_to_the_job_that_is_left_of_those_that_have_it(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    web, worker = TaskScheduler(options=Options(enabled=False)), TaskScheduler(options=Options())
+    web.add_job(nothing, name="old")
+    for name in ("first", "second"):
+        worker.add_job(nothing, name=name, aliases=("old",))
+    async with virtual_time(worker, store=address) as time:
+        worker.remove_job("second")
+        await time.join(web, address)
+        run = await web.submit("old")
+        await time.advance("30s")
+        assert ((await worker.run(run.id)).job, (await worker.run(run.id)).state) == ("first", State.SUCCEEDED)
+        assert (await worker.submit("old")).job == "first"
+
+
 async def test_an_alias_that_is_the_name_of_another_job_is_refused():
     scheduler = named("old")
     scheduler.add_job(nothing, name="new", aliases=("old",))
