@@ -42,6 +42,7 @@ __all__ = [
     "days",
     "identities",
     "incidents",
+    "is_lost",
     "jobs",
     "lost_by",
     "needs",
@@ -723,6 +724,12 @@ async def usual(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, Usual]:
     """How long the last successful attempts of jobs took, of those that have some."""
     took = await (await ledger._opened()).usual(sorted(jobs)) if jobs else {}
     return {job: Usual.of(seconds) for job, seconds in took.items() if seconds}
+
+
+def is_lost(ledger: Ledger) -> bool:
+    """Whether a scheduler that was started here has told that its store was lost, and not yet that it is back."""
+    watch = getattr(ledger, "_store_watch", None)
+    return watch is not None and watch.lost_at is not None
 
 
 async def today(ledger: Ledger, jobs: Sequence[str]) -> Mapping[State, int]:

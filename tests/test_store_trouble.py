@@ -8,12 +8,13 @@ import shutil
 import sqlite3
 import subprocess
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from stores import database
+from web_clients import HOSTS
 
 from taskloop import Options, TaskScheduler
 from taskloop.errors import BadStore, StoreUnavailable
@@ -143,6 +144,21 @@ async def test_a_file_that_another_program_holds_for_long_is_waited_for(tmp_path
             other.close()
 
         await survives(host, heal)
+
+
+async def test_who_asks_whether_it_is_ready_is_told_no_while_the_store_takes_nothing_though_it_can_be_read(tmp_path):
+    async with hosting(tmp_path / "app.db") as host, HOSTS["asgi"](host.scheduler, auth="open", start=False) as client:
+        await host.calls_again()
+        ready = await client.get("/readyz")
+        with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await host.hears("store_lost")
+            assert len(await host.scheduler.runs(limit=1)) == 1, "it can be read"
+            lost = await client.get("/readyz")
+        await host.hears("store_back")
+        again = await client.get("/readyz")
+    assert [one.status for one in (ready, lost, again)] == [200, 503, 200]
+    assert lost.data == {"status": "not ready", "checks": {"scheduler": "ok", "store": "lost"}}
 
 
 async def test_a_file_that_is_moved_away_is_missed_at_once_and_no_new_one_appears(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from taskloop import looking
 from taskloop.web.core import Response, answer
 from taskloop.web.routes import Route
 from taskloop.web.security import Scope
@@ -21,13 +22,18 @@ async def alive(_: Asked) -> Response:
 
 
 async def ready(asked: Asked) -> Response:
-    """Whether the scheduler runs and the store answers; one word each."""
+    """Whether the scheduler runs, and the store answers and takes what the scheduler writes; one word each."""
     checks = {"scheduler": "ok" if asked.scheduler.is_running else "not running", "store": "ok"}
     try:
         async with asyncio.timeout(STORE_SECONDS):
             await asked.scheduler.runs(limit=1)
     except Exception:  # whatever is wrong with the store: it does not answer, and its words are not for all
         checks["store"] = "no answer"
+    else:
+        if looking.is_lost(
+            asked.scheduler
+        ):  # as where a disk is full, or a table locked: it is read, and takes nothing
+            checks["store"] = "lost"
     well = all(word == "ok" for word in checks.values())
     return await answer({"status": "ready" if well else "not ready", "checks": checks}, 200 if well else 503)
 
@@ -52,7 +58,7 @@ ROUTES = (
     ),
     Route(
         method="GET", path="/readyz", name="ready", scope=None, handler=ready,
-        summary="Whether the scheduler runs and the store answers; 503 if not", gives={200: "Health"},
+        summary="Whether the scheduler runs, and the store answers and is not lost; 503 if not", gives={200: "Health"},
     ),
     Route(
         method="GET", path="/metrics", name="metrics", scope=Scope.read, handler=metrics, gives={200: "text"},
