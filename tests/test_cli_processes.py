@@ -354,6 +354,14 @@ async def crawl(run: RunContext) -> str:
 """
 
 
+def test_a_terminal_is_told_the_day_of_what_is_next_where_that_is_not_today(shop):
+    shop.write(
+        "rarely.py", "from taskloop import Jobs\njobs = Jobs()\n@jobs.every('2w', first='after')\ndef job(): ...\n"
+    )
+    code, said = on_a_terminal(shop, "--app", "rarely:jobs", "run", "--for", "1s")
+    assert code == 0 and re.search(r'scheduler\.ready.*next=job  at="\w{3} \d\d \w{3} \d\d:\d\d:\d\d UTC"', said), said
+
+
 def test_a_terminal_shows_bars_below_the_lines_and_gets_its_cursor_back(shop):
     shop.write("crawling.py", CRAWL)
     code, said = on_a_terminal(shop, "--app", "crawling:jobs", "run", "--grace", "0", end=INT)

@@ -174,7 +174,7 @@ async def _ready(
         if due is not None:
             name, at = due
             text = instant_text(at)
-            fields = {"next": name, "at": when(text, at) if log.form == "people" else text}
+            fields = {"next": name, "at": when(text, datetime.now(UTC)) if log.form == "people" else text}
     narrator.say("INFO", "scheduler.ready", **fields)
     # What is there by now, modules above all, stays; a full collection, which holds the loop, need not go through it.
     gc.freeze()
