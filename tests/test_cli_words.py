@@ -23,7 +23,7 @@ from taskloop.cli import lines, output
 from taskloop.cli.ask import values
 from taskloop.cli.failures import Usage
 from taskloop.cli.output import Output
-from taskloop.cli.parser import COMMANDS, load
+from taskloop.cli.parser import ALIASES, COMMANDS, ELSEWHERE, FAMILIES, load
 from taskloop.signs import item_text, readable
 
 ANY_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u202a-\u202e\u2066-\u2069]")
@@ -71,6 +71,8 @@ def test_without_a_command_help_goes_to_stderr_with_code_2(call):
     ("words", "said", "meant"),
     [
         (["lsit"], "no command 'lsit'", "'list'"),
+        (["jobs"], "no command 'jobs'", "'list'"),
+        (["failures"], "no command 'failures'", "'runs --state failed'"),
         (["schedule", "ad"], "no command 'schedule ad'", "add, list, remove"),
         (["runs", "--stat", "failed"], "no option '--stat'", "'--state'"),
         (["--formt", "json", "list"], "no option '--formt'", "'--format'"),
@@ -97,6 +99,14 @@ def test_a_wrong_command_line_is_one_error_with_its_mend_and_code_2(shop, call, 
     assert done.code == 2 and not done.out
     assert done.err.startswith("error: ") and said in done.err and meant in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("word", sorted(ELSEWHERE))
+def test_a_word_of_other_programs_leads_to_a_command_that_there_is(call, word):
+    meant = ELSEWHERE[word].split()
+    name = next(one for one in (" ".join(meant[:2]), meant[0]) if one in COMMANDS)
+    assert word not in {*COMMANDS, *ALIASES, *FAMILIES}
+    assert call(*meant, "--help").out == call(*name.split(), "--help").out
 
 
 def test_options_for_all_commands_may_stand_before_or_after_the_command(shop, call):

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 __all__ = [
     "ALIASES",
     "COMMANDS",
+    "ELSEWHERE",
     "FAMILIES",
     "LIVE",
     "Command",
@@ -563,6 +564,34 @@ COMMANDS: Final[dict[str, Command]] = {
     ),
 }
 ALIASES: Final = {"trigger": "submit", "ls": "list"}
+ELSEWHERE: Final = {
+    "backup": "db backup",
+    "beat": "run",
+    "describe": "show",
+    "exec": "submit",
+    "failures": "runs --state failed",
+    "fire": "submit",
+    "history": "runs",
+    "info": "show",
+    "inspect": "show",
+    "job": "show",
+    "jobs": "list",
+    "kill": "cancel",
+    "log": "logs",
+    "migrate": "db upgrade",
+    "prune": "db prune",
+    "retry": "rerun",
+    "run-all": "once",
+    "schedules": "schedule list",
+    "serve": "run",
+    "start": "run",
+    "tail": "logs --follow",
+    "tokens": "token list",
+    "upcoming": "next",
+    "worker": "run",
+    "workers": "status",
+}
+"""What is asked for by words that other programs, and the pages, have for it: none of them is a command here."""
 FAMILIES: Final = {
     "schedule": "add, list, remove",
     "token": "create, list, revoke",
@@ -659,7 +688,7 @@ def _named(word: str, rest: list[str]) -> tuple[str, list[str]]:
     if name not in COMMANDS:
         from taskloop.errors import nearest
 
-        near = nearest(word, [*COMMANDS, *ALIASES, *FAMILIES])
+        near = ELSEWHERE.get(word) or nearest(word, [*COMMANDS, *ALIASES, *FAMILIES])
         raise Usage(f"no command '{word}'" + (f". Did you mean '{near}'?" if near else ""), "taskloop --help")
     return name, rest
 
