@@ -109,6 +109,14 @@ def test_a_word_of_other_programs_leads_to_a_command_that_there_is(call, word):
     assert call(*meant, "--help").out == call(*name.split(), "--help").out
 
 
+def test_an_expression_in_which_the_shell_has_put_names_of_files_is_to_be_quoted(shop, call):
+    shop.write("7", "")
+    shop.write("notes.txt", "")
+    done = call("cron", "0", "2", "notes.txt", "notes.txt", "mon")
+    assert done.code == 2 and "day-of-month is NOTES.TXT" in done.err and "quote the expression" in done.err
+    assert "quote" not in call("cron", "7", "77", "7", "7", "7").err, "a file may have the name of a number"
+
+
 def test_options_for_all_commands_may_stand_before_or_after_the_command(shop, call):
     assert call("--format", "json", "list").items == call("list", "--format", "json").items
     assert call("--config", "none.toml", "list").code == 7 == call("list", "--config", "none.toml").code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.address import without_password
-from taskloop.cli.failures import Failed, Unwritable
+from taskloop.cli.failures import Failed, Unwritable, Usage
 from taskloop.cli.look import number
 from taskloop.cli.output import Cell, Output, span_text
+from taskloop.errors import BadCron
 from taskloop.triggers import Cron, Trigger
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ __all__ = ["check", "cron", "init", "unfit"]
 def cron(args: Namespace) -> int:
     """Explain an expression and list its next fires."""
     out, count = Output(args), number(args.count, "--count", most=1000)
-    trigger = Cron(" ".join(args.expression), timezone=args.timezone or "UTC")
+    trigger = _trigger(args.expression, args.timezone or "UTC")
     at: datetime | None = durations.ahead(args.start, out.now) if args.start else out.now
     fires: list[datetime] = []
     while at is not None and len(fires) < count:
@@ -44,6 +46,19 @@ def cron(args: Namespace) -> int:
     else:
         out.record(record, lambda: _show_fires(out, trigger, fires))
     return 0
+
+
+def _trigger(words: Sequence[str], timezone: str) -> Cron:
+    try:
+        return Cron(" ".join(words), timezone=timezone)
+    except BadCron as error:
+        if not any(os.path.lexists(one) and not one.isdecimal() for one in words):
+            raise
+        raise Usage(
+            str(error),
+            "in the place of a bare * the shell puts the names of files here; quote the expression: "
+            "taskloop cron '0 2 * * *'",
+        ) from None
 
 
 def _show_fires(out: Output, trigger: Cron, fires: list[datetime]) -> None:
