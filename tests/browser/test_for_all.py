@@ -166,7 +166,12 @@ async def test_long_names_and_narrow_windows_hide_no_column_and_break_no_word(op
     assert (await step.bounding_box())["height"] < 30
     await narrow.goto(f"{address}/timeline")
     line = await narrow.locator("line.now").bounding_box()
-    assert 0 < line["x"] < 375, "it opens on now"
+    name = narrow.locator(".names li", has_text="sync_orders")
+    beside, mark = await name.bounding_box(), await narrow.locator("a[href*=sync_orders] text.lane").bounding_box()
+    assert beside["x"] + beside["width"] < line["x"] < 375, "it opens on now, and says whose lane is whose"
+    assert abs(beside["y"] + beside["height"] / 2 - mark["y"] - mark["height"] / 2) < 3
+    await wide.goto(f"{address}/timeline")
+    assert not await wide.locator(".names").is_visible()
 
 
 async def test_in_forced_colours_the_page_one_is_on_and_what_failed_are_still_told_apart(lively_dashboard, window):
