@@ -184,6 +184,18 @@ async def test_what_waits_is_named_on_the_first_page_with_what_it_waits_for(pair
     assert re.search(r"waiting waits run 4 : paused since [^:]*:\d\d:\d\d UTC by tom", text(first))
 
 
+async def test_of_a_job_that_was_switched_on_the_list_does_not_say_that_it_fails_since_then_by_whoever_did_that(pair):
+    scheduler, client = pair
+    await scheduler.disable("evil", actor="ann", reason="moving")
+    await scheduler.disable("hourly", actor="tom", reason="later")
+    off = text(await client.get("/jobs?text=a"))
+    await scheduler.enable("evil", actor="ann")
+    await (await scheduler.submit("evil")).wait()
+    on = text(await client.get("/jobs"))
+    assert re.search(r"disabled since now by ann: moving|disabled since [^:]* ago by ann: moving", off)
+    assert "failing" in on and "by ann" not in on and "by tom: later" in on
+
+
 async def test_what_has_succeeded_is_not_on_its_way_any_more(no_task_outlives_the_fixture):
     scheduler = TaskScheduler("sqlite:///:memory:")
     flow = scheduler.flow("video")
