@@ -415,11 +415,16 @@ async def problems(db: Db) -> list[str]:
             "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'taskloop' AND NOT i.indisvalid"
         )
     ]
-    tables = {row[0] for row in await db.fetch("SELECT tablename::text FROM pg_tables WHERE schemaname = 'taskloop'")}
+    rows = await db.fetch(
+        "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'taskloop' AND relkind IN ('r', 'p', 'S')"
+    )
+    there = {row[0] for row in rows}
     has = int(await db.fetchval("SELECT value FROM taskloop.meta WHERE key = 'schema'"))
     changes = [script for number, script in migrations() if number <= has]
-    named = {name for script in changes for name in re.findall(r"CREATE TABLE taskloop\.(\w+)", script)}
-    found += [f"table taskloop.{name} is not there; restore a backup" for name in sorted(named - tables)]
+    made = {one for script in changes for one in re.findall(r"CREATE (TABLE|SEQUENCE) taskloop\.(\w+)", script)}
+    missing = sorted(one for one in made if one[1] not in there)
+    found += [f"{kind.lower()} taskloop.{name} is not there; restore a backup" for kind, name in missing]
     found += await lacks(db)
     for setting in ("fsync", "synchronous_commit"):
         value = await db.fetchval("SELECT current_setting($1)", setting)
@@ -434,7 +439,7 @@ _LACKS: Final = """
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY rights(might, place)
         WHERE n.nspname = 'taskloop' AND c.relkind IN ('r', 'p') AND NOT has_table_privilege(c.oid, might)
         UNION ALL SELECT 'taskloop.run_ids', 'USAGE', 1
-        WHERE NOT has_sequence_privilege('taskloop.run_ids', 'USAGE, UPDATE')
+        WHERE NOT has_sequence_privilege(to_regclass('taskloop.run_ids'), 'USAGE, UPDATE')
     ) missing GROUP BY name ORDER BY name
 """
 _NAMED: Final = 3

@@ -65,6 +65,11 @@ def test_rights_that_a_user_lacks_are_told_by_the_doctor_and_by_db_check(shop, c
         place.execute("REVOKE DELETE ON taskloop.wishes FROM weak", "taskloop_tests")
         [one] = told()
         assert one.startswith("user 'weak' lacks DELETE on taskloop.wishes | ")
+        place.execute(f"{few};\nALTER SEQUENCE taskloop.run_ids RENAME TO gone", "taskloop_tests")
+        assert call("doctor").code == 0, "what is not there is not what it lacks a right to"
+        checked = call("db", "check", "--format", "json").data["problems"]
+        assert "sequence taskloop.run_ids is not there; restore a backup" in checked
+        place.execute("ALTER SEQUENCE taskloop.gone RENAME TO run_ids", "taskloop_tests")
         place.execute(f"{few};\nALTER ROLE weak SET default_transaction_read_only = on", "taskloop_tests")
         [one] = told()
         assert "default_transaction_read_only is on for user 'weak'" in one and "RESET" in one
