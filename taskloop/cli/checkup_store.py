@@ -233,9 +233,8 @@ async def rights(store: Store) -> list[Finding]:
         return []
     from taskloop.store_postgres import PostgresStore
 
-    return [
-        problem("store", *parted(one, "")) for one in (await store.lacks() if isinstance(store, PostgresStore) else ())
-    ]
+    lacking = await store.lacks() if isinstance(store, PostgresStore) else ()
+    return [problem("store", *parted(one, "")) for one in lacking]
 
 
 def workers(there: Sequence[Worker]) -> Iterator[Finding]:

@@ -30,10 +30,8 @@ async def ready(asked: Asked) -> Response:
     except Exception:  # whatever is wrong with the store: it does not answer, and its words are not for all
         checks["store"] = "no answer"
     else:
-        if looking.is_lost(
-            asked.scheduler
-        ):  # as where a disk is full, or a table locked: it is read, and takes nothing
-            checks["store"] = "lost"
+        if looking.is_lost(asked.scheduler):
+            checks["store"] = "lost"  # as where a disk is full, or a table locked: it is read, and takes nothing
     well = all(word == "ok" for word in checks.values())
     return await answer({"status": "ready" if well else "not ready", "checks": checks}, 200 if well else 503)
 

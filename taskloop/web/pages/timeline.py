@@ -240,7 +240,7 @@ async def timeline(asked: Asked) -> Response:
     found, hidden = await asyncio.to_thread(_shown, one)
     marked = ticks(one.start, one.end)
     asks = {"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}
-    narrowed = {name: value for name in (one.name for one in NARROWING) if (value := asked.query[name])}
+    narrowed = {one.name: value for one in NARROWING if (value := asked.query[one.name])}
     return await whole_page(
         asked, "timeline.html", rarely=5, lanes=found, hidden=hidden, start=one.start,
         end=one.end, ticks=marked, ticks_apart=(marked[1][1] - marked[0][1]).total_seconds() if len(marked) > 1 else 0,
