@@ -34,6 +34,7 @@ from taskloop.server_postgres import (
     BEAT,
     BEGIN,
     GIVE_UP_SECONDS,
+    TRIES,
     Server,
     closed,
     is_alone,
@@ -47,8 +48,6 @@ from taskloop.store import Claimed, Fired, Worker
 
 __all__ = ["BEAT_SECONDS", "FREELY", "WHEREABOUTS", "PostgresBeater", "Writer", "submit_within"]
 
-TRIES: Final = 5
-"""Of a transaction that others cross, or whose connection is cut."""
 BEAT_SECONDS: Final = 5.0
 """How long a beat may take: the next one is not to wait behind it for ever."""
 _TOGETHER: Final[Sequence[tuple[str, Callable[..., Any]]]] = (

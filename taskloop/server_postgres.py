@@ -29,6 +29,7 @@ __all__ = [
     "BEGIN",
     "GIVE_UP_SECONDS",
     "SNAPSHOT",
+    "TRIES",
     "Server",
     "closed",
     "explained",
@@ -74,6 +75,8 @@ BEAT: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}; SET LOCAL lock_ti
 """The same for one that beats, which is given up sooner."""
 SNAPSHOT: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_IDLE}"
 """Begins one that only reads, and sees one state throughout."""
+TRIES: Final = 5
+"""Of a transaction that others cross, or whose connection is cut."""
 _READ_ONLY: Final = "25006"
 _OLDEST: Final = 13
 """The oldest server that can be asked what became of a transaction, and what it has assigned."""
@@ -385,24 +388,38 @@ async def prepare(
     refuse(found, shown, create=create, schema=schema)
     if found == newest() or schema != "upgrade":
         return None
-    async with transaction(connection):
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
-        found = await version(connection, shown)  # asked again: another may have been at work while this one waited
-        refuse(found, shown, create=create, schema=schema)
-        if found == newest():
-            return None
-        if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop'"):
-            await connection.execute("CREATE SCHEMA taskloop")
-        for number, script in read():
-            if number > found:
-                await connection.execute(script)
-        await connection.execute(  # so that a connection of the application's is known to be to the same store
-            "INSERT INTO taskloop.meta VALUES ('store', gen_random_uuid()::text) ON CONFLICT (key) DO NOTHING"
-        )
-        await connection.execute(
-            "INSERT INTO taskloop.meta VALUES ('schema', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            str(newest()),
-        )
+    left = TRIES
+    while True:
+        left -= 1
+        try:
+            async with transaction(connection):
+                return await _migrate(connection, shown, create=create, schema=schema, read=read)
+        except Exception as error:  # by whoever works on it just now, and locks its tables in another order
+            if not left or not is_crossed(error):
+                raise
+        await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - so that the two do not meet again
+
+
+async def _migrate(
+    connection: Any, shown: str, *, create: bool, schema: Schema, read: Callable[[], list[tuple[int, str]]]
+) -> int | None:
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
+    found = await version(connection, shown)  # asked again: another may have been at work while this one waited
+    refuse(found, shown, create=create, schema=schema)
+    if found == newest():
+        return None
+    if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop'"):
+        await connection.execute("CREATE SCHEMA taskloop")
+    for number, script in read():
+        if number > found:
+            await connection.execute(script)
+    await connection.execute(  # so that a connection of the application's is known to be to the same store
+        "INSERT INTO taskloop.meta VALUES ('store', gen_random_uuid()::text) ON CONFLICT (key) DO NOTHING"
+    )
+    await connection.execute(
+        "INSERT INTO taskloop.meta VALUES ('schema', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        str(newest()),
+    )
     return found or None
 
 

@@ -100,6 +100,24 @@ async def test_an_older_schema_is_refused_or_left_as_it_is_or_brought_up_to_date
         assert [one.object for one in await store.audit()] == ["1"]
 
 
+async def test_an_upgrade_that_others_cross_is_begun_again():
+    found = server()
+    url = found.database("older")
+    [(_, first), *_] = migrations()
+    found.execute(f"CREATE SCHEMA taskloop;\n{first}INSERT INTO taskloop.meta VALUES ('schema', '1')", "older")
+    worker = await asyncpg.connect(url, server_settings={"deadlock_timeout": "1min"})  # that the upgrade is given up
+    await worker.execute("BEGIN; LOCK TABLE taskloop.runs IN ROW EXCLUSIVE MODE")
+    store = open_store(f"{url}&deadlock_timeout=300ms")
+    opening = asyncio.create_task(store.open())
+    while not await worker.fetchval("SELECT 1 FROM pg_locks WHERE NOT granted"):  # for the table of runs
+        await asyncio.sleep(0.01)
+    await worker.execute("LOCK TABLE taskloop.switches IN ROW EXCLUSIVE MODE; COMMIT")
+    await opening
+    assert store.upgraded_from == 1
+    await worker.close()
+    await store.close()
+
+
 async def test_a_database_a_server_or_a_user_that_is_not_there_is_said_with_the_mend():
     found = server()
     for url, mend in (
