@@ -40,7 +40,7 @@ from taskloop.processes import this_process
 from taskloop.runs import Cancelled, Run, RunId
 from taskloop.signals import until_signal
 from taskloop.slots import Slots
-from taskloop.starting import patiently, unless
+from taskloop.starting import opened, patiently, unless
 from taskloop.store import Store, Worker
 from taskloop.switches import Switch
 from taskloop.tasks import Gathered, lazily, this_loop
@@ -245,7 +245,7 @@ class TaskScheduler(Ledger):
         self._say("INFO", "scheduler.starting")
         await self._configure()
         self._prepare_jobs()
-        store, clock, options = await self._opened(), self._clock, self.options
+        store, clock, options = await opened(self._clock, self._say, self._opened), self._clock, self.options
         now, jobs = clock.now(), list(self)
         if not self._spoken:
             self._spoken = True

@@ -7,14 +7,14 @@ word of it, and a stop that came meanwhile would wait for the end of that patien
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from taskloop.clock import Clock
 from taskloop.errors import StoreUnavailable
 from taskloop.journal import StoreWatch
 
-__all__ = ["patiently", "unless"]
+__all__ = ["opened", "patiently", "unless"]
 
 T = TypeVar("T")
 HELD_SECONDS: Final = 60.0
@@ -41,6 +41,20 @@ async def patiently(clock: Clock, store_watch: StoreWatch, work: Callable[[], Aw
         else:
             store_watch.well()
             return done
+
+
+async def opened(clock: Clock, say: Callable[..., None], work: Callable[[], Awaitable[T]]) -> T:
+    """The store that `work` opens, as patiently: another may just be bringing its schema up to date, which takes long where
+    there is much. Nobody listens yet; it is said in the log.
+    """
+
+    def tell(name: str, data: Mapping[str, Any]) -> None:
+        if name == "store_lost":
+            say("ERROR", "store.lost", error=data["error"])
+        else:
+            say("WARNING", "store.back", away_seconds=round((clock.now() - data["since"]).total_seconds(), 1))
+
+    return await patiently(clock, StoreWatch(clock, tell), work)
 
 
 async def unless(told: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from taskloop import Options, TaskScheduler
+from taskloop import Options, TaskScheduler, file_sqlite
 from taskloop.file_sqlite import newest
 from taskloop.store import Query
 from taskloop.store_sqlite import SqliteStore
@@ -77,3 +80,20 @@ async def test_a_scheduler_goes_on_with_an_old_file_and_settles_what_was_left_th
         assert (await scheduler.run(7)).reason == "worker_died"
         last = (await time.runs("hourly"))[-1]
         assert (last.state, last.cause, last.result) == ("succeeded", "catch_up", "ticked")
+
+
+async def test_a_scheduler_starts_on_an_old_file_when_another_program_lets_go_of_it(old, monkeypatch, lines):
+    monkeypatch.setattr(file_sqlite, "BUSY_SECONDS", 0.05)
+    scheduler = TaskScheduler(old, options=Options())
+    with closing(sqlite3.connect(old, isolation_level=None)) as another:
+        another.execute("PRAGMA journal_mode = WAL")
+        another.execute("BEGIN IMMEDIATE")  # as one that brings it up to date, and takes its time
+        starting = asyncio.create_task(scheduler.start())
+        async with asyncio.timeout(10):
+            while "store.lost" not in lines:
+                assert not starting.done(), starting.exception()
+                await asyncio.sleep(0.02)
+        another.execute("COMMIT")
+    await starting
+    assert scheduler.is_running and lines == ["store.lost", "store.back"]
+    await scheduler.stop()
