@@ -20,7 +20,17 @@ from typing import Any, Final, NamedTuple
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.store import Schema
 
-__all__ = ["BUSY_SECONDS", "FilePlace", "connect", "explained", "migrations", "newest", "prepare", "version"]
+__all__ = [
+    "BUSY_SECONDS",
+    "FilePlace",
+    "connect",
+    "explained",
+    "is_older",
+    "migrations",
+    "newest",
+    "prepare",
+    "version",
+]
 
 BUSY_SECONDS: Final = 5.0
 """How long a statement waits for another process's transaction."""
@@ -277,6 +287,11 @@ def version(db: sqlite3.Connection, path: str = "") -> int:
             f"store {path} names no schema version; it was left as it is, restore a backup or name another file"
         )
     return int(row[0])
+
+
+def is_older(db: sqlite3.Connection, path: str) -> bool:
+    """Whether the file has a schema of before this version's. Raises `BadStore` for a foreign one."""
+    return 0 < version(db, path) < newest()
 
 
 def prepare(

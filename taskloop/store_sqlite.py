@@ -34,7 +34,7 @@ from taskloop.batches_sqlite import SqliteBeater, submit_within, where_it_stood
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
-from taskloop.file_sqlite import FilePlace, explained, newest, prepare, version
+from taskloop.file_sqlite import FilePlace, explained, is_older, prepare
 from taskloop.rows import (
     RUN_COLUMNS,
     SPAN,
@@ -156,7 +156,7 @@ class SqliteStore:
         reader = writer
         try:
             order = partial(prepare, create=create or self.private, schema=schema)
-            older = 0 < await self._run(writer, version, self.path) < newest()
+            older = await self._run(writer, is_older, self.path)
             work = self._hop if older else self._run  # to bring a large store up to date takes its time
             self.upgraded_from = await work(writer, order, self.synchronous, self.private, self.path)
             await self._run(writer, keeping.know, [])
