@@ -89,7 +89,7 @@ class Options:
     max_runtime: timedelta | None = None
     """Leave cleanly after this long."""
     dev: timedelta | None = None
-    """Dev mode: every recurring trigger becomes `Every(dev)`."""
+    """Dev mode: every recurring trigger becomes `Every(dev)`, and none is spread."""
     store_url: str = "sqlite:///taskloop.db"
     synchronous: Literal["full", "normal"] = "full"
     statement_cache_size: int = 100
@@ -128,6 +128,12 @@ class Options:
             problems.append(f"lease is {self.lease}; longer than heartbeat, {self.heartbeat}, is allowed")
         if problems:
             raise BadSettings(problems)
+
+    def laid_over(self, job: str) -> Mapping[str, Any]:
+        """The policy options that stand over what the code says of this job."""
+        said = self.jobs.get(job, {})
+        # A spread of an hour would hold back for an hour what dev mode lets fire each ten seconds.
+        return said if self.dev is None else {**said, "spread": None}
 
 
 def _is_span(span: object, or_nothing: bool) -> bool:

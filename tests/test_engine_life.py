@@ -242,6 +242,16 @@ async def test_inside_another_program_too_mistakes_in_the_environment_and_dev_mo
         assert lines == ["config.warning", "dev.mode", "scheduler.started"]
 
 
+async def test_in_dev_mode_no_spread_holds_a_job_back_for_longer_than_its_pace(virtual_time):
+    options = Options(dev=timedelta(seconds=10), defaults={"spread": "6h"}, jobs={"daily": {"spread": "1d"}})
+    scheduler = TaskScheduler(options=options)
+    scheduler.add_job(nothing, Every("1d"), name="daily")
+    scheduler.add_job(nothing, Cron("0 2 * * *"), name="nightly", spread="1h")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10s")
+        assert {run.job for run in await time.runs()} == {"daily", "nightly"}
+
+
 async def test_a_job_that_contradicts_the_configuration_is_refused_where_it_is_added_to_a_started_scheduler(
     virtual_time, lines
 ):
