@@ -135,7 +135,8 @@ def _trigger(table: Mapping[str, Given]) -> Trigger | None:
 
 def _option(key: str, given: Given, known: Iterable[str]) -> Any:
     if key not in policy.OPTIONS:
-        raise Wrong(unknown(given.where, key, known))
+        here = policy.called_elsewhere(key)
+        raise Wrong(f"{given.where} is unknown here; {here}" if here else unknown(given.where, key, known))
     value = literal(given.value) if given.text else given.value
     if value == "off" and key in ("group", "max_running"):
         return None

@@ -17,7 +17,7 @@ from taskloop import durations
 from taskloop.errors import BadDuration, BadJob, BadRate, nearest
 from taskloop.retry import Retry
 
-__all__ = ["OPTIONS", "Policy", "PolicyOptions", "read_option", "read_texts"]
+__all__ = ["OPTIONS", "Policy", "PolicyOptions", "called_elsewhere", "read_option", "read_texts"]
 
 Overlap = Literal["skip", "queue", "replace", "allow"]
 Missed = Literal["latest", "all", "skip"]
@@ -152,16 +152,44 @@ class Policy:
 
 
 OPTIONS: Final = tuple(one.name for one in fields(Policy))
+# Who moves a program over writes the old words first, and the nearest of ours by letters would lead astray.
+_ELSEWHERE: Final = {
+    "args kwargs": "parameters are given by name, in params=",
+    "id job_id": "a job is called by name=, a stored schedule by the id= of schedule()",
+    "weeks days hours minutes seconds interval": "an interval is one value: '1h30m', '2w', timedelta(minutes=5)",
+    "hour minute second day month day_of_week crontab": "a cron is one text: '30 2 * * mon'",
+    "timezone tz": "that is timezone=, of a cron alone",
+    "start_date start_time": "of an interval that is anchor=",
+    "end_date end_time": "no trigger has an end; unschedule() or disable() it then",
+    "next_run_time run_immediately": "for a first run at once write first='now', for one at each start on_start=True",
+    "jitter splay": "an offset that stays the same is spread=",
+    "misfire_grace_time expires": "how late it may start is max_late=",
+    "ttl result_ttl result_expires": "how long its runs are kept is keep=",
+    "coalesce": "one run for all that was missed is missed='latest', a run each missed='all'",
+    "max_instances concurrency": "side by side by overlap='allow', at most so many by max_running=",
+    "replace_existing jobstore persist": "leave it out: the store is always there, and keeps what is due next",
+    "time_limit soft_time_limit job_timeout": "that is timeout=",
+    "retries max_retries max_tries autoretry_for retry_backoff retry_backoff_max retry_jitter retry_kwargs "
+    "default_retry_delay": "that is retry=3, or retry=Retry(attempts=4, first='2s', on=OSError), the first call counted",
+    "rate_limit": "how many run at once is max_running= or group=, not how many a minute",
+    "queue": "who takes it is said by `taskloop run --jobs`, how many run at once by group=",
+    "acks_late reject_on_worker_lost": "that is on_crash=",
+}
 
 
 def read_option(name: str, value: Any) -> Any:
     """One option in the form `Policy` keeps it. Raises `BadJob` or `BadDuration` with option, value and range."""
     readers = _readers()
     if name not in readers:
-        near = nearest(name, readers)
-        meant = f"did you mean '{near}'? " if near else ""
+        here, near = called_elsewhere(name), nearest(name, readers)
+        meant = f"{here}; " if here else f"did you mean '{near}'? " if near else ""
         raise BadJob(f"unknown option '{name}'; {meant}options are: {', '.join(sorted(readers))}")
     return readers[name](name, value)
+
+
+def called_elsewhere(name: str) -> str | None:
+    """What to write for an option that only other schedulers have; None: they have none of this name either."""
+    return next((here for names, here in _ELSEWHERE.items() if name in names.split()), None)
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:

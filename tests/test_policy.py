@@ -8,7 +8,7 @@ from typing import get_type_hints
 import pytest
 
 from taskloop.errors import BadJob
-from taskloop.policy import OPTIONS, Policy, PolicyOptions, read_option
+from taskloop.policy import OPTIONS, Policy, PolicyOptions, called_elsewhere, read_option
 from taskloop.retry import Retry
 
 MINUTE = timedelta(minutes=1)
@@ -140,6 +140,29 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant():
         read_option("timout", 5)
     with pytest.raises(BadJob, match="unknown option 'zzz'; options are"):
         read_option("zzz", 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("misfire_grace_time", "max_late="),
+        ("max_instances", "max_running="),
+        ("args", "params="),
+        ("minutes", "'1h30m'"),
+        ("max_retries", "retry=3"),
+        ("time_limit", "timeout="),
+        ("timezone", "of a cron alone"),
+    ],
+)
+def test_an_option_of_another_scheduler_is_refused_with_what_it_is_here(name, here):
+    with pytest.raises(BadJob, match=f"unknown option '{name}'; ") as caught:
+        read_option(name, 5)
+    assert here in str(caught.value).partition("options are")[0]
+    assert "did you mean" not in str(caught.value)
+
+
+def test_no_word_of_other_schedulers_is_an_option_here():
+    assert [name for name in OPTIONS if called_elsewhere(name)] == []
 
 
 def test_every_mistake_of_a_declaration_is_told_at_once():
