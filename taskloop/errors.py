@@ -178,7 +178,10 @@ class NoSuchRun(TaskloopError, LookupError):
 
     def __init__(self, run: object) -> None:
         self.run = run
-        super().__init__(f"no run {_cut(str(run))}; it may have been pruned, `taskloop runs` shows what is kept")
+        mend = "it may have been pruned, `taskloop runs` shows what is kept"
+        if isinstance(run, str) and not run.isdecimal():
+            mend = "a run has a number; those of a job are in `runs(job)`, and a new one is asked for by `submit`"
+        super().__init__(f"no run {_cut(str(run))}; {mend}")
 
 
 class NoSuchSchedule(TaskloopError, LookupError):

@@ -66,6 +66,10 @@ class Feed:
     def subscribe(self, subscriber: Subscriber, *names: str) -> Callable[[], None]:
         """Call `subscriber` at each event of these names, none given: at every event; gives what ends it."""
         for name in names:
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"an event is named by a text, got {type(name).__name__}; write on('failed', 'skipped')"
+                )
             if name not in EVENTS:
                 near = nearest(name, EVENTS)
                 meant = f"did you mean '{near}'? " if near else ""

@@ -270,7 +270,7 @@ def name_of(job: str | Job[..., Any]) -> str:
         return job
     if not isinstance(job, Job):
         meant = (
-            "give its name; a call is asked for by itself: `call.submit()`"
+            "give its name; a call is asked for by itself: `call.submit()`, and scheduled: `call.schedule(trigger, id=...)`"
             if isinstance(job, Call)
             else "give its name"
         )
@@ -324,6 +324,16 @@ def refuse_the_uncallable(function: object, name: str | None) -> None:
         raise BadJob(
             f"{function.__qualname__} is a bound method, which no other process could find again; "
             "write a function that makes or finds the object itself"
+        )
+    if isinstance(function, Job):
+        raise BadJob(
+            f"'{function.name}' is a job already; it gets a further schedule by "
+            f"`await scheduler.schedule({function.name!r}, trigger, id=...)`, and a second job is made of its `.function`"
+        )
+    if isinstance(function, str):
+        raise BadJob(
+            f"a job must be a function (def or async def), got the text {function!r}; import it and give it itself, "
+            "or name it in config.toml: call = 'module:function'"
         )
     if not inspect.isfunction(function):
         raise BadJob(f"a job must be a function (def or async def), got {type(function).__name__}; wrap it in a def")

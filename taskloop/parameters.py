@@ -191,8 +191,7 @@ class Parameters:
                 problems[name] = "is injected; leave it out, the engine gives it"
                 continue
             if name not in self.names:
-                near = nearest(name, self.names)
-                problems[name] = "is unknown" + (f"; did you mean '{near}'?" if near else "")
+                problems[name] = self._unknown(name)
                 continue
             if isinstance(value, str) and value == MASK and self.is_secret(name):
                 problems[name] = "is what stands for a secret, not the secret; give the value itself"
@@ -210,6 +209,12 @@ class Parameters:
         if problems:
             raise BadParameters(self._job, problems)
         return plain
+
+    def _unknown(self, name: str) -> str:
+        if name in _OF_THE_RUN:
+            return "is unknown; what is said of the run stands beside them: `.bind(...).submit(at='+1m', key='a')`, `--at +1m`"
+        near = nearest(name, self.names)
+        return "is unknown" + (f"; did you mean '{near}'?" if near else "")
 
     def _is_fixed(self, name: str) -> bool:
         """Whether a parameter is for the declaration to say, and it says something."""
@@ -407,6 +412,7 @@ def _is_read_by(adapter: Any, plain: Any) -> bool:
 
 
 _LARGE: Final = 2**63
+_OF_THE_RUN: Final = frozenset({"at", "key", "actor", "delay", "countdown", "eta"})  # the last three of other systems
 _AS_THEY_ARE: Final = frozenset((int, float, bool, str))
 """Types whose values pydantic gives back as they are, where the annotation is the type itself."""
 _OPEN: Final = (*_AS_THEY_ARE, Any)

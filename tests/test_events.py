@@ -55,6 +55,8 @@ def test_an_unknown_event_is_refused_with_the_one_that_was_meant_and_nothing_is_
     feed = Feed()
     with pytest.raises(ValueError, match=r"no event 'faild'; did you mean 'failed'\? events are: .*store_lost"):
         feed.subscribe(print, "started", "faild")
+    with pytest.raises(TypeError, match=r"an event is named by a text, got list; write on\('failed', 'skipped'\)"):
+        feed.subscribe(print, ["failed", "skipped"])
     with pytest.raises(ValueError, match="no event 'zzz'; events are"):
         feed.subscribe(print, "zzz")
     assert not any(feed.wanted(name) for name in EVENTS)

@@ -74,6 +74,11 @@ def told_of(size: Annotated[int, "no Inject"]) -> None: ...
         (Holder, "must be a function (def or async def), got type"),
         (print, "must be a function (def or async def), got builtin_function_or_method"),
         (None, "must be a function (def or async def), got NoneType"),
+        (
+            Jobs().add_job(clean),
+            "'clean' is a job already; it gets a further schedule by `await scheduler.schedule('clean', trigger, id=",
+        ),
+        ("shop:clean", "got the text 'shop:clean'; import it and give it itself, or name it in config.toml: call ="),
         (rows, "rows yields, and nobody would read what it yields; return one value instead"),
     ],
 )

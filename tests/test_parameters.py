@@ -144,6 +144,8 @@ def test_what_has_no_annotation_is_stored_as_the_json_it_comes_back_as(value):
         ({"order": {"id": 1, "lines": [1]}}, "order", "at order.lines.0: "),
         ({"numbr": 1}, "numbr", "is unknown; did you mean 'number'?"),
         ({"zzz": 1}, "zzz", "is unknown"),
+        ({"at": "+1m"}, "at", "said of the run stands beside them: `.bind(...).submit(at='+1m', key='a')`"),
+        ({"countdown": 60}, "countdown", "`--at +1m`"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_where_and_what(given, name, text):
