@@ -80,6 +80,8 @@ TRIES: Final = 5
 _READ_ONLY: Final = "25006"
 _OLDEST: Final = 13
 """The oldest server that can be asked what became of a transaction, and what it has assigned."""
+_ENCODINGS: Final = ("UTF8", "SQL_ASCII")
+"""Of databases that keep every text; SQL_ASCII takes the bytes as they come."""
 
 
 class Server:
@@ -357,6 +359,17 @@ async def version(db: Db, shown: str) -> int:
     return int(found)
 
 
+def _narrow(connection: Any) -> str | None:
+    """What is wrong with the encoding of a database that does not keep every text; None: it does."""
+    encoding = connection.get_settings().server_encoding
+    if encoding in _ENCODINGS:
+        return None
+    return (
+        f"its database has the encoding {encoding}, which has no place for many texts: a run whose result, error "
+        "or log has one could not be recorded; make one with `createdb --encoding=UTF8 --template=template0`"
+    )
+
+
 def refuse(found: int, shown: str, *, create: bool, schema: Schema) -> None:
     """Raise `BadStore` for a schema that this version or this caller cannot go on with."""
     if found > newest():
@@ -385,6 +398,8 @@ async def prepare(
     """
     async with asyncio.timeout(CONNECT_SECONDS):
         found = await version(connection, shown)
+    if schema == "upgrade" and (narrow := _narrow(connection)):
+        raise BadStore(f"store {shown}: {narrow}")
     refuse(found, shown, create=create, schema=schema)
     if found == newest() or schema != "upgrade":
         return None
@@ -463,11 +478,11 @@ _NAMED: Final = 3
 
 
 async def lacks(db: Db) -> list[str]:
-    """What our user needs of a store and may not do there, each with the mend; empty: nothing."""
+    """What a store needs and our user, or the database, does not give it, each with the mend; empty: nothing."""
     user, is_standby, mode = await db.fetchrow(
         "SELECT current_user::text, pg_is_in_recovery(), current_setting('transaction_read_only')"
     )
-    found: list[str] = []
+    found = [narrow] if (narrow := _narrow(db)) else []
     if is_standby:
         found.append(
             "the server is a standby, which takes no writes; name the one that does in the address of the store"

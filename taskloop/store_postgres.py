@@ -721,7 +721,7 @@ class PostgresStore:
         return found
 
     async def lacks(self) -> Sequence[str]:
-        """What of all that a store needs its user may not do there, each with the mend; empty: nothing."""
+        """What a store needs and its user, or the database, does not give it, each with the mend; empty: nothing."""
         found: list[str] = await self._read(lacks)
         return found
 

@@ -13,11 +13,11 @@ import asyncpg
 import pytest
 from proxies import Line, Pooler
 from servers import emptied, server
-from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, stored, submitted
+from stores import NOW, asked, at, claimed, ended, finished, fired, firing, hourly, ids, know, put, stored, submitted
 
 from taskloop.audit import Entry
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
-from taskloop.runs import State
+from taskloop.runs import Returned, State
 from taskloop.server_postgres import explained, is_lost, migrations
 from taskloop.store_postgres import PostgresStore
 from taskloop.store import Query, Terms, Worker, open_store
@@ -115,6 +115,29 @@ async def test_an_upgrade_that_others_cross_is_begun_again():
     await opening
     assert store.upgraded_from == 1
     await worker.close()
+    await store.close()
+
+
+async def test_a_database_whose_encoding_has_no_place_for_many_texts_is_refused_with_the_mend():
+    found = server()
+    found.execute("DROP DATABASE IF EXISTS narrow WITH (FORCE);\nDROP DATABASE IF EXISTS bytes WITH (FORCE)")
+    for name, encoding in (("narrow", "LATIN1"), ("bytes", "SQL_ASCII")):
+        found.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0", "postgres"
+        )
+    with pytest.raises(BadStore, match="encoding LATIN1, .*; make one with `createdb --encoding=UTF8"):
+        await open_store(found.address("narrow")).open()
+    assert found.query("SELECT 1 FROM pg_namespace WHERE nspname = 'taskloop'", "narrow") == []
+    async with opened(found.address("bytes")) as store:
+        run = await finished(store, Returned({"price": "5 €"}, summary="5 €"))
+        assert ((await store.run(run.id)).result, run.summary) == ({"price": "5 €"}, "5 €")
+    script = "".join(text for _, text in migrations())
+    found.execute(
+        f"CREATE SCHEMA taskloop;\n{script}INSERT INTO taskloop.meta VALUES ('schema', '{len(migrations())}')", "narrow"
+    )
+    store = open_store(found.address("narrow"))
+    await store.open(schema="newest")  # of one that was made before: to be looked at, and copied to another
+    assert any("encoding LATIN1" in one for one in await store.check())
     await store.close()
 
 
