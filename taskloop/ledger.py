@@ -44,7 +44,7 @@ from taskloop.runs import Cancelled, Cause, Run, RunId, only_repeat_key
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
-from taskloop.switches import Switches
+from taskloop.switches import InForce, Switches
 from taskloop.switching import Switching
 from taskloop.triggers import Cron, Every, Trigger, checked
 
@@ -88,6 +88,8 @@ class Ledger(Switching):
         """What jobs declare, as it was made last, and of what."""
         self._usual: dict[RunId, Usual] = {}
         """What is usual for runs that have been running for long, see `looking`."""
+        self._free_terms: dict[str, tuple[Policy, Terms]] = {}
+        """What a store must know of each job while it is not held, and the policy that says so."""
         self._told_switches: Switches | None = None
         """The switches of which the store's connection was told: it hands out nothing that they hold."""
         self._terms_end: datetime | None = None
@@ -138,6 +140,7 @@ class Ledger(Switching):
     def remove_job(self, name: str) -> None:
         super().remove_job(name := self[name].name)
         self._defined.pop(name, None)
+        self._free_terms.pop(name, None)
         self._removed.add(name)
         self._redeclared()
 
@@ -703,14 +706,9 @@ class Ledger(Switching):
         """Take over what the collections hold by now, and lay the configuration around each job's policy."""
         for collection in self._collections:
             self._collect(collection)
-        for job in self:
-            for alias in job.aliases:
-                if alias in self._jobs:
-                    raise BadJob(
-                        f"job '{job.name}' has the alias '{alias}', and there is a job of that name, whose runs it would "
-                        "take; take it out of aliases, or rename the other"
-                    )
+        self._refuse_taken_aliases()
         self._configure_jobs(self)
+        self._free_terms.clear()  # they go by the configuration too
 
     async def _know(self) -> None:
         """Tell the store which jobs this worker has, and on which terms."""
@@ -718,7 +716,9 @@ class Ledger(Switching):
         ends = [switches.next_end(now), self._next_left(now)]
         self._terms_end = min((one for one in ends if one is not None), default=None)
         self._told_switches = None  # until it is: a caller may be cancelled, or the store away
-        await (await self._opened()).know([self._terms(job, now) for job in self])
+        force = InForce(switches, now)  # at each switch each of a hundred thousand jobs comes by here
+        known = [self._terms(job, bool(force.pause(job.name)) or self._is_left(job.name, now)) for job in self]
+        await (await self._opened()).know(known)
         self._told_switches = switches
 
     def _is_untold(self) -> bool:
@@ -726,17 +726,19 @@ class Ledger(Switching):
         told = self._told_switches
         return told is not self._switches and told != self._switches
 
-    def _terms(self, job: Job[..., Any], now: datetime) -> Terms:
-        policy = job.policy
-        return Terms(
-            job=job.name,
-            held=self._is_held(job.name, now),
-            gated=policy.overlap != "allow",
-            group=policy.group,
-            places=self.options.groups.get(policy.group, 1) if policy.group else 1,
-            max_running=policy.max_running,
-            expires=policy.max_late is not None,
-        )
+    def _terms(self, job: Job[..., Any], held: bool) -> Terms:
+        policy, (of, terms) = job.policy, self._free_terms.get(job.name, (None, None))
+        if terms is None or of is not policy:
+            terms = Terms(
+                job=job.name,
+                gated=policy.overlap != "allow",
+                group=policy.group,
+                places=self.options.groups.get(policy.group, 1) if policy.group else 1,
+                max_running=policy.max_running,
+                expires=policy.max_late is not None,
+            )
+            self._free_terms[job.name] = policy, terms
+        return terms._replace(held=True) if held else terms
 
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
         """Declare jobs that were added to, or take back those removed from, a started scheduler."""
@@ -749,7 +751,7 @@ class Ledger(Switching):
         self._stirred()
 
     def _next_left(self, now: datetime) -> datetime | None:
-        """When the next job is left to other workers, because the time left here is too short for it; None: never."""
+        """When the next job will be left to others; None: never."""
         return None
 
     # -- what an engine adds

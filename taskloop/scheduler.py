@@ -387,8 +387,8 @@ class TaskScheduler(Ledger):
         await self._know()
         self._stirred()
 
-    def _is_held(self, job: str, now: datetime) -> bool:
-        return super()._is_held(job, now) or (self._curfew is not None and self._curfew.forbids(job, now))
+    def _is_left(self, job: str, now: datetime) -> bool:
+        return self._curfew is not None and self._curfew.forbids(job, now)
 
     def _next_left(self, now: datetime) -> datetime | None:
         return None if self._curfew is None else self._curfew.next_at(now)

@@ -200,7 +200,11 @@ class Switching(Housed):
 
     def _is_held(self, job: str, now: datetime) -> bool:
         """Whether nothing of a job may fire or start here: it is paused, or left to others."""
-        return self._switches.pause(job, now) is not None
+        return self._switches.pause(job, now) is not None or self._is_left(job, now)
+
+    def _is_left(self, job: str, now: datetime) -> bool:
+        """Whether a job is left to other workers, because the time left here is too short for it."""
+        return False
 
     def _stirred(self) -> None:
         """Schedules, switches or waiting runs changed: an engine should look at once."""
