@@ -181,6 +181,50 @@ def test_the_jobs_of_a_scheduler_become_tables_that_check_accepts(shop, call):
     assert call("check").code == 0
 
 
+LATER = """
+from datetime import date, datetime, timedelta, timezone
+from enum import Enum
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.combining import AndTrigger
+from apscheduler.triggers.cron import CronTrigger
+
+scheduler = BackgroundScheduler(timezone="UTC")
+
+
+class Size(Enum):
+    LONG = "long"
+
+
+def report(day: date, took: timedelta, size: Size, seen=None): ...
+
+
+typed = [date(2026, 1, 5), timedelta(hours=2), Size.LONG]
+scheduler.add_job(report, "cron", typed, hour=2, id="typed")
+scheduler.add_job(report, "cron", [*typed, date(2026, 1, 5)], hour=2, id="untyped")
+far, near = (datetime.now(timezone.utc) + timedelta(days=days) for days in (60, 5))
+scheduler.add_job(report, "interval", typed, weeks=2, start_date=far, id="far")
+scheduler.add_job(report, "interval", typed, weeks=2, start_date=near, id="near")
+scheduler.add_job(report, AndTrigger([CronTrigger(hour=2), CronTrigger(day=3)]), typed, id="both")
+"""
+
+
+def test_what_an_annotation_reads_is_moved_and_a_start_that_is_far_is_told(shop, call):
+    shop.write("later.py", LATER)
+    done = subprocess.run(
+        [sys.executable, "-m", "taskloop.migrate", "apscheduler", "later"], cwd=shop.folder, env=surroundings({}),
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    jobs = tomllib.loads(done.stdout)["jobs"]
+    assert jobs["typed"]["params"] == {"day": "2026-01-05", "took": "PT2H", "size": "long"}, done.stderr
+    assert list(jobs) == ["typed", "far", "near"]
+    told = {part.partition("'")[0]: part.replace("\n# ", " ") for part in done.stdout.split("# job '")[1:]}
+    assert "its argument 'seen' is a date with what is no JSON" in told["untyped"]
+    assert "let it fire by one of them" in told["both"]
+    assert "taskloop begins before, on the same grid" in told["far"] and "begin" not in told["near"]
+    shop.write("config.toml", done.stdout)
+    assert call("check").code == 0
+
+
 UNFIT = """
 import time
 from apscheduler.schedulers.background import BackgroundScheduler

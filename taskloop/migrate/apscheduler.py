@@ -15,11 +15,12 @@ from math import isfinite
 from typing import Any, Final
 
 from taskloop import durations
-from taskloop.errors import BadJob, BadSettings, BadTrigger
+from taskloop.errors import BadJob, BadParameters, BadSettings, BadTrigger
 from taskloop.file_jobs import read_jobs
 from taskloop.given import Given, Wrong
 from taskloop.jobs import refuse_the_uncallable
 from taskloop.migrate.tables import Moved, job_name, named_apart
+from taskloop.parameters import Parameters
 from taskloop.targets import load_job
 from taskloop.triggers import Cron
 
@@ -103,18 +104,38 @@ def _params(job: Any) -> tuple[dict[str, Any], str | None]:
     if len(job.args) > len(names):
         return {}, "it takes *args, which a job of taskloop cannot: give its parameters names"
     params: dict[str, Any] = {}
-    for name, value in {**dict(zip(names, job.args, strict=False)), **job.kwargs}.items():
+    given = {**dict(zip(names, job.args, strict=False)), **job.kwargs}
+    written = _written(job.func, given)
+    for name, value in given.items():
         if value is None and name in known and known[name].default is None:
             continue
-        if not _sayable(value):
+        params[name] = value if _sayable(value) else written.get(name)
+        if not _sayable(params[name]):
             what = (
                 "None, which TOML cannot say"
                 if value is None
                 else f"a {type(value).__name__} with what is no JSON in TOML"
             )
-            return {}, f"its argument '{name}' is {what}: let it take a name or an id, or have a default"
-        params[name] = value
+            return {}, f"its argument '{name}' is {what}: let it take a name or an id, be annotated, or have a default"
     return params, None
+
+
+def _written(function: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as plain data, of those that come back from it as they are: a date where the annotation says date."""
+    found = {}
+    try:
+        takes = Parameters(function.__name__, function)
+    except BadJob:  # told where the job as a whole is tried
+        return {}
+    for name, value in given.items():
+        try:
+            plain = takes.declare({name: value}, whole=False)
+            back = takes.rebuild(plain)[name]
+        except (BadJob, BadParameters):
+            continue
+        if type(back) is type(value) and back == value and not takes.is_secret(name):
+            found[name] = plain[name]
+    return found
 
 
 def _sayable(value: Any) -> bool:
@@ -152,11 +173,10 @@ def _trigger(trigger: Any, now: datetime) -> tuple[dict[str, Any], list[str], st
         return {"at": trigger.run_date.isoformat()}, [], passed
     if kind == "CronTrigger":
         return _cron(trigger)
-    return (
-        {},
-        [],
-        f"taskloop has no trigger like {kind}; several schedules of one job are made by `taskloop schedule add`",
-    )
+    mend = "several schedules of one job are made by `taskloop schedule add`"
+    if kind == "AndTrigger":
+        mend = "let it fire by one of them, and the job look at the rest"
+    return {}, [], f"taskloop has no trigger like {kind}; {mend}"
 
 
 def _bounds(trigger: Any) -> list[str]:
@@ -175,7 +195,10 @@ def _interval(trigger: Any, now: datetime) -> tuple[dict[str, Any], list[str], s
         keys["anchor"] = start.isoformat()
     else:
         keys["first"] = "after"
-    return keys, _bounds(trigger), None
+    notes = _bounds(trigger)
+    if start - trigger.interval > now:
+        notes.append(f"it was to begin at {start.isoformat()}; taskloop begins before, on the same grid")
+    return keys, notes, None
 
 
 def _cron(trigger: Any) -> tuple[dict[str, Any], list[str], str | None]:
