@@ -99,6 +99,8 @@ def _searching(directory: Path) -> Iterator[None]:
 
 def _why_no_module(error: BaseException, module: str, directory: Path) -> str:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if module.endswith(".py"):
+        return f"no module '{module}'; the module is named, not its file: write '{module.removesuffix('.py')}'"
     if missing and (module == missing or module.startswith(f"{missing}.")):
         near = nearest(missing.rpartition(".")[2], _modules(directory.joinpath(*missing.split(".")[:-1])))
         place = f"neither in {directory.resolve()} nor among the installed packages"

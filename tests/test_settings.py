@@ -780,6 +780,7 @@ def test_a_directory_that_is_searched_already_is_left_where_it_is(shop, monkeypa
 CALLS = [
     ("shops.jobs:sync", "no module 'shops', neither in", "did you mean 'shop'?"),
     ("shop.jbs:sync", "no module 'shop.jbs', neither in", "did you mean 'jobs'?"),
+    ("single.py:sync", "no module 'single.py'", "not its file: write 'single'"),
     ("single.jobs:sync", "no module 'single.jobs'", "or install it"),
     ("shop.needy:sync", "ModuleNotFoundError: No module named 'nowhere_to_be_found'", "needy.py:2:"),
     ("shop.torn:sync", "cannot be read: invalid syntax", "torn.py:1)"),

@@ -6,6 +6,7 @@ Imports no command: `load` fetches the one that was asked for, and only its own 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
@@ -567,10 +568,13 @@ ALIASES: Final = {"trigger": "submit", "ls": "list"}
 ELSEWHERE: Final = {
     "backup": "db backup",
     "beat": "run",
+    "call": "submit",
+    "dashboard": "run --http",
     "describe": "show",
     "exec": "submit",
     "failures": "runs --state failed",
     "fire": "submit",
+    "flower": "run --http",
     "history": "runs",
     "info": "show",
     "inspect": "show",
@@ -580,18 +584,27 @@ ELSEWHERE: Final = {
     "log": "logs",
     "migrate": "db upgrade",
     "prune": "db prune",
+    "ps": "runs --state running",
+    "purge": "cancel",
+    "result": "show",
     "retry": "rerun",
+    "revoke": "cancel",
     "run-all": "once",
     "schedules": "schedule list",
     "serve": "run",
     "start": "run",
     "tail": "logs --follow",
+    "tasks": "list",
     "tokens": "token list",
+    "ui": "run --http",
     "upcoming": "next",
+    "web": "run --http",
     "worker": "run",
     "workers": "status",
 }
 """What is asked for by words that other programs, and the pages, have for it: none of them is a command here."""
+_APP: Final = re.compile(r"[\w.]+:[\w.]+")
+"""What other servers take without an option before it."""
 FAMILIES: Final = {
     "schedule": "add, list, remove",
     "token": "create, list, revoke",
@@ -699,8 +712,11 @@ def _refuse_option(option: str, parser: Parser) -> NoReturn:
 
     word = option.partition("=")[0]
     if not word.startswith("-"):
-        raise Usage(f"'{option}' is one word too many", f"{parser.prog} --help")
-    near = nearest(word, parser._option_string_actions)  # argparse has no public list of them
+        meant = f". Did you mean '--app {option}'?" if _APP.fullmatch(option) else ""
+        raise Usage(f"'{option}' is one word too many{meant}", f"{parser.prog} --help")
+    near = (
+        "--app" if word == "-A" else nearest(word, parser._option_string_actions)
+    )  # argparse has no public list of them
     raise Usage(f"no option '{word}'" + (f". Did you mean '{near}'?" if near else ""), f"{parser.prog} --help")
 
 
