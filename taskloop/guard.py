@@ -202,6 +202,7 @@ class Guard:
         self._slots.urge()
 
     def heard_beat(self, news: bool | TaskloopError) -> None:
+        self._store_watch.takes_beats = not isinstance(news, TaskloopError)
         if isinstance(news, TaskloopError):
             self._store_watch.lost(news, self, in_its_time=True)
             return

@@ -98,6 +98,8 @@ class StoreWatch:
         self.lost_at: datetime | None = None
         """Since when it cannot be written; None: it can."""
         self.error: str = ""
+        self.takes_beats: bool = True
+        """Whether the last beat could be written: while ours cannot, the silence of others says nothing of them."""
 
     def lost(self, error: Exception, who: object = None, *, in_its_time: bool = False) -> None:
         """A call of the store failed. `who`: one that tries again, until it is `answered`; the store is not back before that,

@@ -98,7 +98,7 @@ class Tending:
         self._awake_since: float | None = None
         """Since when we have not stood still ourselves; None: we never did."""
         self._is_away = False
-        """Whether the store did not answer when it was asked last."""
+        """Whether the store did not answer when it was asked last, or took no beat of ours."""
         self._still: tuple[Any, float] | None = None
         """The schedule that is due for longest, and since when it was seen to be, by the steady clock."""
         self._flagged: dict[RunId, int] = {}
@@ -117,10 +117,12 @@ class Tending:
         shared = not self._store.private
         was_away, self._is_away = self._is_away, True
         self.changed |= shared and await self._store.changed()
-        self._is_away = False
+        # One that can be read and takes no beats, as a standby or one whose disk is full, takes those of nobody.
+        self._is_away = not self._store_watch.takes_beats
         if was_away:  # as after a start
             self._turns["flags"] = self._clock.monotonic() + FLAG_SECONDS
-        self._note_standstill(was_away=was_away)  # once it has answered: while it is away we are as good as asleep
+        if not self._is_away:  # once it has answered: while it is away we are as good as asleep
+            self._note_standstill(was_away=was_away)
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
             self._heard_beat(lives)
@@ -130,7 +132,7 @@ class Tending:
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]
             await self._miss_some_of(before)
         silent = [one for one in self.others if self._is_silent(one)]  # of all of them: each look notes who has beaten
-        if silent or (self.others and self._is_time("rescue", RESCUE_SECONDS)):
+        if not self._is_away and (silent or (self.others and self._is_time("rescue", RESCUE_SECONDS))):
             before, self.others = self.others, await self.rescue(self.others)
             await self._miss_some_of(before)
             self.changed |= len(self.others) < len(before)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -203,6 +204,33 @@ async def test_after_an_outage_longer_than_the_lease_nobody_is_taken_for_dead_an
             await asyncio.gather(line.hang_up(), other.hang_up())
             await asyncio.sleep(2.4)
             await other.__aenter__()  # it is there before the other had the time to say that it lives
+            await asyncio.sleep(0.6)
+            await line.__aenter__()
+            await asyncio.sleep(1.5)
+            may_end.set()
+            assert await run.value() == "through it all"
+            assert (calls, told) == ([("one", "thread")], [])
+
+
+async def test_after_a_server_took_no_writes_for_longer_than_the_lease_nobody_is_taken_for_dead(url):
+    found, calls, told, may_end = emptied(), [], [], threading.Event()
+    say = partial(asyncio.to_thread, found.execute)
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'taskloop'"
+    facts = {"may_end": may_end, "options": replace(QUICK, lease=timedelta(seconds=2))}
+    async with Line(url) as line, replica(line.url, "one", calls, **facts) as one:
+        run = await one.submit("thread")
+        await until(lambda: calls)
+        async with replica(url, "two", calls, **facts) as two:
+            for scheduler in (one, two):
+                scheduler.feed.subscribe(told.append, "recovered")
+            try:
+                await asyncio.sleep(0.6)
+                await say(f"ALTER DATABASE taskloop_tests SET default_transaction_read_only = on;\n{end}")
+                await asyncio.sleep(3)  # it can be read meanwhile, as a standby can
+                await line.hang_up()
+            finally:
+                await say("ALTER DATABASE taskloop_tests RESET default_transaction_read_only")
+            await until(lambda: two._store_watch.lost_at is None)  # before the other had the time to say that it lives
             await asyncio.sleep(0.6)
             await line.__aenter__()
             await asyncio.sleep(1.5)
