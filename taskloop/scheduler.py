@@ -315,6 +315,7 @@ class TaskScheduler(Ledger):
         for level, mistake, fields in await advice.look(self, store, others, only):
             self._say(level, f"advice.{mistake}", **fields)
         await declaring.declare_added(self, jobs)
+        self._phase = "declared"
 
     async def _end(self) -> None:
         """Leave nothing open; the last thing a host task does."""
@@ -427,13 +428,12 @@ class TaskScheduler(Ledger):
         return self._store
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
-        if self._phase == "running" and self._slots is not None:
+        if self._phase != "stopped" and self._slots is not None:
             self._hear_for_pings(jobs)
-            if self._late.give(*jobs):  # each go looks at all jobs: for a thousand that are added one by one, a few do
+            if self._phase in ("declared", "running") and self._late.give(*jobs):  # a few goes do for a thousand jobs
                 self._listeners.begin(self._slots.insist(self._late.work))
 
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
-        self._hear_for_pings(jobs)
         if self.worker is not None:
             await self._open_store.has_jobs(self.worker.id, [job.name for job in self])
         await super()._declare_late(jobs)

@@ -552,6 +552,26 @@ async def test_jobs_that_are_added_while_the_store_is_away_are_declared_when_it_
         assert [one.id for one in await scheduler.schedules()] == ["first", "second"]
 
 
+async def test_a_job_that_is_added_in_the_last_moment_of_a_start_is_declared(tmp_path):
+    """Between the last look at what was added meanwhile and the first moment of a started scheduler: it never fired."""
+    scheduler = TaskScheduler(tmp_path / "a.db", options=Options())
+
+    async def add() -> None:
+        while scheduler._guard is None or not scheduler._guard.beats:
+            await asyncio.sleep(0)
+        assert not scheduler.is_running
+        scheduler.add_job(nothing, Every("1h"), name="late")
+
+    await asyncio.gather(scheduler.start(), add())
+    try:
+        async with asyncio.timeout(10):
+            while not await scheduler.runs("late", state="succeeded"):
+                await asyncio.sleep(0.02)
+        assert [sorted(one.jobs) for one in await scheduler._store.workers(living=True)] == [["late"]]
+    finally:
+        await scheduler.stop()
+
+
 class Broken:
     """A trigger of somebody's own that cannot say when it is due."""
 
