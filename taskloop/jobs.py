@@ -515,15 +515,6 @@ class Jobs:
             )
         self._jobs[job.name] = job
 
-    def _refuse_taken_aliases(self) -> None:
-        for job in self:
-            for alias in job.aliases:
-                if alias in self._jobs:
-                    raise BadJob(
-                        f"job '{job.name}' has the alias '{alias}', and there is a job of that name, whose runs it would "
-                        "take; take it out of aliases, or rename the other"
-                    )
-
     def __getitem__(self, name: str) -> Job[..., Any]:
         """The job of that name. Raises `NoSuchJob`."""
         if name not in self._jobs and (name := name_of(name)) not in self._jobs:

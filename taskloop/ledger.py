@@ -125,8 +125,9 @@ class Ledger(Switching):
         self._removed.discard(job.name)
         if self.is_running or (self._was_read and self._is_configured):
             try:
+                self._refuse_aliases([job])
                 self._configure_jobs([job])
-            except BadJob:  # it contradicts what the configuration says of it
+            except BadJob:  # or it contradicts what the configuration says of it
                 super().remove_job(job.name)
                 raise
         self._redeclared(job)
@@ -706,7 +707,7 @@ class Ledger(Switching):
         """Take over what the collections hold by now, and lay the configuration around each job's policy."""
         for collection in self._collections:
             self._collect(collection)
-        self._refuse_taken_aliases()
+        self._refuse_aliases(self)
         self._configure_jobs(self)
         self._free_terms.clear()  # they go by the configuration too
 

@@ -6,7 +6,7 @@ Level 5. Between `Housed` and `Ledger`: the switches as last read, the verbs tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -229,6 +229,15 @@ class Switching(Housed):
             self._heirs[alias] = self._without(job, alias)
             if not self._heirs[alias]:
                 del self._heirs[alias]
+
+    def _refuse_aliases(self, jobs: Iterable[Job[..., Any]]) -> None:
+        """Raise `BadJob` where one of these has a name that is an alias of another: what it fires would be that one's."""
+        for job in jobs:
+            for heir in self._heirs.get(job.name, ()):
+                raise BadJob(
+                    f"job '{heir.name}' has the alias '{job.name}', and there is a job of that name, whose runs it would "
+                    "take; take it out of aliases, or rename the other"
+                )
 
     def _without(self, job: Job[..., Any], alias: str) -> list[Job[..., Any]]:
         return [one for one in self._heirs.get(alias, ()) if one is not job]

@@ -356,3 +356,17 @@ async def test_a_worker_that_has_nothing_to_do_does_not_go_through_its_jobs_agai
         await time.advance("1m")
         monkeypatch.undo()
     assert walks == []
+
+
+async def test_a_job_that_is_added_to_a_started_scheduler_is_refused_a_name_that_is_an_alias_of_another(virtual_time):
+    """As at a start: it was taken, and all that it fired became the other's."""
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, name="new", aliases=("old",))
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(BadJob, match="'new' has the alias 'old', and there is a job of that name"):
+            scheduler.add_job(nothing, Every("1m"), name="old")
+        assert "old" not in scheduler and (await scheduler.submit("old")).job == "new"
+        scheduler.remove_job("new")
+        scheduler.add_job(nothing, Every("1m"), name="old")
+        await time.advance("90s")
+        assert len(await time.runs("old")) == 2
