@@ -79,8 +79,10 @@ class StoreWatch:
     """The same for a beat, which has a connection of its own: what else failed would have been tried again by then."""
     URGE_SECONDS: Final = 1.0
     """How often those that failed are told at most that something else got through."""
-    RELAPSE_SECONDS: Final = 6.0
-    """What fails so soon after the store was back is what failed before: beats, at the latest, are tried again by then."""
+    RELAPSE_SECONDS: Final = 20.0
+    """What fails so soon after the store was back is what failed before: by then a beat is tried again, and what waits for
+    a lock is told that it does not get it.
+    """
 
     def __init__(
         self, clock: Clock, tell: Callable[[Literal["store_lost", "store_back"], Mapping[str, Any]], None]
@@ -117,6 +119,10 @@ class StoreWatch:
         if self.lost_at is None:
             self.lost_at = self._clock.now()
             self._tell("store_lost", {"error": self.error})
+
+    def doubted(self, who: object) -> None:
+        """A call failed and is made again at once: that is no loss yet, but until it is `answered` the store is not back."""
+        self._failing.add(who)
 
     def answered(self, who: object) -> None:
         """Whoever tried again got through, or has given up: the store is no longer away because of it."""

@@ -458,14 +458,16 @@ class Slots:
             raise
         except (TaskloopError, asyncio.CancelledError):  # what may have been written all the same is as good as written
             # Whoever has the task of a job may cancel it, now too; but its end is no matter of the job's any more.
-            stands = await undisturbed(self.insist(partial(self._store.settle, settling)))
+            stands = await undisturbed(self.insist(partial(self._store.settle, settling), again=True))
         else:
             self._store_watch.well()
         return stands
 
-    async def insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """What the store answers, however long it is away; None: this worker has ended first."""
+    async def insist(self, ask: Callable[[], Awaitable[Any]], *, again: bool = False) -> Any:
+        """What the store answers, however long it is away; None: this worker has ended first. `again`: it failed before."""
         who = object()
+        if again:
+            self._store_watch.doubted(who)
         try:
             while True:
                 try:

@@ -552,6 +552,69 @@ async def test_jobs_that_are_added_while_the_store_is_away_are_declared_when_it_
         assert [one.id for one in await scheduler.schedules()] == ["first", "second"]
 
 
+def telling(scheduler):
+    told = []
+    scheduler.feed.subscribe(lambda event: told.append(event.name), "store_lost", "store_back")
+    return told
+
+
+async def test_a_store_is_not_back_by_a_beat_while_the_end_of_a_run_is_written_again(virtual_time, tmp_path):
+    """Where that waits for the lock of a table it fails after 14 seconds; a beat of another table said it was back."""
+    fails = {"settle": [0, 14], "changed": [0]}
+
+    class Locked(SqliteStore):
+        async def settle(self, settling):
+            await told_to_wait("settle")
+            return await super().settle(settling)
+
+        async def changed(self):
+            await told_to_wait("changed")
+            return await super().changed()
+
+    async def told_to_wait(what):
+        if ended and fails[what]:
+            await asyncio.sleep(fails[what].pop(0))
+            raise StoreUnavailable("the table is not committed")
+
+    scheduler, ended = TaskScheduler(options=Options()), []
+    told = telling(scheduler)
+
+    @scheduler.job()
+    async def job() -> None:
+        ended.append(1)
+
+    async with virtual_time(scheduler, store=Locked(tmp_path / "a.db")) as time:
+        run = await job.submit()
+        await time.advance("13s")
+        assert told == ["store_lost"]
+        await time.advance("30s")
+        assert told == ["store_lost", "store_back"] and (await scheduler.run(run.id)).state is State.SUCCEEDED
+
+
+async def test_a_table_that_only_the_housekeeping_waits_for_does_not_have_a_store_lost_and_back_by_turns(
+    virtual_time, tmp_path
+):
+    """Each of its tries takes as long as a lock is waited for; what else is written said each time that it was back."""
+    locked = [True]
+
+    class Locked(SqliteStore):
+        async def changed(self):
+            if locked:
+                await asyncio.sleep(14)
+                raise StoreUnavailable("the table is not committed")
+            return await super().changed()
+
+    scheduler = TaskScheduler(options=Options())
+    told = telling(scheduler)
+    scheduler.add_job(nothing, Every("500ms"), name="tick")
+    async with virtual_time(scheduler, store=Locked(tmp_path / "a.db")) as time:
+        await time.advance("2m")
+        assert told == ["store_lost", "store_back", "store_lost"]
+        locked.clear()
+        await time.advance("20s")
+        assert told[3:] == ["store_back"]
+
+
 async def test_a_job_that_is_added_in_the_last_moment_of_a_start_is_declared(tmp_path):
     """Between the last look at what was added meanwhile and the first moment of a started scheduler: it never fired."""
     scheduler = TaskScheduler(tmp_path / "a.db", options=Options())
