@@ -33,7 +33,6 @@ from taskloop.runs import Run, State
 from taskloop.server_postgres import (
     BEAT,
     BEGIN,
-    GIVE_UP_SECONDS,
     TRIES,
     Server,
     closed,
@@ -197,6 +196,12 @@ class Writer:
             with suppress(Exception):
                 connection.terminate()
 
+    async def give_up(self) -> None:
+        """Let go of a connection whose answer is not awaited any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await self._server.give_up(connection)
+
     async def close(self, within: float) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -245,10 +250,11 @@ class Writer:
                         await self._sign_in()
                     return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
             except BaseException as error:
+                if isinstance(error, asyncio.CancelledError | TimeoutError):
+                    await self.give_up()
                 if isinstance(error, TimeoutError):
-                    await self.close(GIVE_UP_SECONDS)
                     raise self._silent() from error
-                if isinstance(error, asyncio.CancelledError) or is_lost(error):
+                if is_lost(error):
                     self.drop()
                 if not left or not (is_lost(error) or is_crossed(error) or isinstance(error, _PutAwayError)):
                     raise
@@ -357,7 +363,7 @@ class Writer:
                 added, self._writes = written - self._writes, written + FENCE
                 return added % FENCE == 1
             except Exception as error:
-                await self.close(GIVE_UP_SECONDS)
+                await self.give_up()
                 if time.monotonic() > until:
                     raise self._silent() from error
             await asyncio.sleep(0.05)

@@ -64,6 +64,7 @@ class Gathering:
                 with suppress(RuntimeError):  # of a loop that is closed: nobody waits
                     if not answer.done():
                         answer.set_exception(self._closed_error())
+            self._queue.clear()  # what is refused is not written after all, by a connection that nobody closes
 
     async def _write_gathered(self) -> None:
         """One batch after the other, until the store is closed and the queue is empty.

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BEAT",
     "BEGIN",
-    "GIVE_UP_SECONDS",
     "SNAPSHOT",
     "TRIES",
     "Server",
@@ -97,6 +96,8 @@ class Server:
         self._error: BaseException | None = None
         self._reached = _Reached()
         self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._given_up: set[asyncio.Task[None]] = set()
+        """Each ends a connection of which nobody awaits the answer any more."""
 
     def twin(self) -> Server:
         """The same place for another thread, with a patience of its own: less of it, for a lease hangs on it."""
@@ -135,6 +136,22 @@ class Server:
             connection = await self.connect()
         self._used[connection] = now
         return connection
+
+    async def give_up(self, connection: Any) -> None:
+        """Close a connection whose answer nobody awaits any more, and have the server end what it does there.
+
+        In a task of its own: whoever gave up may be cancelled again, by a scope of anyio at each await.
+        """
+        ending = asyncio.create_task(let_go(connection, GIVE_UP_SECONDS))
+        self._given_up.add(ending)
+        ending.add_done_callback(self._given_up.discard)
+        await asyncio.wait({ending})
+
+    async def told(self, within: float) -> None:
+        """Wait until all that was given up has ended, at most `within` seconds."""
+        here = asyncio.get_running_loop()
+        if left := [one for one in self._given_up if one.get_loop() is here]:
+            await asyncio.wait(left, timeout=within)
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         driver = _driver()

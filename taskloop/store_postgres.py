@@ -38,7 +38,6 @@ from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules,
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.server_postgres import (
-    GIVE_UP_SECONDS,
     SNAPSHOT,
     Server,
     closed,
@@ -162,7 +161,7 @@ class PostgresStore:
             self.upgraded_from = await prepare(await writer.open(), self.url, create=create, schema=schema)
         except BaseException as error:
             if not isinstance(error, Exception):  # nobody waits any more, and the server may say nothing
-                writer.drop()
+                await writer.give_up()
                 raise
             await writer.close(CLOSE_SECONDS)
             raise self._server.explained(error) from error
@@ -185,7 +184,7 @@ class PostgresStore:
             await asyncio.gather(gathering.close(within), turns.close(within))
         finally:
             within = min(within, GOODBYE_SECONDS)
-            goodbyes = [hints.close(within), writer.close(within), keeper.close(within)]
+            goodbyes = [hints.close(within), writer.close(within), keeper.close(within), self._server.told(within)]
             for pool in (readers, eyes):
                 while not pool.empty():
                     if (connection := pool.get_nowait()) is not None:
@@ -246,7 +245,7 @@ class PostgresStore:
                         connection.terminate()
         except BaseException as error:
             if connection is not None and isinstance(error, asyncio.CancelledError | TimeoutError):
-                await let_go(connection, GIVE_UP_SECONDS)
+                await self._server.give_up(connection)
                 connection = None
             elif connection is not None and (not isinstance(error, Exception) or is_lost(error)):
                 connection.terminate()

@@ -467,3 +467,28 @@ async def test_after_a_restart_of_the_server_a_connection_to_it_is_one_to_the_sa
 
 
 async def lambda_free() -> None: ...
+
+
+async def test_a_stop_while_a_table_is_locked_leaves_nothing_that_waits_for_it_at_the_server():
+    """What was in hand stayed there as long as the lock was held, and what had gathered behind it came to it."""
+    found = emptied()
+    locker, looker = await asyncpg.connect(found.store), await asyncpg.connect(found.store)
+
+    async def waiting():
+        return await looker.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    try:
+        scheduler = ticking(found.store, [], [])
+        await scheduler.start()
+        async with locker.transaction():
+            await locker.execute("LOCK TABLE taskloop.runs IN ACCESS EXCLUSIVE MODE")
+            async with asyncio.timeout(10):
+                while not await waiting():
+                    await asyncio.sleep(0.05)
+            await scheduler.stop(grace=0)
+            assert await waiting() == 0
+            await asyncio.sleep(0.5)
+            assert await waiting() == 0
+    finally:
+        await locker.close()
+        await looker.close()
