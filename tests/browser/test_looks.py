@@ -70,6 +70,15 @@ async def test_the_first_page_lists_what_needs_a_person_and_leads_to_each(lively
         assert await item.get_by_role("link", name=job).get_attribute("href") == f"/taskloop/jobs/{job}"
 
 
+@pytest.mark.parametrize("width", [1024, 1120, 1200, 1280, 1600])
+async def test_on_a_desk_nothing_of_a_table_of_the_first_page_lies_beyond_its_frame(lively_dashboard, window, width):
+    _, address = lively_dashboard
+    page = await window(viewport={"width": width, "height": 900})
+    await page.goto(f"{address}/")
+    frames = await page.locator(".wide").evaluate_all("all => all.map(one => [one.scrollWidth, one.clientWidth])")
+    assert frames and all(wide <= frame for wide, frame in frames), frames
+
+
 async def test_without_jobs_the_first_page_says_how_to_add_one(open_dashboard, window):
     address = await open_dashboard(bare())
     page = await window()
