@@ -1162,7 +1162,8 @@ async def test_a_schedule_of_a_job_that_is_off_is_said_to_be_skipped(pair):
 
 async def test_failures_are_shown_by_their_cause(pair):
     scheduler, client = pair
-    assert "No run failed since 7d" in text(await client.get("/failures"))
+    assert "No run failed in the last 7d." in text(await client.get("/failures"))
+    assert "No run failed since 2026-03-01T00:00Z." in text(await client.get("/failures?since=2026-03-01T00:00Z"))
     for _ in range(3):
         await (await scheduler.submit("evil")).wait()
     shown = text(await client.get("/failures?since=1h"))

@@ -6,7 +6,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+from taskloop import durations
 from taskloop.clock import SystemClock
+from taskloop.errors import BadDuration
 from taskloop.web.api.bulk import Selection, carry_out, choose, left_of
 from taskloop.web.api.failures import NEWEST, SINCE, USUAL, causes, failed_since, fingerprint
 from taskloop.web.api.whole import INCIDENTS
@@ -45,8 +47,17 @@ async def failures(asked: Asked) -> Response:
                "known": any(run.job in scheduler for run in runs), "all": len(runs)}  # fmt: skip
     return await whole_page(
         asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST,
-        cause=cause, one=one, left=left, rarely=5,
+        cause=cause, one=one, left=left, lately=_lately(since), rarely=5,
     )  # fmt: skip
+
+
+def _lately(since: str) -> str:
+    """The time that is asked for, in words: a span is one until now."""
+    try:
+        durations.parse(since)
+    except BadDuration:
+        return f"since {since}"
+    return f"in the last {since}"
 
 
 def _meant(cause: str, since: str, last: int | None) -> Selection:
