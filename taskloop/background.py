@@ -27,6 +27,7 @@ from taskloop.jobs import Job, begun
 from taskloop.loop_thread import LAST_SECONDS, LoopThread
 from taskloop.outcomes import failure
 from taskloop.parameters import Parameters
+from taskloop.policy import OPTIONS
 from taskloop.scheduler import TaskScheduler
 from taskloop.store import Store
 from taskloop.triggers import At, Cron, Every, Trigger
@@ -400,7 +401,8 @@ def _cron(options: dict[str, Any]) -> Cron:
     given = {name: str(options.pop(name)) for name in _FIELDS if name in options}
     expression = options.pop("expression", None)
     if (expression is None) == (not given):
-        got = f", got {', '.join(options)}" if options else ""
+        found = ["expression", *given] if given else [name for name in options if name not in ("name", *OPTIONS)]
+        got = f", got {', '.join(found)}" if found else ""
         raise BadTrigger(
             expression or "cron", f"give either expression= or some of {', '.join(_FIELDS)}{got}", what="cron"
         )

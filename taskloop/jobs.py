@@ -509,9 +509,10 @@ class Jobs:
     def _add(self, job: Job[..., Any]) -> None:
         taken = self._jobs.get(job.name)
         if taken is not None and taken is not job:
+            again = f", or remove_job('{job.name}') first if it takes the place of the one before"
             raise BadJob(
                 f"two jobs are named '{job.name}': {taken.place} and {job.place}; give one of them name=\"...\", "
-                "for names are the key of history and switches"
+                f"for names are the key of history and switches{again if taken.function is job.function else ''}"
             )
         self._jobs[job.name] = job
 

@@ -296,6 +296,9 @@ def test_two_jobs_of_one_name_are_refused_with_both_places():
     ) as caught:
         jobs.add_job(other, name="clean")
     assert len(set(re.findall(r"\.py:\d+", str(caught.value)))) == 2
+    assert "remove_job" not in str(caught.value)
+    with pytest.raises(BadJob, match=r"or remove_job\('clean'\) first if it takes the place of the one before"):
+        jobs.add_job(clean, Every("5m"))
     assert jobs["clean"].function is clean
 
 
