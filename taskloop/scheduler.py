@@ -250,7 +250,7 @@ class TaskScheduler(Ledger):
         if not self._spoken:
             self._spoken = True
             self.feed.subscribe(self.speaker, *self.speaker.events())
-        self._listeners.loop, self._late = self._loop, Gathered(self._declare_late)
+        self._listeners.loop, self._late = self._loop, Gathered(self._declare_late, lambda job: job.name)
         self._hear_for_pings(jobs)
         self._executors = Executors(options.threads, options.dask, self._say)
         self.worker = worker = this_process(

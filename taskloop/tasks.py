@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from taskloop.errors import BadStore, NotRunning, StoreUnavailable
 
 __all__ = ["Gathered", "disown", "lazily", "this_loop", "undisturbed"]
 
 T = TypeVar("T")
+NAMED: Final = 5
+"""Of what could not be done, those that an error names; of more there is a count."""
 
 
 class Gathered(Generic[T]):
     """Work on what is given bit by bit, in one go at a time: each takes all that was given until it began."""
 
-    def __init__(self, work: Callable[[Sequence[T]], Awaitable[None]]) -> None:
+    def __init__(self, work: Callable[[Sequence[T]], Awaitable[None]], named: Callable[[T], str]) -> None:
         self._work = work
+        self._named = named
         self._given: list[T] = []
         self._is_asked = False
         self._turn = asyncio.Lock()
@@ -36,12 +39,13 @@ class Gathered(Generic[T]):
     async def work(self) -> None:
         """Raises what the work does. Where that is a store that is away, whoever called is to call again, for the same.
 
-        What fails otherwise is done in halves: one that cannot be done keeps none of the others from it.
+        What fails otherwise is done in halves: one that cannot be done keeps none of the others from it, and is named
+        with what it failed by.
         """
         async with self._turn:
             parts, self._given, self._is_asked = [self._given], [], False
             refused: list[T] = []
-            failed: Exception | None = None
+            errors: list[Exception] = []
             while parts:
                 part = parts.pop()
                 try:
@@ -51,12 +55,16 @@ class Gathered(Generic[T]):
                     self._is_asked = True
                     raise
                 except Exception as error:
+                    if not part:
+                        raise
                     if len(part) < 2:
-                        failed, refused = error, [*refused, *part]
+                        errors.append(error)
+                        refused += part
                     else:
                         parts += [part[len(part) // 2 :], part[: len(part) // 2]]
-            if failed is not None:
-                raise failed
+            if errors:
+                more = f" and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
+                raise ExceptionGroup(f"not done: {', '.join(map(self._named, refused[:NAMED]))}{more}", errors)
 
 
 def this_loop() -> asyncio.AbstractEventLoop:

@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from loguru import logger
 from stories import START, fates, lasting, nothing
 
 from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler, file_sqlite
@@ -640,8 +641,11 @@ class Broken:
 
     recurring = True
 
+    def __init__(self, why="no such day"):
+        self.why = why
+
     def after(self, instant):
-        raise ArithmeticError("no such day")
+        raise ArithmeticError(self.why)
 
     latest = after
 
@@ -665,6 +669,23 @@ async def test_a_job_whose_trigger_fails_keeps_none_of_those_that_are_added_with
         await time.advance("90s")
         assert {run.job for run in await time.runs()} == {"one", "two", "three"}
         assert lines.count("engine.failed") == 1
+
+
+async def test_of_jobs_that_are_added_together_and_cannot_be_declared_each_is_named_with_its_error(
+    scheduler, virtual_time
+):
+    """The last error alone was told, and whose it was nowhere."""
+    said = []
+    number = logger.add(lambda message: said.append(message.record["extra"]["error"]), level="ERROR")
+    try:
+        async with virtual_time(scheduler) as time:
+            for name in ("broken", "well", "broken-too"):
+                scheduler.add_job(nothing, Broken(f"no {name}") if "broken" in name else Every("1m"), name=name)
+            await time.advance("1s")
+    finally:
+        logger.remove(number)
+    [error] = said
+    assert all(one in error for one in ("broken, broken-too", "('no broken')", "('no broken-too')"))
 
 
 async def test_a_job_that_is_removed_while_a_run_of_it_goes_on_ends_no_watch_over_others(
