@@ -73,6 +73,7 @@ def test_without_a_command_help_goes_to_stderr_with_code_2(call):
         (["lsit"], "no command 'lsit'", "'list'"),
         (["jobs"], "no command 'jobs'", "'list'"),
         (["failures"], "no command 'failures'", "'runs --state failed'"),
+        (["run-all"], "no command 'run-all'", "'once --all'"),
         (["schedule", "ad"], "no command 'schedule ad'", "add, list, remove"),
         (["runs", "--stat", "failed"], "no option '--stat'", "'--state'"),
         (["--formt", "json", "list"], "no option '--formt'", "'--format'"),

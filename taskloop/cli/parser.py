@@ -589,7 +589,7 @@ ELSEWHERE: Final = {
     "result": "show",
     "retry": "rerun",
     "revoke": "cancel",
-    "run-all": "once",
+    "run-all": "once --all",
     "schedules": "schedule list",
     "serve": "run",
     "start": "run",
