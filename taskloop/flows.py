@@ -67,7 +67,7 @@ class Flow(Job[..., dict[str, Any]]):
         *,
         prefix: str = "",
         params: Mapping[str, Any] | None = None,
-        aliases: tuple[str, ...] = (),
+        aliases: tuple[str, ...] | list[str] = (),
         options: Mapping[str, Any] | None = None,
         origin: Literal["code", "file"] = "code",
     ) -> None:

@@ -110,7 +110,7 @@ class Job(Generic[P, T]):
         name: str | None = None,
         prefix: str = "",
         params: Mapping[str, Any] | None = None,
-        aliases: tuple[str, ...] = (),
+        aliases: tuple[str, ...] | list[str] = (),
         options: Mapping[str, Any] | None = None,
         origin: Literal["code", "file"] = "code",
     ) -> None:
@@ -411,10 +411,10 @@ class Jobs:
         self,
         interval: Duration | None = None,
         *,
-        anchor: datetime | None = None,
+        anchor: datetime | str | None = None,
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
-        aliases: tuple[str, ...] = (),
+        aliases: tuple[str, ...] | list[str] = (),
         **policy: Unpack[PolicyOptions],
     ) -> Register:
         """Run the function again and again, `interval` apart; None: the interval given to `start()`."""
@@ -430,7 +430,7 @@ class Jobs:
         fold: Literal["once", "both"] = "once",
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
-        aliases: tuple[str, ...] = (),
+        aliases: tuple[str, ...] | list[str] = (),
         **policy: Unpack[PolicyOptions],
     ) -> Register:
         """Run the function by a cron expression, read on the clocks of `timezone`; None: the scheduler's zone."""
@@ -442,7 +442,7 @@ class Jobs:
         self,
         *bare: Never,
         name: str | None = None,
-        aliases: tuple[str, ...] = (),
+        aliases: tuple[str, ...] | list[str] = (),
         **policy: Unpack[PolicyOptions],
     ) -> Register:
         """Run the function only when somebody asks for it."""
@@ -455,7 +455,7 @@ class Jobs:
         trigger: Trigger | None = None,
         *,
         params: Mapping[str, Any] | None = None,
-        aliases: tuple[str, ...] = (),
+        aliases: tuple[str, ...] | list[str] = (),
         **policy: Unpack[PolicyOptions],
     ) -> Flow:
         """A job made of steps, which `@flow.step()` adds; its own attempts (3) are used up by crashes alone."""
@@ -472,7 +472,7 @@ class Jobs:
         *,
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
-        aliases: tuple[str, ...] = (),
+        aliases: tuple[str, ...] | list[str] = (),
         **policy: Unpack[PolicyOptions],
     ) -> Job[..., Any]:
         """The decorators without the `@`. Raises `BadJob` for what cannot be a job, or a name taken."""
@@ -495,7 +495,7 @@ class Jobs:
         trigger: Trigger | None,
         name: str | None,
         params: Mapping[str, Any] | None,
-        aliases: tuple[str, ...],
+        aliases: tuple[str, ...] | list[str],
         policy: PolicyOptions,
     ) -> Register:
         for option, value in policy.items():

@@ -34,6 +34,11 @@ async def send(batch: int = 100) -> str:
     return "sent"
 
 
+@scheduler.every("2w", anchor="2026-01-05T08:00Z", first="after", aliases=["two_weeks"])
+def fortnightly() -> None:
+    scheduler.add_job(make, Every("2w", anchor="2026-01-05T08:00Z"), name="other")
+
+
 @scheduler.cron("0 2 * * *")
 def count(run: RunContext, first: int, last: int = 9) -> dict[str, int]:
     run.log("counting", "debug")
