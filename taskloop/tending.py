@@ -34,6 +34,8 @@ MANY_WORKERS: Final = 100
 RENAMED: Final = 1000
 """Records of a job's past that are given its new name in one go."""
 FLAG_SECONDS: Final = 10.0
+UNKNOWN_SECONDS: Final = 20.0
+"""For how long a run may be ours in the store and unknown here: what it hands out is heard of within 15 s, or taken back."""
 STALL_SECONDS: Final = 70.0
 """A schedule that is seen to be due for so long, while the store answers and the loop turns, should have moved."""
 PRUNE_SECONDS: Final = 3600.0
@@ -101,6 +103,8 @@ class Tending:
         """Whether the store did not answer when it was asked last, or took no beat of ours."""
         self._still: tuple[Any, float] | None = None
         """The schedule that is due for longest, and since when it was seen to be, by the steady clock."""
+        self._unknown: dict[tuple[RunId, int], float] = {}
+        """Runs, with their tokens, that are ours in the store and unknown here; since when, by the steady clock."""
         self._flagged: dict[RunId, int] = {}
         """Runs that were told of already, and in which attempt."""
         # What waited while nobody was there is overdue only if it waits on.
@@ -145,6 +149,8 @@ class Tending:
         if self._is_time("flags", FLAG_SECONDS):
             if shared:  # what was written for a worker as it left
                 await self._settle_orphans()
+            if self._store.remote:
+                await self._settle_forgotten()
             await self._raise_flags()
             await self._guard_the_fires()
         if self._is_time("prune", 0.0):
@@ -210,19 +216,34 @@ class Tending:
         orphans = await self._store.orphans()
         known = {one.id: one for one in await self._store.workers()} if orphans else {}
         for run in orphans:
-            policy = self._jobs[run.job].policy if run.job in self._jobs else None
-            repeatable = policy.repeatable if policy is not None else await self._is_repeatable_elsewhere(run)
-            after = settle(run, Lost(), now=self._clock.now(), repeatable=repeatable)
-            breaker = policy.breaker if policy is not None else None
-            breaker_moved = self._breaker(run.job)
-            stands = await self._store.settle(Settling(run, after, Lost(), breaker, for_the_dead=True))
-            if stands is not None:
-                dead = known.get(str(run.worker))
-                whose = {} if dead is None else {"worker": dead.name or dead.id, "host": dead.host}
-                self._tell("recovered", stands, **whose)
-                self._tell("retrying" if stands.state is State.WAITING else stands.state.value, stands, **whose)
-                if breaker is not None and stands.final:
-                    await breaker_moved(stands)
+            await self._settle_lost(run, known.get(str(run.worker)), for_the_dead=True)
+
+    async def _settle_forgotten(self) -> None:
+        """Settle what the store has as running here and nobody here has in hand: a standby that lagged as it became the
+        server does not know that it ended, and as long as we live nobody else would look at it.
+        """
+        tick, held = self._clock.monotonic(), await self._store.in_hand(self._worker.id)
+        unknown = [one for one in held.items() if one[0] not in self._slots.attempts]
+        self._unknown = {one: self._unknown.get(one, tick) for one in unknown}
+        for (run_id, token), since in self._unknown.items():
+            if tick - since > UNKNOWN_SECONDS:
+                run = await self._store.run(run_id)
+                if run is not None and run.state is State.RUNNING and run.token == token:
+                    await self._settle_lost(run, self._worker)
+
+    async def _settle_lost(self, run: Run, worker: Worker | None, *, for_the_dead: bool = False) -> None:
+        policy = self._jobs[run.job].policy if run.job in self._jobs else None
+        repeatable = policy.repeatable if policy is not None else await self._is_repeatable_elsewhere(run)
+        after = settle(run, Lost(), now=self._clock.now(), repeatable=repeatable)
+        breaker = policy.breaker if policy is not None else None
+        breaker_moved = self._breaker(run.job)
+        stands = await self._store.settle(Settling(run, after, Lost(), breaker, for_the_dead=for_the_dead))
+        if stands is not None:
+            whose = {} if worker is None else {"worker": worker.name or worker.id, "host": worker.host}
+            self._tell("recovered", stands, **whose)
+            self._tell("retrying" if stands.state is State.WAITING else stands.state.value, stands, **whose)
+            if breaker is not None and stands.final:
+                await breaker_moved(stands)
 
     async def _is_repeatable_elsewhere(self, run: Run) -> bool:
         """Whether a job that only another program has may be called again, by what that program said of it."""

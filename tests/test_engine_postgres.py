@@ -21,7 +21,7 @@ import pytest
 from proxies import Line
 from servers import emptied, server
 
-from taskloop import Options, State, TaskScheduler
+from taskloop import Options, State, TaskScheduler, tending
 from taskloop.audit import through
 from taskloop.clock import SystemClock
 from taskloop.errors import BadStore, KeyConflict, StoreUnavailable, Unstorable
@@ -175,6 +175,37 @@ async def test_a_server_that_restarts_under_a_running_scheduler_is_told_and_noth
                 await asyncio.sleep(0.02)
     assert told == ["store_lost", "store_back"] * (len(told) // 2)  # none, where it falls between two calls
     assert called.count("held") == 1
+
+
+async def test_a_run_whose_end_a_server_that_lagged_does_not_know_holds_up_its_schedule_no_longer(monkeypatch):
+    """Its records are those of a moment before: what was lost with the other server is not known to it."""
+    monkeypatch.setattr(tending, "FLAG_SECONDS", 0.1)
+    monkeypatch.setattr(tending, "UNKNOWN_SECONDS", 0.5)
+    found, called, told, may_end = emptied(), [], [], asyncio.Event()
+    scheduler = TaskScheduler(found.store, options=QUICK)
+    scheduler.feed.subscribe(lambda event: told.append(event.run.job), "recovered")
+
+    @scheduler.every("300ms")
+    async def tick() -> None:
+        called.append(1)
+
+    @scheduler.job()
+    async def held() -> str:
+        await may_end.wait()
+        return "was in hand all the time"
+
+    async with scheduler:
+        kept = await scheduler.submit("held")
+        [done, *_] = await until(lambda: scheduler.runs("tick", state="succeeded"))
+        back = f"UPDATE taskloop.runs SET state = 'running', ended_at = NULL WHERE id = {done.id}"
+        await asyncio.to_thread(found.execute, back, "taskloop_tests")
+        before = len(called)
+        async with asyncio.timeout(10):
+            while len(called) < before + 3:
+                await asyncio.sleep(0.02)
+        assert told == ["tick"]
+        may_end.set()
+        assert await kept.value() == "was in hand all the time"
 
 
 def ticking(url, ticks, told, **options):
