@@ -362,7 +362,7 @@ class TaskScheduler(Ledger):
                     await self._switched()
                     self._tending.changed = False
             except (StoreUnavailable, BadStore) as error:
-                self._store_watch.lost(error, self._tending, in_its_time=True)
+                self._store_watch.lost(error, self._tending, in_its_time=self.options.enabled)
             except Exception as error:  # the next round does what this one could not
                 self._say("WARNING", "tending.failed", error=repr(error))
             await self._tending.nap()

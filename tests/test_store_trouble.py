@@ -307,6 +307,15 @@ async def test_a_stop_while_the_file_is_locked_is_bounded_and_the_next_start_say
         assert found.state == "interrupted"
 
 
+async def test_a_process_that_only_submits_is_ready_again_as_soon_as_the_store_takes_its_beats(tmp_path):
+    """Others wait for what else failed to be tried again; here it was six seconds and a beat for nothing."""
+    async with hosting(tmp_path / "app.db", replace(QUICK, enabled=False)) as host:
+        with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await host.hears("store_lost")
+        await host.hears("store_back", 3)
+
+
 async def test_a_run_that_ends_while_the_store_is_away_until_the_stop_is_told_in_the_log(tmp_path, lines):
     folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     folder.mkdir()
