@@ -183,6 +183,8 @@ def bad_url(address: Any) -> str | None:
             )
         if (port := _bad_port(rest)) is not None:
             return f"{shown}, whose port is '{port}'; allowed is a number from 1 to 65535, or none, which is 5432"
+        if (twice := _TWICE.match(rest)) and twice[1] != twice[2]:
+            return f"{shown}, which names two databases, '{twice[1]}' and '{twice[2]}'; leave one out"
         return None if _DATABASE.match(rest) else f"{shown}, which names no database; {ALLOWED}"
     if scheme != "sqlite":
         near = nearest(scheme.lower().partition("+")[0], ("sqlite", "postgresql"))
@@ -207,6 +209,7 @@ def _bad_port(rest: str) -> str | None:
 _PORTS = re.compile(r"(?:^|&)port=([^&]*)")
 _SERVER = re.compile(r"//(?:[^@/?#]*@)?[^@/?#]*(?:/[^/?#@]*)?(?:\?[^#@]*)?$")
 _DATABASE = re.compile(r"//[^/]*/[^/?]|//.*\?(?:.*&)?(?:dbname|database|service)=")
+_TWICE = re.compile(r"//[^/?]*/([^/?]+)\?(?:.*&)?(?:dbname|database)=([^&]*)")
 _OPTIONS = re.compile(r"\?\w+=[\w%-]*(&\w+=[\w%-]*)*$")
 """Options at the end of an address; a file may well have a question mark in its name, and then an ending."""
 

@@ -83,11 +83,15 @@ _ENCODINGS: Final = ("UTF8", "SQL_ASCII")
 """Of databases that keep every text; SQL_ASCII takes the bytes as they come."""
 
 
+_NAMELESS: Final = re.compile(r"^(\w+://[^/?]*)/\?")
+"""An address whose database is named by an option: the driver takes the slash for an empty name, and then that of the user."""
+
+
 class Server:
     """Where a store lies, and how connections to it are made: after a failure with a pause that grows."""
 
     def __init__(self, url: str, *, statement_cache_size: int, longest_wait: float = LONGEST_WAIT) -> None:
-        self.dsn: str = url
+        self.dsn: str = _NAMELESS.sub(r"\1?", url)
         self.shown: str = without_password(url)
         self.statement_cache_size: int = statement_cache_size
         self._longest_wait = longest_wait

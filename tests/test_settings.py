@@ -316,6 +316,12 @@ BAD = [
         "postgres://u:***@h?password=***",
         "names no database",
     ),
+    (
+        'store.url = "postgres://h/a?port=1&dbname=b"',
+        "store.url",
+        "names two databases, 'a' and 'b'",
+        "leave one out",
+    ),
     ('store.url = "mysql://h"', "store.url", "'mysql' is unknown", "sqlite:///file.db"),
     ('store.url = "sqlite://app.db"', "store.url", "names no file", "sqlite:///file.db"),
     ('store.url = "sqlite:///"', "store.url", "names no file", ":memory:"),

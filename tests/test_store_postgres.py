@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import textwrap
 from contextlib import asynccontextmanager
@@ -139,6 +140,13 @@ async def test_a_database_whose_encoding_has_no_place_for_many_texts_is_refused_
     await store.open(schema="newest")  # of one that was made before: to be looked at, and copied to another
     assert any("encoding LATIN1" in one for one in await store.check())
     await store.close()
+
+
+@pytest.mark.parametrize("before", ["/", ""])
+async def test_a_database_that_an_option_names_is_the_one_that_is_used(before):
+    named = re.sub(r"/taskloop_tests\?", f"{before}?dbname=taskloop_tests&", emptied().store)
+    async with opened(named) as store:
+        assert [tuple(one) for one in await store._fetch("SELECT current_database()")] == [("taskloop_tests",)]
 
 
 async def test_a_database_a_server_or_a_user_that_is_not_there_is_said_with_the_mend():
