@@ -167,6 +167,11 @@ class Server:
                 max_cached_statement_lifetime=0,
                 server_settings={"application_name": "taskloop"},
             )
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                f"store {self.shown}: the server does not answer; see whether the server runs and can be reached from here, and "
+                "of a pooler before it whether that has a session for each connection, seven a worker"
+            ) from error
         except ValueError as error:  # an option of the address that the driver does not know; or whom it does not trust
             if (found := getattr(error, "verify_message", None)) is not None:
                 raise BadStore(

@@ -16,6 +16,7 @@ from proxies import Line, Pooler
 from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, finished, fired, firing, hourly, ids, know, put, stored, submitted
 
+from taskloop import server_postgres
 from taskloop.audit import Entry
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
 from taskloop.runs import Returned, State
@@ -297,6 +298,14 @@ async def test_a_server_that_does_not_answer_lets_its_callers_go():
             assert ids(await other.find(Query())) == ids(await store.find(Query()))
         finally:
             await connection.close()
+
+
+async def test_of_a_pooler_that_has_no_session_left_it_is_told_how_many_there_must_be(monkeypatch):
+    monkeypatch.setattr(server_postgres, "CONNECT_SECONDS", 0.3)
+    async with Line(emptied().store) as line:
+        line.parted = True
+        with pytest.raises(StoreUnavailable, match="does not answer; .* a session for each connection, seven a worker"):
+            await open_store(line.url).open()
 
 
 async def test_what_is_given_up_while_a_table_is_locked_waits_for_it_at_the_server_no_longer():
