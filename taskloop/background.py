@@ -261,6 +261,7 @@ class BackgroundTasks:
     def _started(self, verb: str) -> LoopThread:
         host = self._host
         if host is None or not host.is_alive:
+            self.scheduler._refuse_a_fork()
             raise NotRunning(f"{verb}() needs running background tasks; start() begins them")
         if host.is_here:
             raise Conflict(f"{verb}() would wait for the loop it blocks; on the loop, await the scheduler's own verb")

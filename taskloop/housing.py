@@ -181,14 +181,17 @@ class Housed(Jobs):
     def _ended_elsewhere(self, runs: Sequence[RunId]) -> None:
         """Other processes have told that runs have ended."""
 
-    async def _come_home(self) -> None:
-        """Make this loop the one that the store is opened on, unless another one has it."""
+    def _refuse_a_fork(self) -> None:
         if self._forked_from is not None:
             raise NotRunning(
                 f"the scheduler was open in process {self._forked_from} when that forked, and this is its child "
                 f"{os.getpid()}: nothing of it runs here, and its store cannot be opened here; start it after the fork, "
                 "in the process that is to use it"
             )
+
+    async def _come_home(self) -> None:
+        """Make this loop the one that the store is opened on, unless another one has it."""
+        self._refuse_a_fork()
         if self._store_is_open and self._home is not None:
             if not self._home.is_closed():
                 raise NotRunning(
