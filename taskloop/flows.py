@@ -274,7 +274,14 @@ class Flow(Job[..., dict[str, Any]]):
         conduct.__annotations__ = {
             _CONTEXT: RunContext, "return": dict[str, Any], **{name: hint for name, (_, hint, _) in taken.items()}
         }  # fmt: skip
-        return Parameters(self.name, conduct)
+        shared = Parameters(self.name, conduct)
+        shared.takers = {name: self._taker(name, step) for name, (_, _, step) in taken.items()}
+        return shared
+
+    def _taker(self, name: str, step: str) -> str:
+        """What is said of a parameter that nobody gave: of one that was to be a result the name is not that of its step."""
+        before = nearest(name, [one for one in self.steps if one != step]) or next(iter(self.steps[step].after), None)
+        return f" (step '{step}' takes it; called '{before}' it would be the result of that step)" if before else ""
 
 
 def _signature(others: Sequence[inspect.Parameter]) -> inspect.Signature:

@@ -51,6 +51,8 @@ class Parameters:
         }
         """What the engine gives by the plan: no parameters of a run."""
         self.plan: InjectionPlan | None = InjectionPlan.of(job, self.injected) if self.injected else None
+        self.takers: Mapping[str, str] = {}
+        """What to add where a parameter is missing, by its name: of a flow, which step takes it."""
         self._declared: dict[str, Any] = {}
         self._named_secret: frozenset[str] = frozenset()
         self._adapters: dict[str, Any] = {}
@@ -184,7 +186,7 @@ class Parameters:
         values = {**beneath, **given} if beneath else given
         if not values and not required:
             return {}
-        problems = {name: "is missing" for name in required if name not in values}
+        problems = {name: f"is missing{self.takers.get(name, '')}" for name in required if name not in values}
         plain: dict[str, Any] = {}
         for name, value in values.items():
             if name in self.injected:

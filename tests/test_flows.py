@@ -974,6 +974,28 @@ async def test_events_tell_of_each_step(scheduler, virtual_time):
 # -- declared
 
 
+def test_a_parameter_that_was_to_be_the_result_of_a_step_is_missing_with_how_it_would_be():
+    flow = Jobs().flow("report")
+
+    @flow.step()
+    def orders(days: int) -> list[int]: ...
+
+    @flow.step(after=["orders"])
+    def chart(numbers: list[int]) -> str: ...
+
+    @flow.step()
+    def table(order: list[int]) -> str: ...
+
+    with pytest.raises(BadParameters) as caught:
+        flow.bind()
+    result = "called 'orders' it would be the result of that step"
+    assert caught.value.problems == {
+        "days": "is missing",
+        "numbers": f"is missing (step 'chart' takes it; {result})",
+        "order": f"is missing (step 'table' takes it; {result})",
+    }
+
+
 def test_circles_unknown_names_and_contradictions_are_refused_when_declared():
     flow = Flow("f")
 
