@@ -26,7 +26,7 @@ from taskloop import steps_postgres as steps
 from taskloop import stroke_postgres as stroke
 from taskloop.audit import Entry
 from taskloop.clock import microseconds
-from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.errors import BadStore, StoreUnavailable, TakenOver
 from taskloop.hints_postgres import CHANNEL, NOTIFY, Hints, concerns_others
 from taskloop.rows import told
 from taskloop.runs import Run, State
@@ -387,10 +387,7 @@ def _started(answer: Any) -> Sequence[Run]:
 
 def refuse_newer(schema: str, shown: str) -> None:
     if int(schema) > newest():
-        raise BadStore(
-            f"store {shown} was brought to schema {schema} by a newer taskloop, this one knows up to {newest()}; "
-            "restart this program with the newer version"
-        )
+        raise TakenOver(shown, int(schema), newest())
 
 
 async def _done(db: Transaction, batch: Sequence[tuple[str, Any]]) -> list[Any]:

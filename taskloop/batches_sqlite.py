@@ -17,7 +17,7 @@ from taskloop import keeping_sqlite as keeping
 from taskloop import statements_sqlite as statements
 from taskloop.audit import Entry
 from taskloop.clock import microseconds
-from taskloop.errors import BadStore
+from taskloop.errors import BadStore, TakenOver
 from taskloop.file_sqlite import FilePlace, connect, explained, newest
 from taskloop.rows import told
 from taskloop.runs import Run
@@ -178,7 +178,4 @@ class SqliteBeater:
 def _refuse_newer(db: sqlite3.Connection, path: str) -> None:
     (found,) = db.execute("SELECT value FROM taskloop_meta WHERE key = 'schema'").fetchone()
     if int(found) > newest():
-        raise BadStore(
-            f"store sqlite:///{path} was brought to schema {found} by a newer taskloop, this one knows up to {newest()}; "
-            "restart this program with the newer version"
-        )
+        raise TakenOver(f"sqlite:///{path}", int(found), newest())

@@ -35,6 +35,7 @@ __all__ = [
     "ProcessDied",
     "RunFailed",
     "StoreUnavailable",
+    "TakenOver",
     "TaskloopError",
     "Unstorable",
     "nearest",
@@ -276,6 +277,17 @@ class ClusterUnavailable(TaskloopError, ConnectionError):
 
 class BadStore(TaskloopError, ValueError):
     """A store that must not be touched: foreign, newer than this program, corrupt, or of an unknown scheme."""
+
+
+class TakenOver(BadStore):
+    """A newer program has brought the store to a schema that this one does not know, and it writes there no more."""
+
+    def __init__(self, shown: str, schema: int, known: int) -> None:
+        self.schema = schema
+        super().__init__(
+            f"store {shown} was brought to schema {schema} by a newer taskloop, this one knows up to {known}; restart this "
+            "program with the newer version"
+        )
 
 
 class Unstorable(TaskloopError, ValueError):

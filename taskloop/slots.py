@@ -19,7 +19,7 @@ from taskloop.attempts import LiveAttempt
 from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
-from taskloop.errors import BadStore, Conflict, StoreUnavailable, TaskloopError, Unstorable
+from taskloop.errors import BadStore, Conflict, StoreUnavailable, TakenOver, TaskloopError, Unstorable
 from taskloop.executors import Executor, InThread
 from taskloop.injecting import Injecting
 from taskloop.jobs import Jobs
@@ -52,6 +52,9 @@ LAST_SECONDS: Final = 0.6
 
 class Slots:
     """The runs in hand of one started scheduler."""
+
+    _is_taken_over: bool = False
+    """Whether a newer program has the store, as whoever asked last was told."""
 
     def __init__(
         self,
@@ -365,10 +368,14 @@ class Slots:
         deadline = self._loop.time() + seconds
         hurry = asyncio.ensure_future(hurrying.wait()) if hurrying is not None else self._loop.create_future()
         # Not until it is nothing: a virtual clock does not move for what is less than the loop can tell apart.
-        while self.attempts and (left := deadline - self._loop.time()) > 0.0001 and not hurry.done():
+        while (left := deadline - self._loop.time()) > 0.0001 and not hurry.done() and self._may_be_recorded():
             heard = self._waiters.add(next(iter(self.attempts)))
-            await asyncio.wait({heard, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({heard, hurry}, timeout=min(left, LEAST_SECONDS), return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
+
+    def _may_be_recorded(self) -> bool:
+        """Whether what is in hand may yet be on record; of what has ended none will be where a newer program has the store."""
+        return any(not (self._is_taken_over and attempt.settled) for attempt in self.attempts.values())
 
     async def _perform(self, attempt: LiveAttempt) -> None:
         if attempt.task is None:  # begun as it was made, by a host's `eager_task_factory`
@@ -474,6 +481,7 @@ class Slots:
                     answer = await ask()
                     break
                 except (StoreUnavailable, BadStore) as error:
+                    self._is_taken_over = isinstance(error, TakenOver)
                     if self._closed.is_set():
                         return None
                     self._store_watch.lost(error, who)
@@ -485,6 +493,7 @@ class Slots:
                     self._resting.discard(turn)
         finally:
             self._store_watch.answered(who)
+        self._is_taken_over = False
         self._store_watch.well()
         return answer
 

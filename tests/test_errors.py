@@ -33,6 +33,7 @@ from taskloop.errors import (
     ProcessDied,
     RunFailed,
     StoreUnavailable,
+    TakenOver,
     TaskloopError,
     Unstorable,
     nearest,
@@ -88,6 +89,9 @@ TABLE = [
      "job 'a' was called plainly, and 'db' is injected only where the scheduler runs it; give db=... yourself, or submit it"),
     (ProcessDied("it is gone"), RuntimeError, {}, "it is gone"),
     (BadStore("store x is a folder; name a file"), ValueError, {}, "store x is a folder; name a file"),
+    (TakenOver("sqlite:///a.db", 6, 5), BadStore, {"schema": 6},
+     "store sqlite:///a.db was brought to schema 6 by a newer taskloop, this one knows up to 5; restart this program with the "
+     "newer version"),
     (Unstorable("a set is no JSON"), ValueError, {"why": "a set is no JSON"},
      "a value cannot be stored: a set is no JSON; give plain JSON: texts, numbers below 2**63, lists, tables"),
     (StoreUnavailable("store x is full; free some space"), OSError, {}, "store x is full; free some space"),

@@ -271,6 +271,21 @@ async def test_a_store_brought_to_a_newer_schema_is_told_and_left_alone(tmp_path
         assert await host.calls_again()
 
 
+async def test_a_stop_waits_for_no_store_that_a_newer_program_has_taken_over(tmp_path, lines):
+    async with hosting(tmp_path / "app.db") as host:
+        await host.holds_a_run()
+        with database(tmp_path / "app.db") as db:
+            db.execute("UPDATE taskloop_meta SET value = '999' WHERE key = 'schema'")
+        await host.hears("store_lost")
+        stopping = asyncio.create_task(host.scheduler.stop(grace="30s"))
+        await asyncio.sleep(0.1)
+        assert not stopping.done(), "a run that goes on has its grace"
+        host.may_end.set()
+        async with asyncio.timeout(5):
+            await stopping
+        assert "run.unrecorded" in lines
+
+
 async def test_a_file_that_is_damaged_while_in_use_is_told_and_the_host_lives(tmp_path):
     async with hosting(tmp_path / "app.db") as host:
         await host.holds_a_run()
