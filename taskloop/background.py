@@ -43,6 +43,7 @@ EXIT_SECONDS: Final = 2.0
 SPARE_SECONDS: Final = 5.0
 """What a stop may take longer than both graces, before its caller is told that something holds the loop."""
 _UNITS: Final = ("weeks", "days", "hours", "minutes", "seconds")
+_KINDS: Final = ("interval", "cron", "date")
 _FIELDS: Final = ("minute", "hour", "day", "month", "day_of_week")
 _LEAST: Final = {"minute": "0", "hour": "0", "day": "1", "month": "1", "day_of_week": "*"}
 _FINER: Final[Mapping[str, Sequence[str]]] = {
@@ -363,6 +364,8 @@ def _misgiven(args: object, kwargs: object, options: Mapping[str, Any]) -> dict[
     wrong: dict[str, str] = {}
     if args is not None and (isinstance(args, str | bytes) or not isinstance(args, Sequence)):
         wrong["args"] = f"allowed is a tuple, a list or another sequence of values, got {type(args).__name__}"
+        if isinstance(args, Every | Cron | At) or (isinstance(args, str) and args in _KINDS):  # as add_job has it
+            wrong["args"] += "; a trigger is given by its name: trigger="
     if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
         wrong["kwargs"] = "allowed is a dict of values by parameter name"
     if "params" in options:
@@ -392,7 +395,7 @@ def _trigger(kind: str | Trigger, options: dict[str, Any]) -> tuple[Trigger, dic
         if "run_date" not in options:
             raise BadTrigger(kind, "it needs run_date=, an aware datetime or a text with its offset")
         return At(options.pop("run_date")), options
-    near = nearest(kind, ("interval", "cron", "date"))
+    near = nearest(kind, _KINDS)
     meant = f"did you mean '{near}'? " if near else ""
     raise BadTrigger(kind, f"{meant}allowed are 'interval', 'cron', 'date' or a trigger such as Every('5m')")
 

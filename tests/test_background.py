@@ -296,6 +296,8 @@ def test_dates_zones_and_triggers_themselves():
     [
         ({"args": 5}, "'args' allowed is a tuple, a list or another sequence of values, got int"),
         ({"args": "a"}, "'args' allowed is a tuple, a list or another sequence of values, got str"),
+        ({"args": "interval"}, "got str; a trigger is given by its name: trigger="),
+        ({"args": Every("5m")}, "got Every; a trigger is given by its name: trigger="),
         ({"kwargs": [("a", 1)]}, "'kwargs' allowed is a dict"),
         ({"kwargs": {1: 2}}, "'kwargs' allowed is a dict"),
         ({"params": {"a": 1}}, "'params' is none of add_task; give args="),
