@@ -129,14 +129,18 @@ async def test_the_timeline_of_jobs_with_a_tag_or_name_keeps_its_room_for_those_
     @scheduler.every("5h", first="after", tags=("night",), title="The books")
     async def closing(): ...
 
+    @scheduler.every("5h", first="after", tags=("late",))
+    async def closing_late(): ...
+
     async with HOSTS["asgi"](scheduler, auth="open") as client:
         client.headers = dict(BROWSER)
         for job in ("closing", *["add"] * 6):
             await (await scheduler.submit(job, {"a": 1} if job == "add" else {})).wait()
         seen = {
             asked: (await client.get(f"/api/v1/timeline?from=1h&to=6h&{asked}")).data
-            for asked in ("tag=night", "text=BOOKS", "text=clos&tag=night", "text=tick&tag=night")
+            for asked in ("tag=night", "text=BOOKS", "text=clos&tag=night", "job=closing", "job=closing&tag=late")
         }
+        one, unknown = await client.get("/timeline?job=closing"), await client.get("/api/v1/timeline?job=nobody")
         page, none = await client.get("/timeline?tag=night&to=6h"), await client.get("/timeline?text=nobody")
         everyone, about = await client.get("/timeline?from=1h&to=6h"), await client.get("/jobs/closing")
     *found, nothing = seen.values()
@@ -146,7 +150,9 @@ async def test_the_timeline_of_jobs_with_a_tag_or_name_keeps_its_room_for_those_
     assert (
         'name="tag" value="night"' in page.body.decode() and "from=24h&amp;to=24h&amp;tag=night" in page.body.decode()
     )
-    assert "/timeline?from=24h&amp;to=24h&amp;text=closing" in about.body.decode()
+    assert "/timeline?from=24h&amp;to=24h&amp;job=closing" in about.body.decode()
+    assert "Of closing alone. All jobs" in text(one) and 'name="job" value="closing"' in one.body.decode()
+    assert unknown.status == 404
     assert "Nothing of such a job ran" in text(none) and "All jobs" in text(none)
 
 

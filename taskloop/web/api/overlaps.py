@@ -99,7 +99,7 @@ ROUTES = (
         summary="By job what was and what comes, and the overlaps foretold",
         query=(
             Parameter("from", TEXT, "how far back; without it 6h"), Parameter("to", TEXT, "how far ahead; without it 6h"),
-            *NARROWING,
+            Parameter("job", TEXT, "only of this job"), *NARROWING,
         ),
         example="?from=1h&to=24h",
     ),

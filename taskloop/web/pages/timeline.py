@@ -21,7 +21,7 @@ from taskloop.schedules import Schedule
 from taskloop.signs import span_text
 from taskloop.simulation import Overlap, Simulation, Trouble
 from taskloop.store import Span
-from taskloop.web.api.asking import NARROWING
+from taskloop.web.api.asking import NARROWING, refuse_unknown
 from taskloop.web.api.jobs import wanted
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
@@ -45,6 +45,7 @@ EACH: Final = 100
 OUTLINED: Final = 5_000
 """Where there are more fires, so many of which none lies on another."""
 LONGEST: Final = timedelta(days=90)
+NARROWED: Final = (Parameter("job", TEXT, "only of this job"), *NARROWING)
 LISTED: Final = 100
 """Marks of a lane that the table names."""
 _WORST: Final = (
@@ -203,10 +204,15 @@ async def seen(asked: Asked) -> Seen:
 
 
 async def _jobs(asked: Asked) -> set[str] | None:
-    """The jobs that the query means by their name or tag; None: all."""
-    if not asked.query["text"] and not asked.query["tag"]:
+    """The jobs that the query means, the one or by a part of their name or a tag; None: all. Raises `NoSuchJob`."""
+    name = asked.query["job"]
+    if not any(asked.query[one.name] for one in NARROWED):
         return None
-    return {one.name for one in wanted(await looking.stands(asked.scheduler), asked.query)}
+    if name:
+        await refuse_unknown(asked, name)
+    return {
+        one.name for one in wanted(await looking.stands(asked.scheduler), asked.query) if name in ("", None, one.name)
+    }
 
 
 def _seen(
@@ -240,12 +246,12 @@ async def timeline(asked: Asked) -> Response:
     found, hidden = await asyncio.to_thread(_shown, one)
     marked = ticks(one.start, one.end)
     asks = {"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}
-    narrowed = {one.name: value for one in NARROWING if (value := asked.query[one.name])}
+    narrowed = {one.name: value for one in NARROWED if (value := asked.query[one.name])}
     return await whole_page(
         asked, "timeline.html", rarely=5, lanes=found, hidden=hidden, start=one.start,
         end=one.end, ticks=marked, ticks_apart=(marked[1][1] - marked[0][1]).total_seconds() if len(marked) > 1 else 0,
         listed=LISTED, now_at=(one.now - one.start) / (one.end - one.start) * WIDTH,
-        wanted={"text": "", "tag": "", **asks, **narrowed}, narrowed=urlencode(narrowed),
+        wanted={"text": "", "tag": "", "job": "", **asks, **narrowed}, narrowed=urlencode(narrowed),
         kept=urlencode({**asks, **narrowed}), full=one.full,
         overlaps=one.overlaps[:MOST_OVERLAPS], more_overlaps=max(0, len(one.overlaps) - MOST_OVERLAPS),
     )  # fmt: skip
@@ -275,6 +281,6 @@ ROUTES = (
     Route(
         method="GET", path="/timeline", name="page_timeline", scope=Scope.read, handler=timeline, summary="Timeline",
         page=True,
-        query=(*PAGE, Parameter("from", TEXT, "how far back"), Parameter("to", TEXT, "how far ahead"), *NARROWING),
+        query=(*PAGE, Parameter("from", TEXT, "how far back"), Parameter("to", TEXT, "how far ahead"), *NARROWED),
     ),
 )  # fmt: skip
