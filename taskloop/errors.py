@@ -167,11 +167,13 @@ class BadSettings(TaskloopError, ValueError):
 class NoSuchJob(TaskloopError, LookupError):
     """No job of that name is declared or remembered."""
 
-    def __init__(self, name: str, near: str | None = None) -> None:
+    def __init__(self, name: str, near: str | None = None, *, schedule_of: str | None = None) -> None:
         self.name = name
         self.near = near
-        meant = f"did you mean '{near}'? " if near else ""
-        super().__init__(f"no job '{_cut(name)}'; {meant}`taskloop list` shows all")
+        mend = (f"did you mean '{near}'? " if near else "") + "`taskloop list` shows all"
+        if schedule_of is not None:
+            mend = f"it is a schedule of job '{schedule_of}', and alone can be changed by reschedule() or removed by unschedule()"
+        super().__init__(f"no job '{_cut(name)}'; {mend}")
 
 
 class NoSuchRun(TaskloopError, LookupError):

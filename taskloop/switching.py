@@ -268,7 +268,9 @@ class Switching(Housed):
         known = {one.name for one in await store.definitions()}
         heir = job if job in known else (await store.aliases()).get(job)
         if heir is None:
-            raise NoSuchJob(job, nearest(job, known | self.undeclared | set(self._jobs)))
+            stored = await store.schedules(ids=[job], limit=1)
+            near = nearest(job, known | self.undeclared | set(self._jobs))
+            raise NoSuchJob(job, near, schedule_of=stored[0].job if stored else None)
         return heir
 
 

@@ -36,6 +36,16 @@ async def test_a_stored_schedule_fires_with_its_parameters_and_survives_restarts
         ]
 
 
+async def test_who_switches_a_schedule_is_told_that_a_job_is_switched_and_what_a_schedule_has(
+    scheduler, virtual_time, remind
+):
+    async with virtual_time(scheduler):
+        await scheduler.schedule(remind, Every("1h"), id="remind-7")
+        for verb in (scheduler.pause, scheduler.disable, scheduler.resume, scheduler.enable, scheduler.reset):
+            with pytest.raises(NoSuchJob, match=r"it is a schedule of job 'remind', and alone .* unschedule\(\)"):
+                await verb("remind-7")
+
+
 async def test_a_stored_schedule_outlives_a_crash(scheduler, virtual_time, remind):
     async with virtual_time(scheduler) as time:
         await remind.bind(7).schedule(Cron("0 12 * * *"), id="noon")
