@@ -11,9 +11,10 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 from taskloop.address import without_password
@@ -47,6 +48,8 @@ __all__ = [
 ]
 
 CONNECT_SECONDS: Final = 10.0
+SERVER_SECONDS: Final = 2.0
+"""The same for each of several servers, before they are given what is left of it: a beat has five for all of them."""
 MIGRATING: Final = 0x7461_736B_6C6F_6F00
 """The lock of whoever makes or changes the schema."""
 FIRST_WAIT: Final = 0.1
@@ -157,16 +160,44 @@ class Server:
         if left := [one for one in self._given_up if one.get_loop() is here]:
             await asyncio.wait(left, timeout=within)
 
+    async def _reach(self, driver: Any) -> asyncpg.Connection[Any]:
+        """A connection to the first of the servers that lets us in. The driver's own look at several would end with one that
+        says nothing, as a machine that has failed: its time is that of all of them.
+        """
+        knock = partial(
+            driver.connect,
+            self.dsn,
+            statement_cache_size=self.statement_cache_size,
+            max_cached_statement_lifetime=0,
+            server_settings={"application_name": "taskloop"},
+        )
+        if not (servers := _servers(self.dsn)):
+            alone: asyncpg.Connection[Any] = await knock(timeout=CONNECT_SECONDS)
+            return alone
+        failed: BaseException | None = None
+        first = min(SERVER_SECONDS, CONNECT_SECONDS / len(servers) / 2)
+        for seconds in (
+            first,
+            CONNECT_SECONDS / len(servers) - first,
+        ):  # a slow one has its chance, if no other takes us
+            for host, port in servers:
+                try:
+                    reached: asyncpg.Connection[Any] = await knock(host=host, port=port, timeout=seconds)
+                    return reached
+                except (OSError, driver.TargetServerAttributeNotMatched, driver.CannotConnectNowError) as error:
+                    failed = error
+        assert failed is not None
+        raise failed
+
     async def _connect(self) -> asyncpg.Connection[Any]:
         driver = _driver()
         try:
-            connection: asyncpg.Connection[Any] = await driver.connect(
-                self.dsn,
-                timeout=CONNECT_SECONDS,
-                statement_cache_size=self.statement_cache_size,
-                max_cached_statement_lifetime=0,
-                server_settings={"application_name": "taskloop"},
-            )
+            connection: asyncpg.Connection[Any] = await self._reach(driver)
+        except driver.TargetServerAttributeNotMatched as error:
+            raise StoreUnavailable(
+                f"store {self.shown}: no server of its address is such a one as its target_session_attrs asks for; see "
+                "whether one that takes writes runs, or a standby is to become one"
+            ) from error
         except TimeoutError as error:
             raise StoreUnavailable(
                 f"store {self.shown}: the server does not answer; see whether the server runs and can be reached from here, and "
@@ -201,6 +232,22 @@ class Server:
 
     def explained(self, error: BaseException) -> BaseException:
         return explained(error, self.shown)
+
+
+@cache
+def _servers(dsn: str) -> list[tuple[str, int]]:
+    """The hosts and ports of an address that names several; none: it names one."""
+    place, _, options = dsn.partition("://")[2].partition("?")
+    given = dict(option.partition("=")[::2] for option in options.split("&"))
+    hosts = (place.partition("/")[0].rpartition("@")[2] or given.get("host", "")).split(",")
+    if len(hosts) < 2:
+        return []
+    ports = given.get("port", "").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    found = [re.fullmatch(r"(\[.*\]|[^:]*)(?::(\d+))?", unquote(host)) for host in hosts]
+    if len(ports) != len(hosts) or None in found:
+        return []  # the driver says what is wrong with it
+    return [(one[1].strip("[]"), int(one[2] or port or 5432)) for one, port in zip(found, ports, strict=True) if one]
 
 
 class _Reached:

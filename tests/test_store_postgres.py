@@ -308,6 +308,20 @@ async def test_of_a_pooler_that_has_no_session_left_it_is_told_how_many_there_mu
             await open_store(line.url).open()
 
 
+async def test_of_several_servers_one_that_says_nothing_is_not_waited_for():
+    found = emptied()
+    async with Line(found.store) as line:
+        line.parted = True
+        folder = re.search(r"host=([^&]+)", line.url)[1]
+        both = found.store.replace("host=", f"host={folder},")
+        began = asyncio.get_running_loop().time()
+        async with opened(f"{both}&target_session_attrs=read-write") as store:
+            await submitted(store)
+            assert asyncio.get_running_loop().time() - began < 9, "the driver would give it the ten of both"
+    with pytest.raises(StoreUnavailable, match="no server of its address is such a one .* a standby is to become one"):
+        await open_store(f"{found.store}&target_session_attrs=standby").open()
+
+
 async def test_what_is_given_up_while_a_table_is_locked_waits_for_it_at_the_server_no_longer():
     async with opened(patience=0.3) as store, opened(patience=30) as patient:
         locker, looker = await asyncpg.connect(server().store), await asyncpg.connect(server().store)
