@@ -320,6 +320,11 @@ def attempted(one: Settling) -> Row:
     )
 
 
+def too_many(failures: int, last: str | None) -> str:
+    """Why a breaker opens after so many failures; `last`: the run that was the last of them."""
+    return f"{failures} failures in a row, the last in {last}" if failures > 1 else f"a failure, in {last}"
+
+
 def counted(ended: Iterable[Run]) -> list[Row]:
     """What final runs add to the counters of their days: day, job, state, how many, microseconds in all."""
     runs: Counter[tuple[int, str, State]] = Counter()

@@ -30,6 +30,7 @@ from taskloop.fates import (
     plainly_settled,
     settled,
     take,
+    too_many,
     tried,
 )
 from taskloop.history_postgres import failed_in_a_row, newest_active
@@ -697,7 +698,7 @@ async def trip(db: Db, run: Run, failures: int, trial_after: timedelta) -> None:
             reason = f"{tripped[1].partition('; the trial')[0]}; the trial failed too, {said}"
             await _open_breaker(db, run.job, reason, at, until)
     elif await _fails(db, run.job, failures):
-        await _open_breaker(db, run.job, f"{failures} failures in a row, the last in {said}", at, until)
+        await _open_breaker(db, run.job, too_many(failures, said), at, until)
 
 
 async def _open_breaker(db: Db, job: str, reason: str, since: int, until: int) -> None:

@@ -34,6 +34,7 @@ from taskloop.fates import (
     plainly_settled,
     settled,
     take,
+    too_many,
     tried,
 )
 from taskloop.history_sqlite import failed_in_a_row, newest_active
@@ -637,7 +638,7 @@ def trip(db: sqlite3.Connection, run: Run, failures: int, trial_after: timedelta
                 db, run.job, f"{tripped[2].partition('; the trial')[0]}; the trial failed too, {said}", at, until
             )
     elif _fails(db, run.job, failures):
-        _open_breaker(db, run.job, f"{failures} failures in a row, the last in {said}", at, until)
+        _open_breaker(db, run.job, too_many(failures, said), at, until)
 
 
 def _open_breaker(db: sqlite3.Connection, job: str, reason: str, since: int, until: int) -> None:

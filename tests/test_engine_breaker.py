@@ -19,6 +19,15 @@ async def condition(scheduler, name="job"):
     return next(one.condition for one in await scheduler.jobs() if one.name == name)
 
 
+async def test_a_job_that_may_fail_never_is_off_after_a_failure(scheduler, virtual_time):
+    scheduler.add_job(failing(100), Every("10m"), name="job", pause_after=1)
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        assert await fates(time) == ["00:00 failed", "00:10 skipped disabled"]
+        [record] = await scheduler.jobs("job")
+        assert record.switch.reason == "a failure, in run 1: OSError: no luck"
+
+
 async def test_so_many_failures_in_a_row_switch_a_job_off_with_the_reason(scheduler, virtual_time):
     scheduler.add_job(failing(100), Every("10m"), name="job", pause_after=3, trial_after="1h")
     async with virtual_time(scheduler) as time:
