@@ -231,11 +231,12 @@ class Switching(Housed):
                 del self._heirs[alias]
 
     def _refuse_aliases(self, jobs: Iterable[Job[..., Any]]) -> None:
-        """Raise `BadJob` where one of these has a name that is an alias of another: what it fires would be that one's."""
+        """Raise `BadJob` where the name of one is an alias of another: what that one fires would be the other's."""
         for job in jobs:
-            for heir in self._heirs.get(job.name, ()):
+            heirs = [(heir, job.name) for heir in self._heirs.get(job.name, ())]
+            for heir, taken in [*heirs, *((job, alias) for alias in job.aliases if alias in self._jobs)]:
                 raise BadJob(
-                    f"job '{heir.name}' has the alias '{job.name}', and there is a job of that name, whose runs it would "
+                    f"job '{heir.name}' has the alias '{taken}', and there is a job of that name, whose runs it would "
                     "take; take it out of aliases, or rename the other"
                 )
 

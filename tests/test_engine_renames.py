@@ -370,3 +370,15 @@ async def test_a_job_that_is_added_to_a_started_scheduler_is_refused_a_name_that
         scheduler.add_job(nothing, Every("1m"), name="old")
         await time.advance("90s")
         assert len(await time.runs("old")) == 2
+
+
+async def test_a_job_that_is_added_to_a_started_scheduler_is_refused_an_alias_that_is_the_name_of_another(virtual_time):
+    """It was taken: the schedule of the other vanished, which fired no more, and the next start was refused."""
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1m"), name="old")
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(BadJob, match="'new' has the alias 'old', and there is a job of that name"):
+            scheduler.add_job(nothing, Every("1h"), name="new", aliases=("old",))
+        assert "new" not in scheduler and [one.id for one in await scheduler.schedules()] == ["old"]
+        await time.advance("90s")
+        assert len(await time.runs("old")) == 2
