@@ -54,7 +54,7 @@ class Slots:
     """The runs in hand of one started scheduler."""
 
     _is_taken_over: bool = False
-    """Whether a newer program has the store, as whoever asked last was told."""
+    """Whether a newer program has the store, as whoever asked last was told; who is told so sets `_refused`."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Slots:
         """By its claim, for how many other runs an attempt waits, while its slot is free for them."""
         self.expecting: int = 0
         """Slots held for runs that the store is asked to hand out and has not answered about."""
-        self._answered = asyncio.Event()
+        self._answered, self._refused = asyncio.Event(), asyncio.Event()
         self.reported: asyncio.Event = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
         self.logged: asyncio.Event = asyncio.Event()
@@ -369,8 +369,12 @@ class Slots:
         hurry = asyncio.ensure_future(hurrying.wait()) if hurrying is not None else self._loop.create_future()
         # Not until it is nothing: a virtual clock does not move for what is less than the loop can tell apart.
         while (left := deadline - self._loop.time()) > 0.0001 and not hurry.done() and self._may_be_recorded():
-            heard = self._waiters.add(next(iter(self.attempts)))
-            await asyncio.wait({heard, hurry}, timeout=min(left, LEAST_SECONDS), return_when=asyncio.FIRST_COMPLETED)
+            self._refused.clear()
+            heard = self._waiters.add(first := next(iter(self.attempts)))
+            refused = asyncio.ensure_future(self._refused.wait())
+            await asyncio.wait({heard, refused, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            refused.cancel()
+            self._waiters.discard(first, heard)
         hurry.cancel()
 
     def _may_be_recorded(self) -> bool:
@@ -482,6 +486,8 @@ class Slots:
                     break
                 except (StoreUnavailable, BadStore) as error:
                     self._is_taken_over = isinstance(error, TakenOver)
+                    if self._is_taken_over:
+                        self._refused.set()
                     if self._closed.is_set():
                         return None
                     self._store_watch.lost(error, who)

@@ -475,6 +475,24 @@ async def test_nothing_new_starts_while_stopping(scheduler, virtual_time):
         assert await fates(time, "long") == ["00:00 succeeded"]
 
 
+async def test_a_stop_that_waits_long_for_a_run_wakes_up_for_nothing_and_gathers_nothing(scheduler, virtual_time):
+    """It looked each 0.4 seconds, in which nothing had changed, and left a future behind for each look."""
+    scheduler.add_job(lasting(3600), name="long")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("long")
+        await time.advance("1s")
+        stopping = asyncio.ensure_future(scheduler.stop(grace="1h"))
+        await time.advance("1s")
+        before = pending()
+        await time.advance("10m")
+        assert pending() - before < 20
+        await time.until(stopping)
+
+
+def pending():
+    return sum(isinstance(one, asyncio.Future) and not one.done() for one in gc.get_objects())
+
+
 async def test_a_worker_that_stops_is_not_told_to_stand_still_while_its_runs_have_their_grace(virtual_time, tmp_path):
     """It was, every ten seconds, and on record as the reason why nothing was fired."""
     scheduler = TaskScheduler(options=Options())
