@@ -269,7 +269,7 @@ class Switching(Housed):
         known = {one.name for one in await store.definitions()}
         heir = job if job in known else (await store.aliases()).get(job)
         if heir is None:
-            stored = await store.schedules(ids=[job], limit=1)
+            stored = await store.schedules(ids=[job], limit=1) if job.isprintable() else ()  # as any id is
             near = nearest(job, known | self.undeclared | set(self._jobs))
             raise NoSuchJob(job, near, schedule_of=stored[0].job if stored else None)
         return heir

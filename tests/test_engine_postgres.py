@@ -24,7 +24,7 @@ from servers import emptied, server
 from taskloop import Options, State, TaskScheduler, tending
 from taskloop.audit import through
 from taskloop.clock import SystemClock
-from taskloop.errors import BadStore, KeyConflict, StoreUnavailable, Unstorable
+from taskloop.errors import BadStore, KeyConflict, NoSuchJob, StoreUnavailable, Unstorable
 from taskloop.ledger import Ledger
 from taskloop.runs import Run
 from taskloop.store import Worker, open_store
@@ -498,6 +498,16 @@ async def test_after_a_restart_of_the_server_a_connection_to_it_is_one_to_the_sa
 
 
 async def lambda_free() -> None: ...
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+async def test_a_name_that_no_server_takes_is_that_of_no_job(name):
+    scheduler = TaskScheduler(emptied().store, options=QUICK)
+    try:
+        with pytest.raises(NoSuchJob):
+            await scheduler.pause(name)
+    finally:
+        await scheduler.close()
 
 
 async def test_a_stop_while_a_table_is_locked_leaves_nothing_that_waits_for_it_at_the_server():
