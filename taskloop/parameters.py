@@ -213,10 +213,13 @@ class Parameters:
         return plain
 
     def _unknown(self, name: str) -> str:
-        if name in _OF_THE_RUN:
-            return "is unknown; what is said of the run stands beside them: `.bind(...).submit(at='+1m', key='a')`, `--at +1m`"
         near = nearest(name, self.names)
-        return "is unknown" + (f"; did you mean '{near}'?" if near else "")
+        hints = [f"did you mean '{near}'?"] if near else []
+        if name in _OF_THE_RUN:
+            hints.append(
+                "what is said of the run stands beside them: `.bind(...).submit(at='+1m', key='a')`, `--at +1m`"
+            )
+        return "; ".join(["is unknown", " ".join(hints)]) if hints else "is unknown"
 
     def _is_fixed(self, name: str) -> bool:
         """Whether a parameter is for the declaration to say, and it says something."""

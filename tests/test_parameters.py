@@ -156,6 +156,13 @@ def test_what_does_not_fit_is_refused_with_where_and_what(given, name, text):
     assert isinstance(caught.value, ValueError)
 
 
+def test_a_name_that_is_nearly_that_of_a_parameter_is_told_so_also_where_a_run_has_one_of_it():
+    def job(keys: int = 1) -> None: ...
+
+    with pytest.raises(BadParameters, match=r"'key' is unknown; did you mean 'keys'\? what is said of the run stands"):
+        of(job).check({"key": 3})
+
+
 def cycle() -> list[Any]:
     ring: list[Any] = []
     ring.append(ring)
