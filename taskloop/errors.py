@@ -172,7 +172,10 @@ class NoSuchJob(TaskloopError, LookupError):
         self.near = near
         mend = (f"did you mean '{near}'? " if near else "") + "`taskloop list` shows all"
         if schedule_of is not None:
-            mend = f"it is a schedule of job '{schedule_of}', and alone can be changed by reschedule() or removed by unschedule()"
+            mend = (
+                f"it is a schedule of job '{schedule_of}', and alone can be changed by reschedule(), or removed by "
+                "unschedule() or `taskloop schedule remove`"
+            )
         super().__init__(f"no job '{_cut(name)}'; {mend}")
 
 

@@ -487,6 +487,16 @@ def test_what_can_never_fire_is_told_with_what_could(done, call):
         assert "help: for the last day of a month write L" in said.err
 
 
+def test_who_asks_for_a_schedule_as_for_a_job_is_told_of_which_job_it_is_one(done, call):
+    assert call("schedule", "add", "add", "a=1", "b=2", "--every", "5m", "--id", "often").code == 0
+    for command in (["pause", "often"], ["why", "often"], ["show", "often"], ["runs", "--job", "often"]):
+        said = call(*command)
+        assert (
+            said.code == 3 and "it is a schedule of job 'add'" in said.err and "`taskloop schedule remove`" in said.err
+        )
+    assert call("pause", "\udcff").code == 3  # what no store takes is no id
+
+
 def test_a_declared_schedule_is_removed_when_nobody_has_its_job_any_more(done, call):
     said = call("schedule", "remove", "hourly")
     assert said.code == 4 and "is declared by code" in said.err

@@ -70,7 +70,8 @@ TABLE = [
      "no job 'reprot'; did you mean 'report'? `taskloop list` shows all"),
     (NoSuchJob("x"), LookupError, {"name": "x", "near": None}, "no job 'x'; `taskloop list` shows all"),
     (NoSuchJob("a-7", "a", schedule_of="b"), LookupError, {"name": "a-7", "near": "a"},
-     "no job 'a-7'; it is a schedule of job 'b', and alone can be changed by reschedule() or removed by unschedule()"),
+     "no job 'a-7'; it is a schedule of job 'b', and alone can be changed by reschedule(), or removed by unschedule() or "
+     "`taskloop schedule remove`"),
     (NoSuchRun(7), LookupError, {"run": 7},
      "no run 7; it may have been pruned, `taskloop runs` shows what is kept"),
     (NoSuchRun("send"), LookupError, {"run": "send"},

@@ -241,7 +241,10 @@ async def known(ledger: Ledger | None, args: Namespace, names: list[str]) -> Non
     heirs = {alias: job.name for job in declared for alias in job.aliases}
     for name in names:
         if name not in there | in_code:
-            raise NoSuchJob(name, heirs.get(name) or nearest(name, there | in_code))
+            near = heirs.get(name) or nearest(name, there | in_code)
+            has_ids = ledger if name.isprintable() else None  # as the id of any schedule is
+            stored = [] if has_ids is None else await has_ids.schedules(prefix=name, limit=1)
+            raise NoSuchJob(name, near, schedule_of=next((one.job for one in stored if one.id == name), None))
     if ledger is not None:
         ledger.undeclared |= in_code
 
