@@ -84,8 +84,6 @@ _OLDEST: Final = 13
 """The oldest server that can be asked what became of a transaction, and what it has assigned."""
 _ENCODINGS: Final = ("UTF8", "SQL_ASCII")
 """Of databases that keep every text; SQL_ASCII takes the bytes as they come."""
-
-
 _NAMELESS: Final = re.compile(r"^(\w+://[^/?]*)/\?")
 """An address whose database is named by an option: the driver takes the slash for an empty name, and then that of the user."""
 
@@ -175,11 +173,9 @@ class Server:
             alone: asyncpg.Connection[Any] = await knock(timeout=CONNECT_SECONDS)
             return alone
         failed: BaseException | None = None
-        first = min(SERVER_SECONDS, CONNECT_SECONDS / len(servers) / 2)
-        for seconds in (
-            first,
-            CONNECT_SECONDS / len(servers) - first,
-        ):  # a slow one has its chance, if no other takes us
+        each = CONNECT_SECONDS / len(servers)
+        first = min(SERVER_SECONDS, each / 2)
+        for seconds in (first, each - first):  # a slow one has its chance, if no other takes us
             for host, port in servers:
                 try:
                     reached: asyncpg.Connection[Any] = await knock(host=host, port=port, timeout=seconds)

@@ -714,9 +714,8 @@ def _refuse_option(option: str, parser: Parser) -> NoReturn:
     if not word.startswith("-"):
         meant = f". Did you mean '--app {option}'?" if _APP.fullmatch(option) else ""
         raise Usage(f"'{option}' is one word too many{meant}", f"{parser.prog} --help")
-    near = (
-        "--app" if word == "-A" else nearest(word, parser._option_string_actions)
-    )  # argparse has no public list of them
+    known = parser._option_string_actions  # argparse has no public list of them
+    near = "--app" if word == "-A" else nearest(word, known)
     raise Usage(f"no option '{word}'" + (f". Did you mean '{near}'?" if near else ""), f"{parser.prog} --help")
 
 
