@@ -210,10 +210,7 @@ class Guard:
         if self._store_watch.lost_at is not None:  # what waits to be tried again need not wait: by that it is seen
             self._fires.stir()
             self._slots.urge()
-        if self._options.enabled:
-            self._store_watch.beaten()
-        else:  # nothing else is written here by itself: to wait for it would keep callers away for seconds
-            self._store_watch.well()
+        self._store_watch.beaten()
         if not news:
             now = self._clock.now()
             self._journal.add("taken_for_dead", now, now)

@@ -156,6 +156,8 @@ class Tending:
         if self._is_time("prune", 0.0):
             await self._prune()
         self._store_watch.answered(self)
+        if not self._options.enabled and self._store_watch.takes_beats:
+            self._store_watch.well()  # nothing else is written here by itself: to wait for it would keep callers away
 
     def _look_seconds(self) -> float:
         """How often to look who lives: of a thousand workers each reads no more rows a second than of a hundred."""

@@ -331,6 +331,16 @@ async def test_a_process_that_only_submits_is_ready_again_as_soon_as_the_store_t
         await host.hears("store_back", 3)
 
 
+async def test_a_process_that_only_submits_and_beats_seldom_is_ready_again_before_its_next_beat(tmp_path):
+    """The first that the store took came before the housekeeping had looked again, and the next one a minute later."""
+    seldom = replace(QUICK, enabled=False, heartbeat=timedelta(minutes=1), lease=timedelta(minutes=3))
+    async with hosting(tmp_path / "app.db", seldom) as host:
+        with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await host.hears("store_lost")
+        await host.hears("store_back", 3)
+
+
 async def test_a_run_that_ends_while_the_store_is_away_until_the_stop_is_told_in_the_log(tmp_path, lines):
     folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     folder.mkdir()
