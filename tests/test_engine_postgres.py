@@ -253,7 +253,7 @@ async def test_an_outage_is_told_once_however_many_connections_it_cut():
             await line.__aenter__()
             before = len(ticks)
             async with asyncio.timeout(10):
-                while len(ticks) < before + 8:
+                while len(ticks) < before + 8 or len(told) < 2 * number:  # on a busy machine the last gets through late
                     await asyncio.sleep(0.05)
             assert told == ["store_lost", "store_back"] * number
 
