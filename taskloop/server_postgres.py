@@ -50,6 +50,8 @@ __all__ = [
 CONNECT_SECONDS: Final = 10.0
 SERVER_SECONDS: Final = 2.0
 """The same for each of several servers, before they are given what is left of it: a beat has five for all of them."""
+SILENT_SECONDS: Final = 30.0
+"""For how long one of several that said nothing is asked last: each connection would wait for it anew, four as one starts."""
 MIGRATING: Final = 0x7461_736B_6C6F_6F00
 """The lock of whoever makes or changes the schema."""
 FIRST_WAIT: Final = 0.1
@@ -176,12 +178,14 @@ class Server:
         each = CONNECT_SECONDS / len(servers)
         first = min(SERVER_SECONDS, each / 2)
         for seconds in (first, each - first):  # a slow one has its chance, if no other takes us
-            for host, port in servers:
+            for host, port in sorted(servers, key=self._reached.was_silent):
                 try:
                     reached: asyncpg.Connection[Any] = await knock(host=host, port=port, timeout=seconds)
                     return reached
                 except (OSError, driver.TargetServerAttributeNotMatched, driver.CannotConnectNowError) as error:
                     failed = error
+                    if isinstance(error, TimeoutError):
+                        self._reached.silent[host, port] = time.monotonic()
         assert failed is not None
         raise failed
 
@@ -247,9 +251,15 @@ def _servers(dsn: str) -> list[tuple[str, int]]:
 
 
 class _Reached:
-    """When a server was reached last, by the steady clock; of all threads."""
+    """When a server was reached last, and when each of several said nothing, by the steady clock; of all threads."""
 
-    at: float = 0.0
+    def __init__(self) -> None:
+        self.at: float = 0.0
+        self.silent: dict[tuple[str, int], float] = {}
+
+    def was_silent(self, place: tuple[str, int]) -> bool:
+        """Whether it was lately."""
+        return time.monotonic() - self.silent.get(place, -SILENT_SECONDS) < SILENT_SECONDS
 
 
 @cache

@@ -322,6 +322,20 @@ async def test_of_several_servers_one_that_says_nothing_is_not_waited_for():
         await open_store(f"{found.store}&target_session_attrs=standby").open()
 
 
+async def test_of_several_servers_one_that_says_nothing_is_waited_for_once_not_by_each_connection():
+    """A start has four, one after the other."""
+    found = emptied()
+    async with Line(found.store) as line:
+        line.parted = True
+        folder = re.search(r"host=([^&]+)", line.url)[1]
+        async with opened(found.store.replace("host=", f"host={folder},")) as store:
+            began = asyncio.get_running_loop().time()
+            await store.find(Query())
+            await store.in_hand("one")
+            await submitted(store)
+            assert asyncio.get_running_loop().time() - began < 1
+
+
 async def test_what_is_given_up_while_a_table_is_locked_waits_for_it_at_the_server_no_longer():
     async with opened(patience=0.3) as store, opened(patience=30) as patient:
         locker, looker = await asyncpg.connect(server().store), await asyncpg.connect(server().store)
