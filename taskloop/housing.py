@@ -116,7 +116,7 @@ class Housed(Jobs):
         for job in jobs:
             options, name = self.options, job.name
             job.configure(
-                options.defaults, options.laid_over(name), options.triggers.get(name), options.params.get(name)
+                options.defaults, options._laid_over(name), options.triggers.get(name), options.params.get(name)
             )
 
     def _heed(self, settings: Settings) -> None:

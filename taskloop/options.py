@@ -129,7 +129,7 @@ class Options:
         if problems:
             raise BadSettings(problems)
 
-    def laid_over(self, job: str) -> Mapping[str, Any]:
+    def _laid_over(self, job: str) -> Mapping[str, Any]:
         """The policy options that stand over what the code says of this job."""
         said = self.jobs.get(job, {})
         # A spread of an hour would hold back for an hour what dev mode lets fire each ten seconds.

@@ -224,6 +224,9 @@ class Tending:
         """Settle what the store has as running here and nobody here has in hand: a standby that lagged as it became the
         server does not know that it ended, and as long as we live nobody else would look at it.
         """
+        if not self._slots.trusted():  # what is handed out meanwhile is begun once it is sure to be ours
+            self._unknown.clear()
+            return
         tick, held = self._clock.monotonic(), await self._store.in_hand(self._worker.id)
         unknown = [one for one in held.items() if one[0] not in self._slots.attempts]
         self._unknown = {one: self._unknown.get(one, tick) for one in unknown}

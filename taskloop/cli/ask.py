@@ -242,7 +242,7 @@ async def declared(ledger: Ledger, args: Namespace, job: str) -> Mapping[str, An
             return one.parameters.schema()
         options: Any = one.options
         added = ledger.add_job(one.function, None, name=job, params=one.params, aliases=one.aliases, **options)
-        added.configure(laid.defaults, laid.laid_over(job), None, laid.params.get(job))
+        added.configure(laid.defaults, laid._laid_over(job), None, laid.params.get(job))
         return added.parameters.schema()
     remembered = {one.name: one for one in await ledger.jobs()}
     if job not in remembered:

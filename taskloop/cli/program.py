@@ -106,7 +106,7 @@ def _configure_jobs(scheduler: TaskScheduler, settings: Settings) -> None:
     """Lay the file's word around what the code says, as a start will: for commands that never start."""
     options, where = settings.options(), {said.name: said.where for said in settings.file_jobs()}
     for job in scheduler:
-        laid = (options.laid_over(job.name), options.triggers.get(job.name), options.params.get(job.name))
+        laid = (options._laid_over(job.name), options.triggers.get(job.name), options.params.get(job.name))
         try:
             job.configure(options.defaults, *laid)
         except BadParameters as error:
