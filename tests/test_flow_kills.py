@@ -14,7 +14,7 @@ from stores import database
 
 import taskloop
 
-STEPS = 20
+STEPS = 20 if os.environ.get("FULL") == "1" else 10
 PROGRAM = f"""
 import asyncio, os, signal, sys
 from taskloop import RunContext, TaskScheduler

@@ -13,7 +13,7 @@ import tracing
 from lost_writes import Loss
 from mishaps import SPAN, Mishap, SlowStop
 from naive import Naive
-from verdict import SEED, kept
+from verdict import SEED, THOROUGH, kept
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -31,14 +31,16 @@ def test_a_kill_at_any_writing_call_loses_nothing_and_repeats_nothing(product, t
     assert {(one.part, one.call) for one in every} >= {
         ("running", "pwrite64"), ("running", "fdatasync"), ("running", "write"), ("stopping", "pwrite64")
     }  # fmt: skip
-    some = points.with_second_kills(product, points.sample(every, 12, chance), chance)
+    number = 12 if THOROUGH else 6
+    some = points.with_second_kills(product, points.sample(every, number, chance), chance)
     outcomes = kept(rounds(product, some, tmp_path))
-    assert sum(one.struck for one in outcomes) > 9, "kills that did not happen prove nothing"
-    assert sum(one.fires for one in outcomes) > 110
+    assert sum(one.struck for one in outcomes) > 0.75 * number, "kills that did not happen prove nothing"
+    assert sum(one.fires for one in outcomes) > 9 * number
 
 
 def test_a_kill_at_any_moment_loses_nothing_and_repeats_nothing(product, chance, tmp_path):
-    outcomes = kept(rounds(product, points.with_second_kills(product, points.at_random(6, chance), chance), tmp_path))
+    blows = points.at_random(6 if THOROUGH else 3, chance)
+    outcomes = kept(rounds(product, points.with_second_kills(product, blows, chance), tmp_path))
     assert all(one.struck for one in outcomes)
 
 
@@ -62,7 +64,8 @@ def power_failures(product, folder, losses):
 
 def test_a_power_failure_loses_nothing_that_was_told_when_writes_are_flushed(product, tool, chance, tmp_path):
     tool("gcc")
-    found = kept(power_failures(product, tmp_path, [Loss(chance.randint(10, 400)) for _ in range(8)]))
+    losses = [Loss(chance.randint(10, 400)) for _ in range(8 if THOROUGH else 4)]
+    found = kept(power_failures(product, tmp_path, losses))
     assert any("0 writes" not in note for one in found for note in one.notes), "nothing was at stake"
 
 
@@ -80,7 +83,7 @@ def test_a_power_failure_leaves_a_sound_file_when_they_are_not_and_the_harness_s
 def failures(product, folder, *given):
     return torture.together(
         partial(mishaps.carry_out, product, mishap, folder / f"{place}-{mishap.name}", seed=SEED)
-        for place, mishap in enumerate(given)
+        for place, mishap in enumerate(given if THOROUGH else given[::2])
     )
 
 
@@ -89,11 +92,11 @@ def test_a_disk_that_is_full_or_fails_for_a_while_is_lived_through_and_told(prod
     found = kept(
         failures(
             product, tmp_path, Mishap("pwrite64", "ENOSPC", 7, SPAN, late=True),
-            Mishap("fdatasync", "EIO", 2, SPAN, late=True), Mishap("pwrite64", "EIO", 10, SPAN, late=True),
+            Mishap("pwrite64", "EIO", 10, SPAN, late=True), Mishap("fdatasync", "EIO", 2, SPAN, late=True),
             Mishap("openat", "EMFILE", 1, SPAN, late=True, anywhere=True),
         )
     )  # fmt: skip
-    assert sum(one.struck for one in found) >= 3
+    assert sum(one.struck for one in found) >= 3 * len(found) / 4
 
 
 def test_one_write_that_fails_harms_nothing(product, tool, tmp_path):

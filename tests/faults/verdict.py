@@ -15,6 +15,8 @@ from torture import Outcome
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 """The sample of a run of the tests; another number gives another one."""
+THOROUGH = os.environ.get("FULL") == "1"
+"""Whether more of all that can go wrong is tried than a run of fifteen minutes has room for; `whole.py` tries all."""
 SHOWN = 3
 """Of one promise of one round, so many things broken are printed."""
 
