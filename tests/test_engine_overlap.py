@@ -196,10 +196,10 @@ async def test_a_group_holds_across_workers(virtual_time, tmp_path):
 async def test_a_waiting_run_names_the_one_in_its_way(virtual_time, tmp_path):
     first, second = (TaskScheduler(options=Options()) for _ in range(2))
     for scheduler in (first, second):
-        scheduler.add_job(lasting(600), name="one", group="worker")
-        scheduler.add_job(lasting(600), name="two", group="worker")
-        scheduler.add_job(lasting(600), name="alone", max_running=1)
-        scheduler.add_job(stubborn(), Every("1h"), name="fires", overlap="queue")
+        scheduler.add_job(lasting(30), name="one", group="worker")
+        scheduler.add_job(lasting(30), name="two", group="worker")
+        scheduler.add_job(lasting(30), name="alone", max_running=1)
+        scheduler.add_job(stubborn(), Every("1m"), name="fires", overlap="queue")
     address = f"sqlite:///{tmp_path}/shared.db"
     async with virtual_time(first, store=address) as time:
         await time.join(second, address)
@@ -212,7 +212,7 @@ async def test_a_waiting_run_names_the_one_in_its_way(virtual_time, tmp_path):
             assert (group.code, limit.code) == ("group", "max_running")
             assert f"group 'worker' is held by run {ahead[0].id} of 'one'" in group.text
             assert f"max_running is 1, and so many are running: run {ahead[1].id}" in limit.text
-        await time.advance("1h")
+        await time.advance("1m")
         [running] = await first.runs("fires", state="running")
         [queued] = await first.runs("fires", state="waiting")
         assert f"run {running.id} of its schedule is still running" in (await second.why(run=queued.id)).text

@@ -37,9 +37,9 @@ async def test_resume_settles_what_a_pause_held(scheduler, virtual_time, missed,
 @pytest.mark.parametrize(
     ("missed", "told"),
     [
-        (None, ["01:00 skipped missed x2", "03:00 skipped missed", "04:00 succeeded"]),
-        ("skip", ["01:00 skipped missed x4"]),
-        ("all", ["01:00 skipped missed x2", "03:00 succeeded", "04:00 succeeded"]),
+        (None, ["00:01 skipped missed x2", "00:03 skipped missed", "00:04 succeeded"]),
+        ("skip", ["00:01 skipped missed x4"]),
+        ("all", ["00:01 skipped missed x2", "00:03 succeeded", "00:04 succeeded"]),
     ],
 )
 async def test_what_two_pauses_held_is_settled_by_the_word_of_each_however_soon_the_second_began(
@@ -47,17 +47,17 @@ async def test_what_two_pauses_held_is_settled_by_the_word_of_each_however_soon_
 ):
     """Of the first nothing was known any more, where the second began before its fires were settled."""
     operator, place = TaskScheduler(), f"sqlite:///{tmp_path}/shop.db"
-    scheduler.add_job(nothing, Every("1h"), name="job")
+    scheduler.add_job(nothing, Every("1m"), name="job")
     async with virtual_time(scheduler, store=place) as time:
         await time.join(operator, place, start=False)
-        await time.advance("10m")
+        await time.advance("10s")
         await time.until(operator.pause("job"))
-        await time.advance("2h")
+        await time.advance("2m")
         await time.until(operator.resume("job", missed="skip"))
         await time.until(operator.pause("job"))
-        await time.advance("2h")
+        await time.advance("2m")
         await time.until(operator.resume("job", missed=missed))
-        await time.advance("30m")
+        await time.advance("30s")
         assert (await fates(time))[1:] == told
 
 
