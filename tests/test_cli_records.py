@@ -19,6 +19,7 @@ from command_line import shop as shop
 
 from taskloop import Every, Jobs, Options, Retry, TaskScheduler
 from taskloop.cli import columns, glance, once, reach
+from taskloop.cli.repositories import table
 from taskloop.file_sqlite import migrations
 from taskloop.ledger import Ledger
 from taskloop.records import job_record, run_record
@@ -199,6 +200,16 @@ def test_once_due_sees_a_run_that_is_ready_behind_more_than_a_page_of_later_ones
             return found, await once._ready(scheduler)
 
     assert asyncio.run(both()) == (True, False)
+
+
+def test_of_the_hot_files_as_many_are_named_as_a_terminal_has_room_for():
+    hot = [{"path": f"package/module_{number}.py", "changes": 9 - number} for number in range(5)]
+    found = {".": {"commits": 971, "commits_30d": 971, "authors": 2, "churn_30d": 203054, "hot_files": hot}}
+    for columns, names in ((160, 3), (110, 2), (80, 1), (20, 1)):
+        lines = table(found, columns)
+        assert lines[1].count("module_") == names
+        assert columns == 20 or all(len(line) <= columns for line in lines)
+    assert table({}, 80) == []
 
 
 def test_beside_an_app_in_a_folder_that_is_no_clone_there_is_no_git_metrics_unless_it_is_named(shop, call):
