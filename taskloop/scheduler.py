@@ -66,7 +66,7 @@ class TaskScheduler(Ledger):
 
     `store`: an address (`sqlite:///app.db`, `postgresql://…`), a path or a Store; None: what the environment names, else
     `sqlite:///taskloop.db`. `jobs`: collections to take over. `config`: a configuration file to read at start;
-    `options`: all of it as values, in the place of file, environment and dev mode. Making one opens nothing: no thread.
+    `options`: all of it as values, in place of file, environment and dev mode. Making one opens no file, thread or loop.
     """
 
     _phase, _spoken = "stopped", False

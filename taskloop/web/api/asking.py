@@ -18,6 +18,7 @@ __all__ = [
     "KEY",
     "KEY_HEADER",
     "LIMIT",
+    "NARROWED",
     "NARROWING",
     "TOLD",
     "UNTIL",
@@ -43,6 +44,7 @@ NARROWING: Final = (
     Parameter("tag", TEXT, "only jobs with this tag"),
     Parameter("text", TEXT, "only jobs with this in their name or title"),
 )
+NARROWED: Final = (Parameter("job", TEXT, "only of this job"), *NARROWING)
 TOLD: Final = (
     Parameter("reason", TEXT, "why: stands in the records"),
     Parameter("actor", TEXT, "for whom; only for callers with scope admin, without it the caller's own name"),

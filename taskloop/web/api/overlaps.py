@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taskloop import durations
 from taskloop.records import instant_text
 from taskloop.simulation import overlap_record, simulation_record
-from taskloop.web.api.asking import NARROWING, V1
+from taskloop.web.api.asking import NARROWED, V1
 from taskloop.web.core import Response, answer
 from taskloop.web.foresight import LONGEST
 from taskloop.web.problems import Problem
@@ -99,7 +99,7 @@ ROUTES = (
         summary="By job what was and what comes, and the overlaps foretold",
         query=(
             Parameter("from", TEXT, "how far back; without it 6h"), Parameter("to", TEXT, "how far ahead; without it 6h"),
-            Parameter("job", TEXT, "only of this job"), *NARROWING,
+            *NARROWED,
         ),
         example="?from=1h&to=24h",
     ),

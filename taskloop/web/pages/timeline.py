@@ -21,7 +21,7 @@ from taskloop.schedules import Schedule
 from taskloop.signs import span_text
 from taskloop.simulation import Overlap, Simulation, Trouble
 from taskloop.store import Span
-from taskloop.web.api.asking import NARROWING, refuse_unknown
+from taskloop.web.api.asking import NARROWED, refuse_unknown
 from taskloop.web.api.jobs import wanted
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
@@ -45,7 +45,6 @@ EACH: Final = 100
 OUTLINED: Final = 5_000
 """Where there are more fires, so many of which none lies on another."""
 LONGEST: Final = timedelta(days=90)
-NARROWED: Final = (Parameter("job", TEXT, "only of this job"), *NARROWING)
 LISTED: Final = 100
 """Marks of a lane that the table names."""
 _WORST: Final = (
@@ -210,9 +209,8 @@ async def _jobs(asked: Asked) -> set[str] | None:
         return None
     if name:
         await refuse_unknown(asked, name)
-    return {
-        one.name for one in wanted(await looking.stands(asked.scheduler), asked.query) if name in ("", None, one.name)
-    }
+    found = wanted(await looking.stands(asked.scheduler), asked.query)
+    return {one.name for one in found if not name or one.name == name}
 
 
 def _seen(
