@@ -56,9 +56,10 @@ def test_the_example_without_a_loop_measures_while_it_works(tmp_path: Path) -> N
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "plain_program.py")], cwd=tmp_path, capture_output=True, text=True, timeout=30
     )  # fmt: skip
-    assert done.returncode == 0 and done.stderr == ""
-    assert len(done.stdout.splitlines()) >= 2
-    assert set(line.partition(" ")[2] for line in done.stdout.splitlines()) == {"succeeded cellar: 21.5 degrees"}
+    # Where the machine is busy a measurement that would begin after the next is due is left out, which is said.
+    assert done.returncode == 0 and all("run.skipped" in line for line in done.stderr.splitlines())
+    runs = [line.partition(" ")[2] for line in done.stdout.splitlines()]
+    assert len(runs) >= 2 and set(runs) - {"skipped None"} == {"succeeded cellar: 21.5 degrees"}
 
 
 def test_the_flow_example_goes_on_where_it_was_killed(tmp_path: Path) -> None:
