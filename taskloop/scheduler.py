@@ -494,7 +494,7 @@ class TaskScheduler(Ledger):
         self._tell(run.state.value, run)
 
     def _tell(self, name: str, run: Run, at: datetime | None = None, **data: Any) -> None:
-        self.feed.send(name, at or run.ended_at or run.attempt_started_at or run.ready_at, run, **data)
+        self.feed.send(name, at or run.ended_at or self._clock.now(), run, **data)
 
     def _deliver(self, listener: Callable[[Event], Any]) -> Subscriber:
         return self._listeners.subscriber(listener)

@@ -209,7 +209,7 @@ class Slots:
         attempt.task = self._loop.create_task(self._perform(attempt))
         if self._glance is None:
             self._glance = self._loop.call_later(GLANCE_SECONDS, self._glance_at_runs)
-        self._tell("started", run)
+        self._tell("started", run, run.attempt_started_at)
 
     def _glance_at_runs(self) -> None:
         """Let the housekeeping look at runs that have been in hand for a while, though none has reported anything."""

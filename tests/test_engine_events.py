@@ -50,6 +50,32 @@ async def test_a_retry_is_told_with_its_error_and_the_end_with_the_last(schedule
     assert [stamp(event.at) for event in heard] == ["00:00", "00:00", "00:00", "00:01", "00:01"]
 
 
+async def test_a_retry_is_told_at_the_instant_its_attempt_ended(scheduler, virtual_time, heard):
+    async def slow():
+        await asyncio.sleep(600)
+        raise OSError("no answer")
+
+    scheduler.add_job(slow, name="job", retry=Retry(2, first="1m"))
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("job")
+        await time.run_until_idle()
+    assert [(event.name, stamp(event.at)) for event in heard] == [
+        ("submitted", "00:00"), ("started", "00:00"), ("retrying", "00:10"), ("started", "00:11"), ("failed", "00:21")
+    ]  # fmt: skip
+
+
+async def test_what_a_dead_worker_left_is_told_at_the_instant_it_was_found(scheduler, virtual_time, heard):
+    scheduler.add_job(lasting(5400), name="job", retry=2)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("job")
+        await time.advance("10m")
+        await time.crash()
+        await time.restart(after="20m")
+        await time.advance("1m")
+        told = [(event.name, stamp(event.at)) for event in heard[2:]]
+    assert told == [("recovered", "00:30"), ("retrying", "00:30"), ("started", "00:30")]
+
+
 async def test_skips_cancels_and_switches_are_told(scheduler, virtual_time, heard):
     scheduler.add_job(lasting(5400), Every("1h"), name="job")
     async with virtual_time(scheduler) as time:

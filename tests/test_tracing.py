@@ -38,6 +38,7 @@ def shop():
 
     @scheduler.job(retry=Retry(2, first="10s"))
     async def fails():
+        await asyncio.sleep(3)
         raise ValueError("no luck")
 
     return scheduler
@@ -70,6 +71,7 @@ async def test_an_attempt_that_fails_has_its_error_and_the_next_a_span_of_its_ow
     for span in spans:
         assert span.status.status_code is StatusCode.ERROR and span.status.description == "ValueError: no luck"
         assert span.events[0].attributes["exception.type"] == "ValueError"
+        assert seconds(span) == pytest.approx(3, abs=0.01)
 
 
 async def test_a_cancelled_run_says_so(shop, tracer, exporter, virtual_time):
