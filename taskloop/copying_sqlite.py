@@ -13,7 +13,7 @@ from pathlib import Path
 
 from taskloop.errors import BadStore, StoreUnavailable
 
-__all__ = ["backup", "published"]
+__all__ = ["backup", "begun", "published"]
 
 
 def backup(db: sqlite3.Connection, target: str) -> None:
@@ -27,7 +27,8 @@ def backup(db: sqlite3.Connection, target: str) -> None:
         raise _exists(target)
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        copy = sqlite3.connect(f"{part.as_uri()}?mode=rwc", uri=True)
+        begun(part, db.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0])
+        copy = sqlite3.connect(f"{part.as_uri()}?mode=rw", uri=True)
         try:
             copy.execute(
                 "PRAGMA locking_mode = EXCLUSIVE"
@@ -48,6 +49,11 @@ def backup(db: sqlite3.Connection, target: str) -> None:
         for name in (part, *(part.with_name(part.name + end) for end in ("-journal", "-wal", "-shm"))):
             with suppress(OSError):
                 name.unlink()
+
+
+def begun(part: Path, source: str | None) -> None:
+    """Make the empty file of a copy, for nobody who may not read or change the file `source`: it holds the same secrets."""
+    part.touch(mode=Path(source).stat().st_mode & 0o666 if source else 0o666, exist_ok=False)
 
 
 def published(part: Path, path: Path) -> None:

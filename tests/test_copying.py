@@ -176,7 +176,9 @@ async def test_what_breaks_in_the_middle_leaves_nothing_behind_and_what_is_not_t
 
 def test_the_command_copies_tells_what_and_refuses_what_would_lose_something(shop, call):
     assert call("submit", "add", "a=1").code == 0
+    (shop.folder / "taskloop.db").chmod(0o600)
     done = call("db", "copy", "taskloop.db", "sqlite:///copy.db", "--format", "json")
+    assert (shop.folder / "copy.db").stat().st_mode & 0o777 == 0o600  # it has the same secrets
     assert done.code == 0, done.err
     assert (done.data["from"], done.data["to"]) == ("sqlite:///taskloop.db", "sqlite:///copy.db")
     tables = done.data["tables"]

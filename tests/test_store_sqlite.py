@@ -411,6 +411,14 @@ async def test_a_backup_of_a_store_in_use_is_a_store(path, tmp_path):
         assert await copy.run(run.id) == run
 
 
+async def test_a_backup_is_for_nobody_who_may_not_read_the_store(path, tmp_path):
+    await used(path)
+    path.chmod(0o640)
+    async with opened(path) as store:
+        await store.backup(tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o640
+
+
 async def test_a_backup_has_no_name_until_it_is_whole_and_one_that_fails_leaves_nothing(path, tmp_path):
     seen = []
 

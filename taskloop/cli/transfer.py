@@ -34,7 +34,7 @@ async def _copy(args: Namespace, out: Output) -> int:
 
     async with _opened(args.source, create=False, schema="newest") as source:
         await _refuse_the_living(source, "from")
-        with _part(args.target) as part:
+        with _part(args.target, args.source) as part:
             # In a file that holds other things only a start makes tables.
             create = part is not None or reach.file_of(args.target) is None or reach.is_missing(args.target)
             async with _opened(part or args.target, create=create, schema="upgrade") as target:
@@ -63,11 +63,13 @@ async def _copy(args: Namespace, out: Output) -> int:
 
 
 @contextmanager
-def _part(address: str) -> Iterator[Path | None]:
+def _part(address: str, source: str) -> Iterator[Path | None]:
     """Beside a file that is not there yet the one to copy into: what stands at `address` is whole, or somebody else's.
 
     Whatever becomes of the copy, nothing stays of that name.
     """
+    from taskloop.copying_sqlite import begun
+
     file = reach.file_of(address)
     real = None if file is None else os.path.realpath(file)
     if real is None or os.path.lexists(real):
@@ -82,6 +84,8 @@ def _part(address: str) -> Iterator[Path | None]:
 
     before_exit.append(remove)
     try:
+        with suppress(OSError):  # opening it says why
+            begun(Path(part), reach.file_of(source))
         yield Path(part)
     finally:
         before_exit.remove(remove)
