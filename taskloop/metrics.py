@@ -121,8 +121,11 @@ class Metrics:
             status = None
         if status is not None and not status.answered:  # what this process knows by itself is no figure of the whole
             status = None
+        from taskloop.looking import is_lost
+
+        up = status is not None and not is_lost(self._scheduler)  # of a full disk all can be read, and it takes nothing
         counted = list(self._families_of_runs())
-        return await asyncio.to_thread(lambda: _written([*counted, *_families_of_the_whole(status)]))
+        return await asyncio.to_thread(lambda: _written([*counted, *_families_of_the_whole(status, up)]))
 
     def _families_of_runs(self) -> Iterator[_Family]:
         """What was counted, copied on the loop, where it changes."""
@@ -145,11 +148,12 @@ class Metrics:
 _Family = tuple[str, str, str, tuple[str, ...], list[tuple[Any, Any]]]
 
 
-def _families_of_the_whole(status: Status | None) -> Iterator[_Family]:
+def _families_of_the_whole(status: Status | None, up: bool) -> Iterator[_Family]:
     from taskloop import __version__
 
     yield "gauge", "taskloop_info", "The version", ("version",), [((__version__,), 1)]
-    yield "gauge", "taskloop_store_up", "Whether the store answered", (), [((), int(status is not None))]
+    words = "Whether the store answers, and takes what this process writes"
+    yield "gauge", "taskloop_store_up", words, (), [((), int(up))]
     if status is None:
         return
     jobs = status.standings

@@ -146,7 +146,7 @@ async def test_a_file_that_another_program_holds_for_long_is_waited_for(tmp_path
         await survives(host, heal)
 
 
-async def test_who_asks_whether_it_is_ready_is_told_no_while_the_store_takes_nothing_though_it_can_be_read(tmp_path):
+async def test_probes_and_figures_say_no_while_the_store_takes_nothing_though_it_can_be_read(tmp_path):
     async with hosting(tmp_path / "app.db") as host, HOSTS["asgi"](host.scheduler, auth="open", start=False) as client:
         await host.calls_again()
         ready = await client.get("/readyz")
@@ -155,8 +155,10 @@ async def test_who_asks_whether_it_is_ready_is_told_no_while_the_store_takes_not
             await host.hears("store_lost")
             assert len(await host.scheduler.runs(limit=1)) == 1, "it can be read"
             lost = await client.get("/readyz")
+            assert b"taskloop_store_up 0.0" in (await client.get("/metrics")).body
         await host.hears("store_back")
         again = await client.get("/readyz")
+        assert b"taskloop_store_up 1.0" in (await client.get("/metrics")).body
     assert [one.status for one in (ready, lost, again)] == [200, 503, 200]
     assert lost.data == {"status": "not ready", "checks": {"scheduler": "ok", "store": "lost"}}
 
