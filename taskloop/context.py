@@ -202,15 +202,15 @@ class RunContext:
             raise ValueError("progress is beyond what a float can say; finite numbers are allowed") from None
         if not (isfinite(total) and (done is None or isfinite(done))):
             raise ValueError(f"progress is {done} of {total}; finite numbers are allowed")
-        last = self._progress
+        last, ahead = self._progress, 0.0
         if done is None:
-            done, total = (last.done, last.total) if last else (0, total)
+            done, total, ahead = (last.done, last.total, last.ahead) if last else (0, total, 0.0)
         elapsed = self.age
         rate = _finite(done / elapsed) if elapsed > 0 and done > 0 else None
         eta = _finite(max(0.0, (total - done) / rate)) if rate else None
         text = str(message) if self.scrub is None else self.scrub(str(message))
         text = text.encode(errors="replace").decode().replace("\0", "�")[:MESSAGE_CHARACTERS]
-        self._progress = Progress(done, total, text, rate, eta)
+        self._progress = Progress(done, total, text, rate, eta, ahead)
         self._reported()
         if not self.unwritten:  # one call to the loop for however many reports until they are written
             self.unwritten = True

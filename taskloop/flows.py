@@ -24,7 +24,7 @@ from taskloop.runs import RunId
 from taskloop.steps import Step, StepState
 from taskloop.triggers import Trigger
 
-__all__ = ["Course", "Flow", "FlowStep", "fraction", "outcome", "step_record"]
+__all__ = ["Course", "Flow", "FlowStep", "ahead", "outcome", "step_record"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 RETRY: Final = Retry(attempts=3, first="2s")
@@ -366,12 +366,9 @@ class Course:
         return never
 
 
-def fraction(done: int, total: int, running: bool) -> float:
-    """How far a flow is, of 1: by the steps that have succeeded, and a little more while one is running.
-
-    The little is a twentieth, and never as much as a whole step.
-    """
-    return done / total + (min(0.05, 0.99 / total) if running else 0.0)
+def ahead(total: int) -> float:
+    """What a running step counts for beyond those that are done, of 1: a twentieth, and never as much as a whole step."""
+    return min(0.05, 0.99 / total)
 
 
 def outcome(

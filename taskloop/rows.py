@@ -282,7 +282,8 @@ def briefs(rows: Iterable[Sequence[Any]]) -> list[Brief]:
 def write_progress(progress: Progress | None) -> str | None:
     if progress is None:
         return None
-    return encode([progress.done, progress.total, progress.message, progress.rate, progress.eta_seconds])
+    beyond = [progress.ahead] if progress.ahead else []
+    return encode([progress.done, progress.total, progress.message, progress.rate, progress.eta_seconds, *beyond])
 
 
 def write_failure(error: Failure | None) -> str | None:

@@ -115,11 +115,13 @@ class Progress:
     rate: float | None = None
     """Units of `done` a second since the attempt began; None: not known yet."""
     eta_seconds: float | None = None
+    ahead: float = 0.0
+    """Of 1, what counts beyond `done`: a little for the steps of a flow that are in hand."""
 
     @property
     def fraction(self) -> float:
-        """`done / total` kept within 0 and 1; 0 for an empty total."""
-        return min(1.0, max(0.0, self.done / self.total)) if self.total > 0 else 0.0
+        """`done / total` and what counts beyond, kept within 0 and 1; 0 for an empty total."""
+        return min(1.0, max(0.0, self.done / self.total + self.ahead)) if self.total > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from taskloop.attempts import FlowFailed, LiveAttempt, is_ended_by_host, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob
 from taskloop.executors import Executor
-from taskloop.flows import Course, Flow, fraction, outcome
+from taskloop.flows import Course, Flow, ahead, outcome
 from taskloop.masking import clean_failure, covered
 from taskloop.outcomes import as_json, failure, finished
 from taskloop.parameters import Parameters
@@ -466,10 +466,9 @@ class Stepping:
         return _Call(name, place, step.function, step.parameters, arguments, step.retry, step.executor, recorded)
 
     def _report(self, done: int, total: int, going: Sequence[str]) -> None:
-        self._context.progress(fraction(done, total, bool(going)) * total, total, ", ".join(going))
-        if not done and (begun := self._context.latest) is not None:
-            # The sign of life of a first step is no speed: by it a flow of an hour would end within milliseconds.
-            self._context._progress = replace(begun, rate=None, eta_seconds=None)
+        self._context.progress(done, total, ", ".join(going))
+        if going and (latest := self._context.latest) is not None:
+            self._context._progress = replace(latest, ahead=ahead(total))
 
 
 class _Lost(AttemptCancelled):

@@ -19,6 +19,7 @@ from stories import stamp
 from taskloop import Fatal, Flow, Inject, Jobs, Options, Retry, RetryAt, RunContext, TaskScheduler, current_run
 from taskloop.context import AttemptCancelled
 from taskloop.errors import BadJob, BadParameters, NoSuchStep, RunFailed
+from taskloop.records import run_record
 
 pytestmark = pytest.mark.anyio
 
@@ -609,6 +610,27 @@ async def test_whatever_a_step_raises_the_loop_lives_and_the_step_has_failed(sch
 # -- progress
 
 
+async def test_what_runs_counts_in_what_is_on_record_too_and_no_step_is_done_by_a_part(scheduler, virtual_time):
+    flow = scheduler.flow("counted")
+
+    @flow.step()
+    async def one() -> None: ...
+
+    @flow.step()
+    async def two(one: None, run: RunContext) -> None:
+        await asyncio.sleep(10)
+        run.progress(message="half way")
+        await asyncio.sleep(10)
+
+    async with virtual_time(scheduler) as time:
+        run = await flow.submit()
+        for _ in range(2):
+            await time.advance("9s")
+            progress = run_record(await scheduler.run(run.id))["progress"]
+            assert (progress["done"], progress["total"], round(progress["fraction"], 3)) == (1, 2, 0.55)
+        assert progress["message"] == "two: half way"
+
+
 async def test_progress_counts_the_steps_done_and_a_little_for_what_runs(scheduler, virtual_time):
     seen = []
     flow = scheduler.flow("counted")
@@ -625,7 +647,7 @@ async def test_progress_counts_the_steps_done_and_a_little_for_what_runs(schedul
 
     async with virtual_time(scheduler) as time:
         await ended(time, flow.submit())
-    assert [round(one.fraction, 3) for one in seen] == [0.05, 0.55]
+    assert [(one.done, one.total, round(one.fraction, 3)) for one in seen] == [(0, 2, 0.05), (1, 2, 0.55)]
     assert seen[0].message == "one: 25% reading" and seen[1].message == "two"
     assert (
         seen[0].eta_seconds is None and seen[1].eta_seconds > 5
