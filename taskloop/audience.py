@@ -134,7 +134,7 @@ class Listeners:
         running.set(None)  # it acts for itself, not for the run in whose task it was told
         try:
             async with asyncio.timeout(LISTENER_SECONDS):
-                if asyncio.iscoroutinefunction(listener):
+                if inspect.iscoroutinefunction(listener):
                     answer = _tell(listener, event)
                 else:
                     answer = await self._thread(subscriber).call(_tell, None, {}, listener, event)

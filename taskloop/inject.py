@@ -28,7 +28,7 @@ from typing import (
     overload,
 )
 
-from taskloop.annotations import annotations_of
+from taskloop.annotations import annotations_of, signature_of
 from taskloop.context import RunContext, StepContext
 from taskloop.errors import BadJob, nearest
 
@@ -164,7 +164,7 @@ class _Planner:
 
     def _parameters(self, provider: Any, scope: Scope) -> tuple[str | None, dict[str, Injected]]:
         try:
-            parameters = inspect.signature(provider).parameters.values()
+            parameters = signature_of(provider).parameters.values()
         except (TypeError, ValueError):  # a built-in that does not say
             return None, {}
         hints = _hints(provider)

@@ -29,7 +29,7 @@ from typing import (
 )
 from weakref import WeakSet
 
-from taskloop.annotations import annotations_of
+from taskloop.annotations import annotations_of, signature_of
 from taskloop.context import RunContext, running
 from taskloop.errors import BadJob, BadParameters, Conflict, NoSuchJob, nearest
 from taskloop.inject import Injected, is_context
@@ -341,7 +341,7 @@ def refuse_the_uncallable(function: object, name: str | None) -> None:
         raise BadJob(f"a lambda{f' named {name!r}' if name else ''} cannot be a job, it has no name; write a def")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise BadJob(f"{function.__qualname__} yields, and nobody would read what it yields; return one value instead")
-    taken = inspect.signature(function).parameters.values()
+    taken = signature_of(function).parameters.values()
     within, _, _ = function.__qualname__.rpartition(".")
     if within and not within.endswith("<locals>") and next((one.name for one in taken), "") in ("self", "cls"):
         raise BadJob(

@@ -99,7 +99,7 @@ def _is_covered(hint: Any, seen: list[Any]) -> bool:
     inner = [*get_args(hint), *(getattr(hint, name, None) for name in ("__value__", "__supertype__", "__origin__"))]
     if isinstance(hint, type):
         inner += [one.annotation for one in getattr(hint, "model_fields", {}).values()]
-        inner += _fields(hint) if hasattr(hint, "__annotations__") else []
+        inner += _fields(hint)
     return any(_is_covered(one, seen) for one in inner if one is not None and not isinstance(one, str | int | bytes))
 
 

@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
-from taskloop.annotations import annotations_of, unfound
+from taskloop.annotations import annotations_of, signature_of, unfound
 from taskloop.durations import parse
 from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
 from taskloop.inject import Injected, InjectionPlan, is_context
@@ -39,7 +39,7 @@ class Parameters:
     def __init__(self, job: str, function: Callable[..., Any]) -> None:
         self._job = job
         self._function = function
-        self._signature = inspect.signature(function)
+        self._signature = signature_of(function)
         for parameter in self._signature.parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise BadJob(

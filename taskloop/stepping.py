@@ -22,6 +22,7 @@ from types import BuiltinMethodType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from weakref import WeakValueDictionary
 
+from taskloop.annotations import annotations_as_they_stand, signature_of
 from taskloop.attempts import FlowFailed, LiveAttempt, is_ended_by_host, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob
@@ -541,7 +542,7 @@ def _unkept(name: str, kind: object, why: object) -> str:
 def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
     """What a function takes by name, and what it gives: its arguments come from the caller, nothing of them is stored."""
     try:
-        taken = list(inspect.signature(function).parameters.values())
+        taken = list(signature_of(function).parameters.values())
     except ValueError:  # some of Python's own do not say what they take
         taken = []
     named = [one for one in taken if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
@@ -551,7 +552,7 @@ def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def stand_in() -> None: ...
 
-    stand_in.__annotations__ = dict(getattr(function, "__annotations__", {}))
+    stand_in.__annotations__ = annotations_as_they_stand(function)
     stand_in.__dict__["__signature__"] = inspect.Signature(named)
     return stand_in
 
@@ -559,7 +560,7 @@ def _by_name(function: Callable[..., Any]) -> Callable[..., Any]:
 def _filled(function: Callable[..., Any], args: tuple[Any, ...]) -> Collection[str]:
     """The parameters that these arguments fill; none where they do not fit, which the call itself tells best."""
     with suppress(TypeError, ValueError):
-        return inspect.signature(function).bind_partial(*args).arguments
+        return signature_of(function).bind_partial(*args).arguments
     return ()
 
 

@@ -420,6 +420,24 @@ def test_an_annotation_that_only_a_type_checker_can_read_is_refused():
     assert of(job).schema()["properties"]["a"] == {"default": None}, "others are looked at all the same"
 
 
+_EVALUATED_LATE = """
+def job(b: int = 1, a: OnlyForTypeChecking | None = None, *, run: RunContext | None = None, below: Below = None): ...
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before Python 3.14 such a function cannot be defined")
+def test_a_job_may_name_what_only_a_type_checker_can_read_though_its_annotations_are_evaluated_when_asked_for():
+    known = {"RunContext": RunContext, "__name__": __name__}
+    exec(compile(_EVALUATED_LATE, "jobs.py", "exec", dont_inherit=True), known)  # noqa: S102 - without our `annotations`
+    parameters = of(known["job"])
+    assert parameters.context_name == "run" and list(parameters.names) == ["b", "a", "below"]
+    assert parameters.schema()["properties"]["b"] == {"type": "integer", "default": 1}
+    with pytest.raises(BadJob, match="annotation of 'a' names 'OnlyForTypeChecking"):
+        parameters.check({"b": 2})
+    known["OnlyForTypeChecking"] = known["Below"] = int
+    assert of(known["job"]).check({"a": "7", "below": "8"}) == {"a": 7, "below": 8}
+
+
 @pytest.mark.parametrize(
     "hint", [Optional["Nowhere"], list["Nowhere"], "dict[str, Nowhere]", Annotated["Nowhere", "why"], Literal["a"]]
 )

@@ -6,7 +6,6 @@ imports APScheduler: what a job and its trigger are is seen by their attributes 
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from math import isfinite
 from typing import Any, Final
 
 from taskloop import durations
+from taskloop.annotations import signature_of
 from taskloop.errors import BadJob, BadParameters, BadSettings, BadTrigger
 from taskloop.file_jobs import read_jobs
 from taskloop.given import Given, Wrong
@@ -99,7 +99,7 @@ def _params(job: Any) -> tuple[dict[str, Any], str | None]:
         refuse_the_uncallable(job.func, None)
     except BadJob as error:
         return {}, str(error)
-    known = inspect.signature(job.func).parameters
+    known = signature_of(job.func).parameters
     names = [one.name for one in known.values() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     if len(job.args) > len(names):
         return {}, "it takes *args, which a job of taskloop cannot: give its parameters names"
