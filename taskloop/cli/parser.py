@@ -620,7 +620,9 @@ _GROUPS: Final = {
 
 
 class _Quiet(argparse.ArgumentParser):
-    """A parser whose complaints are `Usage` errors."""
+    """A parser whose complaints are `Usage` errors, and whose help is as plain on Python 3.14 as before: `--color` decides."""
+
+    color = property(lambda _: False, lambda *_: None)
 
     def error(self, message: str) -> NoReturn:
         from taskloop.cli.failures import Usage
