@@ -237,6 +237,22 @@ async def test_what_was_done_is_said_where_it_was_said_first_and_nothing_below_i
     assert await page.locator("#why details").get_attribute("open") is not None
 
 
+async def test_who_has_the_focus_in_a_list_keeps_it_when_a_row_above_goes(open_dashboard, window, expect):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await told(window)
+    for _ in range(4):
+        await scheduler.submit("load")
+    await page.goto(address + "/")
+    first = await page.locator(".running li a.run").first.inner_text()
+    link = page.locator(".running li").nth(2).locator("a.run")
+    name = await link.inner_text()
+    await link.focus()
+    await scheduler.cancel(int(first))
+    await expect(page.locator(".running li")).to_have_count(3, timeout=SOON_MS)
+    assert await page.evaluate("document.activeElement.textContent") == name
+    scheduler.gate.set()
+
+
 async def test_new_runs_are_announced_and_come_when_they_are_wanted(open_dashboard, window, expect):
     scheduler = shop()
     address, page = await open_dashboard(scheduler), await told(window)

@@ -33,8 +33,8 @@ FILES: Final[Mapping[str, Sequence[str]]] = {
 }
 """Of what each is made: together they are smaller than apart, and one request."""
 _KINDS: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
-_FOR_READERS: Final = re.compile(rb"^ *// [^\n]*\n|^ +|^/\* .*?\*/\n| // [^\n]*", re.MULTILINE | re.DOTALL)
-"""Indents and comments of what we wrote: a browser does without."""
+_FOR_READERS: Final = re.compile(rb"^ *// [^\n]*\n|^\n|^ +|^/\* .*?\*/\n| // [^\n]*", re.MULTILINE | re.DOTALL)
+"""Indents, empty lines and comments of what we wrote: a browser does without."""
 _GZIP: Final = re.compile(r"(?:^|,)\s*gzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))[\d.]+\s*)?(?:,|$)", re.IGNORECASE)
 
 

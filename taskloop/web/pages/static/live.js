@@ -81,7 +81,7 @@
       while (at && isOwn(at) && idOf(at) && !ids.has(idOf(at))) at = at.nextSibling; // it stays where it is
       const id = idOf(next), found = id ? byId.get(id) : firstAlike(at, next, ids);
       if (found) {
-        while (!id && at !== found) at = gone(at);
+        while (!holds && at !== found && !ids.has(idOf(at))) at = gone(at); // first: what is moved loses the focus
         if (found === at) at = at.nextSibling;
         else if (!holds) old.insertBefore(found, at);
         if (found.nodeName === next.nodeName) overNode(found, next);
