@@ -29,7 +29,7 @@
   }
   for (const one of all("body *").filter(shown)) {
     const own = [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
-    if (own && !one.closest("main, header, footer, nav, [role=status], [role=alert], .skip")) fault("text outside of every landmark", one);
+    if (own && !one.closest("main, header, footer, nav, section[aria-label], [role=status], [role=alert], .skip")) fault("text outside of every landmark", one);
   }
 
   const landmarks = all("section[aria-labelledby], [role=region], nav").filter(shown);

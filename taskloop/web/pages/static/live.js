@@ -110,6 +110,7 @@
     const following = [...document.querySelectorAll("[data-follow]")].filter(atItsEnd);
     held = 0;
     overChildren(target, fragment);
+    if (showing) step(0); // the button goes, and the focus would with it
     showing = false;
     following.forEach(toItsEnd);
     const news = document.getElementById("news");
