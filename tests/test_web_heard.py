@@ -6,10 +6,10 @@ import re
 from datetime import timedelta
 
 import pytest
-from test_web_pages import BROWSER
+from test_web_pages import BROWSER, filled
 from web_clients import over_asgi
 
-from taskloop import Every, Options, TaskScheduler
+from taskloop import Every, Options, RunContext, TaskScheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +24,10 @@ async def pair(no_task_outlives_the_fixture):
     @scheduler.job()
     async def refused():
         raise ConnectionRefusedError("port 443")
+
+    @scheduler.job()
+    async def tells(run: RunContext):
+        run.log("a line")
 
     async with over_asgi(scheduler, auth="open") as client:
         client.headers = dict(BROWSER)
@@ -56,3 +60,50 @@ async def test_a_switch_is_told_with_what_it_does(pair):
         assert f'aria-label="{verb}"' in shown
         [effect] = re.findall(rf'<button aria-describedby="([\w-]+)">{verb}<', shown)
         assert f'<p id="{effect}">' in shown
+
+
+async def test_what_was_wrong_with_a_field_is_told_with_the_field(pair):
+    _, client = pair
+    body = (await filled(client, "/jobs/sync/disable", until="soonish")).body.decode()
+    assert re.search(r'name="until" [^>]*value="soonish" aria-invalid="true" aria-describedby="switch-refused"', body)
+    assert re.search(r'<p [^>]*id="switch-refused" role="alert">Nothing was done: [^<]*soonish', body)
+    for path, name, message in (
+        ("/jobs/sync?at=nonsense", "at", "why-problem"),
+        ("/schedules?when=nonsense", "when", "try-problem"),
+        ("/runs?since=nonsense", "since", "detail"),
+    ):
+        body = await page_of(client, path)
+        assert re.search(rf'name="{name}" [^>]*aria-invalid="true" aria-describedby="{message}"', body), path
+        assert re.search(rf'<p [^>]*id="{message}"[^>]*>[^<]*nonsense', body), path
+
+
+async def test_a_refusal_of_a_whole_form_is_where_the_page_begins(pair):
+    scheduler, client = pair
+    await scheduler.disable("sync")
+    body = (await filled(client, "/jobs/sync/submit", **{"p.days": "1"})).body.decode()
+    assert (
+        re.search(r'role="alert" tabindex="-1" autofocus>Nothing was submitted', body) and body.count("autofocus") == 1
+    )
+    body = (await filled(client, "/jobs/sync/submit", **{"p.days": "many"})).body.decode()
+    assert body.count("autofocus") == 1 and re.search('name="p.days"[^>]* autofocus', body), "else at the first field"
+
+
+async def test_pages_that_are_open_beside_each_other_have_titles_of_their_own(pair):
+    scheduler, client = pair
+    await scheduler.schedule("sync", Every("1d"), id="nightly")
+    await (await scheduler.submit("refused")).wait()
+    cause = re.search(r"cause=(\w+)", await page_of(client, "/failures?since=1h"))[1]
+    paths = (
+        "/", "/jobs", "/jobs/sync", "/jobs/refused?from_run=1", "/runs", "/runs?job=sync", "/runs/1", "/timeline",
+        "/timeline?job=sync", "/schedules", "/schedules?change=nightly", "/failures", f"/failures?since=1h&cause={cause}",
+        "/workers", "/audit", "/audit?job=sync", "/login", "/nowhere",
+    )  # fmt: skip
+    titles = [re.search("<title>(.*?)</title>", await page_of(client, path))[1] for path in paths]
+    assert len({*titles}) == len(paths), titles
+
+
+async def test_the_lines_of_a_log_have_heads(pair):
+    scheduler, client = pair
+    await (await scheduler.submit("tells")).wait()
+    shown = await page_of(client, "/runs/1")
+    assert re.findall('scope="col">(at|level|line)<', shown) == ["at", "level", "line"]

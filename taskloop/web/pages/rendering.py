@@ -102,8 +102,10 @@ async def problem_page(
     again = headers.get("retry-after") if wanted and record["status"] == 503 else None
     headers = {**headers, "refresh": again} if again else headers
     given = dict(parse_qsl(request.query, keep_blank_values=True)) if record["status"] == 422 else {}
-    wrong = {one["parameter"]: one["detail"] for one in record.get("errors", ())}
-    fields = [(name, given[name], wrong.get(name, "")) for name in takes if given.get(name)]
+    wrong = {one["parameter"] for one in record.get("errors", ())}
+    fields = [  # what cannot be read as an instant or a span is only quoted
+        (name, given[name], name in wrong or f"'{given[name]}'" in record["detail"]) for name in takes if given.get(name)
+    ]
     frame = {"base": request.prefix} if who is None else _frame(scheduler, request, who)
     return await bare_page(
         "problem.html", record["status"], headers, **frame, framed=who is not None, problem=record, wanted=wanted,
