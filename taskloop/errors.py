@@ -8,7 +8,10 @@ allowed, and after "; " what to do about it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskloop.runs import Run
 
 __all__ = [
     "BadCron",
@@ -243,8 +246,8 @@ class KeyConflict(Conflict):
 class RunFailed(TaskloopError, RuntimeError):
     """The run whose value was awaited did not succeed, or its result is not kept as annotated; `.run` is its record."""
 
-    def __init__(self, run: object, text: str) -> None:
-        self.run = run
+    def __init__(self, run: Run, text: str) -> None:
+        self.run: Run = run
         super().__init__(text)
 
 

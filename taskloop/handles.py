@@ -7,32 +7,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from taskloop import durations
 from taskloop.errors import RunFailed
 from taskloop.jobs import Call, Duration, Job
 from taskloop.parameters import check_words
-from taskloop.runs import Cause, Run, State
+from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 
 __all__ = ["RunHandle", "asked"]
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class _Waits(Protocol):
     async def wait(self, run_id: int, timeout: Duration | None = None) -> Run: ...
 
 
-class RunHandle(Generic[T]):
+class RunHandle(Generic[T_co]):
     """A run that was asked for: its record as it was when asked, and ways to wait for what it comes to.
 
     Every field of `Run` can be read here too.
     """
 
     __slots__ = ("_job", "_ledger", "run")
+
+    if TYPE_CHECKING:  # what `__getattr__` gives, by name: else any name would pass, and be anything
+        id: RunId
+        job: str
+        schedule: str | None
+        state: State
+        status: str
+        final: bool
+        reason: str | None
+        cause: Cause
+        actor: str | None
+        key: str | None
+        params: Mapping[str, Any]
+        attempt: int
+        attempts: int
+        due_at: datetime
+        until_at: datetime | None
+        ready_at: datetime
+        expires_at: datetime | None
+        created_at: datetime
+        started_at: datetime | None
+        attempt_started_at: datetime | None
+        ended_at: datetime | None
+        worker: str | None
+        token: int
+        priority: int
+        group: str | None
+        progress: Progress | None
+        summary: str | None
+        result: Any
+        error: Failure | None
+        rerun_of: RunId | None
+        count: int
+        data: Mapping[str, Any]
+        existed: bool
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.run, name)
 
     def __init__(self, run: Run, ledger: _Waits, job: Job[..., Any]) -> None:
         self.run: Run = run
@@ -46,7 +85,7 @@ class RunHandle(Generic[T]):
         """
         return await self._ledger.wait(self.run.id, timeout)
 
-    async def value(self, timeout: Duration | None = None) -> T:
+    async def value(self, timeout: Duration | None = None) -> T_co:
         """Wait for the result, rebuilt by the job's return annotation.
 
         Raises `RunFailed` unless it succeeded, and where what is kept of its result does not fit that annotation.
@@ -56,7 +95,7 @@ class RunHandle(Generic[T]):
             why = f": {run.error.type}: {run.error.message}" if run.error else f" ({run.reason})" if run.reason else ""
             raise RunFailed(run, f"run {run.id} of '{run.job}' {run.state}{why}; `taskloop show {run.id}` has the rest")
         try:
-            return cast("T", self._job.parameters.value(run.result))
+            return cast("T_co", self._job.parameters.value(run.result))
         except Exception as error:  # of the annotation's own code
             kept = run.result if isinstance(run.result, dict) else {}
             note = f", of which only a note is kept: {kept['note']}" if set(kept) == {"type", "note"} else ""
@@ -65,9 +104,6 @@ class RunHandle(Generic[T]):
                 f"run {run.id} of '{run.job}' succeeded, but its result{note or ', as it is kept,'} does not fit its "
                 "annotation; `.result` of its record has what is kept",
             ) from error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.run, name)
 
     def __repr__(self) -> str:
         return f"<run {self.run.id} of {self.run.job} {self.run.state}>"

@@ -49,8 +49,11 @@ LAZY_UPWARDS = {
     ("store", "store_postgres"),
     ("housing", "settings"),
     ("housing", "built_in"),
+    ("errors", "runs"),
 }
-"""Where a lower room composes a higher one, inside a function: stores by URL, settings by environment."""
+"""Where a lower room composes a higher one, inside a function: stores by URL, settings by environment; or names, for type
+checkers alone, the record that an error has.
+"""
 FORBIDDEN = {"utils", "util", "helpers", "helper", "base", "manager", "common", "types", "constants", "misc"}
 CEILINGS = {"scheduler": 500}
 LONGEST = 800

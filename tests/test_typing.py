@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import taskloop
+from taskloop import Run, RunHandle
 
 ROOT = Path(taskloop.__file__).parent.parent
 USAGE = Path(__file__).parent / "typing" / "usage.py"
@@ -77,3 +80,12 @@ def test_every_public_type_is_known():
     need("pyright")
     code, said = run("pyright", "--verifytypes", "taskloop", "--ignoreexternal")
     assert code == 0 and "Type completeness score: 100%" in said, said[-3000:]
+
+
+def test_a_handle_tells_type_checkers_every_field_of_its_record_and_no_other():
+    typed = {
+        one.target.id: ast.unparse(one.annotation)
+        for one in ast.walk(ast.parse(inspect.getsource(RunHandle)))
+        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+    }
+    assert typed == {**Run.__annotations__, "status": "str", "final": "bool"}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import assert_type
 
-from taskloop import At, Call, Every, Inject, Jobs, RunContext, RunHandle, TaskScheduler
+from taskloop import At, Call, Every, Inject, Jobs, Run, RunContext, RunHandle, State, TaskScheduler
+from taskloop.errors import RunFailed
 
 scheduler = TaskScheduler("sqlite:///app.db")
 jobs = Jobs()
@@ -88,3 +90,15 @@ async def use() -> None:
     await send.submit("three")  # type: ignore[call-overload] # WRONG
     await count.submit()  # type: ignore[call-arg] # WRONG
     send.bind(bath=3)  # type: ignore[call-overload] # WRONG
+
+
+async def use_a_handle() -> None:
+    handle = await send.submit()
+    assert_type(handle.state, State)
+    assert_type(handle.created_at, datetime)
+    assert_type(handle.existed, bool)
+    print(handle.sate)  # type: ignore[attr-defined] # WRONG
+    try:
+        await handle.value()
+    except RunFailed as error:
+        assert_type(error.run, Run)
