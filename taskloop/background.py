@@ -91,12 +91,12 @@ class BackgroundTasks:
 
     def add_task(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., T],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         trigger: str | Trigger = "interval",
         **options: Any,
-    ) -> Job[..., Any]:
+    ) -> Job[..., T]:
         """Make a function a job that runs by a trigger, before the start or later; gives the job.
 
         `trigger`: "interval" with `weeks days hours minutes seconds` (5 seconds if none is given), "cron" with
@@ -111,10 +111,11 @@ class BackgroundTasks:
             raise BadParameters(name, wrong)
         given = Parameters(name, func).named(tuple(args or ()), kwargs or {}) if args or kwargs else None
 
-        def add() -> Job[..., Any]:
-            return self.scheduler.add_job(func, when, params=given, **rest)
+        def add() -> Job[..., T]:
+            job: Job[..., T] = self.scheduler.add_job(func, when, params=given, **rest)
+            return job
 
-        async def added() -> Job[..., Any]:
+        async def added() -> Job[..., T]:
             return add()
 
         host = self._host
@@ -206,12 +207,12 @@ class BackgroundTasks:
 
     def safe_add_task(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., T],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         trigger: str | Trigger = "interval",
         **options: Any,
-    ) -> Job[..., Any] | int:
+    ) -> Job[..., T] | int:
         """The job, or `error` with the reason logged."""
         try:
             return self.add_task(func, args, kwargs, trigger, **options)

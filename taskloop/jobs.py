@@ -48,6 +48,7 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 V = TypeVar("V")
 Duration = timedelta | float | str
 
@@ -72,18 +73,18 @@ class Desk(Protocol):
     ) -> Schedule: ...
 
 
-class Call(Generic[T]):
+class Call(Generic[T_co]):
     """A job with its parameters, already checked: may be submitted, scheduled, or both, any number of times."""
 
     __slots__ = ("job", "params")
 
-    def __init__(self, job: Job[Any, T], params: dict[str, Any]) -> None:
-        self.job: Job[Any, T] = job
+    def __init__(self, job: Job[Any, T_co], params: dict[str, Any]) -> None:
+        self.job: Job[Any, T_co] = job
         self.params: dict[str, Any] = params
 
     async def submit(
         self, *, at: datetime | Duration | None = None, key: str | None = None, actor: str | None = None
-    ) -> RunHandle[T]:
+    ) -> RunHandle[T_co]:
         """Ask for one run; committed when this returns. `at` None: as soon as there is a place.
 
         With `key` a second submit of equal parameters gives the first run, with `existed` set. Raises `Conflict`,
@@ -99,7 +100,7 @@ class Call(Generic[T]):
         return f"<call of {self.job.name} with {sorted(self.params)}>"
 
 
-class Job(Generic[P, T]):
+class Job(Generic[P, T_co]):
     """A named function and its policy. Calling it calls the plain function, outside of any record."""
 
     def __init__(
@@ -124,7 +125,8 @@ class Job(Generic[P, T]):
                     f"job name {str(text)[:140]!r} cannot be; allowed are 1 to 128 letters, digits and '._:-', the first a "
                     'letter or digit; give name="..."'
                 )
-        self.function = function
+        self.function: Callable[P, T_co] = function
+        """The function as it was written."""
         self.trigger = self._declared_trigger = None if trigger is None else checked(trigger)
         self.origin: Literal["code", "file"] = origin
         self.options: dict[str, Any] = dict(options or {})
@@ -180,16 +182,16 @@ class Job(Generic[P, T]):
         self._declare({**self._declared_params, **(params or {})})
         self._check_executor()
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
         """The plain function, as if it were not decorated. Raises `NotInjected` where an injected parameter is missing."""
         if self.parameters.injected:
             self.parameters.refuse_uninjected(args, kwargs)
-        return cast("T", self.function(*args, **kwargs))
+        return self.function(*args, **kwargs)
 
     @overload
     def bind(self: Job[P, Awaitable[V]], *args: P.args, **kwargs: P.kwargs) -> Call[V]: ...
     @overload
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]: ...
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[T_co]: ...
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[Any]:
         """This job with these parameters, checked now. Raises `BadParameters`."""
         return Call(self, self.parameters.check(self.parameters.named(args, kwargs)))
@@ -197,7 +199,7 @@ class Job(Generic[P, T]):
     @overload
     async def submit(self: Job[P, Awaitable[V]], *args: P.args, **kwargs: P.kwargs) -> RunHandle[V]: ...
     @overload
-    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[T]: ...
+    async def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[T_co]: ...
     async def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[Any]:
         """Ask for one run with these parameters; committed when this returns.
 
@@ -387,15 +389,27 @@ def begun(function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs
     return work
 
 
+if TYPE_CHECKING:
+
+    class ContextJob(Job[P, T_co]):
+        """A job whose function takes the run first: who calls it plainly gives one, who asks for a run of it does not."""
+
+        function: Callable[Concatenate[RunContext, P], T_co]  # type: ignore[assignment]
+
+        def __call__(self, run: RunContext, /, *args: P.args, **kwargs: P.kwargs) -> T_co:  # type: ignore[override]
+            """The plain function, as if it were not decorated. Raises `NotInjected` where an injected parameter is missing."""
+
+    class _Stranger:
+        """Taken by no function but one whose first parameter takes anything, a `RunContext` too, and is none."""
+
+
 class Register(Protocol):
-    """A decorator that makes a function a job. A first parameter `run: RunContext` is gone from the job's types."""
+    """A decorator that makes a function a job, typed by what the function takes and gives."""
 
     @overload
-    def __call__(self, function: Callable[Concatenate[RunContext, P], Awaitable[T]], /) -> Job[P, Awaitable[T]]: ...
+    def __call__(self, function: Callable[Concatenate[_Stranger, ...], T], /) -> Job[..., T]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[RunContext, P], T], /) -> Job[P, T]: ...
-    @overload
-    def __call__(self, function: Callable[P, Awaitable[T]], /) -> Job[P, Awaitable[T]]: ...
+    def __call__(self, function: Callable[Concatenate[RunContext, P], T], /) -> ContextJob[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> Job[P, T]: ...
 
@@ -465,6 +479,39 @@ class Jobs:
         self._add(flow)
         return flow
 
+    @overload
+    def add_job(
+        self,
+        func: Callable[Concatenate[_Stranger, ...], T],
+        trigger: Trigger | None = ...,
+        *,
+        name: str | None = ...,
+        params: Mapping[str, Any] | None = ...,
+        aliases: tuple[str, ...] | list[str] = ...,
+        **policy: Unpack[PolicyOptions],
+    ) -> Job[..., T]: ...
+    @overload
+    def add_job(
+        self,
+        func: Callable[Concatenate[RunContext, P], T],
+        trigger: Trigger | None = ...,
+        *,
+        name: str | None = ...,
+        params: Mapping[str, Any] | None = ...,
+        aliases: tuple[str, ...] | list[str] = ...,
+        **policy: Unpack[PolicyOptions],
+    ) -> ContextJob[P, T]: ...
+    @overload
+    def add_job(
+        self,
+        func: Callable[P, T],
+        trigger: Trigger | None = ...,
+        *,
+        name: str | None = ...,
+        params: Mapping[str, Any] | None = ...,
+        aliases: tuple[str, ...] | list[str] = ...,
+        **policy: Unpack[PolicyOptions],
+    ) -> Job[P, T]: ...
     def add_job(
         self,
         func: Callable[..., Any],
@@ -502,7 +549,8 @@ class Jobs:
             read_option(option, value)
 
         def register(function: Callable[..., Any]) -> Job[..., Any]:
-            return self.add_job(function, trigger, name=name, params=params, aliases=aliases, **policy)
+            job: Job[..., Any] = self.add_job(function, trigger, name=name, params=params, aliases=aliases, **policy)
+            return job
 
         return cast("Register", register)
 

@@ -60,8 +60,8 @@ __all__ = ["Ledger"]
 
 RECORD_SECONDS: Final = 2.0
 """How long a cancel waits until it is on record who asked for it."""
+Listener = TypeVar("Listener", bound=Callable[[Event], Any])
 T = TypeVar("T")
-
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
 
@@ -684,7 +684,7 @@ class Ledger(Switching):
             self._defined[job.name] = (made_of, found)
         return found._replace(seen_at=self._clock.now())
 
-    def on(self, *names: str) -> Callable[[Callable[[Event], Any]], Callable[[Event], Any]]:
+    def on(self, *names: str) -> Callable[[Listener], Listener]:
         """A decorator: call the function at each of these events; none named: at every event.
 
         Called once, in the process where it happened; what it raises or how long it takes touches no run. Raises
@@ -693,7 +693,7 @@ class Ledger(Switching):
         if any(callable(name) for name in names):
             raise ValueError("on() takes names of events; write @scheduler.on() or @scheduler.on('failed')")
 
-        def register(listener: Callable[[Event], Any]) -> Callable[[Event], Any]:
+        def register(listener: Listener) -> Listener:
             if not callable(listener):
                 raise TypeError(f"a listener is a function that takes the event, got {type(listener).__name__}")
             self.feed.subscribe(self._deliver(listener), *names)

@@ -27,6 +27,7 @@ from taskloop.runs import Cause, Run, State
 
 if TYPE_CHECKING:
     from taskloop.handles import RunHandle
+    from taskloop.jobs import Job
     from taskloop.ledger import Ledger
     from taskloop.records import JobRecord
 
@@ -241,7 +242,9 @@ async def declared(ledger: Ledger, args: Namespace, job: str) -> Mapping[str, An
             ledger.adopt(one)
             return one.parameters.schema()
         options: Any = one.options
-        added = ledger.add_job(one.function, None, name=job, params=one.params, aliases=one.aliases, **options)
+        added: Job[..., Any] = ledger.add_job(
+            one.function, None, name=job, params=one.params, aliases=one.aliases, **options
+        )
         added.configure(laid.defaults, laid._laid_over(job), None, laid.params.get(job))
         return added.parameters.schema()
     remembered = {one.name: one for one in await ledger.jobs()}

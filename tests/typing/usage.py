@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import assert_type
+from typing import Any, ParamSpec, TypeVar, assert_type
 
-from taskloop import At, Call, Every, Inject, Jobs, Run, RunContext, RunHandle, State, TaskScheduler
+from taskloop import (
+    At,
+    BackgroundTasks,
+    Call,
+    Event,
+    Every,
+    Inject,
+    Jobs,
+    Run,
+    RunContext,
+    RunHandle,
+    State,
+    TaskScheduler,
+)
 from taskloop.errors import RunFailed
+from taskloop.testing import run_context
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 scheduler = TaskScheduler("sqlite:///app.db")
 jobs = Jobs()
@@ -66,6 +85,40 @@ def measure(number: int) -> float:
     return float(number)
 
 
+def timed(function: Callable[P, T]) -> Callable[P, T]:
+    @functools.wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+    return inner
+
+
+@jobs.job()
+@timed
+async def wrapped(run: RunContext, days: int) -> list[str]:
+    return [str(days)]
+
+
+@jobs.job()
+async def keep(payload: Any, days: int = 1) -> None:
+    """Takes anything first, so a `RunContext` too, which is none for that."""
+
+
+@jobs.job()
+def hold(payload: object, days: int = 1) -> int:
+    return days
+
+
+@scheduler.on("failed")
+async def complain(event: Event) -> str:
+    return event.name
+
+
+made = jobs.add_job(make)
+counted_by_hand = scheduler.add_job(measure, Every("1d"), params={"number": 1})
+with_the_run = scheduler.add_job(sync.function, name="again")
+in_a_thread = BackgroundTasks().add_task(measure, (3,))
+
 assert_type(Inject(session), Session)
 assert_type(Inject(client), str)
 assert_type(Inject(make), int)
@@ -90,6 +143,34 @@ async def use() -> None:
     await send.submit("three")  # type: ignore[call-overload] # WRONG
     await count.submit()  # type: ignore[call-arg] # WRONG
     send.bind(bath=3)  # type: ignore[call-overload] # WRONG
+
+
+async def use_plainly() -> None:
+    """What is decorated is still the function that it was."""
+    task = asyncio.create_task(send(3))
+    assert_type(await task, str)
+    assert_type(await complain(Event("failed", datetime.now().astimezone())), str)
+    assert_type(await wrapped(run_context(attempt=2), 3), list[str])
+    assert_type(count(run_context(), 1, last=2), dict[str, int])
+    assert_type(count.function(run_context(), 1, 2), dict[str, int])
+    assert_type(measure(3), float)
+    count(1, 2)  # type: ignore[arg-type] # WRONG
+    await wrapped(days=3)  # type: ignore[call-arg] # WRONG
+
+
+async def use_what_is_added() -> None:
+    assert_type(await made.submit(), RunHandle[int])
+    assert_type(await (await counted_by_hand.submit(3)).value(), float)
+    assert_type(await (await with_the_run.submit("ann")).value(), bool)
+    assert_type(await (await in_a_thread.submit(3)).value(), float)
+    assert_type(await (await wrapped.submit(days=3)).value(), list[str])
+    await keep.submit({"a": 1})
+    await keep.submit(payload={"a": 1}, days=2)
+    assert_type(await (await hold.submit(payload=1)).value(), int)
+    assert_type(scheduler.call(send.submit, batch=3), RunHandle[str])
+    await scheduler.submit_many([send.bind(), made.bind()])
+    await made.submit(3)  # type: ignore[call-overload] # WRONG
+    await counted_by_hand.submit("three")  # type: ignore[arg-type] # WRONG
 
 
 async def use_a_handle() -> None:
