@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from taskloop.testing import VirtualTime
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def virtual_time() -> Callable[..., VirtualTime]:
     """`taskloop.testing.virtual_time`: `async with virtual_time(scheduler) as time:`."""
     from taskloop.testing import virtual_time

@@ -466,6 +466,7 @@ class LoopTime:
         task = asyncio.current_task()
         assert task is not None
         self.test: asyncio.Task[Any] = task
+        """What is ended if it hangs: the task it was entered in, or, once that has ended, the latest that a plugin began."""
         self.stalled: str | None = None
         """What a test that hung was told; None: it did not."""
         self.micros: int = math.ceil(loop.time()) * 1_000_000  # whole seconds, so that differences come out exact
@@ -614,7 +615,19 @@ class LoopTime:
                 "with `await time.advance(...)`, or `await time.until(what is awaited)`"
             )
             self._moved_at = time.monotonic()
+            self._end_the_wait(Standstill(self.stalled))
+
+    def _end_the_wait(self, error: Standstill) -> None:
+        """Raise `error` where the test waits. A cancellation would end the task of a plugin that runs fixtures and tests,
+        anyio's, and be told as such; it is left for what waits in no way that can be ended otherwise.
+        """
+        waits = _awaited(self.test)
+        while isinstance(waits, asyncio.Task) and not isinstance(waits.get_coro(), _Mortal):
+            waits = _awaited(waits)
+        if waits is None or waits.done() or isinstance(waits, asyncio.Task):
             self.test.cancel()
+        else:
+            waits.set_exception(error)
 
     # -- death
 
@@ -625,8 +638,12 @@ class LoopTime:
         if is_ours:
             coroutine = _Mortal(coroutine)
         if self._factory is None or (is_ours and self._is_eager):  # at odds with groups of anyio's, see `tasks.lazily`
-            return asyncio.Task(coroutine, loop=loop, **more)
-        return self._factory(loop, coroutine, **more)
+            task = asyncio.Task(coroutine, loop=loop, **more)
+        else:
+            task = self._factory(loop, coroutine, **more)
+        if not loop.is_running() and self.test.done():
+            self.test = task
+        return task
 
     def kill(self) -> None:
         """End all tasks of the engine where they stand, and forget its timers."""
@@ -674,6 +691,12 @@ class _Mortal(Coroutine[Any, Any, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)
+
+
+def _awaited(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
+    """What a task waits for; None: it goes on in the loop's next turn."""
+    waiter: asyncio.Future[Any] | None = getattr(task, "_fut_waiter", None)
+    return waiter
 
 
 def _begins_at_once(loop: asyncio.AbstractEventLoop, factory: Callable[..., Any]) -> bool:

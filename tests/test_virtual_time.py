@@ -421,6 +421,46 @@ async def test_a_test_that_waits_for_time_that_nobody_moves_is_told_so(scheduler
             await asyncio.sleep(1)
 
 
+@pytest.fixture(scope="module")
+def of_the_module(virtual_time):
+    return virtual_time
+
+
+@pytest.fixture
+async def entered(scheduler, of_the_module):
+    async with of_the_module(scheduler) as time:
+        yield time
+
+
+@pytest.mark.parametrize("waits", ["for a future", "for a task", "for several", "for a run"])
+async def test_a_test_that_hangs_is_told_so_where_a_fixture_has_entered_virtual_time(entered, monkeypatch, waits):
+    """Plugins run fixture and test in one task, or the test in one of its own: neither may be cancelled for it."""
+    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.2)
+    with pytest.raises(Standstill, match=r"await time.until\("):
+        if waits == "for a future":
+            await asyncio.sleep(60)
+        elif waits == "for a task":
+            await asyncio.create_task(asyncio.sleep(60))
+        elif waits == "for a run":
+            entered.scheduler.add_job(nothing, name="later")
+            later = await entered.scheduler.submit("later", at="+1h")
+            await later.value(timeout="2h")
+        else:
+            await asyncio.gather(asyncio.sleep(60), asyncio.sleep(70))
+    await entered.advance("1h")
+    assert entered.now == at("01:00:00")
+
+
+def test_a_test_that_hangs_is_told_so_where_another_task_has_entered_virtual_time(scheduler, monkeypatch):
+    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.2)
+    time = testing.virtual_time(scheduler)
+    with asyncio.Runner() as runner:
+        runner.run(time.__aenter__())
+        with pytest.raises(Standstill, match=r"await time.until\("):
+            runner.run(asyncio.wait_for(asyncio.sleep(60), 600))
+        runner.run(time.__aexit__(None, None, None))
+
+
 async def test_a_start_that_stands_still_is_told_so_and_one_that_sleeps_is_let_sleep(
     scheduler, virtual_time, monkeypatch
 ):
