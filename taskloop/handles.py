@@ -93,7 +93,12 @@ class RunHandle(Generic[T_co]):
         run = await self.wait(timeout)
         if run.state is not State.SUCCEEDED:
             why = f": {run.error.type}: {run.error.message}" if run.error else f" ({run.reason})" if run.reason else ""
-            raise RunFailed(run, f"run {run.id} of '{run.job}' {run.state}{why}; `taskloop show {run.id}` has the rest")
+            failed = RunFailed(
+                run, f"run {run.id} of '{run.job}' {run.state}{why}; `taskloop show {run.id}` has the rest"
+            )
+            if run.error and run.error.traceback:
+                failed.add_note(run.error.traceback.rstrip())
+            raise failed
         try:
             return cast("T_co", self._job.parameters.value(run.result))
         except Exception as error:  # of the annotation's own code

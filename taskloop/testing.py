@@ -14,6 +14,7 @@ import asyncio
 import ctypes
 import heapq
 import math
+import sys
 import time
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
@@ -30,6 +31,7 @@ from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning, Tasklo
 from taskloop.events import Event
 from taskloop.inject import Inject, identity
 from taskloop.jobs import Duration, Job, name_of
+from taskloop.retry import RetryAt
 from taskloop.runs import ACTIVE, Cause, Run, RunId, State
 from taskloop.scheduler import TaskScheduler
 from taskloop.store import Store, open_store
@@ -44,6 +46,7 @@ STANDSTILL_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.05
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ASKED: Final = frozenset({Cause.MANUAL, Cause.API, Cause.CLI, Cause.RERUN})
+_ERRORS: Final = ("failed", "retrying")
 _ENDS: Final = ("succeeded", "failed", "cancelled", "interrupted", "skipped")
 
 
@@ -298,6 +301,10 @@ class VirtualTime:
     def _heard(self, event: Event) -> None:
         if event.name == "submitted" and event.run is not None and event.run.cause in _ASKED:
             self._submitted.append(event.run)
+        if event.name in _ERRORS and event.run is not None and event.run.error is not None:
+            error = event.run.error
+            if error.traceback and error.type != RetryAt.__name__:  # the store that has it is gone when somebody looks
+                sys.stderr.write(f"run {event.run.id} of '{event.run.job}':\n{error.traceback.rstrip()}\n")
         if event.name in _ENDS and self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 
@@ -389,7 +396,7 @@ class _Member:
         self.store: Store = open_store(store)
         self._before = (scheduler._store, scheduler._address, scheduler._clock)
         self.died = False
-        self._unsubscribe = scheduler.feed.subscribe(hear, "submitted", *_ENDS)
+        self._unsubscribe = scheduler.feed.subscribe(hear, "submitted", *{*_ENDS, *_ERRORS})
 
     async def move_in(self, clock: VirtualClock, overrides: dict[Any, Any]) -> None:
         await self.scheduler.close()

@@ -13,8 +13,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from taskloop import Every, Jobs, Options, RunContext, State, TaskScheduler, testing
-from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning
+from taskloop import Every, Jobs, Options, RetryAt, RunContext, State, TaskScheduler, testing
+from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning, RunFailed
 from taskloop.store_sqlite import SqliteStore
 from taskloop.testing import Standstill, run_context
 
@@ -459,6 +459,25 @@ def test_a_test_that_hangs_is_told_so_where_another_task_has_entered_virtual_tim
         with pytest.raises(Standstill, match=r"await time.until\("):
             runner.run(asyncio.wait_for(asyncio.sleep(60), 600))
         runner.run(time.__aexit__(None, None, None))
+
+
+async def test_a_job_that_fails_is_told_with_its_traceback(scheduler, virtual_time, capsys):
+    async def fails():
+        raise ValueError("no such user")
+
+    async def asks_for_another():
+        raise RetryAt("10m")
+
+    job = scheduler.add_job(fails, retry=2)
+    scheduler.add_job(asks_for_another, Every("1h"), retry=2)
+    async with virtual_time(scheduler) as time:
+        run = await job.submit()
+        await time.advance()
+        assert 'raise ValueError("no such user")' in capsys.readouterr().err
+        with pytest.raises(RunFailed, match="no such user") as told:
+            await time.until(run.value())
+    assert 'raise ValueError("no such user")' in told.value.__notes__[0]
+    assert "RetryAt: " not in capsys.readouterr().err.replace('error="RetryAt: ', "")
 
 
 async def test_a_start_that_stands_still_is_told_so_and_one_that_sleeps_is_let_sleep(
