@@ -20,6 +20,7 @@ from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -44,6 +45,8 @@ T = TypeVar("T")
 STANDSTILL_SECONDS: Final = 10.0
 """Real seconds without a step of virtual time or an event after which a test has hung."""
 POLL_SECONDS: Final = 0.05
+_steady = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+"""Real seconds. Freezegun stops `time.monotonic`, and no hang would be seen."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ASKED: Final = frozenset({Cause.MANUAL, Cause.API, Cause.CLI, Cause.RERUN})
 _ERRORS: Final = ("failed", "retrying")
@@ -486,7 +489,7 @@ class LoopTime:
         self._waiting: tuple[int, float] | None = None
         self._target: int | None = None
         self._stop: asyncio.Future[Any] | None = None
-        self._moved_at = time.monotonic()
+        self._moved_at = _steady()
         self._over = False
 
     def refuse_elsewhere(self) -> None:
@@ -534,7 +537,7 @@ class LoopTime:
         if self._outer:
             self._ring_outer_timers()
         if events:
-            self._moved_at, self._waiting = time.monotonic(), None
+            self._moved_at, self._waiting = _steady(), None
             return events
         if self._loop._ready or (timeout is not None and timeout <= 0):
             self._guard()
@@ -555,7 +558,7 @@ class LoopTime:
 
     def jump(self, micros: int) -> None:
         self.micros = max(self.micros, micros)
-        self._moved_at = time.monotonic()
+        self._moved_at = _steady()
 
     async def travel(self, target: int | None, stop: asyncio.Future[Any]) -> None:
         """Let time pass until `stop` is done; with a `target`, `stop` is a plain future that is done there."""
@@ -596,8 +599,8 @@ class LoopTime:
         if calls == self._given_up:
             return False
         if self._waiting is None or self._waiting[0] != calls:
-            self._waiting = (calls, time.monotonic())
-        if time.monotonic() - self._waiting[1] > self._patience:
+            self._waiting = (calls, _steady())
+        if _steady() - self._waiting[1] > self._patience:
             self._given_up = calls
             return False
         return True
@@ -612,7 +615,7 @@ class LoopTime:
         self._executor_calls -= 1
 
     def _guard(self) -> None:
-        if self.stalled is None and time.monotonic() - self._moved_at > STANDSTILL_SECONDS:
+        if self.stalled is None and _steady() - self._moved_at > STANDSTILL_SECONDS:
             calls = sum(member.scheduler.in_flight for member in self._members) + self._executor_calls
             tasks = [task for task in asyncio.all_tasks(self._loop) if task is not self.test]
             names = sorted(f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in tasks)
@@ -621,7 +624,7 @@ class LoopTime:
                 f"threads, {len(self._loop._scheduled)} timers, tasks {', '.join(names[:20]) or 'none'}; let time pass "
                 "with `await time.advance(...)`, or `await time.until(what is awaited)`"
             )
-            self._moved_at = time.monotonic()
+            self._moved_at = _steady()
             self._end_the_wait(Standstill(self.stalled))
 
     def _end_the_wait(self, error: Standstill) -> None:

@@ -451,6 +451,14 @@ async def test_a_test_that_hangs_is_told_so_where_a_fixture_has_entered_virtual_
     assert entered.now == at("01:00:00")
 
 
+async def test_a_test_that_hangs_is_told_so_where_the_clocks_of_python_are_frozen(entered, monkeypatch):
+    """As freezegun does it."""
+    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.2)
+    monkeypatch.setattr(real_time, "monotonic", lambda: 0.0)
+    with pytest.raises(Standstill, match=r"await time.until\("):
+        await asyncio.sleep(60)
+
+
 def test_a_test_that_hangs_is_told_so_where_another_task_has_entered_virtual_time(scheduler, monkeypatch):
     monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.2)
     time = testing.virtual_time(scheduler)
