@@ -294,7 +294,8 @@ def _read(path: str) -> str | None:
         return None
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise _Unreadable(f"it cannot be read: {reason[0].lower() + reason[1:]}") from None
+        mend = "; give this user the right to read it" if isinstance(error, PermissionError) else ""
+        raise _Unreadable(f"it cannot be read: {reason[0].lower() + reason[1:]}{mend}") from None
     if len(data) > _MOST_BYTES:
         raise _Unreadable(f"it has more than {_MOST_BYTES // 1000} kB, which no configuration needs")
     try:

@@ -29,6 +29,7 @@ __all__ = [
     "migrations",
     "newest",
     "prepare",
+    "unwritable",
     "version",
 ]
 
@@ -138,7 +139,26 @@ def _cause(text: str, path: str) -> str:
         return f": folder {folder} does not exist"
     if Path(path).is_symlink() and not os.access(path, os.F_OK):
         return f": {path} is a link that leads nowhere"
-    return "".join(f": this user may not write {one}" for one in (folder, path) if not os.access(one, os.W_OK))
+    beside = (path + ending for ending in _BESIDE if Path(path + ending).exists())
+    return "".join(f": {unwritable(one)}" for one in (str(folder), path, *beside) if not os.access(one, os.W_OK))
+
+
+def unwritable(path: str | Path) -> str:
+    """Who may not write there, and whose it is: one command of the superuser makes a file that nobody else may write."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"the file system of {path} is mounted for reading only"
+    found = os.stat(path)
+    whose = f"{_name(found.st_uid)}'s, mode {found.st_mode & 0o777:03o}"
+    return f"this user ({_name(os.geteuid())}) may not write {path} ({whose})"
+
+
+def _name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # as in a container
+        return str(uid)
 
 
 def _held_by(path: str) -> str:
@@ -168,7 +188,7 @@ def _standing_still(pid: int) -> str:
 
 def _mend(text: str, path: str) -> str:
     if "full" in text:
-        return "free some space: what has ended meanwhile is kept in memory and written then"
+        return "free some space; a scheduler that runs keeps in memory what has ended meanwhile, and writes it then"
     if "locked" in text:
         return "let the program that holds it end its transaction, or stop it, and see `taskloop db check`"
     if not Path(path).absolute().parent.is_dir():
@@ -243,15 +263,13 @@ def inspect(path: str, create: bool) -> None:
                 "would destroy it; remove the others, or make them symbolic links"
             )
         if not os.access(file, os.W_OK):
-            raise PermissionError(13, f"permission denied: this user may not write {path}")
+            raise PermissionError(13, f"permission denied: {unwritable(path)}")
     elif not create:
         raise FileNotFoundError(path)
     elif not folder.is_dir():
         raise FileNotFoundError(2, f"folder {folder} does not exist")
     if not os.access(folder, os.W_OK):
-        raise PermissionError(
-            13, f"permission denied: this user may not write {folder}, where SQLite keeps the store's log"
-        )
+        raise PermissionError(13, f"permission denied: {unwritable(folder)}, where SQLite keeps the store's log")
 
 
 def migrations() -> list[tuple[int, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import socket
 import sqlite3
 import sys
@@ -232,6 +233,16 @@ def test_a_port_that_is_taken_and_an_open_door_without_a_lock_are_problems(shop,
     assert found()[0] == 0
     shop.write("config.toml", WELL + "[http]\nhost = 'no.such.host.invalid'\n")
     assert said(found()[1], "port", "nobody can listen on no.such.host.invalid:8700")
+
+
+def test_of_a_file_that_this_user_may_not_write_it_is_told_once_whose_it_is(shop, call, found, monkeypatch):
+    assert call("once", "add", "a=1").code == 0
+    (shop.folder / "taskloop.db").chmod(0o640)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(".db") and access(path, mode))
+    [told] = [text for name, _, text in found()[1] if name == "store"]
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    assert f"this user ({name}) may not write taskloop.db ({name}'s, mode 640) | give this user" in told
 
 
 def test_files_that_others_may_change_or_read_secrets_in_are_told(shop, call, found, monkeypatch):

@@ -522,7 +522,7 @@ def test_a_folder_or_a_nameless_file_is_a_problem_and_no_traceback(folder):
 def test_a_file_of_others_is_a_problem(folder):
     (folder / ".env").write_text("A=1")
     (folder / ".env").chmod(0)
-    assert only(problems(folder)) == ".env: it cannot be read: permission denied"
+    assert only(problems(folder)) == ".env: it cannot be read: permission denied; give this user the right to read it"
 
 
 def test_an_env_file_that_is_no_text_is_a_problem(folder):

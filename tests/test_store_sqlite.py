@@ -495,8 +495,8 @@ def as_anybody() -> tuple[str, ...]:
     ("file", "folder", "reason"),
     [
         (None, 0o555, "ermission"),
-        (None, 0o555, "place, where SQLite keeps the store's log; give this user the right to write"),
-        (0o600, 0o555, "place, where SQLite keeps the store's log"),
+        (None, 0o555, "mode 555), where SQLite keeps the store's log; give this user the right to write"),
+        (0o600, 0o555, "mode 555), where SQLite keeps the store's log"),
         (0o444, 0o755, "; give this user the right to write the file"),
         (0o444, 0o755, "ermission"),
         (0o444, 0o555, "ermission"),

@@ -63,7 +63,11 @@ def file(path: str) -> Iterator[Finding]:
 
     for _, _, fields in advice.network_disk(path):
         yield problem("store", *parted(fields["text"], ""))
-    with closing(file_sqlite.connect(path, create=False)) as db:
+    try:
+        opened = file_sqlite.connect(path, create=False)
+    except OSError:
+        return  # whoever reaches for the store tells why
+    with closing(opened) as db:
         try:
             found = file_sqlite.version(db, path)
             [mode] = db.execute("PRAGMA journal_mode").fetchone()
@@ -347,6 +351,8 @@ def _times(number: int) -> str:
 
 def writable(path: str) -> Iterator[Finding]:
     """Whether a store that is not there yet can be made."""
+    from taskloop import file_sqlite
+
     folder = Path(os.path.realpath(path)).parent  # of the file itself, where a link leads to it
     if Path(path).exists() and not Path(path).is_file():
         what = "a folder" if Path(path).is_dir() else "no file"
@@ -354,6 +360,6 @@ def writable(path: str) -> Iterator[Finding]:
     elif not folder.is_dir():
         yield problem("store", f"folder {folder} does not exist", f"mkdir -p {folder}, or name another by store.url")
     elif not os.access(folder, os.W_OK):
-        yield problem("store", f"this user may not write {folder}", "give the right, or name another by store.url")
+        yield problem("store", file_sqlite.unwritable(folder), "give the right, or name another by store.url")
     else:
         yield well("store", f"{path} is not there yet; `taskloop run` makes it")
