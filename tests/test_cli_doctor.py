@@ -225,6 +225,9 @@ def test_a_port_that_is_taken_and_an_open_door_without_a_lock_are_problems(shop,
         assert code == 1 and said(findings, "port", f"127.0.0.1:{port} is in use by pid {os.getpid()}", f":{port + 1}")
         [served] = checkup_host.port(settings.load(), [os.getpid()])
         assert served.state == "ok" and f"served by worker pid {os.getpid()}" in served.text
+        shop.write("taskloop.db", "no database at all " * 20)
+        assert said(found()[1], "port", f"in use by pid {os.getpid()}", "mend the store first")
+        (shop.folder / "taskloop.db").unlink()
     assert found() == (0, [])
     shop.write("config.toml", WELL + f"[http]\nhost = '0.0.0.0'\nport = {port}\n")
     code, findings = found()

@@ -141,8 +141,8 @@ def zone_rules(found: ZoneFiles | None, now: datetime, *, needed: bool) -> Findi
 # -- the port, and who may come in
 
 
-def port(settings: Settings, ours: Sequence[int]) -> Iterator[Finding]:
-    """Whether the admin surface can listen; `ours`: the processes of workers that live."""
+def port(settings: Settings, ours: Sequence[int] | None) -> Iterator[Finding]:
+    """Whether the admin surface can listen; `ours`: the processes of workers that live, None where the store says nothing."""
     http = settings.http
     asked = http.enabled or settings.is_given("http", "host") or settings.is_given("http", "port")
     if http.enabled and (find_spec("aiohttp") is None or find_spec("jinja2") is None):
@@ -162,15 +162,20 @@ def port(settings: Settings, ours: Sequence[int]) -> Iterator[Finding]:
         yield well("port", f"{place} is free")
 
 
-def _refused(place: str, number: int, error: OSError, ours: Sequence[int]) -> Finding:
+def _refused(place: str, number: int, error: OSError, ours: Sequence[int] | None) -> Finding:
     if error.errno != errno.EADDRINUSE:
         return problem(
             "port", f"nobody can listen on {place}: {error.strerror or error}", "mend http.host, or http.port"
         )
     pid = _holder(number)
+    who = f" by pid {pid} ({_command(pid)})" if pid else ""
+    if ours is None:
+        text = f"{place} is in use{who}; whether by a worker of ours the store would know"
+        return warning(
+            "port", text, "mend the store first: a worker that is ended now forgets what it could not record"
+        )
     if pid in ours:
         return well("port", f"{place} is served by worker pid {pid}")
-    who = f" by pid {pid} ({_command(pid)})" if pid else ""
     return problem(
         "port",
         f"{place} is in use{who}",

@@ -197,6 +197,8 @@ class Reached(NamedTuple):
     """Valid ones, as far as one matters."""
     pids: tuple[int, ...] = ()
     """Of the workers that use it."""
+    silent: bool = False
+    """It could not be opened, so the rest is not known."""
 
 
 async def reached(store: Store, now: datetime) -> Reached:
@@ -205,7 +207,7 @@ async def reached(store: Store, now: datetime) -> Reached:
     try:
         await store.open(create=False, schema="newest")
     except TaskloopError as error:
-        return Reached(of_error("store", error))
+        return Reached(of_error("store", error), silent=True)
     try:
         there = await store.workers(living=True)
         took = time.monotonic() - began

@@ -132,8 +132,9 @@ def _store(
     if settings is not None:
         if path is not None and path != ":memory:" and Path(path).absolute().parent.is_dir():
             yield from guarded("disk", partial(stores.disk, path, settings.store.keep))
-        yield from guarded("port", partial(host.port, settings, seen.pids))
-        yield from guarded("access", partial(host.access, settings, tokens=seen.tokens))
+        yield from guarded("port", partial(host.port, settings, None if seen.silent else seen.pids))
+        if not seen.silent:  # else its tokens are not known
+            yield from guarded("access", partial(host.access, settings, tokens=seen.tokens))
 
 
 def _has_file(path: str) -> bool:
