@@ -335,6 +335,7 @@ def test_the_disk_is_held_against_what_the_store_will_hold():
 def test_a_unit_of_systemd_that_no_longer_fits_is_told(shop, call, found, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     assert call("systemd", "--user", "--name", "shop", "--write").code == 0
+    assert call("systemd", "--user", "--name", "due", "--timer", "Mon 02:00", "--write").code == 0
     unit = tmp_path / "home" / "systemd" / "user" / "shop.service"
     assert found() == (0, []) and "shop.service fits" in call("doctor").out
     shop.write("config.toml", WELL + "grace = '2m'\n")
@@ -345,6 +346,9 @@ def test_a_unit_of_systemd_that_no_longer_fits_is_told(shop, call, found, tmp_pa
         "125 s",
         "taskloop systemd --user --name shop --write --force",
     )
+    mend = "taskloop systemd --user --timer 'Mon 02:00' --name due --write --force"
+    assert said(found()[1], "systemd", "due.service is out of date", mend)
+    (unit.parent / "due.service").unlink()
     unit.write_text(unit.read_text().replace(sys.executable, "/nowhere/python").replace("130 143", "0"))
     assert said(found()[1], "systemd", "/nowhere/python is not there", "takes a clean stop for a failure")
     of_somebody = f"WorkingDirectory={shop.folder}\nExecStart=/bin/sh -c 'exec taskloop run \\\n --http'\n"

@@ -262,12 +262,19 @@ def _unit(path: Path, text: str, stop_seconds: float, *, user: bool) -> Iterator
     if wrong and "Made by `taskloop" not in text:  # written by hand: not ours to replace
         yield warning("systemd", f"{path} does not fit: {'; '.join(wrong)}", "mend it; `taskloop systemd` shows how")
     elif wrong:
-        words = (
-            f"{'--user ' if user else ''}{'--timer ' if 'oneshot' in text else ''}--name {path.stem} --write --force"
-        )
+        timer = _timer(path) if "oneshot" in text else ""
+        words = f"{'--user ' if user else ''}{timer}--name {path.stem} --write --force"
         yield warning("systemd", f"{path} is out of date: {'; '.join(wrong)}", f"taskloop systemd {words}")
     else:
         yield well("systemd", f"{path} fits")
+
+
+def _timer(service: Path) -> str:
+    """The words that write the timer of a service again as it is: without its calendar it would come daily."""
+    calendar = ""
+    with suppress(OSError):
+        calendar = _keys(service.with_suffix(".timer").read_text("utf-8", "replace")).get("OnCalendar", "")
+    return f"--timer {shlex.quote(calendar)} " if calendar else "--timer "
 
 
 def _program(line: str) -> str | None:
