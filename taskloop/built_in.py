@@ -1,7 +1,7 @@
 """The jobs that come with taskloop, and those that stand in a configuration file alone.
 
-Level 6. `git_metrics` is the main one; `heartbeat` and `current_date` are for trying out, and off unless the file says
-otherwise. Start at `declare`.
+Level 6. `git_metrics` is the main one; `prune_history` does when it is asked what the engine does bit by bit anyway;
+`heartbeat` and `current_date` are for trying out, and off unless the file says otherwise. Start at `declare`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taskloop.context import RunContext
 from taskloop.jobs import Jobs
 from taskloop.triggers import Every
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from taskloop.file_jobs import FileJob
     from taskloop.settings import Settings
 
-__all__ = ["current_date", "declare", "heartbeat"]
+__all__ = ["current_date", "declare", "heartbeat", "prune_history"]
 
 
 def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
@@ -30,6 +31,8 @@ def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
         from taskloop.git_metrics import make_job
 
         jobs.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
+    if "prune_history" not in jobs and (unasked or "prune_history" in settings.jobs):
+        jobs.add_job(prune_history)
     for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
         name = function.__name__
         wanted = name in settings.jobs and settings.jobs[name].options.get("enabled") is True
@@ -49,6 +52,19 @@ def _has_repository(settings: Settings) -> bool:
         return True
     here = Path.cwd()
     return (here / "HEAD").is_file() or any((folder / ".git").exists() for folder in (here, *here.parents))
+
+
+async def prune_history(run: RunContext) -> str:
+    """Deletes the runs that are kept no longer, as `[store] keep` and each job's own word say."""
+    deleted = 0
+
+    def tell(runs: int) -> None:
+        nonlocal deleted
+        deleted = runs
+        run.progress(message=f"{deleted:,} deleted")
+
+    await run.scheduler._tending.prune_history(tell)
+    return f"{deleted:,} run{'' if deleted == 1 else 's'} deleted"
 
 
 def heartbeat() -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from taskloop.attempts import LiveAttempt
 from taskloop.clock import Clock
+from taskloop.errors import Conflict
 from taskloop.events import Feed
 from taskloop.jobs import Job, Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -115,6 +116,7 @@ class Tending:
         self._prune_after: object | None = None
         self._looked: tuple[datetime, float] | None = None
         """The wall clock and the steady clock when it was last time to prune."""
+        self._doubted_until = self._begun
 
     async def round(self) -> None:
         """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear."""
@@ -423,7 +425,7 @@ class Tending:
     def doubt_the_clock(self, step: timedelta) -> None:
         """Delete nothing for a day if the clock jumped far: it may be wrong, and records are not to be had again."""
         if step > DOUBTFUL:
-            self._turns["prune"] = self._clock.monotonic() + timedelta(days=1).total_seconds()
+            self._turns["prune"] = self._doubted_until = self._clock.monotonic() + timedelta(days=1).total_seconds()
 
     def _has_jumped(self, now: datetime, tick: float) -> bool:
         """Whether the clock went far ahead since the last look at it; then it is doubted."""
@@ -450,3 +452,20 @@ class Tending:
             if ended > until:
                 return
             await asyncio.sleep(max(0.005, 3 * (ended - began)))
+
+    async def prune_history(self, progress: Callable[[int], None]) -> None:
+        """A whole round, for the job of that name, which hears how many runs are gone. Raises `Conflict`: not now."""
+        now, began = self._clock.now(), self._clock.monotonic()
+        if self._has_jumped(now, began) or began < self._doubted_until:
+            raise Conflict(
+                "the clock of this machine has jumped far, so nothing is deleted for a day; see that it is right"
+            )
+        deleted, after = 0, None
+        while True:
+            began = self._clock.monotonic()
+            pruned = await self._store.prune(self._options.keep, now=now, after=after)
+            deleted, after = deleted + pruned.deleted, pruned.after
+            progress(deleted)
+            if after is None:
+                return
+            await asyncio.sleep(max(0.005, self._clock.monotonic() - began))

@@ -10,6 +10,7 @@ from stores import asked
 from stories import START, failing, nothing
 
 from taskloop import At, Every, Options, Retry, TaskScheduler
+from taskloop.built_in import prune_history
 from taskloop.runs import State
 from taskloop.store_sqlite import SqliteStore
 
@@ -93,6 +94,31 @@ async def test_nothing_is_deleted_for_a_day_after_a_clock_jumped_a_year(virtual_
         assert START in await kept(scheduler)
         time.step("-365d")
         await time.advance("2d")
+        assert START in await kept(scheduler)
+
+
+async def test_the_built_in_job_deletes_at_once_what_is_kept_no_longer_and_says_how_much(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(minutes=30)))
+    scheduler.add_job(nothing, name="job")
+    scheduler.add_job(prune_history)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit_many([scheduler["job"].bind()] * 5)
+        await time.advance("40m")  # the engine's own round comes each hour
+        before = len(await scheduler.runs("job"))
+        run = await time.until((await scheduler.submit("prune_history")).wait())
+        assert (run.state, run.result) == (State.SUCCEEDED, "4 runs deleted") and run.summary == "4 runs deleted"
+        assert before == 5 and len(await scheduler.runs("job")) == 1, "its newest success tells how it stands"
+
+
+async def test_the_built_in_job_deletes_nothing_either_after_a_clock_jumped_a_year(virtual_time):
+    scheduler = TaskScheduler(options=Options(keep=timedelta(days=10)))
+    scheduler.add_job(nothing, Every("1d"), name="job", missed="skip")
+    scheduler.add_job(prune_history)
+    async with virtual_time(scheduler) as time:
+        await time.advance("5d")
+        time.step("365d")
+        run = await time.until((await scheduler.submit("prune_history")).wait())
+        assert run.state is State.FAILED and "clock" in run.error.message
         assert START in await kept(scheduler)
 
 

@@ -99,7 +99,8 @@ def test_what_the_config_file_of_the_repository_has_commented_out_can_be_read(fo
     text = re.sub(r"^# (?=\[jobs|\w+ = )", "", text, flags=re.MULTILINE)
     jobs = {job.name: job for job in read(folder, text).file_jobs()}
     assert jobs["nightly"].trigger == Cron("0 2 * * *", timezone="Europe/London")
-    assert set(jobs) == {"git_metrics", "heartbeat", "current_date", "send_mail", "nightly"}
+    assert jobs["prune_history"].trigger == Cron("0 4 * * *")
+    assert set(jobs) == {"git_metrics", "prune_history", "heartbeat", "current_date", "send_mail", "nightly"}
 
 
 def test_the_example_of_an_env_file_is_understood(folder):
