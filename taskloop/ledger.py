@@ -46,6 +46,7 @@ from taskloop.steps import RunLines, Step
 from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
 from taskloop.switches import InForce, Switches
 from taskloop.switching import Switching
+from taskloop.tasks import gradually
 from taskloop.triggers import Cron, Every, Trigger, checked
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Ledger(Switching):
         super().remove_job(name := self[name].name)
         self._defined.pop(name, None)
         self._free_terms.pop(name, None)
-        self._removed.add(name)
+        self._removed |= {name for one in self._collections if name in one}  # the next start would take it over again
         self._redeclared()
 
     def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
@@ -201,9 +202,10 @@ class Ledger(Switching):
         cause: Cause = Cause.MANUAL,
     ) -> list[RunHandle[T]]:
         """Ask for a run of each call, all in one transaction. Raises `BadJob` for what is no call."""
-        now, told, cause = self._clock.now(), {"actor": actor, "reason": reason}, inquiry.cause(cause)
-        wanted = [(self._job(call.job), asked(call, now, cause=cause, **told)) for call in inquiry.calls(calls)]
-        return await self._ask(wanted)
+        wanted, cause = inquiry.calls(calls), inquiry.cause(cause)
+        make = partial(asked, now=self._clock.now(), cause=cause, actor=actor, reason=reason)
+        runs = await gradually(make, wanted)
+        return await self._ask([(self._job(call.job), run) for call, run in zip(wanted, runs, strict=True)])
 
     async def _submit_call(self, call: Call[T], at: Instant | None, key: str | None, actor: str | None) -> RunHandle[T]:
         return (await self._ask([(self._job(call.job), asked(call, self._clock.now(), at, key=key, actor=actor))]))[0]
@@ -219,8 +221,8 @@ class Ledger(Switching):
         await self._refresh_switches()
         if only_on:
             wanted = [(job, run) for job, run in wanted if self._is_on(job, now)]
-        for job, _ in wanted:
-            self._refuse_switched_off(job, now)
+        for one in dict.fromkeys(job for job, _ in wanted):
+            self._refuse_switched_off(one, now)
         runs = [run for _, run in wanted]
         try:
             if connection is not None:
@@ -322,10 +324,8 @@ class Ledger(Switching):
 
         `.part` of what it gives is that place for what follows; nothing new leaves it as it was. Raises `NoSuchRun`.
         """
-        run = await self.run(run_id)
-        return RunLines(
-            *await (await self._opened()).lines(run.id, inquiry.limit(after, "after"), inquiry.limit(limit))
-        )
+        store, run = await self._opened(), await self.run(run_id)
+        return RunLines(*await store.lines(run.id, inquiry.limit(after, "after"), inquiry.limit(limit)))
 
     async def runs(
         self,

@@ -13,9 +13,12 @@ from typing import Any, Final, Generic, TypeVar
 
 from taskloop.errors import BadStore, NotRunning, StoreUnavailable
 
-__all__ = ["Gathered", "disown", "lazily", "this_loop", "undisturbed"]
+__all__ = ["Gathered", "disown", "gradually", "lazily", "this_loop", "undisturbed"]
 
+S = TypeVar("S")
 T = TypeVar("T")
+TURN: Final = 500
+"""Values that are made in one turn of the loop: some milliseconds."""
 NAMED: Final = 5
 """Of what could not be done, those that an error names; of more there is a count."""
 
@@ -85,6 +88,16 @@ async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task})
     return task.result()
+
+
+async def gradually(make: Callable[[S], T], these: Iterable[S]) -> list[T]:
+    """What `make` gives of each. The loop has its turns meanwhile: a hundred thousand would hold it for a second."""
+    made: list[T] = []
+    for one in these:
+        made.append(make(one))
+        if len(made) % TURN == 0:
+            await asyncio.sleep(0)
+    return made
 
 
 def disown(tasks: Iterable[asyncio.Task[Any]]) -> None:

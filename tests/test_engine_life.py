@@ -13,7 +13,7 @@ from datetime import timedelta
 import pytest
 from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
-from taskloop import Cron, Every, Inject, Options, RunContext, State, TaskScheduler, current_run
+from taskloop import Cron, Every, Inject, Jobs, Options, RunContext, State, TaskScheduler, current_run
 from taskloop.clock import SystemClock
 from taskloop.errors import BadDuration, BadJob, Conflict, StoreUnavailable
 from taskloop.jobs import Job
@@ -586,6 +586,21 @@ async def test_a_removed_job_fires_no_more_and_keeps_its_history(scheduler, virt
         await time.restart()
         await time.advance("5h")
         assert await fates(time, "gone") == ["00:00 succeeded", "01:00 succeeded"]
+
+
+async def test_a_name_that_was_removed_is_free_for_a_module_that_declares_it_later(virtual_time):
+    """Whatever was removed was left out at each later start, and remembered for ever."""
+    shop = Jobs()
+    scheduler = TaskScheduler(jobs=[shop], options=Options())
+    scheduler.add_job(nothing, name="tidy")
+    scheduler.remove_job("tidy")
+    shop.add_job(nothing, Every("1h"), name="tidy")
+    async with virtual_time(scheduler) as time:
+        assert await fates(time, "tidy") == ["00:00 succeeded"]
+        await time.until(scheduler.stop())
+        scheduler.remove_job("tidy")
+        await time.restart()
+        assert "tidy" not in scheduler
 
 
 async def test_a_job_that_stops_its_scheduler_cannot_start_it_before_it_has_ended(scheduler, virtual_time):

@@ -14,6 +14,7 @@ from stories import START, failing, fates, lasting, nothing, stamp, starts, stub
 
 from taskloop import Every, Jobs, Options, Retry, RunContext, State, TaskScheduler, current_run
 from taskloop.errors import BadJob, BadParameters, Conflict, KeyConflict, NoSuchJob, NoSuchRun, RunFailed
+from taskloop.tasks import gradually
 
 pytestmark = pytest.mark.anyio
 
@@ -133,6 +134,21 @@ async def test_submit_many_is_one_transaction(scheduler, virtual_time):
         await time.run_until_idle()
         assert [run.state for run in await time.runs()] == [State.SUCCEEDED] * 3
         assert await scheduler.submit_many([]) == []
+
+
+async def test_a_loop_has_its_turns_while_much_is_made_at_once():
+    turns = []
+
+    async def others():
+        while True:
+            turns.append(len(turns))
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    made = await gradually(str, range(1200))
+    beside.cancel()
+    assert made == [str(number) for number in range(1200)]
+    assert len(turns) == 2
 
 
 async def test_submit_many_says_which_of_its_calls_is_none(scheduler, virtual_time):
