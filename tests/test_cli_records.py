@@ -239,6 +239,13 @@ def test_once_all_runs_every_enabled_job_that_needs_nothing(shop, call):
     assert "once: 4 jobs" in done.err
 
 
+def test_why_finds_nothing_wrong_with_the_worker_of_a_run_that_fired_nothing_and_ran_it(shop, call):
+    call("once", "add", "a=1")
+    found = call("why", "add", "--format", "json").data
+    [worker] = [check for check in found["checks"] if check["name"] == "worker"]
+    assert found["verdict"] == "ran" and worker["ok"] and "fires nothing" not in worker["text"]
+
+
 def test_once_of_one_job_touches_no_schedule_and_no_other_submit(shop, call):
     call("submit", "add", "a=1")
     assert call("once", "fails").code == 1
