@@ -104,7 +104,9 @@ async def problem_page(
     given = dict(parse_qsl(request.query, keep_blank_values=True)) if record["status"] == 422 else {}
     wrong = {one["parameter"] for one in record.get("errors", ())}
     fields = [  # what cannot be read as an instant or a span is only quoted
-        (name, given[name], name in wrong or f"'{given[name]}'" in record["detail"]) for name in takes if given.get(name)
+        (name, given[name], name in wrong or f"'{given[name]}'" in record["detail"])
+        for name in takes
+        if given.get(name)
     ]
     frame = {"base": request.prefix} if who is None else _frame(scheduler, request, who)
     return await bare_page(
