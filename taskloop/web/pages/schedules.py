@@ -130,7 +130,7 @@ async def _page(
     return await whole_page(
         asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()),
         skipped={one.id for one in here if one.next_due is not None and is_off(off, one.job, one.next_due)}, wanted=begin, words=words, coming=coming,
-        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
+        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), load=_load_text(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
         overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, problems=ill,
         first_problem=next((name for name in FIELDS if ill[name]), ""), names=sorted(job.name for job in scheduler),
         once=sign(asked), change=change, removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
@@ -139,16 +139,28 @@ async def _page(
 
 def _bars(ahead: Simulation) -> list[tuple[float, float, float, str]]:
     """Place, width and height of each bar of the load, and what it says: of an hour, or of several where there are many."""
-    together = -(-len(ahead.load) // MOST_BARS) or 1
-    spans = [ahead.load[at : at + together] for at in range(0, len(ahead.load), together)]
-    found = [(sum(one.fires for one in span), max(one.most for one in span)) for span in spans]
+    _, found = _load(ahead)
     highest = max((fires for fires, _ in found), default=0) or 1
-    width = LOAD_WIDTH / max(1, len(spans))
+    width = LOAD_WIDTH / max(1, len(found))
     return [
         (place * width, max(0.5, width - 0.5), LOAD_HEIGHT * fires / highest, f"{fires} fires, at most {most} at once")
         for place, (fires, most) in enumerate(found)
         if fires
     ]
+
+
+def _load(ahead: Simulation) -> tuple[int, list[tuple[int, int]]]:
+    """How many hours a bar of the load is of, and of each bar the fires and how many of them at once at most."""
+    together = -(-len(ahead.load) // MOST_BARS) or 1
+    spans = [ahead.load[at : at + together] for at in range(0, len(ahead.load), together)]
+    return together, [(sum(one.fires for one in span), max(one.most for one in span)) for span in spans]
+
+
+def _load_text(ahead: Simulation) -> str:
+    """What the bars of the load say to who does not see them."""
+    hours, found = _load(ahead)
+    least, most = min((fires for fires, _ in found), default=0), max((fires for fires, _ in found), default=0)
+    return f"{f'{least:,} to ' if least < most else ''}{most:,} {'an hour' if hours == 1 else f'in {hours} hours'}"
 
 
 async def add(asked: Asked) -> Response:
