@@ -109,6 +109,8 @@ async def test_what_runs_rarely_has_its_marks_beside_what_runs_often(monkeypatch
     shown = text(answer)
     assert "tick at least" in shown and "hourly is to come; is to come" in shown, "12 hours have 21,600 ticks"
     assert "evil run 1: failed" in shown and "not all is shown" in shown
+    heights = dict(re.findall(r'<rect class="(failed|succeeded)"[^>]* height="(\d+)"', answer.body.decode()))
+    assert int(heights["failed"]) > int(heights["succeeded"]), "not by its colour alone"
     bars = re.findall(
         r'<rect class="coming" x="([\d.]+)" y="\d+" width="([\d.]+)"[^>]*><title>tick', answer.body.decode()
     )
