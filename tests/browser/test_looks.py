@@ -241,3 +241,16 @@ async def test_runs_of_one_instant_are_each_on_exactly_one_page(open_dashboard, 
         await follow(page, older)
     assert [int(one) for one in seen] == list(range(230, 0, -1))
     assert len({one.due_at for one in await scheduler.runs(limit=1000)}) == 1
+
+
+async def test_on_paper_nothing_is_cut_off_nor_dark(lively_dashboard, window):
+    scheduler, address = lively_dashboard
+    page = await window(viewport={"width": 718, "height": 1000}, color_scheme="dark")  # the width of A4
+    await page.emulate_media(media="print")
+    for path in await all_paths(scheduler):
+        await page.goto(address + path)
+        assert await page.evaluate("document.documentElement.scrollWidth") == 718, path
+        boxes = "all => all.every(one => one.scrollHeight <= one.clientHeight && one.scrollWidth <= one.clientWidth)"
+        assert await page.locator(".wide, .log-box").evaluate_all(boxes), path
+        assert await page.locator("form").filter(visible=True).count() == 0, path
+    assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
