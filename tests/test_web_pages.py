@@ -989,7 +989,10 @@ async def test_schedules_are_listed_tried_added_and_removed(pair):
         "cron 0 2 * * * timezone=UTC",
         {"a": 1},
     )
-    assert 'href="/taskloop/schedules?change=nightly/1#add" aria-label="Change… nightly/1">' in (await client.get("/schedules")).body.decode()
+    assert (
+        'href="/taskloop/schedules?change=nightly/1#add" aria-label="Change… nightly/1">'
+        in (await client.get("/schedules")).body.decode()
+    )
     await filled(client, "/schedules", job="add", when="15 3 * * *", timezone="UTC", id="nightly/1", params='{"a": 2}')
     [stored] = await scheduler.schedules("add")
     assert (str(stored.trigger), dict(stored.params)) == ("cron 15 3 * * * timezone=UTC", {"a": 2})

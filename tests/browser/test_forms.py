@@ -250,7 +250,9 @@ async def test_a_pause_is_told_on_every_page_with_what_it_holds_and_its_end_sett
         bar = await page.locator(".bar", has_text="Everything is paused").inner_text()
         assert "by tom: moving house" in bar and "8 fires by now" in bar, path
         heard = await page.get_by_role("status").inner_text()
-        assert "by tom: moving house" in heard and "fires" not in heard, "what counts on is not read aloud again and again"
+        assert "by tom: moving house" in heard and "fires" not in heard, (
+            "what counts on is not read aloud again and again"
+        )
         assert await page.evaluate(AUDIT) == [], path
     await page.locator(".bar").get_by_label("What was held").select_option("latest")
     await follow(page, page.locator(".bar").get_by_role("button", name="Resume"))
