@@ -50,7 +50,6 @@ async def test_a_button_in_a_row_names_its_row(pair):
     assert 'aria-label="3 times: ConnectionRefusedError"' in shown
     assert 'aria-label="Retry all 3… ConnectionRefusedError"' in shown
     assert 'aria-label="why? refused"' in await page_of(client, "/")
-    assert 'aria-label="failed, run 3"' in await page_of(client, "/jobs")
 
 
 async def test_a_switch_is_told_with_what_it_does(pair):

@@ -67,7 +67,7 @@ async def test_the_first_page_lists_what_needs_a_person_and_leads_to_each(lively
         strict=True,
     ):
         assert words in await item.inner_text()
-        assert await item.get_by_role("link", name=job).get_attribute("href") == f"/taskloop/jobs/{job}"
+        assert await item.get_by_role("link", name=job, exact=True).get_attribute("href") == f"/taskloop/jobs/{job}"
 
 
 @pytest.mark.parametrize("width", [1024, 1120, 1200, 1280, 1600])
