@@ -238,6 +238,23 @@ def test_a_port_that_is_taken_and_an_open_door_without_a_lock_are_problems(shop,
     assert said(found()[1], "port", "nobody can listen on no.such.host.invalid:8700")
 
 
+def test_damage_in_the_middle_of_a_file_is_told_and_of_one_that_takes_long_to_read_nothing_is_claimed(
+    shop, call, found, monkeypatch
+):
+    assert call("once", "add", "a=1").code == 0 and found() == (0, [])
+    with open("taskloop.db", "r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\xff" * 4096 * 12)
+    assert said(found()[1], "store", "taskloop.db is damaged: ", "put a backup back")
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(
+            "CREATE TABLE long AS WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 9999) SELECT n FROM n"
+        )
+        monkeypatch.setattr(checkup_store, "DAMAGE_SECONDS", -1)
+        assert checkup_store._damage(db) is None
+        assert db.execute("SELECT count(*) FROM long").fetchone() == (9999,), "the connection is as it was"
+
+
 def test_of_a_file_that_this_user_may_not_write_it_is_told_once_whose_it_is(shop, call, found, monkeypatch):
     assert call("once", "add", "a=1").code == 0
     (shop.folder / "taskloop.db").chmod(0o640)

@@ -45,6 +45,7 @@ __all__ = [
 SLOW_SECONDS: Final = 0.1
 VERY_SLOW_SECONDS: Final = 1.0
 WRITES: Final = 5
+DAMAGE_SECONDS: Final = 2.0
 SKEW_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 15.0
 LEAST_FREE: Final = 200_000_000
@@ -74,10 +75,31 @@ def file(path: str) -> Iterator[Finding]:
             if mode != "wal":
                 text = f"journal mode of {path} is '{mode}', so readers and the writer hold up each other; 'wal' is expected"
                 yield problem("store", text, "`taskloop db upgrade` sets it, once no other program has the file open")
-            if found == file_sqlite.newest():
+            if damage := _damage(db):
+                yield problem(
+                    "store",
+                    f"{path} is damaged: {damage}",
+                    "put a backup back, as docs/command-line.md has it; `taskloop db check` says the rest",
+                )
+            elif found == file_sqlite.newest():
                 yield from _writes(db, path)
         except sqlite3.Error as error:
             raise file_sqlite.explained(error, path) from error
+
+
+def _damage(db: sqlite3.Connection) -> str | None:
+    """What is wrong first in a file, as far as it can be read in a moment: `db check` reads all of a large one."""
+    until = time.monotonic() + DAMAGE_SECONDS
+    db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+    try:
+        [text] = db.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return None
+    finally:
+        db.set_progress_handler(None, 0)
+    return None if text == "ok" else " ".join(text.replace("*** in database main ***", "").split())
 
 
 def _writes(db: sqlite3.Connection, path: str) -> Iterator[Finding]:
