@@ -312,6 +312,12 @@ def test_a_usual_port_may_be_left_out_of_host():
         Access.check_site(request(headers={"host": "jobs.example.org", "origin": "https://jobs.example.org:444"}))
 
 
+def test_of_a_proxy_that_puts_its_own_name_into_host_it_is_said_how_to_mend_it():
+    with pytest.raises(Problem) as refused:
+        Access.check_site(request(headers={"host": "127.0.0.1:8700", "origin": "https://shop.example"}))
+    assert "Host '127.0.0.1:8700'" in refused.value.detail and "proxy_set_header Host" in refused.value.hint
+
+
 # -- a server of our own
 
 

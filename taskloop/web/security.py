@@ -202,8 +202,12 @@ class Access:
         else:
             mine = True
         if not mine:
-            said = f"Sec-Fetch-Site is '{site[:40]}'" if site is not None else f"Origin is '{str(origin)[:100]}'"
-            raise Problem(403, "cross-site", f"{said}; only pages of this server may change something")
+            said, mend = f"Sec-Fetch-Site is '{str(site)[:40]}'", None
+            if site is None:  # then it is held against Host, which a proxy may have replaced by a name of its own
+                said = f"Origin is '{str(origin)[:100]}' and Host '{own[:100]}'"
+                mend = "if a proxy stands between, have it hand on Host (nginx: proxy_set_header Host $http_host)"
+                mend += ", and add that name to hosts=, or below [http] to hosts"
+            raise Problem(403, "cross-site", f"{said}; only pages of this server may change something", mend)
 
     # -- who it is
 
