@@ -97,6 +97,7 @@ def _config(args: Namespace, settings: Settings) -> Iterator[Finding]:
     if not settings.warnings:
         yield well("config", file)
     holding = [(name, bool(sources.table.get("http", {}).get("token"))), (".env", bool(sources.dotenv))]
+    holding.append(("taskloop.env", True))  # what the unit of `taskloop systemd` reads for the jobs
     for path, secrets in holding:
         if Path(path).is_file():
             yield from stores.people([path], secrets=secrets, what="it holds secrets")
