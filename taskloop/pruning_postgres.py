@@ -145,6 +145,21 @@ _PUT_AWAY: Final = (
 """The counts of processes that have not written for long go into one, so that the sum stays. One that is being written
 stays: its transaction may be an application's, and open for long.
 """
+_SHARDS: Final = (
+    "SELECT day, job, state, shard FROM taskloop.counters WHERE day BETWEEN $1 - 31 AND $1 - 2 AND shard <> 0"
+)
+"""What is counted of days that are over, apart from the rest of the same: so that no two that count wait for each other.
+
+Not of all days: they stay for ever, and a look at years of them each hour would take longer and longer.
+"""
+_PUT_TOGETHER: Final = (
+    f"WITH gone AS (DELETE FROM taskloop.counters WHERE (day, job, state, shard) IN ({_SHARDS} LIMIT $2) "
+    "RETURNING day, job, state, runs, took), "
+    "counted AS (INSERT INTO taskloop.counters AS c (day, job, state, shard, runs, took) "
+    "SELECT day, job, state, 0, sum(runs), sum(took) FROM gone GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 "
+    "ON CONFLICT (day, job, state, shard) DO UPDATE SET runs = c.runs + excluded.runs, took = c.took + excluded.took) "
+    "SELECT count(*) FROM gone"
+)
 _ANY_RUN: Final = " OR ".join(f"EXISTS (SELECT 1 {of_job('n.name', state)})" for state in ("waiting", "running"))
 _LISTS: Final = (
     "WITH lists AS MATERIALIZED "
@@ -183,13 +198,15 @@ _FACTS: Final = ("workers", "incidents", "switches", "former")
 """Tables from which the past is explained."""
 
 
-async def has_more(db: Db, known: Collection[str], keep: timedelta, now: datetime) -> bool:
+async def has_more(db: Db, known: Collection[str], keep: timedelta | None, now: datetime) -> bool:
     """Whether `delete_the_rest` would find anything: most rounds of most workers end with this look."""
     if await db.fetchval(
         "SELECT EXISTS (SELECT 1 FROM taskloop.writers WHERE at < now() - interval '1 day' AND id <> 'gone')"
     ):
         return True
-    if keep > now - EPOCH:
+    if await db.fetchval(f"SELECT EXISTS ({_SHARDS})", _day(now)):
+        return True
+    if keep is None or keep > now - EPOCH:
         return False
     before = microseconds(now - keep)
     for _, _, which in _THE_REST:
@@ -199,13 +216,20 @@ async def has_more(db: Db, known: Collection[str], keep: timedelta, now: datetim
     return bool(await db.fetchval(f"SELECT EXISTS ({_UNUSED})", before, 1, list(known), *others))
 
 
-async def delete_the_rest(db: Db, known: Collection[str], keep: timedelta, now: datetime) -> bool:
-    """What is older than the store keeps anything, once a round; gives whether there is more."""
+def _day(now: datetime) -> int:
+    return (now - EPOCH).days
+
+
+async def delete_the_rest(db: Db, known: Collection[str], keep: timedelta | None, now: datetime) -> bool:
+    """What is older than the store keeps anything, once a round; gives whether there is more. None: it keeps all, but
+    what was apart only while it was being written.
+    """
     await db.execute(_PUT_AWAY)
-    if keep > now - EPOCH:
-        return False
+    full: bool = await db.fetchval(_PUT_TOGETHER, _day(now), TOGETHER) == TOGETHER
+    if keep is None or keep > now - EPOCH:
+        return full
     before = microseconds(now - keep)
-    full = facts_gone = False
+    facts_gone = False
     for table, key, which in _THE_REST:
         gone = changed(await db.execute(f"DELETE FROM taskloop.{table} WHERE {key} IN ({which})", before, TOGETHER))
         full = full or gone == TOGETHER

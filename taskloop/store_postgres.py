@@ -617,7 +617,6 @@ class PostgresStore:
         place = found.after
         if (
             place is None
-            and keep is not None
             and await self._see(pruning.has_more, self._known.terms, keep, now)
             and await self._do(pruning.delete_the_rest, self._known.terms, keep, now)
         ):

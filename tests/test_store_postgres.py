@@ -7,6 +7,7 @@ import re
 import sys
 import textwrap
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from stores import NOW, asked, at, claimed, ended, finished, fired, firing, hour
 
 from taskloop import server_postgres
 from taskloop.audit import Entry
+from taskloop.clock import EPOCH
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
 from taskloop.runs import Returned, State
 from taskloop.server_postgres import explained, is_lost, migrations
@@ -506,3 +508,32 @@ async def test_a_hint_of_another_process_is_heard_at_once_and_its_own_is_not():
         began = loop.time()
         await mine.hint(0.3)
         assert loop.time() - began >= 0.25
+
+
+# -- what is put together
+
+
+@pytest.mark.parametrize("keep", [timedelta(days=1), None], ids=["kept for a day", "kept for ever"])
+async def test_what_was_apart_only_while_it_was_written_is_put_together_whatever_is_kept(keep):
+    """Sixteen rows a day for each job and state stayed for ever, and with keep = "off" three for each start."""
+    today = (NOW - EPOCH).days
+    async with opened() as store:
+        other = await asyncpg.connect(server().store)
+        await other.execute(
+            "INSERT INTO taskloop.writers (id, writes, at) VALUES ('left', 5, now() - interval '2 days')"
+        )
+        await other.executemany(
+            "INSERT INTO taskloop.counters VALUES ($1, $2, 'succeeded', $3, 1, $4)",
+            [(today - ago, job, shard, 10 * shard) for ago in (1, 2, 40) for job in "ab" for shard in (0, 3, 5)],
+        )
+        span = (NOW - timedelta(days=40)).date(), NOW.date()
+        before = await store.days(["a"], *span)
+        pruned = await store.prune(keep, now=NOW)
+        while pruned.after is not None:
+            pruned = await store.prune(keep, now=NOW, after=pruned.after)
+        rows = await other.fetch("SELECT day, job, shard, runs, took FROM taskloop.counters ORDER BY 1, 2, 3")
+        assert [tuple(row) for row in rows if row[0] == today - 2] == [(today - 2, job, 0, 3, 80) for job in "ab"]
+        assert [today - row[0] for row in rows if row[1] == "a"] == [40] * 3 + [2] + [1] * 3
+        assert await store.days(["a"], *span) == before
+        assert await other.fetch("SELECT FROM taskloop.writers WHERE id = 'left'") == []
+        await other.close()
