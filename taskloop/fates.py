@@ -28,7 +28,7 @@ from taskloop.rows import (
     write_results,
     write_words,
 )
-from taskloop.runs import Lost, Raised, Reason, Run, RunId, ShutDown, State, cancelled_by
+from taskloop.runs import Lost, Raised, Reason, Run, RunId, ShutDown, State, cancelled_by, given_up
 from taskloop.schedules import Admission, Fire, admit
 from taskloop.store import Firing, Settling, Terms
 
@@ -112,11 +112,7 @@ def outcome(
             late: dict[str, Any] = {"late_seconds": round((now - one.due_at).total_seconds(), 3)}
             runs.append(_skip(firing, one, one.reason, now, {**late, **firing.because}))
     if ready and answer is Admission.REPLACE:
-        gone = [
-            replace(run, state=State.CANCELLED, reason=Reason.SUPERSEDED, ended_at=now)
-            for run in active
-            if run.state is State.WAITING
-        ]
+        gone = [given_up(run, Reason.SUPERSEDED.value, now) for run in active if run.state is State.WAITING]
         asked = [run.id for run in active if run.state is State.RUNNING]
     return runs, gone, asked
 

@@ -32,6 +32,7 @@ __all__ = [
     "ShutDown",
     "State",
     "cancelled_by",
+    "given_up",
     "only_repeat_key",
     "settle",
 ]
@@ -50,7 +51,7 @@ class State(StrEnum):
     FAILED = "failed"
     """The last attempt allowed raised an error, or ran into its timeout."""
     CANCELLED = "cancelled"
-    """Somebody, or a newer run under `overlap="replace"`, asked for its end."""
+    """Somebody, or under `overlap="replace"` a newer run once it was begun, asked for its end."""
     INTERRUPTED = "interrupted"
     """The attempt ended without a word (its worker died or stopped) and may not be repeated."""
     SKIPPED = "skipped"
@@ -278,6 +279,13 @@ def cancelled_by(actor: str | None, run: Run, reason: str | None, now: datetime)
     """The record of a run whose end `actor` has asked for, None: nobody; `run.actor` stays who asked for the run."""
     by = {} if actor is None else {"cancelled_by": actor}
     return _end(run, State.CANCELLED, now, reason=reason, data={**run.data, **by})
+
+
+def given_up(run: Run, reason: str, now: datetime, actor: str | None = None) -> Run:
+    """The record of a run that waits and is not to begin: a fire that was never begun is skipped, all else cancelled."""
+    if run.schedule is None or run.attempt:
+        return cancelled_by(actor, run, reason, now)
+    return _end(run, State.SKIPPED, now, reason=reason)
 
 
 def only_repeat_key(run: int) -> str:

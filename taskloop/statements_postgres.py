@@ -56,7 +56,7 @@ from taskloop.rows_postgres import (
     run_row,
     unnested,
 )
-from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by
+from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by, given_up
 from taskloop.schedules import Schedule, cut
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Merge, Settling, Terms
 
@@ -281,15 +281,15 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
     runs: list[Run] = []
     made_before: Made = {}
     replaced: list[RunId] = []
-    gone: list[Run] = []
+    gave_way: list[Run] = []
     number = 0
     for firing in won:
         standing = active.get(firing.plan.schedule.id, [])
-        made, given_way, asked = outcome(
+        made, gone, asked = outcome(
             tried(firing, trials) if firing.trial else firing, standing, worker, now, made_before
         )
         replaced += asked
-        gone += given_way
+        gave_way += gone
         begun = len(runs)
         for run in made:
             if run.reason == Reason.DISABLED and len(runs) == begun and await _lengthened(db, run):
@@ -298,7 +298,7 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
             number += 1
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = runs[-1].id
-    await _cancel_waiting(db, gone)
+    await _end_waiting(db, gave_way)
     if replaced:  # our own too, though they are asked by what this returns: their end may be on its way to us
         await db.execute(
             "INSERT INTO taskloop.wishes (run, kind, reason, at) SELECT run, 'cancel', $1, $2 FROM unnest($3::bigint[]) v(run)",
@@ -306,12 +306,12 @@ async def fire(db: Db, firings: Sequence[Firing], worker: str, now: datetime) ->
         )  # fmt: skip
     runs = await _written(db, runs)
     skipped = [run for run in runs if run.state is State.SKIPPED]
-    await count_days(db, [*skipped, *gone])
+    await count_days(db, [*skipped, *gave_way])
     return Fired(
         started=[run for run in runs if run.state is State.RUNNING],
         waiting=sum(run.state is State.WAITING for run in runs),
         skipped=skipped,
-        cancelled=gone,
+        gave_way=gave_way,
         replaced=replaced,
         lost=len(firings) - len(won),
     )
@@ -415,13 +415,14 @@ async def _written(db: Db, runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.id in written]
 
 
-async def _cancel_waiting(db: Db, runs: Sequence[Run]) -> None:
+async def _end_waiting(db: Db, runs: Sequence[Run]) -> None:
     if runs:
+        ends = [(one.id, one.state.value, kept(one.reason), encode(one.data), moment(one.ended_at)) for one in runs]
         await db.execute(
-            "UPDATE taskloop.runs r SET state = 'cancelled', reason = v.reason, data = v.data, ended_at = v.ended_at "
-            "FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS v(id, reason, data, ended_at) "
+            "UPDATE taskloop.runs r SET state = v.state, reason = v.reason, data = v.data, ended_at = v.ended_at "
+            "FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[]) AS v(id, state, reason, data, ended_at) "
             f"WHERE r.id = v.id AND r.state = 'waiting' AND {ONE_BY_ONE}",
-            *arrays([(run.id, kept(run.reason), encode(run.data), moment(run.ended_at)) for run in runs], 4),
+            *arrays(ends, 5),
         )
 
 
@@ -745,8 +746,8 @@ async def cancel(
             run_id, kept(actor), kept(reason), microseconds(now),
         )  # fmt: skip
         return Cancelling(run, wished=True)
-    ended = cancelled_by(actor, run, reason, now)
-    await _cancel_waiting(db, [ended])
+    ended = given_up(run, reason or "", now, actor) if waiting_only else cancelled_by(actor, run, reason, now)
+    await _end_waiting(db, [ended])
     await count_days(db, [ended])
     return Cancelling(ended, ended=True)
 

@@ -58,7 +58,7 @@ from taskloop.rows import (
     write_run,
 )
 from taskloop.rows_sqlite import many, many_by_columns
-from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by
+from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by, given_up
 from taskloop.schedules import Schedule, cut
 from taskloop.store import Cancelling, Claimed, Fired, Firing, Settling, Terms
 
@@ -274,14 +274,14 @@ def fire(
     runs: list[Run] = []
     made_before: Made = {}
     replaced: list[RunId] = []
-    cancelled: list[Run] = []
+    gave_way: list[Run] = []
     for firing in won:
         standing = active.get(firing.plan.schedule.id, [])
         made, gone, asked = outcome(
             tried(firing, trials) if firing.trial else firing, standing, worker, now, made_before
         )
         replaced += asked
-        cancelled += gone
+        gave_way += gone
         begun = len(runs)
         for run in made:
             if run.reason == Reason.DISABLED and len(runs) == begun and _lengthened(db, run):
@@ -290,19 +290,19 @@ def fire(
             number += 1
         if firing.trial and made and made[-1].state in ACTIVE:
             trials[firing.plan.schedule.job] = runs[-1].id
-    _cancel_waiting(db, cancelled)
+    _end_waiting(db, gave_way)
     db.executemany(  # our own too, though they are asked by what this returns: their end may be on its way to us
         "INSERT INTO taskloop_wishes (run, kind, reason, at) VALUES (?, 'cancel', ?, ?)",
         [(run_id, Reason.SUPERSEDED.value, microseconds(now)) for run_id in replaced],
     )
     runs = _written(db, runs)
     skipped = [run for run in runs if run.state is State.SKIPPED]
-    count_days(db, [*skipped, *cancelled])
+    count_days(db, [*skipped, *gave_way])
     return Fired(
         started=[run for run in runs if run.state is State.RUNNING],
         waiting=sum(run.state is State.WAITING for run in runs),
         skipped=skipped,
-        cancelled=cancelled,
+        gave_way=gave_way,
         replaced=replaced,
         lost=len(firings) - len(won),
     )
@@ -408,12 +408,11 @@ def _written(db: sqlite3.Connection, runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.id in kept]
 
 
-def _cancel_waiting(db: sqlite3.Connection, runs: Sequence[Run]) -> None:
+def _end_waiting(db: sqlite3.Connection, runs: Sequence[Run]) -> None:
     for run in runs:
         db.execute(
-            "UPDATE taskloop_runs SET state = 'cancelled', reason = ?, data = ?, ended_at = ? "
-            "WHERE id = ? AND state = 'waiting'",
-            (run.reason, encode(run.data), moment(run.ended_at), run.id),
+            "UPDATE taskloop_runs SET state = ?, reason = ?, data = ?, ended_at = ? WHERE id = ? AND state = 'waiting'",
+            (run.state.value, run.reason, encode(run.data), moment(run.ended_at), run.id),
         )
 
 
@@ -680,8 +679,8 @@ def cancel(
         )
         return Cancelling(run, wished=True)
 
-    ended = cancelled_by(actor, run, reason, now)
-    _cancel_waiting(db, [ended])
+    ended = given_up(run, reason or "", now, actor) if waiting_only else cancelled_by(actor, run, reason, now)
+    _end_waiting(db, [ended])
     count_days(db, [ended])
     return Cancelling(ended, ended=True)
 

@@ -223,8 +223,8 @@ class Fired(NamedTuple):
     waiting: int = 0
     """Runs written that wait for a slot, a place or the end of another."""
     skipped: Sequence[Run] = ()
-    cancelled: Sequence[Run] = ()
-    """Waiting runs that gave way to a newer one."""
+    gave_way: Sequence[Run] = ()
+    """Waiting runs that gave way to a newer one: skipped, or cancelled where they had been begun."""
     replaced: Sequence[RunId] = ()
     """Running runs that are to be cancelled for a newer one; wishes for them are written."""
     lost: int = 0
@@ -233,7 +233,7 @@ class Fired(NamedTuple):
     @property
     def ended(self) -> Sequence[Run]:
         """Runs that are final now."""
-        return (*self.skipped, *self.cancelled)
+        return (*self.skipped, *self.gave_way)
 
     @property
     def more(self) -> bool:
@@ -609,9 +609,9 @@ class Store(Protocol):
         waiting_only: bool = False,
         entry: Entry | None = None,
     ) -> Cancelling | None:
-        """Cancel a waiting run, or leave a wish with the worker of a running one unless `waiting_only`.
+        """Cancel a waiting run, or leave a wish with the worker of a running one.
 
-        None: no such run.
+        `waiting_only`: leave that alone, and give up what waits, as `given_up` has it. None: no such run.
         """
 
     async def wishes(self, worker: str, heed: Heed | None = None) -> Sequence[Wish]:

@@ -203,6 +203,7 @@ def _skipped(question: Question, moment: Moment, checks: Sequence[Check], row: R
         Reason.DISABLED: "switch",
         Reason.TOO_LATE: "lateness",
         Reason.GROUP_FULL: "group",
+        Reason.UNKNOWN_JOB: "worker",
     }.get(Reason(row.reason), "") if row.reason in list(Reason) else ""  # fmt: skip
     first = next((one for one in checks if one.name == link), None)
     if first is None or first.name == "lateness":  # what was missed, or late: by whose doing?

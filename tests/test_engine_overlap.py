@@ -59,6 +59,21 @@ async def test_replace_cancels_the_old_and_starts_when_it_has_ended(scheduler, v
     assert tape[0] == 1
 
 
+async def test_replace_skips_a_fire_that_waits_and_was_never_begun(scheduler, virtual_time):
+    told = []
+    scheduler.add_job(lasting(150 * 60), name="other", group="one")
+    scheduler.add_job(nothing, Every("1h"), name="job", first="after", overlap="replace", group="one")
+    scheduler.on("skipped", "cancelled")(lambda event: told.append((event.name, stamp(event.run.due_at))))
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("other")
+        await time.advance("3h")
+        assert await fates(time, "job") == ["01:00 skipped superseded", "02:00 succeeded", "03:00 succeeded"]
+        assert await starts(time, "job") == ["02:30", "03:00"]
+        found = await scheduler.why("job", at=START + timedelta(hours=1))
+        assert (found.verdict, found.code) == ("did_not_run", "superseded")
+    assert told == [("skipped", "01:00")]
+
+
 async def test_replace_leaves_no_other_attempt_to_a_run_that_fails_while_the_fire_is_written(virtual_time, tmp_path):
     fired, calls = asyncio.Event(), []
 
@@ -125,7 +140,7 @@ async def test_a_waiting_retry_gives_way_under_replace(scheduler, virtual_time):
     scheduler.add_job(failing(1), Every("1h"), retry=Retry(2, first="90m", max="2h"), overlap="replace")
     async with virtual_time(scheduler) as time:
         await time.advance("2h")
-        assert await fates(time) == ["00:00 cancelled superseded", "01:00 succeeded", "02:00 succeeded"]
+        assert await fates(time) == ["00:00 cancelled superseded", "01:00 succeeded", "02:00 succeeded"], "it was begun"
 
 
 async def test_only_runs_of_the_same_schedule_are_in_the_way(scheduler, virtual_time):

@@ -288,15 +288,29 @@ async def test_queue_lets_one_wait_behind_the_running_one(store):
     assert [run.state.value for run in await every_run(store)] == ["running", "waiting", "skipped"]
 
 
-async def test_replace_cancels_the_waiting_ones(store):
+async def test_replace_skips_the_waiting_ones(store):
     earlier = await with_an_earlier(store, False, overlap="replace")
     done = await fired(store, await again(store, now=NOW + HOUR, overlap="replace"), now=NOW + HOUR)
-    assert ids(done.cancelled) == ids(done.ended) == [earlier.id]
+    assert ids(done.gave_way) == ids(done.ended) == [earlier.id]
     assert (done.waiting, done.more, list(done.replaced)) == (1, True, [])
     gone = await store.run(earlier.id)
     assert gone is not None
-    assert (gone.state, gone.reason, gone.ended_at) == (State.CANCELLED, "superseded", NOW + HOUR)
-    assert gone == done.cancelled[0]
+    assert (gone.state, gone.reason, gone.ended_at) == (State.SKIPPED, "superseded", NOW + HOUR)
+    assert gone == done.gave_way[0]
+
+
+async def test_a_fire_that_waits_for_a_job_that_nobody_has_is_given_up_as_a_skip(store):
+    earlier = await with_an_earlier(store, False)
+    reason = {"actor": "taskloop", "reason": "unknown_job", "now": NOW + HOUR, "waiting_only": True}
+    done = await store.cancel(earlier.id, **reason)
+    assert done is not None
+    assert done.ended and done.run == await store.run(earlier.id)
+    assert (done.run.state, done.run.reason, done.run.ended_at) == (State.SKIPPED, "unknown_job", NOW + HOUR)
+    [wanted] = await submitted(store)
+    done = await store.cancel(wanted.id, **reason)
+    assert done is not None and done.run.state is State.CANCELLED, (
+        "somebody asked for it: it is not to vanish from lists"
+    )
 
 
 async def test_replace_asks_for_the_end_of_the_running_one_and_starts_when_it_has_ended(store):
