@@ -53,6 +53,7 @@ MAY_BLOCK = [
     ("io.BufferedReader.read", "zoneinfo/_common.py", {"load_data"}, "the same"),
     ("io.TextIOWrapper.read", "pathlib.py", {"read_text"}, "schema files, read once when a store is made"),
     ("io.TextIOWrapper.read", "pathlib/_local.py", {"read_text"}, "the same, where Python 3.13 has it"),
+    ("io.TextIOWrapper.read", "pathlib/__init__.py", {"read_text"}, "the same, where Python 3.14 has it"),
     (
         "os.path.abspath",
         "taskloop/capture.py",
