@@ -224,7 +224,10 @@ class Flow(Job[..., dict[str, Any]]):
         params: Mapping[str, Any] | None = None,
     ) -> None:
         if not self.steps:
-            raise BadJob(f"flow '{self.name}' of {self.place} has no steps; give it some with @flow.step()")
+            raise BadJob(
+                f"flow '{self.name}' of {self.place} has no steps; give it some with @flow.step(); a scheduler that is "
+                f"started takes it with its steps alone: flow = Jobs().flow('{self.name}'), steps, scheduler.adopt(flow)"
+            )
         super().configure(defaults, overrides, trigger, params)
         self._crashes_alone()
 

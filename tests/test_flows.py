@@ -1076,6 +1076,22 @@ async def test_a_flow_without_steps_cannot_start(virtual_time):
             pass
 
 
+async def test_a_started_scheduler_takes_a_flow_with_its_steps_and_says_how(virtual_time):
+    scheduler = TaskScheduler(options=Options())
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(BadJob, match=r"Jobs\(\).flow\('late'\), steps, scheduler.adopt\(flow\)"):
+            scheduler.flow("late")
+        flow = Jobs().flow("late")
+
+        @flow.step()
+        async def one(days: int) -> int:
+            return days + 1
+
+        scheduler.adopt(flow)
+        run = await time.until(flow.submit(days=1))
+        assert (await time.until(run.value()))["steps"]["one"]["result"] == 2
+
+
 async def test_a_flow_of_a_collection_with_a_trigger_fires(virtual_time):
     from taskloop import Every
 
