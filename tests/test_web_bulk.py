@@ -160,7 +160,11 @@ async def test_failures_of_one_cause_are_retried_from_their_page_and_the_filter_
     await ended(scheduler, *(scheduler["pays"].bind(order=number) for number in range(4)), scheduler["other"].bind())
     page = await client.get("/failures?since=1h")
     assert "Retry all 4…" in text(page) and "Retry…" in text(page) and "<script>" not in page.body.decode()
-    path = html.unescape(re.search(r'href="/taskloop(/failures\?[^"]*)">Retry all 4', page.body.decode())[1])
+    path = html.unescape(
+        re.search(r'href="/taskloop(/failures\?[^"]*)" aria-label="Retry all 4[^"]*">Retry all 4', page.body.decode())[
+            1
+        ]
+    )
     one = (await client.get(path)).body.decode()
     assert ">Retry all 4</button>" in one and "<script>" not in one
     form = dict(re.findall(r'type="hidden" name="(since|cause|last)" value="([^"]*)"', one))

@@ -79,6 +79,4 @@ async def test_no_address_keeps_the_loop_for_long_where_there_are_many_jobs():
             with Turns() as turns:
                 await client.get(address)
             found[address] = turns.most
-    for a, b in sorted(found.items(), key=lambda x: -x[1])[:14]:
-        print(a, b)
     assert {address: calls for address, calls in found.items() if calls > MOST_CALLS} == {}

@@ -127,20 +127,24 @@ async def _page(
     zone = ZoneInfo(scheduler.options.timezone or "UTC")
     off = await looking.off(scheduler, {one.job for one in here})
     begin = {name: wanted.get(name) or "" for name in (*FIELDS, "prefix", "was")}
+    load = _load(ahead)
     return await whole_page(
         asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()),
         skipped={one.id for one in here if one.next_due is not None and is_off(off, one.job, one.next_due)}, wanted=begin, words=words, coming=coming,
-        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(ahead), load=_load_text(ahead), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
+        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(load), load=_load_text(*load), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
         overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, problems=ill,
         first_problem=next((name for name in FIELDS if ill[name]), ""), names=sorted(job.name for job in scheduler),
         once=sign(asked), change=change, removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
     )  # fmt: skip
 
 
-def _bars(ahead: Simulation) -> list[tuple[float, float, float, str]]:
+Load = tuple[int, list[tuple[int, int]]]
+
+
+def _bars(load: Load) -> list[tuple[float, float, float, str]]:
     """Place, width and height of each bar of the load, and what it says: of an hour, or of several where there are many."""
-    _, found = _load(ahead)
-    highest = max((fires for fires, _ in found), default=0) or 1
+    _, found = load
+    highest = max([fires for fires, _ in found], default=0) or 1
     width = LOAD_WIDTH / max(1, len(found))
     return [
         (place * width, max(0.5, width - 0.5), LOAD_HEIGHT * fires / highest, f"{fires} fires, at most {most} at once")
@@ -149,17 +153,17 @@ def _bars(ahead: Simulation) -> list[tuple[float, float, float, str]]:
     ]
 
 
-def _load(ahead: Simulation) -> tuple[int, list[tuple[int, int]]]:
+def _load(ahead: Simulation) -> Load:
     """How many hours a bar of the load is of, and of each bar the fires and how many of them at once at most."""
     together = -(-len(ahead.load) // MOST_BARS) or 1
     spans = [ahead.load[at : at + together] for at in range(0, len(ahead.load), together)]
-    return together, [(sum(one.fires for one in span), max(one.most for one in span)) for span in spans]
+    return together, [(sum([one.fires for one in span]), max([one.most for one in span])) for span in spans]
 
 
-def _load_text(ahead: Simulation) -> str:
+def _load_text(hours: int, found: list[tuple[int, int]]) -> str:
     """What the bars of the load say to who does not see them."""
-    hours, found = _load(ahead)
-    least, most = min((fires for fires, _ in found), default=0), max((fires for fires, _ in found), default=0)
+    fires = [number for number, _ in found] or [0]
+    least, most = min(fires), max(fires)
     return f"{f'{least:,} to ' if least < most else ''}{most:,} {'an hour' if hours == 1 else f'in {hours} hours'}"
 
 
