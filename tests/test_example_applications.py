@@ -41,7 +41,8 @@ def ask(address: str, body: Any = None, headers: dict[str, str] | None = None) -
         with urlopen(Request(address, data=data, headers=told), timeout=20) as answer:
             return answer.status, json.loads(answer.read())
     except HTTPError as error:
-        return error.code, json.loads(error.read() or b"null")
+        with error:
+            return error.code, json.loads(error.read() or b"null")
 
 
 def until(fits: Callable[[], Any], seconds: float = 30) -> Any:

@@ -368,7 +368,8 @@ def got(address, path, **headers):
         with urllib.request.urlopen(asked, timeout=10) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
+        with error:
+            return error.code, json.loads(error.read())
 
 
 def heard(process):
