@@ -283,7 +283,7 @@ def cancelled_by(actor: str | None, run: Run, reason: str | None, now: datetime)
 
 def given_up(run: Run, reason: str, now: datetime, actor: str | None = None) -> Run:
     """The record of a run that waits and is not to begin: a fire that was never begun is skipped, all else cancelled."""
-    if run.schedule is None or run.attempt:
+    if run.schedule is None or run.started_at is not None:  # by its attempts it would not show: a stop gives one back
         return cancelled_by(actor, run, reason, now)
     return _end(run, State.SKIPPED, now, reason=reason)
 

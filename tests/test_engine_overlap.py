@@ -143,6 +143,23 @@ async def test_a_waiting_retry_gives_way_under_replace(scheduler, virtual_time):
         assert await fates(time) == ["00:00 cancelled superseded", "01:00 succeeded", "02:00 succeeded"], "it was begun"
 
 
+async def test_a_fire_that_was_begun_before_a_stop_and_gives_way_after_it_is_cancelled(scheduler, virtual_time):
+    """The stop gave its attempt back, so it counted as never begun."""
+    scheduler.add_job(
+        lasting(90 * 60), Every("1h"), name="job", overlap="replace", on_crash="retry", retry=2, group="one"
+    )
+    scheduler.add_job(lasting(90 * 60), name="other", group="one", priority=9)
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await time.until(scheduler.stop())
+        await scheduler.submit("other")
+        await time.restart()
+        await time.advance("1h")
+        assert await fates(time, "job") == ["00:00 cancelled superseded", "01:00 waiting"]
+        [attempt] = await scheduler.attempts((await time.runs("job"))[0].id)
+        assert attempt.outcome == "shut_down"
+
+
 async def test_only_runs_of_the_same_schedule_are_in_the_way(scheduler, virtual_time):
     job = scheduler.add_job(lasting(NINETY), Every("1h"), name="job", first="after")
     async with virtual_time(scheduler) as time:
