@@ -137,10 +137,11 @@ def _cause(text: str, path: str) -> str:
         return ""
     if not folder.is_dir():
         return f": folder {folder} does not exist"
-    if Path(path).is_symlink() and not os.access(path, os.F_OK):
+    there = [one for one in (str(folder), path, *(path + ending for ending in _BESIDE)) if os.access(one, os.F_OK)]
+    if path not in there and Path(path).is_symlink():
         return f": {path} is a link that leads nowhere"
-    beside = (path + ending for ending in _BESIDE if Path(path + ending).exists())
-    return "".join(f": {unwritable(one)}" for one in (str(folder), path, *beside) if not os.access(one, os.W_OK))
+    barred = "".join(f": {unwritable(one)}" for one in there if not os.access(one, os.W_OK))
+    return barred or ("" if path in there else f": {path} is not there any more")
 
 
 def unwritable(path: str | Path) -> str:
@@ -194,7 +195,7 @@ def _mend(text: str, path: str) -> str:
     if not Path(path).absolute().parent.is_dir():
         return _MAKE_FOLDER
     if "unable to open" in text or "readonly" in text:
-        return _GIVE_RIGHT
+        return "put it back, or name another file" if "not there" in _cause(text, path) else _GIVE_RIGHT
     return "see `taskloop db check`, and the disk"
 
 

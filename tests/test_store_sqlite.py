@@ -28,7 +28,7 @@ from taskloop.runs import RunId, State
 from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS
 from taskloop.store import Query, Store, open_store
 from taskloop.copying_sqlite import backup
-from taskloop.file_sqlite import migrations, prepare
+from taskloop.file_sqlite import explained, migrations, prepare
 from taskloop.store_sqlite import SqliteStore
 
 __all__ = ["pair"]
@@ -409,6 +409,14 @@ async def test_a_backup_of_a_store_in_use_is_a_store(path, tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["copy.db", "runs.db"]
     async with opened(tmp_path / "copy.db") as copy:
         assert await copy.run(run.id) == run
+
+
+@pytest.mark.parametrize("said", ["attempt to write a readonly database", "unable to open database file"])
+def test_of_a_file_that_was_taken_away_as_it_was_used_it_is_told_that_it_is_not_there(path, said):
+    """To tell whose it is raised FileNotFoundError instead."""
+    told = explained(sqlite3.OperationalError(said), str(path))
+    assert isinstance(told, StoreUnavailable)
+    assert f"{said}: {path} is not there any more; put it back" in str(told)
 
 
 async def test_a_backup_is_for_nobody_who_may_not_read_the_store(path, tmp_path):
