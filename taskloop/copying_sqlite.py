@@ -53,7 +53,14 @@ def backup(db: sqlite3.Connection, target: str) -> None:
 
 def begun(part: Path, source: str | None) -> None:
     """Make the empty file of a copy, for nobody who may not read or change the file `source`: it holds the same secrets."""
-    part.touch(mode=Path(source).stat().st_mode & 0o666 if source else 0o666, exist_ok=False)
+    of = Path(source).stat() if source else None
+    part.touch(mode=of.st_mode & 0o666 if of else 0o666, exist_ok=False)
+    made = part.stat()
+    if of is not None and made.st_gid != of.st_gid:  # the rights of a group are those of its people
+        try:
+            os.chown(part, -1, of.st_gid)
+        except OSError:  # we are not of that group
+            part.chmod(made.st_mode & 0o606)
 
 
 def published(part: Path, path: Path) -> None:

@@ -427,6 +427,28 @@ async def test_a_backup_is_for_nobody_who_may_not_read_the_store(path, tmp_path)
     assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o640
 
 
+def refused(*_):
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("member", [True, False])
+async def test_the_group_of_a_backup_is_the_group_of_the_store_or_has_no_rights(path, tmp_path, monkeypatch, member):
+    """Else whoever is of the group of the user that made it could read it."""
+    theirs = next((one for one in (*os.getgroups(), 12345) if one != os.getgid()))
+    try:
+        await used(path)
+        os.chown(path, -1, theirs)
+    except PermissionError:
+        pytest.skip("this user is of one group only")
+    path.chmod(0o640)
+    if not member:
+        monkeypatch.setattr(os, "chown", refused)
+    async with opened(path) as store:
+        await store.backup(tmp_path / "copy.db")
+    made = (tmp_path / "copy.db").stat()
+    assert (made.st_gid, made.st_mode & 0o777) == ((theirs, 0o640) if member else (os.getgid(), 0o600))
+
+
 async def test_a_backup_has_no_name_until_it_is_whole_and_one_that_fails_leaves_nothing(path, tmp_path):
     seen = []
 
