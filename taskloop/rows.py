@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -102,6 +103,8 @@ def moment(instant: datetime | None) -> int | None:
     return None if instant is None else microseconds(instant)
 
 
+_OF_PROGRESS, _OF_FAILURE = len(fields(Progress)), len(fields(Failure))
+"""What is read of each: more is of a later version, beside which this one may run for a while."""
 _instant_of: Final = lru_cache(1024)(from_microseconds)
 """Most instants of a row are also those of another column or of the row before: a sixth of the time, and one object."""
 
@@ -226,10 +229,10 @@ def read_run(row: Sequence[Any]) -> Run:
         worker=row[19],
         token=row[20],
         priority=row[21],
-        progress=Progress(*json.loads(row[22])) if row[22] else None,
+        progress=Progress(*json.loads(row[22])[:_OF_PROGRESS]) if row[22] else None,
         summary=row[23],
         result=json.loads(row[24]) if row[24] else None,
-        error=Failure(*json.loads(row[25])) if row[25] else None,
+        error=Failure(*json.loads(row[25])[:_OF_FAILURE]) if row[25] else None,
         rerun_of=row[26],
         count=row[27],
         data=json.loads(row[28]) if row[28] else {},

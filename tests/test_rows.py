@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from taskloop.cli import glance
 from taskloop.clock import EPOCH
 from taskloop.fates import PLAIN_COLUMNS, SETTLED_COLUMNS, counted, plainly_settled, settled
 from taskloop.rows import NEW_COLUMNS, RUN_COLUMNS, new_columns, read_run, read_schedule, schedule_columns, write_run
-from taskloop.runs import Cause, Returned, Run, RunId, State, settle
+from taskloop.runs import Cause, Failure, Progress, Returned, Run, RunId, State, settle
 from taskloop.schedules import Schedule
 from taskloop.store import Settling
 from taskloop.triggers import At, Cron, Every
@@ -122,3 +124,17 @@ SCHEDULES = some.builds(
 def test_schedules_are_read_as_they_were_written(schedules):
     read = [read_schedule(row) for row in zip(*schedule_columns(schedules), strict=True)]
     assert list(map(repr, read)) == list(map(repr, schedules))
+
+
+def test_what_a_later_version_tells_beside_the_rest_is_left_out():
+    """Two versions run side by side during a roll-out, and of a row that could not be read there was no list."""
+    run = Run(
+        job="a", state=State.RUNNING, cause=Cause.MANUAL, due_at=NOW, ready_at=NOW, created_at=NOW,
+        progress=Progress(1, 2, "two", None, None, 0.05), error=Failure("OSError", "no answer", "", "f1"),
+    )  # fmt: skip
+    row = dict(zip(RUN_COLUMNS, write_run(run), strict=True))
+    for name in ("progress", "error"):
+        row[name] = json.dumps([*json.loads(row[name]), "more"])
+    assert read_run(list(row.values())) == run
+    progress = glance._progress(*json.loads(row["progress"]))
+    assert (progress["done"], progress["fraction"]) == (1, 0.55)

@@ -265,7 +265,7 @@ def _run(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _progress(
-    done: float, total: float, message: str, rate: float | None, eta: float | None, ahead: float = 0.0
+    done: float, total: float, message: str, rate: float | None, eta: float | None, ahead: float = 0.0, *_: Any
 ) -> dict[str, Any]:
     fraction = min(1.0, max(0.0, done / total + ahead)) if total > 0 else 0.0
     return {
