@@ -199,9 +199,14 @@ def lives_until(worker: Worker, question: Question) -> datetime:
 
 
 def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
+    row = moment.row
+    if row is not None and row.reason == Reason.UNKNOWN_JOB and row.ended_at is not None:
+        # Whoever had it as it came due.
+        text = f"it waited until {rfc3339(row.ended_at)}, and no worker that lived then had the job"
+        return Check("worker", False, text, code="unknown_job")
     at = moment.looked_at(question.now)
     alive = [one for one in facts.workers if one.started_at <= at <= lives_until(one, question)]
-    ran_it = None if moment.row is None else moment.row.worker  # as `taskloop once`, which fires nothing
+    ran_it = None if row is None else row.worker  # as `taskloop once`, which fires nothing
     knowing = [one for one in alive if one.id == ran_it or (one.fires and knows(one, question))]
     if knowing:
         one = knowing[0]

@@ -11,6 +11,7 @@ import pytest
 from stories import START, failing, lasting, nothing, stubborn
 
 from taskloop import Cron, Every, Options, Retry, TaskScheduler
+from taskloop.durations import rfc3339
 from taskloop.errors import NoSuchJob, NoSuchRun
 from taskloop.looking import lost_by, waits_for
 from taskloop.runs import RunId
@@ -592,6 +593,24 @@ async def test_a_run_that_waits_for_a_worker_says_so(virtual_time, tmp_path):
         assert await waits(asking, run) == "process_down"
         await time.join(working, address)
         assert await waits(asking, run) == "unknown_job"
+
+
+async def test_a_fire_that_waited_in_vain_for_a_worker_that_has_its_job_says_so(scheduler, virtual_time):
+    """It said that a worker lived, which was so as it came due."""
+    scheduler.add_job(lasting(3 * 3600), name="other", group="one")
+    scheduler.add_job(nothing, Every("1h"), name="job", first="after", group="one")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("other")
+        await time.advance("70m")
+        await time.until(scheduler.stop())
+        scheduler.remove_job("job")
+        await time.restart()
+        await time.advance("30h")
+        [run] = [one for one in await scheduler.runs(state="skipped") if one.job == "job"]
+        found = await scheduler.why(run=run.id)
+        assert (found.verdict, found.code) == ("did_not_run", "unknown_job")
+        assert f"it waited until {rfc3339(run.ended_at)}, and no worker that lived then had the job" in found.text
+        assert [one.name for one in found.checks if one.ok is False] == ["worker"]
 
 
 async def test_a_run_whose_workers_all_fire_nothing_is_not_about_to_start(virtual_time, tmp_path):
