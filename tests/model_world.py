@@ -159,8 +159,8 @@ class World:
 
         return self.loop.run_until_complete(driven())
 
-    def _make_task(self, loop, coroutine, context=None):
-        task = asyncio.Task(coroutine, loop=loop, context=context)
+    def _make_task(self, loop, coroutine, context=None, **more):  # its name too, since Python 3.13.3
+        task = asyncio.Task(coroutine, loop=loop, context=context, **more)
         self.owners[task] = context[WHO] if context is not None and WHO in context else WHO.get()
         return task
 
