@@ -458,7 +458,8 @@ class Tending:
         now, began = self._clock.now(), self._clock.monotonic()
         if self._has_jumped(now, began) or began < self._doubted_until:
             raise Conflict(
-                "the clock of this machine has jumped far, so nothing is deleted for a day; see that it is right"
+                f"the clock of this machine is more than {DOUBTFUL.days} days ahead of what was last on record, as if it "
+                "had jumped, so nothing is deleted for a day; see that it is right"
             )
         deleted, after = 0, None
         while True:
