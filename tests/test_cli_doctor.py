@@ -12,6 +12,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zoneinfo import ZoneInfo
@@ -246,13 +247,21 @@ def test_damage_in_the_middle_of_a_file_is_told_and_of_one_that_takes_long_to_re
         file.seek(4096 * 3)
         file.write(b"\xff" * 4096 * 12)
     assert said(found()[1], "store", "taskloop.db is damaged: ", "put a backup back")
-    with closing(sqlite3.connect(":memory:")) as db:
-        db.execute(
-            "CREATE TABLE long AS WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 9999) SELECT n FROM n"
-        )
-        monkeypatch.setattr(checkup_store, "DAMAGE_SECONDS", -1)
+    with closing(sqlite3.connect("taskloop.db")) as db:
+        monkeypatch.setattr("threading.Timer", partial(_AtOnce, db))
         assert checkup_store._damage(db) is None
-        assert db.execute("SELECT count(*) FROM long").fetchone() == (9999,), "the connection is as it was"
+        db.set_progress_handler(None, 0)
+        assert db.execute("SELECT 1").fetchone() == (1,), "the connection is as it was"
+
+
+class _AtOnce:
+    """A timer that goes off within the first statement of a connection."""
+
+    def __init__(self, db, _, call):
+        self.start = partial(db.set_progress_handler, call, 1)
+
+    def cancel(self):
+        pass
 
 
 def test_of_a_file_that_this_user_may_not_write_it_is_told_once_whose_it_is(shop, call, found, monkeypatch):
