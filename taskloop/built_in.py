@@ -25,13 +25,14 @@ def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
     """Add what a configuration declares to `jobs`: the built-in jobs, and each table that has a `call`.
 
     `unasked`: add a built-in job without a table too, as a command line does, `git_metrics` where it has something to
-    read; else only one that the file names, as for a scheduler inside another program. Raises `BadSettings`, `BadJob`.
+    read, `prune_history` where there is no app; else only one that the file names, as for a scheduler inside another program. Raises `BadSettings`, `BadJob`.
     """
     if "git_metrics" not in jobs and ("git_metrics" in settings.jobs or (unasked and _has_repository(settings))):
         from taskloop.git_metrics import make_job
 
         jobs.add_job(make_job(settings.git_metrics.repositories), Every(), name="git_metrics")
-    if "prune_history" not in jobs and (unasked or "prune_history" in settings.jobs):
+    # Not beside somebody's app: `once --all` would run it too, and nobody has named it.
+    if "prune_history" not in jobs and ("prune_history" in settings.jobs or (unasked and settings.app is None)):
         jobs.add_job(prune_history)
     for function, interval in ((heartbeat, "30s"), (current_date, "1m")):
         name = function.__name__
