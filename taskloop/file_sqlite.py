@@ -146,6 +146,8 @@ def _cause(text: str, path: str) -> str:
 
 def unwritable(path: str | Path) -> str:
     """Who may not write there, and whose it is: one command of the superuser makes a file that nobody else may write."""
+    if not hasattr(os, "geteuid"):  # of Windows no more is known
+        return f"this user may not write {path}"
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"the file system of {path} is mounted for reading only"
     found = os.stat(path)

@@ -45,8 +45,10 @@ T = TypeVar("T")
 STANDSTILL_SECONDS: Final = 10.0
 """Real seconds without a step of virtual time or an event after which a test has hung."""
 POLL_SECONDS: Final = 0.05
-_steady = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
-"""Real seconds. Freezegun stops `time.monotonic`, and no hang would be seen."""
+_steady: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
+)
+"""Real seconds. Freezegun stops `time.monotonic`, and no hang would be seen; Windows has that alone."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ASKED: Final = frozenset({Cause.MANUAL, Cause.API, Cause.CLI, Cause.RERUN})
 _ERRORS: Final = ("failed", "retrying")
