@@ -25,7 +25,8 @@ def declare(jobs: Jobs, settings: Settings, *, unasked: bool) -> None:
     """Add what a configuration declares to `jobs`: the built-in jobs, and each table that has a `call`.
 
     `unasked`: add a built-in job without a table too, as a command line does, `git_metrics` where it has something to
-    read, `prune_history` where there is no app; else only one that the file names, as for a scheduler inside another program. Raises `BadSettings`, `BadJob`.
+    read, `prune_history` where there is no app; else only one that the file names, as for a scheduler inside another
+    program. Raises `BadSettings`, `BadJob`.
     """
     if "git_metrics" not in jobs and ("git_metrics" in settings.jobs or (unasked and _has_repository(settings))):
         from taskloop.git_metrics import make_job

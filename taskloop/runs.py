@@ -281,7 +281,7 @@ def cancelled_by(actor: str | None, run: Run, reason: str | None, now: datetime)
     return _end(run, State.CANCELLED, now, reason=reason, data={**run.data, **by})
 
 
-def given_up(run: Run, reason: str, now: datetime, actor: str | None = None) -> Run:
+def given_up(run: Run, reason: str | None, now: datetime, actor: str | None = None) -> Run:
     """The record of a run that waits and is not to begin: a fire that was never begun is skipped, all else cancelled."""
     if run.schedule is None or run.started_at is not None:  # by its attempts it would not show: a stop gives one back
         return cancelled_by(actor, run, reason, now)

@@ -746,7 +746,7 @@ async def cancel(
             run_id, kept(actor), kept(reason), microseconds(now),
         )  # fmt: skip
         return Cancelling(run, wished=True)
-    ended = given_up(run, reason or "", now, actor) if waiting_only else cancelled_by(actor, run, reason, now)
+    ended = given_up(run, reason, now, actor) if waiting_only else cancelled_by(actor, run, reason, now)
     await _end_waiting(db, [ended])
     await count_days(db, [ended])
     return Cancelling(ended, ended=True)

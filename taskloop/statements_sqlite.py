@@ -679,7 +679,7 @@ def cancel(
         )
         return Cancelling(run, wished=True)
 
-    ended = given_up(run, reason or "", now, actor) if waiting_only else cancelled_by(actor, run, reason, now)
+    ended = given_up(run, reason, now, actor) if waiting_only else cancelled_by(actor, run, reason, now)
     _end_waiting(db, [ended])
     count_days(db, [ended])
     return Cancelling(ended, ended=True)

@@ -620,9 +620,11 @@ _GROUPS: Final = {
 
 
 class _Quiet(argparse.ArgumentParser):
-    """A parser whose complaints are `Usage` errors, and whose help is as plain on Python 3.14 as before: `--color` decides."""
+    """A parser whose complaints are `Usage` errors."""
 
-    color = property(lambda _: False, lambda *_: None)
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self.color = False  # Python 3.14 colours help by itself, whatever `--color` says
 
     def error(self, message: str) -> NoReturn:
         from taskloop.cli.failures import Usage
