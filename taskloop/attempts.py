@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.executors import Executor, OnLoop, RaisedElsewhere
 from taskloop.jobs import Job
-from taskloop.outcomes import failure, finished, returned
+from taskloop.outcomes import NOTHING, failure, finished, returned
 from taskloop.policy import ELSEWHERE, Policy
 from taskloop.retry import Fatal, Retry, RetryAt
 from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Returned, Run, ShutDown
@@ -93,7 +93,7 @@ class LiveAttempt:
                 self.context.log(
                     "not by the parameters of its record: the job's declaration says others by now", "warning"
                 )
-            arguments = self.job.parameters.rebuild(params)
+            arguments = self.job.parameters.rebuild(params) if params else {}
             if self.job.parameters.context_name is not None:
                 arguments[self.job.parameters.context_name] = self.context
             if self.injecting is None:
@@ -105,7 +105,8 @@ class LiveAttempt:
                 raise  # the loop is gone and Python is taking the coroutine apart
             return self._after(error, now, chance)
         finally:
-            self._disarm()
+            if self._timer is not None or self._killer is not None:
+                self._disarm()
         if self.timed_out is not None and self.ending is not None:  # whatever it returned later
             return self._asked(self.ending, chance)
         return result
@@ -232,7 +233,7 @@ def _call(function: Callable[..., Any], /, **arguments: Any) -> Returned:
 
 def taken(value: Any) -> Returned:
     """What was returned, as it is kept."""
-    return returned(finished(value))
+    return NOTHING if value is None else returned(finished(value))
 
 
 def is_ended_by_host(context: RunContext) -> bool:

@@ -104,7 +104,8 @@ def attach() -> Callable[[], None]:
 
 def look() -> None:
     """Overhear loguru too, if the host has come to use it; again, if it has removed all sinks."""
-    _ear.look()
+    if "loguru" in sys.modules:
+        _ear.look()
 
 
 def _nothing() -> None: ...

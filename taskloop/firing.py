@@ -84,6 +84,7 @@ class FireLoop:
         self._ended = ended
         self._say = say
         self._clock = ledger._clock
+        slots.freed = self.freed
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         # What is known of the store between two looks at it. All four begin as "it may be so", for nothing is known yet,
@@ -219,7 +220,7 @@ class FireLoop:
                 await asyncio.sleep(0)  # the host's turn, between reading and planning
         while True:
             due = self._taken(now)
-            if any(one.job not in self._ledger for one in due) or self._ledger._is_untold():
+            if any(job not in self._ledger for job in {one.job for one in due}) or self._ledger._is_untold():
                 await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
                 self._unread = True
                 return now
@@ -256,7 +257,8 @@ class FireLoop:
 
     async def _fire(self, due: Sequence[Schedule], now: datetime) -> None:
         firings = self._plans(due, now)
-        reserved = sum(one.starts for one in firings)
+        reserved = sum([one.starts for one in firings])
+        self._slots.reserve(reserved)
         fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
         self._moved(firings, fired)
         self._store_watch.well()
@@ -264,9 +266,9 @@ class FireLoop:
     def _taken(self, now: datetime) -> list[Schedule]:
         """What is due of what was read, one go of it."""
         most = min(DUE_AT_ONCE, self._slots.free) if self._slots.free >= MANY_FREE else DUE_AT_ONCE
-        due: list[Schedule] = []
-        while len(due) < most and self._is_due(now):
-            due.append(self._coming.popleft())
+        coming, due = self._coming, list[Schedule]()
+        while len(due) < most and coming and (coming[0].next_due or now) <= now:
+            due.append(coming.popleft())
         return due
 
     def _is_to_claim(self) -> bool:
@@ -328,20 +330,15 @@ class FireLoop:
         jobs = {name: self._facts(name, now) for name in {one.job for one in due}}
         firings: list[Firing] = []
         decided: dict[tuple[str, int], Firing] = {}  # by job and trigger, the last
-        try:
-            for schedule in due:
-                kind = schedule.job, id(schedule.trigger)
-                like = decided.get(kind)
-                if like is None or not alike(schedule, like.plan.schedule, like.policy):
-                    like = self._decided(schedule, *jobs[schedule.job], now)
-                    if like.plan.fires:  # else it could not be decided, which is said of each
-                        decided[kind] = like
-                starts = self._slots.free > 0
-                self._slots.reserve(starts)
-                firings.append(Firing(like.plan.of(schedule), like.policy, starts, like.because, like.trial))
-        except MemoryError:  # no fault of the schedule: it is asked again
-            self._slots.release(sum(one.starts for one in firings))
-            raise
+        for schedule in due:
+            kind = schedule.job, id(schedule.trigger)
+            like = decided.get(kind)
+            if like is None or not alike(schedule, like.plan.schedule, like.policy):
+                like = self._decided(schedule, *jobs[schedule.job], now)
+                if like.plan.fires:  # else it could not be decided, which is said of each
+                    decided[kind] = like
+            starts = len(firings) < self._slots.free
+            firings.append(Firing(like.plan.of(schedule), like.policy, starts, like.because, like.trial))
         return firings
 
     def _decided(
@@ -360,7 +357,7 @@ class FireLoop:
             pause = over.held_by(job, due_at)
             if verdict.on and (pause is not None or due_at < since):
                 because = self.attendance.outage(names) if pause is None else pause.told("paused")
-        except MemoryError:  # no fault of the schedule either; `_plans` gives the slots back
+        except MemoryError:  # no fault of the schedule: it is asked again
             raise
         except Exception as error:
             self._say("ERROR", "schedule.stopped", schedule=schedule.id, error=repr(error))

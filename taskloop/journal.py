@@ -138,8 +138,10 @@ class StoreWatch:
 
     def _heard(self, quiet_seconds: float) -> None:
         """The store is back, unless something failed within the last `quiet_seconds`, or has still to be tried again."""
+        if self.lost_at is None:
+            return
         now = self._clock.monotonic()
-        if self.lost_at is None or now - self._failed_tick < quiet_seconds:
+        if now - self._failed_tick < quiet_seconds:
             return
         if self._failing:
             if self.urge is not None and now - self._urged_tick >= self.URGE_SECONDS:

@@ -21,6 +21,7 @@ from taskloop.runs import Failure, Returned, first_line
 
 __all__ = [
     "MESSAGE_CHARACTERS",
+    "NOTHING",
     "RESULT_BYTES",
     "TRACEBACK_CHARACTERS",
     "as_json",
@@ -33,6 +34,8 @@ __all__ = [
 NAME_CHARACTERS: Final = 200
 MESSAGE_CHARACTERS: Final = 4_000
 TRACEBACK_CHARACTERS: Final = 30_000
+NOTHING: Final = Returned()
+"""What nearly all jobs return."""
 RESULT_BYTES: Final = 1_000_000
 LEVELS: Final = 200
 """How deep a result may be nested: any reader of JSON can follow, from however deep a call."""
@@ -54,7 +57,7 @@ def failure(error: BaseException) -> Failure:
 def returned(value: Any) -> Returned:
     """A returned value as JSON; one that is none, or too large, as a note of what it was. A text is the summary."""
     if value is None:
-        return Returned()
+        return NOTHING
     try:
         plain = as_json(value)
     except ValueError as error:

@@ -185,7 +185,7 @@ def _once(write: Callable[[Any], Any]) -> Writer:
 
 def write_mappings(values: Column) -> Column:
     """Mappings as JSON, each by itself: 1 and True are equal, and not the same text."""
-    return tuple(encode(one) if one else None for one in values)
+    return tuple(encode(one) if one else None for one in values) if any(values) else (None,) * len(values)
 
 
 def write_results(values: Column) -> Column:

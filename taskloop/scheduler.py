@@ -261,8 +261,8 @@ class TaskScheduler(Ledger):
         self._slots = slots = Slots(
             options.max_running if getattr(store, "starts", True) else 0, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
             kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
-            store_watch=store_watch, trusted=self._is_trusted, tell=self._tell, say=self._say, breaker=self._breaker,
-            context=partial(RunContext, monotonic=clock.monotonic, call=self.call, scheduler=self), freed=self._freed, overrides=self.overrides
+            store_watch=store_watch, tell=self._tell, say=self._say, breaker=self._breaker,
+            context=partial(RunContext, monotonic=clock.monotonic, call=self.call, scheduler=self), overrides=self.overrides
         )  # fmt: skip
         journal.stir = slots.reported.set
         self._fires = fires = FireLoop(
@@ -370,9 +370,6 @@ class TaskScheduler(Ledger):
     def _vitals(self) -> Mapping[str, Any]:
         return {} if self._guard is None else self._guard.health()
 
-    def _is_trusted(self) -> bool:
-        return self._guard is None or self._guard.is_trusted()
-
     def _blocked_since(self, since: float) -> float:
         return 0.0 if self._guard is None else self._guard.blocked_since(since)
 
@@ -447,10 +444,6 @@ class TaskScheduler(Ledger):
         super()._submitted(asked, answer)
         if self._fires is not None and self.options.enabled:
             self._fires.submitted(asked, answer)
-
-    def _freed(self, stirred: bool, waits: bool) -> None:
-        if self._fires is not None:
-            self._fires.freed(stirred, waits)
 
     def _stirred(self) -> None:
         if self._phase == "running" and self._fires is not None:

@@ -22,15 +22,15 @@ from taskloop.context import RunContext
 from taskloop.errors import BadStore, Conflict, StoreUnavailable, TakenOver, TaskloopError, Unstorable
 from taskloop.executors import Executor, InThread
 from taskloop.injecting import Injecting
-from taskloop.jobs import Jobs
+from taskloop.jobs import Job, Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.masking import clean_outcome, scrubber
 from taskloop.outcomes import failure
 from taskloop.runlog import end_log, open_log
-from taskloop.runs import Lost, Outcome, Raised, Reason, Run, RunId, ShutDown, State, settle
+from taskloop.runs import Lost, Outcome, Raised, Reason, Returned, Run, RunId, ShutDown, State, settle
 from taskloop.steps import Step
 from taskloop.store import Settling, Store
-from taskloop.tasks import disown, undisturbed
+from taskloop.tasks import Answer, disown, undisturbed
 
 __all__ = ["Slots"]
 
@@ -46,6 +46,8 @@ GLANCE_SECONDS: Final = 10.0
 """After how long the housekeeping looks at runs in hand that have reported nothing; at old ones less often."""
 TRUST_SECONDS: Final = 0.25
 """How often a worker that was silent for a lease looks whether it has beaten again."""
+_WORDS: Final = {state: state.value for state in State}
+"""To ask a member of an enum for its value is two calls, at each end of a run."""
 LAST_SECONDS: Final = 0.6
 """How long a stop waits, at its very end, for what it abandons to be recorded."""
 
@@ -71,12 +73,10 @@ class Slots:
         listeners: Listeners,
         journal: Journal,
         store_watch: StoreWatch,
-        trusted: Callable[[], bool],
         context: Callable[..., RunContext],
         tell: Callable[..., None],
         say: Callable[..., None],
         breaker: Callable[[str], Callable[[Run], Coroutine[Any, Any, None]]],
-        freed: Callable[[bool, bool], None],
         overrides: Mapping[Any, Any],
     ) -> None:
         self.free: int = number
@@ -85,6 +85,8 @@ class Slots:
         """Runs that are started and whose end is not recorded yet."""
         self._left: set[LiveAttempt] = set()
         """Those whose function may go on although their end is on record, or nobody's."""
+        self._writes: set[asyncio.Task[None]] = set()
+        """Each has the end of an attempt that the store refused when first asked."""
         self.expected: set[RunId] = set()
         """Waiting runs that this process wrote: those who wait for them need not ask the store at once."""
         self._lent: Counter[tuple[RunId, int]] = Counter()
@@ -102,16 +104,12 @@ class Slots:
         """Each of those who wait before they ask a store again that was away."""
         self._over = False
         """A stop has waited for all it was to wait for: what is handed out now is for the next start."""
-        self._store = store
-        self._jobs = jobs
-        self._executors = executors
+        self._store, self._jobs, self._executors = store, jobs, executors
         self._injecting = Injecting(cast("InThread", executors["thread"]), overrides, say)
-        self._clock = clock
-        self._worker = worker
-        self._journal = journal
-        self._store_watch = store_watch
-        self.trusted = trusted
-        """Whether this worker's lease is good: its runs are nobody else's yet."""
+        self._clock, self._worker = clock, worker
+        self._journal, self._store_watch = journal, store_watch
+        self.trusted: Callable[[], bool] = lambda: True
+        """Whether this worker's lease is good: its runs are nobody else's yet. The guard sets it."""
         self._kill_grace = kill_grace.total_seconds()
         self._log_room = log_room
         """Characters that the log of an attempt may have; 0: none is kept."""
@@ -128,7 +126,8 @@ class Slots:
         self._glance: asyncio.TimerHandle | None = None
         self.stirred: Callable[[], None] = lambda: None
         """Called when a run begins while none was in hand."""
-        self._freed = freed
+        self.freed: Callable[[bool, bool], None] = lambda *_: None
+        """Told of each slot that is free again, as `FireLoop.freed` is, which sets it."""
         self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
@@ -171,24 +170,24 @@ class Slots:
         """Take a slot for a run that is committed as running, and give it a task of its own."""
         if self._over:  # the next start finds the run without its worker and says so
             return
-        if run.job not in self._jobs:  # removed between the claim and now
+        job = self._jobs._jobs.get(run.job)
+        if job is None:  # removed between the claim and now
             self._listeners.begin(self._end_without_job(run))
             return
         if not self.trusted():  # this process stood still since it claimed the run: it may be another's by now
             self.reserve(1)
             self._listeners.begin(self._launch_if_ours(run))
             return
-        self._launch(run)
+        self._launch(run, job)
 
-    def _launch(self, run: Run) -> None:
+    def _launch(self, run: Run, job: Job[..., Any]) -> None:
         try:
-            self._begin(run)
+            self._begin(run, job)
         except Exception as error:  # on record as running, it would be nobody's as long as this worker lives
             self._listeners.begin(self._end_unbegun(run, error))
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: Run, job: Job[..., Any]) -> None:
         self.expected.discard(run.id)
-        job = self._jobs[run.job]
         executor = self._executors[job.policy.executor or ("loop" if job.is_async else "thread")]
         context = self._context(run, report=self._report)
         context.begin_steps, context.trusted = self._begin_steps, self.trusted
@@ -229,7 +228,7 @@ class Slots:
         if run.job not in self._jobs:
             await self._end_without_job(run)
         elif held.get(run.id) == run.token:
-            self._launch(run)
+            self._launch(run, self._jobs[run.job])
         else:
             self._fenced(run, "it was not begun")
 
@@ -290,7 +289,7 @@ class Slots:
         self._lent[claim] += 1
         if self._lent[claim] == 1:
             self.free += 1
-            self._freed(False, False)
+            self.freed(False, False)
 
     def take_back(self, context: RunContext) -> None:
         claim = _claim(context._run)
@@ -363,6 +362,7 @@ class Slots:
         hurry.cancel()
         self._over = True
         disown(task for attempt in {*self.attempts.values(), *self._left} for task in attempt.tasks())
+        disown(self._writes)
 
     async def _all_recorded(self, seconds: float, hurrying: asyncio.Event | None = None) -> None:
         deadline = self._loop.time() + seconds
@@ -395,9 +395,10 @@ class Slots:
             outcome = Raised(failure(error), None)  # of a task or thread that the job awaited: thrown past all others
         if attempt.context.scrub is not None:
             outcome = clean_outcome(outcome, attempt.context.scrub)
-        if not self._lent.pop(_claim(attempt.run), 0):  # else it is free already: a task left behind waits for a run
+        # Else it is free already: a task left behind waits for a run.
+        if not self._lent or not self._lent.pop(_claim(attempt.run), 0):
             self.free += 1
-            self._freed(False, False)
+            self.freed(False, False)
         await self._record(attempt, outcome)
         self._left.discard(attempt)
         attempt.task = None  # they hold each other, by its context: each run would wait for the garbage collector
@@ -414,39 +415,68 @@ class Slots:
         if attempt.context.latest is not None:
             run = run.changed(progress=attempt.context.latest)
         policy = attempt.policy
-        repeatable = policy.repeatable or not attempt.was_called()
+        # Of no matter to one that has returned, as nearly all have.
+        repeatable = type(outcome) is not Returned and (policy.repeatable or not attempt.was_called())
         after = settle(run, outcome, now=self._clock.now(), repeatable=repeatable)
         if not self.logged.is_set():
             with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
                 await self.logged.wait()  # what could not be is given back, to be written with the rest
-        lines = end_log(attempt.context)
-        breaker_moved = self._breaker(run.job) if policy.breaker is not None else None
+        settling = Settling(attempt.run, after, outcome, policy.breaker, lines=end_log(attempt.context))
+        answer = self._store.settle(settling)
+        if isinstance(answer, Answer) and settling.breaker is None:
+            answer.tell(partial(self._heard, attempt, settling, answer))
+        else:
+            await self._write(attempt, settling, answer)
+
+    def _heard(
+        self, attempt: LiveAttempt, settling: Settling, answer: Awaitable[Run | None], stands: Run | None, error: object
+    ) -> None:
+        """The store has answered about an end for which no task waits; one does from now on where it refused."""
+        if error is None:
+            self._store_watch.well()
+            if (after := self._told(attempt, settling, stands)) is not None:
+                self._announce(attempt, after)
+        elif not self._loop.is_closed():
+            task = self._loop.create_task(self._write(attempt, settling, answer))
+            self._writes.add(task)
+            task.add_done_callback(self._writes.discard)
+
+    async def _write(self, attempt: LiveAttempt, settling: Settling, answer: Awaitable[Run | None]) -> None:
+        """Write an end, however long the store is away, and tell it; `answer`: what the store says when first asked."""
+        breaker_moved = self._breaker(attempt.run.job) if settling.breaker is not None else None
         try:
-            written = await self._settle(Settling(attempt.run, after, outcome, policy.breaker, lines=lines))
+            written = await self._settle(settling, answer)
         except Unstorable as error:  # what the job left; that it ended must be on record
             after = attempt.run.changed(
                 state=State.FAILED, error=failure(error), progress=None, ended_at=self._clock.now()
             )
-            written = await self._settle(Settling(attempt.run, after, Lost(), policy.breaker, lines=lines))
+            settling = settling._replace(after=after, outcome=Lost())
+            written = await self._settle(settling)
+        if (stands := self._told(attempt, settling, written)) is not None:
+            if breaker_moved is not None and stands.final:
+                await undisturbed(breaker_moved(stands))
+            self._announce(attempt, stands)
+
+    def _told(self, attempt: LiveAttempt, settling: Settling, written: Run | None) -> Run | None:
+        """Tell of an end that was written; gives it as it stands. None: it was not, for the run is not ours any more."""
         self._forget(attempt)
         if written is None:
             if self._closed.is_set():
-                self._unrecorded(after)
+                self._unrecorded(settling.after)
             else:
-                self._fenced(run, f"what it came to, {after.state.value}, is not recorded")
-            return
-        after = written  # it may be cancelled instead of tried again
-        if after.state is State.WAITING:
-            self._tell("retrying", after, **_cut_short(outcome))
-        else:
-            self._tell(after.state.value, after)
-        if breaker_moved is not None and after.final:
-            await undisturbed(breaker_moved(after))
-        self._waiters.announce(run.id, after)
+                self._fenced(attempt.run, f"what it came to, {settling.after.state.value}, is not recorded")
+        elif written.state is State.WAITING:
+            self._tell("retrying", written, **_cut_short(settling.outcome))
+        else:  # cancelled, it may be, instead of tried again
+            self._tell(_WORDS[written.state], written)
+        return written
+
+    def _announce(self, attempt: LiveAttempt, after: Run) -> None:
+        self._waiters.announce(after.id, after)
         # Itself, the next of its schedule or one of its group may be able to start now.
         waits = after.state is State.WAITING
-        if waits or after.schedule is not None or policy.constrained:
-            self._freed(True, waits)
+        if waits or after.schedule is not None or attempt.policy.constrained:
+            self.freed(True, waits)
 
     async def _end_without_job(self, run: Run) -> None:
         after = run.changed(state=State.INTERRUPTED, reason=Reason.UNKNOWN_JOB.value, ended_at=self._clock.now())
@@ -459,12 +489,15 @@ class Slots:
         if await self._settle(Settling(run, after, Lost())) is not None:
             self._waiters.announce(run.id, after)
             self._tell(after.state.value, after)
-            self._freed(True, False)
+            self.freed(True, False)
 
-    async def _settle(self, settling: Settling) -> Run | None:
-        """The run as it stands; None: it is not ours any more, or the next start finds it without its worker."""
+    async def _settle(self, settling: Settling, answer: Awaitable[Run | None] | None = None) -> Run | None:
+        """The run as it stands; None: it is not ours any more, or the next start finds it without its worker.
+
+        `answer`: what the store says, if it is asked already.
+        """
         try:
-            stands: Run | None = await self._store.settle(settling)
+            stands: Run | None = await (self._store.settle(settling) if answer is None else answer)
         except Unstorable:
             raise
         except (TaskloopError, asyncio.CancelledError):  # what may have been written all the same is as good as written

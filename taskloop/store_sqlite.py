@@ -81,6 +81,7 @@ from taskloop.store import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.tasks import refused
 from taskloop.threads_sqlite import CLOSE_SECONDS, Connection, connected, hop, let_go
 from taskloop.tokens import Token
 from taskloop.writing_sqlite import Writing
@@ -470,7 +471,9 @@ class SqliteStore:
         return claimed
 
     def settle(self, settling: Settling) -> Awaitable[Run | None]:
-        return self._write("settle", settling)
+        if self._writing is None:
+            return refused(self._not_open())
+        return self._writing.note("settle", settling)
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
         await self._do(statements.progress, reports)

@@ -1,5 +1,5 @@
 """Tasks of asyncio: one whose end matters more than who cancels it, one that does not end, one for many, and those begun
-later; and the loop they are of.
+later; an answer that needs none; and the loop they are of.
 
 Level 4, knows no engine.
 """
@@ -7,13 +7,13 @@ Level 4, knows no engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from taskloop.errors import BadStore, NotRunning, StoreUnavailable
 
-__all__ = ["Gathered", "disown", "gradually", "lazily", "this_loop", "undisturbed"]
+__all__ = ["Answer", "Gathered", "disown", "gradually", "lazily", "refused", "this_loop", "undisturbed"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -21,6 +21,66 @@ TURN: Final = 500
 """Values that are made in one turn of the loop: some milliseconds."""
 NAMED: Final = 5
 """Of what could not be done, those that an error names; of more there is a count."""
+
+
+class Answer(Generic[T]):
+    """What is answered once, or an error: to whoever awaits it, as a future is, or by a call in the very turn of the answer.
+
+    To wake a task costs as much as to begin one, and the end of each run is such an answer.
+    """
+
+    __slots__ = ("_answer", "_hear", "_waiters")
+
+    def __init__(self) -> None:
+        self._answer: tuple[T | None, BaseException | None] | None = None
+        self._hear: Callable[[T | None, BaseException | None], object] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def done(self) -> bool:
+        return self._answer is not None
+
+    def set_result(self, value: T) -> None:
+        self._settle(value, None)
+
+    def set_exception(self, error: BaseException) -> None:
+        self._settle(None, error)
+
+    def tell(self, hear: Callable[[T | None, BaseException | None], object]) -> None:
+        """Have `hear(value, error)` called when it is answered, at once where it is. One can be told so; it raises nothing."""
+        if self._answer is None:
+            self._hear = hear
+        else:
+            hear(*self._answer)
+
+    def _settle(self, value: T | None, error: BaseException | None) -> None:
+        self._answer = value, error
+        for one in self._waiters:
+            if not one.done():  # else whoever waited was cancelled
+                one.set_result(None)
+        hear, self._hear = self._hear, None  # it may hold the answer: each would wait for the garbage collector
+        if hear is not None:
+            try:
+                hear(value, error)
+            except Exception as wrong:  # what others are told next must not depend on who hears of this
+                message = {"message": "taskloop: an answer was not taken", "exception": wrong}
+                asyncio.get_running_loop().call_exception_handler(message)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self._answer is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            yield from waiter
+        value, error = cast("tuple[T, BaseException | None]", self._answer)
+        if error is not None:
+            raise error
+        return value
+
+
+def refused(error: BaseException) -> Answer[Any]:
+    """The answer to what is refused at once."""
+    answer: Answer[Any] = Answer()
+    answer.set_exception(error)
+    return answer
 
 
 class Gathered(Generic[T]):

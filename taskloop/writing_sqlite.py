@@ -18,11 +18,12 @@ from taskloop.batches_sqlite import transact
 from taskloop.errors import StoreUnavailable
 from taskloop.file_sqlite import FilePlace
 from taskloop.store import Heed
+from taskloop.tasks import Answer, refused
 from taskloop.threads_sqlite import Connection, call
 
 __all__ = ["Writing"]
 
-Part = tuple[str, Any, asyncio.Future[Any], Heed | None]
+Part = tuple[str, Any, asyncio.Future[Any] | Answer[Any], Heed | None]
 
 
 class Writing:
@@ -70,11 +71,22 @@ class Writing:
                 self._tell(heed, refused)
             raise refused
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.append((verb, work, answer, heed))
+        self._put((verb, work, answer, heed))
+        return answer
+
+    def note(self, verb: str, work: Any) -> Answer[Any]:
+        """As `write`, for who need not be woken to hear of it. Raises nothing: a refusal is an answer too."""
+        if self._hangs or self._drained is not None:
+            return refused(self._silent() if self._hangs else self._closed_error())
+        answer: Answer[Any] = Answer()
+        self._put((verb, work, answer, None))
+        return answer
+
+    def _put(self, part: Part) -> None:
+        self._queue.append(part)
         if not self._in_hand and not self._is_called:
             self._is_called = True
             self._loop.call_soon(self._begin)
-        return answer
 
     async def close(self, within: float) -> None:
         """Write what is wanted, in about `within` seconds; refuse the rest."""

@@ -27,6 +27,7 @@ from taskloop.errors import Conflict, StoreUnavailable
 from taskloop.executors import InThread
 from taskloop.schedules import plan
 from taskloop.store_sqlite import SqliteStore
+from taskloop.tasks import refused
 from taskloop.testing import run_context
 
 pytestmark = pytest.mark.anyio
@@ -1157,6 +1158,9 @@ class Full(SqliteStore):
         if heed is not None:
             heed(error)
         raise error
+
+    def settle(self, settling):
+        return refused(StoreUnavailable("database or disk is full")) if self.is_full else super().settle(settling)
 
 
 @pytest.mark.parametrize("then", ["it stops", "another run is asked for"])

@@ -162,7 +162,7 @@ async def test_a_block_in_a_file_whose_name_is_no_text_is_recorded_and_costs_no_
             ):
                 await asyncio.sleep(0.05)
         await asyncio.sleep(1.2)
-        assert scheduler._is_trusted()
+        assert scheduler._guard.is_trusted()
 
 
 async def test_a_watch_that_is_switched_off_watches_nothing():
