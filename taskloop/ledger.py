@@ -363,15 +363,15 @@ class Ledger(Switching):
         """
         span = None if timeout is None else durations.parse(timeout)
         if span is not None and not span:
-            run = await self.run(run_id)
-            if not run.final:
-                raise TimeoutError(f"run {run_id} is {run.state}")
-            return run
+            if (run := await self.run(run_id)).final:
+                return run
+            raise TimeoutError(f"run {run_id} is {run.state}")
         context = running.get()
         self._lend(context, run_id)
-        limit = asyncio.timeout(None if span is None else span.total_seconds())
         try:
-            async with limit:
+            if span is None:
+                return await self._final(inquiry.run_id(run_id))
+            async with asyncio.timeout(span.total_seconds()) as limit:
                 return await self._final(inquiry.run_id(run_id))
         except TimeoutError:
             if span is None or not limit.expired():  # of a virtual time that stands still

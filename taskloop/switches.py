@@ -99,12 +99,12 @@ class Switches(tuple[Switch, ...]):  # noqa: SLOT001 - it keeps what it was sort
 
     def verdict(self, jobs: Sequence[str], now: datetime, *, declared: bool) -> Verdict:
         """Whether a job, known by any of these names and `declared` on or off, is on."""
-        switch = self.thrown(jobs, now)
+        switch = self.thrown(jobs, now) if self else None
         if switch is None:
             on, because = declared, {} if declared else {"disabled_by": "its declaration"}
         else:
             on, because = switch.kind == "enabled", switch.told("disabled")
-        return Verdict(on, on and self.on_trial(jobs, now), {} if on else because)
+        return Verdict(on, on and bool(self) and self.on_trial(jobs, now), {} if on else because)
 
     def pause(self, job: str | None, now: datetime) -> Switch | None:
         """The pause that holds a job, its own or that of all; None: none does."""

@@ -24,7 +24,7 @@ NAMED: Final = 5
 
 
 class Answer(Generic[T]):
-    """What is answered once, or an error: to whoever awaits it, as a future is, or by a call in the very turn of the answer.
+    """What is answered once, or an error: to whoever awaits it, as a future is, or by a call as it is answered.
 
     To wake a task costs as much as to begin one, and the end of each run is such an answer.
     """
