@@ -44,7 +44,7 @@ from taskloop.starting import opened, patiently, unless
 from taskloop.store import Store, Worker
 from taskloop.switches import Switch
 from taskloop.tasks import Gathered, lazily, this_loop
-from taskloop.tending import Tending
+from taskloop.tending import TOLD_SECONDS, Tending
 
 if TYPE_CHECKING:
     from taskloop.declaring import StartPlan
@@ -355,16 +355,22 @@ class TaskScheduler(Ledger):
         self._phase, self._executors = "stopped", {}  # a thread that is not here may hold the lock of their calls
 
     async def _tend_loop(self) -> None:
+        told, told_tick = "", 0.0
         while True:  # to the very end: a worker that stops must still beat
+            wrong: Exception | None = None
             try:
-                await self._tending.round()
+                wrong = await self._tending.round()
                 if self._tending.changed:
                     await self._switched()
                     self._tending.changed = False
             except (StoreUnavailable, BadStore) as error:
                 self._store_watch.lost(error, self._tending, in_its_time=self.options.enabled)
             except Exception as error:  # the next round does what this one could not
-                self._say("WARNING", "tending.failed", error=repr(error))
+                wrong = error
+            tick = self._clock.monotonic()
+            if wrong is not None and (repr(wrong) != told or tick - told_tick > TOLD_SECONDS):
+                told, told_tick = repr(wrong), tick
+                self._say("WARNING", "tending.failed", error=told)
             await self._tending.nap()
 
     def _vitals(self) -> Mapping[str, Any]:

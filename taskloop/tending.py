@@ -6,14 +6,15 @@ Level 5. Each round of `Tending.round` is short and repeatable; what fails becau
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from taskloop.attempts import LiveAttempt
 from taskloop.clock import Clock
-from taskloop.errors import Conflict
+from taskloop.errors import BadStore, Conflict, StoreUnavailable
 from taskloop.events import Feed
 from taskloop.jobs import Job, Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -26,7 +27,7 @@ from taskloop.slots import Slots
 from taskloop.store import Settling, Store, Wish, Worker
 from taskloop.triggers import Unreadable
 
-__all__ = ["Tending"]
+__all__ = ["TOLD_SECONDS", "Tending"]
 
 TEND_SECONDS: Final = 0.5
 """How often wishes of other processes are looked for, and progress is written."""
@@ -45,6 +46,8 @@ ORPHANED: Final = timedelta(days=1)
 SEEN_SECONDS: Final = 3600.0
 DOUBTFUL: Final = timedelta(days=30)
 """A step of the clock as long as this, or a store untouched for as long, makes nobody delete records for a day."""
+TOLD_SECONDS: Final = 600.0
+"""How often one and the same failure is told: it may come twice a second until somebody mends its cause."""
 
 
 class Tending:
@@ -118,8 +121,11 @@ class Tending:
         """The wall clock and the steady clock when it was last time to prune."""
         self._doubted_until = self._begun
 
-    async def round(self) -> None:
-        """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear."""
+    async def round(self) -> Exception | None:
+        """Do what is to be done now; sets `changed` if others wrote or their runs were settled, for the engine to clear.
+
+        Gives the first error of a duty, which has kept none of the others. Raises that of a store which is away.
+        """
         shared = not self._store.private
         was_away, self._is_away = self._is_away, True
         self.changed |= shared and await self._store.changed()
@@ -132,6 +138,39 @@ class Tending:
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
             lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
             self._heard_beat(lives)
+        wrong: Exception | None = None
+        for duty in self._duties(shared):
+            try:
+                await duty()
+            except (StoreUnavailable, BadStore):
+                raise
+            except Exception as error:  # of a row, it may be, that a worker of another version has written
+                wrong = wrong or error
+        self._store_watch.answered(self)
+        if not self._options.enabled and self._store_watch.takes_beats:
+            self._store_watch.well()  # nothing else is written here by itself: to wait for it would keep callers away
+        return wrong
+
+    def _duties(self, shared: bool) -> Iterator[Callable[[], Awaitable[object]]]:
+        """What is to be done in this round, one after the other; each is done whatever has become of those before."""
+        yield partial(self._mind_the_others, shared)
+        if self.changed or self._wishes:
+            yield self._grant_wishes
+        yield self._write_progress
+        yield partial(self._journal.write, self._store)
+        if self._is_time("rename", 0.0 if self._renaming else FLAG_SECONDS):
+            yield self._rename
+        if self._is_time("flags", FLAG_SECONDS):
+            if shared:  # what was written for a worker as it left
+                yield self._settle_orphans
+            if self._store.remote:
+                yield self._settle_forgotten
+            yield self._raise_flags
+            yield self._guard_the_fires
+        if self._is_time("prune", 0.0):
+            yield self._prune
+
+    async def _mind_the_others(self, shared: bool) -> None:
         # Whoever beats or comes changes a file; of a server it would be no change, with a hundred workers that beat.
         if shared and (self.changed or (self._store.remote and self._is_time("others", self._look_seconds()))):
             before = self.others
@@ -142,24 +181,6 @@ class Tending:
             before, self.others = self.others, await self.rescue(self.others)
             await self._miss_some_of(before)
             self.changed |= len(self.others) < len(before)
-        if self.changed or self._wishes:
-            await self._grant_wishes()
-        await self._write_progress()
-        await self._journal.write(self._store)
-        if self._is_time("rename", 0.0 if self._renaming else FLAG_SECONDS):
-            await self._rename()
-        if self._is_time("flags", FLAG_SECONDS):
-            if shared:  # what was written for a worker as it left
-                await self._settle_orphans()
-            if self._store.remote:
-                await self._settle_forgotten()
-            await self._raise_flags()
-            await self._guard_the_fires()
-        if self._is_time("prune", 0.0):
-            await self._prune()
-        self._store_watch.answered(self)
-        if not self._options.enabled and self._store_watch.takes_beats:
-            self._store_watch.well()  # nothing else is written here by itself: to wait for it would keep callers away
 
     def _look_seconds(self) -> float:
         """How often to look who lives: of a thousand workers each reads no more rows a second than of a hundred."""

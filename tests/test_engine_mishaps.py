@@ -19,13 +19,16 @@ from pathlib import Path
 
 import pytest
 from loguru import logger
+from stores import database
 from stories import START, fates, lasting, nothing
 
 from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler, file_sqlite
 from taskloop.context import AttemptCancelled
 from taskloop.errors import Conflict, StoreUnavailable
 from taskloop.executors import InThread
+from taskloop.runs import Run
 from taskloop.schedules import plan
+from taskloop.store import Terms
 from taskloop.store_sqlite import SqliteStore
 from taskloop.tasks import refused
 from taskloop.testing import run_context
@@ -1262,4 +1265,35 @@ async def test_nothing_is_remembered_of_workers_of_other_machines_that_have_left
         await elsewhere.leave("other", time.now)
         await time.advance("2s")
         assert not scheduler._tending._seen and scheduler._tending.others == []
+        await elsewhere.close()
+
+
+async def test_a_row_that_nobody_here_can_read_keeps_the_housekeeping_from_nothing_else(
+    scheduler, virtual_time, lines, tmp_path
+):
+    """As one that a worker of a later version has written; no progress, cancel, flag or prune of anybody came through."""
+
+    @scheduler.job()
+    async def job(run: RunContext):
+        run.progress(7)
+        await asyncio.sleep(3600)
+
+    async with virtual_time(scheduler, store=SqliteStore(tmp_path / "a.db")) as time:
+        elsewhere = SqliteStore(tmp_path / "a.db")
+        await elsewhere.open()
+        await elsewhere.know([Terms("job")])
+        gone = replace(scheduler.worker, id="gone", host="elsewhere", process="m:b:1:2")
+        await elsewhere.enlist(gone)
+        await elsewhere.submit([Run(job="job", due_at=time.now, ready_at=time.now, created_at=time.now)])
+        [left] = (await elsewhere.claim("gone", time.now, 1)).started
+        with database(tmp_path / "a.db") as db:
+            db.execute("UPDATE taskloop_runs SET cause = 'telepathy' WHERE id = ?", (left.id,))
+            db.commit()
+        run = await job.submit()
+        await elsewhere.leave("gone", time.now)
+        await time.advance("30s")
+        assert (await elsewhere.run(run.id)).progress.done == 7
+        await elsewhere.cancel(run.id, actor="ann", reason="enough", now=time.now)
+        assert (await time.until(run.wait())).state is State.CANCELLED
+        assert lines.count("tending.failed") == 1
         await elsewhere.close()
