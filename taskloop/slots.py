@@ -437,9 +437,19 @@ class Slots:
             if (after := self._told(attempt, settling, stands)) is not None:
                 self._announce(attempt, after)
         elif not self._loop.is_closed():
-            task = self._loop.create_task(self._write(attempt, settling, answer))
-            self._writes.add(task)
-            task.add_done_callback(self._writes.discard)
+            self._write_beside(attempt, settling, answer)
+
+    def _write_beside(self, attempt: LiveAttempt, settling: Settling, answer: Awaitable[Run | None]) -> None:
+        """Write an end in a task of its own, which once begun heeds nobody who cancels it."""
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._writes.discard(task)
+            if task.cancelled() and task.cancelling():  # before its first step, by a host that cancels all tasks
+                self._write_beside(attempt, settling, answer)
+
+        task = self._loop.create_task(self._write(attempt, settling, answer))
+        self._writes.add(task)
+        task.add_done_callback(over)
 
     async def _write(self, attempt: LiveAttempt, settling: Settling, answer: Awaitable[Run | None]) -> None:
         """Write an end, however long the store is away, and tell it; `answer`: what the store says when first asked."""
@@ -454,7 +464,7 @@ class Slots:
             written = await self._settle(settling)
         if (stands := self._told(attempt, settling, written)) is not None:
             if breaker_moved is not None and stands.final:
-                await undisturbed(breaker_moved(stands))
+                await undisturbed(partial(breaker_moved, stands))
             self._announce(attempt, stands)
 
     def _told(self, attempt: LiveAttempt, settling: Settling, written: Run | None) -> Run | None:
@@ -502,7 +512,7 @@ class Slots:
             raise
         except (TaskloopError, asyncio.CancelledError):  # what may have been written all the same is as good as written
             # Whoever has the task of a job may cancel it, now too; but its end is no matter of the job's any more.
-            stands = await undisturbed(self.insist(partial(self._store.settle, settling), again=True))
+            stands = await undisturbed(partial(self.insist, partial(self._store.settle, settling), again=True))
         else:
             self._store_watch.well()
         return stands

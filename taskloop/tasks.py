@@ -141,13 +141,18 @@ def this_loop() -> asyncio.AbstractEventLoop:
         ) from None
 
 
-async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives or raises, in a task of its own: whoever cancels the one that waits here is not heard."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    return task.result()
+async def undisturbed(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What `begin()` gives or raises, in a task of its own: whoever cancels the one that waits here is not heard.
+
+    Nor is a host that ends its loop and cancels all tasks, that one too: then it is begun anew.
+    """
+    while True:
+        task = asyncio.ensure_future(begin())
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not (task.cancelled() and task.cancelling()):
+            return task.result()
 
 
 async def gradually(make: Callable[[S], T], these: Iterable[S]) -> list[T]:

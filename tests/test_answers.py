@@ -10,7 +10,7 @@ from stores import ended, know, started
 
 from taskloop.errors import StoreUnavailable
 from taskloop.store_sqlite import SqliteStore
-from taskloop.tasks import Answer, refused
+from taskloop.tasks import Answer, refused, undisturbed
 
 pytestmark = pytest.mark.anyio
 
@@ -79,3 +79,26 @@ async def test_an_end_that_nobody_waits_for_is_written_and_refused_by_a_store_th
     assert after.state == "succeeded" and error is None
     with pytest.raises(StoreUnavailable, match="not open"):
         await store.settle(ended(run))
+
+
+async def test_a_host_that_cancels_all_tasks_has_undisturbed_work_begun_anew_and_one_that_cancels_itself_not():
+    begun, goes_on = [], asyncio.Event()
+
+    async def works():
+        begun.append(asyncio.current_task())
+        await goes_on.wait()
+        return len(begun)
+
+    async def gives_up():
+        raise asyncio.CancelledError
+
+    waits = asyncio.ensure_future(undisturbed(works))
+    for times in (1, 2):
+        while len(begun) < times:
+            await asyncio.sleep(0)
+        for task in (waits, begun[-1]):
+            task.cancel()
+    goes_on.set()
+    assert await waits == 3
+    with pytest.raises(asyncio.CancelledError):
+        await undisturbed(gives_up)

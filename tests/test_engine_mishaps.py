@@ -1192,6 +1192,30 @@ async def test_what_a_run_came_to_while_the_disk_was_full_is_written_as_soon_as_
         assert (await scheduler.run(run.id)).state is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("when", ["as it is refused", "while it waits", "while that of a job with a breaker waits"])
+def test_what_a_full_disk_refused_is_written_though_the_host_ends_its_loop_without_a_stop(when, tmp_path):
+    """The writing was cancelled with all other tasks: the run was on record as running, and nobody said so."""
+    store = Full(tmp_path / "a.db")
+    scheduler = TaskScheduler(store, options=Options(kill_grace=timedelta(seconds=10)))
+
+    @scheduler.job(pause_after=3 if "breaker" in when else None)
+    async def fills():
+        store.is_full = True
+
+    async def host():
+        await scheduler.start()
+        await fills.submit()
+        while not (scheduler._slots._writes if when == "as it is refused" else scheduler._store_watch.lost_at):
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.05, setattr, store, "is_full", False)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:  # as `asyncio.run` does, in a later turn
+            task.cancel()
+
+    asyncio.run(host())
+    with closing(sqlite3.connect(tmp_path / "a.db")) as db:
+        assert db.execute("SELECT state FROM taskloop_runs").fetchall() == [("succeeded",)]
+
+
 async def test_no_wish_is_lost_with_one_that_cannot_be_granted_at_once(tmp_path):
     class Away(SqliteStore):
         fails = 0
