@@ -37,6 +37,7 @@ from taskloop.runs import ACTIVE, Cause, Run, RunId, State
 from taskloop.scheduler import TaskScheduler
 from taskloop.store import Store, open_store
 from taskloop.store_sqlite import SqliteStore
+from taskloop.threads_sqlite import under_way
 
 __all__ = ["LoopTime", "Standstill", "VirtualClock", "VirtualTime", "run_context", "virtual_time"]
 
@@ -593,10 +594,13 @@ class LoopTime:
             self._loop._ready.append(handle)
 
     def _threads_are_at_work(self) -> bool:
-        """Whether time has to wait: for a store always, for a job's thread until the patience is at its end."""
+        """Whether time has to wait: for the store of a scheduler that has it always, for a thread of anybody else's, or
+        another store, until the patience is at its end.
+        """
         if any(member.store_calls for member in self._members):
             return True
         calls = sum(one.job_calls for one in self._members) + self._executor_calls + int(self._limiter.borrowed_tokens)
+        calls += under_way(self._loop)  # of schedulers that only ask, beside those that have this time
         self._given_up = min(self._given_up, calls)
         if calls == self._given_up:
             return False

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import aiosqlite
 
 from taskloop.errors import StoreUnavailable
 from taskloop.file_sqlite import connect
 
-__all__ = ["CLOSE_SECONDS", "Connection", "call", "connected", "hop", "let_go"]
+__all__ = ["CLOSE_SECONDS", "Connection", "call", "connected", "hop", "let_go", "under_way"]
 
 Connection = aiosqlite.Connection
+_under_way: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, int]] = WeakKeyDictionary()
 CLOSE_SECONDS: Final = 10.0
 """How long a connection that ends may take for what it has in hand."""
 
@@ -70,6 +72,11 @@ def call(
     if not connection._running:
         raise StoreUnavailable("the store is closed")
     loop = asyncio.get_running_loop()
+    _under_way[loop] = under_way(loop) + 1
+
+    def told(result: Any, error: BaseException | None) -> None:
+        _under_way[loop] -= 1
+        landed(result, error)
 
     def work() -> None:
         result = error = None
@@ -78,9 +85,14 @@ def call(
         except BaseException as raised:
             error = raised
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(landed, result, error)
+            loop.call_soon_threadsafe(told, result, error)
 
     connection._tx.put_nowait((None, work))
+
+
+def under_way(loop: asyncio.AbstractEventLoop) -> int:
+    """Calls of any store that this loop has begun and has not heard of yet: in the time of a test it waits for them."""
+    return _under_way.get(loop, 0)
 
 
 def hop(connection: Connection, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:

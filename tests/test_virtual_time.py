@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import sqlite3
 import threading
 import time as real_time
 from datetime import UTC, datetime, timedelta
@@ -615,6 +616,23 @@ async def test_a_crash_ends_all_schedulers_of_the_process_and_a_restart_starts_t
         assert second.is_running
         await time.advance("2m")
         assert len(await time.runs()) == 3
+
+
+async def test_time_waits_for_the_store_of_a_scheduler_that_only_asks(virtual_time, tmp_path):
+    """It leapt from timer to timer meanwhile, and half a second of a busy disk was told as one that hangs for 30."""
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1s"), name="job")
+    async with virtual_time(scheduler) as time:
+        desk = TaskScheduler(f"sqlite:///{tmp_path}/b.db")
+        desk.add_job(nothing, name="asked")
+        await time.until(desk.submit("asked"))
+        other = sqlite3.connect(tmp_path / "b.db", check_same_thread=False, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, other.close).start()
+        began = time.now
+        await time.until(desk.submit("asked"))
+        assert time.now - began < timedelta(seconds=5)
+        await time.until(desk.close())
 
 
 def test_run_context_lets_a_job_be_called_plainly():
