@@ -166,9 +166,16 @@ class Slots:
         self.release(len(runs))
         self.launch_all(runs)
 
-    def launch(self, run: Run) -> None:
-        """Take a slot for a run that is committed as running, and give it a task of its own."""
+    def launch(self, run: Run, *, told: bool = False) -> None:
+        """Take a slot for a run that is committed as running, and give it a task of its own.
+
+        `told`: whether there was a turn of the loop for the end of the attempt before it.
+        """
         if self._over:  # the next start finds the run without its worker and says so
+            return
+        if not told and run.id in self.attempts:  # whose end the same transaction has written, it may be
+            self.reserve(1)
+            self._loop.call_soon(self._launch_told, run)
             return
         job = self._jobs._jobs.get(run.job)
         if job is None:  # removed between the claim and now
@@ -179,6 +186,10 @@ class Slots:
             self._listeners.begin(self._launch_if_ours(run))
             return
         self._launch(run, job)
+
+    def _launch_told(self, run: Run) -> None:
+        self.release(1)
+        self.launch(run, told=True)
 
     def _launch(self, run: Run, job: Job[..., Any]) -> None:
         try:

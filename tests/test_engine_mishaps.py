@@ -1192,6 +1192,34 @@ async def test_what_a_run_came_to_while_the_disk_was_full_is_written_as_soon_as_
         assert (await scheduler.run(run.id)).state is State.SUCCEEDED
 
 
+async def test_an_attempt_ends_before_the_next_one_begins_though_one_transaction_does_both(tmp_path):
+    """The next was told first: a span of it ended with the one before, whose own never did."""
+    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
+    told, fails, writes = [], asyncio.Event(), threading.Event()
+
+    @scheduler.job(retry=Retry(2, "0s"))
+    async def twice(run: RunContext):
+        if run.attempt == 1:
+            await fails.wait()
+            raise ValueError("again")
+
+    scheduler.feed.subscribe(lambda event: told.append((event.name, event.run.attempt)), "started", "retrying")
+    async with scheduler:
+        handle = await twice.submit()
+        await until(lambda: told)
+        store = scheduler._store
+        busy = asyncio.ensure_future(store._do(lambda _: writes.wait(10)))
+        await until(lambda: store._writing._in_hand)
+        fails.set()
+        for waiting in (1, 2):  # the end, and a claim
+            await until(lambda waiting=waiting: len(store._writing._queue) == waiting)
+            scheduler._fires.freed(stirred=True, waits=True)  # as when another run has ended
+        writes.set()
+        await busy
+        assert (await handle.wait(timeout=5)).state is State.SUCCEEDED
+    assert told == [("started", 1), ("retrying", 1), ("started", 2)]
+
+
 @pytest.mark.parametrize("when", ["as it is refused", "while it waits", "while that of a job with a breaker waits"])
 def test_what_a_full_disk_refused_is_written_though_the_host_ends_its_loop_without_a_stop(when, tmp_path):
     """The writing was cancelled with all other tasks: the run was on record as running, and nobody said so."""
