@@ -415,7 +415,10 @@ class Slots:
         attempt.task = None  # they hold each other, by its context: each run would wait for the garbage collector
 
     async def _record(self, attempt: LiveAttempt, outcome: Outcome) -> None:
-        """Write what an attempt came to, however long the store is away, and tell it; what it came to first counts."""
+        """Write what an attempt came to, however long the store is away, and tell it; what it came to first counts.
+
+        Where the store gives an `Answer` this waits for neither: `attempts` has the attempt until its end is told.
+        """
         if attempt.settled:
             return
         attempt.settled = True

@@ -66,10 +66,9 @@ class Writing:
         `heed` hears of the answer also where nobody waits for it any more, but not of work that a close left unwritten.
         """
         if self._hangs or self._drained is not None:
-            refused = self._silent() if self._hangs else self._closed_error()
             if heed is not None:
-                self._tell(heed, refused)
-            raise refused
+                self._tell(heed, self._refusal())
+            raise self._refusal()
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._put((verb, work, answer, heed))
         return answer
@@ -80,10 +79,13 @@ class Writing:
         All answers of one transaction are given in one turn of the loop.
         """
         if self._hangs or self._drained is not None:
-            return refused(self._silent() if self._hangs else self._closed_error())
+            return refused(self._refusal())
         answer: Answer[Any] = Answer()
         self._put((verb, work, answer, None))
         return answer
+
+    def _refusal(self) -> StoreUnavailable:
+        return self._silent() if self._hangs else self._closed_error()
 
     def _put(self, part: Part) -> None:
         self._queue.append(part)
@@ -149,8 +151,9 @@ class Writing:
         parts = list(zip(batch, answers, strict=True))
         notes = [(part, given) for part, given in parts if type(part[2]) is Answer]
         if notes:
-            # In the next turn, before what is begun here: the slots of that are free again when who hears of these ends
-            # asks for more, and both are written as one. In this turn P2 had twice as many transactions.
+            # In the next turn, ahead of the runs that are begun here: who hears of an end and asks for more does so once
+            # the short ones among them have given their slots back, and all is written as one. Told in this turn, P2 had
+            # twice as many transactions.
             self._loop.call_soon(self._give, notes)
         self._give(parts if not notes else [one for one in parts if type(one[0][2]) is not Answer])
 
