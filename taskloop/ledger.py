@@ -313,10 +313,10 @@ class Ledger(Switching):
         return list(await (await self._opened()).reruns((await self.run(run_id)).id))
 
     async def steps(self, run_id: int) -> list[Step]:
-        """The steps of a run as they stand, in their order; none of a job that takes none. Raises `NoSuchRun`."""
+        """The steps of a run that have begun, or never will, in their order; of most jobs none. Raises `NoSuchRun`."""
         run = await self.run(run_id)
         scrub = scrubber(run.params)
-        steps = await (await self._opened()).steps(run.id)
+        steps = [one for one in await (await self._opened()).steps(run.id) if not one.is_unbegun]
         return [one if scrub is None else clean_step(one, scrub) for one in steps]
 
     async def log(self, run_id: int, *, after: int = 0, limit: int = 100) -> RunLines:

@@ -54,6 +54,11 @@ class Step:
     kept: bool = False
     """Whether its result was taken over from an earlier attempt or run: this one did not call it."""
 
+    @property
+    def is_unbegun(self) -> bool:
+        """Whether all that is on record of it is that an earlier run's result counts no more: it may never be begun."""
+        return self.state is StepState.WAITING and not self.attempt
+
 
 class RunLines(NamedTuple):
     """Lines of a run's log, and where to go on: what to give as `after` for those that follow."""

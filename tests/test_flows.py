@@ -396,7 +396,7 @@ async def test_a_run_again_that_is_cut_short_passes_on_nothing_it_was_to_do_anew
         await time.advance("1m")
         await scheduler.cancel(cut.id)
         await time.until(cut.wait())
-        assert [one.state for one in await scheduler.steps(cut.id)] == ["running", "waiting", "succeeded"]
+        assert [one.state for one in await scheduler.steps(cut.id)] == ["running", "succeeded"]
         run = await ended(time, scheduler.rerun(cut.id, {"slow": 0}, from_step="other"))
         assert [one["result"] for one in run.result["steps"].values()] == [7, 14, None]
 
@@ -415,6 +415,28 @@ async def test_run_again_from_a_step_does_the_steps_inside_of_it_anew_too(schedu
         old = await ended(time, flow.submit())
         run = await ended(time, scheduler.rerun(old.id, {"factor": 5}, from_step="outer"))
         assert run.result["steps"]["outer"]["result"] == 5
+
+
+async def test_a_run_again_shows_no_step_as_waiting_that_it_never_begins(scheduler, virtual_time):
+    flow = scheduler.flow("parcels")
+
+    @flow.step()
+    async def labels(run: RunContext, count: int = 3) -> list[int]:
+        async def label(number: int) -> int:
+            return number
+
+        return [await run.step(f"label {number}", label, number) for number in range(count)]
+
+    @flow.step()
+    async def ship(labels: list[int]) -> int:
+        return len(labels)
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        kept = await ended(time, scheduler.rerun(old.id, from_step="ship"))
+        assert [one.name for one in await scheduler.steps(kept.id)] == ["labels", "ship"], "labels was not called"
+        fewer = await ended(time, scheduler.rerun(old.id, {"count": 1}, from_step="labels"))
+        assert [one.name for one in await scheduler.steps(fewer.id)] == ["labels", "ship", "label 0"]
 
 
 async def test_a_result_that_cannot_be_kept_fails_its_step_at_once(scheduler, virtual_time):
