@@ -303,6 +303,11 @@ def test_what_cannot_be_drawn_is_not():
     assert graph(FLOW, [Step(name="gone")]) is None, "the run is of another version of the flow"
 
 
+def test_a_flow_is_drawn_too_where_one_of_its_steps_has_begun_steps_itself():
+    inner = [Step(name=f"label {number}", place=len(FLOW) + number) for number in range(3)]
+    assert [one.name for one in graph(FLOW, inner).nodes] == [one["name"] for one in FLOW]
+
+
 async def test_a_flow_is_drawn_on_its_page_and_on_that_of_its_run_and_said_in_words(pair):
     scheduler, client = pair
     await (await scheduler.submit("video")).wait()

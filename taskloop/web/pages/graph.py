@@ -52,10 +52,11 @@ class Graph:
 def graph(facts: Sequence[Mapping[str, Any]], steps: Sequence[Step] | None = None) -> Graph | None:
     """The picture of a flow of these `facts`, see `JobRecord.steps`; with `steps` that of one run.
 
-    None where there is nothing to draw, too much, or the run is of another version of the flow.
+    None where there is nothing to draw, too much, or the run is of another version of the flow. What a step began
+    itself, whose place is behind those of the flow, stands in the table alone.
     """
     needs = {one["name"]: list(one["needs"]) for one in facts}
-    stand = None if steps is None else {one.name: one for one in steps}
+    stand = None if steps is None else {one.name: one for one in steps if one.name in needs or one.place < len(needs)}
     if not needs or len(needs) > MOST or (stand and not stand.keys() <= needs.keys()):
         return None
     try:
