@@ -93,6 +93,8 @@ class LiveAttempt:
                 self.context.log(
                     "not by the parameters of its record: the job's declaration says others by now", "warning"
                 )
+            if self.job.parameters.takers is None:  # else each step of a flow looks for its own
+                self.job.parameters.refuse_another_version(params)
             arguments = self.job.parameters.rebuild(params) if params else {}
             if self.job.parameters.context_name is not None:
                 arguments[self.job.parameters.context_name] = self.context

@@ -23,7 +23,7 @@ from taskloop.inject import Injected, InjectionPlan, is_context
 from taskloop.masking import MASK, TAG, Secret, covered, uncovered
 from taskloop.misfits import cut, holds_tag, invalid, unstorable
 
-__all__ = ["FIXED", "RESERVED", "Parameters", "check_words"]
+__all__ = ["ASKED_BEFORE", "FIXED", "RESERVED", "Parameters", "check_words"]
 
 WORDS: Final = 10_000
 """Characters that a reason, an actor or a key may have."""
@@ -31,6 +31,11 @@ FIXED: Final = "x-fixed"
 """Marks in a schema what is for the declaration of the job alone to say; `readOnly` may be an annotation's own."""
 RESERVED: Final = "reserved"
 """In `Annotated[...]`: where a declaration gives parameters, a call may give this one no other value than it says."""
+ASKED_BEFORE: Final = (
+    "the run was asked for before it was needed; run it again with a value for it, or give it a default"
+)
+TAKEN_BEFORE: Final = "the earlier version took it, this one does not; ask for a new run instead, without it"
+"""Of runs that another version of the program was asked for: what to do where it took other parameters."""
 
 
 class Parameters:
@@ -51,8 +56,8 @@ class Parameters:
         }
         """What the engine gives by the plan: no parameters of a run."""
         self.plan: InjectionPlan | None = InjectionPlan.of(job, self.injected) if self.injected else None
-        self.takers: Mapping[str, str] = {}
-        """What to add where a parameter is missing, by its name: of a flow, which step takes it."""
+        self.takers: Mapping[str, str] | None = None
+        """Of a flow alone: what to add where a parameter is missing, by its name: which step takes it."""
         self._declared: dict[str, Any] = {}
         self._named_secret: frozenset[str] = frozenset()
         self._adapters: dict[str, Any] = {}
@@ -186,14 +191,15 @@ class Parameters:
         values = {**beneath, **given} if beneath else given
         if not values and not required:
             return {}
-        problems = {name: f"is missing{self.takers.get(name, '')}" for name in required if name not in values}
+        takers = self.takers or {}
+        problems = {name: f"is missing{takers.get(name, '')}" for name in required if name not in values}
         plain: dict[str, Any] = {}
         for name, value in values.items():
             if name in self.injected:
                 problems[name] = "is injected; leave it out, the engine gives it"
                 continue
             if name not in self.names:
-                problems[name] = self._unknown(name)
+                problems[name] = self._unknown(name) if name in given else f"is unknown: {TAKEN_BEFORE}"
                 continue
             if isinstance(value, str) and value == MASK and self.is_secret(name):
                 problems[name] = "is what stands for a secret, not the secret; give the value itself"
@@ -266,6 +272,17 @@ class Parameters:
         if problems:
             raise BadParameters(self._job, problems)
         return own
+
+    def refuse_another_version(self, plain: Mapping[str, Any]) -> None:
+        """Refuse to call with what an earlier version of the function was asked for, and this one cannot take.
+
+        Raises `BadParameters`.
+        """
+        missing = [name for name, one in self.names.items() if name not in plain and one.default is one.empty]
+        unknown = [name for name in plain if name not in self.names]
+        if missing or unknown:
+            told = dict.fromkeys(missing, f"is missing: {ASKED_BEFORE}")
+            raise BadParameters(self._job, told | dict.fromkeys(unknown, f"is unknown: {TAKEN_BEFORE}"))
 
     def value(self, plain: Any) -> Any:
         """A stored result rebuilt by the return annotation; as it is where there is none."""

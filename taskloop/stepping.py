@@ -30,7 +30,7 @@ from taskloop.executors import Executor
 from taskloop.flows import Course, Flow, ahead, outcome
 from taskloop.masking import clean_failure, covered
 from taskloop.outcomes import as_json, failure, finished
-from taskloop.parameters import Parameters
+from taskloop.parameters import ASKED_BEFORE, Parameters
 from taskloop.retry import Fatal, Retry
 from taskloop.runs import Failure, Returned, Run
 from taskloop.steps import Step, StepState
@@ -454,7 +454,11 @@ class Stepping:
         given = [one for one in step.parameters.names if one in flow.steps or one in params]
         asked = {one: self._run.params[one] for one in given if one in params and one not in flow.steps}
 
+        missing = [one for one in step.parameters.required if one not in given]
+
         def arguments() -> dict[str, Any]:
+            if missing:
+                raise Fatal(f"it takes '{missing[0]}', and this run has none: {ASKED_BEFORE}")
             results = {
                 one: flow.steps[one].parameters.value(_own(steps[one].result)) for one in given if one in flow.steps
             }
