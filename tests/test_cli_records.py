@@ -1122,3 +1122,11 @@ def test_a_run_and_the_one_that_repeats_it_name_each_other(shop, call):
     call("rerun", "1", "b=5")
     assert "run again:   run 2 (waiting)" in call("show", "1").out
     assert "again for run 1" in call("show", "2").out
+
+
+def test_a_run_again_from_a_step_names_it(shop, call):
+    flow = '\nreport = jobs.flow("report")\n\n@report.step()\ndef first(days: int = 1) -> int: return days\n'
+    shop.write("shop.py", SHOP + flow)
+    call("once", "report")
+    call("rerun", "1", "days=2", "--from-step", "first")
+    assert "again for run 1 from step first" in call("show", "2").out

@@ -16,7 +16,7 @@ import pytest
 from pydantic import Field, SecretStr
 from web_clients import HOSTS, PREFIX, over_asgi
 
-from taskloop import At, Cron, Every, Options, Retry, RunContext, TaskScheduler
+from taskloop import At, Cron, Every, Jobs, Options, Retry, RunContext, TaskScheduler
 from taskloop.errors import BadParameters
 from taskloop.masking import MASK, Secret
 from taskloop.options import Http
@@ -598,6 +598,20 @@ async def test_a_flow_is_run_again_from_a_step(pair):
     await filled(client, "/jobs/video/submit", from_run="1", from_step="cut")
     await scheduler.wait(2, timeout=20)
     assert "fetch ✓ succeeded kept" in text(await client.get("/runs/2"))
+    assert "Repeats run 1 from step cut with the same parameters" in text(await client.get("/runs/2"))
+
+
+async def test_what_a_step_gave_is_shown_as_json(pair):
+    scheduler, client = pair
+    flow = Jobs().flow("stock")
+
+    @flow.step()
+    async def count() -> dict[str, bool | None]:
+        return {"shelf": True, "cellar": None}
+
+    scheduler.adopt(flow)
+    await (await flow.submit()).wait()
+    assert '{"shelf": true, "cellar": null}' in text(await client.get("/runs/1")).split("what came of it")[1][:200]
 
 
 async def test_a_job_is_switched_off_and_on_and_held_and_let_go(pair):

@@ -17,6 +17,7 @@ from taskloop.masking import shown
 from taskloop.records import Status, attempt_record, instant_text, job_record, run_record, status_record
 from taskloop.runs import Run, State
 from taskloop.signs import item_text
+from taskloop.steps import FROM_STEP
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -351,7 +352,8 @@ def run_lines(
             "cause",
             run["cause"]
             + (f" by {run['actor']}" if run["actor"] else "")
-            + (f", again for run {run['rerun_of']}" if run["rerun_of"] else ""),
+            + (f", again for run {run['rerun_of']}" if run["rerun_of"] else "")
+            + (f" from step {run['data'][FROM_STEP]}" if FROM_STEP in run["data"] else ""),
         ),
         ("cancelled", f"by {run['data']['cancelled_by']}" if "cancelled_by" in run["data"] else None),
         ("reason", run["reason"]),

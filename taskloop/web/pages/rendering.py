@@ -7,10 +7,11 @@ a page. Templates are read and filled in a thread.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode
@@ -169,6 +170,7 @@ def _templates() -> Any:
         needs=needs,
         linked=linked,
         coded=coded,
+        json=partial(json.dumps, ensure_ascii=False, default=str),
     )
     made.globals["file"] = address
     return made
