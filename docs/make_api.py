@@ -97,6 +97,7 @@ def _signature(name: str, what: Any) -> str:
     )
     signature = re.sub(r" at 0x[0-9a-f]+", "", signature).replace("'", "")
     signature = signature.replace("*bare: Never", "*")  # there for who forgets the parentheses of a decorator
+    signature = signature.replace(", **other: Never", "")  # and for who gives what it does not take
     waits = "await " if inspect.iscoroutinefunction(what) else ""
     return f"```text\n{waits}{name}{signature}\n```\n\n"
 

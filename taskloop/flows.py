@@ -93,6 +93,7 @@ class Flow(Job[..., dict[str, Any]]):
         retry: Retry | int = RETRY,
         optional: bool = False,
         executor: ExecutorName | None = None,
+        **other: Never,
     ) -> Callable[[F], F]:
         """A decorator that makes a function a step, and leaves it the function it is.
 
@@ -102,6 +103,8 @@ class Flow(Job[..., dict[str, Any]]):
         for a step that would need itself, however far around.
         """
         refuse_the_bare(bare, "@flow.step()")
+        if other:
+            raise BadJob(_no_option(next(iter(other))))
         read_option("executor", executor)
 
         def declare(function: F) -> F:
@@ -307,6 +310,17 @@ def _executor(flow: str, step: str, is_async: bool, wanted: str | None) -> str:
     if not is_async and wanted == "loop":
         raise BadJob(f"step '{step}' of flow '{flow}' is a plain def, which would block the loop; write async def")
     return wanted
+
+
+def _no_option(name: str) -> str:
+    """What to write for an option that steps do not have."""
+    options = ("name", "after", "retry", "optional", "executor")
+    if name == "timeout":
+        meant = "that is of the whole flow; within an async def write `async with asyncio.timeout(30)`; "
+    else:
+        near = nearest(name, options)
+        meant = f"did you mean '{near}'? " if near else ""
+    return f"a step has no option '{name}'; {meant}options of a step are: {', '.join(options)}; others are of the flow"
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -43,6 +43,22 @@ def test_an_executor_that_nobody_has_is_refused_where_the_step_is_declared(execu
         flow.step(executor=executor)
 
 
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("timeout", "a step has no option 'timeout'; that is of the whole flow; within an async def write `async with"),
+        ("retries", "a step has no option 'retries'; did you mean 'retry'? options of a step are: name, after, retry"),
+        (
+            "group",
+            "a step has no option 'group'; options of a step are: name, after, retry, optional, executor; others",
+        ),
+    ],
+)
+def test_an_option_that_steps_do_not_have_is_refused_with_what_to_write(option, text):
+    with pytest.raises(BadJob, match=re.escape(text)):
+        Flow("one").step(**{option: "5s"})
+
+
 def test_names_and_executors_of_steps_are_checked():
     flow = Flow("f")
     with pytest.raises(BadJob, match="step name"):
