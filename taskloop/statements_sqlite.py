@@ -75,6 +75,11 @@ __all__ = [
 ]
 
 
+PORTION: Final = 500
+"""Schedules that one statement reads: its text holds the interpreter for half a millisecond."""
+_NEXT_DUE: Final = SCHEDULE_COLUMNS.index("next_due")
+_BEFORE_ALL: Final[Row] = (-(1 << 63), "")
+
 # -- statements over many rows
 
 
@@ -234,19 +239,16 @@ def due(
     the version of the file as it was read.
     """
     version = _version(db)
-    columns = [f"s.{name}" for name in SCHEDULE_COLUMNS]
-    less = "AND s.id NOT IN (SELECT value FROM json_each(?))" if without else ""
-    names = [json.dumps(without)] if without else []
-    rows = json.loads(
-        db.execute(
-            f"SELECT json_group_array(json_array({','.join(SCHEDULE_COLUMNS)})) FROM (SELECT {','.join(columns)} "
-            "FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
-            f"WHERE s.next_due <= ? AND s.next_due IS NOT NULL AND k.held = 0 {less} ORDER BY s.next_due LIMIT ?)",
-            (microseconds(until), *names, limit),
-        ).fetchone()[0]
-    )
-    found = [read_schedule(row) for row in rows]  # here, on the thread: a zone may have to be read
-    if len(found) >= limit or (found and until <= now):
+    found: list[Schedule] = []
+    last, is_all = _BEFORE_ALL, False
+    while len(found) < limit and not is_all:
+        rows = _due(db, until, size := min(PORTION, limit - len(found)), without, last)
+        if found and _version(db) != version:  # those read first may have changed since: they alone are told
+            break
+        found += map(read_schedule, rows)  # here, on the thread: a zone may have to be read
+        is_all = len(rows) < size
+        last = (rows[-1][_NEXT_DUE], rows[-1][0]) if rows else last
+    if not is_all or (found and until <= now):
         return found, None, version
     after = db.execute(
         "SELECT s.next_due FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
@@ -254,6 +256,23 @@ def due(
         (microseconds(until),),
     ).fetchone()
     return found, after[0] if after else None, version
+
+
+def _due(db: sqlite3.Connection, until: datetime, limit: int, without: Sequence[str], last: Row) -> list[list[Any]]:
+    """Rows of what is due until then and comes after the instant and the id of the last."""
+    columns = [f"s.{name}" for name in SCHEDULE_COLUMNS]
+    less = "AND s.id NOT IN (SELECT value FROM json_each(?))" if without else ""
+    names = [json.dumps(without)] if without else []
+    found: list[list[Any]] = json.loads(
+        db.execute(
+            f"SELECT json_group_array(json_array({','.join(SCHEDULE_COLUMNS)})) FROM (SELECT {','.join(columns)} "
+            "FROM taskloop_schedules s CROSS JOIN temp.taskloop_known k ON k.job = s.job "
+            f"WHERE s.next_due <= ? AND s.next_due IS NOT NULL AND k.held = 0 {less} AND (s.next_due, s.id) > (?, ?) "
+            "ORDER BY s.next_due, s.id LIMIT ?)",
+            (microseconds(until), *names, *last, limit),
+        ).fetchone()[0]
+    )
+    return found
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -23,6 +23,7 @@ import pytest
 from stores import NOW, Stores, asked, at, claimed, database, finished, firing, hourly, ids, know, pair, put, submitted
 
 import taskloop
+from taskloop import statements_sqlite
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import RunId, State
 from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS
@@ -850,6 +851,42 @@ async def test_of_more_that_comes_soon_than_is_wanted_nothing_is_told_beyond_it(
     await put(mine, *(hourly(f"s{n}", next_due=at(n)) for n in range(1, 5)))
     soon = await mine.due(NOW, 2, ahead_seconds=60)
     assert ([one.id for one in soon.schedules], soon.next_at) == (["s1", "s2"], None)
+
+
+async def test_more_than_one_statement_reads_is_told_once_each_in_its_order(pair):
+    mine, _ = pair
+    dues = [at(n % 7 - 10**10) if n % 3 else at(n % 7) for n in range(1234)]  # a third of them since before 1970
+    await put(mine, *(hourly(f"s{n:04}", next_due=due) for n, due in enumerate(dues)))
+    all_of_them = [name for _, name in sorted((due, f"s{n:04}") for n, due in enumerate(dues))]
+    for limit in (1, 499, 500, 501, 1000, 1233, 1234):
+        assert [one.id for one in (await mine.due(NOW, limit, ahead_seconds=60)).schedules] == all_of_them[:limit]
+    found = await mine.due(NOW, 1234, ahead_seconds=60)
+    assert found.next_at is None, "there may be more"
+    found = await mine.due(NOW, 5000, ahead_seconds=60)
+    assert (len(found.schedules), found.next_at) == (1234, None)
+
+
+async def test_of_what_is_read_in_portions_no_later_one_hides_that_a_first_one_was_changed(pair, monkeypatch):
+    mine, other = pair
+    await put(mine, *(hourly(f"s{n:04}", next_due=at(1)) for n in range(1200)), hourly("t", next_due=at(2)))
+    portion = statements_sqlite._due
+
+    def changed_meanwhile(db, *asked):
+        found = portion(db, *asked)
+        if len(found) == 200:  # the last portion
+            with database(other.path) as elsewhere:
+                elsewhere.execute("UPDATE taskloop_schedules SET params = '{\"n\": 2}' WHERE id = 's0000'")
+                elsewhere.commit()
+        return found
+
+    monkeypatch.setattr(statements_sqlite, "_due", changed_meanwhile)
+    soon = await mine.due(NOW, 1200, ahead_seconds=5)
+    assert (len(soon.schedules), soon.next_at) == (1000, None)
+    monkeypatch.undo()
+    done = await mine.fire([firing(one, now=at(3)) for one in soon.schedules[:100]], "w1", at(3))
+    assert done.lost == 1
+    again = await mine.due(at(3), 5000)
+    assert (len(again.schedules), again.schedules[0].params) == (1102, {"n": 2})
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux alone lets a thread stand back")
