@@ -407,7 +407,7 @@ def outcome(
         "started_at": _text(started_at),
         "completed_at": _text(completed_at),
         "errors": [
-            {"at": _text(one.ended_at), "step": one.name, "message": f"{one.error.type}: {one.error.message}",
+            {"at": _text(one.ended_at), "step": one.name, "message": one.error.told(),
              "traceback": one.error.traceback}
             for one in steps if one.error is not None and one.state is StepState.FAILED
         ],
@@ -422,7 +422,7 @@ def step_record(step: Step) -> dict[str, Any]:
         "attempt": step.attempt,
         "started_at": _text(step.started_at),
         "completed_at": _text(step.ended_at),
-        "error": None if error is None else f"{error.type}: {error.message}",
+        "error": None if error is None else error.told(),
         "result": step.result,
         "kept": step.kept,
     }

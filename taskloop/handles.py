@@ -92,7 +92,7 @@ class RunHandle(Generic[T_co]):
         """
         run = await self.wait(timeout)
         if run.state is not State.SUCCEEDED:
-            why = f": {run.error.type}: {run.error.message}" if run.error else f" ({run.reason})" if run.reason else ""
+            why = f": {run.error.told()}" if run.error else f" ({run.reason})" if run.reason else ""
             failed = RunFailed(
                 run, f"run {run.id} of '{run.job}' {run.state}{why}; `taskloop show {run.id}` has the rest"
             )

@@ -84,7 +84,7 @@ class Speaker:
             if run.started_at is not None and run.ended_at is not None:
                 fields["took_ms"] = (microseconds(run.ended_at) - microseconds(run.started_at)) // 1000
             if run.error is not None and event.name in ("failed", "retrying"):
-                fields["error"] = f"{run.error.type}: {run.summary or run.error.message}"[:300]
+                fields["error"] = run.error.told(run.summary)[:300]
         self.say(level, name, **fields, **event.data)
 
     def say(self, level: str, name: str, **fields: Any) -> None:

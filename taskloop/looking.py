@@ -525,7 +525,8 @@ def _text(word: str, one: Standing, running: bool, now: datetime) -> str | None:
         return "no live worker has this job any more; if it was renamed, give the new one aliases=(...)"
     if word == "stuck" and run is not None and run.attempt_started_at is not None:
         since = (now - run.attempt_started_at).total_seconds()
-        return f"run {run.id} has been running for {durations.words(timedelta(seconds=int(since)))}"
+        took = timedelta(seconds=int(since) or round(since, 3))  # `expect` may be shorter than a second
+        return f"run {run.id} has been running for {durations.words(took)}"
     if run is not None:
         return f"run {run.id} waits since {rfc3339(run.ready_at)}{nobody}"
     return f"due since {rfc3339(one.next_due)}{nobody}" if one.next_due is not None else nobody

@@ -103,7 +103,7 @@ class Pings:
 
         body: Any = None
         if run.error is not None and run.final:
-            body = f"run {run.id} of {run.job}: {run.error.type}: {run.error.message}"[:5000].encode(errors="replace")
+            body = f"run {run.id} of {run.job}: {run.error.told()}"[:5000].encode(errors="replace")
         request = urllib.request.Request(address, data=body, method="POST" if body else "GET")  # noqa: S310 - http only
         request.add_header("User-Agent", "taskloop")
         try:

@@ -32,6 +32,7 @@ __all__ = [
     "ShutDown",
     "State",
     "cancelled_by",
+    "error_told",
     "given_up",
     "only_repeat_key",
     "settle",
@@ -134,6 +135,10 @@ class Failure:
     traceback: str = ""
     fingerprint: str = ""
     """Equal for errors of one cause, whatever numbers their messages hold."""
+
+    def told(self, message: str | None = None) -> str:
+        """Its type and its message, or that given in its place: `ValueError: no such order`."""
+        return error_told(self.type, self.message if message is None else message)
 
 
 @in_one_go
@@ -291,6 +296,11 @@ def given_up(run: Run, reason: str | None, now: datetime, actor: str | None = No
 def only_repeat_key(run: int) -> str:
     """The key of a run that repeats another one, and is the only one to do so."""
     return f"again-{run}"
+
+
+def error_told(kind: str, message: str | None) -> str:
+    """The type of an error and its message, if it has one."""
+    return f"{kind}: {message}" if message else kind
 
 
 def first_line(text: str, limit: int = 200) -> str:

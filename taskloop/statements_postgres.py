@@ -691,7 +691,7 @@ async def trip(db: Db, run: Run, failures: int, trial_after: timedelta) -> None:
     tripped = await db.fetchrow(
         "SELECT until, reason FROM taskloop.switches WHERE kind = 'tripped' AND job = $1 AND ended_at IS NULL", run.job
     )
-    said = kept(f"run {run.id}: {run.error.type}: {run.summary}" if run.error else f"run {run.id}: {run.reason}")
+    said = kept(f"run {run.id}: {run.error.told(run.summary)}" if run.error else f"run {run.id}: {run.reason}")
     until = microseconds(later(run.ended_at, trial_after))
     if tripped:
         if at >= tripped[0]:  # the trial itself, not one that was running when the breaker opened

@@ -645,7 +645,7 @@ def trip(db: sqlite3.Connection, run: Run, failures: int, trial_after: timedelta
                 (at, f"run {run.id} succeeded", tripped[0]),
             )
         return
-    said = f"run {run.id}: {run.error.type}: {run.summary}" if run.error else f"run {run.id}: {run.reason}"
+    said = f"run {run.id}: {run.error.told(run.summary)}" if run.error else f"run {run.id}: {run.reason}"
     until = microseconds(later(run.ended_at, trial_after))
     if tripped:
         if at >= tripped[1]:  # the trial itself, not one that was running when the breaker opened

@@ -484,7 +484,7 @@ class _Recorded(Exception):
     """The failure of a step as an earlier attempt left it."""
 
     def __init__(self, error: Failure | None) -> None:
-        super().__init__("" if error is None else f"{error.type}: {error.message}")
+        super().__init__("" if error is None else error.told())
 
 
 def _lost(run: Run) -> _Lost:

@@ -78,7 +78,7 @@ class _Tracing:
         span.set_attribute("taskloop.state", event.name)
         if run.error is not None and event.name != "succeeded":
             error = run.error
-            span.set_status(self._api.Status(self._api.StatusCode.ERROR, f"{error.type}: {error.message}"[:500]))
+            span.set_status(self._api.Status(self._api.StatusCode.ERROR, error.told()[:500]))
             span.add_event(
                 "exception",
                 {

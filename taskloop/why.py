@@ -336,7 +336,7 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
     limit = question.policy.get("max_running")
     paused = [one for one in facts.switches if one.kind == "paused" and one.holds(question.now)]
     if row.ready_at > question.now and row.attempt > 0:
-        error = f" after {row.error.type}: {row.error.message}" if row.error else ""
+        error = f" after {row.error.told()}" if row.error else ""
         return "retry_wait", f"attempt {row.attempt + 1} of {row.attempts} begins at {rfc3339(row.ready_at)}{error}"
     if row.ready_at > question.now:
         return "later", f"it was asked for at {rfc3339(row.ready_at)}"
@@ -403,7 +403,7 @@ def _ran(question: Question, facts: Evidence, moment: Moment, checks: Sequence[C
 
 def _end(row: Run) -> str:
     took = "" if row.started_at is None or row.ended_at is None else f" after {span(row.ended_at - row.started_at)}"
-    why = f" ({row.reason})" if row.reason else f": {row.error.type}: {row.summary}" if row.error else ""
+    why = f" ({row.reason})" if row.reason else f": {row.error.told(row.summary)}" if row.error else ""
     return f"{_actor_of(row.data.get('cancelled_by'))}{took}{why}"
 
 

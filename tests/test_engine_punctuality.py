@@ -54,6 +54,15 @@ async def test_what_a_job_says_of_its_usual_time_outweighs_its_history(scheduler
         assert told == [("stuck", "job")]
 
 
+async def test_how_long_a_run_is_stuck_is_told_in_milliseconds_where_it_is_less_than_a_second(scheduler, virtual_time):
+    scheduler.add_job(lasting(3600), name="job", expect="0.1s")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("job")
+        await time.advance("300ms")
+        [item] = (await scheduler.status()).attention
+        assert item["text"] == "run 1 has been running for 300 milliseconds"
+
+
 async def test_without_a_history_nothing_is_stuck(scheduler, virtual_time, told):
     scheduler.add_job(lasting(360_000), Every("30d"), name="job")
     async with virtual_time(scheduler) as time:

@@ -168,3 +168,9 @@ def test_the_fraction_stays_within_0_and_1(done, total, fraction):
 )
 def test_the_first_line_of_a_text_is_cut_to_what_a_list_shows(text, line):
     assert first_line(text) == line
+
+
+def test_an_error_is_told_by_its_type_and_its_message_if_it_has_one():
+    assert Failure("ValueError", "no such order").told() == "ValueError: no such order"
+    assert Failure("ValueError", "no such order").told("no order") == "ValueError: no order"
+    assert Failure("TimeoutError", "").told() == Failure("TimeoutError", "").told("") == "TimeoutError"

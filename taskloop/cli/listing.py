@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskloop.cli import columns, glance, reach
 from taskloop.cli.output import Cell, Output, clean, moment, since_text, span_text, when
+from taskloop.runs import error_told
 
 if TYPE_CHECKING:
     from taskloop.records import JobRecord
@@ -102,7 +103,7 @@ def result_cell(run: Mapping[str, Any]) -> Cell:
     error = run["error"]
     took = since_text(run["started_at"], run["ended_at"])
     if run["state"] in ("failed", "interrupted"):
-        said = f"{error['type']}: {run['summary'] or error['message']}" if error else run["reason"] or run["state"]
+        said = error_told(error["type"], run["summary"] or error["message"]) if error else run["reason"] or run["state"]
         return clean(said.partition("\n")[0]), "red"
     if run["state"] == "running" and run["progress"]:
         progress = run["progress"]

@@ -15,7 +15,7 @@ from taskloop.cli.output import Cell, Output, clean, moment, readable, since_tex
 from taskloop.errors import NoSuchJob, NoSuchRun, nearest
 from taskloop.masking import shown
 from taskloop.records import Status, attempt_record, instant_text, job_record, run_record, status_record
-from taskloop.runs import Run, State
+from taskloop.runs import Run, State, error_told
 from taskloop.signs import item_text
 from taskloop.steps import FROM_STEP
 
@@ -387,7 +387,7 @@ def _show_outcome(out: Output, run: Record, attempts: Sequence[Record], workers:
         out.line(f"{'result:':<13}{_cut(json_text(result))}")
     if len(attempts) > 1:
         for one in attempts:
-            error = f"{one['error'].get('type')}: {one['error'].get('message')}" if one["error"] else ""
+            error = error_told(one["error"]["type"], one["error"].get("message")) if one["error"] else ""
             if one["outcome"] == "lost":
                 error = workers.get(one["worker"], "")
             took = since_text(one["started_at"], one["ended_at"])
@@ -396,7 +396,7 @@ def _show_outcome(out: Output, run: Record, attempts: Sequence[Record], workers:
             )
     error = run["error"]
     if error:
-        out.line(f"{'error:':<13}{clean(error['type'])}: {clean(error['message'], keep=chr(10))}")
+        out.line(f"{'error:':<13}{error_told(clean(error['type']), clean(error['message'], keep=chr(10)))}")
         for line in (error["traceback"] or "").rstrip().splitlines():
             out.line(clean(f"  {line}"))
 

@@ -51,7 +51,7 @@ async def worker_status(asked: Asked) -> Response:
             "started_at": instant_text(run.started_at) if run else None,
             "completed_at": instant_text(run.ended_at) if run else None,
             "last_result": run.result if run else None,
-            "last_error": f"{run.error.type}: {run.error.message}" if run and run.error else None,
+            "last_error": run.error.told() if run and run.error else None,
         }
     )
 
