@@ -52,7 +52,9 @@ _STIR: Final = frozenset(
 )  # fmt: skip
 """Events after which something may need a person, or nobody any more."""
 _HEARD: Final = (*_STIR, "started", "succeeded")
-_NUMBERS: Final = re.compile(r"\d[\d:.TZ-]*( ((milli)?second|minute|hour|day|week)s?)?( \d+ (second|minute|hour|day|week)s?)*")
+_NUMBERS: Final = re.compile(
+    r"\d[\d:.TZ-]*( ((milli)?second|minute|hour|day|week)s?)?( \d+ (second|minute|hour|day|week)s?)*"
+)
 
 
 @dataclass(frozen=True, slots=True)
