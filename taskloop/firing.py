@@ -54,7 +54,8 @@ AHEAD: Final = timedelta(seconds=30)
 """A last word from so far in the future was said by a clock that has been set right since."""
 COMING_SECONDS: Final = 1.0
 """What comes due so soon is read along with what is due: a hundred jobs a second cost one look a second, not two each. And
-where none is due it is read by then, so that at its instant it is only fired: ten thousand at once end 8 % sooner."""
+where none is due it is read by then, so that at its instant it is only fired: ten thousand at once with 64 slots end 8 %
+sooner. The store writes nothing meanwhile: 40 ms for ten thousand."""
 RIVAL_SECONDS: Final = 60.0
 """How long a worker looks at what is due alone, once another was quicker to fire what it had read."""
 BACK_SECONDS: Final = 0.5
@@ -260,7 +261,7 @@ class FireLoop:
 
     async def _fire(self, due: Sequence[Schedule], now: datetime) -> None:
         firings = self._plans(due, now)
-        reserved = sum([one.starts for one in firings])
+        reserved = sum(one.starts for one in firings)
         self._slots.reserve(reserved)
         fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
         self._moved(firings, fired)
@@ -269,9 +270,9 @@ class FireLoop:
     def _taken(self, now: datetime) -> list[Schedule]:
         """What is due of what was read, one go of it."""
         most = min(DUE_AT_ONCE, self._slots.free) if self._slots.free >= MANY_FREE else DUE_AT_ONCE
-        coming, due = self._coming, list[Schedule]()
-        while len(due) < most and coming and (coming[0].next_due or now) <= now:
-            due.append(coming.popleft())
+        due: list[Schedule] = []
+        while len(due) < most and self._is_due(now):
+            due.append(self._coming.popleft())
         return due
 
     def _is_to_claim(self) -> bool:

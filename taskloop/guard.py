@@ -144,9 +144,7 @@ class Guard:
     def is_trusted(self) -> bool:
         """Whether the lease is good by our own clock: what we have claimed is nobody else's yet, and what we fire too."""
         pulse = self._pulse
-        return pulse is None or (
-            pulse.lapses == self._mended and pulse.good_at + self._trusted_for >= self._clock.monotonic()
-        )
+        return pulse is None or (pulse.lapses == self._mended and self._left_of_the_lease(pulse) >= 0.0)
 
     def _left_of_the_lease(self, pulse: Pulse) -> float:
         """Seconds for which it is good without another beat."""

@@ -46,8 +46,6 @@ GLANCE_SECONDS: Final = 10.0
 """After how long the housekeeping looks at runs in hand that have reported nothing; at old ones less often."""
 TRUST_SECONDS: Final = 0.25
 """How often a worker that was silent for a lease looks whether it has beaten again."""
-_WORDS: Final = {state: state.value for state in State}
-"""To ask a member of an enum for its value is two calls, at each end of a run."""
 LAST_SECONDS: Final = 0.6
 """How long a stop waits, at its very end, for what it abandons to be recorded."""
 
@@ -492,7 +490,7 @@ class Slots:
         elif written.state is State.WAITING:
             self._tell("retrying", written, **_cut_short(settling.outcome))
         else:  # cancelled, it may be, instead of tried again
-            self._tell(_WORDS[written.state], written)
+            self._tell(written.state.value, written)
         return written
 
     def _announce(self, attempt: LiveAttempt, after: Run) -> None:

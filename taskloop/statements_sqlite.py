@@ -285,8 +285,7 @@ def fire(
     db: sqlite3.Connection, firings: Sequence[Firing], worker: str, now: datetime, version: int | None = None
 ) -> Fired:
     """Move the cursors and write what the fires became; `version`: that of the file when the schedules were read."""
-    won = _won(db, _unchanged(db, firings, version))
-    won = [_cut(db, one) if len(one.plan.fires) != 1 or one.plan.fires[0].until_at else one for one in won]
+    won = [_cut(db, one) for one in _won(db, _unchanged(db, firings, version))]
     active = _active(db, [one.plan.schedule.id for one in won if one.policy.overlap != "allow"])
     tried_jobs = {one.plan.schedule.job for one in won if one.trial}
     trials = {job: newest_active(db, job, microseconds(now)) for job in tried_jobs}
