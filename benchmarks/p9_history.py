@@ -27,7 +27,7 @@ from benchmarks.harness import Figure, Numbers, Setting, Workload, median, perce
 from taskloop import Every, TaskScheduler
 from taskloop.options import Options
 from taskloop.schedules import Schedule
-from taskloop.store import Definition
+from taskloop.store_data import Definition
 from taskloop.store_sqlite import SqliteStore
 from taskloop.web import asgi
 

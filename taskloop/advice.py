@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.runs import Reason, State
-from taskloop.store import Query, Store, Worker
+from taskloop.store import Store
+from taskloop.store_data import Query, Worker
 from taskloop.triggers import Cron
 
 if TYPE_CHECKING:

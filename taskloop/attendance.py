@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from taskloop.durations import rfc3339
-from taskloop.store import Worker
+from taskloop.store_data import Worker
 
 __all__ = ["Attendance"]
 

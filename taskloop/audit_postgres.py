@@ -22,7 +22,8 @@ from taskloop.clock import from_microseconds, microseconds
 from taskloop.rows_postgres import SCHEDULE, Db, arrays, heard, kept, read_schedules
 from taskloop.runs import ACTIVE, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.store import Cancelling, Merge
+from taskloop.store import Merge
+from taskloop.store_data import Cancelling
 from taskloop.switches import Switch
 from taskloop.tokens import Token
 

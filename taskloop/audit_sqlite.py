@@ -22,7 +22,7 @@ from taskloop.clock import from_microseconds, microseconds
 from taskloop.rows import SCHEDULE_COLUMNS, read_schedule
 from taskloop.runs import ACTIVE, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.store import Cancelling
+from taskloop.store_data import Cancelling
 from taskloop.switches import Switch
 from taskloop.tokens import Token
 

@@ -43,7 +43,7 @@ from taskloop.server_postgres import (
     newest,
     transaction,
 )
-from taskloop.store import Claimed, Fired, Worker
+from taskloop.store_data import Claimed, Fired, Worker
 
 __all__ = ["BEAT_SECONDS", "FREELY", "WHEREABOUTS", "PostgresBeater", "Writer", "submit_within"]
 

@@ -21,7 +21,7 @@ from taskloop.errors import BadStore, TakenOver
 from taskloop.file_sqlite import FilePlace, connect, explained, newest
 from taskloop.rows import told
 from taskloop.runs import Run
-from taskloop.store import Worker
+from taskloop.store_data import Worker
 
 __all__ = ["SqliteBeater", "submit_within", "transact", "where_it_stood"]
 

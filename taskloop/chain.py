@@ -16,7 +16,7 @@ from taskloop.durations import rfc3339
 from taskloop.moments import Moment, Question
 from taskloop.runs import Cause, Reason, State
 from taskloop.schedules import offset
-from taskloop.store import Evidence, Incident, Worker
+from taskloop.store_data import Evidence, Incident, Worker
 from taskloop.switches import Switch
 from taskloop.triggers import Cron
 

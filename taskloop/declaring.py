@@ -19,7 +19,8 @@ from taskloop.policy import Policy
 from taskloop.runs import Cause, Run, State
 from taskloop.schedules import Schedule, bind, rebind, replanned
 from taskloop.schedules import plan as planned
-from taskloop.store import Definition, Query, Store, Worker
+from taskloop.store import Store
+from taskloop.store_data import Definition, Query, Worker
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger

@@ -30,7 +30,7 @@ from taskloop.rows import (
 )
 from taskloop.runs import Lost, Raised, Reason, Run, RunId, ShutDown, State, cancelled_by, given_up
 from taskloop.schedules import Admission, Fire, admit
-from taskloop.store import Firing, Settling, Terms
+from taskloop.store_data import Firing, Settling, Terms
 
 __all__ = [
     "PLAIN_COLUMNS",

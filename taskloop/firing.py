@@ -28,7 +28,8 @@ from taskloop.processes import boot
 from taskloop.runs import Cancelled, Run, State
 from taskloop.schedules import Plan, Schedule, alike, last_due, plan, recalled, rewind
 from taskloop.slots import TRUST_SECONDS, Slots
-from taskloop.store import Claimed, Fired, Firing, Store, Worker
+from taskloop.store import Store
+from taskloop.store_data import Claimed, Fired, Firing, Worker
 from taskloop.switches import Switches, Verdict
 from taskloop.triggers import Unreadable
 

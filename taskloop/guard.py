@@ -24,7 +24,8 @@ from taskloop.pulse import Pulse
 from taskloop.runs import RunId
 from taskloop.schedules import Schedule
 from taskloop.slots import TRUST_SECONDS, Slots
-from taskloop.store import Store, Worker
+from taskloop.store import Store
+from taskloop.store_data import Worker
 from taskloop.watchdog import Block, Watchdog
 
 __all__ = ["Guard"]

@@ -16,7 +16,7 @@ from typing import Any, Final
 from taskloop import audit_postgres as audit
 from taskloop.runs import Run, RunId, State
 from taskloop.server_postgres import IDLE_SECONDS, Server, closed, let_go, probe
-from taskloop.store import Cancelling, Claimed
+from taskloop.store_data import Cancelling, Claimed
 
 __all__ = ["CHANNEL", "NOTIFY", "Hints", "concerns_others"]
 

@@ -13,7 +13,8 @@ from itertools import chain
 from typing import Any, Final, Literal
 
 from taskloop.clock import Clock
-from taskloop.store import Incident, Store
+from taskloop.store import Store
+from taskloop.store_data import Incident
 
 __all__ = ["Journal", "StoreWatch"]
 

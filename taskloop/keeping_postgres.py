@@ -17,7 +17,8 @@ from taskloop.rows_postgres import RUN, SCHEDULE, Db, arrays, changed, heard, ke
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_postgres import Known, count_days, put_schedules
-from taskloop.store import Definition, Incident, Merge, Renamed, Rewind, Wish, Worker
+from taskloop.store import Merge, Rewind
+from taskloop.store_data import Definition, Incident, Renamed, Wish, Worker
 from taskloop.switches import Switch, Switches, SwitchKind
 
 FOR_EVER: Final = 2**62

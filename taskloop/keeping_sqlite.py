@@ -27,7 +27,8 @@ from taskloop.rows import (
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.statements_sqlite import count_days, put_schedules
-from taskloop.store import Definition, Incident, Renamed, Rewind, Terms, Wish, Worker
+from taskloop.store import Rewind
+from taskloop.store_data import Definition, Incident, Renamed, Terms, Wish, Worker
 from taskloop.switches import Switch, Switches, SwitchKind
 
 FOR_EVER: Final = 2**62

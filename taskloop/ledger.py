@@ -43,7 +43,7 @@ from taskloop.policy import Policy
 from taskloop.runs import Cancelled, Cause, Run, RunId, only_repeat_key
 from taskloop.schedules import Schedule, bind, rebind
 from taskloop.steps import RunLines, Step
-from taskloop.store import Attempt, Definition, Incident, Query, Terms, Worker
+from taskloop.store_data import Attempt, Definition, Incident, Query, Terms, Worker
 from taskloop.switches import InForce, Switches
 from taskloop.switching import Switching
 from taskloop.tasks import gradually

@@ -30,7 +30,8 @@ from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule, next_due
 from taskloop.steps import Step
-from taskloop.store import Attempt, Brief, DayCount, Definition, Incident, Newest, Query, Span, Store, Window, Worker
+from taskloop.store import Store
+from taskloop.store_data import Attempt, Brief, DayCount, Definition, Incident, Newest, Query, Span, Window, Worker
 from taskloop.switches import InForce, Switches
 from taskloop.why import Explanation, explain
 

@@ -15,7 +15,7 @@ from taskloop.clock import later
 from taskloop.punctuality import Usual
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule, offset, timetable
-from taskloop.store import Evidence, Subject, Window
+from taskloop.store_data import Evidence, Subject, Window
 from taskloop.switches import Switch
 
 __all__ = ["Moment", "Question", "Version", "in_force", "meant", "nearest", "subject"]

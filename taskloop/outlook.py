@@ -19,13 +19,14 @@ from taskloop.punctuality import LEAST_RUNS, Usual
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule, bind, next_due, rebind
 from taskloop.simulation import MOST_WORK, Setting, Simulation, held_fires, simulate
-from taskloop.store import Query
+from taskloop.store_data import Query
 from taskloop.switches import Switches
 
 if TYPE_CHECKING:
     from taskloop.jobs import Job
     from taskloop.ledger import Ledger
-    from taskloop.store import Definition, Store
+    from taskloop.store import Store
+    from taskloop.store_data import Definition
 
 __all__ = ["Facts", "gather", "held", "setting", "simulated"]
 

@@ -1,7 +1,7 @@
 """The past in PostgreSQL: all that is on record around one instant of a job, in one consistent look.
 
 Level 5. Plain functions of a connection, in a transaction that sees one state throughout. What they give is a
-`store.Evidence`, from which `why` explains; nothing here judges. First the records that may be meant are read; `choose`,
+`store_data.Evidence`, from which `why` explains; nothing here judges. First the records that may be meant are read; `choose`,
 which is pure, takes one; then the facts around that one are. Start at `evidence`.
 """
 
@@ -18,7 +18,8 @@ from taskloop.rows import instant, moment, read_schedule
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules
 from taskloop.runs import Run
 from taskloop.schedules import Schedule
-from taskloop.store import Choose, Evidence, Former, Subject, Window, Worker
+from taskloop.store import Choose
+from taskloop.store_data import Evidence, Former, Subject, Window, Worker
 
 MOST_SCHEDULES: Final = 1000
 MOST_RECORDS: Final = 20_000

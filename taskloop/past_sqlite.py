@@ -1,6 +1,6 @@
 """The past in SQLite: all that is on record around one instant of a job, in one consistent look.
 
-Plain functions of a connection, called on the reading thread. What they give is a `store.Evidence`, from which `why`
+Plain functions of a connection, called on the reading thread. What they give is a `store_data.Evidence`, from which `why`
 explains; nothing here judges. First the records that may be meant are read; `choose`, which is pure, takes one; then
 the facts around that one are. Start at `evidence`.
 """
@@ -19,7 +19,8 @@ from taskloop.keeping_sqlite import FACTS_SINCE, FOR_EVER, incidents, switches, 
 from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS, instant, moment, read_run, read_schedule
 from taskloop.runs import Run
 from taskloop.schedules import Schedule
-from taskloop.store import Choose, Evidence, Former, Subject, Window, Worker
+from taskloop.store import Choose
+from taskloop.store_data import Evidence, Former, Subject, Window, Worker
 
 MOST_SCHEDULES: Final = 1000
 MOST_RECORDS: Final = 10_000

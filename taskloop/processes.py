@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from taskloop.store import Worker
+    from taskloop.store_data import Worker
 
 __all__ = ["birth", "boot", "current_folder", "is_dead", "place", "silent_seconds", "this_process"]
 
@@ -39,7 +39,7 @@ def this_process(
             'put what starts it below `if __name__ == "__main__":`'
         )
     from taskloop import __version__
-    from taskloop.store import Worker
+    from taskloop.store_data import Worker
 
     return Worker(
         secrets.token_hex(6),

@@ -21,7 +21,7 @@ from taskloop.retry import Retry
 from taskloop.runs import Failure, Progress, Run
 from taskloop.schedules import Schedule
 from taskloop.steps import LogLine
-from taskloop.store import Attempt, Definition, Newest, Worker
+from taskloop.store_data import Attempt, Definition, Newest, Worker
 from taskloop.switches import InForce, Switch
 from taskloop.tokens import Token
 from taskloop.triggers import Trigger

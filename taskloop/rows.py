@@ -20,7 +20,7 @@ from taskloop.masking import read_params, tagged
 from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.steps import LogLine
-from taskloop.store import Brief, Newest, Span, Worker
+from taskloop.store_data import Brief, Newest, Span, Worker
 
 Row = tuple[Any, ...]
 Column = Sequence[Any]

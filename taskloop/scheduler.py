@@ -41,7 +41,8 @@ from taskloop.runs import Cancelled, Run, RunId
 from taskloop.signals import until_signal
 from taskloop.slots import Slots
 from taskloop.starting import opened, patiently, unless
-from taskloop.store import Store, Worker
+from taskloop.store import Store
+from taskloop.store_data import Worker
 from taskloop.switches import Switch
 from taskloop.tasks import Gathered, lazily, this_loop
 from taskloop.tending import TOLD_SECONDS, Tending

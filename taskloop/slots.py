@@ -29,7 +29,8 @@ from taskloop.outcomes import failure
 from taskloop.runlog import end_log, open_log
 from taskloop.runs import Lost, Outcome, Raised, Reason, Returned, Run, RunId, ShutDown, State, settle
 from taskloop.steps import Step
-from taskloop.store import Settling, Store
+from taskloop.store import Store
+from taskloop.store_data import Settling
 from taskloop.tasks import Answer, disown, undisturbed
 
 __all__ = ["Slots"]

@@ -58,7 +58,8 @@ from taskloop.rows_postgres import (
 )
 from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by, given_up
 from taskloop.schedules import Schedule, cut
-from taskloop.store import Cancelling, Claimed, Fired, Firing, Merge, Settling, Terms
+from taskloop.store import Merge
+from taskloop.store_data import Cancelling, Claimed, Fired, Firing, Settling, Terms
 
 __all__ = [
     "COUNT",

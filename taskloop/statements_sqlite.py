@@ -60,7 +60,7 @@ from taskloop.rows import (
 from taskloop.rows_sqlite import many, many_by_columns
 from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by, given_up
 from taskloop.schedules import Schedule, cut
-from taskloop.store import Cancelling, Claimed, Fired, Firing, Settling, Terms
+from taskloop.store_data import Cancelling, Claimed, Fired, Firing, Settling, Terms
 
 __all__ = [
     "cancel",

@@ -51,12 +51,11 @@ from taskloop.server_postgres import (
 )
 from taskloop.statements_postgres import Known
 from taskloop.steps import LogLine, Step
-from taskloop.store import (
+from taskloop.store import Beater, Choose, Heed, Merge, Rewind, Schema
+from taskloop.store_data import (
     Attempt,
-    Beater,
     Brief,
     Cancelling,
-    Choose,
     Claimed,
     DayCount,
     Definition,
@@ -64,15 +63,11 @@ from taskloop.store import (
     Evidence,
     Fired,
     Firing,
-    Heed,
     Incident,
-    Merge,
     Newest,
     Pruned,
     Query,
     Renamed,
-    Rewind,
-    Schema,
     Settling,
     Span,
     Terms,

@@ -35,7 +35,7 @@ from taskloop.statements_postgres import (
     stands,
 )
 from taskloop.steps import FROM_STEP
-from taskloop.store import Settling
+from taskloop.store_data import Settling
 
 __all__ = ["Ids", "Stroke", "answers", "carry_out", "fits", "prepared"]
 

@@ -19,7 +19,8 @@ from taskloop.housing import Housed
 from taskloop.jobs import NAME, Job, name_of
 from taskloop.parameters import check_words
 from taskloop.runs import Run, State
-from taskloop.store import Query, Store
+from taskloop.store import Store
+from taskloop.store_data import Query
 from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
 
 __all__ = ["Switching"]

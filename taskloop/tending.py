@@ -24,7 +24,8 @@ from taskloop.punctuality import LATE, Usual, overdue, stuck
 from taskloop.runs import Cancelled, Lost, Reason, Run, RunId, State, settle
 from taskloop.schedules import Schedule
 from taskloop.slots import Slots
-from taskloop.store import Settling, Store, Wish, Worker
+from taskloop.store import Store
+from taskloop.store_data import Settling, Wish, Worker
 from taskloop.triggers import Unreadable
 
 __all__ = ["TOLD_SECONDS", "Tending"]

@@ -16,7 +16,7 @@ from taskloop.durations import rfc3339
 from taskloop.moments import Moment, Question, in_force, meant, nearest
 from taskloop.runs import Cause, Reason, Run, State
 from taskloop.schedules import Schedule, offset
-from taskloop.store import Evidence, Worker
+from taskloop.store_data import Evidence, Worker
 from taskloop.triggers import Cron
 
 __all__ = ["Check", "Explanation", "Question", "explain", "explanation_record", "said"]

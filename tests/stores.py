@@ -20,7 +20,8 @@ from servers import emptied
 from taskloop.policy import Policy
 from taskloop.runs import Outcome, Returned, Run, RunId, State, settle
 from taskloop.schedules import Schedule, plan
-from taskloop.store import Claimed, Fired, Firing, Settling, Store, Terms, open_store
+from taskloop.store import Store, open_store
+from taskloop.store_data import Claimed, Fired, Firing, Settling, Terms
 from taskloop.triggers import Every
 
 KINDS = ("file", "memory", "postgres")

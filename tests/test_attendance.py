@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from taskloop.attendance import Attendance
-from taskloop.store import Worker
+from taskloop.store_data import Worker
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from taskloop import Cron, Every, Run, State
 from taskloop.moments import Question
 from taskloop.runs import Cause, Reason
 from taskloop.schedules import Schedule
-from taskloop.store import Evidence, Former, Incident, Window, Worker
+from taskloop.store_data import Evidence, Former, Incident, Window, Worker
 from taskloop.switches import Switch, Switches
 from taskloop.why import explain, explanation_record
 

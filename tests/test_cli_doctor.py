@@ -26,7 +26,7 @@ from taskloop import Cron, settings, shell
 from taskloop.cli import checkup_host, checkup_program, checkup_store
 from taskloop.cli.findings import guarded
 from taskloop.processes import birth, this_process
-from taskloop.store import Incident
+from taskloop.store_data import Incident
 from taskloop.store_sqlite import SqliteStore
 
 WELL = """

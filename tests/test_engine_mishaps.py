@@ -28,7 +28,7 @@ from taskloop.errors import Conflict, StoreUnavailable
 from taskloop.executors import InThread
 from taskloop.runs import Run
 from taskloop.schedules import plan
-from taskloop.store import Terms
+from taskloop.store_data import Terms
 from taskloop.store_sqlite import SqliteStore
 from taskloop.tasks import refused
 from taskloop.testing import run_context

@@ -27,7 +27,8 @@ from taskloop.clock import SystemClock
 from taskloop.errors import BadStore, KeyConflict, NoSuchJob, StoreUnavailable, Unstorable
 from taskloop.ledger import Ledger
 from taskloop.runs import Run
-from taskloop.store import Worker, open_store
+from taskloop.store import open_store
+from taskloop.store_data import Worker
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from taskloop import Cron, Every, Options, State, TaskScheduler
 from taskloop.declaring import declare
 from taskloop.errors import BadJob, Conflict, NoSuchJob
 from taskloop.runs import Reason
-from taskloop.store import Definition, Query
+from taskloop.store_data import Definition, Query
 from taskloop.switches import Switch
 
 __all__ = ["pair", "shared", "store", "stores"]

@@ -19,7 +19,7 @@ LEVELS = [
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
     {"given", "sections", "file_jobs", "jobs", "flows", "handles", "inquiry", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
-    {"store", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "tasks", "processes",
+    {"store", "store_data", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "tasks", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "pings", "attendance", "runlog", "capture", "loop_thread"},
     {"copying", "transfer_sqlite", "transfer_postgres", "housing", "switching", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "starting", "scheduler",
      "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",

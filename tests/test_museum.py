@@ -12,7 +12,7 @@ import pytest
 
 from taskloop import Options, TaskScheduler, file_sqlite
 from taskloop.file_sqlite import newest
-from taskloop.store import Query
+from taskloop.store_data import Query
 from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio

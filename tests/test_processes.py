@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from taskloop.processes import birth, is_dead, place, silent_seconds, this_process
-from taskloop.store import Worker
+from taskloop.store_data import Worker
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

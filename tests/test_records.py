@@ -29,7 +29,7 @@ from taskloop.records import (
 from taskloop.retry import Retry
 from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 from taskloop.schedules import Schedule
-from taskloop.store import Attempt, Newest, Worker
+from taskloop.store_data import Attempt, Newest, Worker
 from taskloop.switches import InForce, Switch, Switches
 from taskloop.triggers import Every
 

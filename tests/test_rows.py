@@ -15,7 +15,7 @@ from taskloop.fates import PLAIN_COLUMNS, SETTLED_COLUMNS, counted, plainly_sett
 from taskloop.rows import NEW_COLUMNS, RUN_COLUMNS, new_columns, read_run, read_schedule, schedule_columns, write_run
 from taskloop.runs import Cause, Failure, Progress, Returned, Run, RunId, State, settle
 from taskloop.schedules import Schedule
-from taskloop.store import Settling
+from taskloop.store_data import Settling
 from taskloop.triggers import At, Cron, Every
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

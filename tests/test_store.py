@@ -39,19 +39,8 @@ from stores import (
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import Cause, Failure, Lost, Raised, Reason, Returned, RunId, ShutDown, State, settle
 from taskloop.schedules import Schedule
-from taskloop.store import (
-    DayCount,
-    Definition,
-    Incident,
-    Newest,
-    Query,
-    Settling,
-    Store,
-    Switch,
-    Terms,
-    Worker,
-    open_store,
-)
+from taskloop.store import Store, Switch, open_store
+from taskloop.store_data import DayCount, Definition, Incident, Newest, Query, Settling, Terms, Worker
 from taskloop.triggers import At, Cron, Every
 
 __all__ = ["pair", "shared", "store", "stores"]

@@ -33,7 +33,8 @@ from stores import (
 from taskloop.policy import Policy
 from taskloop.runs import Cause, Failure, Raised, Run, State
 from taskloop.schedules import Schedule, plan
-from taskloop.store import Firing, Query, Store, Terms, Wish
+from taskloop.store import Store
+from taskloop.store_data import Firing, Query, Terms, Wish
 from taskloop.triggers import At
 
 __all__ = ["pair", "shared", "store", "stores"]

@@ -21,7 +21,8 @@ from taskloop.cli import glance
 from taskloop.moments import Question, subject
 from taskloop.runs import Failure, Progress, Raised, RunId, State
 from taskloop.steps import LogLine, Step
-from taskloop.store import Incident, Query, Store, Switch, Terms, Window, Worker
+from taskloop.store import Store, Switch
+from taskloop.store_data import Incident, Query, Terms, Window, Worker
 
 pytestmark = pytest.mark.anyio
 

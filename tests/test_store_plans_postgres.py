@@ -19,7 +19,8 @@ from taskloop.moments import Question, subject
 from taskloop.past_postgres import MOST_RECORDS
 from taskloop.runs import Failure, Progress, Raised, RunId, State
 from taskloop.steps import LogLine, Step
-from taskloop.store import Incident, Query, Switch, Terms, Window, Worker, open_store
+from taskloop.store import Switch, open_store
+from taskloop.store_data import Incident, Query, Terms, Window, Worker
 
 pytestmark = pytest.mark.anyio
 

@@ -24,7 +24,8 @@ from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
 from taskloop.runs import Returned, State
 from taskloop.server_postgres import explained, is_lost, migrations
 from taskloop.store_postgres import PostgresStore
-from taskloop.store import Query, Terms, Worker, open_store
+from taskloop.store import open_store
+from taskloop.store_data import Query, Terms, Worker
 
 pytestmark = pytest.mark.anyio
 

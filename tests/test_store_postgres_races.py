@@ -17,7 +17,8 @@ from taskloop import batches_postgres, hints_postgres, server_postgres
 from taskloop.errors import StoreUnavailable
 from taskloop.runs import Raised, RunId, State
 from taskloop.statements_postgres import KEEPING
-from taskloop.store import Definition, Query, Terms, Wish, Worker, open_store
+from taskloop.store import open_store
+from taskloop.store_data import Definition, Query, Terms, Wish, Worker
 from taskloop.store_postgres import READERS, PostgresStore
 
 pytestmark = pytest.mark.anyio

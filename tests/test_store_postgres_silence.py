@@ -17,7 +17,7 @@ from stores import NOW, Stores, hourly
 from taskloop import Options, State, TaskScheduler
 from taskloop.errors import StoreUnavailable
 from taskloop.processes import this_process
-from taskloop.store import Subject
+from taskloop.store_data import Subject
 from taskloop.store_postgres import PostgresStore
 from taskloop.switches import Switch
 

@@ -30,7 +30,8 @@ from stores import (
 
 from taskloop import pruning_postgres, pruning_sqlite
 from taskloop.runs import Failure, Raised, ShutDown, State
-from taskloop.store import Definition, Incident, Query, Store, Switch, Worker
+from taskloop.store import Store, Switch
+from taskloop.store_data import Definition, Incident, Query, Worker
 
 __all__ = ["store", "stores"]
 

@@ -54,7 +54,8 @@ from taskloop.runs import (
     only_repeat_key,
     settle,
 )
-from taskloop.store import Attempt, Query, Store, Terms, Wish
+from taskloop.store import Store
+from taskloop.store_data import Attempt, Query, Terms, Wish
 
 __all__ = ["pair", "shared", "store", "stores"]
 

@@ -16,7 +16,8 @@ from stores import asked, at, ids, store, stores, submitted
 from taskloop.history_postgres import first_since as first_since_on_a_server
 from taskloop.history_sqlite import first_since
 from taskloop.runs import State
-from taskloop.store import Query, open_store
+from taskloop.store import open_store
+from taskloop.store_data import Query
 
 __all__ = ["store", "stores"]
 

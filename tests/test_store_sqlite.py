@@ -27,7 +27,8 @@ from taskloop import statements_sqlite
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
 from taskloop.runs import RunId, State
 from taskloop.rows import RUN_COLUMNS, SCHEDULE_COLUMNS
-from taskloop.store import Query, Store, open_store
+from taskloop.store import Store, open_store
+from taskloop.store_data import Query
 from taskloop.copying_sqlite import backup
 from taskloop.file_sqlite import explained, migrations, prepare
 from taskloop.store_sqlite import SqliteStore
@@ -746,7 +747,7 @@ FULL = script(
     """
     import resource
     from pathlib import Path
-    from taskloop.store import Query
+    from taskloop.store_data import Query
 
     def fill():
         if sys.argv[2] == "limit":

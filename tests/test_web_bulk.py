@@ -13,7 +13,7 @@ from web_clients import HOSTS, V1
 
 from taskloop import Options, TaskScheduler
 from taskloop.options import Http
-from taskloop.store import Incident
+from taskloop.store_data import Incident
 from taskloop.web import Principal
 from taskloop.web.api import bulk, failures
 from taskloop.web.pages import trouble

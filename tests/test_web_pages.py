@@ -24,7 +24,7 @@ from taskloop.parameters import Parameters
 from taskloop.policy import Policy
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
-from taskloop.store import Incident, Worker
+from taskloop.store_data import Incident, Worker
 from taskloop.web.pages import ROUTES
 from taskloop.web.pages.forms import PREFIX as FIELD
 from taskloop.web.pages.forms import fields, typed

@@ -15,7 +15,7 @@ from web_clients import HOSTS, PREFIX
 
 from taskloop.runs import Run, State
 from taskloop.steps import Step, StepState
-from taskloop.store import DayCount
+from taskloop.store_data import DayCount
 from taskloop.testing import virtual_time
 from taskloop.web.core import Response
 from taskloop.web.live import MOST_NAMED, Live

@@ -15,7 +15,7 @@ from taskloop.durations import rfc3339
 from taskloop.errors import NoSuchJob, NoSuchRun
 from taskloop.looking import lost_by, waits_for
 from taskloop.runs import RunId
-from taskloop.store import Incident
+from taskloop.store_data import Incident
 from taskloop.why import explanation_record
 
 pytestmark = pytest.mark.anyio

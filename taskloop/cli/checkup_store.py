@@ -26,7 +26,8 @@ from taskloop.cli.findings import Finding, of_error, parted, problem, warning, w
 from taskloop.errors import TaskloopError
 
 if TYPE_CHECKING:
-    from taskloop.store import Incident, Store, Worker
+    from taskloop.store import Store
+    from taskloop.store_data import Incident, Worker
 
 __all__ = [
     "Growth",

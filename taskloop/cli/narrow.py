@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from taskloop.audit import Entry
 from taskloop.runs import Cause, Run
-from taskloop.store import Beater, Due, Heed, Store, Terms, Worker
+from taskloop.store import Beater, Heed, Store
+from taskloop.store_data import Due, Terms, Worker
 
 __all__ = ["Narrow"]
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from taskloop.ledger import Ledger
-    from taskloop.store import Schema, Store, Worker
+    from taskloop.store import Schema, Store
+    from taskloop.store_data import Worker
 
 __all__ = [
     "actor",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from taskloop.attention import Item
 from taskloop.chain import Check
-from taskloop.store import Incident
+from taskloop.store_data import Incident
 from taskloop.why import Explanation
 
 __all__ = ["UNTOLD", "explained", "facts", "incident", "item", "wanting"]

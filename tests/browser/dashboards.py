@@ -11,7 +11,7 @@ from aiohttp import web
 
 from taskloop import Options, RunContext, TaskScheduler
 from taskloop.options import Http
-from taskloop.store import Incident
+from taskloop.store_data import Incident
 from taskloop.testing import MemoryStore, virtual_time
 from taskloop.web.aiohttp import setup
 

@@ -18,7 +18,7 @@ from taskloop.web.routes import TEXT, Parameter, Route
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
-    from taskloop.store import Span
+    from taskloop.store_data import Span
     from taskloop.web.pages.timeline import Seen
     from taskloop.web.site import Asked
 

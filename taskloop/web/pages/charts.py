@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from taskloop.runs import Run, State
-from taskloop.store import DayCount
+from taskloop.store_data import DayCount
 
 __all__ = ["Day", "days", "durations_data", "points", "success_data"]
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from taskloop.signs import span_text
-from taskloop.store import Incident, Worker
+from taskloop.store_data import Incident, Worker
 from taskloop.web.pages.strips import FOOT, LEAST, LINE, STEP, WIDTH
 
 __all__ = ["SPAN", "Held", "LoopStrip", "culprit", "loop_strip"]

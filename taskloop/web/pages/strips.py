@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from taskloop.runs import Run, State
-from taskloop.store import Brief
+from taskloop.store_data import Brief
 
 __all__ = ["Bar", "Strip", "brief", "strip", "took"]
 

@@ -20,7 +20,7 @@ from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
 from taskloop.signs import span_text
 from taskloop.simulation import Overlap, Simulation, Trouble
-from taskloop.store import Span
+from taskloop.store_data import Span
 from taskloop.web.api.asking import NARROWED, refuse_unknown
 from taskloop.web.api.jobs import wanted
 from taskloop.web.core import Response
