@@ -49,6 +49,10 @@ class Waiters:
         self._futures.setdefault(run_id, set()).add(heard)
         return heard
 
+    def has(self, run_id: RunId) -> bool:
+        """Whether anybody waits for this run."""
+        return run_id in self._futures
+
     def look_later(self, heard: asyncio.Future[Run | None]) -> None:
         """Let it be told to look in LOOK_SECONDS. One timer serves for all: a hundred callers have a thousand a second."""
         loop = heard.get_loop()

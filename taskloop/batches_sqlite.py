@@ -46,12 +46,20 @@ def where_it_stood(db: sqlite3.Connection, place: FilePlace, function: Callable[
     return function(db, *args)
 
 
-def transact(db: sqlite3.Connection, place: FilePlace | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
-    """Carry out a batch as one transaction; gives an answer or an error for each part, in order."""
+def transact(
+    db: sqlite3.Connection,
+    place: FilePlace | None,
+    batch: Sequence[tuple[str, Any]],
+    committing: Callable[[], object] | None = None,
+) -> list[Any]:
+    """Carry out a batch as one transaction; gives an answer or an error for each part, in order.
+
+    `committing` is called once all of it is done but the commit, if it comes to that; it raises nothing.
+    """
     try:
         if place is not None:
             place.check()
-        return _transact(db, place, batch)
+        return _transact(db, place, batch, committing)
     except Exception as error:
         if db.in_transaction:
             with suppress(sqlite3.Error):  # some errors have rolled back already
@@ -81,7 +89,12 @@ _TOGETHER: Final = (
 runs, and ends free places."""
 
 
-def _transact(db: sqlite3.Connection, file: FilePlace | None, batch: Sequence[tuple[str, Any]]) -> list[Any]:
+def _transact(
+    db: sqlite3.Connection,
+    file: FilePlace | None,
+    batch: Sequence[tuple[str, Any]],
+    committing: Callable[[], object] | None = None,
+) -> list[Any]:
     answers: list[Any] = [None] * len(batch)
     db.execute("BEGIN IMMEDIATE")
     if file is not None:
@@ -94,6 +107,8 @@ def _transact(db: sqlite3.Connection, file: FilePlace | None, batch: Sequence[tu
     for place, (verb, work) in enumerate(batch):
         if verb == "do":
             answers[place] = work.func(db, *work.args)
+    if committing is not None:
+        committing()
     db.execute("COMMIT")
     return answers
 

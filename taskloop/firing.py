@@ -110,6 +110,8 @@ class FireLoop:
         """When to read them again, unless they change before."""
         self._coming: deque[Schedule] = deque()
         """Schedules that are read and come due before that, the earliest first."""
+        self._planned: list[Firing] = []
+        """What comes before these: the plans of schedules that are due, made while the store wrote those before them."""
         self._rival_until = -math.inf
         """Until when, by the steady clock, nothing is read ahead: somebody else fires too."""
         self._ready_at: datetime | None = None
@@ -224,16 +226,19 @@ class FireLoop:
             if len(self._coming) > FEW:
                 await asyncio.sleep(0)  # the host's turn, between reading and planning
         while True:
-            due = self._taken(now)
-            if any(job not in self._ledger for job in {one.job for one in due}) or self._ledger._is_untold():
+            most = self._at_once()
+            firings, due = self._planned[:most], self._taken(most - len(self._planned), now)
+            jobs = {one.plan.schedule.job for one in firings} | {one.job for one in due}
+            if any(job not in self._ledger for job in jobs) or self._ledger._is_untold():
                 await self._ledger._know()  # a job was removed, or switched, and the store could not be told at once
                 self._unread = True
                 return now
             if self.closing:  # what is committed from here on is awaited by the stop; before, it knows of nothing
                 return None
-            if not due:
+            if not firings and not due:
                 break
-            await self._fire(due, now)
+            del self._planned[:most]
+            await self._fire(firings + self._plans(due, now), now)
             now = self._clock.now()
             if self._unread or not self._slots.trusted():
                 return now
@@ -260,19 +265,34 @@ class FireLoop:
             await self._ledger._know()
             self.stir()
 
-    async def _fire(self, due: Sequence[Schedule], now: datetime) -> None:
-        firings = self._plans(due, now)
-        reserved = sum(one.starts for one in firings)
+    async def _fire(self, firings: list[Firing], now: datetime) -> None:
+        reserved = min(len(firings), max(0, self._slots.free))
+        firings[reserved:] = [one._replace(starts=False) for one in firings[reserved:]]
         self._slots.reserve(reserved)
+        if self._is_due(now):
+            self._store.meanwhile(partial(self._plan_ahead, len(firings)))
         fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
         self._moved(firings, fired)
         self._store_watch.well()
 
-    def _taken(self, now: datetime) -> list[Schedule]:
-        """What is due of what was read, one go of it."""
-        most = min(DUE_AT_ONCE, self._slots.free) if self._slots.free >= MANY_FREE else DUE_AT_ONCE
+    def _plan_ahead(self, most: int) -> None:
+        """Plan what is due beyond what the store has in hand."""
+        if self._unread:  # then it is read again before any more is fired
+            return
+        self._unread, now = True, self._clock.now()  # what is taken stands nowhere, until it is planned
+        due = self._taken(most - len(self._planned), now)
+        if all(one.job in self._ledger for one in due):
+            self._planned += self._plans(due, now)
+            self._unread = False
+
+    def _at_once(self) -> int:
+        """How many schedules the next go has, if as many are due."""
+        return min(DUE_AT_ONCE, self._slots.free) if self._slots.free >= MANY_FREE else DUE_AT_ONCE
+
+    def _taken(self, most: int, now: datetime) -> list[Schedule]:
+        """At most so many of what was read and is due."""
         due: list[Schedule] = []
-        while len(due) < most and self._is_due(now):
+        while len(due) < most and self._coming and (self._coming[0].next_due or now) <= now:
             due.append(self._coming.popleft())
         return due
 
@@ -309,6 +329,7 @@ class FireLoop:
         """Ask the store for what is due and what comes soon."""
         self._unread = False
         self._coming.clear()
+        self._planned.clear()
         ahead, most = self._ahead_seconds(), READ_AT_ONCE
         try:
             found = await self._store.due(now, most, self._unreadable, ahead)
@@ -325,7 +346,7 @@ class FireLoop:
         self._next_at = found.next_at or last_at
 
     def _is_due(self, now: datetime) -> bool:
-        return bool(self._coming) and (self._coming[0].next_due or now) <= now
+        return bool(self._planned or (self._coming and (self._coming[0].next_due or now) <= now))
 
     def _moved(self, firings: Sequence[Firing], fired: Fired) -> None:
         """See when what was just fired comes again; another worker that was quicker may have fired the rest, too."""
@@ -358,8 +379,7 @@ class FireLoop:
                 like = self._decided(schedule, *jobs[schedule.job], now)
                 if like.plan.fires:  # else it could not be decided, which is said of each
                     decided[kind] = like
-            starts = len(firings) < self._slots.free
-            firings.append(Firing(like.plan.of(schedule), like.policy, starts, like.because, like.trial))
+            firings.append(Firing(like.plan.of(schedule), like.policy, True, like.because, like.trial))
         return firings
 
     def _decided(

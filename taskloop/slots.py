@@ -434,7 +434,14 @@ class Slots:
         if not self.logged.is_set():
             with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
                 await self.logged.wait()  # what could not be is given back, to be written with the rest
-        settling = Settling(attempt.run, after, outcome, policy.breaker, lines=end_log(attempt.context))
+        # Not if a schedule asked for it, it has returned, and nothing can start after it that could not before. Who asks
+        # for one begins to wait for it, maybe, when it has ended already.
+        awaited = (
+            run.schedule is None or type(outcome) is not Returned or policy.constrained or self._waiters.has(run.id)
+        )
+        settling = Settling(
+            attempt.run, after, outcome, policy.breaker, lines=end_log(attempt.context), awaited=awaited
+        )
         answer = self._store.settle(settling)
         if isinstance(answer, Answer) and settling.breaker is None:
             answer.tell(partial(self._heard, attempt, settling, answer))

@@ -100,6 +100,11 @@ class Store(Protocol):
     async def close(self, within: float = 10.0) -> None:
         """Write what is queued and let go, in about `within` seconds. Safe to call twice, or unopened."""
 
+    def meanwhile(self, call: Callable[[], object]) -> None:
+        """Have the loop call what has time: while it would else wait for the store, as a rule for what is asked of it next
+        in this turn, and then before that is answered.
+        """
+
     # -- workers
     async def enlist(self, worker: Worker) -> Sequence[Worker]:
         """Record this worker; gives the others not known to have stopped."""

@@ -256,6 +256,8 @@ class Settling(NamedTuple):
     """Written in the place of a worker that died, and only while it is dead."""
     lines: Sequence[LogLine] = ()
     """The last lines of its log."""
+    awaited: bool = True
+    """Whether somebody waits for the answer; else it may be given when there is time."""
 
 
 class Cancelling(NamedTuple):

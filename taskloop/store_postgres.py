@@ -263,6 +263,9 @@ class PostgresStore:
                 return await function(connection, *args)
         return await function(connection, *args)
 
+    def meanwhile(self, call: Callable[[], object]) -> None:
+        asyncio.get_running_loop().call_soon(call)  # the server is asked in the next turn, too
+
     # -- workers
 
     async def enlist(self, worker: Worker) -> Sequence[Worker]:

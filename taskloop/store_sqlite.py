@@ -205,6 +205,12 @@ class SqliteStore:
             raise self._not_open()
         return self._writing.write(verb, work, heed)
 
+    def meanwhile(self, call: Callable[[], object]) -> None:
+        if self._writing is not None:
+            self._writing.meanwhile(call)
+        else:
+            asyncio.get_running_loop().call_soon(call)
+
     def _not_open(self) -> StoreUnavailable:
         return StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
 
@@ -468,7 +474,7 @@ class SqliteStore:
     def settle(self, settling: Settling) -> Awaitable[Run | None]:
         if self._writing is None:
             return refused(self._not_open())
-        return self._writing.note("settle", settling)
+        return self._writing.note("settle", settling, hurried=settling.awaited)
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
         await self._do(statements.progress, reports)

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from taskloop.batches_sqlite import transact
 from taskloop.errors import StoreUnavailable
@@ -24,6 +24,11 @@ from taskloop.threads_sqlite import Connection, call
 __all__ = ["Writing"]
 
 Part = tuple[str, Any, asyncio.Future[Any] | Answer[Any], Heed | None]
+MANY: Final = 16
+"""Parts from which on the loop does what has time when a transaction comes to its commit: a third of the writing thread's
+time goes by in commits, in which it leaves the interpreter to others, and all before would be held up by whoever has it.
+Ten thousand fires at one instant end 10 to 18 % sooner. For few the word costs more than it brings.
+"""
 
 
 class Writing:
@@ -52,6 +57,8 @@ class Writing:
         self._patience: asyncio.TimerHandle | None = None
         self._is_called = False
         """Whether the loop is to begin a transaction in its next turn: whoever asks in this one takes part."""
+        self._meanwhile: list[Callable[[], object]] = []
+        """What has time until the disk is busy."""
         self._hangs = False
         """Whether a transaction is in hand that nobody expects an answer of any more."""
         self._drained: asyncio.Future[None] | None = None
@@ -73,16 +80,38 @@ class Writing:
         self._put((verb, work, answer, heed))
         return answer
 
-    def note(self, verb: str, work: Any) -> Answer[Any]:
+    def note(self, verb: str, work: Any, *, hurried: bool) -> Answer[Any]:
         """As `write`, for who need not be woken to hear of it. Raises nothing: a refusal is an answer too.
 
-        All answers of one transaction are given in one turn of the loop.
+        All answers of one transaction are given in one turn of the loop; of many those that are not `hurried` `meanwhile`.
         """
         if self._hangs or self._drained is not None:
             return refused(self._refusal())
-        answer: Answer[Any] = Answer()
+        answer: Answer[Any] = Answer(hurried=hurried)
         self._put((verb, work, answer, None))
         return answer
+
+    def meanwhile(self, call: Callable[[], object]) -> None:
+        """Have the loop call what has time, while the disk is busy with what is written next, before that is answered;
+        where nothing is to be written, in a turn or two.
+        """
+        self._meanwhile.append(call)
+        if len(self._meanwhile) == 1:
+            self._loop.call_soon(self._unless_busy, True)
+
+    def _unless_busy(self, again: bool) -> None:
+        if again:  # what is begun in this turn of the loop may have something written
+            self._loop.call_soon(self._unless_busy, False)
+        elif not self._is_called and not self._in_hand:
+            self._do_meanwhile()
+
+    def _do_meanwhile(self) -> None:
+        these, self._meanwhile = self._meanwhile, []
+        for one in these:
+            try:
+                one()
+            except Exception as error:  # those behind it must not depend on it
+                self._loop.call_exception_handler({"message": "taskloop: what had time failed", "exception": error})
 
     def _refusal(self) -> StoreUnavailable:
         return self._silent() if self._hangs else self._closed_error()
@@ -102,6 +131,7 @@ class Writing:
         finally:
             left, self._queue, self._in_hand = (*self._in_hand, *self._queue), [], ()
             self._refuse(left, self._closed_error())
+            self._do_meanwhile()
 
     # -- a transaction after the other
 
@@ -113,10 +143,21 @@ class Writing:
         self._in_hand = batch
         parts = [(verb, work) for verb, work, _, _ in batch]
         self._patience = self._loop.call_later(self._seconds, self._give_up, batch)
+        committing = self._committing if len(batch) >= MANY else None
+        work = partial(transact, place=self._place, batch=parts, committing=committing)
         try:
-            call(self._connection, partial(transact, place=self._place, batch=parts), partial(self._landed, batch))
+            call(self._connection, work, partial(self._landed, batch))
         except StoreUnavailable as error:  # closed meanwhile
             self._landed(batch, None, error)
+            return
+        if committing is None:
+            self._do_meanwhile()
+
+    def _committing(self) -> None:
+        """Called on the connection's thread."""
+        if self._meanwhile:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._do_meanwhile)
 
     def _landed(self, batch: Sequence[Part], answers: Sequence[Any] | None, error: BaseException | None) -> None:
         if self._patience is not None:
@@ -125,6 +166,7 @@ class Writing:
         if self._in_hand is batch:
             self._in_hand = ()
         self._begin()  # first: the disk is busy while we tell
+        self._do_meanwhile()  # what was to be done before this answer, and a transaction that failed did not come to
         self._answer(batch, [error] * len(batch) if answers is None else answers)
         if self._drained is not None and not self.in_flight and not self._drained.done():
             self._drained.set_result(None)
@@ -135,6 +177,7 @@ class Writing:
         What waits behind it is not carried out any more: who is refused may ask again.
         """
         self._hangs = True
+        self._do_meanwhile()
         behind, self._queue = self._queue, []
         self._refuse((*batch, *behind), self._silent())
         for _, _, _, heed in behind:
@@ -148,14 +191,22 @@ class Writing:
                     answer.set_exception(error)
 
     def _answer(self, batch: Sequence[Part], answers: Sequence[Any]) -> None:
-        parts = list(zip(batch, answers, strict=True))
-        notes = [(part, given) for part, given in parts if type(part[2]) is Answer]
+        notes: list[tuple[Part, Any]] = []
+        late: list[tuple[Part, Any]] = []
+        others: list[tuple[Part, Any]] = []
+        is_few = len(batch) < MANY
+        for part, given in zip(batch, answers, strict=True):
+            answer = part[2]
+            kind = others if not isinstance(answer, Answer) else notes if answer.hurried or is_few else late
+            kind.append((part, given))
         if notes:
             # In the next turn, ahead of the runs that are begun here: who hears of an end and asks for more does so once
             # the short ones among them have given their slots back, and all is written as one. Told in this turn, P2 had
             # twice as many transactions.
             self._loop.call_soon(self._give, notes)
-        self._give(parts if not notes else [one for one in parts if type(one[0][2]) is not Answer])
+        if late:
+            self.meanwhile(partial(self._give, late))
+        self._give(others)
 
     def _give(self, parts: Sequence[tuple[Part, Any]]) -> None:
         for (_, _, answer, heed), given in parts:

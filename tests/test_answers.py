@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 
 import pytest
-from stores import ended, know, started
+from stores import asked, ended, know, started
 
 from taskloop.errors import StoreUnavailable
 from taskloop.store_sqlite import SqliteStore
@@ -104,3 +105,94 @@ async def test_a_host_that_cancels_all_tasks_has_undisturbed_work_begun_anew_and
     assert await waits == 3
     with pytest.raises(asyncio.CancelledError):
         await undisturbed(gives_up)
+
+
+# -- what has time
+
+
+@pytest.fixture
+async def store(tmp_path):
+    opened = SqliteStore(tmp_path / "a.db", call_seconds=0.6)
+    await opened.open()
+    await know(opened, "a")
+    yield opened
+    await opened.close()
+
+
+def noting(heard, what):
+    """A call that says that it was called."""
+    return lambda *_: heard.append(what)
+
+
+@pytest.mark.parametrize("parts", [1, 40])
+async def test_what_has_time_is_done_before_what_is_written_next_is_answered(store, parts):
+    heard = []
+    store.meanwhile(noting(heard, "what has time"))
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(parts):
+            tasks.create_task(store.submit([asked()], noting(heard, "written")))
+    assert heard == ["what has time"] + ["written"] * parts
+
+
+async def test_what_has_time_is_done_soon_where_nothing_is_written(store):
+    heard = []
+    store.meanwhile(noting(heard, "what has time"))
+    store.meanwhile(noting(heard, "this too"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert heard == ["what has time", "this too"]
+
+
+@pytest.mark.parametrize(("others", "told"), [(3, [0, 1, 2]), (40, [1, 0, 2])])
+async def test_of_many_ends_those_for_which_nobody_waits_are_told_when_there_is_time(store, others, told):
+    heard, runs = [], [await started(store) for _ in range(3)]
+
+    async def end():
+        for number, run in enumerate(runs):
+            store.settle(ended(run)._replace(awaited=number == 1)).tell(noting(heard, number))
+
+    await asyncio.gather(*(store.submit([asked()], noting(heard, "with them")) for _ in range(others)), end())
+    await asyncio.gather(*(store.submit([asked()], noting(heard, "next")) for _ in range(others)))
+    assert heard == ["with them"] * others + told + ["next"] * others
+
+
+@pytest.mark.parametrize("parts", [1, 40])
+async def test_what_has_time_is_done_though_what_is_written_next_is_refused(store, tmp_path, parts):
+    heard = []
+    (tmp_path / "a.db").rename(tmp_path / "b.db")
+    store.meanwhile(noting(heard, "what has time"))
+    asking = [store.submit([asked()], noting(heard, "refused")) for _ in range(parts)]
+    for error in await asyncio.gather(*asking, return_exceptions=True):
+        assert isinstance(error, StoreUnavailable)
+    assert heard == ["what has time"] + ["refused"] * parts
+    (tmp_path / "b.db").rename(tmp_path / "a.db")
+
+
+async def test_what_has_time_is_done_though_the_disk_hangs_or_the_store_is_closed(store):
+    heard, answers = [], threading.Event()
+    stuck = asyncio.ensure_future(store._do(lambda _: answers.wait(20)))
+    while not store._writing._in_hand:
+        await asyncio.sleep(0)
+    store.meanwhile(noting(heard, "while it hangs"))
+    with pytest.raises(StoreUnavailable, match="has not answered"):
+        await stuck
+    assert heard == ["while it hangs"]
+    store.meanwhile(noting(heard, "as it closes"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert heard == ["while it hangs"]
+    await store.close(within=0.1)
+    answers.set()
+    assert heard == ["while it hangs", "as it closes"]
+    store.meanwhile(noting(heard, "of a store that is closed"))
+    await asyncio.sleep(0)
+    assert heard[-1] == "of a store that is closed"
+
+
+async def test_what_has_time_and_fails_is_told_to_the_loop_and_keeps_nothing_from_being_done(store):
+    heard, wrong = [], []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(repr(context["exception"])))
+    store.meanwhile(lambda: 1 / 0)
+    store.meanwhile(noting(heard, "behind it"))
+    await store.submit([asked()])
+    assert heard == ["behind it"] and wrong == ["ZeroDivisionError('division by zero')"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from stories import START, fates, lasting, nothing, stamp, starts
 
 from taskloop import At, Cron, Every, Options, State, TaskScheduler
 from taskloop.cli.narrow import Narrow
+from taskloop.firing import FireLoop
 from taskloop.ledger import Ledger
 from taskloop.store_sqlite import SqliteStore
 
@@ -404,6 +406,95 @@ async def test_what_comes_due_at_one_instant_is_read_before_it_and_only_fired_th
         assert len(await time.runs("job")) == 1200
         late = [one for one in reads if timedelta(minutes=5) <= one < timedelta(minutes=5, seconds=5)]
         assert len(late) <= 1, "once for what comes after them, not for each five hundred"
+
+
+@pytest.fixture
+def sixty_four():
+    """A scheduler that has as many slots: a go of what is due has no more."""
+    return TaskScheduler("sqlite:///:memory:", options=Options(max_running=64))
+
+
+async def many_at_once(time, job, number=300):
+    """Schedules of one job, due at one instant in five minutes."""
+    at = START + timedelta(minutes=5)
+    await time.scheduler.schedule_many((job.bind(), Every("1h", anchor=at), f"s{n}") for n in range(number))
+
+
+async def test_what_is_due_is_planned_while_the_disk_has_those_before_it(sixty_four, virtual_time, monkeypatch):
+    planned = []
+    plans = FireLoop._plans
+
+    def watched(fires, due, now):
+        planned.append((len(due), bool(sixty_four._store._writing._in_hand)))
+        return plans(fires, due, now)
+
+    job = sixty_four.add_job(nothing, name="job")
+    async with virtual_time(sixty_four) as time:
+        await many_at_once(time, job)
+        monkeypatch.setattr(FireLoop, "_plans", watched)
+        await time.advance("6m")
+        assert len(await time.runs("job")) == 300
+    assert [one for one, _ in planned if one] == [64, 64, 64, 64, 44]
+    assert [busy for one, busy in planned if one][1:] == [True] * 4
+
+
+async def test_a_pause_holds_what_was_planned_before_it_and_is_fired_after_it(sixty_four, virtual_time):
+    called = []
+
+    async def job():
+        called.append(len(called))
+        if len(called) == 1:
+            await sixty_four.pause("job")
+
+    declared = sixty_four.add_job(job, missed="all", max_late="1d")
+    async with virtual_time(sixty_four) as time:
+        await many_at_once(time, declared)
+        await time.advance("6m")
+        assert len(called) <= 3 * 64, "the go in hand, that which is written with the pause, and that while it is read"
+        await sixty_four.resume("job")
+        await time.advance("1m")
+        runs = await time.runs("job")
+        assert len(called) == len(runs) == len({run.schedule for run in runs}) == 300
+
+
+async def test_of_what_is_planned_no_more_begins_than_there_are_slots(sixty_four, virtual_time):
+    most, going, goes_on = [], set(), asyncio.Event()
+
+    async def job():
+        going.add(asyncio.current_task())
+        most.append(len(going))
+        if len(most) % 64 > 40:  # of each go some stay
+            await goes_on.wait()
+        going.discard(asyncio.current_task())
+
+    declared = sixty_four.add_job(job)
+    async with virtual_time(sixty_four) as time:
+        await many_at_once(time, declared)
+        await time.advance("6m")
+        assert 64 < len(most) < 300 and max(most) == 64
+        assert len(await time.runs("job", state=["waiting"])) == 300 - len(most)
+        goes_on.set()
+        await time.advance("1m")
+        runs = await time.runs("job")
+    assert [run.state for run in runs] == ["succeeded"] * 300 and max(most) == 64
+
+
+async def test_a_job_that_is_removed_leaves_none_of_its_fires_that_are_planned(sixty_four, virtual_time, lines):
+    called = []
+
+    async def job():
+        called.append(len(called))
+        if len(called) == 1:
+            sixty_four.remove_job("job")
+
+    declared = sixty_four.add_job(job)
+    sixty_four.add_job(nothing, Every("1m"), name="other")
+    async with virtual_time(sixty_four) as time:
+        await many_at_once(time, declared)
+        await time.advance("10m")
+        assert len(called) <= 3 * 64
+        assert len(await time.runs("other")) == 11, "it fires on"
+    assert lines.count("tick.failed") == 0
 
 
 # -- the clock changes
