@@ -199,14 +199,12 @@ class Writing:
             answer = part[2]
             kind = others if not isinstance(answer, Answer) else notes if answer.hurried or is_few else late
             kind.append((part, given))
-        if notes:
-            # In the next turn, ahead of the runs that are begun here: who hears of an end and asks for more does so once
-            # the short ones among them have given their slots back, and all is written as one. Told in this turn, P2 had
-            # twice as many transactions.
-            self._loop.call_soon(self._give, notes)
+        # Runs that are begun by these come first: who hears of an end and asks for more does so once the short ones among
+        # them have given their slots back, and all is written as one. The other way round P2 had twice as many transactions.
+        self._give(others)
+        self._give(notes)
         if late:
             self.meanwhile(partial(self._give, late))
-        self._give(others)
 
     def _give(self, parts: Sequence[tuple[Part, Any]]) -> None:
         for (_, _, answer, heed), given in parts:

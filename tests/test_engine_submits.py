@@ -544,10 +544,11 @@ async def test_a_job_submits_by_the_scheduler_of_the_run_in_hand(virtual_time, t
 
 async def test_a_job_of_several_schedulers_submits_by_the_one_that_runs(virtual_time, tmp_path):
     """As after each start of an application anew, or each test of it, that makes a scheduler of the same jobs."""
-    jobs = Jobs()
+    jobs, all_three = Jobs(), []
     job = jobs.add_job(nothing, name="job")
     for number in range(3):
         scheduler = TaskScheduler(jobs=[jobs], options=Options())
+        all_three.append(scheduler)  # one that nobody has is gone when the garbage collector comes, and asked no more
         async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/{number}.db") as time:
             run = await job.submit()
             await time.until(run.wait())
