@@ -256,6 +256,8 @@ class Store(Protocol):
     def settle(self, settling: Settling) -> Awaitable[Run | None]:
         """Write how an attempt ended, and give the run as it stands now: as it was to stand, or cancelled if it was to
         wait and somebody has asked for its end. None: the run was taken from this worker meanwhile; nothing is changed.
+
+        The call itself raises nothing: what goes wrong is raised where its answer is awaited, or told with it.
         """
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
