@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 from stores import asked, ended, know, started
@@ -187,6 +189,22 @@ async def test_what_has_time_is_done_though_the_disk_hangs_or_the_store_is_close
     store.meanwhile(noting(heard, "of a store that is closed"))
     await asyncio.sleep(0)
     assert heard[-1] == "of a store that is closed"
+
+
+@pytest.mark.parametrize("parts", [1, 40])
+async def test_what_has_time_does_not_wait_for_others_that_have_the_file(store, tmp_path, parts):
+    told = asyncio.Event()
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(parts):
+                tasks.create_task(store.submit([asked()]))
+            while not store._writing._in_hand:
+                await asyncio.sleep(0)
+            store.meanwhile(told.set)
+            async with asyncio.timeout(0.5):  # less than the store's own patience
+                await told.wait()
+            other.execute("ROLLBACK")
 
 
 async def test_what_has_time_and_fails_is_told_to_the_loop_and_keeps_nothing_from_being_done(store):
