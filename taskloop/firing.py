@@ -59,6 +59,8 @@ where none is due it is read by then, so that at its instant it is only fired: t
 sooner. The store writes nothing meanwhile: 40 ms for ten thousand."""
 RIVAL_SECONDS: Final = 60.0
 """How long a worker looks at what is due alone, once another was quicker to fire what it had read."""
+PLAN_HOLDS: Final = timedelta(seconds=1)
+"""What was planned longer ago, while a store did not answer, is planned anew: it may be too late now, or the clock set."""
 BACK_SECONDS: Final = 0.5
 """A wall clock that lost this much against the steady one was set back."""
 
@@ -239,7 +241,9 @@ class FireLoop:
                 break
             del self._planned[:most]
             await self._fire(firings + self._plans(due, now), now)
-            now = self._clock.now()
+            before, now = now, self._clock.now()
+            if self._planned and not timedelta(0) <= now - before <= PLAN_HOLDS:
+                self._unread = True
             if self._unread or not self._slots.trusted():
                 return now
             if self._is_to_claim():  # what waits has waited longer than what comes due now

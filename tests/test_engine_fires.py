@@ -497,6 +497,24 @@ async def test_a_job_that_is_removed_leaves_none_of_its_fires_that_are_planned(s
     assert lines.count("tick.failed") == 0
 
 
+@pytest.mark.parametrize(("by", "later"), [("20m", 64), ("-20m", 300)])
+async def test_what_is_planned_is_planned_anew_when_the_clock_was_set_meanwhile(sixty_four, virtual_time, by, later):
+    called = []
+
+    async def job():
+        called.append(len(called))
+        if len(called) == 1:
+            time.step(by)
+
+    declared = sixty_four.add_job(job, max_late="1m")
+    async with virtual_time(sixty_four) as time:
+        await many_at_once(time, declared)
+        await time.advance("5m1s")
+        assert len(called) == 64, "the go that was committed; the rest is too late, or has time"
+        await time.advance("31m")
+        assert len(called) == later
+
+
 # -- the clock changes
 
 
