@@ -436,9 +436,8 @@ class Slots:
                 await self.logged.wait()  # what could not be is given back, to be written with the rest
         # Not if a schedule asked for it, it has returned, and nothing can start after it that could not before. Who asks
         # for one begins to wait for it, maybe, when it has ended already.
-        awaited = (
-            run.schedule is None or type(outcome) is not Returned or policy.constrained or self._waiters.has(run.id)
-        )
+        frees = policy.constrained or policy.overlap in ("queue", "replace") or policy.breaker is not None
+        awaited = run.schedule is None or type(outcome) is not Returned or frees or self._waiters.has(run.id)
         settling = Settling(
             attempt.run, after, outcome, policy.breaker, lines=end_log(attempt.context), awaited=awaited
         )

@@ -515,6 +515,35 @@ async def test_what_is_planned_is_planned_anew_when_the_clock_was_set_meanwhile(
         assert len(called) == later
 
 
+@pytest.mark.parametrize(
+    ("options", "awaited"),
+    [
+        ({}, False),
+        ({"overlap": "allow"}, False),
+        ({"overlap": "queue"}, True),
+        ({"overlap": "replace"}, True),
+        ({"group": "one"}, True),
+        ({"max_running": 3}, True),
+        ({"pause_after": 3}, True),
+    ],
+)
+async def test_an_end_is_awaited_where_something_may_start_after_it(
+    scheduler, virtual_time, monkeypatch, options, awaited
+):
+    settled = []
+    settle = SqliteStore.settle
+
+    def watched(store, settling):
+        settled.append(settling.awaited)
+        return settle(store, settling)
+
+    monkeypatch.setattr(SqliteStore, "settle", watched)
+    scheduler.add_job(nothing, At(START + timedelta(minutes=1)), name="job", **options)
+    async with virtual_time(scheduler) as time:
+        await time.advance("2m")
+    assert settled == [awaited]
+
+
 # -- the clock changes
 
 
