@@ -242,8 +242,9 @@ class FireLoop:
             del self._planned[:most]
             await self._fire(firings + self._plans(due, now), now)
             before, now = now, self._clock.now()
-            if self._planned and not timedelta(0) <= now - before <= PLAN_HOLDS:
-                self._unread = True
+            if not timedelta(0) <= now - before <= PLAN_HOLDS:
+                self._coming.extendleft(one.plan.schedule for one in reversed(self._planned))
+                self._planned.clear()
             if self._unread or not self._slots.trusted():
                 return now
             if self._is_to_claim():  # what waits has waited longer than what comes due now
