@@ -85,7 +85,8 @@ class Speaker:
                 fields["took_ms"] = (microseconds(run.ended_at) - microseconds(run.started_at)) // 1000
             if run.error is not None and event.name in ("failed", "retrying"):
                 fields["error"] = run.error.told(run.summary)[:300]
-        self.say(level, name, **fields, **event.data)
+        fields |= event.data  # both may have a reason: the event's is of this attempt
+        self.say(level, name, **fields)
 
     def say(self, level: str, name: str, **fields: Any) -> None:
         """Write a line `name` with these fields, unless it lies below the level."""

@@ -61,6 +61,16 @@ def test_a_line_says_how_the_attempt_before_was_lost_and_who_asked_for_the_end(l
     ]  # fmt: skip
 
 
+def test_a_run_that_waits_again_has_its_line_whatever_cut_short_an_attempt_before(lines: list[tuple[str, str]]):
+    facts = {"job": "a", "due_at": NOW, "ready_at": NOW, "created_at": NOW, "attempt": 1, "cause": Cause.CLI}
+    run = Run(**facts, data={"lost": "lease_lost"})
+    Speaker("INFO")(Event("retrying", NOW, run, job="a", data={"reason": "lease_lost"}))
+    Speaker("INFO")(Event("retrying", NOW, run, job="a", data={"reason": "shutting_down"}))
+    assert [(level, text.partition("cause=cli ")[2]) for level, text in lines] == [
+        ("WARNING", "reason=lease_lost"), ("INFO", "reason=shutting_down")
+    ]  # fmt: skip
+
+
 def test_what_is_below_the_level_is_not_even_subscribed_to():
     assert "started" not in Speaker("WARNING").events() and "started" in Speaker("INFO").events()
     assert Speaker("CRITICAL").events() == []
