@@ -24,7 +24,7 @@ from taskloop.errors import BadDuration, NoSuchJob, NoSuchRun, nearest
 from taskloop.jobs import Job
 from taskloop.moments import Question, subject
 from taskloop.policy import Policy
-from taskloop.processes import is_dead, silent_seconds
+from taskloop.processes import is_dead, unheard_seconds
 from taskloop.punctuality import LEAST_RUNS, Curfew, Usual, may_be_stuck, stuck
 from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
@@ -229,21 +229,13 @@ def _living(workers: Sequence[Worker], ledger: Ledger, now: datetime, ahead: tim
 
 
 def _lives(worker: Worker, ledger: Ledger, now: datetime, ahead: timedelta) -> bool:
-    """Whether a worker is there: by the clock that a machine's processes share, else by that of the store's server; only
-    where there is none, or the worker does not say how far it is from it, by the wall clocks of both.
-    """
+    """Whether a worker is there: its process, as far as that can be seen from here, and a beat within the lease."""
     own = getattr(ledger, "worker", None)
     if own is not None and own.id == worker.id:
         return True
     if is_dead(worker):
         return False
-    silent = silent_seconds(worker, ledger._clock.monotonic())
-    lease, skew = ledger.options.lease, worker.health.get("skew_ms")
-    if silent is not None:
-        return silent <= lease.total_seconds()
-    if skew is None:
-        return now - worker.beat_at <= lease
-    return now + ahead - (worker.beat_at + timedelta(milliseconds=skew)) <= lease
+    return unheard_seconds(worker, ledger._clock.monotonic(), now, ahead) <= ledger.options.lease.total_seconds()
 
 
 async def _orphans(look: _Look, store: Store, ledger: Ledger) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from taskloop.store_data import Worker
 
-__all__ = ["birth", "boot", "current_folder", "is_dead", "place", "silent_seconds", "this_process"]
+__all__ = ["birth", "boot", "current_folder", "is_dead", "place", "silent_seconds", "this_process", "unheard_seconds"]
 
 NAMES_TOLD: Final = 1000
 """Jobs up to which a worker says which ones it knows."""
@@ -98,6 +99,18 @@ def silent_seconds(worker: Worker, tick: float) -> float | None:
     if not ours[1] or theirs[:2] != ours[:2]:
         return None
     return tick - worker.beat_tick if tick >= worker.beat_tick else None
+
+
+def unheard_seconds(worker: Worker, tick: float, now: datetime, ahead: timedelta) -> float:
+    """How long a worker of any machine has not beaten: by the clock that a machine's processes share, else by that of the
+    store's server, which is `ahead` of ours; only where the worker does not say how far it is from it by the wall clocks of both.
+    """
+    silent = silent_seconds(worker, tick)
+    if silent is not None:
+        return silent
+    skew = worker.health.get("skew_ms")
+    beat_at = worker.beat_at if skew is None else worker.beat_at + timedelta(milliseconds=skew) - ahead
+    return (now - beat_at).total_seconds()
 
 
 class _Place(NamedTuple):

@@ -197,6 +197,26 @@ def test_a_loop_that_no_function_of_the_program_held_is_no_fault_of_one():
         assert "asyncio.to_thread" in found(at)[0].help
 
 
+def test_of_workers_elsewhere_those_count_that_beat_by_the_clock_of_the_server():
+    now = datetime.now(UTC)
+
+    def told(ahead, **seconds_ago):
+        there = []
+        for name, seconds in seconds_ago.items():
+            one = this_process(name, now - timedelta(seconds=seconds), 0.0)  # by a clock that shows what ours does
+            there.append(replace(one, host=name, process="m:b:p:1", beat_tick=None, health={"skew_ms": ahead * 1000.0}))
+        found = checkup_store.workers(there, timedelta(seconds=15), now + timedelta(seconds=ahead))
+        return [f"{one.state}: {one.text}" for one in found]
+
+    pid = os.getpid()
+    for ahead in (0, -3600, 3600):
+        assert told(ahead, a=3, b=40) == [
+            f"problem: worker b pid {pid} has not beaten for 40 s", f"ok: 1: a pid {pid}"
+        ]  # fmt: skip
+        assert told(ahead, a=40) == [f"problem: worker a pid {pid} has not beaten for 40 s"]
+    assert told(0) == ["ok: none is running"]
+
+
 def test_the_clock_of_another_machine_is_told_from_its_next_beat(shop):
     asyncio.run(with_store(beats_elsewhere))
 

@@ -49,7 +49,6 @@ VERY_SLOW_SECONDS: Final = 1.0
 WRITES: Final = 5
 DAMAGE_SECONDS: Final = 2.0
 SKEW_SECONDS: Final = 1.0
-SILENT_SECONDS: Final = 15.0
 LEAST_FREE: Final = 200_000_000
 RECENT: Final = timedelta(days=1)
 BLOCKED_MS: Final = 1000
@@ -225,7 +224,7 @@ class Reached(NamedTuple):
     """It could not be opened, so the rest is not known."""
 
 
-async def reached(store: Store, now: datetime) -> Reached:
+async def reached(store: Store, now: datetime, lease: timedelta) -> Reached:
     """Whether the store opens as it is, for a command that reads; and what it says of those who use it."""
     began = time.monotonic()
     try:
@@ -238,7 +237,7 @@ async def reached(store: Store, now: datetime) -> Reached:
         found = [opening(without_password(store.url), took, remote=store.remote)]
         found += [
             *await rights(store),
-            *workers(there),
+            *workers(there, lease, await store.clock()),
             *await skews(store, there),
             *past(await store.incidents(now - RECENT, now)),
         ]
@@ -267,20 +266,31 @@ async def rights(store: Store) -> list[Finding]:
     return [problem("store", *parted(one, "")) for one in lacking]
 
 
-def workers(there: Sequence[Worker]) -> Iterator[Finding]:
-    """Those who use the store: versions, whether they still beat, whether their loops stand still."""
-    from taskloop import __version__
-    from taskloop.processes import is_dead, silent_seconds
+def workers(there: Sequence[Worker], lease: timedelta, theirs: datetime | None) -> Iterator[Finding]:
+    """Those who use the store: versions, whether they still beat, whether their loops stand still.
 
+    `theirs`: what the clock of the store's server shows; None: it has none.
+    """
+    from taskloop import __version__
+    from taskloop.processes import is_dead, silent_seconds, unheard_seconds
+
+    now, tick = datetime.now(UTC), time.monotonic()
+    ahead = timedelta(0) if theirs is None else theirs - now
     live = [one for one in there if not is_dead(one)]
+    beating = []
     for one in live:
         who = f"worker {one.host} pid {one.pid}"
         if one.version not in (None, __version__):
             yield warning("workers", f"{who} is taskloop {one.version}, this is {__version__}", "start it again")
-        silent = silent_seconds(one, time.monotonic()) or 0.0
-        if silent > SILENT_SECONDS:
-            text = f"{who} has not beaten for {silent:.0f} s, though its process is there"
+        unheard = unheard_seconds(one, tick, now, ahead)
+        if unheard <= lease.total_seconds():
+            beating.append(one)
+        elif silent_seconds(one, tick) is not None:
+            text = f"{who} has not beaten for {unheard:.0f} s, though its process is there"
             yield problem("workers", text, "it is stopped or frozen, or its disk hangs: end it, or let it go on")
+        else:
+            mend = "its process or host is gone, frozen or cut off from the store: see there; the next worker settles its runs"
+            yield problem("workers", f"{who} has not beaten for {unheard:.0f} s", mend)
         if one.health.get("blocked"):
             block = one.health["blocked"]
             where = block.get("where")
@@ -288,8 +298,9 @@ def workers(there: Sequence[Worker]) -> Iterator[Finding]:
         for key in ("store", "stalled"):
             if one.health.get(key):
                 yield problem("workers", f"{who}: {one.health[key]}", "see its log; `taskloop status` has more")
-    listed = ", ".join(f"{one.host} pid {one.pid}" for one in live[:3]) + (" and more" if len(live) > 3 else "")
-    yield well("workers", f"{len(live)}: {listed}" if live else "none is running")
+    listed = ", ".join(f"{one.host} pid {one.pid}" for one in beating[:3]) + (" and more" if len(beating) > 3 else "")
+    if beating or not live:
+        yield well("workers", f"{len(beating)}: {listed}" if beating else "none is running")
 
 
 _OFF_THE_LOOP: Final = "a plain def has a thread of its own; in an async def: await asyncio.to_thread(function, ...)"

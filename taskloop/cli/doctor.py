@@ -20,6 +20,7 @@ from taskloop.cli import program, reach
 from taskloop.cli.findings import Finding, guarded, of_error, parted, warning, well
 from taskloop.cli.output import TINTS, Output, clean, sign
 from taskloop.errors import BadSettings
+from taskloop.options import Options
 
 if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
@@ -126,7 +127,8 @@ def _store(
     else:
         if path is not None:
             yield from guarded("store", partial(stores.file, path))
-        seen = reach.drive(stores.reached(reach.opened(place), out.now))
+        lease = (scheduler.options if scheduler is not None else Options()).lease
+        seen = reach.drive(stores.reached(reach.opened(place), out.now, lease))
         yield from seen.findings
         if path is not None:
             yield from guarded("permissions", partial(stores.permissions, path, secrets=bool(seen.tokens)))
