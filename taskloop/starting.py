@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from taskloop.clock import Clock
 from taskloop.errors import StoreUnavailable
 from taskloop.journal import StoreWatch
+from taskloop.processes import is_dead, unheard_seconds
 
-__all__ = ["opened", "patiently", "unless"]
+if TYPE_CHECKING:
+    from taskloop.store import Store
+
+__all__ = ["left_behind", "opened", "patiently", "unless"]
 
 T = TypeVar("T")
 HELD_SECONDS: Final = 60.0
 """How long a start waits for a store that others hold, for each of its parts."""
+LATELY_SECONDS: Final = 60.0
+"""A worker that has beaten since then may live, whatever its lease."""
 _OTHERS_HOLD_IT: Final = ("is locked", "is not committed", "has not answered")
 """What a store says then."""
 
@@ -43,9 +50,9 @@ async def patiently(clock: Clock, store_watch: StoreWatch, work: Callable[[], Aw
             return done
 
 
-async def opened(clock: Clock, say: Callable[..., None], work: Callable[[], Awaitable[T]]) -> T:
+async def opened(clock: Clock, say: Callable[..., None], work: Callable[[], Awaitable[Store]]) -> Store:
     """The store that `work` opens, as patiently: another may just be bringing its schema up to date, which takes long where
-    there is much. Nobody listens yet; it is said in the log.
+    there is much. Nobody listens yet; it is said in the log, and so is that this program has brought it up to date.
     """
 
     def tell(name: str, data: Mapping[str, Any]) -> None:
@@ -54,7 +61,33 @@ async def opened(clock: Clock, say: Callable[..., None], work: Callable[[], Awai
         else:
             say("WARNING", "store.back", away_seconds=round((clock.now() - data["since"]).total_seconds(), 1))
 
-    return await patiently(clock, StoreWatch(clock, tell), work)
+    store_watch = StoreWatch(clock, tell)
+    store = await patiently(clock, store_watch, work)
+    if store.upgraded_from is not None:
+        behind = await patiently(clock, store_watch, partial(left_behind, store, clock))
+        told = {"text": behind} if behind else {}
+        say("WARNING", "store.upgraded", store=store.url, schema_before=store.upgraded_from, **told)
+    return store
+
+
+async def left_behind(store: Store, clock: Clock) -> str | None:
+    """Which workers must be started anew, where opening the store has brought it to a newer schema; asked before this
+    process is one of them. None: it has not, or nobody has beaten of late.
+    """
+    if store.upgraded_from is None:
+        return None
+    tick, now = clock.monotonic(), clock.now()
+    ahead = (await store.clock() or now) - now
+    there = [
+        one
+        for one in await store.workers(living=True)
+        if not is_dead(one) and unheard_seconds(one, tick, now, ahead) <= LATELY_SECONDS
+    ]
+    if not there:
+        return None
+    named = ", ".join(f"{one.host} pid {one.pid}" for one in there[:3])
+    more = f" and {len(there) - 3} more" if len(there) > 3 else ""
+    return f"workers of the older version record nothing any more, start them anew with this one: {named}{more}"
 
 
 async def unless(told: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

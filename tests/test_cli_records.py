@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sqlite3
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -898,6 +899,24 @@ def test_an_older_store_can_be_checked_and_copied_before_it_is_brought_up_to_dat
     shop.write("config.toml", '[store]\nurl = "sqlite:///copy.db"\n')
     assert call("list").code == 8
     assert call("pause").code == call("list").code == 0  # a command that changes records does so too
+
+
+@pytest.mark.parametrize("command", ["db upgrade", "pause", "once --due"])
+def test_who_brings_a_store_up_to_date_is_told_whom_that_leaves_behind(shop, call, command):
+    an_older_store()
+    alone = call(*command.split())
+    assert alone.code == 0 and "of the older version" not in alone.err
+    (shop.folder / "taskloop.db").unlink()
+    an_older_store()
+    now = time.time_ns() // 1000
+    with closing(sqlite3.connect("taskloop.db")) as db, db:
+        row = ("w", "far", 7, "m:b:p:1", now, now)
+        db.execute(
+            "INSERT INTO taskloop_workers (id, host, pid, process, started_at, beat_at) VALUES (?, ?, ?, ?, ?, ?)", row
+        )
+    said = call(*command.split())
+    assert said.code == 0 and "start them anew with this one: far pid 7" in said.err
+    assert "far pid 7" not in call(*command.split()).err
 
 
 # -- configuration

@@ -95,5 +95,5 @@ async def test_a_scheduler_starts_on_an_old_file_when_another_program_lets_go_of
                 await asyncio.sleep(0.02)
         another.execute("COMMIT")
     await starting
-    assert scheduler.is_running and lines == ["store.lost", "store.back"]
+    assert scheduler.is_running and lines == ["store.lost", "store.back", "store.upgraded"]
     await scheduler.stop()

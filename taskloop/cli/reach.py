@@ -132,9 +132,21 @@ async def bare(args: Namespace, schema: Schema = "newest") -> AsyncIterator[Stor
         return
     await store.open(create=False, schema=schema)
     try:
+        if store.upgraded_from is not None:
+            await _tell_of_an_upgrade(args, store)
         yield store
     finally:
         await store.close()
+
+
+async def _tell_of_an_upgrade(args: Namespace, store: Store) -> None:
+    """Whom it leaves behind, for whoever only asked to pause a job, it may be, does not know."""
+    from taskloop.cli.output import Output
+    from taskloop.clock import SystemClock
+    from taskloop.starting import left_behind
+
+    if (behind := await left_behind(store, SystemClock())) is not None:
+        Output(args).note(f"warning: the store had schema {store.upgraded_from}, and is up to date now; {behind}")
 
 
 @asynccontextmanager
