@@ -114,6 +114,8 @@ class FireLoop:
         """Schedules that are read and come due before that, the earliest first."""
         self._planned: list[Firing] = []
         """What comes before these: the plans of schedules that are due, made while the store wrote those before them."""
+        self._planned_at = self._clock.now()
+        """When the first of them was made."""
         self._rival_until = -math.inf
         """Until when, by the steady clock, nothing is read ahead: somebody else fires too."""
         self._ready_at: datetime | None = None
@@ -228,6 +230,9 @@ class FireLoop:
             if len(self._coming) > FEW:
                 await asyncio.sleep(0)  # the host's turn, between reading and planning
         while True:
+            if self._planned and not timedelta(0) <= now - self._planned_at <= PLAN_HOLDS:
+                self._coming.extendleft(one.plan.schedule for one in reversed(self._planned))
+                self._planned.clear()
             most = self._at_once()
             firings, due = self._planned[:most], self._taken(most - len(self._planned), now)
             jobs = {one.plan.schedule.job for one in firings} | {one.job for one in due}
@@ -241,10 +246,7 @@ class FireLoop:
                 break
             del self._planned[:most]
             await self._fire(firings + self._plans(due, now), now)
-            before, now = now, self._clock.now()
-            if not timedelta(0) <= now - before <= PLAN_HOLDS:
-                self._coming.extendleft(one.plan.schedule for one in reversed(self._planned))
-                self._planned.clear()
+            now = self._clock.now()
             if self._unread or not self._slots.trusted():
                 return now
             if self._is_to_claim():  # what waits has waited longer than what comes due now
@@ -287,6 +289,7 @@ class FireLoop:
         self._unread, now = True, self._clock.now()  # what is taken stands nowhere, until it is planned
         due = self._taken(most - len(self._planned), now)
         if all(one.job in self._ledger for one in due):
+            self._planned_at = self._planned_at if self._planned else now
             self._planned += self._plans(due, now)
             self._unread = False
 

@@ -515,6 +515,36 @@ async def test_what_is_planned_is_planned_anew_when_the_clock_was_set_meanwhile(
         assert len(called) == later
 
 
+async def test_what_is_planned_is_planned_anew_when_it_took_long_to_claim_what_waits(
+    sixty_four, virtual_time, monkeypatch
+):
+    goes_on, steps = asyncio.Event(), ["5s"]
+    claim = SqliteStore.claim
+
+    async def slow(store, *args):
+        if goes_on.is_set() and steps:
+            time.step(steps.pop())
+        return await claim(store, *args)
+
+    async def job():
+        goes_on.set()
+
+    async def other():
+        await goes_on.wait()
+
+    sixty_four.add_job(other, max_running=1)
+    declared = sixty_four.add_job(job, max_late="2s")
+    async with virtual_time(sixty_four) as time:
+        await sixty_four.submit("other")
+        await sixty_four.submit("other")
+        await many_at_once(time, declared)
+        monkeypatch.setattr(SqliteStore, "claim", slow)
+        await time.advance("5m1s")
+        runs = await time.runs("job", state=list(State))
+        assert {run.state for run in runs if run.started_at is None} == {State.SKIPPED}
+        assert max(run.started_at - run.due_at for run in runs if run.started_at is not None) < timedelta(seconds=2)
+
+
 @pytest.mark.parametrize(
     ("options", "awaited"),
     [
