@@ -379,9 +379,15 @@ _MENDS: Final = {
         "database write CREATE SCHEMA taskloop AUTHORIZATION …"
     ),
     "531": "see the server's disk",
-    "533": "see its max_connections, of which a worker needs seven, and pg_stat_activity for who has them",
+    "533": (
+        "see its max_connections, or the CONNECTION LIMIT of the role or database that is named, of which a worker needs seven, "
+        "and pg_stat_activity for who has them"
+    ),
     "53": "see the server's memory and disk",
-    "55P03": "another transaction has it and is not committed: see pg_stat_activity for one that is idle",
+    "55P03": (
+        "another transaction holds a table or row of the store and is not committed: docs/postgresql.md has the query that "
+        "names it, or see pg_stat_activity for one that is idle"
+    ),
     "57014": "see the statement_timeout of its user and database, and whether somebody has cancelled it",
     _READ_ONLY: (
         "the server takes no writes: see whether it is a standby, or whether somebody has set "
