@@ -82,6 +82,7 @@ SNAPSHOT: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_IDLE}"
 TRIES: Final = 5
 """Of a transaction that others cross, or whose connection is cut."""
 _READ_ONLY: Final = "25006"
+_NO_RIGHT: Final = "42501"
 _OLDEST: Final = 13
 """The oldest server that can be asked what became of a transaction, and what it has assigned."""
 _ENCODINGS: Final = ("UTF8", "SQL_ASCII")
@@ -374,7 +375,7 @@ _MENDS: Final = {
     "28": "see the user and the password in its address",
     "3D000": "make it with `createdb`, or name another database",
     "42P05": _OF_A_POOLER,
-    "42501": (
+    _NO_RIGHT: (
         "grant its user what docs/postgresql.md has under few rights, or where there is no store yet let the owner of the "
         "database write CREATE SCHEMA taskloop AUTHORIZATION …"
     ),
@@ -495,6 +496,12 @@ async def prepare(
             async with transaction(connection):
                 return await _migrate(connection, shown, create=create, schema=schema, read=read)
         except Exception as error:  # by whoever works on it just now, and locks its tables in another order
+            if found and getattr(error, "sqlstate", None) == _NO_RIGHT:
+                raise BadStore(
+                    f"store {shown} has schema {found}, this taskloop needs {newest()}, and its user may not change the tables: "
+                    f"{_said(error)}; let the owner of the schema run `taskloop db upgrade`, and grant anew what "
+                    "docs/postgresql.md has under few rights"
+                ) from error
             if not left or not is_crossed(error):
                 raise
         await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - so that the two do not meet again

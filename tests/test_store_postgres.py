@@ -105,6 +105,24 @@ async def test_an_older_schema_is_refused_or_left_as_it_is_or_brought_up_to_date
         assert [one.object for one in await store.audit()] == ["1"]
 
 
+async def test_an_upgrade_by_a_user_with_few_rights_is_referred_to_the_owner_of_the_schema():
+    found = server()
+    url = found.database("older")
+    [(_, first), *_] = migrations()
+    found.execute(f"CREATE SCHEMA taskloop;\n{first}INSERT INTO taskloop.meta VALUES ('schema', '1')", "older")
+    few = "CREATE ROLE few LOGIN;\nGRANT USAGE ON SCHEMA taskloop TO few;\n"
+    few += "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA taskloop TO few"
+    found.execute(few, "older")
+    try:
+        with pytest.raises(
+            BadStore, match=r"schema 1, .* let the owner of the schema run `taskloop db upgrade`, and grant"
+        ):
+            await open_store(re.sub("//[^@/]*@", "//few@", url)).open()
+        assert found.query("SELECT value FROM taskloop.meta WHERE key = 'schema'", "older") == [("1",)]
+    finally:
+        found.execute("DROP OWNED BY few;\nDROP ROLE few", "older")
+
+
 async def test_an_upgrade_that_others_cross_is_begun_again():
     found = server()
     url = found.database("older")
