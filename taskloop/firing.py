@@ -273,7 +273,7 @@ class FireLoop:
             self.stir()
 
     async def _fire(self, firings: list[Firing], now: datetime) -> None:
-        reserved = min(len(firings), max(0, self._slots.free))
+        reserved = min(len(firings), max(0, self._slots.free))  # a plan is made as if there were a slot
         firings[reserved:] = [one._replace(starts=False) for one in firings[reserved:]]
         self._slots.reserve(reserved)
         if self._is_due(now):

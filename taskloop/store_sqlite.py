@@ -474,7 +474,7 @@ class SqliteStore:
     def settle(self, settling: Settling) -> Awaitable[Run | None]:
         if self._writing is None:
             return refused(self._not_open())
-        return self._writing.note("settle", settling, hurried=settling.awaited)
+        return self._writing.note("settle", settling, awaited=settling.awaited)
 
     async def progress(self, reports: Sequence[tuple[Run, Progress]]) -> None:
         await self._do(statements.progress, reports)

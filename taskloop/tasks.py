@@ -26,14 +26,14 @@ NAMED: Final = 5
 class Answer(Generic[T]):
     """What is answered once, or an error: to whoever awaits it, as a future is, or by a call as it is answered.
 
-    To wake a task costs as much as to begin one, and the end of each run is such an answer. `hurried`: whether whoever
-    answers is to do so at once, not when there is time.
+    To wake a task costs as much as to begin one, and the end of each run is such an answer. `awaited`: whether
+    somebody waits for it; else whoever answers may do so when there is time.
     """
 
-    __slots__ = ("_answer", "_hear", "_waiters", "hurried")
+    __slots__ = ("_answer", "_hear", "_waiters", "awaited")
 
-    def __init__(self, *, hurried: bool = True) -> None:
-        self.hurried: bool = hurried
+    def __init__(self, *, awaited: bool = True) -> None:
+        self.awaited: bool = awaited
         self._answer: tuple[T | None, BaseException | None] | None = None
         self._hear: Callable[[T | None, BaseException | None], object] | None = None
         self._waiters: list[asyncio.Future[None]] = []

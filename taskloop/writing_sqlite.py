@@ -83,14 +83,14 @@ class Writing:
         self._put((verb, work, answer, heed))
         return answer
 
-    def note(self, verb: str, work: Any, *, hurried: bool) -> Answer[Any]:
+    def note(self, verb: str, work: Any, *, awaited: bool) -> Answer[Any]:
         """As `write`, for who need not be woken to hear of it. Raises nothing: a refusal is an answer too.
 
-        All answers of one transaction are given in one turn of the loop; of many those that are not `hurried` `meanwhile`.
+        All answers of one transaction are given in one turn of the loop; of many those that are not `awaited` `meanwhile`.
         """
         if self._hangs or self._drained is not None:
             return refused(self._refusal())
-        answer: Answer[Any] = Answer(hurried=hurried)
+        answer: Answer[Any] = Answer(awaited=awaited)
         self._put((verb, work, answer, None))
         return answer
 
@@ -205,7 +205,7 @@ class Writing:
         is_few = len(batch) < MANY
         for part, given in zip(batch, answers, strict=True):
             answer = part[2]
-            kind = others if not isinstance(answer, Answer) else notes if answer.hurried or is_few else late
+            kind = others if not isinstance(answer, Answer) else notes if answer.awaited or is_few else late
             kind.append((part, given))
         # Runs that are begun by these come first: who hears of an end and asks for more does so once the short ones among
         # them have given their slots back, and all is written as one. The other way round P2 had twice as many transactions.
