@@ -90,7 +90,7 @@ def fencing(story: Story) -> Iterator[Broken]:
     for one in (*invariants.claims_are_true(story), *invariants.attempts_are_true(story)):
         yield Broken("fencing", one.text)
     for call in outlived(story):
-        if call.outcome is not None and call.run not in story.fenced:
+        if call.outcome is not None and call.run not in story.fenced and not _was_killed_soon(call, story):
             yield Broken("fencing", f"{_who(call)} of {call.job} outlived its claim, and its owner does not say so")
     for call in story.calls:
         if call.token is None:
@@ -101,6 +101,15 @@ def fencing(story: Story) -> Iterator[Broken]:
 def records(story: Story) -> Iterator[Broken]:
     for one in (*invariants.records_before_calls(story), *invariants.what_was_told(story)):
         yield Broken("fencing" if one.promise == "a" else "liveness", one.text)
+
+
+def _was_killed_soon(call: Call, story: Story) -> bool:
+    """Whether the owner of a call was killed before it can have heard from the store whose the run is."""
+    ended = call.began if call.ended is None else call.ended
+    return any(
+        one.pid == call.pid and one.how == "killed" and one.ended is not None and 0 <= one.ended - ended <= SECOND
+        for one in story.lives
+    )
 
 
 def outlived(story: Story) -> Iterator[Call]:

@@ -176,6 +176,18 @@ def test_an_owner_that_was_outlived_must_say_so():
     assert list(side_by_side.fencing(replace(told, fenced=frozenset({"1"})))) == []
 
 
+def test_an_owner_that_was_killed_as_it_was_outlived_says_nothing():
+    run = replace(RUN, token=2, attempt=2, attempt_started=T + SECOND)
+    calls = (
+        replace(CALL, ended=T + 3 * SECOND),
+        replace(CALL, token=2, attempt=2, pid=8, began=T + 2 * SECOND, ended=T + 4 * SECOND),
+    )
+    told = story(run, calls=calls, attempts=[Attempt("1", 1, 1, T, "lost")])
+    for seconds, how, expected in ((3.2, "killed", []), (4.2, "killed", ["fencing"]), (3.2, "stopped", ["fencing"])):
+        lives = [replace(LIFE, ended=T + round(seconds * SECOND), how=how), replace(LIFE, pid=8)]
+        assert promises(side_by_side.fencing(replace(told, lives=lives))) == expected
+
+
 def test_two_calls_at_once_are_excused_only_by_an_owner_frozen_past_its_lease():
     first = replace(CALL, ended=T + 4 * SECOND)
     second = replace(CALL, run="2", due=T + SECOND, pid=8, began=T + 2 * SECOND, ended=T + 3 * SECOND)
