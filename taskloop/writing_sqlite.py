@@ -27,7 +27,7 @@ Part = tuple[str, Any, asyncio.Future[Any] | Answer[Any], Heed | None]
 MANY: Final = 16
 """Parts from which on the loop does what has time when a transaction comes to its commit: a third of the writing thread's
 time goes by in commits, in which it leaves the interpreter to others, and all before would be held up by whoever has it.
-Ten thousand fires at one instant end 10 to 18 % sooner. For few the word costs more than it brings.
+Ten thousand fires at one instant end 6 to 13 % sooner. For few the word costs more than it brings.
 """
 MEANWHILE_SECONDS: Final = 0.25
 """How long the loop puts off what has time, where a transaction comes to no commit: others have the file, or its disk hangs."""
