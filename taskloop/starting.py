@@ -71,11 +71,9 @@ async def opened(clock: Clock, say: Callable[..., None], work: Callable[[], Awai
 
 
 async def left_behind(store: Store, clock: Clock) -> str | None:
-    """Which workers must be started anew, where opening the store has brought it to a newer schema; asked before this
-    process is one of them. None: it has not, or nobody has beaten of late.
+    """Which workers must be started anew, once opening the store has brought it to a newer schema; asked before this
+    process is one of them. None: nobody has beaten of late.
     """
-    if store.upgraded_from is None:
-        return None
     tick, now = clock.monotonic(), clock.now()
     ahead = (await store.clock() or now) - now
     there = [

@@ -165,24 +165,24 @@ def test_a_result_written_under_an_older_claim_is_told():
     assert "fencing" in promises(side_by_side.broken(told))
 
 
-def test_an_owner_that_was_outlived_must_say_so():
+def of_an_outlived_owner():
+    """Its call ends a second after that of the next claim has begun."""
     run = replace(RUN, token=2, attempt=2, attempt_started=T + SECOND)
     calls = (
         replace(CALL, ended=T + 3 * SECOND),
         replace(CALL, token=2, attempt=2, pid=8, began=T + 2 * SECOND, ended=T + 4 * SECOND),
     )
-    told = story(run, calls=calls, attempts=[Attempt("1", 1, 1, T, "lost")])
+    return story(run, calls=calls, attempts=[Attempt("1", 1, 1, T, "lost")])
+
+
+def test_an_owner_that_was_outlived_must_say_so():
+    told = of_an_outlived_owner()
     assert "fencing" in promises(side_by_side.fencing(told))
     assert list(side_by_side.fencing(replace(told, fenced=frozenset({"1"})))) == []
 
 
 def test_an_owner_that_was_killed_as_it_was_outlived_says_nothing():
-    run = replace(RUN, token=2, attempt=2, attempt_started=T + SECOND)
-    calls = (
-        replace(CALL, ended=T + 3 * SECOND),
-        replace(CALL, token=2, attempt=2, pid=8, began=T + 2 * SECOND, ended=T + 4 * SECOND),
-    )
-    told = story(run, calls=calls, attempts=[Attempt("1", 1, 1, T, "lost")])
+    told = of_an_outlived_owner()
     for seconds, how, expected in ((3.2, "killed", []), (4.2, "killed", ["fencing"]), (3.2, "stopped", ["fencing"])):
         lives = [replace(LIFE, ended=T + round(seconds * SECOND), how=how), replace(LIFE, pid=8)]
         assert promises(side_by_side.fencing(replace(told, lives=lives))) == expected
