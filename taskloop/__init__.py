@@ -10,13 +10,14 @@ The rooms, from the ground up; each imports only from rooms below it:
     jobs flows handles                     what is declared; a run that was asked for
     schedules options switches signs tokens audit     which fires are due; limits; switches; signs; who comes in, and who changed what
     simulation rehearsal                   what would happen; the runs of a span walked on paper
-    store records                          what a memory must do; JSON of everything
+    store store_data records               what a memory must do; what it takes and gives; JSON of everything
     executors processing executor_dask attempts     where a function is called: a process, a cluster; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
     processes logs signals pings           who is alive; log lines; SIGTERM and its kin; health-check services
     runlog capture loop_thread tasks       the log of a run; what its job says to the host's loggers; a loop in a thread; tasks that do not end
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
-    housing switching ledger declaring advice looking     jobs with a store; their switches; verbs on records; what a start changes, its usual mistakes; how all stands
+    housing switching scheduling ledger    jobs with a store; their switches; stored schedules; runs: the verbs
+    declaring advice looking               what a start changes, its usual mistakes; how all stands
     keyring outlook                        the verbs on tokens; what a simulation goes by
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard starting scheduler what disturbed us; beats; what watches over all; how it begins; the engine

@@ -1,18 +1,18 @@
-"""The verbs that read and write records: submit, schedule, cancel, switch, look up. None needs a started scheduler.
+"""The verbs that read and write runs: submit, cancel, wait, look up. None needs a started scheduler.
 
-Level 5. `Ledger` is `Housed`, jobs with a store, and the verbs; `TaskScheduler` is a `Ledger` with an engine, which hears of each change by
-the few methods under "what an engine adds". A command line needs no more than a `Ledger`.
+Level 5. `Housed` has jobs and a store, `Switching` adds the switches, `Scheduling` the stored schedules, `Ledger` the runs and all
+that is asked about them; `TaskScheduler` is a `Ledger` with an engine, which hears of each change by the few methods under
+"what an engine adds". A command line needs no more than a `Ledger`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -23,12 +23,9 @@ from taskloop.context import running
 from taskloop.durations import Instant
 from taskloop.errors import (
     BadJob,
-    BadTrigger,
     Conflict,
     KeyConflict,
-    NoSuchJob,
     NoSuchRun,
-    NoSuchSchedule,
     NoSuchStep,
     TaskloopError,
     nearest,
@@ -41,13 +38,12 @@ from taskloop.options import Options
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
 from taskloop.runs import Cancelled, Cause, Run, RunId, only_repeat_key
-from taskloop.schedules import Schedule, bind, rebind
+from taskloop.schedules import Schedule
+from taskloop.scheduling import Scheduling
 from taskloop.steps import RunLines, Step
 from taskloop.store_data import Attempt, Definition, Incident, Query, Terms, Worker
 from taskloop.switches import InForce, Switches
-from taskloop.switching import Switching
 from taskloop.tasks import gradually
-from taskloop.triggers import Cron, Every, Trigger, checked
 
 if TYPE_CHECKING:
     from taskloop.declaring import StartPlan
@@ -63,11 +59,9 @@ RECORD_SECONDS: Final = 2.0
 """How long a cancel waits until it is on record who asked for it."""
 Listener = TypeVar("Listener", bound=Callable[[Event], Any])
 T = TypeVar("T")
-TOGETHER: Final = 1000
-"""Schedules of one transaction."""
 
 
-class Ledger(Switching):
+class Ledger(Scheduling):
     """Jobs, and the records of a store."""
 
     def __init__(
@@ -82,8 +76,6 @@ class Ledger(Switching):
     ) -> None:
         super().__init__(store, config=config, options=options, name=name, clock=clock)
         self._removed: set[str] = set()
-        self._interval: timedelta | None = None
-        """The interval given to `start()`; None: the options'."""
         self._collections: list[Jobs] = collections_of(jobs)
         self._defined: dict[str, tuple[Any, Definition]] = {}
         """What jobs declare, as it was made last, and of what."""
@@ -145,23 +137,6 @@ class Ledger(Switching):
         self._free_terms.pop(name, None)
         self._removed |= {name for one in self._collections if name in one}  # the next start would take it over again
         self._redeclared()
-
-    def _job(self, job: str | Job[..., Any]) -> Job[..., Any]:
-        if isinstance(job, str):
-            return self._renamed(job) or self[job]
-        if self._jobs.get(name_of(job)) is not job:
-            raise NoSuchJob(job.name, nearest(job.name, self._jobs))
-        return job
-
-    def resolved(self, trigger: Trigger) -> Trigger:
-        """The trigger with what it left to the scheduler: its interval, its zone, or the pace of dev mode."""
-        if self.options.dev is not None and trigger.recurring:
-            return Every(self.options.dev)
-        if isinstance(trigger, Every) and trigger.interval is None:
-            return Every(self._interval or self.options.interval, anchor=trigger.anchor)
-        if isinstance(trigger, Cron) and trigger.timezone is None:
-            return trigger.bound(self.options.timezone or "UTC")
-        return trigger
 
     # -- asking for runs
 
@@ -432,151 +407,7 @@ class Ledger(Switching):
         """Ask a run that this process has in hand to end; None: there is none."""
         return None
 
-    # -- schedules
-
-    async def schedule(
-        self,
-        job: str | Job[..., Any],
-        trigger: Trigger,
-        *,
-        id: str,
-        params: Mapping[str, Any] | None = None,
-        actor: str | None = None,
-        reason: str | None = None,
-    ) -> Schedule:
-        """Store a schedule that survives restarts; a known `id` is replaced, keeping the cursor if the trigger is equal.
-
-        Raises `NoSuchJob`, `BadParameters`, `BadTrigger`, `Conflict` (the id is that of a declared job's schedule).
-        """
-        if not self._is_configured:
-            await self._configure()
-        one = self._job(job)
-        call: Call[Any] = Call(one, one.parameters.check(by_name(one.name, params)))
-        return (await self.schedule_many([(call, trigger, id)], actor=actor, reason=reason))[0]
-
-    async def schedule_many(
-        self,
-        wanted: Iterable[tuple[Call[Any], Trigger, str]],
-        *,
-        actor: str | None = None,
-        reason: str | None = None,
-    ) -> list[Schedule]:
-        """Store many, a thousand a transaction, and stop where one is refused; raises `Conflict` for an id given twice."""
-        check_words(reason=reason, actor=actor)
-        store, now = await self._opened(), self._clock.now()
-        policies: dict[str, Policy] = {}
-        ids: set[str] = set()
-
-        def merge(old: Schedule | None, new: Schedule) -> Schedule:
-            policy = policies[new.id]
-            return bind(new, policy, now) if old is None else rebind(old, new, policy, now)
-
-        stored: list[Schedule] = []
-        left = inquiry.each(wanted, "(call, trigger, id)")
-        try:
-            while batch := list(islice(left, TOGETHER)):
-                inquiry.schedules(batch)
-                schedules = [self._schedule(call, trigger, name, now) for call, trigger, name in batch]
-                policies = {name: call.job.policy for call, _, name in batch}
-                for one in schedules:
-                    if one.id in ids:
-                        raise Conflict(f"schedule '{one.id}' comes twice in what is to be stored; give each its own id")
-                    ids.add(one.id)
-                entry = audit.entry("schedule", now, actor, reason)
-                stored += await self._stirring(store.put(schedules, merge, now, entry))
-        finally:  # those that are stored fire, also where the rest was refused
-            self._stirred()
-        return stored
-
-    async def reschedule(
-        self,
-        id: str,
-        *,
-        trigger: Trigger | None = None,
-        params: Mapping[str, Any] | None = None,
-        actor: str | None = None,
-        reason: str | None = None,
-    ) -> Schedule:
-        """Change the trigger or the parameters of a stored schedule, or both; None: left as others may have changed it.
-
-        Raises `NoSuchSchedule`, `NoSuchJob`, `BadParameters`, `BadTrigger`, `Conflict` (a job here declares it, or it was
-        given to another job meanwhile).
-        """
-        check_words(reason=reason, actor=actor)
-        found = [one for one in await self.schedules(prefix=inquiry.schedule_id(id), limit=1) if one.id == id]
-        if not found:
-            raise NoSuchSchedule(id)
-        self.refuse_declared(id)
-        job, now = self._job(found[0].job), self._clock.now()
-        wanted: dict[str, Any] = {"seen_at": now, "origin": "stored"}
-        if trigger is not None:
-            wanted["trigger"] = self.resolved(checked(trigger))
-        if params is not None:
-            wanted["params"] = job.parameters.check(by_name(job.name, params))
-
-        def merge(old: Schedule | None, new: Schedule) -> Schedule:
-            """Over what stands there as it is written: what others changed since it was read stays changed."""
-            if old is None:
-                raise NoSuchSchedule(id)
-            if old.job != new.job:
-                raise Conflict(f"schedule '{id}' was given to job '{old.job}' meanwhile; look at it, then change it")
-            return rebind(old, old.changed(**wanted), job.policy, now)
-
-        writing = (await self._opened()).put(found, merge, now, audit.entry("schedule", now, actor, reason))
-        (stored,) = await self._stirring(writing)
-        self._stirred()
-        return stored
-
-    async def _stirring(self, writing: Awaitable[T]) -> T:
-        """What is written; an engine hears of it also where who asked is cancelled before that."""
-        doing = asyncio.ensure_future(writing)
-        try:
-            return await asyncio.shield(doing)
-        except asyncio.CancelledError:
-            doing.add_done_callback(lambda _: self._stirred())
-            raise
-
-    def _schedule(self, call: Call[Any], trigger: Trigger, name: str, now: datetime) -> Schedule:
-        if name in self._jobs and self._jobs[name].trigger is not None:
-            raise Conflict(f"schedule '{name}' is that of the job of this name; choose another id")
-        if not 0 < len(name) <= 200 or not name.isprintable():
-            raise BadTrigger(name, "allowed is a text of 1 to 200 printable characters", what="schedule id")
-        job, trigger = call.job.name, self.resolved(checked(trigger))
-        return Schedule(id=name, job=job, trigger=trigger, params=call.params, seen_at=now)
-
-    def refuse_declared(self, id: str) -> None:
-        """Raises `Conflict` for the schedule of a job that is declared here."""
-        declared = self._jobs.get(id)
-        if declared is not None and declared.trigger is not None:
-            raise Conflict(
-                f"schedule '{id}' is declared by {declared.origin}, and would be as before at the next start; "
-                "change it there, or disable the job"
-            )
-
-    async def unschedule(self, id: str, *, actor: str | None = None, reason: str | None = None) -> None:
-        """Remove a stored schedule; its runs stay. Raises `NoSuchSchedule`, `Conflict` (a job here declares it)."""
-        check_words(reason=reason, actor=actor)
-        self.refuse_declared(inquiry.schedule_id(id))
-        now = self._clock.now()
-        if not await (await self._opened()).drop([id], now, audit.entry("unschedule", now, actor, reason)):
-            raise NoSuchSchedule(id)
-        self._stirred()
-
-    async def schedules(
-        self,
-        job: str | Job[..., Any] | None = None,
-        *,
-        prefix: str | None = None,
-        before: str | None = None,
-        limit: int = 100,
-    ) -> list[Schedule]:
-        """Schedules by id, at most `limit`, from the first one on; `before`: the last id of the page before this one."""
-        inquiry.texts(prefix=prefix, before=before)
-        name = None if job is None else self._names(job)[0]
-        found = await (await self._opened()).schedules(
-            job=name, prefix=prefix, after=before, limit=inquiry.limit(limit)
-        )
-        return list(found)
+    # -- what is to come
 
     async def upcoming(
         self, until: Instant | None = None, limit: int = 100, *, job: str | Job[..., Any] | None = None
