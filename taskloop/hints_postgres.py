@@ -120,10 +120,12 @@ class Hints:
     async def close(self, within: float) -> None:
         task, self._task = self._task, None
         if task is not None and task.get_loop() is asyncio.get_running_loop():
-            if self._telling.is_set():
-                await asyncio.wait({task}, timeout=min(within, 2 * TOGETHER_SECONDS))
             task.cancel()
             await asyncio.wait({task}, timeout=within)
+            if self.listening:
+                with suppress(Exception):
+                    async with asyncio.timeout(within):
+                        await self._tell()  # at once: no crowd comes any more
         connection, self._connection = self._connection, None
         if connection is not None:
             await let_go(connection, within)
@@ -154,14 +156,22 @@ class Hints:
         self._telling.set()
 
     async def _tell(self) -> bool:
-        """Tell others what is to be told; gives whether there was anything."""
-        ended, self._ended = self._ended, []
-        words = [",".join(map(str, ended[first : first + MOST])) for first in range(0, len(ended), MOST)]
-        looks, self._looks = self._looks, False
-        said = [*(f"{self._name} {word}" for word in words), *([self.look] if looks else [])]
-        for one in said:
-            await self._connection.execute(NOTIFY, CHANNEL, one)
-        return bool(said)
+        """Tell others what is to be told; gives whether there was anything. What is not out yet when this ends stays."""
+        said = bool(self._ended or self._looks)
+        while ended := self._ended[:MOST]:
+            await self._say(",".join(map(str, ended)))
+            del self._ended[: len(ended)]
+        if self._looks:
+            self._looks = False  # before it: what is written meanwhile is not told by this one
+            try:
+                await self._say(_LOOK)
+            except BaseException:
+                self._looks = True
+                raise
+        return said
+
+    async def _say(self, word: str) -> None:
+        await self._connection.execute(NOTIFY, CHANNEL, f"{self._name} {word}")
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         name, _, word = payload.partition(" ")

@@ -16,8 +16,9 @@ import pytest
 from proxies import Line, Pooler
 from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, finished, fired, firing, hourly, ids, know, put, stored, submitted
+from stories import lasting
 
-from taskloop import server_postgres
+from taskloop import Options, TaskScheduler, server_postgres
 from taskloop.audit import Entry
 from taskloop.clock import EPOCH
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
@@ -528,6 +529,32 @@ async def test_a_hint_of_another_process_is_heard_at_once_and_its_own_is_not():
         began = loop.time()
         await mine.hint(0.3)
         assert loop.time() - began >= 0.25
+
+
+async def test_what_is_to_be_told_when_a_store_is_closed_is_told_before_it_goes():
+    async with opened() as mine:
+        await mine.hint(0.05)
+        async with opened(server().store) as other:
+            await other.hint(0.05)
+            while not (mine._hints.listening and other._hints.listening):
+                await asyncio.sleep(0.01)
+            waiting = asyncio.create_task(mine.hint(10))
+            await submitted(other)
+        began = asyncio.get_running_loop().time()
+        await waiting
+        assert asyncio.get_running_loop().time() - began < 5
+
+
+async def test_virtual_time_ends_beside_a_store_that_has_something_to_tell(virtual_time):
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(lasting(1), name="work")
+    async with virtual_time(scheduler, store=emptied().store) as time:
+        await time.advance("1s")
+        while not scheduler._store._hints.listening:
+            await asyncio.sleep(0.01)
+        await scheduler.pause("work")
+        await scheduler.submit("work")
+        assert scheduler._store._hints._telling.is_set()
 
 
 # -- what is put together
