@@ -1,7 +1,8 @@
 """P7: what a web server notices of git metrics and a hundred jobs a second in its own process.
 
 The same server without taskloop is the limit. Requests come from a process of their own, at a steady pace. Beside it: the
-same server while `git log` alone runs on the machine, and taskloop where git metrics remember what they have read.
+same server while `git log` alone runs on the machine, and taskloop where git metrics are the built-in job's, which
+remembers what it has read and asks git only where something moved.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from benchmarks.harness import ROOT, Figure, Numbers, Setting, Workload, percent
 from benchmarks.p10_git import UNTIL, prepare
 from taskloop import Every, TaskScheduler
 from taskloop.git_metrics import FileMemory, collect
+from taskloop.git_stamp import Unchanged
 from taskloop.options import Options
 
 
@@ -62,15 +64,16 @@ async def _served(setting: Setting, scheduler: TaskScheduler | None = None) -> N
     return numbers
 
 
-async def own(setting: Setting, tabs: bool = False, remembers: bool = False) -> Numbers:
-    """`remembers`: git metrics are kept from one pass to the next, as the built-in job keeps them."""
+async def own(setting: Setting, tabs: bool = False, built_in: bool = False) -> Numbers:
+    """`built_in`: git metrics are those of the built-in job; else the whole history is read again and again."""
     scheduler = TaskScheduler(setting.folder / "store.db", options=Options())
     repository, passes = setting.shared / "large.git", 0
-    memory = FileMemory(setting.folder / "memory") if remembers else None
+    memory = FileMemory(setting.folder / "memory") if built_in else None
+    unchanged = None if memory is None else Unchanged(beside=memory.file)
 
     def metrics() -> None:
         nonlocal passes
-        collect([repository], now=datetime.fromtimestamp(UNTIL, UTC), memory=memory)
+        collect([repository], now=datetime.fromtimestamp(UNTIL, UTC), memory=memory, unchanged=unchanged)
         passes += 1
 
     job = scheduler.add_job(nothing)
@@ -175,7 +178,8 @@ WORKLOAD = Workload(
     limit=limit,
     also={
         "limit, `git log` beside it": beside_git,
-        "taskloop, git metrics that remember": partial(own, remembers=True),
+        "taskloop, git metrics built in": partial(own, built_in=True),
+        "taskloop, built in, twenty tabs open": partial(own, built_in=True, tabs=True),
     },
     size={"tabs": 20, "settle": 1, "commits": 5500, "rate": 100, "pace": 197, "seconds": 10},
     quick={"tabs": 2, "settle": 0.2, "commits": 50, "rate": 20, "pace": 50, "seconds": 0.5},

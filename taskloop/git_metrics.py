@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from taskloop.context import RunContext
 from taskloop.errors import BadInstant, TaskloopError
 from taskloop.git_history import DAY_SECONDS, LOG, History, LogReader, explain, figures, gently, known, state_lines
+from taskloop.git_stamp import Places, Unchanged
 
 __all__ = ["FileMemory", "Memory", "NothingRead", "collect", "make_job"]
 
@@ -85,12 +86,15 @@ def make_job(
     """
     _refuse_one(repositories)
     kept = FileMemory() if memory is None else memory
+    # who deletes the file wants all counted anew
+    unchanged = Unchanged(beside=kept.file if isinstance(kept, FileMemory) else None)
 
     def git_metrics(run: RunContext) -> dict[str, Any]:
         """Commits, authors, churn and hot files of the configured git repositories."""
         result = collect(
             repositories,
             memory=kept,
+            unchanged=unchanged,
             now=datetime.now(UTC),
             progress=run.progress,
             check_cancelled=run.check_cancelled,
@@ -107,13 +111,15 @@ def collect(
     *,
     now: datetime,
     memory: Memory | None = None,
+    unchanged: Unchanged | None = None,
     progress: Progress | None = None,
     check_cancelled: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """`{"repositories": {path: figures}, "failed": {path: reason}}`, plain JSON, the paths as they were given.
 
     Blocks until all are read, one after the other; it sets no time limit. `now` is aware; all windows end there.
-    `memory` None: every pass reads the whole history. `progress` is told (repositories done, repositories, text) at
+    `memory` None: every pass reads the whole history. `unchanged` gives what it gave last where nothing has moved since,
+    without asking git; None: git is always asked. `progress` is told (repositories done, repositories, text) at
     most ten times a second and once at the end. `check_cancelled` is called at least ten times a second; what it
     raises stops the pass, kills git and reaches the caller. A repository that cannot be read is named in `failed`.
     """
@@ -128,7 +134,7 @@ def collect(
         report.tell(0.0, "reading")
         try:
             git = _Git(path, check_cancelled or _never)
-            result["repositories"][name] = _read(git, now=now, memory=memory, report=report)
+            result["repositories"][name] = _read(git, now=now, memory=memory, unchanged=unchanged, report=report)
         except _Unreadable as failure:
             result["failed"][name] = str(failure)
         report.done += 1
@@ -156,7 +162,7 @@ class FileMemory:
     def load(self, repository: str) -> dict[str, Any] | None:
         """The kept state, or None."""
         try:
-            body, _, seal = self._file(repository).read_bytes().rpartition(b"\n")
+            body, _, seal = self.file(repository).read_bytes().rpartition(b"\n")
         except OSError:
             return None
         if seal != _seal(body):
@@ -173,12 +179,13 @@ class FileMemory:
     def save(self, repository: str, state: dict[str, Any]) -> None:
         """Write the state beside its place and move it there, so that no reader ever sees half of it."""
         body = "\n".join(gently(state_lines(state), every=2)).encode()
-        target = self._file(repository)
+        target = self.file(repository)
         with suppress(OSError):
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _replace(target, body + b"\n" + _seal(body))
 
-    def _file(self, repository: str) -> Path:
+    def file(self, repository: str) -> Path:
+        """Where the state of the repository at this absolute path is kept."""
         return self._folder / f"{hashlib.sha256(os.fsencode(repository)).hexdigest()[:32]}.json"
 
 
@@ -225,12 +232,26 @@ class _Facts:
     fingerprint: str
     branches: int
     tags: int
+    places: Places | None
 
 
-def _read(git: _Git, *, now: datetime, memory: Memory | None, report: _Report) -> dict[str, Any]:
-    """The figures of one repository; new commits are walked, the old ones remembered where they can be."""
-    facts = _facts(git)
+def _read(
+    git: _Git, *, now: datetime, memory: Memory | None, unchanged: Unchanged | None, report: _Report
+) -> dict[str, Any]:
+    """The figures of one repository: those of the last pass, if nothing has moved since."""
     today = int(now.timestamp()) // DAY_SECONDS
+    if unchanged is None:
+        return _asked(git, _facts(git), today, memory, report)
+    stamp = unchanged.stamp(git.folder)  # before git is asked: what moves meanwhile is seen the next time
+    if (last := unchanged.recall(git.folder, stamp, today)) is not None:
+        return last
+    result = _asked(git, facts := _facts(git), today, memory, report)
+    unchanged.keep(git.folder, facts.places, stamp, today, result)
+    return result
+
+
+def _asked(git: _Git, facts: _Facts, today: int, memory: Memory | None, report: _Report) -> dict[str, Any]:
+    """What git says; new commits are walked, the old ones remembered where they can be."""
     kept = None if memory is None else memory.load(git.folder)
     history = History.restored(kept, facts.fingerprint, today)
     if history is None or not _descends(git, history.head, facts.head):
@@ -253,7 +274,7 @@ def _facts(git: _Git) -> _Facts:
         # rev-parse only says that HEAD is ambiguous; log says what is wrong with it
         raise git.unreadable(git.ask("log", "-1", "--format=", check=False) if b"'HEAD'" in answer.error else answer)
     inside, shallow, head, *places = answer.text.split("\n")[:-1]
-    top = places.pop() if inside == "true" else None
+    top = os.path.join(git.folder, places.pop()) if inside == "true" else None
     common = os.path.join(git.folder, "\n".join(places))
     mail_map = "" if inside == "true" else f"{head}:.mailmap"
     branch = git.ask("symbolic-ref", "--quiet", "HEAD", check=False).text.removesuffix("\n")
@@ -272,6 +293,7 @@ def _facts(git: _Git) -> _Facts:
         ),
         branches=sum(name.startswith("refs/heads/") for name in names),
         tags=sum(name.startswith("refs/tags/") for name in names),
+        places=Places.found(git.folder, common, top),
     )
 
 
@@ -279,7 +301,7 @@ def _mail_map(git: _Git, top: str | None, blob: str) -> str:
     """What stands for the `.mailmap` that git log uses: the work tree's file, without a work tree the head's."""
     if top is None:
         return git.ask("rev-parse", "--quiet", "--verify", blob, check=False).text
-    return _digest(os.path.join(git.folder, top, ".mailmap"))
+    return _digest(os.path.join(top, ".mailmap"))
 
 
 def _digest(path: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stories import START, fates, lasting, nothing, stamp, starts
 
-from taskloop import At, Cron, Every, RunContext, State, ledger
+from taskloop import At, Cron, Every, RunContext, State, scheduling
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule
 
 pytestmark = pytest.mark.anyio
@@ -148,7 +148,7 @@ async def test_what_is_stored_fires_in_time_though_who_asked_is_cancelled_or_the
     scheduler, virtual_time, remind, monkeypatch
 ):
     """An engine that nobody had told found it within a minute."""
-    monkeypatch.setattr(ledger, "TOGETHER", 2)
+    monkeypatch.setattr(scheduling, "TOGETHER", 2)
 
     def some():
         yield remind.bind(user=1), Every("1d"), "one"
