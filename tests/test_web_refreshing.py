@@ -13,10 +13,12 @@ import pytest
 from test_web_pages import BROWSER, filled, shop, text
 from web_clients import HOSTS, PREFIX
 
+from taskloop.events import Event
 from taskloop.runs import Run, State
 from taskloop.steps import Step, StepState
 from taskloop.store_data import DayCount
 from taskloop.testing import virtual_time
+from taskloop.web import live
 from taskloop.web.core import Response
 from taskloop.web.live import MOST_NAMED, Live
 from taskloop.web.pages import charts, sharing
@@ -167,6 +169,40 @@ async def test_many_who_ask_at_once_are_given_one_look_that_began_after_they_ask
     many[0].headers["x"] = "y"
     assert "x" not in many[1].headers
     assert [one.found for one in shared._looks.values()] == [None, None], "pages are kept for nobody"
+
+
+async def test_those_who_are_given_one_look_get_it_one_after_the_other_and_the_host_its_turn_between(monkeypatch):
+    monkeypatch.setattr(sharing, "SECONDS", 0.01)
+    shared, loop = Shared(), asyncio.get_running_loop()
+
+    async def look():
+        return Response(200)
+
+    async def answered():
+        await shared.answer("page", look)
+        return loop.time()
+
+    instants = await asyncio.gather(*(answered() for _ in range(10)))
+    assert max(instants) - min(instants) > 8 * sharing.APART_SECONDS
+    instants = await asyncio.gather(*(answered() for _ in range(200)))
+    assert max(instants) - min(instants) < 3 * sharing.ALL_SECONDS, "the last of many waits too long"
+
+
+async def test_pages_are_told_one_after_the_other_and_however_many_before_the_next_word():
+    loop = asyncio.get_running_loop()
+    for number, least in ((10, 8 * live.APART_SECONDS), (live.MOST_LISTENERS, 0.0)):
+        gathering = live._Gathering()
+        gathering.pages = {live._Page() for _ in range(number)}
+
+        async def heard(page):
+            await page.stirred.wait()
+            return loop.time()
+
+        hearing = [asyncio.create_task(heard(page)) for page in gathering.pages]
+        gathering.hear(Event("paused", START), loop)
+        instants = await asyncio.gather(*hearing)
+        assert least < max(instants) - min(instants) < live.GATHER_SECONDS
+        gathering._timer.cancel()
 
 
 async def test_a_look_that_fails_is_tried_again_by_the_next_who_asked(monkeypatch):

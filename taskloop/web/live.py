@@ -35,6 +35,8 @@ LOOK_SECONDS: Final = 0.5
 """How often a silent stream looks whether it is to end, and whether its client is gone."""
 GATHER_SECONDS: Final = 0.25
 """What happens within that is one change to a page."""
+APART_SECONDS: Final = 0.003
+"""Between two pages that are told the same, see `pages.sharing`; of very many all are told within half of the above."""
 MOST_NAMED: Final = 50
 """Jobs, or runs, that a change names; more are all of them."""
 LONGEST: Final = 64 * 1024
@@ -168,14 +170,15 @@ class _Gathering:
         self._runs.clear()
         self._concerns_all = False
         self._timer = loop.call_later(GATHER_SECONDS, self._tell, loop)
-        self._hand_out(_changed(said), iter([*self.pages]), loop)
+        if pages := [*self.pages]:
+            self._hand_out(_changed(said), iter(pages), min(APART_SECONDS, GATHER_SECONDS / 2 / len(pages)), loop)
 
-    def _hand_out(self, word: bytes, pages: Iterator[_Page], loop: asyncio.AbstractEventLoop) -> None:
-        """One page in a turn of the loop: what the host has to answer meanwhile comes between two of them."""
+    def _hand_out(self, word: bytes, pages: Iterator[_Page], apart: float, loop: asyncio.AbstractEventLoop) -> None:
+        """One page after the other, a little apart: what the host has to answer meanwhile comes between two of them."""
         page = next(pages, None)
         if page is not None:
             page.hear(word)
-            loop.call_soon(self._hand_out, word, pages, loop)
+            loop.call_later(apart, self._hand_out, word, pages, apart, loop)
 
 
 class Live:
