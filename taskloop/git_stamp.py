@@ -142,9 +142,11 @@ class _Marks:
         self._objects(os.path.join(places.common, "objects"))
 
     def file(self, path: str) -> None:
-        """A file, a link as a link; that there is none is a mark, too."""
+        """A file, of a link both what it is and where it leads; that there is none is a mark, too."""
         try:
-            self._add(path, os.lstat(path))
+            self._add(path, found := os.lstat(path))
+            if stat.S_ISLNK(found.st_mode):
+                self._add(path, os.stat(path))
         except (FileNotFoundError, NotADirectoryError):
             self.taken.append(path)
 
