@@ -1,8 +1,9 @@
 """P7: what a web server notices of git metrics and a hundred jobs a second in its own process.
 
-The same server without taskloop is the limit. Requests come from a process of their own, at a steady pace. Beside it: the
-same server while `git log` alone runs on the machine, and taskloop where git metrics are the built-in job's, which
-remembers what it has read and asks git only where something moved.
+The same server without taskloop is the limit. Requests come from a process of their own, at a steady pace. The built-in job
+reads all of the history at first, and from then on looks four times a second whether something moved. Beside it: the whole
+history read again and again; and the bare server while `git log` alone runs on the machine, or while twenty browsers ask
+it for a page that is always the same.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import ROOT, Figure, Numbers, Setting, Workload, percentile
 from benchmarks.p10_git import UNTIL, prepare
@@ -22,12 +25,15 @@ from taskloop.git_metrics import FileMemory, collect
 from taskloop.git_stamp import Unchanged
 from taskloop.options import Options
 
+if TYPE_CHECKING:
+    from aiohttp import web
+
 
 async def nothing() -> None: ...
 
 
-async def _served(setting: Setting, scheduler: TaskScheduler | None = None) -> Numbers:
-    """Serve for as long as the requests come; with a scheduler its pages too, at which tabs look."""
+async def _served(setting: Setting, mount: Callable[[web.Application], None] | None = None) -> Numbers:
+    """Serve for as long as the requests come; `mount` adds pages, at which tabs look."""
     from aiohttp import web
 
     async def handle(request: web.Request) -> web.Response:
@@ -35,10 +41,8 @@ async def _served(setting: Setting, scheduler: TaskScheduler | None = None) -> N
 
     app = web.Application()
     app.router.add_get("/items", handle)
-    if scheduler is not None:
-        from taskloop.web.aiohttp import setup
-
-        setup(app, scheduler, prefix="/taskloop", start=False, auth="open")
+    if mount is not None:
+        mount(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -46,7 +50,7 @@ async def _served(setting: Setting, scheduler: TaskScheduler | None = None) -> N
     port = site._server.sockets[0].getsockname()[1]
     source = f"from benchmarks.p7_host import ask; ask({port}, {setting.pace}, {setting.seconds})"
     looking = None
-    if scheduler is not None:
+    if mount is not None:
         look = f"from benchmarks.p7_host import look; look({port}, {setting.tabs})"
         looking = await asyncio.create_subprocess_exec(sys.executable, "-c", look, cwd=ROOT)
         await asyncio.sleep(setting.settle)
@@ -64,11 +68,13 @@ async def _served(setting: Setting, scheduler: TaskScheduler | None = None) -> N
     return numbers
 
 
-async def own(setting: Setting, tabs: bool = False, built_in: bool = False) -> Numbers:
-    """`built_in`: git metrics are those of the built-in job; else the whole history is read again and again."""
+async def own(setting: Setting, tabs: bool = False, without_pause: bool = False) -> Numbers:
+    """`without_pause`: git metrics remember nothing, the whole history is read again and again."""
+    from taskloop.web.aiohttp import setup
+
     scheduler = TaskScheduler(setting.folder / "store.db", options=Options())
     repository, passes = setting.shared / "large.git", 0
-    memory = FileMemory(setting.folder / "memory") if built_in else None
+    memory = None if without_pause else FileMemory(setting.folder / "memory")
     unchanged = None if memory is None else Unchanged(beside=memory.file)
 
     def metrics() -> None:
@@ -76,15 +82,18 @@ async def own(setting: Setting, tabs: bool = False, built_in: bool = False) -> N
         collect([repository], now=datetime.fromtimestamp(UNTIL, UTC), memory=memory, unchanged=unchanged)
         passes += 1
 
+    def pages(app: web.Application) -> None:
+        setup(app, scheduler, prefix="/taskloop", start=False, auth="open")
+
     job = scheduler.add_job(nothing)
-    scheduler.add_job(metrics, Every("250ms"))  # skipped while one is under way: there is always one
+    scheduler.add_job(metrics, Every("250ms"))  # skipped while one is under way
     async with scheduler:
         now = datetime.now(UTC)
         await scheduler.schedule_many(
             (job.bind(), Every("1s", anchor=now + timedelta(seconds=one / setting.rate)), f"nothing-{one}")
             for one in range(setting.rate)
         )
-        numbers = await _served(setting, scheduler if tabs else None)
+        numbers = await _served(setting, pages if tabs else None)
         numbers["passes"] = passes
         await scheduler.stop(grace=60)
     return numbers
@@ -92,6 +101,29 @@ async def own(setting: Setting, tabs: bool = False, built_in: bool = False) -> N
 
 async def limit(setting: Setting) -> Numbers:
     return await _served(setting)
+
+
+async def beside_browsers(setting: Setting) -> Numbers:
+    """Without taskloop; the pages are two that cost nothing, as large, and asked for as often, as those of taskloop."""
+    from aiohttp import web
+
+    body = os.urandom(3300).hex().encode()
+
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="text/html")
+
+    async def changes(request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await stream.prepare(request)
+        while True:
+            await asyncio.sleep(1 - asyncio.get_running_loop().time() % 1)
+            await stream.write(b"data: null\n\n")
+
+    def mount(app: web.Application) -> None:
+        app.router.add_get("/taskloop/", page)
+        app.router.add_get("/taskloop/changes", changes)
+
+    return await _served(setting, mount)
 
 
 async def beside_git(setting: Setting) -> Numbers:
@@ -174,13 +206,13 @@ WORKLOAD = Workload(
     name="p7",
     title="host: git metrics and 100 jobs a second in a web server",
     figures=(Figure("p99_ms", "p99 of a request", "ms", must=1.25, aim=1.05),),
-    own={"taskloop": own, "taskloop, twenty tabs open": partial(own, tabs=True)},
-    limit=limit,
-    also={
-        "limit, `git log` beside it": beside_git,
-        "taskloop, git metrics built in": partial(own, built_in=True),
-        "taskloop, built in, twenty tabs open": partial(own, built_in=True, tabs=True),
+    own={
+        "taskloop": own,
+        "taskloop, twenty tabs open": partial(own, tabs=True),
+        "taskloop, all read without pause": partial(own, without_pause=True),
     },
+    limit=limit,
+    also={"limit, `git log` beside it": beside_git, "limit, twenty browsers beside it": beside_browsers},
     size={"tabs": 20, "settle": 1, "commits": 5500, "rate": 100, "pace": 197, "seconds": 10},
     quick={"tabs": 2, "settle": 0.2, "commits": 50, "rate": 20, "pace": 50, "seconds": 0.5},
     prepare=prepare,
