@@ -61,6 +61,8 @@ RIVAL_SECONDS: Final = 60.0
 """How long a worker looks at what is due alone, once another was quicker to fire what it had read."""
 PLAN_HOLDS: Final = timedelta(seconds=1)
 """What was planned longer ago, while a store did not answer, is planned anew: it may be too late now, or the clock set."""
+MOMENT: Final = timedelta(microseconds=1)
+"""By so much more than `max_late` a run that waits is too late."""
 BACK_SECONDS: Final = 0.5
 """A wall clock that lost this much against the steady one was set back."""
 
@@ -119,7 +121,7 @@ class FireLoop:
         self._rival_until = -math.inf
         """Until when, by the steady clock, nothing is read ahead: somebody else fires too."""
         self._ready_at: datetime | None = None
-        """When the next waiting run is ready that was not when last asked."""
+        """When the next waiting run is ready that was not when last asked, or one has waited too long."""
         self._look = ClockWatch(self._clock.now(), self._clock.monotonic())
         self._set_back: list[Look] = []
         """Steps back of the wall clock that the cursors do not know of yet."""
@@ -280,6 +282,8 @@ class FireLoop:
             self._store.meanwhile(partial(self._plan_ahead, len(firings)))
         fired = await self._store.fire(firings, self._worker, now, partial(self._handed_out, reserved))
         self._moved(firings, fired)
+        if fired.waiting:
+            self._expect_too_late(firings)
         self._store_watch.well()
 
     def _plan_ahead(self, most: int) -> None:
@@ -362,6 +366,17 @@ class FireLoop:
             self._unread, self._rival_until = True, self._clock.monotonic() + RIVAL_SECONDS
         again = [one.plan.next_due for one in firings if one.plan.next_due is not None]
         self._next_at = min(again if self._next_at is None else [self._next_at, *again], default=None)
+
+    def _expect_too_late(self, firings: Sequence[Firing]) -> None:
+        """Claim as soon as one of these has waited too long, with no slot free too: its run would stand in the way of
+        its schedule's next fires.
+        """
+        for one in firings:
+            if one.policy.max_late is not None:
+                ends = [
+                    later(fire.due_at, one.policy.max_late + MOMENT) for fire in one.plan.fires if fire.reason is None
+                ]
+                self._ready_at = min(ends if self._ready_at is None else [self._ready_at, *ends], default=None)
 
     def _pass_by(self, schedules: Sequence[Schedule]) -> None:
         for one in schedules:

@@ -230,6 +230,19 @@ async def test_max_late_holds_for_a_wait_for_a_slot_too(virtual_time):
         assert await fates(time, "late") == ["00:10 skipped too_late"]
 
 
+async def test_a_fire_that_waited_too_long_for_a_slot_is_in_no_later_ones_way(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(lasting(95 * 60), name="long")
+    scheduler.add_job(nothing, Every("1h", anchor=START + timedelta(minutes=30)), name="late", max_late="20m")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("long")
+        await time.advance("51m")  # the slot is still taken
+        assert await fates(time, "late") == ["00:30 skipped too_late"]
+        await time.advance("1h")
+        assert await fates(time, "late") == ["00:30 skipped too_late", "01:30 succeeded"]
+        assert await starts(time, "late") == ["01:35"]
+
+
 async def test_spread_shifts_each_schedule_by_a_fixed_share(scheduler, virtual_time):
     for number in range(20):
         scheduler.add_job(nothing, Every("1h"), name=f"job-{number}", spread="30m")
