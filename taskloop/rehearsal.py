@@ -120,9 +120,7 @@ class Tally:
     waited: int = 0
     longest: int = 0
     cancelled: int = 0
-    """Runs that were ended, or gave way while they waited, for a newer one."""
-    unrun: int = 0
-    """Of the cancelled those that had not begun."""
+    """Runs that were ended for a newer one; those that gave way to it before they had begun are skipped."""
     cut: int = 0
     """The time that was not run, because a newer one came."""
 
@@ -133,7 +131,6 @@ class Tally:
         self.waited += other.waited * times
         self.longest = max(self.longest, other.longest)
         self.cancelled += other.cancelled * times
-        self.unrun += other.unrun * times
         self.cut += other.cut * times
 
 
@@ -349,16 +346,18 @@ class _Stage:
             for _ in range(number):
                 self._skip(at, place, "self", place)
             return False
-        tally = self._tally(place)
-        tally.cancelled += len(runs) + waits
-        tally.unrun += waits
-        tally.cut += sum(end - at for end in runs.values())
-        self._meet(at, place, "self", place).cancelled += 1
-        self._tell(Trouble(at, place, "cancels", "self"))
+        for entry in (one for one in self._queue if one.lane == place):
+            self._skip(entry.ready, place, "self", place)
+        self._forget({entry.number for entry in self._queue if entry.lane == place})
+        if runs:
+            tally = self._tally(place)
+            tally.cancelled += len(runs)
+            tally.cut += sum(end - at for end in runs.values())
+            self._meet(at, place, "self", place).cancelled += 1
+            self._tell(Trouble(at, place, "cancels", "self"))
         for ended in list(runs):
             self._release(ended, place)
             self._aside += 1  # it ends a moment later: no other fire of this instant has its slot
-        self._forget({entry.number for entry in self._queue if entry.lane == place})
         return True
 
     def _taken(self, place: int, lane: Lane) -> tuple[Rule, int] | None:

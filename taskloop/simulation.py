@@ -88,7 +88,7 @@ class JobForecast:
     """Its first fire; None: there is none."""
     last: datetime | None
     skipped: int
-    """Fires that make no run: their schedule was still at the one before, or the job is off."""
+    """Fires that make no run: their schedule was still at the one before, the next came before they began, or the job is off."""
     waits: int
     """Runs that start later than they are due."""
     waited: timedelta
@@ -465,7 +465,7 @@ class _Simulating:
         lasts = [at for place in places if (at := self._courses[place].last(end)) is not None]
         off, held = sum(self._off[place] for place in places), sum(self._held[place] for place in places)
         takes = self._setting.takes.get(job)
-        runs = max(0, fires - off - held - whole.skipped - whole.unrun)
+        runs = max(0, fires - off - held - whole.skipped)
         troubled = sorted({hour for place in places for hour in walked.troubled.get(place, ())})
         return JobForecast(
             job=job, fires=fires, first=min(firsts, default=None), last=max(lasts, default=None),
