@@ -242,7 +242,8 @@ def _read(
     today = int(now.timestamp()) // DAY_SECONDS
     if unchanged is None:
         return _asked(git, _facts(git), today, memory, report)
-    stamp = unchanged.stamp(git.folder)  # before git is asked: what moves meanwhile is seen the next time
+    # before git is asked: what moves meanwhile is seen the next time
+    stamp = unchanged.stamp(git.folder, git.check_cancelled)
     if (last := unchanged.recall(git.folder, stamp, today)) is not None:
         return last
     result = _asked(git, facts := _facts(git), today, memory, report)
@@ -301,21 +302,17 @@ def _mail_map(git: _Git, top: str | None, blob: str) -> str:
     """What stands for the `.mailmap` that git log uses: the work tree's file, without a work tree the head's."""
     if top is None:
         return git.ask("rev-parse", "--quiet", "--verify", blob, check=False).text
-    return _digest(os.path.join(top, ".mailmap"))
+    return _digest(os.path.join(top, ".mailmap"), os.O_NOFOLLOW)  # as git does not follow it
 
 
-def _digest(path: str) -> str:
-    """A hash of a plain file's content; "" when there is none. Links are not followed, as git does not."""
+def _digest(path: str, also: int = 0) -> str:
+    """A hash of a plain file's content; "" when there is none. `also`: further flags for opening it."""
     try:
-        with open(path, "rb", opener=_unlinked) as file:
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK | also)) as file:
             plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             return hashlib.file_digest(file, "sha256").hexdigest() if plain else ""
     except OSError:
         return ""
-
-
-def _unlinked(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _fingerprint(*parts: str) -> str:
@@ -415,7 +412,7 @@ class _Git:
     def __init__(self, path: str, check_cancelled: Callable[[], object]) -> None:
         check_cancelled()
         self.folder = _folder(path)
-        self._check_cancelled = check_cancelled
+        self.check_cancelled = check_cancelled
         self._command = ("git", "--no-pager", "--no-optional-locks", "-C", self.folder)
         self._environment = _environment(os.environ, os.path.abspath(os.path.expanduser(path)), self.folder)
 
@@ -450,7 +447,7 @@ class _Git:
         while os.path.isdir(self.folder):
             if time.monotonic() >= deadline:
                 return False
-            self._check_cancelled()
+            self.check_cancelled()
             time.sleep(_POLL_SECONDS / 2)
         return True
 
@@ -488,7 +485,7 @@ class _Git:
             for end in ends:
                 waiter.register(end, select.POLLIN)
             while ends:
-                self._check_cancelled()
+                self.check_cancelled()
                 for end, _ in waiter.poll(_POLL_SECONDS * 1000):
                     data = os.read(end, _READ_BYTES)
                     if end == output:

@@ -8,35 +8,38 @@ these. Where it cannot be sure there is none, and git is asked. Blocking, for a 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 __all__ = ["Places", "Unchanged"]
 
-Stamp = tuple[Any, ...]
 
 SETTLED_SECONDS: Final = 2.0
 """How old the last change must be for a stamp to count: a second one within the same tick of a file system (FAT's takes two
 seconds) would leave the same mark."""
 MOST_REFS: Final = 5_000
 """Loose refs, with more of them it is quicker to ask git."""
+_CHECK_SECONDS: Final = 0.05
+"""Between two looks whether to go on: a file system may be slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a repository has what its figures come from: absolute paths."""
+    """Where a repository has what its figures come from: absolute paths, as git goes them, for a link on the way may turn."""
 
     git: str
     """Its own folder, of a linked work tree that below `worktrees`."""
     common: str
     """The folder it shares with linked work trees; mostly the same."""
     top: str | None
-    """The work tree's; None: it has none."""
+    """The work tree's, without links; None: it has none."""
 
     @classmethod
     def found(cls, folder: str, common: str, top: str | None) -> Places | None:
@@ -52,12 +55,20 @@ class Places:
             is_known = os.path.samefile(shared, common)
         except OSError:
             return None
-        return cls(os.path.realpath(git), os.path.realpath(common), os.path.realpath(top)) if is_known else None
+        return cls(git, shared, os.path.realpath(top)) if is_known else None
 
 
 def _line(path: str) -> str:
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read().removesuffix("\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """How a repository looked."""
+
+    places: Places
+    marks: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +92,15 @@ class Unchanged:
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
 
-    def stamp(self, folder: str) -> Stamp | None:
-        """How the repository at this absolute path looks now; None: unknown. Take it before git is asked for the figures."""
+    def stamp(self, folder: str, check_cancelled: Callable[[], object] = lambda: None) -> Stamp | None:
+        """How the repository at this absolute path looks now; None: unknown. Take it before git is asked for the figures.
+
+        `check_cancelled` is called between the looks of one that takes long; what it raises reaches the caller.
+        """
         kept = self._kept.get(folder)
         if kept is None:
             return None
-        marks = _Marks()
+        marks = _Marks(check_cancelled)
         try:
             marks.take(folder, kept.places)
             if self._beside is not None:
@@ -94,7 +108,7 @@ class Unchanged:
         except (OSError, _TooMany):
             return None
         settled = marks.newest <= (self._clock() - SETTLED_SECONDS) * 1e9
-        return (kept.places, *marks.taken) if settled else None
+        return Stamp(kept.places, marks.digest()) if settled else None
 
     def recall(self, folder: str, stamp: Stamp | None, day: int) -> dict[str, Any] | None:
         """The figures that were kept with that stamp on that day."""
@@ -109,7 +123,7 @@ class Unchanged:
         if places is None:
             self._kept.pop(folder, None)
             return
-        if stamp is not None and stamp[0] != places:  # it looked elsewhere
+        if stamp is not None and stamp.places != places:  # it looked elsewhere
             stamp = None
         self._kept[folder] = _Kept(places, stamp, day, json.dumps(figures))
 
@@ -121,19 +135,27 @@ class _TooMany(Exception):
 class _Marks:
     """What the file system says of files and folders, and when the last of them changed."""
 
-    def __init__(self) -> None:
-        self.taken: list[object] = []
+    def __init__(self, check_cancelled: Callable[[], object]) -> None:
         self.newest = 0
+        self._seen = hashlib.blake2b(digest_size=16)
+        self._check_cancelled = check_cancelled
+        self._check_at = time.monotonic() + _CHECK_SECONDS
+
+    def digest(self) -> bytes:
+        """Stands for all that was taken: of thousands of refs it would be megabytes."""
+        return self._seen.digest()
 
     def take(self, folder: str, places: Places) -> None:
         for step in _steps(folder, places):  # how git finds the repository from there
             self._folder(step)
             self._way(os.path.join(step, ".git"))
+            self.file(os.path.join(step, ".git", "HEAD"))  # an empty `.git` is none yet
             self.file(os.path.join(step, "HEAD"))
         self._folder(places.git)
-        for name in ("HEAD", "config.worktree", "reftable/tables.list"):
+        self._folder(places.common)
+        for name in ("HEAD", "commondir", "config.worktree", "reftable/tables.list"):
             self.file(os.path.join(places.git, name))
-        for name in ("config", "packed-refs", "shallow", "info/grafts", "commondir", "reftable/tables.list"):
+        for name in ("config", "packed-refs", "shallow", "info/grafts", "reftable/tables.list"):
             self.file(os.path.join(places.common, name))
         if places.top is not None:
             self.file(os.path.join(places.top, ".mailmap"))
@@ -148,14 +170,14 @@ class _Marks:
             if stat.S_ISLNK(found.st_mode):
                 self._add(path, os.stat(path))
         except (FileNotFoundError, NotADirectoryError):
-            self.taken.append(path)
+            self._mark(path)
 
     def _way(self, path: str) -> None:
         """`.git`, where it is a folder: what git locks within is nothing."""
         try:
             found = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
-            self.taken.append(path)
+            self._mark(path)
             return
         if stat.S_ISDIR(found.st_mode):
             self._folder(path)
@@ -165,22 +187,24 @@ class _Marks:
     def _folder(self, path: str) -> None:
         """A folder whatever lies in it."""
         found = os.stat(path)
-        self.taken.append((path, found.st_dev, found.st_ino, found.st_mode, found.st_uid))
+        self._mark(path, found.st_dev, found.st_ino, found.st_mode, found.st_uid)
 
     def _refs(self, folder: str) -> None:
         if not os.path.isdir(folder):
-            self.taken.append(folder)
+            self._mark(folder)
             return
-        left = [folder]
+        left, room = [folder], MOST_REFS
         while left:
-            with os.scandir(left.pop()) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.is_dir():
-                        left.append(entry.path)
-                    else:
-                        self._add(entry.path, entry.stat())
-                    if len(self.taken) + len(left) > MOST_REFS:
-                        raise _TooMany
+            with os.scandir(left.pop()) as found:
+                entries = list(islice(found, room + 1))
+            room -= len(entries)
+            if room < 0:
+                raise _TooMany
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    left.append(entry.path)
+                else:
+                    self._add(entry.path, entry.stat())
 
     def _objects(self, folder: str) -> None:
         """The folders that objects and packs are put into: each that comes or goes changes its folder's time."""
@@ -192,9 +216,15 @@ class _Marks:
 
     def _add(self, path: str, found: os.stat_result) -> None:
         self.newest = max(self.newest, found.st_mtime_ns, found.st_ctime_ns)
-        self.taken.append(
-            (path, found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        self._mark(
+            path, found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_size, found.st_mtime_ns, found.st_ctime_ns
         )  # fmt: skip
+
+    def _mark(self, *seen: object) -> None:
+        self._seen.update(repr(seen).encode())
+        if time.monotonic() >= self._check_at:
+            self._check_cancelled()
+            self._check_at = time.monotonic() + _CHECK_SECONDS
 
 
 def _steps(folder: str, places: Places) -> Iterator[str]:

@@ -295,6 +295,85 @@ def test_a_repository_made_between_a_folder_and_its_own_is_seen(repository: Repo
     assert watch.read() == fresh(folder)
 
 
+def test_an_empty_git_folder_on_the_way_is_seen_to_become_a_repository(repository: Repository) -> None:
+    folder = subfolder(repository, repository.folder)
+    (folder.parent / ".git").mkdir()
+    watch = Watch(folder)
+    watch.settled()
+    Repository(folder.parent).commit(ago(1), one="1\n")
+    assert watch.read() == fresh(folder)
+    assert watch.read()["commits"] == 1
+
+
+def grafts_elsewhere(repository: Repository, elsewhere: Path) -> Path:
+    (elsewhere / "grafts").touch()
+    (repository.folder / ".git" / "info" / "grafts").symlink_to(elsewhere / "grafts")
+    return repository.folder
+
+
+def by_two_links(repository: Repository, elsewhere: Path) -> Path:
+    (elsewhere / "current").symlink_to(repository.folder)
+    (elsewhere / "linked").mkdir()
+    (elsewhere / "linked" / ".git").symlink_to(elsewhere / "current" / ".git")
+    return elsewhere / "linked"
+
+
+def named_by_a_link(repository: Repository, elsewhere: Path) -> Path:
+    folder = by_two_links(repository, elsewhere)
+    (folder / ".git").unlink()
+    (folder / ".git").write_text(f"gitdir: {elsewhere / 'current' / '.git'}\n")
+    return folder
+
+
+def current_turned(repository: Repository, elsewhere: Path) -> None:
+    other = Repository(elsewhere / "other")
+    other.commit(ago(1), other="1\n")
+    (elsewhere / "current").unlink()
+    (elsewhere / "current").symlink_to(other.folder)
+
+
+def common_turned(repository: Repository, elsewhere: Path) -> None:
+    shutil.copytree(repository.folder, elsewhere / "copy")
+    at(elsewhere / "copy").git("branch", "-q", "-D", "side")
+    (repository.folder / ".git" / "worktrees" / "tree" / "commondir").write_text(f"{elsewhere / 'copy' / '.git'}\n")
+
+
+@pytest.mark.parametrize(
+    ("layout", "change"),
+    [
+        (grafts_elsewhere, lambda repository, _: (repository.folder / ".git/info/grafts").write_text(
+            repository.git("rev-parse", "HEAD~1") + "\n")),
+        (by_two_links, current_turned),
+        (named_by_a_link, current_turned),
+        (worktree, common_turned),
+    ],
+)  # fmt: skip
+def test_what_is_reached_by_a_link_or_by_a_file_that_names_it_is_seen_to_change(
+    repository: Repository, tmp_path: Path, layout: Callable[..., Path], change: Callable[..., object]
+) -> None:
+    folder = layout(repository, tmp_path)
+    watch = Watch(folder)
+    known = watch.settled()
+    change(repository, tmp_path)
+    assert watch.read() == fresh(folder) != known
+
+
+def test_a_look_that_takes_long_can_be_cancelled(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cancelled(BaseException): ...
+
+    def cancelled() -> None:
+        raise Cancelled
+
+    watch = Watch(repository.folder)
+    watch.settled()
+    folder = os.fspath(repository.folder)
+    monkeypatch.setattr(git_stamp, "_CHECK_SECONDS", 60.0)
+    assert watch.unchanged.stamp(folder, cancelled), "a quick one asks nobody"
+    monkeypatch.setattr(git_stamp, "_CHECK_SECONDS", 0.0)
+    with pytest.raises(Cancelled):
+        watch.unchanged.stamp(folder, cancelled)
+
+
 def test_a_shallow_clone_is_seen_to_be_deepened(repository: Repository, tmp_path: Path) -> None:
     repository.git("clone", "-q", "--depth=2", f"file://{repository.folder}", str(tmp_path / "shallow"))
     watch = Watch(tmp_path / "shallow")
