@@ -123,9 +123,11 @@ class Hints:
             task.cancel()
             await asyncio.wait({task}, timeout=within)
             if self.listening:
-                with suppress(Exception):
+                try:
                     async with asyncio.timeout(within):
                         await self._tell()  # at once: no crowd comes any more
+                except Exception:
+                    self._connection.terminate()  # who says nothing is not waited for once more
         connection, self._connection = self._connection, None
         if connection is not None:
             await let_go(connection, within)

@@ -146,6 +146,19 @@ async def test_a_store_whose_server_says_nothing_is_closed_in_the_time_of_one_go
         assert loop.time() - began < 2.5  # one after the other they took four seconds
 
 
+async def test_a_store_that_has_something_to_tell_waits_no_longer_for_a_server_that_says_nothing():
+    async with Line(emptied().store) as line, opened(line.url) as store:
+        await store.hint(0.01)
+        await until(lambda: _listens(store))
+        await submitted(store)
+        assert store._hints._telling.is_set()
+        line.parted = True
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await store.close()
+        assert loop.time() - began < 1.6  # one goodbye; that it could not be told took another
+
+
 async def _listens(store):
     return store._hints.listening
 
