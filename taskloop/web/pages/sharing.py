@@ -23,13 +23,13 @@ LONGEST: Final = 3.0
 APART_SECONDS: Final = 0.005
 """Between two who are given the same."""
 ALL_SECONDS: Final = 0.25
-"""Until all have it."""
+"""Until all have it; who is left then, for a timer may come late, has it in the turns of the loop that follow."""
 MOST: Final = 64
 """Pages of which it is remembered when they were looked at last."""
 
 
 class _Look:
-    __slots__ = ("apart", "began_at", "found", "lock", "pause", "waiting")
+    __slots__ = ("apart", "began_at", "found", "lock", "pause", "told_at", "waiting")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -37,6 +37,8 @@ class _Look:
         self.pause = 0.0
         self.apart = 0.0
         """Between two who are given what it came to."""
+        self.told_at = float("-inf")
+        """When the first was given it."""
         self.found: Response | Exception | None = None
         """What it came to, while somebody waits for it: a page may be large, and nobody else is given it."""
         self.waiting = 0
@@ -50,7 +52,8 @@ class Shared:
         self._looks: OrderedDict[Hashable, _Look] = OrderedDict()
 
     async def answer(self, key: Hashable, make: Callable[[], Awaitable[Response]]) -> Response:
-        """What `make` gives, of a look that began after this was asked. Waits at most `LONGEST` more than it takes.
+        """What `make` gives, of a look that began after this was asked. Waits at most `LONGEST` more than it takes,
+        and, where others are given the same before it, `ALL_SECONDS`.
 
         Raises what that look raised: else all who wait would each try in turn what takes long to fail.
         """
@@ -69,10 +72,11 @@ class Shared:
                         look.found = await make()
                     except Exception as error:
                         look.found = error
+                    look.told_at = self._monotonic()
                     look.apart = min(APART_SECONDS, ALL_SECONDS / look.waiting)
-                    look.pause = min(LONGEST, max(SECONDS, 10 * (self._monotonic() - look.began_at)))
+                    look.pause = min(LONGEST, max(SECONDS, 10 * (look.told_at - look.began_at)))
                 else:
-                    await asyncio.sleep(look.apart)
+                    await asyncio.sleep(look.apart if self._monotonic() < look.told_at + ALL_SECONDS else 0)
                 found = look.found
         finally:
             look.waiting -= 1
