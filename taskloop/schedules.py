@@ -156,7 +156,8 @@ def rebind(old: Schedule, new: Schedule, policy: Policy, now: datetime) -> Sched
     if old.last_due is None or isinstance(new.trigger, At):
         return bind(new, policy, now).changed(enabled=old.enabled)
     anchored = isinstance(new.trigger, Every) and new.trigger.anchor is None
-    aligned = EPOCH if policy.first == "aligned" else old.last_due
+    # Less its share of the spread, with which the grid is at the last due instant again: the next is one interval off.
+    aligned = EPOCH if policy.first == "aligned" else old.last_due - offset(new, policy.spread)
     moved = new.changed(last_due=old.last_due, anchor=aligned if anchored else None, seen_at=now, enabled=old.enabled)
     return moved.changed(next_due=next_due(moved, policy, old.last_due))
 

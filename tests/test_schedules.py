@@ -273,6 +273,16 @@ def test_a_schedule_edited_at_each_deploy_still_fires():
         assert schedule.next_due == NOW + edited.trigger.interval
 
 
+@pytest.mark.parametrize("old", [Every("1h"), Cron("0 * * * *", timezone="UTC")])
+def test_a_spread_schedule_whose_trigger_is_changed_waits_one_interval_from_its_last_fire(old):
+    rules = Policy(spread=HOUR / 2)
+    fired = bind(unbound(old), rules, NOW)
+    fired = replace(fired, last_due=fired.next_due, next_due=next_due(fired, rules, fired.next_due))
+    moved = rebind(fired, unbound(Every("3h")), rules, fired.last_due + timedelta(minutes=1))
+    assert moved.next_due == fired.last_due + 3 * HOUR
+    assert next_due(moved, rules, moved.next_due) == fired.last_due + 6 * HOUR
+
+
 def test_the_timetable_of_a_bound_interval_is_its_grid():
     assert timetable(hourly()) == Every("1h", anchor=NOW)
     assert timetable(hourly(anchor=None)) == Every("1h")
