@@ -185,9 +185,25 @@ def _then(question: Question, facts: Evidence, window: Window) -> Iterator[Momen
             yield Moment(at=at, schedule=moment.schedule, row=row, certain=certain)
     for version in _standing(facts, window):
         at = _due(version.schedule, question.spread, window)
-        stood = at is not None and version.schedule.seen_at < at and (version.until is None or at < version.until)
+        stood = (
+            at is not None
+            and _may_fire(version.schedule, at, question)
+            and (version.until is None or at < version.until)
+        )
         if at is not None and stood and not _has_record(version.schedule, at, facts):
             yield _open(at, version)
+
+
+def _may_fire(schedule: Schedule, at: datetime, question: Question) -> bool:
+    """Whether an instant of a schedule's timetable lies within its life.
+
+    An interval counts from its anchor, when it was seen, or one interval later: a spread moves what lies before that to
+    after it was seen, and it is due no more for that.
+    """
+    if schedule.anchor is None:
+        return schedule.seen_at < at
+    beyond = at - offset(schedule, question.spread) - schedule.anchor
+    return schedule.seen_at < at and beyond >= (_MOMENT if question.policy.get("first") == "after" else _NOTHING)
 
 
 def _standing(facts: Evidence, window: Window) -> list[Version]:
@@ -243,20 +259,24 @@ def _spread(question: Question, facts: Evidence, window: Window) -> Iterator[Mom
         due = at + offset(version.schedule, question.spread)
         of_it = [row for row in facts.rows if row.schedule == version.schedule.id]
         held = [row for row in of_it if row.due_at <= due <= (row.until_at or row.due_at)]
-        if held or not any(window.at < row.due_at < due for row in of_it):
-            yield _recorded(held[0], due, facts) if held else _open(due, version)
+        if held:
+            yield _recorded(held[0], due, facts)
+        elif _may_fire(version.schedule, due, question) and not any(window.at < row.due_at < due for row in of_it):
+            yield _open(due, version)
 
 
 def nearest(
-    schedules: Sequence[Version], spread: timedelta, at: datetime
+    schedules: Sequence[Version], question: Question, at: datetime
 ) -> list[tuple[Version, list[datetime | None]]]:
     """Schedules with the instants at which each was due before and after one, the nearest schedule first."""
     found = []
     for version in schedules:
-        shift, grid = offset(version.schedule, spread), timetable(version.schedule)
+        shift, grid = offset(version.schedule, question.spread), timetable(version.schedule)
         before, after = grid.latest(at - shift), grid.after(at - shift)
+        while after is not None and not _may_fire(version.schedule, after + shift, question):
+            after = grid.after(max(after, (version.schedule.anchor or after) - _MOMENT))
         around = [
-            before + shift if before is not None and before + shift > version.schedule.seen_at else None,
+            before + shift if before is not None and _may_fire(version.schedule, before + shift, question) else None,
             after + shift if after is not None and (version.until is None or after + shift < version.until) else None,
         ]
         found.append((version, around))

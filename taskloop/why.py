@@ -159,7 +159,7 @@ def _not_due(question: Question, facts: Evidence) -> Explanation:
             text, code = f"no schedule of it was due then; it runs when asked for{asked}", "not_due"
         check = Check("timetable", False, text)
         return Explanation(verdict="not_due", code=code, text=text, at=at, checks=(check,))
-    around = nearest(versions, question.spread, at)
+    around = nearest(versions, question, at)
     told = [_misfit(version.schedule, question, at, *beside) for version, beside in around[:5]]
     told += [f"and {len(around) - 5} more schedules"] if len(around) > 5 else []
     text = "; ".join(told)

@@ -415,6 +415,20 @@ async def test_a_spread_job_is_found_by_the_instant_of_its_timetable(scheduler, 
         assert never.verdict == "not_due" and "(spread)" in never.text and "does not match" not in never.text
 
 
+@pytest.mark.parametrize(("first", "every"), [("after", "1h"), ("now", "5m")])
+async def test_before_the_first_fire_of_a_spread_interval_none_was_due(scheduler, virtual_time, first, every):
+    scheduler.add_job(nothing, Every(every), name="job", spread="1h", first=first)
+    async with virtual_time(scheduler) as time:
+        [(due, _)] = await scheduler.upcoming(limit=1)
+        before = due - Every(every).interval
+        assert before > START  # else there is nothing to ask
+        for _ in range(2):
+            never = await scheduler.why("job", before)
+            assert never.verdict == "not_due" and f"the fire after is due at {durations.rfc3339(due)}" in never.text
+            assert (await scheduler.why("job", due)).at == due
+            await time.advance("3h")
+
+
 async def test_of_a_single_instant_nobody_says_that_spread_has_moved_it(scheduler, virtual_time):
     scheduler.add_job(nothing, name="job", spread="1h")
     async with virtual_time(scheduler) as time:
