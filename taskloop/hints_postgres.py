@@ -119,15 +119,18 @@ class Hints:
 
     async def close(self, within: float) -> None:
         task, self._task = self._task, None
-        if task is not None and task.get_loop() is asyncio.get_running_loop():
-            task.cancel()
-            await asyncio.wait({task}, timeout=within)
-            if self.listening:
-                try:
+        try:
+            if task is not None and task.get_loop() is asyncio.get_running_loop():
+                task.cancel()
+                await asyncio.wait({task}, timeout=within)
+                if self.listening:
                     async with asyncio.timeout(within):
                         await self._tell()  # at once: no crowd comes any more
-                except Exception:
-                    self._connection.terminate()  # who says nothing is not waited for once more
+        except BaseException as error:
+            if self._connection is not None:
+                self._connection.terminate()  # who says nothing is not waited for once more
+            if not isinstance(error, Exception):
+                raise
         connection, self._connection = self._connection, None
         if connection is not None:
             await let_go(connection, within)

@@ -159,6 +159,21 @@ async def test_a_store_that_has_something_to_tell_waits_no_longer_for_a_server_t
         assert loop.time() - began < 1.6  # one goodbye; that it could not be told took another
 
 
+async def test_hints_whose_closing_is_cancelled_leave_no_connection_behind():
+    for turns in range(1, 8):
+        async with opened() as store:
+            await store.hint(0.01)
+            await until(lambda store=store: _listens(store))
+            await submitted(store)
+            listening = store._hints._connection
+            closing = asyncio.create_task(store._hints.close(1))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait({closing})
+            assert listening.is_closed()
+
+
 async def _listens(store):
     return store._hints.listening
 
