@@ -176,6 +176,55 @@ async def test_a_port_that_is_taken_is_told():
                 pass
 
 
+async def test_strangers_who_only_hold_connections_open_make_room_and_who_hears_a_stream_stays(monkeypatch):
+    monkeypatch.setattr("taskloop.web.aiohttp.CONNECTIONS", 8)
+    scheduler = made()
+    async with scheduler, listening(Site(scheduler, bind="127.0.0.1"), "127.0.0.1", 0) as address:
+        port = int(address.rpartition(":")[2])
+        async with aiohttp.ClientSession() as session, session.get(f"{address}/api/v1/events") as stream:
+            await stream.content.readline()
+            held = []
+            for number in range(40):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HT" if number % 2 else b"")
+                held.append((reader, writer))
+                async with session.get(f"{address}/healthz", headers={"connection": "close"}) as probe:
+                    assert probe.status == 200
+            for reader, _ in held[:30]:  # the oldest were told to go
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert not held[-1][0].at_eof()
+            await scheduler.submit("add")
+            async with asyncio.timeout(5):
+                while b"submitted" not in await stream.content.readline():
+                    pass
+            for _, writer in held:
+                writer.close()
+
+
+async def test_where_every_connection_waits_for_an_answer_the_next_is_not_let_in(monkeypatch):
+    monkeypatch.setattr("taskloop.web.aiohttp.CONNECTIONS", 2)
+    scheduler = made()
+    async with scheduler, listening(Site(scheduler, bind="127.0.0.1"), "127.0.0.1", 0) as address:
+        async with aiohttp.ClientSession() as session:
+            streams = [await session.get(f"{address}/api/v1/events") for _ in range(4)]
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.get(f"{address}/healthz")
+            for one in streams:
+                one.close()
+
+
+async def test_a_request_that_cannot_be_read_is_answered_and_writes_nothing_into_the_log(caplog):
+    scheduler = made()
+    async with scheduler, listening(Site(scheduler, bind="127.0.0.1"), "127.0.0.1", 0) as address:
+        port = int(address.rpartition(":")[2])
+        for sent in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
+            writer.close()
+    assert not [one for one in caplog.records if "Error handling request" in one.getMessage()]
+
+
 # -- ASGI
 
 

@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 from taskloop.errors import BadSettings, MissingExtra
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 try:
     from aiohttp import web
+    from aiohttp.http_exceptions import HttpProcessingError
 except ImportError as _error:
     raise MissingExtra("aiohttp", "web") from _error
 
@@ -32,6 +34,12 @@ __all__ = ["listening", "setup"]
 
 CLOSE_SECONDS: Final = 2.0
 """What a server of our own waits for requests in hand when it stops."""
+CONNECTIONS: Final = 200
+"""Open connections of a server of our own: a process may often have only 1,024 files open, and jobs want most of them."""
+IDLE_SECONDS: Final = 60.0
+"""How long one stays open on which no whole request comes."""
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_LOG: Final = logging.getLogger(__name__)
 
 
 def setup(
@@ -146,7 +154,14 @@ async def listening(site: Site, host: str, port: int, prefix: str = "") -> Async
     at the root. Raises `BadSettings` where nobody may come in, nobody may listen, or somebody does.
     """
     await site.check_bind()
-    app = web.Application()
+    door = _Door()
+
+    @web.middleware
+    async def kept(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        with door.keeping(request.protocol):
+            return await handler(request)
+
+    app = web.Application(middlewares=[kept])
     for mount in (prefix, "") if prefix else ("",):
         _mount(app, site, mount)
     # What is packed is refused, and must not hold the loop by being unpacked for that.
@@ -154,18 +169,67 @@ async def listening(site: Site, host: str, port: int, prefix: str = "") -> Async
         app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS, auto_decompress=False,
         # Longer than the surface itself takes, which answers with a problem of its own.
         max_line_size=2 * HEADERS[1], max_field_size=2 * HEADERS[1],
+        keepalive_timeout=IDLE_SECONDS, logger=_LOG,
     )  # fmt: skip
+    _LOG.addFilter(_is_no_clients_fault)
     await runner.setup()
+    door.server = runner.server
+    listener: asyncio.Server | None = None
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            listener = await asyncio.get_running_loop().create_server(door, host, port)
         except OSError as error:
             raise BadSettings(
                 [f"http: nothing can listen on {host} port {port}: {error.strerror or error}; give another with --http"]
             ) from None
         name = f"[{host}]" if ":" in host else host
-        yield f"http://{name}:{runner.addresses[0][1]}{prefix}"
+        yield f"http://{name}:{listener.sockets[0].getsockname()[1]}{prefix}"
     finally:
+        if listener is not None:
+            listener.close()
         await site.close()
         async with asyncio.timeout(2 * CLOSE_SECONDS):
             await runner.cleanup()
+
+
+class _Door:
+    """Lets clients in, but no more than leave the jobs what they need: whoever only holds a connection open makes room."""
+
+    def __init__(self) -> None:
+        self.server: web.Server | None = None
+        """Who is let in."""
+        self._answered: set[asyncio.BaseProtocol] = set()
+        """The connections on which an answer is in the making."""
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        assert self.server is not None
+        here = [one for one in self.server.connections if one.transport is not None]
+        if len(here) >= CONNECTIONS:
+            idle = [one for one in here if one not in self._answered]
+            for oldest in idle[: len(here) - CONNECTIONS + 1]:
+                oldest.force_close()
+            if not idle and len(here) >= 2 * CONNECTIONS:
+                return _Shut()
+        return self.server()
+
+    @contextmanager
+    def keeping(self, connection: asyncio.BaseProtocol) -> Iterator[None]:
+        """Let a connection stay while it is answered."""
+        self._answered.add(connection)
+        try:
+            yield
+        finally:
+            self._answered.discard(connection)
+
+
+class _Shut(asyncio.BaseProtocol):
+    """Lets nobody in."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _is_no_clients_fault(record: logging.LogRecord) -> bool:
+    """Not a request that cannot be read: who sent it is told, and strangers write nothing into our log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
