@@ -70,6 +70,8 @@ def pytest_xdist_auto_num_workers(config):
 
     On two processors three workers take 9:15, two 11:38.
     """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # who says how many has so many
     return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
 
 
