@@ -171,14 +171,21 @@ class _Gathering:
         self._concerns_all = False
         self._timer = loop.call_later(GATHER_SECONDS, self._tell, loop)
         if pages := [*self.pages]:
-            self._hand_out(_changed(said), iter(pages), min(APART_SECONDS, GATHER_SECONDS / 2 / len(pages)), loop)
+            most = GATHER_SECONDS / 2
+            apart, until = min(APART_SECONDS, most / len(pages)), loop.time() + most
+            self._hand_out(_changed(said), iter(pages), apart, until, loop)
 
-    def _hand_out(self, word: bytes, pages: Iterator[_Page], apart: float, loop: asyncio.AbstractEventLoop) -> None:
-        """One page after the other, a little apart: what the host has to answer meanwhile comes between two of them."""
+    def _hand_out(
+        self, word: bytes, pages: Iterator[_Page], apart: float, until: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """One page after the other, a little apart: what the host has to answer meanwhile comes between two of them. Timers
+        come late, so who is left at `until` is told in the turns of the loop that follow.
+        """
         page = next(pages, None)
         if page is not None:
             page.hear(word)
-            loop.call_later(apart, self._hand_out, word, pages, apart, loop)
+            later = apart if loop.time() < until else 0.0
+            loop.call_later(later, self._hand_out, word, pages, apart, until, loop)
 
 
 class Live:
