@@ -18,8 +18,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from taskloop.clock import EPOCH
@@ -43,6 +44,8 @@ __all__ = [
 
 _DAY: Final = 86_400
 _WEEK: Final = 7 * _DAY
+LONGEST_ZONE: Final = 100
+"""Characters of a zone's name: the longest there is has 32."""
 
 
 def second_of(instant: datetime) -> int:
@@ -620,14 +623,22 @@ def zone_of(name: str) -> tzinfo:
     """The zone of that name. Raises `BadTrigger` with the name most like it."""
     if name == "UTC":  # known even where no zone files are installed
         return UTC
-    from zoneinfo import ZoneInfo, available_timezones
+    from zoneinfo import ZoneInfo
 
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown; not a file name; a folder, or too long for a file
-        known = available_timezones()
+    if len(name) <= LONGEST_ZONE:  # one of many parts is looked for part by part, deeper than calls may go
+        with suppress(KeyError, ValueError, OSError):  # unknown; not a file name; a folder
+            return ZoneInfo(name)
+    known = _zones()
     if not known:
         raise BadTrigger(name, "no zone is known, this system has no zone files; run: pip install tzdata")
     near = {zone.casefold(): zone for zone in known}.get(name.casefold()) or nearest(name[:100], known)
     mend = f"did you mean '{near}'?" if near else "names are like 'Europe/London'; if it is new: pip install tzdata"
     raise BadTrigger(name, f"timezone {name[:80]!r} is not known; {mend}")
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """All zones: they are looked for in folders, which takes too long to do it for each wrong name that is sent."""
+    from zoneinfo import available_timezones
+
+    return frozenset(available_timezones())

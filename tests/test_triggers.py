@@ -401,6 +401,7 @@ def test_an_expression_that_is_no_text_is_refused():
         ("Europe", "is not known"),
         ("../../etc/passwd", "is not known"),
         ("x" * 5000, "is not known"),
+        ("Europe/" * 5000, "is not known"),
         ("\0", "'\\x00' is not known"),
         ("", "is not known"),
         (UTC, "timezone is no text"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from datetime import date
 from enum import Enum
 from pathlib import Path
@@ -21,7 +22,7 @@ from taskloop.web import core, problems
 from taskloop.web.api import ROUTES
 from taskloop.web.api.export import cell
 from taskloop.web.asgi import _place
-from taskloop.web.core import Headers, listed, written
+from taskloop.web.core import Headers, Request, listed, written
 from taskloop.web.openapi import Described, describe
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +82,32 @@ def test_headers_are_found_in_any_case_and_two_of_a_name_are_both_there():
         2,
         3,
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        (["user=anna"], {"user": "anna"}),
+        (["a=1", "user=anna"], {"a": "1", "user": "anna"}),
+        (['prefs={"dark": true}; user=anna'], {"prefs": '{"dark": true}', "user": "anna"}),
+        (["a[b]=1; path=x; user = anna ; flag; =2; ;"], {"a[b]": "1", "path": "x", "user": "anna"}),
+        (["user=anna; user=tom; token=a=b=="], {"user": "tom", "token": "a=b=="}),
+        ([r'user="a\"\\n\073\303"; b="; c='], {"user": 'a"\\n;\u00c3', "b": '"', "c": ""}),
+        ([], {}),
+    ],
+)
+def test_every_cookie_is_read_whatever_others_stand_beside_it(sent, found):
+    assert asked(sent).cookies == found
+
+
+def test_a_cookie_of_many_backslashes_is_read_in_no_time():
+    began = time.perf_counter()
+    assert asked(['a="' + '\\"' * 16_000 + '"; user=anna']).cookies["user"] == "anna"
+    assert time.perf_counter() - began < 0.5
+
+
+def asked(cookies):
+    return Request(method="GET", path="/", headers=Headers([("Cookie", one) for one in cookies]), chunks=lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from http.cookies import CookieError, SimpleCookie
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -33,6 +33,7 @@ TURN_SECONDS: Final = 0.002
 """For so long a thread may compute before it gives way."""
 PAUSE_SECONDS: Final = 0.00005
 """And that long it does, for without a sleep it would be the next again."""
+_ESCAPED: Final = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))")
 T = TypeVar("T")
 _ENCODER: Final = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":"), default=lambda one: dict(one) if isinstance(one, Mapping) else str(one)
@@ -40,7 +41,9 @@ _ENCODER: Final = json.JSONEncoder(
 
 
 class Headers(Mapping[str, str]):
-    """Headers by name, in any case; one that was given twice has both values, with a comma between."""
+    """Headers by name, in any case; one that was given twice has both values, with a comma between; cookies, which HTTP/2
+    may send one by one, with a semicolon.
+    """
 
     __slots__ = ("_values", "count", "size")
 
@@ -52,7 +55,8 @@ class Headers(Mapping[str, str]):
             self.count += 1
             self.size += len(name) + len(value)
             key = name.lower()
-            self._values[key] = f"{self._values[key]}, {value}" if key in self._values else value
+            mark = "; " if key == "cookie" else ", "
+            self._values[key] = f"{self._values[key]}{mark}{value}" if key in self._values else value
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]
@@ -87,11 +91,11 @@ class Request:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies by name; those that cannot be read are left out."""
-        try:
-            return {name: one.value for name, one in SimpleCookie(self.headers.get("cookie", "")).items()}
-        except CookieError:
-            return {}
+        """The cookies by name, of two of a name the last; what is none is left out."""
+        # Not by http.cookies: it gives up at the first that is not to its taste, and before Python 3.11.10 and 3.12.6
+        # it takes a second for one of many backslashes.
+        pairs = [one.partition("=") for one in self.headers.get("cookie", "").split(";")]
+        return {name.strip(): _unquoted(value.strip()) for name, mark, value in pairs if mark and name.strip()}
 
     async def body(self, most: int = BODY_BYTES) -> bytes:
         """The body, of at most `most` bytes. Raises `Problem` for a longer one, one that is packed or does not come."""
@@ -163,6 +167,13 @@ async def written(value: Any) -> bytes:
     if _weight(value) <= 1:
         return _bytes(_text(value))
     return _bytes(await asyncio.to_thread(_in_pieces, value))
+
+
+def _unquoted(value: str) -> str:
+    """The value of a cookie without the quotes that Python's own writer puts around some, and its escapes."""
+    if len(value) < 2 or not value[0] == value[-1] == '"':
+        return value
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 8)) if found[1] else found[2], value[1:-1])
 
 
 def tag(body: bytes) -> str:
