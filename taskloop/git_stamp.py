@@ -65,7 +65,7 @@ def _line(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """How a repository looked."""
+    """How a repository looked, and where it was looked at."""
 
     places: Places
     marks: bytes
@@ -123,8 +123,6 @@ class Unchanged:
         if places is None:
             self._kept.pop(folder, None)
             return
-        if stamp is not None and stamp.places != places:  # it looked elsewhere
-            stamp = None
         self._kept[folder] = _Kept(places, stamp, day, json.dumps(figures))
 
 
@@ -152,7 +150,6 @@ class _Marks:
             self.file(os.path.join(step, ".git", "HEAD"))  # an empty `.git` is none yet
             self.file(os.path.join(step, "HEAD"))
         self._folder(places.git)
-        self._folder(places.common)
         for name in ("HEAD", "commondir", "config.worktree", "reftable/tables.list"):
             self.file(os.path.join(places.git, name))
         for name in ("config", "packed-refs", "shallow", "info/grafts", "reftable/tables.list"):
