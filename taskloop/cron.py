@@ -623,12 +623,12 @@ def zone_of(name: str) -> tzinfo:
     """The zone of that name. Raises `BadTrigger` with the name most like it."""
     if name == "UTC":  # known even where no zone files are installed
         return UTC
-    from zoneinfo import ZoneInfo
+    from zoneinfo import TZPATH, ZoneInfo
 
     if len(name) <= LONGEST_ZONE:  # one of many parts is looked for part by part, deeper than calls may go
         with suppress(KeyError, ValueError, OSError):  # unknown; not a file name; a folder
             return ZoneInfo(name)
-    known = _zones()
+    known = _zones(TZPATH)
     if not known:
         raise BadTrigger(name, "no zone is known, this system has no zone files; run: pip install tzdata")
     near = {zone.casefold(): zone for zone in known}.get(name.casefold()) or nearest(name[:100], known)
@@ -637,8 +637,11 @@ def zone_of(name: str) -> tzinfo:
 
 
 @cache
-def _zones() -> frozenset[str]:
-    """All zones: they are looked for in folders, which takes too long to do it for each wrong name that is sent."""
+def _zones(_: tuple[str, ...]) -> frozenset[str]:
+    """All zones: to look for them takes too long to do it for each wrong name that is sent.
+
+    Its argument is where they are: other folders, other zones.
+    """
     from zoneinfo import available_timezones
 
     return frozenset(available_timezones())
