@@ -288,8 +288,10 @@ def test_a_repository_made_between_a_folder_and_its_own_is_seen(repository: Repo
     assert watch.read() == fresh(folder)
     assert watch.read()["commits"] == 1
     shutil.rmtree(folder.parent / ".git")
+    watch.settled()
     made = folder.parent
     subprocess.run(["git", "clone", "-q", "--bare", repository.folder, made / "new"], check=True)
+    at(made / "new").git("tag", "here-alone")
     for one in (made / "new").iterdir():
         one.rename(made / one.name)  # the folder between has become a bare repository
     assert watch.read() == fresh(folder)
@@ -332,6 +334,21 @@ def current_turned(repository: Repository, elsewhere: Path) -> None:
     (elsewhere / "current").symlink_to(other.folder)
 
 
+def names_another(repository: Repository, elsewhere: Path) -> None:
+    other = Repository(elsewhere / "other")
+    other.commit(ago(1), other="1\n")
+    (elsewhere / "apart" / ".git").write_text(f"gitdir: {other.folder / '.git'}\n")
+
+
+def with_a_map_of_its_own(repository: Repository, _: Path) -> Path:
+    mapped(repository)
+    return repository.folder
+
+
+def said_to_be_bare(repository: Repository, _: Path) -> None:
+    repository.git("config", "core.bare", "true")
+
+
 def common_turned(repository: Repository, elsewhere: Path) -> None:
     shutil.copytree(repository.folder, elsewhere / "copy")
     at(elsewhere / "copy").git("branch", "-q", "-D", "side")
@@ -346,6 +363,8 @@ def common_turned(repository: Repository, elsewhere: Path) -> None:
         (by_two_links, current_turned),
         (named_by_a_link, current_turned),
         (worktree, common_turned),
+        (with_its_git_apart, names_another),
+        (with_a_map_of_its_own, said_to_be_bare),
     ],
 )  # fmt: skip
 def test_what_is_reached_by_a_link_or_by_a_file_that_names_it_is_seen_to_change(
