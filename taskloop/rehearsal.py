@@ -422,6 +422,7 @@ class _Stage:
         """Start what waits and can, in its order."""
         kept: list[_Waiting] = []
         full: set[str | None] = set()
+        full_jobs: set[str] = set()
         queue = self._queue
         for number, entry in enumerate(queue):
             if self._free <= 0:
@@ -429,7 +430,7 @@ class _Stage:
                 break
             place = entry.lane
             lane = self._lanes[place]
-            if lane.policy.group in full:
+            if lane.policy.group in full or lane.job in full_jobs:
                 kept.append(entry)
                 continue
             self.work += 1
@@ -438,6 +439,8 @@ class _Stage:
                 kept.append(entry)
                 if taken[0] == "group":
                     full.add(lane.policy.group)
+                elif taken[0] == "max_running":
+                    full_jobs.add(lane.job)
                 continue
             self._queued.discard(entry.number)
             self._less_waiting(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -76,6 +77,15 @@ async def test_the_engine_does_what_was_foretold(virtual_time):
     assert told.most == 4
     assert {one.rule for one in told.overlaps} == {"self", "group", "max_running", "slots"}
     assert told.warnings >= len(told.overlaps) > 5
+
+
+def test_a_job_that_falls_behind_ever_more_is_walked_to_the_end():
+    policy = Policy(overlap="allow", max_running=1, first="after")
+    behind = many(1, Every("5m"), policy, takes=MINUTE * 45)
+    found = simulate(replace(behind, end=behind.start + timedelta(days=3)))
+    [job] = found.jobs
+    assert (job.fires, job.waits, found.most) == (863, 862, 1)
+    assert "cut" not in {one.kind for one in found.notes}
 
 
 async def test_who_waits_in_vain_for_the_only_slot_is_foretold_as_it_comes(virtual_time):
