@@ -21,11 +21,13 @@ from typing import Any, Final
 __all__ = ["Places", "Unchanged"]
 
 
-SETTLED_SECONDS: Final = 2.0
+SETTLED_SECONDS: Final = 10.0
 """How old the last change must be for a stamp to count: a second one within the same tick of a file system (FAT's takes two
-seconds) would leave the same mark."""
+seconds) would leave the same mark, and what a new file takes on the disk is known later still (ZFS: after five)."""
 MOST_REFS: Final = 5_000
 """Loose refs, with more of them it is quicker to ask git."""
+MOST_KEPT: Final = 1_000
+"""Repositories; of a folder that moves at each deploy there would be more and more."""
 _CHECK_SECONDS: Final = 0.05
 """Between two looks whether to go on: a file system may be slow."""
 
@@ -103,11 +105,11 @@ class Unchanged:
         marks = _Marks(check_cancelled)
         try:
             marks.take(folder, kept.places)
+            settled = marks.newest <= (self._clock() - SETTLED_SECONDS) * 1e9
             if self._beside is not None:
                 marks.file(os.fspath(self._beside(folder)))
         except (OSError, _TooMany):
             return None
-        settled = marks.newest <= (self._clock() - SETTLED_SECONDS) * 1e9
         return Stamp(kept.places, marks.digest()) if settled else None
 
     def recall(self, folder: str, stamp: Stamp | None, day: int) -> dict[str, Any] | None:
@@ -120,10 +122,11 @@ class Unchanged:
 
     def keep(self, folder: str, places: Places | None, stamp: Stamp | None, day: int, figures: dict[str, Any]) -> None:
         """Keep what git was asked for after the stamp was taken."""
-        if places is None:
-            self._kept.pop(folder, None)
-            return
-        self._kept[folder] = _Kept(places, stamp, day, json.dumps(figures))
+        self._kept.pop(folder, None)
+        if places is not None:
+            self._kept[folder] = _Kept(places, stamp, day, json.dumps(figures))
+            for oldest in [*self._kept][:-MOST_KEPT]:
+                self._kept.pop(oldest, None)  # of two threads the other may have done it
 
 
 class _TooMany(Exception):

@@ -515,3 +515,19 @@ def test_the_job_asks_git_only_where_something_moved(
     repository.git("tag", "new")
     [before], [after] = known["repositories"].values(), job(run)["repositories"].values()
     assert after["tags"] == before["tags"] + 1
+
+
+def test_of_folders_that_come_and_go_only_the_last_are_kept(
+    repository: Repository, tmp_path: Path, calls: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_stamp, "MOST_KEPT", 2)
+    watch = Watch(repository.folder)
+    folders = [repository.folder, bare(repository, tmp_path), worktree(repository, tmp_path)]
+    for watch.folder in folders:
+        watch.settled()
+    asked = []
+    for watch.folder in reversed(folders):
+        calls()
+        watch.read()
+        asked.append(calls() > 0)
+    assert asked == [False, False, True]
