@@ -49,24 +49,25 @@ def where_it_stood(db: sqlite3.Connection, place: FilePlace, function: Callable[
 def transact(
     db: sqlite3.Connection,
     place: FilePlace | None,
-    batch: Sequence[tuple[str, Any]],
+    verbs: Sequence[str],
+    works: Sequence[Any],
     committing: Callable[[], object] | None = None,
 ) -> list[Any]:
     """Carry out a batch as one transaction; gives an answer or an error for each part, in order.
 
-    `committing` is called once all of it is done but the commit, if it comes to that; it raises nothing.
+    Part for part: what is to be done (`verbs`), and with what (`works`). `committing` is called once all of it is done but the commit, if it comes to that; it raises nothing.
     """
     try:
         if place is not None:
             place.check()
-        return _transact(db, place, batch, committing)
+        return _transact(db, place, verbs, works, committing)
     except Exception as error:
         if db.in_transaction:
             with suppress(sqlite3.Error):  # some errors have rolled back already
                 db.execute("ROLLBACK")
-        if len(batch) == 1 or not _is_alone(error):
-            return [error] * len(batch)
-    return [transact(db, place, [part])[0] for part in batch]
+        if len(verbs) == 1 or not _is_alone(error):
+            return [error] * len(verbs)
+    return [transact(db, place, [verb], [work])[0] for verb, work in zip(verbs, works, strict=True)]
 
 
 def _is_alone(error: Exception) -> bool:
@@ -92,19 +93,20 @@ runs, and ends free places."""
 def _transact(
     db: sqlite3.Connection,
     file: FilePlace | None,
-    batch: Sequence[tuple[str, Any]],
+    verbs: Sequence[str],
+    works: Sequence[Any],
     committing: Callable[[], object] | None = None,
 ) -> list[Any]:
-    answers: list[Any] = [None] * len(batch)
+    answers: list[Any] = [None] * len(verbs)
     db.execute("BEGIN IMMEDIATE")
     if file is not None:
         _refuse_newer(db, file.path)
     for together, function in _TOGETHER:
-        places = [place for place, (verb, _) in enumerate(batch) if verb == together]
+        places = [place for place, verb in enumerate(verbs) if verb == together]
         if places:
-            for place, answer in zip(places, function(db, [batch[one][1] for one in places]), strict=True):
+            for place, answer in zip(places, function(db, [works[one] for one in places]), strict=True):
                 answers[place] = answer
-    for place, (verb, work) in enumerate(batch):
+    for place, (verb, work) in enumerate(zip(verbs, works, strict=True)):
         if verb == "do":
             answers[place] = work.func(db, *work.args)
     if committing is not None:

@@ -31,7 +31,7 @@ from taskloop.runs import Lost, Outcome, Raised, Reason, Returned, Run, RunId, S
 from taskloop.steps import Step
 from taskloop.store import Store
 from taskloop.store_data import Settling
-from taskloop.tasks import Answer, disown, undisturbed
+from taskloop.tasks import Answer, disown, refused, undisturbed
 
 __all__ = ["Slots"]
 
@@ -117,7 +117,7 @@ class Slots:
         self._listeners = listeners
         self._context = context
         # Once, not for each attempt: what the collector of garbage has to look at for each is a fifth of its time.
-        self._report, self._begin_steps, self._now = self.report, self._stepping, clock.now
+        self._report, self._begin_steps, self._hear, self._now = self.report, self._stepping, self._heard, clock.now
         self._open_log = partial(open_log, log_room, clock.now, self.report)
         self._tell = tell
         self._say = say
@@ -443,20 +443,18 @@ class Slots:
         )
         answer = self._store.settle(settling)
         if isinstance(answer, Answer) and settling.breaker is None:
-            answer.tell(partial(self._heard, attempt, settling, answer))
+            answer.tell(self._hear, attempt, settling)
         else:
             await self._write(attempt, settling, answer)
 
-    def _heard(
-        self, attempt: LiveAttempt, settling: Settling, answer: Awaitable[Run | None], stands: Run | None, error: object
-    ) -> None:
+    def _heard(self, attempt: LiveAttempt, settling: Settling, stands: Run | None, error: BaseException | None) -> None:
         """The store has answered about an end for which no task waits; one does from now on where it refused."""
         if error is None:
             self._store_watch.well()
             if (after := self._told(attempt, settling, stands)) is not None:
                 self._announce(attempt, after)
         elif not self._loop.is_closed():
-            self._write_beside(attempt, settling, answer)
+            self._write_beside(attempt, settling, refused(error))
 
     def _write_beside(self, attempt: LiveAttempt, settling: Settling, answer: Awaitable[Run | None]) -> None:
         """Write an end in a task of its own, which once begun heeds nobody who cancels it."""

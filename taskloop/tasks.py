@@ -30,13 +30,15 @@ class Answer(Generic[T]):
     somebody waits for it; else whoever answers may do so when there is time.
     """
 
-    __slots__ = ("_answer", "_hear", "_waiters", "awaited")
+    __slots__ = ("_about", "_answer", "_hear", "_waiters", "awaited")
 
     def __init__(self, *, awaited: bool = True) -> None:
         self.awaited: bool = awaited
         self._answer: tuple[T | None, BaseException | None] | None = None
-        self._hear: Callable[[T | None, BaseException | None], object] | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._hear: Callable[..., object] | None = None
+        self._about: tuple[Any, ...] = ()
+        """What `_hear` is told besides."""
+        self._waiters: list[asyncio.Future[None]] | None = None
 
     def done(self) -> bool:
         return self._answer is not None
@@ -47,22 +49,25 @@ class Answer(Generic[T]):
     def set_exception(self, error: BaseException) -> None:
         self._settle(None, error)
 
-    def tell(self, hear: Callable[[T | None, BaseException | None], object]) -> None:
-        """Have `hear(value, error)` called when it is answered, at once where it is. One can be told so; it raises nothing."""
+    def tell(self, hear: Callable[..., object], *about: Any) -> None:
+        """Have `hear(*about, value, error)` called when it is answered, at once where it is. One can be told so; it raises
+        nothing.
+        """
         if self._answer is None:
-            self._hear = hear
+            self._hear, self._about = hear, about
         else:
-            hear(*self._answer)
+            hear(*about, *self._answer)
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
         self._answer = value, error
-        for one in self._waiters:
+        for one in self._waiters or ():
             if not one.done():  # else whoever waited was cancelled
                 one.set_result(None)
-        hear, self._hear = self._hear, None  # it may hold the answer: each would wait for the garbage collector
+        hear, about = self._hear, self._about
+        self._hear, self._about = None, ()  # they may hold the answer: each would wait for the garbage collector
         if hear is not None:
             try:
-                hear(value, error)
+                hear(*about, value, error)
             except Exception as wrong:  # what others are told next must not depend on who hears of this
                 message = {"message": "taskloop: an answer was not taken", "exception": wrong}
                 asyncio.get_running_loop().call_exception_handler(message)
@@ -70,6 +75,8 @@ class Answer(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         if self._answer is None:
             waiter = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
             self._waiters.append(waiter)
             yield from waiter
         value, error = cast("tuple[T, BaseException | None]", self._answer)

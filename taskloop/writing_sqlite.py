@@ -33,6 +33,18 @@ MEANWHILE_SECONDS: Final = 0.25
 """How long the loop puts off what has time, where a transaction comes to no commit: others have the file, or its disk hangs."""
 
 
+class _Answered:
+    """Parts of a transaction, and what each is answered: as two lists, for a pair of each would be one thing more to count
+    and to look at for Python's collector of garbage.
+    """
+
+    __slots__ = ("given", "parts")
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.given: list[Any] = []
+
+
 class Writing:
     """What callers want written by one connection, until it is closed."""
 
@@ -149,10 +161,10 @@ class Writing:
             return
         batch, self._queue = self._queue, []
         self._in_hand = batch
-        parts = [(verb, work) for verb, work, _, _ in batch]
+        verbs, works = [part[0] for part in batch], [part[1] for part in batch]
         self._patience = self._loop.call_later(self._seconds, self._give_up, batch)
         committing = self._committing if len(batch) >= MANY else None
-        work = partial(transact, place=self._place, batch=parts, committing=committing)
+        work = partial(transact, place=self._place, verbs=verbs, works=works, committing=committing)
         try:
             call(self._connection, work, partial(self._landed, batch))
         except StoreUnavailable as error:  # closed meanwhile
@@ -199,23 +211,22 @@ class Writing:
                     answer.set_exception(error)
 
     def _answer(self, batch: Sequence[Part], answers: Sequence[Any]) -> None:
-        notes: list[tuple[Part, Any]] = []
-        late: list[tuple[Part, Any]] = []
-        others: list[tuple[Part, Any]] = []
+        others, notes, late = _Answered(), _Answered(), _Answered()
         is_few = len(batch) < MANY
         for part, given in zip(batch, answers, strict=True):
             answer = part[2]
             kind = others if not isinstance(answer, Answer) else notes if answer.awaited or is_few else late
-            kind.append((part, given))
+            kind.parts.append(part)
+            kind.given.append(given)
         # Runs that are begun by these come first: who hears of an end and asks for more does so once the short ones among
         # them have given their slots back, and all is written as one. The other way round P2 had twice as many transactions.
         self._give(others)
         self._give(notes)
-        if late:
+        if late.parts:
             self.meanwhile(partial(self._give, late))
 
-    def _give(self, parts: Sequence[tuple[Part, Any]]) -> None:
-        for (_, _, answer, heed), given in parts:
+    def _give(self, these: _Answered) -> None:
+        for (_, _, answer, heed), given in zip(these.parts, these.given, strict=True):
             failed = isinstance(given, BaseException)
             value = self._explained(given) if failed else given
             if heed is not None:
