@@ -72,7 +72,9 @@ def parse(value: Duration) -> timedelta:
     largest first (`2w`, `1h30m`, `1h 30min`, `5 minutes`, `1.5h`, `250ms`), or ISO 8601 (`PT1H30M`, `P2W`).
     From zero to 36,525 days; anything else, and months and years, which have no fixed length: `BadDuration`.
     """
-    if isinstance(value, timedelta):
+    if type(value) is timedelta:
+        length = value
+    elif isinstance(value, timedelta):  # pandas has one of its own
         length = timedelta(value.days, value.seconds, value.microseconds)
     elif isinstance(value, str):
         length = _from_text(value)

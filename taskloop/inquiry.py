@@ -21,8 +21,8 @@ __all__ = [
     "is_same_call",
     "limit",
     "run_id",
+    "schedule",
     "schedule_id",
-    "schedules",
     "states",
     "texts",
 ]
@@ -62,15 +62,18 @@ def each(given: Iterable[V], what: str) -> Iterator[V]:
     return iter(given)
 
 
-def schedules(wanted: Iterable[object]) -> None:
-    """Refuse what is no schedule to store. Raises `BadJob`, and `BadTrigger` for an id that is no text."""
-    for one in wanted:
-        if not isinstance(one, tuple | list) or len(one) != 3 or not isinstance(one[0], Call):
-            raise BadJob(
-                f"{one!r:.200} is no schedule; give (call, trigger, id), the call as a job's `bind(…)` returns it"
-            )
-        if not isinstance(one[2], str):
-            raise BadTrigger(one[2], "allowed is a text of 1 to 200 printable characters", what="schedule id")
+def schedule(wanted: Any) -> tuple[Call[Any], Any, str]:
+    """A schedule to store: the call, the trigger, which is not looked at, and the id. Raises `BadJob`, and `BadTrigger` for
+    an id that is no text.
+    """
+    if not isinstance(wanted, tuple | list) or len(wanted) != 3 or not isinstance(wanted[0], Call):
+        raise BadJob(
+            f"{wanted!r:.200} is no schedule; give (call, trigger, id), the call as a job's `bind(…)` returns it"
+        )
+    call, trigger, name = wanted
+    if not isinstance(name, str):
+        raise BadTrigger(name, "allowed is a text of 1 to 200 printable characters", what="schedule id")
+    return call, trigger, name
 
 
 def limit(number: object, name: str = "limit") -> int:

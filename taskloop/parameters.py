@@ -167,6 +167,8 @@ class Parameters:
 
     def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as a caller of the function writes them, by name. Raises `BadParameters`."""
+        if not args:
+            return dict(kwargs)
         if len(args) > len(self.names):
             surplus = f"stands for {len(args)} values without a name; at most {len(self.names)} can be taken"
             raise BadParameters(self._job, {"*": surplus})
@@ -181,8 +183,10 @@ class Parameters:
 
         None: there is no such call. Raises `BadParameters` with every mistake at once.
         """
-        earlier = {name: value for name, value in (over or {}).items() if not self._is_fixed(name)}
-        return self._checked({**self._declared, **earlier}, given, self.required)
+        beneath = self._declared
+        if over:
+            beneath = {**beneath, **{name: value for name, value in over.items() if not self._is_fixed(name)}}
+        return self._checked(beneath, given, self.required)
 
     def _checked(
         self, beneath: Mapping[str, Any], given: Mapping[str, Any], required: Collection[str]

@@ -186,6 +186,31 @@ async def test_of_many_schedules_with_one_id_twice_none_of_the_batch_is_stored(s
         assert await scheduler.schedules() == []
 
 
+async def test_many_schedules_are_stored_as_each_alone_would_be(scheduler, virtual_time, remind):
+    """Those in a row of one job and an equal trigger are made after the first of them."""
+    spread = scheduler.add_job(nothing, name="spread", spread="1h")
+    after = scheduler.add_job(nothing, name="after", first="after")
+    each = [
+        (call, trigger)
+        for trigger in (Every("1h"), Every("1h", anchor=START), Every("2h"), Cron("5 * * * *"), At("2026-03-02T09:00Z"))
+        for call in (
+            remind.bind(1),
+            remind.bind(2),
+            remind.bind(),
+            spread.bind(),
+            spread.bind(),
+            after.bind(),
+            remind.bind(3),
+        )
+    ]
+    async with virtual_time(scheduler):
+        many = await scheduler.schedule_many((call, trigger, f"one-{at}") for at, (call, trigger) in enumerate(each))
+        for at, (call, trigger) in enumerate(each):
+            await scheduler.unschedule(f"one-{at}")
+            assert await call.schedule(trigger, id=f"one-{at}") == many[at]
+    assert len({one.next_due for one in many if one.job == "spread"}) == 9  # an `At` is not spread
+
+
 async def test_unschedule_ends_the_fires_and_keeps_the_runs(scheduler, virtual_time, remind):
     async with virtual_time(scheduler) as time:
         await remind.bind().schedule(Every("1h"), id="often")
