@@ -146,9 +146,11 @@ class Parameters:
     @cached_property
     def required(self) -> tuple[str, ...]:
         """Those that a call must give: the function has no default for them, and the declaration says nothing."""
-        return tuple(
-            name for name, one in self.names.items() if one.default is one.empty and name not in self._declared
-        )
+        return tuple(name for name in self._without_default if name not in self._declared)
+
+    @cached_property
+    def _without_default(self) -> tuple[str, ...]:
+        return tuple(name for name, one in self.names.items() if one.default is one.empty)
 
     @cached_property
     def _reserved(self) -> frozenset[str]:
@@ -282,7 +284,7 @@ class Parameters:
 
         Raises `BadParameters`.
         """
-        missing = [name for name, one in self.names.items() if name not in plain and one.default is one.empty]
+        missing = [name for name in self._without_default if name not in plain]
         unknown = [name for name in plain if name not in self.names]
         if missing or unknown:
             told = dict.fromkeys(missing, f"is missing: {ASKED_BEFORE}")
