@@ -74,6 +74,8 @@ class Flow(Job[..., dict[str, Any]]):
         self.steps: dict[str, FlowStep] = {}
         """By name, in the order they were declared."""
         self._parameters: Parameters | None = None
+        self._wanted: set[str] = set()
+        """What the steps so far come after and take: a step that none of them can need closes no circle."""
         self._declared_at = _caller()
 
         async def conduct(taskloop_run: RunContext, **params: Any) -> Any:
@@ -126,11 +128,13 @@ class Flow(Job[..., dict[str, Any]]):
                 raise BadJob(f"step '{own}' of flow '{self.name}' cannot run in {there}: {why}")
             self.steps[own] = FlowStep(own, function, parameters, names, Retry.of(retry), optional, where)
             self._parameters = None
-            try:
-                self.order()
-            except BadJob:
-                del self.steps[own]
-                raise
+            self._wanted.update(names, parameters.names)
+            if own in self._wanted:
+                try:
+                    self.order()
+                except BadJob:
+                    del self.steps[own]
+                    raise
             return function
 
         return declare

@@ -195,6 +195,24 @@ def test_one_step_to_come_after_may_be_named_alone():
     assert flow.order() == [["first"], ["second"], ["third"]]
 
 
+def test_a_step_that_no_other_can_need_is_declared_without_a_look_at_all_the_others():
+    asked = []
+
+    class Asked(Flow):
+        def needs(self, name):
+            asked.append(name)
+            return super().needs(name)
+
+    flow = Asked("long")
+
+    async def work(): ...
+
+    for number in range(300):
+        flow.step(name=f"s{number}", after=[f"s{number - 1}"] if number else ())(work)
+    assert len(asked) < 3_000
+    assert flow.order() == [[f"s{number}"] for number in range(300)]
+
+
 def test_layers_keep_the_order_in_which_steps_were_declared_whatever_they_come_after():
     flow = Flow("late")
 
