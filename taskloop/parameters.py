@@ -290,9 +290,14 @@ class Parameters:
             told = dict.fromkeys(missing, f"is missing: {ASKED_BEFORE}")
             raise BadParameters(self._job, told | dict.fromkeys(unknown, f"is unknown: {TAKEN_BEFORE}"))
 
+    @property
+    def returns(self) -> Any:
+        """The return annotation; None: there is none."""
+        return self._hints.get("return")
+
     def value(self, plain: Any) -> Any:
         """A stored result rebuilt by the return annotation; as it is where there is none."""
-        hint = self._hints.get("return")
+        hint = self.returns
         if plain is None or hint is None or hint is Any or isinstance(hint, str):
             return plain
         return self._returned.validate_python(plain)
@@ -301,7 +306,7 @@ class Parameters:
     def _returned(self) -> Any:
         from pydantic import TypeAdapter
 
-        return TypeAdapter(self._hints["return"])
+        return TypeAdapter(self.returns)
 
     def schema(self) -> dict[str, Any]:
         """A JSON Schema of the parameters as an object."""

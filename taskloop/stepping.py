@@ -315,7 +315,7 @@ class Stepping:
             self._say("step_started", step)
             try:
                 result = await self._called(StepContext(context, wanted.name, number, wanted.params), wanted)
-                value = wanted.parameters.value(_own(result))
+                value = _as_annotated(wanted, result)
             except BaseException as error:
                 if self._is_cut_short(error, own):
                     if issubclass(type(error), asyncio.CancelledError) and not self._is_ending():
@@ -534,6 +534,19 @@ def _kept(name: str, value: Any) -> Any:
             "step that needs it take it as a parameter or by Inject"
         )
     return plain
+
+
+def _as_annotated(wanted: _Call, plain: Any) -> Any:
+    """What a step gives on. Raises `Fatal` where its annotation does not read it: another call would give no other."""
+    try:
+        return wanted.parameters.value(_own(plain))
+    except Exception as error:
+        hint = wanted.parameters.returns
+        raise Fatal(
+            f"step '{wanted.name}' returned what does not come back from its record as its annotation says, "
+            f"{hint.__name__ if isinstance(hint, type) else hint}: {failure(error).message}; "
+            "let the annotation say what it returns, of plain data, or leave it out"
+        ) from error
 
 
 def _unkept(name: str, kind: object, why: object) -> str:

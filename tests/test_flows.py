@@ -454,6 +454,31 @@ async def test_a_result_that_cannot_be_kept_fails_its_step_at_once(scheduler, vi
         assert "step 'handle' returned a lock that cannot be kept" in run.error.message
 
 
+async def test_a_result_that_does_not_fit_its_annotation_fails_its_step_at_once(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("unfit")
+
+    @flow.step()
+    async def count() -> int:
+        calls["count"] += 1
+        return "twelve"
+
+    @flow.step()
+    def pairs() -> dict[tuple[int, int], str]:
+        calls["pairs"] += 1
+        return {(1, 2): "a"}
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.state == "failed" and calls == {"count": 1, "pairs": 1}
+        count, pairs = await scheduler.steps(run.id)
+        assert count.state == pairs.state == "failed" and count.result is None
+        assert count.error.message.startswith(
+            "step 'count' returned what does not come back from its record as its annotation says, int: 1 validation error"
+        )
+        assert "plain data" in pairs.error.message
+
+
 async def test_a_step_gets_what_the_record_says_whether_it_was_called_or_kept(scheduler, virtual_time):
     got = []
     flow = scheduler.flow("same")
