@@ -127,7 +127,7 @@ async def declare(
 
 async def _define(ledger: Ledger, store: Store, jobs: Sequence[Job[..., Any]]) -> None:
     """Store what jobs declare. Of a hundred thousand that would hold the loop for seconds: a few are made in one turn."""
-    is_typed = any(job.parameters.names for job in jobs)
+    is_typed = any(job.parameters.names or job.kind == "flow" for job in jobs)
     definitions: list[Definition] = []
     for start in range(0, len(jobs), FEW):
         some = jobs[start : start + FEW]
@@ -143,6 +143,8 @@ async def _define(ledger: Ledger, store: Store, jobs: Sequence[Job[..., Any]]) -
 
 
 def _definitions(ledger: Ledger, jobs: Sequence[Job[..., Any]]) -> list[Definition]:
+    for job in jobs:
+        job._expect()
     return [ledger.definition(job) for job in jobs]
 
 

@@ -199,6 +199,10 @@ class Flow(Job[..., dict[str, Any]]):
     def kind(self) -> Literal["periodic", "on_demand", "flow"]:
         return "flow"
 
+    def _expect(self) -> None:
+        for one in self.steps.values():
+            one.parameters.expect()
+
     def step_facts(self) -> list[dict[str, Any]]:
         return [
             {"name": one.name, "needs": list(self.needs(one.name)), "optional": one.optional, "executor": one.executor,

@@ -211,6 +211,9 @@ class Job(Generic[P, T_co]):
             await desk._configure()
         return await desk._submit_call(self.bind(*args, **kwargs), None, None, None)
 
+    def _expect(self) -> None:
+        """Make what its runs will need and a loop had better not wait for; in a thread."""
+
     def step_facts(self) -> list[dict[str, Any]]:
         """The steps it is made of, in plain JSON: none, it is one function."""
         return []

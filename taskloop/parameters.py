@@ -297,10 +297,18 @@ class Parameters:
 
     def value(self, plain: Any) -> Any:
         """A stored result rebuilt by the return annotation; as it is where there is none."""
-        hint = self.returns
-        if plain is None or hint is None or hint is Any or isinstance(hint, str):
-            return plain
-        return self._returned.validate_python(plain)
+        return plain if plain is None or not self.reads_results else self._returned.validate_python(plain)
+
+    @property
+    def reads_results(self) -> bool:
+        """Whether what it returned is read by an annotation."""
+        return not (self.returns is None or self.returns is Any or isinstance(self.returns, str))
+
+    def expect(self) -> None:
+        """Make what reads a stored result, which takes its time. Raises nothing: the reading itself will say what is wrong."""
+        if self.reads_results and self.returns is not type(None):
+            with suppress(Exception):
+                self._returned  # noqa: B018 - made when it is first asked for, and kept
 
     @cached_property
     def _returned(self) -> Any:

@@ -309,6 +309,7 @@ class Stepping:
         step = Step(name=wanted.name, place=wanted.place, started_at=started_at, error=known.error if known else None)
         while True:
             spent, number = spent + 1, number + 1
+            wanted.parameters.expect()  # now: once it has returned, what a kill finds unwritten is called again
             self._free(wanted.name)
             step = _again(step, state=StepState.RUNNING, attempt=number)
             await self._keep(step)

@@ -479,6 +479,39 @@ async def test_a_result_that_does_not_fit_its_annotation_fails_its_step_at_once(
         assert "plain data" in pairs.error.message
 
 
+async def test_what_reads_a_result_is_made_before_its_step_is_called_and_that_of_a_flow_at_the_start_in_a_thread(
+    scheduler, virtual_time
+):
+    tape = []
+
+    class Noted:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source, handler):
+            tape.append("on the loop" if threading.current_thread() is threading.main_thread() else "in a thread")
+            return handler(str)
+
+    def stepping():
+        def say():
+            tape.append("called")
+            return "said"
+
+        say.__annotations__["return"] = Noted
+        return say
+
+    flow = scheduler.flow("ready")
+    flow.step()(stepping())
+
+    @scheduler.job()
+    async def decide(run: RunContext):
+        return await run.step("say", stepping())
+
+    async with virtual_time(scheduler) as time:
+        await ended(time, flow.submit())
+        assert tape == ["in a thread", "called"], "between its return and its record a kill makes it be called again"
+        await ended(time, decide.submit())
+        assert tape[2:] == ["on the loop", "called"]
+
+
 async def test_a_step_gets_what_the_record_says_whether_it_was_called_or_kept(scheduler, virtual_time):
     got = []
     flow = scheduler.flow("same")
