@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -40,6 +40,8 @@ LEAST_SECONDS: Final = 5.0
 """Between two looks, whatever happens."""
 LONGEST_SECONDS: Final = 600.0
 """Between two tries to tell something."""
+FAILURES: Final = 3
+"""In a row, after which a listener is left alone until the next look: each may take as long as a call may."""
 CALL_SECONDS: Final = 10.0
 LISTENER_SECONDS: Final = 30.0
 HUNG_SECONDS: Final = 120.0
@@ -165,8 +167,9 @@ def watch_attention(scheduler: TaskScheduler, listener: Listener, *, every: dura
 
     Looks `every` so often (seconds, a timedelta, a text) and after events that may matter, while the scheduler runs in
     this process. A plain function is called in a thread of the watch, an async one on the scheduler's loop for at most
-    LISTENER_SECONDS. One that raises is called again with what is news then, each time after a longer while. A process
-    that starts anew tells again what stands then; of several processes each tells: `item.key` says what is the same.
+    LISTENER_SECONDS. One that raises is called again with what is news of that item then, each time after a longer while;
+    the other items do not wait for it. A process that starts anew tells again what stands then; of several processes
+    each tells: `item.key` says what is the same.
     May be called before `start`. Raises `BadDuration`, `TypeError` for what cannot be called.
     """
     if not callable(listener):
@@ -186,7 +189,11 @@ class Watch:
         self._stirred, self._closed = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._looks_since: float | None = None
-        self._unsubscribe = scheduler.feed.subscribe(self._hear, *_HEARD)
+        self._untold: dict[str, tuple[float, float]] = {}
+        """By key: when what could not be told is tried again, and how long that was put off."""
+        self._endings = [
+            scheduler.feed.subscribe(self._hear, *_HEARD), scheduler.feed.at_start(self._begin_unless_there)
+        ]  # fmt: skip
         if scheduler.is_running:
             self._begin()
 
@@ -206,17 +213,22 @@ class Watch:
 
     def close(self) -> None:
         """Look no more; does not wait for a listener."""
-        self._unsubscribe()
+        for end in self._endings:
+            end()
         self._closed.set()
         self._stirred.set()
 
     def _hear(self, event: Event) -> None:
         """Called by the feed, and returns at once."""
-        hung = self._looks_since is not None and time.monotonic() - self._looks_since > HUNG_SECONDS
-        if self._thread is None or hung or not self._thread.is_alive():  # in a fork it is not
-            self._begin()
-        elif event.name in _STIR or event.job in self._jobs:
+        if not self._begin_unless_there() and (event.name in _STIR or event.job in self._jobs):
             self._stirred.set()
+
+    def _begin_unless_there(self) -> bool:
+        hung = self._looks_since is not None and time.monotonic() - self._looks_since > HUNG_SECONDS
+        if self._thread is not None and not hung and self._thread.is_alive():  # in a fork it is not
+            return False
+        self._begin()
+        return True
 
     def _begin(self) -> None:
         self._looks_since = None
@@ -229,37 +241,56 @@ class Watch:
     def _serve(self) -> None:
         wait = 0.0
         while not self._closed.wait(wait) and self._thread is threading.current_thread():
-            wait = self._round(wait)
+            wait = self._round()
 
-    def _round(self, waited: float) -> float:
+    def _round(self) -> float:
         """Look and tell; gives how long to wait before the next round at least."""
         least = min(LEAST_SECONDS, self._every)
-        self._stirred.wait(self._every)
-        self._stirred.clear()
+        again = min((at for at, _ in self._untold.values()), default=float("inf"))
+        self._stirred.wait(min(self._every, max(0.0, again - time.monotonic())))
         if self._closed.is_set() or not self._scheduler.is_running:
             return least
-        change: Change | None = None
+        self._stirred.clear()
         try:
             self._looks_since = time.monotonic()
             items = self._scheduler.call(found, self._scheduler)
-            self._looks_since = None
-            for change in self._bulletin.news(items, datetime.now(UTC)):
-                self._tell(change)
-                self._bulletin.heard(change)
-        except Exception as error:  # the store is away, the scheduler stops, the listener is broken: try again
-            self._looks_since = None
-            if self._scheduler.is_running:
-                of = {} if change is None else {"key": change.item.key}
-                self._scheduler.speaker.say(
-                    "WARNING", "attention.untold", **of, error=f"{type(error).__name__}: {error}"[:500]
-                )
-            if change is None:
-                return least
-            self._stirred.set()
-            return min(LONGEST_SECONDS, max(least, 2 * waited))
+        except Exception as error:  # the store is away, or the scheduler stops: try again
+            self._complain(error)
+            return least
         finally:
-            self._jobs = frozenset(one.job for one in self._bulletin.told.values() if one.job is not None)
+            self._looks_since = None
+        self._tell_all(self._bulletin.news(items, datetime.now(UTC)), least)
+        self._jobs = frozenset(one.job for one in self._bulletin.told.values() if one.job is not None)
         return least
+
+    def _tell_all(self, changes: Sequence[Change], least: float) -> None:
+        """Tell what is news. What could not be told is put off, and keeps nothing else from being told."""
+        news = {one.item.key for one in changes}
+        self._untold = {key: one for key, one in self._untold.items() if key in news}
+        failures = 0
+        for change in changes:
+            key = change.item.key
+            at, put_off = self._untold.get(key, (0.0, 0.0))
+            if at > time.monotonic():
+                continue
+            try:
+                self._tell(change)
+            except Exception as error:  # the listener is broken, or whom it tells is away
+                self._complain(error, key=key)
+                put_off = min(LONGEST_SECONDS, max(least, 2 * put_off))
+                self._untold[key] = time.monotonic() + put_off, put_off
+                failures += 1
+                if failures == FAILURES:
+                    return self._stirred.set()  # for the others
+            else:
+                self._untold.pop(key, None)
+                self._bulletin.heard(change)
+                failures = 0
+
+    def _complain(self, error: Exception, **of: Any) -> None:
+        if self._scheduler.is_running:
+            text = f"{type(error).__name__}: {error}"[:500]
+            self._scheduler.speaker.say("WARNING", "attention.untold", **of, error=text)
 
     def _tell(self, change: Change) -> None:
         telling = self._listener(change)

@@ -7,6 +7,7 @@ call foreign code puts the event into a queue of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -62,6 +63,7 @@ class Feed:
 
     def __init__(self) -> None:
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
+        self._beginnings: tuple[Callable[[], object], ...] = ()
 
     def subscribe(self, subscriber: Subscriber, *names: str) -> Callable[[], None]:
         """Call `subscriber` at each event of these names, none given: at every event; gives what ends it."""
@@ -85,6 +87,21 @@ class Feed:
                 self._subscribers[name] = tuple(left)
 
         return unsubscribe
+
+    def at_start(self, beginning: Callable[[], object]) -> Callable[[], None]:
+        """Call `beginning` whenever the scheduler starts, which is no event: it happens to no job; gives what ends it."""
+        self._beginnings = (*self._beginnings, beginning)
+
+        def forget() -> None:
+            self._beginnings = tuple(one for one in self._beginnings if one != beginning)
+
+        return forget
+
+    def begin(self) -> None:
+        """The scheduler starts: tell those who asked for that."""
+        for beginning in self._beginnings:
+            with suppress(Exception):
+                beginning()
 
     def wanted(self, name: str) -> bool:
         """Whether anybody listens: lets the hot path spare the making of an event."""

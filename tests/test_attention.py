@@ -24,8 +24,8 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SECRET = "0123456789abcdef"
 
 
-def shop():
-    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(grace=timedelta(0)))
+def shop(store="sqlite:///:memory:"):
+    scheduler = TaskScheduler(store, options=Options(grace=timedelta(0)))
 
     @scheduler.job()
     async def pays(well: bool = False):
@@ -145,6 +145,43 @@ async def test_a_listener_that_hangs_or_raises_holds_up_nobody_and_is_told_again
     for one in watches:
         one.close()
         await asyncio.to_thread(one._thread.join, 5)  # what it asks of this loop just now is answered
+
+
+async def test_what_stands_is_told_at_the_start_though_nothing_happens(tmp_path):
+    before = shop(tmp_path / "a.db")
+    async with before:
+        await (await before.submit("pays")).wait()
+    scheduler, heard = shop(tmp_path / "a.db"), []
+    watch = watch_attention(scheduler, lambda change: heard.append(change.item.key), every="20ms")
+    for _ in range(2):
+        async with scheduler:
+            await until(lambda: heard == ["failing:pays"])
+    watch.close()
+
+
+async def test_an_item_that_cannot_be_told_keeps_no_other_from_being_told(lines):
+    scheduler, heard = shop(), []
+
+    async def fails():
+        raise ValueError
+
+    names = [f"job_{number}" for number in range(8)]
+    for name in names:
+        scheduler.add_job(fails, name=name)
+
+    def tell(change):
+        if change.item.job in names[:4]:
+            raise OSError("too large")
+        heard.append(change.item.job)
+
+    async with scheduler:
+        for name in names:
+            await (await scheduler.submit(name)).wait()
+        watch = watch_attention(scheduler, tell, every="20ms")
+        await until(lambda: sorted(heard) == names[4:])
+        watch.close()
+        await asyncio.to_thread(watch._thread.join, 5)
+    assert "attention.untold" in lines
 
 
 def item(text="x", key="failing:a", severity="critical"):
