@@ -203,7 +203,7 @@ def fields_of(expression: str) -> Fields:
     parts = expression.split()
     follows = len(parts) == 6 or "*" in (parts[0][0], parts[1][0])
     try:
-        fields = Fields(CronSim(expression, EPOCH), follows_clock=follows, every_day=parts[-3:] == ["*", "*", "*"])
+        fields = Fields(CronSim(expression, EPOCH), follows_clock=follows, days=" ".join(parts[-3:]))
     except CronSimError:
         allowed = f"days that month {parts[-2]} has"
         raise BadCron(
@@ -228,15 +228,24 @@ _EPOCH_DAY = EPOCH.toordinal()
 _LAST_DAY = date.max.toordinal()
 
 
+@lru_cache(maxsize=1024)
+def _calendars_of(_: str) -> dict[tuple[int, bool], list[int]]:
+    """The days that were found for these three fields, by the calendar of a year: the same at all times of day, and to find
+    them takes several times as long as all else of an expression.
+    """
+    return {}
+
+
 class Fields:
     """Which seconds match an expression on a clock that is never changed: first, last, how many between."""
 
     __slots__ = ("_calendars", "_every_day", "_hours", "_minutes", "_seconds", "_sim", "follows_clock")
 
-    def __init__(self, sim: CronSim, *, follows_clock: bool, every_day: bool) -> None:
-        self._sim, self._every_day = sim, every_day
+    def __init__(self, sim: CronSim, *, follows_clock: bool, days: str) -> None:
+        """`days`: the last three fields of the expression, which alone say on which days it matches."""
+        self._sim, self._every_day = sim, days == "* * *"
         self._hours, self._minutes, self._seconds = sorted(sim.hours), sorted(sim.minutes), sorted(sim.seconds)
-        self._calendars: dict[tuple[int, bool], list[int]] = {}
+        self._calendars = _calendars_of(days)
         self.follows_clock: bool = follows_clock
 
     def first(self, second: int) -> int | None:
