@@ -25,6 +25,8 @@ __all__ = ["Scheduling"]
 T = TypeVar("T")
 TOGETHER: Final = 1000
 """Schedules of one transaction."""
+TURN: Final = 20
+"""Schedules bound in one turn of the loop, each to a trigger of its own: a millisecond, of rare times some more."""
 
 
 class Scheduling(Switching):
@@ -90,7 +92,7 @@ class Scheduling(Switching):
         stored: list[Schedule] = []
         left = inquiry.each(wanted, "(call, trigger, id)")
         try:
-            while schedules := self._bound(islice(left, TOGETHER), policies, now):
+            while schedules := await self._bound(islice(left, TOGETHER), policies, now):
                 entry = audit.entry("schedule", now, actor, reason)
                 stored += await self._stirring(store.put(schedules, merge, now, entry))
         finally:  # those that are stored fire, also where the rest was refused
@@ -145,11 +147,12 @@ class Scheduling(Switching):
             doing.add_done_callback(lambda _: self._stirred())
             raise
 
-    def _bound(
+    async def _bound(
         self, wanted: Iterable[tuple[Call[Any], Trigger, str]], policies: dict[str, Policy], now: datetime
     ) -> list[Schedule]:
         """What is wanted as it is to stand where there is none of its id yet; `policies` has those of all before, by id."""
         found: list[Schedule] = []
+        made = 0
         given: tuple[Job[..., Any], Trigger] | None = None
         for one in wanted:
             call, trigger, name = inquiry.schedule(one)
@@ -168,6 +171,9 @@ class Scheduling(Switching):
             given = call.job, trigger
             kept = self.resolved(checked(trigger))
             found.append(bind(Schedule(id=name, job=call.job.name, trigger=kept, params=call.params), policy, now))
+            made += 1
+            if made % TURN == 0:
+                await asyncio.sleep(0)
         return found
 
     def refuse_declared(self, id: str) -> None:
