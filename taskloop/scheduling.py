@@ -81,7 +81,10 @@ class Scheduling(Switching):
         actor: str | None = None,
         reason: str | None = None,
     ) -> list[Schedule]:
-        """Store many, a thousand a transaction, and stop where one is refused; raises `Conflict` for an id given twice."""
+        """Store many, a thousand a transaction, and stop where one is refused.
+
+        Raises what `schedule` does, `BadJob` for what is no call, and `Conflict` for an id given twice.
+        """
         check_words(reason=reason, actor=actor)
         store, now = await self._opened(), self._clock.now()
         policies: dict[str, Policy] = {}  # by the id of each
@@ -169,8 +172,8 @@ class Scheduling(Switching):
                 found.append(found[-1].changed(id=name, params=call.params))
                 continue
             given = call.job, trigger
-            kept = self.resolved(checked(trigger))
-            found.append(bind(Schedule(id=name, job=call.job.name, trigger=kept, params=call.params), policy, now))
+            job, kept = self._job(call.job).name, self.resolved(checked(trigger))
+            found.append(bind(Schedule(id=name, job=job, trigger=kept, params=call.params), policy, now))
             made += 1
             if made % TURN == 0:
                 await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stories import START, fates, lasting, nothing, stamp, starts
 
-from taskloop import At, Cron, Every, RunContext, State, scheduling
+from taskloop import At, Cron, Every, Job, RunContext, State, scheduling
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule
 
 pytestmark = pytest.mark.anyio
@@ -209,6 +209,20 @@ async def test_many_schedules_are_stored_as_each_alone_would_be(scheduler, virtu
             await scheduler.unschedule(f"one-{at}")
             assert await call.schedule(trigger, id=f"one-{at}") == many[at]
     assert len({one.next_due for one in many if one.job == "spread"}) == 9  # an `At` is not spread
+
+
+async def test_of_many_schedules_those_of_a_job_that_is_not_here_are_refused_as_each_alone_would_be(
+    scheduler, virtual_time, remind
+):
+    """They were stored, and fired by nobody, of which nothing was said."""
+    theirs = Job(nothing, None, name="theirs")
+    gone = scheduler.add_job(nothing, name="gone").bind()
+    async with virtual_time(scheduler):
+        scheduler.remove_job("gone")
+        for call in (theirs.bind(), gone):
+            with pytest.raises(NoSuchJob, match=call.job.name):
+                await scheduler.schedule_many([(remind.bind(), Every("1h"), "one"), (call, Every("1h"), "two")])
+        assert await scheduler.schedules() == []
 
 
 async def test_a_loop_has_its_turns_while_many_schedules_are_bound(scheduler, virtual_time, remind):
