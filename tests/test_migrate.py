@@ -181,6 +181,43 @@ def test_the_jobs_of_a_scheduler_become_tables_that_check_accepts(shop, call):
     assert call("check").code == 0
 
 
+POOLS = """
+from apscheduler.executors.pool import ProcessPoolExecutor, ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+pools = {"default": ThreadPoolExecutor(1), "cpu": ProcessPoolExecutor(2), "process mail": ThreadPoolExecutor(3)}
+scheduler = BackgroundScheduler(timezone="UTC", executors=pools)
+
+
+def tidy(): ...
+
+
+scheduler.add_job(tidy, "interval", minutes=5, id="one")
+scheduler.add_job(tidy, "interval", minutes=5, id="two", executor="cpu")
+scheduler.add_job(tidy, "interval", minutes=5, id="three", executor="process mail")
+scheduler.add_listener(print)
+scheduler.add_listener(repr)
+"""
+
+
+def test_a_job_of_a_process_pool_stays_one_and_what_its_pool_or_a_listener_did_is_said(shop, call):
+    shop.write("pools.py", POOLS)
+    done = subprocess.run(
+        [sys.executable, "-m", "taskloop.migrate", "apscheduler", "pools"], cwd=shop.folder, env=surroundings({}),
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    jobs = tomllib.loads(done.stdout)["jobs"]
+    assert {name: job.get("executor") for name, job in jobs.items()} == {"one": None, "two": "process", "three": None}
+    said = done.stdout.replace("\n#   ", " ").replace("\n# ", " ")
+    assert "its executor 'default' ran at most 1 of" in said
+    assert "its executor 'cpu' ran at most 2 of" in said and 'group = "cpu" here, and cpu = 2 below [groups]' in said
+    assert "its executor 'process mail' ran at most 3 of" in said and 'group = "process_mail" here' in said
+    assert "its 2 listeners are NOT MOVED" in said
+    shop.write("config.toml", done.stdout)
+    assert call("check").code == 0
+
+
 LATER = """
 from datetime import date, datetime, timedelta, timezone
 from enum import Enum

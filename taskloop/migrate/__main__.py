@@ -73,8 +73,10 @@ def _from_crontab(args: argparse.Namespace) -> tuple[Sequence[str], list[Moved]]
 def _from_apscheduler(args: argparse.Namespace) -> tuple[Sequence[str], list[Moved]]:
     from taskloop.migrate import apscheduler
 
-    moved = apscheduler.read(_loaded(args.scheduler), datetime.now(UTC))
-    return [f"From {args.scheduler} of APScheduler, by `python -m taskloop.migrate`.", "", *apscheduler.HEAD], moved
+    found = _loaded(args.scheduler)
+    moved = apscheduler.read(found, datetime.now(UTC))
+    head = [f"From {args.scheduler} of APScheduler, by `python -m taskloop.migrate`.", ""]
+    return [*head, *apscheduler.differences(found)], moved
 
 
 def _loaded(target: str) -> Any:

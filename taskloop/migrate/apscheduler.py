@@ -24,7 +24,7 @@ from taskloop.parameters import Parameters
 from taskloop.targets import load_job
 from taskloop.triggers import Cron
 
-__all__ = ["HEAD", "jobs_of", "read"]
+__all__ = ["HEAD", "differences", "jobs_of", "read"]
 
 HEAD: Final = (
     "What is different for all these jobs:",
@@ -54,12 +54,21 @@ def jobs_of(scheduler: Any) -> list[Any]:
 def read(scheduler: Any, now: datetime) -> list[Moved]:
     """Every job, in its order; `now`: what lies before it has passed."""
     defaults = {**_DEFAULTS, **getattr(scheduler, "_job_defaults", {})}
-    found = [_job(one, defaults, now) for one in jobs_of(scheduler)]
+    pools = getattr(scheduler, "_executors", {})
+    found = [_job(one, defaults, pools, now) for one in jobs_of(scheduler)]
     names = named_apart([one.name for one in found])
     return [replace(one, name=name) for one, name in zip(found, names, strict=True)]
 
 
-def _job(job: Any, defaults: Mapping[str, Any], now: datetime) -> Moved:
+def differences(scheduler: Any) -> list[str]:
+    """What is different for all its jobs, a line each."""
+    count = len(getattr(scheduler, "_listeners", ()))
+    named = "its listener is" if count == 1 else f"its {count} listeners are"
+    mend = 'write them anew, `@scheduler.on("failed", "skipped")` in the code, or have `[jobs.NAME] ping`'
+    return [*HEAD, *([f"- {named} NOT MOVED: {mend}"] if count else [])]
+
+
+def _job(job: Any, defaults: Mapping[str, Any], pools: Mapping[str, Any], now: datetime) -> Moved:
     # A job without an id of its own has a random one; its name is that of its function.
     name = job_name(str(job.name) if re.fullmatch(r"[0-9a-f]{32}", str(job.id)) else str(job.id))
     origin = f"job '{job.id}': {job.trigger}"
@@ -72,7 +81,7 @@ def _job(job: Any, defaults: Mapping[str, Any], now: datetime) -> Moved:
     if wrong := refused or wrong:
         return Moved(name=name, origin=origin, refused=wrong)
     said = {key: getattr(job, key, value) for key, value in defaults.items()}  # one of a stopped scheduler lacks them
-    policy, more = _policy(said)
+    policy, more = _policy(said, pools.get(said["executor"]))
     if getattr(job, "next_run_time", now) is None:
         policy["enabled"] = False
         more.append("it was paused, and is off here: `taskloop enable`, or take the line out")
@@ -147,8 +156,11 @@ def _sayable(value: Any) -> bool:
     return all(map(_sayable, value)) if isinstance(value, (list, tuple)) else isinstance(value, (str, int))
 
 
-def _policy(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What it says of late, missed and overlapping fires, in taskloop's words."""
+def _policy(said: Mapping[str, Any], pool: Any) -> tuple[dict[str, Any], list[str]]:
+    """What it says of late, missed and overlapping fires and of where it runs, in taskloop's words.
+
+    `pool`: what its executor's name stands for; None: the scheduler has none of that name, and the name alone tells.
+    """
     policy: dict[str, Any] = {}
     notes = []
     if said["misfire_grace_time"] not in (None, _DEFAULTS["misfire_grace_time"]):
@@ -158,8 +170,13 @@ def _policy(said: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if said["max_instances"] > 1:
         policy |= {"overlap": "allow", "max_running": said["max_instances"]}
         notes.append(f"a run beyond {said['max_instances']} at once waits for its turn; APScheduler skipped it")
-    if "process" in str(said["executor"]):
+    alias = str(said["executor"])
+    if "process" in (alias if pool is None else type(pool).__name__).lower():
         policy["executor"] = "process"
+    places = getattr(getattr(pool, "_pool", None), "_max_workers", None)
+    if places is not None and (alias != "default" or places == 1):
+        text = f"its executor '{alias}' ran at most {places} of its jobs at once; for that limit write group = \"{job_name(alias)}\""
+        notes.append(f"{text} here, and {job_name(alias)} = {places} below [groups]")
     return policy, notes
 
 
