@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from taskloop import durations
+from taskloop import calls, durations
 from taskloop.durations import rfc3339
 from taskloop.errors import BadInstant, BadSettings
 from taskloop.events import Event
@@ -326,7 +325,7 @@ class Webhook:
                 f"the address of a webhook is {str(address)[:80]!r}; allowed is one that begins with https:// or http://, "
                 "in ASCII without spaces"
             )
-        elif not _leads_somewhere(address):  # it is not shown: it may hold a password
+        elif calls.host(address) is None or "@" in urlsplit(address).netloc:  # it is not shown: it may hold a password
             problems.append(
                 "the address of a webhook has no host, a port that is no number, or a user in it; "
                 "write https://HOST/PATH: the signature says who sends it"
@@ -342,78 +341,13 @@ class Webhook:
 
     def __call__(self, change: Change) -> None:
         """Post it; waits for the answer. Raises `OSError`, and what `http.client` raises of what is no HTTP."""
-        import urllib.error  # here, not above: they cost 30 ms, and few are told like this
-        import urllib.request
-
         body = json.dumps(change.record(), ensure_ascii=False).encode("utf-8", "backslashreplace")
-        request = urllib.request.Request(self._address, data=body, method="POST")  # noqa: S310 - http only, see above
-        for name, value in (
-            ("Content-Type", "application/json"), ("User-Agent", "taskloop"),
-            ("Taskloop-Signature", signature(self._secret, body, int(time.time()))),
-        ):  # fmt: skip
-            request.add_header(name, value)
-        sockets: list[socket.socket] = []
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            for one in sockets:
-                with suppress(OSError):
-                    socket.socket.shutdown(one, socket.SHUT_RDWR)
-
-        # The timeout is for each piece of an answer, and one that comes byte by byte would never be over.
-        timer = threading.Timer(CALL_SECONDS, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            with urllib.request.build_opener(*_handlers(sockets)).open(request, timeout=CALL_SECONDS):
-                pass
-        except Exception as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it is the answer too, with its socket
-            if late.is_set():
-                raise TimeoutError(f"no whole answer came within {CALL_SECONDS:g} s") from error
-            raise
-        finally:
-            timer.cancel()
-        if late.is_set():
-            raise TimeoutError(f"no whole answer came within {CALL_SECONDS:g} s")
-
-
-def _leads_somewhere(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        return bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
-    except ValueError:
-        return False
-
-
-def _handlers(sockets: list[socket.socket]) -> list[Any]:
-    """What urllib calls with, so that each socket is known, and goes where it was sent alone."""
-    import http.client
-    import urllib.request
-
-    class Kept(http.client.HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            sockets.append(self.sock)
-
-    class KeptOverTLS(Kept, http.client.HTTPSConnection):
-        pass
-
-    class Plain(urllib.request.HTTPHandler):
-        def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Kept, request)
-
-    class Covered(urllib.request.HTTPSHandler):
-        def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(KeptOverTLS, request)
-
-    class Straight(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *_: Any) -> None:
-            """Nowhere else: a redirected POST would arrive as a GET without its body."""
-
-    return [Plain, Covered, Straight]
+        headers = {
+            "Content-Type": "application/json",
+            "Taskloop-Signature": signature(self._secret, body, int(time.time())),
+        }
+        # A redirected post would arrive as a GET without its body.
+        calls.call(self._address, body, headers, within_seconds=CALL_SECONDS, redirects=False)
 
 
 def signature(secret: str, body: bytes, at: int) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import cache
 from typing import Any, Final, Literal, TypedDict
+from urllib.parse import urlsplit
 
 from taskloop import durations
 from taskloop.errors import BadDuration, BadJob, BadRate, nearest
@@ -302,9 +303,17 @@ def _ping(name: str, value: Any) -> Mapping[str, str] | None:
 
 
 def _address(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+[!-~]{0,1000}", value):
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+[!-~]{0,1000}", value) or not _has_port(value):
         raise BadJob(f"{name} is {value!r}; an address such as 'https://checks.example/ping/1234' is allowed")
     return value
+
+
+def _has_port(address: str) -> bool:
+    """Whether the port of an address is one, where it names any."""
+    try:
+        return urlsplit(address).port != 0
+    except ValueError:
+        return False
 
 
 def _flag(name: str, value: Any) -> bool:

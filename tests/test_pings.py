@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from taskloop import Options, Retry, TaskScheduler
+from taskloop import Options, Retry, TaskScheduler, pings
 from taskloop.errors import BadJob
 from taskloop.policy import Policy
 from taskloop.records import policy_record
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 @contextmanager
-def service(*, status=200, holds=None):
+def service(*, status=200, holds=None, needs=None):
     """A health-check service: what it was told, as (path, body)."""
     calls = []
 
@@ -30,7 +31,7 @@ def service(*, status=200, holds=None):
             calls.append((self.path, body))
             if holds is not None:
                 holds.wait(20)
-            self.send_response(status)
+            self.send_response(status if needs in (None, self.headers["Authorization"]) else 401)
             self.end_headers()
 
         do_POST = do_GET
@@ -179,6 +180,51 @@ async def test_a_service_that_is_gone_keeps_no_other_from_hearing_in_time():
             assert await told(calls, 1) == [("/ping/1234", "")]
 
 
+async def test_a_service_that_answers_without_end_keeps_no_other_from_hearing_and_is_given_up(monkeypatch, lines):
+    monkeypatch.setattr(pings, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(pings, "TRIES", 1)
+    scheduler, over = TaskScheduler(":memory:", options=Options()), threading.Event()
+
+    async def job() -> None: ...
+
+    def drips(server):
+        with suppress(OSError):
+            taken, _ = server.accept()
+            with taken:
+                taken.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not over.wait(0.05):
+                    taken.sendall(b"X")
+
+    with service() as (address, calls), socket.create_server(("127.0.0.1", 0)) as slow:
+        thread = threading.Thread(target=drips, args=(slow,))
+        thread.start()
+        held = scheduler.add_job(job, name="held", ping={"success": f"http://127.0.0.1:{slow.getsockname()[1]}/"})
+        there = scheduler.add_job(job, name="there", ping={"success": address})
+        async with scheduler:
+            await (await held.submit()).wait()
+            await (await there.submit()).wait()
+            assert await told(calls, 1) == [("/ping/1234", "")]
+            assert "ping.failed" not in lines, "it did not wait for that"
+            async with asyncio.timeout(10):
+                while "ping.failed" not in lines:
+                    await asyncio.sleep(0.02)
+        over.set()
+        thread.join(5)
+
+
+async def test_who_signs_in_by_the_address_does_and_is_in_no_log_line(lines):
+    scheduler = TaskScheduler(":memory:", options=Options())
+    with service(needs="Basic YW5uOnMgY3JldA==") as (address, calls):
+
+        @scheduler.job(ping={"success": address.replace("//", "//ann:s%20cret@")})
+        async def job() -> None: ...
+
+        async with scheduler:
+            await (await job.submit()).wait()
+            assert await told(calls, 1) == [("/ping/1234", "")]
+    assert "ping.failed" not in lines
+
+
 @pytest.mark.parametrize(
     ("value", "addresses"),
     [
@@ -195,7 +241,18 @@ def test_a_ping_is_one_address_or_a_table_of_them(value, addresses):
 
 @pytest.mark.parametrize(
     "value",
-    ["ftp://a.example", "a.example", "http://", 7, {}, {"begin": "http://a.example"}, {"start": 7}, ["http://a"]],
+    [
+        "ftp://a.example",
+        "a.example",
+        "http://",
+        "http://a:b/",
+        "http://a:0/",
+        7,
+        {},
+        {"begin": "http://a.example"},
+        {"start": 7},
+        ["http://a"],
+    ],
 )
 def test_what_is_no_address_of_the_web_is_refused(value):
     with pytest.raises(BadJob, match="ping"):
