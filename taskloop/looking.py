@@ -43,6 +43,7 @@ __all__ = [
     "days",
     "identities",
     "incidents",
+    "is_closed",
     "is_lost",
     "jobs",
     "lost_by",
@@ -724,6 +725,11 @@ def is_lost(ledger: Ledger) -> bool:
     """Whether a scheduler that was started here has told that its store was lost, and not yet that it is back."""
     watch = getattr(ledger, "_store_watch", None)
     return watch is not None and watch.lost_at is not None
+
+
+def is_closed(ledger: Ledger) -> bool:
+    """Whether nobody has opened the store here yet, or it was closed again: then the next question opens it."""
+    return not ledger._store_is_open
 
 
 async def today(ledger: Ledger, jobs: Sequence[str]) -> Mapping[State, int]:

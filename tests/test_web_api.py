@@ -104,7 +104,8 @@ async def test_it_is_ready_once_the_scheduler_runs_and_the_store_answers(pair):
     await scheduler.stop()
     stopped = await client.get("/readyz")
     assert (ready.status, ready.data["checks"]) == (200, {"scheduler": "ok", "store": "ok"})
-    assert (stopped.status, stopped.data["checks"]["scheduler"]) == (503, "not running")
+    assert (stopped.status, stopped.data["checks"]) == (503, {"scheduler": "not running", "store": "closed"})
+    assert not scheduler._store_is_open, "a probe has not opened it again"
 
 
 # -- jobs

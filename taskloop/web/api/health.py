@@ -22,11 +22,17 @@ async def alive(_: Asked) -> Response:
 
 
 async def ready(asked: Asked) -> Response:
-    """Whether the scheduler runs, and the store answers and takes what the scheduler writes; one word each."""
+    """Whether the scheduler runs, and the store answers and takes what the scheduler writes; one word each.
+
+    A store that is closed stays so: whoever asks needs no sign-in, and nobody would close it after a stop.
+    """
     checks = {"scheduler": "ok" if asked.scheduler.is_running else "not running", "store": "ok"}
     try:
         async with asyncio.timeout(STORE_SECONDS):
-            await asked.scheduler.runs(limit=1)
+            if looking.is_closed(asked.scheduler):
+                checks["store"] = "closed"
+            else:
+                await asked.scheduler.runs(limit=1)
     except Exception:  # whatever is wrong with the store: it does not answer, and its words are not for all
         checks["store"] = "no answer"
     else:
