@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taskloop.errors import MissingExtra, TaskloopError
 from taskloop.events import Event
 from taskloop.records import Status
-from taskloop.runs import State
+from taskloop.runs import Run, State
 
 if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
@@ -28,6 +28,8 @@ SECONDS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0
 """Upper bounds of the buckets of durations and latenesses."""
 STORE_SECONDS: Final = 5.0
 """How long the store may take to say how the whole stands."""
+_COUNTED: Final = ("succeeded", "failed", "interrupted")
+"""Ends that are shown before there is one."""
 
 
 class _Spread:
@@ -98,8 +100,13 @@ class Metrics:
             self._skips[run.job, str(run.reason)] += run.count
         else:
             self._runs[run.job, event.name] += 1
-            if run.attempt_started_at is not None:
+            # Else nothing ran to the end: it waited, for another attempt too, or its worker had died whenever that was.
+            if run.attempt_started_at is not None and self._is_ours(run):
                 self._spread(self._took, run.job, run.attempt_started_at, run.ended_at or event.at)
+
+    def _is_ours(self, run: Run) -> bool:
+        worker = self._scheduler.worker
+        return worker is not None and run.worker == worker.id
 
     @staticmethod
     def _spread(spreads: dict[str, _Spread], job: str, since: datetime, until: datetime) -> None:
@@ -128,15 +135,21 @@ class Metrics:
         return await asyncio.to_thread(lambda: _written([*counted, *_families_of_the_whole(status, up)]))
 
     def _families_of_runs(self) -> Iterator[_Family]:
-        """What was counted, copied on the loop, where it changes."""
-        yield "counter", "taskloop_runs", "Runs that ended, by how", ("job", "state"), list(self._runs.items())
+        """What was counted, copied on the loop, where it changes.
+
+        Of a job that is known here from 0 on: of a count that begins with 1, Prometheus' `increase` misses the first.
+        """
+        names = [job.name for job in self._scheduler]
+        runs = {(name, state): 0 for name in names for state in _COUNTED} | self._runs
+        yield "counter", "taskloop_runs", "Runs that ended, by how", ("job", "state"), list(runs.items())
         yield (
             "counter", "taskloop_skips", "Fires that became no run, by why", ("job", "reason"), list(self._skips.items())
         )  # fmt: skip
-        retries = [((job,), count) for job, count in self._retries.items()]
+        tried = {job.name: 0 for job in self._scheduler if job.policy.retry.attempts > 1} | self._retries
+        retries = [((job,), count) for job, count in tried.items()]
         yield "counter", "taskloop_retries", "Attempts that failed and were to be tried again", ("job",), retries
         for name, words, spreads in (
-            ("taskloop_run_duration_seconds", "How long the last attempt of a run took", self._took),
+            ("taskloop_run_duration_seconds", "How long the last attempt of a run took that ended here", self._took),
             ("taskloop_run_lateness_seconds", "From the due instant to the start of the first attempt", self._late),
         ):
             values = [((job,), (one.buckets(), one.total)) for job, one in spreads.items()]

@@ -76,6 +76,44 @@ async def test_skips_that_are_decided_at_once_are_all_counted_and_those_added_to
         assert off.count == 3, "its record has them all"
 
 
+async def test_a_job_is_counted_from_nought_on_for_of_what_begins_with_one_the_first_is_missed(shop, virtual_time):
+    metrics = Metrics(shop)
+    async with virtual_time(shop) as time:
+        found = read(await metrics.text())
+        for state in ("succeeded", "failed", "interrupted"):
+            assert found["taskloop_runs_total", ("job", "fails"), ("state", state)] == 0
+        assert found["taskloop_retries_total", ("job", "fails")] == 0
+        assert ("taskloop_retries_total", ("job", "tick")) not in found, "it is never tried again"
+        await time.until((await shop.submit("fails")).wait())
+        assert read(await metrics.text())["taskloop_runs_total", ("job", "fails"), ("state", "failed")] == 1
+
+
+async def test_a_wait_for_the_next_attempt_is_no_duration_nor_is_that_for_the_end_of_a_dead_worker(virtual_time):
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(grace=timedelta(0)))
+
+    @scheduler.job(retry=Retry(2, first="1h"))
+    async def fails():
+        raise ValueError
+
+    @scheduler.job()
+    async def long():
+        await asyncio.sleep(3600)
+
+    metrics = Metrics(scheduler)
+    async with virtual_time(scheduler) as time:
+        waits = await scheduler.submit("fails")
+        await scheduler.submit("long")
+        await time.advance("30m")
+        await scheduler.cancel(waits.id)
+        await time.crash()
+        await time.restart(after="10m")
+        await time.advance("1m")
+        found = read(await metrics.text())
+    assert found["taskloop_runs_total", ("job", "fails"), ("state", "cancelled")] == 1
+    assert found["taskloop_runs_total", ("job", "long"), ("state", "interrupted")] == 1
+    assert not [key for key in found if key[0].startswith("taskloop_run_duration")]
+
+
 async def test_how_the_whole_stands_is_asked_of_the_store(shop, virtual_time):
     metrics = Metrics(shop)
     async with virtual_time(shop) as time:
@@ -120,7 +158,8 @@ async def test_what_is_closed_counts_no_more(shop, virtual_time):
     metrics.close()
     async with virtual_time(shop) as time:
         await time.advance("5m")
-        assert not [key for key in read(await metrics.text()) if key[0] == "taskloop_runs_total"]
+        found = read(await metrics.text())
+        assert {value for key, value in found.items() if key[0] == "taskloop_runs_total"} == {0}
 
 
 @pytest.mark.parametrize("host", sorted(HOSTS))
