@@ -112,6 +112,8 @@ def explained(error: BaseException, path: str) -> BaseException:
         return StoreUnavailable(f"store {url} does not exist; `taskloop run` or start() makes one")
     if isinstance(error, OSError) and not isinstance(error, TaskloopError):
         return StoreUnavailable(f"store {url}: {error.strerror or error}; {_mend_of_the_system(error)}")
+    if isinstance(error, MemoryError):  # what Python makes of SQLite's "out of memory"
+        return StoreUnavailable(f"store {url}: there was no memory for it; give the process more, or less to do")
     if isinstance(error, sqlite3.Error):
         text = str(error)
         if "disk I/O" in text and _has_no_room(path):  # SQLite says so where it makes the index beside the file

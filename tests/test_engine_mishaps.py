@@ -215,6 +215,29 @@ async def test_an_end_that_waits_for_the_store_is_written_whoever_cancels_its_ta
         assert await fates(time) == ["00:00 succeeded", "00:01 succeeded", "00:02 succeeded"]
 
 
+async def test_an_end_for_which_sqlite_had_no_memory_is_written_when_it_has_some(virtual_time, tmp_path):
+    """It is told so by an error that is none of SQLite's: the run was in hand for ever, and its schedule fired no more."""
+    lacking = [True] * 3
+
+    def lack():
+        if lacking:
+            lacking.pop()
+            raise MemoryError
+
+    def prepared(db):
+        db.create_function("lack", 0, lack)
+        db.execute("CREATE TEMP TRIGGER lacking BEFORE UPDATE OF state ON taskloop_runs BEGIN SELECT lack(); END")
+
+    store, scheduler = SqliteStore(tmp_path / "a.db"), TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1m"), name="job")
+    told = telling(scheduler)
+    async with virtual_time(scheduler, store=store) as time:
+        await store._do(prepared)
+        await time.advance("150s")
+        assert await fates(time) == ["00:00 succeeded", "00:01 succeeded", "00:02 succeeded"]
+    assert not lacking and told == ["store_lost", "store_back"]
+
+
 async def test_an_end_is_no_other_for_what_the_store_refuses_to_somebody_else(virtual_time, tmp_path):
     class Mistaken(SqliteStore):
         times = 0
