@@ -55,7 +55,8 @@ def transact(
 ) -> list[Any]:
     """Carry out a batch as one transaction; gives an answer or an error for each part, in order.
 
-    Part for part: what is to be done (`verbs`), and with what (`works`). `committing` is called once all of it is done but the commit, if it comes to that; it raises nothing.
+    Part for part: what is to be done (`verbs`), and with what (`works`). `committing` is called once all of it is done but
+    the commit, if it comes to that; it raises nothing.
     """
     try:
         if place is not None:
