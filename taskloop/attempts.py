@@ -87,6 +87,8 @@ class LiveAttempt:
             self._disarm()
             return self.ending
         self.begun = True
+        if self.context.enter is not None:
+            self.context.enter()
         try:
             params = self.job.parameters.as_declared(self.run.params)
             if params is not self.run.params and params != self.run.params:

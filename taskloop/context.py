@@ -50,6 +50,7 @@ class RunContext:
         "_turn",
         "began",
         "begin_steps",
+        "enter",
         "entered",
         "give_way",
         "lines",
@@ -88,6 +89,9 @@ class RunContext:
         """Whether the function may have been called; set by an executor with which calls wait for their turn."""
         self.began: Callable[[], object] | None = None
         """To be called on the loop when such a call's turn has come; None: nobody waits for that."""
+        self.enter: Callable[[], object] | None = None
+        """To be called in the task of the attempt before anything of it, so that what it sets is seen there and in threads of
+        the job; None: nobody asked for that."""
         self._stepping: Any = None
         self.begin_steps: Callable[[RunContext], Any] | None = None
         """Makes what carries out the steps of this run, when it takes the first; None: steps are plain calls."""

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from taskloop import Options, Retry, TaskScheduler
+from taskloop import Options, Retry, RunContext, TaskScheduler
 from taskloop.tracing import trace
 
 pytestmark = pytest.mark.anyio
@@ -72,6 +72,65 @@ async def test_an_attempt_that_fails_has_its_error_and_the_next_a_span_of_its_ow
         assert span.status.status_code is StatusCode.ERROR and span.status.description == "ValueError: no luck"
         assert span.events[0].attributes["exception.type"] == "ValueError"
         assert seconds(span) == pytest.approx(3, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["loop", "thread"])
+async def test_spans_of_the_job_lie_below_that_of_its_attempt_and_no_run_below_another(shop, tracer, exporter, kind):
+    async def on_loop():
+        with tracer.start_as_current_span("inner"):
+            await asyncio.sleep(0)
+
+    def in_thread():
+        with tracer.start_as_current_span("inner"):
+            pass
+
+    trace(shop, tracer)
+    shop.add_job(on_loop if kind == "loop" else in_thread, name="outer", max_running=1)
+    async with shop:
+        with tracer.start_as_current_span("request"):
+            runs = [await shop.submit("outer") for _ in range(3)]
+        for run in runs:
+            await run.wait()
+    spans = exporter.get_finished_spans()
+    outer = {span.context.span_id for span in spans if span.name == "run outer" and span.parent is None}
+    assert len(outer) == 3 and {span.parent.span_id for span in spans if span.name == "inner"} == outer
+
+
+async def test_a_step_is_a_span_below_its_attempt_and_above_what_it_does(shop, tracer, exporter, virtual_time):
+    flow = shop.flow("video")
+
+    @flow.step(retry=Retry(2, first="10s"))
+    async def cut():
+        with tracer.start_as_current_span("in cut"):
+            await asyncio.sleep(1)
+        raise ValueError
+
+    @flow.step()
+    def sound():
+        with tracer.start_as_current_span("in sound"):
+            pass
+
+    @shop.job()
+    async def fans(run: RunContext):
+        await run.step("first", asyncio.sleep, 1)
+        await asyncio.gather(*(run.step(f"part {n}", asyncio.sleep, 1) for n in range(2)))
+        with tracer.start_as_current_span("afterwards"):
+            pass
+
+    trace(shop, tracer)
+    async with virtual_time(shop) as time:
+        for name in ("video", "fans"):
+            await time.until((await shop.submit(name)).wait())
+    spans = exporter.get_finished_spans()
+    names = {span.context.span_id: span.name for span in spans}
+    below = {(span.name, names[span.parent.span_id]) for span in spans if span.parent is not None}
+    assert below == {
+        ("step cut", "run video"), ("step sound", "run video"), ("in cut", "step cut"), ("in sound", "step sound"),
+        ("step first", "run fans"), ("step part 0", "run fans"), ("step part 1", "run fans"), ("afterwards", "run fans"),
+    }  # fmt: skip
+    [cut] = [span for span in spans if span.name == "step cut"]
+    assert cut.status.status_code is StatusCode.ERROR and cut.attributes["taskloop.attempt"] == 2
+    assert seconds(cut) == pytest.approx(12, abs=0.1)
 
 
 async def test_a_cancelled_run_says_so(shop, tracer, exporter, virtual_time):
