@@ -187,10 +187,12 @@ class NoSuchRun(TaskloopError, LookupError):
 
     def __init__(self, run: object) -> None:
         self.run = run
-        mend = "it may have been pruned, `taskloop runs` shows what is kept"
-        if isinstance(run, str) and not run.isdecimal():
+        text, mend = _cut(str(run)), "it may have been pruned, `taskloop runs` shows what is kept"
+        if isinstance(run, str) and run.isdecimal():  # of an address, where all is text
+            text, mend = f"'{text}'", "that is a text, and the id of a run is a number; give it as int(...)"
+        elif not isinstance(run, int):
             mend = "a run has a number; those of a job are in `runs(job)`, and a new one is asked for by `submit`"
-        super().__init__(f"no run {_cut(str(run))}; {mend}")
+        super().__init__(f"no run {text}; {mend}")
 
 
 class NoSuchSchedule(TaskloopError, LookupError):

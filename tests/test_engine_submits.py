@@ -399,6 +399,15 @@ async def test_an_unknown_run_is_named(scheduler, virtual_time):
                 await verb(42)
 
 
+async def test_the_id_of_a_run_as_a_text_is_told_from_one_of_no_run(scheduler, virtual_time):
+    scheduler.add_job(lasting(60), name="job")
+    async with virtual_time(scheduler):
+        run = await scheduler.submit("job")
+        for verb in (scheduler.run, scheduler.wait, scheduler.cancel, scheduler.rerun, scheduler.log):
+            with pytest.raises(NoSuchRun, match=r"give it as int\("):
+                await verb(str(run.id))
+
+
 # -- cancelling
 
 

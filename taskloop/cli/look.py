@@ -220,7 +220,7 @@ async def _show(args: Namespace) -> int:
     is_run = args.subject.isdecimal()
     async with reach.reading(args) as ledger:
         if ledger is None and is_run:
-            raise NoSuchRun(args.subject)
+            raise NoSuchRun(number(args.subject, "RUN"))
         if ledger is None:
             return await _show_declared(args, out)
         if is_run:
