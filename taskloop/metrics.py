@@ -30,6 +30,10 @@ STORE_SECONDS: Final = 5.0
 """How long the store may take to say how the whole stands."""
 _COUNTED: Final = ("succeeded", "failed", "interrupted")
 """Ends that are shown before there is one."""
+_KINDS: Final = (
+    "store", "stalled", "silent", "failing", "overdue", "stuck", "orphan", "tripped", "loop_blocked", "clock"
+)  # fmt: skip
+"""Of what needs a person."""
 
 
 class _Spread:
@@ -181,6 +185,9 @@ def _families_of_the_whole(status: Status | None, up: bool) -> Iterator[_Family]
     if status.loop_lag_ms is not None:
         lag = status.loop_lag_ms / 1000
         yield "gauge", "taskloop_loop_lag_seconds", "How late the loop is, the worst of all workers", (), [((), lag)]
+    kinds = dict.fromkeys(_KINDS, 0) | Counter(one["condition"] for one in status.attention)
+    words = "Things that need a person, as GET /api/v1/attention lists them"
+    yield "gauge", "taskloop_attention", words, ("kind",), [((kind,), count) for kind, count in kinds.items()]
     from taskloop.looking import needs
 
     # As what they need a person: a pause mends nothing that has failed, and what hangs still hangs.

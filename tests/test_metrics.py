@@ -131,6 +131,24 @@ async def test_how_the_whole_stands_is_asked_of_the_store(shop, virtual_time):
         assert due - time.now.timestamp() == pytest.approx(60, abs=1)
 
 
+async def test_what_needs_a_person_is_counted_by_kind_that_a_breaker_has_switched_off_too(virtual_time):
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(grace=timedelta(0)))
+
+    @scheduler.job(pause_after=2)
+    async def fails():
+        raise ValueError
+
+    metrics = Metrics(scheduler)
+    async with virtual_time(scheduler) as time:
+        assert read(await metrics.text())["taskloop_attention", ("kind", "tripped")] == 0
+        for _ in range(2):
+            await time.until((await scheduler.submit("fails")).wait())
+        found = read(await metrics.text())
+        kinds = {one["condition"] for one in (await scheduler.status()).attention}
+    assert found["taskloop_attention", ("kind", "tripped")] == 1
+    assert kinds <= {key[1][1] for key in found if key[0] == "taskloop_attention"}
+
+
 async def test_without_a_store_the_figures_of_this_process_are_told(tmp_path):
     scheduler = TaskScheduler(tmp_path / "is" / "not" / "there.db", options=Options())
     found = read(await Metrics(scheduler).text())
