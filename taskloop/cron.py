@@ -123,8 +123,13 @@ def _normal(expression: str) -> str:
         raise BadCron(expression, field=None, got=ascii(expression), allowed="plain ASCII on one line")
     fields = _aliased(expression, expression.upper().split())
     if len(fields) not in (5, 6):
-        mend = "there is no field for the year" if len(fields) == 7 else ""
-        raise BadCron(expression, field=None, got=f"{len(fields)} fields", allowed=_LAYOUT, mend=mend)
+        count = len(fields)
+        mend = "there is no field for the year" if count == 7 else ""
+        if count == 1 and fields[0][0].isdecimal():  # 5m
+            mend = "a length of time is given to every, not to cron"
+        raise BadCron(
+            expression, field=None, got=f"{count} field{'' if count == 1 else 's'}", allowed=_LAYOUT, mend=mend
+        )
     return " ".join(
         ",".join(_checked(expression, field, piece, text) for piece in text.split(","))
         for field, text in zip(_FIELDS[-len(fields) :], fields, strict=True)

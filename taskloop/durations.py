@@ -204,7 +204,8 @@ def _from_units(text: str) -> timedelta:
         # Only the unit may be in capitals, and not a lone M: half of the world reads it as months.
         match = _PART.match(text.lower(), position)
         if not match:
-            raise BadDuration(text, "it cannot be read")
+            cron = len(text.split()) in (5, 6)
+            raise BadDuration(text, "it cannot be read" + (", and a cron expression is given to cron" if cron else ""))
         number, unit = match.groups()
         parts.append((number, _unit_length(text, unit, written=text[match.start(2) : match.end(2)])))
         position = match.end()

@@ -156,6 +156,9 @@ OPTIONS: Final = tuple(one.name for one in fields(Policy))
 # Who moves a program over writes the old words first, and the nearest of ours by letters would lead astray.
 _ELSEWHERE: Final = {
     "args kwargs": "parameters are given by name, in params=",
+    "trigger schedule": "when it fires is said by every or cron, or by the trigger that add_job takes",
+    "command cmd line shell script": 'a command of the shell is call = "taskloop.shell:command", '
+    'with params = { line = "..." }',
     "id job_id": "a job is called by name=, a stored schedule by the id= of schedule()",
     "weeks days hours minutes seconds interval": "an interval is one value: '1h30m', '2w', timedelta(minutes=5)",
     "hour minute second day month day_of_week crontab": "a cron is one text: '30 2 * * mon'",

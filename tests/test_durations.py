@@ -94,6 +94,7 @@ def test_a_duration_is_read_in_every_form_of_the_contract(written, seconds):
         ("1h30", "cannot be read"),
         ("h", "cannot be read"),
         ("1:30:00", "cannot be read"),
+        ("0 3 * * mon", "a cron expression is given to cron"),
         ("5m5m", "the largest first"),
         ("30m1h", "the largest first"),
         ("1h 60 minutes 2min", "the largest first"),

@@ -400,6 +400,7 @@ BAD = [
     ('jobs.a = { cron = "@daily", gap = "befor" }', "jobs.a.gap", "'befor'", "'after' or 'skip'"),
     ('jobs.a = { cron = "@daily", fold = "bth" }', "jobs.a.fold", "'bth'", "did you mean 'both'?"),
     ('jobs.a.evry = "5s"', "jobs.a.evry", "unknown", "did you mean 'every'?"),
+    ('jobs.a.command = "ls"', "jobs.a.command", "unknown here", 'call = "taskloop.shell:command"'),
     ("jobs.a.tiemout = 5", "jobs.a.tiemout", "unknown", "did you mean 'timeout'?"),
     ('jobs.a.call = "shop.jobs"', "jobs.a.call", "'shop.jobs'", "'module:name'"),
     ("jobs.a.call = 5", "jobs.a.call", " 5;", "a text"),

@@ -334,6 +334,7 @@ def test_a_trigger_of_another_kind_has_no_table():
         ("@every 5m", None, "@every", "@hourly @daily", "Every('5m')"),
         ("@fortnightly", None, "@fortnightly", "@hourly @daily", ""),
         ("* * * *", None, "4 fields", "minute hour", ""),
+        ("5m", None, "1 field", "minute hour", "given to every, not to cron"),
         ("0 0 1 1 * 2026 x", None, "7 fields", "minute hour", "no field for the year"),
         ("", None, "0 fields", "minute hour", ""),
         ("* * * * *\n", None, "'* * * * *\\n'", "ASCII", ""),
