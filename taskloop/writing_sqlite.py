@@ -137,10 +137,10 @@ class Writing:
         return self._silent() if self._hangs else self._closed_error()
 
     def _put(self, part: Part) -> None:
-        self._queue.append(part)
         if not self._in_hand and not self._is_called:
+            self._loop.call_soon(self._begin)  # in a job that recurses too deep this may raise: noted when it has not
             self._is_called = True
-            self._loop.call_soon(self._begin)
+        self._queue.append(part)
 
     async def close(self, within: float) -> None:
         """Write what is wanted, in about `within` seconds; refuse the rest."""

@@ -7,10 +7,11 @@ import gc
 import sys
 import threading
 import types
+from contextlib import suppress
 
 import pytest
 from misbehaviour import crowded as crowded
-from misbehaviour import hosted, three_runs
+from misbehaviour import hosted, three_runs, unharmed
 
 from taskloop import Fatal, Retry, RetryAt, RunContext, State
 from taskloop.outcomes import MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS
@@ -266,3 +267,25 @@ async def test_hostile_errors_are_retried_like_others_and_none_is_called_too_oft
     runs = await three_runs(crowded, virtual_time, job, retry=Retry(3, first="1s"))
     assert {(run.state, run.attempt) for run in runs} == {(State.FAILED, 3)}
     assert calls == [1, 2, 3] * 3
+
+
+@hosted
+async def test_a_step_that_is_begun_where_a_recursion_ends_keeps_nobody_from_the_store(crowded, virtual_time):
+    async def nothing(): ...
+
+    async def deep(levels, run, name):
+        await (deep(levels - 1, run, name) if levels else run.step(name, nothing))
+
+    async def dig(run: RunContext):
+        begun, limit = 0, sys.getrecursionlimit()
+        for levels in range(limit - 300, limit):  # the end comes at each call on the way to the store in turn
+            with suppress(RecursionError):
+                await deep(levels, run, f"at {levels}")
+                begun += 1
+        return begun
+
+    job = crowded.add_job(dig, retry=1)
+    async with virtual_time(crowded) as time:
+        run = await job.submit()
+        await unharmed(time)
+        assert 0 < await time.until(run.value()) < 300
