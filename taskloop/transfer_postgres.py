@@ -25,12 +25,19 @@ _NOT_OWN: Final = " AND ".join(f"key <> '{key}' AND NOT starts_with(key, '{key} 
 _FREE: Final = {"actor", "reason", "key", "summary", "ended_by", "ended_because", "revoked_by", "revoked_because"}
 """Columns in which anybody may have said anything, NUL too, which is written in another way here; and names of steps."""
 _LOCK: Final = "LOCK TABLE taskloop.runs, taskloop.schedules, taskloop.jobs IN EXCLUSIVE MODE"
+_LASTS: Final = """
+    SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN '14s' ELSE '0' END, true) FROM pg_settings
+    WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout', 'lock_timeout')
+"""
+"""Lets this transaction last as long as it takes, whatever the administrator gives others: while one store writes the other
+is idle. A server that does not know one of these settings has no need of it. Who waits for a lock is told so all the same.
+"""
 CLOSE_SECONDS: Final = 5.0
 
 
 async def export(store: PostgresStore) -> AsyncGenerator[Batch, None]:
     """Every table, by key; one consistent look."""
-    async with _apart(store) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+    async with _apart(store, isolation="repeatable_read", readonly=True) as connection:
         for table, (keys, columns) in TABLES.items():
             where = f"WHERE {_NOT_OWN}" if table == "meta" else ""
             rows: list[Row] = []
@@ -49,7 +56,7 @@ async def export(store: PostgresStore) -> AsyncGenerator[Batch, None]:
 
 async def take_in(store: PostgresStore, batches: AsyncIterator[Batch]) -> None:
     """Write all rows in one transaction. Raises `Conflict` where there are some already."""
-    async with _apart(store) as connection, connection.transaction(isolation="read_committed"):
+    async with _apart(store, isolation="read_committed") as connection:
         await connection.execute(_LOCK)  # nobody else begins while this goes on
         counts = {
             table: await connection.fetchval(f"SELECT count(*) FROM taskloop.{table}")
@@ -86,11 +93,15 @@ async def _copy(connection: Any, table: str, columns: Sequence[str], rows: Seque
 
 
 @asynccontextmanager
-async def _apart(store: PostgresStore) -> AsyncIterator[Any]:
-    """A connection of its own, closed at the end; errors are told as the store tells them."""
+async def _apart(store: PostgresStore, **kind: Any) -> AsyncIterator[Any]:
+    """A transaction on a connection of its own, which is closed at the end; errors are told as the store tells them."""
     connection = await store._server.connect()
     try:
+        around = connection.transaction(**kind)
+        await around.start()
+        await connection.execute(_LASTS)
         yield connection
+        await around.commit()  # else the closing rolls it back; the driver's own fails where the connection is gone
     except Exception as error:
         told = store._server.explained(error)
         if told is error:

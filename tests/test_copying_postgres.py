@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
+
 import pytest
 from command_line import call, nothing_blocks_the_loop, shop
 from servers import emptied, server
-from stores import database
+from stores import database, know, submitted
 from test_copying import filled, made, rows, transferred
 
 from taskloop import State
 from taskloop.copying import TABLES
-from taskloop.errors import Conflict
+from taskloop.errors import Conflict, StoreUnavailable
 from taskloop.keyring import Keyring
 from taskloop.store import open_store
 
@@ -78,3 +81,68 @@ async def test_a_store_goes_to_a_server_and_back_and_a_scheduler_goes_on_there(v
         assert [run.state for run in await again.runs("long")] == [State.RUNNING, State.INTERRUPTED]
         fired = [run for run in await again.runs("often") if run.id > newest]
         assert {run.schedule for run in fired} == {"often", "added"}
+
+
+async def while_it_is_idle(seconds):
+    """Until the transaction of a copy has been idle for so long; or is gone."""
+    idle = "SELECT clock_timestamp() - state_change > interval '{} s' FROM pg_stat_activity WHERE state = 'idle in transaction'"
+    while await asyncio.to_thread(server().query, idle.format(seconds)) == [(False,)]:
+        pass
+
+
+async def paused(batches, pause):
+    """The same, with a pause after the first."""
+    first = True
+    async with aclosing(batches):
+        async for batch in batches:
+            yield batch
+            if first:
+                await pause()
+            first = False
+
+
+@pytest.fixture
+async def there(tmp_path):
+    """A store on a server, with a run, and an empty one in a file."""
+    place = emptied()
+    stores = open_store(place.store), open_store(f"sqlite:///{tmp_path / 'a.db'}")
+    for store in stores:
+        await store.open()
+    await know(stores[0], "a")
+    await submitted(stores[0])
+    yield stores
+    for store in stores:
+        await store.close()
+    place.execute("ALTER DATABASE taskloop_tests RESET ALL")
+
+
+async def test_a_copy_lasts_as_long_as_it_takes_whatever_time_the_administrator_gives_transactions(there):
+    on_server, in_file = there
+    limits = ["idle_in_transaction_session_timeout"]
+    limits += (
+        ["transaction_timeout"]
+        if server().query("SELECT 1 FROM pg_settings WHERE name = 'transaction_timeout'")
+        else []
+    )
+    for limit in limits:
+        server().execute(f"ALTER DATABASE taskloop_tests SET {limit} = '300ms'")
+    await in_file.take_in(paused(on_server.export(), lambda: while_it_is_idle(0.6)))
+    server().execute("TRUNCATE taskloop.runs, taskloop.jobs", "taskloop_tests")
+    await on_server.take_in(paused(in_file.export(), lambda: while_it_is_idle(0.6)))
+    assert server().query("SELECT job FROM taskloop.runs", "taskloop_tests") == [("a",)]
+
+
+async def test_a_copy_whose_connection_is_ended_says_so_and_leaves_nothing(there):
+    on_server, in_file = there
+    ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+
+    async def end():
+        await asyncio.to_thread(server().query, ended)
+
+    with pytest.raises(StoreUnavailable, match=": connection is closed; see whether the server runs"):
+        await in_file.take_in(paused(on_server.export(), end))
+    await in_file.take_in(on_server.export())
+    server().execute("TRUNCATE taskloop.runs, taskloop.jobs", "taskloop_tests")
+    with pytest.raises(StoreUnavailable, match=": connection is closed; see whether the server runs"):
+        await on_server.take_in(paused(in_file.export(), end))
+    assert server().query("SELECT job FROM taskloop.runs", "taskloop_tests") == []
