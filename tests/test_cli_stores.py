@@ -91,6 +91,10 @@ def test_where_no_store_is_it_is_said_where_one_would_be(shop, call):
     assert "there is no store yet at sqlite:///taskloop.db" in call("db", "check").err
     shop.write("own.py", OWN)
     assert "at sqlite:///own.db" in call("status", "--app", "own:scheduler").err
+    assert "--app" not in call("runs").err  # the file names one
+    shop.write("config.toml", "")
+    assert "--app MODULE:NAME, or app below" in call("runs").err
+    assert "--app MODULE" not in call("runs", "--app", "own:scheduler").err
 
 
 @pytest.mark.parametrize("what", ["folder", "link", "pipe"])

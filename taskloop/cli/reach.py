@@ -213,7 +213,10 @@ def place(args: Namespace) -> Any:
 def none_yet(args: Namespace) -> tuple[str, str]:
     """That there is no store, and where one would be; and what makes it."""
     where = addresses.without_password(address_of(place(args)))
-    return f"there is no store yet at {where}", "`taskloop run` or `taskloop once` makes one"
+    mend = "`taskloop run` or `taskloop once` makes one"
+    if not names_app(args):
+        mend += "; --app MODULE:NAME, or app below [scheduler] of config.toml, leads to that of a program"
+    return f"there is no store yet at {where}", mend
 
 
 def address_of(place: Any) -> str:
