@@ -86,10 +86,11 @@ def _handlers(sockets: list[socket.socket], late: threading.Event, redirects: bo
     import urllib.request
 
     def connected(*args: Any, **options: Any) -> socket.socket:
-        if late.is_set():  # where the answer before led here
-            raise TimeoutError
         made = socket.create_connection(*args, **options)
         sockets.append(made.dup())  # TLS takes the socket itself away, and the connection is the same
+        if late.is_set():  # it was too long about a name or an answer that led here: `end` may not know of this one
+            made.close()
+            raise TimeoutError
         return made
 
     class Kept(http.client.HTTPConnection):

@@ -12,12 +12,36 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from taskloop import Options, Retry, TaskScheduler, pings
+from taskloop.calls import call
 from taskloop.errors import BadJob
 from taskloop.policy import Policy
 from taskloop.records import policy_record
 from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
+
+
+@contextmanager
+def endless():
+    """A service that answers byte by byte, and never comes to an end: its address."""
+    over = threading.Event()
+
+    def drip():
+        with suppress(OSError):
+            taken, _ = server.accept()
+            with taken:
+                taken.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not over.wait(0.05):
+                    taken.sendall(b"X")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        finally:
+            over.set()
+            thread.join(5)
 
 
 @contextmanager
@@ -183,22 +207,12 @@ async def test_a_service_that_is_gone_keeps_no_other_from_hearing_in_time():
 async def test_a_service_that_answers_without_end_keeps_no_other_from_hearing_and_is_given_up(monkeypatch, lines):
     monkeypatch.setattr(pings, "CALL_SECONDS", 0.3)
     monkeypatch.setattr(pings, "TRIES", 1)
-    scheduler, over = TaskScheduler(":memory:", options=Options()), threading.Event()
+    scheduler = TaskScheduler(":memory:", options=Options())
 
     async def job() -> None: ...
 
-    def drips(server):
-        with suppress(OSError):
-            taken, _ = server.accept()
-            with taken:
-                taken.sendall(b"HTTP/1.1 200 OK\r\n")
-                while not over.wait(0.05):
-                    taken.sendall(b"X")
-
-    with service() as (address, calls), socket.create_server(("127.0.0.1", 0)) as slow:
-        thread = threading.Thread(target=drips, args=(slow,))
-        thread.start()
-        held = scheduler.add_job(job, name="held", ping={"success": f"http://127.0.0.1:{slow.getsockname()[1]}/"})
+    with service() as (address, calls), endless() as slow:
+        held = scheduler.add_job(job, name="held", ping={"success": slow})
         there = scheduler.add_job(job, name="there", ping={"success": address})
         async with scheduler:
             await (await held.submit()).wait()
@@ -208,8 +222,19 @@ async def test_a_service_that_answers_without_end_keeps_no_other_from_hearing_an
             async with asyncio.timeout(10):
                 while "ping.failed" not in lines:
                     await asyncio.sleep(0.02)
-        over.set()
-        thread.join(5)
+
+
+def test_a_call_is_over_in_time_too_where_the_name_of_its_host_was_found_too_late(monkeypatch):
+    found = socket.getaddrinfo
+
+    def late(*args, **options):
+        threading.Event().wait(0.3)
+        return found(*args, **options)
+
+    with endless() as address:
+        monkeypatch.setattr(socket, "getaddrinfo", late)
+        with pytest.raises(TimeoutError, match="no whole answer came within 0.1 s"):
+            call(address, None, {}, within_seconds=0.1, redirects=True)
 
 
 async def test_who_signs_in_by_the_address_does_and_is_in_no_log_line(lines):
