@@ -89,7 +89,7 @@ class Feed:
         return unsubscribe
 
     def at_start(self, beginning: Callable[[], object]) -> Callable[[], None]:
-        """Call `beginning` whenever the scheduler starts, which is no event: it happens to no job; gives what ends it."""
+        """Call `beginning` whenever the scheduler has started, which is no event: it happens to no job; gives what ends it."""
         self._beginnings = (*self._beginnings, beginning)
 
         def forget() -> None:
@@ -98,7 +98,7 @@ class Feed:
         return forget
 
     def begin(self) -> None:
-        """The scheduler starts: tell those who asked for that."""
+        """The scheduler has started: tell those who asked for that."""
         for beginning in self._beginnings:
             with suppress(Exception):
                 beginning()

@@ -88,7 +88,6 @@ class Guard:
         """Begin to beat and to watch the loop, in threads; in the time of a test there are none. `others` gives the other
         workers that live, as last seen.
         """
-        self._feed.begin()
         if self._clock.steps_by_hand:
             return
         beater = self._store.beater(self._worker)

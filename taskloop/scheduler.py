@@ -204,8 +204,7 @@ class TaskScheduler(Ledger):
         from anyio import create_task_group  # here, not above: an import should cost a host as little as it can
 
         try:
-            begun = await unless(self._closing, self._begin())
-            if begun is None:  # stopped before it had started
+            if (begun := await unless(self._closing, self._begin())) is None:  # stopped before it had started
                 return started.set_result(None)
             slots, fires = begun
             async with create_task_group() as loops:
@@ -216,6 +215,7 @@ class TaskScheduler(Ledger):
                 count = len(getattr(self._open_store, "only", None) or self)
                 self._say("INFO", "scheduler.started", jobs=count, store=self._open_store.url)
                 started.set_result(None)
+                self.feed.begin()
                 try:
                     await self._closing.wait()
                 finally:  # also where a loop of ours fails, or the host ends its own: nothing new is begun
