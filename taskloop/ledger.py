@@ -362,6 +362,7 @@ class Ledger(Scheduling):
             run = await self._hear(heard, patience) if patience != 0 else None
             while run is None or not run.final:
                 if heard.done():  # before the look, so that nothing is said between the two
+                    self._waiters.discard(run_id, heard)
                     heard = self._waiters.add(run_id)
                 run = await self.run(run_id)
                 if not run.final:

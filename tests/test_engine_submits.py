@@ -14,6 +14,7 @@ from stories import START, failing, fates, lasting, nothing, stamp, starts, stub
 
 from taskloop import Every, Jobs, Options, Retry, RunContext, State, TaskScheduler, current_run
 from taskloop.errors import BadJob, BadParameters, Conflict, KeyConflict, NoSuchJob, NoSuchRun, RunFailed
+from taskloop.ledger import Ledger
 from taskloop.tasks import gradually
 
 pytestmark = pytest.mark.anyio
@@ -589,6 +590,24 @@ async def test_a_job_that_was_removed_is_kept_by_nobody(scheduler, virtual_time)
         await time.advance("1h")
         gc.collect()
         assert job() is None
+
+
+async def test_who_waits_for_a_run_of_another_process_leaves_nothing_of_its_looks_behind(virtual_time, tmp_path):
+    """Each look, four a second, left a future for as long as the process lived."""
+    url, scheduler = f"sqlite:///{tmp_path}/a.db", TaskScheduler(options=Options())
+    scheduler.add_job(lasting(100), name="long")
+    async with virtual_time(scheduler, store=url) as time:
+        desk = Ledger(url, clock=time.clock, options=Options())
+        desk.add_job(nothing, name="long")
+        handle, before = await desk.submit("long"), len(futures())
+        assert (await time.until(handle.wait())).state is State.SUCCEEDED
+        assert len(futures()) - before < 20
+        await desk.close()
+
+
+def futures():
+    gc.collect()
+    return [one for one in gc.get_objects() if isinstance(one, asyncio.Future)]
 
 
 async def test_a_job_of_no_scheduler_says_how_to_give_it_one():
