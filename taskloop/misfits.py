@@ -12,9 +12,9 @@ from math import isfinite
 from typing import Any, Final
 
 from taskloop.masking import MASK, TAG, Secret, scrubber, uncovered
-from taskloop.outcomes import NUMBER_BITS
+from taskloop.outcomes import NUMBER_BITS, failure
 
-__all__ = ["cut", "holds_tag", "invalid", "unstorable"]
+__all__ = ["cut", "holds_tag", "invalid", "unread", "unstorable"]
 
 MOST: Final = 3
 """Faults told of one value."""
@@ -41,6 +41,12 @@ def invalid(name: str, error: Any, value: Any, *, secret: bool = False) -> str:
     if len(found) > MOST:
         told.append(f"and {len(found) - MOST} more")
     return "; ".join(told)
+
+
+def unread(value: Any, error: Exception) -> str:
+    """Why an annotation does not read a result as it is kept, on one line: a sentence goes on behind it."""
+    is_of_pydantic = hasattr(error, "errors") and hasattr(error, "title")
+    return invalid("result", error, value) if is_of_pydantic else failure(error).message
 
 
 def _path(name: str, error: Mapping[str, Any], value: Any) -> str:

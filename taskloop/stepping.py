@@ -29,6 +29,7 @@ from taskloop.errors import BadJob
 from taskloop.executors import Executor
 from taskloop.flows import Course, Flow, ahead, outcome
 from taskloop.masking import clean_failure, covered
+from taskloop.misfits import unread
 from taskloop.outcomes import as_json, failure, finished
 from taskloop.parameters import ASKED_BEFORE, Parameters
 from taskloop.retry import Fatal, Retry
@@ -295,9 +296,9 @@ class Stepping:
             try:
                 return _Done(kept, wanted.parameters.value(_own(kept.result)))
             except Exception as error:  # of an older version of the code; on record it has succeeded, and stays so
-                other = Fatal(f"its kept result does not fit its annotation any more ({failure(error).message}); "
+                other = Fatal(f"its kept result does not fit its annotation any more ({unread(kept.result, error)}); "
                               f"run it again from_step='{wanted.name}'")  # fmt: skip
-                return _Done(_again(kept, state=StepState.FAILED, error=failure(other)), error=other)
+                return _Done(_again(kept, state=StepState.FAILED, error=self._told(failure(other))), error=other)
         if known is not None and known.state is StepState.FAILED and keep_failed:
             return _Done(known, error=_Recorded(known.error))
         own = _task_here()
@@ -545,7 +546,7 @@ def _as_annotated(wanted: _Call, plain: Any) -> Any:
         hint = wanted.parameters.returns
         raise Fatal(
             f"step '{wanted.name}' returned what does not come back from its record as its annotation says, "
-            f"{hint.__name__ if isinstance(hint, type) else hint}: {failure(error).message}; "
+            f"{hint.__name__ if isinstance(hint, type) else hint}: {unread(plain, error)}; "
             "let the annotation say what it returns, of plain data, or leave it out"
         ) from error
 

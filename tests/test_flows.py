@@ -473,8 +473,10 @@ async def test_a_result_that_does_not_fit_its_annotation_fails_its_step_at_once(
         assert run.state == "failed" and calls == {"count": 1, "pairs": 1}
         count, pairs = await scheduler.steps(run.id)
         assert count.state == pairs.state == "failed" and count.result is None
-        assert count.error.message.startswith(
-            "step 'count' returned what does not come back from its record as its annotation says, int: 1 validation error"
+        assert count.error.message == (
+            "step 'count' returned what does not come back from its record as its annotation says, int: "
+            "input should be a valid integer, unable to parse string as an integer, got 'twelve'; "
+            "let the annotation say what it returns, of plain data, or leave it out"
         )
         assert "plain data" in pairs.error.message
 
@@ -603,7 +605,10 @@ async def test_a_kept_result_that_fits_no_more_fails_its_step_alone(scheduler, v
         assert {name: one["state"] for name, one in run.result["steps"].items()} == {
             "other": "succeeded", "first": "failed"
         }  # fmt: skip
-        assert "its kept result does not fit its annotation any more" in run.error.message
+        assert run.error.message == (
+            "step 'first': its kept result does not fit its annotation any more (input should be a valid integer, unable "
+            "to parse string as an integer, got 'text'); run it again from_step='first'"
+        )
 
 
 async def test_a_step_that_returns_a_secret_fails_and_gives_on_no_mask_in_its_place(scheduler, virtual_time):
