@@ -183,15 +183,18 @@ class Watch:
         self._scheduler = scheduler
         self._listener = listener
         self._every = every_seconds
+        self._least = min(LEAST_SECONDS, every_seconds)
         self._bulletin = Bulletin()
         self._jobs: frozenset[str | None] = frozenset()
         self._stirred, self._closed = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._looks_since: float | None = None
+        self._from = 0.0
+        """When to look first, by the steady clock."""
         self._untold: dict[str, tuple[float, float]] = {}
         """By key: when what could not be told is tried again, and how long that was put off."""
         self._endings = [
-            scheduler.feed.subscribe(self._hear, *_HEARD), scheduler.feed.at_start(self._begin_unless_there)
+            scheduler.feed.subscribe(self._hear, *_HEARD), scheduler.feed.at_start(self._hear_of_start)
         ]  # fmt: skip
         if scheduler.is_running:
             self._begin()
@@ -222,6 +225,11 @@ class Watch:
         if not self._begin_unless_there() and (event.name in _STIR or event.job in self._jobs):
             self._stirred.set()
 
+    def _hear_of_start(self) -> None:
+        """What fell due while nobody was there is overdue only if it still is once the start had time to catch up."""
+        self._from = time.monotonic() + self._least
+        self._begin_unless_there()
+
     def _begin_unless_there(self) -> bool:
         hung = self._looks_since is not None and time.monotonic() - self._looks_since > HUNG_SECONDS
         if self._thread is not None and not hung and self._thread.is_alive():  # in a fork it is not
@@ -244,11 +252,13 @@ class Watch:
 
     def _round(self) -> float:
         """Look and tell; gives how long to wait before the next round at least."""
-        least = min(LEAST_SECONDS, self._every)
+        least = self._least
         again = min((at for at, _ in self._untold.values()), default=float("inf"))
         self._stirred.wait(min(self._every, max(0.0, again - time.monotonic())))
         if self._closed.is_set() or not self._scheduler.is_running:
             return least
+        if (rest := self._from - time.monotonic()) > 0:
+            return rest
         self._stirred.clear()
         try:
             self._looks_since = time.monotonic()

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from web_clients import HOSTS, V1
 
-from taskloop import Options, TaskScheduler, attention
+from taskloop import Every, Options, TaskScheduler, attention
 from taskloop.attention import Bulletin, Change, Item, Webhook, genuine, signature, watch_attention
 from taskloop.durations import rfc3339
 from taskloop.errors import BadDuration, BadInstant, BadSettings
@@ -157,6 +157,29 @@ async def test_what_stands_is_told_at_the_start_though_nothing_happens(tmp_path)
         async with scheduler:
             await until(lambda: heard == ["failing:pays"])
     watch.close()
+
+
+async def test_what_a_start_catches_up_was_never_overdue(tmp_path, virtual_time):
+    def shop_with_shelves():
+        scheduler = shop(tmp_path / "a.db")
+
+        async def counted():
+            pass
+
+        for number in range(50):
+            scheduler.add_job(counted, Every("1m"), name=f"shelf_{number}", missed="skip")
+        return scheduler
+
+    before = shop_with_shelves()
+    async with virtual_time(before, at=datetime.now(UTC) - timedelta(hours=1), store=tmp_path / "a.db") as time_:
+        await time_.until((await before.submit("pays")).wait())
+    scheduler, heard = shop_with_shelves(), []
+    watch = watch_attention(scheduler, lambda change: heard.append(change.item.key), every="500ms")
+    async with scheduler:
+        await until(lambda: "failing:pays" in heard)
+        watch.close()
+        await asyncio.to_thread(watch._thread.join, 5)  # all that it found with that is told
+    assert heard == ["failing:pays"]
 
 
 async def test_an_item_that_cannot_be_told_keeps_no_other_from_being_told(lines):
