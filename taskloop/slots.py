@@ -473,7 +473,7 @@ class Slots:
         breaker_moved = self._breaker(attempt.run.job) if settling.breaker is not None else None
         try:
             written = await self._settle(settling, answer)
-        except Unstorable as error:  # what the job left; that it ended must be on record
+        except Exception as error:  # of what the job left, or a fault of ours; that it ended must be on record
             after = attempt.run.changed(
                 state=State.FAILED, error=failure(error), progress=None, ended_at=self._clock.now()
             )

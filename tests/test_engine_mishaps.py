@@ -254,6 +254,26 @@ async def test_an_end_is_no_other_for_what_the_store_refuses_to_somebody_else(vi
         assert (await time.until((await scheduler.submit("job")).wait(timeout="5s"))).state is State.SUCCEEDED
 
 
+async def test_an_end_at_which_something_of_ours_goes_wrong_is_on_record_all_the_same(virtual_time, tmp_path):
+    """The run was running for as long as its worker lived, whatever it had come to."""
+
+    class Broken(SqliteStore):
+        times = 0
+
+        def settle(self, settling):
+            self.times += 1
+            if self.times == 1:
+                return refused(AttributeError("a fault of ours"))
+            return super().settle(settling)
+
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler, store=Broken(tmp_path / "a.db")) as time:
+        run = await time.until((await scheduler.submit("job")).wait(timeout="5s"))
+        assert (run.state, run.error.message) == (State.FAILED, "a fault of ours")
+        assert (await time.until((await scheduler.submit("job")).wait(timeout="5s"))).state is State.SUCCEEDED
+
+
 async def test_an_end_that_comes_as_the_kill_grace_is_over_is_written_once(scheduler, virtual_time):
     @scheduler.job()
     async def job():
