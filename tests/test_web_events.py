@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from datetime import timedelta
 
@@ -219,6 +220,44 @@ async def test_an_event_of_a_large_run_leaves_out_what_is_large():
 
 async def large():
     return ["x" * 1000] * 100
+
+
+async def test_what_large_runs_came_to_is_not_kept_for_listeners_who_might_come():
+    """A page that was open once cost a program of such jobs more than a gigabyte, for as long as it lived."""
+    async with virtual_time(shop()) as time:
+        time.scheduler.add_job(large)
+        stream = Live(time.scheduler).changes()
+        await anext(stream)
+        await stream.aclose()
+        for _ in range(5):
+            await (await time.scheduler.submit("large")).wait()
+        await time.run_until_idle()
+        gc.collect()
+        assert not [one for one in gc.get_objects() if type(one) is list and one[:1] == ["x" * 1000]]
+
+
+async def test_of_events_of_long_runs_so_many_fewer_are_kept(monkeypatch):
+    monkeypatch.setattr(live, "KEPT_CHARACTERS", 7_000)
+    async with virtual_time(shop()) as time:
+        time.scheduler.add_job(middling)
+        streams = Live(time.scheduler)
+        stream = streams.stream(names=["succeeded"])
+        await anext(stream)
+        heard = []
+        for _ in range(4):
+            await (await time.scheduler.submit("middling")).wait()
+            heard += [number for number, _, _ in read(await anext(stream))]
+        await stream.aclose()
+        late, early = streams.stream(heard[1], names=["succeeded"]), streams.stream(heard[0], names=["succeeded"])
+        await anext(late)
+        assert [number for number, _, _ in read(await anext(late))] == heard[2:]
+        assert [name for _, name, _ in read(await anext(early))] == ["gap"]
+        await late.aclose()
+        await early.aclose()
+
+
+async def middling():
+    return {"text": "x" * 1000, "lines": ["y" * 100] * 20}
 
 
 async def test_nobody_listens_to_the_scheduler_before_somebody_asks():

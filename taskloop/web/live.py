@@ -13,7 +13,8 @@ import asyncio
 import json
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from taskloop.events import Event
@@ -26,6 +27,8 @@ __all__ = ["Live", "event_record"]
 
 KEPT: Final = 1_000
 """Events that can be had again."""
+KEPT_CHARACTERS: Final = 4_000_000
+"""Of runs that came to much, or were given much, so many fewer as have together no more than this."""
 QUEUE: Final = 500
 """Events that may wait for one listener."""
 MOST_LISTENERS: Final = 100
@@ -54,14 +57,39 @@ def event_record(event: Event) -> dict[str, Any]:
     }
 
 
+def _least(*values: Any) -> int:
+    """Characters that the JSON of these has at least; of what has more than LONGEST no more is looked at than tells it."""
+    least, ahead = 0, [*values]
+    while ahead and least <= LONGEST:
+        one = ahead.pop()
+        if isinstance(one, str):
+            least += len(one)
+        elif isinstance(one, dict):
+            least += sum(map(len, one)) + 5 * len(one)
+            ahead += one.values()
+        elif isinstance(one, list | tuple):
+            least += 2 * len(one)
+            ahead += one
+    return least
+
+
+_CUT: Final[Mapping[str, Any]] = {"result": None, "params": {}, "data": {}, "error": None}
+
+
 class _Told:
     """An event with its number; its text is made when somebody wants it."""
 
-    __slots__ = ("_texts", "event", "number")
+    __slots__ = ("_is_cut", "_texts", "event", "length", "number")
 
     def __init__(self, number: int, event: Event) -> None:
         self.number = number
-        self.event = event
+        run = event.run
+        self.length: int = 0 if run is None else _least(run.result, run.params)
+        """Characters of what its run came to, and was given, at least."""
+        self._is_cut = self.length > LONGEST
+        if run is not None and self._is_cut:  # now: until somebody wants the text it would be kept for nothing
+            event, self.length = replace(event, run=run.changed(**_CUT)), 0
+        self.event: Event = event
         self._texts: dict[bool, bytes] = {}
 
     def text(self, epoch: str, admin: bool) -> bytes:
@@ -72,8 +100,8 @@ class _Told:
             if not admin:
                 record["data"] = facts(self.event.name, record["data"])
             data = json.dumps(record, ensure_ascii=False, default=str)
-            if len(data) > LONGEST and record["run"] is not None:
-                record["run"] |= {"result": None, "params": {}, "data": {}, "error": None, "cut": True}
+            if record["run"] is not None and (self._is_cut or len(data) > LONGEST):
+                record["run"] |= {**_CUT, "cut": True}
                 data = json.dumps(record, ensure_ascii=False, default=str)
             self._texts[admin] = _message(f"{epoch}-{self.number}", self.event.name, data)
         return self._texts[admin]
@@ -196,7 +224,9 @@ class Live:
         self._epoch = secrets.token_hex(4)
         """Tells the numbers of this process from those of another."""
         self._count = 0
-        self._ring: deque[_Told] = deque(maxlen=KEPT)
+        self._ring: deque[_Told] = deque()
+        self._length = 0
+        """Characters of what is in the ring, as its events have it."""
         self._listeners: set[_Listener] = set()
         self._gathering = _Gathering()
         self._unsubscribe: Callable[[], None] | None = None
@@ -275,6 +305,9 @@ class Live:
         self._count += 1
         told = _Told(self._count, event)
         self._ring.append(told)
+        self._length += told.length
+        while len(self._ring) > KEPT or self._length > KEPT_CHARACTERS:
+            self._length -= self._ring.popleft().length
         for listener in self._listeners:
             listener.hear(told)
         if self._gathering.pages and self._loop is not None:
