@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop.options import Options
 from taskloop.runs import Reason, State
 from taskloop.store import Store
 from taskloop.store_data import Query, Worker
@@ -51,7 +53,12 @@ async def look(
     ledger: Ledger, store: Store, others: Sequence[Worker], only: Collection[str] | None = None
 ) -> list[Advice]:
     """What is worth telling about this start."""
-    found = [*_parent_of_a_reloader(others), *_no_zone(ledger, only), *_no_cluster(ledger, only)]
+    found = [
+        *_parent_of_a_reloader(others),
+        *_other_options(ledger),
+        *_no_zone(ledger, only),
+        *_no_cluster(ledger, only),
+    ]
     if not ledger._clock.steps_by_hand:  # the machine is none of a test's business
         found += await asyncio.to_thread(_about_the_machine, store)
     return found + await _hung_once(ledger, store)
@@ -143,6 +150,23 @@ def _here() -> list[str]:
     from taskloop.processes import place
 
     return place().split(":")[:3]
+
+
+def _other_options(ledger: Ledger) -> list[Advice]:
+    """Options that the program gives its scheduler in code, where it was started by a command, which goes by others."""
+    own, usual = ledger._own_options, Options()
+    if own is None or own is ledger.options:
+        return []
+    names = [one.name for one in fields(Options)]
+    here = {name: (getattr(usual, name), getattr(ledger.options, name)) for name in names}
+    told = [name for name in names if getattr(own, name) not in here[name]]
+    if not told:
+        return []
+    text = (
+        "Options(...) in the program gives these, for when it starts its scheduler itself; this command goes by config.toml "
+        "and the environment instead: say them there"
+    )
+    return [("WARNING", "other_options", {"options": ", ".join(told), "text": text})]
 
 
 def _no_zone(ledger: Ledger, only: Collection[str] | None) -> list[Advice]:

@@ -65,6 +65,8 @@ class Housed(Jobs):
         self.options: Options = options or Options()
         self.speaker: Speaker = Speaker()
         """Writes the log lines; inside another program warnings only, unless somebody asks for more."""
+        self._own_options = options
+        """Those given when made; None: the configuration's."""
         self._config = config
         self._is_configured = options is not None
         self._was_read = False

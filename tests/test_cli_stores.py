@@ -86,6 +86,18 @@ def test_two_stores_are_told_of_by_run_and_doctor(shop, call):
     assert "own store" not in call("doctor").out
 
 
+def test_options_that_the_program_gives_and_the_command_does_not_go_by_are_told_at_its_start(shop, call):
+    """`Options(dask=...)` was passed over in silence, and each attempt failed for want of a cluster."""
+    asked = "from taskloop import Options\n" + OWN.replace(
+        '"sqlite:///own.db"', '"sqlite:///own.db", options=Options(dask="tcp://there:8786", threads=3)'
+    )
+    shop.write("own.py", asked)
+    shop.write("config.toml", '[scheduler]\napp = "own:scheduler"\n')
+    assert 'WARNING advice.other_options options="threads, dask" text="Options(...)' in call("once", "tick").err
+    shop.write("config.toml", '[scheduler]\napp = "own:scheduler"\nthreads = 3\n[dask]\naddress = "tcp://there:8786"\n')
+    assert "other_options" not in call("once", "tick").err
+
+
 def test_where_no_store_is_it_is_said_where_one_would_be(shop, call):
     assert "there is no store yet at sqlite:///taskloop.db; `taskloop run`" in call("runs").err
     assert "there is no store yet at sqlite:///taskloop.db" in call("db", "check").err
