@@ -68,6 +68,8 @@ class _Tracing:
         if run is None:
             return
         if event.name == "started":
+            if len(self._open) >= MOST:
+                self._end_what_is_lost(event.at)
             if len(self._open) < MOST:
                 self._begin(run, event.at)
             return
@@ -77,9 +79,20 @@ class _Tracing:
             return
         attempt = self._open.pop(run.id, None)
         if attempt is not None:
-            for step, _ in attempt.steps.values():  # cut short
-                step.end(end_time=_nanoseconds(run.ended_at or event.at))
+            _end_steps(attempt, run.ended_at or event.at)
             self._end(attempt.span, run, event)
+
+    def _end_what_is_lost(self, at: datetime) -> None:
+        """Of a run that another worker has taken over no end is told here: without this there would be no room in the end."""
+        slots = self._scheduler._slots
+        in_hand = {} if slots is None else slots.attempts
+        if len(in_hand) > len(self._open):
+            return
+        for lost in [one for one in self._open if one not in in_hand]:
+            attempt = self._open.pop(lost)
+            _end_steps(attempt, at)
+            attempt.span.set_status(self._api.Status(self._api.StatusCode.ERROR, "lost"))
+            attempt.span.end(end_time=_nanoseconds(at))
 
     def _begin(self, run: Run, at: datetime) -> None:
         span = self._begun(run, at)
@@ -145,6 +158,12 @@ class _Tracing:
         elif event.name != "succeeded":
             span.set_status(self._api.Status(self._api.StatusCode.ERROR, str(run.reason or event.name)))
         span.end(end_time=_nanoseconds(run.ended_at or event.at))
+
+
+def _end_steps(attempt: _Attempt, at: datetime) -> None:
+    """End the spans of steps that were cut short."""
+    for span, _ in attempt.steps.values():
+        span.end(end_time=_nanoseconds(at))
 
 
 def _nanoseconds(instant: datetime) -> int:

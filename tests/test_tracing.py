@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -10,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from taskloop import Options, Retry, RunContext, TaskScheduler
+from taskloop import Options, Retry, RunContext, TaskScheduler, tracing
 from taskloop.tracing import trace
 
 pytestmark = pytest.mark.anyio
@@ -146,6 +148,24 @@ async def test_a_cancelled_run_says_so(shop, tracer, exporter, virtual_time):
         await time.advance("1s")
     [span] = [span for span in exporter.get_finished_spans() if span.name == "run long"]
     assert span.attributes["taskloop.state"] == "cancelled" and span.status.status_code is StatusCode.ERROR
+
+
+async def test_runs_that_others_have_taken_over_leave_room_for_those_that_follow(
+    shop, tracer, exporter, virtual_time, monkeypatch, tmp_path
+):
+    """Each left a span open; after ten thousand of them no run had one any more."""
+    monkeypatch.setattr(tracing, "MOST", 1)
+    trace(shop, tracer)
+    async with virtual_time(shop, store=f"sqlite:///{tmp_path}/shop.db") as time:
+        await shop.submit("fails")
+        await time.advance("1s")
+        with closing(sqlite3.connect(tmp_path / "shop.db")) as db:  # what a worker does that takes this one for dead
+            db.execute("UPDATE taskloop_runs SET state = 'interrupted', ended_at = 0, token = token + 1")
+            db.commit()
+        await time.advance("2m30s")
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans] == ["run fails", "run tick", "run tick"]
+    assert [span.status.description for span in spans] == ["lost", None, None]
 
 
 async def test_what_is_ended_makes_no_more_spans(shop, tracer, exporter, virtual_time):
