@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import html
 import json
 import random
 import re
@@ -224,6 +225,36 @@ async def test_a_token_counts_beside_the_sign_in_of_the_host(host):
     async with host(shop(token=TOKEN), auth=lambda request: None) as client:
         assert (await client.get(f"{V1}/whoami", headers={"authorization": f"Bearer {TOKEN}"})).data["via"] == "token"
         assert (await client.get(f"{V1}/whoami")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("login_url", "leads_to"),
+    [
+        (None, "/taskloop/login?wanted=%2Fjobs%3Fq%3Da%2526b"),
+        ("/signin", "/signin?next=%2Ftaskloop%2Fjobs%3Fq%3Da%2526b"),
+        ("https://id.example/?of=shop#/in", "https://id.example/?of=shop&next=%2Ftaskloop%2Fjobs%3Fq%3Da%2526b#/in"),
+    ],
+)
+async def test_whom_the_host_does_not_know_is_led_to_its_page_to_sign_in_and_back(host, login_url, leads_to):
+    """There was only the field for a token, which nobody has whose sign-in is the host's."""
+    async with host(shop(), auth=lambda request: None, login_url=login_url) as client:
+        answer = await client.get("/jobs?q=a%26b", headers={"accept": "text/html"})
+        told = await client.get(f"{V1}/jobs", headers={"accept": "application/json"})
+    [found] = re.findall(r'class="button" href="([^"]*)">Sign in', answer.body.decode())
+    assert (answer.status, told.status, html.unescape(found)) == (401, 401, leads_to)
+
+
+@pytest.mark.parametrize(
+    "login_url", ["javascript:alert(1)", "//evil.example", "signin", "/\\evil", "/a b", "https://", 5]
+)
+def test_what_is_no_page_to_sign_in_at_is_refused_when_it_is_mounted(login_url):
+    with pytest.raises(BadSettings, match="login_url is .*allowed is a path of this site"):
+        Site(shop(), auth=named(), login_url=login_url)
+
+
+def test_a_page_to_sign_in_at_is_of_no_use_where_the_host_is_not_asked():
+    with pytest.raises(BadSettings, match="without a function as auth="):
+        Site(shop(), login_url="/signin")
 
 
 @pytest.mark.parametrize("auth", ["closed", True, 5])

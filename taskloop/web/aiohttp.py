@@ -49,6 +49,7 @@ def setup(
     start: bool = True,
     auth: Auth = None,
     hosts: Iterable[str] = (),
+    login_url: str | None = None,
 ) -> None:
     """Mount the surface below `prefix` (empty: at the root), and start and stop the scheduler with the app; of several
     apps of one scheduler the last that goes stops it.
@@ -58,7 +59,9 @@ def setup(
     `start` False leaves the scheduler to the host. `auth`: a function of the request, plain or async, that gives a
     `Principal` or None; "open" lets everybody in; None: only tokens, of the store or the configuration's, and without
     any nobody.
-    `hosts`: names under which the host is reached, beside those of the machine itself. Raises `BadSettings`.
+    `hosts`: names under which the host is reached, beside those of the machine itself. `login_url`: the host's page to
+    sign in, to which whom `auth` does not know is led, with the page that was asked for as `next`; None: they may sign in
+    with a token. Raises `BadSettings`.
     """
     if not re.fullmatch(PREFIX, prefix):
         raise BadSettings(
@@ -66,7 +69,7 @@ def setup(
                 f"prefix is {prefix!r}; a path such as '/taskloop', of letters, digits and -._~, is allowed, or '' for the root"
             ]
         )
-    site = Site(scheduler, auth=auth, hosts=hosts)
+    site = Site(scheduler, auth=auth, hosts=hosts, login_url=login_url)
     _mount(app, site, prefix)
 
     async def with_the_app(_: web.Application) -> AsyncIterator[None]:

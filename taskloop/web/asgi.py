@@ -31,13 +31,15 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def app(scheduler: TaskScheduler, auth: Auth = None, hosts: Iterable[str] = ()) -> Application:
+def app(
+    scheduler: TaskScheduler, auth: Auth = None, hosts: Iterable[str] = (), login_url: str | None = None
+) -> Application:
     """The surface of `scheduler`, to be mounted anywhere.
 
-    `auth` and `hosts` as for `taskloop.web.aiohttp.setup`. Served as the whole program it starts and stops the scheduler;
+    `auth`, `hosts` and `login_url` as for `taskloop.web.aiohttp.setup`. Served as the whole program it starts and stops the scheduler;
     mounted, the host does that by `lifespan`. Of several hosts of one scheduler the last that goes stops it. Raises `BadSettings`.
     """
-    site = Site(scheduler, auth=auth, hosts=hosts)
+    site = Site(scheduler, auth=auth, hosts=hosts, login_url=login_url)
 
     async def surface(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import inspect
 import ipaddress
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -100,12 +101,24 @@ class Bearer(NamedTuple):
     token: Token | None
 
 
+def _check_login_url(url: object, auth: Auth) -> None:
+    if not isinstance(url, str) or not re.fullmatch(r"(https?://[^/\s\\]|/(?![/\\]))[^\s\\]*", url):
+        raise BadSettings(
+            [f"login_url is {url!r}; allowed is a path of this site as '/login', or an address https://…"]
+        )
+    if not callable(auth):
+        raise BadSettings(
+            [f"login_url is {url!r} without a function as auth=, which would know who has signed in there"]
+        )
+
+
 class Access:
     """Who may come in, for one mount.
 
     `keyring`: the verbs on the tokens of the store. `auth`: see `Auth`. `hosts`: names accepted in Host beside those of
     this machine. `bind`: the address on which a server of our own listens, which then asks `check_bind`; None: mounted
-    in a host. `options`: what the configuration says, asked at each request. Raises `BadSettings`.
+    in a host. `options`: what the configuration says, asked at each request. `login_url`: the page of the host to sign in
+    at, for whom `auth` does not know. Raises `BadSettings`.
     """
 
     def __init__(
@@ -116,11 +129,15 @@ class Access:
         hosts: Iterable[str] = (),
         bind: str | None = None,
         options: Callable[[], Http] = Http,
+        login_url: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if auth is not None and auth != "open" and not callable(auth):
             raise BadSettings([f'auth is {auth!r}; allowed are a function of the request, "open" or None'])
+        if login_url is not None:
+            _check_login_url(login_url, auth)
         hosts = check_hosts(hosts)
+        self.login_url: str | None = login_url
         self._auth, self._hosts, self._bind, self._options = auth, frozenset(map(_bare, hosts)), bind, options
         self._failed = Limits(monotonic)
         self._tokens = Tokens(keyring, monotonic)

@@ -106,7 +106,7 @@ class Asked:
 class Site:
     """The admin surface of one scheduler at one place.
 
-    `auth`, `hosts`, `bind`: see `security.Access`. Raises `BadSettings`. Whoever listens at `bind` asks `check_bind` first.
+    `auth`, `hosts`, `bind`, `login_url`: see `security.Access`. Raises `BadSettings`. Whoever listens at `bind` asks `check_bind` first.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Site:
         auth: Auth = None,
         hosts: Iterable[str] = (),
         bind: str | None = None,
+        login_url: str | None = None,
     ) -> None:
         from taskloop.web.api import ROUTES
         from taskloop.web.pages import ROUTES as PAGES
@@ -127,6 +128,7 @@ class Site:
             hosts=hosts,
             bind=bind,
             options=lambda: scheduler.options.http,
+            login_url=login_url,
         )
         self.router: Router = Router((*ROUTES, *PAGES))
         self.live: Live = Live(scheduler)
@@ -252,7 +254,14 @@ class Site:
             with suppress(MissingExtra):
                 takes = found.route.narrowed_by if found is not None else ()
                 return await problem_page(
-                    self.scheduler, request, record, problem.headers, who=who, takes=takes, form=form
+                    self.scheduler,
+                    request,
+                    record,
+                    problem.headers,
+                    who=who,
+                    takes=takes,
+                    form=form,
+                    login_url=self.access.login_url,
                 )
         headers = {"content-type": "application/problem+json", **problem.headers}
         return Response(problem.status, await written(record), headers)

@@ -92,12 +92,13 @@ async def problem_page(
     who: Principal | None,
     takes: Iterable[str] = (),
     form: str | None = None,
+    login_url: str | None = None,
 ) -> Response:
     """A refusal, for people. `who`: None: nobody knows yet, and there is no way about. `takes`: the fields by which the
     page can be narrowed, shown again with what stood in them. `form`: the page of the form that was sent.
 
-    A sign-in leads to the page that was asked for, or to that of the form, and what is only away for a while is asked for
-    again by itself.
+    A sign-in, at `login_url` of the host where it has said that, leads to the page that was asked for, or to that of the
+    form, and what is only away for a while is asked for again by itself.
     """
     wanted = f"{request.path}{request.query and '?'}{request.query}" if request.method == "GET" else ""
     again = headers.get("retry-after") if wanted and record["status"] == 503 else None
@@ -112,8 +113,19 @@ async def problem_page(
     frame = {"base": request.prefix} if who is None else _frame(scheduler, request, who)
     return await bare_page(
         "problem.html", record["status"], headers, **frame, framed=who is not None, problem=record, wanted=wanted,
-        then=wanted or form or "", waits=again, fields=fields,
+        sign_in=_sign_in(request.prefix, wanted or form or "", login_url), at_host=login_url is not None, waits=again,
+        fields=fields,
     )  # fmt: skip
+
+
+def _sign_in(base: str, then: str, login_url: str | None) -> str:
+    """The address of the page to sign in, which is told where to go then."""
+    address, field, then = (
+        (f"{base}/login", "wanted", then) if login_url is None else (login_url, "next", f"{base}{then or '/'}")
+    )
+    address, mark, place = address.partition("#")
+    asked = f"{'&' if '?' in address else '?'}{urlencode({field: then})}" if then else ""
+    return f"{address}{asked}{mark}{place}"
 
 
 async def bare_page(template: str, code: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
