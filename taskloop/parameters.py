@@ -272,7 +272,7 @@ class Parameters:
         for name, value in own.items():
             if self._typed(name):
                 try:
-                    own[name] = self._adapter(name).validate_python(value)
+                    own[name] = _validated(self._adapter(name), value)
                 except Exception as error:
                     problems[name] = self._problem(name, plain[name], error)
         if problems:
@@ -297,7 +297,7 @@ class Parameters:
 
     def value(self, plain: Any) -> Any:
         """A stored result rebuilt by the return annotation; as it is where there is none."""
-        return plain if plain is None or not self.reads_results else self._returned.validate_python(plain)
+        return plain if plain is None or not self.reads_results else _validated(self._returned, plain)
 
     @property
     def reads_results(self) -> bool:
@@ -370,7 +370,7 @@ class Parameters:
     def _plain(self, name: str, value: Any) -> Any:
         if self._typed(name) and not (type(value) is self._hints[name] and type(value) in _AS_THEY_ARE):
             adapter = self._adapter(name)
-            value = adapter.validate_python(value)
+            value = _validated(adapter, value)
             plain = self._dumped(name, adapter, value, by_alias=False)
             if self._has_aliases(name, adapter):  # what is kept must be read by the names that the model reads
                 aliased = self._dumped(name, adapter, value, by_alias=True)
@@ -423,7 +423,7 @@ class Parameters:
                 f"got {MASK if secret else cut(given)}"
             )
         with suppress(Exception):
-            given = adapter.dump_python(adapter.validate_python(given))
+            given = adapter.dump_python(_validated(adapter, given))
         return unstorable(name, given, secret=secret, typed=True, why="" if secret else str(error))
 
 
@@ -446,10 +446,24 @@ def _generator() -> type[Any]:
 def _is_read_by(adapter: Any, plain: Any) -> bool:
     """Whether a value comes back from what is kept of it."""
     try:
-        adapter.validate_python(plain)
+        _validated(adapter, plain)
     except Exception:
         return False
     return True
+
+
+def _validated(adapter: Any, plain: Any) -> Any:
+    """A value by its annotation: as it is, else as JSON, of which alone what is strict takes a date, or an id, as a text.
+
+    Raises what pydantic says of the value as it is.
+    """
+    try:
+        return adapter.validate_python(plain)
+    except Exception as error:
+        try:
+            return adapter.validate_json(json.dumps(plain))
+        except Exception:
+            raise error from None
 
 
 _LARGE: Final = 2**63
