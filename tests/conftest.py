@@ -26,7 +26,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for w
     signal.signal(signal.SIGINT, signal.default_int_handler)
 MAY_BLOCK = [
     # (function, file, names, why it may)
-    ("threading.Lock.acquire", "taskloop/executors.py", {"_grow", "close"}, "held for a few instructions at most"),
     ("io.TextIOWrapper.read", "taskloop/processes.py", {"birth", "_first_line"}, "/proc is memory; a small file, once"),
     (
         "io.BufferedReader.read",
