@@ -396,11 +396,12 @@ class Parameters:
         return self._aliased[name]
 
     def _dumped(self, name: str, adapter: Any, value: Any, *, by_alias: bool) -> Any:
+        """What is read again, and so without what a model only reckons (`computed_field`): one that forbids more refuses it."""
         if not self._is_covered(name):
-            return adapter.dump_python(value, mode="json", by_alias=by_alias)
+            return adapter.dump_python(value, mode="json", by_alias=by_alias, round_trip=True)
         from pydantic_core import to_jsonable_python
 
-        return to_jsonable_python(uncovered(adapter.dump_python(value, by_alias=by_alias)))
+        return to_jsonable_python(uncovered(adapter.dump_python(value, by_alias=by_alias, round_trip=True)))
 
     def _problem(self, name: str, value: Any, error: Exception) -> str:
         """What is wrong with a value: where, what is allowed, what was given; nothing of a secret."""

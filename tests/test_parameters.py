@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 import typing_extensions
-from pydantic import AfterValidator, AliasChoices, BaseModel, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, Json, SecretStr, computed_field
 
 from taskloop.context import RunContext, StepContext
 from taskloop.errors import BadJob, BadParameters, Unstorable
@@ -548,6 +548,29 @@ def test_what_is_strict_is_read_from_its_record_and_may_be_asked_for_as_json(due
 def test_what_is_strict_stays_so(given, told):
     with pytest.raises(BadParameters, match=told):
         Parameters("bill", bill).check({"bill": BILL.model_dump() | given, "due": date(2026, 3, 4)})
+
+
+class Box(BaseModel, extra="forbid"):
+    width: int
+    height: int
+
+    @computed_field
+    @property
+    def area(self) -> int:
+        return self.width * self.height
+
+
+def packed(box: Box, sizes: Json[list[int]]) -> None: ...
+
+
+@pytest.mark.parametrize("given", [Box(width=2, height=3), {"width": 2, "height": 3}])
+def test_what_a_model_reckons_is_not_stored_for_it_may_take_no_more_than_its_fields(given):
+    """Each run of such a job failed."""
+
+    parameters = Parameters("job", packed)
+    stored = parameters.check({"box": given, "sizes": "[1, 2]"})
+    assert stored["box"].keys() == {"width", "height"}
+    assert parameters.rebuild(stored) == {"box": Box(width=2, height=3), "sizes": [1, 2]}
 
 
 def test_a_job_that_takes_nothing_is_given_nothing():
