@@ -421,7 +421,15 @@ _waiting: Final[dict[str, DaskContext]] = {}
 def _found(where: bytes | tuple[str, str]) -> tuple[Callable[..., Any], Parameters]:
     """The function that was sent, and what it takes."""
     if isinstance(where, tuple):
-        return found(*where)
+        try:
+            return found(*where)
+        except BadJob as error:
+            module, name = where
+            why = failure(error.__cause__ or error)
+            raise BadJob(
+                f"a worker of the Dask cluster cannot find {name} of module {module}: {why.type}: {why.message}; each of them "
+                "needs the program, in the same version as here: install it there, or name its folder in PYTHONPATH"
+            ) from error
     from pickle import loads
 
     function, function.__annotations__ = loads(where)  # noqa: S301 - Dask itself has unpickled more than that by now

@@ -146,6 +146,25 @@ async def test_what_a_job_raises_there_is_told_and_judged_as_if_it_were_here(at_
     assert [text.partition(" x")[0] for _, text in await said(at_work, run)] == [f"line {n}" for n in range(300)]
 
 
+async def test_a_program_that_the_cluster_does_not_have_is_told_with_where_it_is_missing(
+    address, tmp_path, monkeypatch
+):
+    (tmp_path / "of_here_alone.py").write_text("def told(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from of_here_alone import told
+
+    with attached(address) as scheduler:
+        job = scheduler.add_job(told, name="alone", executor="dask")
+        async with scheduler:
+            run = await (await job.submit()).wait()
+    assert (run.state, run.error.type) == (State.FAILED, "BadJob")
+    assert run.error.message == (
+        "a worker of the Dask cluster cannot find told of module of_here_alone: ModuleNotFoundError: No module named "
+        "'of_here_alone'; each of them needs the program, in the same version as here: install it there, or name its folder "
+        "in PYTHONPATH"
+    )
+
+
 async def test_a_worker_that_is_killed_fails_its_attempt_and_the_next_one_gets_another(at_work, tmp_path):
     heard = []
     at_work.on("retrying")(lambda event: heard.append(event.run.error))
