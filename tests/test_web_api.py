@@ -323,13 +323,19 @@ async def test_a_long_page_is_the_same_as_a_short_one(pair):
     assert page.items[0] == (await client.get(f"{V1}/runs?limit=1")).items[0]
 
 
-async def test_the_history_is_narrowed_and_an_unknown_job_is_named(pair):
+@pytest.mark.parametrize("path", ["/runs", "/runs/export", "/events"])
+async def test_a_misspelt_job_is_no_job_of_which_nothing_is_to_be_told(client, path):
+    answer = await client.get(f"{V1}{path}?job=ad")
+    assert (answer.status, answer.code) == (404, "job-not-found")
+    assert "add" in answer.data["hint"]
+
+
+async def test_the_history_is_narrowed_by_state_time_job_and_cause(pair):
     scheduler, client = pair
     await (await scheduler.submit("add", {"a": 1})).wait()
     await (await scheduler.submit("fails")).wait()
     assert [one["job"] for one in (await client.get(f"{V1}/runs?state=failed,cancelled&since=1h")).items] == ["fails"]
     assert [one["job"] for one in (await client.get(f"{V1}/runs?job=add&cause=manual")).items] == ["add"]
-    assert (await client.get(f"{V1}/runs?job=ad")).code == "job-not-found"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from taskloop.events import EVENTS
-from taskloop.web.api.asking import V1
+from taskloop.web.api.asking import V1, refuse_unknown
 from taskloop.web.core import Response
 from taskloop.web.routes import TEXT, Parameter, Route, whole, words
 from taskloop.web.security import Scope
@@ -23,6 +23,8 @@ ASK_SECONDS: Final = 10.0
 async def events(asked: Asked) -> Response:
     query = asked.query
     last = asked.request.headers.get("last-event-id") or query["last"]
+    if query["job"] is not None:  # of one that is misspelt nothing would ever be told
+        await refuse_unknown(asked, query["job"])
     heard = asked.site.live.stream(last, names=query["name"], job=query["job"], run=query["run"], admin=asked.admin)
     stream = while_allowed(asked, heard)
     # A proxy that gathers what it passes on would hold events back.

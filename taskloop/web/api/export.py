@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.records import run_record
 from taskloop.runs import Run
+from taskloop.web.api.asking import refuse_unknown
 from taskloop.web.core import Response
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ async def export(asked: Asked) -> Response:
     form = asked.query["format"] or "jsonl"
     kind = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl; charset=utf-8"}[form]
     first = await _page(asked, filters(asked), asked.query["before"])  # what is wrong is told before the file begins
+    if not first and asked.query["job"] is not None:
+        await refuse_unknown(asked, asked.query["job"])
     return Response(
         200,
         _file(asked, form, filters(asked), first),
