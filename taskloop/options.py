@@ -6,20 +6,24 @@ Level 3, pure. `taskloop.settings` makes one from configuration; embedding code 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
-from taskloop.errors import BadSettings
-from taskloop.triggers import Trigger
+from taskloop.errors import BadSettings, BadTrigger
+from taskloop.triggers import Trigger, checked
 
 __all__ = ["HOSTS_ALLOWED", "Http", "Options", "check_hosts", "is_host"]
 
 _SPANS: Final = ("interval", "heartbeat", "lease")
 _SPANS_OR_NONE: Final = ("loop_limit", "max_runtime", "dev", "keep")
 _SPANS_OR_NOTHING: Final = ("grace", "kill_grace")
-_NUMBERS: Final = ("max_running", "threads")
+_NUMBERS: Final = {"max_running": 1, "threads": 1, "capture": 0, "statement_cache_size": 0}
+"""Each with the least that it may be."""
+_TEXTS: Final = ("timezone", "store_url", "dask")
+_MAPPINGS: Final = ("groups", "defaults", "jobs", "triggers", "params")
+_SYNCHRONOUS: Final = ("full", "normal")
 _HOST: Final = re.compile(
     r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?|[0-9a-f.]*:[0-9a-f:.]+", re.IGNORECASE
 )
@@ -64,7 +68,7 @@ def is_host(name: object) -> bool:
 class Options:
     """How a scheduler behaves. Spans are above zero, `grace` and `kill_grace` zero or more; None: off.
 
-    Raises `BadSettings` with everything that is wrong.
+    Raises `BadSettings` with everything that is wrong; what `defaults`, `jobs` and `params` say of a job is checked with it.
     """
 
     enabled: bool = True
@@ -113,27 +117,56 @@ class Options:
     """The address of a Dask cluster's scheduler, for `executor="dask"`; empty: there is none."""
 
     def __post_init__(self) -> None:
-        spans = {name: getattr(self, name) for name in (*_SPANS, *_SPANS_OR_NONE, *_SPANS_OR_NOTHING)}
-        problems = [
-            f"{name} is {span!r}; a timedelta {'of zero or more' if name in _SPANS_OR_NOTHING else 'above zero'} is allowed"
-            + (", or None" if name in _SPANS_OR_NONE else "")
-            for name, span in spans.items()
-            if not (span is None and name in _SPANS_OR_NONE) and not _is_span(span, name in _SPANS_OR_NOTHING)
-        ]
-        for name in _NUMBERS:
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                problems.append(f"{name} is {number!r}; a whole number from 1 is allowed")
+        problems = [*self._spans_that_are_none(), *self._numbers_that_are_none(), *self._others_that_are_none()]
         if not problems and self.lease <= self.heartbeat:
             problems.append(f"lease is {self.lease}; longer than heartbeat, {self.heartbeat}, is allowed")
         if problems:
             raise BadSettings(problems)
+
+    def _spans_that_are_none(self) -> Iterator[str]:
+        for name in (*_SPANS, *_SPANS_OR_NONE, *_SPANS_OR_NOTHING):
+            span, or_none, or_nothing = getattr(self, name), name in _SPANS_OR_NONE, name in _SPANS_OR_NOTHING
+            if not (span is None and or_none) and not _is_span(span, or_nothing):
+                least, more = "of zero or more" if or_nothing else "above zero", ", or None" if or_none else ""
+                yield f"{name} is {span!r}; a timedelta {least} is allowed{more}"
+
+    def _numbers_that_are_none(self) -> Iterator[str]:
+        for name, least in _NUMBERS.items():
+            if not _is_number(number := getattr(self, name), least):
+                yield f"{name} is {number!r}; a whole number from {least} is allowed"
+        for name, places in self.groups.items() if isinstance(self.groups, Mapping) else ():
+            if not _is_number(places, 1):
+                yield f"groups[{name!r}] is {places!r}; a whole number from 1 is allowed"
+
+    def _others_that_are_none(self) -> Iterator[str]:
+        enabled, synchronous, http = cast("tuple[Any, Any, Any]", (self.enabled, self.synchronous, self.http))
+        if not isinstance(enabled, bool):
+            yield f"enabled is {enabled!r}; True or False is allowed"
+        if synchronous not in _SYNCHRONOUS:  # any other word would cost what a power cut takes
+            yield f"synchronous is {synchronous!r}; {' or '.join(map(repr, _SYNCHRONOUS))} is allowed"
+        if not isinstance(http, Http):
+            yield f"http is a {type(http).__name__}; Http(...) of taskloop.options is allowed"
+        for name in _TEXTS:
+            if not isinstance(text := getattr(self, name), str) and not (text is None and name == "timezone"):
+                yield f"{name} is {text!r:.200}; a text is allowed"
+        for name in _MAPPINGS:
+            if not isinstance(given := getattr(self, name), Mapping):
+                yield f"{name} is {given!r:.200}; a mapping is allowed"
+        for job, trigger in self.triggers.items() if isinstance(self.triggers, Mapping) else ():
+            try:
+                checked(trigger)
+            except BadTrigger as error:
+                yield f"triggers[{job!r}]: {error}"
 
     def _laid_over(self, job: str) -> Mapping[str, Any]:
         """The policy options that stand over what the code says of this job."""
         said = self.jobs.get(job, {})
         # A spread of an hour would hold back for an hour what dev mode lets fire each ten seconds.
         return said if self.dev is None else {**said, "spread": None}
+
+
+def _is_number(number: object, least: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
 
 
 def _is_span(span: object, or_nothing: bool) -> bool:
