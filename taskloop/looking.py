@@ -306,7 +306,8 @@ async def status(ledger: Ledger, store: Store) -> Status:
     live = _living(workers, ledger, now, ahead)
     counts, active = await _in_hand(store)
     recent = await incidents(ledger, store, now - RECENT)
-    attention = [*_about_workers(workers, live), *_about_our_clock(live, ahead), *_about_incidents(recent)]
+    attention = [*_about_us(ledger, workers), *_about_workers(workers, live), *_about_our_clock(live, ahead)]
+    attention += _about_incidents(recent)
     attention += _about_jobs(standings, bool(live), now)
     tripped = [one for one in look.switches if one.kind == "tripped" and one.holds(now)]
     attention += [_item("tripped", one.reason, job=one.job, since=one.since) for one in tripped]
@@ -410,6 +411,16 @@ def _about_workers(workers: Sequence[Worker], live: Sequence[Worker]) -> list[di
         )
         for one in silent[:5]
     ]
+
+
+def _about_us(ledger: Ledger, workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """What is wrong with this worker where the store has it among the dead: others write there, and it cannot, as after a
+    newer program has brought the schema up to date.
+    """
+    own = getattr(ledger, "worker", None)
+    if own is None or not getattr(ledger, "is_running", False) or any(one.id == own.id for one in workers):
+        return []
+    return [item | {"worker": own.id} for item in _unwell(ledger._vitals(), f"{own.host} pid {own.pid}")]
 
 
 def _unwell(health: Mapping[str, Any], who: str) -> list[dict[str, Any]]:

@@ -307,6 +307,23 @@ async def test_a_store_of_which_one_table_takes_nothing_is_lost_once_and_back_wh
         assert told == ["store_lost", "store_back"]
 
 
+async def test_a_worker_that_can_only_read_says_so_still_when_the_others_have_taken_it_for_dead(few_rights):
+    told = []
+    say = partial(asyncio.to_thread, few_rights.server.execute)
+    async with ticking(few_rights.url, [], told) as cut_off, ticking(few_rights.server.store, [], []) as other:
+        await say(f"REVOKE UPDATE ON taskloop.writers FROM {few_rights.user}", "taskloop_tests")
+        await until(lambda: _attention(cut_off, "permission denied for table writers"))
+
+        buried = f"SELECT 1 FROM taskloop.workers WHERE id = '{cut_off.worker.id}' AND ended = 'died'"
+        await until(lambda: asyncio.to_thread(few_rights.server.query, buried, "taskloop_tests"))
+        status = await cut_off.status()
+        assert [one.id for one in status.workers] == [other.worker.id]
+        [item] = [one for one in status.attention if one["condition"] == "store"]
+        assert "permission denied for table writers" in item["text"] and item["worker"] == cut_off.worker.id
+        await say(f"GRANT UPDATE ON taskloop.writers TO {few_rights.user}", "taskloop_tests")
+        await until(lambda: asyncio.sleep(0, told[-1] == "store_back"))
+
+
 async def _ended(scheduler, run_id) -> Run | None:
     try:
         run = await scheduler.run(run_id)
