@@ -600,7 +600,8 @@ async def test_who_waits_for_a_run_of_another_process_leaves_nothing_of_its_look
         desk = Ledger(url, clock=time.clock, options=Options())
         desk.add_job(nothing, name="long")
         handle, before = await desk.submit("long"), len(futures())
-        assert (await time.until(handle.wait())).state is State.SUCCEEDED
+        ended = await time.until(handle.wait())
+        assert ended.state is State.SUCCEEDED and time.now - ended.ended_at < timedelta(seconds=1)
         assert len(futures()) - before < 20
         await desk.close()
 

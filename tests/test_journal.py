@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from stores import NOW, pair, shared, store, stores
 
 from taskloop.errors import StoreUnavailable
-from taskloop.journal import MOST_A_DAY, Journal
+from taskloop.clock import SystemClock
+from taskloop.journal import MOST_A_DAY, Journal, StoreWatch
 
 __all__ = ["pair", "shared", "store", "stores"]
 
@@ -60,3 +63,20 @@ def test_of_one_kind_a_thousand_a_day_are_kept():
     for number in range(MOST_A_DAY + 5):
         journal.add("blocked", NOW, NOW, number=number)
     assert [one.data["number"] for one in journal.unwritten()] == [*range(MOST_A_DAY)]
+
+
+async def test_after_a_day_of_too_many_the_next_one_is_told_again(store):
+    journal = Journal("w")
+    for number in range(MOST_A_DAY + 5):
+        journal.add("blocked", NOW, NOW, number=number)
+    await journal.write(store)
+    journal.add("blocked", NOW + timedelta(hours=23), NOW, number="the same day")
+    journal.add("blocked", NOW + timedelta(days=1), NOW, number="the next")
+    assert [one.data["number"] for one in journal.unwritten()] == ["the next"]
+
+
+def test_who_asks_a_store_again_that_is_away_waits_longer_each_time_but_never_for_long():
+    watch = StoreWatch(SystemClock(), lambda *_: None)
+    waits = [watch.patience() for _ in range(50)]
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, [0.5, 1, 2, 4, *[5] * 46], strict=True))
+    assert len({*waits}) > 40, "all who wait would ask at one moment"

@@ -57,6 +57,7 @@ async def test_runs_are_counted_by_job_and_end_with_their_durations_and_lateness
         assert (took["1.0"], took["5.0"], took["+Inf"]) == (0, 63, 63)
         assert found["taskloop_run_duration_seconds_sum", ("job", "tick")] == pytest.approx(126)
         assert found["taskloop_run_lateness_seconds_bucket", ("job", "tick"), ("le", "0.01")] == 63
+        assert found["taskloop_run_lateness_seconds_count", ("job", "fails")] == 1, "its second attempt is not late"
 
 
 async def test_skips_that_are_decided_at_once_are_all_counted_and_those_added_to_a_record_later_are_not(

@@ -189,6 +189,21 @@ async def test_a_service_that_does_not_take_it_is_asked_again_and_then_told_of(k
         assert len(calls) == (3 if kind == "refuses" else 0)
 
 
+async def test_a_call_that_failed_is_not_made_again_while_another_waits():
+    scheduler, holds = TaskScheduler(":memory:", options=Options()), threading.Event()
+
+    async def job() -> None: ...
+
+    with service(status=503, holds=holds) as (address, calls):
+        one, two = (scheduler.add_job(job, name=name, ping={"success": f"{address}/{name}"}) for name in ("one", "two"))
+        async with scheduler:
+            await (await one.submit()).wait()
+            await told(calls, 1)
+            await (await two.submit()).wait()
+            holds.set()
+            assert await told(calls, 2) == [("/ping/1234/one", ""), ("/ping/1234/two", "")]
+
+
 async def test_a_service_that_is_gone_keeps_no_other_from_hearing_in_time():
     scheduler = TaskScheduler(":memory:", options=Options())
 

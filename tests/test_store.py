@@ -67,6 +67,8 @@ async def test_a_store_closed_unopened_or_twice_is_closed(stores):
     await made.open()
     await made.close()
     await made.close()
+    with pytest.raises(StoreUnavailable):
+        await made.counts()
 
 
 async def test_a_closed_store_can_be_opened_again(store):
