@@ -12,9 +12,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from taskloop.runs import Failure
+from taskloop.runs import FINAL, Failure, State
 
-__all__ = ["FROM_STEP", "KEPT_ATTEMPTS", "LEVELS", "LogLine", "RunLines", "Step", "StepState"]
+__all__ = ["FROM_STEP", "KEPT_ATTEMPTS", "LEVELS", "LogLine", "RunLines", "Step", "StepState", "standing"]
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 KEPT_ATTEMPTS: Final = 5
@@ -58,6 +58,17 @@ class Step:
     def is_unbegun(self) -> bool:
         """Whether all that is on record of it is that an earlier run's result counts no more: it may never be begun."""
         return self.state is StepState.WAITING and not self.attempt
+
+
+def standing(step: Step, run: State) -> str:
+    """How a step stands in a run of that state, in one of the words for states: nothing of a run goes on that does not.
+
+    On record a step that was cut short is still running, and one that was to be tried again is still waiting.
+    """
+    goes_on_later = step.state is StepState.WAITING and run not in FINAL
+    if run is State.RUNNING or goes_on_later or step.state not in (StepState.WAITING, StepState.RUNNING):
+        return step.state.value
+    return State.INTERRUPTED.value
 
 
 class RunLines(NamedTuple):

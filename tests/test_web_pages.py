@@ -601,6 +601,35 @@ async def test_a_flow_is_run_again_from_a_step(pair):
     assert "Repeats run 1 from step cut with the same parameters" in text(await client.get("/runs/2"))
 
 
+async def test_of_a_flow_that_was_cancelled_no_step_is_shown_as_if_it_went_on(pair):
+    scheduler, client = pair
+    flow, begun = Jobs().flow("halfway"), asyncio.Event()
+
+    @flow.step(retry=Retry(2, first="1h"))
+    async def again() -> None:
+        raise OSError("busy")
+
+    @flow.step()
+    async def lasts() -> None:
+        begun.set()
+        await asyncio.sleep(3600)
+
+    @flow.step()
+    async def ends(lasts: None) -> None: ...
+
+    scheduler.adopt(flow)
+    run = await flow.submit()
+    await begun.wait()
+    while (await scheduler.steps(run.id))[0].state != "waiting":
+        await asyncio.sleep(0)
+    await scheduler.cancel(run.id)
+    await run.wait()
+    page = await client.get("/runs/1")
+    table = text(page).split("what came of it")[1]
+    assert "again ⚡ interrupted 1 OSError busy lasts ⚡ interrupted 1" in table, table[:300]
+    assert "again: ⚡ interrupted; lasts: ⚡ interrupted; ends, after lasts: ◯ not begun" in page.body.decode()
+
+
 async def test_what_a_step_gave_is_shown_as_json(pair):
     scheduler, client = pair
     flow = Jobs().flow("stock")

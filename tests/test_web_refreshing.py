@@ -334,6 +334,25 @@ def test_the_picture_of_a_run_says_how_each_step_stands():
     assert made["cut"].since == START and made["fetch"].since is None
 
 
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        ("running", ["✓ succeeded", "▶ running", "◌ waiting, try 2", "◌ waiting"]),
+        ("waiting", ["✓ succeeded", "⚡ interrupted", "◌ waiting, try 2", "◌ waiting"]),
+        ("cancelled", ["✓ succeeded", "⚡ interrupted", "⚡ interrupted, try 2", "◯ not begun"]),
+    ],
+)
+def test_no_step_of_a_run_that_does_not_go_on_is_drawn_as_if_it_did(run, words):
+    steps = [
+        Step(name="fetch", state=StepState.SUCCEEDED, attempt=1),
+        Step(name="cut", state=StepState.RUNNING, attempt=1, started_at=START),
+        Step(name="captions", state=StepState.WAITING, attempt=2, started_at=START),
+    ]
+    made = graph(FLOW, steps, State(run)).nodes
+    assert [one.words for one in made] == words
+    assert [one.name for one in made if one.since is not None] == (["cut"] if run == "running" else [])
+
+
 def test_what_cannot_be_drawn_is_not():
     assert graph([]) is None
     assert graph([fact("a", "b"), fact("b", "a")]) is None

@@ -7,7 +7,8 @@ from typing import Any
 
 from taskloop.cli.output import Cell, Output, json_text, since_text
 from taskloop.flows import step_record
-from taskloop.steps import Step
+from taskloop.runs import State
+from taskloop.steps import Step, standing
 
 __all__ = ["picture", "step_rows"]
 
@@ -40,16 +41,21 @@ def picture(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def step_rows(out: Output, steps: Sequence[Step], *, final: bool) -> list[list[Cell]]:
-    """One row a step. A step of a final run that is still running was cut short."""
+def step_rows(out: Output, steps: Sequence[Step], run: State) -> list[list[Cell]]:
+    """One row a step of a run of that state."""
     rows: list[list[Cell]] = []
     for one in steps:
         record = step_record(one)
-        state = "interrupted" if final and one.state == "running" else one.state.value
         told = record["error"] or ("" if one.result is None else json_text(one.result))
         took = since_text(record["started_at"], record["completed_at"])
         tries = str(one.attempt) if one.attempt > 1 else ""
         rows.append(
-            [one.name, out.state(state, "kept" if one.kept else None), took, tries, told.partition("\n")[0][:80]]
+            [
+                one.name,
+                out.state(standing(one, run), "kept" if one.kept else None),
+                took,
+                tries,
+                told.partition("\n")[0][:80],
+            ]
         )
     return rows

@@ -335,7 +335,7 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
         from taskloop.cli.graph import step_rows
 
         out.line("")
-        out.table(("STEP", "STATE", "TOOK", "TRY", "RESULT"), step_rows(out, steps, final=run.final))
+        out.table(("STEP", "STATE", "TOOK", "TRY", "RESULT"), step_rows(out, steps, run.state))
     return 0
 
 

@@ -8,8 +8,9 @@ from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
+from taskloop.runs import FINAL, State
 from taskloop.signs import SIGNS, span_text
-from taskloop.steps import Step, StepState
+from taskloop.steps import Step, standing
 
 __all__ = ["Graph", "Node", "graph"]
 
@@ -49,8 +50,10 @@ class Graph:
     """The same as a sentence, for who does not see it."""
 
 
-def graph(facts: Sequence[Mapping[str, Any]], steps: Sequence[Step] | None = None) -> Graph | None:
-    """The picture of a flow of these `facts`, see `JobRecord.steps`; with `steps` that of one run.
+def graph(
+    facts: Sequence[Mapping[str, Any]], steps: Sequence[Step] | None = None, run: State = State.RUNNING
+) -> Graph | None:
+    """The picture of a flow of these `facts`, see `JobRecord.steps`; with `steps` that of one run, in the state `run`.
 
     None where there is nothing to draw, too much, or the run is of another version of the flow. What a step began
     itself, whose place is behind those of the flow, stands in the table alone.
@@ -64,7 +67,7 @@ def graph(facts: Sequence[Mapping[str, Any]], steps: Sequence[Step] | None = Non
     except CycleError:  # it was stored by a program with other rules
         return None
     optional = {one["name"] for one in facts if one.get("optional")}
-    nodes = [_node(name, *places[name], optional=name in optional, stand=stand) for name in needs]
+    nodes = [_node(name, *places[name], optional=name in optional, stand=stand, run=run) for name in needs]
     edges = [
         (places[before][0] + WIDTH, places[before][1] + HEIGHT / 2, places[name][0], places[name][1] + HEIGHT / 2)
         for name in needs
@@ -100,20 +103,23 @@ def _places(needs: Mapping[str, Sequence[str]]) -> dict[str, tuple[float, float]
     return {name: (depth[name] * (WIDTH + ASIDE), rows[name] * (HEIGHT + BELOW)) for name in needs}
 
 
-def _node(name: str, x: float, y: float, *, optional: bool, stand: Mapping[str, Step] | None) -> Node:
+def _node(name: str, x: float, y: float, *, optional: bool, stand: Mapping[str, Step] | None, run: State) -> Node:
     if stand is None:
         return Node(
             name=name, x=x, y=y, kind="optional" if optional else "declared", words="optional" if optional else ""
         )
+    if name not in stand and run in FINAL:
+        return Node(name=name, x=x, y=y, kind="skipped", words=f"{SIGNS['skipped'][0]} not begun")
     step = stand.get(name) or Step(name=name)
-    words = f"{SIGNS[step.state.value][0]} {step.state}"
+    state = standing(step, run)
+    words = f"{SIGNS[state][0]} {state}"
     since = None
     if step.kept:
         words += ", kept"
-    elif step.state is StepState.RUNNING:
+    elif state == State.RUNNING:
         since = step.started_at
     elif step.started_at is not None and step.ended_at is not None:
         words += f" {span_text(max(0.0, (step.ended_at - step.started_at).total_seconds()))}"
     if step.attempt > 1:
         words += f", try {step.attempt}"
-    return Node(name=name, x=x, y=y, kind=step.state.value, words=words, since=since)
+    return Node(name=name, x=x, y=y, kind=state, words=words, since=since)

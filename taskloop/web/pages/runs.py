@@ -15,7 +15,7 @@ from taskloop.looking import identities, lost_by, plan, run_in_full, waits_for
 from taskloop.masking import shown
 from taskloop.records import instant_text
 from taskloop.runs import Cause, Run, State
-from taskloop.steps import LogLine
+from taskloop.steps import LogLine, standing
 from taskloop.web.api.asking import BEFORE
 from taskloop.web.api.failures import FAILED, USUAL, fingerprint
 from taskloop.web.api.runs import AFTER
@@ -60,7 +60,7 @@ async def run(asked: Asked) -> Response:
     params, result = await asyncio.to_thread(_texts, one)
     facts = await plan(scheduler, one.job) if steps else ()
     return await whole_page(
-        asked, "run.html", run=one, attempts=attempts, steps=steps, graph=graph(facts, steps),
+        asked, "run.html", run=one, attempts=attempts, steps=steps, graph=graph(facts, steps, one.state), standing=standing,
         workers=await identities(scheduler, {one.worker, *(each.worker for each in attempts)}),
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
         params=params, result=result, waits=await waits_for(scheduler, one), lost=await lost_by(scheduler, one), known=one.job in scheduler,
