@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from browser.dashboards import shop
+from browser.dashboards import bare, shop
 from browser.pages import AUDIT, all_paths
 
 from taskloop import RunContext
@@ -151,12 +153,15 @@ async def test_long_names_and_narrow_windows_hide_no_column_and_break_no_word(op
     await (await scheduler.submit(LONG)).wait()
     await (await scheduler.submit("video")).wait()
     wide, narrow = await window(), await window(viewport={"width": 375, "height": 800})
+    narrowest = await window(viewport={"width": 320, "height": 800})
     for path in ("/", "/jobs", "/schedules"):
         await wide.goto(address + path)
         boxes = "all => all.every(one => one.scrollWidth <= one.clientWidth)"
         assert await wide.locator(".wide:has(table)").evaluate_all(boxes), path
         await narrow.goto(address + path)
         assert await narrow.evaluate("document.documentElement.scrollWidth") == 375, path
+        await narrowest.goto(address + path)  # where an instant of another day is longer than its line
+        assert await narrowest.locator(".wide:has(table)").evaluate_all(boxes), path
     await narrow.goto(f"{address}/runs/1")
     time = narrow.locator(".log td").first
     assert (await time.bounding_box())["height"] < 30 and len(await time.inner_text()) == 12
@@ -172,6 +177,25 @@ async def test_long_names_and_narrow_windows_hide_no_column_and_break_no_word(op
     assert abs(beside["y"] + beside["height"] / 2 - mark["y"] - mark["height"] / 2) < 3
     await wide.goto(f"{address}/timeline")
     assert not await wide.locator(".names").is_visible()
+
+
+async def test_the_word_of_a_state_stays_whole_beside_a_long_name(open_dashboard, window, tmp_path):
+    scheduler, begun = bare(tmp_path / "shop.db"), asyncio.Event()
+
+    @scheduler.job(name="m" * 128)
+    async def long():
+        begun.set()
+        await asyncio.sleep(10**6)
+
+    await scheduler.start()
+    await scheduler.submit("m" * 128)
+    await begun.wait()
+    await scheduler.stop()
+    page = await window()
+    await page.goto(await open_dashboard(scheduler) + "/runs")
+    word = page.locator("td .state.interrupted")
+    await word.evaluate("one => one.firstChild.remove()")  # its sign may stand on a line of its own
+    assert (await word.bounding_box())["height"] < 30
 
 
 async def test_in_forced_colours_the_page_one_is_on_and_what_failed_are_still_told_apart(lively_dashboard, window):
