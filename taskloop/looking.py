@@ -42,6 +42,7 @@ __all__ = [
     "curfew",
     "days",
     "identities",
+    "in_hand",
     "incidents",
     "is_closed",
     "is_lost",
@@ -730,6 +731,12 @@ async def usual(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, Usual]:
     """How long the last successful attempts of jobs took, of those that have some."""
     took = await (await ledger._opened()).usual(sorted(jobs)) if jobs else {}
     return {job: Usual.of(seconds) for job, seconds in took.items() if seconds}
+
+
+def in_hand(ledger: Ledger) -> Collection[RunId] | None:
+    """The runs that are made here, none that another worker has taken over, of which no end is told; None: no engine runs."""
+    slots = getattr(ledger, "_slots", None)
+    return None if slots is None else slots.attempts
 
 
 def is_lost(ledger: Ledger) -> bool:

@@ -171,6 +171,19 @@ def test_once_is_stopped_by_a_signal_too(shop, call):
         assert "failing" in said and "0x" not in said, "it has not failed, and is not well either"
 
 
+def test_once_ends_though_a_run_of_its_own_was_taken_over_and_says_what_became_of_it(shop, call):
+    """As one that stood still for longer than a lease beside another worker: it waited for an end that nobody tells."""
+    call("submit", "slow", "seconds=2")
+    with shop.start("once") as running:
+        running.hear("run.started job=slow")
+        with closing(sqlite3.connect(shop.folder / "taskloop.db")) as db:  # what that other one does
+            db.execute("UPDATE taskloop_runs SET state = 'interrupted', ended_at = due_at, token = token + 1")
+            db.commit()
+        running.hear("run.fenced job=slow")
+        assert running.process.wait(SECONDS) == 1
+    assert "1 failed" in running.said
+
+
 # -- beside a running process
 
 

@@ -87,7 +87,9 @@ async def _all(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
     async def work() -> list[Run]:
         await _refuse_paused(scheduler, [job.name for job in scheduler])
         with through("cli"):
-            return await scheduler.run_all(actor=reach.actor(args), reason=args.reason, cause=Cause.CLI)
+            found = await scheduler.run_all(actor=reach.actor(args), reason=args.reason, cause=Cause.CLI)
+        await session.look_again()
+        return found
 
     found = await _driven(session, work, _seconds(args), args, lambda: _show(args, session.seen.values()))
     if found is None:
@@ -116,6 +118,7 @@ async def _due(args: Namespace, settings: Settings, narrator: lines.Narrator, lo
                     await session.stirred.wait()
             except TimeoutError:
                 continue
+        await session.look_again()
         holding.append(await _holding(scheduler))
         return list(session.seen.values())
 

@@ -18,6 +18,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from taskloop import looking
 from taskloop.cli.listing import next_fire
 from taskloop.cli.output import LEAST, clean, plain, span_text
 from taskloop.errors import TaskloopError
@@ -118,6 +119,8 @@ class Screen:
 
     def _frame(self) -> RenderableType:
         room = max(1, self._console.height // 2 - 2)
+        if (here := looking.in_hand(self._scheduler)) is not None:  # of what others have taken over no end is told
+            self._running = {run_id: run for run_id, run in self._running.items() if run_id in here}
         runs = list(self._running.values())
         shown = [self._bar(run) for run in runs[:room]]
         if len(runs) > room:

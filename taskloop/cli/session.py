@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from taskloop import looking
 from taskloop.cli.lines import Log, Narrator
 from taskloop.cli.repositories import summary
 from taskloop.events import Event
@@ -26,7 +27,7 @@ class Session(Generic[T]):
         """`remembers`: whether runs that are over stay in `seen`; a command that goes on for ever would never be done."""
         self.scheduler = scheduler
         self._remembers = remembers
-        self.active: set[RunId] = set()
+        self._begun: set[RunId] = set()
         self.seen: dict[RunId, Run] = {}
         self.stirred: asyncio.Event = asyncio.Event()
         """Set at each event of a run."""
@@ -37,6 +38,17 @@ class Session(Generic[T]):
             self._hear, "submitted", "started", "succeeded", "failed", "retrying", "cancelled", "interrupted", "skipped"
         )
         narrator.afterwards.append(summary(narrator, log))
+
+    @property
+    def active(self) -> set[RunId]:
+        """The runs in hand."""
+        here = looking.in_hand(self.scheduler)
+        return set(self._begun) if here is None else self._begun.intersection(here)
+
+    async def look_again(self) -> None:
+        """See what became of those runs that another worker has taken over."""
+        for run_id in self.seen.keys() & self._begun - self.active:
+            self.seen[run_id] = await self.scheduler.run(run_id)
 
     async def drive(self, work: Callable[[], Awaitable[T]], seconds: float | None = None) -> T | None:
         """Start, do `work`, stop; gives what `work` gave, None if a signal ended it, which is in `.signal` then.
@@ -68,16 +80,16 @@ class Session(Generic[T]):
             async with asyncio.timeout(seconds):
                 return await work()
         except TimeoutError:
-            for run in list(self.active):
+            for run in self.active:
                 await self.scheduler.cancel(run, reason="timed out")
             raise
 
     def _hear(self, event: Event) -> None:
         run: Any = event.run
         if event.name == "started":
-            self.active.add(run.id)
+            self._begun.add(run.id)
         elif event.name != "submitted":
-            self.active.discard(run.id)
+            self._begun.discard(run.id)
         if self._remembers:
             self.seen[run.id] = run
         self.stirred.set()
