@@ -204,6 +204,11 @@ class RunContext:
             total, done = float(total), None if done is None else float(done)
         except OverflowError:
             raise ValueError("progress is beyond what a float can say; finite numbers are allowed") from None
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"progress is {done!r:.40} of {total!r:.40}; finite numbers are allowed, and where the total is not known "
+                "the message alone: run.progress(message=...)"
+            ) from None
         if not (isfinite(total) and (done is None or isfinite(done))):
             raise ValueError(f"progress is {done} of {total}; finite numbers are allowed")
         last, ahead = self._progress, 0.0

@@ -90,6 +90,15 @@ def test_figures_beyond_those_of_a_float_are_refused_as_others_that_are_not_fini
         context().progress(*figures)
 
 
+@pytest.mark.parametrize("figures", [(3, None), ("some", 10)])
+def test_figures_that_are_no_numbers_are_refused_with_what_to_write(figures):
+    """A total that is not known is often None: the job failed by a TypeError about float()."""
+    run = context()
+    with pytest.raises(ValueError, match=r"progress is .* of .*run\.progress\(message=\.\.\.\)"):
+        run.progress(*figures)
+    assert run.latest is None
+
+
 def test_the_engine_is_told_once_until_it_has_written_what_was_reported():
     told: list[Progress | None] = []
     run = context(report=lambda: told.append(run.latest))
