@@ -310,8 +310,10 @@ async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp
     assert await server.start() == address
     try:
         await expect(page.locator("#lost")).to_be_hidden(timeout=15_000)
+        await page.evaluate("document.body.dataset.quiet = 600")  # it is answered, so this is not what tells of it
         await page.route("**/*live=true", lambda route: route.fulfill(status=503, body="the store is away"))
         await expect(page.locator("#lost")).to_contain_text("The server cannot say how things stand (503)")
+        await expect(page.locator("#signal")).to_have_text("no signal", timeout=SOON_MS)
         await page.unroute("**/*live=true")
         await expect(page.locator("#lost")).to_be_hidden()
         await expect(page.get_by_role("button", name="Disable")).to_be_enabled()

@@ -216,7 +216,7 @@
     write(since, lost ? `For ${span(Math.floor(silent / 1000))} now.` : "");
     bar.hidden = !lost && !refused;
     const returning = stream?.readyState === EventSource.CONNECTING && broken;
-    write(signal, frozen ? `held, ${waiting} changes wait` : lost ? "no signal" : returning ? "reconnecting" : "live");
+    write(signal, frozen ? `held, ${waiting} changes wait` : lost || refused ? "no signal" : returning ? "reconnecting" : "live");
     signal.className = frozen || lost || refused ? "quiet" : "well";
     if (page.classList.toggle("stale", stale) || stale !== tell.stale) {
       for (const one of document.querySelectorAll("form[method=post] button")) one.disabled = stale;
