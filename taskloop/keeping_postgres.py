@@ -26,6 +26,9 @@ FOR_EVER: Final = 2**62
 FACTS_SINCE: Final = "facts_since"
 """Under this key the store says how old what it still has of workers, switches, incidents and former schedules is."""
 
+SOONEST: Final = 5_000
+"""Schedules, the soonest of all, that are looked through for those of some jobs."""
+
 
 # -- workers
 
@@ -331,6 +334,29 @@ _AS_FORMER: Final = (
     "ON CONFLICT (id, until) DO UPDATE SET job = excluded.job, trigger = excluded.trigger, anchor = excluded.anchor, "
     "seen_at = excluded.seen_at, origin = excluded.origin"
 )
+
+
+async def next_dues(db: Db, jobs: Sequence[str]) -> dict[str, int]:
+    """When each of these jobs is due next, those that are.
+
+    The soonest of all schedules are looked through first: a job with a million of them is nearly always among these. Of a
+    job that is not all of its own are.
+    """
+    soonest = await db.fetch(
+        "SELECT job, min(next_due), count(*) FROM (SELECT job, next_due FROM taskloop.schedules "
+        "WHERE next_due IS NOT NULL ORDER BY next_due LIMIT $1) s GROUP BY job",
+        SOONEST,
+    )
+    found = {row[0]: row[1] for row in soonest}
+    left = [job for job in jobs if job not in found]
+    if left and sum(row[2] for row in soonest) == SOONEST:
+        rows = await db.fetch(
+            "SELECT job, min(next_due) FROM taskloop.schedules WHERE next_due IS NOT NULL AND job = ANY($1::text[]) "
+            "GROUP BY job",
+            left,
+        )
+        found |= {row[0]: row[1] for row in rows}
+    return {job: found[job] for job in jobs if job in found}
 
 
 async def unchanged(db: Db, schedules: Sequence[Schedule], merge: Merge) -> list[Schedule] | None:

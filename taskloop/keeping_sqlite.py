@@ -37,7 +37,10 @@ ALL: Final = -1
 """No limit, as SQLite has it."""
 FACTS_SINCE: Final = "facts_since"
 """Under this key the store says how old what it still has of workers, switches, incidents and former schedules is."""
+SOONEST: Final = 5_000
+"""Schedules, the soonest of all, that are looked through for those of some jobs."""
 _RUN: Final = ",".join(RUN_COLUMNS)
+_THEIRS: Final = "job IN (SELECT value FROM json_each(?))"
 
 
 # -- workers
@@ -176,6 +179,40 @@ def schedules(db: sqlite3.Connection, rest: str, values: Sequence[Any]) -> list[
     """Schedules, as the rest of their statement says. They are read here, not on the loop: there may be thousands."""
     rows = db.execute(f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules {rest}", values).fetchall()
     return [read_schedule(row) for row in rows]
+
+
+def coming(db: sqlite3.Connection, limit: int, jobs: Sequence[str] | None) -> list[Schedule]:
+    """The schedules that are due next, of these jobs; None: of all."""
+    if jobs is None:
+        return schedules(db, "WHERE next_due IS NOT NULL ORDER BY next_due LIMIT ?", (limit,))
+    names, few = json.dumps(list(jobs)), max(limit, SOONEST)
+    counted = f"SELECT count(*) FROM (SELECT 1 FROM taskloop_schedules WHERE {_THEIRS} LIMIT ?)"
+    (number,) = db.execute(counted, (names, few + 1)).fetchone()
+    # A few are all read and sorted; of a million the first are soon found among all that come due.
+    index = "job" if number <= few else "due"
+    by = f"INDEXED BY taskloop_schedules_{index} WHERE next_due IS NOT NULL AND {_THEIRS} ORDER BY next_due LIMIT ?"
+    return schedules(db, by, (names, limit))
+
+
+def next_dues(db: sqlite3.Connection, jobs: Sequence[str]) -> dict[str, int]:
+    """When each of these jobs is due next, those that are.
+
+    The soonest of all schedules are looked through first: a job with a million of them is nearly always among these. Of a
+    job that is not all of its own are.
+    """
+    soonest = db.execute(
+        "SELECT job, min(next_due), count(*) FROM (SELECT job, next_due FROM taskloop_schedules "
+        "WHERE next_due IS NOT NULL ORDER BY next_due LIMIT ?) GROUP BY job",
+        (SOONEST,),
+    ).fetchall()
+    found = {job: due for job, due, _ in soonest}
+    left = [job for job in jobs if job not in found]
+    if left and sum(row[2] for row in soonest) == SOONEST:
+        found |= db.execute(
+            f"SELECT job, min(next_due) FROM taskloop_schedules WHERE next_due IS NOT NULL AND {_THEIRS} GROUP BY job",
+            (json.dumps(left),),
+        ).fetchall()
+    return {job: found[job] for job in jobs if job in found}
 
 
 def definitions(db: sqlite3.Connection, without: Collection[str]) -> list[Definition]:

@@ -22,6 +22,8 @@ from taskloop.store import Choose
 from taskloop.store_data import Evidence, Former, Subject, Window, Worker
 
 MOST_SCHEDULES: Final = 1000
+MOST_KNOWN: Final = 10_000
+"""Schedules of a job of which each is asked for its records: a job may have a million."""
 MOST_RECORDS: Final = 20_000
 """Records of a job that are looked through around an instant: what was asked for has no index by its time."""
 DAY: Final = 86_400_000_000
@@ -29,10 +31,12 @@ MINUTE: Final = 60_000_000
 
 _MINE: Final = "job = ANY($1::text[])"
 _KNOWN: Final = (
-    f"WITH known(id) AS (SELECT id FROM taskloop.schedules WHERE {_MINE} UNION SELECT unnest($1::text[]) "
-    f"UNION SELECT id FROM taskloop.former WHERE {_MINE} AND until > $2) "
+    f"WITH known(id) AS (SELECT id FROM (SELECT id FROM taskloop.schedules WHERE {_MINE} LIMIT {MOST_KNOWN}) s "
+    f"UNION SELECT unnest($1::text[]) UNION SELECT id FROM taskloop.former WHERE {_MINE} AND until > $2) "
 )
-"""Every id under which the jobs $1 have or had a schedule since $2."""
+"""Every id under which the jobs $1 have or had a schedule since $2; of very many a part, whose records are found by their
+time too.
+"""
 _NEAR: Final = (
     f"WITH near AS (SELECT {RUN} FROM taskloop.runs WHERE id IN "
     f"({ids_of_job('$1', ' AND id >= $2', newest=False, limit='$3')}) ORDER BY id) "
@@ -82,16 +86,19 @@ async def _candidates(db: Db, jobs: list[str], now: datetime, window: Window | N
 
 
 async def _schedules(db: Db, jobs: list[str], now: int, first: Iterable[str | None]) -> tuple[list[Schedule], int]:
-    """The schedules of a job: those with a record among the candidates first, and those that are due; and how many more."""
-    rows = await db.fetch(
-        f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE {_MINE} ORDER BY CASE "
-        f"WHEN id = ANY($2::text[]) THEN 0 WHEN next_due <= $3 THEN 1 ELSE 2 END, id LIMIT {MOST_SCHEDULES}",
-        jobs, sorted({one for one in first if one}), now,
-    )  # fmt: skip
-    number = len(rows)
-    if number == MOST_SCHEDULES:
-        number = await db.fetchval(f"SELECT count(*) FROM taskloop.schedules WHERE {_MINE}", jobs)
-    return sorted(read_schedules(rows), key=lambda one: one.id), number - len(rows)
+    """The schedules of a job; of very many those with a record among the candidates, those that are due, and how many more."""
+
+    async def found(which: str, *values: Any) -> list[Any]:
+        text = f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE job = $1 {which} LIMIT {MOST_SCHEDULES + 1}"
+        return [row for job in jobs for row in await db.fetch(text, job, *values)]
+
+    rows, number = await found("ORDER BY id"), 0
+    if len(rows) > MOST_SCHEDULES:  # there may be a million: none of these goes through all of them
+        meant = await found("AND id = ANY($2::text[])", sorted({one for one in first if one}))
+        due = await found("AND next_due <= $2 ORDER BY next_due", now)
+        rows = list({row[0]: row for row in [*meant, *due, *rows]}.values())[:MOST_SCHEDULES]
+        number = await db.fetchval(f"SELECT count(*) FROM taskloop.schedules WHERE {_MINE}", jobs) - len(rows)
+    return sorted(read_schedules(rows), key=lambda one: one.id), number
 
 
 async def _former(db: Db, jobs: list[str], at: int) -> list[Former]:
@@ -265,7 +272,8 @@ async def _active(db: Db, jobs: list[str]) -> list[Run]:
 async def _began_at(db: Db) -> datetime | None:
     found = await db.fetchval(
         "SELECT min(at) FROM (SELECT min(started_at) AS at FROM taskloop.workers UNION ALL "
-        "SELECT min(seen_at) FROM taskloop.schedules UNION ALL SELECT min(seen_at) FROM taskloop.former UNION ALL "
+        f"SELECT min(seen_at) FROM (SELECT seen_at FROM taskloop.schedules LIMIT {MOST_KNOWN}) s "
+        "UNION ALL SELECT min(seen_at) FROM taskloop.former UNION ALL "
         "SELECT created_at FROM taskloop.runs WHERE id = (SELECT min(id) FROM taskloop.runs)) t"
     )
     return instant(found)

@@ -23,18 +23,21 @@ from taskloop.store import Choose
 from taskloop.store_data import Evidence, Former, Subject, Window, Worker
 
 MOST_SCHEDULES: Final = 1000
+MOST_KNOWN: Final = 10_000
+"""Schedules of a job of which each is asked for its records: a job may have a million."""
 MOST_RECORDS: Final = 10_000
 """Records of a job that are looked through around an instant: what was asked for has no index by its time."""
 DAY: Final = 86_400_000_000
 MINUTE: Final = 60_000_000
 
 _RUN: Final = ",".join(RUN_COLUMNS)
+_IS_DUE: Final = "next_due <= :now AND next_due IS NOT NULL"
 _MINE: Final = "job IN (SELECT value FROM json_each(:jobs))"
 _KNOWN: Final = (
-    f"WITH known(id) AS (SELECT id FROM taskloop_schedules WHERE {_MINE} UNION SELECT value FROM json_each(:jobs) "
-    f"UNION SELECT id FROM taskloop_former WHERE {_MINE} AND until > :since) "
+    f"WITH known(id) AS (SELECT id FROM (SELECT id FROM taskloop_schedules WHERE {_MINE} LIMIT {MOST_KNOWN}) "
+    f"UNION SELECT value FROM json_each(:jobs) UNION SELECT id FROM taskloop_former WHERE {_MINE} AND until > :since) "
 )
-"""Every id under which the job has or had a schedule."""
+"""Every id under which the job has or had a schedule; of very many a part, whose records are found by their time too."""
 _NEAR: Final = (
     f"WITH near AS (SELECT {_RUN} FROM taskloop_runs WHERE id IN "
     f"({ids_of_job(':job', ' AND id >= :first', newest=False, limit=':most')}) ORDER BY id) "
@@ -85,7 +88,7 @@ def _candidates(
         seen = {one.id for one in rows}
         rows = [*rows, *(one for one in more if one.id not in seen)]
         asked = asked or _asked_before(db, jobs, microseconds(window.until))
-    schedules, left_out = _schedules(db, names, microseconds(now), [one.schedule for one in rows])
+    schedules, left_out = _schedules(db, jobs, microseconds(now), [one.schedule for one in rows])
     return Evidence(
         schedules=schedules,
         former=_former(db, names, at),
@@ -100,19 +103,25 @@ def _candidates(
     )
 
 
-def _schedules(db: sqlite3.Connection, names: str, now: int, first: Iterable[str | None]) -> tuple[list[Schedule], int]:
-    """The schedules of a job: those with a record among the candidates first, and those that are due; and how many more."""
-    values = {"jobs": names, "first": json.dumps(sorted({one for one in first if one})), "now": now}
-    rows = db.execute(
-        f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules WHERE {_MINE} ORDER BY CASE "
-        "WHEN id IN (SELECT value FROM json_each(:first)) THEN 0 WHEN next_due <= :now THEN 1 ELSE 2 END, id "
-        f"LIMIT {MOST_SCHEDULES}",
-        values,
-    ).fetchall()
-    number = len(rows)
-    if number == MOST_SCHEDULES:
-        (number,) = db.execute(f"SELECT count(*) FROM taskloop_schedules WHERE {_MINE}", {"jobs": names}).fetchone()
-    return sorted(map(read_schedule, rows), key=lambda one: one.id), number - len(rows)
+def _schedules(
+    db: sqlite3.Connection, jobs: Sequence[str], now: int, first: Iterable[str | None]
+) -> tuple[list[Schedule], int]:
+    """The schedules of a job; of very many those with a record among the candidates, those that are due, and how many more."""
+    asked = f"SELECT {','.join(SCHEDULE_COLUMNS)} FROM taskloop_schedules"
+    values: dict[str, Any] = {"ids": json.dumps(sorted({one for one in first if one})), "now": now}
+
+    def found(which: str) -> list[Any]:
+        text = f"{asked} {which} LIMIT {MOST_SCHEDULES + 1}"
+        return [row for job in jobs for row in db.execute(text, {"job": job, **values})]
+
+    rows, number = found("WHERE job = :job ORDER BY id"), 0
+    if len(rows) > MOST_SCHEDULES:  # there may be a million: none of these goes through all of them
+        meant = found("WHERE job = :job AND id IN (SELECT value FROM json_each(:ids))")
+        due = f"INDEXED BY taskloop_schedules_due WHERE {_IS_DUE} AND job = :job ORDER BY next_due"
+        rows = list({row[0]: row for row in [*meant, *found(due), *rows]}.values())[:MOST_SCHEDULES]
+        counted = "SELECT count(*) FROM taskloop_schedules WHERE job = ?"
+        number = sum(db.execute(counted, (job,)).fetchone()[0] for job in jobs) - len(rows)
+    return sorted(map(read_schedule, rows), key=lambda one: one.id), number
 
 
 def _former(db: sqlite3.Connection, names: str, at: int) -> list[Former]:
@@ -283,7 +292,8 @@ def _active(db: sqlite3.Connection, names: str) -> list[Run]:
 def _began_at(db: sqlite3.Connection) -> datetime | None:
     (found,) = db.execute(
         "SELECT min(at) FROM (SELECT min(started_at) AS at FROM taskloop_workers UNION ALL "
-        "SELECT min(seen_at) FROM taskloop_schedules UNION ALL SELECT min(seen_at) FROM taskloop_former UNION ALL "
+        f"SELECT min(seen_at) FROM (SELECT seen_at FROM taskloop_schedules LIMIT {MOST_KNOWN}) "
+        "UNION ALL SELECT min(seen_at) FROM taskloop_former UNION ALL "
         "SELECT created_at FROM taskloop_runs WHERE id = (SELECT min(id) FROM taskloop_runs))"
     ).fetchone()
     return instant(found)

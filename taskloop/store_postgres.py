@@ -439,12 +439,8 @@ class PostgresStore:
         return read_schedules(rows)
 
     async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
-        rows = await self._fetch(
-            "SELECT job, min(next_due) FROM taskloop.schedules WHERE next_due IS NOT NULL "
-            "AND job = ANY($1::text[]) GROUP BY job",
-            list(jobs),
-        )
-        return {row[0]: from_microseconds(row[1]) for row in rows}
+        found: dict[str, int] = await self._see(keeping.next_dues, jobs)
+        return {job: from_microseconds(due) for job, due in found.items()}
 
     async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
         return Due(*await self._see(statements.due, self._known, now, limit, without))

@@ -417,20 +417,12 @@ class SqliteStore:
         return found
 
     async def coming(self, limit: int, *, jobs: Sequence[str] | None = None) -> Sequence[Schedule]:
-        mine = "" if jobs is None else "AND job IN (SELECT value FROM json_each(?)) "
-        values = () if jobs is None else (json.dumps(list(jobs)),)
-        rest = f"WHERE next_due IS NOT NULL {mine}ORDER BY next_due LIMIT ?"
-        found: list[Schedule] = await self._read(keeping.schedules, rest, (*values, limit))
+        found: list[Schedule] = await self._read(keeping.coming, limit, jobs)
         return found
 
     async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
-        rows = await self._read(
-            _fetch,
-            "SELECT job, min(next_due) FROM taskloop_schedules WHERE next_due IS NOT NULL "
-            "AND job IN (SELECT value FROM json_each(?)) GROUP BY job",
-            (json.dumps(list(jobs)),),
-        )
-        return {row[0]: from_microseconds(row[1]) for row in rows}
+        found: dict[str, int] = await self._read(keeping.next_dues, jobs)
+        return {job: from_microseconds(due) for job, due in found.items()}
 
     async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
         if self._writer is None:

@@ -22,7 +22,7 @@ from taskloop.moments import Question, subject
 from taskloop.runs import Failure, Progress, Raised, RunId, State
 from taskloop.steps import LogLine, Step
 from taskloop.store import Store, Switch
-from taskloop.store_data import Incident, Query, Terms, Window, Worker
+from taskloop.store_data import Incident, Query, Subject, Terms, Window, Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -189,6 +189,49 @@ async def test_no_statement_goes_through_all_runs(heard):
     wrong = await asyncio.to_thread(judged, path, told)
     assert wrong == []
     assert len(told.statements) > 80
+
+
+async def test_a_job_with_very_many_schedules_is_looked_at_without_going_through_them(heard):
+    """Each page of a job with a million took seven seconds, and what else was read meanwhile waited for it."""
+    store, _, _ = heard
+    steps = [0]
+
+    def step() -> int:
+        steps[0] += 1
+        return 0
+
+    async def filled(number: int) -> None:
+        await store._do(
+            sqlite3.Connection.execute,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT OR IGNORE INTO taskloop_schedules "
+            "(id, job, trigger, next_due, seen_at, origin) SELECT 'b-' || i, 'b', 'every 1h', ? + i, 1, 'stored' FROM n",
+            (number, 4 * 10**15),
+        )  # fmt: skip
+
+    async def taken(look: Any) -> int:
+        steps[0] = 0
+        await look
+        return 100 * steps[0]
+
+    async def look() -> list[int]:
+        window = Window(NOW, NOW, NOW + timedelta(hours=1))
+        none = Subject(None, NOW, NOW, None)
+        return [
+            await taken(store.next_dues(["a", "b"])),
+            await taken(store.coming(2_000, jobs=["b"])),
+            await taken(store.evidence(["b"], NOW, lambda _: none)),
+            await taken(store.evidence(["b"], NOW, lambda _: none, window=window)),
+        ]
+
+    await store._run(store._reader, sqlite3.Connection.set_progress_handler, step, 100)
+    await filled(20_000)
+    fewer = await look()
+    await filled(100_000)
+    more = await look()
+    assert fewer[0] > 10_000  # it is counted at all
+    assert [many < few * 1.2 + 1_000 for few, many in zip(fewer[:2], more[:2], strict=True)] == [True, True]
+    counted = 6 * 80_000  # how many schedules are left out is told
+    assert [many < few * 1.2 + counted for few, many in zip(fewer[2:], more[2:], strict=True)] == [True, True]
 
 
 def judged(path: Path, told: Heard) -> list[str]:
