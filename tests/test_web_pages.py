@@ -1320,8 +1320,11 @@ async def test_a_form_of_a_session_that_is_over_leads_by_the_sign_in_back_to_its
             ("/jobs/add/submit", "/jobs/add"), ("/jobs/no%2Fbody/pause", "/jobs/no%2Fbody"), ("/runs/1/cancel", "/runs/1"),
             ("/schedules/a%2Fb/remove", "/schedules"), ("/schedules", "/schedules"), ("/pause", "/"), ("/failures/retry", "/failures"),
         ):  # fmt: skip
-            led = re.search(r'/login\?wanted=([^"]*)"', (await filled(client, path)).body.decode())[1]
+            refused = await filled(client, path)
+            led = re.search(r'/login\?wanted=([^"]*)"', refused.body.decode())[1]
             assert unquote(led) == page
+            assert "Nothing was done of what the form asks for" in text(refused)
+        assert "Nothing was done" not in text(await client.get("/runs"))
         assert "wanted" not in (await filled(client, "/api/v1/pause")).body.decode()
         assert "wanted" not in (await filled(client, "/nothing/here")).body.decode()
 

@@ -114,7 +114,7 @@ async def problem_page(
     return await bare_page(
         "problem.html", record["status"], headers, **frame, framed=who is not None, problem=record, wanted=wanted,
         sign_in=_sign_in(request.prefix, wanted or form or "", login_url), at_host=login_url is not None, waits=again,
-        fields=fields,
+        fields=fields, undone=not wanted and form is not None,
     )  # fmt: skip
 
 
