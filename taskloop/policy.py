@@ -156,7 +156,8 @@ OPTIONS: Final = tuple(one.name for one in fields(Policy))
 # Who moves a program over writes the old words first, and the nearest of ours by letters would lead astray.
 _ELSEWHERE: Final = {
     "args kwargs": "parameters are given by name, in params=",
-    "trigger schedule": "when it fires is said by every or cron, or by the trigger that add_job takes",
+    "trigger schedule every cron at": "when it fires is said by the decorator every or cron, such as @scheduler.every('5m'), "
+    "by the trigger that add_job takes, or by the job's own table in config.toml",
     "command cmd line shell script": 'a command of the shell is call = "taskloop.shell:command", '
     'with params = { line = "..." }',
     "id job_id": "a job is called by name=, a stored schedule by the id= of schedule()",

@@ -151,6 +151,8 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant():
         ("minutes", "'1h30m'"),
         ("max_retries", "retry=3"),
         ("trigger", "every or cron"),
+        ("every", "@scheduler.every('5m')"),
+        ("cron", "every or cron"),
         ("time_limit", "timeout="),
         ("timezone", "of a cron alone"),
     ],
