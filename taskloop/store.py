@@ -6,6 +6,7 @@ Start at `Store`; `open_store` turns an address into one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, Protocol
@@ -451,12 +452,16 @@ def open_store(
 
     `folder`: where a relative path begins; None: the current folder, whenever that is asked for.
     `statement_cache_size`: statements that PostgreSQL keeps prepared; 0 behind a transaction pooler. Raises `BadStore` for
-    an unknown scheme, one that names no file, or options after a '?'.
+    an unknown scheme, one that names no file, options after a '?', or what is no address at all.
     """
     if not isinstance(address, str) and hasattr(address, "settle"):
         store: Store = address
         return store
-    text = str(address)
+    if not isinstance(address, str | os.PathLike):  # its repr would be the name of a new file
+        raise BadStore(
+            f"store is {address!r:.200}; an address such as 'sqlite:///app.db', a path or a Store is allowed"
+        )
+    text = os.fspath(address)
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "sqlite", "/" + text

@@ -184,6 +184,14 @@ def test_an_address_of_an_unknown_scheme_is_refused_with_those_that_are_known():
             open_store(nothing)
 
 
+@pytest.mark.parametrize("given", [5, ["sqlite:///app.db"], object, b"app.db"])
+def test_what_is_no_address_is_refused_and_names_no_file(given):
+    with pytest.raises(
+        BadStore, match="store is .*; an address such as 'sqlite:///app.db', a path or a Store is allowed"
+    ):
+        open_store(given)
+
+
 def test_a_store_is_an_address_of_itself(tmp_path):
     made = open_store(tmp_path / "runs.db")
     assert open_store(made) is made
