@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from taskloop import calls, durations
 from taskloop.durations import rfc3339
-from taskloop.errors import BadInstant, BadSettings
+from taskloop.errors import BadInstant, BadSettings, BadValue
 from taskloop.events import Event
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Watch:
             self._begin()
 
     def mute(self, key: str, *, until: durations.Instant, reason: str) -> None:
-        """Tell nothing of an item until then; what still stands then is told anew. Raises `BadInstant`, `ValueError`.
+        """Tell nothing of an item until then; what still stands then is told anew. Raises `BadInstant`, `BadValue`.
 
         Holds in this process, until it ends.
         """
@@ -209,7 +209,7 @@ class Watch:
         if end <= now:
             raise BadInstant(until, "it is already over")
         if not reason.strip():
-            raise ValueError("reason is empty; say why nobody is to be told")
+            raise BadValue("reason is empty; say why nobody is to be told")
         self._bulletin.mute(key, end)
         self._scheduler.speaker.say("WARNING", "attention.muted", key=key, until=rfc3339(end), reason=reason)
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 
+from taskloop.errors import BadValue, NoCurrentRun, NotRunning
 from taskloop.retry import Retry
 from taskloop.runs import Progress, Run, RunId
 from taskloop.steps import LEVELS
@@ -197,20 +198,20 @@ class RunContext:
     def progress(self, done: float | None = None, total: float = 100, message: str = "") -> None:
         """Say how far the attempt has come: `done` of `total`. Costs no more than an assignment.
 
-        `done` None keeps the figures of the last call and changes the message alone. Raises `ValueError` for figures
+        `done` None keeps the figures of the last call and changes the message alone. Raises `BadValue` for figures
         that are not finite.
         """
         try:
             total, done = float(total), None if done is None else float(done)
         except OverflowError:
-            raise ValueError("progress is beyond what a float can say; finite numbers are allowed") from None
+            raise BadValue("progress is beyond what a float can say; finite numbers are allowed") from None
         except (TypeError, ValueError):
-            raise ValueError(
+            raise BadValue(
                 f"progress is {done!r:.40} of {total!r:.40}; finite numbers are allowed, and where the total is not known "
                 "the message alone: run.progress(message=...)"
             ) from None
         if not (isfinite(total) and (done is None or isfinite(done))):
-            raise ValueError(f"progress is {done} of {total}; finite numbers are allowed")
+            raise BadValue(f"progress is {done} of {total}; finite numbers are allowed")
         last, ahead = self._progress, 0.0
         if done is None:
             done, total, ahead = (last.done, last.total, last.ahead) if last else (0, total, 0.0)
@@ -229,13 +230,13 @@ class RunContext:
     def log(self, text: object, level: str = "info") -> None:
         """Add a line to the run's own log, which is kept with its record: `taskloop logs RUN` shows it.
 
-        `level`: debug, info, warning, error or critical, in small or capital letters; else `ValueError`. A line is cut at 4,000 characters, and the log
+        `level`: debug, info, warning, error or critical, in small or capital letters; else `BadValue`. A line is cut at 4,000 characters, and the log
         of an attempt ends where `[log] capture` says, with the number of lines left out. Costs a few microseconds.
         """
         if level not in LEVELS:
             level = str(level).lower()
             if level not in LEVELS:
-                raise ValueError(f"log level is {level!r}; allowed are {', '.join(LEVELS)}")
+                raise BadValue(f"log level is {level!r}; allowed are {', '.join(LEVELS)}")
         self.add_line(level, text)
 
     def add_line(self, level: str, text: object) -> None:
@@ -266,7 +267,7 @@ class RunContext:
     def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """From a job's thread: run an async function on the scheduler's loop, wait for it and give its result."""
         if self._call is None:
-            raise RuntimeError("this context belongs to no scheduler; call() needs a running one")
+            raise NotRunning("this context belongs to no scheduler; call() needs a running one")
         result: T = self._call(function, *args, **kwargs)
         return result
 
@@ -343,7 +344,7 @@ class StepName(str):
 
         The result must be plain data; it comes back as the function's return annotation has it. `retry`: how failures of
         this step are tried again; None: not at all. A plain `def` goes to a thread. Side by side with `asyncio.gather`
-        it is the fan-out over a list. Raises what the function raises, and `ValueError` for a name used twice in a run.
+        it is the fan-out over a list. Raises what the function raises, and `BadValue` for a name used twice in a run.
         """
         stepping = self._context._steps
         if stepping is None:  # a unit test that calls the job by itself
@@ -360,9 +361,9 @@ def _finite(number: float) -> float | None:
 def current_run() -> RunContext:
     """The context of the attempt that is executing this code, found from any depth.
 
-    Raises `LookupError` outside a run.
+    Raises `NoCurrentRun` outside a run.
     """
     context = running.get()
     if context is None:
-        raise LookupError("no run is executing here; current_run() works only inside a job")
+        raise NoCurrentRun("no run is executing here; current_run() works only inside a job")
     return context

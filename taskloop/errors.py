@@ -24,10 +24,12 @@ __all__ = [
     "BadStore",
     "BadToken",
     "BadTrigger",
+    "BadValue",
     "ClusterUnavailable",
     "Conflict",
     "KeyConflict",
     "MissingExtra",
+    "NoCurrentRun",
     "NoSuchJob",
     "NoSuchRun",
     "NoSuchSchedule",
@@ -118,6 +120,10 @@ class BadInstant(TaskloopError, ValueError):
         super().__init__(f"instant {_shown(got)}: {why}; give {aware}{iso}{ahead}")
 
 
+class BadValue(TaskloopError, ValueError):
+    """An argument that cannot be and has no error of its own: no event or state of that name, a limit below zero."""
+
+
 class BadTrigger(TaskloopError, ValueError):
     """A trigger that cannot be read or can never fire."""
 
@@ -193,6 +199,10 @@ class NoSuchRun(TaskloopError, LookupError):
         elif not isinstance(run, int):
             mend = "a run has a number; those of a job are in `runs(job)`, and a new one is asked for by `submit`"
         super().__init__(f"no run {text}; {mend}")
+
+
+class NoCurrentRun(TaskloopError, LookupError):
+    """`current_run()` was asked where no run is executing."""
 
 
 class NoSuchSchedule(TaskloopError, LookupError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from taskloop.errors import nearest
+from taskloop.errors import BadValue, nearest
 from taskloop.runs import Run
 
 __all__ = ["EVENTS", "Event", "Feed", "Subscriber"]
@@ -75,7 +75,7 @@ class Feed:
             if name not in EVENTS:
                 near = nearest(name, EVENTS)
                 meant = f"did you mean '{near}'? " if near else ""
-                raise ValueError(f"no event '{name}'; {meant}events are: {', '.join(sorted(EVENTS))}")
+                raise BadValue(f"no event '{name}'; {meant}events are: {', '.join(sorted(EVENTS))}")
         for name in names or EVENTS:
             self._subscribers[name] = (*self._subscribers.get(name, ()), subscriber)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
-from taskloop.errors import BadJob, BadTrigger, NoSuchRun, NoSuchSchedule, nearest
+from taskloop.errors import BadJob, BadTrigger, BadValue, NoSuchRun, NoSuchSchedule, nearest
 from taskloop.jobs import Call, Job
 from taskloop.runs import Cause, Run, RunId, State
 
@@ -77,26 +77,26 @@ def schedule(wanted: Any) -> tuple[Call[Any], Any, str]:
 
 
 def limit(number: object, name: str = "limit") -> int:
-    """How many, or from where on. Raises `ValueError` for what is no whole number from 0 to 2**63 - 1."""
+    """How many, or from where on. Raises `BadValue` for what is no whole number from 0 to 2**63 - 1."""
     if not isinstance(number, int) or not 0 <= number < 2**63:
-        raise ValueError(f"{name} is {number!r}; allowed is a whole number from 0 on")
+        raise BadValue(f"{name} is {number!r}; allowed is a whole number from 0 on")
     return number
 
 
 def before(number: object) -> int | None:
-    """An id below which to look, None: below none. Raises `ValueError`."""
+    """An id below which to look, None: below none. Raises `BadValue`."""
     return None if number is None else limit(number, "before")
 
 
 def texts(**given: object) -> None:
-    """Refuse what is neither a text nor None. Raises `ValueError`."""
+    """Refuse what is neither a text nor None. Raises `BadValue`."""
     for name, text in given.items():
         if text is not None and not isinstance(text, str):
-            raise ValueError(f"{name} is {text!r}; allowed is a text, or None")
+            raise BadValue(f"{name} is {text!r}; allowed is a text, or None")
 
 
 def states(words: object) -> list[State] | None:
-    """A word, or some, as states. Raises `ValueError` with the one that is nearest."""
+    """A word, or some, as states. Raises `BadValue` with the one that is nearest."""
     if words is None:
         return None
     return [
@@ -110,7 +110,7 @@ def cause(word: None) -> None: ...
 @overload
 def cause(word: str) -> Cause: ...
 def cause(word: str | None) -> Cause | None:
-    """A word as a cause. Raises `ValueError` with the one that is nearest."""
+    """A word as a cause. Raises `BadValue` with the one that is nearest."""
     return word if word is None or type(word) is Cause else _word("cause", word, Cause)
 
 
@@ -120,7 +120,7 @@ def _word(what: str, word: Any, known: type[W]) -> W:
     except ValueError:
         near = nearest(word, list(known)) if isinstance(word, str) else None
         meant = f"did you mean '{near}'? " if near else ""
-        raise ValueError(f"no {what} '{word}'; {meant}{what}s are: {', '.join(known)}") from None
+        raise BadValue(f"no {what} '{word}'; {meant}{what}s are: {', '.join(known)}") from None
 
 
 def is_same_call(job: Job[..., Any], run: Run, other: Run) -> bool:

@@ -23,6 +23,7 @@ from taskloop.context import running
 from taskloop.durations import Instant
 from taskloop.errors import (
     BadJob,
+    BadValue,
     Conflict,
     KeyConflict,
     NoSuchRun,
@@ -238,10 +239,10 @@ class Ledger(Scheduling):
         `from_step`: this step, what needs it, and what had not succeeded are called again, the other results are taken
         over; None: all is done anew. `key`: as for `submit`. `once`: only if the run was not run again yet by anybody,
         however that ended; else gives the first that repeats it, with `existed`; it has the key `again-` with the id.
-        Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`, `Conflict`, `ValueError` for `once` and a key.
+        Raises `NoSuchRun`, `NoSuchStep`, `BadParameters`, `Conflict`, `BadValue` for `once` and a key.
         """
         if once and key is not None:
-            raise ValueError(f"run {run_id} is to be run again once, and with the key {key!r}; give one of both")
+            raise BadValue(f"run {run_id} is to be run again once, and with the key {key!r}; give one of both")
         old = await self.run(run_id)
         key = only_repeat_key(old.id) if once else key
         job = self._job(old.job)
@@ -496,7 +497,7 @@ class Ledger(Scheduling):
 
         `at` takes an instant (without seconds: its minute) or the time back from now (the fire nearest to it, within
         half of its unit: of `"24h"` half an hour, of `"30s"` half a minute, for that is the least); None: what is due
-        now, or was decided last. Raises `NoSuchJob`, `NoSuchRun`, `BadInstant`, `ValueError` where neither a job nor a
+        now, or was decided last. Raises `NoSuchJob`, `NoSuchRun`, `BadInstant`, `BadValue` where neither a job nor a
         run is named.
         """
         from taskloop import looking
@@ -520,10 +521,10 @@ class Ledger(Scheduling):
         """A decorator: call the function at each of these events; none named: at every event.
 
         Called once, in the process where it happened; what it raises or how long it takes touches no run. Raises
-        `ValueError` for what is no event.
+        `BadValue` for what is no event.
         """
         if any(callable(name) for name in names):
-            raise ValueError("on() takes names of events; write @scheduler.on() or @scheduler.on('failed')")
+            raise BadValue("on() takes names of events; write @scheduler.on() or @scheduler.on('failed')")
 
         def register(listener: Listener) -> Listener:
             if not callable(listener):

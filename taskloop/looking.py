@@ -20,7 +20,7 @@ from taskloop import durations, inquiry
 from taskloop.chain import identified
 from taskloop.clock import later
 from taskloop.durations import rfc3339
-from taskloop.errors import BadDuration, NoSuchJob, NoSuchRun, nearest
+from taskloop.errors import BadDuration, BadValue, NoSuchJob, NoSuchRun, nearest
 from taskloop.jobs import Job
 from taskloop.moments import Question, subject
 from taskloop.policy import Policy
@@ -687,7 +687,7 @@ async def _subject(
             raise NoSuchRun(run)
         job = found.job
     if job is None:
-        raise ValueError("why() needs a job or a run; write why('report'), or why(run=12)")
+        raise BadValue("why() needs a job or a run; write why('report'), or why(run=12)")
     names = ledger._names(job)
     name = names[0]
     if name in ledger:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from taskloop.durations import Duration, Instant, ahead, parse
-from taskloop.errors import BadJob, TaskloopError, nearest
+from taskloop.errors import BadJob, BadValue, TaskloopError, nearest
 
 __all__ = ["Errors", "Fatal", "Retry", "RetryAt"]
 
@@ -75,7 +75,7 @@ class Retry:
     def delay(self, n: int) -> timedelta:
         """The wait after failed attempt `n`, without jitter; any `n` from 1 on, the result is never more than `max`."""
         if n < 1:
-            raise ValueError(f"attempt {n}: attempts are counted from 1")
+            raise BadValue(f"attempt {n}: attempts are counted from 1")
         if not self.first:
             return self.first
         try:

@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 from taskloop.annotations import annotations_as_they_stand, signature_of
 from taskloop.attempts import FlowFailed, LiveAttempt, is_ended_by_host, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
-from taskloop.errors import BadJob
+from taskloop.errors import BadJob, BadValue
 from taskloop.executors import Executor
 from taskloop.flows import Course, Flow, ahead, outcome
 from taskloop.masking import clean_failure, covered
@@ -251,9 +251,9 @@ class Stepping:
 
     def _take(self, name: str) -> None:
         if self._flow is not None and name in self._flow.steps:
-            raise ValueError(f"'{name}' is a step of flow '{self._flow.name}'; give the step inside another name")
+            raise BadValue(f"'{name}' is a step of flow '{self._flow.name}'; give the step inside another name")
         if name in self._names:
-            raise ValueError(f"step '{name}' was begun in this run already; give each step of a run its own name")
+            raise BadValue(f"step '{name}' was begun in this run already; give each step of a run its own name")
         self._names.add(name)
 
     async def _recall(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from taskloop.context import AttemptCancelled, RunContext, current_run, running
+from taskloop.errors import BadValue, NoCurrentRun, NotRunning
 from taskloop.runs import Progress, Run, RunId, State
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +87,7 @@ def test_progress_is_refused_or_of_finite_figures(figures):
 
 @pytest.mark.parametrize("figures", [(10**400, 1), (1, 10**400)])
 def test_figures_beyond_those_of_a_float_are_refused_as_others_that_are_not_finite(figures):
-    with pytest.raises(ValueError, match="finite numbers are allowed"):
+    with pytest.raises(BadValue, match="finite numbers are allowed"):
         context().progress(*figures)
 
 
@@ -94,7 +95,7 @@ def test_figures_beyond_those_of_a_float_are_refused_as_others_that_are_not_fini
 def test_figures_that_are_no_numbers_are_refused_with_what_to_write(figures):
     """A total that is not known is often None: the job failed by a TypeError about float()."""
     run = context()
-    with pytest.raises(ValueError, match=r"progress is .* of .*run\.progress\(message=\.\.\.\)"):
+    with pytest.raises(BadValue, match=r"progress is .* of .*run\.progress\(message=\.\.\.\)"):
         run.progress(*figures)
     assert run.latest is None
 
@@ -125,12 +126,12 @@ def test_a_call_goes_through_the_scheduler_and_needs_one():
 
     run = context(call=lambda function, *args, **kwargs: asyncio.run(function(*args, **kwargs)))
     assert run.call(add, 1, two=2) == 3
-    with pytest.raises(RuntimeError, match="belongs to no scheduler"):
+    with pytest.raises(NotRunning, match="belongs to no scheduler"):
         context().call(add, 1, two=2)
 
 
 def test_there_is_no_current_run_outside_of_one():
-    with pytest.raises(LookupError, match="works only inside a job"):
+    with pytest.raises(NoCurrentRun, match="works only inside a job"):
         current_run()
 
 

@@ -10,6 +10,7 @@ import pytest
 from stories import failing, lasting, nothing, stamp
 
 from taskloop import Every, Retry, RunContext, State
+from taskloop.errors import BadValue
 
 pytestmark = pytest.mark.anyio
 
@@ -118,7 +119,7 @@ async def test_progress_is_told(scheduler, virtual_time, heard):
 async def test_only_the_named_events_are_heard_and_a_wrong_name_is_refused(scheduler, virtual_time):
     events = []
     scheduler.on("failed", "succeeded")(events.append)
-    with pytest.raises(ValueError, match="did you mean 'failed'"):
+    with pytest.raises(BadValue, match="did you mean 'failed'"):
         scheduler.on("faild")(events.append)
     scheduler.add_job(failing(1), Every("1h"))
     async with virtual_time(scheduler) as time:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from taskloop.errors import BadValue
 from taskloop.events import EVENTS, Event, Feed
 from taskloop.runs import Run
 
@@ -53,11 +54,11 @@ def test_what_a_subscriber_raises_concerns_nobody_else():
 
 def test_an_unknown_event_is_refused_with_the_one_that_was_meant_and_nothing_is_subscribed():
     feed = Feed()
-    with pytest.raises(ValueError, match=r"no event 'faild'; did you mean 'failed'\? events are: .*store_lost"):
+    with pytest.raises(BadValue, match=r"no event 'faild'; did you mean 'failed'\? events are: .*store_lost"):
         feed.subscribe(print, "started", "faild")
     with pytest.raises(TypeError, match=r"an event is named by a text, got list; write on\('failed', 'skipped'\)"):
         feed.subscribe(print, ["failed", "skipped"])
-    with pytest.raises(ValueError, match="no event 'zzz'; events are"):
+    with pytest.raises(BadValue, match="no event 'zzz'; events are"):
         feed.subscribe(print, "zzz")
     assert not any(feed.wanted(name) for name in EVENTS)
 

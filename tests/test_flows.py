@@ -1062,6 +1062,7 @@ async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_b
         assert await time.until((await job.submit()).value()) == 2
         run = await ended(time, twice.submit())
         assert run.error.message == "step 'load' was begun in this run already; give each step of a run its own name"
+        assert run.error.type == "BadValue"
 
 
 async def test_events_tell_of_each_step(scheduler, virtual_time):

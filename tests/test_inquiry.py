@@ -9,7 +9,7 @@ import pytest
 from stories import nothing
 
 from taskloop import Every, Jobs, TaskScheduler
-from taskloop.errors import BadJob, BadParameters, BadSettings, BadTrigger, NoSuchJob, NoSuchSchedule
+from taskloop.errors import BadJob, BadParameters, BadSettings, BadTrigger, BadValue, NoSuchJob, NoSuchSchedule
 from taskloop.inquiry import is_same_call
 from taskloop.runs import Cause, State
 
@@ -77,16 +77,16 @@ async def test_what_is_to_come_of_a_job_is_found_under_its_alias_too_and_by_a_sc
     [
         (lambda one: one.submit("nothing", [1]), BadParameters, "'*' is a list; a dict of names and their values"),
         (lambda one: one.schedule("nothing", Every("5m"), id="a", params=[1]), BadParameters, "'*' is a list"),
-        (lambda one: one.submit("nothing", cause="manul"), ValueError, "no cause 'manul'; did you mean 'manual'?"),
-        (lambda one: one.submit_many([one["nothing"].bind()], cause="x"), ValueError, "no cause 'x'; causes are: "),
-        (lambda one: one.submit_all(cause="x"), ValueError, "no cause 'x'"),
-        (lambda one: one.runs(cause="manul"), ValueError, "no cause 'manul'; did you mean 'manual'?"),
-        (lambda one: one.runs(state=5), ValueError, "no state '5'; states are: "),
-        (lambda one: one.runs(before=2**70), ValueError, f"before is {2**70}; allowed is a whole number from 0 on"),
-        (lambda one: one.audit(before="x"), ValueError, "before is 'x'; allowed is a whole number"),
-        (lambda one: one.audit(actor=5), ValueError, "actor is 5; allowed is a text, or None"),
-        (lambda one: one.schedules(prefix=5), ValueError, "prefix is 5; allowed is a text, or None"),
-        (lambda one: one.schedules(before=5), ValueError, "before is 5; allowed is a text, or None"),
+        (lambda one: one.submit("nothing", cause="manul"), BadValue, "no cause 'manul'; did you mean 'manual'?"),
+        (lambda one: one.submit_many([one["nothing"].bind()], cause="x"), BadValue, "no cause 'x'; causes are: "),
+        (lambda one: one.submit_all(cause="x"), BadValue, "no cause 'x'"),
+        (lambda one: one.runs(cause="manul"), BadValue, "no cause 'manul'; did you mean 'manual'?"),
+        (lambda one: one.runs(state=5), BadValue, "no state '5'; states are: "),
+        (lambda one: one.runs(before=2**70), BadValue, f"before is {2**70}; allowed is a whole number from 0 on"),
+        (lambda one: one.audit(before="x"), BadValue, "before is 'x'; allowed is a whole number"),
+        (lambda one: one.audit(actor=5), BadValue, "actor is 5; allowed is a text, or None"),
+        (lambda one: one.schedules(prefix=5), BadValue, "prefix is 5; allowed is a text, or None"),
+        (lambda one: one.schedules(before=5), BadValue, "before is 5; allowed is a text, or None"),
         (lambda one: one.schedule("nothing", Every("5m"), id=5), BadTrigger, "schedule id 5: allowed is a text"),
         (lambda one: one.unschedule(5), NoSuchSchedule, "no schedule '5'"),
         (lambda one: one.reschedule(5, trigger=Every("5m")), NoSuchSchedule, "no schedule '5'"),

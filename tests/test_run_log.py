@@ -20,7 +20,7 @@ from stories import nothing
 from taskloop import Options, RunContext, TaskScheduler, current_run, runlog
 from taskloop.capture import attach
 from taskloop.context import running
-from taskloop.errors import NoSuchRun
+from taskloop.errors import BadValue, NoSuchRun
 from taskloop.runlog import FULL, LINE_CHARACTERS, RunLog
 from taskloop.testing import run_context
 
@@ -65,7 +65,7 @@ async def test_a_level_that_is_none_is_refused_and_any_object_is_a_text(schedule
 
     @scheduler.job()
     async def job(run: RunContext) -> None:
-        with pytest.raises(ValueError, match="log level is 'loud'; allowed are debug, info"):
+        with pytest.raises(BadValue, match="log level is 'loud'; allowed are debug, info"):
             run.log("x", "loud")
         run.log(Hostile())
         run.log("nul \0 and \ud800")

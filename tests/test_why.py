@@ -12,7 +12,7 @@ from stories import START, failing, lasting, nothing, stubborn
 
 from taskloop import Cron, Every, Options, Retry, TaskScheduler
 from taskloop.durations import rfc3339
-from taskloop.errors import NoSuchJob, NoSuchRun
+from taskloop.errors import BadValue, NoSuchJob, NoSuchRun
 from taskloop.looking import lost_by, waits_for
 from taskloop.runs import RunId
 from taskloop.store_data import Incident
@@ -661,7 +661,7 @@ async def test_a_run_is_asked_by_its_number_and_what_is_not_there_is_refused(sch
             await scheduler.why(run=99)
         with pytest.raises(NoSuchJob, match="did you mean 'job'"):
             await scheduler.why("jbo")
-        with pytest.raises(ValueError, match="a job or a run"):
+        with pytest.raises(BadValue, match="a job or a run"):
             await scheduler.why()
 
 

@@ -98,6 +98,7 @@ _KNOWN: Final[tuple[tuple[type[BaseException], int, str], ...]] = (
     (errors.BadRate, 422, "invalid-value"),
     (errors.BadInstant, 422, "invalid-value"),
     (errors.BadJob, 422, "invalid-value"),
+    (errors.BadValue, 422, "invalid-value"),
     (errors.Unstorable, 422, "invalid-value"),
     (errors.StoreUnavailable, 503, "store-unavailable"),
     (errors.BadStore, 503, "store-unavailable"),
