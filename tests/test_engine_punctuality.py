@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from stories import START, lasting, nothing, stamp, stubborn
 
-from taskloop import Cron, Every, Options, TaskScheduler
+from taskloop import Cron, Every, Options, State, TaskScheduler
 from taskloop.punctuality import Curfew, Usual, allowed, condition, overdue, stuck
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +121,26 @@ async def test_nothing_is_overdue_while_it_is_paused(scheduler, virtual_time, to
         await scheduler.submit("job")
         await time.advance("3h")
         assert told == [] and (await conditions(scheduler))["job"] == "paused"
+
+
+async def test_a_run_that_waits_for_a_day_for_a_job_that_nobody_has_any_more_is_cancelled(scheduler, virtual_time):
+    scheduler.add_job(nothing, name="gone")
+    scheduler.add_job(lasting(60), name="long")
+    async with virtual_time(scheduler) as time:
+        now, later = await scheduler.submit("gone", at="+1s"), await scheduler.submit("gone", at="+10h")
+        scheduler.remove_job("gone")
+        await time.advance("23h")
+        assert {(await scheduler.run(one.id)).state for one in (now, later)} == {State.WAITING}, "a deploy may bring it"
+        await time.advance("3h")
+        ended = await scheduler.run(now.id)
+        assert (ended.state, ended.reason, ended.data) == (State.CANCELLED, "unknown_job", {"cancelled_by": "taskloop"})
+        assert (await scheduler.run(later.id)).state is State.WAITING, "its day begins when it is ready"
+        await time.restart(after="3d")
+        await scheduler.submit("long")  # for the housekeeping to look before an hour is over
+        await time.advance("50m")
+        assert (await scheduler.run(later.id)).state is State.WAITING, "whoever has it may be about to start, too"
+        await time.advance("3h")
+        assert (await scheduler.run(later.id)).state is State.CANCELLED
 
 
 async def test_a_job_that_no_live_worker_has_is_an_orphan(virtual_time, tmp_path):
