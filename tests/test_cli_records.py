@@ -1143,6 +1143,35 @@ def test_a_run_and_the_one_that_repeats_it_name_each_other(shop, call):
     assert "again for run 1" in call("show", "2").out
 
 
+def test_a_flow_that_failed_is_shown_with_how_it_goes_on_and_rerun_does_so(shop, call):
+    flow = """
+report = jobs.flow("report")
+
+@report.step()
+def first(days: int = 1) -> int: return days
+
+@report.step(optional=True, retry=1)
+def weather() -> None: raise OSError("rain")
+
+@report.step(retry=1)
+def second(first: int, share: int = 0) -> float: return first / share
+
+@report.step()
+def third(second: float) -> float: return second
+"""
+    shop.write("shop.py", SHOP + flow)
+    assert call("once", "report").code == 1
+    go_on = "go on:       taskloop rerun 1 --from-step second"
+    assert go_on in call("show", "1").out
+    waits = call("rerun", "1", "--from-step", "second", "--wait")
+    assert waits.code == 5 and "or leave --wait out, and run what waits here: taskloop once" in waits.err
+    assert call("rerun", "1", "share=2", "--from-step", "second").code == call("once").code == 0
+    assert "go on:" not in call("show", "1").out and "go on:" not in call("show", "2").out
+    assert [line.split()[:3] for line in call("show", "2").out.splitlines()[-4:]] == [
+        ["first", "✓", "kept"], ["weather", "✗", "failed"], ["second", "✓", "succeeded"], ["third", "✓", "succeeded"]
+    ]  # fmt: skip
+
+
 def test_a_run_again_from_a_step_names_it(shop, call):
     flow = '\nreport = jobs.flow("report")\n\n@report.step()\ndef first(days: int = 1) -> int: return days\n'
     shop.write("shop.py", SHOP + flow)

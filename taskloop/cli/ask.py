@@ -66,7 +66,7 @@ async def _submit(args: Namespace) -> int:
         schema = await declared(ledger, args, args.job)
         given = ledger[args.job].parameters.check(values(args.values, schema))
         _check_timeout(args)
-        await _refuse_to_wait_for_nobody(ledger, args, args.job)
+        await _refuse_to_wait_for_nobody(ledger, args, args.job, f"or run it here: taskloop once {args.job}")
         handle = await ledger.submit(
             args.job, given, at=args.at, key=args.key, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI
         )
@@ -90,7 +90,9 @@ async def _rerun(args: Namespace) -> int:
         job = (await ledger.run(run_id)).job
         given = values(args.values, await declared(ledger, args, job))
         _check_timeout(args)
-        await _refuse_to_wait_for_nobody(ledger, args, job)
+        await _refuse_to_wait_for_nobody(
+            ledger, args, job, "or leave --wait out, and run what waits here: taskloop once"
+        )
         handle = await ledger.rerun(
             run_id, given, from_step=args.from_step, actor=reach.actor(args), reason=args.reason
         )
@@ -121,7 +123,7 @@ async def ask_to_end(ledger: Ledger, run_id: int, *, reason: str | None, actor: 
     raise Conflict(f"run {run_id} {run.state} already; `taskloop rerun {run_id}` runs it again")
 
 
-async def _refuse_to_wait_for_nobody(ledger: Ledger, args: Namespace, job: str) -> None:
+async def _refuse_to_wait_for_nobody(ledger: Ledger, args: Namespace, job: str, or_here: str) -> None:
     """With `--wait` somebody must be there to run it; looked at before anything is asked for."""
     missing = await reach.missing_worker(ledger, job) if args.wait else None
     if missing is not None:
@@ -130,7 +132,7 @@ async def _refuse_to_wait_for_nobody(ledger: Ledger, args: Namespace, job: str) 
             5,
             f"{missing}, so nothing was submitted (store {store})",
             "start one: taskloop run",
-            f"or run it here: taskloop once {job}",
+            or_here,
         )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from taskloop.cli.output import Cell, Output, json_text, since_text
 from taskloop.flows import step_record
 from taskloop.runs import State
-from taskloop.steps import Step, standing
+from taskloop.steps import Step, StepState, standing
 
-__all__ = ["picture", "step_rows"]
+__all__ = ["picture", "step_rows", "step_to_go_on_at"]
 
 
 def picture(steps: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -39,6 +39,16 @@ def picture(steps: Sequence[Mapping[str, Any]]) -> list[str]:
         said = f"  ({', '.join(extra)})" if extra else ""
         lines.append(f"{number:>2}  {one['name']:<{width}}{needs}{said}".rstrip())
     return lines
+
+
+def step_to_go_on_at(flow: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> str | None:
+    """The step of a flow, as it is declared now, at which to begin a run again so that it calls what is left.
+
+    None: nothing is to be taken over, or nothing is left.
+    """
+    done = {one.name for one in steps if one.state is StepState.SUCCEEDED}
+    left = [one["name"] for one in flow if one["name"] not in done and not one["optional"]]
+    return left[0] if left and done.intersection(one["name"] for one in flow) else None
 
 
 def step_rows(out: Output, steps: Sequence[Step], run: State) -> list[list[Cell]]:

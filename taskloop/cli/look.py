@@ -318,7 +318,7 @@ def _values(params: Mapping[str, Any]) -> str:
 
 
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
-    from taskloop.looking import identities, lost_by, run_in_full, waits_for
+    from taskloop.looking import identities, lost_by, plan, run_in_full, waits_for
 
     run, made, steps = await run_in_full(ledger, run_id)
     attempts, again, waits = [*map(attempt_record, made)], await ledger.reruns(run_id), await waits_for(ledger, run)
@@ -332,8 +332,12 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     if again and out.format == "table":
         out.line(clean(f"{'run again:':<13}{', '.join(f'run {one.id} ({one.state})' for one in again)}"))
     if steps and out.format == "table":
-        from taskloop.cli.graph import step_rows
+        from taskloop.cli.graph import step_rows, step_to_go_on_at
 
+        if run.final and run.state is not State.SUCCEEDED and not again:
+            step = step_to_go_on_at(await plan(ledger, run.job), steps)
+            if step is not None:
+                out.line(clean(f"{'go on:':<13}taskloop rerun {run.id} --from-step {step}"))
         out.line("")
         out.table(("STEP", "STATE", "TOOK", "TRY", "RESULT"), step_rows(out, steps, run.state))
     return 0
