@@ -133,7 +133,10 @@ def instant(value: Instant, now: datetime) -> datetime:
 
 def since(value: Instant | float, now: datetime) -> datetime:
     """Like `instant`, but a timedelta or a bare duration such as `24h` or 3600 means that long before `now`."""
-    return _read(value, now, bare=-1)
+    try:
+        return _read(value, now, bare=-1)
+    except BadInstant as error:
+        raise BadInstant(error.got, error.why, back=True) from None
 
 
 def ahead(value: Instant | float, now: datetime) -> datetime:

@@ -107,13 +107,13 @@ class BadRate(TaskloopError, ValueError):
 class BadInstant(TaskloopError, ValueError):
     """A point in time that cannot be read, or that names no zone."""
 
-    def __init__(self, got: object, why: str, *, fixed: bool = False) -> None:
-        """`fixed`: a time from now is not allowed either."""
+    def __init__(self, got: object, why: str, *, fixed: bool = False, back: bool = False) -> None:
+        """`fixed`: a time from now is not allowed either. `back`: a length of time alone means that long ago."""
         self.got = got
         self.why = why
         iso, ahead = (
             "ISO 8601 with an offset ('2026-03-01T02:00:00+01:00')",
-            "" if fixed else ", or the time from now ('+2h')",
+            "" if fixed else ", or the time back from now ('2h')" if back else ", or the time from now ('+2h')",
         )
         # Who writes texts, on a page or a command line, has no other.
         aware = "" if isinstance(got, str) else f"an aware datetime{' or' if fixed else ','} "

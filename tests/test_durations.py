@@ -232,6 +232,12 @@ def test_a_bare_duration_is_no_instant_and_the_error_says_how_to_write_it():
         instant(5, NOW)
 
 
+def test_who_asks_for_a_time_in_the_past_is_told_how_that_is_written():
+    for written in ("yesterday", "2 fortnights"):
+        with pytest.raises(BadInstant, match=r"or the time back from now \('2h'\)$"):
+            since(written, NOW)
+
+
 def test_instants_beyond_the_calendar_are_refused_not_overflowed():
     end = datetime.max.replace(tzinfo=UTC)
     with pytest.raises(BadInstant, match="years 1 to 9999"):
