@@ -254,3 +254,20 @@ async def test_on_paper_nothing_is_cut_off_nor_dark(lively_dashboard, window):
         assert await page.locator(".wide, .log-box").evaluate_all(boxes), path
         assert await page.locator("form").filter(visible=True).count() == 0, path
     assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+async def test_on_paper_a_long_name_breaks_no_instant_beside_it(open_dashboard, window):
+    scheduler = bare()
+
+    @scheduler.job(name="m" * 128)
+    async def fails():
+        raise ValueError("x" * 500)
+
+    address = await open_dashboard(scheduler)
+    await (await scheduler.submit("m" * 128, actor="anna")).wait()
+    page = await window(viewport={"width": 718, "height": 1000})
+    await page.emulate_media(media="print")
+    await page.goto(f"{address}/runs")
+    lines = "all => all.map(one => one.getClientRects().length)"
+    assert await page.locator("td time").evaluate_all(lines) == [2], "the clock, and its zone"
+    assert await page.evaluate("document.documentElement.scrollWidth") == 718
