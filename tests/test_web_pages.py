@@ -184,6 +184,36 @@ async def test_what_waits_is_named_on_the_first_page_with_what_it_waits_for(pair
     assert re.search(r"waiting waits run 4 : paused since [^:]*:\d\d:\d\d UTC by tom", text(first))
 
 
+async def test_what_a_job_says_at_length_takes_no_room_from_the_others_and_is_whole_on_the_page_of_its_run(
+    host, no_task_outlives_the_fixture
+):
+    scheduler, said = shop(), asyncio.Event()
+
+    @scheduler.job()
+    async def talks(run: RunContext):
+        run.progress(1, 2, "talk " * 100)
+        said.set()
+        await asyncio.sleep(60)
+
+    @scheduler.job(retry=Retry(2, first="1h"))
+    async def fails(run: RunContext):
+        raise ValueError("woe " * 200)
+
+    async with host(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        failed = await scheduler.submit("fails")
+        await scheduler.submit("talks")
+        await said.wait()
+        while not (await scheduler.run(failed.id)).error or not (await scheduler.run(failed.id + 1)).progress:
+            await asyncio.sleep(0)
+        for path in ("/", "/runs"):
+            page = text(await client.get(path))
+            assert 10 < page.count("talk ") < 30, path
+            assert 10 < page.count("woe ") < 80, path
+        assert text(await client.get("/runs/2")).count("talk ") == 100
+        assert text(await client.get(f"/runs/{failed.id}")).count("woe ") >= 200
+
+
 async def test_of_a_job_that_was_switched_on_the_list_does_not_say_that_it_fails_since_then_by_whoever_did_that(pair):
     scheduler, client = pair
     await scheduler.disable("evil", actor="ann", reason="moving")
