@@ -96,6 +96,35 @@ def test_a_job_can_be_shown_before_anything_ran(shop, call):
     assert call("show", "5").code == 3
 
 
+def test_what_a_job_takes_is_told_to_the_inside_and_what_a_run_was_given_as_it_is_written_again(shop, call):
+    shop.write(
+        "shop.py",
+        SHOP
+        + """
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Annotated
+from pydantic import Field
+
+@dataclass
+class Period:
+    first: date
+    last: date | None = None
+
+@jobs.job()
+def report(period: Period, rows: list[Period], share: Annotated[int, Field(ge=1, le=9)] = 3, dry: bool | None = None):
+    return 1
+""",
+    )
+    told = call("show", "report").out
+    assert "period: object {first: date, last?: date or null} (needed)" in told
+    assert "rows: array of object {first: date, last?: date or null} (needed)" in told
+    assert "share: integer from 1 to 9 = 3" in told and "dry: boolean or null = null" in told
+    given = ["share=7", 'period:={"first": "2026-03-01", "last": null}', "rows:=[]", "dry=true"]
+    said = next(line for line in call("once", "report", *given).out.splitlines() if line.startswith("params:"))
+    assert all(one in said for one in given), said
+
+
 @pytest.mark.parametrize("command", [["cancel", "1"], ["rerun", "1"], ["schedule", "remove", "x"]])
 def test_what_cannot_be_found_without_a_store_is_code_3(shop, call, command):
     assert call(*command).code == 3

@@ -11,7 +11,7 @@ from taskloop.address import without_password
 from taskloop.cli import columns, reach
 from taskloop.cli.failures import Usage
 from taskloop.cli.listing import failing, result_cell
-from taskloop.cli.output import Cell, Output, clean, moment, readable, since_text, span_text, when
+from taskloop.cli.output import Cell, Output, clean, json_text, moment, readable, since_text, span_text, when
 from taskloop.errors import NoSuchJob, NoSuchRun, nearest
 from taskloop.masking import shown
 from taskloop.records import Status, attempt_record, instant_text, job_record, run_record, status_record
@@ -22,7 +22,7 @@ from taskloop.steps import FROM_STEP
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
 
-__all__ = ["number", "run_lines", "runs", "show", "show_runs", "status", "upcoming"]
+__all__ = ["given_text", "number", "run_lines", "runs", "show", "show_runs", "status", "upcoming"]
 
 Record = Mapping[str, Any]
 
@@ -238,7 +238,7 @@ async def _show(args: Namespace) -> int:
         if fires:
             out.line("next:        " + ", ".join(when(instant_text(at), out.now) for at, _ in fires))
         for one in schedules:
-            given = f" with {_values(one.params)}" if one.params else ""
+            given = f" with {given_text(shown(one.params))}" if one.params else ""
             out.line(clean(f"schedule:    {one.id}  {one.trigger.describe()}{given}  ({one.origin})"))
         out.line("") if last else None
         show_runs(out, last)
@@ -308,13 +308,42 @@ def _policy_text(value: Any) -> str:
 
 
 def _type_text(schema: Record) -> str:
-    kinds = [str(one.get("format") or one.get("type") or "any") for one in schema.get("anyOf", [schema])]
-    allowed = " one of " + ", ".join(map(str, schema["enum"])) if "enum" in schema else ""
-    return " or ".join(kinds) + allowed + (f" = {schema['default']}" if "default" in schema else "")
+    default = schema.get("default")
+    said = default if isinstance(default, str) else json_text(default)
+    return _kind_text(schema, schema.get("$defs", {})) + (f" = {said}" if "default" in schema else "")
 
 
-def _values(params: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in params.items())
+def _kind_text(schema: Record, known: Mapping[str, Record]) -> str:
+    """What a value is, with what an array holds and the members of an object; `known`: what a `$ref` may name."""
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    if name in known:  # one that holds others like itself is told once
+        return _kind_text(known[name], {other: one for other, one in known.items() if other != name})
+    if "anyOf" in schema:
+        return " or ".join(_kind_text(one, known) for one in schema["anyOf"])
+    text = name or str(schema.get("format") or schema.get("type") or "any")
+    if "enum" in schema:
+        text += " one of " + ", ".join(map(str, schema["enum"]))
+    if {"minimum", "maximum"} <= schema.keys():
+        text += f" from {schema['minimum']} to {schema['maximum']}"
+    if isinstance(schema.get("items"), Mapping) and schema["items"]:
+        text += f" of {_kind_text(schema['items'], known)}"
+    if members := schema.get("properties"):
+        needed = schema.get("required", ())
+        told = (f"{one}{'' if one in needed else '?'}: {_kind_text(kind, known)}" for one, kind in members.items())
+        text += f" {{{', '.join(told)}}}"
+    return text
+
+
+def given_text(params: Mapping[str, Any]) -> str:
+    """Parameters as they are written behind a command: `user=7 period:={"first": "2026-03-01"}`."""
+    return " ".join(
+        f"{name}={value}" if isinstance(value, str) else f"{name}{'' if _is_plain(value) else ':'}={json_text(value)}"
+        for name, value in params.items()
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, bool | int | float)
 
 
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
@@ -364,7 +393,7 @@ def run_lines(
         ("worker", workers.get(run["worker"], run["worker"])),
         ("asked", run["data"].get("asked_because")),
         ("key", run["key"]),
-        ("params", _values(run["params"])),
+        ("params", given_text(run["params"])),
         ("due", when(run["due_at"], out.now)),
         ("started", when(run["started_at"], out.now) if run["started_at"] else None),
         ("ended", when(run["ended_at"], out.now) if run["ended_at"] else None),
@@ -380,8 +409,6 @@ def run_lines(
 
 
 def _show_outcome(out: Output, run: Record, attempts: Sequence[Record], workers: Mapping[str, str]) -> None:
-    from taskloop.cli.output import json_text
-
     result = run["result"]
     if isinstance(result, Mapping) and {"steps", "total_steps", "completed_count"} <= set(result):
         failed = f", failed: {', '.join(map(str, result['failed_steps']))}" if result.get("failed_steps") else ""

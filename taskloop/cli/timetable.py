@@ -11,7 +11,7 @@ from taskloop import durations
 from taskloop.cli import columns, reach
 from taskloop.cli.ask import declared, values
 from taskloop.cli.failures import Usage
-from taskloop.cli.look import number
+from taskloop.cli.look import given_text, number
 from taskloop.cli.output import Output, clean, when
 from taskloop.errors import Conflict, NoSuchSchedule
 from taskloop.records import schedule_record
@@ -91,7 +91,7 @@ def _table(out: Output, page: Sequence[Mapping[str, Any]]) -> None:
             one["trigger_text"],
             when(one["next_due"], out.now),
             one["origin"],
-            " ".join(f"{name}={value}" for name, value in one["params"].items()),
+            given_text(one["params"]),
         ]
         for one in page
     ]
