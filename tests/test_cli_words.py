@@ -320,6 +320,18 @@ def test_no_row_of_a_table_is_wider_than_the_terminal(monkeypatch, capsys, colum
     assert (columns < 80) or shown == [*HEADS]
 
 
+def test_names_and_instants_are_whole_or_not_there_at_the_width_that_terminals_have(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = output.Output(Namespace(format="table", color="never", ascii=False))
+    out.is_terminal = True
+    row = ["import_orders", "every 20 seconds", "Tue 01 Dec 05:00:00 UTC", "20h 34m", "6m 7s ago", "✓ ok", "y" * 40]
+    heads = ("JOB", "SCHEDULE", "NEXT", "LEFT", "LAST", "STATE", "RESULT")
+    out.table(heads, [row], spare=("SCHEDULE", "LAST", "NEXT"), whole=("JOB", "NEXT"))
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split() == ["JOB", "NEXT", "LEFT", "LAST", "STATE", "RESULT"]
+    assert {"import_orders", "Tue 01 Dec 05:00:00 UTC"} <= {*re.split("  +", line)} and output.width(line) <= 80
+
+
 def test_in_a_pipe_a_table_has_all_columns_however_narrow_the_terminal_is(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     output.Output(Namespace(format="table", color="never", ascii=False)).table(HEADS, [["x" * 20] * 8], spare=HEADS)

@@ -53,7 +53,7 @@ async def _asked(args: Namespace) -> list[dict[str, Any]]:
 
 def _show(out: Output, records: Sequence[Mapping[str, Any]]) -> None:
     heads = ("JOB", "SCHEDULE", "NEXT", "LEFT", "LAST", "STATE", "RESULT")
-    out.table(heads, [_row(out, one) for one in records], spare=("SCHEDULE", "LAST", "NEXT"))
+    out.table(heads, [_row(out, one) for one in records], spare=("SCHEDULE", "LAST", "NEXT"), whole=("JOB", "NEXT"))
     if not out.is_terminal:
         return
     counts = [f"{len(records)} job{'' if len(records) == 1 else 's'}"]

@@ -76,7 +76,12 @@ def _state(word: str) -> State:
 
 def show_runs(out: Output, page: Sequence[Record]) -> None:
     heads = ("RUN", "JOB", "STATE", "DUE", "TOOK", "TRY", "CAUSE", "RESULT")
-    out.table(heads, [_run_row(out, one) for one in page], spare=("CAUSE", "TRY", "TOOK", "DUE"))
+    out.table(
+        heads,
+        [_run_row(out, one) for one in page],
+        spare=("CAUSE", "TRY", "TOOK", "DUE"),
+        whole=("JOB", "STATE", "DUE"),
+    )
 
 
 def _run_row(out: Output, run: Record) -> list[Cell]:
@@ -144,7 +149,9 @@ def _show_fires(out: Output, records: Sequence[Record]) -> None:
                 held,
             ]
         )
-    out.table(("AT", "IN", "JOB", "SCHEDULE", "TRIGGER", "NOTE"), rows, spare=("SCHEDULE", "TRIGGER"))
+    out.table(
+        ("AT", "IN", "JOB", "SCHEDULE", "TRIGGER", "NOTE"), rows, spare=("SCHEDULE", "TRIGGER"), whole=("AT", "JOB")
+    )
 
 
 # -- status

@@ -45,6 +45,8 @@ Record = Mapping[str, Any]
 COLORS: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
 LEAST: Final = 8
 """Columns of text that a terminal shows of each column of a table, however narrow it is."""
+MOST: Final = 32
+"""And of a column that is not to be cut, unless the others have not even LEAST then."""
 _PLAIN: Final = str.maketrans({"…": "...", "·": "-", "–": "-", "→": "->", "×": "x", "─": "-", "▓": "#", "░": "."})
 # C0 and C1 controls, line and paragraph separators, marks that turn the writing direction, lone surrogates.
 _UNSAFE: Final = re.compile(
@@ -225,18 +227,27 @@ class Output:
         else:
             self._csv(records, columns)
 
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, spare: Sequence[str] = ()) -> None:
+    def table(
+        self,
+        heads: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        *,
+        spare: Sequence[str] = (),
+        whole: Sequence[str] = (),
+    ) -> None:
         """Columns, padded; on a terminal cut to its width, the last one first.
 
         One that is too narrow for all does without some: those of `spare`, the first of them first, then the last ones.
+        `whole`: names and instants, of which a part says nothing: rather than cut these it does without those of `spare`.
         """
         if not rows:
             return
         cells = [[self._cell(cell) for cell in row] for row in rows]
         words = [[text for text, _ in row] for row in cells]
         wanted = [max(width(one) for one in column) for column in zip(heads, *words, strict=True)]
-        places = self._places(wanted, [*map(heads.index, spare)])
-        widths = self._fitted([wanted[place] for place in places])
+        needed = [min(MOST if head in whole else LEAST, one) for head, one in zip(heads, wanted, strict=True)]
+        places = self._places(needed, [*map(heads.index, spare)])
+        widths = self._fitted([wanted[place] for place in places], [needed[place] for place in places])
         self._row([(heads[place], "bold") for place in places], widths)
         for row in cells:
             self._row([row[place] for place in places], widths)
@@ -265,17 +276,20 @@ class Output:
 
         return get_terminal_size().columns
 
-    def _places(self, widths: Sequence[int], spare: Sequence[int]) -> list[int]:
-        """Which columns are shown: as many as have LEAST on the terminal, and the first in any case."""
-        places = list(range(len(widths)))
-        going = [*spare, *(place for place in reversed(places[1:]) if place not in spare)]
-        for place in going:
-            if self.columns is None or sum(min(LEAST, widths[one]) + 2 for one in places) - 2 <= self.columns:
-                break
-            places.remove(place)
+    def _places(self, needed: Sequence[int], spare: Sequence[int]) -> list[int]:
+        """Which columns are shown: of `spare` as far as the others have what they need, and of those as many as have LEAST
+        on the terminal, the first in any case.
+        """
+        places = list(range(len(needed)))
+        last = [place for place in reversed(places[1:]) if place not in spare]
+        for going, least in ((spare, needed), (last, [min(LEAST, one) for one in needed])):
+            for place in going:
+                if self.columns is None or sum(least[one] + 2 for one in places) - 2 <= self.columns:
+                    break
+                places.remove(place)
         return places
 
-    def _fitted(self, widths: list[int]) -> list[int]:
+    def _fitted(self, widths: list[int], needed: Sequence[int]) -> list[int]:
         """The widths of columns that together fit the terminal; in a pipe as they are."""
         if self.columns is None:
             return widths
@@ -284,9 +298,10 @@ class Output:
             kept = max(LEAST, widths[-1] - over)
             over -= max(0, widths[-1] - kept)
             widths[-1] = min(widths[-1], kept)
-        while over > 0 and max(widths) > LEAST:
-            widths[widths.index(max(widths))] -= 1
-            over -= 1
+        for least in (needed, [LEAST] * len(widths)):
+            while over > 0 and (wide := [place for place, one in enumerate(widths) if one > least[place]]):
+                widths[max(wide, key=widths.__getitem__)] -= 1
+                over -= 1
         return widths
 
     def _row(self, row: Sequence[tuple[str, str]], widths: Sequence[int]) -> None:

@@ -128,7 +128,10 @@ def _show(out: Output, setting: Setting, found: Simulation, zone: tzinfo | None)
     for line in picture.lines(setting, found, zone, glyphs=out.glyphs, room=out.columns):
         out.line(clean(line))
     out.table(
-        ("JOB", "FIRES", "FIRST", "LAST", "TAKES", "SKIPPED", "WAITS"), _rows(found, zone), spare=("LAST", "FIRST")
+        ("JOB", "FIRES", "FIRST", "LAST", "TAKES", "SKIPPED", "WAITS"),
+        _rows(found, zone),
+        spare=("LAST", "FIRST"),
+        whole=("JOB", "FIRST", "LAST"),
     )
     if len(found.jobs) > ROWS:
         out.line(f"and {len(found.jobs) - ROWS} more jobs; --format json has all")

@@ -95,7 +95,7 @@ def _table(out: Output, page: Sequence[Mapping[str, Any]]) -> None:
         ]
         for one in page
     ]
-    out.table(heads, rows)
+    out.table(heads, rows, spare=("ORIGIN",), whole=("ID", "NEXT"))
 
 
 def remove(args: Namespace) -> int:
