@@ -161,6 +161,8 @@ class Stepping:
         """By the step that began them, "" for the job itself: the ends of steps in hand, and the tasks they are in."""
         self._flow_tasks: dict[asyncio.Task[_Done], str] = {}
         """The steps of the flow in hand."""
+        self._is_over = False
+        """Whether the flow ends before its steps have: those in hand are cut short."""
         self._inner: dict[str, list[str]] = {}
         """The steps that a step has begun, whose names are free again when it is called again."""
 
@@ -383,7 +385,14 @@ class Stepping:
         if issubclass(kind, AttemptCancelled):
             return asked
         task = asyncio.current_task()
-        return issubclass(kind, asyncio.CancelledError) and (asked or (task is not None and task.cancelling() > 0))
+        cancelling = task is not None and task.cancelling() > 0
+        if not issubclass(kind, asyncio.CancelledError) or not (asked or cancelling):
+            return False
+        if task is not None and task in self._flow_tasks and not self._is_over and not self._is_ending():
+            while task.cancelling():  # by the step's own code: it has failed, and its record is still to be written
+                task.uncancel()
+            return False
+        return True
 
     async def _keep(self, *steps: Step) -> None:
         if not await self._write(steps):
@@ -427,6 +436,7 @@ class Stepping:
                     for one in never:
                         steps[one] = _again(steps[one], state=StepState.SKIPPED)
         except BaseException:
+            self._is_over = True
             for task in tasks:
                 task.cancel()
             if tasks:

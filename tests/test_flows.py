@@ -695,6 +695,33 @@ async def test_whatever_a_step_raises_the_loop_lives_and_the_step_has_failed(sch
 # -- progress
 
 
+async def test_a_step_that_cancels_its_own_task_fails_alone(scheduler, virtual_time):
+    """As a limit of its own, set by hand, does: the flow ended with it, and the steps beside it were cut short."""
+    flow = scheduler.flow("limited")
+
+    @flow.step(optional=True)
+    async def slow() -> None:
+        asyncio.get_running_loop().call_later(5, asyncio.current_task().cancel)
+        await asyncio.sleep(60)
+
+    @flow.step()
+    async def beside() -> str:
+        await asyncio.sleep(10)
+        return "done"
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert run.state == "succeeded", run.error
+        steps = run.result["steps"]
+        assert (steps["slow"]["state"], steps["slow"]["attempt"], steps["slow"]["error"]) == (
+            "failed",
+            1,
+            "CancelledError",
+        )
+        assert steps["beside"]["result"] == "done"
+        assert [one.state for one in await scheduler.steps(run.id)] == ["failed", "succeeded"]
+
+
 async def test_what_runs_counts_in_what_is_on_record_too_and_no_step_is_done_by_a_part(scheduler, virtual_time):
     flow = scheduler.flow("counted")
 
