@@ -73,7 +73,7 @@ class _Rhythm:
     async def _one(self) -> None:
         """One run, unless the job is off or paused; says so at each change."""
         job = self._args.job
-        record = next(one for one in await self._scheduler.jobs() if one.name == job)
+        [record] = await self._scheduler.jobs(job)
         held = {"disabled": "off", "paused": "paused"}.get(record.condition)
         if held is None:
             try:
