@@ -179,8 +179,9 @@ class TaskScheduler(Ledger):
             await self.start(interval)
             span = durations.parse_interval(run_for) if run_for is not None else self.options.max_runtime
             if (host := self._host) is not None:
-                if span:
-                    await self._mind_the_end(span)
+                if span and self._slots is not None:  # beside: a store that is away ends no worker
+                    ends_at = later(self._clock.now(), span + self.options.grace)
+                    self._listeners.begin(self._slots.insist(partial(self._mind_the_end, ends_at)))
                 await asyncio.wait({host}, timeout=span.total_seconds() if span else None)
                 if host.done():
                     host.result()
@@ -344,10 +345,9 @@ class TaskScheduler(Ledger):
             self._guard.stop()
         if self._pings is not None:
             self._pings.close()
-            self._pings = None
         if self._slots is not None:
             self._slots.close()
-        self._host = self.worker = self._slots = self._fires = self._guard = None
+        self._host = self.worker = self._slots = self._fires = self._guard = self._pings = None
         self._phase, self._executors = "stopped", {}
 
     def _is_forked(self, parent: int) -> None:
@@ -384,11 +384,11 @@ class TaskScheduler(Ledger):
         if self._guard is not None:
             self._guard.store_changed(name, data)
 
-    async def _mind_the_end(self, span: timedelta) -> None:
+    async def _mind_the_end(self, ends_at: datetime) -> None:
         """It is known when this worker stops: what usually takes longer than the time left is left to others."""
         from taskloop import looking
 
-        self._curfew = await looking.curfew(self, self._open_store, later(self._clock.now(), span + self.options.grace))
+        self._curfew = await looking.curfew(self, self._open_store, ends_at)
         await self._know()
         self._stirred()
 

@@ -9,7 +9,9 @@ import pytest
 from stories import START, lasting, nothing, stamp, stubborn
 
 from taskloop import Cron, Every, Options, State, TaskScheduler
+from taskloop.errors import StoreUnavailable
 from taskloop.punctuality import Curfew, Usual, allowed, condition, overdue, stuck
+from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -260,7 +262,7 @@ async def test_near_its_end_a_worker_leaves_what_would_not_end_in_time_to_anothe
         one.add_job(lasting(600), Every("20m"), name="long", expect="10m")
         one.add_job(nothing, Every("1m"), name="short", expect="5s")
     async with virtual_time(leaving, store=address) as time:
-        await leaving._mind_the_end(timedelta(hours=1))
+        serving = asyncio.ensure_future(leaving.serve(run_for="1h"))
         await time.advance("59m30s")
         long = [stamp(run.due_at) for run in await time.runs("long")]
         assert long == ["00:00", "00:20", "00:40"]
@@ -270,6 +272,25 @@ async def test_near_its_end_a_worker_leaves_what_would_not_end_in_time_to_anothe
         await time.join(staying, address)
         await time.advance("30s")
         assert (await leaving.runs("long"))[0].worker == staying.worker.id
+        await time.until(serving)
+
+
+async def test_a_store_that_is_away_as_its_end_is_set_ends_no_worker_before_its_time(virtual_time, tmp_path):
+    class Away(SqliteStore):
+        left = 3
+
+        async def usual(self, jobs):
+            self.left -= 1
+            if self.left >= 0:
+                raise StoreUnavailable("the server does not answer")
+            return await super().usual(jobs)
+
+    store, scheduler = Away(tmp_path / "a.db"), TaskScheduler(options=Options(grace=timedelta(0)))
+    scheduler.add_job(lasting(600), Every("20m"), name="long", expect="10m")
+    async with virtual_time(scheduler, store=store) as time:
+        assert await time.until(scheduler.serve(run_for="45m")) is None
+        assert time.now - START >= timedelta(minutes=45) and store.left < 0
+        assert [stamp(run.due_at) for run in await time.runs("long")] == ["00:00", "00:20"], "at 00:40 it is too late"
 
 
 # -- pure
