@@ -588,8 +588,9 @@ class Jobs:
 
 def collections_of(jobs: Iterable[Jobs]) -> list[Jobs]:
     """The collections that a scheduler is to take over. Raises `TypeError` for what is none, or one alone."""
-    found: list[Jobs] = [] if isinstance(jobs, Jobs) else list(jobs)
-    if isinstance(jobs, Jobs) or not all(isinstance(one, Jobs) for one in found):
+    is_list = isinstance(jobs, Iterable) and not isinstance(jobs, Jobs)
+    found: list[Jobs] = list(jobs) if is_list else []
+    if not is_list or not all(isinstance(one, Jobs) for one in found):
         raise TypeError(
             f"jobs is {jobs!r:.200}; a list of collections is allowed, such as jobs=[shop] with shop = Jobs()"
         )

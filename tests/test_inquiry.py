@@ -182,3 +182,6 @@ def test_what_a_scheduler_cannot_be_made_of_is_refused_when_it_is_made():
         TaskScheduler(jobs=shop)
     with pytest.raises(TypeError, match="a list of collections is allowed"):
         TaskScheduler(jobs=[shop.add_job(nothing)])
+    for none in (5, None):
+        with pytest.raises(TypeError, match=f"jobs is {none}; a list of collections is allowed"):
+            TaskScheduler(jobs=none)
