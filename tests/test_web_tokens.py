@@ -243,6 +243,13 @@ async def test_this_machine_is_let_in_until_there_was_a_token():
         assert (await one.asks(), await one.asks(text)) == (401, 401)
 
 
+async def test_who_signs_in_where_this_machine_is_let_in_without_is_told_that_it_is_no_token():
+    async with door(bind="127.0.0.1") as one:
+        with pytest.raises(Problem) as caught:
+            await one.access.sign_in(request(), "tl_of_somewhere_else")
+        assert (caught.value.status, caught.value.detail) == (401, "that is no token of this server, or it is over")
+
+
 async def test_this_machine_does_not_wait_for_a_store_that_hangs():
     async with door(bind="127.0.0.1") as one:
         assert await one.asks() == "local"

@@ -254,9 +254,14 @@ class Access:
                 else "send the header 'Authorization: Bearer TOKEN'; `taskloop token create` makes one",
                 headers={"www-authenticate": 'Bearer realm="taskloop"'},
             )
-        if self._bind is not None and is_loopback(self._bind):
+        if self._is_this_machines:
             return self._local(request)
         raise _closed()
+
+    @property
+    def _is_this_machines(self) -> bool:
+        """Whether nobody but who is on this machine can reach it."""
+        return self._bind is not None and is_loopback(self._bind)
 
     async def _is_guarded(self) -> bool:
         return self._auth is not None or bool(self._options().token) or await self._tokens.issued()
@@ -289,7 +294,7 @@ class Access:
         Raises `Problem`: 401 for a token that is none or is over, 403 where nobody may come in, 429, 503.
         """
         if (known := await self._by_token(request, token.strip())) is None:
-            if not await self._is_guarded():
+            if not await self._is_guarded() and not self._is_this_machines:
                 raise _closed()
             raise Problem(
                 401,
