@@ -62,6 +62,7 @@ __all__ = [
     "today",
     "upcoming",
     "usual",
+    "waiting",
     "waits_for",
     "why",
     "workers",
@@ -757,6 +758,14 @@ async def today(ledger: Ledger, jobs: Sequence[str]) -> Mapping[State, int]:
     for one in await (await ledger._opened()).days(jobs, day, day):
         counts[one.state] += one.runs
     return counts
+
+
+async def waiting(ledger: Ledger, most: int) -> list[Run]:
+    """Runs that wait, first what has been ready longest; of those whose time is to come, or that are held, some of the newest."""
+    store = await ledger._opened()
+    newest = await store.find(Query(states=[State.WAITING], limit=TOGETHER))
+    found = {one.id: one for one in (*await store.late(ledger._clock.now()), *newest)}
+    return sorted(found.values(), key=lambda one: one.ready_at)[:most]
 
 
 async def waits_for(ledger: Ledger, run: Run) -> str:

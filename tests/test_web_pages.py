@@ -181,7 +181,26 @@ async def test_what_waits_is_named_on_the_first_page_with_what_it_waits_for(pair
         await scheduler.submit("waits")
     first = await client.get("/")
     assert "waiting (4)" in text(first) and "all that wait" in text(first)
-    assert re.search(r"waiting waits run 4 : paused since [^:]*:\d\d:\d\d UTC by tom", text(first))
+    assert re.search(r"waiting waits run 1 : paused since [^:]*:\d\d:\d\d UTC by tom", text(first))
+
+
+async def test_what_waits_now_stands_before_what_was_asked_for_a_time_to_come(host, no_task_outlives_the_fixture):
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(grace=timedelta(0), max_running=1), name="shop")
+
+    @scheduler.job()
+    async def holds():
+        await asyncio.sleep(60)
+
+    @scheduler.job()
+    async def remind(user: int): ...
+
+    async with host(scheduler, auth="open") as client:
+        await scheduler.submit("holds")
+        ready = await scheduler.submit("remind", {"user": 0})
+        for user in range(1, 60):
+            await scheduler.submit("remind", {"user": user}, at="+300d")
+        shown = re.findall(r"waiting remind run (\d+)", text(await client.get("/", headers=BROWSER)))
+    assert shown[0] == str(ready.id) and len(shown) == 3
 
 
 async def test_what_a_job_says_at_length_takes_no_room_from_the_others_and_is_whole_on_the_page_of_its_run(

@@ -61,7 +61,7 @@ async def now(asked: Asked) -> Response:
         usual = await asked.site.foresight.usual({one.job for one in status.active[:RUNNING]})
         failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
         if status.waiting:
-            found = await scheduler.runs(state=State.WAITING, limit=WAITING)
+            found = await looking.waiting(scheduler, WAITING)
             waiting = [(one, await looking.waits_for(scheduler, one)) for one in found]
     except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
         is_away = True
