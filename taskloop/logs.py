@@ -44,9 +44,13 @@ _BARE: Final = re.compile(r"[!#-<>-~]+")
 
 
 def _is_calm(event: Event) -> bool:
-    """What is news, no warning: a short block, a job that somebody switched off, a run that a stop has given back."""
+    """What is news, no warning: a short block, a job that somebody switched off, or that is declared so, and that it fires
+    no more, a run that a stop has given back.
+    """
     if event.name == "disabled":
         return event.data.get("actor") != "taskloop"  # that is the circuit breaker
+    if event.name == "skipped":
+        return event.run is not None and event.run.reason == Reason.DISABLED
     if event.name == "retrying":
         return event.data.get("reason") == Reason.SHUTTING_DOWN
     return event.name == "loop_blocked" and event.data.get("ms", 0) < 1000

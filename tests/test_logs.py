@@ -11,7 +11,7 @@ from loguru import logger
 
 from taskloop.events import Event
 from taskloop.logs import Speaker
-from taskloop.runs import Cause, Failure, Run, cancelled_by
+from taskloop.runs import Cause, Failure, Reason, Run, State, cancelled_by
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -69,6 +69,13 @@ def test_a_run_that_waits_again_has_its_line_whatever_cut_short_an_attempt_befor
     assert [(level, text.partition("cause=cli ")[2]) for level, text in lines] == [
         ("WARNING", "reason=lease_lost"), ("INFO", "reason=shutting_down")
     ]  # fmt: skip
+
+
+def test_that_a_job_which_is_off_does_not_fire_is_no_warning(lines: list[tuple[str, str]]):
+    facts = {"job": "a", "due_at": NOW, "ready_at": NOW, "created_at": NOW, "state": State.SKIPPED}
+    for reason in (Reason.DISABLED, Reason.MISSED):
+        Speaker()(Event("skipped", NOW, Run(**facts, reason=reason), job="a"))
+    assert [(level, text.rpartition("reason=")[2]) for level, text in lines] == [("WARNING", "missed")]
 
 
 def test_what_is_below_the_level_is_not_even_subscribed_to():
