@@ -252,6 +252,19 @@ async def test_a_run_between_them_ends_the_row_of_disabled_fires(store):
     ]
 
 
+async def test_a_disabled_fire_from_before_the_row_of_the_others_is_not_counted_into_it(store):
+    """As after a clock that was set back."""
+    await put(store, hourly())
+    for hour in range(2):
+        await fired(store, await again(store, now=NOW + hour * HOUR, enabled=False), now=NOW + hour * HOUR)
+    await put(store, hourly(next_due=NOW - HOUR, anchor=NOW - HOUR))
+    await fired(store, await again(store, now=NOW - HOUR, enabled=False), now=NOW - HOUR)
+    assert [(run.due_at, run.count, run.until_at) for run in await every_run(store)] == [
+        (NOW, 2, NOW + HOUR),
+        (NOW - HOUR, 1, None),
+    ]
+
+
 async def test_rows_of_disabled_fires_are_told_apart_by_schedule(store):
     await put(store, hourly("s"), hourly("t"))
     for hour in range(3):

@@ -173,6 +173,26 @@ async def test_many_who_ask_at_once_are_given_one_look_that_began_after_they_ask
     assert [one.found for one in shared._looks.values()] == [None, None], "pages are kept for nobody"
 
 
+async def test_who_asks_while_a_look_goes_on_is_given_the_next_one(monkeypatch):
+    monkeypatch.setattr(sharing, "SECONDS", 0.0)
+    shared, looks, may_end = Shared(), [], asyncio.Event()
+
+    async def look():
+        looks.append(number := len(looks) + 1)
+        await may_end.wait()
+        return Response(200, str(number).encode())
+
+    early = asyncio.ensure_future(shared.answer("page", look))
+    while not looks:
+        await asyncio.sleep(0)
+    late = asyncio.ensure_future(shared.answer("page", look))
+    await asyncio.sleep(0)
+    may_end.set()
+    assert ((await early).body, (await late).body) == (b"1", b"2"), (
+        "it may have missed what the second has just heard of"
+    )
+
+
 async def test_those_who_are_given_one_look_get_it_one_after_the_other_and_the_host_its_turn_between(monkeypatch):
     monkeypatch.setattr(sharing, "SECONDS", 0.01)
     shared, loop = Shared(), asyncio.get_running_loop()
