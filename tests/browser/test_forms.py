@@ -71,6 +71,12 @@ async def test_a_form_that_is_wrong_twice_says_so_at_both_fields_and_goes_on_at_
     assert await page.evaluate("document.activeElement.name") == "p.order"
     assert await page.evaluate(AUDIT) == []
     assert await scheduler.runs() == []
+    for name, right in (("order", "1"), ("amount", "2.5"), ("options", "{}")):
+        await page.locator(f"[name='p.{name}']").fill(right)
+    await follow(page, page.get_by_role("button", name="Submit"))
+    assert [one.params["order"] for one in await scheduler.runs()] == [1]
+    await page.go_back()
+    assert await page.locator("[name='p.options']").input_value() == "{}", "a step back is to what was typed"
 
 
 async def test_half_a_date_and_what_is_no_number_are_no_empty_fields(open_dashboard, window):
