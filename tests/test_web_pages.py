@@ -158,6 +158,23 @@ async def test_all_jobs_are_listed_with_how_they_stand_and_can_be_narrowed(pair)
     assert "0 of 6 jobs" in none and "No job is like that." in none
 
 
+@pytest.mark.parametrize(
+    ("path", "leads"),
+    [
+        ("/jobs?tag=sumz&condition=never_ran", "/jobs?condition=never_ran&tag=sums"),
+        ("/jobs?text=hourli", "/jobs?text=hourly"),
+        ("/runs?job=hourli&state=failed", "/runs?job=hourly&state=failed"),
+        ("/jobs?text=xyz", None),
+        ("/jobs?tag=sums&condition=failing", None),
+        ("/runs?job=hourly", None),
+    ],
+)
+async def test_a_filter_that_is_misspelt_leads_to_what_may_be_meant(pair, path, leads):
+    page = (await pair[1].get(path)).body.decode()
+    found = re.search(r'Did you mean (?:the tag )?<a href="/taskloop([^"]*)"', page)
+    assert (html.unescape(found[1]) if found else None) == leads
+
+
 async def test_where_there_is_nothing_the_pages_say_so_and_where_nothing_fits_they_lead_to_all(
     no_task_outlives_the_fixture,
 ):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.parse import quote, urlencode
 
 from taskloop import looking
 from taskloop.clock import SystemClock
-from taskloop.errors import BadParameters, NoSuchRun, TaskloopError
+from taskloop.errors import BadParameters, NoSuchRun, TaskloopError, nearest
 from taskloop.masking import shown
 from taskloop.punctuality import Condition
-from taskloop.records import JobRecord
+from taskloop.records import JobRecord, Standing
 from taskloop.runs import Cause, Run, State
 from taskloop.web.api.asking import NARROWING, UNTIL
 from taskloop.web.api.jobs import durations, spread, still_wanted, the_job, wanted
@@ -58,11 +58,21 @@ async def jobs(asked: Asked) -> Response:
     conditions = {one.name: one.condition for one in found if one.name not in chosen}
     conditions |= {one.name: one.condition for one in records}
     counts = Counter(conditions.values())
+    near = None if kept else await asyncio.to_thread(_near, found, query)
     return await whole_page(
-        asked, "jobs.html", jobs=here, strips=strips, wanted=query, next=following, kept=urlencode(narrowed),
+        asked, "jobs.html", near=near, meant=urlencode({**narrowed, **(near or {})}), jobs=here, strips=strips, wanted=query, next=following, kept=urlencode(narrowed),
         found=len(kept) - len(names) + len(here), all=len(conditions),
         conditions=CONDITIONS, counts={word: counts[word] for word in CONDITIONS if counts[word] and word != "ok"},
     )  # fmt: skip
+
+
+def _near(found: Sequence[Standing], query: Mapping[str, Any]) -> dict[str, str] | None:
+    """Of a filter that nothing fits, what may be meant by a word in it that no job has; None: nothing is near."""
+    tags = {tag for one in found for tag in one.facts["policy"].get("tags", ())}
+    for name, known in (("tag", tags), ("text", {one.name for one in found})):
+        if query[name] and not wanted(found, {name: query[name]}) and (near := nearest(query[name], sorted(known))):
+            return {name: near}
+    return None
 
 
 async def job(asked: Asked) -> Response:

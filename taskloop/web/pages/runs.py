@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from taskloop import durations
 from taskloop.clock import SystemClock
+from taskloop.errors import nearest
 from taskloop.looking import identities, lost_by, plan, run_in_full, waits_for
 from taskloop.masking import shown
 from taskloop.records import instant_text
@@ -47,9 +48,12 @@ async def runs(asked: Asked) -> Response:
     here = found[:RUNS_A_PAGE]
     kept = {name: ",".join(value) if isinstance(value, list) else value for name, value in narrowed.items()}
     following = urlencode({**kept, "before": here[-1].id}) if len(found) > len(here) else None
+    names = sorted(job.name for job in scheduler)
+    misspelt = not here and query["job"] and query["job"] not in names
+    near = await asyncio.to_thread(nearest, query["job"], names) if misspelt else None
     return await whole_page(
         asked, "runs.html", runs=here, next=following, kept=urlencode(kept), wanted=query, narrowed=narrowed, states=[*State], causes=[*Cause],
-        names=sorted(job.name for job in scheduler), coming=[] if here else await scheduler.upcoming(limit=1),
+        names=names, near=near, meant=urlencode({**kept, "job": near}), coming=[] if here else await scheduler.upcoming(limit=1),
     )  # fmt: skip
 
 
