@@ -326,9 +326,14 @@ def is_lost(error: BaseException) -> bool:
     # 25006: of a server, or a session, that takes no writes; a new one may be of another server, or of another time.
     if state[:2] == "08" or state in (_READ_ONLY, "25P03", "57P01", "57P02", "57P03", "57P05"):
         return True
-    if type(error).__name__ == "InternalClientError":  # the driver has lost its place in what is said
+    if _has_lost_its_place(error):
         return True
     return type(error).__name__ == "InterfaceError" and "clos" in str(error)
+
+
+def _has_lost_its_place(error: BaseException) -> bool:
+    """Whether the driver does not know any more where it is in what is said, as when its line is cut between two words."""
+    return type(error).__name__ == "InternalClientError"
 
 
 def is_crossed(error: BaseException) -> bool:
@@ -359,6 +364,7 @@ def explained(error: BaseException, shown: str) -> BaseException:
     mend = next((mend for begin, mend in _MENDS.items() if state.startswith(begin)), None)
     if mend is None and is_lost(error):
         said = "the server does not answer" if isinstance(error, TimeoutError) else said
+        said = "the connection was cut" if _has_lost_its_place(error) else said
         mend = "see whether the server runs and can be reached from here"
         if isinstance(error, TimeoutError):
             mend += ", and pg_stat_activity for who holds it"
