@@ -667,6 +667,34 @@ async def test_a_flow_is_run_again_from_a_step(pair):
     assert "Repeats run 1 from step cut with the same parameters" in text(await client.get("/runs/2"))
 
 
+async def test_the_step_to_begin_at_stays_chosen_where_a_field_is_refused_and_is_one_that_the_flow_has(pair):
+    """Set right and sent again, the form called all of the steps anew; and it offered those that are refused."""
+    scheduler, client = pair
+    flow = Jobs().flow("bill")
+
+    async def send() -> None: ...
+
+    @flow.step()
+    async def total(run: RunContext, rate: int = 1) -> int:
+        await run.step("inner", send)
+        return rate
+
+    @flow.step(retry=1)
+    async def sent(total: int) -> None:
+        raise OSError("no mail")
+
+    scheduler.adopt(flow)
+    await (await flow.submit()).wait()
+
+    def offered(page):
+        options = page.body.decode().partition('<select id="from_step"')[2].partition("</select>")[0]
+        return re.findall(r"<option( selected)?>(\w+)</option>", options)
+
+    assert offered(await client.get("/jobs/bill?from_run=1")) == [("", "total"), ("", "sent")]
+    refused = await filled(client, "/jobs/bill/submit", **{"from_run": "1", "from_step": "sent", "p.rate": "x"})
+    assert refused.status == 422 and offered(refused) == [("", "total"), (" selected", "sent")]
+
+
 async def test_of_a_flow_that_was_cancelled_no_step_is_shown_as_if_it_went_on(pair):
     scheduler, client = pair
     flow, begun = Jobs().flow("halfway"), asyncio.Event()

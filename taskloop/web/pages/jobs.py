@@ -34,6 +34,7 @@ from taskloop.why import said
 
 if TYPE_CHECKING:
     from taskloop.handles import RunHandle
+    from taskloop.scheduler import TaskScheduler
     from taskloop.web.site import Asked
 
 __all__ = ["ROUTES"]
@@ -120,9 +121,16 @@ async def _page(
         held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
         shown=await asyncio.to_thread(picture_of, won), won=won,
         active=sum(not one.final for one in runs),
-        steps=await scheduler.steps(source.id) if source is not None else (), given={"at": "", "key": "", "reason": "", **(given or {})},
+        steps=await _steps_to_begin_at(scheduler, record, source), given={"at": "", "key": "", "reason": "", "from_step": "", **(given or {})},
         switch={"verb": "", "refused": "", "reason": "", "until": "", **(switch or {})}, about_job=record.name, policy=[(name, _policy_text(value)) for name, value in record.policy.items() if value not in (None, [], {}, "")],
     )  # fmt: skip
+
+
+async def _steps_to_begin_at(scheduler: TaskScheduler, record: JobRecord, source: Run | None) -> list[str]:
+    """At which steps a run may be begun again: of a flow those it has now, whatever they began themselves."""
+    taken_over = () if source is None else await scheduler.steps(source.id)
+    declared = [one["name"] for one in record.steps] if taken_over else []
+    return declared or [one.name for one in taken_over]
 
 
 def _policy_text(value: Any) -> str:
