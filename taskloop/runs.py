@@ -136,6 +136,10 @@ class Failure:
     fingerprint: str = ""
     """Equal for errors of one cause, whatever numbers their messages hold."""
 
+    def __str__(self) -> str:
+        """As it is told: who writes it into a message of their own means no traceback."""
+        return self.told()
+
     def told(self, message: str | None = None) -> str:
         """Its type and its message, or that given in its place: `ValueError: no such order`."""
         return error_told(self.type, self.message if message is None else message)

@@ -172,5 +172,6 @@ def test_the_first_line_of_a_text_is_cut_to_what_a_list_shows(text, line):
 
 def test_an_error_is_told_by_its_type_and_its_message_if_it_has_one():
     assert Failure("ValueError", "no such order").told() == "ValueError: no such order"
+    assert f"{Failure('ValueError', 'no such order', 'Traceback ...')}" == "ValueError: no such order"
     assert Failure("ValueError", "no such order").told("no order") == "ValueError: no order"
     assert Failure("TimeoutError", "").told() == Failure("TimeoutError", "").told("") == "TimeoutError"
