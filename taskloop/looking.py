@@ -623,6 +623,7 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
         now=now,
         policy=definition.facts["policy"],
         trigger_text=definition.facts["trigger_text"],
+        is_periodic=definition.facts["trigger"] is not None,
         usual=Usual.of(usual[names[0]]) if names[0] in usual else None,
         spread=durations.parse(spread) if spread else timedelta(0),
         vitals=ledger._vitals(),

@@ -39,6 +39,8 @@ class Question:
     now: datetime
     policy: Mapping[str, Any]
     trigger_text: str
+    is_periodic: bool = False
+    """Whether the job declares a trigger of its own."""
     usual: Usual | None = None
     spread: timedelta = _NOTHING
     living: frozenset[str] = frozenset()

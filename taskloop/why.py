@@ -137,11 +137,17 @@ def _actor_of(actor: str | None) -> str:
 # -- it was not due
 
 
+_NOT_YET: Final = "its schedule is not in the store yet: a scheduler that has the job puts it there when it is started"
+
+
 def _not_due(question: Question, facts: Evidence) -> Explanation:
     if question.window is None:
-        text, check = "no schedule of it fires; it runs when asked for", Check("timetable", True, question.trigger_text)
-        return Explanation(verdict="not_due", code="not_due", text=text, at=None, checks=(check,),
-                           remedies=_remedies("not_due", question))  # fmt: skip
+        code, text = "not_due", "no schedule of it fires; it runs when asked for"
+        if question.is_periodic:
+            code, text = "not_registered_yet", _NOT_YET
+        check = Check("timetable", not question.is_periodic, question.trigger_text)
+        return Explanation(verdict="not_due", code=code, text=text, at=None, checks=(check,),
+                           remedies=_remedies(code, question))  # fmt: skip
     at, asked = question.window.at, f"; {_on_demand(facts.asked)}" if facts.asked else ""
     if facts.began_at is not None and at < facts.began_at:
         return _unknown(f"the store was begun at {rfc3339(facts.began_at)}, after that", "not_on_record", at)
@@ -155,6 +161,8 @@ def _not_due(question: Question, facts: Evidence) -> Explanation:
         first = min((one.seen_at for one in (*facts.schedules, *(old.schedule for old in facts.former))), default=None)
         if first is not None and at < first:
             text, code = f"its schedule was first seen at {rfc3339(first)}, after that", "not_registered_yet"
+        elif first is None and question.is_periodic:
+            text, code = f"{_NOT_YET}{asked}", "not_registered_yet"
         else:
             text, code = f"no schedule of it was due then; it runs when asked for{asked}", "not_due"
         check = Check("timetable", False, text)
@@ -440,6 +448,7 @@ _CAUSES: Final[dict[Cause, str]] = {
 }
 _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
     "not_due": ("taskloop show {job} lists its next fires", "taskloop submit {job} runs it now"),
+    "not_registered_yet": ("taskloop run, or await scheduler.start()", "taskloop submit {job} asks for a run"),
     "disabled": ("taskloop enable {job}",),
     "paused": ("taskloop resume {job}, or taskloop resume for all jobs",),
     "process_down": (

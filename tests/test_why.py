@@ -246,6 +246,17 @@ async def test_a_job_without_a_schedule_runs_when_asked_for(scheduler, virtual_t
         assert (await told(scheduler))[1:] == ("not_due", "no schedule of it fires; it runs when asked for")
 
 
+async def test_a_job_with_a_trigger_that_no_scheduler_was_started_with_is_not_said_to_run_when_asked_for():
+    scheduler = TaskScheduler(":memory:")
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    now, then = [await scheduler.why("job", instant) for instant in (None, START)]
+    await scheduler.close()
+    for found in (now, then):
+        assert (found.verdict, found.code, broken(found)) == ("not_due", "not_registered_yet", ["timetable"])
+        assert "a scheduler that has the job puts it there when it is started" in found.text
+    assert now.remedies[0] == "taskloop run, or await scheduler.start()"
+
+
 async def test_before_its_first_fire_a_job_will_run(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job", first="after")
     async with virtual_time(scheduler):
