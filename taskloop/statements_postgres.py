@@ -435,14 +435,33 @@ _PRIORITIES: Final = (
     "WHERE p.priority IS NOT NULL) "
 )
 """The priorities of what waits, the highest first: one look into the index each. The last row is null."""
-_CANDIDATES: Final = (
-    f"{_PRIORITIES} SELECT r.* FROM p CROSS JOIN LATERAL (SELECT {RUN} FROM taskloop.runs c WHERE c.state = 'waiting' "
-    "AND c.priority = p.priority AND c.ready_at <= $1 AND c.job = ANY($2::text[]) AND c.job <> ALL($4::text[]) "
-    "AND c.id <> ALL($5::bigint[]) AND (c.schedule IS NULL OR c.job = ANY($3::text[]) OR (c.schedule <> ALL($6::text[]) "
+LOOKED_AT: Final = 1_000
+"""Runs of a priority that wait, the first in their order, which are looked through for what may start: those of a job that is
+at its limit, or held, may be a million. Beyond them each job is asked for its own first.
+"""
+_READY: Final = "state = 'waiting' AND priority = p.priority AND ready_at <= $1"
+_END: Final = (
+    f"(SELECT ready_at, id FROM taskloop.runs WHERE {_READY} ORDER BY ready_at, id LIMIT 1 OFFSET {LOOKED_AT})"
+)
+_MAY_START: Final = (
+    "c.id <> ALL($5::bigint[]) AND (c.schedule IS NULL OR c.job = ANY($3::text[]) OR (c.schedule <> ALL($6::text[]) "
     "AND NOT EXISTS (SELECT 1 FROM taskloop.runs a WHERE a.schedule = c.schedule AND a.schedule IS NOT NULL "
     "AND a.state IN ('waiting', 'running') AND a.state = 'running'))) "
-    "ORDER BY c.ready_at, c.id LIMIT $7 FOR UPDATE SKIP LOCKED) r LIMIT $7"
+    "ORDER BY c.ready_at, c.id LIMIT $7 FOR UPDATE SKIP LOCKED"
 )
+_CANDIDATES: Final = (
+    f"{_PRIORITIES} SELECT r.* FROM p LEFT JOIN LATERAL {_END} e ON true CROSS JOIN LATERAL (SELECT {RUN} FROM taskloop.runs c "
+    "WHERE c.state = 'waiting' AND c.priority = p.priority "
+    "AND (c.ready_at, c.id) < (coalesce(e.ready_at, $1 + 1), coalesce(e.id, 0)) "
+    f"AND c.job = ANY($2::text[]) AND c.job <> ALL($4::text[]) AND {_MAY_START}) r LIMIT $7"
+)
+_OF_EACH: Final = (
+    f"{_PRIORITIES} SELECT r.* FROM p CROSS JOIN LATERAL (SELECT f.* FROM unnest($2::text[]) k(job) CROSS JOIN LATERAL ("
+    f"SELECT {RUN} FROM taskloop.runs c WHERE c.state = 'waiting' AND c.job = k.job AND c.priority = p.priority "
+    f"AND c.ready_at <= $1 AND {_MAY_START}) f WHERE k.job <> ALL($4::text[]) ORDER BY f.ready_at, f.id LIMIT $7) r LIMIT $7"
+)
+_ARE_MANY: Final = f"{_PRIORITIES} SELECT bool_or(e.id IS NOT NULL) FROM p LEFT JOIN LATERAL {_END} e ON true"
+"""Whether there are more than those that are looked through."""
 _ORDER: Final = ("priority", "ready_at", "id")
 _WHAT_WAITS: Final = (
     f"{_PRIORITIES} SELECT (SELECT min(n) FROM p CROSS JOIN LATERAL (SELECT min(ready_at) AS n FROM taskloop.runs "
@@ -458,12 +477,12 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) ->
     full = Fullness(known.terms, [])
     expired = await _expire(db, now, known) if known.expires else []
     chosen: list[list[Any]] = []
-    locked = False
+    locked = of_each = False
     while len(chosen) < slots:
         wanted = slots - len(chosen)
         schedules = [row[2] for row in chosen if row[2] is not None]
         rows = await db.fetch(
-            _CANDIDATES,
+            _OF_EACH if of_each else _CANDIDATES,
             at,
             known.jobs,
             list(known.free),
@@ -480,7 +499,9 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) ->
             rows = await _still_free(db, rows, known)
         rows = sorted(rows, key=lambda row: (-row["priority"], row["ready_at"], row["id"]))
         if take([list(row) for row in rows], full, chosen) == found or not rows:
-            break
+            if of_each or len(chosen) == slots or not await db.fetchval(_ARE_MANY, at):
+                break
+            of_each = True
     started = [claimed(_read(row), worker, now) for row in chosen]
     if started:
         await db.execute(

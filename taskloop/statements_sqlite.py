@@ -499,36 +499,57 @@ def _running(db: sqlite3.Connection, terms: Mapping[str, Terms]) -> list[Any]:
     ).fetchall()
 
 
-_CANDIDATES: Final = (
-    f"SELECT json_group_array(json_array({','.join(RUN_COLUMNS)})) FROM (SELECT {','.join('r.' + n for n in RUN_COLUMNS)} "
-    "FROM taskloop_runs r CROSS JOIN temp.taskloop_known k ON k.job = r.job "
-    "WHERE r.state = 'waiting' AND r.priority = ? AND r.ready_at <= ? AND k.held = 0 "
+LOOKED_AT: Final = 1_000
+"""Runs that wait, the first in their order, which are looked through for what may start: those of a job that is at its limit,
+or held, may be a million. Beyond them each job is asked for its own first.
+"""
+_MAY_START: Final = (
     "AND (r.schedule IS NULL OR k.gated = 0 OR NOT EXISTS (SELECT 1 FROM taskloop_runs a "
     "WHERE a.schedule = r.schedule AND a.schedule IS NOT NULL AND a.state IN ('waiting', 'running') "
     "AND a.state = 'running'))"
 )
+_IS_FREE: Final = " AND k.job NOT IN (SELECT value FROM json_each(:full))"
 _NEITHER: Final = (
-    " AND r.job NOT IN (SELECT value FROM json_each(?)) AND r.id NOT IN (SELECT value FROM json_each(?))"
-    " AND (r.schedule IS NULL OR k.gated = 0 OR r.schedule NOT IN (SELECT value FROM json_each(?)))"
+    " AND r.id NOT IN (SELECT value FROM json_each(:chosen))"
+    " AND (r.schedule IS NULL OR k.gated = 0 OR r.schedule NOT IN (SELECT value FROM json_each(:schedules)))"
 )
-_IN_ORDER: Final = " ORDER BY r.ready_at, r.id LIMIT ?)"
+_FIRST: Final = " ORDER BY r.ready_at, r.id LIMIT :wanted"
+_ROWS: Final = f"SELECT json_group_array(json_array({','.join(RUN_COLUMNS)})) FROM (SELECT {','.join('r.' + n for n in RUN_COLUMNS)} "
+_READY: Final = (
+    "FROM taskloop_runs WHERE state = 'waiting' AND priority = :priority AND ready_at <= :at ORDER BY ready_at, id"
+)
+# They come in the order of the inner statement, for a CROSS JOIN is carried out as it is written. Sorted once more, all of
+# a thousand would be read; and a bound in the place of the inner LIMIT is none where all were asked for at one instant.
+_OF_ALL: Final = (
+    f"{_ROWS} FROM (SELECT id {_READY} LIMIT {LOOKED_AT}) q CROSS JOIN taskloop_runs r ON r.id = q.id "
+    f"CROSS JOIN temp.taskloop_known k ON k.job = r.job WHERE k.held = 0 {_MAY_START}"
+)
+_ARE_MANY: Final = f"SELECT EXISTS (SELECT 1 {_READY} LIMIT 1 OFFSET {LOOKED_AT})"
+_OF_EACH: Final = (
+    f"{_ROWS} FROM temp.taskloop_known k CROSS JOIN taskloop_runs r ON r.id IN (SELECT r.id FROM taskloop_runs r INDEXED BY "
+    f"taskloop_runs_next WHERE r.state = 'waiting' AND r.job = k.job AND r.priority = :priority AND r.ready_at <= :at "
+    f"{_MAY_START}{_NEITHER}{_FIRST}) WHERE k.held = 0{_IS_FREE}{_FIRST})"
+)
 
 
 def _choose(
     db: sqlite3.Connection, priority: int, at: int, slots: int, full: Fullness, chosen: list[list[Any]]
 ) -> None:
     """Add runs of one priority to `chosen`, up to `slots`; asks again where a limit refused some."""
-    while len(chosen) < slots:
-        wanted = slots - len(chosen)
-        values: list[Any] = [priority, at]
-        without = bool(chosen or full.jobs)
-        if without:
-            schedules = [row[2] for row in chosen if row[2] is not None]
-            values += [json.dumps(sorted(full.jobs)), json.dumps([row[0] for row in chosen]), json.dumps(schedules)]
-        text = _CANDIDATES + (_NEITHER if without else "") + _IN_ORDER
-        rows = json.loads(db.execute(text, (*values, wanted)).fetchone()[0])
+    values: dict[str, Any] = {"priority": priority, "at": at}
+    of_each = False
+    while (wanted := slots - len(chosen)) > 0:
+        values["wanted"] = wanted
+        if without := bool(chosen or full.jobs or of_each):
+            values["full"] = json.dumps(sorted(full.jobs))
+            values["chosen"] = json.dumps([row[0] for row in chosen])
+            values["schedules"] = json.dumps([row[2] for row in chosen if row[2] is not None])
+        text = _OF_EACH if of_each else f"{_OF_ALL}{_IS_FREE + _NEITHER if without else ''} LIMIT :wanted)"
+        rows = json.loads(db.execute(text, values).fetchone()[0])
         if take(rows, full, chosen) == len(rows) or not rows:
-            return
+            if of_each or len(chosen) == slots or not db.execute(_ARE_MANY, values).fetchone()[0]:
+                return
+            of_each = True
 
 
 def _expire(db: sqlite3.Connection, now: datetime, full: Fullness) -> list[Run]:

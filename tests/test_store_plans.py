@@ -26,7 +26,7 @@ from taskloop.store_data import Incident, Query, Subject, Terms, Window, Worker
 
 pytestmark = pytest.mark.anyio
 
-SMALL = {"waiting", "queued", "running", "expiring", "active"}
+SMALL = {"waiting", "queued", "next", "running", "expiring", "active"}
 """Indexes of what waits or runs: few rows, which may be gone through from end to end."""
 AT_AN_END = re.compile(
     r"SELECT (coalesce\()?max\(id\)(, 0\))? FROM taskloop_runs$|FROM taskloop_runs ORDER BY id LIMIT 1$"
@@ -232,6 +232,28 @@ async def test_a_job_with_very_many_schedules_is_looked_at_without_going_through
     assert [many < few * 1.2 + 1_000 for few, many in zip(fewer[:2], more[:2], strict=True)] == [True, True]
     counted = 6 * 80_000  # how many schedules are left out is told
     assert [many < few * 1.2 + counted for few, many in zip(fewer[2:], more[2:], strict=True)] == [True, True]
+
+
+async def test_a_claim_goes_through_no_queue_of_what_may_not_start(heard):
+    """Of a job at its limit a third of a million waited, and sixteen runs a second were begun."""
+    store, _, _ = heard
+    steps = [0]
+
+    def step() -> int:
+        steps[0] += 1
+        return 0
+
+    async def taken(queued: int) -> int:
+        await store.submit([asked(job) for job in "ac" for _ in range(queued)])
+        await submitted(store, asked("b"))
+        steps[0] = 0
+        started = (await claimed(store, slots=50)).started
+        assert [run.job for run in started][-1] == "b"
+        return 100 * steps[0]
+
+    await store._run(store._writer, sqlite3.Connection.set_progress_handler, step, 100)
+    few, many = await taken(3_000), await taken(20_000)
+    assert 1_000 < many < few * 1.5
 
 
 def judged(path: Path, told: Heard) -> list[str]:

@@ -424,6 +424,32 @@ async def test_what_a_full_group_holds_back_lets_others_pass(store):
     assert [run.job for run in (await claimed(store, slots=3)).started] == ["a", "b", "b"]
 
 
+async def test_what_is_full_or_held_lets_others_pass_however_many_of_it_wait_before_them(store):
+    """They are not gone through: each claim of a job with a limit took as long as all that waited was long."""
+    await know(store, Terms("a", max_running=2), Terms("b", held=True), "c", "d", Terms("e", group="g", places=1))
+    await store.submit([asked(job) for job in "ab" * 750])
+    later = ("c", 9), ("d", 7), ("c", 8), ("e", 6), ("e", 5), ("d", 10)
+    await submitted(store, *(asked(job, ready_at=at(seconds)) for job, seconds in later))
+    await submitted(store, asked("c", ready_at=at(11), priority=1), asked("c", ready_at=at(30)))
+    have = await claimed(store, now=at(20), slots=7)
+    expected = [("c", 11), ("a", 0), ("a", 0), ("e", 5), ("d", 7), ("c", 8), ("c", 9)]
+    assert [(run.job, (run.ready_at - NOW).total_seconds()) for run in have.started] == expected
+    have = await claimed(store, now=at(20), slots=7)
+    assert ([run.job for run in have.started], have.next_at) == (["d"], at(30))
+    await store.settle(ended(next(run for run in [*(await store.find(Query(["e"], [State.RUNNING])))])))
+    assert [run.job for run in (await claimed(store, now=at(20), slots=7)).started] == ["e"]
+
+
+async def test_of_thousands_that_wait_in_a_queue_for_their_schedule_others_are_not_held_up(store):
+    """A gated job's fires wait for the run of their own schedule; behind them another schedule's is found."""
+    await know(store, Terms("a", gated=True))
+    await submitted(store, asked("a", schedule="busy", due_at=at(-1), ready_at=at(-1)))
+    assert len((await claimed(store)).started) == 1
+    await store.submit([asked("a", schedule="busy", due_at=at(one / 1000), ready_at=at(0)) for one in range(1_200)])
+    await submitted(store, asked("a", schedule="other", due_at=at(3), ready_at=at(3)))
+    assert [run.schedule for run in (await claimed(store, now=at(9))).started] == ["other"]
+
+
 async def test_who_claimed_is_told_though_gone(store):
     await submitted(store)
     heard: list[Any] = []

@@ -21,7 +21,7 @@ from taskloop.punctuality import Usual, condition, overdue, stuck
 
 __all__ = ["jobs"]
 
-SCHEMA: Final = 5
+SCHEMA: Final = 6
 BUSY_SECONDS: Final = 5.0
 LEASE_SECONDS: Final = 15.0
 """As `scheduler.lease` is unless somebody says otherwise: what a command that only reads goes by."""
