@@ -248,6 +248,11 @@ class Rehearsal:
 _UNDECIDED: Final[tuple[Rule, int]] = ("slots", -2)
 
 
+def _order(entry: _Waiting) -> tuple[int, int, int]:
+    """What tells where a run that waits stands among the others; no two have the same."""
+    return entry.rank, entry.ready, entry.number
+
+
 class _Stage:
     """Who runs and who waits; moved from one event to the next."""
 
@@ -259,7 +264,8 @@ class _Stage:
         self._holders: dict[str, list[int]] = {}
         self._jobs: dict[str, int] = {}
         self._queue: list[_Waiting] = []
-        self._queued: set[int] = set()
+        self._queued: dict[int, tuple[int, int, int]] = {}
+        """By number where each of these stands: of thousands that wait none is looked for one by one."""
         self._events: list[tuple[int, int, int]] = []
         self._number = self._aside = 0
         self._undecided = False
@@ -290,8 +296,9 @@ class _Stage:
         self._number += 1
         place, expires = entry.lane, entry.expires
         self._waits[place] = self._waits.get(place, 0) + 1
-        self._queued.add(self._number)
-        insort(self._queue, entry._replace(number=self._number))
+        entry = entry._replace(number=self._number)
+        self._queued[self._number] = _order(entry)
+        insort(self._queue, entry)
         if expires is not None:
             heappush(self._events, (expires, self._number, place))
 
@@ -387,8 +394,8 @@ class _Stage:
         while events and events[0][0] <= at:
             when, number, place = heappop(events)
             if number in self._queued:
-                [entry] = [entry for entry in self._queue if entry.number == number]
-                self._forget({number})
+                entry = self._queue.pop(bisect_left(self._queue, self._queued.pop(number), key=_order))
+                self._less_waiting(place)
                 self._skip(entry.ready, place, entry.rule, entry.by)
             elif place in self._runs and number in self._runs[place]:
                 self._release(number, place)
@@ -410,8 +417,8 @@ class _Stage:
         for entry in self._queue:
             if entry.number in numbers:
                 self._less_waiting(entry.lane)
+                del self._queued[entry.number]
         self._queue = [entry for entry in self._queue if entry.number not in numbers]
-        self._queued -= numbers
 
     def _less_waiting(self, place: int) -> None:
         self._waits[place] -= 1
@@ -442,7 +449,7 @@ class _Stage:
                 elif taken[0] == "max_running":
                     full_jobs.add(lane.job)
                 continue
-            self._queued.discard(entry.number)
+            del self._queued[entry.number]
             self._less_waiting(place)
             self._waited(at, entry)
             self._start(at, place, lane)
