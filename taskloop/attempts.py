@@ -196,7 +196,8 @@ class LiveAttempt:
 
     def abandoned(self) -> Outcome:
         """What an attempt comes to that was asked to end and goes on: nobody knows what it still does."""
-        return self.timed_out or Lost(Reason.ABANDONED)
+        by = self.ending.actor if isinstance(self.ending, Cancelled) else None
+        return self.timed_out or Lost(Reason.ABANDONED, by)
 
     def _after(self, error: BaseException, now: Callable[[], datetime], chance: Callable[[], float]) -> Outcome:
         if self.ending is not None:

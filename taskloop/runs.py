@@ -249,6 +249,8 @@ class Lost:
     """The attempt ended without a word: nobody knows how far it came."""
 
     reason: Literal[Reason.WORKER_DIED, Reason.ABANDONED, Reason.LEASE_LOST] = Reason.WORKER_DIED
+    actor: str | None = None
+    """Who had asked for its end, of one that was abandoned."""
 
 
 Outcome = Returned | Raised | Cancelled | ShutDown | Lost
@@ -276,18 +278,22 @@ def settle(run: Run, outcome: Outcome, *, now: datetime, repeatable: bool) -> Ru
             if repeatable:
                 return _wait(run, now, attempt=run.attempt - 1)
             return _end(run, State.INTERRUPTED, now, reason=Reason.SHUTTING_DOWN)
-        case Lost(reason):
+        case Lost(reason, actor):
             if repeatable and reason is not Reason.ABANDONED and run.attempt < run.attempts:
                 return _wait(run, now, data={**run.data, "lost": reason.value})
-            return _end(run, State.INTERRUPTED, now, reason=reason)
+            return _end(run, State.INTERRUPTED, now, reason=reason, data=_told_of(actor, run))
         case _:
             assert_never(outcome)
 
 
 def cancelled_by(actor: str | None, run: Run, reason: str | None, now: datetime) -> Run:
     """The record of a run whose end `actor` has asked for, None: nobody; `run.actor` stays who asked for the run."""
-    by = {} if actor is None else {"cancelled_by": actor}
-    return _end(run, State.CANCELLED, now, reason=reason, data={**run.data, **by})
+    return _end(run, State.CANCELLED, now, reason=reason, data=_told_of(actor, run))
+
+
+def _told_of(actor: str | None, run: Run) -> Mapping[str, Any]:
+    """The data of a run whose end `actor` has asked for, None: nobody."""
+    return run.data if actor is None else {**run.data, "cancelled_by": actor}
 
 
 def given_up(run: Run, reason: str | None, now: datetime, actor: str | None = None) -> Run:

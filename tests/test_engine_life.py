@@ -437,6 +437,21 @@ async def test_a_job_that_swallows_the_stop_is_abandoned_after_the_kill_grace(sc
         await time.advance("1s")
 
 
+async def test_a_run_that_is_abandoned_says_who_had_asked_for_its_end(scheduler, virtual_time):
+    job = stubborn()
+    added = scheduler.add_job(job)
+    async with virtual_time(scheduler) as time:
+        run = await added.submit()
+        await time.advance("1s")
+        await scheduler.cancel(run.id, reason="enough", actor="ann")
+        await time.advance("10s")
+        run = await scheduler.run(run.id)
+        assert (run.state, run.reason, run.data) == ("interrupted", "abandoned", {"cancelled_by": "ann"})
+        assert "interrupted by ann after" in (await scheduler.why(run=run.id)).text
+        job.enough = True
+        await time.advance("1s")
+
+
 async def test_a_job_in_a_thread_that_does_not_end_is_abandoned_and_never_repeated(scheduler, virtual_time):
     enough = threading.Event()
 

@@ -476,7 +476,8 @@ async def test_who_claimed_is_told_though_gone(store):
         (FAILED, {"error": BAD, "summary": "no"}),
         (Cancelled("enough", "ann\0"), {"reason": "enough", "actor": None, "data": {"cancelled_by": "ann\0"}}),
         (ShutDown(), {"reason": "shutting_down"}),
-        (Lost(Reason.ABANDONED), {"reason": "abandoned"}),
+        (Lost(Reason.ABANDONED), {"reason": "abandoned", "data": {}}),
+        (Lost(Reason.ABANDONED, "ann"), {"reason": "abandoned", "data": {"cancelled_by": "ann"}}),
     ],
     ids=lambda value: repr(value)[:30],
 )
