@@ -36,6 +36,11 @@ LINES = {
     "--config other.toml enable ho": {"homework"},
     "help rer": {"rerun"},
     "nonsense ho": set(),
+    "submit ho": {"hourly"},
+    "submit hourly ": set(),
+    "submit hourly --k": {"--key"},
+    "schedule add hourly ni": set(),
+    "enable hourly ni": {"nightly"},
 }
 
 
@@ -117,6 +122,7 @@ def test_zsh_completes_a_job_that_is_written_with_tab(stocked, call, tmp_path):
             "enable hou": "enable hourly",
             "enable shop:o": "enable shop:odd",
             "runs --stat": "runs --state",
+            "submit hourly nigh": "submit hourly nigh",
         }
         for line in wanted:
             os.write(terminal, f"taskloop {line}\t\x14".encode())

@@ -56,14 +56,17 @@ class Word(NamedTuple):
     summary: str
     options: tuple[Option, ...]
     kind: str
+    single: bool = False
+    """Whether there is one such argument: what follows it is no other."""
 
 
 def words() -> dict[str, Word]:
     """Every command with what it takes, aliases too; under the empty name what stands before a command."""
     found = {"": Word("", tuple(_options("")), "")}
     for name, command in COMMANDS.items():
-        rest = next((_kind(one, name) for one in options_of(name) if not one.option_strings), "")
-        found[name] = Word(command.summary, tuple(_options(name)), rest)
+        first = next((one for one in options_of(name) if not one.option_strings), None)
+        kind, single = ("", False) if first is None else (_kind(first, name), first.nargs in (None, "?"))
+        found[name] = Word(command.summary, tuple(_options(name)), kind, single)
     return found | {alias: found[name] for alias, name in ALIASES.items()}
 
 
@@ -193,6 +196,11 @@ def _must(found: dict[str, Word]) -> list[str]:
     return sorted({name for word in found.values() for one in word.options if one.valued for name in one.names})
 
 
+def _single(found: dict[str, Word]) -> list[str]:
+    """The commands behind whose one argument nothing is offered."""
+    return [name for name, word in found.items() if word.kind and word.single]
+
+
 def _quote(text: str) -> str:
     """A text as bash and zsh take it literally."""
     return "'" + text.replace("'", "'\\''") + "'"
@@ -231,7 +239,7 @@ _taskloop_kind() {
 }
 
 _taskloop() {
-    local line=${COMP_LINE:0:COMP_POINT} cur prev program word command='' config='' skip='' i last prefix
+    local line=${COMP_LINE:0:COMP_POINT} cur prev program word command='' config='' skip='' given='' i last prefix
     local -a words
     COMPREPLY=()
     read -ra words <<< "$line"
@@ -253,6 +261,7 @@ _taskloop() {
                 case $command in
                     '') command=$word ;;
                     @FAMILIES@) command="$command $word" ;;
+                    @SINGLE@) given=$word ;;
                 esac
                 ;;
         esac
@@ -265,7 +274,7 @@ _taskloop() {
             case $command in
 @OPTIONS@
             esac
-        else
+        elif [[ ! $given ]]; then
             case $command in
                 '') _taskloop_offer @COMMANDS@ ;;
 @RESTS@
@@ -303,6 +312,7 @@ def _bash(found: dict[str, Word]) -> str:
     return (
         _BASH.replace("@MUST@", "|".join(_must(found)))
         .replace("@FAMILIES@", "|".join(FAMILIES))
+        .replace("@SINGLE@", "|".join(map(_quote, _single(found))))
         .replace("@VALUES@", "\n".join(values))
         .replace("@OPTIONS@", "\n".join(options))
         .replace("@COMMANDS@", _quote(" ".join(_commands(found))))
@@ -334,7 +344,7 @@ _taskloop_kind() {
 }
 
 _taskloop() {
-    local program=${words[1]} word command='' skip='' i
+    local program=${words[1]} word command='' skip='' given='' i
     local -a config options members
     program=${program/#\~\//$HOME/}
     for ((i = 2; i < CURRENT; i++)); do
@@ -351,6 +361,7 @@ _taskloop() {
                 case $command in
                     '') command=$word ;;
                     @FAMILIES@) command="$command $word" ;;
+                    @SINGLE@) given=$word ;;
                 esac
                 ;;
         esac
@@ -366,7 +377,7 @@ _taskloop() {
 @OPTIONS@
         esac
         _describe -o option options
-    else
+    elif [[ -z $given ]]; then
         case $command in
 @RESTS@
         esac
@@ -404,6 +415,7 @@ def _zsh(found: dict[str, Word]) -> str:
     return (
         _ZSH.replace("@MUST@", "|".join(_must(found)))
         .replace("@FAMILIES@", "|".join(FAMILIES))
+        .replace("@SINGLE@", "|".join(map(_quote, _single(found))))
         .replace("@VALUES@", "\n".join(values))
         .replace("@OPTIONS@", "\n".join(options))
         .replace("@RESTS@", "\n".join(rests))
@@ -440,6 +452,7 @@ end
 
 function __taskloop
     set -l command
+    set -l given
     set -l skip
     set -l words (commandline -opc)
     for word in $words[2..-1]
@@ -457,6 +470,8 @@ function __taskloop
                         set command $word
                     case @FAMILIES@
                         set command "$command $word"
+                    case @SINGLE@
+                        set given $word
                 end
         end
     end
@@ -473,6 +488,7 @@ function __taskloop
         end
         return
     end
+    test -n "$given"; and return
     switch "$command"
 @RESTS@
     end
@@ -505,6 +521,7 @@ def _fish(found: dict[str, Word]) -> str:
     return (
         _FISH.replace("@MUST@", " ".join(_must(found)))
         .replace("@FAMILIES@", " ".join(FAMILIES))
+        .replace("@SINGLE@", " ".join(map(_fished, _single(found))))
         .replace("@VALUES@", "\n".join(values))
         .replace("@OPTIONS@", "\n".join(options))
         .replace("@RESTS@", "\n".join(rests))
