@@ -197,7 +197,7 @@ def test_every_error_of_the_package_has_a_problem_of_its_own_or_is_none_of_a_req
     left = {kind.__name__ for kind in every if not any(issubclass(kind, one) for one in known)}
     assert left == {
         "TaskloopError", "BadSettings", "RunFailed", "NotInjected", "ProcessDied", "ClusterUnavailable", "BadToken",
-        "NoSuchToken",
+        "NoSuchToken", "NoCurrentRun",
     }  # fmt: skip
 
 
