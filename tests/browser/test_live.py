@@ -384,6 +384,24 @@ async def test_eight_tabs_have_one_stream_and_hidden_ones_ask_for_nothing(open_d
         )
 
 
+async def test_where_tabs_cannot_share_a_stream_only_the_one_that_is_seen_has_one(open_dashboard, window, expect):
+    """As under a name that is not localhost, without TLS: a browser opens six connections to it, and no more."""
+    scheduler = shop()
+    address, first = await open_dashboard(scheduler), await window()
+    await first.context.add_init_script("Object.defineProperty(navigator, 'locks', { value: undefined })")
+    hide = """hidden => { Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+        document.dispatchEvent(new Event("visibilitychange")); }"""
+    pages = [first] + [await first.context.new_page() for _ in range(7)]
+    for page in pages:
+        async with page.expect_response("**/changes"):
+            await page.goto(address + "/")
+        await expect(page.locator("#signal")).to_have_text("live")
+        await page.evaluate(hide, True)
+    await first.evaluate(hide, False)
+    await scheduler.submit("load")
+    await expect(first.locator("ul.running")).to_contain_text("load", timeout=SOON_MS)
+
+
 async def test_keys_go_to_pages_and_hold_them_but_not_while_one_types(open_dashboard, window, expect):
     scheduler = shop()
     address, page = await open_dashboard(scheduler), await window()

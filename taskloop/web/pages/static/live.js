@@ -194,7 +194,7 @@
     if (document.hidden) {
       clearTimeout(timer);
       timer = null;
-      leaving = setTimeout(leave, bound("hidden"));
+      leaving = setTimeout(leave, letGo ? bound("hidden") : 0); // streams that are not shared take all connections
     } else {
       seen = Date.now();
       listen();
