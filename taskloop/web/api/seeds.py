@@ -138,7 +138,7 @@ def _processor(job: JobRecord | Standing) -> dict[str, Any]:
 ROUTES = (
     Route(
         method="GET", path="/tasks/scheduler/status", name="scheduler_status", scope=Scope.read,
-        handler=scheduler_status, summary="All schedules and when each fires next", gives={200: "any"},
+        handler=scheduler_status, summary="Schedules, at most 1000, and when each fires next", gives={200: "any"},
     ),
     Route(
         method="GET", path="/tasks/worker/status", name="worker_status", scope=Scope.read, handler=worker_status,
