@@ -529,7 +529,8 @@ def _text(word: str, one: Standing, running: bool, now: datetime) -> str | None:
     if word == "failing":
         return None if one.newest is None else one.newest.failure
     if word == "orphan":
-        return "no live worker has this job any more; if it was renamed, give the new one aliases=(...)"
+        gone = "no live worker has this job any more; if it was renamed, give the new one aliases=(...)"
+        return f"{gone}; if it is gone for good, `taskloop disable {one.name}`"
     if word == "stuck" and run is not None and run.attempt_started_at is not None:
         since = (now - run.attempt_started_at).total_seconds()
         took = timedelta(seconds=int(since) or round(since, 3))  # `expect` may be shorter than a second

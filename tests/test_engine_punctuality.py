@@ -156,8 +156,11 @@ async def test_a_job_that_no_live_worker_has_is_an_orphan(virtual_time, tmp_path
         assert set((await conditions(before)).values()) == {"ok"}
     async with virtual_time(after, store=address):
         assert await conditions(after) == {"old": "orphan", "kept": "ok", "new": "ok"}
-        assert (await after.status()).attention[0]["condition"] == "orphan"
+        [item] = (await after.status()).attention
+        assert item["condition"] == "orphan" and "if it is gone for good, `taskloop disable old`" in item["text"]
         assert after.start_plan.orphaned == ["old"]
+        await after.disable("old", reason="gone for good")
+        assert (await after.status()).attention == [], "what was said to do has helped"
 
 
 # -- what a start tells
