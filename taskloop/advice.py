@@ -154,8 +154,8 @@ def _here() -> list[str]:
 
 def _other_options(ledger: Ledger) -> list[Advice]:
     """Options that the program gives its scheduler in code, where it was started by a command, which goes by others."""
-    own, usual = ledger._own_options, Options()
-    if own is None or own is ledger.options:
+    own, usual = ledger._set_aside, Options()
+    if own is None:
         return []
     names = [one.name for one in fields(Options)]
     here = {name: (getattr(usual, name), getattr(ledger.options, name)) for name in names}

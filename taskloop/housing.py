@@ -67,6 +67,8 @@ class Housed(Jobs):
         """Writes the log lines; inside another program warnings only, unless somebody asks for more."""
         self._own_options = options
         """Those given when made; None: the configuration's."""
+        self._set_aside: Options | None = None
+        """Those given when made, for which others were taken."""
         self._config = config
         self._is_configured = options is not None
         self._was_read = False
@@ -87,6 +89,7 @@ class Housed(Jobs):
 
     def configure(self, options: Options, *, store: Any = None) -> None:
         """Take these options instead of what the environment says, and `store` unless one was given when made."""
+        self._set_aside = self._own_options
         self.options, self._is_configured = options, True
         if self._store is None and store is not None:
             self._address = store

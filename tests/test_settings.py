@@ -373,7 +373,7 @@ BAD = [
     ("defaults.retry = { atempts = 3 }", "defaults.retry", "atempts", "did you mean 'attempts'?"),
     ("defaults.retry = true", "defaults.retry", "True", "1 to 1000"),
     ("defaults.tags = 5", "defaults.tags", " 5;", "a list of texts"),
-    ('defaults.every = "1s"', "defaults.every", "unknown", "known here are"),
+    ('defaults.every = "1s"', "defaults.every", "unknown", "the job's own table"),
     ("groups.worker = 0", "groups.worker", " 0;", "from 1 to"),
     ('groups."" = 1', "groups.''", "name", "1 to 128 characters"),
     ("groups = []", "groups", "a list", "write [groups]"),
