@@ -439,7 +439,7 @@ class PostgresStore:
         return read_schedules(rows)
 
     async def next_dues(self, jobs: Sequence[str]) -> Mapping[str, datetime]:
-        found: dict[str, int] = await self._see(keeping.next_dues, jobs)
+        found: dict[str, int] = await self._read(keeping.next_dues, jobs)
         return {job: from_microseconds(due) for job, due in found.items()}
 
     async def due(self, now: datetime, limit: int, without: Collection[str] = (), ahead_seconds: float = 0.0) -> Due:
