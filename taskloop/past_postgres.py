@@ -34,8 +34,8 @@ _KNOWN: Final = (
     f"WITH known(id) AS (SELECT id FROM (SELECT id FROM taskloop.schedules WHERE {_MINE} LIMIT {MOST_KNOWN}) s "
     f"UNION SELECT unnest($1::text[]) UNION SELECT id FROM taskloop.former WHERE {_MINE} AND until > $2) "
 )
-"""Every id under which the jobs $1 have or had a schedule since $2; of very many a part, whose records are found by their
-time too.
+"""Every id under which the jobs $1 have or had a schedule since $2; of very many a part: records of the
+others are found by their time.
 """
 _NEAR: Final = (
     f"WITH near AS (SELECT {RUN} FROM taskloop.runs WHERE id IN "

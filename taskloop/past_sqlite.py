@@ -37,7 +37,7 @@ _KNOWN: Final = (
     f"WITH known(id) AS (SELECT id FROM (SELECT id FROM taskloop_schedules WHERE {_MINE} LIMIT {MOST_KNOWN}) "
     f"UNION SELECT value FROM json_each(:jobs) UNION SELECT id FROM taskloop_former WHERE {_MINE} AND until > :since) "
 )
-"""Every id under which the job has or had a schedule; of very many a part, whose records are found by their time too."""
+"""Every id under which the job has or had a schedule; of very many a part: records of the others are found by their time."""
 _NEAR: Final = (
     f"WITH near AS (SELECT {_RUN} FROM taskloop_runs WHERE id IN "
     f"({ids_of_job(':job', ' AND id >= :first', newest=False, limit=':most')}) ORDER BY id) "

@@ -60,8 +60,8 @@ def setup(
     `Principal` or None; "open" lets everybody in; None: only tokens, of the store or the configuration's, and without
     any nobody.
     `hosts`: names under which the host is reached, beside those of the machine itself. `login_url`: the host's page to
-    sign in, to which whom `auth` does not know is led, with the page that was asked for as `next`; None: they may sign in
-    with a token. Raises `BadSettings`.
+    sign in: whoever `auth` does not know finds a button that leads there, with the page that was asked for as `next`; None:
+    one to sign in with a token. Raises `BadSettings`.
     """
     if not re.fullmatch(PREFIX, prefix):
         raise BadSettings(

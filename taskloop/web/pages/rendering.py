@@ -52,10 +52,8 @@ async def page(asked: Asked, template: str, code: int = 200, **values: Any) -> R
         "is_live": code == 200 and any(one.name == "live" for one in asked.route.query),
     }  # fmt: skip
     text = await asyncio.to_thread(_filled, template, {**whole, **values})
-    headers = {
-        **_HTML,
-        "cache-control": "private, no-cache",
-    }  # also of a form that was refused: one may step back to it
+    # Also of a form that was refused: one may step back to it.
+    headers = {**_HTML, "cache-control": "private, no-cache"}
     if refresh:
         headers["refresh"] = str(refresh)
     return Response(code, text, headers)
