@@ -16,13 +16,14 @@ The rooms, from the ground up; each imports only from rooms below it:
     processes logs signals calls pings     who is alive; log lines; SIGTERM and its kin; the web; health-check services
     runlog capture loop_thread tasks       the log of a run; what its job says to the host's loggers; a loop in a thread; tasks that do not end
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
+    attendance conditions                  since when somebody is there to fire; what needs a person
     housing switching scheduling ledger    jobs with a store; their switches; stored schedules; runs: the verbs
     declaring advice looking               what a start changes, its usual mistakes; how all stands
-    keyring outlook                        the verbs on tokens; what a simulation goes by
+    keyring explaining outlook             the verbs on tokens; why something is so; what is to come
     slots firing tending                   runs in hand; the fire loop; housekeeping
     journal pulse guard starting scheduler what disturbed us; beats; what watches over all; how it begins; the engine
     rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
-    store_sqlite file_sqlite threads_sqlite rows_sqlite statements_sqlite     the memory in one file
+    store_sqlite file_sqlite threads_sqlite rows_sqlite statements_sqlite claims_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite writing_sqlite   steps, logs; tokens; audit; backups; transactions; group commit
     copying transfer_*                     from one store into another; how each kind gives and takes its tables

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
 from taskloop import audit_postgres as audit
+from taskloop import claims_postgres as claims
 from taskloop import keeping_postgres as keeping
 from taskloop import pruning_postgres as pruning
 from taskloop import statements_postgres as statements
@@ -61,7 +62,7 @@ runs, and ends free places."""
 FREELY: Final = frozenset(
     {
         statements.fire,
-        statements.claim,
+        claims.claim,
         statements.progress,
         audit.cancel,
         audit.record,
@@ -342,7 +343,7 @@ class Writer:
         """
         connection = await self.open()
         handed = doubt.answers if doubt.stroke is None else doubt.stroke.calls
-        await statements.unclaim(connection, [run for answer in handed or () for run in _started(answer)])
+        await claims.unclaim(connection, [run for answer in handed or () for run in _started(answer)])
         for (verb, work), answer in zip(doubt.batch, doubt.answers or (), strict=False):
             if verb == "do" and work.func is keeping.take_wishes:
                 await keeping.wish_again(connection, answer)

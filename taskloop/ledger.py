@@ -418,11 +418,11 @@ class Ledger(Scheduling):
 
         Of what is overdue the instant since when comes first, then what is due from now on. Raises `NoSuchJob`.
         """
-        from taskloop import looking
+        from taskloop import outlook
 
         meant = await self._meant(job)
         jobs = None if meant is None else self._names(meant)[:1]
-        return await looking.upcoming(self, await self._opened(), until, inquiry.limit(limit), jobs)
+        return await outlook.upcoming(self, await self._opened(), until, inquiry.limit(limit), jobs)
 
     async def simulate(
         self,
@@ -500,9 +500,9 @@ class Ledger(Scheduling):
         now, or was decided last. Raises `NoSuchJob`, `NoSuchRun`, `BadInstant`, `BadValue` where neither a job nor a
         run is named.
         """
-        from taskloop import looking
+        from taskloop import explaining
 
-        return await looking.why(self, await self._opened(), job, at, run)
+        return await explaining.why(self, await self._opened(), job, at, run)
 
     def definition(self, job: Job[..., Any]) -> Definition:
         """What a job declares, in plain JSON."""

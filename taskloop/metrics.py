@@ -188,7 +188,7 @@ def _families_of_the_whole(status: Status | None, up: bool) -> Iterator[_Family]
     kinds = dict.fromkeys(_KINDS, 0) | Counter(one["condition"] for one in status.attention)
     words = "Things that need a person, as GET /api/v1/attention lists them"
     yield "gauge", "taskloop_attention", words, ("kind",), [((kind,), count) for kind, count in kinds.items()]
-    from taskloop.looking import needs
+    from taskloop.conditions import needs
 
     # As what they need a person: a pause mends nothing that has failed, and what hangs still hangs.
     needed = [(one.name, "disabled" if one.condition == "disabled" else needs(one)) for one in jobs]

@@ -1,18 +1,20 @@
-"""The outlook: what a simulation goes by, gathered from a ledger and its store, and the simulation carried out beside a loop.
+"""The outlook: the coming fires, and what would happen: a simulation of what a ledger and its store know, beside the loop.
 
-Level 5. Reads the store and changes nothing in it. Start at `simulated`; `setting` alone is for who simulates himself.
+Level 5. Reads the store and changes nothing in it. Start at `upcoming` and `simulated`; `setting` alone is for who simulates
+himself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING, Any, Final
 
-from taskloop import durations
+from taskloop import durations, looking
 from taskloop.clock import later
 from taskloop.policy import Policy
 from taskloop.punctuality import LEAST_RUNS, Usual
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from taskloop.store import Store
     from taskloop.store_data import Definition
 
-__all__ = ["Facts", "gather", "held", "setting", "simulated"]
+__all__ = ["Facts", "gather", "held", "outline", "setting", "simulated", "upcoming"]
 
 MOST_SCHEDULES: Final = 20_000
 """Schedules that are looked at; of more those that fire next."""
@@ -43,6 +45,68 @@ _OPTIONS: Final = (
     "overlap", "missed", "missed_limit", "max_late", "group", "max_running", "first", "enabled", "spread", "priority",
     "expect",
 )  # fmt: skip
+
+
+# -- coming fires
+
+
+async def outline(
+    ledger: Ledger,
+    limit: int,
+    *,
+    until: datetime | None = None,
+    apart: timedelta | None = None,
+    jobs: Collection[str] | None = None,
+) -> list[tuple[datetime, Schedule]]:
+    """The coming fires, earliest first, of one schedule none sooner than `apart` after the one before.
+
+    So what fires often takes no room from what fires rarely. None: of each schedule the next one alone. `jobs`: of these
+    alone.
+    """
+    return await upcoming(ledger, await ledger._opened(), until, limit, jobs, apart)
+
+
+async def upcoming(
+    ledger: Ledger,
+    store: Store,
+    until: Any,
+    limit: int,
+    jobs: Collection[str] | None,
+    apart: timedelta | None = timedelta(0),
+) -> list[tuple[datetime, Schedule]]:
+    """The coming fires, earliest first: each schedule is asked for its next one only when that one's turn has come.
+
+    `jobs`: of these alone. `apart`: see `outline`.
+    """
+    now = ledger._clock.now()
+    end = durations.instant(until, now) if until is not None else None
+    await ledger._refresh_switches(force=True)
+    schedules = await store.coming(limit, jobs=None if jobs is None else [*jobs])
+    policies = await _policies(ledger, store, {one.job for one in schedules})
+    ahead = [(one.next_due, one.id, one) for one in schedules if one.next_due is not None]
+    heapify(ahead)
+    fires: list[tuple[datetime, Schedule]] = []
+    while ahead and len(fires) < limit and (end is None or ahead[0][0] <= end):
+        at, name, schedule = ahead[0]
+        fires.append((at, schedule))
+        following = None if apart is None else next_due(schedule, policies[schedule.job], max(later(at, apart), now))
+        heappop(ahead) if following is None else heapreplace(ahead, (following, name, schedule))
+        if len(fires) % looking.TOGETHER == 0:
+            await asyncio.sleep(0)  # the loop may have other things to do
+    return fires
+
+
+async def _policies(ledger: Ledger, store: Store, jobs: set[str]) -> dict[str, Policy]:
+    """What is said of each job that says when it fires: by its declaration, or as its worker told the store."""
+    found = {name: ledger[name].policy if name in ledger else Policy() for name in jobs}
+    if any(name not in ledger for name in jobs):
+        for one in await store.definitions():
+            if one.name in jobs and one.name not in ledger and looking.says(one, "spread"):
+                found[one.name] = Policy(spread=durations.parse(looking.says(one, "spread")))
+    return found
+
+
+# -- what would happen
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ Level 5. Plain functions of a connection, called on its thread.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain, compress, count
 from typing import Any, Final
 
 from taskloop.rows import Column, Row
 
-__all__ = ["many", "many_by_columns"]
+__all__ = ["fetched", "many", "many_by_columns"]
 
 _CHUNKS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows of one statement: few sizes, so that few statements are kept prepared; and each number is made of few."""
@@ -67,3 +68,10 @@ def _with_shared_values(statement: Callable[[str], str], rows: int, own: tuple[b
     row = "(" + ",".join("?" * sum(own)) + ")"
     # Without a WHERE the words ON CONFLICT, which may follow, would be read as part of a join.
     return statement(f"SELECT {','.join(columns)} FROM (VALUES {','.join([row] * rows)}) AS w WHERE true")
+
+
+def fetched(db: sqlite3.Connection, columns: Sequence[str], rest: str, values: Iterable[Any] = ()) -> list[list[Any]]:
+    """Rows of a SELECT in one step: `rest` is what follows the columns."""
+    select = f"SELECT json_group_array(json_array({','.join(columns)})) FROM (SELECT {','.join(columns)} {rest})"
+    found: list[list[Any]] = json.loads(db.execute(select, list(values)).fetchone()[0])
+    return found

@@ -1,11 +1,11 @@
-"""The statements of the PostgreSQL store on the way of a run: asked for, fired, claimed, settled, cancelled.
+"""The statements of the PostgreSQL store on the way of a run: asked for, fired, settled, cancelled.
 
 Level 5. Each function is a part of a transaction that somebody else began and will commit; several callers' worth of work
 come as one list, and go as one statement with an array a column. What becomes of each stands in `fates`.
 
 Processes meet in these places, in the mode READ COMMITTED, where each statement sees what was committed before it:
-a cursor is moved by who locks its row first, and who comes second passes it by; a waiting run is claimed by who locks it
-first; a run whose start depends on how many others run is claimed under a lock that all claims of such runs take.
+a cursor is moved by who locks its row first, and who comes second passes it by. How a waiting run is claimed stands in
+`claims_postgres`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ from taskloop import steps_postgres as steps
 from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.fates import (
     SETTLED_COLUMNS,
-    Fullness,
     Made,
     admitted,
     attempted,
     cancelled,
-    claimed,
     counted,
     numbered,
     outcome,
     plainly_settled,
     settled,
-    take,
     too_many,
     tried,
 )
@@ -59,7 +56,7 @@ from taskloop.rows_postgres import (
 from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by, given_up
 from taskloop.schedules import Schedule, cut
 from taskloop.store import Merge
-from taskloop.store_data import Cancelling, Claimed, Fired, Firing, Settling, Terms
+from taskloop.store_data import Cancelling, Fired, Firing, Settling, Terms
 
 __all__ = [
     "COUNT",
@@ -68,7 +65,6 @@ __all__ = [
     "SETTLED_TYPES",
     "Known",
     "cancel",
-    "claim",
     "count_days",
     "due",
     "fire",
@@ -81,13 +77,10 @@ __all__ = [
     "settled_row",
     "stands",
     "submit",
-    "unclaim",
 ]
 
 KEEPING: Final = 0x7461_736B_6C6F_6F01
 """The lock of everything that is rare: switches, schedules, workers, names."""
-CLAIMING: Final = 0x7461_736B_6C6F_6F02
-"""The lock of claims whose answer depends on what else runs."""
 OTHERS_SECONDS: Final = 0.25
 """When to ask again for what is due, and somebody else is firing just now."""
 _TAKEN: Final = "state NOT IN ('failed', 'cancelled', 'interrupted', 'skipped')"
@@ -425,158 +418,6 @@ async def _end_waiting(db: Db, runs: Sequence[Run]) -> None:
             f"WHERE r.id = v.id AND r.state = 'waiting' AND {ONE_BY_ONE}",
             *arrays(ends, 5),
         )
-
-
-# -- claims
-
-_PRIORITIES: Final = (
-    "WITH RECURSIVE p(priority) AS ((SELECT max(priority) FROM taskloop.runs WHERE state = 'waiting') UNION ALL "
-    "SELECT (SELECT max(priority) FROM taskloop.runs WHERE state = 'waiting' AND priority < p.priority) FROM p "
-    "WHERE p.priority IS NOT NULL) "
-)
-"""The priorities of what waits, the highest first: one look into the index each. The last row is null."""
-LOOKED_AT: Final = 1_000
-"""Runs of a priority that wait, the first in their order, which are looked through for what may start: those of a job that is
-at its limit, or held, may be a million. Beyond them each job is asked for its own first.
-"""
-_READY: Final = "state = 'waiting' AND priority = p.priority AND ready_at <= $1"
-_END: Final = (
-    f"(SELECT ready_at, id FROM taskloop.runs WHERE {_READY} ORDER BY ready_at, id LIMIT 1 OFFSET {LOOKED_AT})"
-)
-_MAY_START: Final = (
-    "c.id <> ALL($5::bigint[]) AND (c.schedule IS NULL OR c.job = ANY($3::text[]) OR (c.schedule <> ALL($6::text[]) "
-    "AND NOT EXISTS (SELECT 1 FROM taskloop.runs a WHERE a.schedule = c.schedule AND a.schedule IS NOT NULL "
-    "AND a.state IN ('waiting', 'running') AND a.state = 'running'))) "
-    "ORDER BY c.ready_at, c.id LIMIT $7 FOR UPDATE SKIP LOCKED"
-)
-_CANDIDATES: Final = (
-    f"{_PRIORITIES} SELECT r.* FROM p LEFT JOIN LATERAL {_END} e ON true CROSS JOIN LATERAL (SELECT {RUN} FROM taskloop.runs c "
-    "WHERE c.state = 'waiting' AND c.priority = p.priority "
-    "AND (c.ready_at, c.id) < (coalesce(e.ready_at, $1 + 1), coalesce(e.id, 0)) "
-    f"AND c.job = ANY($2::text[]) AND c.job <> ALL($4::text[]) AND {_MAY_START}) r LIMIT $7"
-)
-_OF_EACH: Final = (
-    f"{_PRIORITIES} SELECT r.* FROM p CROSS JOIN LATERAL (SELECT f.* FROM unnest($2::text[]) k(job) CROSS JOIN LATERAL ("
-    f"SELECT {RUN} FROM taskloop.runs c WHERE c.state = 'waiting' AND c.job = k.job AND c.priority = p.priority "
-    f"AND c.ready_at <= $1 AND {_MAY_START}) f WHERE k.job <> ALL($4::text[]) ORDER BY f.ready_at, f.id LIMIT $7) r LIMIT $7"
-)
-_ARE_MANY: Final = f"{_PRIORITIES} SELECT bool_or(e.id IS NOT NULL) FROM p LEFT JOIN LATERAL {_END} e ON true"
-"""Whether there are more than those that are looked through."""
-_ORDER: Final = ("priority", "ready_at", "id")
-_WHAT_WAITS: Final = (
-    f"{_PRIORITIES} SELECT (SELECT min(n) FROM p CROSS JOIN LATERAL (SELECT min(ready_at) AS n FROM taskloop.runs "
-    "WHERE state = 'waiting' AND priority = p.priority AND ready_at > $1) r), "
-    "(SELECT min(expires_at) FROM taskloop.runs WHERE state = 'waiting' AND expires_at IS NOT NULL), "
-    "EXISTS (SELECT 1 FROM taskloop.runs WHERE state = 'waiting')"
-)
-
-
-async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) -> Claimed:
-    """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
-    at = microseconds(now)
-    full = Fullness(known.terms, [])
-    expired = await _expire(db, now, known) if known.expires else []
-    chosen: list[list[Any]] = []
-    locked = of_each = False
-    while len(chosen) < slots:
-        wanted = slots - len(chosen)
-        schedules = [row[2] for row in chosen if row[2] is not None]
-        rows = await db.fetch(
-            _OF_EACH if of_each else _CANDIDATES,
-            at,
-            known.jobs,
-            list(known.free),
-            sorted(full.jobs),
-            [row[0] for row in chosen],
-            schedules,
-            wanted,
-        )
-        found = len(rows)
-        if not locked and any(map(known.depends, rows)):
-            locked = True
-            await lock(db, CLAIMING)
-            full = Fullness(known.terms, await _running(db) if known.limited else [])
-            rows = await _still_free(db, rows, known)
-        rows = sorted(rows, key=lambda row: (-row["priority"], row["ready_at"], row["id"]))
-        if take([list(row) for row in rows], full, chosen) == found or not rows:
-            if of_each or len(chosen) == slots or not await db.fetchval(_ARE_MANY, at):
-                break
-            of_each = True
-    started = [claimed(_read(row), worker, now) for row in chosen]
-    if started:
-        await db.execute(
-            "UPDATE taskloop.runs r SET state = 'running', worker = $1, token = token + 1, attempt = attempt + 1, "
-            "started_at = coalesce(started_at, $2), attempt_started_at = $2, expires_at = NULL, progress = NULL, error = NULL "
-            f"FROM unnest($3::bigint[]) AS v(id) WHERE r.id = v.id AND {ONE_BY_ONE}",
-            worker, at, [run.id for run in started],
-        )  # fmt: skip
-    ready_at, expires_at, left = await db.fetchrow(_WHAT_WAITS, at)
-    coming = [ready_at] if len(chosen) < slots else []
-    coming += [expires_at + 1] if known.expires and expires_at is not None else []
-    next_at = min((one for one in coming if one is not None), default=None)
-    return Claimed(started, expired, instant(next_at), len(chosen) == slots, left)
-
-
-async def unclaim(db: Db, runs: Sequence[Run]) -> None:
-    """Let claimed runs wait again that nobody has begun."""
-    if runs:
-        await db.execute(
-            "UPDATE taskloop.runs r SET state = 'waiting', worker = NULL, attempt = r.attempt - 1, attempt_started_at = NULL, "
-            "started_at = CASE WHEN r.attempt > 1 THEN r.started_at END FROM unnest($1::bigint[], $2::bigint[]) v(id, token) "
-            f"WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE}",
-            *arrays([(run.id, run.token) for run in runs], 2),
-        )
-
-
-def _read(row: list[Any]) -> list[Any]:
-    """A row of RUN_COLUMNS as it stands in other stores."""
-    return [heard(value) if isinstance(value, str) else value for value in row]
-
-
-async def _running(db: Db) -> Sequence[Any]:
-    """How many runs of each job and group run."""
-    return await db.fetch(f'SELECT job, "group", count(*) FROM taskloop.runs WHERE {_STARTED} GROUP BY job, "group"')
-
-
-async def _still_free(db: Db, rows: Sequence[Any], known: Known) -> list[Any]:
-    """Of candidates those whose schedule has no running run now that nobody else starts any."""
-    schedules = [row["schedule"] for row in rows if row["schedule"] is not None and row["job"] not in known.free]
-    if not schedules:
-        return list(rows)
-    busy = {
-        row[0]
-        for row in await db.fetch(
-            "SELECT schedule FROM taskloop.runs WHERE schedule IS NOT NULL AND state IN ('waiting', 'running') "
-            f"AND {_STARTED} AND schedule = ANY($1::text[])",
-            schedules,
-        )
-    }
-    return [row for row in rows if row["job"] in known.free or row["schedule"] not in busy]
-
-
-async def _expire(db: Db, now: datetime, known: Known) -> list[Run]:
-    """Skip fires that waited beyond `max_late`: as `group_full` if their group has no place, else as `too_late`."""
-    at = microseconds(now)
-    rows = await db.fetch(
-        f"SELECT {RUN} FROM taskloop.runs WHERE state = 'waiting' AND expires_at IS NOT NULL AND expires_at < $1 "
-        "ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED",
-        at,
-    )
-    if not rows:
-        return []
-    full = Fullness(known.terms, await _running(db) if known.limited else [])
-    runs = []
-    for row in rows:
-        reason = Reason.GROUP_FULL if full.waits_for_group(row["job"]) else Reason.TOO_LATE
-        data = {"late_seconds": (at - row["due_at"]) / 1e6}
-        runs.append(run_of(row).changed(state=State.SKIPPED, reason=reason.value, ended_at=now, data=data))
-    await db.execute(
-        "UPDATE taskloop.runs r SET state = 'skipped', reason = v.reason, ended_at = $1, data = v.data "
-        f"FROM unnest($2::bigint[], $3::text[], $4::text[]) AS v(id, reason, data) WHERE r.id = v.id AND {ONE_BY_ONE}",
-        at, *arrays([(run.id, run.reason, encode(run.data)) for run in runs], 3),
-    )  # fmt: skip
-    await count_days(db, runs)
-    return runs
 
 
 # -- ends

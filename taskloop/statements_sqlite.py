@@ -1,9 +1,9 @@
-"""The statements of the SQLite store: plain functions of a connection, called on the store's writing thread.
+"""The statements of the SQLite store on the way of a run, but for its claim: asked for, fired, settled, cancelled.
 
-Each function is a part of a transaction that somebody else began and will commit; several callers' worth of work come
-as one list. Rows go in as one statement with many VALUES and come out as one JSON text, because each step of a
-statement gives up the interpreter lock and has to win it back: 100 rows by `executemany` beside a busy loop took
-seconds where one statement took a millisecond.
+Level 5. Plain functions of a connection, called on the store's writing thread, each a part of a transaction that somebody else
+began and will commit; several callers' worth of work come as one list. Rows go in as one statement with many VALUES and come
+out as one JSON text, because each step of a statement gives up the interpreter lock and has to win it back: 100 rows by
+`executemany` beside a busy loop took seconds where one statement took a millisecond.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import operator
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -21,19 +21,16 @@ from taskloop.clock import from_microseconds, later, microseconds
 from taskloop.fates import (
     PLAIN_COLUMNS,
     SETTLED_COLUMNS,
-    Fullness,
     Made,
     admitted,
     attempted,
     cancelled,
-    claimed,
     counted,
     is_plain,
     numbered,
     outcome,
     plainly_settled,
     settled,
-    take,
     too_many,
     tried,
 )
@@ -46,7 +43,6 @@ from taskloop.rows import (
     Row,
     columns_of,
     encode,
-    instant,
     is_new,
     moment,
     new_columns,
@@ -57,14 +53,13 @@ from taskloop.rows import (
     write_progress,
     write_run,
 )
-from taskloop.rows_sqlite import many, many_by_columns
+from taskloop.rows_sqlite import fetched, many, many_by_columns
 from taskloop.runs import ACTIVE, Progress, Reason, Run, RunId, State, cancelled_by, given_up
 from taskloop.schedules import Schedule, cut
-from taskloop.store_data import Cancelling, Claimed, Fired, Firing, Settling, Terms
+from taskloop.store_data import Cancelling, Fired, Firing, Settling
 
 __all__ = [
     "cancel",
-    "claim",
     "due",
     "fire",
     "next_id",
@@ -161,13 +156,6 @@ def next_id(db: sqlite3.Connection) -> int:
     return newest + 1
 
 
-def _all(db: sqlite3.Connection, columns: Sequence[str], rest: str, values: Iterable[Any] = ()) -> list[list[Any]]:
-    """Rows of a SELECT in one step: `rest` is what follows the columns."""
-    select = f"SELECT json_group_array(json_array({','.join(columns)})) FROM (SELECT {','.join(columns)} {rest})"
-    found: list[list[Any]] = json.loads(db.execute(select, list(values)).fetchone()[0])
-    return found
-
-
 def _each(db: sqlite3.Connection, statement: Callable[[str], str], columns: Sequence[Column]) -> Sequence[bool]:
     """Change a row by each of these, all in one go where nothing stands in the way; gives which were changed."""
     number = len(columns[0]) if columns else 0
@@ -212,7 +200,7 @@ def _insert(db: sqlite3.Connection, new: Callable[[str], str], other: Callable[[
 
 
 def _earlier(db: sqlite3.Connection, job: str, key: str) -> Run | None:
-    rows = _all(
+    rows = fetched(
         db,
         RUN_COLUMNS,
         "FROM taskloop_runs WHERE job = ? AND key = ? AND key IS NOT NULL "
@@ -225,7 +213,7 @@ def _earlier(db: sqlite3.Connection, job: str, key: str) -> Run | None:
 def _repeat(db: sqlite3.Connection, run: Run) -> Run | None:
     """The first run that repeats the one which this is to repeat."""
     rest = "FROM taskloop_runs WHERE rerun_of = ? AND rerun_of IS NOT NULL ORDER BY id LIMIT 1"
-    rows = _all(db, RUN_COLUMNS, rest, (run.rerun_of,))
+    rows = fetched(db, RUN_COLUMNS, rest, (run.rerun_of,))
     return read_run(rows[0]) if rows else None
 
 
@@ -351,7 +339,7 @@ def _unchanged(db: sqlite3.Connection, firings: Sequence[Firing], version: int |
         return firings
     ids = json.dumps([one.plan.schedule.id for one in firings])
     rest = "FROM taskloop_schedules WHERE id IN (SELECT value FROM json_each(?))"
-    stands = {row[0]: read_schedule(row) for row in _all(db, SCHEDULE_COLUMNS, rest, (ids,))}
+    stands = {row[0]: read_schedule(row) for row in fetched(db, SCHEDULE_COLUMNS, rest, (ids,))}
     return [one for one in firings if stands.get(one.plan.schedule.id) == one.plan.schedule]
 
 
@@ -379,7 +367,7 @@ def _active(db: sqlite3.Connection, schedules: Sequence[str]) -> dict[str, list[
     """The active runs of these schedules."""
     if not schedules:
         return {}
-    rows = _all(
+    rows = fetched(
         db,
         RUN_COLUMNS,
         "FROM taskloop_runs WHERE schedule IS NOT NULL AND state IN ('waiting', 'running') "
@@ -433,146 +421,6 @@ def _end_waiting(db: sqlite3.Connection, runs: Sequence[Run]) -> None:
             "UPDATE taskloop_runs SET state = ?, reason = ?, data = ?, ended_at = ? WHERE id = ? AND state = 'waiting'",
             (run.state.value, run.reason, encode(run.data), moment(run.ended_at), run.id),
         )
-
-
-# -- claims
-
-
-def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms: Mapping[str, Terms]) -> Claimed:
-    """Give `worker` at most `slots` waiting runs that may start: by priority, then by how long they are ready."""
-    at = microseconds(now)
-    expires = any(one.expires for one in terms.values())
-    full = Fullness(terms, _running(db, terms))
-    expired = _expire(db, now, full) if expires else []
-    chosen: list[list[Any]] = []
-    next_at = _next_expiry(db) if expires else None
-    priority = _next_priority(db, None)
-    while priority is not None and len(chosen) < slots:
-        _choose(db, priority, at, slots, full, chosen)
-        if len(chosen) < slots:
-            later = _ready_after(db, priority, at)
-            next_at = min(next_at or later, later) if later is not None else next_at
-            priority = _next_priority(db, priority)
-    started = [claimed(row, worker, now) for row in chosen]
-    if started:
-        db.execute(
-            "UPDATE taskloop_runs SET state = 'running', worker = ?, token = token + 1, attempt = attempt + 1, "
-            "started_at = coalesce(started_at, ?), attempt_started_at = ?, expires_at = NULL, progress = NULL, error = NULL "
-            "WHERE id IN (SELECT value FROM json_each(?))",
-            (worker, at, at, json.dumps([run.id for run in started])),
-        )
-    left = bool(db.execute("SELECT EXISTS (SELECT 1 FROM taskloop_runs WHERE state = 'waiting')").fetchone()[0])
-    return Claimed(started, expired, instant(next_at), len(chosen) == slots, left)
-
-
-def _next_priority(db: sqlite3.Connection, below: int | None) -> int | None:
-    """The highest priority among the waiting, below another one: one look-up in the index."""
-    rest, values = ("", ()) if below is None else (" AND priority < ?", (below,))
-    found: int | None = db.execute(
-        f"SELECT max(priority) FROM taskloop_runs WHERE state = 'waiting'{rest}", values
-    ).fetchone()[0]
-    return found
-
-
-def _next_expiry(db: sqlite3.Connection) -> int | None:
-    """The first moment at which a waiting fire is too late."""
-    soonest = db.execute(
-        "SELECT min(expires_at) FROM taskloop_runs WHERE state = 'waiting' AND expires_at IS NOT NULL"
-    ).fetchone()[0]
-    return None if soonest is None else soonest + 1
-
-
-def _ready_after(db: sqlite3.Connection, priority: int, at: int) -> int | None:
-    found: int | None = db.execute(
-        "SELECT min(ready_at) FROM taskloop_runs WHERE state = 'waiting' AND priority = ? AND ready_at > ?",
-        (priority, at),
-    ).fetchone()[0]
-    return found
-
-
-def _running(db: sqlite3.Connection, terms: Mapping[str, Terms]) -> list[Any]:
-    """How many runs of each job and group run, where anybody has a limit."""
-    if not any(one.group or one.max_running for one in terms.values()):
-        return []
-    return db.execute(
-        'SELECT job, "group", count(*) FROM taskloop_runs WHERE state = \'running\' GROUP BY job, "group"'
-    ).fetchall()
-
-
-LOOKED_AT: Final = 1_000
-"""Runs that wait, the first in their order, which are looked through for what may start: those of a job that is at its limit,
-or held, may be a million. Beyond them each job is asked for its own first.
-"""
-_MAY_START: Final = (
-    "AND (r.schedule IS NULL OR k.gated = 0 OR NOT EXISTS (SELECT 1 FROM taskloop_runs a "
-    "WHERE a.schedule = r.schedule AND a.schedule IS NOT NULL AND a.state IN ('waiting', 'running') "
-    "AND a.state = 'running'))"
-)
-_IS_FREE: Final = " AND k.job NOT IN (SELECT value FROM json_each(:full))"
-_NEITHER: Final = (
-    " AND r.id NOT IN (SELECT value FROM json_each(:chosen))"
-    " AND (r.schedule IS NULL OR k.gated = 0 OR r.schedule NOT IN (SELECT value FROM json_each(:schedules)))"
-)
-_FIRST: Final = " ORDER BY r.ready_at, r.id LIMIT :wanted"
-_ROWS: Final = f"SELECT json_group_array(json_array({','.join(RUN_COLUMNS)})) FROM (SELECT {','.join('r.' + n for n in RUN_COLUMNS)} "
-_READY: Final = (
-    "FROM taskloop_runs WHERE state = 'waiting' AND priority = :priority AND ready_at <= :at ORDER BY ready_at, id"
-)
-# They come in the order of the inner statement, for a CROSS JOIN is carried out as it is written. Sorted once more, all of
-# a thousand would be read; and a bound in the place of the inner LIMIT is none where all were asked for at one instant.
-_OF_ALL: Final = (
-    f"{_ROWS} FROM (SELECT id {_READY} LIMIT {LOOKED_AT}) q CROSS JOIN taskloop_runs r ON r.id = q.id "
-    f"CROSS JOIN temp.taskloop_known k ON k.job = r.job WHERE k.held = 0 {_MAY_START}"
-)
-_ARE_MANY: Final = f"SELECT EXISTS (SELECT 1 {_READY} LIMIT 1 OFFSET {LOOKED_AT})"
-_OF_EACH: Final = (
-    f"{_ROWS} FROM temp.taskloop_known k CROSS JOIN taskloop_runs r ON r.id IN (SELECT r.id FROM taskloop_runs r INDEXED BY "
-    f"taskloop_runs_next WHERE r.state = 'waiting' AND r.job = k.job AND r.priority = :priority AND r.ready_at <= :at "
-    f"{_MAY_START}{_NEITHER}{_FIRST}) WHERE k.held = 0{_IS_FREE}{_FIRST})"
-)
-
-
-def _choose(
-    db: sqlite3.Connection, priority: int, at: int, slots: int, full: Fullness, chosen: list[list[Any]]
-) -> None:
-    """Add runs of one priority to `chosen`, up to `slots`; asks again where a limit refused some."""
-    values: dict[str, Any] = {"priority": priority, "at": at}
-    of_each = False
-    while (wanted := slots - len(chosen)) > 0:
-        values["wanted"] = wanted
-        if without := bool(chosen or full.jobs or of_each):
-            values["full"] = json.dumps(sorted(full.jobs))
-            values["chosen"] = json.dumps([row[0] for row in chosen])
-            values["schedules"] = json.dumps([row[2] for row in chosen if row[2] is not None])
-        text = _OF_EACH if of_each else f"{_OF_ALL}{_IS_FREE + _NEITHER if without else ''} LIMIT :wanted)"
-        rows = json.loads(db.execute(text, values).fetchone()[0])
-        if take(rows, full, chosen) == len(rows) or not rows:
-            if of_each or len(chosen) == slots or not db.execute(_ARE_MANY, values).fetchone()[0]:
-                return
-            of_each = True
-
-
-def _expire(db: sqlite3.Connection, now: datetime, full: Fullness) -> list[Run]:
-    """Skip fires that waited beyond `max_late`: as `group_full` if their group has no place, else as `too_late`."""
-    rows = _all(
-        db,
-        RUN_COLUMNS,
-        "FROM taskloop_runs WHERE state = 'waiting' AND expires_at IS NOT NULL AND expires_at < ? LIMIT 1000",
-        (microseconds(now),),
-    )
-    runs = []
-    for row in rows:
-        reason = Reason.GROUP_FULL if full.waits_for_group(row[1]) else Reason.TOO_LATE
-        row[3], row[4] = "skipped", reason.value
-        row[18] = microseconds(now)
-        row[28] = json.dumps({"late_seconds": (row[18] - row[11]) / 1e6})
-        db.execute(
-            "UPDATE taskloop_runs SET state = ?, reason = ?, ended_at = ?, data = ? WHERE id = ?",
-            (row[3], row[4], row[18], row[28], row[0]),
-        )
-        runs.append(read_run(row))
-    count_days(db, runs)
-    return runs
 
 
 # -- ends
@@ -706,7 +554,7 @@ def cancel(
     db: sqlite3.Connection, run_id: RunId, actor: str | None, reason: str | None, now: datetime, waiting_only: bool
 ) -> Cancelling | None:
     """End a waiting run; ask for the end of a running one, unless `waiting_only`; leave a final one as it is."""
-    rows = _all(db, RUN_COLUMNS, "FROM taskloop_runs WHERE id = ?", (run_id,))
+    rows = fetched(db, RUN_COLUMNS, "FROM taskloop_runs WHERE id = ?", (run_id,))
     if not rows:
         return None
     run = read_run(rows[0])
@@ -729,7 +577,7 @@ def put_schedules(
     db: sqlite3.Connection, schedules: Sequence[Schedule], merge: Callable[[Schedule | None, Schedule], Schedule]
 ) -> tuple[list[Schedule], list[Schedule]]:
     """Store each schedule as `merge` has it beside what stands there; gives what stands now, and what gave way."""
-    rows = _all(
+    rows = fetched(
         db,
         SCHEDULE_COLUMNS,
         "FROM taskloop_schedules WHERE id IN (SELECT value FROM json_each(?))",

@@ -19,6 +19,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from taskloop import audit_postgres as audit
+from taskloop import claims_postgres as claims
 from taskloop import history_postgres as history
 from taskloop import keeping_postgres as keeping
 from taskloop import past_postgres as past
@@ -479,7 +480,7 @@ class PostgresStore:
         return self._whereabouts == whereabouts
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
-        claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._known, heed=heed)
+        claimed: Claimed = await self._do(claims.claim, worker, now, slots, self._known, heed=heed)
         return claimed
 
     async def settle(self, settling: Settling) -> Run | None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from taskloop import audit_sqlite, steps_sqlite, tokens_sqlite, transfer_sqlite
+from taskloop import claims_sqlite as claims
 from taskloop import copying_sqlite as copying
 from taskloop import history_sqlite as history
 from taskloop import keeping_sqlite as keeping
@@ -460,7 +461,7 @@ class SqliteStore:
             raise self._explained(error) from error
 
     async def claim(self, worker: str, now: datetime, slots: int, heed: Heed | None = None) -> Claimed:
-        claimed: Claimed = await self._do(statements.claim, worker, now, slots, self._terms, heed=heed)
+        claimed: Claimed = await self._do(claims.claim, worker, now, slots, self._terms, heed=heed)
         return claimed
 
     def settle(self, settling: Settling) -> Awaitable[Run | None]:

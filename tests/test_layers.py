@@ -20,19 +20,20 @@ LEVELS = [
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
     {"given", "sections", "file_jobs", "jobs", "flows", "handles", "inquiry", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
     {"store", "store_data", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "tasks", "processes",
-     "logs", "signals", "watchdog", "moments", "chain", "why", "calls", "pings", "attendance", "runlog", "capture", "loop_thread"},
-    {"copying", "transfer_sqlite", "transfer_postgres", "housing", "switching", "scheduling", "ledger", "declaring", "looking", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "starting", "scheduler",
-     "store_sqlite", "statements_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
+     "logs", "signals", "watchdog", "moments", "chain", "why", "calls", "pings", "attendance", "conditions", "runlog", "capture", "loop_thread"},
+    {"copying", "transfer_sqlite", "transfer_postgres", "housing", "switching", "scheduling", "ledger", "declaring", "looking", "explaining", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "starting", "scheduler",
+     "store_sqlite", "statements_sqlite", "claims_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows", "fates", "rows_sqlite", "file_sqlite", "threads_sqlite", "writing_sqlite", "steps_sqlite", "batches_sqlite",
      "tokens_sqlite", "audit_sqlite", "retention", "gathering",
-     "store_postgres", "statements_postgres", "keeping_postgres", "past_postgres", "history_postgres", "pruning_postgres",
+     "store_postgres", "statements_postgres", "claims_postgres", "keeping_postgres", "past_postgres", "history_postgres", "pruning_postgres",
      "rows_postgres", "stroke_postgres", "hints_postgres", "keys_postgres", "server_postgres", "steps_postgres", "batches_postgres", "tokens_postgres", "audit_postgres"},
     {"settings", "targets", "built_in", "git_metrics", "git_history", "git_stamp", "testing", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd", "shell"},
     {"web"},
     {"cli", "migrate", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-PURE = {name for names in LEVELS[:4] for name in names} - {"address"} | {"moments", "chain", "why", "attendance"}
+PURE = {name for names in LEVELS[:4] for name in names} - {"address"}
+PURE |= {"moments", "chain", "why", "attendance", "conditions"}
 IMPURE_LIBRARIES = {"asyncio", "anyio", "aiosqlite", "loguru", "random", "sqlite3", "threading", "subprocess"}
 FRAMEWORKS = {"aiohttp", "starlette", "fastapi", "uvicorn", "jinja2", "httpx", "flask", "django"}
 ONE_HOME = {

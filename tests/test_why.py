@@ -13,7 +13,7 @@ from stories import START, failing, lasting, nothing, stubborn
 from taskloop import Cron, Every, Options, Retry, TaskScheduler
 from taskloop.durations import rfc3339
 from taskloop.errors import BadValue, NoSuchJob, NoSuchRun
-from taskloop.looking import lost_by, waits_for
+from taskloop.explaining import lost_by, waits_for
 from taskloop.runs import RunId
 from taskloop.store_data import Incident
 from taskloop.why import explanation_record

@@ -9,7 +9,7 @@ import pytest
 from stories import START, failing, lasting, nothing
 
 from taskloop import At, Cron, Every, Options, State, TaskScheduler, durations
-from taskloop.looking import window
+from taskloop.explaining import window
 
 pytestmark = pytest.mark.anyio
 

@@ -354,7 +354,8 @@ def _is_plain(value: Any) -> bool:
 
 
 async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
-    from taskloop.looking import identities, lost_by, plan, run_in_full, waits_for
+    from taskloop.explaining import lost_by, plan, waits_for
+    from taskloop.looking import identities, run_in_full
 
     run, made, steps = await run_in_full(ledger, run_id)
     attempts, again, waits = [*map(attempt_record, made)], await ledger.reruns(run_id), await waits_for(ledger, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from taskloop import looking
+from taskloop import explaining, looking, outlook
 from taskloop.clock import SystemClock
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.runs import State
@@ -56,13 +56,13 @@ async def now(asked: Asked) -> Response:
     is_away = False
     try:
         off = {one.name for one in status.standings if not one.enabled}
-        coming = [one for one in await looking.outline(scheduler, LOOKED) if one[1].job not in off][:COMING]
+        coming = [one for one in await outlook.outline(scheduler, LOOKED) if one[1].job not in off][:COMING]
         today = await looking.today(scheduler, [one.name for one in status.standings])
         usual = await asked.site.foresight.usual({one.job for one in status.active[:RUNNING]})
         failures = await scheduler.runs(state=[State.FAILED, State.INTERRUPTED], limit=FAILURES)
         if status.waiting:
             found = await looking.waiting(scheduler, WAITING)
-            waiting = [(one, await looking.waits_for(scheduler, one)) for one in found]
+            waiting = [(one, await explaining.waits_for(scheduler, one)) for one in found]
     except (StoreUnavailable, BadStore):  # the status says so, and what this process knows by itself is shown
         is_away = True
     return await page(

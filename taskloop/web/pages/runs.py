@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 from taskloop import durations
 from taskloop.clock import SystemClock
 from taskloop.errors import nearest
-from taskloop.looking import identities, lost_by, plan, run_in_full, waits_for
+from taskloop.explaining import lost_by, plan, waits_for
+from taskloop.looking import identities, run_in_full
 from taskloop.masking import shown
 from taskloop.records import instant_text
 from taskloop.runs import Cause, Run, State

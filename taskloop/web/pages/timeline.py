@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlencode
 
-from taskloop import durations, looking
+from taskloop import durations, looking, outlook
 from taskloop.clock import SystemClock
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
@@ -188,9 +188,9 @@ async def seen(asked: Asked) -> Seen:
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
     jobs = await _jobs(asked)
     # What comes is read first: a fire meanwhile is in both then, told once; the other way round it would be in none.
-    fires = await looking.outline(scheduler, MOST_FIRES, until=end, apart=timedelta(0), jobs=jobs) if end > now else []
+    fires = await outlook.outline(scheduler, MOST_FIRES, until=end, apart=timedelta(0), jobs=jobs) if end > now else []
     if full := len(fires) == MOST_FIRES:  # none is left out that would be a mark of its own
-        fires = await looking.outline(
+        fires = await outlook.outline(
             scheduler, OUTLINED, until=end, apart=(end - start) * (NEAR / 2 / WIDTH), jobs=jobs
         )
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
