@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -57,6 +58,7 @@ class Scheduler(Protocol):
     def submitted(self, out: str) -> Said: ...
     def troubles(self, log: str) -> list[str]: ...
     def fenced(self, log: str) -> set[str]: ...
+    def holding(self, log: str) -> set[int]: ...
     def books(self, file: Path, *, live: bool = False) -> Books: ...
 
 
@@ -187,6 +189,11 @@ class Taskloop(OnFile):
     def fenced(self, log: str) -> set[str]:
         """Runs of which it says that they had become another worker's."""
         return {str(line["run"]) for line in _lines(log) if line.get("event") == "run.fenced"}
+
+    def holding(self, log: str) -> set[int]:
+        """Pids of which it says that they were stopped in a transaction, and let nobody else write."""
+        told = (str(line.get("error")) for line in _lines(log) if line.get("event") == "store.lost")
+        return {int(found[1]) for one in told if (found := re.search(r"held by pid (\d+) .*which is stopped", one))}
 
     def books(self, file: Path, *, live: bool = False) -> Books:
         """What the tables claim: of a file nobody has open, or `live`, by a reader beside its owners."""

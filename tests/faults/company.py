@@ -389,6 +389,7 @@ def reread(scheduler: Scheduler, folder: Path) -> Story:
     seen = witness.read(folder)
     return Story(
         rules.COMPANY, calls=seen.calls, books=scheduler.books(folder / "copy" / scheduler.store(folder).name),
-        fenced=frozenset().union(*(scheduler.fenced(log) for log in logs)), lease=LEASE, heartbeat=HEARTBEAT,
+        fenced=frozenset().union(*(scheduler.fenced(log) for log in logs)),
+        holding=frozenset().union(*(scheduler.holding(log) for log in logs)), lease=LEASE, heartbeat=HEARTBEAT,
         places=rules.PLACES, healed=befell["healed"], stopped=befell["stopped"], torn=seen.torn, **facts
     )  # fmt: skip

@@ -256,6 +256,8 @@ class Story:
     uses: Sequence[Use] = ()
     fenced: frozenset[str] = frozenset()
     """Runs of which an owner said that they had become another's."""
+    holding: frozenset[int] = frozenset()
+    """Pids of which others said that they were stopped in a transaction, and let nobody else write."""
     lease: float = 1.0
     heartbeat: float = 0.2
     places: Mapping[str, int] = field(default_factory=dict)

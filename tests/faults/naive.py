@@ -140,6 +140,9 @@ class Naive(OnFile):
     def fenced(self, log: str) -> set[str]:
         return set()
 
+    def holding(self, log: str) -> set[int]:
+        return set()
+
     def books(self, file: Path, *, live: bool = False) -> Books:
         taken = now_us()
         if not file.exists():

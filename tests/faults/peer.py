@@ -110,5 +110,8 @@ class Peer(OnFile):
     def fenced(self, log: str) -> set[str]:
         return set()
 
+    def holding(self, log: str) -> set[int]:
+        return set()
+
     def books(self, file: Path, *, live: bool = False) -> Books:
         return Books(taken=now_us())

@@ -408,11 +408,13 @@ def clocks(story: Story) -> Iterator[Broken]:
 
 def _excused_silence(since: int, until: int, story: Story) -> int:
     """How much longer a job may be silent then: a run in the hands of the frozen or the dead holds up the next ones
-    until it is settled, which takes the lease and two seconds.
+    until it is settled, which takes the lease and two seconds; who was frozen in a transaction on a file, and the others
+    said so, lets nobody write for as long as it stands still.
     """
-    frozen = any(one.since < until and one.until > since for one in story.freezes)
+    frozen = [one for one in story.freezes if one.since < until and one.until > since]
     died = any(one.ended is not None and since <= one.ended <= until for one in story.lives)
-    return round(story.lease * SECOND) + LATE if frozen or died else 0
+    held = max((one.until - max(since, one.since) for one in frozen if one.pid in story.holding), default=0)
+    return max(round(story.lease * SECOND), held) + LATE if frozen or died else 0
 
 
 def _decided_within(name: str, since: int, until: int, last: str, story: Story) -> int:

@@ -252,6 +252,17 @@ def test_a_job_that_is_silent_or_runs_wild_when_a_clock_is_set_is_told():
     assert told(*(place / 4 for place in range(60))) == ["clock"]
 
 
+def test_silence_is_excused_by_who_was_stopped_while_it_held_the_file_if_others_said_so():
+    def told(**more):
+        calls = tuple(replace(CALL, run=str(at), due=T + at * SECOND, began=T + at * SECOND) for at in (0, 1, 9, 10))
+        frozen = [Freeze(8, T + SECOND + 100_000, T + 9 * SECOND)]
+        steps = [Step(7, T, 120.0)]
+        return promises(side_by_side.clocks(story(calls=calls, freezes=frozen, steps=steps, **more)))
+
+    assert told() == told(holding=frozenset({7})) == ["clock"]
+    assert told(holding=frozenset({8})) == []
+
+
 def test_silence_of_a_fixed_grid_is_excused_by_the_instants_that_are_on_record_already_and_by_no_others():
     base = -(-T // SECOND) * SECOND
     rule = replace(RULES["tick"], fixed_grid=True)
