@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -98,7 +98,7 @@ class _StepCall:
         except asyncio.CancelledError:
             if context.withdraw is not None:
                 context.withdraw()
-            await asyncio.wait({call})
+            await _outlast({call})
             raise
         if error is not None:
             raise error
@@ -236,14 +236,12 @@ class Stepping:
         while (going := self._going.get(within)) and _is_on_loop():
             tasks = [task for task in going.values() if task is not None]
             if self._context.cancelled:
-                for task in tasks:
-                    task.cancel()
+                _cancel_once(tasks)
             try:
                 await asyncio.wait(list(going))
             except asyncio.CancelledError:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(list(going))
+                _cancel_once(tasks)
+                await _outlast(going)
                 raise
 
     def tasks(self) -> list[asyncio.Task[Any]]:
@@ -514,6 +512,24 @@ async def _caught(call: Awaitable[Any]) -> tuple[Any, BaseException | None]:
         return None, error
     except BaseException as error:
         return None, error
+
+
+def _cancel_once(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel those that nobody has: a second time it would end what they clean up with."""
+    for task in tasks:
+        if not task.cancelling():
+            task.cancel()
+
+
+async def _outlast(these: Iterable[asyncio.Future[Any]]) -> None:
+    """Wait until they have ended, whoever cancels meanwhile: a scope of anyio's does so at each await."""
+    from anyio import CancelScope
+
+    ends = set(these)
+    with CancelScope(shield=True):  # else it would do so in each turn of the loop
+        while not all(one.done() for one in ends):
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(ends)
 
 
 def _returned(function: Callable[..., Any], /, **arguments: Any) -> Returned:

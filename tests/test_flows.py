@@ -13,6 +13,7 @@ from datetime import date
 from functools import wraps
 
 import pytest
+from anyio import create_task_group
 from pydantic import SecretStr
 from stories import stamp
 
@@ -956,6 +957,63 @@ async def test_what_is_left_of_a_fan_out_is_cancelled_with_its_run(scheduler, vi
         await scheduler.cancel(handle.id)
         assert (await time.until(handle.wait())).state == "cancelled" and cancelled == [1, 2]
         await time.run_until_idle()
+
+
+async def test_a_step_that_a_scope_of_anyio_gives_up_is_called_anew_only_once_its_thread_has_ended(
+    scheduler, virtual_time
+):
+    """Such a scope cancels at each await: the wait for the thread too, and that for the steps of a step."""
+    begun, may_end = threading.Semaphore(0), threading.Event()
+    inside, left = [], []
+
+    def load(number: int) -> int:
+        inside.append(number)
+        begun.release()
+        may_end.wait(5)
+        inside.remove(number)
+        return number
+
+    async def some(run: RunContext) -> int:
+        return sum(await asyncio.gather(*(run.step(f"load {number}", load, number) for number in (1, 2))))
+
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def job(run: RunContext) -> int:
+        if run.attempt == 1:
+            async with create_task_group() as group:
+                group.start_soon(run.step, "some", some)
+                for _ in (1, 2):
+                    await asyncio.to_thread(begun.acquire, timeout=5)
+                threading.Timer(0.2, may_end.set).start()
+                raise OSError("gone")
+        return await run.step("some", some) + await run.step("load 3", load, 3)
+
+    async with virtual_time(scheduler) as time:
+        scheduler.feed.subscribe(lambda _: left.extend(inside), "retrying")
+        run = await ended(time, job.submit())
+        assert (run.result, run.attempt, left) == (6, 2, [])
+
+
+async def test_a_step_inside_that_cleans_up_after_its_cancellation_is_cancelled_once(scheduler, virtual_time):
+    cleaned = []
+
+    async def load() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(1)
+            cleaned.append("load")
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        loading = asyncio.create_task(run.step("load", load))
+        await asyncio.sleep(60)
+        loading.cancel()
+
+    async with virtual_time(scheduler) as time:
+        handle = await job.submit()
+        await time.advance("60.5s")
+        await scheduler.cancel(handle.id)
+        assert (await time.until(handle.wait())).state == "cancelled" and cleaned == ["load"]
 
 
 async def test_a_step_that_its_job_gives_up_has_failed_and_is_called_anew_by_the_next_attempt(scheduler, virtual_time):
