@@ -157,7 +157,7 @@ def _text(word: str, one: Standing, running: bool, now: datetime) -> str | None:
         return f"run {run.id} has been running for {durations.words(took)}"
     if run is not None:
         return f"run {run.id} waits since {rfc3339(run.ready_at)}{nobody}"
-    return f"due since {rfc3339(one.next_due)}{nobody}" if one.next_due is not None else nobody
+    return None if one.next_due is None else f"due since {rfc3339(one.next_due)}{nobody}"
 
 
 def _unwell(health: Mapping[str, Any], who: str) -> list[dict[str, Any]]:
