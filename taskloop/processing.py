@@ -556,6 +556,10 @@ def _performed(function: Callable[..., Any], parameters: Parameters, context: Pr
         arguments = parameters.rebuild(context.params)
         if parameters.context_name is not None:
             arguments[parameters.context_name] = context
+        if context.step:
+            from taskloop.stepping import call_and_keep  # here, not above: most jobs are no flow
+
+            function = partial(call_and_keep, str(context.step), function)
         if parameters.plan is None:
             result = taken(function(**arguments))
         else:

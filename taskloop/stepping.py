@@ -39,7 +39,7 @@ from taskloop.steps import Step, StepState
 if TYPE_CHECKING:
     from taskloop.injecting import Injecting
 
-__all__ = ["Stepping"]
+__all__ = ["Stepping", "call_and_keep"]
 
 
 _IDENTITY: Final = {object.__eq__, MethodType.__eq__, BuiltinMethodType.__eq__}
@@ -88,9 +88,10 @@ class _StepCall:
             finally:
                 await self._stepping.ended(wanted.name)
             return Returned(_kept(wanted.name, value))
-        if wanted.executor != "thread":
-            return _whole(wanted.name, await executor.call(wanted.function, context, arguments))
-        strict = partial(_call_and_keep, wanted.name, wanted.function)
+        if wanted.executor != "thread":  # there it is kept by `call_and_keep` too
+            elsewhere: Returned = await executor.call(wanted.function, context, arguments)
+            return elsewhere
+        strict = partial(call_and_keep, wanted.name, wanted.function)
         work = partial(_returned, strict) if within is None else partial(within, strict)
         call = asyncio.create_task(_caught(executor.call(work, context, arguments)))
         try:
@@ -536,14 +537,8 @@ def _returned(function: Callable[..., Any], /, **arguments: Any) -> Returned:
     return Returned(function(**arguments))
 
 
-def _whole(name: str, returned: Returned) -> Returned:
-    """What another process gave. Raises `Fatal` where that is only a note of what could not be kept."""
-    if isinstance(returned.result, dict) and set(returned.result) == {"type", "note"}:
-        raise Fatal(_unkept(name, returned.result["type"], returned.result["note"]))
-    return returned
-
-
-def _call_and_keep(name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+def call_and_keep(name: str, function: Callable[..., Any], /, **arguments: Any) -> Any:
+    """What a step gives as plain JSON, made where it is called."""
     return _kept(name, function(**arguments))
 
 

@@ -1334,6 +1334,18 @@ def named() -> str:
     return f"{run.step}, {run.attempt}"
 
 
+def filed() -> dict[str, str]:
+    return {"type": "invoice", "note": "late"}
+
+
+def token() -> SecretStr:
+    return SecretStr("open sesame")
+
+
+def lock() -> object:
+    return threading.Lock()
+
+
 def sums(left: int, right: int) -> int:
     raise ArithmeticError(f"{left} and {right} from {os.getpid()}")
 
@@ -1373,6 +1385,18 @@ def test_what_a_step_raises_in_a_process_is_tried_again_and_told_with_its_trace(
     assert (step["state"], step["attempt"]) == ("failed", 2)
     assert step["error"].startswith("ArithmeticError: 1 and 2 from ") and str(os.getpid()) not in step["error"]
     assert "in sums" in run.result["errors"][0]["traceback"]
+
+
+def test_what_a_step_returns_in_a_process_is_kept_or_refused_as_anywhere(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "kept.db", options=Options())
+    flow = scheduler.flow("kept")
+    for function in (filed, token, lock):
+        flow.step(executor="process", optional=True)(function)
+    steps = asyncio.run(alone(scheduler, flow)).result["steps"]
+    assert steps["filed"]["result"] == {"type": "invoice", "note": "late"}
+    assert steps["token"]["error"].startswith("Fatal: step 'token' returned a secret")
+    assert steps["lock"]["error"].startswith("Fatal: step 'lock' returned a lock that cannot be kept (no JSON")
+    assert (steps["token"]["attempt"], steps["lock"]["attempt"]) == (1, 1)
 
 
 def test_a_step_that_no_process_could_find_is_refused_when_declared():
