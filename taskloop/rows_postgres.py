@@ -30,6 +30,7 @@ __all__ = [
     "RUN_TYPES",
     "SCHEDULE",
     "SCHEDULE_TYPES",
+    "STILL_OWNED",
     "STILL_RUNNING",
     "Db",
     "arrays",
@@ -78,6 +79,10 @@ of a hundred ends took three times as long.
 """
 STILL_RUNNING: Final = "r.state = (SELECT 'running')"
 """As `r.state = 'running'`, but nothing to find runs by: those of a batch are found by their ids."""
+STILL_OWNED: Final = f"r.id = v.id AND r.token = v.token AND r.worker = v.owner AND {STILL_RUNNING} AND {ONE_BY_ONE}"
+"""That a run is still the `owner`'s who has claimed it. By its token alone it is told from its later claims; but a standby that
+took over without the last that was written gives an id again, and another worker claims that run with the same token.
+"""
 SCHEDULE: Final = ",".join(SCHEDULE_COLUMNS)
 
 

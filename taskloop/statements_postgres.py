@@ -40,7 +40,7 @@ from taskloop.rows_postgres import (
     RUN_TYPES,
     SCHEDULE,
     SCHEDULE_TYPES,
-    STILL_RUNNING,
+    STILL_OWNED,
     Db,
     arrays,
     heard,
@@ -422,7 +422,8 @@ async def _end_waiting(db: Db, runs: Sequence[Run]) -> None:
 
 # -- ends
 
-SETTLED_TYPES: Final = {name: RUN_TYPES[name] for name in SETTLED_COLUMNS}
+SETTLED_TYPES: Final = {name: RUN_TYPES[name] for name in SETTLED_COLUMNS} | {"owner": "text"}
+"""`owner`: the worker whose attempt it was."""
 COUNT: Final = (
     "INSERT INTO taskloop.counters AS c (day, job, state, shard, runs, took) "
     "SELECT ended_at / 86400000000, job, state, pg_backend_pid() % 16, sum(count), "
@@ -435,9 +436,8 @@ FORGET_WISHES: Final = "DELETE FROM taskloop.wishes w USING done WHERE w.run = d
 _SETTLE: Final = (
     f"WITH v AS (SELECT * FROM {unnested(SETTLED_TYPES)}), done AS (UPDATE taskloop.runs r SET "
     + ",".join(f"{name} = v.{name}" for name in SETTLED_COLUMNS[2:])
-    + f" FROM v WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE} "
-    f"RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), counted AS ({COUNT}), "
-    f"forgotten AS ({FORGET_WISHES}) SELECT id, token FROM done"
+    + f" FROM v WHERE {STILL_OWNED} RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), "
+    f"counted AS ({COUNT}), forgotten AS ({FORGET_WISHES}) SELECT id, token FROM done"
 )
 _FREE: Final = tuple(SETTLED_COLUMNS.index(name) for name in ("reason", "summary"))
 
@@ -471,18 +471,18 @@ async def settle(db: Db, settlings: Sequence[Settling]) -> list[Run | None]:
 
 
 def settled_row(one: Settling) -> Row:
-    row = list(settled(one))
+    row = [*settled(one), one.before.worker]
     for place in _FREE:
         row[place] = kept(row[place])
     return tuple(row)
 
 
 def plainly_settled_rows(settlings: Sequence[Settling]) -> list[Row]:
-    """Rows of PLAIN_COLUMNS, as they are written."""
+    """Rows of PLAIN_COLUMNS and the owner, as they are written."""
     if not settlings:
         return []
     *first, summary, result = plainly_settled(settlings)
-    return list(zip(*first, kept_column(summary), result, strict=True))
+    return list(zip(*first, kept_column(summary), result, [one.before.worker for one in settlings], strict=True))
 
 
 async def _back(db: Db, settlings: Sequence[Settling]) -> set[int]:
@@ -587,9 +587,9 @@ async def progress(db: Db, reports: Sequence[tuple[Run, Progress]]) -> None:
     """Keep what running runs last said of themselves."""
     if reports:
         await db.execute(
-            "UPDATE taskloop.runs r SET progress = v.progress FROM unnest($1::bigint[], $2::bigint[], $3::text[]) "
-            f"AS v(id, token, progress) WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE}",
-            *arrays([(run.id, run.token, write_progress(one)) for run, one in reports], 3),
+            "UPDATE taskloop.runs r SET progress = v.progress FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) "
+            f"AS v(id, token, owner, progress) WHERE {STILL_OWNED}",
+            *arrays([(run.id, run.token, run.worker, write_progress(one)) for run, one in reports], 4),
         )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from taskloop.clock import microseconds
 from taskloop.rows import Row, instant, moment, part_of, read_lines, write_failure, write_result
-from taskloop.rows_postgres import ONE_BY_ONE, STILL_RUNNING, Db, arrays, heard, kept, unnested
+from taskloop.rows_postgres import ONE_BY_ONE, STILL_OWNED, Db, arrays, heard, kept, unnested
 from taskloop.runs import Failure, Run, RunId
 from taskloop.steps import FROM_STEP, KEPT_ATTEMPTS, LogLine, Step, StepState
 
@@ -40,13 +40,13 @@ _PUT: Final = (
 
 async def put(db: Db, calls: Sequence[tuple[Run, Sequence[Step]]]) -> list[bool]:
     """Write how steps stand; gives for each call whether its run is still the caller's. If not, nothing is changed."""
-    runs = {(run.id, run.token) for run, steps in calls}
+    runs = {(run.id, run.token, run.worker) for run, steps in calls}
     held = {
         (row[0], row[1])  # held until we commit: nobody takes the run over between the look and the writing
         for row in await db.fetch(
-            "SELECT r.id, r.token FROM taskloop.runs r JOIN unnest($1::bigint[], $2::bigint[]) v(id, token) "
-            f"ON r.id = v.id AND r.token = v.token WHERE {STILL_RUNNING} AND {ONE_BY_ONE} ORDER BY r.id FOR NO KEY UPDATE OF r",
-            *arrays(runs, 2),
+            "SELECT r.id, r.token FROM taskloop.runs r JOIN unnest($1::bigint[], $2::bigint[], $3::text[]) v(id, token, owner) "
+            f"ON {STILL_OWNED} ORDER BY r.id FOR NO KEY UPDATE OF r",
+            *arrays(runs, 3),
         )
     }
     last = {

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from taskloop.fates import PLAIN_COLUMNS, is_plain
+from taskloop.fates import PLAIN_COLUMNS, SETTLED_COLUMNS, is_plain
 from taskloop.rows import Column, is_new
 from taskloop.rows_postgres import (
     NEW_TYPES,
-    ONE_BY_ONE,
     RUN_TYPES,
-    STILL_RUNNING,
+    STILL_OWNED,
     Db,
     new_arrays,
     run_row,
@@ -61,7 +60,7 @@ class Stroke(NamedTuple):
 
     settlings: Sequence[Settling]
     rows: Sequence[tuple[Any, ...]]
-    """As the settlings are written, of PLAIN_COLUMNS where they are `plain`, else of SETTLED_COLUMNS."""
+    """As the settlings are written, of PLAIN_COLUMNS where they are `plain`, else of SETTLED_COLUMNS; and their owners."""
     calls: Sequence[Sequence[Run]]
     """Runs with their ids: known before they are written, so that a lost answer is no loss."""
     plain: bool
@@ -125,7 +124,7 @@ async def carry_out(
     return now, schema, set(zip(ended or (), tokens or (), strict=True))
 
 
-_PLAIN_TYPES: Final = {name: SETTLED_TYPES[name] for name in PLAIN_COLUMNS}
+_PLAIN_TYPES: Final = {name: SETTLED_TYPES[name] for name in (*PLAIN_COLUMNS, "owner")}
 _RARE: Final = frozenset(RUN_TYPES) - {
     "id", "job", "state", "cause", "params", "attempt", "attempts", "due_at", "ready_at", "created_at", "started_at",
     "attempt_started_at", "ended_at", "worker", "token", "priority", "summary", "result", "count",
@@ -160,14 +159,12 @@ def _text(ends: tuple[str, ...], begins: tuple[str, ...], plain: bool) -> str:
     if ends:
         changes = ",".join(
             f"{name} = {f'v.{name}' if name in ends else 'NULL'}"
-            for name in (_PLAIN_TYPES if plain else SETTLED_TYPES)
-            if name not in ("id", "token")
+            for name in (PLAIN_COLUMNS if plain else SETTLED_COLUMNS)[2:]
         )
         given = {name: SETTLED_TYPES[name] for name in ends}
         parts.append(
             f"done AS (UPDATE taskloop.runs r SET {changes} FROM {unnested(given, first=first)}, mine "
-            f"WHERE r.id = v.id AND r.token = v.token AND {STILL_RUNNING} AND {ONE_BY_ONE} "
-            "RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), "
+            f"WHERE {STILL_OWNED} RETURNING r.id, r.token, r.job, r.state, r.count, r.started_at, r.ended_at), "
             f"counted AS ({COUNT}), forgotten AS ({FORGET_WISHES})"
         )
         first += len(ends)

@@ -22,13 +22,15 @@ from taskloop import Options, TaskScheduler, server_postgres
 from taskloop.audit import Entry
 from taskloop.clock import EPOCH
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
-from taskloop.runs import Returned, State
+from taskloop.runs import Failure, Progress, Raised, Returned, State
+from taskloop.steps import Step, StepState
 from taskloop.server_postgres import explained, is_lost, migrations
 from taskloop.store_postgres import PostgresStore
 from taskloop.store import open_store
 from taskloop.store_data import Query, Terms, Worker
 
 pytestmark = pytest.mark.anyio
+LOST = Failure("OSError", "no route", "Traceback …", "cafe")
 
 
 @asynccontextmanager
@@ -305,6 +307,26 @@ async def test_a_server_that_restarts_at_once_is_used_again_when_it_is_back():
                     await asyncio.sleep(0.02)
         assert set(answered) == set(ids(there)), "what was answered is there, and nothing else is"
         assert refused < 500
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Returned(), Raised(LOST, None), Raised(LOST, timedelta(seconds=30))],
+    ids=["well", "failed", "to be tried again"],
+)
+async def test_who_had_a_run_that_a_standby_never_heard_of_changes_nothing_of_the_one_that_has_its_id_now(outcome):
+    """The record is as after a take-over without the last that was written: the id was given again, the token is the same."""
+    async with opened() as store:
+        await submitted(store, asked(attempts=2))
+        [run] = (await claimed(store, "w1")).started
+        server().execute(f"UPDATE taskloop.runs SET worker = 'w2' WHERE id = {run.id}", "taskloop_tests")
+        assert await store.settle(ended(run, outcome)) is None
+        assert not await store.step(run, [Step(name="first", state=StepState.SUCCEEDED, result=7)])
+        await store.progress([(run, Progress(1, 2))])
+        [there] = await store.find(Query())
+        assert (there.state, there.worker, there.progress) == (State.RUNNING, "w2", None)
+        assert not await store.steps(run.id)
+        assert await store.settle(ended(there)) == await store.run(run.id)
 
 
 async def test_a_server_that_does_not_answer_lets_its_callers_go():
