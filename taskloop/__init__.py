@@ -3,10 +3,12 @@
 The rooms, from the ground up; each imports only from rooms below it:
 
     errors frozen clock durations address         what went wrong; where time comes from; "2w"; which store, read quickly
+    annotations                            the types of what a function takes
     runs steps outcomes retry punctuality  a run's states; its steps and log; what a call came to; waits; late and stuck
     masking                                parameters that are shown nowhere
     triggers cron events context           when next; what happened; what a running job sees
     parameters misfits inject policy       what a job takes; what is wrong with it; what it is given; how it is treated
+    given sections file_jobs inquiry       what a configuration may say, and its jobs; what a verb is given
     jobs flows handles                     what is declared; a run that was asked for
     schedules options switches signs tokens audit     which fires are due; limits; switches; signs; who comes in, and who changed what
     simulation rehearsal                   what would happen; the runs of a span walked on paper
@@ -21,14 +23,15 @@ The rooms, from the ground up; each imports only from rooms below it:
     declaring advice looking               what a start changes, its usual mistakes; how all stands
     keyring explaining outlook             the verbs on tokens; why something is so; what is to come
     slots firing tending                   runs in hand; the fire loop; housekeeping
-    journal pulse guard starting scheduler what disturbed us; beats; what watches over all; how it begins; the engine
+    journal pulse guard starting scheduler  what disturbed us; beats; what watches over all; how it begins; the engine
     rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
     store_sqlite file_sqlite threads_sqlite rows_sqlite statements_sqlite claims_sqlite     the memory in one file
     history_sqlite keeping_sqlite past_sqlite pruning_sqlite     its questions; workers, switches; the past; what goes
     steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite writing_sqlite   steps, logs; tokens; audit; backups; transactions; group commit
     copying transfer_*                     from one store into another; how each kind gives and takes its tables
     *_postgres                             the memory in PostgreSQL, room by room; server_postgres knows the driver
-    settings built_in git_metrics git_history testing   configuration; the jobs that come along; virtual time
+    settings targets testing pytest_plugin     configuration; the functions it names; virtual time
+    built_in git_metrics git_history git_stamp     the jobs that come along
     background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
     attention                              what needs a person, told once when it comes and when it is over
     shell                                  a command line as a job

@@ -1,6 +1,6 @@
 """Where configuration comes from: the environment, `.env` and config.toml as plain texts; and the store's address.
 
-Level 1, and light: no pydantic, so that a command that only reads finds the store it needs within milliseconds.
+Level 0, and light: no pydantic, so that a command that only reads finds the store it needs within milliseconds.
 `taskloop.settings` reads the same three sources by this file, so both see the same store. Start at `gather` and
 `store_address`. The rules of `.env` are those of python-dotenv; a test compares the two.
 """

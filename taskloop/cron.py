@@ -1,6 +1,6 @@
 """Cron: what an expression may say, and when the clocks of a zone show what it says.
 
-Pure: no state, no I/O but the zone files. Level 1; `triggers.Cron` is its face. All counting is in whole seconds since
+Pure: no state, no I/O but the zone files. Level 2; `triggers.Cron` is its face. All counting is in whole seconds since
 1970 (`second_of`, `instant_of`).
 
 cronsim reads the expression and says which days match; the days of a year depend only on its first weekday and on the

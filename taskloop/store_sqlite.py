@@ -5,8 +5,8 @@ transaction on the writing thread, and the callers are answered after COMMIT; wh
 So a hundred callers cost one flush, and a caller's cancellation never reaches a transaction. If a batch fails, its parts
 are tried singly, so that one bad row harms nobody.
 
-`writing_sqlite` does this, `batches_sqlite` carries a batch out, what is done in it stands in `statements_sqlite`. Start
-at `SqliteStore.open` and `_write`.
+`writing_sqlite` does this, `batches_sqlite` carries a batch out, what is done in it stands in `statements_sqlite` and
+`claims_sqlite`. Start at `SqliteStore.open` and `_write`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -99,6 +100,20 @@ def inside(path: Path) -> list[tuple[str, bool]]:
 def test_every_module_has_its_level() -> None:
     rooms = {room(path) for path in modules()} - {"__init__"}
     assert rooms <= set(LEVEL), f"give these a level: {sorted(rooms - set(LEVEL))}"
+
+
+def test_the_map_names_every_room() -> None:
+    """Whoever reads the package goes by it. Rooms of PostgreSQL it names by their ending, those of transfers by what they begin with."""
+    lines = re.findall(r"^    (\S+(?: \S+)*)  ", str(taskloop.__doc__), re.M)
+    named = {name for line in lines for name in line.split()}
+    rooms = {name for name in LEVEL if not name.endswith("_postgres") and not name.startswith("transfer_")}
+    assert named - {"*_postgres", "transfer_*"} == rooms - {"__main__"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_says_the_level_it_has(path: Path) -> None:
+    said = re.search(r"Level (\d)", ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
+    assert said is None or int(said[1]) == LEVEL[room(path)]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
