@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -232,7 +232,7 @@ def read_run(row: Sequence[Any]) -> Run:
         progress=Progress(*json.loads(row[22])[:_OF_PROGRESS]) if row[22] else None,
         summary=row[23],
         result=json.loads(row[24]) if row[24] else None,
-        error=Failure(*json.loads(row[25])[:_OF_FAILURE]) if row[25] else None,
+        error=read_failure(row[25]),
         rerun_of=row[26],
         count=row[27],
         data=json.loads(row[28]) if row[28] else {},
@@ -293,12 +293,14 @@ def write_failure(error: Failure | None) -> str | None:
     return None if error is None else encode([error.type, error.message, error.traceback, error.fingerprint])
 
 
+def read_failure(text: str | None) -> Failure | None:
+    """What `write_failure` wrote."""
+    return Failure(*json.loads(text)[:_OF_FAILURE]) if text else None
+
+
 def failure_facts(text: str | None) -> dict[str, Any] | None:
     """What `write_failure` wrote, by name."""
-    if text is None:
-        return None
-    kind, message, traceback, fingerprint = json.loads(text)
-    return {"type": kind, "message": message, "traceback": traceback, "fingerprint": fingerprint}
+    return asdict(error) if (error := read_failure(text)) else None
 
 
 def write_result(result: Any) -> str | None:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from taskloop.clock import microseconds
-from taskloop.rows import Row, instant, moment, part_of, read_lines, write_failure, write_result
+from taskloop.rows import Row, instant, moment, part_of, read_failure, read_lines, write_failure, write_result
 from taskloop.rows_postgres import ONE_BY_ONE, STILL_OWNED, Db, arrays, heard, kept, unnested
-from taskloop.runs import Failure, Run, RunId
+from taskloop.runs import Run, RunId
 from taskloop.steps import FROM_STEP, KEPT_ATTEMPTS, LogLine, Step, StepState
 
 __all__ = ["copy_kept", "delete", "lines", "log", "logs", "put", "steps"]
@@ -82,7 +82,7 @@ async def steps(db: Db, run: RunId) -> list[Step]:
         Step(
             name=str(heard(row[1])), place=row[2], state=StepState(row[3]), attempt=row[4], started_at=instant(row[5]),
             ended_at=instant(row[6]), result=json.loads(row[7]) if row[7] else None,
-            error=Failure(*json.loads(row[8])) if row[8] else None, kept=bool(row[9])
+            error=read_failure(row[8]), kept=bool(row[9])
         )
         for row in rows
     ]  # fmt: skip

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from taskloop.clock import microseconds
-from taskloop.rows import Row, instant, moment, part_of, read_lines, write_failure, write_result
+from taskloop.rows import Row, instant, moment, part_of, read_failure, read_lines, write_failure, write_result
 from taskloop.rows_sqlite import many
-from taskloop.runs import Failure, Run, RunId
+from taskloop.runs import Run, RunId
 from taskloop.steps import FROM_STEP, KEPT_ATTEMPTS, LogLine, Step, StepState
 
 __all__ = ["copy_kept", "delete", "lines", "log", "logs", "put", "steps"]
@@ -80,7 +80,7 @@ def steps(db: sqlite3.Connection, run: RunId) -> list[Step]:
         Step(
             name=row[0], place=row[1], state=StepState(row[2]), attempt=row[3], started_at=instant(row[4]),
             ended_at=instant(row[5]), result=json.loads(row[6]) if row[6] else None,
-            error=Failure(*json.loads(row[7])) if row[7] else None, kept=bool(row[8])
+            error=read_failure(row[7]), kept=bool(row[8])
         )
         for row in rows
     ]  # fmt: skip

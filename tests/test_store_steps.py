@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
-from stores import asked, at, claimed, ended, finished, pair, shared, started, store, stores, submitted
+from stores import asked, at, claimed, database, ended, finished, know, pair, shared, started, store, stores, submitted
 
 from taskloop.errors import TaskloopError
-from taskloop.runs import Failure, Returned, RunId, ShutDown
+from taskloop.runs import Failure, Raised, Returned, RunId, ShutDown
 from taskloop.steps import LogLine, Step, StepState
+from taskloop.store_sqlite import SqliteStore
 
 __all__ = ["pair", "shared", "store", "stores"]
 
@@ -45,6 +47,22 @@ async def test_a_step_that_is_written_again_stands_as_it_was_written_last(store)
     failed = Step(name="send", place=1, state=StepState.FAILED, attempt=3, started_at=at(4), ended_at=at(9))
     await store.step(run, [failed])
     assert await store.steps(run.id) == [failed]
+
+
+async def test_what_a_later_version_tells_beside_the_rest_of_why_a_step_or_an_attempt_failed_is_left_out(tmp_path):
+    store = SqliteStore(tmp_path / "a.db")
+    await store.open()
+    await know(store, "a")
+    run = await started(store, attempts=2)
+    await store.step(run, [LOADED])
+    assert await store.settle(ended(run, Raised(LOADED.error, timedelta(seconds=1))))
+    with database(tmp_path / "a.db") as db:
+        for table in ("steps", "attempts"):
+            db.execute(f"UPDATE taskloop_{table} SET error = json_insert(error, '$[#]', 'more')")
+    assert await store.steps(run.id) == [LOADED]
+    [attempt] = await store.attempts(await store.run(run.id))
+    assert attempt.error == asdict(LOADED.error)
+    await store.close()
 
 
 async def test_steps_of_a_run_that_another_worker_has_now_change_nothing(store):
