@@ -77,6 +77,7 @@ from taskloop.store_data import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.tasks import Shared
 from taskloop.tokens import Token
 
 __all__ = ["PostgresStore"]
@@ -118,8 +119,7 @@ class PostgresStore:
         self._readers: asyncio.Queue[Any] | None = None
         self._eyes: asyncio.Queue[Any] | None = None
         """The reading connection of the engine."""
-        self._opening: asyncio.Task[None] | None = None
-        self._openers = 0
+        self._opening: Shared[tuple[Writer, Hints]] = Shared(self._move_in, self._let_go, stops=True)
         self.upgraded_from: int | None = None
         self._known = Known()
         self._seen: str | None = None
@@ -130,27 +130,13 @@ class PostgresStore:
     async def open(self, *, create: bool = True, schema: Schema = "upgrade") -> None:
         if self._gathering is not None:
             return
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open(create, schema))
-        opening = self._opening
         self.in_flight += 1
-        self._openers += 1
         try:
-            await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            if self._openers == 1:  # a half-open connection would be nobody's; who else waits for it goes on waiting
-                opening.cancel()
-                await asyncio.wait({opening})
-                if not opening.cancelled() and opening.exception() is None:
-                    await self.close()
-            raise
+            await self._opening.make(partial(self._open, create, schema))
         finally:
-            self._openers -= 1
             self.in_flight -= 1
-            if opening.done():
-                self._opening = None
 
-    async def _open(self, create: bool, schema: Schema) -> None:
+    async def _open(self, create: bool, schema: Schema) -> tuple[Writer, Hints]:
         hints = Hints(self._server, self._name)
         writer = Writer(self._server, self._name, hints, call_seconds=self._call_seconds)
         try:
@@ -161,12 +147,20 @@ class PostgresStore:
                 raise
             await writer.close(CLOSE_SECONDS)
             raise self._server.explained(error) from error
+        return writer, hints
+
+    def _move_in(self, opened: tuple[Writer, Hints]) -> None:
+        writer, hints = opened
         self._writer, self._seen, self._known = writer, None, Known()
         self._keeper = Writer(self._server, f"{self._name} keeps", hints, call_seconds=self._call_seconds)
         self._readers, self._eyes = _connections(READERS), _connections(1)
         self._hints = hints
         gathered = partial(Gathering, explained=self._server.explained, closed=self._not_open)
         self._gathering, self._turns = gathered(writer.carry_out), gathered(self._keeper.carry_out)
+
+    async def _let_go(self, opened: tuple[Writer, Hints]) -> None:
+        writer, _ = opened
+        await writer.close(GOODBYE_SECONDS)
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
         writer, gathering, readers, hints = self._writer, self._gathering, self._readers, self._hints

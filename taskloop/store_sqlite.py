@@ -20,7 +20,7 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from taskloop import audit_sqlite, steps_sqlite, tokens_sqlite, transfer_sqlite
 from taskloop import claims_sqlite as claims
@@ -77,7 +77,7 @@ from taskloop.store_data import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
-from taskloop.tasks import refused
+from taskloop.tasks import Shared, refused
 from taskloop.threads_sqlite import CLOSE_SECONDS, Connection, connected, hop, let_go
 from taskloop.tokens import Token
 from taskloop.writing_sqlite import Writing
@@ -90,6 +90,17 @@ TOGETHER: Final = 500
 """Schedules of one transaction, where all of them are gone through."""
 _RUN: Final = ",".join(RUN_COLUMNS)
 _1970: Final = date(1970, 1, 1).toordinal()
+
+
+class _Opened(NamedTuple):
+    writer: Connection
+    reader: Connection
+    place: FilePlace | None
+
+
+async def _let_go(opened: _Opened) -> None:
+    for connection in {opened.writer, opened.reader}:
+        await let_go(connection, CLOSE_SECONDS)
 
 
 class SqliteStore:
@@ -113,8 +124,7 @@ class SqliteStore:
         self._writer: Connection | None = None
         self._reader: Connection | None = None
         self._writing: Writing | None = None
-        self._opening: asyncio.Future[None] | None = None
-        self._openers = 0
+        self._opening: Shared[_Opened] = Shared(self._move_in, _let_go, stops=False)
         self._terms: dict[str, Terms] = {}
         self._seen_version: int | None = None
         self._version_read: int | None = None
@@ -129,28 +139,15 @@ class SqliteStore:
     async def open(self, *, create: bool = True, schema: Schema = "upgrade") -> None:
         if self._writer is not None:
             return
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open(create, schema))
-        opening = self._opening
         self._calls += 1
-        self._openers += 1
         try:
-            await asyncio.shield(opening)
-        except asyncio.CancelledError:  # a half-open connection would keep a thread and a file: finish, then undo
-            if self._openers == 1:
-                await asyncio.wait({opening})
-                if opening.exception() is None:
-                    await self.close()
-            raise
+            await self._opening.make(partial(self._open, create, schema))
         finally:
-            self._openers -= 1
             self._calls -= 1
-            if opening.done():
-                self._opening = None
 
-    async def _open(self, create: bool, schema: Schema) -> None:
+    async def _open(self, create: bool, schema: Schema) -> _Opened:
         writer = await self._connect(create)
-        reader = writer
+        reader, place = writer, None
         try:
             order = partial(prepare, create=create or self.private, schema=schema)
             older = await self._run(writer, is_older, self.path)
@@ -158,16 +155,20 @@ class SqliteStore:
             self.upgraded_from = await work(writer, order, self.synchronous, self.private, self.path)
             await self._run(writer, keeping.know, [])
             if not self.private:
-                self._place = await self._run(writer, _place, self.path)
+                place = await self._run(writer, _place, self.path)
                 reader = await self._connect(create=False)
                 await self._run(reader, _reading)
         except BaseException as error:
             for connection in {writer, reader}:
                 await connection.close()
             raise self._explained(error) from error
-        self._writer, self._reader, self._seen_version = writer, reader, None
+        return _Opened(writer, reader, place)
+
+    def _move_in(self, opened: _Opened) -> None:
+        self._writer, self._reader, self._place = opened
+        self._seen_version = None
         self._writing = Writing(
-            writer, self._place, seconds=self._call_seconds, explained=self._explained, silent=self._silent,
+            opened.writer, self._place, seconds=self._call_seconds, explained=self._explained, silent=self._silent,
             closed=self._closed
         )  # fmt: skip
 

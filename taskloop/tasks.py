@@ -1,5 +1,5 @@
 """Tasks of asyncio: one whose end matters more than who cancels it, one that does not end, one for many, and those begun
-later; an answer that needs none; and the loop they are of.
+later; an answer that needs none; a thing made once for all who ask; and the loop they are of.
 
 Level 4, knows no engine.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from taskloop.errors import BadStore, NotRunning, StoreUnavailable
 
-__all__ = ["Answer", "Gathered", "disown", "gradually", "lazily", "refused", "this_loop", "undisturbed"]
+__all__ = ["Answer", "Gathered", "Shared", "disown", "gradually", "lazily", "refused", "this_loop", "undisturbed"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -137,6 +137,45 @@ class Gathered(Generic[T]):
             if errors:
                 more = f" and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
                 raise ExceptionGroup(f"not done: {', '.join(map(self._named, refused[:NAMED]))}{more}", errors)
+
+
+class Shared(Generic[T]):
+    """What is made once for all who ask for it meanwhile, and taken as soon as the first of them hears that it is made.
+
+    If all of them are cancelled first it is undone, and whoever asks from then on has another one made: nobody is given
+    what is being undone. `stops`: whether making it may be cancelled; else it is waited for.
+    """
+
+    def __init__(self, take: Callable[[T], None], undo: Callable[[T], Awaitable[None]], *, stops: bool) -> None:
+        self._take = take
+        self._undo = undo
+        self._stops = stops
+        self._making: asyncio.Task[T] | None = None
+        self._asking: set[object] = set()
+
+    async def make(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        if self._making is None:
+            self._making, self._asking = asyncio.create_task(begin()), set()
+        making, asking, me = self._making, self._asking, object()
+        asking.add(me)
+        try:
+            made = await asyncio.shield(making)
+        except BaseException as error:
+            asking.discard(me)
+            if self._making is making and (isinstance(error, Exception) or not asking):
+                self._making = None
+                await self._undone(making)
+            raise
+        if self._making is making:
+            self._making = None
+            self._take(made)
+
+    async def _undone(self, making: asyncio.Task[T]) -> None:
+        if self._stops:
+            making.cancel()
+        await asyncio.wait({making})
+        if not making.cancelled() and making.exception() is None:
+            await self._undo(making.result())
 
 
 def this_loop() -> asyncio.AbstractEventLoop:

@@ -143,6 +143,31 @@ async def test_opening_cancelled_at_any_tick_leaves_nothing_behind_and_the_store
     assert asyncio.all_tasks() == tasks
 
 
+@pytest.mark.parametrize("later", [0, 1, 2])
+async def test_who_opens_a_store_while_the_opening_of_another_is_being_cancelled_has_it_open(stores, later):
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    ticks, opened = 0, False
+    while not opened:
+        made = stores.new()
+        first = asyncio.create_task(made.open())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        opened = first.done()
+        first.cancel()
+        for _ in range(later):
+            await asyncio.sleep(0)
+        await made.open()
+        await asyncio.wait({first})
+        await know(made, "a")
+        assert len(await submitted(made)) == 1
+        await made.close()
+        ticks += 1 + ticks // 2
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(5)
+    assert set(threading.enumerate()) <= threads
+    assert asyncio.all_tasks() == tasks
+
+
 async def test_opening_twice_at_once_opens_once(stores):
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     made = stores.new()
