@@ -14,7 +14,7 @@ from taskloop import durations
 from taskloop.clock import later
 from taskloop.durations import rfc3339
 from taskloop.moments import Moment, Question
-from taskloop.runs import Cause, Reason, State
+from taskloop.runs import Cause, Reason, Run, State
 from taskloop.schedules import offset
 from taskloop.store_data import Evidence, Incident, Worker
 from taskloop.switches import Switch
@@ -99,7 +99,7 @@ def _covers(one: Switch, at: datetime) -> bool:
 
 
 def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
-    at = max(moment.looked_at(question.now), moment.at)  # what ends before a fire to come is no hindrance to it
+    at = moment.decided_by(question.now)  # what ends before a fire to come is no hindrance to it
     thrown = _thrown(facts, at)
     if moment.row is not None and moment.row.reason == Reason.DISABLED:
         return Check("switch", False, *_off(question, facts, thrown, moment.row.data), code="disabled")
@@ -171,7 +171,7 @@ def _by_whom(actor: str | None) -> str:
 
 
 def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
-    at = max(moment.looked_at(question.now), moment.at)
+    at = moment.decided_by(question.now)
     held = [one for one in facts.switches if one.kind == "paused" and _covers(one, at)]
     if not held:
         return _unless_forgotten(Check("pause", True, "not paused"), facts, at)
@@ -204,7 +204,12 @@ def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
         # Whoever had it as it came due.
         text = f"it waited until {rfc3339(row.ended_at)}, and no worker that lived then had the job"
         return Check("worker", False, text, code="unknown_job")
-    at = moment.looked_at(question.now)
+    found = _worker_at(question, facts, row, moment.looked_at(question.now))
+    # Somebody was there, and has not decided it, as while it is paused: who could now?
+    return _worker_at(question, facts, row, question.now) if found.ok and moment.pending else found
+
+
+def _worker_at(question: Question, facts: Evidence, row: Run | None, at: datetime) -> Check:
     alive = [one for one in facts.workers if one.started_at <= at <= lives_until(one, question)]
     ran_it = None if row is None else row.worker  # as `taskloop once`, which fires nothing
     knowing = [one for one in alive if one.id == ran_it or (one.fires and knows(one, question))]

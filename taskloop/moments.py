@@ -83,6 +83,10 @@ class Moment:
         waits = self.row is not None and self.row.state is State.WAITING
         return now if waits or self.at > now else self.at
 
+    def decided_by(self, now: datetime) -> datetime:
+        """Which switches and pauses matter: those of that instant; of now, for what nobody has decided yet."""
+        return max(now if self.pending else self.looked_at(now), self.at)
+
     @property
     def pending(self) -> bool:
         """Whether its cursor has not passed it yet. Each instant that a cursor passes is given a record."""
@@ -120,7 +124,8 @@ def subject(question: Question, facts: Evidence) -> Subject:
     if moment is None:
         at = question.now if question.window is None else question.window.at
         return Subject(None, at, at, None)
-    began, now = moment.began_at or moment.at, moment.looked_at(question.now)
+    began = moment.began_at or moment.at
+    now = question.now if moment.pending else moment.looked_at(question.now)
     schedule = moment.row.schedule if moment.row is not None else moment.schedule.id if moment.schedule else None
     return Subject(schedule, min(moment.at, now), later(max(began, moment.at, now), _REACH), moment.row)
 

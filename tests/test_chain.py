@@ -305,9 +305,7 @@ def test_what_is_held_from_before_anything_is_known_is_not_laid_at_a_link():
     answer = explain(asked(), facts(schedules=[held], known_since=NOW))
     assert (answer.verdict, answer.code, answer.evidence) == ("unknown", "unknown_pruned", "partial")
     assert answer.text.endswith("what else is on record of that time does not tell why")
-    assert {one.name for one in answer.checks if one.ok is None} == {
-        "switch", "pause", "worker", "clock", "loop", "store"
-    }  # fmt: skip
+    assert {one.name for one in answer.checks if one.ok is None} == {"worker", "clock", "loop", "store"}
 
 
 def test_a_limit_that_is_gone_by_now_is_not_quoted():

@@ -398,6 +398,42 @@ async def test_a_pause_that_is_older_than_what_is_kept_still_explains_what_it_ho
         assert (await told(scheduler, at(2, "02:00")))[:2] == ("did_not_run", "paused")
 
 
+async def test_what_nobody_has_decided_yet_is_laid_at_what_holds_it_now_not_at_a_switch_that_is_over(
+    scheduler, virtual_time
+):
+    scheduler.add_job(nothing, Cron("0 2 * * *"), name="job", missed="all")
+    async with virtual_time(scheduler, at=at(1, "01:00")) as time:
+        await scheduler.disable("job", until="+4h")
+        await scheduler.pause("job", actor="ann")
+        await time.advance("8h")
+        found = await scheduler.why("job", at(1, "02:00"))
+        assert (found.code, found.remedies) == ("paused", ("taskloop resume job, or taskloop resume for all jobs",))
+        await time.crash()
+        await time.advance("1h")
+        ledger = TaskScheduler(scheduler._store, clock=scheduler._clock)
+        assert (await told(ledger, at(1, "02:00")))[1] == "paused"
+        await ledger.resume("job")
+        assert (await told(ledger, at(1, "02:00")))[1] == "process_down"
+        await ledger.disable("job", actor="bob")
+        assert (await told(ledger, at(1, "02:00")))[1] == "disabled"
+        await ledger.enable("job")
+        await time.restart()
+        assert (await told(scheduler, at(1, "02:00")))[:2] == ("ran", "ran_late")
+
+
+async def test_who_lives_is_found_beside_however_many_workers_came_and_went_while_a_run_waited(scheduler, virtual_time):
+    scheduler.add_job(lasting(60), name="hog", group="g")
+    scheduler.add_job(nothing, name="job", group="g")
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause("job")
+        run = await scheduler.submit("job")
+        for _ in range(101):
+            await time.restart(after="1m")
+        await scheduler.submit("hog")
+        await scheduler.resume("job")
+        assert (await scheduler.why(run=run.id)).code == "group"
+
+
 # -- spread, and what is to come
 
 
