@@ -248,11 +248,11 @@ async def _ahead(db: Db, row: Run) -> list[Run]:
 
 
 async def _workers_around(db: Db, at: int, last: int) -> list[Worker]:
-    """Those that lived in a span, the last one that ended before it and the first one that came after it."""
+    """Those that lived in a span, first who lives still; the last one that ended before it and the first one that came after it."""
     living = f"started_at <= $1 AND coalesce(stopped_at, {FOR_EVER}) >= $2"
     return [
         *await workers(db, "WHERE stopped_at IS NOT NULL AND stopped_at < $1 ORDER BY stopped_at DESC LIMIT 1", at),
-        *await workers(db, f"WHERE {living} ORDER BY started_at LIMIT 100", last, at),
+        *await workers(db, f"WHERE {living} ORDER BY stopped_at IS NOT NULL, started_at LIMIT 100", last, at),
         *await workers(db, "WHERE started_at > $1 ORDER BY started_at LIMIT 1", last),
     ]
 

@@ -268,11 +268,11 @@ def _ahead(db: sqlite3.Connection, row: Run) -> list[Run]:
 
 
 def _workers_around(db: sqlite3.Connection, at: int, last: int) -> list[Worker]:
-    """Those that lived in a span, the last one that ended before it and the first one that came after it."""
+    """Those that lived in a span, first who lives still; the last one that ended before it and the first one that came after it."""
     living = "started_at <= ? AND (stopped_at IS NULL OR stopped_at >= ?)"
     return [
         *workers(db, "WHERE stopped_at IS NOT NULL AND stopped_at < ? ORDER BY stopped_at DESC LIMIT 1", (at,)),
-        *workers(db, f"WHERE {living} ORDER BY started_at LIMIT 100", (last, at)),
+        *workers(db, f"WHERE {living} ORDER BY stopped_at IS NOT NULL, started_at LIMIT 100", (last, at)),
         *workers(db, "WHERE started_at > ? ORDER BY started_at LIMIT 1", (last,)),
     ]
 
