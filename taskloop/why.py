@@ -243,11 +243,13 @@ def _perhaps(question: Question, moment: Moment, checks: Sequence[Check], row: R
 def _missed(row: Run, checks: Sequence[Check]) -> Check | None:
     """The link that made a fire miss its time: a pause, no worker, a clock, a loop, a store."""
     broken = {one.name: one for one in checks if one.ok is False}
-    if "paused_since" in row.data:
-        return broken.get("pause") or _was_paused(row)
-    for name in ("worker", "clock", "loop", "store", "pause"):
+    held = "paused_since" in row.data  # the first that it counts, at least: the pause may have ended before the others
+    others = ("worker", "clock", "loop", "store")
+    for name in ("pause", *others) if held else (*others, "pause"):
         if name in broken:
             return broken[name]
+    if held:
+        return _was_paused(row)
     if "down_since" in row.data:
         seconds = timedelta(seconds=row.data.get("down_seconds", 0))
         return Check(

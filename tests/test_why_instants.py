@@ -421,6 +421,17 @@ async def test_what_nobody_has_decided_yet_is_laid_at_what_holds_it_now_not_at_a
         assert (await told(scheduler, at(1, "02:00")))[:2] == ("ran", "ran_late")
 
 
+async def test_what_one_record_counts_is_laid_at_the_pause_only_as_long_as_that_lasted(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("15m"), name="job", first="aligned", missed="skip")
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause("job", until="+100m")
+        await time.restart(after="6h")
+        [row] = await time.runs("job", state="skipped")
+        assert row.count > 20 and "paused_since" in row.data
+        assert (await told(scheduler, at(1, "01:30")))[:2] == ("did_not_run", "paused")
+        assert (await told(scheduler, at(1, "01:45")))[:2] == ("did_not_run", "process_down")
+
+
 async def test_who_lives_is_found_beside_however_many_workers_came_and_went_while_a_run_waited(scheduler, virtual_time):
     scheduler.add_job(lasting(60), name="hog", group="g")
     scheduler.add_job(nothing, name="job", group="g")
