@@ -222,8 +222,12 @@ class VirtualTime:
         self.clock.step(-span if back or (isinstance(by, timedelta) and by < timedelta(0)) else span)
 
     async def suspend(self, duration: Duration) -> None:
-        """Let the machine sleep: this much time is gone at once, and what fell due in it wakes late."""
+        """Let the machine sleep: this much time is gone at once, and what fell due in it wakes late.
+
+        What can be done now is done before: a store that is at work as it falls asleep would be one that hangs.
+        """
         keeper = self._timekeeper()
+        await self.advance()
         keeper.jump(keeper.micros + durations.parse(duration) // _MICROSECOND)
         await self.advance()
 

@@ -245,6 +245,18 @@ async def test_a_suspend_wakes_late_what_fell_due_in_it(scheduler, virtual_time)
         await time.advance("10s")
 
 
+async def test_a_machine_falls_asleep_when_what_was_just_asked_for_is_done(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("5m"), name="job", first="aligned", missed="skip")
+    async with virtual_time(scheduler) as time:
+        await time.advance("2m")
+        await scheduler.pause("job", until="+1m")
+        await time.suspend("2h")
+        await time.advance("1m")
+        found = await scheduler._store.incidents(time.now - timedelta(days=1), time.now)
+        assert [one.kind for one in found] == ["clock"]
+        assert (await scheduler.why("job", at="1h")).code == "clock_jump"
+
+
 async def test_a_crash_runs_no_clean_up_and_records_nothing(scheduler, virtual_time):
     seen = []
 
