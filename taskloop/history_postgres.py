@@ -176,11 +176,11 @@ async def standing(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
 
 async def newest(db: Db, jobs: Sequence[str]) -> Sequence[Any]:
     """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
-    failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and, where it has
-    no summary, its error; whether the newest run has had an attempt.
+    failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and the beginning
+    of its error; whether the newest run has had an attempt.
     """
     state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in _LASTING)
-    error = "CASE WHEN coalesce(summary, '') = '' THEN error END"  # it is long
+    error = "substr(error, 1, 2500)"  # it is long, and its type stands first
     first = f"(SELECT ended_at FROM taskloop.runs WHERE id = {_first_failure('s.name', 's.succeeded', 's.trouble')})"
     failure = (
         f"SELECT {first} AS since, state, reason, summary, {error} AS error FROM taskloop.runs "

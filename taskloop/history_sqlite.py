@@ -168,8 +168,8 @@ def _failures(job: str, after: str, columns: str) -> str:
     )
 
 
-TOLD_BY: Final = ("state", "reason", "summary", "CASE WHEN coalesce(summary, '') = '' THEN error END")
-"""What a failure says of itself: its error, which is long, only where it has no summary."""
+TOLD_BY: Final = ("state", "reason", "summary", "substr(error, 1, 2500)")
+"""What a failure says of itself: of its error, which is long, the beginning: its type stands there."""
 
 
 def _first_failure(job: str, after: str, otherwise: str) -> str:
@@ -208,8 +208,8 @@ def standing(db: sqlite3.Connection, columns: str, jobs: Sequence[str]) -> list[
 
 def newest(db: sqlite3.Connection, jobs: Sequence[str]) -> list[Any]:
     """Of each job that ever ran: its name, the id and the state of its newest run, skips not counted; its last success, its
-    failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and, where it has
-    no summary, its error; whether the newest run has had an attempt. Reads no row of a job that is well but one.
+    failures since, counted to 100; the end of the first of them; of the newest its state, reason, summary and the beginning
+    of its error; whether the newest run has had an attempt. Reads no row of a job that is well but one.
     """
     state = " ".join(f"WHEN s.{state} THEN '{state}'" for state in _LASTING)
     failure = ", ".join(

@@ -251,15 +251,23 @@ def newest_of(rows: Iterable[Sequence[Any]]) -> dict[str, Newest]:
 
 
 def _told_by(state: str | None, reason: str | None, summary: str | None, error: str | None) -> str | None:
-    """What is wrong with a run that failed, in a line: its message, else the kind of its error, else how it ended.
+    """What is wrong with a run that failed, in a line: its error, by its type and message, else how it ended.
 
     None: there is no such run. The error of one that was interrupted is that of an attempt before.
     """
+    if state == State.FAILED and (kind := _type_within(error)):
+        return f"{kind}: {summary}" if summary else f"{kind}, without a message"
     if summary or state is None:
         return summary
-    if state == State.FAILED and (facts := failure_facts(error)):
-        return f"{facts['type']}, without a message"
     return f"{state}: {reason.replace('_', ' ')}" if reason else state
+
+
+def _type_within(error: str | None) -> str | None:
+    """The type of an error of which the beginning is given, as `write_failure` wrote it: it stands there first."""
+    try:
+        return str(json.JSONDecoder().raw_decode(error, 1)[0]) if error else None
+    except ValueError:  # longer than any that is written
+        return None
 
 
 SPAN: Final = "id, job, state, reason, due_at, started_at, ended_at, count"

@@ -257,7 +257,7 @@ async def test_a_job_that_fails_needs_somebody_also_while_it_is_at_it_again(virt
             await time.advance("9m30s")
             [running] = await scheduler.runs(state="running")
             [one] = (await scheduler.status()).attention
-            assert (one["condition"], one["job"], one["text"]) == ("failing", "imports", "no space")
+            assert (one["condition"], one["job"], one["text"]) == ("failing", "imports", "OSError: no space")
             assert one["since"] == rfc3339((await scheduler.runs(state="failed"))[-1].ended_at), "of the first of them"
             await time.advance("30s")
 

@@ -704,7 +704,7 @@ async def test_a_job_stands_as_its_newest_run_its_last_success_and_its_failures_
     await fired(store, firing(hourly("s", "b"), enabled=False))
     assert dict(await store.standing(["a", "b", "nobody"])) == {"a": (newest, at(60), 2)}
     assert dict(await store.standing([])) == {}
-    brief = Newest(newest.id, State.FAILED, at(60), 2, newest.summary, first.ended_at, True)
+    brief = Newest(newest.id, State.FAILED, at(60), 2, f"E: {newest.summary}", first.ended_at, True)
     assert dict(await store.newest(["a", "b", "nobody"])) == {"a": brief}
     assert dict(await store.newest([])) == {}
 
@@ -716,7 +716,7 @@ async def test_a_job_that_failed_and_runs_again_has_still_failed_since_its_last_
     running = await started(store)
     assert dict(await store.standing(["a"])) == {"a": (running, NOW, 2)}
     found = (await store.newest(["a"]))["a"]
-    assert (found.run, found.state, found.failures, found.failure) == (running.id, State.RUNNING, 2, "m")
+    assert (found.run, found.state, found.failures, found.failure) == (running.id, State.RUNNING, 2, "E: m")
 
 
 @pytest.mark.parametrize(
@@ -727,7 +727,7 @@ async def test_a_job_that_failed_and_runs_again_has_still_failed_since_its_last_
         (Lost(Reason.LEASE_LOST), "interrupted: lease lost"),
         (ShutDown(), "interrupted: shutting down"),
         (Raised(Failure("KeyError", ""), None), "KeyError, without a message"),
-        (FAILED, "m"),
+        (FAILED, "E: m"),
     ],
 )
 async def test_whatever_way_a_run_failed_its_job_says_what_is_wrong(store, outcome, told):

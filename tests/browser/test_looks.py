@@ -68,6 +68,9 @@ async def test_the_first_page_lists_what_needs_a_person_and_leads_to_each(lively
     ):
         assert words in await item.inner_text()
         assert await item.get_by_role("link", name=job, exact=True).get_attribute("href") == f"/taskloop/jobs/{job}"
+    how_often = r"failing 5× invoices ConnectionRefusedError: connection \d+ to .* was refused · first 1d 0h ago why\?"
+    assert re.search(how_often, await items.nth(1).inner_text())
+    assert re.search(r" · .+ ago details$", await items.nth(0).inner_text()), "and when the loop stood still"
 
 
 @pytest.mark.parametrize("width", [1024, 1120, 1200, 1280, 1600])

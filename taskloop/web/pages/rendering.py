@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
+from taskloop import durations
 from taskloop.clock import SystemClock
 from taskloop.errors import MissingExtra
 from taskloop.runs import Run, State
@@ -181,6 +182,7 @@ def _templates() -> Any:
         strip=strip,
         told=told,
         needs=needs,
+        at=durations.absolute,
         linked=linked,
         coded=coded,
         json=partial(json.dumps, ensure_ascii=False, default=str),
