@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
+from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 
 from taskloop import cron
@@ -525,9 +526,11 @@ class _Simulating:
     def _about_switches(self, jobs: Sequence[JobForecast]) -> Iterator[Note]:
         off: dict[tuple[Any, ...], list[str]] = {}
         for one in (one for one in jobs if one.fires):
-            for span in self._standing(one.job):
-                if span.held or not span.on:
-                    off.setdefault((span.start, span.end, span.held), []).append(one.job)
+            # Of one job the ends of the switches of others are no ends.
+            alike = groupby(self._standing(one.job), lambda span: (span.held, span.on or span.held))
+            for (held, on), spans in ((how, [*spans]) for how, spans in alike):
+                if held or not on:
+                    off.setdefault((spans[0].start, spans[-1].end, held), []).append(one.job)
         for (start, end, held), names in sorted(off.items()):
             until = "to the end" if end == self._setting.end else f"until {rfc3339(end)}"
             since = "" if start == self._setting.start else f" from {rfc3339(start)}"

@@ -248,7 +248,10 @@ def test_notes_say_what_is_off_held_and_unknown():
         ("info", "disabled", "a is off, so its fires are skipped, until 2026-03-27T09:05:06.000789Z")
     ]
     paused = Switches([Switch("paused", None, NEAR_A_CHANGE)])
-    assert notes(Every("1h"), switches=paused) == [("info", "paused", "a is paused, so its fires are held, to the end")]
+    held = ("info", "paused", "a is paused, so its fires are held, to the end")
+    assert notes(Every("1h"), switches=paused) == [held]
+    of_two = Switches([Switch("paused", "a", NEAR_A_CHANGE), Switch("disabled", "b", NEAR_A_CHANGE, until=until)])
+    assert notes(Every("1h"), switches=of_two) == [held], "until another job is on again is not until it is itself"
     never = simulate(Setting(start=NEAR_A_CHANGE, end=until, schedules=[Schedule(id="x", job="x", trigger=Every("1h"))],
                              policies={}))  # fmt: skip
     assert [(one.level, one.kind) for one in never.notes] == [("warning", "never")]
