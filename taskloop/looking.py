@@ -23,7 +23,7 @@ from taskloop.runs import Run, RunId, State
 from taskloop.steps import Step
 from taskloop.store import Store
 from taskloop.store_data import Attempt, Brief, DayCount, Definition, Incident, Newest, Query, Span, Worker
-from taskloop.switches import InForce, Switches
+from taskloop.switches import InForce, Switch, Switches
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
@@ -114,6 +114,12 @@ async def off(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, datetime | 
         if number % TOGETHER == 0:
             await asyncio.sleep(0)
     return found
+
+
+async def own_pause(ledger: Ledger, job: str) -> Switch | None:
+    """The pause of a job itself, beside whatever else holds it; None: it has none."""
+    await ledger._refresh_switches(force=True)
+    return ledger._switches.own_pause(ledger._names(job), ledger._clock.now())
 
 
 class _Look(NamedTuple):

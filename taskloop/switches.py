@@ -113,6 +113,10 @@ class Switches(tuple[Switch, ...]):  # noqa: SLOT001 - it keeps what it was sort
                 return one
         return None
 
+    def own_pause(self, jobs: Sequence[str], now: datetime) -> Switch | None:
+        """The pause of a job, known by any of these names, whatever pause of all there is; None: it has none."""
+        return next((one for one in self._of(*jobs) if one.kind == "paused" and one.holds(now)), None)
+
     def next_end(self, now: datetime) -> datetime | None:
         """When the first of those in force ends by itself; None: none does."""
         return min((one.until for one in self if one.until is not None and one.holds(now)), default=None)

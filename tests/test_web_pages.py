@@ -764,6 +764,31 @@ async def test_a_job_is_switched_off_and_on_and_held_and_let_go(pair):
     assert "Everything is paused" not in text(await client.get("/runs"))
 
 
+async def test_what_holds_a_job_beside_its_switch_or_beside_all_is_told_and_ends_where_it_can_be_ended(pair):
+    scheduler, client = pair
+    page, on, hold, go = "/jobs/hourly", 'hourly/enable"', 'hourly/pause"', 'hourly/resume"'
+
+    async def buttons():
+        body = (await client.get(page)).body.decode()
+        return [one for one in (on, hold, go) if one in body]
+
+    await filled(client, f"{page}/pause", reason="moving", until="")
+    held = text(await client.get(page))
+    assert "; held by a pause" in held and "The job is paused: while it is, these are held." in held
+    await filled(client, f"{page}/disable", reason="gone", until="")
+    both = text(await client.get(page))
+    assert "by anyone: gone." in both and re.search(r"And paused .* by anyone: moving\.", both)
+    assert "On: what comes due is held, as long as it is paused." in both
+    assert await buttons() == [on, go], "its pause can be ended while it is off"
+    await filled(client, f"{page}/resume", missed="")
+    await filled(client, f"{page}/enable", reason="")
+    await filled(client, "/pause", reason="")
+    assert "Everything is paused: while it is, these are held." in text(await client.get(page))
+    assert await buttons() == [hold], "what holds all is not ended for one"
+    of_an_older_page = await filled(client, f"{page}/resume", missed="")
+    assert "goes on when that of everything is" in text(await client.get(of_an_older_page.headers["location"][9:]))
+
+
 async def test_a_run_is_cancelled(pair):
     scheduler, client = pair
     handle = await scheduler.submit("waits")

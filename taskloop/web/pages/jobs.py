@@ -110,6 +110,7 @@ async def _page(
         problem = str(error)
     begin = None if source is None else shown(source.params)
     middle = spread(durations(runs))
+    pause = await looking.own_pause(scheduler, record.name)
     counted = charts.days(await looking.days(scheduler, record.name, DAYS), SystemClock().now().date(), DAYS)
     return await whole_page(
         asked, "job.html", status, job=record, runs=runs, bars=[*map(brief, runs[:BARS])], why=why, said_in_why=[] if why is None else said(why), problem=problem, wanted={"at": None, **query},
@@ -118,7 +119,7 @@ async def _page(
         coming=await scheduler.upcoming(limit=COMING, job=record.name), known=record.name in scheduler,
         fields=await asyncio.to_thread(fields, record.params_schema, begin, problems, zone, given), source=source, refused=refused,
         once=sign(asked), effect=await asked.site.foresight.day_of(record.name),
-        held_here=await scheduler.held(record.name) if record.condition == "paused" else 0,
+        pause=pause, held_here=await scheduler.held(record.name) if pause else 0,
         shown=await asyncio.to_thread(picture_of, won), won=won,
         active=sum(not one.final for one in runs),
         steps=await _steps_to_begin_at(scheduler, record, source), given={"at": "", "key": "", "reason": "", "from_step": "", **(given or {})},
@@ -212,7 +213,8 @@ async def pause(asked: Asked) -> Response:
 
 
 async def resume(asked: Asked) -> Response:
-    return await _switch(asked, "resume", "resumed", "missed", "reason")
+    said = "still_held" if await asked.scheduler.paused() else "resumed"
+    return await _switch(asked, "resume", said, "missed", "reason")
 
 
 REASON: Final = Parameter("reason", TEXT, "why")

@@ -152,6 +152,7 @@ SAID: Final = {
     "disabled": "The job is off: what comes due is skipped, with this as the reason.",
     "paused": "Held: nothing new starts, what is submitted waits.",
     "resumed": "Goes on.",
+    "still_held": "The pause of the job is over; it goes on when that of everything is.",
     "scheduled": "Stored: it survives restarts.",
     "retried": "They are run again; the page of each failure names the run that repeats it.",
     "refused": "None could be run again: the job is off, or this process does not have its code.",
