@@ -176,7 +176,7 @@ async def test_the_page_shows_who_did_what_to_which_narrowed_by_its_address(host
         nobody = (await client.get("/audit")).body.decode()
         await scheduler.disable("report", actor="tom", reason=EVIL)
         await scheduler.enable("report", actor="anna")
-        await scheduler.pause(actor="anna", until="2099-01-01T00:00Z")
+        await scheduler.pause(actor="anna", until="2099-01-01T00:00Z", reason="by 2099-01-01T00:00Z")
         for number in range(60):
             await scheduler.submit("waits", actor="bot", at="+1h", key=str(number))
         job = (await client.get("/jobs/report")).body.decode()
@@ -188,6 +188,8 @@ async def test_the_page_shows_who_did_what_to_which_narrowed_by_its_address(host
     assert mine.count("<tr id=") == 2 and "disabled, by tom" in mine and EVIL not in mine
     assert html.escape(EVIL, quote=False) in mine
     assert all_of_it.count("<tr id=") == 50 and last.count("<tr id=") == 13 and "everything" in last
+    assert "until 2099-01-01 00:00 UTC" in last, "as all times of the pages"
+    assert "by 2099-01-01T00:00Z" in last, "but a reason stands as it was given"
 
 
 def test_every_changing_command_is_on_record_with_its_reason(shop, call):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+from taskloop.clock import SystemClock
+from taskloop.signs import readable
 from taskloop.web.api.asking import BEFORE
 from taskloop.web.api.audit import FILTERS, filters
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
+from taskloop.web.pages.rendering import zone_of
 from taskloop.web.routes import Route
 from taskloop.web.security import Scope
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 ENTRIES_A_PAGE: Final = 50
+INSTANTS: Final = ("at", "until", "expires_at", "trigger")
+"""Facts that are one, or have one within. Parameters and reasons stand as they were given."""
 
 
 async def audit(asked: Asked) -> Response:
@@ -27,15 +33,17 @@ async def audit(asked: Asked) -> Response:
     found = await asked.scheduler.audit(**narrowed, before=asked.query["before"], limit=ENTRIES_A_PAGE + 1)
     here, kept = found[:ENTRIES_A_PAGE], {name: value for name, value in narrowed.items() if value}
     following = urlencode({**kept, "before": here[-1].id}) if len(found) > len(here) else None
+    zone, now = zone_of(asked), SystemClock().now()
     return await whole_page(
-        asked, "audit.html", entries=[(one, _text(one.before), _text(one.after)) for one in here], next=following,
+        asked, "audit.html", entries=[(one, _text(one.before, zone, now), _text(one.after, zone, now)) for one in here], next=following,
         wanted=narrowed, kept=urlencode(kept), names=sorted(job.name for job in asked.scheduler),
     )  # fmt: skip
 
 
-def _text(facts: Mapping[str, Any] | None) -> str:
-    """Facts as people read them: `switch disabled, until 2026-03-01T02:00Z`."""
-    return ", ".join(f"{name} {_value(value)}" for name, value in (facts or {}).items())
+def _text(facts: Mapping[str, Any] | None, zone: tzinfo, now: datetime) -> str:
+    """Facts as people read them, their instants on the clock of a zone: `switch disabled, until 02:00:00 UTC`."""
+    told = {name: _value(value) for name, value in (facts or {}).items()}
+    return ", ".join(f"{name} {readable(one, now, zone) if name in INSTANTS else one}" for name, one in told.items())
 
 
 def _value(value: Any) -> str:
