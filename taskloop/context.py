@@ -257,7 +257,8 @@ class RunContext:
                 self.give_way()
 
     def check_cancelled(self) -> None:
-        """Leave the attempt if it was asked to end; a job in a thread ends promptly only if it calls this.
+        """Leave the attempt if it was asked to end; a job in a thread ends promptly only if it calls this, or waits by `call`
+        for another run or a step, which ends in the same way.
 
         Raises `AttemptCancelled`, which is no `Exception`.
         """

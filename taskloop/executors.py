@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -19,7 +19,7 @@ from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.outcomes import failure
 from taskloop.runs import Failure
 
-__all__ = ["Executor", "Executors", "InThread", "OnLoop", "RaisedElsewhere", "call_on"]
+__all__ = ["Executor", "Executors", "InThread", "OnLoop", "RaisedElsewhere", "call_on", "ended_with"]
 
 T = TypeVar("T")
 GIVEN_SECONDS: Final = 0.00005
@@ -90,6 +90,8 @@ class InThread:
                 withdrawn = not begun
             if withdrawn and not answer.done():
                 answer.set_result((None, AttemptCancelled("asked to end before it began")))
+            for task in _waits.pop(context, ()):
+                task.cancel()
 
         def work() -> None:
             nonlocal begun
@@ -240,6 +242,33 @@ class RaisedElsewhere(Exception):
         self.error: BaseException = self if error is None else error
         """What is asked when to try again."""
         super().__init__(failure.message)
+
+
+_waits: Final[dict[RunContext | None, set[asyncio.Task[Any]]]] = {}
+"""Of jobs in threads that wait for another run: the tasks in which the loop does that for them."""
+
+
+@contextmanager
+def ended_with(context: RunContext | None) -> Iterator[None]:
+    """Of a job in a thread, end what this task waits for, by `AttemptCancelled`, as soon as the job is asked to end: its
+    thread can look at nothing meanwhile. What begins to wait later, to clean up, is left to it.
+    """
+    task = asyncio.current_task()
+    if context is None or task is None or context.give_way is None or context.cancelled:
+        yield
+        return
+    _waits.setdefault(context, set()).add(task)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if task not in _waits.get(context, ()):
+            raise AttemptCancelled(f"run {context.id} was asked to end") from None
+        raise
+    finally:
+        if (tasks := _waits.get(context)) is not None:
+            tasks.discard(task)
+            if not tasks:
+                del _waits[context]
 
 
 def _give_way() -> None:

@@ -32,6 +32,7 @@ from taskloop.errors import (
     nearest,
 )
 from taskloop.events import Event
+from taskloop.executors import ended_with
 from taskloop.handles import RunHandle, asked
 from taskloop.jobs import Call, Duration, Job, Jobs, by_name, collections_of, name_of
 from taskloop.masking import clean_step, scrubber
@@ -345,10 +346,11 @@ class Ledger(Scheduling):
         context = running.get()
         self._lend(context, run_id)
         try:
-            if span is None:
-                return await self._final(inquiry.run_id(run_id))
-            async with asyncio.timeout(span.total_seconds()) as limit:
-                return await self._final(inquiry.run_id(run_id))
+            with ended_with(context):
+                if span is None:
+                    return await self._final(inquiry.run_id(run_id))
+                async with asyncio.timeout(span.total_seconds()) as limit:
+                    return await self._final(inquiry.run_id(run_id))
         except TimeoutError:
             if span is None or not limit.expired():  # of a virtual time that stands still
                 raise

@@ -26,7 +26,7 @@ from taskloop.annotations import annotations_as_they_stand, signature_of
 from taskloop.attempts import FlowFailed, LiveAttempt, is_ended_by_host, judged
 from taskloop.context import AttemptCancelled, RunContext, StepContext, running
 from taskloop.errors import BadJob, BadValue
-from taskloop.executors import Executor
+from taskloop.executors import Executor, ended_with
 from taskloop.flows import Course, Flow, ahead, outcome
 from taskloop.masking import clean_failure, covered
 from taskloop.misfits import unread
@@ -199,7 +199,8 @@ class Stepping:
         going = self._going.setdefault(str(context.step), {})
         going[end] = asyncio.current_task()
         try:
-            done = await self._perform(context, wanted, keep_failed=False)
+            with ended_with(context):
+                done = await self._perform(context, wanted, keep_failed=False)
             if context.step:  # what is called again finds it done
                 self._known[name] = done.step
         finally:

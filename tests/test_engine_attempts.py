@@ -580,6 +580,63 @@ async def test_threads_that_wait_for_other_runs_leave_them_their_place(virtual_t
         assert len(left) <= 2
 
 
+@pytest.mark.parametrize("what", ["run", "step", "run in a step"])
+@pytest.mark.parametrize(
+    ("how", "comes_to"), [("cancel", ("cancelled", 1)), ("timeout", ("succeeded", 2)), ("stop", ("waiting", 0))]
+)
+async def test_a_thread_that_waits_for_a_run_or_a_step_hears_that_it_is_to_end(virtual_time, how, comes_to, what):
+    patient = Options(grace=timedelta(seconds=1), kill_grace=timedelta(hours=9))  # a thread wakes up in real time
+    scheduler = TaskScheduler(":memory:", options=patient)
+
+    @scheduler.job()
+    async def child() -> None:
+        await asyncio.sleep(86400)
+
+    def waiting(run: RunContext) -> None:
+        run.call(run.call(child.submit).wait)
+
+    @scheduler.job(retry=2, timeout="1h")
+    def job(run: RunContext) -> None:
+        if run.attempt > 1:
+            return
+        if what == "run":
+            waiting(run)
+        else:
+            run.call(run.step, "step", *((waiting,) if what == "run in a step" else (asyncio.sleep, 86400)))
+
+    async with virtual_time(scheduler, patience="200ms") as time:
+        handle = await job.submit()
+        await time.advance("1s")
+        if how == "stop":
+            await time.until(scheduler.stop())
+        elif how == "cancel":
+            await scheduler.cancel(handle.id)
+        run = await scheduler.run(handle.id) if how == "stop" else await time.until(handle.wait("20h"))
+        assert (run.state, run.attempt) == comes_to
+
+
+async def test_a_thread_that_was_asked_to_end_may_wait_for_a_run_to_clean_up(virtual_time):
+    scheduler = TaskScheduler(":memory:", options=Options(kill_grace=timedelta(hours=9)))
+    cleaned = []
+
+    @scheduler.job()
+    async def child(seconds: int) -> None:
+        await asyncio.sleep(seconds)
+
+    @scheduler.job()
+    def job(run: RunContext) -> None:
+        try:
+            run.call(run.call(child.submit, seconds=86400).wait)
+        finally:
+            cleaned.append(run.call(run.call(child.submit, seconds=1).wait).state)
+
+    async with virtual_time(scheduler, patience="200ms") as time:
+        handle = await job.submit()
+        await time.advance("1s")
+        await scheduler.cancel(handle.id)
+        assert (await time.until(handle.wait())).state == "cancelled" and cleaned == ["succeeded"]
+
+
 async def test_a_plain_step_finds_a_thread_though_its_run_waits_in_the_only_one(virtual_time):
     scheduler = TaskScheduler(":memory:", options=Options(threads=1))
 
