@@ -368,7 +368,29 @@ def _overlap(question: Question, facts: Evidence, moment: Moment) -> Check:
         if lost > timedelta(0) and _accounts_for(lost, question, moment):
             text = f"run {ahead.id} of its schedule ran until {rfc3339(ahead.ended_at)}, and it waited for that"
             return Check("overlap", False, text, {"run": ahead.id}, "overlap")
+    limit = question.policy.get("max_running")
+    if limit is not None and (freed := _freed(moment, [one for one in facts.freed if one.job in question.names])):
+        text = f"max_running is {limit}, and so many were running until {freed.text}"
+        return Check("overlap", False, text, {"run": freed.run}, "max_running")
     return Check("overlap", True, "no earlier run was in the way")
+
+
+class _Freed(NamedTuple):
+    """The run whose place a late one took."""
+
+    run: int
+    text: str
+
+
+def _freed(moment: Moment, ended: Sequence[Run]) -> _Freed | None:
+    """Of some that had ended the one with whose end it began; None: it was on time, or began at another time."""
+    began = moment.began_at
+    if began is None or began - moment.at <= SOON:
+        return None
+    for one in ended:
+        if one.ended_at is not None and began - SOON <= one.ended_at <= began:
+            return _Freed(one.id, f"run {one.id} of '{one.job}' ended at {rfc3339(one.ended_at)}")
+    return None
 
 
 def _group(question: Question, facts: Evidence, moment: Moment) -> Check:
@@ -384,4 +406,7 @@ def _group(question: Question, facts: Evidence, moment: Moment) -> Check:
         return Check(
             "group", False, f"group '{name}' is held by {holders}", {"runs": [one.id for one in facts.group]}, "group"
         )
+    held = row.group if row is not None else None
+    if held is not None and (freed := _freed(moment, [one for one in facts.freed if one.group == held])):
+        return Check("group", False, f"group '{held}' had no place until {freed.text}", {"run": freed.run}, "group")
     return Check("group", True, f"group '{name}' had a place" if name else "in no group")

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.history_postgres import ids_of_job
+from taskloop.history_postgres import first_since, ids_of_job
 from taskloop.keeping_postgres import FACTS_SINCE, FOR_EVER, incidents, switches, workers
 from taskloop.rows import instant, moment, read_schedule
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules
@@ -28,6 +28,7 @@ MOST_RECORDS: Final = 20_000
 """Records of a job that are looked through around an instant: what was asked for has no index by its time."""
 DAY: Final = 86_400_000_000
 MINUTE: Final = 60_000_000
+SECOND: Final = 1_000_000
 
 _MINE: Final = "job = ANY($1::text[])"
 _KNOWN: Final = (
@@ -201,6 +202,7 @@ async def _around(db: Db, jobs: Sequence[str], choose: Choose, found: Evidence) 
         previous=previous,
         next=following,
         ahead=None if row is None else next(iter(await _ahead(db, row)), None),
+        freed=[] if row is None else await _freed(db, row),
         switches=await switches(
             db, f"WHERE ({_MINE} OR job IS NULL) AND coalesce(ended_at, {FOR_EVER}) >= $2 AND since <= $3 ORDER BY id",
             list(jobs), since, until,
@@ -244,6 +246,22 @@ async def _ahead(db: Db, row: Run) -> list[Run]:
         "WHERE id = (SELECT id FROM (SELECT id, state FROM taskloop.runs WHERE schedule = $1 AND due_at < $2 "
         "ORDER BY due_at DESC LIMIT $3) r WHERE state <> 'skipped' LIMIT 1)",
         row.schedule, microseconds(row.due_at), MOST_RECORDS,
+    )  # fmt: skip
+
+
+async def _freed(db: Db, row: Run) -> list[Run]:
+    """The last run of its group, and of its job, that ended while one waited: among those put on record since a day before."""
+    due, began = microseconds(row.due_at), moment(row.started_at)
+    if began is None or began - due <= SECOND:
+        return []
+    ended = "ended_at > $1 AND ended_at <= $2 ORDER BY ended_at DESC LIMIT 1"
+    return await _runs(
+        db,
+        'WHERE id IN (WITH near AS MATERIALIZED (SELECT id, job, "group", ended_at FROM taskloop.runs '
+        "WHERE id BETWEEN $3 AND $4 AND id <> $5 AND started_at IS NOT NULL ORDER BY id DESC LIMIT $6) "
+        f'(SELECT id FROM near WHERE "group" = $7 AND {ended}) UNION '
+        f"(SELECT id FROM near WHERE job = $8 AND {ended})) ORDER BY id",
+        due, began, await first_since(db, due - DAY), await first_since(db, began), row.id, MOST_RECORDS, row.group, row.job,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ MOST_RECORDS: Final = 10_000
 """Records of a job that are looked through around an instant: what was asked for has no index by its time."""
 DAY: Final = 86_400_000_000
 MINUTE: Final = 60_000_000
+SECOND: Final = 1_000_000
 
 _RUN: Final = ",".join(RUN_COLUMNS)
 _IS_DUE: Final = "next_due <= :now AND next_due IS NOT NULL"
@@ -223,6 +224,7 @@ def _around(db: sqlite3.Connection, jobs: Sequence[str], choose: Choose, found: 
         previous=previous,
         next=following,
         ahead=None if subject.row is None else next(iter(_ahead(db, subject.row)), None),
+        freed=[] if subject.row is None else _freed(db, subject.row),
         switches=switches(
             db, f"WHERE ({_MINE} OR job IS NULL) AND coalesce(ended_at, :end) >= :since AND since <= :until ORDER BY id",
             {"jobs": names, "end": FOR_EVER, "since": since, "until": until},
@@ -265,6 +267,25 @@ def _ahead(db: sqlite3.Connection, row: Run) -> list[Run]:
         "AND due_at < ? ORDER BY due_at DESC LIMIT ?) WHERE state <> 'skipped' LIMIT 1)",
         (row.schedule, microseconds(row.due_at), MOST_RECORDS),
     )
+
+
+def _freed(db: sqlite3.Connection, row: Run) -> list[Run]:
+    """The last run of its group, and of its job, that ended while one waited: among those put on record since a day before."""
+    due, began = microseconds(row.due_at), moment(row.started_at)
+    if began is None or began - due <= SECOND:
+        return []
+    ended = "ended_at > :due AND ended_at <= :began ORDER BY ended_at DESC LIMIT 1"
+    return _runs(
+        db,
+        'WHERE id IN (WITH near AS MATERIALIZED (SELECT id, job, "group", ended_at FROM taskloop_runs '
+        "WHERE id BETWEEN :first AND :last AND id <> :id AND started_at IS NOT NULL ORDER BY id DESC LIMIT :most) "
+        f'SELECT * FROM (SELECT id FROM near WHERE "group" = :group AND {ended}) UNION '
+        f"SELECT * FROM (SELECT id FROM near WHERE job = :job AND {ended})) ORDER BY id",
+        {
+            "id": row.id, "job": row.job, "group": row.group, "due": due, "began": began, "most": MOST_RECORDS,
+            "first": first_since(db, due - DAY), "last": first_since(db, began),
+        },
+    )  # fmt: skip
 
 
 def _workers_around(db: sqlite3.Connection, at: int, last: int) -> list[Worker]:

@@ -348,6 +348,8 @@ class Evidence(NamedTuple):
     next: Run | None = None
     ahead: Run | None = None
     """The run of the same schedule before the row, skips left out: it may have kept it waiting."""
+    freed: Sequence[Run] = ()
+    """Of a row that began late the last run of its group, and of its job, that ended until then: it may have its place."""
     began_at: datetime | None = None
     """The oldest thing on record; None: the store is empty."""
     known_since: datetime | None = None

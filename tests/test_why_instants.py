@@ -510,6 +510,25 @@ async def test_a_fire_that_waited_for_the_one_before_it_says_so(scheduler, virtu
         assert "because overlap: run 1 of its schedule ran until 2026-01-01T00:03:30Z" in found.text
 
 
+async def test_a_fire_that_waited_for_a_place_says_whose_it_took(virtual_time):
+    scheduler = TaskScheduler(options=Options(groups={"db": 1}))
+    scheduler.add_job(lasting(2400), Cron("0 2 * * *"), name="backup", group="db", priority=1)
+    scheduler.add_job(lasting(60), Cron("0 2 * * *"), name="job", group="db")
+    scheduler.add_job(lasting(700), Every("10m"), name="poll", first="aligned", overlap="allow", max_running=1)
+    async with virtual_time(scheduler, at=at(1, "01:50")) as time:
+        await time.advance("2h")
+        taken = {run.job: run.id for run in await time.runs() if run.due_at == at(1, "02:00")}
+        found = await scheduler.why("job", at(1, "02:00"))
+        held = f"group 'db' had no place until run {taken['backup']} of 'backup' ended at 2026-01-01T02:40:00Z"
+        assert f"40m late because group: {held}; succeeded" in found.text
+        assert link(found, "group").code == "group"
+        found = await scheduler.why("poll", at(1, "02:10"))
+        held = f"max_running is 1, and so many were running until run {taken['poll']} of 'poll' ended at 2026-01-01T02:11:40Z"
+        assert f"late because overlap: {held}; succeeded" in found.text
+        assert link(found, "overlap").code == "max_running"
+        assert (await told(scheduler, at(1, "02:00"), "backup"))[1] == "ran"
+
+
 async def test_a_group_with_a_place_is_not_blamed_for_want_of_a_slot(virtual_time):
     scheduler = TaskScheduler(options=Options(max_running=1))
     scheduler.add_job(lasting(3600), Cron("59 1 * * *"), name="hog")
