@@ -1041,6 +1041,21 @@ def test_a_parameter_that_may_be_null_can_be_given_so_and_an_empty_default_is_to
     assert (hints["flag"], hints["on"], hints["text"], hints["word"]) == ("none", "true", '""', '"none"')
 
 
+def test_where_nobody_chose_none_of_the_choices_is_sent():
+    def deploy(target: Literal["production", "staging"], way: Literal["", "slow"] = ""): ...
+
+    parameters = Parameters("deploy", deploy)
+    schema = parameters.schema()
+    target, way = fields(schema)
+    assert (target.choices, target.value, target.required) == (("", "production", "staging"), "", True)
+    with pytest.raises(BadParameters, match="'target' is missing"):
+        parameters.check(typed(schema, {FIELD + "target": ""}))
+    assert way.choices == ("", "slow"), "no choice stands there twice"
+    chosen = {"target": "staging"}
+    assert fields(schema, chosen)[0].choices == ("production", "staging"), "a run that is repeated has one"
+    assert fields(schema, form={FIELD + "target": "staging"})[0].value == "staging"
+
+
 async def test_a_job_of_many_parameters_is_submitted_by_its_form(no_task_outlives_the_fixture):
     scheduler, names = TaskScheduler("sqlite:///:memory:"), [f"p{number}" for number in range(100)]
     defined: dict[str, object] = {}

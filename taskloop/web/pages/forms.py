@@ -102,7 +102,9 @@ def _field(
     else:
         control = kind
     if kind == "select":
-        choices = (*([""] if optional or not required else []), *map(_choice, one["enum"]))
+        choices = tuple(map(_choice, one["enum"]))
+        if "" not in choices and (optional or not required or value in (None, "")):
+            choices = ("", *choices)  # else a browser would send the first of them, which nobody chose
         choices += (NONE,) if _takes_none(one, schema, optional) else ()
     return Field(
         name=name, kind=control, hint=hint, value=shown, checked=value in (True, "on", "true"),
