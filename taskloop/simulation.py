@@ -40,6 +40,7 @@ __all__ = [
     "simulate",
     "simulation_record",
     "strip",
+    "worst",
 ]
 
 LONGEST: Final = timedelta(days=366)
@@ -603,17 +604,22 @@ def _overlaps(
             by_job[key].add(blocked)
         else:
             by_job[key] = replace(blocked)
-    worst = sorted(by_job.items(), key=lambda one: (-_times(one[1]), one[0]))
-    left_out = walked.left_out + sum(_times(blocked) for _, blocked in worst[MOST_OVERLAPS:])
+    ordered = sorted(by_job.items(), key=lambda one: (-one[1].skipped - one[1].cancelled, -one[1].longest, one[0]))
+    left_out = walked.left_out + sum(_times(blocked) for _, blocked in ordered[MOST_OVERLAPS:])
     found = [
         Overlap(
             rule=rule, jobs=names, first=setting.start + one.first * _MOMENT, last=setting.start + one.last * _MOMENT,
             count=_times(one), skipped=one.skipped, waits=one.waits, cancelled=one.cancelled,
             longest_wait=one.longest * _MOMENT, text=_overlap_text(setting, rule, names, one, jobs[names[0]]),
         )
-        for (rule, names), one in worst[:MOST_OVERLAPS]
+        for (rule, names), one in ordered[:MOST_OVERLAPS]
     ]  # fmt: skip
     return sorted(found, key=lambda one: (one.first, one.jobs, one.rule)), left_out
+
+
+def worst(overlaps: Sequence[Overlap], most: int) -> list[Overlap]:
+    """So many of them at most, what costs runs first, then what waits longest: a queue of milliseconds hides no other."""
+    return sorted(overlaps, key=lambda one: (-one.skipped - one.cancelled, -one.longest_wait, one.first))[:most]
 
 
 def _times(blocked: Blocked) -> int:

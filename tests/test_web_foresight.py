@@ -9,7 +9,7 @@ import pytest
 from test_web_pages import BROWSER, text
 from web_clients import V1, over_asgi
 
-from taskloop import At, Options, TaskScheduler
+from taskloop import At, Every, Options, TaskScheduler
 from taskloop.simulation import simulation_record
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +39,20 @@ async def pair(no_task_outlives_the_fixture):
     scheduler = busy()
     async with over_asgi(scheduler, auth="open") as client:
         yield scheduler, client
+
+
+async def test_a_queue_of_many_short_waits_hides_no_overlap_that_costs_runs(pair):
+    scheduler, client = pair
+
+    def short(): ...
+
+    for number in range(260):  # all of them come due before sync does
+        scheduler.add_job(short, Every("1h"), name=f"short{number:03}", group="queue", expect="1ms", overlap="queue")
+    client.headers = dict(BROWSER)
+    for path in ("/schedules?days=1", "/timeline?to=24h"):
+        listed = text(await client.get(path)).split("⚠")
+        assert listed[1].strip().startswith("sync comes due while its previous run is still going"), path
+        assert "wait up to 3m 0s" in listed[2] and "short259 finds group" in listed[3], "then what waits longest"
 
 
 async def test_overlaps_are_those_that_a_simulation_tells_on_the_api_and_on_both_pages(pair):

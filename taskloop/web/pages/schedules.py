@@ -16,7 +16,7 @@ from taskloop.clock import SystemClock
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule, TaskloopError
 from taskloop.masking import MASK, shown
 from taskloop.schedules import Schedule
-from taskloop.simulation import Simulation, quiet_hour
+from taskloop.simulation import Simulation, quiet_hour, worst
 from taskloop.triggers import At, Cron, Every, Trigger
 from taskloop.web.api.schedules import changeable, fires_of, notes_of, policy_of
 from taskloop.web.core import Response
@@ -132,7 +132,7 @@ async def _page(
         asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()),
         skipped={one.id for one in here if one.next_due is not None and is_off(off, one.job, one.next_due)}, wanted=begin, words=words, coming=coming,
         problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(load), load=_load_text(*load), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
-        overlaps=ahead.overlaps[:SHOWN_OVERLAPS], refused=refused, problems=ill,
+        overlaps=worst(ahead.overlaps, SHOWN_OVERLAPS), refused=refused, problems=ill,
         first_problem=next((name for name in FIELDS if ill[name]), ""), names=sorted(job.name for job in scheduler),
         once=sign(asked), change=change, removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
     )  # fmt: skip

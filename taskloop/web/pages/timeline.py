@@ -19,7 +19,7 @@ from taskloop.clock import SystemClock
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
 from taskloop.signs import span_text
-from taskloop.simulation import Overlap, Simulation, Trouble
+from taskloop.simulation import Overlap, Simulation, Trouble, worst
 from taskloop.store_data import Span
 from taskloop.web.api.asking import NARROWED, refuse_unknown
 from taskloop.web.api.jobs import wanted
@@ -251,7 +251,7 @@ async def timeline(asked: Asked) -> Response:
         listed=LISTED, now_at=(one.now - one.start) / (one.end - one.start) * WIDTH,
         wanted={"text": "", "tag": "", "job": "", **asks, **narrowed}, narrowed=urlencode(narrowed),
         kept=urlencode({**asks, **narrowed}), full=one.full,
-        overlaps=one.overlaps[:MOST_OVERLAPS], more_overlaps=max(0, len(one.overlaps) - MOST_OVERLAPS),
+        overlaps=worst(one.overlaps, MOST_OVERLAPS), more_overlaps=max(0, len(one.overlaps) - MOST_OVERLAPS),
     )  # fmt: skip
 
 
