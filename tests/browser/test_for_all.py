@@ -128,6 +128,14 @@ async def test_on_a_phone_a_job_is_submitted_and_switched(open_dashboard, window
     for path in ("/jobs/invoices", "/runs", "/"):
         await page.goto(address + path)
         assert await page.evaluate("document.documentElement.scrollWidth") == 360, path
+    # What is to be done with a job stands far below its runs, and is one tap away.
+    await page.goto(f"{address}/jobs/invoices")
+    for link, button in (("Submit", "Submit"), ("Disable or pause", "Disable")):
+        await page.get_by_role("link", name=link, exact=True).tap()
+        box = await page.get_by_role("button", name=button, exact=True).bounding_box()
+        assert box and 0 <= box["y"] <= 640, (link, box)
+        await page.evaluate("scrollTo(0, 0)")
+    await page.goto(f"{address}/")
     # An error and what it says are one text, not two columns beside each other.
     lefts = await page.evaluate(
         """() => [...document.querySelectorAll("td[data-label=outcome]")].map(one => {
