@@ -8,10 +8,10 @@ by `Task.cancel()`: a scope would cancel again at each await, so that a job's ow
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.executors import Executor, OnLoop, RaisedElsewhere
@@ -24,7 +24,10 @@ from taskloop.runs import Cancelled, Failure, Lost, Outcome, Raised, Reason, Ret
 if TYPE_CHECKING:
     from taskloop.injecting import Injecting
 
-__all__ = ["FlowFailed", "LiveAttempt", "is_ended_by_host", "judged", "taken"]
+__all__ = ["FlowFailed", "LiveAttempt", "decisive", "is_ended_by_host", "judged", "taken"]
+
+
+_EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
 class FlowFailed(Fatal):
@@ -255,13 +258,34 @@ def judged(error: BaseException, retry: Retry, attempt: int, now: datetime, chan
         kind, told, error = elsewhere.kind, elsewhere.failure, elsewhere.error
         again = issubclass(kind, retry.on)
     else:
-        again = _is_one_of(error, retry.on)
-    told = told or failure(error)
+        again = _is_one_of(error, retry.on) or all(_is_one_of(one, retry.on) for one in _within(error))
+        told, error = failure(error), decisive(error)
+        kind = type(error)
     if issubclass(kind, Fatal):
         return Raised(told, None)
     if issubclass(kind, RetryAt):
         return Raised(told, _until(error, now))
     return Raised(told, retry.jittered(attempt, chance) if again else None)
+
+
+def decisive(error: BaseException) -> BaseException:
+    """What says whether to try again: of a group of errors, as a `TaskGroup` raises, the `Fatal` in it, else the `RetryAt`."""
+    for word in (Fatal, RetryAt):
+        for one in _within(error):
+            if issubclass(type(one), word):
+                return one
+    return error
+
+
+def _within(error: BaseException) -> Iterator[BaseException]:
+    """The errors of a group, however deep it goes; any other alone."""
+    left = [error]
+    while left:
+        one = left.pop()
+        if issubclass(type(one), BaseExceptionGroup):
+            left += reversed(_EXCEPTIONS(one))
+        else:
+            yield one
 
 
 def _until(error: Any, now: datetime) -> timedelta | None:

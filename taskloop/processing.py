@@ -25,7 +25,7 @@ from pathlib import Path
 from threading import Lock, Thread, local
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
-from taskloop.attempts import taken
+from taskloop.attempts import decisive, taken
 from taskloop.context import AttemptCancelled, RunContext, StepName, running
 from taskloop.errors import BadJob, Conflict, ProcessDied
 from taskloop.executors import DOUBT_SECONDS, InThread, RaisedElsewhere
@@ -572,8 +572,9 @@ def _performed(function: Callable[..., Any], parameters: Parameters, context: Pr
 
 
 def _raised(error: BaseException) -> tuple[Any, ...]:
-    classes = [(one.__module__, one.__qualname__) for one in type(error).__mro__]
-    return "raised", failure(error), classes, _wanted_at(error)
+    word = decisive(error)
+    classes = [(one.__module__, one.__qualname__) for one in type(word).__mro__]
+    return "raised", failure(error), classes, _wanted_at(word)
 
 
 def _wanted_at(error: BaseException) -> Any:

@@ -152,6 +152,8 @@ def raising(what: str):
             pass
 
         raise Local("of a function")
+    if what == "group":
+        raise ExceptionGroup("two", [ValueError("one"), Fatal("never")])
     if what == "unwanted":
         raise Unwanted(1, 2)
 

@@ -251,6 +251,37 @@ async def test_only_errors_of_the_types_on_are_retried(scheduler, virtual_time, 
         assert (await time.until((await scheduler.submit("job")).wait())).attempt == attempts
 
 
+@pytest.mark.parametrize(
+    ("errors", "attempts"),
+    [
+        ([OSError, ConnectionError], 3),
+        ([OSError, KeyError], 1),
+        ([OSError, Fatal], 1),
+        ([lambda: RetryAt("1h"), KeyError], 3),
+        ([lambda: RetryAt("1h"), Fatal], 1),
+    ],
+)
+async def test_what_the_tasks_of_a_job_raise_together_says_whether_it_is_tried_again(virtual_time, errors, attempts):
+    scheduler = TaskScheduler(":memory:")
+
+    async def raising(make):
+        await asyncio.sleep(1)
+        raise make()
+
+    @scheduler.job(retry=Retry(3, on=OSError))
+    async def job():
+        async with asyncio.TaskGroup() as outer:
+            outer.create_task(raising(errors[0]))
+            async with asyncio.TaskGroup() as inner:
+                inner.create_task(raising(errors[1]))
+
+    async with virtual_time(scheduler) as time:
+        run = await time.until((await job.submit()).wait())
+        assert (run.attempt, run.error.type) == (attempts, "ExceptionGroup")
+        if attempts == 3 and OSError not in errors:
+            assert stamp(run.ended_at) == "02:00:03"
+
+
 async def test_jitter_spreads_the_wait_within_its_share(scheduler, virtual_time):
     scheduler.add_job(failing(999), name="job", retry=Retry(40, first="100s", factor=1, jitter=0.5), max_running=1)
     instants = []

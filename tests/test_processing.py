@@ -236,6 +236,7 @@ async def test_a_process_that_dies_fails_its_attempt_and_the_next_gets_another(a
         ("fatal", "Fatal", 1),
         ("local", "raising.<locals>.Local", 3),
         ("unwanted", "Unwanted", 3),
+        ("group", "ExceptionGroup", 1),
     ],
 )
 async def test_what_a_job_raises_there_is_told_and_judged_as_if_it_were_here(at_work, what, kind, attempts):
