@@ -27,16 +27,22 @@ CLAIMING: Final = 0x7461_736B_6C6F_6F02
 """The lock of claims whose answer depends on what else runs."""
 _STARTED: Final = "state = 'running'"
 _PRIORITIES: Final = (
-    "WITH RECURSIVE p(priority) AS ((SELECT max(priority) FROM taskloop.runs WHERE state = 'waiting') UNION ALL "
-    "SELECT (SELECT max(priority) FROM taskloop.runs WHERE state = 'waiting' AND priority < p.priority) FROM p "
-    "WHERE p.priority IS NOT NULL) "
+    "WITH RECURSIVE p(priority, first) AS ((SELECT priority, ready_at FROM taskloop.runs WHERE state = 'waiting' "
+    "ORDER BY priority DESC, ready_at LIMIT 1) UNION ALL SELECT n.priority, n.ready_at FROM p CROSS JOIN LATERAL "
+    "(SELECT priority, ready_at FROM taskloop.runs WHERE state = 'waiting' AND priority < p.priority "
+    "ORDER BY priority DESC, ready_at LIMIT 1) n) "
 )
-"""The priorities of what waits, the highest first: one look into the index each. The last row is null."""
+"""The priorities of what waits, the highest first, and since when the first of each is ready: one look into the index each.
+
+Everything else looks on from there. As long as any transaction of the server is older than a run that has begun since, as
+that of a dump, the index still has that run, and a look from its beginning goes through all such. Nor is the highest asked
+for by max(), which any index of what waits may seem good for: to a server that has counted when nothing waited all are empty.
+"""
 LOOKED_AT: Final = 1_000
 """Runs of a priority that wait, the first in their order, which are looked through for what may start: those of a job that is
 at its limit, or held, may be a million. Beyond them each job is asked for its own first.
 """
-_READY: Final = "state = 'waiting' AND priority = p.priority AND ready_at <= $1"
+_READY: Final = "state = 'waiting' AND priority = p.priority AND ready_at BETWEEN p.first AND $1"
 _END: Final = (
     f"(SELECT ready_at, id FROM taskloop.runs WHERE {_READY} ORDER BY ready_at, id LIMIT 1 OFFSET {LOOKED_AT})"
 )
@@ -48,14 +54,15 @@ _MAY_START: Final = (
 )
 _CANDIDATES: Final = (
     f"{_PRIORITIES} SELECT r.* FROM p LEFT JOIN LATERAL {_END} e ON true CROSS JOIN LATERAL (SELECT {RUN} FROM taskloop.runs c "
-    "WHERE c.state = 'waiting' AND c.priority = p.priority "
+    "WHERE c.state = 'waiting' AND c.priority = p.priority AND c.ready_at >= p.first "
     "AND (c.ready_at, c.id) < (coalesce(e.ready_at, $1 + 1), coalesce(e.id, 0)) "
     f"AND c.job = ANY($2::text[]) AND c.job <> ALL($4::text[]) AND {_MAY_START}) r LIMIT $7"
 )
 _OF_EACH: Final = (
     f"{_PRIORITIES} SELECT r.* FROM p CROSS JOIN LATERAL (SELECT f.* FROM unnest($2::text[]) k(job) CROSS JOIN LATERAL ("
     f"SELECT {RUN} FROM taskloop.runs c WHERE c.state = 'waiting' AND c.job = k.job AND c.priority = p.priority "
-    f"AND c.ready_at <= $1 AND {_MAY_START}) f WHERE k.job <> ALL($4::text[]) ORDER BY f.ready_at, f.id LIMIT $7) r LIMIT $7"
+    f"AND c.ready_at BETWEEN p.first AND $1 AND {_MAY_START}) f "
+    "WHERE k.job <> ALL($4::text[]) ORDER BY f.ready_at, f.id LIMIT $7) r LIMIT $7"
 )
 _ARE_MANY: Final = f"{_PRIORITIES} SELECT bool_or(e.id IS NOT NULL) FROM p LEFT JOIN LATERAL {_END} e ON true"
 """Whether there are more than those that are looked through."""
@@ -64,7 +71,7 @@ _WHAT_WAITS: Final = (
     f"{_PRIORITIES} SELECT (SELECT min(n) FROM p CROSS JOIN LATERAL (SELECT min(ready_at) AS n FROM taskloop.runs "
     "WHERE state = 'waiting' AND priority = p.priority AND ready_at > $1) r), "
     "(SELECT min(expires_at) FROM taskloop.runs WHERE state = 'waiting' AND expires_at IS NOT NULL), "
-    "EXISTS (SELECT 1 FROM taskloop.runs WHERE state = 'waiting')"
+    "EXISTS (SELECT 1 FROM p)"
 )
 
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
-from servers import emptied
+from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, know, put, submitted
 
 from taskloop.audit import Entry
+from taskloop.claims_postgres import claim as claim_runs
 from taskloop.moments import Question, subject
 from taskloop.past_postgres import MOST_RECORDS
 from taskloop.runs import Failure, Progress, Raised, RunId, State
 from taskloop.steps import LogLine, Step
 from taskloop.store import Switch, open_store
-from taskloop.store_data import Incident, Query, Terms, Window, Worker
+from taskloop.store_data import Claimed, Incident, Query, Terms, Window, Worker
 
 pytestmark = pytest.mark.anyio
 
 MANY = 30_000
+BEGUN = 3_000
 HISTORY = """
 INSERT INTO taskloop.runs (id, job, schedule, state, cause, attempt, attempts, due_at, ready_at, created_at, started_at,
     attempt_started_at, ended_at, token, priority, count)
@@ -60,6 +63,46 @@ async def test_no_statement_goes_through_all_runs_however_many_there_are():
     assert wrong == []
     assert len(told) > 60
     assert hasty == []
+
+
+async def test_a_claim_looks_past_what_has_begun_while_an_old_transaction_is_open_once_a_statement():
+    async with counted() as (store, db):
+        old = await asyncpg.connect(server().store)
+        await old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")  # as a dump: what ends is not cleared away
+        await submitted(store, *(asked(ready_at=at(-60)) for _ in range(BEGUN)))
+        await db.execute("UPDATE taskloop.runs SET state = 'running'")
+        await submitted(store, asked("b"), asked("b", ready_at=at(60)), asked("b", priority=-1))
+        await db.execute("VACUUM ANALYZE taskloop.runs")
+        claim, read = await read_by_a_claim(store, db)
+        await old.close()
+    assert [run.job for run in claim.started] == ["b", "b"]
+    assert (claim.next_at, claim.left) == (at(60), True)
+    assert BEGUN < read < 4 * BEGUN
+
+
+@asynccontextmanager
+async def counted():
+    """A store, and a connection by which the looks into its indexes can be counted."""
+    url = emptied().store
+    store: Any = open_store(url)
+    await store.open()
+    await know(store, "a", "b")
+    db = await asyncpg.connect(url)
+    try:
+        yield store, db
+    finally:
+        await store.close()
+        await db.execute("TRUNCATE taskloop.runs")
+        await db.close()
+
+
+async def read_by_a_claim(store: Any, db: Any) -> tuple[Claimed, int]:
+    """What a claim gives, and how many entries of indexes it goes through for it."""
+    async with db.transaction():
+        claim = await claim_runs(db, "w1", NOW, 10, store._known)
+        each = "pg_stat_get_xact_tuples_returned(indexrelid)"
+        read = await db.fetchval(f"SELECT sum({each}) FROM pg_index WHERE indrelid = 'taskloop.runs'::regclass")
+    return claim, int(read)
 
 
 async def through_all(db: Any, query: str, args: tuple[Any, ...]) -> str | None:
