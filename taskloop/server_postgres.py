@@ -513,9 +513,18 @@ async def prepare(
         await asyncio.sleep(random.uniform(0, 0.05))  # noqa: S311 - so that the two do not meet again
 
 
+_LASTS: Final = (
+    "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"
+)
+"""Lets a change of the schema last as long as it takes: an index of many runs is built in no time that is meant for a page, and
+each start would begin it anew. A server that does not know one of these settings has no need of it.
+"""
+
+
 async def _migrate(
     connection: Any, shown: str, *, create: bool, schema: Schema, read: Callable[[], list[tuple[int, str]]]
 ) -> int | None:
+    await connection.fetch(_LASTS)
     await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATING)
     found = await version(connection, shown)  # asked again: another may have been at work while this one waited
     refuse(found, shown, create=create, schema=schema)

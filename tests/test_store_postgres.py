@@ -24,7 +24,7 @@ from taskloop.clock import EPOCH
 from taskloop.errors import BadStore, MissingExtra, StoreUnavailable
 from taskloop.runs import Failure, Progress, Raised, Returned, State
 from taskloop.steps import Step, StepState
-from taskloop.server_postgres import explained, is_lost, migrations
+from taskloop.server_postgres import explained, is_lost, migrations, prepare
 from taskloop.store_postgres import PostgresStore
 from taskloop.store import open_store
 from taskloop.store_data import Query, Terms, Worker
@@ -142,6 +142,22 @@ async def test_an_upgrade_that_others_cross_is_begun_again():
     assert store.upgraded_from == 1
     await worker.close()
     await store.close()
+
+
+async def test_an_upgrade_lasts_as_long_as_it_takes_whatever_time_the_administrator_gives_statements():
+    found = server()
+    url = found.database("older")
+    for (limit,) in found.query(
+        "SELECT name FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"
+    ):
+        found.execute(f"ALTER DATABASE older SET {limit} = '300ms'")
+    slow = [(number, f"{script};\nSELECT pg_sleep(0.4)") for number, script in migrations()]
+    connection = await asyncpg.connect(url)
+    try:
+        await prepare(connection, "a store", create=True, schema="upgrade", read=lambda: slow)
+        assert await connection.fetchval("SELECT count(*) FROM taskloop.runs") == 0
+    finally:
+        await connection.close()
 
 
 async def test_a_database_whose_encoding_has_no_place_for_many_texts_is_refused_with_the_mend():
