@@ -171,6 +171,8 @@ def _is_range(field: _Field, first: str | None, last: str | None) -> bool:
 def _mend(field: _Field, piece: str) -> str:
     """What to write instead, for the mistakes that people make; empty for others."""
     weekday = field.name == "day-of-week"
+    if "TZ=" in piece or re.match(r"[A-Z]{4,}/[A-Z]", piece):
+        return "the zone is an option of its own, timezone = 'Europe/London'"
     if piece == "?":
         return "write *"
     if field.name == "hour" and piece == "24":
@@ -189,10 +191,12 @@ def _mend(field: _Field, piece: str) -> str:
 
 
 def _unwrapped(field: _Field, piece: str) -> str:
-    match = re.fullmatch(r"([0-9A-Z]+)-([0-9A-Z]+)", piece)
+    match = re.fullmatch(r"([0-9A-Z]+)-([0-9A-Z]+)(?:/([0-9]{1,4}))?", piece)
     first, last = (field.value(match[1]), field.value(match[2])) if match else (None, None)
-    if first is None or last is None:
+    if match is None or first is None or last is None or first <= last:
         return ""
+    if match[3]:
+        return "a range does not wrap, write each of its values"
     if field.name == "day-of-week" and first == 7:
         return f"where a range begins Sunday is 0, write {f'0-{last}' if last else '0'}"
     ends = ((first, 6 if field.name == "day-of-week" else field.high), (field.low, last))
