@@ -222,8 +222,7 @@ def fields_of(expression: str) -> Fields:
             allowed=allowed,
             mend=f"{_NEVER}; for the last day of a month write L",
         ) from None
-    # These 28 years have all fourteen calendars there are.
-    if not any(fields.days_of(year) for year in range(2000, 2028)):
+    if not any(fields.days_of(year) for year in _ALL_CALENDARS):
         allowed = f"weekdays that meet day-of-month {parts[-3]}"
         raise BadCron(
             expression, field="day-of-week", got=parts[-1], allowed=allowed, mend=f"{_NEVER}; choose days that can meet"
@@ -232,6 +231,8 @@ def fields_of(expression: str) -> Fields:
 
 
 _NEVER = "as it is it can never fire"
+_ALL_CALENDARS: Final = range(2000, 2028)
+"""These 28 years have all fourteen calendars there are."""
 _NONE = timedelta(0)
 _EPOCH_DAY = EPOCH.toordinal()
 _LAST_DAY = date.max.toordinal()
@@ -331,6 +332,11 @@ class Fields:
             ]
             self._calendars[calendar] = days
         return days
+
+    @property
+    def is_every_day(self) -> bool:
+        """Whether no day is left out, as where the days of the month are 1-31, beside which weekdays only add to them."""
+        return all(len(self.days_of(year)) == (date(year + 1, 1, 1) - date(year, 1, 1)).days for year in _ALL_CALENDARS)
 
     def misfits(self, shown: int) -> list[tuple[str, str]]:
         """Which fields do not match a time that a clock shows, each with what it shows there; a day counts as one."""

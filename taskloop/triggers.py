@@ -225,8 +225,13 @@ def _in_words(expression: str) -> str:
     """Once for each: it takes 16 µs, of each job at a start."""
     from cronsim.explain import explain
 
+    *times, day, month, weekday = expression.split()
+    # Of two such fields the one that names all days adds them to the other's; cronsim leaves it out.
+    if "*" not in (day[0], weekday[0]) and cron.fields_of(f"0 0 {day} * {weekday}").is_every_day:
+        day = weekday = "*"
+    text = explain(" ".join((*times, day, month, weekday)))
     # cronsim writes 21th.
-    text = re.sub(r"(?<=\b[23])[123]th\b", lambda match: _ORDINALS[match[0]], explain(expression))
+    text = re.sub(r"(?<=\b[23])[123]th\b", lambda match: _ORDINALS[match[0]], text)
     return text[0].lower() + text[1:]
 
 

@@ -219,6 +219,9 @@ def test_a_trigger_is_a_value_with_a_text_and_a_table_that_read_back(trigger):
             + "what a clock change repeats runs twice",
         ),
         (Cron("0 2 11-13 * *"), "cron 0 2 11-13 * *", "at 02:00 on every day of month from 11 through 13"),
+        (Cron("0 2 1-31 * 1"), "cron 0 2 1-31 * 1", "at 02:00 every day"),
+        (Cron("0 2 L 6 0-7"), "cron 0 2 L 6 0-7", "at 02:00 every day in June"),
+        (Cron("0 2 */1 * 1"), "cron 0 2 */1 * 1", "at 02:00 on Monday"),
     ],
 )
 def test_a_trigger_has_a_canonical_text_and_says_in_english_what_it_means(trigger, text, english):
