@@ -1,4 +1,6 @@
-"""An answer of a store: awaited by any number, or told by a call, once, whatever whoever hears it does."""
+"""An answer of a store: awaited by any number, or told by a call, once, whatever whoever hears it does. And what is made once
+for all who ask, as the opening of a store.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from stores import asked, ended, know, started
 
 from taskloop.errors import StoreUnavailable
 from taskloop.store_sqlite import SqliteStore
-from taskloop.tasks import Answer, refused, undisturbed
+from taskloop.tasks import Answer, Shared, refused, undisturbed
 
 pytestmark = pytest.mark.anyio
 
@@ -214,3 +216,87 @@ async def test_what_has_time_and_fails_is_told_to_the_loop_and_keeps_nothing_fro
     store.meanwhile(noting(heard, "behind it"))
     await store.submit([asked()])
     assert heard == ["behind it"] and wrong == ["ZeroDivisionError('division by zero')"]
+
+
+# -- made once for all who ask
+
+
+class Making:
+    """Makes a number when it may, or fails."""
+
+    def __init__(self, *, stops=False):
+        self.made, self.taken, self.undone = 0, [], []
+        self.may: asyncio.Queue[Exception | None] = asyncio.Queue()
+        self.shared: Shared[int] = Shared(self.taken.append, self.undo, stops=stops)
+
+    async def make(self):
+        if (error := await self.may.get()) is not None:
+            raise error
+        self.made += 1
+        return self.made
+
+    async def undo(self, number):
+        self.undone.append(number)
+
+    def ask(self):
+        return asyncio.ensure_future(self.shared.make(self.make))
+
+
+async def turns():
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_is_shared_is_made_and_taken_once_for_all_who_ask_meanwhile():
+    one = Making()
+    asking = [one.ask() for _ in range(3)]
+    await turns()
+    one.may.put_nowait(None)
+    await asyncio.gather(*asking)
+    assert (one.made, one.taken, one.undone) == (1, [1], [])
+
+
+async def test_what_is_shared_is_taken_by_whoever_asks_last_of_those_who_were_not_cancelled():
+    one = Making()
+    first, second = one.ask(), one.ask()
+    await turns()
+    first.cancel()
+    await turns()
+    one.may.put_nowait(None)
+    await second
+    assert first.cancelled() and (one.taken, one.undone) == ([1], [])
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_what_all_who_asked_have_left_is_undone_beside_what_another_has_made_since(stops):
+    one = Making(stops=stops)
+    first = one.ask()
+    await turns()
+    first.cancel()
+    await turns()
+    second = one.ask()
+    await turns()
+    one.may.put_nowait(None)
+    one.may.put_nowait(None)
+    await second
+    await asyncio.wait({first})
+    assert first.cancelled()
+    assert (one.taken, one.undone) == (([1], []) if stops else ([2], [1]))
+
+
+async def test_of_several_who_learn_that_it_failed_none_forgets_what_is_made_since():
+    one = Making()
+
+    async def insists():
+        try:
+            await one.shared.make(one.make)
+        except StoreUnavailable:
+            await one.shared.make(one.make)
+
+    asking = [asyncio.ensure_future(insists()) for _ in range(3)]
+    await turns()
+    one.may.put_nowait(StoreUnavailable("away"))
+    await turns()
+    one.may.put_nowait(None)
+    await asyncio.gather(*asking)
+    assert (one.made, one.taken) == (1, [1])
