@@ -44,6 +44,7 @@ __all__ = [
     "TaskloopError",
     "Unstorable",
     "nearest",
+    "raised_at",
 ]
 
 
@@ -65,6 +66,14 @@ class TaskloopError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {name: value if _portable(value) else _shown(value) for name, value in vars(self).items()}
         return _restored, (type(self), self.args), facts
+
+
+def raised_at(error: BaseException) -> str:
+    """The file and line that raised it; empty: it was not raised."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return "" if frame is None else f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
 
 
 def _restored(kind: type[TaskloopError], args: tuple[Any, ...]) -> TaskloopError:

@@ -238,7 +238,7 @@ _ALIVE: Final[weakref.WeakSet[Connection]] = weakref.WeakSet()
 def _keep_for_ever() -> None:
     """In a forked child: never close the parent's connections, not even at exit; that would break the parent's locks.
 
-    SQLite tracks locks per process, so the child must not open the same file anew either: `Ledger` refuses.
+    SQLite tracks locks per process, so the child must not open the same file anew either: `Housed` refuses.
     """
     for one in list(_ALIVE):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))

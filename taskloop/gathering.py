@@ -41,7 +41,10 @@ class Gathering:
         self._task = asyncio.create_task(self._write_gathered(), name="taskloop store writer")
 
     async def write(self, verb: str, work: Any, heed: Heed | None = None) -> Any:
-        """Put work before the writer and wait until it is committed; `heed` hears of it in any case."""
+        """Put work before the writer and wait until it is committed.
+
+        `heed` hears of the answer also where nobody waits for it any more, but not of work that a close left unwritten.
+        """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((verb, work, answer, heed))
         self._gathered.set()

@@ -186,7 +186,7 @@ class PostgresStore:
         return StoreUnavailable(f"store {self.url} is not open; start the scheduler, or open the store first")
 
     async def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Any:
-        """Put work before the writer and wait until it is committed; `heed` hears of it in any case."""
+        """Put work before the writer and wait until it is committed; `heed` is told as `Gathering.write` says."""
         gathering = self._turns if verb == "do" and work.func not in FREELY else self._gathering
         if gathering is None:
             refused = self._not_open()

@@ -200,7 +200,7 @@ class SqliteStore:
         return self._calls + (0 if self._writing is None else self._writing.in_flight)
 
     def _write(self, verb: str, work: Any, heed: Heed | None = None) -> Awaitable[Any]:
-        """Have work written; gives what to wait for until it is committed. `heed` hears of it in any case."""
+        """Have work written; gives what to wait for until it is committed. `heed` is told as `Writing.write` says."""
         if self._writing is None:
             if heed is not None:
                 heed(self._not_open())

@@ -23,8 +23,10 @@ _COLUMNS: Final = (
 )
 _LIVE: Final = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?)"
 _NAMED: Final = "(id = ? OR (name = ? AND NOT EXISTS (SELECT 1 FROM taskloop_tokens WHERE id = ?)))"
-"""Takes the id or name three times: some Pythons warn of numbered placeholders."""
-"""An id goes before a name: nobody takes back another one by a name that looks like an id."""
+"""An id goes before a name: nobody takes back another one by a name that looks like an id.
+
+Takes the id or name three times: some Pythons warn of numbered placeholders.
+"""
 _SECRET: Final = "session_secret"  # noqa: S105 - the key it is kept under
 
 

@@ -636,7 +636,7 @@ async def test_a_suspend_of_ninety_seconds_is_noticed_and_what_fell_into_it_was_
     assert "clock.gap" in lines
 
 
-async def test_timeouts_and_retries_do_not_mind_a_step_of_the_wall_clock(scheduler, virtual_time):
+async def test_a_timeout_does_not_mind_a_step_of_the_wall_clock(scheduler, virtual_time):
     scheduler.add_job(lasting(600), name="long", timeout="5m")
     async with virtual_time(scheduler) as time:
         run = await scheduler.submit("long")

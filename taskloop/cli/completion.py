@@ -142,10 +142,7 @@ def _live(args: Namespace) -> dict[str, str]:
 
 
 def _stored(kind: str, db: sqlite3.Connection) -> dict[str, str]:
-    try:
-        return {str(name): str(text or "") for name, text in db.execute(_STATEMENTS[kind]).fetchall()}
-    finally:
-        db.close()
+    return {str(name): str(text or "") for name, text in db.execute(_STATEMENTS[kind]).fetchall()}
 
 
 _STATEMENTS: Final = {

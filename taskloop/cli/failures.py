@@ -101,7 +101,11 @@ def explain(error: Exception) -> tuple[int, list[str]]:
         return code, [f"error: {text}"]
     if isinstance(error, FileNotFoundError) and _is_nowhere():
         return 2, ["error: the current folder is gone", "help: change to one that exists"]
-    return 1, [f"error: unexpected {text}{_place(error)}", "help: the same command with -v shows the traceback"]
+    place = errors.raised_at(error)
+    return 1, [
+        f"error: unexpected {text}{f' ({place})' if place else ''}",
+        "help: the same command with -v shows the traceback",
+    ]
 
 
 def _is_nowhere() -> bool:
@@ -110,12 +114,3 @@ def _is_nowhere() -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _place(error: Exception) -> str:
-    frame = error.__traceback__
-    if frame is None:
-        return ""
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    return f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from taskloop import audit, durations
-from taskloop.errors import MissingExtra, TaskloopError
+from taskloop.errors import MissingExtra, TaskloopError, raised_at
 from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
 from taskloop.web.core import Request, Response, tag, written
@@ -244,7 +244,7 @@ class Site:
                 path=request.path[:200],
                 request=request_id,
                 error=f"{type(cause).__name__}: {cause}"[:500],
-                at=_place(cause),
+                at=raised_at(cause),
             )
         record = {**problem.record(), "request_id": request_id}
         if _is_for_people(request):
@@ -310,12 +310,3 @@ def _finished(request: Request, response: Response) -> Response:
 
 def _is_known(mark: str, given: str | None) -> bool:
     return given is not None and any(one.strip().removeprefix("W/") in (mark, "*") for one in given.split(","))
-
-
-def _place(error: BaseException) -> str:
-    frame = error.__traceback__
-    if frame is None:
-        return ""
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    return f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"

@@ -92,7 +92,7 @@ async def changeable(asked: Asked, name: str) -> Schedule:
 
 
 async def preview(asked: Asked) -> Response:
-    """A trigger in words, and its next instants; in a thread, for a rare one is searched for up to a second."""
+    """A trigger in words, and its next instants; in a thread, for a rare one may be searched for long."""
     now, scheduler, body = SystemClock().now(), asked.scheduler, asked.body
     trigger = scheduler.resolved(_trigger(body["trigger"]))
     start = durations.instant(body["start"], now) if body["start"] else now

@@ -9,7 +9,6 @@ from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
-from zoneinfo import ZoneInfo
 
 from taskloop import durations, looking
 from taskloop.clock import SystemClock
@@ -21,7 +20,7 @@ from taskloop.triggers import At, Cron, Every, Trigger
 from taskloop.web.api.schedules import changeable, fires_of, notes_of, policy_of
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
-from taskloop.web.pages.rendering import see_other
+from taskloop.web.pages.rendering import see_other, zone_of
 from taskloop.web.pages.repeating import ONCE, form_key, sign
 from taskloop.web.pages.timeline import is_off
 from taskloop.web.routes import TEXT, Parameter, Route, whole
@@ -124,14 +123,13 @@ async def _page(
             problem = str(error)
     days = wanted.get("days") or USUAL_DAYS
     ahead = await asked.site.foresight.ahead(timedelta(days=days))
-    zone = ZoneInfo(scheduler.options.timezone or "UTC")
     off = await looking.off(scheduler, {one.job for one in here})
     begin = {name: wanted.get(name) or "" for name in (*FIELDS, "prefix", "was")}
     load = _load(ahead)
     return await whole_page(
         asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()),
         skipped={one.id for one in here if one.next_due is not None and is_off(off, one.job, one.next_due)}, wanted=begin, words=words, coming=coming,
-        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(load), load=_load_text(*load), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone),
+        problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(load), load=_load_text(*load), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone_of(asked)),
         overlaps=worst(ahead.overlaps, SHOWN_OVERLAPS), refused=refused, problems=ill,
         first_problem=next((name for name in FIELDS if ill[name]), ""), names=sorted(job.name for job in scheduler),
         once=sign(asked), change=change, removable={one.id for one in here if one.origin == "stored" or one.job not in scheduler},
