@@ -6,6 +6,7 @@ import asyncio
 import html
 import os
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -787,6 +788,35 @@ async def test_what_holds_a_job_beside_its_switch_or_beside_all_is_told_and_ends
     assert await buttons() == [hold], "what holds all is not ended for one"
     of_an_older_page = await filled(client, f"{page}/resume", missed="")
     assert "goes on when that of everything is" in text(await client.get(of_an_older_page.headers["location"][9:]))
+
+
+async def test_whoever_looks_at_a_run_that_was_asked_to_end_and_goes_on_is_told(pair):
+    scheduler, client = pair
+    let_go = asyncio.Event()
+
+    async def stubborn():
+        while not let_go.is_set():
+            with suppress(asyncio.CancelledError):
+                await let_go.wait()
+
+    scheduler.add_job(stubborn)
+    handle = await scheduler.submit("stubborn")
+    async with asyncio.timeout(5):
+        while (await scheduler.run(handle.id)).state != "running":
+            await asyncio.sleep(0)
+    assert "asked it to end" not in text(await client.get(f"/runs/{handle.id}"))
+    await filled(client, f"/runs/{handle.id}/cancel", reason="it hangs")
+    told = text(await client.get(f"/runs/{handle.id}"))
+    assert re.search(r"anyone asked it to end (now|.* ago) ?: it hangs\. It has not ended yet\.", told)
+    let_go.set()
+    await handle.wait(5)
+    assert "asked it to end" not in text(await client.get(f"/runs/{handle.id}"))
+
+
+async def test_a_list_without_runs_names_the_next_fire_of_that_job(pair):
+    scheduler, client = pair
+    assert "The next is due" not in text(await client.get("/runs?job=waits&state=failed")), "it has no schedule"
+    assert ": hourly." in text(await client.get("/runs?job=hourly&state=failed"))
 
 
 async def test_a_run_is_cancelled(pair):

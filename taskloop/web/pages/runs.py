@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from taskloop import durations
@@ -31,6 +31,7 @@ from taskloop.web.routes import INSTANT, TEXT, Parameter, Route, word, words
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
+    from taskloop.audit import Entry
     from taskloop.web.site import Asked
 
 __all__ = ["ROUTES"]
@@ -40,6 +41,10 @@ LINES: Final = 500
 """Of a log that are shown at once, without further ado those of its end."""
 AT_ONCE: Final = 10_000
 """Lines that are read at once, to find the end of a log."""
+
+
+ENTRIES: Final = 50
+"""Of what was done to a job of late, among which a cancel of its run is looked for."""
 
 
 async def runs(asked: Asked) -> Response:
@@ -54,8 +59,16 @@ async def runs(asked: Asked) -> Response:
     near = await asyncio.to_thread(nearest, query["job"], names) if misspelt else None
     return await whole_page(
         asked, "runs.html", runs=here, next=following, kept=urlencode(kept), wanted=query, narrowed=narrowed, states=[*State], causes=[*Cause],
-        names=names, near=near, meant=urlencode({**kept, "job": near}), coming=[] if here else await scheduler.upcoming(limit=1),
+        names=names, near=near, meant=urlencode({**kept, "job": near}), coming=[] if here else await _coming(asked, narrowed),
     )  # fmt: skip
+
+
+async def _coming(asked: Asked, narrowed: Mapping[str, Any]) -> list[Any]:
+    """The fire that would fill an empty list; none where that may be long due, as what a pause holds is."""
+    scheduler, job = asked.scheduler, narrowed.get("job")
+    if job is not None and job not in scheduler:
+        return []
+    return [one for one in await scheduler.upcoming(limit=1, job=job) if one[0] > SystemClock().now()]
 
 
 async def run(asked: Asked) -> Response:
@@ -68,10 +81,18 @@ async def run(asked: Asked) -> Response:
         asked, "run.html", run=one, attempts=attempts, steps=steps, graph=graph(facts, steps, one.state), standing=standing,
         workers=await identities(scheduler, {one.worker, *(each.worker for each in attempts)}),
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
-        params=params, result=result, waits=await waits_for(scheduler, one), lost=await lost_by(scheduler, one), known=one.job in scheduler,
+        params=params, result=result, waits=await waits_for(scheduler, one), lost=await lost_by(scheduler, one), ending=await _asked_to_end(asked, one), known=one.job in scheduler,
         shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
         alike=_alike(one), good=await _good_before(asked, one), usual={} if one.final else await asked.site.foresight.usual([one.job]),
     )  # fmt: skip
+
+
+async def _asked_to_end(asked: Asked, one: Run) -> Entry | None:
+    """Who asked a run to end that goes on nevertheless; None: nobody did, of late."""
+    if one.state is not State.RUNNING:
+        return None
+    found = await asked.scheduler.audit(job=one.job, limit=ENTRIES)
+    return next((entry for entry in found if entry.action == "cancel" and entry.object == str(one.id)), None)
 
 
 def _alike(one: Run) -> str:
