@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -68,11 +69,18 @@ def test_no_run_is_lost_and_no_mark_lies_on_another_or_outside(runs, fires):
         assert all(right.x >= left.x for left, right in zip(row, row[1:], strict=False))
 
 
-@given(st.integers(1, 90 * 24 * 60))
-def test_ticks_are_few_and_at_round_instants(minutes):
-    found = ticks(START, START + timedelta(minutes=minutes))
-    assert 1 <= len(found) <= 11
+ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Europe/Berlin", "Australia/Lord_Howe")
+
+
+@given(st.integers(0, 400 * 24 * 60), st.integers(1, 90 * 24 * 60), st.sampled_from(ZONES))
+def test_ticks_are_few_and_round_on_the_clock_of_the_pages(begin, minutes, zone):
+    start = START + timedelta(minutes=begin)
+    found = ticks(start, start + timedelta(minutes=minutes), ZoneInfo(zone))
+    assert 1 <= len(found) <= 12
     assert all(0 <= place <= WIDTH + 1e-6 and at.microsecond == 0 for place, at in found)
+    assert [place for place, _ in found] == sorted({place for place, _ in found})
+    if minutes >= 5 * 24 * 60 + 1:  # what bears a day
+        assert {(at.hour, at.minute) for _, at in found} == {(0, 0)}
 
 
 def test_near_marks_of_far_windows_do_not_make_the_page_long():

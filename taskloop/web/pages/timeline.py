@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -25,6 +26,7 @@ from taskloop.web.api.asking import NARROWED, refuse_unknown
 from taskloop.web.api.jobs import wanted
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, whole_page
+from taskloop.web.pages.rendering import zone_of
 from taskloop.web.problems import Problem
 from taskloop.web.routes import TEXT, Parameter, Route
 from taskloop.web.security import Scope
@@ -148,19 +150,32 @@ _BADNESS: Final = {kind: place for place, kind in enumerate([*map(str, _WORST), 
 
 
 _STEPS: Final = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400, 30 * 86400)
+_DAY: Final = 86400
 
 
-def ticks(start: datetime, end: datetime) -> list[tuple[float, datetime]]:
-    """Places of round instants, at most ten of them."""
+def ticks(start: datetime, end: datetime, zone: tzinfo) -> list[tuple[float, datetime]]:
+    """Places of instants that are round on the clock of a zone, a dozen at most: what bears a day is its midnight."""
     length = (end - start).total_seconds()
     step = next((one for one in _STEPS if length / one <= 10), _STEPS[-1])
-    first = -(-start.timestamp() // step) * step
+    at = round_after(start, step, zone)
     found = []
-    while first <= end.timestamp():
-        at = datetime.fromtimestamp(first, start.tzinfo)
+    while at <= end:
         found.append(((at - start).total_seconds() / length * WIDTH, at))
-        first += step
+        at = round_after(at.astimezone(UTC) + timedelta(microseconds=1), step, zone)
     return found
+
+
+def round_after(instant: datetime, step: int, zone: tzinfo) -> datetime:
+    """The first instant from this one on at which the clock of a zone shows a whole multiple of so many seconds."""
+    here = instant.astimezone(zone)
+    if step >= _DAY:
+        days, day = step // _DAY, here.date().toordinal()
+        midnights = (
+            datetime.combine(date.fromordinal(number), time(), zone) for number in count(-(-day // days) * days, days)
+        )
+        return next(one for one in midnights if one.astimezone(UTC) >= instant)
+    ahead = (here.utcoffset() or timedelta()).total_seconds()
+    return datetime.fromtimestamp(-(-(instant.timestamp() + ahead) // step) * step - ahead, zone)
 
 
 class Seen(NamedTuple):
@@ -242,7 +257,7 @@ def _seen(
 async def timeline(asked: Asked) -> Response:
     one = await seen(asked)
     found, hidden = await asyncio.to_thread(_shown, one)
-    marked = ticks(one.start, one.end)
+    marked = ticks(one.start, one.end, zone_of(asked))
     asks = {"from": asked.query["from"] or "6h", "to": asked.query["to"] or "6h"}
     narrowed = {one.name: value for one in NARROWED if (value := asked.query[one.name])}
     return await whole_page(
