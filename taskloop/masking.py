@@ -157,11 +157,12 @@ def _shared(one: str, other: str) -> int:
 
 
 def _forms(text: str) -> Iterator[str]:
-    """A text as it stands in a message, in a repr, in JSON and in an address."""
-    from urllib.parse import quote
+    """A text as it stands in a message, in a repr, in JSON, and in an address or a form that is sent."""
+    from urllib.parse import quote, quote_plus
 
     yield from (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
-    yield quote(text, safe="", errors="replace")
+    yield from (quote(text, safe=safe, errors="replace") for safe in ("", "/"))
+    yield quote_plus(text, errors="replace")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NewType
+from urllib.parse import urlencode
 
 import pydantic
 import pytest
@@ -262,6 +263,8 @@ def test_short_secrets_are_not_searched_for_in_what_a_job_says():
     assert scrubber({"pin": Secret("12")})("12 of 12") == "12 of 12"
     assert scrubber({"pin": Secret({"a": ["12345", None, True]})})("pin 12345") == f"pin {MASK}"
     assert scrubber({"name": "ann"}) is None
+    sent = urlencode({"user": "ann", "password": "two words/1"})
+    assert scrubber({"b": Secret("two words/1")})(sent) == f"user=ann&password={MASK}"
     assert repr(Secret("x")) == str(Secret("x")) == MASK and Secret("x") == Secret("x") != Secret("y")
     assert shown(read_params('{"a": {"$secret": 1}, "b": 2}')) == {"a": MASK, "b": 2}
 
@@ -399,6 +402,7 @@ def test_a_secret_is_found_as_others_write_it():
     secret = 'pa"ss\\wörd/1\n'
     wrote = [secret, repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False)]
     wrote += ["https://u:pa%22ss%5Cw%C3%B6rd%2F1%0A@host"]
+    wrote += ["https://host/?to=pa%22ss%5Cw%C3%B6rd/1%0A"]
     assert [text for text in wrote if "rd" in scrub(text) or MASK not in scrub(text)] == []
     assert clean_value({"n": [4711, 14711.5, True, 4.5]}, scrub) == {"n": [MASK, 14711.5, True, 4.5]}
 
