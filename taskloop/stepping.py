@@ -300,7 +300,8 @@ class Stepping:
             except Exception as error:  # of an older version of the code; on record it has succeeded, and stays so
                 other = Fatal(f"its kept result does not fit its annotation any more ({unread(kept.result, error)}); "
                               f"run it again from_step='{wanted.name}'")  # fmt: skip
-                return _Done(_again(kept, state=StepState.FAILED, error=self._told(failure(other))), error=other)
+                told = self._told(failure(other))
+                return _Done(_again(kept, state=StepState.FAILED, result=None, error=told), error=other)
         if known is not None and known.state is StepState.FAILED and keep_failed:
             return _Done(known, error=_Recorded(known.error))
         own = _task_here()

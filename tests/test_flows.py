@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from datetime import date
 from functools import wraps
+from typing import Any
 
 import pytest
 from anyio import create_task_group
@@ -610,6 +611,30 @@ async def test_a_kept_result_that_fits_no_more_fails_its_step_alone(scheduler, v
             "step 'first': its kept result does not fit its annotation any more (input should be a valid integer, unable "
             "to parse string as an integer, got 'text'); run it again from_step='first'"
         )
+
+
+async def test_a_kept_result_of_an_optional_step_that_fits_no_more_is_none_to_what_needs_it(scheduler, virtual_time):
+    flow = scheduler.flow("changed")
+
+    async def text() -> str:
+        return "text"
+
+    async def number() -> int:
+        return 1
+
+    flow.step(name="first", optional=True)(text)
+
+    @flow.step()
+    async def last(first: Any) -> list[Any]:
+        return [first]
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        del flow.steps["first"]
+        flow.step(name="first", optional=True)(number)
+        run = await ended(time, scheduler.rerun(old.id, from_step="last"))
+        first, last = run.result["steps"]["first"], run.result["steps"]["last"]
+        assert (run.state, last["result"], first["state"], first["result"]) == ("succeeded", [None], "failed", None)
 
 
 async def test_a_step_that_returns_a_secret_fails_and_gives_on_no_mask_in_its_place(scheduler, virtual_time):
