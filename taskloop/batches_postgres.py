@@ -415,8 +415,8 @@ async def submit_within(
     """
     if not all(hasattr(connection, name) for name in ("fetchrow", "fetchval", "transaction", "is_in_transaction")):
         raise BadStore(
-            f"connection= is a {type(connection).__name__}; allowed is a connection of asyncpg to {shown}. Of SQLAlchemy it "
-            "is (await connection.get_raw_connection()).driver_connection"
+            f"connection= is a {type(connection).__name__}; allowed is a connection of asyncpg to {shown}, or one of "
+            "SQLAlchemy's create_async_engine on asyncpg: await session.connection(). See docs/postgresql.md for other drivers"
         )
     if closed(connection):
         raise BadStore(f"connection= is closed; allowed is one that is open, to {shown}")

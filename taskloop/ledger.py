@@ -156,8 +156,9 @@ class Ledger(Scheduling):
     ) -> RunHandle[Any]:
         """Ask for one run; committed when this returns, and never skipped or merged afterwards.
 
-        `connection`: of the application to the same database (asyncpg; aiosqlite), written within its transaction: the
-        run is there when that is committed, and never if it is rolled back. No event `submitted` is sent then.
+        `connection`: of the application to the same database (asyncpg; aiosqlite; an AsyncConnection of SQLAlchemy on one
+        of them), written within its transaction: the run is there when that is committed, and never if it is rolled back.
+        No event `submitted` is sent then.
 
         `at`: not before this instant. `key`: one run per job and key while it is kept and has not failed; asked again
         with equal parameters gives that run, with `existed`. Refused before a record exists: `NoSuchJob`,
@@ -203,7 +204,8 @@ class Ledger(Scheduling):
         runs = [run for _, run in wanted]
         try:
             if connection is not None:
-                written = await store.submit_within(connection, runs, audit.asking(runs, now))
+                driven = await _of_the_driver(connection)
+                written = await store.submit_within(driven, runs, audit.asking(runs, now))
             else:
                 runs = self._admit(runs)
                 written = await store.submit(runs, partial(self._submitted, runs), audit.asking(runs, now))
@@ -633,3 +635,13 @@ class Ledger(Scheduling):
 
     def _deliver(self, listener: Callable[[Event], Any]) -> Callable[[Event], None]:
         return listener
+
+
+async def _of_the_driver(connection: Any) -> Any:
+    """What SQLAlchemy has of its driver. It begins a transaction with the first statement of its own only: what is written
+    before that past it would be committed at once, whatever becomes of the transaction.
+    """
+    if not hasattr(connection, "get_raw_connection"):
+        return connection
+    await connection.exec_driver_sql("SELECT 1")
+    return (await connection.get_raw_connection()).driver_connection

@@ -439,6 +439,33 @@ async def test_what_is_asked_for_within_a_transaction_is_there_when_that_is_comm
         )
 
 
+async def test_what_is_asked_for_first_of_all_within_a_transaction_of_sqlalchemy_is_a_part_of_it(url):
+    engines = pytest.importorskip("sqlalchemy.ext.asyncio", exc_type=ImportError)
+    pytest.importorskip("greenlet")
+    scheduler, sent = TaskScheduler(url, options=QUICK), []
+
+    @scheduler.job()
+    async def mail(order: int) -> None:
+        sent.append(order)
+
+    driver = "aiosqlite" if url.startswith("sqlite") else "asyncpg"
+    engine = engines.create_async_engine(url.replace("://", f"+{driver}://", 1))
+    async with scheduler:
+        async with engine.connect() as connection:
+            await scheduler.submit("mail", {"order": 1}, connection=connection)
+            await connection.rollback()
+        async with engines.AsyncSession(engine) as session, session.begin():
+            async with session.begin_nested() as point:
+                await scheduler.submit("mail", {"order": 2}, connection=await session.connection())
+                await point.rollback()
+            run = await scheduler.submit("mail", {"order": 3}, connection=await session.connection())
+            await asyncio.sleep(0.7)
+            assert sent == []
+        await run.wait()
+        assert sent == [3] == [one.params["order"] for one in await scheduler.runs()]
+    await engine.dispose()
+
+
 async def test_an_application_may_read_types_of_the_database_in_ways_of_its_own(url):
     scheduler = TaskScheduler(url, options=QUICK)
     scheduler.add_job(lambda_free, name="mail")
