@@ -254,13 +254,17 @@ class _Hold:
         """Leave all in reverse order, each told of the error; gives the error there is after that."""
         while self._held:
             one, manager = self._held.pop()
+            cancellations = _cancellations()
             try:
                 if hasattr(manager, "__aexit__"):
                     await manager.__aexit__(*_shown(error))
                 else:  # who cancels meanwhile is too late: all else is done
                     await self._in_pool(partial(manager.__exit__, *_shown(error)))
             except BaseException as raised:
-                error = _judged(one, raised, error, self._report)
+                if issubclass(type(error), asyncio.CancelledError) and _cancellations() < cancellations:
+                    error = raised  # its own, of a group or a time limit inside of it, which says now why
+                else:
+                    error = _judged(one, raised, error, self._report)
         return error
 
     async def _in_pool(self, work: Callable[[], Any]) -> tuple[Any, asyncio.CancelledError | None]:
@@ -366,6 +370,12 @@ def _judged(one: Provision, raised: BaseException, error: BaseException | None, 
     if not issubclass(type(raised), asyncio.CancelledError | AttemptCancelled):
         report(one, raised)
     return raised if error is None else error
+
+
+def _cancellations() -> int:
+    """How often this task was cancelled by who has not taken it back."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _shown(error: BaseException | None) -> tuple[Any, Any, Any]:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Annotated
 
 import pytest
+from anyio import create_task_group, fail_after
 from stories import lasting, stamp, threads_ended
 
 from taskloop import Inject, Jobs, Retry, RunContext, State, current_run
@@ -417,6 +418,74 @@ async def test_a_provider_that_fails_on_leaving_makes_a_success_a_failure_and_no
         assert (run.state, run.error.type) == (State.FAILED, "KeyError")
         assert seen == ["OSError", "KeyError"]
         assert lines.count("provider.failed") == 2
+
+
+async def fails_later():
+    await asyncio.sleep(60)
+    raise OSError("gone")
+
+
+async def within_a_time_limit():
+    async with asyncio.timeout(60):
+        yield
+
+
+async def within_a_scope_of_anyio():
+    with fail_after(60):
+        yield
+
+
+async def beside_a_task():
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fails_later())
+        yield
+
+
+async def beside_a_task_of_anyio():
+    async with create_task_group() as tasks:
+        tasks.start_soon(fails_later)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("provider", "kind"),
+    [
+        (within_a_time_limit, "TimeoutError"),
+        (within_a_scope_of_anyio, "TimeoutError"),
+        (beside_a_task, "ExceptionGroup"),
+        (beside_a_task_of_anyio, "ExceptionGroup"),
+    ],
+)
+async def test_what_a_provider_cancels_the_attempt_for_is_its_error_and_is_retried(
+    provider, kind, scheduler, virtual_time, lines
+):
+    @scheduler.job(retry=Retry(2, first="1s"))
+    async def job(value=Inject(provider)):
+        await asyncio.sleep(3600)
+
+    async with virtual_time(scheduler) as time:
+        run = await ran(time, job)
+        assert (run.state, run.attempt, run.error.type) == (State.FAILED, 2, kind)
+        assert not lines.count("provider.failed")
+
+
+async def test_a_provider_that_fails_where_the_attempt_was_asked_to_end_says_nothing_of_it(scheduler, virtual_time):
+    async def limited():
+        try:
+            async with asyncio.timeout(3600):
+                yield
+        finally:
+            raise OSError("no rollback")
+
+    @scheduler.job(retry=2)
+    async def job(value=Inject(limited)):
+        await asyncio.sleep(600)
+
+    async with virtual_time(scheduler) as time:
+        handle = await job.submit()
+        await time.advance("1m")
+        await scheduler.cancel(handle.id)
+        assert (await time.until(handle.wait())).state is State.CANCELLED
 
 
 @pytest.mark.parametrize("raised", [OSError, SystemExit, asyncio.CancelledError])
