@@ -603,8 +603,8 @@ def _week(zone: str, week: int) -> tuple[_Stretch, ...]:
 
 
 def shown_at(timezone: str | None, second: int) -> int:
-    """The time that a zone's clock shows at a second of UTC, as seconds since its 1970."""
-    return second + _offset(zone_of(timezone or "UTC"), second)
+    """The time that a zone's clock shows at a second of UTC, as seconds since its 1970; within the years 1 to 9999."""
+    return min(max(second + _offset(zone_of(timezone or "UTC"), second), _LOWEST), _HIGHEST)
 
 
 def _stretches(zone: tzinfo, low: int, high: int) -> Iterator[_Stretch]:

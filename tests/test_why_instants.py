@@ -45,9 +45,10 @@ async def test_the_last_second_that_can_be_said_is_answered_as_any(scheduler, vi
     last = datetime.max.replace(microsecond=0, tzinfo=START.tzinfo)
     scheduler.add_job(nothing, Every("1h"), name="hourly")
     scheduler.add_job(nothing, Cron("0 3 * * *"), name="nightly")
+    scheduler.add_job(nothing, Cron("0 3 * * *", timezone="Europe/Berlin"), name="ahead")
     job = scheduler.add_job(nothing, name="job")
     async with virtual_time(scheduler):
-        for name in ("hourly", "nightly", "job"):
+        for name in ("hourly", "nightly", "ahead", "job"):
             assert (await scheduler.why(name, at=last)).code == "not_due"
         run = await job.bind().submit(at=last)
         assert (await scheduler.why(run=run.id)).verdict == "waiting"
