@@ -111,7 +111,7 @@ def test_the_demo_lives_through_its_past_and_shows_it(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "examples" / "demo.py"), "--history", "3d"], cwd=tmp_path, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, env={**os.environ, "PORT": str(port)}
+        stderr=subprocess.PIPE, env={**os.environ, "PORT": str(port)}
     )  # fmt: skip
     try:
         wait_until_it_answers(f"http://127.0.0.1:{port}/healthz")
@@ -122,8 +122,9 @@ def test_the_demo_lives_through_its_past_and_shows_it(tmp_path: Path) -> None:
             assert len(json.loads(answer.read())["items"]) >= 70
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        _, said = process.communicate(timeout=20)
     assert process.returncode == 0
+    assert b"Traceback" not in said, "what failed in the past stands on the pages, a year of it fills no screen"
 
 
 def wait_until_it_answers(address: str) -> None:
