@@ -138,6 +138,7 @@ async def test_while_the_store_is_away_the_first_page_shows_what_is_known_withou
                 await asyncio.sleep(0.01)
         folder.rename(tmp_path / "unplugged")
         away, other = await client.get("/"), await client.get("/jobs")
+        sent = await filled(client, "/jobs/waits/disable", reason="moving", until="")
         (tmp_path / "unplugged").rename(folder)
         back = await client.get("/")
     assert away.status == back.status == 200
@@ -145,6 +146,10 @@ async def test_while_the_store_is_away_the_first_page_shows_what_is_known_withou
     assert 'method="post"' not in away.body.decode() and "Nothing needs you" not in text(away)
     assert "The store does not answer." not in text(back) and "hourly" in text(back)
     assert (other.status, other.headers["refresh"]) == (503, "5") and "asks again by itself" in text(other)
+    assert sent.status == 503 and "was not done as far as is known. One step back it stands as you typed it" in text(
+        sent
+    )
+    assert "asks again by itself" not in text(sent) and "as you typed it" not in text(other)
 
 
 async def test_all_jobs_are_listed_with_how_they_stand_and_can_be_narrowed(pair):
