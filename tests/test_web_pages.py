@@ -195,6 +195,12 @@ async def test_where_there_is_nothing_the_pages_say_so_and_where_nothing_fits_th
             page = await client.get(f"{path}?{narrowed}")
             assert "is like that." in text(page) and f'href="{PREFIX}{path}">All ' in page.body.decode(), path
         assert "All schedules" in text(await client.get("/schedules?prefix=hour")), "also where some fit"
+        of_the_job = re.search(
+            r'href="/taskloop(/schedules[^"]*)"',
+            (await client.get("/jobs/hourly")).body.decode().split('id="coming"')[1],
+        )
+        led = (await client.get(of_the_job[1])).body.decode()
+        assert 'name="prefix" value=""' in led and 'name="job" value="hourly"' in led and 'id="schedule-hourly"' in led
 
 
 async def test_what_waits_is_named_on_the_first_page_with_what_it_waits_for(pair):

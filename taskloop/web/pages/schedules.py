@@ -127,7 +127,7 @@ async def _page(
     begin = {name: wanted.get(name) or "" for name in (*FIELDS, "prefix", "was")}
     load = _load(ahead)
     return await whole_page(
-        asked, "schedules.html", code, schedules=here, next=following, narrowed=any(narrowed.values()),
+        asked, "schedules.html", code, schedules=here, next=following, narrowed=narrowed,
         skipped={one.id for one in here if one.next_due is not None and is_off(off, one.job, one.next_due)}, wanted=begin, words=words, coming=coming,
         problem=problem, notes=notes, ahead=ahead, days=days, bars=_bars(load), load=_load_text(*load), clock_notes=sum(one.kind == "dst" for one in ahead.notes), quiet=quiet_hour(ahead, zone_of(asked)),
         overlaps=worst(ahead.overlaps, SHOWN_OVERLAPS), refused=refused, problems=ill,
