@@ -21,7 +21,10 @@ from taskloop.store_data import Cancelling, Claimed
 __all__ = ["CHANNEL", "NOTIFY", "Hints", "concerns_others"]
 
 CHANNEL: Final = "taskloop"
-NOTIFY: Final = "SELECT pg_notify($1, $2)"
+NOTIFY: Final = "SELECT pg_notify($1, $2) WHERE pg_notification_queue_usage() < 0.9"
+"""Says nothing while somebody who listens stays in a transaction for so long that the server has no room for more: it would refuse
+the transaction, and with it what the hint is about.
+"""
 TOGETHER_SECONDS: Final = 0.02
 """What is to be told within this is told once; what this process does itself within it is not told at all."""
 APART_SECONDS: Final = 0.05

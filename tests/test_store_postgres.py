@@ -6,7 +6,7 @@ import asyncio
 import re
 import sys
 import textwrap
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -570,6 +570,31 @@ async def test_a_hint_of_another_process_is_heard_at_once_and_its_own_is_not():
         began = loop.time()
         await mine.hint(0.3)
         assert loop.time() - began >= 0.25
+
+
+async def test_where_the_server_keeps_no_more_hints_what_they_are_about_is_written_all_the_same():
+    found = server()
+    if found.own is None or not found.query("SELECT 1 FROM pg_settings WHERE name = 'max_notify_queue_pages'"):
+        pytest.skip("a queue that is full by a few hints can only be had of a newer server, and of one that is ours")
+    found.execute("ALTER SYSTEM SET max_notify_queue_pages = 64")
+    await asyncio.to_thread(found.restart)
+    listener, other = await asyncpg.connect(found.store), await asyncpg.connect(found.store)
+    try:
+        await listener.execute("LISTEN anything")
+        await listener.execute("BEGIN")  # it hears nothing until this ends, so all is kept for it
+        with suppress(asyncpg.ProgramLimitExceededError):
+            while True:
+                await other.executemany("SELECT pg_notify('anything', $1)", [(f"{n} {'x' * 7000}",) for n in range(20)])
+        async with opened(emptied().store) as store:
+            [run] = await submitted(store, asked(key="k"))
+            async with other.transaction():
+                [within] = await store.submit_within(other, [asked()])
+            assert [one.id for one in (await claimed(store)).started] == [run.id, within.id]
+    finally:
+        await listener.close()
+        await other.close()
+        found.execute("ALTER SYSTEM RESET max_notify_queue_pages")
+        await asyncio.to_thread(found.restart)
 
 
 async def test_what_is_to_be_told_when_a_store_is_closed_is_told_before_it_goes():
