@@ -1,5 +1,5 @@
 """Tasks of asyncio: one whose end matters more than who cancels it, one that does not end, one for many, and those begun
-later; an answer that needs none; a thing made once for all who ask; and the loop they are of.
+later; an answer that needs none; a thing made once for all who ask; turns; and the loop they are of.
 
 Level 4, knows no engine.
 """
@@ -10,10 +10,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Generic, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from taskloop.errors import BadStore, NotRunning, StoreUnavailable
 
-__all__ = ["Answer", "Gathered", "Shared", "disown", "gradually", "lazily", "refused", "this_loop", "undisturbed"]
+__all__ = [
+    "Answer",
+    "Gathered",
+    "Shared",
+    "Turns",
+    "disown",
+    "gradually",
+    "lazily",
+    "refused",
+    "this_loop",
+    "undisturbed",
+]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -176,6 +188,21 @@ class Shared(Generic[T]):
         await asyncio.wait({making})
         if not making.cancelled() and making.exception() is None:
             await self._undo(making.result())
+
+
+class Turns:
+    """A context that one at a time is in, of those on the same loop: asyncio's own lock is for ever of the first loop on which
+    somebody had to wait for it, and whatever is kept longer, as what an application is made with, may see several.
+    """
+
+    def __init__(self) -> None:
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    async def __aenter__(self) -> None:
+        await self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()).acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._locks[asyncio.get_running_loop()].release()
 
 
 def this_loop() -> asyncio.AbstractEventLoop:

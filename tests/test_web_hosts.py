@@ -26,6 +26,7 @@ from command_line import surroundings, until
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from web_clients import over_asgi
 
 from taskloop import Options, TaskScheduler
 from taskloop.errors import BadSettings
@@ -498,3 +499,17 @@ def test_without_aiohttp_the_mend_is_named(shop):
     )
     assert done.returncode == 7
     assert 'pip install "taskloop[web]"' in done.stderr
+
+
+def test_an_app_that_is_served_on_one_loop_after_another_answers_many_at_once_on_each():
+    """As in the tests of a program, each on a loop of its own: whoever had to wait for a look ahead had an error of asyncio's."""
+    scheduler = made()
+    client = asyncio.run(over_asgi(scheduler, start=False, auth="open").__aenter__())
+
+    async def served(*days):  # others each time: what was found is kept for some seconds
+        async with scheduler:
+            pages = ("/openapi.json", "/openapi.json", "/", "/timeline", *(f"/schedules?days={one}" for one in days))
+            answers = await asyncio.gather(*(client.get(path, headers={"accept": "text/html"}) for path in pages))
+            return {answer.status for answer in answers}
+
+    assert (asyncio.run(served(1, 2, 3)), asyncio.run(served(4, 5, 6))) == ({200}, {200})

@@ -5,13 +5,13 @@ What took long is kept for long: looking ahead takes a fiftieth of one core at m
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import looking
+from taskloop.tasks import Turns
 
 if TYPE_CHECKING:
     from taskloop.punctuality import Usual
@@ -42,7 +42,7 @@ class Foresight:
         self._kept: dict[Any, tuple[float, Any]] = {}
         """Until when, and what."""
         self._usual: dict[str, tuple[float, Usual | None]] = {}
-        self._locks = (asyncio.Lock(), asyncio.Lock())
+        self._turns = (Turns(), Turns())
         """One is held by who looks ahead, the other by who counts what is held: that is quick, and stands on every page."""
 
     async def ahead(self, span: timedelta) -> Simulation:
@@ -70,7 +70,7 @@ class Foresight:
         return found
 
     async def _asked(self, key: Any, seconds: float, ask: Callable[[], Awaitable[Any]]) -> Any:
-        async with self._locks[key == "held"]:
+        async with self._turns[key == "held"]:
             until, found = self._kept.pop(key, (0.0, None))
             began = time.monotonic()
             if began < until:

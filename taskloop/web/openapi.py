@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from taskloop import __version__
 from taskloop.jobs import Job
+from taskloop.tasks import Turns
 from taskloop.web.core import breathing, written
 from taskloop.web.problems import TITLES
 from taskloop.web.routes import Parameter, Route
@@ -38,12 +39,12 @@ class Described:
         self._routes = [one for one in routes if not one.page]
         self._kept: dict[str, tuple[list[Job[..., Any]], bytes]] = {}
         """By prefix: of which jobs, and the JSON."""
-        self._lock = asyncio.Lock()
+        self._turns = Turns()
 
     async def text(self, jobs: Iterable[Job[..., Any]], prefix: str) -> bytes:
         """The JSON for who asks at this prefix. Made in a thread; whoever asks meanwhile waits for the same."""
         here = list(jobs)[:MOST_JOBS]
-        async with self._lock:
+        async with self._turns:
             known, text = self._kept.get(prefix, ([], b""))
             if not text or len(known) != len(here) or any(one is not old for one, old in zip(here, known, strict=True)):
                 text = await written(await asyncio.to_thread(describe, self._routes, here, prefix))

@@ -7,7 +7,6 @@ called. So no handler can forget a guard, and none is asked whether it wants one
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from taskloop import audit, durations
 from taskloop.errors import MissingExtra, TaskloopError, raised_at
 from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
+from taskloop.tasks import Turns
 from taskloop.web.core import Request, Response, tag, written
 from taskloop.web.foresight import Foresight
 from taskloop.web.live import Live
@@ -139,9 +139,9 @@ class Site:
         self.foresight: Foresight = Foresight(scheduler)
         self.submits: Limits = Limits()
         self.requests: Limits = Limits()
-        self.one_at_a_time: asyncio.Lock = asyncio.Lock()
+        self.one_at_a_time: Turns = Turns()
         """Held by who looks first and submits then."""
-        self.bulk: asyncio.Lock = asyncio.Lock()
+        self.bulk: Turns = Turns()
         """Held by who does something to many runs."""
 
     async def check_bind(self) -> None:

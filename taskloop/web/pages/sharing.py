@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final
 
+from taskloop.tasks import Turns
 from taskloop.web.core import Response
 
 __all__ = ["Shared"]
@@ -29,10 +30,10 @@ MOST: Final = 64
 
 
 class _Look:
-    __slots__ = ("apart", "began_at", "found", "lock", "pause", "told_at", "waiting")
+    __slots__ = ("apart", "began_at", "found", "pause", "told_at", "turns", "waiting")
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.turns = Turns()
         self.began_at = float("-inf")
         self.pause = 0.0
         self.apart = 0.0
@@ -64,7 +65,7 @@ class Shared:
             self._looks.popitem(last=False)
         look.waiting += 1
         try:
-            async with look.lock:
+            async with look.turns:
                 if look.found is None or look.began_at < asked_at:
                     await asyncio.sleep(look.began_at + look.pause - self._monotonic())
                     look.began_at, look.pause, look.found = self._monotonic(), SECONDS, None
