@@ -349,7 +349,7 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
         error = f" after {row.error.told()}" if row.error else ""
         return "retry_wait", f"attempt {row.attempt + 1} of {row.attempts} begins at {rfc3339(row.ready_at)}{error}"
     if row.ready_at > question.now:
-        return "later", f"it was asked for at {rfc3339(row.ready_at)}"
+        return "later", f"it may begin at {rfc3339(row.ready_at)}, as it was asked for"
     if paused:
         return "paused", f"paused since {rfc3339(paused[-1].since)} by {paused[-1].actor or 'somebody'}"
     if not alive:
