@@ -203,6 +203,33 @@ async def test_where_there_is_nothing_the_pages_say_so_and_where_nothing_fits_th
         assert 'name="prefix" value=""' in led and 'name="job" value="hourly"' in led and 'id="schedule-hourly"' in led
 
 
+async def test_a_job_that_fails_is_said_to_on_all_pages_also_while_it_is_at_it_again(pair):
+    scheduler, client = pair
+    again = asyncio.Event()
+
+    async def imports(well: bool = False):
+        if not again.is_set():
+            raise OSError("no space")
+        await asyncio.sleep(60 if not well else 0)
+
+    scheduler.add_job(imports)
+    for _ in range(2):
+        await (await scheduler.submit("imports")).wait()
+    again.set()
+    handle = await scheduler.submit("imports")
+    async with asyncio.timeout(5):
+        while (await scheduler.run(handle.id)).state != "running":
+            await asyncio.sleep(0)
+    jobs = text(await client.get("/jobs?text=imports"))
+    assert "failing 2× imports OSError: no space" in text(await client.get("/"))
+    assert re.search(r"imports ▶ running ✗ failing 2× on demand", jobs), jobs
+    assert re.search(r"▶ running ✗ failing 2× · on demand", text(await client.get("/jobs/imports")))
+    await scheduler.cancel(handle.id)
+    await handle.wait(5)
+    await (await scheduler.submit("imports", {"well": True})).wait()
+    assert "failing" not in text(await client.get("/jobs/imports")).split("on demand")[0]
+
+
 async def test_what_waits_is_named_on_the_first_page_with_what_it_waits_for(pair):
     scheduler, client = pair
     await scheduler.pause("waits", actor="tom")
