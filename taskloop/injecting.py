@@ -261,10 +261,9 @@ class _Hold:
                 else:  # who cancels meanwhile is too late: all else is done
                     await self._in_pool(partial(manager.__exit__, *_shown(error)))
             except BaseException as raised:
-                if issubclass(type(error), asyncio.CancelledError) and _cancellations() < cancellations:
-                    error = raised  # its own, of a group or a time limit inside of it, which says now why
-                else:
-                    error = _judged(one, raised, error, self._report)
+                was_cancelled, error = error, _judged(one, raised, error, self._report)
+                if issubclass(type(was_cancelled), asyncio.CancelledError) and _cancellations() < cancellations:
+                    error = raised  # it had cancelled it, by a group or a time limit inside of it, and says now why
         return error
 
     async def _in_pool(self, work: Callable[[], Any]) -> tuple[Any, asyncio.CancelledError | None]:

@@ -466,7 +466,30 @@ async def test_what_a_provider_cancels_the_attempt_for_is_its_error_and_is_retri
     async with virtual_time(scheduler) as time:
         run = await ran(time, job)
         assert (run.state, run.attempt, run.error.type) == (State.FAILED, 2, kind)
-        assert not lines.count("provider.failed")
+        assert lines.count("provider.failed") == 2
+
+
+async def test_what_a_provider_of_the_worker_ends_by_is_told_and_who_asks_next_gets_another(
+    scheduler, virtual_time, lines
+):
+    entered = []
+
+    async def connected():
+        entered.append(len(entered))
+        async with asyncio.TaskGroup() as tasks:
+            if len(entered) == 1:
+                tasks.create_task(fails_later())
+            yield entered[-1]
+
+    @scheduler.job()
+    async def job(number=Inject(connected, scope="worker")):
+        return number
+
+    async with virtual_time(scheduler) as time:
+        assert (await ran(time, job)).result == 0
+        await time.advance("2m")
+        assert lines.count("provider.failed") == 1
+        assert (await ran(time, job)).result == 1
 
 
 async def test_a_provider_that_fails_where_the_attempt_was_asked_to_end_says_nothing_of_it(scheduler, virtual_time):
