@@ -1084,6 +1084,9 @@ def test_cron_explains_and_lists_fires_in_the_zone_asked_for(call, shop):
         "2026-03-27T01:30:00Z", "2026-03-28T01:30:00Z", "2026-03-29T01:00:00Z"
     ]  # fmt: skip
     assert call(*words, "--format", "csv").out.splitlines()[0] == "at"
+    words[words.index("2026-03-27T00:00:00Z")] = "2026-03-28 02:00"  # of that zone
+    assert call(*words, "--format", "json").data["items"][0]["at"] == "2026-03-29T01:00:00Z"
+    assert "names no zone" in call("cron", "0 2 * * *", "--from", "2026-03-28").err
     assert call("cron", "0", "2", "*", "*", "*").code == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from taskloop import durations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from taskloop.ledger import Ledger
     from taskloop.steps import Step
 
-__all__ = ["given_text", "number", "run_lines", "runs", "show", "show_runs", "status", "upcoming"]
+__all__ = ["given_text", "number", "run_lines", "runs", "show", "show_runs", "shown_there", "status", "upcoming"]
 
 Record = Mapping[str, Any]
 
@@ -33,6 +34,15 @@ def number(text: str, option: str, *, most: int | None = None) -> int:
     if not text.isdecimal() or not text.isascii() or len(text) > 18 or not 1 <= int(text) <= (most or 10**18):
         raise Usage(f"{option} is '{clean(text)}'; allowed is a whole number from 1{f' to {most}' if most else ''}")
     return int(text)
+
+
+def shown_there(text: str, zone: tzinfo | None) -> datetime | None:
+    """The instant at which the clock of a zone shows a date or time that names no offset; None: the text is none, or no zone."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if zone is None or at.tzinfo is not None else durations.absolute(at.replace(tzinfo=zone))
 
 
 # -- runs

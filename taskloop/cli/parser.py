@@ -213,7 +213,7 @@ def _cron(parser: Parser) -> None:
     parser.add_argument("expression", metavar="EXPR", nargs="+", help="five fields, or six with leading seconds")
     parser.add_argument("--timezone", metavar="ZONE", help="default: UTC")
     parser.add_argument("--count", metavar="N", default="5", help="of fires, 1 to 1000 (default 5)")
-    parser.add_argument("--from", dest="start", metavar="T", help="instead of now")
+    parser.add_argument("--from", dest="start", metavar="T", help="instead of now; without an offset: of --timezone")
 
 
 def _simulate(parser: Parser) -> None:

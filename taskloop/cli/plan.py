@@ -6,16 +6,17 @@ import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.address import without_password
 from taskloop.cli.failures import Failed, Unwritable, Usage
-from taskloop.cli.look import number
+from taskloop.cli.look import number, shown_there
 from taskloop.cli.output import Cell, Output, span_text
-from taskloop.errors import BadCron
+from taskloop.cron import zone_of
+from taskloop.errors import BadCron, BadInstant
 from taskloop.triggers import Cron, Trigger
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def cron(args: Namespace) -> int:
     """Explain an expression and list its next fires."""
     out, count = Output(args), number(args.count, "--count", most=1000)
     trigger = _trigger(args.expression, args.timezone or "UTC")
-    at: datetime | None = durations.ahead(args.start, out.now) if args.start else out.now
+    at: datetime | None = _from(args.start, out.now, zone_of(args.timezone) if args.timezone else None)
     fires: list[datetime] = []
     while at is not None and len(fires) < count:
         at = trigger.after(at)
@@ -46,6 +47,16 @@ def cron(args: Namespace) -> int:
     else:
         out.record(record, lambda: _show_fires(out, trigger, fires))
     return 0
+
+
+def _from(text: str | None, now: datetime, zone: tzinfo | None) -> datetime:
+    """The instant from which on; one without an offset is of the zone that `--timezone` names. None: now."""
+    try:
+        return durations.ahead(text, now) if text else now
+    except BadInstant:
+        if text is None or (at := shown_there(text, zone)) is None:
+            raise
+        return at
 
 
 def _trigger(words: Sequence[str], timezone: str) -> Cron:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from taskloop import cron, durations, outlook
 from taskloop.cli import columns, picture, program, reach
 from taskloop.cli.failures import Unwritable, Usage
+from taskloop.cli.look import shown_there
 from taskloop.cli.output import Cell, Output, clean
 from taskloop.errors import BadInstant, NoSuchJob, nearest
 from taskloop.signs import clock_text, readable, span_text
@@ -59,13 +60,9 @@ def _start(text: str | None, now: datetime, zone: tzinfo | None) -> datetime:
     try:
         return durations.instant(text, now)
     except BadInstant:
-        try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            at = None
-        if at is None or at.tzinfo is not None or zone is None:
+        if (at := shown_there(text, zone)) is None:
             raise
-        return durations.absolute(at.replace(tzinfo=zone))
+        return at
 
 
 async def _setting(args: Namespace, now: datetime, start: datetime) -> Setting:
