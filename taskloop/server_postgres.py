@@ -216,7 +216,10 @@ class Server:
         except driver.PostgresError as error:  # an option that the driver has handed on, and the server does not know
             if not _is_of_settings(error):
                 raise
-            raise BadStore(f"store {self.shown}: {_said(error)}; see the options in its address") from error
+            raise BadStore(
+                f"store {self.shown}: {_said(error)}; see the options in its address, and leave out what only libpq knows, such as "
+                "connect_timeout, keepalives or channel_binding"
+            ) from error
         except FileNotFoundError as error:
             if re.search(r"[?&]ssl(rootcert|cert|key|crl)=", self.dsn) is None:
                 raise
