@@ -16,6 +16,7 @@ from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, know, put, submitted
 
 from taskloop.audit import Entry
+from taskloop.claims_postgres import LOOKED_AT
 from taskloop.claims_postgres import claim as claim_runs
 from taskloop.moments import Question, subject
 from taskloop.past_postgres import MOST_RECORDS
@@ -78,6 +79,18 @@ async def test_a_claim_looks_past_what_has_begun_while_an_old_transaction_is_ope
     assert [run.job for run in claim.started] == ["b", "b"]
     assert (claim.next_at, claim.left) == (at(60), True)
     assert BEGUN < read < 4 * BEGUN
+
+
+async def test_a_claim_goes_through_no_queue_of_which_the_server_has_not_heard():
+    async with counted() as (store, db):
+        await db.execute(HISTORY.format(many=MANY, since=0))
+        await db.execute(
+            "VACUUM ANALYZE taskloop.runs"
+        )  # while nothing waits: beside so many runs it counts no more for long
+        await submitted(store, *(asked(ready_at=at(-60)) for _ in range(9 * LOOKED_AT)))
+        claim, read = await read_by_a_claim(store, db)
+    assert len(claim.started) == 10
+    assert LOOKED_AT < read < 2 * LOOKED_AT
 
 
 @asynccontextmanager
