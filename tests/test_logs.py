@@ -49,6 +49,15 @@ def test_a_line_is_as_loud_as_what_happened(lines: list[tuple[str, str]], name: 
     assert [one for one, _ in lines] == [level] * (1 if level == "INFO" else 2)
 
 
+def test_a_line_has_of_a_long_error_its_begin(lines: list[tuple[str, str]]):
+    failed = Run(
+        job="a", due_at=NOW, ready_at=NOW, created_at=NOW, state=State.FAILED, error=Failure("OSError", "no" * 2000)
+    )
+    Speaker()(Event("failed", NOW, failed, job="a"))
+    [(_, text)] = lines
+    assert 'error="OSError: nono' in text and len(text) < 500
+
+
 def test_a_line_says_how_the_attempt_before_was_lost_and_who_asked_for_the_end(lines: list[tuple[str, str]]):
     facts = {"job": "a", "due_at": NOW, "ready_at": NOW, "created_at": NOW, "attempt": 1, "cause": Cause.CLI}
     run = Run(**facts, data={"lost": "lease_lost"})
