@@ -396,7 +396,7 @@ def test_a_waiting_run_says_what_it_waits_for(shop, call):
     assert "waits:       no worker has told the store of its job yet" in call("show", "1").out
     call("once", "hourly")
     call("submit", "add", "a=1")
-    assert "waits:       it was asked for at " in call("show", "1").out
+    assert "waits:       it may begin at " in call("show", "1").out
     assert "waits:       no worker runs" in call("show", "3").out
     call("pause", "add", "--actor", "anna")
     assert re.search("waits:       paused since .* by anna", call("show", "3").out)

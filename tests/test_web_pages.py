@@ -468,7 +468,7 @@ async def test_an_instant_in_the_words_of_an_error_or_a_reason_stays_as_it_was_w
         while (await scheduler.run(retried.id)).error is None:
             await asyncio.sleep(0.01)
         first = text(await client.get("/"))
-        assert f"failing rates no rates since {at}" in first
+        assert f"failing rates ValueError: no rates since {at}" in first
         waits = text(await client.get(f"/runs/{retried.id}"))
         assert re.search(rf"begins at (\w+ \d+ \w+ )?\d\d:\d\d:\d\d UTC after ValueError: no rates since {at}", waits)
         why = text(await client.get("/jobs/rates?at=1s"))
