@@ -1204,27 +1204,6 @@ def third(second: float) -> float: return second
     ]  # fmt: skip
 
 
-def test_a_program_reads_the_attempts_and_steps_of_a_run_as_a_person_does(shop, call):
-    flow = """
-report = jobs.flow("report")
-
-@report.step()
-def first(days: int = 1) -> int: return days
-
-@report.step(retry=1)
-def second(first: int) -> float: return first / 0
-"""
-    shop.write("shop.py", SHOP + flow)
-    assert call("once", "report").code == 1
-    run = json.loads(call("show", "1", "--format", "json").out)
-    assert [(one["name"], one["state"], one["result"]) for one in run["steps"]] == [
-        ("first", "succeeded", 1), ("second", "failed", None)
-    ]  # fmt: skip
-    assert run["attempts"][-1]["error"]["type"] == "ZeroDivisionError"
-    assert json.loads(call("show", "1", "--format", "jsonl").out) == run
-    assert "steps" not in call("show", "1", "--format", "csv").out.splitlines()[0]
-
-
 def test_a_run_again_from_a_step_names_it(shop, call):
     flow = '\nreport = jobs.flow("report")\n\n@report.step()\ndef first(days: int = 1) -> int: return days\n'
     shop.write("shop.py", SHOP + flow)

@@ -22,7 +22,6 @@ from taskloop.steps import FROM_STEP
 
 if TYPE_CHECKING:
     from taskloop.ledger import Ledger
-    from taskloop.steps import Step
 
 __all__ = ["given_text", "number", "run_lines", "runs", "show", "show_runs", "shown_there", "status", "upcoming"]
 
@@ -372,8 +371,7 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
     attempts, again, waits = [*map(attempt_record, made)], await ledger.reruns(run_id), await waits_for(ledger, run)
     lost, record = await lost_by(ledger, run), run_record(run)
     workers = await identities(ledger, {run.worker, *(one.worker for one in made)})
-    whole = record if out.format == "csv" else record | {"attempts": attempts, "steps": [_step(one) for one in steps]}
-    out.record(whole, lambda: run_lines(out, record, attempts, workers))
+    out.record(record, lambda: run_lines(out, record, attempts, workers))
     if lost and out.format == "table":
         out.line(f"{'lost:':<13}{readable(out, lost)}")
     if waits and out.format == "table":
@@ -390,12 +388,6 @@ async def _show_run(ledger: Ledger, run_id: int, out: Output) -> int:
         out.line("")
         out.table(("STEP", "STATE", "TOOK", "TRY", "RESULT"), step_rows(out, steps, run.state))
     return 0
-
-
-def _step(step: Step) -> Record:
-    from taskloop.flows import step_record
-
-    return {"name": step.name, **step_record(step)}
 
 
 def run_lines(
