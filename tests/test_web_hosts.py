@@ -266,6 +266,39 @@ async def test_mounted_in_starlette_it_lives_by_the_hosts_lifespan_and_answers_b
     assert not scheduler.is_running
 
 
+@pytest.mark.parametrize("came", [[], [b""], [b'{"until": ']])
+async def test_a_body_that_breaks_off_is_refused_and_not_taken_for_an_empty_one(came, lines):
+    """Else a job is off for ever that was to be off for two hours, and a run has other parameters than were sent."""
+    scheduler, coming, answered = made(), asyncio.Queue(), []
+    for one in came:
+        coming.put_nowait({"type": "http.request", "body": one, "more_body": True})
+    coming.put_nowait({"type": "http.disconnect"})
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/v1/jobs/add/disable", "raw_path": b"/api/v1/jobs/add/disable",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"40")],
+    }  # fmt: skip
+
+    async def hear(message):
+        answered.append(message)
+
+    async with scheduler:
+        await asgi.app(scheduler, auth="open")(scope, coming.get, hear)
+        assert (await scheduler.jobs("add"))[0].enabled
+    assert (answered[0]["status"], json.loads(answered[1]["body"])["detail"]) == (400, "the body breaks off")
+    assert "http.failed" not in lines
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_failure_of_the_server(lines):
+    scheduler = made()
+    async with scheduler, listening(Site(scheduler, bind="127.0.0.1"), "127.0.0.1", 0) as address:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        head = "POST /api/v1/jobs/add/submit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: 40\r\nExpect: 100-continue\r\n\r\n".encode())
+        await asyncio.wait_for(reader.readline(), 5)  # now it waits for the body
+        writer.transport.abort()
+    assert "http.failed" not in lines  # whoever closes waits for the requests in hand
+
+
 async def test_as_the_whole_program_it_starts_and_stops_the_scheduler_itself():
     scheduler = made()
     async with serving(asgi.app(scheduler, auth="open")) as (session, base):

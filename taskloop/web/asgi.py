@@ -84,8 +84,8 @@ def _read(scope: Scope, receive: Receive) -> Request:
     async def chunks() -> AsyncIterator[bytes]:
         while True:
             message = await receive()
-            if message["type"] != "http.request":
-                return
+            if message["type"] != "http.request":  # an end without one would be an empty body, and that is allowed
+                raise ConnectionResetError("the client has gone")
             yield message.get("body", b"")
             if not message.get("more_body"):
                 return

@@ -78,7 +78,7 @@ class Request:
     query: str = ""
     headers: Headers
     chunks: Callable[[], AsyncIterator[bytes]]
-    """The body, piece by piece; can be read once, `body` keeps it."""
+    """The body, piece by piece; can be read once, `body` keeps it. Raises `ConnectionError` where it breaks off."""
     peer: str | None = None
     """The address it came from; None: unknown, as behind a socket file."""
     server: str | None = None
@@ -98,7 +98,7 @@ class Request:
         return {name.strip(): _unquoted(value.strip()) for name, mark, value in pairs if mark and name.strip()}
 
     async def body(self, most: int = BODY_BYTES) -> bytes:
-        """The body, of at most `most` bytes. Raises `Problem` for a longer one, one that is packed or does not come."""
+        """The body, of at most `most` bytes. Raises `Problem` for a longer one, one that is packed or does not come whole."""
         if self._body is not None:
             return self._body
         if (packed := self.headers.get("content-encoding", "identity").lower()) != "identity":
@@ -117,6 +117,8 @@ class Request:
                         raise too_long
         except TimeoutError:
             raise Problem(408, "body-timeout", f"the body did not come within {BODY_SECONDS:g} s") from None
+        except ConnectionError:  # nobody is there to be told, and what is known of the body is not what was asked for
+            raise Problem(400, "bad-request", "the body breaks off", "send it again") from None
         self._body = bytes(read)
         return self._body
 
