@@ -257,6 +257,47 @@ def test_each_job_has_an_address_with_its_own_parameters():
     assert body["required"] is True
 
 
+def test_each_list_says_of_what_it_is_without_which_makers_of_clients_leave_out_the_answer():
+    def lists(value):
+        if isinstance(value, dict):
+            if value.get("type") == "array":
+                yield value
+            value = value.values()
+        elif not isinstance(value, list):
+            return
+        for one in value:
+            yield from lists(one)
+
+    made = describe(ROUTES, shop(), "")
+    assert made["components"]["schemas"]["Status"]["properties"]["active"]["items"] == {
+        "$ref": "#/components/schemas/Run"
+    }
+    assert all(one.get("items") or "prefixItems" in one for one in lists(made))
+
+
+def test_a_body_that_must_be_there_is_said_to_be():
+    paths = describe(ROUTES, [], "")["paths"]
+    required = {
+        one["operationId"]
+        for each in paths.values()
+        for one in each.values()
+        if one.get("requestBody", {}).get("required")
+    }
+    assert required == {route.name for route in ROUTES if any(one.required for one in route.body)}
+
+
+def test_two_jobs_whose_names_differ_in_a_colon_alone_have_each_its_own_parameters():
+    scheduler = shop()
+
+    @scheduler.job(name="pack_box")
+    async def pack(width: int) -> None:
+        """Packs otherwise."""
+
+    made = describe(ROUTES, scheduler, "")
+    named = [one["post"] for path, one in made["paths"].items() if path.endswith("box/submit")]
+    assert len({json.dumps(one["requestBody"]["content"]["application/json"]["schema"]) for one in named}) == 2
+
+
 async def test_the_description_is_written_once_as_long_as_the_jobs_are_the_same():
     scheduler, described = shop(), Described(ROUTES)
     first = await described.text(scheduler, "/taskloop")

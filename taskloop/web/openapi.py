@@ -63,6 +63,8 @@ def describe(routes: Sequence[Route], jobs: Iterable[Job[..., Any]] = (), prefix
     submit = next(one for one in routes if one.name == "submit")
     for job in breathing(jobs):
         name = f"params_{re.sub('[^A-Za-z0-9._-]', '_', job.name)}"
+        while name in params:  # as of 'a:b' beside 'a_b'
+            name += "_"
         params[name] = _alone(job.parameters.schema(), f"urn:taskloop:params:{job.name}")
         paths[submit.path.replace("{job}", job.name)] = {"post": _submit_of(submit, job, name)}
     return {
@@ -94,12 +96,13 @@ def _operation(route: Route) -> dict[str, Any]:
         *(_parameter(one, "header") for one in route.headers),
     ]
     body = _body(route)
+    needed = {"required": True} if body and "required" in body else {}
     return {
         "operationId": route.name,
         "summary": route.summary,
         "tags": [_tag(route)],
         **({"parameters": parameters} if parameters else {}),
-        **({"requestBody": {"content": {"application/json": {"schema": body}}}} if body else {}),
+        **({"requestBody": {**needed, "content": {"application/json": {"schema": body}}}} if body else {}),
         "responses": {
             **{str(status): _response(kind) for status, kind in route.gives.items()},
             "default": {"$ref": "#/components/responses/problem"},
@@ -204,9 +207,14 @@ def _all(schema: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: dict(schema) for name in names}
 
 
-def _page(name: str) -> dict[str, Any]:
+def _list(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes clients wants to know of what a list is, and leaves out what has one of anything."""
+    return {"type": "array", "items": dict(item)}
+
+
+def _page(name: str, following: Mapping[str, Any] = _TEXT) -> dict[str, Any]:
     return _object(
-        {"items": {"type": "array", "items": _ref(name)}, "next": {"description": "`before` of the next page, or null"}}
+        {"items": _list(_ref(name)), "next": {**following, "description": "`before` of the next page, or null"}}
     )
 
 
@@ -242,7 +250,8 @@ def _schemas() -> dict[str, Any]:
     status = {
         **_all({"type": "boolean"}, "running", "enabled"),
         **_all({"type": "integer"}, "jobs", "waiting"),
-        **_all({"type": "array"}, "workers", "active", "attention"),
+        **_all(_list({"type": "object"}), "workers", "attention"),
+        "active": _list(_ref("Run")),
         "paused": {"type": ["object", "null"]},
         "loop_lag_ms": {"type": ["number", "null"]},
         "store": {"type": "string"},
@@ -250,7 +259,8 @@ def _schemas() -> dict[str, Any]:
     explanation = {
         **_all({"type": "string"}, "verdict", "code", "text", "evidence"),
         "at": _INSTANT,
-        **_all({"type": "array"}, "checks", "remedies"),
+        "checks": _list({"type": "object"}),
+        "remedies": _list({"type": "string"}),
         **_all({"type": ["object", "null"]}, "run", "previous", "next"),
     }
     entry = {
@@ -265,11 +275,11 @@ def _schemas() -> dict[str, Any]:
         "status": {"type": "integer"},
         "code": {"enum": list(TITLES)},
         "hint": _TEXT,
-        "errors": {"type": "array", "items": {"type": "object"}},
+        "errors": _list({"type": "object"}),
     }
     return {
         "Run": _object(run),
-        "Runs": _page("Run"),
+        "Runs": _page("Run", _NUMBER),
         "Job": _object(job),
         "Jobs": _page("Job"),
         "Schedule": _object(schedule),
@@ -277,7 +287,7 @@ def _schemas() -> dict[str, Any]:
         "Status": _object(status),
         "Explanation": _object(explanation),
         "Entry": _object(entry),
-        "Entries": _page("Entry"),
+        "Entries": _page("Entry", _NUMBER),
         "Health": _object({"status": {"type": "string"}, "checks": {"type": "object"}}),
         "Problem": _object(problem),
     }

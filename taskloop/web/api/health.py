@@ -62,7 +62,7 @@ ROUTES = (
     ),
     Route(
         method="GET", path="/readyz", name="ready", scope=None, handler=ready,
-        summary="Whether the scheduler runs, and the store answers and is not lost; 503 if not", gives={200: "Health"},
+        summary="Whether the scheduler runs, and the store answers and is not lost; 503 if not", gives={200: "Health", 503: "Health"},
     ),
     Route(
         method="GET", path="/metrics", name="metrics", scope=Scope.read, handler=metrics, gives={200: "text"},
