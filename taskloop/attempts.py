@@ -28,6 +28,7 @@ __all__ = ["FlowFailed", "LiveAttempt", "decisive", "is_ended_by_host", "judged"
 
 
 _EXCEPTIONS: Final = BaseExceptionGroup.__dict__["exceptions"].__get__
+"""The errors of a group as Python has them: a class of the job's own may say otherwise, or fail."""
 
 
 class FlowFailed(Fatal):

@@ -77,7 +77,7 @@ from taskloop.store_data import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
-from taskloop.tasks import Shared
+from taskloop.tasks import MadeOnce
 from taskloop.tokens import Token
 
 __all__ = ["PostgresStore"]
@@ -119,7 +119,7 @@ class PostgresStore:
         self._readers: asyncio.Queue[Any] | None = None
         self._eyes: asyncio.Queue[Any] | None = None
         """The reading connection of the engine."""
-        self._opening: Shared[tuple[Writer, Hints]] = Shared(self._move_in, self._let_go, stops=True)
+        self._opening: MadeOnce[tuple[Writer, Hints]] = MadeOnce(self._move_in, self._let_go, stops=True)
         self.upgraded_from: int | None = None
         self._known = Known()
         self._seen: str | None = None

@@ -77,7 +77,7 @@ from taskloop.store_data import (
     Worker,
 )
 from taskloop.switches import Switch, Switches, SwitchKind
-from taskloop.tasks import Shared, refused
+from taskloop.tasks import MadeOnce, refused
 from taskloop.threads_sqlite import CLOSE_SECONDS, Connection, connected, hop, let_go
 from taskloop.tokens import Token
 from taskloop.writing_sqlite import Writing
@@ -124,7 +124,7 @@ class SqliteStore:
         self._writer: Connection | None = None
         self._reader: Connection | None = None
         self._writing: Writing | None = None
-        self._opening: Shared[_Opened] = Shared(self._move_in, _let_go, stops=False)
+        self._opening: MadeOnce[_Opened] = MadeOnce(self._move_in, _let_go, stops=False)
         self._terms: dict[str, Terms] = {}
         self._seen_version: int | None = None
         self._version_read: int | None = None

@@ -17,7 +17,7 @@ from taskloop.errors import BadStore, NotRunning, StoreUnavailable
 __all__ = [
     "Answer",
     "Gathered",
-    "Shared",
+    "MadeOnce",
     "Turns",
     "disown",
     "gradually",
@@ -151,7 +151,7 @@ class Gathered(Generic[T]):
                 raise ExceptionGroup(f"not done: {', '.join(map(self._named, refused[:NAMED]))}{more}", errors)
 
 
-class Shared(Generic[T]):
+class MadeOnce(Generic[T]):
     """What is made once for all who ask for it meanwhile, and taken as soon as the first of them hears that it is made.
 
     If all of them are cancelled first it is undone, and whoever asks from then on has another one made: nobody is given

@@ -15,7 +15,7 @@ from stores import asked, ended, know, started
 
 from taskloop.errors import StoreUnavailable
 from taskloop.store_sqlite import SqliteStore
-from taskloop.tasks import Answer, Shared, refused, undisturbed
+from taskloop.tasks import Answer, MadeOnce, refused, undisturbed
 
 pytestmark = pytest.mark.anyio
 
@@ -227,7 +227,7 @@ class Making:
     def __init__(self, *, stops=False):
         self.made, self.taken, self.undone = 0, [], []
         self.may: asyncio.Queue[Exception | None] = asyncio.Queue()
-        self.shared: Shared[int] = Shared(self.taken.append, self.undo, stops=stops)
+        self.shared: MadeOnce[int] = MadeOnce(self.taken.append, self.undo, stops=stops)
 
     async def make(self):
         if (error := await self.may.get()) is not None:
