@@ -27,6 +27,8 @@ __all__ = ["ASKED_BEFORE", "FIXED", "RESERVED", "Parameters", "check_words"]
 
 WORDS: Final = 10_000
 """Characters that a reason, an actor or a key may have."""
+MISTAKES: Final = 20
+"""That are told at once, beside what is missing: to look for what was meant by a name is dear, and thousands may be sent."""
 FIXED: Final = "x-fixed"
 """Marks in a schema what is for the declaration of the job alone to say; `readOnly` may be an annotation's own."""
 RESERVED: Final = "reserved"
@@ -183,7 +185,7 @@ class Parameters:
     def check(self, given: Mapping[str, Any], *, over: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The values as plain JSON, ready to store, laid over what the declaration gives and then those of an earlier call.
 
-        None: there is no such call. Raises `BadParameters` with every mistake at once.
+        None: there is no such call. Raises `BadParameters` with every mistake at once, of very many with the first.
         """
         beneath = self._declared
         if over:
@@ -200,7 +202,10 @@ class Parameters:
         takers = self.takers or {}
         problems = {name: f"is missing{takers.get(name, '')}" for name in required if name not in values}
         plain: dict[str, Any] = {}
+        most = len(problems) + MISTAKES
         for name, value in values.items():
+            if len(problems) >= most:
+                break
             if name in self.injected:
                 problems[name] = "is injected; leave it out, the engine gives it"
                 continue

@@ -137,6 +137,17 @@ async def test_a_job_tells_what_it_takes(client):
     assert job["params_schema"]["required"] == ["a"]
 
 
+async def test_of_thousands_of_mistakes_twenty_are_told(client):
+    """To look for what each could have meant held the loop for seconds, for who may only look."""
+    wrong = {f"parameter{number}": 1 for number in range(3_000)}
+    wrong["a"] = 1
+    validated = await client.post(f"{V1}/jobs/add/validate", {"params": wrong})
+    assert len(validated.data["errors"]) == 20
+    for path, body in ((f"{V1}/jobs/add/submit", {"params": wrong}), ("/tasks/add", wrong), (f"{V1}/pause", wrong)):
+        refused = await client.post(path, body)
+        assert (refused.status, len(refused.data["errors"])) == (422, 20)
+
+
 async def test_an_unknown_job_is_not_found_and_the_nearest_is_named(client):
     answer = await client.get(f"{V1}/jobs/hourlie")
     assert (answer.status, answer.code) == (404, "job-not-found")

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from taskloop.errors import nearest
+from taskloop.parameters import MISTAKES
 from taskloop.web.core import Response
 from taskloop.web.problems import Problem
 from taskloop.web.security import Scope
@@ -178,7 +179,7 @@ def _values(pattern: Sequence[str], parts: Sequence[str]) -> dict[str, str] | No
 
 
 def query_values(query: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """The values of a query string, all of its parameters in it. Raises `Problem` with every mistake at once."""
+    """The values of a query string, all of its parameters in it. Raises `Problem` with the mistakes."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
@@ -199,7 +200,7 @@ def query_values(query: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
 
 
 def read_body(body: bytes, kind: str, route: Route) -> dict[str, Any]:
-    """The values of a JSON body. Raises `Problem`: 400 for what is no JSON, 415, 422 with every mistake at once."""
+    """The values of a JSON body. Raises `Problem`: 400 for what is no JSON, 415, 422 with the mistakes."""
     if not body.strip():
         given: Any = {}
     else:
@@ -222,7 +223,7 @@ def read_body(body: bytes, kind: str, route: Route) -> dict[str, Any]:
 
 
 def read_form(body: bytes, kind: str, route: Route) -> dict[str, Any]:
-    """The fields of a form of a page. Raises `Problem`: 400, 415, 422 with every mistake at once."""
+    """The fields of a form of a page. Raises `Problem`: 400, 415, 422 with the mistakes."""
     if body and kind.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise Problem(
             415, "unsupported-media-type", f"the body is '{_cut(kind)}', no form", "send the form of the page"
@@ -257,6 +258,8 @@ def _read(
 ) -> dict[str, Any]:
     values: dict[str, Any] = dict.fromkeys(known)
     for name, value in given.items():
+        if len(problems) >= MISTAKES:
+            break
         if name not in known:
             named = [one for one in known if not known[one].own]
             near = nearest(name, named)
