@@ -31,7 +31,7 @@ from taskloop.masking import clean_failure
 from taskloop.outcomes import failure
 from taskloop.policy import ELSEWHERE
 from taskloop.runs import Returned
-from taskloop.tasks import disown
+from taskloop.tasks import disown, outlast
 
 __all__ = ["Injecting", "call_within"]
 
@@ -271,11 +271,11 @@ class _Hold:
         inside = self._pool.call(partial(_as_part_of, self._context, work), None, {})
         task = asyncio.ensure_future(_caught(inside))
         cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as error:
-                cancelled = error
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+            await outlast({task})
         result, raised = task.result()
         if raised is not None:
             raise raised if cancelled is None else cancelled

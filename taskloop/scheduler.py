@@ -44,7 +44,7 @@ from taskloop.starting import opened, patiently, unless
 from taskloop.store import Store
 from taskloop.store_data import Worker
 from taskloop.switches import Switch
-from taskloop.tasks import Gathered, lazily, this_loop
+from taskloop.tasks import Gathered, lazily, shielded, this_loop
 from taskloop.tending import TOLD_SECONDS, Tending
 
 if TYPE_CHECKING:
@@ -187,8 +187,7 @@ class TaskScheduler(Ledger):
                     host.result()
 
         return await until_signal(
-            served(), stop=self.stop, hurry=lambda: self._hurrying.set(),
-            heard=lambda one: self._say("INFO", "signal.received", signal=one.name)
+            served(), stop=self.stop, hurry=lambda: self._hurrying.set(), heard=lambda one: self._say("INFO", "signal.received", signal=one.name)
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:
@@ -196,7 +195,8 @@ class TaskScheduler(Ledger):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        with shielded():  # a scope of the host's that was given up: the runs in hand have their grace all the same
+            await self.stop()
 
     # -- the host task
 

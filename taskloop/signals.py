@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, Self
 
+from taskloop.tasks import shielded
+
 __all__ = ["Signals", "until_signal"]
 
 _NOT_CHAINED: Final = ("asyncio.runners",)
@@ -42,8 +44,9 @@ async def until_signal(
                 working.result()
         finally:
             working.cancel()
-            await asyncio.wait({working})
-            await stop()
+            with shielded():
+                await asyncio.wait({working})
+                await stop()
             first.cancel()
         return signals.received
 

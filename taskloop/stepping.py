@@ -35,6 +35,7 @@ from taskloop.parameters import ASKED_BEFORE, Parameters
 from taskloop.retry import Fatal, Retry
 from taskloop.runs import Failure, Returned, Run
 from taskloop.steps import Step, StepState
+from taskloop.tasks import outlast
 
 if TYPE_CHECKING:
     from taskloop.injecting import Injecting
@@ -99,7 +100,7 @@ class _StepCall:
         except asyncio.CancelledError:
             if context.withdraw is not None:
                 context.withdraw()
-            await _outlast({call})
+            await outlast({call})
             raise
         if error is not None:
             raise error
@@ -243,7 +244,7 @@ class Stepping:
                 await asyncio.wait(list(going))
             except asyncio.CancelledError:
                 _cancel_once(tasks)
-                await _outlast(going)
+                await outlast(going)
                 raise
 
     def tasks(self) -> list[asyncio.Task[Any]]:
@@ -522,17 +523,6 @@ def _cancel_once(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in tasks:
         if not task.cancelling():
             task.cancel()
-
-
-async def _outlast(these: Iterable[asyncio.Future[Any]]) -> None:
-    """Wait until they have ended, whoever cancels meanwhile: a scope of anyio's does so at each await."""
-    from anyio import CancelScope
-
-    ends = set(these)
-    with CancelScope(shield=True):  # else it would do so in each turn of the loop
-        while not all(one.done() for one in ends):
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait(ends)
 
 
 def _returned(function: Callable[..., Any], /, **arguments: Any) -> Returned:

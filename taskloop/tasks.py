@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,9 @@ __all__ = [
     "disown",
     "gradually",
     "lazily",
+    "outlast",
     "refused",
+    "shielded",
     "this_loop",
     "undisturbed",
 ]
@@ -228,6 +230,24 @@ async def undisturbed(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 await asyncio.wait({task})
         if not (task.cancelled() and task.cancelling()):
             return task.result()
+
+
+def shielded() -> AbstractContextManager[Any]:
+    """A context for the last of what has an end of its own: a scope of anyio's around it, once it is given up, would cancel
+    each await in it, in each turn of the loop. `Task.cancel` does so still.
+    """
+    from anyio import CancelScope
+
+    return CancelScope(shield=True)
+
+
+async def outlast(these: Iterable[asyncio.Future[Any]]) -> None:
+    """Wait until they have ended, whoever cancels meanwhile."""
+    ends = set(these)
+    with shielded():
+        while not all(one.done() for one in ends):
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(ends)
 
 
 async def gradually(make: Callable[[S], T], these: Iterable[S]) -> list[T]:

@@ -7,9 +7,10 @@ import gc
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
+import anyio
 import pytest
 from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
@@ -17,6 +18,7 @@ from taskloop import Cron, Every, Inject, Jobs, Options, RunContext, State, Task
 from taskloop.clock import SystemClock
 from taskloop.errors import BadDuration, BadJob, Conflict, StoreUnavailable
 from taskloop.jobs import Job
+from taskloop.web.asgi import lifespan
 
 pytestmark = pytest.mark.anyio
 
@@ -204,6 +206,38 @@ async def test_stop_inside_a_job_in_a_thread_works_by_call(scheduler, virtual_ti
         await time.advance("1m")
         assert not scheduler.is_running
         assert [run.summary for run in await time.runs()] == ["said goodbye"]
+
+
+@asynccontextmanager
+async def serving(scheduler):
+    async with anyio.create_task_group() as group:
+        group.start_soon(scheduler.serve)
+        yield
+
+
+@pytest.mark.parametrize(
+    "host", [lambda one: one, lambda one: lifespan(one)(None), serving], ids=["with", "lifespan", "serve"]
+)
+async def test_runs_in_hand_have_their_grace_where_a_scope_of_anyio_is_given_up(host, tmp_path):
+    """Such a scope cancels at each await, those of a stop too."""
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    @scheduler.job()
+    async def job():
+        begun.set()
+        await may_end.wait()
+
+    await job.submit()
+    with anyio.CancelScope() as scope:
+        async with host(scheduler):
+            await begun.wait()
+            asyncio.get_running_loop().call_later(0.05, may_end.set)
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught and not scheduler.is_running
+    async with TaskScheduler(tmp_path / "app.db", options=Options()) as later:
+        assert [run.state for run in await later.runs()] == ["succeeded"]
 
 
 async def test_a_start_that_failed_closes_all_and_can_be_tried_again(tmp_path):

@@ -616,6 +616,40 @@ async def test_a_thread_that_is_left_behind_commits_nothing(scheduler, virtual_t
         assert seen == ["AttemptCancelled"]
 
 
+async def test_a_thread_that_enters_a_provider_is_waited_for_in_peace_where_a_scope_of_anyio_is_given_up(
+    scheduler, virtual_time, monkeypatch
+):
+    """Such a scope cancels in each turn of the loop: each would begin to wait anew, a third of a processor all in all."""
+    entering, may_end, waits = threading.Event(), threading.Event(), []
+
+    def provider():
+        entering.set()
+        may_end.wait(5)
+        try:
+            yield
+        finally:
+            waits.append("left")
+
+    async def step(value=Inject(provider)):
+        raise AssertionError("it was given up before")
+
+    @scheduler.job()
+    async def job(run: RunContext):
+        async with create_task_group() as group:
+            group.start_soon(run.step, "step", step)
+            await asyncio.to_thread(entering.wait, 5)
+            wait = asyncio.wait
+            monkeypatch.setattr(
+                asyncio, "wait", lambda *args, **options: waits.append("wait") or wait(*args, **options)
+            )
+            threading.Timer(0.2, may_end.set).start()
+            raise OSError("gone")
+
+    async with virtual_time(scheduler) as time:
+        run = await ran(time, job)
+        assert (run.state, "left" in waits, len(waits) < 50) == (State.FAILED, True, True)
+
+
 async def test_what_returns_after_its_timeout_commits_nothing(scheduler, virtual_time):
     seen = []
 

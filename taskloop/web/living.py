@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from taskloop.tasks import shielded
+
 if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
 
@@ -45,7 +47,8 @@ async def living(scheduler: TaskScheduler) -> AsyncIterator[None]:
         yield
     finally:
         if mine:
-            async with life.lock:
-                life.hosts -= 1
-                if not life.hosts:
-                    await scheduler.stop()
+            with shielded():
+                async with life.lock:
+                    life.hosts -= 1
+                    if not life.hosts:
+                        await scheduler.stop()
