@@ -476,6 +476,14 @@ def test_over_tls_only_the_cookie_that_no_other_host_can_set_counts():
     assert len(cookie.values(f"{plain}, {host_only}", secure=False)) == 2
 
 
+def test_of_two_sessions_the_one_that_no_other_host_can_have_set_comes_first():
+    """Behind what ends TLS both are read: a host beside this one could have its own session put in front."""
+    cookie = Cookie(b"secret", "/taskloop")
+    theirs, ours = (cookie.header(one, 0, secure=one == "ours").partition(";")[0] for one in ("theirs", "ours"))
+    values = cookie.values(f"{theirs}; {ours}", secure=False)
+    assert [cookie.token(one, 1) for one in values] == ["ours", "theirs"]
+
+
 def test_a_mount_of_any_name_stays_within_its_attribute():
     header = Cookie(b"secret", "/a b;Domain=evil\r\nX: é").header("a", 0.0, secure=False)
     assert "Path=/a%20b%3BDomain%3Devil%0D%0AX%3A%20%C3%A9; HttpOnly" in header

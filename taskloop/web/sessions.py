@@ -32,9 +32,10 @@ class Cookie(NamedTuple):
 
         Read by itself: a cookie of somebody else that the library cannot read must not end a session.
         """
-        names = {self._name(_HOST)} if secure else {self._name(_HOST), self._name(_PLAIN)}
+        # That of the whole host first: the other one a host beside this one can have put before it, with its own session.
+        names = (self._name(_HOST),) if secure else (self._name(_HOST), self._name(_PLAIN))
         pairs = [one.strip().partition("=") for one in re.split("[;,]", sent)]
-        return [value for name, _, value in pairs if name in names]
+        return [value for wanted in names for name, _, value in pairs if name == wanted]
 
     def header(self, token: str, now: float, *, secure: bool) -> str:
         """`Set-Cookie` that begins a session of the token of this id. `now`: seconds since 1970."""
