@@ -6,6 +6,7 @@ Level 6: imports foreign code. Start at `load_app` and `load_job`.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import traceback
 from collections.abc import Iterator
@@ -110,7 +111,10 @@ def _why_no_module(error: BaseException, module: str, directory: Path) -> str:
     ours = ("<frozen", str(Path(__file__).parent))  # the place is where it was written, not where it was refused
     frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"module '{module}' is there, but importing it failed{place}: {type(error).__name__}: {error}".rstrip(": ")
+    said = f"module '{module}' is there, but importing it failed{place}: {type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, TaskloopError):  # says itself how it is mended
+        return said
+    return f"{said}; mend that, or install it for {sys.executable}" if missing else f"{said}; mend that"
 
 
 def _modules(folder: Path) -> list[str]:
@@ -122,5 +126,11 @@ def _modules(folder: Path) -> list[str]:
 
 def _candidates(app: str) -> str:
     module = app.partition(":")[0]
-    names = [name for name, one in vars(sys.modules[module]).items() if isinstance(one, Jobs)]
+    there = vars(sys.modules[module])
+    names = [name for name, one in there.items() if isinstance(one, Jobs)]
+    names += [  # looked up statically: a proxy, such as Flask's request, raises where it is asked
+        f"{name}.scheduler"
+        for name, one in there.items()
+        if isinstance(inspect.getattr_static(one, "scheduler", None), Jobs) and not name.startswith("_")
+    ]
     return f"; '{module}' has {', '.join(names)}" if names else f"; '{module}' has none"

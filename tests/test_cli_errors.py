@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import sys
 from contextlib import closing
 
 import pytest
@@ -35,7 +36,8 @@ def refused(call):
         ("@jobs.cron('0 0 31 2 *')\ndef sync(): ...\n", "it can never fire", "write L"),
         ("@jobs.cron('@daily', timezone='Europe/Berln')\ndef sync(): ...\n", "'Europe/Berln' is not known", "'Europe/Berlin'"),
         ("@jobs.job(name='a')\ndef b(): ...\n\n\n@jobs.job(name='a')\ndef c(): ...\n", "two jobs are named 'a'", 'name="..."'),
-        ("import no_such_thing\n", "No module named 'no_such_thing'", ""),
+        ("import no_such_thing\n", "No module named 'no_such_thing'", f"install it for {sys.executable}"),
+        ("raise KeyError('SHOP_DB; unset')\n", "KeyError: 'SHOP_DB; unset'", "mend that"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_program_is_told_with_the_line_that_has_it(shop, refused, program, what, mend):

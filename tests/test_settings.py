@@ -739,6 +739,7 @@ def shop(folder):
         "script": "raise SystemExit(3)\n",
         "misled": "from taskloop.errors import BadSettings\nraise BadSettings(['as it is'])\n",
         "empty": "",
+        "threaded": "from taskloop import BackgroundTasks\ntasks = BackgroundTasks()\n",
     }
     for name, source in sources.items():
         (package / f"{name}.py").write_text(source)
@@ -790,9 +791,13 @@ CALLS = [
     ("shop.jbs:sync", "no module 'shop.jbs', neither in", "did you mean 'jobs'?"),
     ("single.py:sync", "no module 'single.py'", "not its file: write 'single'"),
     ("single.jobs:sync", "no module 'single.jobs'", "or install it"),
-    ("shop.needy:sync", "ModuleNotFoundError: No module named 'nowhere_to_be_found'", "needy.py:2:"),
+    (
+        "shop.needy:sync",
+        "needy.py:2: ModuleNotFoundError: No module named 'nowhere_to_be_found'",
+        "or install it for /",
+    ),
     ("shop.torn:sync", "cannot be read: invalid syntax", "torn.py:1)"),
-    ("shop.loud:sync", "is there, but importing it failed at ", "loud.py:2: KeyError: 'x'"),
+    ("shop.loud:sync", "is there, but importing it failed at ", "loud.py:2: KeyError: 'x'; mend that"),
     ("shop.script:sync", "SystemExit: 3", "script.py:1:"),
     ("shop.jobs:snc", "module 'shop.jobs' has no 'snc'", "did you mean 'sync'?"),
     ("shop.jobs:Holder.jbs", "'shop.jobs:Holder' has no 'jbs'", "did you mean 'jobs'?"),
@@ -840,6 +845,10 @@ APPS = [
     ("shop.jobs:limit", "app is 'shop.jobs:limit', a int; allowed is a TaskScheduler or Jobs; 'shop.jobs' has jobs"),
     ("shop.jobs:Holder", "app is 'shop.jobs:Holder', the Holder class; allowed is a TaskScheduler"),
     ("shop.empty:__name__", "; 'shop.empty' has none"),
+    (
+        "shop.threaded:tasks",
+        "a BackgroundTasks; allowed is a TaskScheduler or Jobs; 'shop.threaded' has tasks.scheduler",
+    ),
     ("shop.jobs", "app is 'shop.jobs'; allowed is 'module:name'"),
     ("", "app is ''; allowed is 'module:name'"),
     ("shop.jobs:jbs", "app is 'shop.jobs:jbs': module 'shop.jobs' has no 'jbs'; did you mean 'jobs'?"),
