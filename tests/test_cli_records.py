@@ -561,6 +561,18 @@ def test_the_coming_fires_are_those_of_one_job_where_it_is_named(done, call):
     assert call("next", "nightl").code == 3
 
 
+def test_next_says_of_a_job_that_no_worker_has_any_more_that_nobody_will_start_it(done, call):
+    assert {one["held"] for one in call("next", "--format", "json").items} == {None}
+
+    async def beside_a_worker_without_it():
+        async with TaskScheduler(str(done.folder / "taskloop.db"), options=Options(keep=None)):
+            return [await asyncio.to_thread(call, "next", *form) for form in (["--format", "json"], [])]
+
+    records, table = asyncio.run(beside_a_worker_without_it())
+    assert {one["held"] for one in records.items if one["job"] == "hourly"} == {"orphan"}
+    assert "? orphan" in table.out
+
+
 def test_next_says_so_where_no_fire_is_to_come_and_json_stays_a_list(done, call):
     none = call("next", "add")
     assert (none.code, none.out) == (0, "") and "no fire of 'add' is to come" in none.err

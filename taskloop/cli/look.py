@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.address import without_password
@@ -104,6 +104,9 @@ def _run_row(out: Output, run: Record) -> list[Cell]:
 
 # -- next
 
+_HELD: Final = ("disabled", "paused", "orphan")
+"""The conditions of a job in which its fires do not start it: switched off, paused, or there is no worker that has it."""
+
 
 def upcoming(args: Namespace) -> int:
     """Show the coming fires."""
@@ -121,7 +124,7 @@ async def _upcoming(args: Namespace) -> int:
             if args.job:
                 await reach.known(ledger, args, [args.job])
             fires = await ledger.upcoming(until, limit + 1, job=args.job)
-            off = {one.name: one.condition for one in await ledger.jobs() if one.condition in ("disabled", "paused")}
+            kept = {one.name: one.condition for one in await ledger.jobs() if one.condition in _HELD}
     records = [
         {
             "at": instant_text(at),
@@ -130,7 +133,7 @@ async def _upcoming(args: Namespace) -> int:
             "trigger": str(one.trigger),
             "trigger_text": one.trigger.describe(),
             "params": shown(one.params),
-            "held": off.get(one.job),
+            "held": kept.get(one.job),
         }
         for at, one in fires[:limit]
     ]
