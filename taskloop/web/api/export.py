@@ -11,7 +11,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.records import run_record
@@ -26,6 +27,9 @@ __all__ = ["cell", "export"]
 
 PAGE: Final = 200
 MOST: Final = 1_000_000
+_ANY: Final = datetime.fromtimestamp(0, UTC)
+COLUMNS: Final = tuple(run_record(Run(job="", due_at=_ANY, ready_at=_ANY, created_at=_ANY)))
+"""Of a sheet: the members of a run."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 
@@ -51,29 +55,28 @@ async def _page(asked: Asked, narrowed: dict[str, Any], before: int | None) -> l
 
 async def _file(asked: Asked, form: str, narrowed: dict[str, Any], found: list[Run]) -> AsyncIterator[bytes]:
     written, make = 0, _csv if form == "csv" else _lines
-    heads = True
+    if form == "csv":  # also where no run fits: who reads a sheet asks for its columns first
+        yield _rows([COLUMNS])
     while found and written < MOST:
-        yield await asyncio.to_thread(make, found[: MOST - written], heads)
-        written, heads = written + len(found), False
+        yield await asyncio.to_thread(make, found[: MOST - written])
+        written += len(found)
         if len(found) < PAGE:
             return
         found = await _page(asked, narrowed, found[-1].id)
 
 
-def _lines(found: Sequence[Run], _: bool) -> bytes:
+def _lines(found: Sequence[Run]) -> bytes:
     text = "".join(json.dumps(run_record(one), ensure_ascii=False, default=str) + "\n" for one in found)
     return text.encode("utf-8", "backslashreplace")
 
 
-def _csv(found: Sequence[Run], heads: bool) -> bytes:
+def _csv(found: Sequence[Run]) -> bytes:
+    return _rows([cell(value) for value in run_record(one).values()] for one in found)
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> bytes:
     sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\r\n")
-    for one in found:
-        record = run_record(one)
-        if heads:
-            writer.writerow(record)
-            heads = False
-        writer.writerow([cell(value) for value in record.values()])
+    csv.writer(sheet, lineterminator="\r\n").writerows(rows)
     return sheet.getvalue().encode("utf-8", "backslashreplace")
 
 
