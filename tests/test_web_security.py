@@ -244,6 +244,15 @@ async def test_whom_the_host_does_not_know_is_led_to_its_page_to_sign_in_and_bac
     assert (answer.status, told.status, html.unescape(found)) == (401, 401, leads_to)
 
 
+@pytest.mark.parametrize("path", ["//evil.example/", "///evil.example/", "/\\evil.example/"])
+async def test_at_the_root_of_a_site_a_sign_in_leads_back_to_no_other_host(path):
+    """`next=//evil.example/` begins with a slash: to a host that looks no closer it is a path of its own."""
+    site = Site(shop(), auth=lambda request: None, login_url="/signin")
+    answer = await site.answer(request(path=path, headers={"accept": "text/html"}))
+    [found] = re.findall(r'href="/signin\?next=([^"]*)"', answer.body.decode())
+    assert found == "%2Fevil.example%2F"
+
+
 @pytest.mark.parametrize(
     "login_url", ["javascript:alert(1)", "//evil.example", "signin", "/\\evil", "/a b", "https://", 5]
 )

@@ -122,9 +122,9 @@ async def problem_page(
 
 def _sign_in(base: str, then: str, login_url: str | None) -> str:
     """The address of the page to sign in, which is told where to go then."""
-    address, field, then = (
-        (f"{base}/login", "wanted", then) if login_url is None else (login_url, "next", f"{base}{then or '/'}")
-    )
+    # At the root of a site `//name` would be another host, to whoever leads there without a look.
+    back = f"{base}/" + then.lstrip("/\\")
+    address, field, then = (f"{base}/login", "wanted", then) if login_url is None else (login_url, "next", back)
     address, mark, place = address.partition("#")
     asked = f"{'&' if '?' in address else '?'}{urlencode({field: then})}" if then else ""
     return f"{address}{asked}{mark}{place}"
