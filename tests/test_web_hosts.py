@@ -157,6 +157,63 @@ async def test_a_listener_that_leaves_is_forgotten():
                 await asyncio.sleep(0.01)
 
 
+async def test_a_request_in_hand_keeps_no_server_from_its_end(monkeypatch):
+    """It failed with a bare TimeoutError, as where a browser is open on a machine that sleeps, and takes nothing."""
+    monkeypatch.setattr("taskloop.web.aiohttp.CLOSE_SECONDS", 0.1)
+    scheduler, began = made(), asyncio.Event()
+
+    @scheduler.job()
+    async def waits() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async with scheduler, listening(Site(scheduler, bind="127.0.0.1"), "127.0.0.1", 0) as address:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+        writer.write(b"POST /admin/tasks/run HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(5):
+            await began.wait()
+    writer.transport.abort()
+
+
+async def test_who_takes_nothing_of_a_stream_is_let_go(monkeypatch):
+    monkeypatch.setattr("taskloop.web.core.TAKE_SECONDS", 0.05)
+    scheduler = made()
+    site = Site(scheduler, bind="127.0.0.1")
+
+    @scheduler.job()
+    async def says(text: str) -> None: ...
+
+    async with scheduler, listening(site, "127.0.0.1", 0) as address:
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            deaf.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+            deaf.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            async with asyncio.timeout(20):
+                while not site.live._listeners:
+                    await asyncio.sleep(0.01)
+                while site.live._listeners:  # what the system takes for it comes to an end
+                    await scheduler.submit_many([scheduler["says"].bind(text="a" * 50_000) for _ in range(10)])
+                    await asyncio.sleep(0.01)
+
+
+async def test_whose_server_says_that_it_takes_nothing_is_let_go_too(monkeypatch):
+    monkeypatch.setattr("taskloop.web.core.TAKE_SECONDS", 0.05)
+    scheduler, sent = made(), []
+    scope = {
+        "type": "http", "method": "GET", "path": "/api/v1/events", "raw_path": b"/api/v1/events",
+        "headers": [(b"host", b"localhost")],
+    }  # fmt: skip
+
+    async def takes_only_the_head(message):
+        sent.append(message["type"])
+        if len(sent) > 1:
+            await asyncio.Event().wait()
+
+    async with scheduler, asyncio.timeout(5):
+        await asgi.app(scheduler, auth="open")(scope, asyncio.Queue().get, takes_only_the_head)
+    assert sent == ["http.response.start", "http.response.body"]
+
+
 async def test_a_surface_of_its_own_lies_below_a_prefix_too_for_a_proxy_that_hands_on_the_whole_path():
     scheduler = made()
     async with scheduler, listening(Site(scheduler, bind="127.0.0.1"), "127.0.0.1", 0, "/a/b") as address:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskloop.errors import BadSettings, MissingExtra
 from taskloop.given import PREFIX
-from taskloop.web.core import Headers, Request, Response
+from taskloop.web.core import Headers, Request, Response, taken
 from taskloop.web.living import living
 from taskloop.web.security import HEADERS, Auth
 from taskloop.web.site import Site
@@ -33,7 +33,7 @@ except ImportError as _error:
 __all__ = ["listening", "setup"]
 
 CLOSE_SECONDS: Final = 2.0
-"""What a server of our own waits for requests in hand when it stops."""
+"""What a server of our own waits for requests in hand when it stops, in all."""
 CONNECTIONS: Final = 200
 """Open connections of a server of our own: a process may often have only 1,024 files open, and jobs want most of them."""
 IDLE_SECONDS: Final = 60.0
@@ -135,10 +135,12 @@ async def _send(request: web.Request, response: Response) -> web.StreamResponse:
     try:
         await stream.prepare(request)
         async for chunk in body:
-            if request.transport is None or request.transport.is_closing():
+            transport = request.transport
+            if transport is None or transport.is_closing():
                 break
-            if chunk:
-                await stream.write(chunk)
+            if chunk and not await taken(stream.write(chunk)):
+                transport.abort()
+                break
         with suppress(ConnectionError):
             await stream.write_eof()
     except ConnectionError:  # the client left: nobody is there to be told
@@ -169,7 +171,8 @@ async def listening(site: Site, host: str, port: int, prefix: str = "") -> Async
         _mount(app, site, mount)
     # What is packed is refused, and must not hold the loop by being unpacked for that.
     runner = web.AppRunner(
-        app, handle_signals=False, access_log=None, shutdown_timeout=CLOSE_SECONDS, auto_decompress=False,
+        app, handle_signals=False, access_log=None, auto_decompress=False,
+        shutdown_timeout=CLOSE_SECONDS / 2,  # for it waits twice: for the answer, and once more before it ends that
         # Longer than the surface itself takes, which answers with a problem of its own.
         max_line_size=2 * HEADERS[1], max_field_size=2 * HEADERS[1],
         keepalive_timeout=IDLE_SECONDS, logger=_LOG,

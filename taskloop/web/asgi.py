@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from taskloop.web.core import Headers, Request, Response
+from taskloop.web.core import Headers, Request, Response, taken
 from taskloop.web.living import living
 from taskloop.web.security import Auth
 from taskloop.web.site import Site
@@ -147,8 +147,8 @@ async def _send(response: Response, receive: Receive, send: Send) -> None:
         async for chunk in body:
             if gone.done():
                 return
-            if chunk:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if chunk and not await taken(send({"type": "http.response.body", "body": chunk, "more_body": True})):
+                return
         await send({"type": "http.response.body", "body": b""})
     finally:
         gone.cancel()

@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import inf
@@ -19,11 +19,13 @@ from typing import Any, Final, TypeVar
 
 from taskloop.web.problems import Problem
 
-__all__ = ["BODY_BYTES", "Headers", "Request", "Response", "answer", "breathing", "listed", "written"]
+__all__ = ["BODY_BYTES", "Headers", "Request", "Response", "answer", "breathing", "listed", "taken", "written"]
 
 BODY_BYTES: Final = 64 * 1024
 """The longest body that is read."""
 BODY_SECONDS: Final = 20.0
+TAKE_SECONDS: Final = 30.0
+"""For so long a client may take nothing of a stream, as one that sleeps; then it is let go."""
 FEW: Final = 50
 """Records that are made and written on the loop; more go to a thread."""
 _SMALL_NODES, _SMALL_TEXT = 2_000, 50_000
@@ -149,6 +151,16 @@ async def listed(items: Sequence[Any], record: Callable[[Any], Any], next_id: in
     if len(items) > FEW:
         return Response(200, await asyncio.to_thread(made), {"content-type": "application/json"})
     return await answer({"items": [record(one) for one in items], "next": next_id})
+
+
+async def taken(sending: Awaitable[None]) -> bool:
+    """Whether the client has taken a piece of a stream in time."""
+    try:
+        async with asyncio.timeout(TAKE_SECONDS):
+            await sending
+    except TimeoutError:
+        return False
+    return True
 
 
 def breathing(pieces: Iterable[T]) -> Iterator[T]:
