@@ -395,7 +395,9 @@ async def test_on_loopback_everybody_of_this_machine_may_do_all(bind):
     assert b'"name":"local","scope":"admin"' in answer.body
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Via", "X-Real-IP", "CF-Connecting-IP"]
+)
 async def test_what_came_through_a_proxy_is_not_of_this_machine(name):
     scheduler = shop()
     async with scheduler:

@@ -45,7 +45,8 @@ MOST_KEYS: Final = 10_000
 """Callers whose count is remembered; beyond, the one that was seen longest ago is forgotten."""
 HEADERS: Final = (100, 32 * 1024)
 """Headers of a request, and their characters."""
-_PROXY: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_PROXY: Final = ("forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "cf-connecting-ip", "via")
+"""How the names of the headers begin that a proxy adds: one that only tells the scheme is none of this machine either."""
 
 
 class Scope(IntEnum):
@@ -370,7 +371,7 @@ class Access:
 
     @staticmethod
     def _local(request: Request) -> Principal:
-        if any(name in request.headers for name in _PROXY):
+        if any(name.startswith(_PROXY) for name in request.headers):
             raise Problem(
                 403,
                 "proxied",
