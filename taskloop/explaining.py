@@ -120,9 +120,15 @@ async def _subject(
     known = {one.name: one for one in (*await store.definitions(), *map(ledger.definition, ledger))}
     heir = next((one for one in known.values() if name in one.facts.get("aliases", ())), None)
     definition = heir or known.get(name)
+    if definition is None and run is not None:  # asked for by a program that has not started: no worker told of its job
+        definition = ledger.definition(Job(_undeclared, None, name=name))
     if definition is None:
         raise NoSuchJob(name, nearest(name, known))
     return [definition.name, *definition.facts.get("aliases", ())], definition
+
+
+def _undeclared() -> None:
+    """In the place of the function of a job of which nothing is known but a run."""
 
 
 async def plan(ledger: Ledger, job: str) -> Sequence[Mapping[str, Any]]:

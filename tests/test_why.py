@@ -719,3 +719,17 @@ async def test_a_stubborn_job_that_was_abandoned_is_told(scheduler, virtual_time
         assert "Timeout" in (await told(scheduler, run=run.id))[2]
         hangs.enough = True
         await time.advance("2s")
+
+
+async def test_a_run_of_a_program_that_never_started_waits_for_a_worker_though_nobody_told_of_its_job(tmp_path):
+    asking, looking = (TaskScheduler(str(tmp_path / "a.db"), options=Options()) for _ in range(2))
+    asking.add_job(nothing, name="job")
+    try:
+        run = await asking.submit("job")
+        found = await looking.why(run=run.id)
+        assert (found.verdict, found.code) == ("waiting", "process_down") and "no worker runs" in found.text
+        with pytest.raises(NoSuchJob):
+            await looking.why("job")
+    finally:
+        await looking.close()
+        await asking.close()
