@@ -356,7 +356,10 @@ class Ledger(Scheduling):
         except TimeoutError:
             if span is None or not limit.expired():  # of a virtual time that stands still
                 raise
-            raise TimeoutError(f"run {run_id} has not ended within {durations.format(span)}, and goes on") from None
+            waited = f"run {run_id} has not ended within {durations.format(span)}, and goes on"
+            raise TimeoutError(
+                f"{waited}; `taskloop why {run_id}` says since when it runs, or what it waits for"
+            ) from None
         finally:
             self._take_back(context)
 

@@ -328,7 +328,7 @@ async def test_wait_gives_up_after_its_timeout_and_the_run_goes_on(scheduler, vi
     scheduler.add_job(lasting(60), name="job")
     async with virtual_time(scheduler) as time:
         run = await scheduler.submit("job")
-        with pytest.raises(TimeoutError, match="run 1 has not ended within 10s, and goes on"):
+        with pytest.raises(TimeoutError, match="run 1 has not ended within 10s, and goes on; `taskloop why 1` says"):
             await time.until(run.wait(timeout="10s"))
         assert stamp(time.now) == "00:00:10"
         with pytest.raises(TimeoutError, match="run 1 is running"):
