@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,8 @@ def _why_no_module(error: BaseException, module: str, directory: Path) -> str:
         return f"module '{module}' cannot be read: {error.msg} ({error.filename}:{error.lineno}); mend that line"
     ours = ("<frozen", str(Path(__file__).parent))  # the place is where it was written, not where it was refused
     frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(ours)]
+    others = tuple(sysconfig.get_paths()[one] for one in ("stdlib", "purelib", "platlib"))
+    frames = [one for one in frames if not one.filename.startswith(others)] or frames
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     said = f"module '{module}' is there, but importing it failed{place}: {type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, TaskloopError):  # says itself how it is mended
