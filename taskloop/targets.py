@@ -79,7 +79,10 @@ def _imported(target: str, directory: Path, where: str) -> Any:
         if not hasattr(found, name):
             public = [one for one in vars(found) if not one.startswith("_")] if hasattr(found, "__dict__") else []
             holder = f"module '{module_name}'" if found is module else f"'{module_name}:{path.rpartition('.')[0]}'"
-            raise BadSettings([f"{said}: {holder} has no '{name}'{meant(nearest(name, public))}"])
+            apps = _apps(module_name) if where == "app" and found is module else []
+            near = nearest(name, apps or public)
+            there = f"; '{module_name}' has {', '.join(apps)}" if apps and near is None else meant(near)
+            raise BadSettings([f"{said}: {holder} has no '{name}'{there}"])
         found = getattr(found, name)
     return found
 
@@ -129,11 +132,16 @@ def _modules(folder: Path) -> list[str]:
 
 def _candidates(app: str) -> str:
     module = app.partition(":")[0]
+    names = _apps(module)
+    return f"; '{module}' has {', '.join(names)}" if names else f"; '{module}' has none"
+
+
+def _apps(module: str) -> list[str]:
+    """What an imported module has that an app may be."""
     there = vars(sys.modules[module])
     names = [name for name, one in there.items() if isinstance(one, Jobs)]
-    names += [  # looked up statically: a proxy, such as Flask's request, raises where it is asked
+    return names + [  # looked up statically: a proxy, such as Flask's request, raises where it is asked
         f"{name}.scheduler"
         for name, one in there.items()
         if isinstance(inspect.getattr_static(one, "scheduler", None), Jobs) and not name.startswith("_")
     ]
-    return f"; '{module}' has {', '.join(names)}" if names else f"; '{module}' has none"

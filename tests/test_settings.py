@@ -740,6 +740,7 @@ def shop(folder):
         "unread": "# prices\nimport json\njson.loads('{')\n",
         "misled": "from taskloop.errors import BadSettings\nraise BadSettings(['as it is'])\n",
         "empty": "",
+        "starred": "from taskloop import *\ns = Jobs()\n",
         "threaded": "from taskloop import BackgroundTasks\ntasks = BackgroundTasks()\n",
     }
     for name, source in sources.items():
@@ -854,6 +855,8 @@ APPS = [
     ("shop.jobs", "app is 'shop.jobs'; allowed is 'module:name'"),
     ("", "app is ''; allowed is 'module:name'"),
     ("shop.jobs:jbs", "app is 'shop.jobs:jbs': module 'shop.jobs' has no 'jbs'; did you mean 'jobs'?"),
+    ("shop.threaded:app", "module 'shop.threaded' has no 'app'; 'shop.threaded' has tasks.scheduler"),
+    ("shop.starred:Jbs", "module 'shop.starred' has no 'Jbs'; 'shop.starred' has s"),
     ("nowhere_to_be_found:x", "no module 'nowhere_to_be_found'"),
     ("nowhere.to.be.found:x", "no module 'nowhere'"),
     ("shop.misled:x", "as it is"),
