@@ -147,8 +147,6 @@ async def waits_for(ledger: Ledger, run: Run) -> str:
         return ""
     try:
         found = await ledger.why(run=run.id)
-    except NoSuchJob:
-        return "no worker has told the store of its job yet"
     except NoSuchRun:
         return ""
     return (found.text.partition(": ")[2] or found.text) if found.verdict == "waiting" else ""
@@ -160,6 +158,6 @@ async def lost_by(ledger: Ledger, run: Run) -> str:
         return ""
     try:
         found = await ledger.why(run=run.id)
-    except (NoSuchJob, NoSuchRun):
+    except NoSuchRun:
         return ""
     return found.text.partition("on record as running, but ")[2] if found.code == "process_down" else ""
