@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time as real_time
 from datetime import UTC, datetime, timedelta
@@ -672,6 +674,15 @@ def examples():
 async def test_what_the_page_shows_is_true(name, virtual_time):
     test = examples()[name]
     await (test(virtual_time) if inspect.signature(test).parameters else test())
+
+
+def test_the_client_of_a_framework_lets_the_time_of_the_lifespan_pass_as_the_page_shows_it(tmp_path):
+    """A program of its own, for that client has a loop in a thread of its own."""
+    page = (Path(__file__).parents[1] / "docs" / "testing.md").read_text("utf-8")
+    (tmp_path / "test_page.py").write_text("\n".join(re.findall(r"```py(?:thon)?\n(.*?)```", page, re.DOTALL)), "utf-8")
+    tests = (sys.executable, "-m", "pytest", "-q", "test_page.py", "-k", "view_asks_for_a_reminder")
+    said = subprocess.run(tests, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 passed" in said.stdout, said.stdout + said.stderr
 
 
 async def test_there_is_one_virtual_time_for_a_loop(scheduler, virtual_time):
