@@ -18,6 +18,7 @@ from taskloop.why import explain, explanation_record
 
 HOUR = timedelta(hours=1)
 NOON = START + 12 * HOUR
+SOON = timedelta(minutes=1)
 NOW = NOON + HOUR
 
 
@@ -318,3 +319,37 @@ def test_what_the_timetable_names_is_not_taken_for_a_later_fire_of_a_job_spread_
     between = ran(schedule="job", state=State.SUCCEEDED).changed(due_at=NOON + timedelta(minutes=2))
     answer = explain(asked(spread=3 * HOUR), facts(schedules=[HOURLY], rows=[between], workers=[WORKER]))
     assert answer.verdict == "not_due" and "moved by" in answer.text
+
+
+def test_a_late_run_took_the_place_of_none_that_had_ended_long_before():
+    late = ran(
+        id=2, schedule="job", state=State.SUCCEEDED, started_at=NOON + 10 * SOON, attempt_started_at=NOON + 10 * SOON
+    )
+    for ended_at, took in ((NOON + SOON, False), (NOON + 10 * SOON, True)):
+        before = ran(id=1, schedule="job", state=State.SUCCEEDED, ended_at=ended_at)
+        answer = explain(
+            asked(policy={"max_running": 1}), facts(schedules=[HOURLY], rows=[late], freed=[before], workers=[WORKER])
+        )
+        assert ("run 1 of 'job' ended" in links(answer)["overlap"]) is took
+
+
+def test_whether_a_schedule_that_was_changed_since_was_off_at_a_time_of_which_nothing_is_left_is_not_known():
+    old = Former(fires(Every("1h"), anchor=START), NOW)
+    answer = explain(asked(), facts(former=[old], schedules=[], workers=[WORKER], known_since=NOW))
+    assert links(answer)["switch"] == "not on record any more"
+
+
+def test_the_next_instant_of_an_interval_that_begins_only_after_its_anchor_is_a_whole_one_later():
+    later = fires(Every("1h"), anchor=NOON + HOUR / 2, seen_at=START, next_due=NOON + 3 * HOUR / 2)
+    answer = explain(asked(policy={"first": "after"}), facts(schedules=[later], workers=[WORKER]))
+    assert "2026-01-01T13:30:00Z" in answer.text and "12:30" not in answer.text
+
+
+def test_a_job_that_another_switch_kept_off_as_its_own_ended_was_not_on_again_then():
+    first = Switch("disabled", "job", START, ended_at=NOON + HOUR / 4)
+    second = Switch("disabled", "job", NOON + HOUR / 4, ended_at=NOON + HOUR / 2)
+    for switches, told in (([first, second], "and it stayed off"), ([first], "on again at 2026-01-01T12:15:00Z")):
+        answer = explain(
+            asked(), facts(schedules=[HOURLY], rows=[skipped(Reason.DISABLED)], switches=switches, workers=[WORKER])
+        )
+        assert told in answer.text

@@ -115,6 +115,14 @@ def test_what_is_no_duration_is_refused_with_the_reason_and_the_accepted_forms(w
     assert caught.value.got is written
 
 
+def test_a_length_of_time_of_a_library_is_taken_as_the_plain_one():
+    class Timedelta(timedelta):
+        """As that of pandas."""
+
+    assert type(parse(Timedelta(hours=1, microseconds=7))) is timedelta
+    assert parse(Timedelta(hours=1, microseconds=7)) == timedelta(hours=1, microseconds=7)
+
+
 def test_an_interval_of_zero_is_refused():
     assert parse_interval("5m") == timedelta(minutes=5)
     for zero in (0, "0s", "PT0S", timedelta(0), "0.0000001s"):
