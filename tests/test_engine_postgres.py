@@ -418,7 +418,7 @@ async def test_what_is_asked_for_within_a_transaction_is_there_when_that_is_comm
         await app.end("ROLLBACK")
         await app.begin()
         run = await scheduler.submit("mail", {"order": 2}, key="k", actor="ann", connection=app.connection)
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(0.7)  # a worker looks for what waits twice a second
         assert sent == [] == await scheduler.audit()
         assert [one.id for one in await scheduler.runs()] == []
         await app.end("COMMIT")
@@ -459,7 +459,7 @@ async def test_what_is_asked_for_first_of_all_within_a_transaction_of_sqlalchemy
                 await scheduler.submit("mail", {"order": 2}, connection=await session.connection())
                 await point.rollback()
             run = await scheduler.submit("mail", {"order": 3}, connection=await session.connection())
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(0.7)  # a worker looks for what waits twice a second
             assert sent == []
         await run.wait()
         assert sent == [3] == [one.params["order"] for one in await scheduler.runs()]
