@@ -141,6 +141,8 @@ def _submit_within(
         alone = not db.in_transaction
         db.execute("BEGIN IMMEDIATE" if alone else "SAVEPOINT taskloop_submit")
         try:
+            if not alone:  # to write before anything is read: who has read waits for no other writer, but is refused
+                db.execute("DELETE FROM taskloop_runs WHERE false")
             answer = audit_sqlite.submit(db, runs, entry)
         except BaseException:
             with suppress(sqlite3.Error):  # some errors have rolled back already

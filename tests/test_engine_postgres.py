@@ -466,6 +466,29 @@ async def test_what_is_asked_for_first_of_all_within_a_transaction_of_sqlalchemy
     await engine.dispose()
 
 
+async def test_a_submit_first_of_all_within_a_transaction_waits_for_who_writes_to_the_file_just_then(tmp_path):
+    url = f"sqlite:///{tmp_path}/app.db"
+    scheduler = TaskScheduler(url, options=QUICK)
+    scheduler.add_job(lambda_free, name="mail")
+    async with scheduler, Application(url) as app, aiosqlite.connect(f"{tmp_path}/app.db") as other:
+        await app.connection.execute("BEGIN")
+        await other.execute("BEGIN IMMEDIATE")
+        await other.execute("INSERT INTO orders VALUES (7)")
+        loop, has_begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def notice(statement: str) -> None:
+            if "taskloop_runs" in statement:
+                loop.call_soon_threadsafe(has_begun.set)
+
+        await app.connection.set_trace_callback(notice)
+        submitting = asyncio.create_task(scheduler.submit("mail", connection=app.connection))
+        await has_begun.wait()
+        await other.commit()
+        run = await submitting
+        await app.end("COMMIT")
+        assert (await run.wait()).state is State.SUCCEEDED
+
+
 async def test_an_application_may_read_types_of_the_database_in_ways_of_its_own(url):
     scheduler = TaskScheduler(url, options=QUICK)
     scheduler.add_job(lambda_free, name="mail")
