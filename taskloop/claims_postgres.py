@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import microseconds
-from taskloop.fates import Fullness, claimed, take
+from taskloop.fates import MOST_EXPIRED, Fullness, claimed, take
 from taskloop.rows import encode, instant
 from taskloop.rows_postgres import ONE_BY_ONE, RUN, STILL_RUNNING, Db, arrays, heard, run_of
 from taskloop.runs import Reason, Run, State
@@ -84,6 +84,8 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) ->
     at = microseconds(now)
     full = Fullness(known.terms, [])
     expired = await _expire(db, now, known) if known.expires else []
+    if len(expired) == MOST_EXPIRED:  # others may be too late as well, and none of them is to begin
+        return Claimed([], expired, now, more=True)
     chosen: list[list[Any]] = []
     locked = of_each = False
     while len(chosen) < slots:
@@ -167,7 +169,7 @@ async def _expire(db: Db, now: datetime, known: Known) -> list[Run]:
     at = microseconds(now)
     rows = await db.fetch(
         f"SELECT {RUN} FROM taskloop.runs WHERE state = 'waiting' AND expires_at IS NOT NULL AND expires_at < $1 "
-        "ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED",
+        f"ORDER BY id LIMIT {MOST_EXPIRED} FOR UPDATE SKIP LOCKED",
         at,
     )
     if not rows:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import microseconds
-from taskloop.fates import Fullness, claimed, take
+from taskloop.fates import MOST_EXPIRED, Fullness, claimed, take
 from taskloop.rows import RUN_COLUMNS, instant, read_run
 from taskloop.rows_sqlite import fetched
 from taskloop.runs import Reason, Run
@@ -30,6 +30,8 @@ def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms:
     expires = any(one.expires for one in terms.values())
     full = Fullness(terms, _running(db, terms))
     expired = _expire(db, now, full) if expires else []
+    if len(expired) == MOST_EXPIRED:  # others may be too late as well, and none of them is to begin
+        return Claimed([], expired, now, more=True)
     chosen: list[list[Any]] = []
     next_at = _next_expiry(db) if expires else None
     priority = _next_priority(db, None)
@@ -143,7 +145,8 @@ def _expire(db: sqlite3.Connection, now: datetime, full: Fullness) -> list[Run]:
     rows = fetched(
         db,
         RUN_COLUMNS,
-        "FROM taskloop_runs WHERE state = 'waiting' AND expires_at IS NOT NULL AND expires_at < ? LIMIT 1000",
+        "FROM taskloop_runs WHERE state = 'waiting' AND expires_at IS NOT NULL AND expires_at < ? "
+        f"LIMIT {MOST_EXPIRED}",
         (microseconds(now),),
     )
     runs = []

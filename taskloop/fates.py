@@ -33,6 +33,7 @@ from taskloop.schedules import Admission, Fire, admit
 from taskloop.store_data import Firing, Settling, Terms
 
 __all__ = [
+    "MOST_EXPIRED",
     "PLAIN_COLUMNS",
     "SETTLED_COLUMNS",
     "Fullness",
@@ -190,6 +191,9 @@ def tried(firing: Firing, trials: Mapping[str, int | None]) -> Firing:
 
 
 # -- claims
+
+MOST_EXPIRED: Final = 1_000
+"""Fires that are skipped in one go because they waited too long: where there are so many the next go looks for more."""
 
 
 class Fullness:

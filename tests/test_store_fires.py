@@ -447,6 +447,20 @@ async def test_a_fire_that_waited_beyond_its_time_is_skipped_for_its_group_only_
     assert list((await claimed(store, now=at(61))).expired) == []
 
 
+async def test_of_very_many_fires_that_waited_beyond_their_time_none_begins(store):
+    await store.know([Terms("a", expires=True)])
+    late = [hourly(f"s{number}") for number in range(1001)]
+    await put(store, *late)
+    await fired(store, *(firing(one, max_late="1m") for one in late))
+    expired = []
+    while len(expired) < len(late):
+        have = await claimed(store, now=at(3600))
+        assert list(have.started) == []
+        expired += have.expired
+        assert have.more is (len(expired) < len(late))
+    assert {run.reason for run in expired} == {"too_late"}
+
+
 async def test_a_fire_that_began_in_time_does_not_expire_while_it_waits_for_its_retry(store):
     await store.know([Terms("a", expires=True)])
     await put(store, hourly())
