@@ -43,6 +43,11 @@ _NEAR: Final = (
     f"({ids_of_job('$1', ' AND id >= $2', newest=False, limit='$3')}) ORDER BY id) "
 )
 """Records of the job $1 in the order in which they were written, from $2 on, $3 at most."""
+_TOUCHES: Final = (
+    "(since <= $3 OR since IN (SELECT old.ended_at FROM taskloop.switches old WHERE old.since <= $3 "
+    "AND old.job IS NOT DISTINCT FROM switches.job))"
+)
+"""Switches of that time, and the one that took the place of one of them: as that ended the job may have stayed off."""
 
 
 async def evidence(
@@ -204,7 +209,7 @@ async def _around(db: Db, jobs: Sequence[str], choose: Choose, found: Evidence) 
         ahead=None if row is None else next(iter(await _ahead(db, row)), None),
         freed=[] if row is None else await _freed(db, row),
         switches=await switches(
-            db, f"WHERE ({_MINE} OR job IS NULL) AND coalesce(ended_at, {FOR_EVER}) >= $2 AND since <= $3 ORDER BY id",
+            db, f"WHERE ({_MINE} OR job IS NULL) AND coalesce(ended_at, {FOR_EVER}) >= $2 AND {_TOUCHES} ORDER BY id",
             list(jobs), since, until,
         ),
         workers=await _workers_around(db, since, until),

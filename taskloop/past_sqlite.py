@@ -56,6 +56,11 @@ _THEN: Final = (
     f"{_NEAREST.format(f'schedule IS NULL AND {_WRITTEN_THEN}')}, count(*), max(created_at) FROM near"
 )
 """Of those the fires of a window and what was asked for then, by their ids, and how many there are: in one pass."""
+_TOUCHES: Final = (
+    "(since <= :until OR since IN (SELECT old.ended_at FROM taskloop_switches old WHERE old.since <= :until "
+    "AND old.job IS taskloop_switches.job))"
+)
+"""Switches of that time, and the one that took the place of one of them: as that ended the job may have stayed off."""
 
 
 def evidence(
@@ -226,7 +231,7 @@ def _around(db: sqlite3.Connection, jobs: Sequence[str], choose: Choose, found: 
         ahead=None if subject.row is None else next(iter(_ahead(db, subject.row)), None),
         freed=[] if subject.row is None else _freed(db, subject.row),
         switches=switches(
-            db, f"WHERE ({_MINE} OR job IS NULL) AND coalesce(ended_at, :end) >= :since AND since <= :until ORDER BY id",
+            db, f"WHERE ({_MINE} OR job IS NULL) AND coalesce(ended_at, :end) >= :since AND {_TOUCHES} ORDER BY id",
             {"jobs": names, "end": FOR_EVER, "since": since, "until": until},
         ),
         workers=_workers_around(db, since, until),

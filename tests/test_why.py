@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from stores import shared as shared
 from stories import START, failing, lasting, nothing, stubborn
 
 from taskloop import Cron, Every, Options, Retry, TaskScheduler
@@ -364,6 +365,24 @@ async def test_a_job_that_stays_off_as_its_switch_ends_is_not_told_to_be_on_agai
         found = await scheduler.why("job", at("01:00"))
         assert "that ended at 2026-01-01T01:30:00Z, and it stayed off" in found.text
         assert found.remedies == ("taskloop enable job",)
+
+
+async def test_a_job_that_a_second_switch_kept_off_is_not_told_to_have_been_on_in_between(shared, virtual_time):
+    """It was, once that second one was over too: what began after the fire was not looked at."""
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1m"), name="job")
+    async with virtual_time(scheduler, store=shared.url) as time:
+        await time.advance("30s")
+        await scheduler.disable("job", reason="one")
+        await time.advance("5m")
+        await scheduler.disable("job", reason="two")
+        await time.advance("1m")
+        await scheduler.enable("job")
+        await time.advance("1m")
+        found = await scheduler.why("job", at("00:01"))
+        assert 'since 2026-01-01T00:00:30Z: "one"; that ended at 2026-01-01T00:05:30Z, and it stayed off' in found.text
+        assert found.remedies == ()
+        assert "on again at 2026-01-01T00:06:30Z" in (await told(scheduler, when="00:06"))[2]
 
 
 async def test_a_job_declared_off_is_off_by_its_declaration(scheduler, virtual_time):
