@@ -7,7 +7,7 @@ change something are parts of a transaction that somebody else began and, but fo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -374,9 +374,15 @@ async def unchanged(db: Db, schedules: Sequence[Schedule], merge: Merge) -> list
 async def put(db: Db, schedules: Sequence[Schedule], merge: Merge, now: int) -> list[Schedule]:
     """Store schedules, and keep those that they replace among the former ones."""
     merged, replaced = await put_schedules(db, schedules, merge)
+    await _note_former(db, [(one, now) for one in replaced])
+    return merged
+
+
+async def _note_former(db: Db, schedules: Iterable[tuple[Schedule, int]]) -> None:
+    """Keep schedules that stood so until an instant."""
     rows = {
-        one.id: (one.id, now, one.job, str(one.trigger), moment(one.anchor), microseconds(one.seen_at), one.origin)
-        for one in replaced
+        one.id: (one.id, until, one.job, str(one.trigger), moment(one.anchor), microseconds(one.seen_at), one.origin)
+        for one, until in schedules
     }
     if rows:
         await db.execute(
@@ -384,7 +390,6 @@ async def put(db: Db, schedules: Sequence[Schedule], merge: Merge, now: int) -> 
             f"$4::text[], $5::bigint[], $6::bigint[], $7::text[]) {_AS_FORMER}",
             *arrays(rows.values(), 7),
         )
-    return merged
 
 
 async def drop(db: Db, ids: Sequence[str], now: int) -> int:
@@ -473,17 +478,21 @@ async def move_cursors(
 ) -> tuple[int, str | None]:
     """Move cursors of known jobs, `limit` schedules by id; gives how many moved, and the id to go on with.
 
-    `now` None: what is decided already does not matter.
+    `now` None: what is decided already does not matter. An interval whose grid moves stays as it stood among the former
+    ones: what was due before is asked of that.
     """
     rows = await db.fetch(
         f"SELECT {SCHEDULE} FROM taskloop.schedules WHERE job = ANY($1::text[]) AND id > $2 ORDER BY id LIMIT $3 FOR UPDATE",
         list(known.terms), after, limit,
     )  # fmt: skip
-    moved = []
+    moved, shifted = [], []
     for old in read_schedules(rows):
         new = decide(old, () if now is None else await _decided(db, old.id, now))
         if new != old:
             moved.append((old.id, moment(new.next_due), moment(new.last_due), moment(new.anchor)))
+        if now is not None and new.anchor != old.anchor:
+            shifted.append((old, max(now, 1 + (moment(new.last_due) or 0))))
+    await _note_former(db, shifted)
     if moved:
         await db.execute(
             "UPDATE taskloop.schedules s SET next_due = v.next_due, last_due = v.last_due, anchor = v.anchor "

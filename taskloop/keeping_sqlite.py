@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -342,14 +342,19 @@ def _rename_runs(db: sqlite3.Connection, old: str, new: str, ids: Sequence[int])
 def put(db: sqlite3.Connection, schedules: Sequence[Schedule], merge: Any, now: int) -> list[Schedule]:
     """Store schedules, and keep those that they replace among the former ones."""
     merged, replaced = put_schedules(db, schedules, merge)
+    _note_former(db, [(one, now) for one in replaced])
+    return merged
+
+
+def _note_former(db: sqlite3.Connection, schedules: Iterable[tuple[Schedule, int]]) -> None:
+    """Keep schedules that stood so until an instant."""
     db.executemany(
         "INSERT OR REPLACE INTO taskloop_former (id, until, job, trigger, anchor, seen_at, origin) VALUES (?,?,?,?,?,?,?)",
         [
-            (one.id, now, one.job, str(one.trigger), moment(one.anchor), microseconds(one.seen_at), one.origin)
-            for one in replaced
+            (one.id, until, one.job, str(one.trigger), moment(one.anchor), microseconds(one.seen_at), one.origin)
+            for one, until in schedules
         ],
     )
-    return merged
 
 
 def drop(db: sqlite3.Connection, ids: Sequence[str], now: int) -> int:
@@ -426,7 +431,8 @@ def move_cursors(
 ) -> tuple[int, str | None]:
     """Move cursors of known jobs, `limit` schedules by id; gives how many moved, and the id to go on with.
 
-    `now` None: what is decided already does not matter.
+    `now` None: what is decided already does not matter. An interval whose grid moves stays as it stood among the former
+    ones: what was due before is asked of that.
     """
     names = ",".join(f"s.{name}" for name in SCHEDULE_COLUMNS)
     rows = db.execute(
@@ -434,12 +440,15 @@ def move_cursors(
         "WHERE s.id > ? ORDER BY s.id LIMIT ?",
         (after, limit),
     ).fetchall()
-    moved = []
+    moved, shifted = [], []
     for row in rows:
         old = read_schedule(row)
         new = decide(old, () if now is None else _decided(db, old.id, now))
         if new != old:
             moved.append((moment(new.next_due), moment(new.last_due), moment(new.anchor), old.id, row[4]))
+        if now is not None and new.anchor != old.anchor:
+            shifted.append((old, max(now, 1 + (moment(new.last_due) or 0))))
+    _note_former(db, shifted)
     db.executemany(
         "UPDATE taskloop_schedules SET next_due = ?, last_due = ?, anchor = ? WHERE id = ? AND next_due IS ?", moved
     )

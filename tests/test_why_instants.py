@@ -6,6 +6,7 @@ import random
 from datetime import datetime, timedelta
 
 import pytest
+from stores import shared as shared
 from stories import START, failing, lasting, nothing
 
 from taskloop import At, Cron, Every, Options, State, TaskScheduler, durations
@@ -52,6 +53,21 @@ async def test_the_last_second_that_can_be_said_is_answered_as_any(scheduler, vi
             assert (await scheduler.why(name, at=last)).code == "not_due"
         run = await job.bind().submit(at=last)
         assert (await scheduler.why(run=run.id)).verdict == "waiting"
+
+
+async def test_what_an_interval_named_before_the_clock_was_set_back_is_asked_of_it_as_it_stood(shared, virtual_time):
+    """Its grid goes back with the clock: an instant of the new one, before that, was said to be due and unexplained."""
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1m"), name="job")
+    async with virtual_time(scheduler, store=shared.url) as time:
+        await time.advance("150s")
+        time.step("-20s")
+        await time.advance("150s")
+        found = await scheduler.why("job", START + timedelta(seconds=100))
+        assert (found.verdict, found.code, found.evidence) == ("not_due", "not_due", "full")
+        assert found.text.endswith("is every minute, the fire before was due at 2026-01-01T00:01:00Z")
+        told_at = [(await told(scheduler, START + timedelta(seconds=one)))[0] for one in (120, 160, 179, 220)]
+        assert told_at == ["ran", "ran", "not_due", "ran"]
 
 
 @pytest.mark.parametrize("code", ["disabled", "process_down"])
