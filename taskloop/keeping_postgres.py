@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import from_microseconds, microseconds
-from taskloop.rows import instant, moment, read_worker, told
+from taskloop.rows import WORKER_COLUMNS, instant, moment, read_worker, told, worker_values
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, arrays, changed, heard, kept, read_runs, read_schedules
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
@@ -32,13 +32,9 @@ SOONEST: Final = 5_000
 
 # -- workers
 
-_WORKER: Final = (
-    "id, name, host, pid, process, started_at, beat_at, stopped_at, beat_tick, ended, fires, jobs, version, health"
-)
-
-
-_PLACES: Final = ",".join(f"${place}" for place, _ in enumerate(_WORKER.split(", "), 1))
-_CHANGES: Final = ",".join(f"{name} = excluded.{name}" for name in _WORKER.split(", ")[1:])
+_WORKER: Final = ",".join(WORKER_COLUMNS)
+_PLACES: Final = ",".join(f"${place}" for place, _ in enumerate(WORKER_COLUMNS, 1))
+_CHANGES: Final = ",".join(f"{name} = excluded.{name}" for name in WORKER_COLUMNS[1:])
 _INSERT: Final = (
     f"INSERT INTO taskloop.workers ({_WORKER}) VALUES ({_PLACES}) ON CONFLICT (id) DO UPDATE SET {_CHANGES}"
 )
@@ -46,40 +42,20 @@ _INSERT: Final = (
 
 async def enlist(db: Db, worker: Worker) -> list[Worker]:
     """Record a worker; gives the others not known to have stopped. One statement, for all who start wait for their turn."""
-    columns = ", ".join(f"w.{name}" for name in _WORKER.split(", "))
+    columns = ", ".join(f"w.{name}" for name in WORKER_COLUMNS)
     rows = await db.fetch(
         f"WITH ours AS ({_INSERT} RETURNING id) SELECT {columns} FROM ours LEFT JOIN taskloop.workers w "
         "ON w.stopped_at IS NULL AND w.id <> ours.id ORDER BY w.started_at, w.id LIMIT 10000",
-        *_values(worker),
+        *worker_values(worker),
     )
     return [read_worker(row) for row in rows if row[0] is not None]
-
-
-def _values(worker: Worker) -> tuple[Any, ...]:
-    """What stands in the columns of `_WORKER`."""
-    return (
-        worker.id,
-        worker.name,
-        worker.host,
-        worker.pid,
-        worker.process,
-        microseconds(worker.started_at),
-        microseconds(worker.beat_at),
-        moment(worker.stopped_at),
-        worker.beat_tick,
-        worker.ended,
-        int(worker.fires),
-        None if worker.jobs is None else json.dumps(sorted(worker.jobs)),
-        worker.version,
-        told(dict(worker.health)),
-    )
 
 
 async def beat(db: Db, worker: Worker, now: int, tick: float, health: str | None) -> bool:
     """Say that a worker lives; False: it was taken for dead meanwhile."""
     row = await db.fetchrow("SELECT stopped_at, ended FROM taskloop.workers WHERE id = $1 FOR UPDATE", worker.id)
     if row is None:  # buried so long ago that its row is pruned
-        await db.execute(_INSERT, *_values(worker))
+        await db.execute(_INSERT, *worker_values(worker))
     elif row[1] == "stopped":  # it has left, and this beat was under way
         return True
     await db.execute(

@@ -17,12 +17,14 @@ from taskloop.clock import from_microseconds, microseconds
 from taskloop.rows import (
     RUN_COLUMNS,
     SCHEDULE_COLUMNS,
+    WORKER_COLUMNS,
     instant,
     moment,
     read_run,
     read_schedule,
     read_worker,
     told,
+    worker_values,
 )
 from taskloop.runs import Run, RunId, State
 from taskloop.schedules import Schedule
@@ -45,9 +47,7 @@ _THEIRS: Final = "job IN (SELECT value FROM json_each(?))"
 
 # -- workers
 
-_WORKER: Final = (
-    "id, name, host, pid, process, started_at, beat_at, stopped_at, beat_tick, ended, fires, jobs, version, health"
-)
+_WORKER: Final = ",".join(WORKER_COLUMNS)
 
 
 def enlist(db: sqlite3.Connection, worker: Worker) -> list[Worker]:
@@ -58,26 +58,8 @@ def enlist(db: sqlite3.Connection, worker: Worker) -> list[Worker]:
 
 
 def _insert(db: sqlite3.Connection, worker: Worker) -> None:
-    jobs = None if worker.jobs is None else json.dumps(sorted(worker.jobs))
-    db.execute(
-        f"INSERT OR REPLACE INTO taskloop_workers ({_WORKER}) VALUES ({','.join('?' * 14)})",
-        (
-            worker.id,
-            worker.name,
-            worker.host,
-            worker.pid,
-            worker.process,
-            microseconds(worker.started_at),
-            microseconds(worker.beat_at),
-            moment(worker.stopped_at),
-            worker.beat_tick,
-            worker.ended,
-            int(worker.fires),
-            jobs,
-            worker.version,
-            told(dict(worker.health)),
-        ),
-    )
+    places = ",".join("?" * len(WORKER_COLUMNS))
+    db.execute(f"INSERT OR REPLACE INTO taskloop_workers ({_WORKER}) VALUES ({places})", worker_values(worker))
 
 
 def beat(db: sqlite3.Connection, worker: Worker, now: int, tick: float, health: str | None) -> bool:

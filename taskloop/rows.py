@@ -20,7 +20,7 @@ from taskloop.masking import read_params, tagged
 from taskloop.runs import Cause, Failure, Progress, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.steps import LogLine
-from taskloop.store_data import Brief, Newest, Span, Worker
+from taskloop.store_data import Attempt, Brief, Newest, Span, Worker
 
 Row = tuple[Any, ...]
 Column = Sequence[Any]
@@ -79,6 +79,23 @@ SCHEDULE_COLUMNS: Final = (
     "enabled",
     "origin",
 )
+WORKER_COLUMNS: Final = (
+    "id",
+    "name",
+    "host",
+    "pid",
+    "process",
+    "started_at",
+    "beat_at",
+    "stopped_at",
+    "beat_tick",
+    "ended",
+    "fires",
+    "jobs",
+    "version",
+    "health",
+)
+ATTEMPT_COLUMNS: Final = ("attempt", "started_at", "ended_at", "outcome", "worker", "error", "token")
 # `json.dumps` with arguments of one's own would make an encoder for each value.
 _encoded: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=tagged).encode
 _encoded_result: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -290,6 +307,15 @@ def briefs(rows: Iterable[Sequence[Any]]) -> list[Brief]:
     return [Brief(row[0], _STATES[row[1]], None if row[2] is None else max(0.0, row[2])) for row in rows]
 
 
+def attempts_of(run: Run, rows: Sequence[Sequence[Any]]) -> list[Attempt]:
+    """The calls inside a run, of rows of ATTEMPT_COLUMNS, the oldest first. The last call may stand in the run alone."""
+    found = [Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], failure_facts(row[5])) for row in rows]
+    if run.attempt and run.state is not State.WAITING and run.token not in [row[6] for row in rows]:
+        error = failure_facts(write_failure(run.error))
+        found.append(Attempt(run.attempt, run.attempt_started_at, run.ended_at, run.state.value, run.worker, error))
+    return found
+
+
 def write_progress(progress: Progress | None) -> str | None:
     if progress is None:
         return None
@@ -385,8 +411,28 @@ def read_lines(rows: Sequence[tuple[int, str]], place: int, limit: int) -> tuple
     return found, place
 
 
+def worker_values(worker: Worker) -> Row:
+    """The values of WORKER_COLUMNS."""
+    return (
+        worker.id,
+        worker.name,
+        worker.host,
+        worker.pid,
+        worker.process,
+        microseconds(worker.started_at),
+        microseconds(worker.beat_at),
+        moment(worker.stopped_at),
+        worker.beat_tick,
+        worker.ended,
+        int(worker.fires),
+        None if worker.jobs is None else json.dumps(sorted(worker.jobs)),
+        worker.version,
+        told(dict(worker.health)),
+    )
+
+
 def read_worker(row: Sequence[Any]) -> Worker:
-    """The worker of a row: id, name, host, pid, process, starts and beats, its end, what it fires and has, its health."""
+    """The worker of a row of WORKER_COLUMNS."""
     return Worker(
         id=row[0],
         name=row[1],

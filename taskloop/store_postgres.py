@@ -34,7 +34,7 @@ from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.gathering import Gathering
 from taskloop.hints_postgres import Hints
 from taskloop.keys_postgres import insist
-from taskloop.rows import SPAN, briefs, failure_facts, instant, moment, newest_of, read_span, told, write_failure
+from taskloop.rows import ATTEMPT_COLUMNS, SPAN, attempts_of, briefs, instant, moment, newest_of, read_span, told
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
@@ -539,19 +539,9 @@ class PostgresStore:
         return [briefs(rows) for rows in await self._read(history.recent, jobs, limit)]
 
     async def attempts(self, run: Run) -> Sequence[Attempt]:
-        rows = await self._fetch(
-            "SELECT attempt, started_at, ended_at, outcome, worker, error, token FROM taskloop.attempts "
-            "WHERE run = $1 ORDER BY token",
-            run.id,
-        )
-        ended = [
-            Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], failure_facts(row[5])) for row in rows
-        ]
-        if run.attempt and run.state is not State.WAITING and run.token not in [row[6] for row in rows]:
-            error = failure_facts(write_failure(run.error))
-            last = Attempt(run.attempt, run.attempt_started_at, run.ended_at, run.state.value, run.worker, error)
-            ended.append(last)
-        return ended
+        columns = ",".join(ATTEMPT_COLUMNS)
+        rows = await self._fetch(f"SELECT {columns} FROM taskloop.attempts WHERE run = $1 ORDER BY token", run.id)
+        return attempts_of(run, rows)
 
     async def reruns(self, run: RunId) -> Sequence[Run]:
         return await self._runs("WHERE rerun_of = $1 AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", run)

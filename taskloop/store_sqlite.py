@@ -37,17 +37,17 @@ from taskloop.copying import Batch
 from taskloop.errors import StoreUnavailable, TaskloopError, Unstorable
 from taskloop.file_sqlite import FilePlace, explained, is_older, prepare
 from taskloop.rows import (
+    ATTEMPT_COLUMNS,
     RUN_COLUMNS,
     SPAN,
+    attempts_of,
     briefs,
-    failure_facts,
     instant,
     moment,
     newest_of,
     read_run,
     read_span,
     told,
-    write_failure,
 )
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
@@ -532,18 +532,10 @@ class SqliteStore:
     async def attempts(self, run: Run) -> Sequence[Attempt]:
         rows = await self._read(
             _fetch,
-            "SELECT attempt, started_at, ended_at, outcome, worker, error, token FROM taskloop_attempts "
-            "WHERE run = ? ORDER BY token",
+            f"SELECT {','.join(ATTEMPT_COLUMNS)} FROM taskloop_attempts WHERE run = ? ORDER BY token",
             (run.id,),
         )
-        ended = [
-            Attempt(row[0], instant(row[1]), instant(row[2]), row[3], row[4], failure_facts(row[5])) for row in rows
-        ]
-        if run.attempt and run.state is not State.WAITING and run.token not in [row[6] for row in rows]:
-            error = failure_facts(write_failure(run.error))
-            last = Attempt(run.attempt, run.attempt_started_at, run.ended_at, run.state.value, run.worker, error)
-            ended.append(last)
-        return ended
+        return attempts_of(run, rows)
 
     async def reruns(self, run: RunId) -> Sequence[Run]:
         return await self._runs("WHERE rerun_of = ? AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", (run,))
