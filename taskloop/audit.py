@@ -24,8 +24,8 @@ from taskloop.switches import Switch
 from taskloop.tokens import Token
 
 __all__ = [
-    "ACTIONS", "Action", "Channel", "Entry", "asking", "cancelled", "entry", "scheduled", "submitted", "switched", "through",
-    "tokened",
+    "ACTIONS", "Action", "Channel", "Entry", "asking", "cancelled", "entry", "is_changed", "read", "scheduled", "submitted",
+    "switched", "through", "tokened", "written",
 ]  # fmt: skip
 
 Channel = Literal["api", "web", "cli", "code"]
@@ -151,6 +151,11 @@ def scheduled(known: Entry, before: Schedule | None, after: Schedule | None) -> 
     return known._replace(object=one.id, job=one.job, before=_schedule(before), after=_schedule(after))
 
 
+def is_changed(old: Schedule | None, new: Schedule) -> bool:
+    """Whether somebody changed a schedule: not, where it is stored once more as it was."""
+    return old is None or (old.job, old.trigger, old.params) != (new.job, new.trigger, new.params)
+
+
 def _schedule(one: Schedule | None) -> dict[str, Any] | None:
     return None if one is None else _facts(trigger=str(one.trigger), params=_params(one.params))
 
@@ -161,6 +166,17 @@ def tokened(known: Entry, token: Token) -> Entry:
     facts = _facts(id=token.id, scope=token.scope, expires_at=until)
     lives = token.revoked_at is None
     return known._replace(object=token.name, before=None if lives else facts, after=facts if lives else None)
+
+
+def written(facts: Mapping[str, Any] | None) -> str | None:
+    """What stood or stands there, as a store keeps it."""
+    return None if facts is None else json.dumps(facts, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def read(text: str | None) -> dict[str, Any] | None:
+    """What `written` wrote."""
+    facts: dict[str, Any] | None = None if text is None else json.loads(text)
+    return facts
 
 
 def _facts(**given: Any) -> dict[str, Any] | None:

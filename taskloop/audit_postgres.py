@@ -8,8 +8,7 @@ Start at `switch`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from taskloop.runs import ACTIVE, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.store import Merge
 from taskloop.store_data import Cancelling
-from taskloop.switches import Switch
+from taskloop.switches import Switch, kinds_of
 from taskloop.tokens import Token
 
 __all__ = ["add_token", "ask", "cancel", "drop", "entries", "put", "record", "revoke_tokens", "switch", "unswitch"]
@@ -41,8 +40,8 @@ async def record(db: Db, new: Sequence[Entry]) -> None:
         return
     rows = [
         (
-            microseconds(one.at), kept(one.actor), one.channel, one.action, one.object, one.job, _text(one.before),
-            _text(one.after), kept(one.reason), one.request_id,
+            microseconds(one.at), kept(one.actor), one.channel, one.action, one.object, one.job, audit.written(one.before),
+            audit.written(one.after), kept(one.reason), one.request_id,
         )
         for one in new
     ]  # fmt: skip
@@ -77,24 +76,15 @@ async def entries(db: Db, actor: str | None, jobs: Sequence[str] | None, before:
 def _entry(row: Sequence[Any]) -> Entry:
     return Entry(
         at=from_microseconds(row[0]), actor=heard(row[1]) or "", channel=row[2], action=row[3], object=row[4], job=row[5],
-        before=_facts(row[6]), after=_facts(row[7]), reason=heard(row[8]), request_id=row[9], id=row[10],
+        before=audit.read(row[6]), after=audit.read(row[7]), reason=heard(row[8]), request_id=row[9], id=row[10],
     )  # fmt: skip
-
-
-def _text(facts: Mapping[str, Any] | None) -> str | None:
-    return None if facts is None else json.dumps(facts, separators=(",", ":"), ensure_ascii=False, default=str)
-
-
-def _facts(text: str | None) -> dict[str, Any] | None:
-    facts: dict[str, Any] | None = None if text is None else json.loads(text)
-    return facts
 
 
 # -- the verbs
 
 
 async def switch(db: Db, new: Switch, entry: Entry | None) -> None:
-    before = None if entry is None else await _open(db, new.job, keeping.kinds_of(new.kind))
+    before = None if entry is None else await _open(db, new.job, kinds_of(new.kind))
     await keeping.switch(db, new)
     if entry is not None:
         await record(db, [audit.switched(entry, new.job, before, new, None)])
@@ -122,14 +112,9 @@ async def put(db: Db, schedules: Sequence[Schedule], merge: Merge, now: int, ent
         return await keeping.put(db, schedules, merge, now)
     old = await _schedules(db, [one.id for one in schedules])
     stored = await keeping.put(db, schedules, merge, now)
-    changed = [one for one in stored if _differs(old.get(one.id), one)]
+    changed = [one for one in stored if audit.is_changed(old.get(one.id), one)]
     await record(db, [audit.scheduled(entry, old.get(one.id), one) for one in changed])
     return stored
-
-
-def _differs(old: Schedule | None, new: Schedule) -> bool:
-    """Whether somebody changed it: not, where it is stored once more as it was."""
-    return old is None or (old.job, old.trigger, old.params) != (new.job, new.trigger, new.params)
 
 
 async def drop(db: Db, ids: Sequence[str], now: int, entry: Entry | None) -> int:

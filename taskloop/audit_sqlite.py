@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,13 +17,13 @@ from taskloop import audit
 from taskloop import keeping_sqlite as keeping
 from taskloop import statements_sqlite as statements
 from taskloop import tokens_sqlite as tokens
-from taskloop.audit import Action, Channel, Entry
+from taskloop.audit import Entry
 from taskloop.clock import from_microseconds, microseconds
 from taskloop.rows import SCHEDULE_COLUMNS, read_schedule
 from taskloop.runs import ACTIVE, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.store_data import Cancelling
-from taskloop.switches import Switch
+from taskloop.switches import Switch, kinds_of
 from taskloop.tokens import Token
 
 __all__ = ["add_token", "cancel", "drop", "entries", "put", "record", "revoke_tokens", "submit", "switch", "unswitch"]
@@ -36,13 +36,14 @@ _COLUMNS: Final = "at, actor, channel, action, object, job, before, after, reaso
 
 def record(db: sqlite3.Connection, new: Sequence[Entry]) -> None:
     """Write entries."""
-    db.executemany(
-        f"INSERT INTO taskloop_audit ({_COLUMNS}) VALUES ({','.join('?' * 10)})",
-        [
-            (microseconds(one.at), *one[1:6], _text(one.before), _text(one.after), one.reason, one.request_id)
-            for one in new
-        ],
-    )
+    rows = [
+        (
+            microseconds(one.at), one.actor, one.channel, one.action, one.object, one.job, audit.written(one.before),
+            audit.written(one.after), one.reason, one.request_id,
+        )
+        for one in new
+    ]  # fmt: skip
+    db.executemany(f"INSERT INTO taskloop_audit ({_COLUMNS}) VALUES ({','.join('?' * 10)})", rows)
 
 
 def entries(
@@ -66,42 +67,21 @@ def entries(
         rest = f"FROM taskloop_audit WHERE id IN (SELECT id FROM ({parts} ORDER BY id DESC LIMIT ?)) ORDER BY id DESC"
         given = [value for job in jobs for value in (job, *values)]
     rows = db.execute(f"SELECT {_COLUMNS}, id {rest}", (*given, limit)).fetchall()
-    return [_entry(*row) for row in rows]
+    return [_entry(row) for row in rows]
 
 
-def _entry(
-    at: int, actor: str, channel: Channel, action: Action, thing: str | None, job: str | None, before: str | None,
-    after: str | None, reason: str | None, request_id: str | None, number: int,
-) -> Entry:  # fmt: skip
+def _entry(row: Sequence[Any]) -> Entry:
     return Entry(
-        from_microseconds(at),
-        actor,
-        channel,
-        action,
-        thing,
-        job,
-        _facts(before),
-        _facts(after),
-        reason,
-        request_id,
-        number,
-    )
-
-
-def _text(facts: Mapping[str, Any] | None) -> str | None:
-    return None if facts is None else json.dumps(facts, separators=(",", ":"), ensure_ascii=False, default=str)
-
-
-def _facts(text: str | None) -> dict[str, Any] | None:
-    facts: dict[str, Any] | None = None if text is None else json.loads(text)
-    return facts
+        at=from_microseconds(row[0]), actor=row[1], channel=row[2], action=row[3], object=row[4], job=row[5],
+        before=audit.read(row[6]), after=audit.read(row[7]), reason=row[8], request_id=row[9], id=row[10],
+    )  # fmt: skip
 
 
 # -- the verbs
 
 
 def switch(db: sqlite3.Connection, new: Switch, entry: Entry | None) -> None:
-    before = None if entry is None else _open(db, new.job, keeping.kinds_of(new.kind))
+    before = None if entry is None else _open(db, new.job, kinds_of(new.kind))
     keeping.switch(db, new)
     if entry is not None:
         record(db, [audit.switched(entry, new.job, before, new, None)])
@@ -131,14 +111,9 @@ def put(
         return keeping.put(db, schedules, merge, now)
     old = _schedules(db, [one.id for one in schedules])
     stored = keeping.put(db, schedules, merge, now)
-    changed = [one for one in stored if _differs(old.get(one.id), one)]
+    changed = [one for one in stored if audit.is_changed(old.get(one.id), one)]
     record(db, [audit.scheduled(entry, old.get(one.id), one) for one in changed])
     return stored
-
-
-def _differs(old: Schedule | None, new: Schedule) -> bool:
-    """Whether somebody changed it: not, where it is stored once more as it was."""
-    return old is None or (old.job, old.trigger, old.params) != (new.job, new.trigger, new.params)
 
 
 def drop(db: sqlite3.Connection, ids: Sequence[str], now: int, entry: Entry | None) -> int:

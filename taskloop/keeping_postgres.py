@@ -19,7 +19,7 @@ from taskloop.schedules import Schedule
 from taskloop.statements_postgres import Known, count_days, put_schedules
 from taskloop.store import Merge, Rewind
 from taskloop.store_data import Definition, Incident, Renamed, Wish, Worker
-from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.switches import Switch, Switches, kinds_of
 
 FOR_EVER: Final = 2**62
 """An instant after all others."""
@@ -512,11 +512,6 @@ async def switches(db: Db, rest: str, *values: Any) -> Switches:
         )
         for row in rows
     )
-
-
-def kinds_of(kind: SwitchKind) -> tuple[SwitchKind, ...]:
-    """The kinds of the same subject: of them a job has one open switch."""
-    return ("paused",) if kind == "paused" else ("enabled", "disabled", "tripped")
 
 
 async def switch(db: Db, new: Switch) -> None:

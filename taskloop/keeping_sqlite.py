@@ -31,7 +31,7 @@ from taskloop.schedules import Schedule
 from taskloop.statements_sqlite import count_days, put_schedules
 from taskloop.store import Rewind
 from taskloop.store_data import Definition, Incident, Renamed, Terms, Wish, Worker
-from taskloop.switches import Switch, Switches, SwitchKind
+from taskloop.switches import Switch, Switches, kinds_of
 
 FOR_EVER: Final = 2**62
 """An instant after all others."""
@@ -470,11 +470,6 @@ def switches(db: sqlite3.Connection, rest: str, values: Sequence[Any] | Mapping[
         )
         for row in rows
     )
-
-
-def kinds_of(kind: SwitchKind) -> tuple[SwitchKind, ...]:
-    """The kinds of the same subject: of them a job has one open switch."""
-    return ("paused",) if kind == "paused" else ("enabled", "disabled", "tripped")
 
 
 def switch(db: sqlite3.Connection, new: Switch) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from taskloop.durations import rfc3339
 
-__all__ = ["InForce", "Missed", "Switch", "SwitchKind", "Switches", "Verdict"]
+__all__ = ["InForce", "Missed", "Switch", "SwitchKind", "Switches", "Verdict", "kinds_of"]
 
 SwitchKind = Literal["enabled", "disabled", "paused", "tripped"]
 """`tripped` is the circuit breaker's: off until `until`, and then on trial until a run has succeeded."""
@@ -47,6 +47,11 @@ class Switch:
         """The facts about it that the record of a fire keeps: `disabled_by`, `disabled_since`, `disabled_reason`."""
         facts = {"by": self.actor, "since": rfc3339(self.since), "reason": self.reason}
         return {f"{word}_{name}": fact for name, fact in facts.items() if fact is not None}
+
+
+def kinds_of(kind: SwitchKind) -> tuple[SwitchKind, ...]:
+    """The kinds of the same subject: of them a job has one open switch."""
+    return ("paused",) if kind == "paused" else ("enabled", "disabled", "tripped")
 
 
 class Verdict(NamedTuple):

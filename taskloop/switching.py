@@ -21,7 +21,7 @@ from taskloop.parameters import check_words
 from taskloop.runs import Run, State
 from taskloop.store import Store
 from taskloop.store_data import Query
-from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict
+from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict, kinds_of
 
 __all__ = ["Switching"]
 
@@ -66,14 +66,13 @@ class Switching(Housed):
     async def reset(self, job: str | Job[..., Any], *, reason: str | None = None, actor: str | None = None) -> None:
         """Take back what was switched, by hand or by the job's breaker: the declaration decides again."""
         check_words(reason=reason, actor=actor)
-        kinds: tuple[SwitchKind, ...] = ("enabled", "disabled", "tripped")
         store, now = await self._opened(), self._clock.now()
         entry, name = audit.entry("reset", now, actor, reason), await self._switchable(job)
         declared = await self._declared_on(name)
         await self._refresh_switches(force=True)
         was_on = self._is_turned_on(name, now, declared)
         for each in reversed(self._names(name)):  # old names first: what is thrown under one is moved meanwhile
-            await self._turn(store.unswitch(each, kinds, now, actor=actor, reason=reason, entry=entry))
+            await self._turn(store.unswitch(each, kinds_of("enabled"), now, actor=actor, reason=reason, entry=entry))
         if (is_on := self._is_turned_on(name, now, declared)) != was_on:
             self.feed.send("enabled" if is_on else "disabled", now, job=name, reason=reason, actor=actor)
 
