@@ -49,10 +49,12 @@ from taskloop.tasks import gradually
 
 if TYPE_CHECKING:
     from taskloop.declaring import StartPlan
+    from taskloop.journal import Journal, StoreWatch
     from taskloop.keyring import Keyring
     from taskloop.punctuality import Usual
     from taskloop.records import JobRecord, Status
     from taskloop.simulation import Simulation
+    from taskloop.slots import Slots
     from taskloop.why import Explanation
 
 __all__ = ["Ledger"]
@@ -65,6 +67,13 @@ T = TypeVar("T")
 
 class Ledger(Scheduling):
     """Jobs, and the records of a store."""
+
+    # What an engine has, and a ledger alone has not: who looks asks for them.
+    worker: Worker | None = None
+    """This process as the store knows it; None: not started."""
+    _slots: Slots | None = None
+    _journal: Journal | None = None
+    _store_watch: StoreWatch | None = None
 
     def __init__(
         self,

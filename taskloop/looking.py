@@ -263,10 +263,9 @@ async def status(ledger: Ledger, store: Store) -> Status:
 
 
 def _of_this_worker(ledger: Ledger, workers: Sequence[Worker]) -> list[dict[str, Any]]:
-    own = getattr(ledger, "worker", None)
-    if own is None or not getattr(ledger, "is_running", False):
+    if ledger.worker is None or not ledger.is_running:
         return []
-    return conditions.of_this_worker(own, ledger._vitals(), workers)
+    return conditions.of_this_worker(ledger.worker, ledger._vitals(), workers)
 
 
 async def _in_hand(store: Store) -> tuple[Mapping[State, int], Sequence[Run]]:
@@ -282,8 +281,9 @@ async def incidents(ledger: Ledger, store: Store, since: datetime) -> list[Incid
     """What disturbed any worker since then, the newest first; of this one also what is not written yet: who has just heard
     of it asks at once.
     """
-    journal = getattr(ledger, "_journal", None)
-    own = [] if journal is None else journal.unwritten()  # first: what is written meanwhile is found there
+    own = (
+        [] if ledger._journal is None else ledger._journal.unwritten()
+    )  # first: what is written meanwhile is found there
     found = [*await store.incidents(since, ledger._clock.now())]
     known = {(one.worker, one.kind, one.since) for one in found}
     found += [one for one in own if one.until >= since and (one.worker, one.kind, one.since) not in known]
@@ -409,8 +409,7 @@ def _living(workers: Sequence[Worker], ledger: Ledger, now: datetime, ahead: tim
 
 def _lives(worker: Worker, ledger: Ledger, now: datetime, ahead: timedelta) -> bool:
     """Whether a worker is there: its process, as far as that can be seen from here, and a beat within the lease."""
-    own = getattr(ledger, "worker", None)
-    if own is not None and own.id == worker.id:
+    if ledger.worker is not None and ledger.worker.id == worker.id:
         return True
     if is_dead(worker):
         return False
@@ -426,8 +425,7 @@ async def _ahead(ledger: Ledger, store: Store) -> timedelta:
 
 def with_own_health(worker: Worker, ledger: Ledger) -> Worker:
     """A worker as it is on record; the one that this ledger is, as it is now."""
-    own = getattr(ledger, "worker", None)
-    if own is None or own.id != worker.id:
+    if ledger.worker is None or ledger.worker.id != worker.id:
         return worker
     # How far its clock is from the server's is known only to the thread that beats, and what it takes to its store.
     known = {name: worker.health[name] for name in ("skew_ms", "takes") if name in worker.health}
@@ -442,14 +440,12 @@ async def identities(ledger: Ledger, ids: Collection[str | None]) -> Mapping[str
 
 def in_hand(ledger: Ledger) -> Collection[RunId] | None:
     """The runs that are made here, none that another worker has taken over, of which no end is told; None: no engine runs."""
-    slots = getattr(ledger, "_slots", None)
-    return None if slots is None else slots.attempts
+    return None if ledger._slots is None else ledger._slots.attempts
 
 
 def is_lost(ledger: Ledger) -> bool:
     """Whether a scheduler that was started here has told that its store was lost, and not yet that it is back."""
-    watch = getattr(ledger, "_store_watch", None)
-    return watch is not None and watch.lost_at is not None
+    return ledger._store_watch is not None and ledger._store_watch.lost_at is not None
 
 
 def is_closed(ledger: Ledger) -> bool:

@@ -75,6 +75,7 @@ class TaskScheduler(Ledger):
     """Of the life in hand, or the last one."""
     _tending: Tending
     _journal: Journal
+    _store_watch: StoreWatch
 
     def __init__(
         self,
@@ -91,11 +92,8 @@ class TaskScheduler(Ledger):
         self.overrides: dict[Any, Any] = {}  # of a test: providers to inject in the place of others
         self._host: asyncio.Task[None] | None = None
         self._pings: Pings | None = None
-        self.worker: Worker | None = None
-        """This process as the store knows it; None: not started."""
         self._closing, self._hurrying = asyncio.Event(), asyncio.Event()
         self._listeners = Listeners(self._say)
-        self._slots: Slots | None = None
         self._fires: FireLoop | None = None
         self._guard: Guard | None = None
         self._curfew: Curfew | None = None
