@@ -370,6 +370,29 @@ async def test_as_the_whole_program_it_starts_and_stops_the_scheduler_itself():
     assert not scheduler.is_running
 
 
+async def test_uvicorn_stops_at_once_though_somebody_listens_and_nobody_set_it_a_limit():
+    """It tells the program only when all is answered: a page that is open would keep it for ever."""
+    scheduler = made()
+    app = Starlette(lifespan=asgi.lifespan(scheduler))
+    app.mount("/jobs", asgi.app(scheduler, auth="open"))
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        task = asyncio.ensure_future(server.serve([bound]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{bound.getsockname()[1]}/jobs/api/v1/events") as stream:
+                await stream.content.readline()
+                server.should_exit = True  # as its handler of SIGTERM does
+                try:
+                    await asyncio.wait_for(stream.content.read(), QUICK)  # to its end: it is not broken off
+                except TimeoutError:
+                    server.force_exit = True
+                    raise
+        await asyncio.wait_for(task, QUICK)
+    assert not scheduler.is_running
+
+
 async def test_of_two_hosts_of_one_scheduler_the_last_that_goes_stops_it():
     scheduler = made()
     first, second = web.Application(), web.Application()

@@ -9,6 +9,7 @@ No framework is imported: an ASGI application is a function.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
@@ -143,10 +144,13 @@ async def _send(response: Response, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": body})
         return
     gone = asyncio.ensure_future(_until_gone(receive))
+    is_endless = response.headers.get("content-type", "").startswith("text/event-stream")
     try:
         async for chunk in body:
             if gone.done():
                 return
+            if is_endless and _is_ending():
+                break
             if chunk and not await taken(send({"type": "http.response.body", "body": chunk, "more_body": True})):
                 return
         await send({"type": "http.response.body", "body": b""})
@@ -160,3 +164,11 @@ async def _send(response: Response, receive: Receive, send: Send) -> None:
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _is_ending() -> bool:
+    """Whether uvicorn was asked to stop: it waits for what is open before it tells the program, for ever where nobody set a
+    limit. Its handler of SIGTERM is a method of the server, which knows; elsewhere nobody is asked.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return getattr(server, "should_exit", None) is True
