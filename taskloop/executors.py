@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -19,13 +19,16 @@ from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.outcomes import failure
 from taskloop.runs import Failure
 
-__all__ = ["Executor", "Executors", "InThread", "OnLoop", "RaisedElsewhere", "call_on", "ended_with"]
+__all__ = ["Executor", "Executors", "InThread", "OnLoop", "RaisedElsewhere", "call_on", "ended_with", "is_called_for"]
 
 T = TypeVar("T")
 GIVEN_SECONDS: Final = 0.00005
 """How long a thread that reports without end stands back, again and again; in no time at all nobody would be awake."""
 DOUBT_SECONDS: Final = 0.05
 """How often a thread looks whether the run it is to begin is still this worker's."""
+
+_called: Final[ContextVar[asyncio.Task[Any] | None]] = ContextVar("taskloop_called", default=None)
+"""The task for whose end the thread of a job waits; tasks that it begins have it too."""
 
 
 class Executor(Protocol):
@@ -289,14 +292,17 @@ def call_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
 
     A job's thread that waits here is one of its executor's `threads` no longer: what it waits for may need one.
     """
+    pool = _served.by
 
     async def caught() -> tuple[T | None, BaseException | None]:
+        if pool is not None:
+            _called.set(asyncio.current_task())
         try:
             return await work, None
         except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # a task that raised one would end the loop
             return None, error
 
-    asked, pool = asyncio.run_coroutine_threadsafe(caught(), loop), _served.by
+    asked = asyncio.run_coroutine_threadsafe(caught(), loop)
     if pool is not None:
         pool.lend()
     try:
@@ -307,3 +313,8 @@ def call_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     if error is not None:
         raise error
     return cast("T", value)
+
+
+def is_called_for() -> bool:
+    """Whether the thread of a job waits, in `call_on`, for the end of this very task."""
+    return (task := _called.get()) is not None and task is asyncio.current_task()

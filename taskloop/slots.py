@@ -20,7 +20,7 @@ from taskloop.audience import Listeners, Waiters
 from taskloop.clock import Clock
 from taskloop.context import RunContext
 from taskloop.errors import BadStore, Conflict, StoreUnavailable, TakenOver, TaskloopError, Unstorable
-from taskloop.executors import Executor, InThread
+from taskloop.executors import Executor, InThread, is_called_for
 from taskloop.injecting import Injecting
 from taskloop.jobs import Job, Jobs
 from taskloop.journal import Journal, StoreWatch
@@ -294,7 +294,7 @@ class Slots:
         # What an attempt has left behind, or who was told of it, has no slot to lend.
         if attempt is None or attempt.settled or _claim(attempt.run) != claim:
             return
-        if other == context.id and attempt.is_in_hand():
+        if other == context.id and (attempt.is_in_hand() or is_called_for()):
             raise Conflict(f"run {other} would wait for its own end, for ever; let another run wait for it")
         self._lent[claim] += 1
         if self._lent[claim] == 1:

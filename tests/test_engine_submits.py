@@ -307,6 +307,46 @@ async def test_a_run_that_waits_for_itself_is_told_so_instead_of_waiting_for_eve
             await time.until(run.value())
 
 
+async def test_a_run_that_waits_for_itself_from_a_thread_is_told_so_too(scheduler, virtual_time):
+    """It waited for ever, with its thread: there it is another task that waits, and the thread for that one."""
+
+    @scheduler.job()
+    def in_a_thread(run: RunContext) -> None:
+        run.call(scheduler.wait, run.id)
+
+    @scheduler.job()
+    async def in_a_step(run: RunContext) -> None:
+        def step() -> None:
+            scheduler.call(scheduler.wait, run.id)
+
+        await run.step("step", step)
+
+    async with virtual_time(scheduler) as time:
+        for job in (in_a_thread, in_a_step):
+            run = await job.bind().submit()
+            with pytest.raises(RunFailed, match=f"Conflict: run {run.id} would wait for its own end, for ever"):
+                await time.until(run.value())
+
+
+async def test_what_a_call_from_a_thread_leaves_behind_may_wait_for_its_run(scheduler, virtual_time):
+    seen = []
+
+    async def watch(number):
+        seen.append((await scheduler.wait(number)).state)
+
+    async def begin(number):
+        seen.append(asyncio.create_task(watch(number)))
+
+    @scheduler.job()
+    def job(run: RunContext) -> None:
+        run.call(begin, run.id)
+
+    async with virtual_time(scheduler) as time:
+        await time.until((await job.submit()).value())
+        await time.advance("1s")
+        assert seen[1:] == [State.SUCCEEDED]
+
+
 async def test_what_a_run_leaves_behind_may_wait_for_it(scheduler, virtual_time):
     """A task that a job begins carries its context, but is not what the run waits for."""
     seen = []
