@@ -131,7 +131,7 @@ class Guard:
 
     def health(self) -> dict[str, Any]:
         """What this worker says of itself with each beat; asked in the thread of the pulse too."""
-        health: dict[str, Any] = {"running": len(self._slots.attempts), "free": self._slots.free}
+        health: dict[str, Any] = {**self._worker.health, "running": len(self._slots.attempts), "free": self._slots.free}
         if self._watchdog is not None:
             health["lag_ms"] = self._watchdog.lag_ms
             if (block := self._watchdog.blocked) is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskloop import conditions, durations
 from taskloop.chain import identified
-from taskloop.processes import is_dead, unheard_seconds
+from taskloop.processes import is_dead, lease_seconds, unheard_seconds
 from taskloop.punctuality import LEAST_RUNS, Curfew, Usual, may_be_stuck, stuck
 from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
@@ -413,7 +413,8 @@ def _lives(worker: Worker, ledger: Ledger, now: datetime, ahead: timedelta) -> b
         return True
     if is_dead(worker):
         return False
-    return unheard_seconds(worker, ledger._clock.monotonic(), now, ahead) <= ledger.options.lease.total_seconds()
+    unheard = unheard_seconds(worker, ledger._clock.monotonic(), now, ahead)
+    return unheard <= lease_seconds(worker, ledger.options.lease)
 
 
 async def _ahead(ledger: Ledger, store: Store) -> timedelta:

@@ -16,14 +16,30 @@ if TYPE_CHECKING:
 
     from taskloop.store_data import Worker
 
-__all__ = ["birth", "boot", "current_folder", "is_dead", "place", "silent_seconds", "this_process", "unheard_seconds"]
+__all__ = [
+    "birth",
+    "boot",
+    "current_folder",
+    "is_dead",
+    "lease_seconds",
+    "place",
+    "silent_seconds",
+    "this_process",
+    "unheard_seconds",
+]
 
 NAMES_TOLD: Final = 1000
 """Jobs up to which a worker says which ones it knows."""
 
 
 def this_process(
-    name: str | None, now: datetime, tick: float, *, fires: bool = True, jobs: Collection[str] = ()
+    name: str | None,
+    now: datetime,
+    tick: float,
+    *,
+    fires: bool = True,
+    jobs: Collection[str] = (),
+    lease: timedelta = timedelta(0),
 ) -> Worker:
     """A worker row for this process, with an id that no other life of it shares.
 
@@ -54,6 +70,7 @@ def this_process(
         fires=fires,
         jobs=frozenset(jobs) if len(jobs) <= NAMES_TOLD else None,
         version=__version__,
+        health={"lease_seconds": lease.total_seconds()},
     )
 
 
@@ -99,6 +116,13 @@ def silent_seconds(worker: Worker, tick: float) -> float | None:
     if not ours[1] or theirs[:2] != ours[:2]:
         return None
     return tick - worker.beat_tick if tick >= worker.beat_tick else None
+
+
+def lease_seconds(worker: Worker, ours: timedelta) -> float:
+    """How long a worker may be silent before it is dead: its own lease, by which it ends its runs itself, or ours where that is
+    longer. Programs that share a store, and the hosts of a deploy, need not have the same.
+    """
+    return max(float(worker.health.get("lease_seconds", 0.0)), ours.total_seconds())
 
 
 def unheard_seconds(worker: Worker, tick: float, now: datetime, ahead: timedelta) -> float:

@@ -254,7 +254,7 @@ class TaskScheduler(Ledger):
         self._hear_for_pings(jobs)
         self._executors = Executors(options.threads, options.dask, self._say)
         self.worker = worker = this_process(
-            self.name, now, clock.monotonic(), fires=options.enabled and getattr(store, "fires", True), jobs=[job.name for job in jobs]
+            self.name, now, clock.monotonic(), fires=options.enabled and getattr(store, "fires", True), jobs=[job.name for job in jobs], lease=options.lease
         )  # fmt: skip
         self._journal = journal = Journal(worker.id)
         self._store_watch = store_watch = StoreWatch(clock, self._store_changed)

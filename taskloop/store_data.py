@@ -85,7 +85,7 @@ class Worker:
     """The jobs it knows; None: not told, there are too many."""
     version: str | None = None
     health: Mapping[str, Any] = field(default_factory=dict)
-    """What it said of itself with its last beat: `lag_ms`, `blocked`, `store`, `stalled`."""
+    """What it said of itself with its last beat: `lease_seconds`, `lag_ms`, `blocked`, `store`, `stalled`."""
 
 
 class Incident(NamedTuple):

@@ -19,7 +19,7 @@ from taskloop.events import Feed
 from taskloop.jobs import Job, Jobs
 from taskloop.journal import Journal, StoreWatch
 from taskloop.options import Options
-from taskloop.processes import is_dead, silent_seconds
+from taskloop.processes import is_dead, lease_seconds, silent_seconds
 from taskloop.punctuality import LATE, Usual, overdue, stuck
 from taskloop.runs import Cancelled, Lost, Reason, Run, RunId, State, settle
 from taskloop.schedules import Schedule
@@ -289,7 +289,7 @@ class Tending:
         The age of a beat is never taken from the wall clock, which each may have set otherwise: on one machine it is
         told by the clock that all share, and of another machine by what we ourselves have seen.
         """
-        lease, tick = self._options.lease.total_seconds(), self._clock.monotonic()
+        lease, tick = lease_seconds(worker, self._options.lease), self._clock.monotonic()
         silent = silent_seconds(worker, tick)
         if silent is not None:
             return silent > lease and (self._awake_since is None or tick - self._awake_since > lease)

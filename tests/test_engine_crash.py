@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 from stories import failing, fates, lasting, nothing, stamp, starts
 
 from taskloop import Every, Options, Retry, RunContext, State, TaskScheduler
+from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -205,3 +207,22 @@ async def test_workers_that_slept_together_do_not_take_each_other_for_dead(virtu
         await time.advance("5m")
         assert [(await workers[0].run(one.id)).state for one in handles] == ["running"] * 3
         assert len((await workers[0].status()).workers) == 3
+
+
+@pytest.mark.parametrize(("lease_seconds", "lives_for"), [(60, 60), (6, 15), (None, 15)])
+async def test_a_worker_is_dead_after_its_own_lease_or_that_of_who_looks_if_it_is_longer(
+    scheduler, virtual_time, tmp_path, lease_seconds, lives_for
+):
+    """Two programs that share a store, or two hosts in the middle of a deploy, need not have the same."""
+    async with virtual_time(scheduler, store=SqliteStore(tmp_path / "a.db")) as time:
+        elsewhere = SqliteStore(tmp_path / "a.db")
+        await elsewhere.open()
+        told = {} if lease_seconds is None else {"lease_seconds": lease_seconds}
+        await elsewhere.enlist(replace(scheduler.worker, id="other", host="elsewhere", process="m:b:1:2", health=told))
+        await time.advance(lives_for - 2)
+        assert {one.id for one in await elsewhere.workers(living=True)} == {scheduler.worker.id, "other"}
+        assert {one.id for one in (await scheduler.status()).workers} == {scheduler.worker.id, "other"}
+        await time.advance(6)
+        [own] = await elsewhere.workers(living=True)
+        assert (own.id, own.health["lease_seconds"]) == (scheduler.worker.id, 15.0), "which it says with each beat"
+        await elsewhere.close()

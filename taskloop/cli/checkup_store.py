@@ -272,7 +272,7 @@ def workers(there: Sequence[Worker], lease: timedelta, theirs: datetime | None) 
     `theirs`: what the clock of the store's server shows; None: it has none.
     """
     from taskloop import __version__
-    from taskloop.processes import is_dead, silent_seconds, unheard_seconds
+    from taskloop.processes import is_dead, lease_seconds, silent_seconds, unheard_seconds
 
     now, tick = datetime.now(UTC), time.monotonic()
     ahead = timedelta(0) if theirs is None else theirs - now
@@ -283,7 +283,7 @@ def workers(there: Sequence[Worker], lease: timedelta, theirs: datetime | None) 
         if one.version not in (None, __version__):
             yield warning("workers", f"{who} is taskloop {one.version}, this is {__version__}", "start it again")
         unheard = unheard_seconds(one, tick, now, ahead)
-        if unheard <= lease.total_seconds():
+        if unheard <= lease_seconds(one, lease):
             beating.append(one)
         elif silent_seconds(one, tick) is not None:
             text = f"{who} has not beaten for {unheard:.0f} s, though its process is there"

@@ -16,14 +16,14 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from taskloop import history_sqlite as history
-from taskloop.processes import is_dead, silent_seconds
+from taskloop.processes import is_dead, lease_seconds, silent_seconds
 from taskloop.punctuality import Usual, condition, overdue, stuck
 
 __all__ = ["jobs"]
 
 SCHEMA: Final = 6
 BUSY_SECONDS: Final = 5.0
-LEASE_SECONDS: Final = 15.0
+LEASE: Final = timedelta(seconds=15)
 """As `scheduler.lease` is unless somebody says otherwise: what a command that only reads goes by."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,7 +36,9 @@ _LATE: Final = (
     "SELECT job, ready_at FROM taskloop_runs WHERE state = 'waiting' AND ready_at < ? ORDER BY ready_at LIMIT 100"
 )
 _RUNNING: Final = "SELECT job, attempt_started_at FROM taskloop_runs WHERE state = 'running' LIMIT 1000"
-_WORKERS: Final = "SELECT host, pid, process, beat_at, beat_tick, jobs FROM taskloop_workers WHERE stopped_at IS NULL"
+_WORKERS: Final = (
+    "SELECT host, pid, process, beat_at, beat_tick, jobs, health FROM taskloop_workers WHERE stopped_at IS NULL"
+)
 _STATUS: Final = {
     "waiting": "PENDING",
     "running": "RUNNING",
@@ -142,11 +144,11 @@ def _orphans(db: sqlite3.Connection, now: int, facts: Mapping[str, Any]) -> set[
 
 
 def _lives(row: sqlite3.Row, now: int) -> bool:
-    worker: Any = SimpleNamespace(**dict(row))
+    worker: Any = SimpleNamespace(**{**dict(row), "health": json.loads(row["health"] or "{}")})
     if is_dead(worker):
         return False
-    silent = silent_seconds(worker, time.monotonic())
-    return silent <= LEASE_SECONDS if silent is not None else now - worker.beat_at <= LEASE_SECONDS * 1_000_000
+    silent, lease = silent_seconds(worker, time.monotonic()), lease_seconds(worker, LEASE)
+    return silent <= lease if silent is not None else now - worker.beat_at <= lease * 1_000_000
 
 
 def _is_on(name: str, facts: Mapping[str, Any], switches: Sequence[sqlite3.Row]) -> bool:
