@@ -356,9 +356,17 @@ class FireLoop:
         except BaseException:
             self._unread = True
             raise
-        self._coming.extend(found.schedules)
+        self._coming.extend(self._in_order(found.schedules, now))
         last_at = found.schedules[-1].next_due if found.schedules else later(now, timedelta(seconds=LONGEST_NAP))
         self._next_at = found.next_at or last_at
+
+    def _in_order(self, schedules: Sequence[Schedule], now: datetime) -> Sequence[Schedule]:
+        """Schedules, given the earliest first, with those of one instant, or due by now, by priority: the first have the slots."""
+        jobs = (self._ledger._jobs.get(name) for name in {one.job for one in schedules})
+        rank = {job.name: -job.policy.priority for job in jobs if job is not None}
+        if len(set(rank.values())) < 2:
+            return schedules
+        return sorted(schedules, key=lambda one: (max(one.next_due or now, now), rank.get(one.job, 0)))
 
     def _is_due(self, now: datetime) -> bool:
         return bool(self._planned or (self._coming and (self._coming[0].next_due or now) <= now))
@@ -452,9 +460,15 @@ class FireLoop:
 
     def admit(self, runs: Sequence[Run]) -> list[Run]:
         """Runs as they are to be written: claimed at once where this process has a slot and nothing else is asked."""
+        admitted = list(runs)
         if self.closing or self.is_behind:
-            return list(runs)
-        return [self._begun(run) for run in runs]
+            return admitted
+        places: Sequence[int] = range(len(runs))
+        if len(runs) > 1:
+            places = sorted(places, key=lambda place: -runs[place].priority)
+        for place in places:
+            admitted[place] = self._begun(runs[place])
+        return admitted
 
     def _begun(self, run: Run) -> Run:
         if self._slots.free <= 0 or run.ready_at > run.created_at:  # first, for most of thousands that come at once

@@ -313,7 +313,9 @@ class _Span(NamedTuple):
 class _Simulating:
     def __init__(self, setting: Setting, most_work: int, breathe: Callable[[], object]) -> None:
         self._setting, self._most_work, self._breathe = setting, most_work, breathe
-        self._schedules = sorted(setting.schedules, key=lambda one: one.id)
+        rank = {job: -policy.priority for job, policy in setting.policies.items()}
+        # Of one instant they are walked in this order, in which the engine fires them.
+        self._schedules = sorted(setting.schedules, key=lambda one: (rank.get(one.job, 0), one.id))
         self._policies = [setting.policies.get(one.job, Policy()) for one in self._schedules]
         self._courses = [_course(one, setting) for one in self._schedules]
         ends = {one.until for one in setting.switches if one.until is not None and one.ended_at is None}

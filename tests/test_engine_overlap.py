@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from stories import START, failing, fates, lasting, nothing, stamp, starts, stubborn
 
-from taskloop import Every, Options, Retry, RunContext, State, TaskScheduler
+from taskloop import Cron, Every, Options, Retry, RunContext, State, TaskScheduler
 from taskloop.store_sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -291,6 +291,39 @@ async def test_the_waiting_start_by_priority_then_by_age(virtual_time):
         ("low", 2),
         ("low", 5),
     ]
+
+
+async def test_of_fires_due_at_one_instant_those_of_the_highest_priority_have_the_slots_as_foretold(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=2))
+    for name, priority in (("archive", 0), ("mails", 5), ("report", 0), ("sums", 10)):
+        scheduler.add_job(lasting(600), Cron("0 2 * * *"), name=name, priority=priority, expect="10m")
+    async with virtual_time(scheduler) as time:
+        told = await scheduler.simulate("1d")
+        await time.advance("3h")
+        waited = {run.job for run in await time.runs() if run.started_at > run.due_at}
+    assert waited == {one.job for one in told.jobs if one.waits} == {"archive", "report"}
+
+
+async def test_fires_that_were_missed_begin_by_priority_too(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(lasting(600), Cron("0 2 * * *"), name="first")
+    scheduler.add_job(lasting(600), Cron("0 3 * * *"), name="urgent", priority=1)
+    async with virtual_time(scheduler) as time:
+        await time.restart(after="4h")
+        await time.run_until_idle()
+        runs = sorted(await time.runs(), key=lambda run: run.started_at)
+    assert [run.job for run in runs] == ["urgent", "first"]
+
+
+async def test_of_runs_asked_for_together_that_of_the_highest_priority_has_the_slot(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    jobs = [scheduler.add_job(lasting(60), name=f"of-{priority}", priority=priority) for priority in (0, 2, 1)]
+    async with virtual_time(scheduler) as time:
+        asked = await scheduler.submit_many([job.bind() for job in jobs])
+        assert [run.job for run in asked] == ["of-0", "of-2", "of-1"]
+        await time.run_until_idle()
+        runs = sorted(await time.runs(), key=lambda run: run.started_at)
+    assert [run.job for run in runs] == ["of-2", "of-1", "of-0"]
 
 
 async def test_a_high_priority_that_has_no_place_does_not_hold_up_the_others(virtual_time):
