@@ -312,37 +312,40 @@ class Stepping:
             spent, number = spent - 1, number - 1
         started_at = known.started_at if known is not None and known.started_at is not None else self._now()
         step = Step(name=wanted.name, place=wanted.place, started_at=started_at, error=known.error if known else None)
-        while True:
-            spent, number = spent + 1, number + 1
-            wanted.parameters.expect()  # now: once it has returned, what a kill finds unwritten is called again
-            self._free(wanted.name)
-            step = _again(step, state=StepState.RUNNING, attempt=number)
-            await self._keep(step)
-            self._say("step_started", step)
-            try:
-                result = await self._called(StepContext(context, wanted.name, number, wanted.params), wanted)
-                value = _as_annotated(wanted, result)
-            except BaseException as error:
-                if self._is_cut_short(error, own):
-                    if issubclass(type(error), asyncio.CancelledError) and not self._is_ending():
-                        self._give_up(context, step, error)
-                    raise
-                raised = error
-            else:
-                step = _again(step, state=StepState.SUCCEEDED, ended_at=self._now(), result=result, error=None)
+        try:
+            while True:
+                spent, number = spent + 1, number + 1
+                wanted.parameters.expect()  # now: once it has returned, what a kill finds unwritten is called again
+                self._free(wanted.name)
+                step = _again(step, state=StepState.RUNNING, attempt=number)
                 await self._keep(step)
-                self._say("step_done", step)
-                return _Done(step, value)
-            judgement = judged(raised, wanted.retry, spent, self._now(), self._chance())
-            wait, told = judgement.retry_in, self._told(judgement.failure)
-            again = wait is not None and spent < wanted.retry.attempts
-            state = StepState.WAITING if again else StepState.FAILED
-            step = _again(step, state=state, error=told, ended_at=None if again else self._now())
-            await self._keep(step)
-            if not again or wait is None:
-                self._say("step_done", step)
-                return _Done(step, error=_raisable(raised))
-            await asyncio.sleep(wait.total_seconds())
+                self._say("step_started", step)
+                try:
+                    result = await self._called(StepContext(context, wanted.name, number, wanted.params), wanted)
+                    value = _as_annotated(wanted, result)
+                except BaseException as error:
+                    if self._is_cut_short(error, own):
+                        raise
+                    raised = error
+                else:
+                    step = _again(step, state=StepState.SUCCEEDED, ended_at=self._now(), result=result, error=None)
+                    await self._keep(step)
+                    self._say("step_done", step)
+                    return _Done(step, value)
+                judgement = judged(raised, wanted.retry, spent, self._now(), self._chance())
+                wait, told = judgement.retry_in, self._told(judgement.failure)
+                again = wait is not None and spent < wanted.retry.attempts
+                state = StepState.WAITING if again else StepState.FAILED
+                step = _again(step, state=state, error=told, ended_at=None if again else self._now())
+                await self._keep(step)
+                if not again or wait is None:
+                    self._say("step_done", step)
+                    return _Done(step, error=_raisable(raised))
+                await asyncio.sleep(wait.total_seconds())
+        except asyncio.CancelledError as error:
+            if step.ended_at is None and self._is_cut_short(error, own) and not self._is_ending():
+                self._give_up(context, step, error)
+            raise
 
     def _told(self, failure: Failure) -> Failure:
         """A failure without the secrets of the run."""
@@ -354,7 +357,8 @@ class Stepping:
 
     def _give_up(self, context: RunContext, step: Step, error: BaseException) -> None:
         """The job itself has cancelled a step, by a timeout of its own perhaps, and goes on: put on record beside that."""
-        step = _again(step, state=StepState.FAILED, error=self._told(failure(error)), ended_at=self._now())
+        told = step.error if step.state is StepState.WAITING else self._told(failure(error))  # between two calls
+        step = _again(step, state=StepState.FAILED, error=told, ended_at=self._now())
         going = self._going.setdefault(str(context.step), {})
         writing = asyncio.ensure_future(self._keep(step))
 

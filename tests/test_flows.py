@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections import Counter
+from contextlib import suppress
 from datetime import date
 from functools import wraps
 from typing import Any
@@ -958,6 +959,32 @@ async def test_a_step_that_had_not_begun_when_its_attempt_ended_is_left_to_the_n
         run = await ended(time, job.submit())
         assert (run.result, run.attempt, begun) == (7, 2, ["00:00:01"])
         assert isinstance(tasks[0].exception(), AttemptCancelled)
+
+
+async def test_a_step_that_its_job_gives_up_before_its_call_or_between_two_is_on_record_as_failed(
+    scheduler, virtual_time
+):
+    """Of a run that had succeeded it stayed on record as running, or waiting: it was given up while it was called alone."""
+    called = []
+
+    async def load() -> None:
+        called.append(stamp(time.now))
+        raise OSError("gone")
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        early = asyncio.create_task(run.step("early", load))
+        await asyncio.sleep(0)  # its first line is on its way to the store
+        early.cancel()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(run.step("late", load, retry=Retry(3, first="1m")), 5)
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert run.state == "succeeded" and called == ["00:00"]
+        assert [(one.name, one.state, one.error.told()) for one in await scheduler.steps(run.id)] == [
+            ("early", "failed", "CancelledError"), ("late", "failed", "OSError: gone")
+        ]  # fmt: skip
 
 
 async def test_what_is_left_of_a_fan_out_is_cancelled_with_its_run(scheduler, virtual_time):
