@@ -12,8 +12,8 @@ from typing import Any, Final
 from taskloop.rows_postgres import RUN, Db
 
 __all__ = [
-    "FINAL", "SLACK", "days", "failed_in_a_row", "find", "first_since", "ids_of_job", "landmarks", "newest", "newest_active", "of_job",
-    "recent", "standing", "usual",
+    "FINAL", "SLACK", "days", "failed_in_a_row", "find", "first_since", "ids_of_job", "landmarks", "late", "newest",
+    "newest_active", "of_job", "recent", "standing", "usual",
 ]  # fmt: skip
 
 FINAL: Final = "state NOT IN ('waiting', 'running')"
@@ -111,6 +111,11 @@ async def find(
         where = "true" if skipped else "state <> 'skipped'"
         return await db.fetch(f"SELECT {columns} FROM taskloop.runs WHERE {where}{further} {order}", *values)
     names = None if jobs is None else list(dict.fromkeys(jobs))
+    if jobs is None and wanted == ["waiting"]:  # by id they stand in order only within a job
+        queued = [
+            row["job"] for row in await db.fetch(f"WITH RECURSIVE {_QUEUED} SELECT job FROM queued WHERE job NOTNULL")
+        ]
+        names = queued if len(queued) <= _MERGED else None
     if names is not None and len(names) * len(wanted) > _MERGED:
         further += f" AND job = ANY({given(names)}::text[])"
         names = None
@@ -126,6 +131,33 @@ async def find(
         f"SELECT {columns} FROM taskloop.runs WHERE id IN (SELECT id FROM ({merged}) i {order}) ORDER BY id DESC",
         *values,
     )
+
+
+# -- what waits
+
+_QUEUED: Final = (
+    "queued(job) AS (SELECT min(job) FROM taskloop.runs WHERE state = 'waiting' UNION ALL "
+    "SELECT (SELECT min(job) FROM taskloop.runs WHERE state = 'waiting' AND job > q.job) FROM queued q WHERE q.job NOTNULL)"
+)
+"""The jobs of which runs wait, and at the end NULL: each is found by one look into the index, however many wait."""
+_LATE: Final = (
+    "WITH RECURSIVE held AS (SELECT job FROM taskloop.switches WHERE kind = 'paused' AND ended_at IS NULL "
+    "AND (until IS NULL OR until > $1)), "
+    "queue(job, priority) AS ((SELECT job, priority FROM taskloop.runs WHERE state = 'waiting' "
+    "ORDER BY job, priority LIMIT 1) UNION ALL SELECT n.job, n.priority FROM queue q CROSS JOIN LATERAL "
+    "(SELECT job, priority FROM taskloop.runs WHERE state = 'waiting' AND (job, priority) > (q.job, q.priority) "
+    "ORDER BY job, priority LIMIT 1) n), "
+    "oldest AS (SELECT o.id, row_number() OVER (PARTITION BY q.job ORDER BY o.ready_at, o.id) AS place "
+    "FROM queue q CROSS JOIN LATERAL (SELECT id, ready_at FROM taskloop.runs WHERE state = 'waiting' AND job = q.job "
+    "AND priority = q.priority AND ready_at < $1 ORDER BY ready_at, id LIMIT $2) o "
+    "WHERE NOT EXISTS (SELECT 1 FROM held WHERE job IS NULL) AND q.job NOT IN (SELECT job FROM held WHERE job IS NOT NULL)) "
+    f"SELECT {RUN} FROM taskloop.runs WHERE id IN (SELECT id FROM oldest WHERE place <= $2) ORDER BY ready_at"
+)
+
+
+async def late(db: Db, before: int, each: int) -> Sequence[Any]:
+    """Runs that wait though they were ready before then, the oldest first, at most `each` of a job; held ones left out."""
+    return await db.fetch(_LATE, before, each)
 
 
 # -- how a job stands

@@ -22,6 +22,7 @@ __all__ = [
     "first_since",
     "ids_of_job",
     "landmarks",
+    "late",
     "newest",
     "newest_active",
     "of_job",
@@ -135,6 +136,9 @@ def find(
         rest = f"FROM taskloop_runs WHERE {where}{further} ORDER BY id DESC LIMIT ?"
         return db.execute(f"SELECT {columns} {rest}", (*values, limit)).fetchall()
     names = None if jobs is None else list(dict.fromkeys(jobs))
+    if jobs is None and wanted == ["waiting"]:  # by id they stand in order only within a job
+        queued = [row[0] for row in db.execute(f"WITH RECURSIVE {_QUEUED} SELECT job FROM queued WHERE job NOT NULL")]
+        names = queued if len(queued) <= _MERGED else None
     if names is not None and len(names) * len(wanted) > _MERGED:
         further, values = f" AND job IN (SELECT value FROM json_each(?)){further}", [json.dumps(names), *values]
         names = None
@@ -150,6 +154,49 @@ def find(
         f"SELECT {columns} FROM taskloop_runs WHERE id IN "
         f"(SELECT id FROM ({' UNION ALL '.join(parts)} ORDER BY id DESC LIMIT ?)) ORDER BY id DESC",
         (*given, limit),
+    ).fetchall()
+
+
+# -- what waits
+
+_IN_LINE: Final = "FROM taskloop_runs INDEXED BY taskloop_runs_next WHERE state = 'waiting'"
+_QUEUED: Final = (
+    f"queued(job) AS (SELECT min(job) {_IN_LINE} UNION ALL "
+    f"SELECT (SELECT min(job) {_IN_LINE} AND job > q.job) FROM queued q WHERE q.job NOT NULL)"
+)
+"""The jobs of which runs wait, and at the end NULL: each is found by one look into the index, however many wait."""
+_QUEUES: Final = (
+    f"WITH RECURSIVE {_QUEUED}, queue(job, priority) AS ("
+    f"SELECT job, (SELECT min(priority) {_IN_LINE} AND job = q.job) FROM queued q WHERE q.job NOT NULL UNION ALL "
+    f"SELECT job, (SELECT min(priority) {_IN_LINE} AND job = q.job AND priority > q.priority) FROM queue q "
+    "WHERE q.priority NOT NULL) SELECT job, priority FROM queue WHERE priority NOT NULL"
+)
+
+
+def late(db: sqlite3.Connection, columns: str, before: int, each: int) -> list[Any]:
+    """Runs that wait though they were ready before then, the oldest first, at most `each` of a job; held ones left out."""
+    held = {
+        row[0]
+        for row in db.execute(
+            "SELECT job FROM taskloop_switches WHERE kind = 'paused' AND ended_at IS NULL "
+            "AND (until IS NULL OR until > ?)",
+            (before,),
+        )
+    }
+    oldest: dict[str, list[tuple[int, int]]] = {}
+    for job, priority in () if None in held else db.execute(_QUEUES).fetchall():
+        if job not in held:
+            oldest.setdefault(job, []).extend(
+                db.execute(
+                    f"SELECT ready_at, id {_IN_LINE} AND job = ? AND priority = ? AND ready_at < ? "
+                    "ORDER BY ready_at LIMIT ?",
+                    (job, priority, before, each),
+                )
+            )
+    ids = [run for of_job in oldest.values() for _, run in sorted(of_job)[:each]]
+    return db.execute(
+        f"SELECT {columns} FROM taskloop_runs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY ready_at",
+        (json.dumps(ids),),
     ).fetchall()
 
 

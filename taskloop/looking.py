@@ -195,9 +195,7 @@ async def _in_progress(
     longest.
     """
     now, only = look.now, look.only
-    waiting: dict[str, Run] = {}
-    for run in await store.late(now):
-        waiting.setdefault(run.job, run)
+    waiting = {run.job: run for run in await store.late(now, each=1)}
     running = await store.find(Query(None if only is None else [*only], [State.RUNNING], limit=1000))
     expected = {run.id: defined[run.job]["policy"].get("expect") for run in running if run.job in defined}
     await _learn_usual(ledger, store, [run for run in running if not expected.get(run.id)], now)
@@ -355,7 +353,7 @@ async def waiting(ledger: Ledger, most: int) -> list[Run]:
     """Runs that wait, first what has been ready longest; of those whose time is to come, or that are held, some of the newest."""
     store = await ledger._opened()
     newest = await store.find(Query(states=[State.WAITING], limit=TOGETHER))
-    found = {one.id: one for one in (*await store.late(ledger._clock.now()), *newest)}
+    found = {one.id: one for one in (*await store.late(ledger._clock.now(), each=most), *newest)}
     return sorted(found.values(), key=lambda one: one.ready_at)[:most]
 
 

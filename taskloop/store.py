@@ -321,8 +321,10 @@ class Store(Protocol):
     async def reruns(self, run: RunId) -> Sequence[Run]:
         """Runs that were asked for as a run again of this one, the oldest first, at most 100."""
 
-    async def late(self, ready_before: datetime) -> Sequence[Run]:
-        """Waiting runs that have been ready since before then, the oldest first, at most 100; held ones left out."""
+    async def late(self, ready_before: datetime, each: int) -> Sequence[Run]:
+        """Waiting runs that have been ready since before then, the oldest first, at most `each` of a job; held ones left
+        out.
+        """
 
     async def clock(self) -> datetime | None:
         """What the clock of its server shows, the one that all have in common; None: a file has none."""

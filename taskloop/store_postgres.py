@@ -546,16 +546,8 @@ class PostgresStore:
     async def reruns(self, run: RunId) -> Sequence[Run]:
         return await self._runs("WHERE rerun_of = $1 AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", run)
 
-    async def late(self, ready_before: datetime) -> Sequence[Run]:
-        held = (  # of none but the statement itself: looked up once, not for each run that waits
-            "FROM taskloop.switches WHERE kind = 'paused' AND ended_at IS NULL "
-            f"AND coalesce(until, {keeping.FOR_EVER}) > $1 AND job IS"
-        )
-        return await self._runs(
-            f"WHERE state = 'waiting' AND ready_at < $1 AND NOT EXISTS (SELECT 1 {held} NULL) "
-            f"AND job NOT IN (SELECT job {held} NOT NULL) ORDER BY ready_at LIMIT 100",
-            microseconds(ready_before),
-        )
+    async def late(self, ready_before: datetime, each: int) -> Sequence[Run]:
+        return await _as_runs(await self._read(history.late, microseconds(ready_before), each))
 
     async def clock(self) -> datetime | None:
         [[now]] = await self._fetch("SELECT extract(epoch FROM clock_timestamp())::double precision")

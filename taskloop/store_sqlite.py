@@ -540,15 +540,9 @@ class SqliteStore:
     async def reruns(self, run: RunId) -> Sequence[Run]:
         return await self._runs("WHERE rerun_of = ? AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", (run,))
 
-    async def late(self, ready_before: datetime) -> Sequence[Run]:
-        held = (  # of none but the statement itself: looked up once, not for each run that waits
-            "FROM taskloop_switches WHERE kind = 'paused' AND ended_at IS NULL AND coalesce(until, ?) > ? AND job IS"
-        )
-        return await self._runs(
-            f"WHERE state = 'waiting' AND ready_at < ? AND NOT EXISTS (SELECT 1 {held} NULL) "
-            f"AND job NOT IN (SELECT job {held} NOT NULL) ORDER BY ready_at LIMIT 100",
-            (at := microseconds(ready_before), keeping.FOR_EVER, at, keeping.FOR_EVER, at),
-        )
+    async def late(self, ready_before: datetime, each: int) -> Sequence[Run]:
+        found: list[Run] = await self._read(_late, microseconds(ready_before), each)
+        return found
 
     async def clock(self) -> datetime | None:
         return None
@@ -761,6 +755,10 @@ def _found(
         return [read(row) for jobs in asked_of for row in asked(db, jobs=jobs, between=between)]
 
     return found
+
+
+def _late(db: sqlite3.Connection, before: int, each: int) -> list[Run]:
+    return [read_run(row) for row in history.late(db, _RUN, before, each)]
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

@@ -87,6 +87,19 @@ async def test_a_run_that_waits_for_its_place_is_overdue(scheduler, virtual_time
         assert (await conditions(scheduler))["job"] == "ok"
 
 
+async def test_a_run_is_overdue_too_where_hundreds_of_another_job_have_waited_for_longer(scheduler, virtual_time, told):
+    scheduler.add_job(lasting(3600), name="slow", max_running=1)
+    scheduler.add_job(lasting(3600), name="short_of_places", max_running=1)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit_many([scheduler["slow"].bind() for _ in range(200)])
+        await time.advance("10m")
+        for _ in range(2):
+            await scheduler.submit("short_of_places")
+        await time.advance("2m")
+        assert ("overdue", "short_of_places") in told
+        assert await conditions(scheduler) == {"slow": "overdue", "short_of_places": "overdue"}
+
+
 async def test_what_waited_while_nobody_was_there_is_overdue_only_if_it_waits_on(
     scheduler, virtual_time, tmp_path, told
 ):

@@ -601,9 +601,20 @@ async def test_runs_are_counted_by_the_day_and_the_state_they_ended_in(store):
 async def test_what_waits_for_too_long_is_told_unless_it_is_held(store):
     await submitted(store, asked(), asked(ready_at=at(60)), asked("b"))
     await store.switch(off(kind="paused", job="b"))
-    assert ids(await store.late(at(30))) == [1]
+    assert ids(await store.late(at(30), 9)) == [1]
     await store.switch(off(kind="paused", job=None))
-    assert ids(await store.late(at(30))) == []
+    assert ids(await store.late(at(30), 9)) == []
+
+
+async def test_of_what_waits_for_too_long_each_job_is_told_however_many_another_has(store):
+    await submitted(store, *(asked(ready_at=at(number)) for number in range(200)))  # runs 1 to 200
+    [low, high, soon] = await submitted(
+        store, asked("b", ready_at=at(300)), asked("b", ready_at=at(250), priority=5), asked("b", ready_at=at(900))
+    )
+    assert ids(await store.late(at(600), 1)) == [1, high.id]
+    assert ids(await store.late(at(600), 3)) == [1, 2, 3, high.id, low.id]
+    assert ids(await store.late(at(901), 3)) == [1, 2, 3, high.id, low.id, soon.id]
+    assert ids(await store.late(at(0), 3)) == []
 
 
 async def test_declared_schedules_are_told_from_stored_ones(store):

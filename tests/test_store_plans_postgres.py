@@ -193,7 +193,7 @@ async def live(store: Any) -> None:
     await store.in_hand("w1")
     await store.note([Incident("w1", "clock", NOW, at(1))])
     await store.switch(Switch("paused", "a", NOW, "ann", None))
-    await store.late(at(60))
+    await store.late(at(60), 9)
     await store.counts()
     await store.rewind(lambda one, _: one, NOW, back=timedelta(hours=1), boot="b", since=0.0, tick=1.0)
     await store.rewind(lambda one, _: one, NOW, back=None, boot="b", since=2.0, tick=3.0)
