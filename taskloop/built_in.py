@@ -85,7 +85,7 @@ def _add_from_file(jobs: Jobs, said: FileJob) -> None:
 
     if said.call is None and said.name in jobs:
         return
-    job = load_job(said)  # without `call` it says what is missing
+    job = load_job(said, jobs)  # without `call` it says what is missing
     if said.name in jobs and jobs[said.name].origin == "file":
         jobs.remove_job(said.name)  # the app's scheduler, composed before in this process
     jobs.add_job(job.function, job.trigger, name=job.name, params=job.params, **_any(job.options)).origin = "file"

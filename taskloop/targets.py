@@ -10,27 +10,31 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from taskloop.errors import BadSettings, TaskloopError, nearest
 from taskloop.file_jobs import FileJob
-from taskloop.given import Given, Wrong, meant, read_target, saying
+from taskloop.given import Given, Wrong, key_text, meant, read_target, saying
 from taskloop.jobs import Job, Jobs
 
 __all__ = ["load_app", "load_job"]
 
 
-def load_job(file_job: FileJob) -> Job[..., Any]:
+def load_job(file_job: FileJob, declared_in_code: Iterable[Job[..., Any]] = ()) -> Job[..., Any]:
     """The job that `call` names, with the trigger, parameters and policy of its table. Imports its module.
 
-    A function that is a `Job` already keeps what its decorator said beneath the file's word. Raises `BadSettings`.
+    A function that is a `Job` already keeps what its decorator said beneath the file's word. Raises `BadSettings`; where
+    there is no `call`, with the job in code that may be meant.
     """
     where = file_job.where or f"jobs.{file_job.name}"
     if file_job.call is None:
-        raise BadSettings([f'{where}: no code declares a job of this name; add call = "module:function"'])
+        mend = 'add call = "module:function"'
+        if (near := _near(file_job.name, declared_in_code)) is not None:
+            mend = f"did you mean [jobs.{key_text(near)}]? {mend} makes a job of this name"
+        raise BadSettings([f"{where}: no code declares a job of this name; {mend}"])
     found = _imported(file_job.call, file_job.directory, f"{where}.call")
     declared = found if isinstance(found, Job) else None
     try:
@@ -46,6 +50,12 @@ def load_job(file_job: FileJob) -> Job[..., Any]:
     except TaskloopError as error:
         raise BadSettings([f"{where}: {line}" for line in str(error).splitlines()]) from None
     return job
+
+
+def _near(name: str, jobs: Iterable[Job[..., Any]]) -> str | None:
+    """The job that had this name before, else the one whose name is nearest."""
+    there = list(jobs)
+    return next((job.name for job in there if name in job.aliases), None) or nearest(name, [job.name for job in there])
 
 
 def load_app(app: str, directory: Path | None = None) -> Jobs:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import dotenv
@@ -832,6 +833,15 @@ def test_a_job_that_cannot_be_made_is_told_with_its_table(shop, toml, why):
     assert found.startswith("config.toml: jobs.a: ")
     assert why in found
     assert refused(lambda: load_job(FileJob(name="a"))).startswith("jobs.a: no code declares")
+
+
+def test_a_table_of_no_job_names_the_one_that_may_be_meant():
+    jobs = Jobs()
+    jobs.add_job(lambda: None, name="poll", aliases=("fetch",))
+    for name, near in (("pol", "poll"), ("fetch", "poll"), ("other", None)):
+        found = refused(partial(load_job, FileJob(name=name), jobs))
+        assert ("did you mean [jobs.poll]?" in found) == (near is not None)
+        assert 'add call = "module:function"' in found
 
 
 def test_what_defaults_grant_a_job_of_the_file_may_use(shop):

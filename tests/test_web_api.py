@@ -43,7 +43,7 @@ def shop(limit=None):
         scheduler.began.set()
         await asyncio.sleep(60)
 
-    @scheduler.every("1h", first="after")
+    @scheduler.every("1h", first="after", aliases=("each_hour",))
     async def hourly():
         return "ticked"
 
@@ -152,6 +152,13 @@ async def test_an_unknown_job_is_not_found_and_the_nearest_is_named(client):
     answer = await client.get(f"{V1}/jobs/hourlie")
     assert (answer.status, answer.code) == (404, "job-not-found")
     assert "did you mean 'hourly'?" in answer.data["detail"] + answer.data["hint"]
+
+
+async def test_who_asks_for_a_job_by_an_earlier_name_is_told_the_one_it_has(client):
+    for path in ("", "/stats"):
+        answer = await client.get(f"{V1}/jobs/each_hour{path}")
+        assert (answer.status, answer.code) == (404, "job-not-found")
+        assert answer.data["hint"].startswith("did you mean 'hourly'?")
 
 
 async def test_a_switch_is_thrown_with_its_reason_and_told_in_the_job(client):

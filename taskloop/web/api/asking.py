@@ -65,4 +65,12 @@ async def page(found: Sequence[Any], most: int, record: Callable[[Any], Any], ma
 async def refuse_unknown(asked: Asked, name: str) -> None:
     """Raise `NoSuchJob` for the name of a job that neither this program nor the store has."""
     if name not in asked.scheduler and not await asked.scheduler.jobs(name):
-        raise NoSuchJob(name, nearest(name, [job.name for job in asked.scheduler]))
+        raise await no_such_job(asked, name)
+
+
+async def no_such_job(asked: Asked, name: str) -> NoSuchJob:
+    """That no job has this name; with the one that had it before, else the one whose name is nearest to it."""
+    scheduler = asked.scheduler
+    here = scheduler._names(name)[0]
+    heir = here if here != name else (await (await scheduler._opened()).aliases()).get(name)
+    return NoSuchJob(name, heir or nearest(name, [job.name for job in scheduler]))

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from taskloop import looking
-from taskloop.errors import BadParameters, NoSuchJob, nearest
+from taskloop.errors import BadParameters
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
-from taskloop.web.api.asking import FIRES_UNTIL, KEY, KEY_HEADER, LIMIT, NARROWING, TOLD, UNTIL, V1, limit
+from taskloop.web.api.asking import FIRES_UNTIL, KEY, KEY_HEADER, LIMIT, NARROWING, TOLD, UNTIL, V1, limit, no_such_job
 from taskloop.web.core import Response, answer, listed
 from taskloop.web.discretion import explained
 from taskloop.web.problems import Problem
@@ -32,7 +32,7 @@ async def the_job(asked: Asked, name: str | None = None) -> JobRecord:
     name = asked.path["job"] if name is None else name
     found = await asked.scheduler.jobs(name)
     if not found:
-        raise NoSuchJob(name, nearest(name, [job.name for job in asked.scheduler]))
+        raise await no_such_job(asked, name)
     return found[0]
 
 
