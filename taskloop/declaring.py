@@ -32,7 +32,7 @@ TOGETHER: Final = 1000
 FEW: Final = 100
 """Jobs of which it is made out in one turn of the loop what they declare, or what is configured of them: 3 ms."""
 MOST_ASKED: Final = 10_000
-"""Runs that earlier starts have asked for, and that still wait, which a start looks at."""
+"""Runs of each cause, of those that wait or run, which a start looks at."""
 NAMED: Final = 20
 """Names in a line of the log; of more there is a count."""
 
@@ -259,7 +259,7 @@ async def _begin_at_start(
     due: Collection[str],
 ) -> None:
     """Ask for a run of each job that wants one at a start, unless what is due comes to one, another worker has it already,
-    or the run that an earlier start has asked for still waits, as in a pause.
+    or an earlier run is in its place.
     """
     wanted = [
         job
@@ -270,10 +270,21 @@ async def _begin_at_start(
         and not any(_fires(one, job.name) for one in others)
     ]
     names = [job.name for job in wanted]
-    asked = Query(names, [State.WAITING], cause=Cause.ON_START, limit=MOST_ASKED)
-    found = await store.find(asked) if wanted else ()
-    waiting = {run.job for run in found if run.expires_at is None or run.expires_at >= now}  # else it is skipped next
-    await store.submit([_on_start(job, now) for job in wanted if job.name not in waiting])
+    found: list[Run] = []
+    for cause in (Cause.ON_START, Cause.SCHEDULE, Cause.CATCH_UP) if wanted else ():
+        found += await store.find(Query(names, [State.WAITING, State.RUNNING], cause=cause, limit=MOST_ASKED))
+    there = {run.job for run in found if _is_one_fire(run, ledger[run.job].policy, now)}
+    await store.submit([_on_start(job, now) for job in wanted if job.name not in there])
+
+
+def _is_one_fire(run: Run, policy: Policy, now: datetime) -> bool:
+    """Whether an active run stands for the fire of a start: that of an earlier start which still waits, as in a pause, or one
+    of the job's own schedule, beside or after which there would be two of what may not overlap.
+    """
+    if run.expires_at is not None and run.expires_at < now:  # it is skipped next
+        return False
+    own = run.schedule == run.job and policy.overlap != "allow"
+    return own or (run.cause is Cause.ON_START and run.state is State.WAITING)
 
 
 def _comes_to_a_run(schedule: Schedule, policy: Policy, now: datetime) -> bool:

@@ -320,6 +320,34 @@ async def test_on_start_asks_for_no_second_run_while_the_first_waits(scheduler, 
         assert len(await time.runs("bare", state="succeeded")) == 2
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue", "replace", "allow"])
+@pytest.mark.parametrize("end", ["stop", "crash"])
+async def test_on_start_fires_none_beside_a_run_of_its_schedule_that_goes_on_unless_they_may_overlap(
+    scheduler, virtual_time, overlap, end
+):
+    scheduler.add_job(lasting(300), Every("1h"), name="job", on_start=True, retry=2, overlap=overlap)
+    async with virtual_time(scheduler) as time:
+        await time.advance("1m")
+        if end == "crash":
+            await time.crash()
+        await time.restart(after="1m")
+        await time.advance("20m")
+        assert [run.cause for run in await time.runs()] == ["schedule", "on_start"][: 1 + (overlap == "allow")]
+
+
+async def test_on_start_fires_where_the_run_before_it_was_cut_short_for_good(scheduler, virtual_time):
+    scheduler.add_job(lasting(300), Every("1h"), name="job", on_start=True)
+    async with virtual_time(scheduler) as time:
+        await time.advance("1m")
+        await time.crash()
+        await time.restart(after="1m")
+        await time.advance("20m")
+        assert [(run.cause, run.state) for run in await time.runs()] == [
+            ("schedule", State.INTERRUPTED),
+            ("on_start", State.SUCCEEDED),
+        ]
+
+
 async def test_max_late_holds_for_a_fire_of_a_start_too_and_the_next_start_fires_anew(scheduler, virtual_time):
     scheduler.add_job(nothing, name="bare", on_start=True, max_late="1m")
     scheduler.add_job(nothing, Cron("0 5 * * *"), name="timed", on_start=True, max_late="1m")
