@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "curfew",
     "days",
+    "heir",
     "identities",
     "in_hand",
     "incidents",
@@ -94,6 +95,12 @@ async def stands(ledger: Ledger) -> list[Standing]:
 async def records(ledger: Ledger, names: Collection[str]) -> list[JobRecord]:
     """As `jobs`, of these alone."""
     return await jobs(ledger, await ledger._opened(), names)
+
+
+async def heir(ledger: Ledger, name: str) -> str | None:
+    """The job that had this name before; None: none of those that are known has."""
+    here = ledger._names(name)[0]
+    return here if here != name else (await (await ledger._opened()).aliases()).get(name)
 
 
 async def off(ledger: Ledger, jobs: Collection[str]) -> Mapping[str, datetime | None]:

@@ -837,7 +837,10 @@ def test_a_job_that_cannot_be_made_is_told_with_its_table(shop, toml, why):
 
 def test_a_table_of_no_job_names_the_one_that_may_be_meant():
     jobs = Jobs()
-    jobs.add_job(lambda: None, name="poll", aliases=("fetch",))
+
+    @jobs.job(aliases=("fetch",))
+    def poll(): ...
+
     for name, near in (("pol", "poll"), ("fetch", "poll"), ("other", None)):
         found = refused(partial(load_job, FileJob(name=name), jobs))
         assert ("did you mean [jobs.poll]?" in found) == (near is not None)

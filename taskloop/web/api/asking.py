@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from taskloop import looking
 from taskloop.errors import NoSuchJob, nearest
 from taskloop.web.core import Response, listed
 from taskloop.web.routes import INSTANT, TEXT, Parameter, whole
@@ -70,7 +71,5 @@ async def refuse_unknown(asked: Asked, name: str) -> None:
 
 async def no_such_job(asked: Asked, name: str) -> NoSuchJob:
     """That no job has this name; with the one that had it before, else the one whose name is nearest to it."""
-    scheduler = asked.scheduler
-    here = scheduler._names(name)[0]
-    heir = here if here != name else (await (await scheduler._opened()).aliases()).get(name)
-    return NoSuchJob(name, heir or nearest(name, [job.name for job in scheduler]))
+    near = await looking.heir(asked.scheduler, name) or nearest(name, [job.name for job in asked.scheduler])
+    return NoSuchJob(name, near)
