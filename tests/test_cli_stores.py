@@ -57,6 +57,20 @@ def count(path, table="runs"):
 # -- which store
 
 
+def test_where_one_of_several_jobs_cannot_be_switched_it_is_told_which_were_before(shop, call):
+    assert call("disable", "add").code == call("enable", "add").code == 0
+    with database(shop.folder / "taskloop.db") as db:
+        db.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON taskloop_switches WHEN new.job = 'hourly' "
+            "BEGIN SELECT raise(ABORT, 'no room'); END"
+        )
+    done = call("disable", "add", "hourly", "heartbeat")
+    assert done.code == 8 and "no room" in done.err and "done before this failed: add off" in done.err
+    standing = {one["name"]: one["enabled"] for one in call("list", "--format", "json").items}
+    assert [standing[name] for name in ("add", "hourly")] == [False, True]
+    assert "done before" not in call("disable", "hourly", "add").err
+
+
 def test_a_command_that_is_given_the_app_uses_the_store_that_it_would_run_on(shop, call):
     """A backup of the wrong store was made, with code 0, where another one stood at the configured address."""
     shop.write("own.py", OWN)

@@ -61,8 +61,13 @@ async def _change(args: Namespace, verb: Verb, said: str, effect: str = "") -> i
     out, told = Output(args), {"actor": reach.actor(args), "reason": args.reason}
     async with reach.desk(args) as ledger:
         await reach.known(ledger, args, args.jobs)
-        for job in args.jobs or [None]:
-            await verb(ledger, job, told)
+        for number, job in enumerate(args.jobs or [None]):
+            try:
+                await verb(ledger, job, told)
+            except BaseException:  # Ctrl-C too
+                if number:
+                    out.note(f"done before this failed: {', '.join(args.jobs[:number])} {said}")
+                raise
         records = [job_record(one) for one in await ledger.jobs() if not args.jobs or one.name in args.jobs]
         everything = await ledger.paused()
 
