@@ -107,23 +107,20 @@ async def find(
         among += "" if jobs is None else f" AND job = ANY({given(list(jobs))}::text[])"
         rest = f"WHERE cause <> 'schedule' AND {among}{further} {order}"
         return await db.fetch(f"SELECT {columns} FROM taskloop.runs {rest}", *values)
-    if jobs is None and states is None:
-        where = "true" if skipped else "state <> 'skipped'"
+    if jobs is None and (states is None or len(wanted) > len(_LASTING)):
+        where = "state <> 'skipped'" if states is None and not skipped else "true"
         return await db.fetch(f"SELECT {columns} FROM taskloop.runs WHERE {where}{further} {order}", *values)
     names = None if jobs is None else list(dict.fromkeys(jobs))
-    if jobs is None and wanted == ["waiting"]:  # by id they stand in order only within a job
-        queued = [
-            row["job"] for row in await db.fetch(f"WITH RECURSIVE {_QUEUED} SELECT job FROM queued WHERE job NOTNULL")
-        ]
-        names = queued if len(queued) <= _MERGED else None
     if names is not None and len(names) * len(wanted) > _MERGED:
         further += f" AND job = ANY({given(names)}::text[])"
         names = None
-    if names is None:
-        parts = [_of_all(one) for one in wanted]
-    else:
-        asked = [given(name) for name in names]
-        parts = [of_job(one, state) for state in wanted for one in asked]
+    asked = None if names is None else [given(name) for name in names]
+    parts: list[str] = []
+    for state in wanted:
+        these = asked
+        if state == "waiting" and jobs is None and (queued := await _queued(db)) is not None:
+            these = [given(name) for name in queued]
+        parts += [_of_all(state)] if these is None else [of_job(one, state) for one in these]
     if not parts:
         return []
     merged = " UNION ALL ".join(f"(SELECT id {part}{further} {order})" for part in parts)
@@ -153,6 +150,12 @@ _LATE: Final = (
     "WHERE NOT EXISTS (SELECT 1 FROM held WHERE job IS NULL) AND q.job NOT IN (SELECT job FROM held WHERE job IS NOT NULL)) "
     f"SELECT {RUN} FROM taskloop.runs WHERE id IN (SELECT id FROM oldest WHERE place <= $2) ORDER BY ready_at"
 )
+
+
+async def _queued(db: Db) -> list[str] | None:
+    """The jobs of which runs wait: there may be many, and by id they stand in order only within a job. None: too many jobs."""
+    rows = await db.fetch(f"WITH RECURSIVE {_QUEUED} SELECT job FROM queued WHERE job NOTNULL")
+    return [row["job"] for row in rows] if len(rows) <= _MERGED else None
 
 
 async def late(db: Db, before: int, each: int) -> Sequence[Any]:

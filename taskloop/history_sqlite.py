@@ -131,23 +131,20 @@ def find(
     wanted = (*_LASTING, *(["skipped"] if skipped else [])) if states is None else list(dict.fromkeys(states))
     if cause not in (None, "schedule") and "succeeded" in wanted:
         return _asked_for(db, columns, jobs, wanted, further, [*values, limit])
-    if jobs is None and states is None:
-        where = "1" if skipped else "state <> 'skipped'"
+    if jobs is None and (states is None or len(wanted) > len(_LASTING)):
+        where = "state <> 'skipped'" if states is None and not skipped else "1"
         rest = f"FROM taskloop_runs WHERE {where}{further} ORDER BY id DESC LIMIT ?"
         return db.execute(f"SELECT {columns} {rest}", (*values, limit)).fetchall()
     names = None if jobs is None else list(dict.fromkeys(jobs))
-    if jobs is None and wanted == ["waiting"]:  # by id they stand in order only within a job
-        queued = [row[0] for row in db.execute(f"WITH RECURSIVE {_QUEUED} SELECT job FROM queued WHERE job NOT NULL")]
-        names = queued if len(queued) <= _MERGED else None
     if names is not None and len(names) * len(wanted) > _MERGED:
         further, values = f" AND job IN (SELECT value FROM json_each(?)){further}", [json.dumps(names), *values]
         names = None
-    if names is None:
-        parts = [f"SELECT id {_of_all(one)}{further}" for one in wanted]
-        given = values * len(wanted)
-    else:
-        parts = [f"SELECT id {of_job('?', one)}{further}" for one in wanted for _ in names]
-        given = [value for _ in wanted for name in names for value in (name, *values)]
+    merged: list[tuple[str, list[str]]] = []
+    for state in wanted:
+        these = _queued(db) if state == "waiting" and jobs is None else names
+        merged += [(_of_all(state), [])] if these is None else [(of_job("?", state), [name]) for name in these]
+    parts = [f"SELECT id {rest}{further}" for rest, _ in merged]
+    given = [value for _, named in merged for value in (*named, *values)]
     if not parts:
         return []
     return db.execute(
@@ -171,6 +168,12 @@ _QUEUES: Final = (
     f"SELECT job, (SELECT min(priority) {_IN_LINE} AND job = q.job AND priority > q.priority) FROM queue q "
     "WHERE q.priority NOT NULL) SELECT job, priority FROM queue WHERE priority NOT NULL"
 )
+
+
+def _queued(db: sqlite3.Connection) -> list[str] | None:
+    """The jobs of which runs wait: there may be many, and by id they stand in order only within a job. None: too many jobs."""
+    names = [row[0] for row in db.execute(f"WITH RECURSIVE {_QUEUED} SELECT job FROM queued WHERE job NOT NULL")]
+    return names if len(names) <= _MERGED else None
 
 
 def late(db: sqlite3.Connection, columns: str, before: int, each: int) -> list[Any]:
