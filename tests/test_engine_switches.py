@@ -255,6 +255,23 @@ async def test_a_running_run_goes_on_when_its_job_is_disabled(scheduler, virtual
         assert await fates(time) == ["00:00 succeeded"]
 
 
+async def test_what_waits_begins_though_its_job_is_disabled_unless_it_is_cancelled_before_the_next_start_too(
+    scheduler, virtual_time
+):
+    """As after a backup was put back: what ran as it was made, and what waited then, must not run twice."""
+    scheduler.add_job(lasting(60), name="job", retry=3, max_running=1)
+    async with virtual_time(scheduler) as time:
+        runs = [await scheduler.submit("job") for _ in range(4)]
+        await time.advance("1s")
+        await time.crash()
+        await scheduler.disable("job")
+        for run in runs[:2]:  # one that ran, and one that waited
+            await scheduler.cancel(run.id)
+        await time.restart(after="1m")
+        await time.advance("10m")
+        assert [run.state for run in await time.runs()] == [State.CANCELLED] * 2 + [State.SUCCEEDED] * 2
+
+
 async def test_a_job_may_be_disabled_and_paused_at_once(scheduler, virtual_time):
     """Two questions with an answer each: a resume does not switch it on."""
     scheduler.add_job(nothing, Every("1h"), name="job")
