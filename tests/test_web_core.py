@@ -149,6 +149,20 @@ def test_where_it_is_mounted_is_read_as_servers_differ_in_telling_it(root, path,
     assert (prefix, below or "/") == found
 
 
+@pytest.mark.parametrize(
+    ("root", "path", "raw", "found"),
+    [
+        ("/shop", "/jobs/a/b", b"/shop/taskloop/jobs/a%2Fb", ("/shop/taskloop", "/jobs/a%2Fb")),  # Litestar by uvicorn
+        ("/shop", "/jobs/a/b", b"/taskloop/jobs/a%2Fb", ("/shop/taskloop", "/jobs/a%2Fb")),  # Litestar by others
+        ("/shop/taskloop", "/jobs", b"/taskloop/jobs", ("/shop/taskloop", "/jobs")),
+        ("/taskloop", "/jobs", b"/taskloop/jobs", ("/taskloop", "/jobs")),
+        ("/shop", "/jobs", b"/t%20s/jobs", ("/shop/t%20s", "/jobs")),
+    ],
+)
+def test_below_a_path_that_a_proxy_took_off_the_mount_that_the_host_took_off_is_found(root, path, raw, found):
+    assert _place({"root_path": root, "path": path, "raw_path": raw}) == found
+
+
 NESTED = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=5),
     lambda inner: some.lists(inner, max_size=6) | some.dictionaries(some.text(max_size=3), inner, max_size=6),

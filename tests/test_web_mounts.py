@@ -98,3 +98,25 @@ async def test_a_host_that_takes_the_mount_off_the_path_and_says_so_nowhere_is_u
         )  # fmt: skip
     page = told[1]["body"].decode()
     assert told[0]["status"] == 200 and f'<a href="{mount}/runs" data-key' in page
+
+
+@pytest.mark.parametrize("handed", ["", "/shop"], ids=["the server leaves it off", "the server puts it back"])
+async def test_a_path_that_a_proxy_takes_off_and_the_server_is_told_of_stands_before_each_link(handed):
+    """As `root_path` of FastAPI and of hypercorn says it, and as uvicorn's does, which hands on the whole path."""
+    scheduler, told = TaskScheduler(":memory:"), []
+    scheduler.add_job(nothing, name="job")
+    host = Starlette(routes=[Mount("/taskloop", asgi.app(scheduler, auth="open"))])
+
+    async def send(message):
+        told.append(message)
+
+    async with scheduler:
+        await host(
+            {"type": "http", "method": "GET", "path": f"{handed}/taskloop/jobs/job", "query_string": b"",
+             "raw_path": f"{handed}/taskloop/jobs/job".encode(), "root_path": "/shop", "client": ("127.0.0.1", 1),
+             "server": ("127.0.0.1", 80), "scheme": "http",
+             "headers": [(b"host", b"127.0.0.1"), (b"accept", b"text/html")]},
+            None, send,
+        )  # fmt: skip
+    page = told[1]["body"].decode()
+    assert told[0]["status"] == 200 and '<a href="/shop/taskloop/runs" data-key' in page

@@ -111,15 +111,30 @@ def _place(scope: Mapping[str, Any]) -> tuple[str, str]:
     """Where it is mounted, and the path below, percent-encoded as it was sent where the server tells that."""
     prefix, path = scope.get("root_path", "").rstrip("/"), scope["path"]
     raw = scope.get("raw_path", b"").decode("latin-1").partition("?")[0]
-    if not prefix and (found := _taken_off(raw, path)) is not None:
-        return found
-    whole = path.startswith(f"{prefix}/") or path == prefix
-    below = path[len(prefix) :] if whole else path
+    if (found := _taken_off(raw, path)) is not None:
+        mount, below = found
+        return _joined(prefix, mount), below
+    mount, above = prefix, scope.get("app_root_path", "").rstrip("/")  # Starlette's: without the mounts of the program
+    if above and not _lies_below(path, prefix):  # a proxy took that off, and the server does not put it back
+        mount = prefix.removeprefix(above)
+    whole = _lies_below(path, mount)
+    below = path[len(mount) :] if whole else path
     if unquote(raw) == path:  # then it says which of the slashes were sent as such
-        parts = raw.split("/")[1 + (prefix.count("/") if whole else 0) :]
+        parts = raw.split("/")[1 + (mount.count("/") if whole else 0) :]
         if unquote("/" + "/".join(parts)) == (below or "/"):
             return prefix, "/" + "/".join(parts)
     return prefix, quote(below)
+
+
+def _lies_below(path: str, mount: str) -> bool:
+    return path == mount or path.startswith(f"{mount}/")
+
+
+def _joined(prefix: str, mount: str) -> str:
+    """A mount, as it was sent, below a prefix, where each may have the other in it already."""
+    if prefix.endswith(unquote(mount)):
+        return prefix
+    return mount if _lies_below(unquote(mount), prefix) else prefix + mount
 
 
 def _taken_off(raw: str, path: str) -> tuple[str, str] | None:
