@@ -106,7 +106,10 @@ class VirtualTime:
         if self._entered:
             raise Conflict("a virtual time is entered once; make another one by `virtual_time(scheduler)`")
         if self.scheduler.is_running:
-            raise Conflict("the scheduler runs already; virtual_time() starts it itself")
+            raise Conflict(
+                "the scheduler runs already; enter virtual_time() before what starts it, such as a client "
+                "of the application"
+            )
         self._loop_time = LoopTime(_loop_of_test(), self._members, self._patience)
         self._entered = True
         self.clock.follow(self._loop_time)

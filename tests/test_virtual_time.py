@@ -405,9 +405,9 @@ async def test_a_failing_start_puts_everything_back(scheduler, virtual_time, tmp
     assert "time" not in vars(asyncio.get_running_loop())
 
 
-async def test_a_scheduler_that_runs_already_is_refused(scheduler, virtual_time):
+async def test_a_scheduler_that_runs_already_is_refused_with_the_mend(scheduler, virtual_time):
     async with virtual_time(scheduler):
-        with pytest.raises(Conflict, match="runs already"):
+        with pytest.raises(Conflict, match=r"runs already; enter virtual_time\(\) before what starts it"):
             async with virtual_time(scheduler):
                 pass
 
