@@ -7,7 +7,7 @@ the facts. `moments` finds the instant, `why` strings the links together. Start 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from taskloop import durations
@@ -98,6 +98,11 @@ def _covers(one: Switch, at: datetime) -> bool:
     return one.since <= at and (end is None or at < end)
 
 
+def _lasts_until(pause: Switch) -> datetime:
+    """When a pause ends; of two that hold a fire, its own and that of all jobs, the one that ends last settles it."""
+    return pause.ended_at or pause.until or datetime.max.replace(tzinfo=UTC)
+
+
 def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
     at = moment.decided_by(question.now)  # what ends before a fire to come is no hindrance to it
     thrown = _thrown(facts, at)
@@ -175,7 +180,7 @@ def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
     held = [one for one in facts.switches if one.kind == "paused" and _covers(one, at)]
     if not held:
         return _unless_forgotten(Check("pause", True, "not paused"), facts, at)
-    one = held[-1]
+    one = max(held, key=_lasts_until)
     what = "all jobs were" if one.job is None else "the job was"
     text = f"{what} paused since {rfc3339(one.since)}{_by(one)}"
     text += f" until {rfc3339(one.until)}" if one.ended_at is None and one.until else ""

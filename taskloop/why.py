@@ -17,6 +17,7 @@ from taskloop.moments import Moment, Question, in_force, meant, nearest
 from taskloop.runs import Cause, Reason, Run, State
 from taskloop.schedules import Schedule, offset
 from taskloop.store_data import Evidence, Worker
+from taskloop.switches import Switch
 from taskloop.triggers import Cron
 
 __all__ = ["Check", "Explanation", "Question", "explain", "explanation_record", "said"]
@@ -85,14 +86,23 @@ def _complete(question: Question, facts: Evidence, moment: Moment | None, answer
     partial = answer.verdict == "unknown" or any(one.ok is None for one in answer.checks)
     if moment is None and question.window is not None:
         partial |= facts.cut or facts.left_out > 0 or not _is_kept(facts, question.window.at, question.now)
+    resumes = _resumes(question, facts) if answer.remedies and answer.code == "paused" else answer.remedies
     return replace(
         answer,
+        remedies=resumes,
         run=moment.row if moment is not None else None,
         previous=facts.previous,
         next=facts.next,
         next_due=min(due, default=None),
         evidence="partial" if partial else "full",
     )
+
+
+def _resumes(question: Question, facts: Evidence) -> tuple[str, ...]:
+    """How the pauses end that hold a job now; the end of one alone may leave the other in force."""
+    paused = [one for one in facts.switches if one.kind == "paused" and one.holds(question.now)]
+    own = [f"taskloop resume {question.job}"] if any(one.job is not None for one in paused) else []
+    return (*own, *(["taskloop resume ends the pause of all jobs"] if len(paused) > len(own) else []))
 
 
 def _is_kept(facts: Evidence, at: datetime, now: datetime) -> bool:
@@ -276,7 +286,8 @@ def _no_record(question: Question, facts: Evidence, moment: Moment, checks: Sequ
         text = "nothing was due yet; " if question.window is None else ""
         text += f"it will be due at {at}" + (f", but {first.text}" if first is not None else "")
         code = first.code if first is not None else "will_run"
-        return Explanation(verdict="will_run", code=code, text=text, at=moment.at, checks=tuple(checks))
+        return Explanation(verdict="will_run", code=code, text=text, at=moment.at, checks=tuple(checks),
+                           remedies=_remedies(code, question))  # fmt: skip
     deleted = _deleted(question, facts, moment)
     if deleted is not None:
         text = f"it was due at {at}, and its record is not kept any more{deleted}"
@@ -351,7 +362,7 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
     if row.ready_at > question.now:
         return "later", f"it may begin at {rfc3339(row.ready_at)}, as it was asked for"
     if paused:
-        return "paused", f"paused since {rfc3339(paused[-1].since)} by {paused[-1].actor or 'somebody'}"
+        return "paused", _held_by(paused)
     if not alive:
         return "process_down", "no worker runs"
     if not knowing:
@@ -372,6 +383,17 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
     if (why := _unready(knowing, question)) is not None:
         return "slots", why
     return "due_now", "it may start any moment"
+
+
+def _held_by(paused: Sequence[Switch]) -> str:
+    """By which pauses a run is held: by its job's own, by that of all jobs, or by both."""
+    told = []
+    for one in paused:
+        until = f" until {rfc3339(one.until)}" if one.until else ""
+        why = f': "{one.reason}"' if one.reason else ""
+        what = "all jobs are paused" if one.job is None else "it is paused itself" if len(paused) > 1 else "paused"
+        told.append(f"{what} since {rfc3339(one.since)}{until} by {one.actor or 'somebody'}{why}")
+    return ", and ".join(told)
 
 
 def _unready(knowing: Sequence[Worker], question: Question) -> str | None:
@@ -452,7 +474,7 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
     "not_due": ("taskloop show {job} lists its next fires", "taskloop submit {job} runs it now"),
     "not_registered_yet": ("taskloop run, or await scheduler.start()", "taskloop submit {job} asks for a run"),
     "disabled": ("taskloop enable {job}",),
-    "paused": ("taskloop resume {job}, or taskloop resume for all jobs",),
+    "paused": ("taskloop resume {job}",),
     "process_down": (
         "keep a worker running: taskloop run, under a supervisor that restarts it",
         'missed = "latest" or "all" makes up for what fell into down time',

@@ -270,6 +270,7 @@ async def test_before_its_first_fire_a_job_will_run(scheduler, virtual_time):
         await scheduler.pause("job", actor="ann")
         verdict, code, text = await told(scheduler, when="05:00")
         assert (verdict, code) == ("will_run", "paused") and "but the job was paused" in text
+        assert (await scheduler.why("job", at("05:00"))).remedies == ("taskloop resume job",)
 
 
 async def test_the_past_is_asked_of_the_schedule_as_it_was_then(virtual_time, tmp_path):
@@ -410,7 +411,7 @@ async def test_a_pause_that_held_a_fire_is_named_and_how_it_was_settled(schedule
         found = await scheduler.why("job")
         assert (found.verdict, found.code) == ("did_not_run", "paused")
         assert 'all jobs were paused since 2026-01-01T00:30:00Z by eve: "a move": its fires are held' in found.text
-        assert found.remedies == ("taskloop resume job, or taskloop resume for all jobs",)
+        assert found.remedies == ("taskloop resume ends the pause of all jobs",)
         await scheduler.resume(missed="skip", actor="eve")
         await time.advance("1m")
         found = await scheduler.why("job", at("02:00"))
@@ -422,6 +423,29 @@ async def test_a_pause_that_held_a_fire_is_named_and_how_it_was_settled(schedule
         found = await scheduler.why("job", at("04:00"))
         assert "paused since 2026-01-01T03:31:00Z by eve until 2026-01-01T04:31:00Z, and then settled by" in found.text
         assert "resume" not in "".join(found.remedies)
+
+
+async def test_of_two_pauses_the_one_that_ended_last_is_named_and_of_those_in_force_how_each_ends(
+    scheduler, virtual_time
+):
+    """The newest was named, and how that was settled; and `resume` of the job, which leaves that of all jobs in force."""
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        await scheduler.pause(actor="ann", reason="a move")
+        await scheduler.pause("job", actor="bob")
+        run = await scheduler.submit("job")
+        found = await scheduler.why(run=run.id)
+        assert 'all jobs are paused since 2026-01-01T00:10:00Z by ann: "a move", and it is paused itself' in found.text
+        both = ("taskloop resume job", "taskloop resume ends the pause of all jobs")
+        assert found.remedies == (await scheduler.why("job", at("01:00"))).remedies == both
+        await time.advance("1h")
+        await scheduler.resume("job", missed="latest")
+        assert (await scheduler.why("job", at("01:00"))).remedies == both[1:]
+        await scheduler.resume(missed="skip")
+        await time.advance("1m")
+        text = (await told(scheduler, when="01:00"))[2]
+        assert "all jobs were paused" in text and "and then settled by missed=skip" in text
 
 
 async def test_down_time_names_the_gap_and_the_worker_before_it(scheduler, virtual_time):

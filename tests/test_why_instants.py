@@ -424,7 +424,7 @@ async def test_what_nobody_has_decided_yet_is_laid_at_what_holds_it_now_not_at_a
         await scheduler.pause("job", actor="ann")
         await time.advance("8h")
         found = await scheduler.why("job", at(1, "02:00"))
-        assert (found.code, found.remedies) == ("paused", ("taskloop resume job, or taskloop resume for all jobs",))
+        assert (found.code, found.remedies) == ("paused", ("taskloop resume job",))
         await time.crash()
         await time.advance("1h")
         ledger = TaskScheduler(scheduler._store, clock=scheduler._clock)
