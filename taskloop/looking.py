@@ -20,6 +20,7 @@ from taskloop.processes import is_dead, lease_seconds, unheard_seconds
 from taskloop.punctuality import LEAST_RUNS, Curfew, Usual, may_be_stuck, stuck
 from taskloop.records import JobRecord, Standing, Status, standing
 from taskloop.runs import Run, RunId, State
+from taskloop.schedules import Schedule
 from taskloop.steps import Step
 from taskloop.store import Store
 from taskloop.store_data import Attempt, Brief, DayCount, Definition, Incident, Newest, Query, Span, Worker
@@ -43,6 +44,7 @@ __all__ = [
     "records",
     "run_in_full",
     "says",
+    "schedule",
     "spans",
     "stands",
     "status",
@@ -315,6 +317,12 @@ def status_without_store(ledger: Ledger, error: Exception, active: Sequence[Run]
 
 
 # -- runs
+
+
+async def schedule(ledger: Ledger, id: str) -> Schedule | None:
+    """The schedule of this id; None: there is none."""
+    found = await ledger.schedules(prefix=id, limit=1)  # by id: one of exactly this id is the first
+    return found[0] if found and found[0].id == id else None
 
 
 async def run_in_full(ledger: Ledger, run_id: int) -> tuple[Run, Sequence[Attempt], Sequence[Step]]:

@@ -34,6 +34,7 @@ __all__ = [
     "replanned",
     "rewind",
     "timetable",
+    "usual_id",
 ]
 
 Origin = Literal["code", "file", "stored"]
@@ -62,6 +63,11 @@ class Schedule(Frozen):
     """When this trigger was first seen; an `At` before it is missed."""
     enabled: bool = True
     origin: Origin = "stored"
+
+
+def usual_id(job: str, trigger: Trigger | str) -> str:
+    """The id of a stored schedule for which nobody chose one: the same job and trigger are the same schedule."""
+    return f"{job}:{trigger}".replace(" ", "_")
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,6 +245,7 @@ def _has_file(path: str) -> bool:
 
 async def known(ledger: Ledger | None, args: Namespace, names: list[str]) -> None:
     """See that all these jobs exist, in the store or in the code. Raises `NoSuchJob`."""
+    from taskloop import looking
     from taskloop.errors import NoSuchJob, nearest
 
     there = {one.name for one in await ledger.jobs()} if ledger is not None else set()
@@ -259,8 +260,8 @@ async def known(ledger: Ledger | None, args: Namespace, names: list[str]) -> Non
         if name not in there | in_code:
             near = heirs.get(name) or nearest(name, there | in_code)
             has_ids = ledger if name.isprintable() else None  # as the id of any schedule is
-            stored = [] if has_ids is None else await has_ids.schedules(prefix=name, limit=1)
-            raise NoSuchJob(name, near, schedule_of=next((one.job for one in stored if one.id == name), None))
+            stored = None if has_ids is None else await looking.schedule(has_ids, name)
+            raise NoSuchJob(name, near, schedule_of=None if stored is None else stored.job)
     if ledger is not None:
         ledger.undeclared |= in_code
 

@@ -15,7 +15,7 @@ from taskloop.cli.look import given_text, number
 from taskloop.cli.output import Output, clean, when
 from taskloop.errors import Conflict, NoSuchSchedule
 from taskloop.records import schedule_record
-from taskloop.schedules import Schedule
+from taskloop.schedules import Schedule, usual_id
 from taskloop.triggers import At, Cron, Every, Trigger
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def _add(args: Namespace) -> int:
     out = Output(args)
     trigger = _trigger(args, out.now)
     async with reach.desk(args) as ledger:
-        name = f"{args.job}:{trigger}".replace(" ", "_") if args.id is None else args.id
+        name = usual_id(args.job, trigger) if args.id is None else args.id
         # Before the job is made known here without its trigger.
         if name in {one.name for one in await ledger.jobs() if one.trigger is not None}:
             raise Conflict(f"schedule '{name}' is that of the job of this name; choose another --id")
@@ -121,7 +121,9 @@ async def _remove(args: Namespace) -> int:
 
 async def _removable(ledger: Ledger, args: Namespace, name: str) -> Schedule:
     """The schedule of that id. Raises `NoSuchSchedule`, and `Conflict` for one that would be back."""
-    one = next((one for one in await ledger.schedules(prefix=name, limit=1) if one.id == name), None)
+    from taskloop import looking
+
+    one = await looking.schedule(ledger, name)
     if one is None:
         raise NoSuchSchedule(name)
     if one.origin != "stored" and await reach.has_code(ledger, args, one.job):

@@ -24,6 +24,8 @@ __all__ = [
     "TOLD",
     "UNTIL",
     "V1",
+    "key",
+    "limit",
     "page",
     "refuse_unknown",
 ]
@@ -55,6 +57,12 @@ TOLD: Final = (
 def limit(query: Any) -> int:
     """The limit of a page."""
     return int(query.get("limit") or USUAL)
+
+
+def key(asked: Asked) -> str | None:
+    """The key of the body, else of the header; None: there is none."""
+    found: str | None = asked.body["key"] or asked.request.headers.get("idempotency-key")
+    return found or None
 
 
 async def page(found: Sequence[Any], most: int, record: Callable[[Any], Any], mark: Callable[[Any], Any]) -> Response:

@@ -111,7 +111,7 @@ async def _not_again(scheduler: TaskScheduler, runs: Sequence[Run]) -> list[Run]
     found = []
     for start in range(0, len(runs), TOGETHER):
         some = runs[start : start + TOGETHER]
-        repeated = await asyncio.gather(*(scheduler.reruns(_id(one)) for one in some), return_exceptions=True)
+        repeated = await asyncio.gather(*(scheduler.reruns(one.id) for one in some), return_exceptions=True)
         for one, reruns in zip(some, repeated, strict=True):
             if isinstance(reruns, BaseException) and not isinstance(reruns, NoSuchRun):  # pruned meanwhile
                 raise reruns
@@ -139,12 +139,12 @@ async def carry_out(
 
     async def act(one: Run) -> Run:
         if action == "cancel":
-            run = await scheduler.cancel(_id(one), actor=actor, reason=reason)
+            run = await scheduler.cancel(one.id, actor=actor, reason=reason)
             if run.final and run.state is not State.CANCELLED:  # since it was chosen
                 raise Conflict(f"run {run.id} {run.state} already")
             return run
         # Our lock is of this process; what another one has run again since we looked says the store.
-        return (await scheduler.rerun(_id(one), once=True, actor=actor, reason=reason)).run
+        return (await scheduler.rerun(one.id, once=True, actor=actor, reason=reason)).run
 
     ordered = list(reversed(runs))
     for start in range(0, len(ordered), TOGETHER):  # those of one turn share a transaction
@@ -157,17 +157,12 @@ async def carry_out(
             if isinstance(came, Run) and came.existed:
                 done.again += 1
             elif isinstance(came, Run):
-                done.runs.append(_id(came))
+                done.runs.append(came.id)
             elif isinstance(came, BadParameters | Conflict | NoSuchJob | NoSuchRun):
-                done.refused.append((_id(one), str(came)))
+                done.refused.append((one.id, str(came)))
             else:
                 raise came
     return done
-
-
-def _id(run: Run) -> int:
-    assert run.id is not None
-    return run.id
 
 
 async def bulk(asked: Asked) -> Response:

@@ -11,7 +11,19 @@ from taskloop.errors import BadParameters
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
-from taskloop.web.api.asking import FIRES_UNTIL, KEY, KEY_HEADER, LIMIT, NARROWING, TOLD, UNTIL, V1, limit, no_such_job
+from taskloop.web.api.asking import (
+    FIRES_UNTIL,
+    KEY,
+    KEY_HEADER,
+    LIMIT,
+    NARROWING,
+    TOLD,
+    UNTIL,
+    V1,
+    key,
+    limit,
+    no_such_job,
+)
 from taskloop.web.core import Response, answer, listed
 from taskloop.web.discretion import explained
 from taskloop.web.problems import Problem
@@ -171,8 +183,9 @@ async def validate(asked: Asked) -> Response:
 async def submit(asked: Asked) -> Response:
     name, body = asked.path["job"], asked.body
     asked.count_submit(name)
-    key = body["key"] or asked.request.headers.get("idempotency-key") or None
-    handle = await asked.scheduler.submit(name, body["params"], at=body["at"], key=key, cause=Cause.API, **asked.told())
+    handle = await asked.scheduler.submit(
+        name, body["params"], at=body["at"], key=key(asked), cause=Cause.API, **asked.told()
+    )
     return await accepted(asked, handle)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from taskloop.errors import Conflict
 from taskloop.flows import step_record
 from taskloop.records import attempt_record, line_record, run_record
-from taskloop.runs import Cause, State
-from taskloop.web.api.asking import BEFORE, KEY, KEY_HEADER, LIMIT, TOLD, V1, limit, page, refuse_unknown
+from taskloop.runs import Cause, Run, State
+from taskloop.web.api.asking import BEFORE, KEY, KEY_HEADER, LIMIT, TOLD, V1, key, limit, page, refuse_unknown
 from taskloop.web.api.export import export
 from taskloop.web.api.jobs import accepted
 from taskloop.web.core import Response, answer, listed
@@ -17,6 +17,7 @@ from taskloop.web.routes import FLAG, INSTANT, OBJECT, TEXT, Parameter, Route, w
 from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
+    from taskloop.scheduler import TaskScheduler
     from taskloop.web.site import Asked
 
 AFTER: Final = Parameter("after", whole(0, 10**18), "only what follows this place: the `next` of the page before")
@@ -66,11 +67,7 @@ async def result(asked: Asked) -> Response:
 
 async def cancel(asked: Asked) -> Response:
     number = asked.number()
-    run = await asked.scheduler.run(number)
-    had_ended = run.final
-    if not had_ended:
-        run = await asked.scheduler.cancel(number, **asked.told())
-        had_ended = run.final and run.state is not State.CANCELLED  # between the look and the cancel
+    run, had_ended = await ask_to_end(asked.scheduler, number, **asked.told())
     if had_ended:
         raise Problem(
             409, "conflict", f"run {number} {run.state} already", f"POST {V1}/runs/{number}/rerun runs it again",
@@ -79,15 +76,23 @@ async def cancel(asked: Asked) -> Response:
     return await answer(run_record(run), 200 if run.final else 202)
 
 
+async def ask_to_end(scheduler: TaskScheduler, number: int, *, actor: str, reason: str | None) -> tuple[Run, bool]:
+    """Cancel a run; gives it as it stands, and whether it had ended before. Raises `NoSuchRun`."""
+    run = await scheduler.run(number)
+    if run.final:
+        return run, True
+    run = await scheduler.cancel(number, actor=actor, reason=reason)
+    return run, run.final and run.state is not State.CANCELLED  # between the look and the cancel
+
+
 async def rerun(asked: Asked) -> Response:
     number, body = asked.number(), asked.body
     asked.count_submit((await asked.scheduler.run(number)).job)
-    key, once = body["key"] or asked.request.headers.get("idempotency-key") or None, bool(body["once"])
-    if once and key is not None:
+    own, once = key(asked), bool(body["once"])
+    if once and own is not None:
         raise Problem(422, "invalid-value", "it has both a key and once", "give one of them: once has a key of its own")
-    told = asked.told()
     handle = await asked.scheduler.rerun(
-        number, body["params"], from_step=body["from_step"], key=key, once=once, **told
+        number, body["params"], from_step=body["from_step"], key=own, once=once, **asked.told()
     )
     return await accepted(asked, handle)
 

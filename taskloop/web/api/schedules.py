@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from taskloop import durations, triggers
+from taskloop import durations, looking, triggers
 from taskloop.clock import SystemClock, later
 from taskloop.errors import BadTrigger, NoSuchSchedule
 from taskloop.policy import Policy
 from taskloop.records import instant_text, schedule_record
-from taskloop.schedules import Schedule, bind, next_due
+from taskloop.schedules import Schedule, bind, next_due, usual_id
 from taskloop.simulation import LONGEST, Note, clock_notes, note_record
 from taskloop.triggers import Trigger
 from taskloop.web.api.asking import LIMIT, TOLD, V1, limit, page, refuse_unknown
@@ -43,10 +43,10 @@ def _trigger(given: Any) -> Trigger:
 
 
 async def _one(asked: Asked, name: str) -> Schedule:
-    found = await asked.scheduler.schedules(prefix=name, limit=1)
-    if not found or found[0].id != name:
+    found = await looking.schedule(asked.scheduler, name)
+    if found is None:
         raise NoSuchSchedule(name)
-    return found[0]
+    return found
 
 
 async def schedules(asked: Asked) -> Response:
@@ -65,11 +65,11 @@ async def schedule(asked: Asked) -> Response:
 
 async def add(asked: Asked) -> Response:
     body, trigger = asked.body, _trigger(asked.body["trigger"])
-    name = body["id"] or f"{body['job']}:{trigger}".replace(" ", "_")
-    known = [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]
+    name = body["id"] or usual_id(body["job"], trigger)
+    known = await looking.schedule(asked.scheduler, name)
     stored = await asked.scheduler.schedule(body["job"], trigger, id=name, params=body["params"], **asked.told())
     where = f"{asked.request.prefix}{V1}/schedules/{quote(stored.id, safe='')}"
-    return await answer(schedule_record(stored), 200 if known else 201, headers={"location": where})
+    return await answer(schedule_record(stored), 201 if known is None else 200, headers={"location": where})
 
 
 async def change(asked: Asked) -> Response:

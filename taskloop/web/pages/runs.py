@@ -20,7 +20,7 @@ from taskloop.runs import Cause, Run, State
 from taskloop.steps import LogLine, standing
 from taskloop.web.api.asking import BEFORE
 from taskloop.web.api.failures import FAILED, USUAL, fingerprint
-from taskloop.web.api.runs import AFTER
+from taskloop.web.api.runs import AFTER, ask_to_end
 from taskloop.web.core import Response
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
@@ -140,13 +140,8 @@ def _texts(one: Run) -> tuple[str, str]:
 
 
 async def cancel(asked: Asked) -> Response:
-    number = asked.number()
-    if (await asked.scheduler.run(number)).final:  # while somebody made up their mind
-        return see_other(asked, f"/runs/{number}", "ended")
-    run = await asked.scheduler.cancel(
-        number, reason=empty_is_none(asked.body).get("reason"), actor=asked.principal.name
-    )
-    had_ended = run.final and run.state is not State.CANCELLED  # between the look and the cancel
+    number, reason = asked.number(), empty_is_none(asked.body).get("reason")
+    _, had_ended = await ask_to_end(asked.scheduler, number, actor=asked.principal.name, reason=reason)
     return see_other(asked, f"/runs/{number}", "ended" if had_ended else "cancelled")
 
 

@@ -14,7 +14,7 @@ from taskloop import durations, looking
 from taskloop.clock import SystemClock
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule, TaskloopError
 from taskloop.masking import MASK, shown
-from taskloop.schedules import Schedule
+from taskloop.schedules import Schedule, usual_id
 from taskloop.simulation import Simulation, quiet_hour, worst
 from taskloop.triggers import At, Cron, Every, Trigger
 from taskloop.web.api.schedules import changeable, fires_of, notes_of, policy_of
@@ -174,9 +174,9 @@ async def add(asked: Asked) -> Response:
     trigger, params, problems = await asyncio.to_thread(_read, form)  # zones are files
     try:
         name = name or (await _name(asked, trigger) if trigger is not None else "")
-        if name and (old := [one for one in await asked.scheduler.schedules(prefix=name, limit=1) if one.id == name]):
-            trigger = trigger and _kept(old[0].trigger, asked.scheduler.resolved(trigger))
-            params = params and _uncovered(params, old[0])
+        if name and (old := await looking.schedule(asked.scheduler, name)) is not None:
+            trigger = trigger and _kept(old.trigger, asked.scheduler.resolved(trigger))
+            params = params and _uncovered(params, old)
         if trigger is not None and not problems:
             told = {"actor": asked.principal.name, "reason": form.get("reason")}
             await asked.scheduler.schedule(job, trigger, id=name, params=params, **told)
@@ -270,11 +270,10 @@ def _read(form: Mapping[str, Any]) -> tuple[Trigger | None, dict[str, Any] | Non
 async def _name(asked: Asked, trigger: Trigger) -> str:
     """A name of job and trigger: sent again, the form means the same schedule, also where its instant is one from now."""
     form = empty_is_none(asked.body)
-    when, once = str(form.get("when")).strip(), str(form.get("once") or "")[:ONCE]
-    name = f"{form.get('job')}:{trigger}"
+    job, when, once = str(form.get("job")), str(form.get("when")).strip(), str(form.get("once") or "")[:ONCE]
     if isinstance(trigger, At) and when.startswith("+") and once:
-        name = f"{form.get('job')}:{when}-{form_key(once, asked.body, await asked.site.access.marks())[-8:]}"
-    return name.replace(" ", "_")
+        return usual_id(job, f"{when}-{form_key(once, asked.body, await asked.site.access.marks())[-8:]}")
+    return usual_id(job, trigger)
 
 
 async def remove(asked: Asked) -> Response:
