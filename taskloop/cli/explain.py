@@ -64,11 +64,10 @@ async def _about_job(ledger: Any, args: Namespace) -> Explanation:
 
 
 def _show(out: Output, record: Mapping[str, Any], said: Sequence[str]) -> None:
-    sign, color = _mark(out, _SIGNS[record["verdict"]])
-    out.line(f"{out.paint(sign, color)} {readable(out, record['text'], said)}")
+    out.line(f"{out.painted(_SIGNS[record['verdict']], '')} {readable(out, record['text'], said)}")
     for place, check in enumerate(record["checks"], 1):
-        sign, color = _mark(out, "ok" if check["ok"] else "never_ran" if check["ok"] is None else "failed")
-        out.line(f"  {place:>2} {out.paint(sign, color)} {check['name']:<10} {readable(out, check['text'], said)}")
+        sign = out.painted("ok" if check["ok"] else "never_ran" if check["ok"] is None else "failed", "")
+        out.line(f"  {place:>2} {sign} {check['name']:<10} {readable(out, check['text'], said)}")
     if record["remedies"]:
         out.line("What can be done: " + clean(" · ".join(record["remedies"])))
     beside = [_beside(out, record[name]) for name in ("previous", "next") if record[name]]
@@ -76,11 +75,6 @@ def _show(out: Output, record: Mapping[str, Any], said: Sequence[str]) -> None:
         out.line("Nearest fires: " + " · ".join(beside))
     if record["evidence"] == "partial":
         out.line("Some facts of that time are not on record any more, or never were.")
-
-
-def _mark(out: Output, word: str) -> tuple[str, str]:
-    cell = out.state(word, "")
-    return (cell[0].strip(), cell[1]) if isinstance(cell, tuple) else (cell.strip(), "")
 
 
 def _beside(out: Output, fire: Mapping[str, Any]) -> str:

@@ -197,12 +197,10 @@ def _nothing_yet(args: Namespace) -> Status:
 
 def _show_status(out: Output, record: Record, in_hand: int) -> None:
     workers, attention = record["workers"], record["attention"]
-    mark = out.state("failing" if attention else "ok", "")
-    text = mark[0].strip() if isinstance(mark, tuple) else ""
     people = ", ".join(f"{one['host']} pid {one['pid']}" for one in workers[:5])
     running = f"{len(workers)} worker{'' if len(workers) == 1 else 's'} ({people})" if workers else "no worker runs"
     out.line(
-        out.paint(text, "red" if attention else "green")
+        out.painted("failing" if attention else "ok", "")
         + clean(
             f" {running} · {record['jobs']} jobs · {in_hand} running, {record['waiting']} waiting · {record['store']}"
         )
@@ -220,8 +218,7 @@ def _show_status(out: Output, record: Record, in_hand: int) -> None:
         )
     for one in attention:
         word = failing(one["failures"]) if one["condition"] == "failing" else one["condition"]
-        state = out.state(one["condition"], word)
-        painted = out.paint(*state) if isinstance(state, tuple) else state
+        painted = out.painted(one["condition"], word)
         name = f"{clean(one['job'])}  " if one["job"] else ""
         out.line(f"  {name}{painted}  {clean(item_text(one, out.now))}".rstrip())
     show_runs(out, record["active"])
@@ -260,7 +257,8 @@ async def _show(args: Namespace) -> int:
         for one in schedules:
             given = f" with {given_text(shown(one.params))}" if one.params else ""
             out.line(clean(f"schedule:    {one.id}  {one.trigger.describe()}{given}  ({one.origin})"))
-        out.line("") if last else None
+        if last:
+            out.line("")
         show_runs(out, last)
     return 0
 
@@ -282,8 +280,7 @@ async def _show_declared(args: Namespace, out: Output) -> int:
 
 
 def _show_job(out: Output, job: Record) -> None:
-    state = out.state(job["condition"])
-    out.line(f"{out.paint(clean(job['name']), 'bold')}  {out.paint(*state) if isinstance(state, tuple) else state}")
+    out.line(f"{out.paint(clean(job['name']), 'bold')}  {out.painted(job['condition'])}")
     facts = [("", job["description"]), ("runs", job["trigger_text"])]
     if job["switch"]:
         switch = job["switch"]
@@ -398,9 +395,8 @@ def run_lines(
 ) -> None:
     """A run in full. `workers`: who they are, by their ids."""
     workers = workers or {}
-    state = out.state(run["state"])
     head = out.paint(clean(f"run {run['id']} of {run['job']}"), "bold")
-    out.line(f"{head}  {out.paint(*state) if isinstance(state, tuple) else state}")
+    out.line(f"{head}  {out.painted(run['state'])}")
     facts = [
         (
             "cause",

@@ -252,12 +252,16 @@ class Output:
         for row in cells:
             self._row([row[place] for place in places], widths)
 
-    def state(self, word: str, text: str | None = None) -> Cell:
-        """A state with its sign and colour."""
+    def state(self, word: str, text: str | None = None) -> tuple[str, str]:
+        """A state with its sign, and its colour: a cell of a table. `text`: in the place of the word; empty: the sign alone."""
         return (
             f"{sign(word, glyphs=self.glyphs)} {word.replace('_', ' ') if text is None else text}".rstrip(),
             TINTS.get(word, ""),
         )
+
+    def painted(self, word: str, text: str | None = None) -> str:
+        """The same for a line."""
+        return self.paint(*self.state(word, text))
 
     def paint(self, text: str, color: str) -> str:
         """A text in a colour, where there are colours."""

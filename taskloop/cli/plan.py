@@ -114,8 +114,7 @@ def _found(name: str, *, ok: bool, text: str) -> dict[str, Any]:
 
 
 def _check_row(out: Output, one: dict[str, Any]) -> list[Cell]:
-    state = out.state("ok" if one["ok"] else "failed", "")
-    return [(state[0].strip(), state[1]), one["name"], one["text"]]
+    return [out.state("ok" if one["ok"] else "failed", ""), one["name"], one["text"]]
 
 
 def unfit(scheduler: TaskScheduler, now: datetime) -> list[tuple[str, str]]:

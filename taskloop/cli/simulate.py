@@ -170,6 +170,4 @@ def _when(at: datetime | None, found: Simulation, zone: tzinfo | None) -> str:
 
 
 def _told(out: Output, state: str, kind: str, text: str) -> None:
-    cell = out.state(state, "")
-    sign, color = cell if isinstance(cell, tuple) else (cell, "")
-    out.line(f"{out.paint(sign.strip(), color)} {kind:<9}{clean(text)}")
+    out.line(f"{out.painted(state, '')} {kind:<9}{clean(text)}")
