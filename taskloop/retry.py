@@ -30,7 +30,7 @@ class Retry:
     `attempts` counts every call, the first one too: 1 to 1000. The wait after failed attempt n is
     `min(max, first * factor**(n-1))`, spread by chance within the share `jitter` (0 to 1) of itself. Only errors of
     the types `on` are tried again. Durations may be given in any form that `durations.parse` reads.
-    Errors: `BadJob`, `BadDuration`.
+    Raises `BadJob`, `BadDuration`.
     """
 
     attempts: int
@@ -62,7 +62,7 @@ class Retry:
     def of(cls, value: int | Retry | Mapping[str, object] | None) -> Retry:
         """The policy that `value` is short for: `3` three attempts, None one, a mapping the table of a config file.
 
-        In a mapping `on` may also be the name of a built-in error, or a list of them. Errors: `BadJob`, `BadDuration`.
+        In a mapping `on` may also be the name of a built-in error, or a list of them. Raises `BadJob`, `BadDuration`.
         """
         if value is None:
             return _ONCE  # made for each of thousands of steps it was a quarter of what holds the loop

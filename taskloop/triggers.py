@@ -55,7 +55,7 @@ class Every:
 
     With an `anchor` (an aware datetime or ISO 8601 with offset) it is due on the grid of anchor plus or minus whole
     intervals; without one each instant is counted from the one asked about. `interval` None stands for the interval
-    given to `start()`. Errors: `BadDuration` (zero too), `BadInstant`.
+    given to `start()`. Raises `BadDuration` (zero too), `BadInstant`.
     """
 
     interval: timedelta | None
@@ -114,7 +114,7 @@ class Every:
 
 @dataclass(frozen=True, slots=True, init=False)
 class At:
-    """Due once, at `instant`: an aware datetime, or ISO 8601 with an offset. Errors: `BadInstant`."""
+    """Due once, at `instant`: an aware datetime, or ISO 8601 with an offset. Raises `BadInstant`."""
 
     instant: datetime
 
@@ -150,7 +150,7 @@ class Cron:
     change, an expression of five fields whose minute and hour do not begin with `*` runs what was skipped once right
     after the gap (`gap="skip"`: not at all) and what is repeated in the first pass only (`fold="both"`: twice). All
     others follow the clock. A local day that never was (Apia, 30 December 2011) is skipped. Kept in capitals with
-    single blanks, an alias such as `@daily` as its five fields. Errors: `BadCron`, and `BadTrigger` for the options.
+    single blanks, an alias such as `@daily` as its five fields. Raises `BadCron`, and `BadTrigger` for the options.
     """
 
     expression: str
@@ -266,7 +266,7 @@ class Unreadable:
 
 
 def checked(trigger: object) -> Trigger:
-    """What was given as a trigger, if it is one. Errors: `BadTrigger`."""
+    """What was given as a trigger, if it is one. Raises `BadTrigger`."""
     if type(trigger) in (Every, Cron, At) or (isinstance(trigger, Trigger) and not isinstance(trigger, type)):
         return cast("Trigger", trigger)  # the first test is there because it is quick
     given = f"the class {trigger.__name__}" if isinstance(trigger, type) else f"a {type(trigger).__name__}"
@@ -274,7 +274,7 @@ def checked(trigger: object) -> Trigger:
 
 
 def parse(text: str) -> Every | Cron | At:
-    """The trigger of a canonical text: `parse(str(trigger)) == trigger`. Errors: `BadTrigger` and its like."""
+    """The trigger of a canonical text: `parse(str(trigger)) == trigger`. Raises `BadTrigger` and its like."""
     if not isinstance(text, str):
         raise BadTrigger(text, f"a {type(text).__name__} is not a text; write {_SHAPES}")
     if len(text) > _LONGEST_TEXT:
@@ -286,7 +286,7 @@ def from_mapping(mapping: Mapping[str, object]) -> Every | Cron | At:
     """The trigger of a table in config.toml or of a JSON object.
 
     `{"every": "5m", "anchor"?}`, `{"cron": "0 2 * * *", "timezone"?, "gap"?, "fold"?}` or `{"at": "…"}`;
-    every = "start" is the interval given to `start()`. Errors: `BadTrigger` and its like, `BadDuration`, `BadInstant`.
+    every = "start" is the interval given to `start()`. Raises `BadTrigger` and its like, `BadDuration`, `BadInstant`.
     """
     if not isinstance(mapping, Mapping):
         raise BadTrigger(mapping, f"a {type(mapping).__name__} is no mapping; write {{'every': '5m'}} or the like")
