@@ -159,6 +159,7 @@ class Stepping:
         self._parameters: WeakValueDictionary[Callable[..., Any], Parameters] = WeakValueDictionary()
         """What functions take, as long as a step that calls one is in hand: each may hold much that it is to work on."""
         self._read_last: Parameters | None = None
+        """Those of the last function: else a loop over one function would have them read anew for each step."""
         self._going: dict[str, dict[asyncio.Future[None], asyncio.Task[Any] | None]] = {}
         """By the step that began them, "" for the job itself: the ends of steps in hand, and the tasks they are in."""
         self._flow_tasks: dict[asyncio.Task[_Done], str] = {}
@@ -291,25 +292,17 @@ class Stepping:
         return [one.name for one in found if place is not None and one.place >= place]
 
     async def _perform(self, context: RunContext, wanted: _Call, *, keep_failed: bool) -> _Done:
-        """Call a step until it succeeds or its attempts are used up; take it from the record if it has ended before."""
+        """Call a step until it succeeds or its attempts are used up; take it from the record if it has ended before.
+
+        `keep_failed`: one that has failed before is not called again.
+        """
         known = self._known.get(wanted.name)
         if known is not None and known.state is StepState.SUCCEEDED:
-            kept = _again(known, place=wanted.place, kept=True)
-            self._say("step_kept", kept)
-            try:
-                return _Done(kept, wanted.parameters.value(_own(kept.result)))
-            except Exception as error:  # of an older version of the code; on record it has succeeded, and stays so
-                other = Fatal(f"its kept result does not fit its annotation any more ({unread(kept.result, error)}); "
-                              f"run it again from_step='{wanted.name}'")  # fmt: skip
-                told = self._told(failure(other))
-                return _Done(_again(kept, state=StepState.FAILED, result=None, error=told), error=other)
+            return self._from_record(known, wanted)
         if known is not None and known.state is StepState.FAILED and keep_failed:
             return _Done(known, error=_Recorded(known.error))
-        own = _task_here()
-        spent = 0 if known is None or known.state is StepState.FAILED else known.attempt
-        number = 0 if known is None else known.attempt
-        if known is not None and known.state is StepState.RUNNING:  # cut short: that call does not count
-            spent, number = spent - 1, number - 1
+        own, number = _task_here(), _calls(known)
+        spent = 0 if known is not None and known.state is StepState.FAILED else number  # what had failed begins anew
         started_at = known.started_at if known is not None and known.started_at is not None else self._now()
         step = Step(name=wanted.name, place=wanted.place, started_at=started_at, error=known.error if known else None)
         try:
@@ -334,18 +327,30 @@ class Stepping:
                     return _Done(step, value)
                 judgement = judged(raised, wanted.retry, spent, self._now(), self._chance())
                 wait, told = judgement.retry_in, self._told(judgement.failure)
-                again = wait is not None and spent < wanted.retry.attempts
-                state = StepState.WAITING if again else StepState.FAILED
-                step = _again(step, state=state, error=told, ended_at=None if again else self._now())
-                await self._keep(step)
-                if not again or wait is None:
+                if wait is None or spent >= wanted.retry.attempts:
+                    step = _again(step, state=StepState.FAILED, error=told, ended_at=self._now())
+                    await self._keep(step)
                     self._say("step_done", step)
                     return _Done(step, error=_raisable(raised))
+                step = _again(step, state=StepState.WAITING, error=told)
+                await self._keep(step)
                 await asyncio.sleep(wait.total_seconds())
         except asyncio.CancelledError as error:
             if step.ended_at is None and self._is_cut_short(error, own) and not self._is_ending():
                 self._give_up(context, step, error)
             raise
+
+    def _from_record(self, known: Step, wanted: _Call) -> _Done:
+        """A step that has succeeded before: it is not called again."""
+        kept = _again(known, place=wanted.place, kept=True)
+        self._say("step_kept", kept)
+        try:
+            return _Done(kept, wanted.parameters.value(_own(kept.result)))
+        except Exception as error:  # of an older version of the code; on record it has succeeded, and stays so
+            other = Fatal(f"its kept result does not fit its annotation any more ({unread(kept.result, error)}); "
+                          f"run it again from_step='{wanted.name}'")  # fmt: skip
+            told = self._told(failure(other))
+            return _Done(_again(kept, state=StepState.FAILED, result=None, error=told), error=other)
 
     def _told(self, failure: Failure) -> Failure:
         """A failure without the secrets of the run."""
@@ -503,6 +508,13 @@ class _Recorded(Exception):
 
     def __init__(self, error: Failure | None) -> None:
         super().__init__("" if error is None else error.told())
+
+
+def _calls(known: Step | None) -> int:
+    """How many calls of a step have come to an end; one that was cut short does not count."""
+    if known is None:
+        return 0
+    return known.attempt - 1 if known.state is StepState.RUNNING else known.attempt
 
 
 def _lost(run: Run) -> _Lost:
