@@ -1,6 +1,6 @@
 """The way of a fire, up to the function: what is due, which fate it has, and who starts it.
 
-Level 5. `FireLoop.run` keeps one timer: it sleeps until the earliest due instant, or until somebody sets `wake`, and
+Level 5. `FireLoop.run` keeps one timer: it sleeps until the earliest due instant, or until somebody sets `_wake`, and
 then does one `_tick`: what is due is planned (`schedules.plan`, pure), committed (`store.fire`), and what the store
 hands out is launched in a slot. What waits in the store (submits, retries, queued fires) enters by `store.claim`.
 

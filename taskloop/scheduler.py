@@ -20,7 +20,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Self, TypeVar
 
 from taskloop import durations
 from taskloop.attendance import Attendance
@@ -70,7 +70,9 @@ class TaskScheduler(Ledger):
     `options`: all of it as values, in place of file, environment and dev mode. Making one opens no file, thread or loop.
     """
 
-    _phase, _spoken = "stopped", False
+    _phase: Literal["stopped", "starting", "declared", "running", "stopping"] = "stopped"
+    """`declared`: its store knows its jobs, and nothing fires yet."""
+    _spoken = False  # whether the log hears of events
     _loop: asyncio.AbstractEventLoop
     """Of the life in hand, or the last one."""
     _tending: Tending
