@@ -366,8 +366,8 @@ class Store(Protocol):
         the landmarks of a job that a worker had, or that was declared anew, as lately as its runs are kept: see
         `retention.Landmarks`.
 
-        The last step deletes also what is older than `keep` of workers, switches, incidents and former schedules
-        and entries of the audit, and the definitions of jobs of which nothing is left: no run, no schedule, and no
+        The last step deletes also what is older than `keep` of workers, switches, incidents, former schedules and
+        entries of the audit, and the definitions of jobs of which nothing is left: no run, no schedule, and no
         worker that has them or had them within `keep`.
         """
 

@@ -483,7 +483,7 @@ def test_schedules_are_added_listed_replaced_and_removed(done, call):
         "schedule", "add", "add", "a=3", "--cron", "0 6 * * mon", "--timezone", "Europe/London", "--format", "json"
     )
     assert added.code == 0 and added.data["params"] == {"a": 3} and added.data["origin"] == "stored"
-    assert added.data["id"] == "add:cron_0_6_*_*_MON_Europe/London" or added.data["id"].startswith("add:")
+    assert added.data["id"] == "add:cron_0_6_*_*_MON_timezone=Europe/London"
     assert call("schedule", "add", "add", "a=4", "--every", "5m", "--id", "often").code == 0
     assert call("schedule", "add", "add", "a=5", "--every", "5m", "--id", "often").code == 0
     page = call("schedule", "list", "--job", "add", "--format", "json").items
@@ -822,7 +822,7 @@ def test_why_says_that_a_run_ran_and_gives_0(done, call):
     said = call("why", "1")
     assert said.code == 0 and said.out.startswith("✓ run 1, asked for on the command line by anna, began at ")
     assert "1 ✓ timetable  asked for, by no schedule" in said.out
-    assert call("why", "add").out == said.out or call("why", "add").code == 10
+    assert call("why", "add").out == said.out
 
 
 def test_why_gives_10_for_what_did_not_run_and_names_the_reason(done, call):
