@@ -777,6 +777,10 @@ def test_the_quick_list_and_the_ledger_judge_trouble_alike(tmp_path):
                         f"INSERT INTO taskloop_runs {row} VALUES (?, ?, 'manual', ?, 1, {long_ago}, {long_ago}, {long_ago}, "
                         f"{long_ago if began else 'NULL'}, NULL, 1, 0, 1, {ours})", (job, state, began)
                     )  # fmt: skip
+                for _ in range(100):  # before what waits of another job
+                    db.execute(
+                        f"INSERT INTO taskloop_runs {row} VALUES ('stuck', 'waiting', 'manual', 0, 1, 0, 0, 0, NULL, NULL, 1, 0, 1, {ours})"
+                    )
                 for _ in range(25):
                     db.execute(
                         f"INSERT INTO taskloop_runs {row} VALUES ('stuck', 'succeeded', 'manual', 1, 1, 0, 0, 0, 0, 1000000, 1, 0, 1, {ours})"

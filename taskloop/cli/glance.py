@@ -32,9 +32,6 @@ _DUE: Final = "SELECT job, min(next_due) FROM taskloop_schedules WHERE next_due 
 _SWITCHES: Final = (
     "SELECT kind, job, actor, reason, since, until FROM taskloop_switches WHERE ended_at IS NULL ORDER BY id"
 )
-_LATE: Final = (
-    "SELECT job, ready_at FROM taskloop_runs WHERE state = 'waiting' AND ready_at < ? ORDER BY ready_at LIMIT 100"
-)
 _RUNNING: Final = "SELECT job, attempt_started_at FROM taskloop_runs WHERE state = 'running' LIMIT 1000"
 _WORKERS: Final = (
     "SELECT host, pid, process, beat_at, beat_tick, jobs, health FROM taskloop_workers WHERE stopped_at IS NULL"
@@ -110,12 +107,11 @@ def _troubles(
 ) -> dict[str, str]:
     """Jobs with a run that is stuck, or with something that is overdue; the former outweighs the latter."""
     at, found = _instant(now), {}
-    paused = {one["job"] for one in switches if one["kind"] == "paused"}
     for name, due in dues.items():
         if name in facts and overdue(_instant(due), at) and _is_on(name, facts[name], switches):
             found[name] = "overdue"
-    for row in db.execute(_LATE, (now,)).fetchall() if None not in paused else ():
-        if row["job"] not in paused and overdue(_instant(row["ready_at"]), at):
+    for row in history.late(db, "job, ready_at", now, each=1):
+        if overdue(_instant(row["ready_at"]), at):
             found.setdefault(row["job"], "overdue")
     for row in running:
         began, expect = row["attempt_started_at"], facts.get(row["job"], {}).get("policy", {}).get("expect")
