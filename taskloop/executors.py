@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -81,54 +82,18 @@ class InThread:
     async def call(
         self, function: Callable[..., Any], context: RunContext | None, arguments: dict[str, Any], *positional: Any
     ) -> Any:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         running.set(context)
-        values = copy_context()
-        begun = withdrawn = False
-
-        def withdraw() -> None:
-            nonlocal withdrawn
-            with self._lock:
-                withdrawn = not begun
-            if withdrawn and not answer.done():
-                answer.set_result((None, AttemptCancelled("asked to end before it began")))
-            for task in _waits.pop(context, ()):
-                task.cancel()
-
-        def work() -> None:
-            nonlocal begun
-            trusted = None if context is None else context.trusted
-            while trusted is not None and not trusted() and not withdrawn and not loop.is_closed():
-                time.sleep(DOUBT_SECONDS)  # we stood still since it was queued: what is lost is withdrawn
-            with self._lock:
-                begun = not withdrawn and not answer.cancelled()
-                if begun and context is not None:
-                    context.entered = True
-            result = error = None
-            if begun:
-                if context is not None and (tell := context.began) is not None:
-                    with suppress(RuntimeError):  # the loop is closed
-                        loop.call_soon_threadsafe(tell)
-                try:
-                    result = values.run(function, *positional, **arguments)
-                except BaseException as raised:
-                    error = raised
-            try:
-                loop.call_soon_threadsafe(self._answer, answer, result, error)
-            except RuntimeError:  # the loop is closed: the process is ending and nobody waits
-                return
-
+        turn, work = _Turn(self, context), partial(copy_context().run, function, *positional, **arguments)
         self.in_flight += 1
         if context is not None:
-            context.withdraw = withdraw
+            context.withdraw = turn.withdraw
             context.give_way = _give_way
         try:
-            self._queue(work)
+            self._queue(partial(turn.take, work))
         except RuntimeError:  # no thread can be started, and none is there that would take the call later
-            withdraw()
+            turn.withdraw()
             raise
-        result, error = await answer
+        result, error = await turn.answer
         if error is None:
             return result
         raise _raisable(error)
@@ -137,14 +102,6 @@ class InThread:
         """Let idle threads end; busy ones end with their call."""
         with self._lock:
             self._dismiss(self._threads)
-
-    def _answer(
-        self, answer: asyncio.Future[tuple[Any, BaseException | None]], result: Any, error: BaseException | None
-    ) -> None:
-        """Hand over both as a value: a future refuses some errors, and throws others instead of raising them."""
-        self.in_flight -= 1
-        if not answer.done():
-            answer.set_result((result, error))
 
     def _queue(self, work: Callable[[], None]) -> None:
         """Give a call to the threads, to one more if none is spare. Raises `RuntimeError` if there can be no thread."""
@@ -197,6 +154,67 @@ class InThread:
             self._lent -= 1
             if self._spare > 0 and self._threads > self._limit + self._lent:  # an idle one has the place of this
                 self._dismiss(1)
+
+
+class _Turn:
+    """One call of a pool: it waits for a thread, and is made there, unless it was withdrawn before that."""
+
+    __slots__ = ("_begun", "_context", "_lock", "_loop", "_pool", "_withdrawn", "answer")
+
+    def __init__(self, pool: InThread, context: RunContext | None) -> None:
+        self._pool = pool
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._lock = pool._lock
+        self._begun = self._withdrawn = False
+        self.answer: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+        """What it gave and what it raised, as a value: a future refuses some errors, and throws others instead of raising them."""
+
+    def withdraw(self) -> None:
+        """Take it back unless it has begun, and end what it waits for; called on the loop."""
+        with self._lock:
+            self._withdrawn = not self._begun
+        if self._withdrawn and not self.answer.done():
+            self.answer.set_result((None, AttemptCancelled("asked to end before it began")))
+        for task in _waits.pop(self._context, ()):
+            task.cancel()
+
+    def take(self, work: Callable[[], Any]) -> None:
+        """Make the call, in a thread of the pool, and have the loop told. `work` is not kept: it has the arguments."""
+        self._wait_for_the_lease()
+        result = error = None
+        if self._begins():
+            try:
+                result = work()
+            except BaseException as raised:
+                error = raised
+        try:
+            self._loop.call_soon_threadsafe(self._told, result, error)
+        except RuntimeError:  # the loop is closed: the process is ending and nobody waits
+            return
+
+    def _wait_for_the_lease(self) -> None:
+        """While the run may be another worker's: we stood still since it was queued, and what is lost is withdrawn."""
+        trusted = None if self._context is None else self._context.trusted
+        while trusted is not None and not trusted() and not self._withdrawn and not self._loop.is_closed():
+            time.sleep(DOUBT_SECONDS)
+
+    def _begins(self) -> bool:
+        """Whether it is still to be made; from here on it cannot be withdrawn."""
+        context = self._context
+        with self._lock:
+            self._begun = not self._withdrawn and not self.answer.cancelled()
+            if self._begun and context is not None:
+                context.entered = True
+        if self._begun and context is not None and (tell := context.began) is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(tell)
+        return self._begun
+
+    def _told(self, result: Any, error: BaseException | None) -> None:
+        self._pool.in_flight -= 1
+        if not self.answer.done():
+            self.answer.set_result((result, error))
 
 
 class _Served(threading.local):
