@@ -124,7 +124,7 @@ class BadInstant(TaskloopError, ValueError):
             "ISO 8601 with an offset ('2026-03-01T02:00:00+01:00')",
             "" if fixed else ", or the time back from now ('2h')" if back else ", or the time from now ('+2h')",
         )
-        # Who writes texts, on a page or a command line, has no other.
+        # Whoever gave a text, on a page or a command line, cannot give a datetime.
         aware = "" if isinstance(got, str) else f"an aware datetime{' or' if fixed else ','} "
         super().__init__(f"instant {_shown(got)}: {why}; give {aware}{iso}{ahead}")
 

@@ -196,7 +196,7 @@ class FireLoop:
         if self._is_failing:
             self._store_watch.answered(self)
             self._store_watch.well()
-            # Where others have still to get through the next go tells.
+            # It counts as lost until all who failed have got through; if others have not yet, the next go sees it.
             self._is_failing = self._store_watch.lost_at is not None
 
     async def _keep_cursors_right(self) -> NoReturn:
@@ -316,8 +316,9 @@ class FireLoop:
 
     async def _claim(self, now: datetime) -> None:
         """Ask the store for runs that wait and may start, as many as there are slots for."""
-        # Where nothing is known to wait, half of them stay for what is asked for here meanwhile: it would wait for no
-        # slot, be told to all, claimed by whoever is first, and make them look again, and so on.
+        # Where nothing is known to wait, half of the slots stay free for what is asked for here while the store answers.
+        # Else that would be written as waiting though a slot is free: all workers are told, whoever is first claims it,
+        # and that has all look again, and so on.
         free = self._slots.free
         reserved = max(0, free if self.is_behind else (free + 1) // 2)
         self._backlog = False

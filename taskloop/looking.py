@@ -441,7 +441,8 @@ def with_own_health(worker: Worker, ledger: Ledger) -> Worker:
     """A worker as it is on record; the one that this ledger is, as it is now."""
     if ledger.worker is None or ledger.worker.id != worker.id:
         return worker
-    # How far its clock is from the server's is known only to the thread that beats, and what it takes to its store.
+    # Two things stand in its record alone: how far its clock is from the server's, which the thread that beats measures,
+    # and which runs it takes, which a narrowed store adds.
     known = {name: worker.health[name] for name in ("skew_ms", "takes") if name in worker.health}
     return replace(worker, health={**ledger._vitals(), **known})
 

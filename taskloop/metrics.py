@@ -190,7 +190,7 @@ def _families_of_the_whole(status: Status | None, up: bool) -> Iterator[_Family]
     yield "gauge", "taskloop_attention", words, ("kind",), [((kind,), count) for kind, count in kinds.items()]
     from taskloop.conditions import needs
 
-    # As what they need a person: a pause mends nothing that has failed, and what hangs still hangs.
+    # Goes by what they need a person for, not by the condition alone: a job that is paused may still be failing or stuck.
     needed = [(one.name, "disabled" if one.condition == "disabled" else needs(one)) for one in jobs]
     for condition in ("overdue", "failing", "stuck", "disabled"):
         flags = [((name,), int(word == condition)) for name, word in needed]

@@ -178,7 +178,7 @@ async def gather(ledger: Ledger, store: Store, most: int = MOST_SCHEDULES, *, jo
     for first in range(0, len(names), AT_ONCE):
         took |= await store.usual(names[first : first + AT_ONCE])
     running = _running(await store.find(Query(states=[State.RUNNING], limit=AT_ONCE)), schedules)
-    # They are read for those jobs alone that no code here knows.
+    # Read only where there are jobs that no code here knows.
     known = {one.name for one in jobs}
     definitions = await store.definitions() if any(name not in known for name in names) else ()
     return Facts(jobs, schedules, definitions, await store.switches(), took, running, partial)

@@ -103,7 +103,7 @@ class _Service:
         if run.error is not None and run.final:  # such services show why
             body = f"run {run.id} of {run.job}: {run.error.told()}"[:5000].encode(errors="replace")
         for attempt in range(TRIES):
-            # Others wait, and would come too late.
+            # Not again where other calls wait: they would come too late.
             if attempt and (not self._calls.empty() or self._ended.wait(2.0**attempt)):
                 break
             try:

@@ -375,7 +375,7 @@ class _Simulating:
                 if not (span.on and schedule.enabled):
                     self._off[place] += course.count(span.start, span.end)
                 continue
-            # Held from the start on: of a pause it is known how it ends, and none begins.
+            # What is held is so from the start on: when a pause ends is known, and that a new one begins is not foretold.
             if following is not None and following.held:
                 continue
             held = course.count(start, span.end)
@@ -529,7 +529,7 @@ class _Simulating:
     def _about_switches(self, jobs: Sequence[JobForecast]) -> Iterator[Note]:
         off: dict[tuple[Any, ...], list[str]] = {}
         for one in (one for one in jobs if one.fires):
-            # Of one job the ends of the switches of others are no ends.
+            # Spans that stand alike for this job are one: between them only a switch of another job has ended.
             alike = groupby(self._standing(one.job), lambda span: (span.held, span.on or span.held))
             for (held, on), spans in ((how, [*spans]) for how, spans in alike):
                 if held or not on:

@@ -116,7 +116,7 @@ class Slots:
         self._waiters = waiters
         self._listeners = listeners
         self._context = context
-        # Once, not for each attempt: what the collector of garbage has to look at for each is a fifth of its time.
+        # Bound once, not for each attempt: what the collector of garbage has to look at for each is a fifth of its time.
         self._report, self._begin_steps, self._hear, self._now = self.report, self._stepping, self._heard, clock.now
         self._open_log = partial(open_log, log_room, clock.now, self.report)
         self._tell = tell
@@ -377,7 +377,7 @@ class Slots:
     async def _all_recorded(self, seconds: float, hurrying: asyncio.Event | None = None) -> None:
         deadline = self._loop.time() + seconds
         hurry = asyncio.ensure_future(hurrying.wait()) if hurrying is not None else self._loop.create_future()
-        # Not until it is nothing: a virtual clock does not move for what is less than the loop can tell apart.
+        # Not down to zero: a virtual clock does not move for what is less than the loop can tell apart.
         while (left := deadline - self._loop.time()) > 0.0001 and not hurry.done() and self._may_be_recorded():
             self._refused.clear()
             heard = self._waiters.add(first := next(iter(self.attempts)))
@@ -405,7 +405,7 @@ class Slots:
             outcome = Raised(failure(error), None)  # of a task or thread that the job awaited: thrown past all others
         if attempt.context.scrub is not None:
             outcome = clean_outcome(outcome, attempt.context.scrub)
-        # Else it is free already: a task left behind waits for a run.
+        # Where it is lent it is free already: a task that the job left behind still waits for another run.
         if not self._lent or not self._lent.pop(_claim(attempt.run), 0):
             self.free += 1
             self.freed(False, False)
@@ -428,14 +428,14 @@ class Slots:
         if attempt.context.latest is not None:
             run = run.changed(progress=attempt.context.latest)
         policy = attempt.policy
-        # Of no matter to one that has returned, as nearly all have.
+        # Asked of the others alone: a run that has returned, as nearly all have, is never repeated.
         repeatable = type(outcome) is not Returned and (policy.repeatable or not attempt.was_called())
         after = settle(run, outcome, now=self._clock.now(), repeatable=repeatable)
         if not self.logged.is_set():
             with suppress(asyncio.CancelledError):  # of a host that ends its loop: what is at hand is written
                 await self.logged.wait()  # what could not be is given back, to be written with the rest
-        # Not if a schedule asked for it, it has returned, and nothing can start after it that could not before. Who asks
-        # for one begins to wait for it, maybe, when it has ended already.
+        # For the end of a scheduled run that has returned nobody waits, unless it lets something start that could not
+        # before. For one that was asked for somebody may, even if nobody does yet: he may begin to when it has ended.
         frees = policy.constrained or policy.overlap in ("queue", "replace") or policy.breaker is not None
         awaited = run.schedule is None or type(outcome) is not Returned or frees or self._waiters.has(run.id)
         settling = Settling(
@@ -500,7 +500,7 @@ class Slots:
 
     def _announce(self, attempt: LiveAttempt, after: Run) -> None:
         self._waiters.announce(after.id, after)
-        # Itself, the next of its schedule or one of its group may be able to start now.
+        # The run itself, the next of its schedule or one of its group may be able to start now.
         waits = after.state is State.WAITING
         if waits or after.schedule is not None or attempt.policy.constrained:
             self.freed(True, waits)
@@ -528,7 +528,7 @@ class Slots:
         except Unstorable:
             raise
         except (TaskloopError, asyncio.CancelledError):  # what may have been written all the same is as good as written
-            # Whoever has the task of a job may cancel it, now too; but its end is no matter of the job's any more.
+            # Whoever has the task of a job may still cancel it; but by now it does the engine's work, not the job's.
             stands = await undisturbed(partial(self.insist, partial(self._store.settle, settling), again=True))
         else:
             self._store_watch.well()

@@ -114,7 +114,7 @@ class Tending:
         """Runs, with their tokens, that are ours in the store and unknown here; since when, by the steady clock."""
         self._flagged: dict[RunId, int] = {}
         """Runs that were told of already, and in which attempt."""
-        # What waited while nobody was there is overdue only if it waits on.
+        # Not at once: what waited while no worker was there is overdue only if it goes on waiting now that one is.
         self._turns: dict[str, float] = {"flags": self._begun + FLAG_SECONDS}
         self._renaming = True
         self._wishes: list[Wish] = []
@@ -132,7 +132,7 @@ class Tending:
         shared = not self._store.private
         was_away, self._is_away = self._is_away, True
         self.changed |= shared and await self._store.changed()
-        # One that can be read and takes no beats, as a standby or one whose disk is full, takes those of nobody.
+        # A store that can be read but takes no beats, as a standby or one whose disk is full, takes nobody's.
         self._is_away = not self._store_watch.takes_beats
         if was_away:  # as after a start
             self._turns["flags"] = self._clock.monotonic() + FLAG_SECONDS
@@ -174,7 +174,8 @@ class Tending:
             yield self._prune
 
     async def _mind_the_others(self, shared: bool) -> None:
-        # Whoever beats or comes changes a file; of a server it would be no change, with a hundred workers that beat.
+        # In a file each beat and each worker that comes is a change; a server counts no beats as one, for with a hundred
+        # workers there is always a beat.
         if shared and (self.changed or (self._store.remote and self._is_time("others", self._look_seconds()))):
             before = self.others
             self.others = [one for one in await self._store.workers(living=True) if one.id != self._worker.id]

@@ -356,6 +356,6 @@ class Live:
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else -1
         if epoch != self._epoch or not self._count - len(self._ring) <= number <= self._count:
             return begin + _message(f"{self._epoch}-{self._count}", "gap", json.dumps({"after": last_id[:100]}))
-        # All of them, beyond the queue's end: they are there already.
+        # All of them, though they be more than a queue may have: they are in memory anyway.
         listener.waiting.extend(one for one in self._ring if one.number > number and listener.wanted(one.event))
         return f"retry: 2000\nid: {last_id}\n\n".encode()
