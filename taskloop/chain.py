@@ -20,7 +20,7 @@ from taskloop.store_data import Evidence, Incident, Worker
 from taskloop.switches import Switch
 from taskloop.triggers import Cron
 
-__all__ = ["Check", "identified", "knows", "links", "lives_until", "named", "span", "takes"]
+__all__ = ["Check", "identified", "is_stopping", "knows", "links", "lives_until", "named", "span", "takes"]
 
 SOON: Final = timedelta(seconds=1)
 """A start within this is on time."""
@@ -209,15 +209,16 @@ def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
         # Whoever had it as it came due.
         text = f"it waited until {rfc3339(row.ended_at)}, and no worker that lived then had the job"
         return Check("worker", False, text, code="unknown_job")
-    found = _worker_at(question, facts, row, moment.looked_at(question.now))
-    # Somebody was there, and has not decided it, as while it is paused: who could now?
-    return _worker_at(question, facts, row, question.now) if found.ok and moment.pending else found
+    if moment.pending and (now := _worker_at(question, facts, row, question.now)).ok is False:
+        return now  # whoever was there then, nobody could decide it
+    return _worker_at(question, facts, row, moment.looked_at(question.now))
 
 
 def _worker_at(question: Question, facts: Evidence, row: Run | None, at: datetime) -> Check:
     alive = [one for one in facts.workers if one.started_at <= at <= lives_until(one, question)]
     ran_it = None if row is None else row.worker  # as `taskloop once`, which fires nothing
-    knowing = [one for one in alive if one.id == ran_it or (one.fires and knows(one, question))]
+    ending = [one for one in alive if at == question.now and one.stopped_at is None and is_stopping(one)]
+    knowing = [one for one in alive if one.id == ran_it or (one.fires and knows(one, question) and one not in ending)]
     if knowing:
         one = knowing[0]
         return Check(
@@ -228,6 +229,10 @@ def _worker_at(question: Question, facts: Evidence, row: Run | None, at: datetim
         )
     if not facts.workers or _is_forgotten(facts, at):
         return Check("worker", None, "nothing is known of any worker at that time")
+    for one in ending:
+        if one.fires and knows(one, question):
+            text = f"{named(one)} is stopping: it fires and starts nothing any more"
+            return Check("worker", False, text, {"worker": one.id}, "process_down")
     if alive:
         text = f"{named(alive[0])} lived, but " + ("fires nothing" if not alive[0].fires else "does not know this job")
         return Check("worker", False, text, {"worker": alive[0].id}, "unknown_job")
@@ -253,6 +258,11 @@ def _worker_at(question: Question, facts: Evidence, row: Run | None, at: datetim
 def knows(worker: Worker, question: Question) -> bool:
     """Whether a worker has the job, by its name or one that it had."""
     return worker.jobs is None or not question.names.isdisjoint(worker.jobs)
+
+
+def is_stopping(worker: Worker) -> bool:
+    """Whether a worker that lives has begun to stop, as far as it says: it may wait for its runs for a while."""
+    return bool(worker.health.get("stopping"))
 
 
 def takes(worker: Worker, question: Question) -> bool:

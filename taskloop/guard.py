@@ -140,6 +140,8 @@ class Guard:
             health["store"] = self._store_watch.error
         if self._stall:
             health["stalled"] = self._stall
+        if self._fires.closing:
+            health["stopping"] = True
         return health
 
     def is_trusted(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from taskloop.chain import Check, knows, links, lives_until, named, span, takes
+from taskloop.chain import Check, is_stopping, knows, links, lives_until, named, span, takes
 from taskloop.durations import rfc3339
 from taskloop.moments import Moment, Question, in_force, meant, nearest
 from taskloop.runs import Cause, Reason, Run, State
@@ -318,19 +318,21 @@ def _deleted(question: Question, facts: Evidence, moment: Moment) -> str | None:
 
 
 def _did_not(code: str, text: str, moment: Moment, checks: Sequence[Check], question: Question) -> Explanation:
-    remedies = () if _is_over(code, checks) else _remedies(code, question)
+    remedies = () if _is_over(code, checks, question) else _remedies(code, question)
     return Explanation(
         verdict="did_not_run", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies
     )
 
 
-def _is_over(code: str, checks: Sequence[Check]) -> bool:
+def _is_over(code: str, checks: Sequence[Check], question: Question) -> bool:
     """Whether the pause that held a fire, or the switch that did, has ended, so that there is nothing to resume or enable;
-    a pause that is forgotten by now has.
+    a pause that is forgotten by now has, and a declaration by which the job was off where it is on.
     """
     link, end = {"paused": ("pause", "pause_ended_at"), "disabled": ("switch", "disabled_ended_at")}.get(code, ("", ""))
     held = next((one for one in checks if one.name == link and one.ok is False), None)
-    return code == "paused" if held is None else end in held.data
+    if held is None:
+        return code == "paused"
+    return end in held.data or (code == "disabled" and "disabled_since" not in held.data and not question.is_off)
 
 
 def _remedies(code: str, question: Question) -> tuple[str, ...]:
@@ -344,7 +346,7 @@ def _waiting(question: Question, facts: Evidence, moment: Moment, checks: Sequen
     code, why = _hindrance(question, facts, checks, row)
     since = span(question.now - max(row.ready_at, row.created_at))
     text = f"run {row.id} waits{'' if row.ready_at > question.now else f' for {since}'}: {why}"
-    remedies = _remedies(code, question)
+    remedies = _remedies("queued" if code == "overlap" else code, question)
     return Explanation(verdict="waiting", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies)
 
 
@@ -363,13 +365,8 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
         return "later", f"it may begin at {rfc3339(row.ready_at)}, as it was asked for"
     if paused:
         return "paused", _held_by(paused)
-    if not alive:
-        return "process_down", "no worker runs"
-    if not knowing:
-        return "unknown_job", "no live worker has this job"
-    # One that does not fire is of a scheduler with `enabled = false`, which runs nothing; else it says what it takes.
-    if not any(one.fires or "takes" in one.health for one in knowing):
-        return "unknown_job", "the live workers that have this job fire nothing and run nothing (enabled = false)"
+    if (nobody := _nobody(alive, knowing)) is not None:
+        return nobody
     if ahead and question.policy.get("overlap") != "allow":
         return "overlap", f"run {ahead[0].id} of its schedule is still running"
     if limit is not None and len(running) >= limit:
@@ -383,6 +380,21 @@ def _hindrance(question: Question, facts: Evidence, checks: Sequence[Check], row
     if (why := _unready(knowing, question)) is not None:
         return "slots", why
     return "due_now", "it may start any moment"
+
+
+def _nobody(alive: Sequence[Worker], knowing: Sequence[Worker]) -> tuple[str, str] | None:
+    """Why no worker runs anything of a job, of those that live and those of them that have it; None: one does."""
+    if not alive:
+        return "process_down", "no worker runs"
+    if not knowing:
+        return "unknown_job", "no live worker has this job"
+    staying = [one for one in knowing if not is_stopping(one)]
+    if not staying:
+        return "process_down", "the workers that have this job are stopping, and start nothing any more"
+    # One that does not fire is of a scheduler with `enabled = false`, which runs nothing; else it says what it takes.
+    if not any(one.fires or "takes" in one.health for one in staying):
+        return "unknown_job", "the live workers that have this job fire nothing and run nothing (enabled = false)"
+    return None
 
 
 def _held_by(paused: Sequence[Switch]) -> str:
@@ -485,12 +497,15 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
     "loop_blocked": (
         "move the blocking call off the loop: await asyncio.to_thread(...), or write the job as a plain def",
     ),
-    "too_late": ("raise max_late of {job}", "see what made it late, above"),
-    "late": ("see what made it late, above",),
+    "too_late": (  # where a link is known to have made it late, its code is that of the link
+        "raise max_late of {job}",
+        "if its workers were full: raise scheduler.max_running, or start another worker",
+    ),
     "overlap": (
         "give {job} a timeout below its interval",
         'overlap = "queue" runs it afterwards, "allow" beside the other',
     ),
+    "queued": ("give {job} a timeout below its interval", 'overlap = "allow" runs it beside the other'),
     "superseded": ('overlap = "replace" lets the newest fire win; "queue" or "skip" keep the older one',),
     "group_full": ("give the group more places: [groups]", "raise max_late of {job}"),
     "group": ("give the group more places: [groups]",),

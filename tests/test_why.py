@@ -393,6 +393,39 @@ async def test_a_job_declared_off_is_off_by_its_declaration(scheduler, virtual_t
         assert (await told(scheduler, when="01:00"))[2].endswith("off by its declaration")
 
 
+async def test_a_job_that_was_declared_off_and_is_on_by_now_is_not_told_how_to_enable_it(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job", enabled=False)
+    async with virtual_time(scheduler) as time:
+        await time.advance("90m")
+        assert (await scheduler.why("job", at("01:00"))).remedies == ("taskloop enable job",)
+        await scheduler.enable("job")
+        assert (await scheduler.why("job", at("01:00"))).remedies == ()
+
+
+async def test_what_still_waits_for_a_worker_that_has_its_job_says_so_whoever_was_there_as_it_came_due(
+    virtual_time, tmp_path
+):
+    """It said that no worker lived, and to keep one running, which by now one did."""
+    address = f"sqlite:///{tmp_path}/app.db"
+    before, after = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    before.add_job(nothing, Every("10m"), name="job")
+    after.add_job(nothing, name="other")
+    async with virtual_time(before, store=address) as time:
+        await time.advance("5m")
+    async with virtual_time(after, at="2026-01-01T00:12Z", store=address) as time:
+        found = await after.why("job")
+        assert (found.verdict, found.code) == ("did_not_run", "unknown_job") and "does not know this job" in found.text
+
+
+async def test_a_run_that_waits_behind_another_is_not_told_to_queue(scheduler, virtual_time):
+    scheduler.add_job(lasting(7200), Every("1h"), name="job", overlap="queue")
+    async with virtual_time(scheduler) as time:
+        await time.advance("61m")
+        found = await scheduler.why("job")
+        assert (found.verdict, found.code) == ("waiting", "overlap")
+        assert found.remedies == ("give job a timeout below its interval", 'overlap = "allow" runs it beside the other')
+
+
 async def test_a_breaker_that_was_open_is_named_with_its_failures(scheduler, virtual_time):
     scheduler.add_job(failing(99), Every("10m"), name="job", pause_after=2, trial_after="1h")
     async with virtual_time(scheduler) as time:
@@ -690,6 +723,27 @@ async def test_a_run_that_began_since_it_was_read_waits_for_nothing(scheduler, v
         assert await waits_for(scheduler, run) == ""
         gone = replace(run, id=RunId(99))
         assert await waits_for(scheduler, gone) == "", "removed by the retention meanwhile"
+
+
+async def test_while_its_worker_stops_a_run_is_not_about_to_start_and_a_fire_is_not_unexplained(
+    scheduler, virtual_time
+):
+    """A stop may wait long for what runs; it was said to start any moment, and of the fire that it should be reported."""
+    scheduler.add_job(lasting(3600), name="long")
+    scheduler.add_job(nothing, Every("10m"), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("long")
+        await time.advance("9m50s")
+        stop = asyncio.create_task(scheduler.stop(grace="1h"))
+        await time.advance("1s")
+        run = await scheduler.submit("job")
+        found = await scheduler.why(run=run.id)
+        assert (found.verdict, found.code) == ("waiting", "process_down") and "are stopping" in found.text
+        await time.advance("1m")
+        found = await scheduler.why("job", at("00:10"))
+        assert (found.verdict, found.code) == ("did_not_run", "process_down")
+        assert found.text.endswith("is stopping: it fires and starts nothing any more")
+        await time.until(stop)
 
 
 async def test_a_run_that_may_start_any_moment_says_so_and_what_holds_it_up(virtual_time, tmp_path):
