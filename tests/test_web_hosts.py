@@ -370,20 +370,24 @@ async def test_as_the_whole_program_it_starts_and_stops_the_scheduler_itself():
     assert not scheduler.is_running
 
 
-async def test_uvicorn_stops_at_once_though_somebody_listens_and_nobody_set_it_a_limit():
+@pytest.mark.parametrize("why", ["it is asked to", "it has answered enough"])
+async def test_uvicorn_stops_at_once_though_somebody_listens_and_nobody_set_it_a_limit(why):
     """It tells the program only when all is answered: a page that is open would keep it for ever."""
     scheduler = made()
     app = Starlette(lifespan=asgi.lifespan(scheduler))
     app.mount("/jobs", asgi.app(scheduler, auth="open"))
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        enough = 1 if why == "it has answered enough" else None
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", limit_max_requests=enough))
         task = asyncio.ensure_future(server.serve([bound]))
         while not server.started:
             await asyncio.sleep(0.01)
         async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{bound.getsockname()[1]}/jobs/api/v1/events") as stream:
+            base = f"http://127.0.0.1:{bound.getsockname()[1]}/jobs"
+            async with session.get(f"{base}/api/v1/events") as stream:
                 await stream.content.readline()
-                server.should_exit = True  # as its handler of SIGTERM does
+                await asked(session, f"{base}/healthz")
+                server.should_exit = enough is None  # as its handler of SIGTERM does
                 try:
                     await asyncio.wait_for(stream.content.read(), QUICK)  # to its end: it is not broken off
                 except TimeoutError:

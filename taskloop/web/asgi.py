@@ -182,8 +182,11 @@ async def _until_gone(receive: Receive) -> None:
 
 
 def _is_ending() -> bool:
-    """Whether uvicorn was asked to stop: it waits for what is open before it tells the program, for ever where nobody set a
-    limit. Its handler of SIGTERM is a method of the server, which knows; elsewhere nobody is asked.
+    """Whether uvicorn stops, as it was asked or has answered its most requests: it waits for what is open before it tells the
+    program, for ever where nobody set a limit. Its handler of SIGTERM is a method of the server, which knows; elsewhere
+    nobody is asked.
     """
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return getattr(server, "should_exit", None) is True
+    if not isinstance(should_exit := getattr(server, "should_exit", None), bool):
+        return False
+    return should_exit or not all(one.is_serving() for one in getattr(server, "servers", ()))
