@@ -398,9 +398,11 @@ class _Freed(NamedTuple):
 
 
 def _freed(moment: Moment, ended: Sequence[Run]) -> _Freed | None:
-    """Of some that had ended the one with whose end it began; None: it was on time, or began at another time."""
+    """Of some that had ended the one with whose end it began; None: it was on time, began at another time, or waits again:
+    for what, is another matter.
+    """
     began = moment.began_at
-    if began is None or began - moment.at <= SOON:
+    if began is None or began - moment.at <= SOON or (moment.row is not None and moment.row.state is State.WAITING):
         return None
     for one in ended:
         if one.ended_at is not None and began - SOON <= one.ended_at <= began:

@@ -670,6 +670,23 @@ async def test_each_reason_to_wait_is_told(virtual_time):
         assert "paused since" in (await scheduler.why(run=full.id)).text
 
 
+async def test_a_retry_that_waits_for_a_slot_does_not_say_that_it_waits_for_the_place_its_first_attempt_waited_for(
+    virtual_time,
+):
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    scheduler.add_job(lasting(60), name="holder", group="db")
+    scheduler.add_job(failing(1), name="retried", group="db", retry=Retry(2, first="1m"))
+    scheduler.add_job(lasting(3600), name="long")
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("holder")
+        retried = await scheduler.submit("retried")
+        await time.advance("90s")
+        await scheduler.submit("long")
+        await time.advance("1m")
+        assert await waits(scheduler, retried) == "slots"
+        assert all(one.ok for one in (await scheduler.why(run=retried.id)).checks if one.name == "group")
+
+
 async def test_a_run_that_waits_for_a_worker_says_so(virtual_time, tmp_path):
     address = f"sqlite:///{tmp_path}/app.db"
     asking, working = TaskScheduler(options=Options(enabled=False)), TaskScheduler(options=Options())
