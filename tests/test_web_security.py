@@ -210,6 +210,7 @@ async def test_a_sign_in_that_breaks_lets_nobody_in_and_the_log_says_what_is_wro
     async with host(shop(), auth=auth) as client:
         answer = await client.get(f"{V1}/jobs")
     assert (answer.status, answer.code) == (503, "sign-in-broken")
+    assert "the log of the server says" in answer.data["hint"]
     assert b"hunter2" not in answer.body and b"anna" not in answer.body
     logger.remove(number)
     assert "http.failed" in lines and told in said[-1]

@@ -432,7 +432,7 @@ def _broken() -> Problem:
         503,
         "sign-in-broken",
         "who asks could not be found out",
-        "auth= must give None, or a Principal of a name and a scope: read, operate or admin",
+        "the log of the server says what auth= raised, or gave, as http.failed",
         headers={"retry-after": "5"},
     )
 
