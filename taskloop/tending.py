@@ -459,11 +459,19 @@ class Tending:
         self.doubt_the_clock(step)
         return step > DOUBTFUL
 
+    async def _earlier(self, now: datetime) -> datetime:
+        """The earlier of our clock and that of the store's server, if it has one: a host whose clock is ahead takes nobody's
+        records, also where it has been so since its start and others live beside it.
+        """
+        theirs = None if self._clock.steps_by_hand else await self._store.clock()
+        return now if theirs is None else min(now, theirs)
+
     async def _prune(self) -> None:
         """A part of a round over all jobs, most of the time at rest, so that fires go first; a round every hour."""
         now = self._clock.now()
         if self._has_jumped(now, self._clock.monotonic()):
             return
+        now = await self._earlier(now)
         until = self._clock.monotonic() + TEND_SECONDS
         while True:
             began = self._clock.monotonic()
@@ -486,7 +494,7 @@ class Tending:
                 f"the clock of this machine is more than {DOUBTFUL.days} days ahead of what was last on record, as if it "
                 "had jumped, so nothing is deleted for a day; see that it is right"
             )
-        deleted, after = 0, None
+        now, deleted, after = await self._earlier(now), 0, None
         while True:
             began = self._clock.monotonic()
             pruned = await self._store.prune(self._options.keep, now=now, after=after)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import datetime, timedelta
 
 from command_line import call, nothing_blocks_the_loop, shop
 from servers import emptied, server
+
+from taskloop.cli import output
 
 __all__ = ["call", "nothing_blocks_the_loop", "shop"]
 
@@ -29,6 +32,22 @@ def test_commands_work_beside_a_running_process_on_the_same_database(shop, call,
     assert call("db", "upgrade").code == call("db", "prune").code == 0
     backup = call("db", "backup", "copy")
     assert backup.code == 8 and "pg_dump" in backup.err
+
+
+class Later(datetime):
+    """The clock of a host that is 200 days ahead."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + timedelta(days=200)
+
+
+def test_a_prune_from_a_host_whose_clock_is_ahead_takes_nothing_that_is_young(shop, call, monkeypatch):
+    monkeypatch.setenv("TASKLOOP_STORE__URL", emptied().store)
+    assert call("once", "add", "a=1").code == call("once", "add", "a=2").code == 0
+    monkeypatch.setattr(output, "datetime", Later)
+    assert call("db", "prune", "--format", "json").data["deleted"] == 0
+    assert [run["params"] for run in call("runs", "--format", "json").items] == [{"a": 2}, {"a": 1}]
 
 
 def test_a_command_that_reads_makes_no_tables(shop, call, monkeypatch):

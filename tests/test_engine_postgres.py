@@ -20,9 +20,11 @@ import asyncpg
 import pytest
 from proxies import Line
 from servers import emptied, server
+from stories import nothing
 
 from taskloop import Options, State, TaskScheduler, tending
 from taskloop.audit import through
+from taskloop.built_in import prune_history
 from taskloop.clock import SystemClock
 from taskloop.errors import BadStore, KeyConflict, NoSuchJob, StoreUnavailable, Unstorable
 from taskloop.ledger import Ledger
@@ -366,6 +368,20 @@ async def test_wall_clocks_that_are_off_decide_nothing_about_who_lives_and_are_t
         await asyncio.to_thread(beater.close)
         await ledger.close()
         await store.close()
+
+
+async def test_a_host_whose_clock_is_far_ahead_deletes_nothing_that_is_young_by_that_of_the_server():
+    """Also where it has been wrong since its start, and others that live say that it is the one."""
+    url = emptied().store
+    async with TaskScheduler(url, options=QUICK) as right:
+        job = right.add_job(nothing)
+        for _ in range(3):
+            await (await job.submit()).value()
+        ahead = TaskScheduler(url, options=QUICK, clock=Off(timedelta(days=200).total_seconds()))
+        ahead.add_job(prune_history)
+        async with ahead:
+            assert await (await ahead.submit("prune_history")).value() == "0 runs deleted"
+        assert len(await right.runs("nothing")) == 3
 
 
 # -- within the application's own transaction

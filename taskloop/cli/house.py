@@ -94,12 +94,13 @@ def prune(args: Namespace) -> int:
     async def work(store: Any, out: Output) -> int:
         check_words(reason=args.reason, actor=args.actor)
         total, after, number = 0, None, LEAST
+        now = min(out.now, await store.clock() or out.now)  # by a clock that is ahead of the server's nothing goes
         known = entry("prune", out.now, reach.actor(args), args.reason)
         with reach.heeding() as asked:  # what is deleted by then is deleted: it is said, and on record
             try:
                 while True:
                     began = time.monotonic()
-                    step = await store.prune(keep, now=out.now, after=after, limit=number)
+                    step = await store.prune(keep, now=now, after=after, limit=number)
                     total, after = total + step.deleted, step.after
                     if after is None or asked:
                         break
