@@ -40,6 +40,7 @@ __all__ = [
     "is_lost",
     "jobs",
     "living",
+    "now",
     "off",
     "records",
     "run_in_full",
@@ -65,6 +66,11 @@ MOST_ACTIVE: Final = 100
 """Runs in hand that a status names."""
 TRIES: Final = 3
 """How often what goes on meanwhile is read, until it fits together; where very much goes on it never does."""
+
+
+def now(ledger: Ledger) -> datetime:
+    """What the clock of a ledger shows: in a test its virtual time."""
+    return ledger._clock.now()
 
 
 # -- jobs

@@ -9,11 +9,12 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from web_clients import HOSTS, V1
+from web_clients import HOSTS, V1, over_asgi
 
 from taskloop import Cron, Options, RunContext, TaskScheduler
 from taskloop.options import Http
 from taskloop.policy import Policy
+from taskloop.testing import virtual_time
 from taskloop.web.api.schedules import fires_of
 
 pytestmark = pytest.mark.anyio
@@ -516,6 +517,20 @@ async def test_a_declared_schedule_is_left_to_the_code(client):
     assert (
         await client.post(f"{V1}/schedules", {"job": "add", "trigger": "every 1h", "id": "hourly", "params": {"a": 1}})
     ).status == 409
+
+
+async def test_in_a_virtual_time_a_time_from_now_is_counted_from_it():
+    """The schedule was stored for two hours after the test, and never came."""
+    async with virtual_time(shop(), at="2031-05-01T00:00Z") as time, over_asgi(time.scheduler, auth="open") as client:
+        asked = {"job": "add", "trigger": {"at": "+2h"}, "params": {"a": 1}}
+        stored = (await client.post(f"{V1}/schedules", asked)).data
+        assert (stored["trigger"], stored["next_due"]) == ("at 2031-05-01T02:00:00Z", "2031-05-01T02:00:00Z")
+        shown = (await client.post(f"{V1}/schedules/preview", {"trigger": "every 1h", "count": 1})).data
+        assert shown["fires"] == ["2031-05-01T00:00:00Z"]
+        seen = (await client.get(f"{V1}/timeline?from=1h&to=3h")).data
+        assert seen["now"] == "2031-05-01T00:00:00Z"
+        await time.advance("2h")
+        assert [one.result for one in await time.runs("add")] == [3]
 
 
 async def test_a_trigger_is_previewed_without_being_stored(client):

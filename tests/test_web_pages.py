@@ -1384,7 +1384,7 @@ async def test_all_that_is_wrong_with_a_schedule_stands_beside_its_fields_and_th
     ],
 )
 def test_a_trigger_is_typed_as_people_say_it(typed_, trigger):
-    assert str(meant(typed_, None)).startswith(trigger)
+    assert str(meant(typed_, None, datetime.now(UTC))).startswith(trigger)
 
 
 async def test_a_zone_beside_what_has_no_use_for_it_is_refused_at_its_field(pair):

@@ -11,9 +11,10 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
-from taskloop import audit, durations
+from taskloop import audit, durations, looking
 from taskloop.errors import MissingExtra, TaskloopError, raised_at
 from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
@@ -55,6 +56,11 @@ class Asked:
     @property
     def scheduler(self) -> TaskScheduler:
         return self.site.scheduler
+
+    @property
+    def now(self) -> datetime:
+        """By the clock of the scheduler, which may be a virtual one."""
+        return looking.now(self.scheduler)
 
     @property
     def admin(self) -> bool:

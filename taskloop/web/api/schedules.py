@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from taskloop import durations, looking, triggers
-from taskloop.clock import SystemClock, later
+from taskloop.clock import later
 from taskloop.errors import BadTrigger, NoSuchSchedule
 from taskloop.policy import Policy
 from taskloop.records import instant_text, schedule_record
@@ -30,13 +30,13 @@ LONGEST_SECONDS: Final = 2.0
 """A trigger that is rarely due is asked for no longer; then there are fewer fires."""
 
 
-def _trigger(given: Any) -> Trigger:
+def _trigger(given: Any, now: datetime) -> Trigger:
     """A trigger as it stands in config.toml, or as a schedule shows it. Raises `BadTrigger` and its like."""
     try:
         if isinstance(given, str):
             return triggers.parse(given)
         if isinstance(given.get("at"), str) and len(given) == 1:  # also a time from now
-            return triggers.from_mapping({"at": durations.instant(given["at"], SystemClock().now())})
+            return triggers.from_mapping({"at": durations.instant(given["at"], now)})
         return triggers.from_mapping(given)
     except (TypeError, AttributeError):
         raise BadTrigger(given, 'a member is of the wrong type; write {"every": "5m"}') from None
@@ -64,7 +64,7 @@ async def schedule(asked: Asked) -> Response:
 
 
 async def add(asked: Asked) -> Response:
-    body, trigger = asked.body, _trigger(asked.body["trigger"])
+    body, trigger = asked.body, _trigger(asked.body["trigger"], asked.now)
     name = body["id"] or usual_id(body["job"], trigger)
     known = await looking.schedule(asked.scheduler, name)
     stored = await asked.scheduler.schedule(body["job"], trigger, id=name, params=body["params"], **asked.told())
@@ -74,7 +74,7 @@ async def add(asked: Asked) -> Response:
 
 async def change(asked: Asked) -> Response:
     body = asked.body
-    trigger = None if body["trigger"] is None else _trigger(body["trigger"])
+    trigger = None if body["trigger"] is None else _trigger(body["trigger"], asked.now)
     stored = await asked.scheduler.reschedule(asked.path["id"], trigger=trigger, params=body["params"], **asked.told())
     return await answer(schedule_record(stored))
 
@@ -93,8 +93,8 @@ async def changeable(asked: Asked, name: str) -> Schedule:
 
 async def preview(asked: Asked) -> Response:
     """A trigger in words, and its next instants; in a thread, for a rare one may be searched for long."""
-    now, scheduler, body = SystemClock().now(), asked.scheduler, asked.body
-    trigger = scheduler.resolved(_trigger(body["trigger"]))
+    now, scheduler, body = asked.now, asked.scheduler, asked.body
+    trigger = scheduler.resolved(_trigger(body["trigger"], now))
     start = durations.instant(body["start"], now) if body["start"] else now
     if body["job"] is not None:
         await refuse_unknown(asked, body["job"])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import looking
-from taskloop.clock import SystemClock
 from taskloop.records import JobRecord, Standing, instant_text, run_record, switch_record
 from taskloop.runs import ACTIVE, Cause, Run, State
 from taskloop.web.api.asking import TOLD
@@ -68,7 +67,7 @@ async def _newest_of(asked: Asked, job: str | None, states: Sequence[str] | None
     before, limit = None, 1
     while found := await asked.scheduler.runs(job, state=states, before=before, limit=limit):
         for run in found:
-            if run.state is not State.WAITING or run.attempt or run.ready_at <= SystemClock().now():
+            if run.state is not State.WAITING or run.attempt or run.ready_at <= asked.now:
                 return run
         before, limit = found[-1].id, 100
     return None

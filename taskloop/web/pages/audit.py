@@ -8,7 +8,6 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from taskloop.clock import SystemClock
 from taskloop.signs import readable
 from taskloop.web.api.asking import BEFORE
 from taskloop.web.api.audit import FILTERS, filters
@@ -33,7 +32,7 @@ async def audit(asked: Asked) -> Response:
     found = await asked.scheduler.audit(**narrowed, before=asked.query["before"], limit=ENTRIES_A_PAGE + 1)
     here, kept = found[:ENTRIES_A_PAGE], {name: value for name, value in narrowed.items() if value}
     following = urlencode({**kept, "before": here[-1].id}) if len(found) > len(here) else None
-    zone, now = zone_of(asked), SystemClock().now()
+    zone, now = zone_of(asked), asked.now
     return await whole_page(
         asked, "audit.html", entries=[(one, _text(one.before, zone, now), _text(one.after, zone, now)) for one in here], next=following,
         wanted=narrowed, kept=urlencode(kept), names=sorted(job.name for job in asked.scheduler),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from urllib.parse import quote, urlencode
 
 from taskloop import looking
-from taskloop.clock import SystemClock
 from taskloop.errors import BadParameters, NoSuchRun, TaskloopError, nearest
 from taskloop.masking import shown
 from taskloop.punctuality import Condition
@@ -111,7 +110,7 @@ async def _page(
     begin = None if source is None else shown(source.params)
     middle = spread(durations(runs))
     pause = await looking.own_pause(scheduler, record.name)
-    counted = charts.days(await looking.days(scheduler, record.name, DAYS), SystemClock().now().date(), DAYS)
+    counted = charts.days(await looking.days(scheduler, record.name, DAYS), asked.now.date(), DAYS)
     return await whole_page(
         asked, "job.html", status, job=record, runs=runs, bars=[*map(brief, runs[:BARS])], why=why, said_in_why=[] if why is None else said(why), problem=problem, wanted={"at": None, **query},
         spread=middle, charts=bool(runs), durations=charts.durations_data(runs, middle), days=counted,

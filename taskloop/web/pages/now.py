@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import explaining, looking, outlook
-from taskloop.clock import SystemClock
 from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.runs import State
 from taskloop.web.core import Response
@@ -77,7 +76,7 @@ async def now(asked: Asked) -> Response:
         usual=usual,
         held_jobs={one.name for one in status.standings if one.condition == "paused"},
         today=[(today[one], one) for one in _ENDS if today.get(one)],
-        midnight=SystemClock().now().strftime("%Y-%m-%dT00:00Z"),
+        midnight=asked.now.strftime("%Y-%m-%dT00:00Z"),
         paused=status.paused,
         held=await asked.site.foresight.held() if status.paused else 0,
         is_away=is_away,

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
-from taskloop import durations
-from taskloop.clock import SystemClock
+from taskloop import durations, looking
 from taskloop.errors import MissingExtra
 from taskloop.runs import Run, State
 from taskloop.signs import SIGNS, clock_text, item_text, readable, span_text
@@ -64,7 +63,7 @@ def _frame(scheduler: TaskScheduler, request: Request, who: Principal) -> dict[s
     """What the frame of every page asks for."""
     return {
         "base": request.prefix, "who": who, "may_operate": who.may(Scope.operate), "may_admin": who.may(Scope.admin),
-        "here": request.path, "query": request.query, "again": _again(request.query), "now": SystemClock().now(),
+        "here": request.path, "query": request.query, "again": _again(request.query), "now": looking.now(scheduler),
         "zone": _zone(scheduler), "name": scheduler.name or "", "said": "", "refresh": None, "live": False,
         "is_live": False, "paused": None, "about_job": None, "about_run": None, "charts": False, "rarely": 1,
     }  # fmt: skip

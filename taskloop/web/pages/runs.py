@@ -6,11 +6,11 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from taskloop import durations
-from taskloop.clock import SystemClock
 from taskloop.errors import nearest
 from taskloop.explaining import lost_by, plan, waits_for
 from taskloop.looking import identities, run_in_full
@@ -68,7 +68,7 @@ async def _coming(asked: Asked, narrowed: Mapping[str, Any]) -> list[Any]:
     scheduler, job = asked.scheduler, narrowed.get("job")
     if job is not None and job not in scheduler:
         return []
-    return [one for one in await scheduler.upcoming(limit=1, job=job) if one[0] > SystemClock().now()]
+    return [one for one in await scheduler.upcoming(limit=1, job=job) if one[0] > asked.now]
 
 
 async def run(asked: Asked) -> Response:
@@ -83,7 +83,7 @@ async def run(asked: Asked) -> Response:
         reruns=await scheduler.reruns(number), lines=lines, earlier=earlier, following=following, wanted=asked.query,
         params=params, result=result, waits=await waits_for(scheduler, one), lost=await lost_by(scheduler, one), ending=await _asked_to_end(asked, one), known=one.job in scheduler,
         shown=await asyncio.to_thread(picture_of, [one]), changes=await _changes(asked, one), about_run=number,
-        alike=_alike(one), good=await _good_before(asked, one), usual={} if one.final else await asked.site.foresight.usual([one.job]),
+        alike=_alike(one, asked.now), good=await _good_before(asked, one), usual={} if one.final else await asked.site.foresight.usual([one.job]),
     )  # fmt: skip
 
 
@@ -95,11 +95,11 @@ async def _asked_to_end(asked: Asked, one: Run) -> Entry | None:
     return next((entry for entry in found if entry.action == "cancel" and entry.object == str(one.id)), None)
 
 
-def _alike(one: Run) -> str:
+def _alike(one: Run, now: datetime) -> str:
     """The query of the page of failures for what failed of the same cause, from this one on at least; empty: it did not."""
     if one.state not in FAILED:
         return ""
-    since = min(one.created_at, SystemClock().now() - durations.parse(USUAL))
+    since = min(one.created_at, now - durations.parse(USUAL))
     return urlencode({"since": instant_text(since), "cause": fingerprint(one)})
 
 

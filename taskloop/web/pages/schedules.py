@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from taskloop import durations, looking
-from taskloop.clock import SystemClock
 from taskloop.errors import BadParameters, BadTrigger, Conflict, NoSuchJob, NoSuchSchedule, TaskloopError
 from taskloop.masking import MASK, shown
 from taskloop.schedules import Schedule, usual_id
@@ -39,23 +38,23 @@ CHANGEABLE: Final = ("when", "timezone", "params")
 """Of them those that are changed; another job or name is another schedule."""
 
 
-def meant(text: str, timezone: str | None) -> Trigger:
+def meant(text: str, timezone: str | None, now: datetime) -> Trigger:
     """The trigger that was typed: a span, the fields of cron, or an instant. Raises `ValueError` with what is allowed."""
     text = text.strip()
     if text.startswith("@") or len(text.split()) in (5, 6):
         return Cron(text, timezone=timezone)
-    found = _without_zone(text)
+    found = _without_zone(text, now)
     if timezone:
         raise BadTrigger(timezone, f"it belongs to the fields of cron, and '{text}' has no use for it", what="timezone")
     return found
 
 
-def _without_zone(text: str) -> Trigger:
+def _without_zone(text: str, now: datetime) -> Trigger:
     try:
         return Every(durations.parse_interval(text))
     except ValueError as error:
         try:
-            return At(durations.instant(text, SystemClock().now()))
+            return At(durations.instant(text, now))
         except ValueError:
             raise ValueError(
                 f"'{text[:80]}' is no trigger; allowed are a span such as 5m, the five fields of cron such as 0 2 * * *, "
@@ -113,10 +112,11 @@ async def _page(
     words, coming, problem, notes = "", [], "", []
     if wanted.get("when"):
         try:
-            typed = await asyncio.to_thread(meant, wanted["when"], wanted.get("timezone") or None)
+            now = asked.now
+            typed = await asyncio.to_thread(meant, wanted["when"], wanted.get("timezone") or None, now)
             trigger = scheduler.resolved(typed)
             words = trigger.describe()
-            policy, now = policy_of(asked, wanted.get("job")), SystemClock().now()
+            policy = policy_of(asked, wanted.get("job"))
             coming = await asyncio.to_thread(fires_of, trigger, policy, now, SHOWN_FIRES)
             notes = await asyncio.to_thread(notes_of, trigger, now)
         except ValueError as error:
@@ -171,7 +171,7 @@ async def add(asked: Asked) -> Response:
     if form.get("change"):
         return await _change(asked, form)
     job, name = form.get("job") or "", form.get("id")
-    trigger, params, problems = await asyncio.to_thread(_read, form)  # zones are files
+    trigger, params, problems = await asyncio.to_thread(_read, form, asked.now)  # zones are files
     try:
         name = name or (await _name(asked, trigger) if trigger is not None else "")
         if name and (old := await looking.schedule(asked.scheduler, name)) is not None:
@@ -200,7 +200,7 @@ async def _change(asked: Asked, form: Mapping[str, Any]) -> Response:
     before, name = _was(form), str(form["change"])
     form = {**form, "id": name}
     changed = {one for one in CHANGEABLE if _sign_of(form.get(one) or "") != before.get(one)}
-    trigger, params, problems = await asyncio.to_thread(_read, form)
+    trigger, params, problems = await asyncio.to_thread(_read, form, asked.now)
     if not {"when", "timezone"} & changed:  # it may have passed since, or cannot be typed at all
         trigger, problems = None, {field: why for field, why in problems.items() if field == "params"}
     if not problems:
@@ -246,12 +246,12 @@ def _uncovered(params: Mapping[str, Any], old: Schedule) -> dict[str, Any]:
     return {key: old.params.get(key, one) if one == MASK else one for key, one in params.items()}
 
 
-def _read(form: Mapping[str, Any]) -> tuple[Trigger | None, dict[str, Any] | None, dict[str, str]]:
+def _read(form: Mapping[str, Any], now: datetime) -> tuple[Trigger | None, dict[str, Any] | None, dict[str, str]]:
     """The trigger and the parameters that were typed, None where they cannot be read, and by field why not."""
     trigger, params, problems = None, None, {}
     try:
-        trigger = meant(form.get("when") or "", form.get("timezone"))
-        if isinstance(trigger, At) and trigger.after(SystemClock().now()) is None:
+        trigger = meant(form.get("when") or "", form.get("timezone"), now)
+        if isinstance(trigger, At) and trigger.after(now) is None:
             problems["when"] = "it has passed: the run would only be skipped, as missed; give an instant to come"
     except ValueError as error:
         of_zone = isinstance(error, BadTrigger) and error.got == form.get("timezone")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlencode
 
 from taskloop import durations, looking, outlook
-from taskloop.clock import SystemClock
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
 from taskloop.signs import span_text
@@ -199,7 +198,7 @@ class Seen(NamedTuple):
 
 async def seen(asked: Asked) -> Seen:
     """What the query asks for. Raises `Problem`."""
-    scheduler, now = asked.scheduler, SystemClock().now()
+    scheduler, now = asked.scheduler, asked.now
     start, end = _window(asked.query["from"] or "6h", asked.query["to"] or "6h", now)
     jobs = await _jobs(asked)
     # What comes is read first: a fire meanwhile is in both then, told once; the other way round it would be in none.
@@ -211,7 +210,7 @@ async def seen(asked: Asked) -> Seen:
     ahead = await asked.site.foresight.ahead(end - now) if end > now else None
     off = await looking.off(scheduler, {schedule.job for _, schedule in fires})
     runs = await looking.spans(scheduler, start, end, MOST_RUNS, EACH, jobs=jobs)
-    read_at = SystemClock().now()
+    read_at = asked.now
     return await asyncio.to_thread(
         _seen, start, end, now, read_at, runs, fires, ahead, full, off, jobs
     )  # it may be thousands

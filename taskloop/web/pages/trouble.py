@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from taskloop import durations
-from taskloop.clock import SystemClock
 from taskloop.errors import BadDuration
 from taskloop.web.api.bulk import Selection, carry_out, choose, left_of
 from taskloop.web.api.failures import NEWEST, SINCE, USUAL, causes, failed_since, fingerprint
@@ -88,7 +87,7 @@ async def workers(asked: Asked) -> Response:
     held = await asked.scheduler.incidents(SPAN, limit=STOOD)
     if not asked.admin:
         found = [*map(incident, found)]
-    now = SystemClock().now()
+    now = asked.now
     loops = [loop_strip(one, held, now) for one in status.workers[:STRIPS]]
     return await whole_page(asked, "workers.html", status=status, incidents=found, loops=loops)
 
