@@ -314,13 +314,15 @@ class _Stage:
         self._admit(at, place, lane, at, has_slot)
 
     def resume(self, place: int, dues: Sequence[int]) -> None:
-        """A pause ends that held these fires: one look at who runs counts for all of them."""
+        """A pause ends that held these fires: one look at who runs counts for all of them, and one slot is set aside."""
         self.work += len(dues)
         lane = self._lanes[place]
+        has_slot = self._free > self._aside
+        self._aside += has_slot
         if (place in self._runs or place in self._waits) and not self._is_admitted(0, place, lane, len(dues)):
             return
-        for due in dues:
-            self._admit(0, place, lane, due, self._free > self._aside)
+        for number, due in enumerate(dues):
+            self._admit(0, place, lane, due, has_slot and number == 0)
 
     def _admit(self, at: int, place: int, lane: Lane, due: int, has_slot: bool) -> None:
         if has_slot and not lane.policy.constrained and self._taken(place, lane) is None:

@@ -444,8 +444,13 @@ class _Simulating:
                 if span.held or not (span.on and schedule.enabled):
                     off.add(place)
             start = (at - self._setting.start) // _MOMENT
-            parts.append(Part(start, frozenset(off), self._resumed.get(at, ())))
+            resumed = sorted(self._resumed.get(at, ()), key=lambda one: self._turn(one[0]))
+            parts.append(Part(start, frozenset(off), resumed))
         return parts
+
+    def _turn(self, place: int) -> tuple[int, datetime, int]:
+        """When the engine fires what a pause held of a schedule, among others that it held: by priority, then by age."""
+        return -self._policies[place].priority, self._schedules[place].next_due or self._setting.start, place
 
     # -- what is told of it
 

@@ -80,6 +80,20 @@ async def test_the_engine_does_what_was_foretold(virtual_time):
     assert told.warnings >= len(told.overlaps) > 5
 
 
+@pytest.mark.parametrize("urgent", [{"priority": 1, "group": "db"}, {}], ids=["by priority", "by age"])
+async def test_what_a_pause_held_begins_in_the_order_that_is_foretold(virtual_time, urgent):
+    """Who begins first has the only slot for most of an hour, and fires of the other are skipped while it waits."""
+    scheduler = TaskScheduler(options=Options(max_running=1))
+    for name, every, minutes, policy in (("first", "30m", 47, {"overlap": "queue"}), ("second", "10m", 7, urgent)):
+        scheduler.add_job(
+            lasting(60 * minutes + 1), Every(every), name=name, first="after", expect=MINUTE * minutes + SECOND, **policy
+        )
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause(until="+95m")
+        said, done, _ = await told_and_done(time, "4h31m")
+    assert {job: told[:2] for job, told in said.items()} == {job: told[:2] for job, told in done.items()}
+
+
 def test_a_job_that_falls_behind_ever_more_is_walked_to_the_end():
     policy = Policy(overlap="allow", max_running=1, first="after")
     behind = many(1, Every("5m"), policy, takes=MINUTE * 45)
