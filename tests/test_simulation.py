@@ -86,7 +86,12 @@ async def test_what_a_pause_held_begins_in_the_order_that_is_foretold(virtual_ti
     scheduler = TaskScheduler(options=Options(max_running=1))
     for name, every, minutes, policy in (("first", "30m", 47, {"overlap": "queue"}), ("second", "10m", 7, urgent)):
         scheduler.add_job(
-            lasting(60 * minutes + 1), Every(every), name=name, first="after", expect=MINUTE * minutes + SECOND, **policy
+            lasting(60 * minutes + 1),
+            Every(every),
+            name=name,
+            first="after",
+            expect=MINUTE * minutes + SECOND,
+            **policy,
         )
     async with virtual_time(scheduler) as time:
         await scheduler.pause(until="+95m")
