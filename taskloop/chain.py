@@ -17,10 +17,10 @@ from taskloop.moments import Moment, Question
 from taskloop.runs import Cause, Reason, Run, State
 from taskloop.schedules import offset
 from taskloop.store_data import Evidence, Incident, Worker
-from taskloop.switches import Switch
+from taskloop.switches import Switch, Switches
 from taskloop.triggers import Cron
 
-__all__ = ["Check", "identified", "is_stopping", "knows", "links", "lives_until", "named", "span", "takes"]
+__all__ = ["Check", "ahead", "identified", "is_stopping", "knows", "links", "lives_until", "named", "span", "takes"]
 
 SOON: Final = timedelta(seconds=1)
 """A start within this is on time."""
@@ -59,6 +59,20 @@ def links(question: Question, facts: Evidence, moment: Moment) -> list[Check]:
         _group(question, facts, moment),
         _store(question, facts, moment),
     ]
+
+
+def ahead(question: Question, facts: Evidence) -> Check | None:
+    """What will keep the fire that is due next from running, as it stands now; None: nothing, or it is due already."""
+    due = min((one.next_due for one in facts.schedules if one.next_due is not None), default=None)
+    if due is None or due <= question.now:
+        return None
+    moment = Moment(at=due, schedule=None, row=None, current=True)
+    thrown = [] if question.switch is None else [question.switch]
+    now = facts._replace(switches=Switches([*thrown, *question.pauses]))
+    for one in (_switch(question, now, moment), _pause(question, now, moment)):
+        if one.ok is False:
+            return Check("next", False, f"it will be due at {rfc3339(due)}, but {one.text}", one.data, one.code)
+    return None
 
 
 def _is_forgotten(facts: Evidence, at: datetime) -> bool:

@@ -52,6 +52,7 @@ async def why(ledger: Ledger, store: Store, job: str | Job[..., Any] | None, at:
         vitals=ledger._vitals(),
         places=ledger.options.groups.get(group, 1) if names[0] in ledger and group else None,
         switch=switches.thrown(names, now),
+        pauses=[one for one in switches if one.kind == "paused" and one.job in (None, *names) and one.holds(now)],
     )
     facts = await store.evidence(
         names, now, partial(subject, question), window=_read(question), run=RunId(run) if run is not None else None

@@ -50,6 +50,8 @@ class Question:
     """Runs at once in the job's group; None: not known here."""
     switch: Switch | None = None
     """By which the job is on or off now; None: by its declaration."""
+    pauses: Sequence[Switch] = ()
+    """By which it is held now: its own, that of all jobs, or both."""
 
     @property
     def is_off(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from taskloop.chain import Check, is_stopping, knows, links, lives_until, named, span, takes
+from taskloop.chain import Check, ahead, is_stopping, knows, links, lives_until, named, span, takes
 from taskloop.durations import rfc3339
 from taskloop.moments import Moment, Question, in_force, meant, nearest
 from taskloop.runs import Cause, Reason, Run, State
@@ -27,6 +27,8 @@ KEPT_FOR: Final = timedelta(days=1)
 
 _SAID: Final = ("because", "by", "error", "key", "reason")
 """Last words of the names of facts that others wrote."""
+
+_RESUME_ALL: Final = "taskloop resume ends the pause of all jobs"
 
 Verdict = Literal["ran", "running", "waiting", "did_not_run", "not_due", "will_run", "unknown"]
 
@@ -86,10 +88,10 @@ def _complete(question: Question, facts: Evidence, moment: Moment | None, answer
     partial = answer.verdict == "unknown" or any(one.ok is None for one in answer.checks)
     if moment is None and question.window is not None:
         partial |= facts.cut or facts.left_out > 0 or not _is_kept(facts, question.window.at, question.now)
-    resumes = _resumes(question, facts) if answer.remedies and answer.code == "paused" else answer.remedies
+    if question.window is None and question.run is None and answer.verdict in ("ran", "did_not_run"):
+        answer = _from_now_on(question, facts, answer)
     return replace(
         answer,
-        remedies=resumes,
         run=moment.row if moment is not None else None,
         previous=facts.previous,
         next=facts.next,
@@ -98,11 +100,13 @@ def _complete(question: Question, facts: Evidence, moment: Moment | None, answer
     )
 
 
-def _resumes(question: Question, facts: Evidence) -> tuple[str, ...]:
-    """How the pauses end that hold a job now; the end of one alone may leave the other in force."""
-    paused = [one for one in facts.switches if one.kind == "paused" and one.holds(question.now)]
-    own = [f"taskloop resume {question.job}"] if any(one.job is not None for one in paused) else []
-    return (*own, *(["taskloop resume ends the pause of all jobs"] if len(paused) > len(own) else []))
+def _from_now_on(question: Question, facts: Evidence, answer: Explanation) -> Explanation:
+    """Of a job that nobody asked an instant of: beside the fire decided last, what stands in the way of the next one."""
+    coming = ahead(question, facts)
+    if coming is None or (coming.code == answer.code and answer.remedies):  # that is said already
+        return answer
+    checks, remedies = (*answer.checks, coming), (*answer.remedies, *_remedies(coming.code, question))
+    return replace(answer, text=f"{answer.text}; {coming.text}", checks=checks, remedies=remedies)
 
 
 def _is_kept(facts: Evidence, at: datetime, now: datetime) -> bool:
@@ -335,8 +339,10 @@ def _is_over(code: str, checks: Sequence[Check], question: Question) -> bool:
     return end in held.data or (code == "disabled" and "disabled_since" not in held.data and not question.is_off)
 
 
-def _remedies(code: str, question: Question) -> tuple[str, ...]:
-    return tuple(one.format(job=question.job) for one in _REMEDIES.get(code, ()))
+def _remedies(code: str, question: Question, *, of_run: bool = False) -> tuple[str, ...]:
+    if code == "paused":  # the end of one pause may leave another in force
+        return tuple(_RESUME_ALL if one.job is None else f"taskloop resume {question.job}" for one in question.pauses)
+    return tuple(one.format(job=question.job) for one in (_OF_A_RUN if of_run else _REMEDIES).get(code, ()))
 
 
 def _waiting(question: Question, facts: Evidence, moment: Moment, checks: Sequence[Check], row: Run) -> Explanation:
@@ -346,7 +352,7 @@ def _waiting(question: Question, facts: Evidence, moment: Moment, checks: Sequen
     code, why = _hindrance(question, facts, checks, row)
     since = span(question.now - max(row.ready_at, row.created_at))
     text = f"run {row.id} waits{'' if row.ready_at > question.now else f' for {since}'}: {why}"
-    remedies = _remedies("queued" if code == "overlap" else code, question)
+    remedies = _remedies(code, question, of_run=True)
     return Explanation(verdict="waiting", code=code, text=text, at=moment.at, checks=tuple(checks), remedies=remedies)
 
 
@@ -441,7 +447,7 @@ def _ran(question: Question, facts: Evidence, moment: Moment, checks: Sequence[C
     text = f"run {row.id}{by} {begun}; {ended}"
     calls = _calls(row, question)
     code = code if row.started_at is not None else row.state.value
-    remedies = _remedies(code, question)
+    remedies = _remedies(code, question, of_run=True)
     return Explanation(verdict=verdict, code=code, text=text, at=moment.at, checks=(*checks, *calls), remedies=remedies)
 
 
@@ -486,7 +492,6 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
     "not_due": ("taskloop show {job} lists its next fires", "taskloop submit {job} runs it now"),
     "not_registered_yet": ("taskloop run, or await scheduler.start()", "taskloop submit {job} asks for a run"),
     "disabled": ("taskloop enable {job}",),
-    "paused": ("taskloop resume {job}",),
     "process_down": (
         "keep a worker running: taskloop run, under a supervisor that restarts it",
         'missed = "latest" or "all" makes up for what fell into down time',
@@ -505,7 +510,6 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
         "give {job} a timeout below its interval",
         'overlap = "queue" runs it afterwards, "allow" beside the other',
     ),
-    "queued": ("give {job} a timeout below its interval", 'overlap = "allow" runs it beside the other'),
     "superseded": ('overlap = "replace" lets the newest fire win; "queue" or "skip" keep the older one',),
     "group_full": ("give the group more places: [groups]", "raise max_late of {job}"),
     "group": ("give the group more places: [groups]",),
@@ -521,6 +525,11 @@ _REMEDIES: Final[dict[str, tuple[str, ...]]] = {
     "unexplained": ("this should not be: taskloop status, and please report it with this answer",),
 }
 """What can be done, by code; `{job}` stands for the job's name."""
+_OF_A_RUN: Final[dict[str, tuple[str, ...]]] = _REMEDIES | {
+    "overlap": ("give {job} a timeout below its interval", 'overlap = "allow" runs it beside the other'),
+    "process_down": ("keep a worker running: taskloop run, under a supervisor that restarts it",),
+}
+"""The same for a run that waits or that a worker has left, which is on record whatever `overlap` and `missed` say."""
 
 
 def explanation_record(one: Explanation) -> dict[str, Any]:

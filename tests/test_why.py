@@ -470,15 +470,40 @@ async def test_of_two_pauses_the_one_that_ended_last_is_named_and_of_those_in_fo
         run = await scheduler.submit("job")
         found = await scheduler.why(run=run.id)
         assert 'all jobs are paused since 2026-01-01T00:10:00Z by ann: "a move", and it is paused itself' in found.text
-        both = ("taskloop resume job", "taskloop resume ends the pause of all jobs")
+        both = ("taskloop resume ends the pause of all jobs", "taskloop resume job")
         assert found.remedies == (await scheduler.why("job", at("01:00"))).remedies == both
         await time.advance("1h")
         await scheduler.resume("job", missed="latest")
-        assert (await scheduler.why("job", at("01:00"))).remedies == both[1:]
+        assert (await scheduler.why("job", at("01:00"))).remedies == both[:1]
         await scheduler.resume(missed="skip")
         await time.advance("1m")
         text = (await told(scheduler, when="01:00"))[2]
         assert "all jobs were paused" in text and "and then settled by missed=skip" in text
+
+
+async def test_of_a_job_that_ran_last_it_is_said_what_keeps_its_next_fire_from_running(scheduler, virtual_time):
+    """It ran, and that was all: who asks why of a job that was switched off since wants to know of that."""
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("10m")
+        ran = "run 1, of its schedule, began at 2026-01-01T00:00:00Z; succeeded after 0s"
+        assert (await told(scheduler))[2] == ran
+        await scheduler.disable("job", actor="ann", reason="a move", until="+2h")
+        found = await scheduler.why("job")
+        assert (found.verdict, found.code, found.remedies) == ("ran", "ran", ("taskloop enable job",))
+        off = 'switched off since 2026-01-01T00:10:00Z by ann: "a move", until 2026-01-01T02:10:00Z'
+        assert found.text == f"{ran}; it will be due at 2026-01-01T01:00:00Z, but {off}"
+        assert broken(found) == ["next"]
+        assert (await told(scheduler, when="00:00"))[2] == ran, "an instant that is asked of is answered by itself"
+        await scheduler.disable("job", until="+5m")
+        assert (await told(scheduler))[2] == ran, "that ends before it is due"
+        await scheduler.enable("job")
+        await scheduler.pause("job")
+        await scheduler.pause()
+        assert (await scheduler.why("job")).remedies == (
+            "taskloop resume job",
+            "taskloop resume ends the pause of all jobs",
+        )
 
 
 async def test_down_time_names_the_gap_and_the_worker_before_it(scheduler, virtual_time):
