@@ -307,6 +307,12 @@ def _no_record(question: Question, facts: Evidence, moment: Moment, checks: Sequ
     if any(one.ok is None for one in checks):
         text = f"it was due at {at} and has no record; what else is on record of that time does not tell why"
         return replace(_did_not("unknown_pruned", text, moment, checks, question), verdict="unknown")
+    if moment.pending:  # it will be decided: a worker that sleeps until then looks at the clock once a minute
+        text = (
+            f"it is due since {at}, and no worker has decided it yet: that the clock was set is noticed within a minute"
+        )
+        return Explanation(verdict="waiting", code="due_now", text=text, at=moment.at, checks=tuple(checks),
+                           remedies=("if it lasts for longer: taskloop status, and please report it with this answer",))  # fmt: skip
     text = f"it was due at {at} and has no record, although every link held that is known of"
     return replace(_did_not("unexplained", text, moment, checks, question), verdict="unknown")
 

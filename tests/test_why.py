@@ -584,6 +584,17 @@ async def test_a_fire_that_is_due_now_is_about_to_begin(scheduler, virtual_time)
         assert (await told(scheduler))[:2] == ("waiting", "due_now")
 
 
+async def test_what_a_clock_that_was_set_just_now_made_due_is_not_said_to_be_unexplained(scheduler, virtual_time):
+    scheduler.add_job(nothing, Every("1h"), name="job", first="after")
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        time.step("45m")
+        found = await scheduler.why("job", at("01:00"))
+        assert (found.verdict, found.code) == ("waiting", "due_now") and "is noticed within a minute" in found.text
+        await time.advance("1m")
+        assert (await told(scheduler, when="01:00"))[1] == "ran_late"
+
+
 async def test_a_store_that_is_away_is_the_reason(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job", first="after")
     async with virtual_time(scheduler) as time:
