@@ -29,7 +29,7 @@ from starlette.routing import Route
 from web_clients import over_asgi
 
 from taskloop import Options, TaskScheduler
-from taskloop.errors import BadSettings
+from taskloop.errors import BadSettings, NotRunning
 from taskloop.web import asgi
 from taskloop.web.aiohttp import listening, setup
 from taskloop.web.site import Site
@@ -479,6 +479,12 @@ async def test_a_surface_with_a_life_of_its_own_leaves_a_scheduler_to_who_starte
             assert await sent.get() == {"type": f"lifespan.{word}.complete"}
         await living
         assert scheduler.is_running
+
+
+def test_a_server_that_has_no_loop_of_asyncio_is_told_what_has_one():
+    """As hypercorn's, with `-k trio`."""
+    with pytest.raises(NotRunning, match="no event loop of asyncio runs here"):
+        asgi.lifespan(made())(None).__aenter__().send(None)
 
 
 async def test_a_start_that_fails_is_told_to_the_server(tmp_path):

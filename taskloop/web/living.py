@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from taskloop.tasks import shielded
+from taskloop.tasks import shielded, this_loop
 
 if TYPE_CHECKING:
     from taskloop.scheduler import TaskScheduler
@@ -37,7 +37,7 @@ _LIVES: WeakKeyDictionary[TaskScheduler, WeakKeyDictionary[asyncio.AbstractEvent
 @asynccontextmanager
 async def living(scheduler: TaskScheduler) -> AsyncIterator[None]:
     """The scheduler runs while the context is open. Raises what `start` raises."""
-    life = _LIVES.setdefault(scheduler, WeakKeyDictionary()).setdefault(asyncio.get_running_loop(), _Life())
+    life = _LIVES.setdefault(scheduler, WeakKeyDictionary()).setdefault(this_loop(), _Life())
     async with life.lock:
         mine = life.hosts > 0 or not scheduler.is_running
         if not scheduler.is_running:
