@@ -193,10 +193,10 @@ def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
     at = moment.decided_by(question.now)
     held = [one for one in facts.switches if one.kind == "paused" and _covers(one, at)]
     if not held:
-        return _unless_forgotten(Check("pause", True, "not paused"), facts, at)
+        not_paused = _unless_forgotten(Check("pause", True, "not paused"), facts, at)
+        return _paused_meanwhile(question, facts, moment) or not_paused
     one = max(held, key=_lasts_until)
-    what = "all jobs were" if one.job is None else "the job was"
-    text = f"{what} paused since {rfc3339(one.since)}{_by(one)}"
+    text = _paused_since(one)
     text += f" until {rfc3339(one.until)}" if one.ended_at is None and one.until else ""
     if one.ended_at is None and (one.until is None or question.now < one.until):
         return Check("pause", False, f"{text}: its fires are held", one.told("paused"), "paused")
@@ -205,6 +205,27 @@ def _pause(question: Question, facts: Evidence, moment: Moment) -> Check:
         text += f", and then settled by missed={one.missed or 'its policy'}"
     over = {"pause_ended_at": rfc3339(end)} if (end := one.ended_at or one.until) else {}
     return Check("pause", False, text, one.told("paused") | over, "paused")
+
+
+def _paused_since(one: Switch) -> str:
+    what = "all jobs were" if one.job is None else "the job was"
+    return f"{what} paused since {rfc3339(one.since)}{_by(one)}"
+
+
+def _paused_meanwhile(question: Question, facts: Evidence, moment: Moment) -> Check | None:
+    """The pause that took a good part of the delay of a run which waited before that began; None: none did."""
+    began = moment.began_at
+    if began is None or began - moment.at <= SOON:
+        return None
+    for one in facts.switches:
+        end = one.ended_at or one.until
+        if one.kind != "paused" or end is None:
+            continue
+        lost = min(end, began) - max(one.since, moment.at)
+        if lost > timedelta(0) and _accounts_for(lost, question, moment):
+            text = f"{_paused_since(one)}; resumed at {rfc3339(end)}{_by_whom(one.ended_by)}, and it waited for that"
+            return Check("pause", False, text, one.told("paused") | {"pause_ended_at": rfc3339(end)}, "paused")
+    return None
 
 
 # -- workers, clocks, loops, stores

@@ -506,6 +506,25 @@ async def test_of_a_job_that_ran_last_it_is_said_what_keeps_its_next_fire_from_r
         )
 
 
+async def test_a_run_that_waited_for_its_place_and_then_through_a_pause_is_late_because_of_the_pause(
+    scheduler, virtual_time
+):
+    scheduler.add_job(lasting(90), name="other", group="db")
+    scheduler.add_job(nothing, Every("1h"), name="job", first="after", group="db")
+    async with virtual_time(scheduler) as time:
+        await time.advance("59m")
+        await scheduler.submit("other")
+        await time.advance("70s")
+        await scheduler.pause("job", actor="ann", reason="migration")
+        await time.advance("10m")
+        await scheduler.resume("job", actor="bob")
+        await time.advance("1m")
+        found = await scheduler.why("job", at("01:00"))
+        assert (found.verdict, found.code) == ("ran", "ran_late")
+        assert "because pause: the job was paused since 2026-01-01T01:00:10Z by ann: " in found.text
+        assert "resumed at 2026-01-01T01:10:10Z by bob, and it waited for that" in found.text
+
+
 async def test_down_time_names_the_gap_and_the_worker_before_it(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job", missed="skip")
     async with virtual_time(scheduler) as time:
