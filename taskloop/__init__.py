@@ -22,7 +22,7 @@ The rooms, from the ground up; each imports only from rooms below it:
     housing switching scheduling ledger    jobs with a store; their switches; stored schedules; runs: the verbs
     declaring advice looking               what a start changes, its usual mistakes; how all stands
     keyring explaining outlook             the verbs on tokens; why something is so; what is to come
-    slots firing tending                   runs in hand; the fire loop; housekeeping
+    life slots firing tending              what these have in common; runs in hand; the fire loop; housekeeping
     journal pulse guard starting scheduler  what disturbed us; beats; what watches over all; how it begins; the engine
     rows fates retention gathering         rows of a store; what becomes of fires, claims, ends; what stays; group commit
     store_sqlite file_sqlite threads_sqlite rows_sqlite statements_sqlite claims_sqlite     the memory in one file

@@ -21,14 +21,13 @@ from typing import Any, Final, NoReturn
 from taskloop.attendance import Attendance
 from taskloop.clock import ClockWatch, Look, later
 from taskloop.errors import BadStore, StoreUnavailable
-from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
+from taskloop.life import Life
 from taskloop.policy import Policy
 from taskloop.processes import boot
 from taskloop.runs import Cancelled, Run, State
 from taskloop.schedules import Plan, Schedule, alike, last_due, plan, recalled, rewind
 from taskloop.slots import TRUST_SECONDS, Slots
-from taskloop.store import Store
 from taskloop.store_data import Claimed, Fired, Firing, Worker
 from taskloop.switches import Switches, Verdict
 from taskloop.triggers import Unreadable
@@ -75,27 +74,18 @@ class FireLoop:
 
     def __init__(
         self,
-        store: Store,
+        life: Life,
         ledger: Ledger,
         slots: Slots,
         *,
-        worker: str,
-        journal: Journal,
-        store_watch: StoreWatch,
         blocked_since: Callable[[float], float],
-        ended: Callable[[Run], None],
-        say: Callable[..., None],
     ) -> None:
-        self._store = store
         self._ledger = ledger
         self._slots = slots
-        self._worker = worker
-        self._journal = journal
-        self._store_watch = store_watch
+        self._store, self._clock, self._worker = life.store, life.clock, life.worker.id
+        self._journal, self._store_watch = life.journal, life.store_watch
+        self._say, self._ended = life.say, life.ended
         self._blocked_since = blocked_since
-        self._ended = ended
-        self._say = say
-        self._clock = ledger._clock
         slots.freed = self.freed
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()

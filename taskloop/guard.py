@@ -12,19 +12,14 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
-from taskloop.audience import Listeners
-from taskloop.clock import Clock
 from taskloop.context import running
 from taskloop.errors import BadStore, StoreUnavailable, TaskloopError
-from taskloop.events import Feed
 from taskloop.firing import FireLoop
-from taskloop.journal import Journal, StoreWatch
-from taskloop.options import Options
+from taskloop.life import Life
 from taskloop.pulse import Pulse
 from taskloop.runs import RunId
 from taskloop.schedules import Schedule
 from taskloop.slots import TRUST_SECONDS, Slots
-from taskloop.store import Store
 from taskloop.store_data import Worker
 from taskloop.watchdog import Block, Watchdog
 
@@ -41,39 +36,25 @@ class Guard:
 
     def __init__(
         self,
-        store: Store,
-        worker: Worker,
+        life: Life,
         *,
         slots: Slots,
         fires: FireLoop,
-        journal: Journal,
-        store_watch: StoreWatch,
-        listeners: Listeners,
-        feed: Feed,
-        clock: Clock,
-        options: Options,
         came_back: Callable[[], Awaitable[None]],
-        say: Callable[..., None],
     ) -> None:
-        self._store = store
-        self._worker = worker
+        self._store, self._worker, self._clock, self._options = life.store, life.worker, life.clock, life.options
+        self._journal, self._store_watch, self._listeners = life.journal, life.store_watch, life.listeners
+        self._feed, self._say = life.feed, life.say
         self._slots = slots
         self._fires = fires
-        store_watch.urge = self._urge
-        slots.trusted = self.is_trusted
-        self._journal = journal
-        self._store_watch = store_watch
-        self._listeners = listeners
-        self._feed = feed
-        self._clock = clock
-        self._options = options
-        self._say = say
         self._came_back = came_back
+        life.store_watch.urge = self._urge
+        slots.trusted = self.is_trusted
         self._mended = 0
         """Of the lapses of the pulse those after which all is as it should be again."""
         self._pulse: Pulse | None = None
         self._watchdog: Watchdog | None = None
-        self._trusted_for = options.lease.total_seconds() * (1.0 - MARGIN if store.remote else 1.0)
+        self._trusted_for = life.options.lease.total_seconds() * (1.0 - MARGIN if life.store.remote else 1.0)
         self._others: Callable[[], Sequence[Worker]] = lambda: ()
         self._lapse: asyncio.TimerHandle | None = None
         self._stall = ""

@@ -35,6 +35,7 @@ from taskloop.guard import Guard
 from taskloop.jobs import Duration, Job, Jobs, begun
 from taskloop.journal import Journal, StoreWatch
 from taskloop.ledger import Ledger
+from taskloop.life import Life
 from taskloop.options import Options
 from taskloop.processes import this_process
 from taskloop.runs import Cancelled, Run, RunId
@@ -258,29 +259,20 @@ class TaskScheduler(Ledger):
         self.worker = worker = this_process(
             self.name, now, clock.monotonic(), fires=options.enabled and getattr(store, "fires", True), jobs=[job.name for job in jobs], lease=options.lease
         )  # fmt: skip
-        self._journal = journal = Journal(worker.id)
-        self._store_watch = store_watch = StoreWatch(clock, self._store_changed)
+        self._journal, self._store_watch = Journal(worker.id), StoreWatch(clock, self._store_changed)
+        life = Life(
+            worker, store, jobs=self, options=options, clock=clock, journal=self._journal, store_watch=self._store_watch, feed=self.feed,
+            listeners=self._listeners, say=self._say, tell=self._tell, ended=self._ended, breaker=self._breaker
+        )  # fmt: skip
         self._slots = slots = Slots(
-            options.max_running if getattr(store, "starts", True) else 0, store=store, jobs=self, executors=self._executors, clock=clock, worker=worker.id,
-            kill_grace=options.kill_grace, log_room=options.capture, waiters=self._waiters, listeners=self._listeners, journal=journal,
-            store_watch=store_watch, tell=self._tell, say=self._say, breaker=self._breaker,
+            options.max_running if getattr(store, "starts", True) else 0, life, executors=self._executors, waiters=self._waiters,
             context=partial(RunContext, monotonic=clock.monotonic, call=self.call, scheduler=self), overrides=self.overrides
         )  # fmt: skip
-        journal.stir = slots.reported.set
-        self._fires = fires = FireLoop(
-            store, self, slots, worker=worker.id, journal=journal, store_watch=store_watch, blocked_since=self._blocked_since, ended=self._ended, say=self._say
-        )  # fmt: skip
-        self._guard = guard = Guard(
-            store, worker, slots=slots, fires=fires, journal=journal, store_watch=store_watch, listeners=self._listeners,
-            feed=self.feed, clock=clock, options=options, came_back=lambda: self._declare_late(list(self)), say=self._say
-        )  # fmt: skip
-        self._tending = Tending(
-            store, worker, jobs=self, heirs=self._heirs, slots=slots, options=options, clock=clock, feed=self.feed,
-            journal=journal, store_watch=store_watch, health=guard.health, stalled=guard.stalled, gone=fires.heed_the_gone,
-            heard_beat=guard.heard_beat, tell=self._tell, breaker=self._breaker, ended=self._ended
-        )  # fmt: skip
+        self._fires = fires = FireLoop(life, self, slots, blocked_since=self._blocked_since)
+        self._guard = guard = Guard(life, slots=slots, fires=fires, came_back=lambda: self._declare_late(list(self)))
+        self._tending = Tending(life, slots=slots, heirs=self._heirs, guard=guard, gone=fires.heed_the_gone)
         before = await store.workers()
-        patient = partial(patiently, clock, store_watch)
+        patient = partial(patiently, clock, self._store_watch)
         self._tending.others = others = await patient(self._tending.enlist)
         await self._refresh_switches(force=True)
         self._watch_since(now, before, others, fires)

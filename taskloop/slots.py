@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,20 +16,18 @@ from typing import Any, Final, cast
 
 from taskloop import capture
 from taskloop.attempts import LiveAttempt
-from taskloop.audience import Listeners, Waiters
-from taskloop.clock import Clock
+from taskloop.audience import Waiters
 from taskloop.context import RunContext
 from taskloop.errors import BadStore, Conflict, StoreUnavailable, TakenOver, TaskloopError, Unstorable
 from taskloop.executors import Executor, InThread, is_called_for
 from taskloop.injecting import Injecting
-from taskloop.jobs import Job, Jobs
-from taskloop.journal import Journal, StoreWatch
+from taskloop.jobs import Job
+from taskloop.life import Life
 from taskloop.masking import clean_outcome, scrubber
 from taskloop.outcomes import failure
 from taskloop.runlog import end_log, open_log
 from taskloop.runs import Lost, Outcome, Raised, Reason, Returned, Run, RunId, ShutDown, State, settle
 from taskloop.steps import Step
-from taskloop.store import Store
 from taskloop.store_data import Settling
 from taskloop.tasks import Answer, disown, refused, undisturbed
 
@@ -60,22 +58,11 @@ class Slots:
     def __init__(
         self,
         number: int,
+        life: Life,
         *,
-        store: Store,
-        jobs: Jobs,
         executors: Mapping[str, Executor],
-        clock: Clock,
-        worker: str,
-        kill_grace: timedelta,
-        log_room: int,
         waiters: Waiters,
-        listeners: Listeners,
-        journal: Journal,
-        store_watch: StoreWatch,
         context: Callable[..., RunContext],
-        tell: Callable[..., None],
-        say: Callable[..., None],
-        breaker: Callable[[str], Callable[[Run], Coroutine[Any, Any, None]]],
         overrides: Mapping[Any, Any],
     ) -> None:
         self.free: int = number
@@ -103,25 +90,26 @@ class Slots:
         """Each of those who wait before they ask a store again that was away."""
         self._over = False
         """A stop has waited for all it was to wait for: what is handed out now is for the next start."""
-        self._store, self._jobs, self._executors = store, jobs, executors
-        self._injecting = Injecting(cast("InThread", executors["thread"]), overrides, say)
-        self._clock, self._worker = clock, worker
-        self._journal, self._store_watch = journal, store_watch
+        self._store, self._jobs, self._clock, self._worker = life.store, life.jobs, life.clock, life.worker.id
+        self._journal, self._store_watch, self._listeners = life.journal, life.store_watch, life.listeners
+        self._say, self._tell, self._breaker = life.say, life.tell, life.breaker
+        self._executors, self._waiters, self._context = executors, waiters, context
+        self._injecting = Injecting(cast("InThread", executors["thread"]), overrides, life.say)
         self.trusted: Callable[[], bool] = lambda: True
         """Whether this worker's lease is good: its runs are nobody else's yet. The guard sets it."""
-        self._kill_grace = kill_grace.total_seconds()
-        self._log_room = log_room
+        self._kill_grace = life.options.kill_grace.total_seconds()
+        self._log_room = log_room = life.options.capture
         """Characters that the log of an attempt may have; 0: none is kept."""
         self._end_capture = capture.attach() if log_room else None
-        self._waiters = waiters
-        self._listeners = listeners
-        self._context = context
         # Bound once, not for each attempt: what the collector of garbage has to look at for each is a fifth of its time.
-        self._report, self._begin_steps, self._hear, self._now = self.report, self._stepping, self._heard, clock.now
-        self._open_log = partial(open_log, log_room, clock.now, self.report)
-        self._tell = tell
-        self._say = say
-        self._breaker = breaker
+        self._report, self._begin_steps, self._hear, self._now = (
+            self.report,
+            self._stepping,
+            self._heard,
+            life.clock.now,
+        )
+        self._open_log = partial(open_log, log_room, life.clock.now, self.report)
+        life.journal.stir = self.reported.set
         self._glance: asyncio.TimerHandle | None = None
         self.stirred: Callable[[], None] = lambda: None
         """Called when a run begins while none was in hand."""

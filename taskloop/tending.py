@@ -13,18 +13,14 @@ from functools import partial
 from typing import Any, Final
 
 from taskloop.attempts import LiveAttempt
-from taskloop.clock import Clock
 from taskloop.errors import BadStore, Conflict, StoreUnavailable
-from taskloop.events import Feed
-from taskloop.jobs import Job, Jobs
-from taskloop.journal import Journal, StoreWatch
-from taskloop.options import Options
+from taskloop.guard import Guard
+from taskloop.jobs import Job
+from taskloop.life import Life
 from taskloop.processes import is_dead, lease_seconds, silent_seconds
 from taskloop.punctuality import LATE, Usual, overdue, stuck
 from taskloop.runs import Cancelled, Lost, Reason, Run, RunId, State, settle
-from taskloop.schedules import Schedule
 from taskloop.slots import Slots
-from taskloop.store import Store
 from taskloop.store_data import Settling, Wish, Worker
 from taskloop.triggers import Unreadable
 
@@ -58,48 +54,27 @@ class Tending:
 
     def __init__(
         self,
-        store: Store,
-        worker: Worker,
+        life: Life,
         *,
-        jobs: Jobs,
-        heirs: Mapping[str, Sequence[Job[..., Any]]],
         slots: Slots,
-        options: Options,
-        clock: Clock,
-        feed: Feed,
-        journal: Journal,
-        store_watch: StoreWatch,
-        health: Callable[[], Mapping[str, Any]],
-        stalled: Callable[[Schedule | None], None],
+        heirs: Mapping[str, Sequence[Job[..., Any]]],
+        guard: Guard,
         gone: Callable[[Sequence[Worker]], None],
-        heard_beat: Callable[[bool], None],
-        tell: Callable[..., None],
-        breaker: Callable[[str], Callable[[Run], Awaitable[None]]],
-        ended: Callable[[Run], None],
     ) -> None:
-        self._store = store
-        self._worker = worker
-        self._jobs = jobs
-        self._heirs = heirs
+        self._store, self._worker, self._jobs = life.store, life.worker, life.jobs
+        self._options, self._clock, self._feed = life.options, life.clock, life.feed
+        self._journal, self._store_watch = life.journal, life.store_watch
+        self._tell, self._breaker, self._ended = life.tell, life.breaker, life.ended
         self._slots = slots
-        self._options = options
-        self._clock = clock
-        self._feed = feed
-        self._journal = journal
-        self._store_watch = store_watch
-        self._health = health
-        self._stalled = stalled
+        self._heirs = heirs
+        self._guard = guard
         self._gone = gone
-        self._heard_beat = heard_beat
-        self._tell = tell
-        self._breaker = breaker
-        self._ended = ended
-        self._begun = clock.monotonic()
+        self._begun = life.clock.monotonic()
         self.changed: bool = False
         """Whether something was written by others that the engine has not looked at."""
         self.others: Sequence[Worker] = ()
         """The other workers that live, as last seen."""
-        self.beats: bool = not store.private
+        self.beats: bool = not life.store.private
         """Whether beats are written here, on the loop; else a thread writes them."""
         self._seen: dict[str, tuple[datetime, float]] = {}
         self._awake_at: float = self._begun
@@ -139,8 +114,10 @@ class Tending:
         if not self._is_away:  # once it has answered: while it is away we are as good as asleep
             self._note_standstill(was_away=was_away)
         if shared and self.beats and self._is_time("beat", self._options.heartbeat.total_seconds()):
-            lives = await self._store.beat(self._worker, self._clock.now(), self._clock.monotonic(), self._health())
-            self._heard_beat(lives)
+            lives = await self._store.beat(
+                self._worker, self._clock.now(), self._clock.monotonic(), self._guard.health()
+            )
+            self._guard.heard_beat(lives)
         wrong: Exception | None = None
         for duty in self._duties(shared):
             try:
@@ -443,7 +420,7 @@ class Tending:
             self._still = (seen, tick)
         # Seen twice, for the wall clock may have stepped, which the engine notices within a minute.
         stalled = first is not None and tick - self._still[1] > STALL_SECONDS
-        self._stalled(first if stalled else None)
+        self._guard.stalled(first if stalled else None)
 
     # -- pruning
 

@@ -22,7 +22,7 @@ LEVELS = [
     {"given", "sections", "file_jobs", "jobs", "flows", "handles", "inquiry", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
     {"store", "store_data", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "tasks", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "calls", "pings", "attendance", "conditions", "runlog", "capture", "loop_thread"},
-    {"copying", "transfer_sqlite", "transfer_postgres", "housing", "switching", "scheduling", "ledger", "declaring", "looking", "explaining", "outlook", "advice", "journal", "pulse", "slots", "keyring", "firing", "tending", "guard", "starting", "scheduler",
+    {"copying", "transfer_sqlite", "transfer_postgres", "housing", "switching", "scheduling", "ledger", "declaring", "looking", "explaining", "outlook", "advice", "journal", "life", "pulse", "slots", "keyring", "firing", "tending", "guard", "starting", "scheduler",
      "store_sqlite", "statements_sqlite", "claims_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",
      "copying_sqlite", "rows", "fates", "rows_sqlite", "file_sqlite", "threads_sqlite", "writing_sqlite", "steps_sqlite", "batches_sqlite",
      "tokens_sqlite", "audit_sqlite", "retention", "gathering",
