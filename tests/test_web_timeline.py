@@ -102,7 +102,7 @@ async def test_the_page_draws_what_was_and_what_comes(host, no_task_outlives_the
 
 
 async def test_what_runs_rarely_has_its_marks_beside_what_runs_often(monkeypatch, no_task_outlives_the_fixture):
-    monkeypatch.setattr("taskloop.web.pages.timeline.MOST_RUNS", 5)
+    monkeypatch.setattr("taskloop.web.api.between.MOST_RUNS", 5)
     scheduler = shop()
 
     @scheduler.every("2s", first="after")
@@ -129,8 +129,8 @@ async def test_what_runs_rarely_has_its_marks_beside_what_runs_often(monkeypatch
 async def test_the_timeline_of_jobs_with_a_tag_or_name_keeps_its_room_for_those_alone(
     monkeypatch, no_task_outlives_the_fixture
 ):
-    monkeypatch.setattr("taskloop.web.pages.timeline.MOST_RUNS", 3)
-    monkeypatch.setattr("taskloop.web.pages.timeline.MOST_FIRES", 3)
+    monkeypatch.setattr("taskloop.web.api.between.MOST_RUNS", 3)
+    monkeypatch.setattr("taskloop.web.api.between.MOST_FIRES", 3)
     scheduler = shop()
 
     @scheduler.every("2s", first="after")

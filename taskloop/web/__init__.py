@@ -5,6 +5,7 @@
     tokens sessions          tokens of the store, at hand; the cookie of a session, signed
     site                     one mount of the surface: from a request to the answer, past every guard
     live                     events to many listeners, each with a bounded queue
+    foresight                what would happen, reckoned once for all who ask
     api                      the handlers, by subject; `api.ROUTES` is the one table
     pages                    the dashboard, by subject; `pages.ROUTES`
     openapi                  the description made of that table

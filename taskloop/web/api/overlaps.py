@@ -11,6 +11,7 @@ from taskloop import durations
 from taskloop.records import instant_text
 from taskloop.simulation import overlap_record, simulation_record
 from taskloop.web.api.asking import NARROWED, V1
+from taskloop.web.api.between import Seen, is_off, seen
 from taskloop.web.core import Response, answer
 from taskloop.web.foresight import LONGEST
 from taskloop.web.problems import Problem
@@ -19,7 +20,6 @@ from taskloop.web.security import Scope
 
 if TYPE_CHECKING:
     from taskloop.store_data import Span
-    from taskloop.web.pages.timeline import Seen
     from taskloop.web.site import Asked
 
 __all__ = ["ROUTES", "span_of"]
@@ -42,14 +42,10 @@ async def overlaps(asked: Asked) -> Response:
 
 
 async def timeline(asked: Asked) -> Response:
-    from taskloop.web.pages.timeline import seen
-
     return await answer(await asyncio.to_thread(_timeline, await seen(asked)))
 
 
 def _timeline(found: Seen) -> dict[str, Any]:
-    from taskloop.web.pages.timeline import is_off
-
     runs: dict[str, list[Span]] = defaultdict(list)
     for one in found.runs:
         runs[one.job].append(one)

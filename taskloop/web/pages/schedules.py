@@ -16,12 +16,12 @@ from taskloop.masking import MASK, shown
 from taskloop.schedules import Schedule, usual_id
 from taskloop.simulation import Simulation, quiet_hour, worst
 from taskloop.triggers import At, Cron, Every, Trigger
+from taskloop.web.api.between import is_off
 from taskloop.web.api.schedules import changeable, fires_of, notes_of, policy_of
 from taskloop.web.core import Response
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
 from taskloop.web.pages.repeating import ONCE, form_key, sign
-from taskloop.web.pages.timeline import is_off
 from taskloop.web.routes import TEXT, Parameter, Route, whole
 from taskloop.web.security import Scope
 
