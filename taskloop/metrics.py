@@ -1,7 +1,7 @@
 """Figures for Prometheus: what this process did, counted from its events, and how the whole stands, asked of the store.
 
-Level 6. Counting is a few additions an event and needs no library; `prometheus_client` is imported, in a thread, when
-the figures are first asked for, and only writes them down.
+Level 6. Counting is a few additions an event; the figures are written down in a thread, and by no library: with an object
+a figure, as `prometheus_client` has, two thousand jobs kept the loop from its turn for up to 0.2 s at each scrape.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
-from taskloop.errors import MissingExtra, TaskloopError
+from taskloop.errors import TaskloopError
 from taskloop.events import Event
 from taskloop.records import Status
 from taskloop.runs import Run, State
@@ -48,14 +49,6 @@ class _Spread:
     def add(self, seconds: float) -> None:
         self.counts[bisect_left(SECONDS, seconds)] += 1
         self.total += seconds
-
-    def buckets(self) -> list[tuple[str, int]]:
-        """The counts up to each bound, as Prometheus has them."""
-        below, found = 0, []
-        for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
-            below += count
-            found.append((bound, below))
-        return found
 
 
 class Metrics:
@@ -122,7 +115,7 @@ class Metrics:
     async def text(self) -> bytes:
         """All figures in Prometheus' text format; where the store does not answer within 5 s, those of this process alone.
 
-        Raises `MissingExtra` without `prometheus-client`. Made in a thread: hundreds of jobs take some ten milliseconds.
+        Written in a thread: two thousand jobs have 80,000 figures.
         """
         status: Status | None = None
         try:
@@ -156,7 +149,7 @@ class Metrics:
             ("taskloop_run_duration_seconds", "How long the last attempt of a run took that ended here", self._took),
             ("taskloop_run_lateness_seconds", "From the due instant to the start of the first attempt", self._late),
         ):
-            values = [((job,), (one.buckets(), one.total)) for job, one in spreads.items()]
+            values = [((job,), (one.counts.copy(), one.total)) for job, one in spreads.items()]
             yield "histogram", name, words, ("job",), values
         yield "counter", "taskloop_loop_blocks", "Times that the loop stood still", (), [((), self._blocks)]
         yield "counter", "taskloop_store_losses", "Times that the store did not answer", (), [((), self._losses)]
@@ -207,27 +200,24 @@ def _families_of_the_whole(status: Status | None, up: bool) -> Iterator[_Family]
 
 
 def _written(families: list[_Family]) -> bytes:
-    try:
-        from prometheus_client import CollectorRegistry, generate_latest
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-    except ImportError as error:
-        raise MissingExtra("prometheus-client", "metrics") from error
-    kinds: dict[str, Any] = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+    bounds = [*map(str, SECONDS), "+Inf"]
+    lines: list[str] = []
+    for kind, called, words, labels, values in families:
+        name = f"{called}_total" if kind == "counter" else called
+        lines += f"# HELP {name} {words}", f"# TYPE {name} {kind}"
+        for given, value in values:
+            of = ",".join(f'{label}="{_escaped(word)}"' for label, word in zip(labels, given, strict=True))
+            if kind == "histogram":
+                counts, total = value
+                below = list(accumulate(counts))  # Prometheus counts up to each bound
+                lines += [
+                    f'{name}_bucket{{{of},le="{bound}"}} {count}' for bound, count in zip(bounds, below, strict=True)
+                ]
+                lines += f"{name}_count{{{of}}} {below[-1]}", f"{name}_sum{{{of}}} {total}"
+            else:
+                lines.append(f"{name}{{{of}}} {value}" if of else f"{name} {value}")
+    return "\n".join([*lines, ""]).encode()
 
-    class Found:
-        def collect(self) -> Iterator[Any]:
-            for kind, name, words, labels, values in families:
-                if kind == "histogram":
-                    family = HistogramMetricFamily(name, words, labels=labels)
-                    for given, (buckets, total) in values:
-                        family.add_metric(given, buckets, total)
-                else:
-                    family = kinds[kind](name, words, labels=labels)
-                    for given, value in values:
-                        family.add_metric(given, value)
-                yield family
 
-    registry = CollectorRegistry()
-    registry.register(Found())
-    text: bytes = generate_latest(registry)
-    return text
+def _escaped(word: str) -> str:
+    return word.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

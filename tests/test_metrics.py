@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from web_clients import HOSTS
 
 from taskloop import Options, Retry, TaskScheduler
-from taskloop.metrics import Metrics
+from taskloop.metrics import Metrics, _written
 
 pytestmark = pytest.mark.anyio
 
@@ -148,6 +149,18 @@ async def test_what_needs_a_person_is_counted_by_kind_that_a_breaker_has_switche
         kinds = {one["condition"] for one in (await scheduler.status()).attention}
     assert found["taskloop_attention", ("kind", "tripped")] == 1
     assert kinds <= {key[1][1] for key in found if key[0] == "taskloop_attention"}
+
+
+async def test_they_are_written_without_any_library(shop, virtual_time, monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    async with virtual_time(shop):
+        assert b'taskloop_runs_total{job="tick",state="failed"} 0\n' in await Metrics(shop).text()
+
+
+def test_a_label_may_hold_whatever_there_is():
+    word = 'a "quoted" \\n, a \n line and a \\ at the end \\'
+    found = read(_written([("gauge", "taskloop_odd", "What is odd", ("job", "other"), [((word, ""), 1)])]))
+    assert found == {("taskloop_odd", ("job", word), ("other", "")): 1}
 
 
 async def test_without_a_store_the_figures_of_this_process_are_told(tmp_path):
