@@ -144,11 +144,12 @@ _LATE: Final = (
     "ORDER BY job, priority LIMIT 1) UNION ALL SELECT n.job, n.priority FROM queue q CROSS JOIN LATERAL "
     "(SELECT job, priority FROM taskloop.runs WHERE state = 'waiting' AND (job, priority) > (q.job, q.priority) "
     "ORDER BY job, priority LIMIT 1) n), "
-    "oldest AS (SELECT o.id, row_number() OVER (PARTITION BY q.job ORDER BY o.ready_at, o.id) AS place "
+    "oldest AS (SELECT o.id, o.ready_at, row_number() OVER (PARTITION BY q.job ORDER BY o.ready_at, o.id) AS place "
     "FROM queue q CROSS JOIN LATERAL (SELECT id, ready_at FROM taskloop.runs WHERE state = 'waiting' AND job = q.job "
     "AND priority = q.priority AND ready_at < $1 ORDER BY ready_at, id LIMIT $2) o "
     "WHERE NOT EXISTS (SELECT 1 FROM held WHERE job IS NULL) AND q.job NOT IN (SELECT job FROM held WHERE job IS NOT NULL)) "
-    f"SELECT {RUN} FROM taskloop.runs WHERE id IN (SELECT id FROM oldest WHERE place <= $2) ORDER BY ready_at"
+    f"SELECT {RUN} FROM taskloop.runs WHERE id IN (SELECT id FROM oldest WHERE place <= $2 "
+    "ORDER BY place, ready_at LIMIT $3) ORDER BY ready_at"
 )
 
 
@@ -158,9 +159,9 @@ async def _queued(db: Db) -> list[str] | None:
     return [row["job"] for row in rows] if len(rows) <= _MERGED else None
 
 
-async def late(db: Db, before: int, each: int) -> Sequence[Any]:
+async def late(db: Db, before: int, each: int, most: int | None) -> Sequence[Any]:
     """Runs that wait though they were ready before then, the oldest first, at most `each` of a job; held ones left out."""
-    return await db.fetch(_LATE, before, each)
+    return await db.fetch(_LATE, before, each, most)
 
 
 # -- how a job stands

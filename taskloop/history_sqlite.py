@@ -176,7 +176,7 @@ def _queued(db: sqlite3.Connection) -> list[str] | None:
     return names if len(names) <= _MERGED else None
 
 
-def late(db: sqlite3.Connection, columns: str, before: int, each: int) -> list[Any]:
+def late(db: sqlite3.Connection, columns: str, before: int, each: int, most: int | None = None) -> list[Any]:
     """Runs that wait though they were ready before then, the oldest first, at most `each` of a job; held ones left out."""
     held = {
         row[0]
@@ -196,7 +196,8 @@ def late(db: sqlite3.Connection, columns: str, before: int, each: int) -> list[A
                     (job, priority, before, each),
                 )
             )
-    ids = [run for of_job in oldest.values() for _, run in sorted(of_job)[:each]]
+    chosen = sorted((place, *one) for of_job in oldest.values() for place, one in enumerate(sorted(of_job)[:each]))
+    ids = [run for _, _, run in chosen[:most]]
     return db.execute(
         f"SELECT {columns} FROM taskloop_runs WHERE id IN (SELECT value FROM json_each(?)) ORDER BY ready_at",
         (json.dumps(ids),),

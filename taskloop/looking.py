@@ -374,7 +374,7 @@ async def waiting(ledger: Ledger, most: int) -> list[Run]:
     """Runs that wait, first what has been ready longest; of those whose time is to come, or that are held, some of the newest."""
     store = await ledger._opened()
     newest = await store.find(Query(states=[State.WAITING], limit=TOGETHER))
-    found = {one.id: one for one in (*await store.late(ledger._clock.now(), each=most), *newest)}
+    found = {one.id: one for one in (*await store.late(ledger._clock.now(), each=most, most=most), *newest)}
     return sorted(found.values(), key=lambda one: one.ready_at)[:most]
 
 

@@ -321,9 +321,9 @@ class Store(Protocol):
     async def reruns(self, run: RunId) -> Sequence[Run]:
         """Runs that were asked for as a run again of this one, the oldest first, at most 100."""
 
-    async def late(self, ready_before: datetime, each: int) -> Sequence[Run]:
+    async def late(self, ready_before: datetime, each: int, most: int | None = None) -> Sequence[Run]:
         """Waiting runs that have been ready since before then, the oldest first, at most `each` of a job; held ones left
-        out.
+        out. `most` in all: the oldest of each job come before the second of any.
         """
 
     async def clock(self) -> datetime | None:

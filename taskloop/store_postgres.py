@@ -546,8 +546,8 @@ class PostgresStore:
     async def reruns(self, run: RunId) -> Sequence[Run]:
         return await self._runs("WHERE rerun_of = $1 AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", run)
 
-    async def late(self, ready_before: datetime, each: int) -> Sequence[Run]:
-        return await _as_runs(await self._read(history.late, microseconds(ready_before), each))
+    async def late(self, ready_before: datetime, each: int, most: int | None = None) -> Sequence[Run]:
+        return await _as_runs(await self._read(history.late, microseconds(ready_before), each, most))
 
     async def clock(self) -> datetime | None:
         [[now]] = await self._fetch("SELECT extract(epoch FROM clock_timestamp())::double precision")

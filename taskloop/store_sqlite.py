@@ -540,8 +540,8 @@ class SqliteStore:
     async def reruns(self, run: RunId) -> Sequence[Run]:
         return await self._runs("WHERE rerun_of = ? AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", (run,))
 
-    async def late(self, ready_before: datetime, each: int) -> Sequence[Run]:
-        found: list[Run] = await self._read(_late, microseconds(ready_before), each)
+    async def late(self, ready_before: datetime, each: int, most: int | None = None) -> Sequence[Run]:
+        found: list[Run] = await self._read(_late, microseconds(ready_before), each, most)
         return found
 
     async def clock(self) -> datetime | None:
@@ -757,8 +757,8 @@ def _found(
     return found
 
 
-def _late(db: sqlite3.Connection, before: int, each: int) -> list[Run]:
-    return [read_run(row) for row in history.late(db, _RUN, before, each)]
+def _late(db: sqlite3.Connection, before: int, each: int, most: int | None) -> list[Run]:
+    return [read_run(row) for row in history.late(db, _RUN, before, each, most)]
 
 
 def _one(db: sqlite3.Connection, statement: str) -> Any:

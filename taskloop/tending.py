@@ -40,6 +40,8 @@ STALL_SECONDS: Final = 70.0
 PRUNE_SECONDS: Final = 3600.0
 MOST_LATE: Final = 20
 """Runs of a job of which it is told that they wait far too long, the oldest: the others wait behind these."""
+MOST_LATE_OF_ALL: Final = 200
+"""The same of all jobs: to tell of twenty of a thousand jobs each would hold the loop for seconds."""
 ORPHANED: Final = timedelta(days=1)
 """How long a run may wait for a job that no live worker has: a deploy may bring it back."""
 SEEN_SECONDS: Final = 3600.0
@@ -367,7 +369,7 @@ class Tending:
         expected = {one.run.id: one.policy.expect for one in self._slots.attempts.values()}  # its job may be removed
         old = [run for run in running if run.attempt_started_at is not None and now - run.attempt_started_at > lively]
         took = await self._store.usual(sorted({run.job for run in old})) if old else {}
-        waiting = await self._store.late(now - LATE, each=MOST_LATE)
+        waiting = await self._store.late(now - LATE, each=MOST_LATE, most=MOST_LATE_OF_ALL)
         await self._close_orphans([run for run in waiting if self._is_orphan(run)], now)
         late = [run for run in waiting if self._is_ours_to_tell(run)]
         self._flagged = {one: self._flagged[one] for run in (*running, *late) if (one := run.id) in self._flagged}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 
 import pytest
 from stories import START, lasting, nothing, stamp, stubborn
 
-from taskloop import Cron, Every, Options, State, TaskScheduler
+from taskloop import Cron, Every, Options, State, TaskScheduler, tending
 from taskloop.errors import StoreUnavailable
 from taskloop.punctuality import Curfew, Usual, allowed, condition, overdue, stuck
 from taskloop.store_sqlite import SqliteStore
@@ -98,6 +99,20 @@ async def test_a_run_is_overdue_too_where_hundreds_of_another_job_have_waited_fo
         await time.advance("2m")
         assert ("overdue", "short_of_places") in told
         assert await conditions(scheduler) == {"slow": "overdue", "short_of_places": "overdue"}
+
+
+async def test_where_very_many_runs_of_many_jobs_are_overdue_those_that_wait_longest_are_told_of_each(
+    scheduler, virtual_time, told
+):
+    """Of twenty of each of a thousand jobs it was told at once: the loop stood still for four seconds."""
+    names = [f"job{number}" for number in range(40)]
+    for name in names:
+        scheduler.add_job(lasting(3600), name=name, max_running=1)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit_many([scheduler[name].bind() for name in names for _ in range(10)])
+        await time.advance("2m")
+        of_each = Counter(job for event, job in told if event == "overdue")
+    assert set(of_each) == set(names) and sum(of_each.values()) == tending.MOST_LATE_OF_ALL
 
 
 async def test_what_waited_while_nobody_was_there_is_overdue_only_if_it_waits_on(

@@ -615,6 +615,8 @@ async def test_of_what_waits_for_too_long_each_job_is_told_however_many_another_
     assert ids(await store.late(at(600), 3)) == [1, 2, 3, high.id, low.id]
     assert ids(await store.late(at(901), 3)) == [1, 2, 3, high.id, low.id, soon.id]
     assert ids(await store.late(at(0), 3)) == []
+    assert ids(await store.late(at(901), 3, 2)) == [1, high.id]
+    assert ids(await store.late(at(901), 3, 4)) == [1, 2, high.id, low.id]
 
 
 async def test_declared_schedules_are_told_from_stored_ones(store):
