@@ -255,7 +255,7 @@ async def status(ledger: Ledger, store: Store) -> Status:
         *conditions.of_workers(workers, live),
         *conditions.of_this_clock(os.uname().nodename, live, ahead),
         *conditions.of_incidents(await incidents(ledger, store, now - RECENT)),
-        *conditions.of_jobs(standings, bool(live), now),
+        *conditions.of_jobs(standings, any(not one.only_submits for one in live), now),
         *conditions.of_breakers(look.switches, now),
     ]
     lags = [float(one.health["lag_ms"]) for one in live if "lag_ms" in one.health]

@@ -168,7 +168,7 @@ def _families_of_the_whole(status: Status | None, up: bool) -> Iterator[_Family]
         return
     jobs = status.standings
     whole = {
-        "workers": ("Workers that are alive", len(status.workers)),
+        "workers": ("Workers that are alive, but those that only submit", len(status.at_work)),
         "paused": ("Whether everything is paused", status.paused is not None),
         "runs_waiting": ("Runs that wait", status.waiting),
         "runs_running": ("Runs in hand, of all workers", status.in_hand),

@@ -93,6 +93,11 @@ class Status:
     standings: Sequence[Standing] = ()
     """The jobs themselves, as they were looked at for this; in no JSON of it."""
 
+    @property
+    def at_work(self) -> list[Worker]:
+        """The workers but those that only submit."""
+        return [one for one in self.workers if not one.only_submits]
+
 
 class Standing(NamedTuple):
     """How a job stands, in a look at all of them: what a list, a count or a figure needs, and no whole run."""

@@ -87,6 +87,13 @@ class Worker:
     health: Mapping[str, Any] = field(default_factory=dict)
     """What it said of itself with its last beat: `lease_seconds`, `lag_ms`, `blocked`, `store`, `stalled`."""
 
+    @property
+    def only_submits(self) -> bool:
+        """Whether it fires and runs nothing, as a scheduler with `enabled = false`: any other that does not fire says what
+        it takes.
+        """
+        return not self.fires and "takes" not in self.health
+
 
 class Incident(NamedTuple):
     """Something that disturbed a worker: kept, so that the past can be explained."""

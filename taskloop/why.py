@@ -403,8 +403,7 @@ def _nobody(alive: Sequence[Worker], knowing: Sequence[Worker]) -> tuple[str, st
     staying = [one for one in knowing if not is_stopping(one)]
     if not staying:
         return "process_down", "the workers that have this job are stopping, and start nothing any more"
-    # One that does not fire is of a scheduler with `enabled = false`, which runs nothing; else it says what it takes.
-    if not any(one.fires or "takes" in one.health for one in staying):
+    if all(one.only_submits for one in staying):
         return "unknown_job", "the live workers that have this job fire nothing and run nothing (enabled = false)"
     return None
 

@@ -667,6 +667,16 @@ def test_status_is_a_probe(done, call):
     assert call("status").code == 0
 
 
+def test_status_puts_no_tick_before_a_store_where_nobody_runs_anything(call):
+    async def asked():
+        async with TaskScheduler("taskloop.db", options=Options(enabled=False)):
+            return await asyncio.to_thread(call, "status")
+
+    with_one, without = asyncio.run(asked()), call("status")
+    assert with_one.out.startswith("◌ no worker runs, 1 only submits ·"), with_one
+    assert without.out.startswith("◌ no worker runs ·") and with_one.code == without.code == 0
+
+
 def test_status_notices_fires_that_nobody_makes(done, call):
     call("once")
     call("disable", "fails")

@@ -151,6 +151,21 @@ async def test_what_needs_a_person_is_counted_by_kind_that_a_breaker_has_switche
     assert kinds <= {key[1][1] for key in found if key[0] == "taskloop_attention"}
 
 
+async def test_who_only_submits_is_no_worker_and_what_waits_there_says_that_none_runs(virtual_time):
+    scheduler = TaskScheduler(options=Options(enabled=False))
+
+    @scheduler.job()
+    async def waits(): ...
+
+    metrics = Metrics(scheduler)
+    async with virtual_time(scheduler) as time:
+        await scheduler.submit("waits")
+        await time.advance("1m")
+        assert read(await metrics.text())["taskloop_workers",] == 0, "by which monitoring/alerts.yml calls somebody"
+        [overdue] = (await scheduler.status()).attention
+        assert overdue["condition"] == "overdue" and overdue["text"].endswith("; no worker runs")
+
+
 async def test_they_are_written_without_any_library(shop, virtual_time, monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     async with virtual_time(shop):

@@ -124,6 +124,15 @@ async def test_the_first_page_says_that_all_is_well_or_what_is_not(pair):
     assert "run 1 , asked for" in text(await client.get(why))
 
 
+async def test_where_nobody_runs_anything_the_first_page_does_not_say_that_nothing_needs_you(
+    host, no_task_outlives_the_fixture
+):
+    async with host(TaskScheduler("sqlite:///:memory:", options=Options(enabled=False)), auth="open") as client:
+        client.headers = dict(BROWSER)
+        said = text(await client.get("/"))
+    assert "only submits: nothing will run until a worker is started" in said and "Nothing needs you" not in said
+
+
 async def test_while_the_store_is_away_the_first_page_shows_what_is_known_without_it(
     host, tmp_path, no_task_outlives_the_fixture
 ):

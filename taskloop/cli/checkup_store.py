@@ -298,7 +298,9 @@ def workers(there: Sequence[Worker], lease: timedelta, theirs: datetime | None) 
         for key in ("store", "stalled"):
             if one.health.get(key):
                 yield problem("workers", f"{who}: {one.health[key]}", "see its log; `taskloop status` has more")
-    listed = ", ".join(f"{one.host} pid {one.pid}" for one in beating[:3]) + (" and more" if len(beating) > 3 else "")
+    listed = ", ".join(
+        f"{one.host} pid {one.pid}{', which only submits' if one.only_submits else ''}" for one in beating[:3]
+    ) + (" and more" if len(beating) > 3 else "")
     if beating or not live:
         yield well("workers", f"{len(beating)}: {listed}" if beating else "none is running")
 

@@ -183,7 +183,7 @@ async def _status(args: Namespace) -> int:
         record["store"] = without_password(record["store"])
     if ledger is None:
         out.note("; ".join(reach.none_yet(args)))
-    out.record(record, lambda: None if ledger is None else _show_status(out, record, found.in_hand))
+    out.record(record, lambda: None if ledger is None else _show_status(out, record, found))
     return 1 if record["attention"] else 0
 
 
@@ -195,14 +195,16 @@ def _nothing_yet(args: Namespace) -> Status:
     )
 
 
-def _show_status(out: Output, record: Record, in_hand: int) -> None:
-    workers, attention = record["workers"], record["attention"]
-    people = ", ".join(f"{one['host']} pid {one['pid']}" for one in workers[:5])
+def _show_status(out: Output, record: Record, found: Status) -> None:
+    workers, attention = found.at_work, record["attention"]
+    people = ", ".join(f"{one.host} pid {one.pid}" for one in workers[:5])
     running = f"{len(workers)} worker{'' if len(workers) == 1 else 's'} ({people})" if workers else "no worker runs"
+    if others := len(found.workers) - len(workers):
+        running += f", {others} only submit{'s' if others == 1 else ''}"
     out.line(
-        out.painted("failing" if attention else "ok", "")
+        out.painted("failing" if attention else "ok" if workers else "waiting", "")
         + clean(
-            f" {running} · {record['jobs']} jobs · {in_hand} running, {record['waiting']} waiting · {record['store']}"
+            f" {running} · {record['jobs']} jobs · {found.in_hand} running, {record['waiting']} waiting · {record['store']}"
         )
     )
     if record["paused"]:
