@@ -319,6 +319,8 @@ def call_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
             return await work, None
         except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:  # a task that raised one would end the loop
             return None, error
+        finally:
+            _called.set(None)  # else its context holds the task, and the task what it gave, until they are collected
 
     asked = asyncio.run_coroutine_threadsafe(caught(), loop)
     if pool is not None:

@@ -328,6 +328,29 @@ async def test_a_run_that_waits_for_itself_from_a_thread_is_told_so_too(schedule
                 await time.until(run.value())
 
 
+async def test_what_a_call_from_a_thread_gave_is_kept_by_nobody(scheduler, virtual_time):
+    """Its task was in its own context: of megabytes each was kept until Python looked for such."""
+
+    class Pages:
+        pass
+
+    async def load() -> Pages:
+        return Pages()
+
+    @scheduler.job()
+    def job(run: RunContext) -> bool:
+        pages = ref(run.call(load))
+        run.call(load)  # by then the loop is done with the first
+        return pages() is None
+
+    async with virtual_time(scheduler) as time:
+        gc.disable()
+        try:
+            assert await time.until((await job.submit()).value())
+        finally:
+            gc.enable()
+
+
 async def test_what_a_call_from_a_thread_leaves_behind_may_wait_for_its_run(scheduler, virtual_time):
     seen = []
 
