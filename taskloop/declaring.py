@@ -117,8 +117,8 @@ async def declare(
     if starting:
         await _follow_the_zones(ledger, store, now)
     due = {one.id: now - one.next_due for one in stored if one.next_due is not None and one.next_due <= now}
-    plan.due = {name: late for name, late in due.items() if name in ledger and ledger._is_on(ledger[name], now)}
     if starting:
+        plan.due = {name: late for name, late in due.items() if name in ledger and ledger._is_on(ledger[name], now)}
         running = {one.id for one in stored if one.id in due and _comes_to_a_run(one, policies[one.job], now)}
         await _begin_at_start(ledger, store, ours, now, others=others, due=running)
         plan.orphaned = await _orphans(ledger, store, others)

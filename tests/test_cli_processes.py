@@ -49,6 +49,13 @@ def test_what_is_next_when_it_is_ready_is_yet_to_come(shop):
     assert datetime.fromisoformat(ready["at"]) > datetime.fromisoformat(ready["time"])
 
 
+def test_what_fires_nothing_says_so_and_names_nothing_that_would_be_next_or_due(shop):
+    done = shop.process("run", "--for", "300ms", TASKLOOP_SCHEDULER__ENABLED="false")
+    said = {one["event"]: one for one in map(taken_apart, done.err.splitlines())}
+    assert said["scheduler.ready"]["enabled"] == "false" and "next" not in said["scheduler.ready"]
+    assert "due_now" not in said["scheduler.plan"] and "run.started" not in said
+
+
 def test_run_speaks_json_when_asked(shop):
     done = shop.process("run", "--for", "300ms", "--log-format", "json", "--no-fire")
     events = [json.loads(line)["event"] for line in done.err.splitlines()]

@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
         narrator.on_stopping = lambda: notifier.tell("STOPPING=1")
         site = http.surface(scheduler, settings)
         _announce(scheduler, settings, narrator, log, count=len(names))
-        firing = set() if args.no_fire else names
+        firing = set() if args.no_fire or not scheduler.options.enabled else names
         screen = _screen(log, scheduler, firing)
         try:
             serving = http.serving(site, settings, narrator)
@@ -168,13 +168,13 @@ async def _ready(
 ) -> None:
     """Once it has started, say so and what fires next."""
     await started.wait()
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {} if scheduler.options.enabled else {"enabled": False}
     with suppress(TaskloopError):
         due = await _next_fire(scheduler, firing)
         if due is not None:
             name, at = due
             text = instant_text(at)
-            fields = {"next": name, "at": when(text, datetime.now(UTC)) if log.form == "people" else text}
+            fields |= {"next": name, "at": when(text, datetime.now(UTC)) if log.form == "people" else text}
     narrator.say("INFO", "scheduler.ready", **fields)
     # What is there by now, modules above all, stays; a full collection, which holds the loop, need not go through it.
     gc.freeze()
