@@ -675,6 +675,7 @@ def test_status_puts_no_tick_before_a_store_where_nobody_runs_anything(call):
     with_one, without = asyncio.run(asked()), call("status")
     assert with_one.out.startswith("◌ no worker runs, 1 only submits ·"), with_one
     assert without.out.startswith("◌ no worker runs ·") and with_one.code == without.code == 0
+    assert "`taskloop doctor` tells what would keep it from its work" in without.out
 
 
 def test_status_notices_fires_that_nobody_makes(done, call):

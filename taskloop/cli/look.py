@@ -207,6 +207,8 @@ def _show_status(out: Output, record: Record, found: Status) -> None:
             f" {running} · {record['jobs']} jobs · {found.in_hand} running, {record['waiting']} waiting · {record['store']}"
         )
     )
+    if not workers:  # a server that takes no writes, a right that is missing, a full disk: to look is no cause to write
+        out.line("  `taskloop run` starts one; `taskloop doctor` tells what would keep it from its work")
     if record["paused"]:
         pause = record["paused"]
         out.line(
