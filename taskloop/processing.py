@@ -623,6 +623,7 @@ def _apart(pen: _Pen) -> Iterator[None]:
     signal.signal(signal.SIGINT, _heed_nothing)
     kept = [os.dup(number) for number in (0, 1)]
     nothing = os.open(os.devnull, os.O_RDWR)
+    _line[:] = kept
     outputs = sys.stdout, sys.stderr
     before = signal.signal(signal.SIGTERM, _heed_nothing)
     faulthandler.enable(pen.number)
@@ -637,6 +638,7 @@ def _apart(pen: _Pen) -> Iterator[None]:
         sys.stdout, sys.stderr = outputs
         for number, mine in enumerate(kept):
             os.dup2(mine, number)
+        _line[:] = 0, 1
         for one in (*kept, nothing):
             os.close(one)
         faulthandler.disable()
@@ -655,6 +657,8 @@ def _heed_nothing(*_: object) -> None:
     """The parent was told as well, and ends this process when it is time."""
 
 
+_line: Final[list[int]] = [0, 1]
+"""The descriptors by which this process and its parent speak."""
 _in_hand: Final[set[str]] = set()
 """The file that the parent reads, and removes when the call is over."""
 
@@ -667,7 +671,7 @@ def _mind_the_parent() -> None:
     from time import sleep
 
     parent = os.getppid()
-    _let_forks_heed_signals()
+    _set_forks_free()
 
     def mind() -> None:
         while os.getppid() == parent:
@@ -680,8 +684,10 @@ def _mind_the_parent() -> None:
     Thread(target=mind, name="taskloop parent", daemon=True).start()
 
 
-def _let_forks_heed_signals() -> None:
-    """What a job forks is its own, and is ended by signals: also by one that comes before it has taken its first step."""
+def _set_forks_free() -> None:
+    """What a job forks is its own. It is ended by signals, also by one that comes before it has taken its first step, and
+    holds no end of the line to the parent, who hears by the end of that line that this process is gone.
+    """
     import signal
 
     both, before = {signal.SIGINT, signal.SIGTERM}, local()
@@ -692,12 +698,17 @@ def _let_forks_heed_signals() -> None:
     def go_on() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
 
-    def heed() -> None:
+    def leave() -> None:
         for one in both:
             signal.signal(one, signal.SIG_DFL)
         go_on()
+        with suppress(OSError):
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for number in _line:
+                os.dup2(nothing, number, inheritable=number < 3)
+            os.close(nothing)
 
-    os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=heed)
+    os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=leave)
 
 
 def _report(context: ProcessContext, one: Provision, error: BaseException) -> None:

@@ -94,6 +94,17 @@ def forking(fails: bool = False):
 
 
 @jobs.job(executor="process")
+def orphaning(path: str):
+    """Dies while what it has forked lives on."""
+    if os.fork() == 0:
+        Path(path).write_text(str(os.getpid()))
+        signal.pause()
+    while not Path(path).exists() or not Path(path).read_text():
+        time.sleep(0.01)
+    os._exit(1)
+
+
+@jobs.job(executor="process")
 def talkative():
     print("x" * 300_000)
     return os.getpid()

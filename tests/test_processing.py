@@ -227,6 +227,14 @@ async def test_a_process_that_dies_fails_its_attempt_and_the_next_gets_another(a
         assert "Segmentation fault" in failed.error.message and "process_jobs.py" in failed.error.message
 
 
+async def test_a_process_that_dies_is_heard_of_though_what_its_job_has_forked_lives(at_work, tmp_path):
+    run = await ran(at_work, "orphaning", path=str(tmp_path / "pid"))
+    fork = await written(tmp_path / "pid")
+    assert lives(fork)
+    os.kill(fork, signal.SIGKILL)
+    assert run.error.type == "ProcessDied" and "ended before the job did" in run.error.message
+
+
 @pytest.mark.parametrize(
     ("what", "kind", "attempts"),
     [
