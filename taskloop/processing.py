@@ -49,8 +49,6 @@ LOOK_SECONDS: Final = 0.2
 """How often the parent reads what a job tells."""
 START_SECONDS: Final = 60.0
 """How long a process may take until it begins with the job."""
-KILL_SECONDS: Final = 5.0
-"""How long a process that is to be killed may take to say which one it is."""
 HEAD_BYTES: Final = 8_192
 """The place of the progress at the beginning of the file."""
 TOLD_BYTES: Final = 1_000_000
@@ -137,20 +135,15 @@ class InProcess:
                     self._ear.listen(channel, scope.cancel)
                     for again in (True, False):
                         try:
-                            answer = await _answered(work)
-                            if answer[0] == channel.path:
-                                return answer[1:]
-                            raise ValueError("the answer to another call")
+                            return await _answered(work, channel.path)
                         except BrokenWorkerProcess as error:
                             await self._files.call(channel.read, None, {})
                             if channel.begun or error.args or not again:  # else it died before, while it was idle
                                 raise _died(channel, error) from error
                         except (Exception, KeyboardInterrupt) as error:  # `perform` raises nothing
-                            await self._files.call(channel.kill, None, {})
-                            raise ProcessDied(
-                                f"the process answered out of turn ({failure(error).type}) and was killed; a next attempt "
-                                "gets another process"
-                            ) from error
+                            await self._files.call(channel.read, None, {})
+                            if channel.begun or not again:  # else what a job has left there kept it from this one
+                                raise _spoiled(error) from error
             finally:
                 context.withdraw = None
                 self._scopes.discard(scope)
@@ -174,27 +167,32 @@ def _open(channel: _Channel) -> None:
     channel.open()
 
 
-_started: Final[ContextVar[list[Process] | None]] = ContextVar("taskloop_processes_started", default=None)
-"""The processes that are started for a call."""
+_used: Final[ContextVar[list[Process] | None]] = ContextVar("taskloop_processes_used", default=None)
+"""The processes that are asked for a call: one that was idle or is started for it."""
 
 
-async def _answered(work: Callable[[], Any]) -> Any:
-    """What a process gives for it. One that is started for it and does not come to it is ended: it is nobody's yet."""
-    from anyio import BrokenWorkerProcess, CancelScope, CapacityLimiter
+async def _answered(work: Callable[[], Any], path: str) -> Any:
+    """What a process gives for it. One that gives no answer to it is ended: it still starts, goes on with it, or is in no
+    state to begin with another.
+    """
+    from anyio import CancelScope, CapacityLimiter
 
-    started: list[Process] = []
-    token = _started.set(started)
+    used: list[Process] = []
+    token = _used.set(used)
     try:
-        return await pool().run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
-    except (BrokenWorkerProcess, asyncio.CancelledError):
-        for process in started:
+        answer = await pool().run_sync(work, cancellable=True, limiter=CapacityLimiter(1))
+        if answer[0] != path:
+            raise ValueError("the answer to another call")
+        return answer[1:]
+    except (Exception, KeyboardInterrupt, asyncio.CancelledError):
+        for process in used:
             if process.returncode is None:
                 process.kill()
                 with CancelScope(shield=True):
                     await process.aclose()
         raise
     finally:
-        _started.reset(token)
+        _used.reset(token)
 
 
 @cache
@@ -212,6 +210,10 @@ def pool() -> Any:
     spec.loader.exec_module(module)
     open_process = module.open_process
 
+    def note(process: Process) -> None:
+        if (used := _used.get()) is not None and process not in used:
+            used.append(process)
+
     async def opened_our_way(command: Any, **options: Any) -> Any:
         process = await open_process(command, **options, stderr=None)
         process._stderr = process._stdout  # of all three the end closes what is there, and does not ask whether it is
@@ -224,8 +226,14 @@ def pool() -> Any:
                     os.kill(process.pid, signal.SIGKILL)
 
         process.kill = kill
-        if (started := _started.get()) is not None:
-            started.append(process)
+        send = process._stdin.send
+
+        async def noted(item: bytes) -> None:
+            note(process)
+            await send(item)
+
+        process._stdin.send = noted
+        note(process)
         return process
 
     module.open_process = opened_our_way
@@ -270,6 +278,12 @@ def _died(channel: _Channel, error: BaseException) -> ProcessDied:
     return ProcessDied(
         f"no process for the job could be started: {told.type}: {told.message}; the main file of the program is loaded "
         f"there, by its path: {GUARD}, and write its imports without leading dots"
+    )
+
+
+def _spoiled(error: BaseException) -> ProcessDied:
+    return ProcessDied(
+        f"the process answered out of turn ({failure(error).type}) and was killed; a next attempt gets another process"
     )
 
 
@@ -334,21 +348,6 @@ class _Channel:
                     for line in lines:
                         self._hear(line)
                 self._hear_progress(os.pread(self._number, HEAD_BYTES, 0).partition(b"\n")[0])
-
-    def kill(self) -> None:
-        """End a process that goes on although its call is over; waits until it has said which one it is.
-
-        One that would say so later finds the file gone, and ends by itself.
-        """
-        from time import monotonic, sleep
-
-        deadline = monotonic() + KILL_SECONDS
-        while self.pid is None and monotonic() < deadline:
-            self.read()
-            sleep(KILL_SECONDS / 500)
-        if self.pid is not None:
-            with suppress(OSError):
-                os.kill(self.pid, 9)
 
     def close(self) -> None:
         self.read()
@@ -521,10 +520,10 @@ def perform(module: str, qualname: str, run: Run, path: str, step: str = "") -> 
     except FileNotFoundError:  # the call was given up: an answer would be taken for that to the next one
         os._exit(1)
     pid = os.getpid()
-    pen.write(kind="begun", pid=pid)
     _in_hand.add(path)
     try:
         with _apart(pen):
+            pen.write(kind="begun", pid=pid)
             answer = performed(partial(found, module, qualname), ProcessContext(run, pen, step))
             if os.getpid() != pid:  # a fork that the job has made: it must not answer too, nor wait for the next call
                 os._exit(answer[0] != "returned")

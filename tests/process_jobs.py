@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -102,6 +103,15 @@ def orphaning(path: str):
     while not Path(path).exists() or not Path(path).read_text():
         time.sleep(0.01)
     os._exit(1)
+
+
+@jobs.job(executor="process")
+def cramping(how: str):
+    """Leaves a process in which nothing can be opened, or found."""
+    if how == "files":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    else:
+        sys.modules.clear()
 
 
 @jobs.job(executor="process")
