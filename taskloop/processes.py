@@ -92,8 +92,8 @@ def is_dead(worker: Worker) -> bool:
     theirs, ours = _Place.read(worker.process), _Place.read(place())
     if theirs.machine != ours.machine:
         return False
-    if theirs.boot != ours.boot:
-        return True
+    if theirs.boot != ours.boot:  # a process that sees no /proc, as in a root of its own, does not know it
+        return bool(theirs.boot and ours.boot)
     if theirs.pids != ours.pids:
         return False
     try:

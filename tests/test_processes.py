@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from taskloop import processes
 from taskloop.processes import birth, is_dead, place, silent_seconds, this_process
 from taskloop.store_data import Worker
 
@@ -67,6 +68,13 @@ def test_what_ran_before_the_machine_was_started_anew_is_dead():
 )
 def test_nothing_is_known_of_another_machine_or_container(other):
     assert not is_dead(replace(other, pid=2**22 + 1))
+
+
+def test_a_process_that_does_not_know_the_boot_of_its_machine_is_not_taken_for_one_of_an_earlier_boot(monkeypatch):
+    seen = this()
+    assert not is_dead(elsewhere(1, "")), "it sees no /proc, and we do"
+    monkeypatch.setattr(processes, "_surroundings", lambda: (seen.process.split(":")[0], "", ""))
+    assert not is_dead(seen), "we see none, and it does"
 
 
 @contextmanager
