@@ -152,7 +152,7 @@ class FileMemory:
     """One file a repository in a cache folder; losing it costs a full read, nothing else.
 
     `folder` None: `taskloop/git-metrics` in `$XDG_CACHE_HOME`, else in `~/.cache`. Never raises for the file system:
-    a folder that cannot be written only makes every pass a full read. A file that is torn, corrupt, foreign or of
+    a folder that cannot be written, or no home, only makes every pass a full read. A file that is torn, corrupt, foreign or of
     another version counts as none.
     """
 
@@ -193,6 +193,8 @@ def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):  # the XDG text: a relative path is to be ignored
         base = os.path.expanduser("~/.cache")
+        if base.startswith("~"):  # a user without a home, as in a container: no folder named ~ beside the program
+            base = os.devnull
     return Path(base, "taskloop", "git-metrics")
 
 

@@ -87,6 +87,15 @@ CALENDARS = [
 ]  # fmt: skip
 
 
+def test_a_user_without_a_home_is_told_so_and_doctor_looks_elsewhere(shop, call, monkeypatch):
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)  # as in a container that names a number
+    refused = call("systemd", "--user", "--write")
+    assert refused.code == 7 and "this user has no home" in refused.err and not (shop.folder / "~").exists()
+    assert "unexpected" not in call("doctor").out
+
+
 @pytest.mark.parametrize("found", [True, False], ids=["systemd is there", "no systemd"])
 def test_a_timer_takes_what_systemd_takes_and_nothing_else(shop, call, tmp_path, monkeypatch, found):
     if not found:

@@ -465,6 +465,18 @@ def test_the_memory_is_in_the_cache_folder_of_the_user(
     assert [file.suffix for file in (tmp_path / folder / "taskloop" / "git-metrics").iterdir()] == [".json"]
 
 
+def test_a_user_without_a_home_has_no_memory_and_no_folder_of_that_sign(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)  # as in a container that names a number
+    monkeypatch.chdir(tmp_path)
+    memory = FileMemory()
+    assert read(varied(repository), memory) == read(repository, memory)
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_cache_that_cannot_be_written_only_costs_time(repository: Repository, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     memory = FileMemory(tmp_path / "file" / "cache")

@@ -189,10 +189,14 @@ def systemd(args: Namespace) -> int:
 
 
 def folder_of_units(*, user: bool) -> Path:
-    """Where systemd looks for units that a person has put there."""
+    """Where systemd looks for units that a person has put there. Raises `Failed` for a user without a home."""
     if not user:
         return Path("/etc/systemd/system")
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    except RuntimeError:  # as in a container: HOME is not set, and no entry of /etc/passwd has one
+        text = "this user has no home, where systemd looks for the units of a user"
+        raise Failed(7, text, "set HOME, or leave --user out") from None
 
 
 def _program(args: Namespace) -> Program:
