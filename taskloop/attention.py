@@ -342,8 +342,8 @@ class Webhook:
             )
         if (length := len(secret) if isinstance(secret, str) else 0) < LEAST_SECRET:
             problems.append(
-                f"the secret of a webhook has {length} characters; {LEAST_SECRET} or more are allowed: "
-                'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+                f"the secret of a webhook has {length} characters, {LEAST_SECRET} or more are allowed; "
+                "`openssl rand -hex 32` makes one"
             )
         if problems:
             raise BadSettings(problems)

@@ -335,7 +335,7 @@ def test_a_webhook_that_cannot_be_is_refused_with_all_that_is_wrong():
     with pytest.raises(BadSettings) as raised:
         Webhook("file:///etc/passwd", "short")
     assert len(raised.value.problems) == 2
-    with pytest.raises(BadSettings, match="has 0 characters; 16 or more"):
+    with pytest.raises(BadSettings, match="has 0 characters, 16 or more"):
         Webhook("https://alerts.example/", None)
     for address in (
         "https://",
