@@ -121,7 +121,10 @@ async def submit_within(
 ) -> Sequence[Run]:
     """Write runs by a connection of the application's (aiosqlite), within its transaction, on its thread."""
     if place is None:
-        raise BadStore("a store in memory has no connection but its own: submit without connection=, or use a file")
+        raise BadStore(
+            "connection= was given, and the store is in memory, which no other connection reaches; use the file that the "
+            'connection is to, in a test by virtual_time(scheduler, store="sqlite:///FILE"), or leave connection= out'
+        )
     if not hasattr(connection, "_execute") or not hasattr(connection, "_conn"):
         raise BadStore(
             f"connection= is a {type(connection).__name__}; allowed is a connection of aiosqlite to {place.path}"
