@@ -16,7 +16,8 @@ The rooms, from the ground up; each imports only from rooms below it:
     executors processing executor_dask attempts     where a function is called: a process, a cluster; one call of it
     injecting stepping audience            what is entered around it; the steps of a run; who waits and listens
     processes logs signals calls pings     who is alive; log lines; SIGTERM and its kin; the web; health-check services
-    runlog capture loop_thread tasks       the log of a run; what its job says to the host's loggers; a loop in a thread; tasks that do not end
+    runlog capture loop_thread             the log of a run; what its job says to the host's loggers; a loop in a thread
+    tasks outside                          tasks that do not end; whether one waits for a socket or a driver
     watchdog moments chain why             who holds the loop; what is asked; the links of a fire; which of them broke
     attendance conditions                  since when somebody is there to fire; what needs a person
     housing switching scheduling ledger    jobs with a store; their switches; stored schedules; runs: the verbs

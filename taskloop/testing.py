@@ -4,8 +4,9 @@ Level 6, above the engine. `virtual_time` puts a scheduler into the loop of the 
 `asyncio.sleep`, timeouts and timers of jobs follow it too. Time stands still but for the verbs of `VirtualTime`.
 
 How: a loop asks two things of the world, `loop.time()` and `selector.select(timeout)`. `LoopTime` answers both. Asked
-to sleep, it lets threads at work finish in real time, then jumps to the next timer instead of waiting for it. Nothing
-of the engine is patched. Start at `VirtualTime`; `LoopTime.select` is the heart. User page: docs/testing.md.
+to sleep, it lets threads at work finish, and what jobs have asked for come, in real time; then it jumps to the next
+timer instead of waiting for it. Nothing of the engine is patched. Start at `VirtualTime`; `LoopTime.select` is the
+heart. User page: docs/testing.md.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from weakref import WeakSet
 
 import anyio.to_thread
 
@@ -32,6 +34,7 @@ from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning, Tasklo
 from taskloop.events import Event
 from taskloop.inject import Inject, identity
 from taskloop.jobs import Duration, Job, name_of
+from taskloop.outside import awaited_outside
 from taskloop.retry import RetryAt
 from taskloop.runs import ACTIVE, Cause, Run, RunId, State
 from taskloop.scheduler import TaskScheduler
@@ -73,7 +76,7 @@ def virtual_time(
 
     `store`: an address, path or Store; None: in memory, whatever the scheduler names. `interval`: as for
     `TaskScheduler.start`; `start` False: the test starts it. `patience`: how long, in real time, a call in a thread
-    may take before virtual time goes on without it. Raises `Conflict` if the scheduler runs already.
+    or an answer from outside may take before virtual time goes on without it. Raises `Conflict` if the scheduler runs already.
     """
     return VirtualTime(scheduler, at, store=store, interval=interval, start=start, patience=patience)
 
@@ -445,6 +448,11 @@ class _Member:
         return getattr(self.store, "in_flight", 0)
 
     @property
+    def calls(self) -> int:
+        """Attempts in hand, of whatever executor."""
+        return len(self.scheduler._slots.attempts) if self.scheduler._slots is not None else 0
+
+    @property
     def job_calls(self) -> int:
         return self.scheduler.in_flight - self.store_calls
 
@@ -497,6 +505,8 @@ class LoopTime:
         self._executor_calls = 0
         self._given_up = 0
         self._waiting: tuple[int, float] | None = None
+        self._asked: tuple[set[Any], float] | None = None
+        self._unanswered: WeakSet[Any] = WeakSet()
         self._target: int | None = None
         self._stop: asyncio.Future[Any] | None = None
         self._moved_at = _steady()
@@ -552,7 +562,7 @@ class LoopTime:
         if self._loop._ready or (timeout is not None and timeout <= 0):
             self._guard()
             return events
-        if self._threads_are_at_work() or self._stop is None:
+        if self._threads_are_at_work() or self._stop is None or self._jobs_wait_outside():
             return self._wait()
         timer = self._loop._scheduled[0] if self._loop._scheduled else None
         due = round(timer._when * 1e6) if timer is not None else None
@@ -615,6 +625,24 @@ class LoopTime:
             self._waiting = (calls, _steady())
         if _steady() - self._waiting[1] > self._patience:
             self._given_up = calls
+            return False
+        return True
+
+    def _jobs_wait_outside(self) -> bool:
+        """Whether time has to wait for what a job has asked of a socket, a program or a thread of another library: each
+        answer has as much real time as a thread has.
+        """
+        if not any(member.calls for member in self._members):
+            return False
+        sockets = len(self._selector.get_map()) > 1  # beside the one by which threads wake the loop
+        tasks = (task for task in asyncio.all_tasks(self._loop) if isinstance(task.get_coro(), _Mortal))
+        asked = {awaited_outside(task, sockets) for task in tasks} - {None, *self._unanswered}
+        if not asked:
+            return False
+        if self._asked is None or self._asked[0] != asked:
+            self._asked = (asked, _steady())
+        if _steady() - self._asked[1] > self._patience:
+            self._unanswered.update(asked)
             return False
         return True
 

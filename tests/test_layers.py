@@ -20,7 +20,7 @@ LEVELS = [
     {"runs", "steps", "retry", "outcomes", "masking", "punctuality"},
     {"triggers", "cron", "events", "context", "parameters", "misfits", "inject", "policy"},
     {"given", "sections", "file_jobs", "jobs", "flows", "handles", "inquiry", "schedules", "options", "switches", "signs", "tokens", "audit", "rehearsal", "simulation"},
-    {"store", "store_data", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "tasks", "processes",
+    {"store", "store_data", "records", "executors", "processing", "executor_dask", "attempts", "injecting", "stepping", "audience", "tasks", "outside", "processes",
      "logs", "signals", "watchdog", "moments", "chain", "why", "calls", "pings", "attendance", "conditions", "runlog", "capture", "loop_thread"},
     {"copying", "transfer_sqlite", "transfer_postgres", "housing", "switching", "scheduling", "ledger", "declaring", "looking", "explaining", "outlook", "advice", "journal", "life", "pulse", "slots", "keyring", "firing", "tending", "guard", "starting", "scheduler",
      "store_sqlite", "statements_sqlite", "claims_sqlite", "keeping_sqlite", "past_sqlite", "history_sqlite", "pruning_sqlite",

@@ -1,14 +1,22 @@
-"""Virtual time and the world outside of its loop."""
+"""Virtual time and the world outside of its loop: it waits for answers, and not for what only time brings."""
 
 from __future__ import annotations
 
+import asyncio
+import time as real_time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
 import aiosqlite
+import anyio
 import pytest
 
-from taskloop import Options, State, TaskScheduler
+from taskloop import Every, Inject, Options, State, TaskScheduler
 from taskloop.errors import BadStore
 
 pytestmark = pytest.mark.anyio
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -18,6 +26,91 @@ def scheduler():
 
 async def nothing():
     """A job that does nothing."""
+
+
+async def test_time_waits_for_the_driver_of_a_database_that_a_job_asks(scheduler, virtual_time, tmp_path):
+    async def count(db):
+        async with db.execute(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50000) SELECT count(*) FROM n"
+        ) as rows:
+            return (await rows.fetchone())[0]
+
+    @asynccontextmanager
+    async def database():
+        async with aiosqlite.connect(tmp_path / "shop.db") as db:
+            yield db
+
+    @scheduler.job(timeout="1s")
+    async def counted(db: aiosqlite.Connection = Inject(database)) -> int:
+        return await count(db) + sum(await asyncio.gather(count(db), count(db)))
+
+    scheduler.add_job(nothing, Every("1h"), name="tick")
+    async with virtual_time(scheduler) as time:
+        run = await counted.submit()
+        await time.advance("1d")
+        run = await scheduler.run(run.id)
+        assert (run.state, run.result, run.ended_at) == (State.SUCCEEDED, 150_000, START)
+
+
+async def test_time_waits_for_an_answer_over_a_socket_and_for_a_program(scheduler, virtual_time):
+    async def answer(reader, writer):
+        writer.write(await asyncio.to_thread(lambda: real_time.sleep(0.05) or b"pong\n"))
+        await writer.drain()
+        writer.close()
+
+    @scheduler.job(timeout="1s")
+    async def ask(port: int) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            said = (await reader.readline() + await stream.receive()).decode()
+        writer.close()
+        program = await asyncio.create_subprocess_exec("sleep", "0.05")
+        return said + str(await program.wait())
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, virtual_time(scheduler) as time:
+        run = await ask.submit(port=server.sockets[0].getsockname()[1])
+        await time.run_until_idle()
+        run = await scheduler.run(run.id)
+        assert (run.state, run.result, run.ended_at) == (State.SUCCEEDED, "pong\npong\n0", START)
+
+
+async def test_time_does_not_wait_for_jobs_that_wait_for_timers_and_for_each_other(scheduler, virtual_time):
+    gate, parcels = asyncio.Event(), asyncio.Queue()
+
+    @scheduler.job()
+    async def wait() -> float:
+        await gate.wait()
+        return await parcels.get()
+
+    @scheduler.job()
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group, anyio.create_task_group() as other:
+            group.create_task(asyncio.sleep(60))
+            other.start_soon(anyio.sleep, 60)
+        await asyncio.gather(asyncio.sleep(60), asyncio.sleep(60))
+        await asyncio.wait([asyncio.create_task(asyncio.sleep(60))])
+        await asyncio.wait_for(asyncio.shield(asyncio.create_task(asyncio.sleep(60))), 90)
+        await asyncio.shield(asyncio.create_task(asyncio.sleep(60)))
+        gate.set()
+        await asyncio.sleep(60)
+        parcels.put_nowait(7)
+
+    async with virtual_time(scheduler, patience="1h") as time:
+        runs = [await wait.submit(), await work.submit()]
+        await time.run_until_idle()
+        assert [(await scheduler.run(run.id)).ended_at for run in runs] == [START + timedelta(minutes=6)] * 2
+
+
+async def test_time_goes_on_without_an_answer_that_does_not_come(scheduler, virtual_time):
+    @scheduler.job(timeout="5s")
+    async def ask() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async with virtual_time(scheduler, patience="20ms") as time:
+        run = await ask.submit()
+        await time.advance("1h")
+        assert (await scheduler.run(run.id)).error.type == "Timeout"
 
 
 async def test_a_submit_within_a_transaction_is_tested_on_the_file_that_the_application_has(
