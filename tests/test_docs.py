@@ -189,7 +189,7 @@ def test_the_picture_of_a_run_shows_its_moves_and_no_others() -> None:
 
 
 def test_the_errors_that_a_page_names_are_where_it_says() -> None:
-    for name, begin in (("parameters.md", "- **Errors.**"), ("embedding.md", "What calls raise")):
+    for name, begin in (("parameters.md", "- **Errors.**"), ("embedding.md", "The errors that calls raise")):
         told = page(name).partition(begin)[2].partition("`TaskloopError`")[0]
         named = re.findall(r"`([A-Z]\w+)`", told)
         assert "`taskloop.errors`" in told and {"RunFailed", "KeyConflict", "NoSuchRun"} <= {*named}
