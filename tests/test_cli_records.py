@@ -573,6 +573,14 @@ def test_next_says_of_a_job_that_no_worker_has_any_more_that_nobody_will_start_i
     assert "? orphan" in table.out
 
 
+def test_next_says_that_no_scheduler_has_told_the_store_what_is_to_come(shop, call):
+    assert call("submit", "add", "a=1").code == 0  # makes the store; nobody has started on it
+    none = call("next")
+    assert (none.code, none.out) == (0, "") and "no schedule is in the store; those of a program come there" in none.err
+    assert call("once", "add", "a=1").code == 0
+    assert "hourly" in call("next").out
+
+
 def test_next_says_so_where_no_fire_is_to_come_and_json_stays_a_list(done, call):
     none = call("next", "add")
     assert (none.code, none.out) == (0, "") and "no fire of 'add' is to come" in none.err

@@ -125,6 +125,7 @@ async def _upcoming(args: Namespace) -> int:
                 await reach.known(ledger, args, [args.job])
             fires = await ledger.upcoming(until, limit + 1, job=args.job)
             kept = {one.name: one.condition for one in await ledger.jobs() if one.condition in _HELD}
+            is_told = bool(fires or await ledger.schedules(limit=1))
     records = [
         {
             "at": instant_text(at),
@@ -142,7 +143,10 @@ async def _upcoming(args: Namespace) -> int:
         out.note(f"and more: --limit {min(1000, 5 * limit)}" if limit < 1000 else "and more")
     if ledger is not None and not records and out.format == "table":
         whose, within = f" of '{args.job}'" if args.job else "", f" within {args.span}" if args.span else ""
-        out.note(f"no fire{whose} is to come{within}")
+        if is_told:
+            out.note(f"no fire{whose} is to come{within}")
+        else:
+            out.note("no schedule is in the store; those of a program come there when it starts: `taskloop run`")
     return 0
 
 
