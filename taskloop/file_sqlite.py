@@ -151,7 +151,7 @@ def unwritable(path: str | Path) -> str:
     if not hasattr(os, "geteuid"):  # of Windows no more is known
         return f"this user may not write {path}"
     if os.statvfs(path).f_flag & os.ST_RDONLY:
-        return f"the file system of {path} is mounted for reading only"
+        return f"the file system of {path} {_ONLY_READ}"
     found = os.stat(path)
     whose = f"{_name(found.st_uid)}'s, mode {found.st_mode & 0o777:03o}"
     return f"this user ({_name(os.geteuid())}) may not write {path} ({whose})"
@@ -199,16 +199,23 @@ def _mend(text: str, path: str) -> str:
     if not Path(path).absolute().parent.is_dir():
         return _MAKE_FOLDER
     if "unable to open" in text or "readonly" in text:
-        return "put it back, or name another file" if "not there" in _cause(text, path) else _GIVE_RIGHT
+        cause = _cause(text, path)
+        return "put it back, or name another file" if "not there" in cause else _mend_of_a_bar(cause)
     return "see `taskloop db check`, and the disk"
 
 
 def _mend_of_the_system(error: OSError) -> str:
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return _GIVE_RIGHT
+        return _MOUNT if error.errno == errno.EROFS else _mend_of_a_bar(str(error))
     return _MAKE_FOLDER if isinstance(error, FileNotFoundError) else "see the disk, and `taskloop db check`"
 
 
+def _mend_of_a_bar(text: str) -> str:
+    return _MOUNT if _ONLY_READ in text else _GIVE_RIGHT
+
+
+_ONLY_READ: Final = "is mounted for reading only"
+_MOUNT: Final = "mount it for writing (the system's log tells whether its disk has errors), or name a file elsewhere"
 _MAKE_FOLDER: Final = "make the folder, or name a file in one that exists"
 _GIVE_RIGHT: Final = "give this user the right to write the file and its folder, or name another file"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -559,6 +560,18 @@ async def test_what_may_not_be_written_is_refused_at_the_start_with_the_reason(t
     assert said.startswith("refused StoreUnavailable"), said
     assert str(path) in said
     assert reason in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EROFS, "Read-only file system"),
+        PermissionError(13, "permission denied: the file system of runs.db is mounted for reading only"),
+    ],
+)
+def test_of_a_file_system_that_is_mounted_for_reading_only_no_right_is_asked_for(error):
+    said = str(explained(error, "runs.db"))
+    assert "mount it for writing" in said and "give this user" not in said
 
 
 # -- locks
