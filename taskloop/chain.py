@@ -246,7 +246,26 @@ def _worker(question: Question, facts: Evidence, moment: Moment) -> Check:
         return Check("worker", False, text, code="unknown_job")
     if moment.pending and (now := _worker_at(question, facts, row, question.now)).ok is False:
         return now  # whoever was there then, nobody could decide it
-    return _worker_at(question, facts, row, moment.looked_at(question.now))
+    return _left_undone(question, facts, moment) or _worker_at(question, facts, row, moment.looked_at(question.now))
+
+
+def _left_undone(question: Question, facts: Evidence, moment: Moment) -> Check | None:
+    """Of a fire that was made up for: the workers that lived as it came due ended without having fired it, as one does that
+    gives its runs their grace; None: it was not so.
+    """
+    row = moment.row
+    if row is None or row.cause is not Cause.CATCH_UP:
+        return None
+    if any(one.kind == "paused" and _covers(one, moment.at) for one in facts.switches):
+        return None
+    having = [one for one in facts.workers if one.fires and knows(one, question) and one.started_at <= row.created_at]
+    there = [one for one in having if one.started_at <= moment.at <= lives_until(one, question)]
+    later = [one for one in having if one.started_at > moment.at]
+    if not there or not later or any(lives_until(one, question) >= row.created_at for one in there):
+        return None
+    last = max(there, key=lambda one: lives_until(one, question))
+    text, data = _gap(question, last, min(later, key=lambda one: one.started_at))
+    return Check("worker", False, f"none fired it: {text}", data, "process_down")
 
 
 def _worker_at(question: Question, facts: Evidence, row: Run | None, at: datetime) -> Check:
@@ -275,19 +294,25 @@ def _worker_at(question: Question, facts: Evidence, row: Run | None, at: datetim
     after = [one for one in facts.workers if one.started_at > at]
     last = max(before, key=lambda one: lives_until(one, question), default=None)
     first = min(after, key=lambda one: one.started_at, default=None)
+    text, data = _gap(question, last, first)
+    return Check("worker", False, f"no worker lived: {text}" if text else "no worker lived", data, "process_down")
+
+
+def _gap(question: Question, last: Worker | None, first: Worker | None) -> tuple[str, dict[str, Any]]:
+    """What is known of the time between one worker and the next."""
+    told: list[str] = []
     data: dict[str, Any] = {}
-    text = "no worker lived"
     if last is not None:
         end = lives_until(last, question)
         how = {"stopped": "stopped", "died": "died without a word, last seen"}.get(last.ended or "", "was last seen")
-        text += f": {named(last)} {how} at {rfc3339(end)}"
+        told.append(f"{named(last)} {how} at {rfc3339(end)}")
         data |= {"down_since": rfc3339(end), "worker": last.id}
     if first is not None:
-        text += f"{',' if last else ':'} the next one started at {rfc3339(first.started_at)}"
+        told.append(f"the next one started at {rfc3339(first.started_at)}")
         data |= {"down_until": rfc3339(first.started_at)}
         if last is not None:
             data["down_seconds"] = round((first.started_at - lives_until(last, question)).total_seconds(), 1)
-    return Check("worker", False, text, data, "process_down")
+    return ", ".join(told), data
 
 
 def knows(worker: Worker, question: Question) -> bool:

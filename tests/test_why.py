@@ -525,6 +525,30 @@ async def test_a_run_that_waited_for_its_place_and_then_through_a_pause_is_late_
         assert "resumed at 2026-01-01T01:10:10Z by bob, and it waited for that" in found.text
 
 
+async def test_what_came_due_while_a_worker_gave_its_runs_their_grace_is_late_because_of_its_stop(
+    scheduler, virtual_time
+):
+    """As in a deploy on the hour: nothing on record said why, for at the hour a worker lived."""
+    scheduler.add_job(lasting(3600), name="long")
+    scheduler.add_job(nothing, Cron("0 * * * *"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("59m")
+        await scheduler.submit("long")
+        await time.advance("50s")
+        await time.restart(after="10s")
+        await time.advance("1s")
+        found = await scheduler.why("job", at("01:00"))
+        assert (found.verdict, found.code) == ("ran", "ran_late") and "because worker: none fired it: " in found.text
+        assert "stopped at 2026-01-01T01:00:20Z, the next one started at 2026-01-01T01:00:30Z" in found.text
+        await scheduler.pause("job")
+        await time.advance("1h")
+        await time.restart(after="1m")
+        await scheduler.resume("job", missed="latest")
+        await time.advance("1s")
+        found = await scheduler.why("job", at("02:00"))
+        assert found.code == "ran_late" and "pause" in broken(found) and "worker" not in broken(found)
+
+
 async def test_down_time_names_the_gap_and_the_worker_before_it(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job", missed="skip")
     async with virtual_time(scheduler) as time:
