@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,9 @@ from taskloop.parameters import RESERVED
 __all__ = ["CommandFailed", "command"]
 
 LONGEST: Final = 4_000
-"""Bytes of a line, as many as a line of a run's log has characters; a longer one becomes several."""
+"""Characters of a line, as many as a line of a run's log has; a longer one becomes several."""
+TURN: Final = 500
+"""Lines that are taken over in one turn of the loop: a few milliseconds."""
 KILL_SECONDS: Final = 3.0
 """What an ended command has before it is killed: less than `scheduler.kill_grace`, after which nobody waits for it."""
 LAST_SECONDS: Final = 1.0
@@ -107,23 +110,27 @@ class _Output:
             transport.close()
 
     async def _log(self, stream: asyncio.StreamReader) -> None:
+        count = 0
         async for text in _lines(stream):
             self._run.log(text)
             self.last = text.strip() or self.last
+            count += 1
+            if count % TURN == 0:  # what writes without end fills the pipe as fast as it is read
+                await asyncio.sleep(0)
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    rest = b""
+    decoder, rest = getincrementaldecoder("utf-8")("replace"), ""
     while chunk := await stream.read(65_536):
-        *whole, rest = (rest + chunk).split(b"\n")
+        *whole, rest = (rest + decoder.decode(chunk)).split("\n")
         while len(rest) > LONGEST:
             whole.append(rest[:LONGEST])
             rest = rest[LONGEST:]
         for one in whole:
             for at in range(0, max(1, len(one)), LONGEST):
-                yield one[at : at + LONGEST].decode("utf-8", "replace").rstrip("\r")
-    if rest:
-        yield rest.decode("utf-8", "replace")
+                yield one[at : at + LONGEST].rstrip("\r")
+    if rest := rest + decoder.decode(b"", final=True):
+        yield rest
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
 from command_line import until
+
+from taskloop.shell import command
+from taskloop.testing import run_context
 
 
 @pytest.fixture
@@ -88,6 +93,32 @@ def test_a_line_of_any_length_and_what_stays_in_the_background_hold_nobody_up(on
     run, log = once("head -c 25000 /dev/zero | tr '\\0' x; echo; sleep 8 & echo done")
     assert run["state"] == "succeeded" and run["summary"] == "done" and log.count("x") == 25_000
     assert time.monotonic() - began < 8
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_lines_leaves_the_loop_its_turns():
+    """A pipe of `yes` has 32,000 lines, and the next as many again."""
+    lines, seen = [], [0]
+
+    class Context(type(run_context())):
+        __slots__ = ()
+
+        def log(self, text, level="info"):
+            lines.append(text)
+
+    run = asyncio.ensure_future(
+        command(Context(run_context()._run, monotonic=time.monotonic), "yes | head -n 100000; echo end")
+    )
+    while not run.done():
+        await asyncio.sleep(0)
+        seen.append(len(lines))
+    assert await run == "end" and len(lines) == 100_001
+    assert max(after - before for before, after in pairwise(seen)) <= 1_000
+
+
+def test_a_line_that_is_cut_into_several_is_cut_between_characters(once):
+    run, log = once(f'echo x; {sys.executable} -X utf8 -c \'print("x" + "ü€" * 3000)\'')
+    assert run["state"] == "succeeded" and log.count("€") == 3_000 and "\ufffd" not in log
 
 
 def test_a_timeout_ends_all_that_it_started(once, shop):
