@@ -7,6 +7,7 @@ end, is `attempts`' business. To add one: a class with `call`.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -19,6 +20,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from taskloop.context import AttemptCancelled, RunContext, running
 from taskloop.outcomes import failure
 from taskloop.runs import Failure
+from taskloop.signals import forks, set_forks_free
 
 __all__ = ["Executor", "Executors", "InThread", "OnLoop", "RaisedElsewhere", "call_on", "ended_with", "is_called_for"]
 
@@ -183,11 +185,14 @@ class _Turn:
         """Make the call, in a thread of the pool, and have the loop told. `work` is not kept: it has the arguments."""
         self._wait_for_the_lease()
         result = error = None
+        ancestors = len(forks)
         if self._begins():
             try:
                 result = work()
             except BaseException as raised:
                 error = raised
+            if len(forks) != ancestors:  # a fork that the job has made, where there is no loop to be told of it
+                os._exit(error is not None)
         try:
             self._loop.call_soon_threadsafe(self._told, result, error)
         except RuntimeError:  # the loop is closed: the process is ending and nobody waits
@@ -235,6 +240,7 @@ class Executors(dict[str, Executor]):
     def __init__(self, threads: int, dask: str = "", say: Callable[..., None] = _say_nothing) -> None:
         """`dask`: the address of a cluster; empty: there is none. `say` writes a log line, from any thread."""
         super().__init__(loop=OnLoop(), thread=InThread(threads))
+        set_forks_free()
         self._dask = dask
         self._say = say
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cache, partial
 from pathlib import Path
-from threading import Lock, Thread, local
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
 from taskloop.attempts import decisive, taken
@@ -36,6 +36,7 @@ from taskloop.outcomes import failure
 from taskloop.parameters import Parameters
 from taskloop.retry import RetryAt
 from taskloop.runs import Returned, Run
+from taskloop.signals import in_forks
 
 if TYPE_CHECKING:
     from anyio import CancelScope, CapacityLimiter
@@ -614,7 +615,6 @@ def found(module: str, qualname: str) -> tuple[Callable[..., Any], Parameters]:
 def _apart(pen: _Pen) -> Iterator[None]:
     """Keep from the job what anyio speaks through, and the signals that are meant for the parent."""
     import faulthandler
-    import signal
 
     _mind_the_parent()
     # For good: idle, anyio's loop would answer a Ctrl-C as if it had been asked. A handler that does nothing, not
@@ -670,7 +670,7 @@ def _mind_the_parent() -> None:
     from time import sleep
 
     parent = os.getppid()
-    _set_forks_free()
+    in_forks(_leave_alone)
 
     def mind() -> None:
         while os.getppid() == parent:
@@ -683,31 +683,17 @@ def _mind_the_parent() -> None:
     Thread(target=mind, name="taskloop parent", daemon=True).start()
 
 
-def _set_forks_free() -> None:
-    """What a job forks is its own. It is ended by signals, also by one that comes before it has taken its first step, and
-    holds no end of the line to the parent, who hears by the end of that line that this process is gone.
+def _leave_alone() -> None:
+    """In a fork that a job has made, which is its own: it is ended by signals, and holds no end of the line to the parent,
+    who hears by the end of that line that this process is gone.
     """
-    import signal
-
-    both, before = {signal.SIGINT, signal.SIGTERM}, local()
-
-    def hold_back() -> None:
-        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, both)
-
-    def go_on() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
-
-    def leave() -> None:
-        for one in both:
-            signal.signal(one, signal.SIG_DFL)
-        go_on()
-        with suppress(OSError):
-            nothing = os.open(os.devnull, os.O_RDWR)
-            for number in _line:
-                os.dup2(nothing, number, inheritable=number < 3)
-            os.close(nothing)
-
-    os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=leave)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_DFL)
+    with suppress(OSError):
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in _line:
+            os.dup2(nothing, number, inheritable=number < 3)
+        os.close(nothing)
 
 
 def _report(context: ProcessContext, one: Provision, error: BaseException) -> None:

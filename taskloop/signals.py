@@ -1,25 +1,30 @@
 """Signals while a scheduler serves: heard on the loop, chained to the host's handlers, put back afterwards.
 
-Level 4. Outside the main thread there are no signal handlers, and none are needed: `wait` then waits for ever.
+Level 4. Outside the main thread there are no signal handlers, and none are needed: `wait` then waits for ever. What a
+job forks, as `multiprocessing` does, hears its own signals and no others do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cache
+from threading import local
 from types import FrameType
 from typing import Any, Final, Self
 
 from taskloop.tasks import shielded
 
-__all__ = ["Signals", "until_signal"]
+__all__ = ["Signals", "forks", "in_forks", "set_forks_free", "until_signal"]
 
 _NOT_CHAINED: Final = ("asyncio.runners",)
 """Modules whose handler would do what we do: end the program."""
 BURST_SECONDS: Final = 0.5
 """What follows the second signal this closely belongs to it: a storm of them is no third word."""
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def until_signal(
@@ -33,7 +38,7 @@ async def until_signal(
 
     Gives the signal, None if the work ended by itself. Raises what the work raises.
     """
-    with Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    with Signals(*_ENDING) as signals:
         signals.on_repeat = hurry
         working, first = asyncio.ensure_future(work), asyncio.ensure_future(signals.wait())
         try:
@@ -76,6 +81,7 @@ class Signals:
             except (ValueError, RuntimeError, NotImplementedError):  # not the main thread, or no such signals here
                 return self
             self._before[one] = before
+        _counting.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,6 +93,13 @@ class Signals:
             loop.remove_signal_handler(one)
             signal.signal(one, before if before is not None else signal.SIG_DFL)
         self._before = {}
+        _counting.discard(self)
+
+    def leave_alone(self) -> None:
+        """In a fork, which has no loop: let the signals do there what they did before."""
+        for one, before in self._before.items():
+            inherited = signal.default_int_handler if _module(before) in _NOT_CHAINED else before
+            signal.signal(one, inherited if inherited is not None else signal.SIG_DFL)
 
     async def wait(self) -> signal.Signals:
         """The first signal, as soon as there is one."""
@@ -112,6 +125,46 @@ class Signals:
         if callable(before) and before is not signal.default_int_handler and _module(before) not in _NOT_CHAINED:
             frame: FrameType | None = None
             before(int(one), frame)
+
+
+forks: Final[list[int]] = []
+"""The ids of the processes that lie between the first scheduler's and this one, which was forked: this one's is the last."""
+_counting: Final[set[Signals]] = set()
+"""Those whose context is open."""
+
+
+@cache
+def set_forks_free() -> None:
+    """From now on no signal to what a job forks is heard here, and what is forked heeds it: `Process.terminate()` would stop
+    this program, and nothing else. Python does the first half itself from 3.12 on.
+    """
+    in_forks(_leave_alone)
+
+
+def _leave_alone() -> None:
+    forks.append(os.getpid())
+    signal.set_wakeup_fd(-1)  # the other end of it is our loop
+    for one in _counting:
+        one.leave_alone()
+
+
+def in_forks(leave: Callable[[], None]) -> None:
+    """Have `leave` called in each fork of this process, before any signal that would end it gets there."""
+    before = local()
+
+    def hold_back() -> None:
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def begin() -> None:
+        try:
+            leave()
+        finally:
+            go_on()
+
+    os.register_at_fork(before=hold_back, after_in_parent=go_on, after_in_child=begin)
 
 
 def _module(handler: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -64,6 +65,69 @@ async def test_in_a_fork_of_its_process_a_scheduler_refuses_clearly(tmp_path, ve
     with database(tmp_path / "app.db") as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert db.execute("SELECT count(*) FROM taskloop_runs").fetchone() == (1,)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_fork_of_a_job_in_a_thread_that_goes_on_where_the_job_does_ends_there(tmp_path, fails):
+    """It stayed for ever, with the files and ports of its parent."""
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+
+    @scheduler.job()
+    def forking() -> int | None:
+        child = os.fork()
+        if child == 0:
+            return 1 // (not fails)
+        deadline = time.monotonic() + 20
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if ended == (0, 0):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        return os.waitstatus_to_exitcode(ended[1])
+
+    async with scheduler:
+        assert await (await forking.submit()).value() == int(fails)
+
+
+def test_a_signal_to_what_a_job_has_forked_ends_that_and_not_the_scheduler(tmp_path):
+    """As `multiprocessing` sends it, by `terminate()`: on Python 3.11 the scheduler took it for its own."""
+    program = tmp_path / "program.py"
+    program.write_text(TERMINATING)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("[-15, -1]\nserves\n", 0), done.stderr
+
+
+TERMINATING = """
+import asyncio, os, signal, warnings
+from taskloop import Options, TaskScheduler
+
+warnings.simplefilter("ignore")
+scheduler = TaskScheduler("sqlite:///:memory:", options=Options())
+
+@scheduler.job()
+def forking() -> list[int]:
+    ends = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)  # ends it with another code
+            signal.pause()
+        os.kill(child, number)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return ends
+
+async def main():
+    serving = asyncio.ensure_future(scheduler.serve())
+    while not scheduler.is_running:
+        await asyncio.sleep(0.01)
+    print(await (await forking.submit()).value())
+    print("ended" if serving.done() else "serves", flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
