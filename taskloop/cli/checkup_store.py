@@ -287,7 +287,10 @@ def workers(there: Sequence[Worker], lease: timedelta, theirs: datetime | None) 
             beating.append(one)
         elif silent_seconds(one, tick) is not None:
             text = f"{who} has not beaten for {unheard:.0f} s, though its process is there"
-            yield problem("workers", text, "it is stopped or frozen, or its disk hangs: end it, or let it go on")
+            mend = "it is stopped or frozen, or its disk hangs: end it, or let it go on"
+            if theirs is None:  # a file, in whose place another one can be put
+                mend += "; or it has the file open that stood here before this one: start it again"
+            yield problem("workers", text, mend)
         else:
             mend = "its process or host is gone, frozen or cut off from the store: see there; the next worker settles its runs"
             yield problem("workers", f"{who} has not beaten for {unheard:.0f} s", mend)
