@@ -449,8 +449,9 @@ class _Member:
 
     @property
     def calls(self) -> int:
-        """Attempts in hand, of whatever executor."""
-        return len(self.scheduler._slots.attempts) if self.scheduler._slots is not None else 0
+        """What calls functions of the program: attempts in hand, of whatever executor, and listeners."""
+        attempts = self.scheduler._slots.attempts if self.scheduler._slots is not None else ()
+        return len(attempts) + len(self.scheduler._listeners._calls)
 
     @property
     def job_calls(self) -> int:
@@ -629,8 +630,8 @@ class LoopTime:
         return True
 
     def _jobs_wait_outside(self) -> bool:
-        """Whether time has to wait for what a job has asked of a socket, a program or a thread of another library: each
-        answer has as much real time as a thread has.
+        """Whether time has to wait for what a job or a listener has asked of a socket, a program or a thread of another
+        library: each answer has as much real time as a thread has.
         """
         if not any(member.calls for member in self._members):
             return False

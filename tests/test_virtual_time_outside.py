@@ -75,6 +75,24 @@ async def test_time_waits_for_an_answer_over_a_socket_and_for_a_program(schedule
         assert (run.state, run.result, run.ended_at) == (State.SUCCEEDED, "pong\npong\n0", START)
 
 
+async def test_time_waits_for_what_a_listener_asks_of_a_database(scheduler, virtual_time, tmp_path):
+    scheduler.add_job(nothing)
+    scheduler.add_job(nothing, Every("1h"), name="tick")
+    told = []
+
+    @scheduler.on("succeeded")
+    async def tell(event):
+        async with aiosqlite.connect(tmp_path / "told.db") as db:
+            for _ in range(100):
+                await db.execute("SELECT 1")
+        told.append(event.job)
+
+    async with virtual_time(scheduler) as time:
+        await time.until((await scheduler.submit("nothing")).wait())
+        await time.advance("1d")
+    assert sorted(told) == ["nothing", *["tick"] * 25]
+
+
 async def test_time_does_not_wait_for_jobs_that_wait_for_timers_and_for_each_other(scheduler, virtual_time):
     gate, parcels = asyncio.Event(), asyncio.Queue()
 
