@@ -71,7 +71,7 @@ class InThread:
     """Calls may wait for their turn, and the context is told when it comes."""
 
     def __init__(self, threads: int) -> None:
-        self._limit = threads
+        self.limit: int = threads
         self._lent = 0
         """Threads that wait for what the loop does for them: as many more may be there meanwhile."""
         self._threads = 0
@@ -114,7 +114,7 @@ class InThread:
 
     def _add_a_thread(self) -> None:
         """Start one more thread where a call waits for it and there may be one; asked with the lock held."""
-        if self._spare >= 0 or self._threads >= self._limit + self._lent:
+        if self._spare >= 0 or self._threads >= self.limit + self._lent:
             return
         self._threads += 1
         self._spare += 1
@@ -140,7 +140,7 @@ class InThread:
             work()
             del work  # else the last call's objects live until the next call
             with self._lock:
-                if self._threads > self._limit + self._lent:  # the one whose place this took is back
+                if self._threads > self.limit + self._lent:  # the one whose place this took is back
                     self._threads -= 1
                     return
                 self._spare += 1
@@ -154,7 +154,7 @@ class InThread:
     def take_back(self) -> None:
         with self._lock:
             self._lent -= 1
-            if self._spare > 0 and self._threads > self._limit + self._lent:  # an idle one has the place of this
+            if self._spare > 0 and self._threads > self.limit + self._lent:  # an idle one has the place of this
                 self._dismiss(1)
 
 

@@ -561,7 +561,19 @@ class Slots:
         """Record an attempt that was asked to end and goes on; its slot stays taken until it does end."""
         if attempt.task is not None:  # else it came to an end as it was asked to
             self._left.add(attempt)
+            self._note_threads()
         self._listeners.begin(self._record(attempt, attempt.abandoned()))
+
+    def _note_threads(self) -> None:
+        """Tell once the last thread is held by what does not end: what waits for one is on record as running."""
+        pool = cast("InThread", self._executors["thread"])
+        deaf = [one.job.name for one in self._left if one._executor is pool and not one.job.is_async]
+        if len(deaf) == pool.limit:
+            text = (
+                "each thread is held by a function that was asked to end and goes on, so plain functions wait, in hand and "
+                "not called, until one returns; have them ask run.check_cancelled(), or use executor='process'"
+            )
+            self._say("WARNING", "thread.none_free", threads=pool.limit, jobs=",".join(sorted({*deaf})[:5]), text=text)
 
 
 class _Over:

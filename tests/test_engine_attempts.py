@@ -105,6 +105,25 @@ async def test_the_wait_for_a_thread_takes_nothing_of_a_timeout(virtual_time):
         assert [(await time.until(one.wait())).state for one in (running, waiting)] == [State.SUCCEEDED] * 2
 
 
+async def test_once_each_thread_is_held_by_what_does_not_end_that_is_told(virtual_time, lines):
+    scheduler = TaskScheduler(":memory:", options=Options(threads=2, kill_grace=timedelta(seconds=1)))
+    enough = threading.Event()
+
+    @scheduler.job(timeout="1m")
+    def deaf():
+        enough.wait(20)
+
+    async with virtual_time(scheduler, patience="50ms") as time:
+        for told in (0, 1):
+            await time.until((await deaf.submit()).wait())
+            assert lines.count("thread.none_free") == told
+        waiting = await deaf.submit()
+        await time.advance("5m")
+        assert (await scheduler.run(waiting.id)).state is State.RUNNING
+        enough.set()
+        assert (await time.until(waiting.wait())).state is State.SUCCEEDED
+
+
 @pytest.mark.parametrize("is_given_something", [False, True])
 async def test_a_stop_gives_back_what_still_waits_for_a_thread(virtual_time, is_given_something):
     scheduler = TaskScheduler(":memory:", options=Options(threads=1, kill_grace=timedelta(seconds=1)))
