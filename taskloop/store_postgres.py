@@ -522,7 +522,8 @@ class PostgresStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        return await _as_runs(await self._read(_asked(query)))
+        looks_at_all_that_waits = query.jobs is None and State.WAITING in (query.states or ())
+        return await _as_runs(await self._read(_asked(query), whole=looks_at_all_that_waits))
 
     async def spans(self, query: Query, *, each: bool = False) -> Sequence[Span]:
         asked = [query._replace(jobs=[job]) for job in query.jobs or ()] if each else [query]
@@ -547,7 +548,7 @@ class PostgresStore:
         return await self._runs("WHERE rerun_of = $1 AND rerun_of IS NOT NULL ORDER BY id LIMIT 100", run)
 
     async def late(self, ready_before: datetime, each: int, most: int | None = None) -> Sequence[Run]:
-        return await _as_runs(await self._read(history.late, microseconds(ready_before), each, most))
+        return await _as_runs(await self._read(history.late, microseconds(ready_before), each, most, whole=True))
 
     async def clock(self) -> datetime | None:
         [[now]] = await self._fetch("SELECT extract(epoch FROM clock_timestamp())::double precision")
