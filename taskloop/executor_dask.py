@@ -298,6 +298,8 @@ class OnDask:
     async def _ended(self, call: _Call) -> None:
         tickets = [ticket for ticket, one in self._calls.items() if one is call]
         if call.worker is None:
+            if tickets:  # it is there; else there is no connection yet
+                call.context.log("taken back from the Dask cluster: no worker there had begun with it", level="warning")
             call.give_up(AttemptCancelled("asked to end before it began"))
         elif tickets:
             await self._tell(call.worker, tickets[0], go=False)

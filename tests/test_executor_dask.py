@@ -188,6 +188,8 @@ async def test_a_job_that_is_cancelled_hears_of_it_where_it_asks_and_one_that_wa
         await asyncio.sleep(0.01)
     await at_work.cancel(waiting.id, reason="enough", actor="me")
     assert (await waiting.wait()).state is State.CANCELLED and not paths[4].exists()
+    [line] = await said(at_work, waiting)
+    assert line == ("warning", "taken back from the Dask cluster: no worker there had begun with it")
     await at_work.cancel(runs[0].id, reason="enough", actor="me")
     run = await runs[0].wait()
     assert (run.state, run.attempt) == (State.CANCELLED, 1) and paths[0].with_suffix(".heard").exists()
