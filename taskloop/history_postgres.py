@@ -13,7 +13,7 @@ from taskloop.rows_postgres import RUN, Db
 
 __all__ = [
     "FINAL", "SLACK", "days", "failed_in_a_row", "find", "first_since", "ids_of_job", "landmarks", "late", "newest",
-    "newest_active", "of_job", "queued", "recent", "standing", "usual",
+    "newest_active", "of_job", "recent", "standing", "usual",
 ]  # fmt: skip
 
 FINAL: Final = "state NOT IN ('waiting', 'running')"
@@ -114,13 +114,11 @@ async def find(
     if names is not None and len(names) * len(wanted) > _MERGED:
         further += f" AND job = ANY({given(names)}::text[])"
         names = None
-    asked = None if names is None else [given(name) for name in names]
-    parts: list[str] = []
-    for state in wanted:
-        these = asked
-        if state == "waiting" and jobs is None and (of_these := await queued(db)) is not None:
-            these = [given(name) for name in of_these]
-        parts += [_of_all(state)] if these is None else [of_job(one, state) for one in these]
+    if names is None:
+        parts = [_of_all(one) for one in wanted]
+    else:
+        asked = [given(name) for name in names]
+        parts = [of_job(one, state) for state in wanted for one in asked]
     if not parts:
         return []
     merged = " UNION ALL ".join(f"(SELECT id {part}{further} {order})" for part in parts)
@@ -132,12 +130,6 @@ async def find(
 
 # -- what waits
 
-_QUEUED: Final = (
-    "WITH RECURSIVE queued(job) AS ((SELECT job FROM taskloop.runs WHERE state = 'waiting' ORDER BY job, priority LIMIT 1) "
-    "UNION ALL SELECT n.job FROM queued q CROSS JOIN LATERAL (SELECT job FROM taskloop.runs WHERE state = 'waiting' "
-    "AND job > q.job ORDER BY job, priority LIMIT 1) n) SELECT job FROM queued"
-)
-"""The jobs of which runs wait: each is found by one look into the index, however many wait."""
 _LATE: Final = (
     "WITH RECURSIVE held AS (SELECT job FROM taskloop.switches WHERE kind = 'paused' AND ended_at IS NULL "
     "AND (until IS NULL OR until > $1)), "
@@ -154,24 +146,15 @@ _LATE: Final = (
 )
 
 
-async def queued(db: Db) -> list[str] | None:
-    """The jobs of which runs wait: there may be many, and by id they stand in order only within a job. None: too many jobs."""
-    rows = await _by_index(db, _QUEUED)
-    return [row["job"] for row in rows] if len(rows) <= _MERGED else None
-
-
 async def late(db: Db, before: int, each: int, most: int | None) -> Sequence[Any]:
-    """Runs that wait though they were ready before then, the oldest first, at most `each` of a job; held ones left out."""
-    return await _by_index(db, _LATE, before, each, most)
+    """Runs that wait though they were ready before then, the oldest first, at most `each` of a job; held ones left out.
 
-
-async def _by_index(db: Db, statement: str, *values: Any) -> Sequence[Any]:
-    """Rows of a statement that goes by the order of an index; asked within a transaction. A server that has counted when
-    nothing waited takes any other for as good, and would read and sort all that waits for each job: 200,000 of 200 jobs for
-    ten seconds. With a long history it counts again only after as many changes as a tenth of that.
+    Asked within a transaction. A server that has counted when nothing waited takes any way for as good as that by the
+    index, and would read and sort all that waits for each job: 200,000 of 200 jobs for ten seconds. With a long history it
+    counts again only after as many changes as a tenth of that.
     """
     await db.execute("SET LOCAL enable_sort = off")
-    rows = await db.fetch(statement, *values)
+    rows = await db.fetch(_LATE, before, each, most)
     await db.execute("SET LOCAL enable_sort TO DEFAULT")
     return rows
 

@@ -522,8 +522,7 @@ class PostgresStore:
         return found[0] if found else None
 
     async def find(self, query: Query) -> Sequence[Run]:
-        looks_at_all_that_waits = query.jobs is None and State.WAITING in (query.states or ())
-        return await _as_runs(await self._read(_asked(query), whole=looks_at_all_that_waits))
+        return await _as_runs(await self._read(_asked(query)))
 
     async def spans(self, query: Query, *, each: bool = False) -> Sequence[Span]:
         asked = [query._replace(jobs=[job]) for job in query.jobs or ()] if each else [query]
