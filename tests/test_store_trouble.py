@@ -155,10 +155,10 @@ async def test_probes_and_figures_say_no_while_the_store_takes_nothing_though_it
             await host.hears("store_lost")
             assert len(await host.scheduler.runs(limit=1)) == 1, "it can be read"
             lost = await client.get("/readyz")
-            assert b"taskloop_store_up 0.0" in (await client.get("/metrics")).body
+            assert b"taskloop_store_up 0" in (await client.get("/metrics")).body
         await host.hears("store_back")
         again = await client.get("/readyz")
-        assert b"taskloop_store_up 1.0" in (await client.get("/metrics")).body
+        assert b"taskloop_store_up 1" in (await client.get("/metrics")).body
     assert [one.status for one in (ready, lost, again)] == [200, 503, 200]
     assert lost.data == {"status": "not ready", "checks": {"scheduler": "ok", "store": "lost"}}
 

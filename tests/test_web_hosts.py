@@ -515,7 +515,7 @@ async def test_a_program_that_is_started_again_as_each_test_of_it_may_do_streams
         streaming = asyncio.create_task(app(request, asked.get, answered.put))
         assert (await answered.get())["status"] == 200
         await (await scheduler.submit("add")).wait()
-        assert f'state="succeeded"}} {life + 1}.0'.encode() in (await metrics(app))
+        assert f'state="succeeded"}} {life + 1}\n'.encode() in (await metrics(app))
         await told.put({"type": "lifespan.shutdown"})
         assert await sent.get() == {"type": "lifespan.shutdown.complete"}
         await asyncio.gather(living, streaming)
