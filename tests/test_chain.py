@@ -190,6 +190,8 @@ def test_a_run_that_started_late_names_the_link_that_held_it_up_or_says_only_how
     row = ran(schedule="job", state=State.SUCCEEDED, started_at=NOON + HOUR / 2, ended_at=NOON + HOUR / 2)
     known = facts(schedules=[HOURLY], workers=[WORKER], rows=[row])
     assert "30m late, and nothing on record says why; succeeded" in explain(asked(), known).text
+    short = Switch("paused", "job", NOON + timedelta(minutes=5), "ann", ended_at=NOON + timedelta(minutes=6))
+    assert "nothing on record says why" in explain(asked(), known._replace(switches=[short])).text
     frozen = Incident("w", "frozen", NOON, NOON + HOUR / 2)
     answer = explain(asked(), known._replace(incidents=[frozen]))
     assert answer.code == "ran_late"
@@ -282,6 +284,13 @@ def test_a_worker_that_fires_nothing_but_takes_what_is_asked_for_is_one_that_may
     waiting = ran(state=State.WAITING, started_at=None, attempt_started_at=None, attempt=0, worker=None)
     known = facts(workers=[replace(WORKER, fires=False, **changes)], active=[waiting])
     assert explain(asked(None, living=frozenset({"w"})), known).code == code
+
+
+@pytest.mark.parametrize(("jobs", "code"), [(["other"], "unknown_job"), (["other", "job"], "process_down")])
+def test_that_a_worker_is_stopping_is_told_of_one_that_has_the_job(jobs, code):
+    due = fires(Every("1h"), anchor=START, next_due=NOON)
+    known = facts(schedules=[due], workers=[replace(WORKER, jobs=frozenset(jobs), health={"stopping": True})])
+    assert explain(asked(living=frozenset({"w"})), known).code == code
 
 
 @pytest.mark.parametrize(
