@@ -452,13 +452,9 @@ class FireLoop:
     def admit(self, runs: Sequence[Run]) -> list[Run]:
         """Runs as they are to be written: claimed at once where this process has a slot and nothing else is asked."""
         admitted = list(runs)
-        if self.closing or self.is_behind:
-            return admitted
-        places: Sequence[int] = range(len(runs))
-        if len(runs) > 1:
-            places = sorted(places, key=lambda place: -runs[place].priority)
-        for place in places:
-            admitted[place] = self._begun(runs[place])
+        if not (self.closing or self.is_behind):
+            for place in sorted(range(len(runs)), key=lambda place: -runs[place].priority):  # the first have the slots
+                admitted[place] = self._begun(runs[place])
         return admitted
 
     def _begun(self, run: Run) -> Run:

@@ -294,9 +294,8 @@ async def incidents(ledger: Ledger, store: Store, since: datetime) -> list[Incid
     """What disturbed any worker since then, the newest first; of this one also what is not written yet: who has just heard
     of it asks at once.
     """
-    own = (
-        [] if ledger._journal is None else ledger._journal.unwritten()
-    )  # first: what is written meanwhile is found there
+    # First: what is written meanwhile is found there.
+    own = [] if ledger._journal is None else ledger._journal.unwritten()
     found = [*await store.incidents(since, ledger._clock.now())]
     known = {(one.worker, one.kind, one.since) for one in found}
     found += [one for one in own if one.until >= since and (one.worker, one.kind, one.since) not in known]

@@ -102,12 +102,8 @@ class Slots:
         """Characters that the log of an attempt may have; 0: none is kept."""
         self._end_capture = capture.attach() if log_room else None
         # Bound once, not for each attempt: what the collector of garbage has to look at for each is a fifth of its time.
-        self._report, self._begin_steps, self._hear, self._now = (
-            self.report,
-            self._stepping,
-            self._heard,
-            life.clock.now,
-        )
+        self._report, self._begin_steps, self._hear = self.report, self._stepping, self._heard
+        self._now = life.clock.now
         self._open_log = partial(open_log, log_room, life.clock.now, self.report)
         life.journal.stir = self.reported.set
         self._glance: asyncio.TimerHandle | None = None
