@@ -1,5 +1,5 @@
 """Tasks of asyncio: one whose end matters more than who cancels it, one that does not end, one for many, and those begun
-later; an answer that needs none; a thing made once for all who ask; turns; and the loop they are of.
+later; an answer that needs none; a thing made once for all who ask; turns, and portions; and the loop they are of.
 
 Level 4, knows no engine.
 """
@@ -7,6 +7,7 @@ Level 4, knows no engine.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final, Generic, TypeVar, cast
@@ -18,6 +19,7 @@ __all__ = [
     "Answer",
     "Gathered",
     "MadeOnce",
+    "Portions",
     "Turns",
     "disown",
     "gradually",
@@ -205,6 +207,40 @@ class Turns:
 
     async def __aexit__(self, *_: object) -> None:
         self._locks[asyncio.get_running_loop()].release()
+
+
+class Portions:
+    """Lets so many pass in a turn of the loop, and the others in the turns after it, as they came: a thousand tasks that are
+    woken by one answer, or begun by one call, would else hold it up together.
+
+    Twice as many at most, where some come in the very turn in which the last of others pass.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._left = most
+        """How many may still pass in this turn."""
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def my_turn(self) -> None:
+        if self._left == self._most:  # the first of this turn
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        if self._left > 0 and not self._waiting:
+            self._left -= 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        await place
+
+    def _next_turn(self) -> None:
+        self._left = self._most
+        while self._waiting and self._left:
+            place = self._waiting.popleft()
+            if not place.done():  # else who waited there was cancelled
+                place.set_result(None)
+                self._left -= 1
+        if self._left < self._most:
+            asyncio.get_running_loop().call_soon(self._next_turn)
 
 
 def this_loop() -> asyncio.AbstractEventLoop:
