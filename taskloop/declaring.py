@@ -90,8 +90,10 @@ async def declare(
     """Store what code and file declare; a schedule that is stored already keeps its cursor.
 
     `others`: the live workers beside this one. `starting`: a worker starts that fires, so that jobs which want a run
-    at each start get one.
+    at each start get one. A process that fires nothing leaves it to those who do how their jobs are fired.
     """
+    if ledger.worker is not None and not ledger.worker.fires:
+        jobs = [job for job in jobs if not any(_fires(one, job.name) for one in others)]
     await _define(ledger, store, jobs)
     plan = StartPlan()
     await _take_over(ledger, store, jobs, now, plan)

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from taskloop.attendance import Attendance
 from taskloop.clock import ClockWatch, Look, later
 from taskloop.errors import BadStore, StoreUnavailable
+from taskloop.jobs import Job
 from taskloop.ledger import Ledger
 from taskloop.life import Life
 from taskloop.policy import Policy
@@ -82,7 +83,7 @@ class FireLoop:
     ) -> None:
         self._ledger = ledger
         self._slots = slots
-        self._store, self._clock, self._worker = life.store, life.clock, life.worker.id
+        self._store, self._clock, self._own, self._worker = life.store, life.clock, life.worker, life.worker.id
         self._journal, self._store_watch = life.journal, life.store_watch
         self._say, self._ended = life.say, life.ended
         self._blocked_since = blocked_since
@@ -479,15 +480,32 @@ class FireLoop:
                 self.is_behind |= run.ready_at <= run.created_at
                 self.freed(stirred=True, waits=True)
 
-    def heed_the_gone(self, gone: Sequence[Worker]) -> None:
-        """Workers have ended: what was left to one is ours, and what one moved by a clock that was ahead goes back."""
+    def heed_the_gone(self, gone: Sequence[Worker], others: Sequence[Worker]) -> None:
+        """Workers have ended, and `others` live: what was left to one is ours, what one declared otherwise is as whoever
+        started last has it, and what one moved by a clock that was ahead goes back.
+        """
         ahead = later(self._clock.now(), AHEAD)
         if any((one.stopped_at or one.beat_at) > ahead for one in gone):
             self._is_ahead = True
             self.stir()
+        if not self._own.fires:  # how they are fired is for others to say
+            return
         ours = {job.name for job in self._ledger}
-        if any(one.jobs is None or one.jobs - ours for one in gone):  # of another version: it may have had our fires
-            self._ledger._redeclared(*(job for job in self._ledger if job.trigger is not None))
+        # Of another version: it may have had our fires; or it has declared after us what we have too.
+        if any(one.jobs is None or one.jobs - ours or self._is_after_us(one) for one in gone):
+            self._ledger._redeclared(*self.ours_to_say(others))
+
+    def ours_to_say(self, others: Sequence[Worker]) -> list[Job[..., Any]]:
+        """The jobs that go by what is declared here: none of those that live has them and started after this worker."""
+        after = [one for one in others if self._is_after_us(one)]
+        theirs = {name for one in after for name in one.jobs or ()}
+        if any(one.jobs is None for one in after):
+            return []
+        return [job for job in self._ledger if job.name not in theirs]
+
+    def _is_after_us(self, other: Worker) -> bool:
+        """Whether a worker that fires has started after this one."""
+        return other.fires and (other.started_at, other.id) > (self._own.started_at, self._own.id)
 
     # -- the timer
 

@@ -597,7 +597,9 @@ class Ledger(Scheduling):
         jobs = await configured(self, jobs)
         await self._know()
         store = await self._opened()
-        await declare(self, store, jobs, self._clock.now(), others=await store.workers(living=True))
+        plan = await declare(self, store, jobs, self._clock.now(), others=await store.workers(living=True))
+        if plan.changed or plan.renamed:  # what another version had otherwise: nobody here has asked for that
+            self._say("INFO", "scheduler.plan", **plan.told())
         self._stirred()
 
     def _next_left(self, now: datetime) -> datetime | None:

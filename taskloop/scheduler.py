@@ -269,7 +269,7 @@ class TaskScheduler(Ledger):
             context=partial(RunContext, monotonic=clock.monotonic, call=self.call, scheduler=self), overrides=self.overrides
         )  # fmt: skip
         self._fires = fires = FireLoop(life, self, slots, blocked_since=self._blocked_since)
-        self._guard = guard = Guard(life, slots=slots, fires=fires, came_back=lambda: self._declare_late(list(self)))
+        self._guard = guard = Guard(life, slots=slots, fires=fires, came_back=self._came_back)
         self._tending = Tending(life, slots=slots, heirs=self._heirs, guard=guard, gone=fires.heed_the_gone)
         before = await store.workers()
         patient = partial(patiently, clock, self._store_watch)
@@ -292,7 +292,7 @@ class TaskScheduler(Ledger):
     def _watch_since(self, now: datetime, before: Sequence[Worker], others: Sequence[Worker], fires: FireLoop) -> None:
         """Since when somebody has been there to fire, and what is known of the time before."""
         gone = [one for one in before if one.id not in {other.id for other in others}]
-        fires.heed_the_gone(gone)
+        fires.heed_the_gone(gone, others)
         fires.attendance = Attendance(now, gone=gone, others=others)
         if gone and not others:
             self._tending.doubt_the_clock(now - max(one.stopped_at or one.beat_at for one in gone))
@@ -428,6 +428,10 @@ class TaskScheduler(Ledger):
             self._hear_for_pings(jobs)
             if self._phase in ("declared", "running") and self._late.give(*jobs):  # a few goes do for a thousand jobs
                 self._listeners.begin(self._slots.insist(self._late.work))
+
+    async def _came_back(self) -> None:
+        if self._fires is not None:
+            await self._declare_late(self._fires.ours_to_say(await self._open_store.workers(living=True)))
 
     async def _declare_late(self, jobs: Sequence[Job[..., Any]]) -> None:
         if self.worker is not None:

@@ -61,7 +61,7 @@ class Tending:
         slots: Slots,
         heirs: Mapping[str, Sequence[Job[..., Any]]],
         guard: Guard,
-        gone: Callable[[Sequence[Worker]], None],
+        gone: Callable[[Sequence[Worker], Sequence[Worker]], None],
     ) -> None:
         self._store, self._worker, self._jobs = life.store, life.worker, life.jobs
         self._options, self._clock, self._feed = life.options, life.clock, life.feed
@@ -217,7 +217,7 @@ class Tending:
         for one in gone:  # also those that left in order, as a command of each minute does
             self._seen.pop(one.id, None)
         if gone:
-            self._gone(gone)
+            self._gone(gone, self.others)
             await self._settle_orphans()
 
     async def _settle_orphans(self) -> None:

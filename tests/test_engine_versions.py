@@ -1,10 +1,14 @@
-"""A new version of a program takes other parameters, or has other steps, than what an earlier one was asked for."""
+"""A new version of a program takes other parameters, or has other steps or triggers, than an earlier one that is still there,
+or was asked for something.
+"""
 
 from __future__ import annotations
 
 import pytest
+from loguru import logger
+from stories import nothing
 
-from taskloop import RunContext, State, TaskScheduler
+from taskloop import Every, Options, RunContext, State, TaskScheduler
 from taskloop.errors import BadParameters
 
 pytestmark = pytest.mark.anyio
@@ -98,3 +102,92 @@ async def test_a_step_that_is_new_and_lacks_a_parameter_fails_at_once_and_the_ot
         assert [one["state"] for one in steps.values()] == ["succeeded", "failed", "succeeded"]
         assert steps["invoice"]["attempt"] == 1
         assert "it takes 'currency', and this run has none: the run was asked for before" in steps["invoice"]["error"]
+
+
+# -- other triggers
+
+
+def firing(*names, every, **options):
+    """A version of the program: job `report` with its interval, and jobs that only this version has."""
+    made = TaskScheduler(options=Options(**options))
+    made.add_job(nothing, Every(every), name="report")
+    for name in names:
+        made.add_job(nothing, name=name)
+    return made
+
+
+async def declared(scheduler):
+    """The trigger by which `report` is fired, and the one that its record names."""
+    (schedule,) = await scheduler.schedules("report")
+    (definition,) = [one for one in await scheduler._store.definitions() if one.name == "report"]
+    assert definition.facts["trigger"] == str(schedule.trigger)
+    return str(schedule.trigger)
+
+
+async def test_an_earlier_version_puts_its_trigger_back_only_when_none_of_the_later_one_is_left(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    before, first, second = firing(every="1h"), firing("new", every="2h"), firing("new", every="2h")
+    async with virtual_time(before, store=address) as time:
+        for one in (first, second):
+            await time.advance("1m")
+            await time.join(one, address)
+        await time.advance("1m")
+        await time.until(first.stop())
+        await time.advance("1m")
+        assert await declared(before) == "every 2h"
+        await time.until(second.stop())
+        await time.advance("1m")
+        assert await declared(before) == "every 1h"
+
+
+async def test_a_later_version_has_its_trigger_back_once_an_earlier_one_that_was_started_again_is_gone(
+    virtual_time, tmp_path
+):
+    address = f"sqlite:///{tmp_path}/app.db"
+    after, before = firing(every="2h"), firing(every="1h")
+    after.speaker.level = "INFO"
+    lines = []
+    async with virtual_time(after, store=address) as time:
+        await time.advance("1m")
+        await time.join(before, address)
+        await time.advance("1m")
+        assert await declared(after) == "every 1h"
+        handler = logger.add(lines.append, format="{message}")
+        await time.until(before.stop())
+        await time.advance("1m")
+        logger.remove(handler)
+        assert await declared(after) == "every 2h"
+    assert [line.strip() for line in lines if line.startswith("scheduler.plan")] == [
+        'scheduler.plan changed="report (every 1h -> every 2h)"'
+    ]
+
+
+async def test_a_worker_that_was_taken_for_dead_leaves_what_is_declared_to_one_that_started_since(
+    virtual_time, tmp_path
+):
+    address = f"sqlite:///{tmp_path}/app.db"
+    before, after = firing("old", every="1h"), firing(every="2h")
+    async with virtual_time(before, store=address) as time:
+        await time.advance("1m")
+        await time.join(after, address)
+        await time.advance("1m")
+        await before._came_back()
+        assert await declared(before) == "every 2h"
+
+
+async def test_a_process_that_fires_nothing_leaves_it_to_those_who_do_how_its_jobs_are_fired(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    web, worker = firing("ask", every="1h", enabled=False), firing(every="2h")
+    other, later = firing("ask", every="1h", enabled=False), firing("new", every="3h")
+    async with virtual_time(web, store=address) as time:
+        assert await declared(web) == "every 1h", "there is nobody else to say"
+        for one, trigger in ((worker, "every 2h"), (other, "every 2h"), (later, "every 3h")):
+            await time.advance("1m")
+            await time.join(one, address)
+            assert await declared(web) == trigger
+        await time.advance("1m")
+        await time.until(worker.stop())
+        await time.until(later.stop())
+        await time.advance("1m")
+        assert await declared(web) == "every 3h", "who fires next says so"
+        assert (await web.submit("ask")).state == State.WAITING
