@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import durations
 from taskloop.clock import later
+from taskloop.errors import BadJob
 from taskloop.jobs import Call, Job
 from taskloop.policy import Policy
 from taskloop.runs import Cause, Run, State
@@ -107,6 +108,8 @@ async def declare(
         if old is None:
             plan.added.append(new.id)
             return bind(new, policies[new.job], now)
+        if old.origin == "stored" and old.job != new.job and old.job not in ledger[new.job].aliases:
+            raise BadJob(_taken(old))
         if old.trigger != new.trigger:
             plan.changed[new.id] = (str(old.trigger), str(new.trigger))
         return rebind(old, new, policies[new.job], now)
@@ -170,6 +173,13 @@ async def declare_added(ledger: Ledger, declared: Sequence[Job[..., Any]]) -> No
     while (there := {job.name: job for job in ledger}) != known:
         added, known = [job for name, job in there.items() if known.get(name) is not job], there
         await ledger._declare_late(added)
+
+
+def _taken(stored: Schedule) -> str:
+    return (
+        f"job '{stored.id}' has a trigger, so its schedule is '{stored.id}', and one of that id is stored for job "
+        f"'{stored.job}'; `taskloop schedule remove {stored.id}` and store that by another id, or give the job another name"
+    )
 
 
 def _declared(ledger: Ledger, job: Job[..., Any], now: datetime) -> Schedule:

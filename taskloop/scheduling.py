@@ -90,6 +90,11 @@ class Scheduling(Switching):
         policies: dict[str, Policy] = {}  # by the id of each
 
         def merge(old: Schedule | None, new: Schedule) -> Schedule:
+            if old is not None and old.origin != "stored" and old.job != new.job:  # of another program, or gone
+                raise Conflict(
+                    f"schedule '{new.id}' is that of the job of this name, which {old.origin} declares; choose another id, or "
+                    f"`taskloop schedule remove {new.id}` where that job is gone"
+                )
             return new if old is None else rebind(old, new, policies[new.id], now)
 
         stored: list[Schedule] = []

@@ -9,7 +9,7 @@ from loguru import logger
 from stories import nothing
 
 from taskloop import Every, Options, RunContext, State, TaskScheduler
-from taskloop.errors import BadParameters
+from taskloop.errors import BadJob, BadParameters, Conflict
 
 pytestmark = pytest.mark.anyio
 
@@ -191,3 +191,26 @@ async def test_a_process_that_fires_nothing_leaves_it_to_those_who_do_how_its_jo
         await time.advance("1m")
         assert await declared(web) == "every 3h", "who fires next says so"
         assert (await web.submit("ask")).state == State.WAITING
+
+
+# -- a job whose name is the id of a schedule
+
+
+async def test_a_schedule_that_is_stored_is_not_lost_to_a_later_version_with_a_job_of_its_name(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    before, after = TaskScheduler(options=Options()), firing(every="2h")
+    for one in (before, after):
+        one.add_job(nothing, name="send")
+    async with virtual_time(before, store=address) as time:
+        await before.schedule("send", Every("1h"), id="report")
+        await time.join(after, address, start=False)
+        with pytest.raises(BadJob, match="one of that id is stored for job 'send'; `taskloop schedule remove report`"):
+            await time.until(after.start())
+        assert [(one.job, str(one.trigger)) for one in await before.schedules()] == [("send", "every 1h")]
+        await before.unschedule("report")
+        await time.until(after.start())
+        with pytest.raises(
+            Conflict, match="'report' is that of the job of this name, which code declares; choose another"
+        ):
+            await before.schedule("send", Every("1h"), id="report")
+        assert [(one.job, str(one.trigger)) for one in await before.schedules()] == [("report", "every 2h")]
