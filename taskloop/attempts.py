@@ -100,8 +100,8 @@ class LiveAttempt:
                     "not by the parameters of its record: the job's declaration says others by now", "warning"
                 )
             if self.job.parameters.takers is None:  # else each step of a flow looks for its own
-                self.job.parameters.refuse_another_version(params)
-            arguments = self.job.parameters.rebuild(params) if params else {}
+                self.job.parameters.refuse_another_version(params, self.run.schedule)
+            arguments = self.job.parameters.rebuild(params, self.run.schedule) if params else {}
             if self.job.parameters.context_name is not None:
                 arguments[self.job.parameters.context_name] = self.context
             if self.injecting is None:

@@ -23,7 +23,7 @@ from taskloop.inject import Injected, InjectionPlan, is_context
 from taskloop.masking import MASK, TAG, Secret, covered, uncovered
 from taskloop.misfits import cut, holds_tag, invalid, unstorable
 
-__all__ = ["ASKED_BEFORE", "FIXED", "RESERVED", "Parameters", "check_words"]
+__all__ = ["FIXED", "RESERVED", "Parameters", "check_words"]
 
 WORDS: Final = 10_000
 """Characters that a reason, an actor or a key may have."""
@@ -33,10 +33,9 @@ FIXED: Final = "x-fixed"
 """Marks in a schema what is for the declaration of the job alone to say; `readOnly` may be an annotation's own."""
 RESERVED: Final = "reserved"
 """In `Annotated[...]`: where a declaration gives parameters, a call may give this one no other value than it says."""
-ASKED_BEFORE: Final = (
-    "the run was asked for before it was needed; run it again with a value for it, or give it a default"
+TAKEN_ELSEWHERE: Final = (
+    "another version of the program took it, this one does not; ask for a new run instead, without it"
 )
-TAKEN_BEFORE: Final = "the earlier version took it, this one does not; ask for a new run instead, without it"
 """Of runs that another version of the program was asked for: what to do where it took other parameters."""
 
 
@@ -210,7 +209,7 @@ class Parameters:
                 problems[name] = "is injected; leave it out, the engine gives it"
                 continue
             if name not in self.names:
-                problems[name] = self._unknown(name) if name in given else f"is unknown: {TAKEN_BEFORE}"
+                problems[name] = self._unknown(name) if name in given else f"is unknown: {TAKEN_ELSEWHERE}"
                 continue
             if isinstance(value, str) and value == MASK and self.is_secret(name):
                 problems[name] = "is what stands for a secret, not the secret; give the value itself"
@@ -264,10 +263,11 @@ class Parameters:
         own = {name: value for name, value in plain.items() if name not in self._reserved}
         return own | {name: value for name, value in self._declared.items() if name in self._reserved}
 
-    def rebuild(self, plain: Mapping[str, Any]) -> dict[str, Any]:
+    def rebuild(self, plain: Mapping[str, Any], schedule: str | None = None) -> dict[str, Any]:
         """The values for the call, by annotation, from what was stored; the job may do with them what it likes.
 
-        Raises `BadParameters` where an older version of the function stored what does not fit any more.
+        `schedule`: the one that gave them, if one did. Raises `BadParameters` where an older version of the function
+        stored what does not fit any more.
         """
         if not plain:
             return {}
@@ -280,20 +280,38 @@ class Parameters:
                     own[name] = _validated(self._adapter(name), value)
                 except Exception as error:
                     problems[name] = self._problem(name, plain[name], error)
+                    if self._is_stored(schedule):
+                        problems[name] += f"; schedule '{schedule}' gives it: store that again with another"
         if problems:
             raise BadParameters(self._job, problems)
         return own
 
-    def refuse_another_version(self, plain: Mapping[str, Any]) -> None:
-        """Refuse to call with what an earlier version of the function was asked for, and this one cannot take.
+    def refuse_another_version(self, plain: Mapping[str, Any], schedule: str | None) -> None:
+        """Refuse to call with what another version of the function was asked for, and this one cannot take.
 
-        Raises `BadParameters`.
+        `schedule`: the one that gave it, if one did. Raises `BadParameters`.
         """
         missing = [name for name in self._without_default if name not in plain]
         unknown = [name for name in plain if name not in self.names]
         if missing or unknown:
-            told = dict.fromkeys(missing, f"is missing: {ASKED_BEFORE}")
-            raise BadParameters(self._job, told | dict.fromkeys(unknown, f"is unknown: {TAKEN_BEFORE}"))
+            text = f"{TAKEN_ELSEWHERE}, or, where that is the newer one, run it again once every worker has it"
+            if self._is_stored(schedule):
+                text = f"schedule '{schedule}' gives it, stored for another version of the program; store that again without it"
+            told = dict.fromkeys(missing, f"is missing: {self.ungiven(schedule)}")
+            raise BadParameters(self._job, told | dict.fromkeys(unknown, f"is unknown: {text}"))
+
+    def ungiven(self, schedule: str | None) -> str:
+        """Why a run has no value for a parameter that is needed, and what to do; `schedule`: the one that fired it."""
+        if self._is_stored(schedule):
+            return f"schedule '{schedule}' was stored without it; store that again with a value for it, or give it a default"
+        return (
+            "the run was asked for by a version of the program that does not need it; run it again with a value for it, or "
+            "give it a default"
+        )
+
+    def _is_stored(self, schedule: str | None) -> bool:
+        """Whether it is a schedule beside the job's own, which fires with what was stored until that is changed."""
+        return schedule is not None and schedule != self._job
 
     @property
     def returns(self) -> Any:

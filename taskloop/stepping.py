@@ -31,7 +31,7 @@ from taskloop.flows import Course, Flow, ahead, outcome
 from taskloop.masking import clean_failure, covered
 from taskloop.misfits import unread
 from taskloop.outcomes import as_json, failure, finished
-from taskloop.parameters import ASKED_BEFORE, Parameters
+from taskloop.parameters import Parameters
 from taskloop.retry import Fatal, Retry
 from taskloop.runs import Failure, Returned, Run
 from taskloop.steps import Step, StepState
@@ -489,11 +489,13 @@ class Stepping:
 
         def arguments() -> dict[str, Any]:
             if missing:
-                raise Fatal(f"it takes '{missing[0]}', and this run has none: {ASKED_BEFORE}")
+                raise Fatal(
+                    f"it takes '{missing[0]}', and this run has none: {flow.parameters.ungiven(self._run.schedule)}"
+                )
             results = {
                 one: flow.steps[one].parameters.value(_own(steps[one].result)) for one in given if one in flow.steps
             }
-            return flow.parameters.rebuild(asked) | results
+            return flow.parameters.rebuild(asked, self._run.schedule) | results
 
         recorded = None
         if step.executor not in ("loop", "thread"):  # there they are rebuilt from what is on record

@@ -45,7 +45,10 @@ async def test_a_run_that_lacks_what_its_job_needs_by_now_says_how_to_go_on(virt
     async with virtual_time(later, store=address) as time:
         run = await asked_before(time, later, address, declare, amount=7)
         assert (run.state, run.error.type) == (State.FAILED, "BadParameters")
-        assert "parameter 'currency' is missing: the run was asked for before it was needed" in run.error.message
+        assert (
+            "parameter 'currency' is missing: the run was asked for by a version of the program that does not need it"
+            in run.error.message
+        )
         again = await later.rerun(run.id, {"currency": "EUR"})
         assert await time.until(again.value()) == "EUR"
 
@@ -65,10 +68,54 @@ async def test_a_run_with_a_parameter_that_is_gone_says_so_as_it_fails_and_as_it
     address = f"sqlite:///{tmp_path}/app.db"
     async with virtual_time(later, store=address) as time:
         run = await asked_before(time, later, address, declare, amount=7)
-        told = "parameter 'amount' is unknown: the earlier version took it, this one does not"
+        told = "parameter 'amount' is unknown: another version of the program took it, this one does not"
         assert run.state == State.FAILED and told in run.error.message
         with pytest.raises(BadParameters, match=told):
             await later.rerun(run.id)
+
+
+async def test_a_run_of_a_stored_schedule_that_does_not_fit_a_later_version_names_the_schedule(
+    virtual_time, later, tmp_path
+):
+    earlier, address = TaskScheduler(options=Options()), f"sqlite:///{tmp_path}/app.db"
+
+    async def before(amount: str, note: str = "") -> None: ...
+
+    async def after(amount: int, currency: str) -> None: ...
+
+    earlier.add_job(before, name="pay")
+    later.add_job(after, name="pay")
+    async with virtual_time(earlier, store=address) as time:
+        hourly = Every("1h", anchor="2026-01-01T00:10Z")
+        await earlier.schedule("pay", hourly, id="rent", params={"amount": "much", "note": "x"})
+        await time.until(earlier.stop())
+        await time.join(later, address)
+        await time.advance("11m")
+        (run,) = await later.runs()
+        assert (
+            "'currency' is missing: schedule 'rent' was stored without it; store that again with" in run.error.message
+        )
+        assert "'note' is unknown: schedule 'rent' gives it, stored for another version of the" in run.error.message
+
+
+async def test_a_value_of_a_stored_schedule_that_a_later_version_cannot_read_is_told_with_the_schedule(
+    virtual_time, later, tmp_path
+):
+    earlier, address = TaskScheduler(options=Options()), f"sqlite:///{tmp_path}/app.db"
+
+    async def before(amount: str) -> None: ...
+
+    async def after(amount: int) -> None: ...
+
+    earlier.add_job(before, name="pay")
+    later.add_job(after, name="pay")
+    async with virtual_time(earlier, store=address) as time:
+        await earlier.schedule("pay", Every("1h", anchor="2026-01-01T00:10Z"), id="rent", params={"amount": "much"})
+        await time.until(earlier.stop())
+        await time.join(later, address)
+        await time.advance("11m")
+        (run,) = await later.runs()
+        assert "got 'much'; schedule 'rent' gives it: store that again with another;" in run.error.message
 
 
 async def test_a_step_that_is_new_and_lacks_a_parameter_fails_at_once_and_the_others_end(virtual_time, later, tmp_path):
@@ -101,7 +148,7 @@ async def test_a_step_that_is_new_and_lacks_a_parameter_fails_at_once_and_the_ot
         steps = run.result["steps"]
         assert [one["state"] for one in steps.values()] == ["succeeded", "failed", "succeeded"]
         assert steps["invoice"]["attempt"] == 1
-        assert "it takes 'currency', and this run has none: the run was asked for before" in steps["invoice"]["error"]
+        assert "it takes 'currency', and this run has none: the run was asked for by" in steps["invoice"]["error"]
 
 
 # -- other triggers
