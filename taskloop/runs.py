@@ -125,6 +125,21 @@ class Progress:
         """`done / total` and what counts beyond, kept within 0 and 1; 0 for an empty total."""
         return min(1.0, max(0.0, self.done / self.total + self.ahead)) if self.total > 0 else 0.0
 
+    @property
+    def told_after(self) -> float | None:
+        """Seconds from the begin of the attempt to this report, as its rate tells; None: nothing was done by then."""
+        return self.done / self.rate if self.rate else None
+
+    def left(self, elapsed: float) -> float | None:
+        """Seconds to the end of an attempt that has gone on for so many: what was left at the report, less what passed since.
+
+        None: not known, or it has not come true.
+        """
+        if self.told_after is None or self.eta_seconds is None:
+            return None
+        left = self.eta_seconds - max(0.0, elapsed - self.told_after)
+        return left if left > 0 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -63,6 +63,16 @@ def test_progress_knows_its_rate_and_how_long_it_will_take():
     assert run.latest == Progress(0, 50)
 
 
+def test_what_is_left_grows_less_while_nothing_is_reported_and_is_not_known_once_it_has_not_come_true():
+    watch = Watch()
+    run = context(monotonic=watch)
+    watch.seconds += 30
+    run.progress(3, 4)
+    assert run.latest.told_after == 30
+    assert [run.latest.left(elapsed) for elapsed in (29, 30, 34, 40, 4000)] == [10, 10, 6, None, None]
+    assert Progress(0, 4).told_after is None and Progress(0, 4).left(1) is None
+
+
 def test_a_message_alone_keeps_the_figures():
     run = context()
     run.progress(message="begin")

@@ -27,7 +27,9 @@ from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
 from taskloop.store_data import Incident, Worker
 from taskloop.web.pages import ROUTES
+from taskloop.testing import virtual_time
 from taskloop.web.pages.forms import PREFIX as FIELD
+from taskloop.testing import virtual_time
 from taskloop.web.pages.forms import fields, typed
 from taskloop.web.pages.rendering import HERE, linked
 from taskloop.web.pages.repeating import changes
@@ -308,6 +310,28 @@ async def test_of_a_job_that_was_switched_on_the_list_does_not_say_that_it_fails
     on = text(await client.get("/jobs"))
     assert re.search(r"disabled (now|[^:]* ago) by ann: moving", off)
     assert "failing" in on and "by ann" not in on and "by tom: later" in on
+
+
+async def test_what_is_left_of_a_run_is_counted_on_and_where_it_reports_nothing_more_since_when_is_said():
+    """Of a job that hung at nine tenths the pages said for hours that four seconds were left."""
+    scheduler = TaskScheduler("sqlite:///:memory:")
+
+    @scheduler.job()
+    async def hangs(run: RunContext):
+        await asyncio.sleep(30)
+        run.progress(3, 4)
+        await asyncio.sleep(10**6)
+
+    async with virtual_time(scheduler) as time, over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        run = await scheduler.submit("hangs")
+        said = []
+        for span in ("31s", "5s", "2h"):
+            await time.advance(span)
+            said.append([text(await client.get(path)) for path in ("/", "/runs", f"/runs/{run.id}")])
+    assert all("75 % · 9.0 s left" in page for page in said[0])
+    assert all("75 % · 4.0 s left" in page for page in said[1])
+    assert all("75 % · last reported 2h 0m ago" in page and " s left" not in page for page in said[2])
 
 
 async def test_what_has_succeeded_is_not_on_its_way_any_more(no_task_outlives_the_fixture):

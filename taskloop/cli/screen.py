@@ -136,7 +136,9 @@ class Screen:
                 f"▶ {self._name(run.job, 18)} {'░' * at}▓{'░' * (BAR - at - 1)}        {span_text(elapsed)}"
             )
         filled = round(progress.fraction * BAR)
-        eta = f"  ETA {span_text(progress.eta_seconds)}" if progress.eta_seconds else ""
+        began_at = run.attempt_started_at or run.started_at
+        left = None if began_at is None else progress.left((datetime.now(UTC) - began_at).total_seconds())
+        eta = "" if left is None else f"  ETA {span_text(left)}"
         done = f"{progress.done:g}/{progress.total:g}"
         return self._text(
             f"▶ {self._name(run.job, 18)} {'▓' * filled}{'░' * (BAR - filled)}  {progress.fraction:4.0%}  {done}"

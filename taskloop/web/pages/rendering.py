@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +37,8 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+LEAST_SILENCE: Final = 1.0
+"""Seconds after which it is said when progress was reported last."""
 _RUN: Final = re.compile(r"\brun (\d{1,18})\b")
 _TURNING: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that turn the direction in which is written."""
@@ -175,6 +177,7 @@ def _templates() -> Any:
         span=span_text,
         sign=sign,
         took=took,
+        remaining=remaining,
         lasts=lasts,
         local=local,
         iso=iso,
@@ -268,3 +271,14 @@ def lasts(run: Run, now: datetime) -> float | None:
     if run.state is not State.RUNNING or run.attempt_started_at is None:
         return None
     return max(0.0, (now - run.attempt_started_at).total_seconds())
+
+
+def remaining(run: Run, now: datetime) -> tuple[float | None, datetime | None]:
+    """Seconds that are left of a run in hand, by what it reported; or, where that has not come true, when it did."""
+    elapsed = lasts(run, now)
+    if elapsed is None or run.progress is None or (after := run.progress.told_after) is None:
+        return None, None
+    assert run.attempt_started_at is not None
+    left = run.progress.left(elapsed)
+    is_late = left is None and elapsed - after >= LEAST_SILENCE
+    return left, run.attempt_started_at + timedelta(seconds=after) if is_late else None
