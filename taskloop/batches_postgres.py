@@ -34,6 +34,7 @@ from taskloop.runs import Run, State
 from taskloop.server_postgres import (
     BEAT,
     BEGIN,
+    GIVE_UP_SECONDS,
     TRIES,
     Server,
     closed,
@@ -105,6 +106,13 @@ _COUNT_THEIRS: Final = (
 """As `_COUNT_IT` within transactions of applications: each takes a row that no other has just now."""
 
 
+_WITHIN: Final = (
+    "SAVEPOINT taskloop_submit",
+    "RELEASE SAVEPOINT taskloop_submit",
+    "ROLLBACK TO SAVEPOINT taskloop_submit",
+)
+_ALONE: Final = ("BEGIN", "COMMIT", "ROLLBACK")
+"""Begin, end and take back what is asked for by a connection of the application's: in its transaction, or without one."""
 WHEREABOUTS: Final = (
     "SELECT (SELECT value FROM taskloop.meta WHERE key = 'store'), "
     "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text, "
@@ -420,17 +428,17 @@ async def submit_within(
         )
     if closed(connection):
         raise BadStore(f"connection= is closed; allowed is one that is open, to {shown}")
-    if not connection.is_in_transaction():
-        async with connection.transaction():
-            return await _submit_within(connection, is_here, shown, runs, entry)
-    await connection.execute("SAVEPOINT taskloop_submit")  # a transaction that was begun by hand takes no other kind
+    # By hand: a transaction that was begun so takes no other kind, and the driver's own waits for ever to roll back.
+    begin, end, undo = _WITHIN if connection.is_in_transaction() else _ALONE
+    await connection.execute(begin)
     try:
         answer = await _submit_within(connection, is_here, shown, runs, entry)
     except BaseException:
         with suppress(Exception):
-            await connection.execute("ROLLBACK TO SAVEPOINT taskloop_submit")
+            async with asyncio.timeout(GIVE_UP_SECONDS):  # on a line that has gone silent nothing answers who gave up
+                await connection.execute(undo)
         raise
-    await connection.execute("RELEASE SAVEPOINT taskloop_submit")
+    await connection.execute(end)
     return answer
 
 

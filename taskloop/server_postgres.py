@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BEAT",
     "BEGIN",
+    "GIVE_UP_SECONDS",
     "SNAPSHOT",
     "TRIES",
     "Server",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 from proxies import Line
 from servers import emptied
@@ -16,6 +17,7 @@ from stores import NOW, Stores, hourly
 
 from taskloop import Options, State, TaskScheduler
 from taskloop.errors import StoreUnavailable
+from taskloop.ledger import Ledger
 from taskloop.processes import this_process
 from taskloop.store_data import Subject
 from taskloop.store_postgres import PostgresStore
@@ -85,6 +87,29 @@ async def test_a_line_that_falls_silent_is_given_up_whatever_was_under_way(url):
                 one.line.cut = None
 
     await asyncio.gather(*(after(passes, cache) for passes in range(4) for cache in (100, 0)))
+
+
+@pytest.mark.parametrize("begin", ["SELECT 1", "BEGIN"])
+async def test_a_submit_by_a_connection_of_the_application_lets_go_whoever_gives_it_up_on_a_silent_line(url, begin):
+    jobs = Ledger(url)
+
+    @jobs.job()
+    async def mail() -> None: ...
+
+    async def after(passes: int) -> None:
+        async with Line(url) as line:
+            connection = await asyncpg.connect(line.url)
+            await connection.execute(begin)
+            line.cut, line.passes = "silent", passes
+            submit = asyncio.create_task(asyncio.wait_for(jobs.submit("mail", connection=connection), 0.5))
+            await asyncio.wait({submit}, timeout=5)
+            assert submit.done(), f"it waits for ever after {passes} messages"
+            assert isinstance(submit.exception(), TimeoutError)
+            connection.terminate()
+
+    await jobs.submit("mail")  # so that the store is open
+    await asyncio.gather(*map(after, range(5)))
+    await jobs.close()
 
 
 async def test_who_falls_silent_within_a_transaction_holds_nobody_up_for_long(url, tmp_path):
