@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import microseconds
-from taskloop.fates import MOST_EXPIRED, Fullness, claimed, take
+from taskloop.fates import MOST_EXPIRED, Fullness, claimed, regrouped, take
 from taskloop.rows import encode, instant
-from taskloop.rows_postgres import ONE_BY_ONE, RUN, STILL_RUNNING, Db, arrays, heard, run_of
+from taskloop.rows_postgres import ONE_BY_ONE, RUN, STILL_RUNNING, Db, arrays, heard, kept, run_of
 from taskloop.runs import Reason, Run, State
 from taskloop.statements_postgres import Known, count_days, lock
 from taskloop.store_data import Claimed
@@ -112,7 +112,15 @@ async def claim(db: Db, worker: str, now: datetime, slots: int, known: Known) ->
             if of_each or len(chosen) == slots or not await db.fetchval(_ARE_MANY, at):
                 break
             of_each = True
-    started = [claimed(_read(row), worker, now) for row in chosen]
+    rows = [_read(row) for row in chosen]
+    moved = [(kept(group), run) for group, run in regrouped(rows, known.terms)]
+    started = [claimed(row, worker, now) for row in rows]
+    if moved:
+        await db.execute(
+            'UPDATE taskloop.runs r SET "group" = v.name FROM unnest($1::text[], $2::bigint[]) AS v(name, id) '
+            f"WHERE r.id = v.id AND {ONE_BY_ONE}",
+            *arrays(moved, 2),
+        )
     if started:
         await db.execute(
             "UPDATE taskloop.runs r SET state = 'running', worker = $1, token = token + 1, attempt = attempt + 1, "

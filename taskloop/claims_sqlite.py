@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from taskloop.clock import microseconds
-from taskloop.fates import MOST_EXPIRED, Fullness, claimed, take
+from taskloop.fates import MOST_EXPIRED, Fullness, claimed, regrouped, take
 from taskloop.rows import RUN_COLUMNS, instant, read_run
 from taskloop.rows_sqlite import fetched
 from taskloop.runs import Reason, Run
@@ -41,6 +41,7 @@ def claim(db: sqlite3.Connection, worker: str, now: datetime, slots: int, terms:
             later = _ready_after(db, priority, at)
             next_at = min(next_at or later, later) if later is not None else next_at
             priority = _next_priority(db, priority)
+    db.executemany('UPDATE taskloop_runs SET "group" = ? WHERE id = ?', regrouped(chosen, terms))
     started = [claimed(row, worker, now) for row in chosen]
     if started:
         db.execute(

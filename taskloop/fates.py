@@ -47,6 +47,7 @@ __all__ = [
     "numbered",
     "outcome",
     "plainly_settled",
+    "regrouped",
     "settled",
     "take",
     "tried",
@@ -245,6 +246,19 @@ def take(rows: Sequence[list[Any]], full: Fullness, chosen: list[list[Any]]) -> 
             schedules.add(row[2])
             taken += 1
     return taken
+
+
+def regrouped(rows: Sequence[list[Any]], terms: Mapping[str, Terms]) -> list[tuple[str | None, int]]:
+    """Let rows that begin take a place in the group that their job is in by now, as their limits were reckoned: a version of
+    before had it in another, it may be, when they were asked for. Gives group and id of those.
+    """
+    found = []
+    for row in rows:
+        group = terms[row[1]].group
+        if row[29] != group:
+            row[29] = group
+            found.append((group, row[0]))
+    return found
 
 
 def claimed(row: list[Any], worker: str, now: datetime) -> Run:

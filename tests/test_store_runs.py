@@ -418,6 +418,21 @@ async def test_a_group_is_full_of_jobs_that_this_process_does_not_know(pair):
     assert list((await claimed(other, "w2")).started) == []
 
 
+async def test_a_run_takes_a_place_in_the_group_of_its_job_as_it_begins_whatever_that_was_when_it_was_asked_for(pair):
+    mine, other = pair
+    await know(mine, Terms("a", group="new"), "b")
+    await know(other, Terms("c", group="new"))
+    await submitted(
+        mine, *(asked("a", group="old") for _ in range(3)), asked("b", group="new"), asked("c", group="new")
+    )
+    (one, free) = (await claimed(mine)).started
+    assert (one.job, one.group, free.job, free.group) == ("a", "new", "b", None)
+    assert [(await mine.run(each.id)).group for each in (one, free)] == ["new", None]
+    assert not (await claimed(mine)).started and not (await claimed(other)).started
+    await mine.settle(ended(one))
+    assert ids((await claimed(other)).started) == [5]
+
+
 async def test_what_a_full_group_holds_back_lets_others_pass(store):
     await know(store, Terms("a", group="g"), "b")
     await submitted(store, *(asked("a") for _ in range(50)), *(asked("b") for _ in range(3)))
