@@ -118,10 +118,12 @@ def _lasts_until(pause: Switch) -> datetime:
 
 
 def _switch(question: Question, facts: Evidence, moment: Moment) -> Check:
-    at = moment.decided_by(question.now)  # what ends before a fire to come is no hindrance to it
+    at = moment.dropped_by(question.now)  # what ends before a fire to come is no hindrance to it
     thrown = _thrown(facts, at)
     if moment.row is not None and moment.row.reason == Reason.DISABLED:
-        return Check("switch", False, *_off(question, facts, thrown, moment.row.data), code="disabled")
+        text, data = _off(question, facts, thrown, moment.row.data)
+        decided = f"it was decided at {rfc3339(at)}; " if at - moment.at > SOON else ""
+        return Check("switch", False, f"{decided}{text}", data, code="disabled")
     if not thrown:
         on = bool(question.policy.get("enabled", True))
         if moment.row is not None and moment.row.state is not State.WAITING:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from taskloop.clock import later
 from taskloop.punctuality import Usual
-from taskloop.runs import Run, State
+from taskloop.runs import Reason, Run, State
 from taskloop.schedules import Schedule, offset, timetable
 from taskloop.store_data import Evidence, Subject, Window
 from taskloop.switches import Switch
@@ -89,6 +89,15 @@ class Moment:
         """Which switches and pauses matter: those of that instant; of now, for what nobody has decided yet."""
         return max(now if self.pending else self.looked_at(now), self.at)
 
+    def dropped_by(self, now: datetime) -> datetime:
+        """Which switch matters. What a job that is off drops goes by how it was switched when somebody looked, which may be
+        long after it was due: once a worker was there again.
+        """
+        dropped = self.row is not None and self.row.reason == Reason.DISABLED
+        return (
+            max(self.decided_by(now), self.row.created_at) if self.row is not None and dropped else self.decided_by(now)
+        )
+
     @property
     def pending(self) -> bool:
         """Whether its cursor has not passed it yet. Each instant that a cursor passes is given a record."""
@@ -129,7 +138,8 @@ def subject(question: Question, facts: Evidence) -> Subject:
     began = moment.began_at or moment.at
     now = question.now if moment.pending else moment.looked_at(question.now)
     schedule = moment.row.schedule if moment.row is not None else moment.schedule.id if moment.schedule else None
-    return Subject(schedule, min(moment.at, now), later(max(began, moment.at, now), _REACH), moment.row)
+    last = max(began, now, moment.dropped_by(now))
+    return Subject(schedule, min(moment.at, now), later(last, _REACH), moment.row)
 
 
 def in_force(facts: Evidence, instant: datetime) -> dict[str, Version]:

@@ -335,14 +335,13 @@ def _did_not(code: str, text: str, moment: Moment, checks: Sequence[Check], ques
 
 
 def _is_over(code: str, checks: Sequence[Check], question: Question) -> bool:
-    """Whether the pause that held a fire, or the switch that did, has ended, so that there is nothing to resume or enable;
-    a pause that is forgotten by now has, and a declaration by which the job was off where it is on.
+    """Whether the pause that held a fire has ended, or the job that was off is on again, so that there is nothing to resume
+    or enable; a pause that is forgotten by now has ended.
     """
-    link, end = {"paused": ("pause", "pause_ended_at"), "disabled": ("switch", "disabled_ended_at")}.get(code, ("", ""))
-    held = next((one for one in checks if one.name == link and one.ok is False), None)
-    if held is None:
-        return code == "paused"
-    return end in held.data or (code == "disabled" and "disabled_since" not in held.data and not question.is_off)
+    if code == "disabled":
+        return not question.is_off
+    held = next((one for one in checks if one.name == "pause" and one.ok is False), None)
+    return code == "paused" and (held is None or "pause_ended_at" in held.data)
 
 
 def _remedies(code: str, question: Question, *, of_run: bool = False) -> tuple[str, ...]:

@@ -402,6 +402,32 @@ async def test_a_job_that_was_declared_off_and_is_on_by_now_is_not_told_how_to_e
         assert (await scheduler.why("job", at("01:00"))).remedies == ()
 
 
+async def test_what_was_due_before_its_job_was_switched_off_and_was_decided_after_names_that_switch(
+    shared, virtual_time
+):
+    """It was told without who switched it on again, and to enable a job that was on."""
+    scheduler = TaskScheduler(options=Options())
+    scheduler.add_job(nothing, Every("1h"), name="job", first="after")
+    async with virtual_time(scheduler, store=shared.url) as time:
+        await time.advance("30m")
+        await time.until(scheduler.stop())
+        await scheduler.disable("job", reason="one")
+        await time.advance("45m")  # it is due at 01:00, and nobody is there
+        await scheduler.enable("job")
+        await scheduler.disable("job", actor="tom", reason="two")
+        await time.advance("15m")
+        await time.start()
+        await time.advance("5m")
+        assert (await scheduler.why("job", at("01:00"))).remedies == ("taskloop enable job",)
+        await scheduler.enable("job", actor="eve")
+        found = await scheduler.why("job", at("01:00"))
+        assert found.text == (
+            "it was due at 2026-01-01T01:00:00Z and was skipped (disabled): it was decided at 2026-01-01T01:30:00Z; switched "
+            'off since 2026-01-01T01:15:00Z by tom: "two"; on again at 2026-01-01T01:35:00Z by eve'
+        )
+        assert found.remedies == ()
+
+
 async def test_what_still_waits_for_a_worker_that_has_its_job_says_so_whoever_was_there_as_it_came_due(
     virtual_time, tmp_path
 ):
