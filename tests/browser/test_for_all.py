@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
 from browser.dashboards import bare, shop
 from browser.pages import AUDIT, all_paths
 
-from taskloop import RunContext
+from taskloop import Every, RunContext
+from taskloop.store_data import Incident
 
 pytestmark = pytest.mark.anyio
 
@@ -170,6 +172,13 @@ async def test_long_names_and_narrow_windows_hide_no_column_and_break_no_word(op
         assert await narrow.evaluate("document.documentElement.scrollWidth") == 375, path
         await narrowest.goto(address + path)  # where an instant of another day is longer than its line
         assert await narrowest.locator(".wide:has(table)").evaluate_all(boxes), path
+    now = datetime.now(UTC)
+    held = {"ms": 1000, "job": "m" * 128, "run": 1, "where": "app/images.py:88 resize"}
+    await scheduler._open_store.note([Incident(scheduler.worker.id, "loop_blocked", now, now, held)])
+    await scheduler.schedule(LONG, Every("1d"), id="s" * 100)
+    for path in ("/workers", f"/schedules?change={'s' * 100}"):
+        await narrow.goto(address + path)
+        assert await narrow.evaluate("document.documentElement.scrollWidth") == 375, path
     await narrow.goto(f"{address}/runs/1")
     time = narrow.locator(".log td").first
     assert (await time.bounding_box())["height"] < 30 and len(await time.inner_text()) == 12
