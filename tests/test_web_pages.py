@@ -1575,6 +1575,18 @@ async def test_the_address_of_a_form_that_was_refused_leads_to_its_page_where_it
     assert (await client.get("/tasks/add")).status == 405, "no form is sent there"
 
 
+async def test_whoever_sends_a_form_that_is_refused_whole_is_told_that_nothing_was_done_and_where_it_stands(pair):
+    _, client = pair
+    for path, form, status in (
+        ("/schedules/gone/remove", {"reason": "off"}, 404), ("/runs/77/cancel", {}, 404),
+        ("/jobs/evil/submit", {"p.text": "x" * 70_000}, 413), ("/pause", {"until": "+2h"}, 422),
+    ):  # fmt: skip
+        answer = await filled(client, path, **form)
+        assert answer.status == status, path
+        assert "Nothing was done of what the form asks for. One step back it stands as you typed it." in text(answer)
+    assert "as you typed it" not in text(await client.get("/runs/77")), "which is no form"
+
+
 async def test_nobody_signs_in_from_another_site_or_under_a_foreign_name(host, no_task_outlives_the_fixture):
     scheduler = shop()
     async with host(scheduler) as client:
