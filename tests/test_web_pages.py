@@ -1587,6 +1587,20 @@ async def test_whoever_sends_a_form_that_is_refused_whole_is_told_that_nothing_w
     assert "as you typed it" not in text(await client.get("/runs/77")), "which is no form"
 
 
+async def test_the_names_of_all_jobs_are_sent_once_and_not_with_what_keeps_a_page_up_to_date(
+    host, no_task_outlives_the_fixture
+):
+    """With two thousand jobs it was a hundred kilobytes a second, for each page of runs that somebody had open."""
+    scheduler = TaskScheduler("sqlite:///:memory:")
+    scheduler.add_job(asyncio.sleep, name="far-behind")
+    async with host(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        for path in ("/runs", "/audit", "/schedules"):
+            whole, live = await client.get(path), await client.get(f"{path}?live=true")
+            assert "far-behind</option>" in whole.body.decode() or '"far-behind"' in whole.body.decode(), path
+            assert live.status == 200 and "far-behind" not in live.body.decode(), path
+
+
 async def test_nobody_signs_in_from_another_site_or_under_a_foreign_name(host, no_task_outlives_the_fixture):
     scheduler = shop()
     async with host(scheduler) as client:
