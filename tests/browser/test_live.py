@@ -276,6 +276,32 @@ async def test_new_runs_are_announced_and_come_when_they_are_wanted(open_dashboa
     ]
 
 
+async def test_what_is_done_meanwhile_is_announced_on_the_audit_and_a_filter_goes_on_offering_all_jobs(
+    open_dashboard, window, expect
+):
+    scheduler = shop()
+    address, page = await open_dashboard(scheduler), await told(window)
+    await scheduler.disable("quick", actor="tom")
+    await page.goto(address + "/audit")
+    await page.get_by_label("By").fill("to")
+    for _ in range(2):
+        await scheduler.enable("quick", actor="ann")
+        await scheduler.disable("quick", actor="ann")
+    await expect(page.locator("#news button")).to_have_text("4 new – show", timeout=SOON_MS)
+    assert await page.locator("tbody tr").count() == 1, "nothing comes under the pointer"
+    assert await page.get_by_label("By").input_value() == "to"
+    assert await page.locator("#names option").count() == len([*scheduler])
+    await page.locator("#news button").click()
+    await expect(page.locator("tbody tr")).to_have_count(5, timeout=SOON_MS)
+    assert await page.locator("#names option").count() == len([*scheduler])
+    await page.goto(address + "/schedules")
+    await page.select_option("#job", "quick")
+    await scheduler.schedule("quick", Every("1d"), id="b")
+    await expect(page.locator("#schedule-b")).to_be_visible(timeout=SOON_MS)
+    assert await page.locator("#job").input_value() == "quick"
+    assert await page.locator("#job option").count() == len([*scheduler])
+
+
 async def test_no_button_comes_under_the_hand_that_means_another(open_dashboard, window, expect):
     scheduler = shop()
     address, page = await open_dashboard(scheduler), await window()
