@@ -205,11 +205,10 @@ class Writer:
             with suppress(Exception):
                 connection.terminate()
 
-    async def give_up(self) -> None:
-        """Let go of a connection whose answer is not awaited any more."""
+    async def give_up(self) -> bool:
+        """Let go of a connection whose answer is not awaited any more; gives whether the server has heard of that."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            await self._server.give_up(connection)
+        return connection is not None and await self._server.give_up(connection)
 
     async def close(self, within: float) -> None:
         connection, self._connection = self._connection, None
@@ -259,10 +258,9 @@ class Writer:
                         await self._sign_in()
                     return await (self._at_a_stroke(batch) if stroke.fits(batch) else self._transact(batch))
             except BaseException as error:
-                if isinstance(error, asyncio.CancelledError | TimeoutError):
-                    await self.give_up()
+                is_there = isinstance(error, asyncio.CancelledError | TimeoutError) and await self.give_up()
                 if isinstance(error, TimeoutError):
-                    raise self._silent() from error
+                    raise self._silent(is_there) from error
                 if is_lost(error):
                     self.drop()
                 if not left or not (is_lost(error) or is_crossed(error) or isinstance(error, _PutAwayError)):
@@ -362,6 +360,7 @@ class Writer:
 
         Raises `StoreUnavailable` where nobody can say.
         """
+        wait = 0.05
         while True:
             try:
                 async with asyncio.timeout(max(0.1, until - time.monotonic())):
@@ -372,12 +371,16 @@ class Writer:
                 added, self._writes = written - self._writes, written + FENCE
                 return added % FENCE == 1
             except Exception as error:
-                await self.give_up()
+                is_there = await self.give_up()
                 if time.monotonic() > until:
-                    raise self._silent() from error
-            await asyncio.sleep(0.05)
+                    is_silent = isinstance(error, TimeoutError)
+                    raise (self._silent(is_there) if is_silent else self._server.explained(error)) from error
+            await asyncio.sleep(wait)
+            wait = min(1.0, 2 * wait)  # each try takes a new connection, of a standby that is not the server yet too
 
-    def _silent(self) -> StoreUnavailable:
+    def _silent(self, is_there: bool) -> StoreUnavailable:
+        if is_there:
+            return self._server.held(self._call_seconds)
         return StoreUnavailable(
             f"store {self._server.shown} has not answered for {self._call_seconds:g} s; see whether the server runs and can "
             "be reached, and pg_stat_activity for who holds it"

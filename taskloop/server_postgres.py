@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BEAT",
     "BEGIN",
+    "CONNECT_SECONDS",
     "GIVE_UP_SECONDS",
     "SNAPSHOT",
     "TRIES",
@@ -105,7 +106,7 @@ class Server:
         self._error: BaseException | None = None
         self._reached = _Reached()
         self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
-        self._given_up: set[asyncio.Task[None]] = set()
+        self._given_up: set[asyncio.Task[bool]] = set()
         """Each ends a connection of which nobody awaits the answer any more."""
 
     def twin(self) -> Server:
@@ -146,8 +147,9 @@ class Server:
         self._used[connection] = now
         return connection
 
-    async def give_up(self, connection: Any) -> None:
-        """Close a connection whose answer nobody awaits any more, and have the server end what it does there.
+    async def give_up(self, connection: Any) -> bool:
+        """Close a connection whose answer nobody awaits any more, and have the server end what it does there; gives whether
+        the server has heard of that, and so is there.
 
         In a task of its own: whoever gave up may be cancelled again, by a scope of anyio at each await.
         """
@@ -155,6 +157,15 @@ class Server:
         self._given_up.add(ending)
         ending.add_done_callback(self._given_up.discard)
         await asyncio.wait({ending})
+        return not ending.cancelled() and ending.exception() is None and ending.result()
+
+    def held(self, seconds: float) -> StoreUnavailable:
+        """What is said of a call that was given up, though the server is there."""
+        return StoreUnavailable(
+            f"store {self.shown} has not answered for {seconds:g} s, though its server can be reached: another transaction holds "
+            "a table or row of the store and is not committed, or the server is too busy; docs/postgresql.md has the query that "
+            "names who holds it"
+        )
 
     async def told(self, within: float) -> None:
         """Wait until all that was given up has ended, at most `within` seconds."""
@@ -289,8 +300,11 @@ async def probe(connection: Any) -> None:
         connection.terminate()
 
 
-async def let_go(connection: Any, within: float) -> None:
-    """Close a connection, and have the server end what it still does there; one that does not answer is dropped."""
+async def let_go(connection: Any, within: float) -> bool:
+    """Close a connection, and have the server end what it still does there; one that does not answer is dropped. Gives
+    whether the server has answered.
+    """
+    was_open = not closed(connection)
     try:
         async with asyncio.timeout(within):  # of the driver's own not all is within its time
             await connection.close(timeout=within)
@@ -299,6 +313,8 @@ async def let_go(connection: Any, within: float) -> None:
             connection.terminate()
         if not isinstance(error, Exception):
             raise
+        return False
+    return was_open
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -39,6 +39,7 @@ from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules,
 from taskloop.runs import Progress, Run, RunId, State
 from taskloop.schedules import Schedule
 from taskloop.server_postgres import (
+    CONNECT_SECONDS,
     SNAPSHOT,
     Server,
     closed,
@@ -145,6 +146,8 @@ class PostgresStore:
             if not isinstance(error, Exception):  # nobody waits any more, and the server may say nothing
                 await writer.give_up()
                 raise
+            if isinstance(error, TimeoutError) and await writer.give_up():
+                raise self._server.held(CONNECT_SECONDS) from error
             await writer.close(CLOSE_SECONDS)
             raise self._server.explained(error) from error
         return writer, hints
@@ -174,7 +177,12 @@ class PostgresStore:
             await asyncio.gather(gathering.close(within), turns.close(within))
         finally:
             within = min(within, GOODBYE_SECONDS)
-            goodbyes = [hints.close(within), writer.close(within), keeper.close(within), self._server.told(within)]
+            goodbyes: list[Awaitable[object]] = [
+                hints.close(within),
+                writer.close(within),
+                keeper.close(within),
+                self._server.told(within),
+            ]
             for pool in (readers, eyes):
                 while not pool.empty():
                     if (connection := pool.get_nowait()) is not None:
@@ -234,13 +242,15 @@ class PostgresStore:
                             raise
                         connection.terminate()
         except BaseException as error:
+            given_up, is_there = connection, False
             if connection is not None and isinstance(error, asyncio.CancelledError | TimeoutError):
-                await self._server.give_up(connection)
                 connection = None
+                is_there = await self._server.give_up(given_up)
             elif connection is not None and (not isinstance(error, Exception) or is_lost(error)):
                 connection.terminate()
                 connection = None
-            raise self._server.explained(error) from error
+            is_held = is_there and isinstance(error, TimeoutError)
+            raise (self._server.held(self._call_seconds) if is_held else self._server.explained(error)) from error
         finally:
             self.in_flight -= 1
             is_open = readers in (self._readers, self._eyes)

@@ -22,7 +22,7 @@ from proxies import Line
 from servers import emptied, server
 from stories import nothing
 
-from taskloop import Options, State, TaskScheduler, tending
+from taskloop import Options, State, TaskScheduler, server_postgres, tending
 from taskloop.audit import through
 from taskloop.built_in import prune_history
 from taskloop.clock import SystemClock
@@ -31,6 +31,7 @@ from taskloop.ledger import Ledger
 from taskloop.runs import Run
 from taskloop.store import open_store
 from taskloop.store_data import Worker
+from taskloop.store_postgres import PostgresStore
 
 pytestmark = pytest.mark.anyio
 
@@ -592,6 +593,33 @@ async def test_a_name_that_no_server_takes_is_that_of_no_job(name):
             await scheduler.pause(name)
     finally:
         await scheduler.close()
+
+
+@pytest.mark.parametrize("table", ["meta", "workers", "switches"])
+async def test_a_start_waits_for_a_table_that_another_transaction_holds(table, monkeypatch):
+    monkeypatch.setattr(server_postgres, "CONNECT_SECONDS", 0.5)
+    found = emptied()
+    locker, looker = await asyncpg.connect(found.store), await asyncpg.connect(found.store)
+
+    async def is_waiting():
+        return await looker.fetchval("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    async def is_given_up():
+        return starting.done() or not await is_waiting()
+
+    scheduler = TaskScheduler(PostgresStore(found.store, call_seconds=0.5), options=QUICK)
+    try:
+        async with locker.transaction():
+            await locker.execute(f"LOCK TABLE taskloop.{table} IN ACCESS EXCLUSIVE MODE")
+            starting = asyncio.create_task(scheduler.start())
+            await until(is_waiting)
+            await until(is_given_up)
+        await starting
+        assert scheduler.is_running
+    finally:
+        await scheduler.stop()
+        await locker.close()
+        await looker.close()
 
 
 async def test_a_stop_while_a_table_is_locked_leaves_nothing_that_waits_for_it_at_the_server():
