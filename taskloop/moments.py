@@ -81,9 +81,12 @@ class Moment:
     """Whether `at` was due; False: it lies among those that the row counts, and the schedule is not on record."""
 
     def looked_at(self, now: datetime) -> datetime:
-        """When the links matter: at the due instant; now, for what is to come or waits."""
-        waits = self.row is not None and self.row.state is State.WAITING
-        return now if waits or self.at > now else self.at
+        """When the links matter: at the due instant; now, for what is to come or waits.
+
+        What has its record is not to come, though its instant may be once more, by a clock that was set back since.
+        """
+        undecided = self.at > now if self.row is None else self.row.state is State.WAITING
+        return now if undecided else self.at
 
     def decided_by(self, now: datetime) -> datetime:
         """Which switches and pauses matter: those of that instant; of now, for what nobody has decided yet."""

@@ -428,6 +428,21 @@ async def test_what_was_due_before_its_job_was_switched_off_and_was_decided_afte
         assert found.remedies == ()
 
 
+async def test_what_ran_late_tells_why_though_by_a_clock_that_was_set_back_since_its_instant_is_to_come(
+    scheduler, virtual_time
+):
+    """It was asked who lives now, and nothing on record told why."""
+    scheduler.add_job(nothing, Every("1h"), name="job", first="after")
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        await time.restart(after="45m")
+        time.step("-70m")
+        await time.advance("2m")
+        found = await scheduler.why("job", at("01:00"))
+        assert (found.verdict, found.code) == ("ran", "ran_late") and broken(found) == ["worker", "lateness"]
+        assert "no worker lived" in found.text and "the next one started at 2026-01-01T01:15:00Z" in found.text
+
+
 async def test_what_still_waits_for_a_worker_that_has_its_job_says_so_whoever_was_there_as_it_came_due(
     virtual_time, tmp_path
 ):
