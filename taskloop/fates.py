@@ -98,7 +98,7 @@ def outcome(
             starts = firing.starts and not policy.constrained
             made_before[kind] = firing, _begin(firing, fires[0], worker if starts else None, now)
         run = made_before[kind][1]
-        return [run.changed(schedule=schedule.id, params=schedule.params, data={})], [], []
+        return [run.changed(schedule=schedule.id, params=firing.params, data={})], [], []
     answer = admit(firing.policy, [run.state for run in active])
     runs: list[Run] = []
     gone: list[Run] = []
@@ -138,7 +138,7 @@ def _begin(firing: Firing, fire: Fire, worker: str | None, now: datetime) -> Run
         schedule=schedule.id,
         state=State.RUNNING if started else State.WAITING,
         cause=fire.cause,
-        params=schedule.params,
+        params=firing.params,
         attempt=int(started),
         attempts=policy.retry.attempts,
         due_at=fire.due_at,
@@ -162,7 +162,7 @@ def _skip(firing: Firing, fire: Fire, reason: Reason, now: datetime, data: dict[
         state=State.SKIPPED,
         reason=reason.value,
         cause=fire.cause,
-        params=schedule.params,
+        params=firing.params,
         due_at=fire.due_at,
         until_at=fire.until_at,
         ready_at=fire.due_at,

@@ -405,7 +405,9 @@ class FireLoop:
                 like = self._decided(schedule, *jobs[schedule.job], now)
                 if like.plan.fires:  # else it could not be decided, which is said of each
                     decided[kind] = like
-            firings.append(Firing(like.plan.of(schedule), like.policy, True, like.because, like.trial))
+            # Stored with a job's own schedule is what the version declares that started last, which this one may not take.
+            own = self._ledger[schedule.job].params if schedule.origin != "stored" else None
+            firings.append(Firing(like.plan.of(schedule), like.policy, True, like.because, like.trial, own))
         return firings
 
     def _decided(

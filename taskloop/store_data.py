@@ -205,6 +205,13 @@ class Firing(NamedTuple):
     """The numbers behind its fires that are no runs: who switched the job off, how long the outage was."""
     trial: bool = False
     """The job's breaker lets one run through: a fire beside an active run of the job is skipped as disabled."""
+    declared: Mapping[str, Any] | None = None
+    """What the job's declaration gives, by the version that fires; None: it goes by what is stored with the schedule."""
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What its runs are given."""
+        return self.plan.schedule.params if self.declared is None else self.declared
 
 
 class Fired(NamedTuple):

@@ -240,6 +240,26 @@ async def test_a_process_that_fires_nothing_leaves_it_to_those_who_do_how_its_jo
         assert (await web.submit("ask")).state == State.WAITING
 
 
+async def test_each_version_fires_a_job_with_the_parameters_that_it_declares_itself(virtual_time, tmp_path):
+    async def before(days: int) -> None: ...
+
+    async def after(hours: int) -> None: ...
+
+    earlier, later = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    earlier.add_job(before, Every("1m"), name="report", params={"days": 7})
+    later.add_job(after, Every("1m"), name="report", params={"hours": 168})
+    address = f"sqlite:///{tmp_path}/app.db"
+    async with virtual_time(earlier, store=address) as time:
+        await time.advance("10s")
+        await time.join(later, address)
+        await time.advance("10m")
+        runs = await later.runs("report")
+        assert {run.state for run in runs} == {State.SUCCEEDED}
+        given = {earlier.worker.id: {"days": 7}, later.worker.id: {"hours": 168}}
+        assert all(run.params == given[run.worker] for run in runs) and len(runs) == 11
+        await time.until(later.stop())
+
+
 # -- a job whose name is the id of a schedule
 
 
