@@ -46,6 +46,8 @@ class StartPlan:
     """Schedules seen for the first time."""
     changed: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Schedules whose trigger is another one now: the old and the new one."""
+    dropped: list[str] = field(default_factory=list)
+    """Schedules of jobs that have no trigger any more."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Jobs that go on with the history of an alias: the old and the new name."""
     yielded: dict[str, str] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class StartPlan:
         fields = {
             "added": [one for one in self.added if only is None or one in only],
             "changed": changes,
+            "dropped": self.dropped,
             "renamed": [f"{old} -> {new}" for old, new in self.renamed.items()],
             "yielded": [f"{name} (to {there})" for name, there in self.yielded.items()],
             "orphaned": self.orphaned,
@@ -209,7 +212,8 @@ async def _take_over(
     bare = [job.name for job in jobs if job.trigger is None]
     if bare:
         found = await store.schedules(ids=bare, limit=len(bare))
-        await store.drop([one.id for one in found if one.origin != "stored"], now)
+        plan.dropped = [one.id for one in found if one.origin != "stored"]
+        await store.drop(plan.dropped, now)
 
 
 def _yielded(jobs: Sequence[Job[..., Any]], others: Sequence[Worker], later: Mapping[str, str]) -> dict[str, str]:
@@ -305,10 +309,13 @@ def _comes_to_a_run(schedule: Schedule, policy: Policy, now: datetime) -> bool:
 
 
 def _fires(worker: Worker, job: str) -> bool:
-    """Whether a worker has the job and fires it: one that was narrowed to other jobs leaves it alone."""
+    """Whether a worker has the job and fires it: one that was narrowed to other jobs leaves it alone, and one that stops
+    fires nothing any more.
+    """
     takes = worker.health.get("takes", "all")
     narrowed = isinstance(takes, list) and bool(takes) and job not in takes
-    return worker.fires and (worker.jobs is None or job in worker.jobs) and not narrowed
+    fires = worker.fires and not worker.health.get("stopping")
+    return fires and (worker.jobs is None or job in worker.jobs) and not narrowed
 
 
 def _on_start(job: Job[..., Any], now: datetime) -> Run:

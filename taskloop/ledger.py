@@ -598,7 +598,9 @@ class Ledger(Scheduling):
         await self._know()
         store = await self._opened()
         plan = await declare(self, store, jobs, self._clock.now(), others=await store.workers(living=True))
-        if plan.changed or plan.renamed:  # what another version had otherwise: nobody here has asked for that
+        if (
+            plan.changed or plan.dropped or plan.renamed
+        ):  # what another version had otherwise: nobody here has asked for that
             self._say("INFO", "scheduler.plan", **plan.told())
         self._stirred()
 

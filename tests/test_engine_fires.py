@@ -304,6 +304,22 @@ async def test_on_start_does_nothing_while_another_worker_has_the_job(virtual_ti
         assert await starts(time) == ["00:00"]
 
 
+async def test_on_start_fires_beside_a_worker_that_is_stopping(virtual_time, tmp_path):
+    before, after = (TaskScheduler(options=Options()) for _ in range(2))
+    for one in (before, after):
+        one.add_job(nothing, name="job", on_start=True)
+        one.add_job(lasting(25), name="long")
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(before, store=address) as time:
+        await before.submit("long")
+        await time.advance("1s")
+        stopping = asyncio.ensure_future(before.stop())
+        await time.advance("10s")
+        await time.join(after, address)
+        assert len(await after.runs("job")) == 2
+        await time.until(stopping)
+
+
 async def test_on_start_asks_for_no_second_run_while_the_first_waits(scheduler, virtual_time):
     """As over several deploys in a pause: else each of them would add one, and all would begin at its end."""
     scheduler.add_job(nothing, name="bare", on_start=True)

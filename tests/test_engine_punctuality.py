@@ -200,6 +200,8 @@ async def test_a_start_tells_what_it_changes_and_what_it_fires_at_once(virtual_t
     before.add_job(nothing, Every("1h"), name="hourly")
     before.add_job(nothing, Every("1h"), name="old")
     before.add_job(nothing, Every("1h"), name="gone")
+    before.add_job(nothing, Every("1h"), name="bare")
+    after.add_job(nothing, name="bare")
     after.add_job(nothing, Every("2h"), name="hourly")
     after.add_job(nothing, Every("1h"), name="new", aliases=("old",))
     after.add_job(nothing, Every("1d"), name="fresh", first="after")
@@ -209,12 +211,14 @@ async def test_a_start_tells_what_it_changes_and_what_it_fires_at_once(virtual_t
         plan = after.start_plan
         assert plan.added == ["fresh"]
         assert plan.changed == {"hourly": ("every 1h", "every 2h")}
+        assert plan.dropped == ["bare"]
         assert plan.renamed == {"old": "new"}
         assert plan.orphaned == ["gone"]
         assert plan.due == {"hourly": timedelta(hours=3), "new": timedelta(hours=4)}
         assert plan.told() == {
             "added": "fresh",
             "changed": "hourly (every 1h -> every 2h)",
+            "dropped": "bare",
             "renamed": "old -> new",
             "orphaned": "gone",
             "due_now": "hourly (3h late), new (4h late)",
