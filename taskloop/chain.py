@@ -271,7 +271,9 @@ def _left_undone(question: Question, facts: Evidence, moment: Moment) -> Check |
 
 
 def _worker_at(question: Question, facts: Evidence, row: Run | None, at: datetime) -> Check:
-    alive = [one for one in facts.workers if one.started_at <= at <= lives_until(one, question)]
+    # Who lives now lived at what a clock that was set back since shows as still to come.
+    there = [one for one in facts.workers if one.id in question.living or at <= lives_until(one, question)]
+    alive = [one for one in there if one.started_at <= at]
     ran_it = None if row is None else row.worker  # as `taskloop once`, which fires nothing
     ending = [one for one in alive if at == question.now and one.stopped_at is None and is_stopping(one)]
     knowing = [one for one in alive if one.id == ran_it or (one.fires and knows(one, question) and one not in ending)]
