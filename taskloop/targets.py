@@ -34,6 +34,7 @@ def load_job(file_job: FileJob, declared_in_code: Iterable[Job[..., Any]] = ()) 
         mend = 'add call = "module:function"'
         if (near := _near(file_job.name, declared_in_code)) is not None:
             mend = f"did you mean [jobs.{key_text(near)}]? {mend} makes a job of this name"
+        mend += "; if that job is gone, or another program's, take the table out"
         raise BadSettings([f"{where}: no code declares a job of this name; {mend}"])
     found = _imported(file_job.call, file_job.directory, f"{where}.call")
     declared = found if isinstance(found, Job) else None

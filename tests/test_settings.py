@@ -845,6 +845,7 @@ def test_a_table_of_no_job_names_the_one_that_may_be_meant():
         found = refused(partial(load_job, FileJob(name=name), jobs))
         assert ("did you mean [jobs.poll]?" in found) == (near is not None)
         assert 'add call = "module:function"' in found
+        assert found.endswith("; if that job is gone, or another program's, take the table out")
 
 
 def test_what_defaults_grant_a_job_of_the_file_may_use(shop):
