@@ -715,6 +715,33 @@ async def test_a_run_is_repeated_by_the_form_with_its_parameters(pair):
     assert (await client.get("/jobs/evil?from_run=1")).status == 404, "it is of another job"
 
 
+async def test_a_parameter_that_is_gone_with_a_deploy_is_named_by_the_form_that_cannot_be_sent_for_it(
+    host, tmp_path, no_task_outlives_the_fixture
+):
+    """The page said 'see the fields below', where nothing stood; and what an older page had typed was dropped."""
+    older, newer = (TaskScheduler(tmp_path / "shop.db") for _ in range(2))
+
+    @older.job(name="load")
+    async def with_region(day: int, region: str): ...
+
+    @newer.job(name="load")
+    async def without(day: int): ...
+
+    async with host(older, auth="open"):
+        run = await (await older.submit("load", {"day": 1, "region": "north"})).wait()
+    async with host(newer, auth="open") as client:
+        client.headers = dict(BROWSER)
+        again = await filled(client, "/jobs/load/submit", from_run=run.id, **{f"{FIELD}day": "2"})
+        both = await filled(client, "/jobs/load/submit", from_run=run.id, **{f"{FIELD}day": "x"})
+        typed_ = await filled(client, "/jobs/load/submit", **{f"{FIELD}day": "2", f"{FIELD}region": "north"})
+        empty = await filled(client, "/jobs/load/submit", **{f"{FIELD}day": "2", f"{FIELD}region": ""})
+    gone = "parameter 'region' is unknown: another version of the program took it, this one does not; ask for a new run"
+    assert again.status == 422 and f"Nothing was submitted: {gone} instead, without it." in text(again)
+    assert both.status == 422 and f"Nothing was submitted: see the fields below; {gone}" in text(both)
+    assert typed_.status == 422 and "parameter 'region' is none of the job by now, and what was typed" in text(typed_)
+    assert 'value="2"' in typed_.body.decode() and empty.status == 303
+
+
 async def test_a_run_that_failed_names_the_last_one_that_did_not_and_what_differs(pair):
     scheduler, client = pair
 

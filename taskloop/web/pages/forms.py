@@ -20,7 +20,7 @@ from typing import Any, Final
 from taskloop.masking import MASK
 from taskloop.parameters import FIXED
 
-__all__ = ["PREFIX", "Field", "fields", "no_json", "typed"]
+__all__ = ["PREFIX", "Field", "fields", "no_json", "strays", "typed"]
 
 PREFIX: Final = "p."
 """Stands before the name of a parameter in a form, so that none is taken for another field."""
@@ -262,6 +262,14 @@ def typed(
         elif optional and name in schema.get("required", ()):
             params[name] = None
     return params
+
+
+def strays(schema: Mapping[str, Any], form: Mapping[str, str]) -> list[str]:
+    """Parameters for which something was typed that the form has no field for: an older page had one."""
+    here = {f"{PREFIX}{name}" for name, _ in _open(schema)}
+    return sorted(
+        name.removeprefix(PREFIX) for name in form if name.startswith(PREFIX) and name not in here and form[name]
+    )
 
 
 def no_json(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from taskloop.web.api.jobs import durations, spread, still_wanted, the_job, want
 from taskloop.web.core import Response
 from taskloop.web.discretion import explained
 from taskloop.web.pages import charts
-from taskloop.web.pages.forms import fields, no_json, typed
+from taskloop.web.pages.forms import fields, no_json, strays, typed
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
@@ -40,6 +40,9 @@ __all__ = ["ROUTES"]
 
 JOBS_A_PAGE, STRIP, BARS, HISTORY, COMING, DAYS = 50, 20, 60, 200, 5, 30
 CONDITIONS: Final = get_args(Condition)
+OF_AN_OLDER_PAGE: Final = (
+    "is none of the job by now, and what was typed for it is left out below; send that if it is right"
+)
 
 
 async def jobs(asked: Asked) -> Response:
@@ -155,6 +158,8 @@ async def submit(asked: Asked) -> Response:
 
     async def ask() -> RunHandle[Any]:
         asked.count_submit(record.name)
+        if stray := strays(record.params_schema, asked.body):
+            raise BadParameters(record.name, dict.fromkeys(stray, OF_AN_OLDER_PAGE))
         if source is not None:
             return await asked.scheduler.rerun(
                 source.id, params, from_step=form.get("from_step"), key=key or sent, **by
@@ -171,7 +176,7 @@ async def submit(asked: Asked) -> Response:
         problems = {name: unread.get(name, text) for name, text in error.problems.items()}
         return await _page(
             asked, record, 422, source=source, given=asked.body, problems=problems,
-            refused="Nothing was submitted: see the fields below.",
+            refused=f"Nothing was submitted: {_misfits(record.params_schema, problems)}.",
         )  # fmt: skip
     except (TaskloopError, ValueError) as error:
         return await _page(
@@ -183,6 +188,13 @@ async def submit(asked: Asked) -> Response:
         response.headers |= problem.headers
         return response
     return see_other(asked, f"/runs/{made.id}", "existed" if made.existed else "submitted")
+
+
+def _misfits(schema: Mapping[str, Any], problems: Mapping[str, str]) -> str:
+    """Where to look for what is wrong; what stands at no field is said at once, as of a parameter that is gone."""
+    named = {one.name for one in fields(schema)}
+    told = ["see the fields below"] if named & problems.keys() else []
+    return "; ".join([*told, *(f"parameter '{name}' {text}" for name, text in problems.items() if name not in named)])
 
 
 # -- switches
