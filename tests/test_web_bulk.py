@@ -183,6 +183,22 @@ async def test_failures_of_one_cause_are_retried_from_their_page_and_the_filter_
     assert "No run failed of that" in text(await client.get("/failures?cause=%3Cscript%3E"))
 
 
+async def test_of_failures_that_cannot_be_run_again_the_page_says_which_and_why(pair):
+    """It guessed: that the job is off or its code is not here, or, where one of them was begun, that all are."""
+    scheduler, client = pair
+    client.headers = dict(BROWSER)
+    scheduler.add_job(scheduler["pays"].function, name="pays-too")
+    runs = await ended(scheduler, scheduler["pays"].bind(order=1), scheduler["pays-too"].bind(order=2))
+    form = {"since": "1h", "cause": runs[0].error.fingerprint, "last": 2}
+    await scheduler.disable("pays-too", reason="the bank is away")
+    some = await filled(client, "/failures/retry", **form)
+    assert some.status == 409 and "1 is run again, 1 could not be." in text(some)
+    assert "Run 2 : job 'pays-too'" in text(some) and "the bank is away" in text(some)
+    none = await filled(client, "/failures/retry", **form)
+    assert none.status == 409 and "None could be run again. Run 2 : job 'pays-too'" in text(none)
+    assert [one.rerun_of for one in await scheduler.runs(cause="rerun")] == [1]
+
+
 @pytest.mark.parametrize("most", [1000, 2])
 async def test_the_list_of_failures_offers_to_run_again_only_what_was_not_yet(pair, monkeypatch, most):
     """However many runs repeat others: `most` of them are looked at together, else each failure is asked for."""

@@ -156,7 +156,6 @@ SAID: Final = {
     "still_held": "The pause of the job is over; it goes on when that of everything is.",
     "scheduled": "Stored: it survives restarts.",
     "retried": "They are run again; the page of each failure names the run that repeats it.",
-    "refused": "None could be run again: the job is off, or this process does not have its code.",
     "again": "That was asked for already; the page of each failure names the run that repeats it.",
     "none_left": "Nothing was left to run again.",
     "unscheduled": "Removed; its runs stay.",

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from taskloop import durations
 from taskloop.errors import BadDuration
-from taskloop.web.api.bulk import Selection, carry_out, choose, left_of
+from taskloop.web.api.bulk import Done, Selection, carry_out, choose, left_of
 from taskloop.web.api.failures import NEWEST, SINCE, USUAL, causes, failed_since, fingerprint
 from taskloop.web.api.whole import INCIDENTS
 from taskloop.web.core import Response
@@ -32,8 +32,17 @@ STOOD: Final = 500
 
 
 async def failures(asked: Asked) -> Response:
-    """All causes, with how many runs of each are left to be run again; or one, with what became of its runs too."""
-    scheduler, since, cause = asked.scheduler, asked.query["since"] or USUAL, asked.query["cause"]
+    return await _page(asked, asked.query["since"] or USUAL, asked.query["cause"])
+
+
+async def _page(
+    asked: Asked, since: str, cause: str | None, code: int = 200, *, refused: Done | None = None
+) -> Response:
+    """All causes, with how many runs of each are left to be run again; or one, with what became of its runs too.
+
+    `refused`: what came of running them again, where some could not be.
+    """
+    scheduler = asked.scheduler
     found = await failed_since(scheduler, since)
     one: dict[str, Any] = {}
     left: Counter[str] = Counter()
@@ -45,7 +54,7 @@ async def failures(asked: Asked) -> Response:
         one = {"runs": runs[:LISTED], "chosen": chosen, "last": found[0].id if found else 0,
                "known": any(run.job in scheduler for run in runs), "all": len(runs)}  # fmt: skip
     return await whole_page(
-        asked, "failures.html", causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST,
+        asked, "failures.html", code, refused=refused, causes=causes(found), since=since, found=len(found), complete=len(found) < NEWEST,
         cause=cause, one=one, left=left, lately=_lately(since), rarely=5,
     )  # fmt: skip
 
@@ -75,7 +84,9 @@ async def retry(asked: Asked) -> Response:
             done = await carry_out(
                 asked.scheduler, "rerun", chosen.runs, actor=asked.principal.name, reason=form["reason"]
             )
-            said = "retried" if done.runs or done.again else "refused"
+            if done.refused:
+                return await _page(asked, since, cause, 409, refused=done)
+            said = "retried" if done.runs else "again"
         else:
             said = "again" if chosen.again else "none_left"
     return see_other(asked, f"/failures?{urlencode({'since': since, 'cause': cause})}", said)
