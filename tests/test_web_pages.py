@@ -1586,7 +1586,9 @@ async def test_a_form_of_a_session_that_is_over_leads_by_the_sign_in_back_to_its
             led = re.search(r'/login\?wanted=([^"]*)"', refused.body.decode())[1]
             assert unquote(led) == page
             assert "Nothing was done of what the form asks for" in text(refused)
-        assert "Nothing was done" not in text(await client.get("/runs"))
+            assert 'target="_blank"' in refused.body.decode(), "the form is one step back here"
+        page = await client.get("/runs")
+        assert "Nothing was done" not in text(page) and "_blank" not in page.body.decode()
         assert "wanted" not in (await filled(client, "/api/v1/pause")).body.decode()
         assert "wanted" not in (await filled(client, "/nothing/here")).body.decode()
 

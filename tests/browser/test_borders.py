@@ -66,6 +66,33 @@ async def test_who_signed_in_is_not_led_by_another_site_to_do_something_nor_show
     assert (await page.goto(f"{address}/jobs")).status == 401
 
 
+async def test_what_was_typed_as_a_session_ended_is_sent_after_another_sign_in(open_dashboard, window):
+    scheduler = shop()
+    address = await open_dashboard(scheduler, auth=None)
+    token = (await scheduler.keyring.create("ann", "operate"))[1]
+
+    async def sign_in(where):
+        await where.get_by_label("Token").fill(token)
+        await follow(where, where.get_by_role("button", name="Sign in"))
+
+    page = await window(java_script_enabled=False)
+    await page.goto(f"{address}/login?wanted=/jobs/refund")
+    await sign_in(page)
+    await page.get_by_label("order").fill("4711")
+    await page.get_by_label("amount").fill("12.5")
+    await page.context.clear_cookies()
+    await follow(page, page.get_by_role("button", name="Submit"))
+    async with page.expect_popup() as opened:
+        await page.get_by_role("link", name="Sign in").click()
+    await sign_in(await opened.value)
+    await page.go_back()
+    assert await page.get_by_label("order").input_value() == "4711"
+    await follow(page, page.get_by_role("button", name="Submit"))
+    assert "/runs/" in page.url
+    [run] = await scheduler.runs("refund")
+    assert dict(run.params)["amount"] == 12.5
+
+
 async def test_who_may_only_read_sees_no_button_and_a_form_of_an_older_page_does_nothing(open_dashboard, window):
     from taskloop.web.security import Principal, Scope
 
