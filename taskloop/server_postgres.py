@@ -233,10 +233,18 @@ class Server:
                 "connect_timeout, keepalives or channel_binding"
             ) from error
         except FileNotFoundError as error:
-            if re.search(r"[?&]ssl(rootcert|cert|key|crl)=", self.dsn) is None:
+            if not (named := re.findall(r"[?&](ssl(?:rootcert|cert|key|crl)=[^&]*)", self.dsn)):
                 raise
             raise BadStore(
-                f"store {self.shown}: {error}; see the files of certificates named in its address"
+                f"store {self.shown}: {error}; see the files of certificates named in its address, {', '.join(named)}: each is "
+                "the path of a file, for those of the system too, such as /etc/ssl/certs/ca-certificates.crt"
+            ) from error
+        except ConnectionError as error:
+            if "rejected SSL upgrade" not in str(error):
+                raise
+            raise StoreUnavailable(
+                f"store {self.shown}: its server has no TLS, which its sslmode asks for; set ssl = on at the server, or write "
+                "sslmode=prefer, by which all is sent in clear as long as it has none"
             ) from error
         if connection.get_server_version().major < _OLDEST:
             found = connection.get_server_version()
