@@ -423,6 +423,7 @@ _MENDS: Final = {
         "another transaction holds a table or row of the store and is not committed: docs/postgresql.md has the query that "
         "names it, or see pg_stat_activity for one that is idle"
     ),
+    "57P03": "it is starting or stopping: wait until it is up, its log says how far it is",
     "57014": "see the statement_timeout of its user and database, and whether somebody has cancelled it",
     _READ_ONLY: (
         "the server takes no writes: see whether it is a standby, or whether somebody has set "

@@ -1,4 +1,5 @@
-"""How a scheduler begins: patient with whoever holds its store, and given up as soon as somebody stops it.
+"""How a scheduler begins: patient with a store that others hold, or that is starting too, and given up as soon as somebody
+stops it.
 
 Level 5. A running engine tries again by itself whatever the store could not take; a start would be refused by the first
 word of it, and a stop that came meanwhile would wait for the end of that patience.
@@ -23,25 +24,25 @@ __all__ = ["left_behind", "opened", "patiently", "unless"]
 
 T = TypeVar("T")
 HELD_SECONDS: Final = 60.0
-"""How long a start waits for a store that others hold, for each of its parts."""
+"""How long a start waits for a store that others hold, or whose server is starting too, for each of its parts."""
 LATELY_SECONDS: Final = 60.0
 """A worker that has beaten since then may live, whatever its lease."""
-_OTHERS_HOLD_IT: Final = ("is locked", "is not committed", "has not answered")
+_WILL_PASS: Final = ("is locked", "is not committed", "has not answered", "is starting or stopping")
 """What a store says then."""
 
 
 async def patiently(clock: Clock, store_watch: StoreWatch, work: Callable[[], Awaitable[T]]) -> T:
-    """What `work` gives, which can be done again; tried again as long as others hold the store.
+    """What `work` gives, which can be done again; tried again as long as others hold the store, or its server starts.
 
     A program that stands still in the middle of a transaction holds the file; on a server a hundred others may start at
-    the same moment. Raises what `work` raises, at once for whatever waiting does not mend.
+    the same moment, and with a whole machine the server itself does. Raises what `work` raises, at once for whatever waiting does not mend.
     """
     until = clock.monotonic() + HELD_SECONDS
     while True:
         try:
             done = await work()
         except StoreUnavailable as error:
-            if not any(one in str(error) for one in _OTHERS_HOLD_IT) or clock.monotonic() > until:
+            if not any(one in str(error) for one in _WILL_PASS) or clock.monotonic() > until:
                 raise
             store_watch.lost(error)  # told once, with the process that holds it
             await asyncio.sleep(store_watch.patience())

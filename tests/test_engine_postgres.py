@@ -595,6 +595,28 @@ async def test_a_name_that_no_server_takes_is_that_of_no_job(name):
         await scheduler.close()
 
 
+class Starting(Line):
+    """A line to a server that says a few times that it is starting, before it is up."""
+
+    SAID = b"SFATAL\0C57P03\0Mthe database system is starting up\0\0"
+    left = 3
+
+    async def carry(self, client) -> None:
+        if not self.left:
+            return await super().carry(client)
+        self.left -= 1
+        await client[0].read(65536)
+        client[1].write(b"E" + (len(self.SAID) + 4).to_bytes(4, "big") + self.SAID)
+        await client[1].drain()
+
+
+async def test_a_start_waits_for_a_server_that_is_starting_too(lines):
+    async with Starting(emptied().store) as line:
+        async with TaskScheduler(line.url, options=QUICK) as scheduler:
+            assert scheduler.is_running
+        assert (line.left, lines.count("store.lost"), lines.count("store.back")) == (0, 1, 1)
+
+
 @pytest.mark.parametrize("table", ["meta", "workers", "switches"])
 async def test_a_start_waits_for_a_table_that_another_transaction_holds(table, monkeypatch):
     monkeypatch.setattr(server_postgres, "CONNECT_SECONDS", 0.5)

@@ -463,6 +463,7 @@ def test_only_of_a_server_that_cannot_be_reached_it_is_said_to_see_whether_it_ca
         asyncpg.InternalClientError(
             "cannot switch to state 12"
         ): "store s: the connection was cut; see whether the server runs and can be reached from here",
+        asyncpg.CannotConnectNowError("starting up"): "store s: starting up; it is starting or stopping: wait until it is up",
         TimeoutError(): "can be reached from here, and pg_stat_activity for who holds it",
         asyncpg.InvalidSQLStatementNameError("no such statement"): "behind a pooler that gives each transaction another session",
         asyncpg.DuplicatePreparedStatementError("is there"): "say store.statement_cache_size = 0",
