@@ -185,7 +185,10 @@ class BadSettings(TaskloopError, ValueError):
 class NoSuchJob(TaskloopError, LookupError):
     """No job of that name is declared or remembered."""
 
-    def __init__(self, name: str, near: str | None = None, *, schedule_of: str | None = None) -> None:
+    def __init__(
+        self, name: str, near: str | None = None, *, schedule_of: str | None = None, elsewhere: bool = False
+    ) -> None:
+        """`elsewhere`: another program on the store has declared it."""
         self.name = name
         self.near = near
         mend = (f"did you mean '{near}'? " if near else "") + "`taskloop list` shows all"
@@ -194,7 +197,12 @@ class NoSuchJob(TaskloopError, LookupError):
                 f"it is a schedule of job '{schedule_of}', and alone can be changed by reschedule(), or removed by "
                 "unschedule() or `taskloop schedule remove`"
             )
-        super().__init__(f"no job '{_cut(name)}'; {mend}")
+        if elsewhere:
+            mend = (
+                "another one on its store declares it, or did, and the command line goes by that: `taskloop submit`, `taskloop "
+                "rerun`, `taskloop schedule add`; or declare it here too"
+            )
+        super().__init__(f"no job '{_cut(name)}'{' in this program' if elsewhere else ''}; {mend}")
 
 
 class NoSuchRun(TaskloopError, LookupError):

@@ -175,7 +175,7 @@ class Ledger(Scheduling):
         """
         if not self._is_configured:
             await self._configure()
-        one = self._job(job)
+        one = await self._own(job)
         call: Call[Any] = Call(one, one.parameters.check(by_name(one.name, params)))
         run = asked(call, self._clock.now(), at, cause=inquiry.cause(cause), key=key, actor=actor, reason=reason)
         return (await self._ask([(one, run)], connection))[0]
@@ -257,7 +257,7 @@ class Ledger(Scheduling):
             raise BadValue(f"run {run_id} is to be run again once, and with the key {key!r}; give one of both")
         old = await self.run(run_id)
         key = only_repeat_key(old.id) if once else key
-        job = self._job(old.job)
+        job = await self._own(old.job)
         call: Call[Any] = Call(job, job.parameters.check(by_name(job.name, params), over=old.params))
         run = asked(call, self._clock.now(), cause=Cause.RERUN, key=key, actor=actor, reason=reason)
         if from_step is not None:

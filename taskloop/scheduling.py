@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 from taskloop import audit, inquiry
-from taskloop.errors import BadTrigger, Conflict, NoSuchJob, NoSuchSchedule, nearest
+from taskloop.errors import BadTrigger, Conflict, NoSuchJob, NoSuchSchedule, TaskloopError, nearest
 from taskloop.jobs import Call, Job, by_name, name_of
 from taskloop.parameters import check_words
 from taskloop.policy import Policy
@@ -44,6 +45,16 @@ class Scheduling(Switching):
             raise NoSuchJob(job.name, nearest(job.name, self._jobs))
         return job
 
+    async def _own(self, which: str | Job[..., Any]) -> Job[..., Any]:
+        """The job as this program has it. Raises `NoSuchJob`, which says so of one that another program has."""
+        try:
+            return self._job(which)
+        except NoSuchJob as error:
+            elsewhere = False
+            with suppress(TaskloopError):  # a store that is away makes it no job
+                elsewhere = any(one.name == error.name for one in await (await self._opened()).definitions())
+            raise NoSuchJob(error.name, error.near, elsewhere=elsewhere) from None
+
     def resolved(self, trigger: Trigger) -> Trigger:
         """The trigger with what it left to the scheduler: its interval, its zone, or the pace of dev mode."""
         if self.options.dev is not None and trigger.recurring:
@@ -70,7 +81,7 @@ class Scheduling(Switching):
         """
         if not self._is_configured:
             await self._configure()
-        one = self._job(job)
+        one = await self._own(job)
         call: Call[Any] = Call(one, one.parameters.check(by_name(one.name, params)))
         return (await self.schedule_many([(call, trigger, id)], actor=actor, reason=reason))[0]
 
@@ -126,7 +137,7 @@ class Scheduling(Switching):
         if not found:
             raise NoSuchSchedule(id)
         self.refuse_declared(id)
-        job, now = self._job(found[0].job), self._clock.now()
+        job, now = await self._own(found[0].job), self._clock.now()
         wanted: dict[str, Any] = {"seen_at": now, "origin": "stored"}
         if trigger is not None:
             wanted["trigger"] = self.resolved(checked(trigger))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from stories import lasting
 
-from taskloop import Options, State, TaskScheduler
+from taskloop import Every, Options, State, TaskScheduler
+from taskloop.errors import NoSuchJob
 
 pytestmark = pytest.mark.anyio
 
@@ -62,3 +63,23 @@ async def test_places_of_a_group_and_of_a_job_hold_across_workers_that_know_diff
         assert (len(pressed), len(limited)) == (6, 6)
         assert (together(pressed), together(limited)) == (2, 2)
         assert {run.worker for run in pressed} == {ones.worker.id, twos.worker.id}
+
+
+async def test_a_job_that_another_program_has_is_told_as_such_where_it_is_asked_for(virtual_time, tmp_path):
+    one, other = scheduler(("one", 5, {})), scheduler(("two", 5, {}))
+    address = f"sqlite:///{tmp_path}/shared.db"
+    async with virtual_time(one, store=address) as time:
+        await time.join(other, address)
+        run = await other.submit("two")
+        await other.schedule("two", Every("1h"), id="hourly")
+        asked = (
+            one.submit("two"),
+            one.rerun(run.id),
+            one.schedule("two", Every("1h"), id="other"),
+            one.reschedule("hourly", trigger=Every("2h")),
+        )
+        for each in asked:
+            with pytest.raises(NoSuchJob, match="no job 'two' in this program; another one on its store declares it"):
+                await time.until(each)
+        with pytest.raises(NoSuchJob, match="no job 'tow'; `taskloop list` shows all"):
+            await time.until(one.submit("tow"))
