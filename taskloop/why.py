@@ -319,12 +319,14 @@ def _no_record(question: Question, facts: Evidence, moment: Moment, checks: Sequ
 
 def _deleted(question: Question, facts: Evidence, moment: Moment) -> str | None:
     """Of an instant that was decided, and has no record: a text that says how that can be; None: it should have one."""
-    kept = max((one for one in (facts.kept_since, facts.known_since) if one is not None), default=None)
     if moment.pending:
         return None
+    may_be = question.now - moment.at > KEPT_FOR
+    since = (facts.kept_since if may_be else None, facts.known_since)
+    kept = max((one for one in since if one is not None), default=None)
     if kept is not None and moment.at < kept:
         return f", the oldest kept is of {rfc3339(kept)}"
-    return "" if question.now - moment.at > KEPT_FOR and moment.current else None
+    return "" if may_be and moment.current else None
 
 
 def _did_not(code: str, text: str, moment: Moment, checks: Sequence[Check], question: Question) -> Explanation:

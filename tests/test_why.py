@@ -443,6 +443,24 @@ async def test_what_ran_late_tells_why_though_by_a_clock_that_was_set_back_since
         assert "no worker lived" in found.text and "the next one started at 2026-01-01T01:15:00Z" in found.text
 
 
+async def test_what_was_due_while_nothing_ran_before_the_first_record_of_its_job_was_not_deleted(
+    virtual_time, tmp_path
+):
+    """A deploy with another trigger left it undecided: that its record was not kept was the answer."""
+    before, after = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    before.add_job(nothing, Cron("0 * * * *"), name="job")
+    after.add_job(nothing, Cron("30 * * * *"), name="job")
+    address = f"sqlite:///{tmp_path}/app.db"
+    async with virtual_time(before, at="2026-01-01T00:10Z", store=address) as time:
+        await time.advance("5m")
+    async with virtual_time(after, at="2026-01-01T02:10Z", store=address) as time:
+        await time.advance("1h")
+        found = await after.why("job", at("01:00"))
+        assert (found.verdict, found.code) == ("did_not_run", "process_down")
+        assert "has no record: no worker lived" in found.text
+        assert found.text.endswith("; its schedule was changed or removed at 2026-01-01T02:10:00Z")
+
+
 async def test_what_still_waits_for_a_worker_that_has_its_job_says_so_whoever_was_there_as_it_came_due(
     virtual_time, tmp_path
 ):
