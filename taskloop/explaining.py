@@ -116,7 +116,7 @@ async def _subject(
         raise BadValue("why() needs a job or a run; write why('report'), or why(run=12)")
     names = ledger._names(job)
     name = names[0]
-    if name in ledger:
+    if name in ledger and not await _is_taken_over(ledger[name], store):
         return names, ledger.definition(ledger[name])
     known = {one.name: one for one in (*await store.definitions(), *map(ledger.definition, ledger))}
     heir = next((one for one in known.values() if name in one.facts.get("aliases", ())), None)
@@ -126,6 +126,12 @@ async def _subject(
     if definition is None:
         raise NoSuchJob(name, nearest(name, known))
     return [definition.name, *definition.facts.get("aliases", ())], definition
+
+
+async def _is_taken_over(job: Job[..., Any], store: Store) -> bool:
+    """Whether a later version has all of a job under another name: here it has no schedule, whatever it declares."""
+    there = job.trigger is None or await store.schedules(job=job.name, limit=1)
+    return not there and job.name in await store.aliases()
 
 
 def _undeclared() -> None:

@@ -117,6 +117,20 @@ async def test_an_earlier_version_leaves_the_fires_to_a_live_one_that_knows_the_
         assert [run.job for run in found].count("old") >= 2, "nobody else is there to fire"
 
 
+async def test_why_of_a_job_that_a_later_version_has_under_another_name_is_asked_of_that(virtual_time, tmp_path):
+    address = f"sqlite:///{tmp_path}/app.db"
+    earlier, later = named("old"), named("new", "old")
+    async with virtual_time(earlier, store=address) as time:
+        await time.advance("90s")
+        await time.join(later, address)
+        await time.advance("1m")
+        found = await earlier.why("old")
+        assert (found.verdict, found.run.job, stamp(found.run.due_at)) == ("ran", "new", "00:02")
+        await time.until(later.stop())
+        await time.advance("2m")
+        assert (await earlier.why("old")).run.job == "old"
+
+
 async def test_what_an_earlier_version_was_asked_for_goes_over_when_it_is_gone(virtual_time, tmp_path):
     address = f"sqlite:///{tmp_path}/app.db"
     later, earlier = named("new", "old"), named("old")
