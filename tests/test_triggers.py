@@ -222,6 +222,10 @@ def test_a_trigger_is_a_value_with_a_text_and_a_table_that_read_back(trigger):
         (Cron("0 2 1-31 * 1"), "cron 0 2 1-31 * 1", "at 02:00 every day"),
         (Cron("0 2 L 6 0-7"), "cron 0 2 L 6 0-7", "at 02:00 every day in June"),
         (Cron("0 2 */1 * 1"), "cron 0 2 */1 * 1", "at 02:00 on Monday"),
+        (Cron("*/90 * * * *"), "cron */90 * * * *", "at the start of every hour"),  # it was told as every 90th minute
+        (Cron("0 0 */36 * * *"), "cron 0 0 */36 * * *", "at 00:00 every day"),
+        (Cron("0 */24 */31 */12 *"), "cron 0 */24 */31 */12 *", "at 00:00 on January 1"),
+        (Cron("*/59 */23 * * *"), "cron */59 */23 * * *", "every 59th minute past every 23rd hour"),
     ],
 )
 def test_a_trigger_has_a_canonical_text_and_says_in_english_what_it_means(trigger, text, english):
