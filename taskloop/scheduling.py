@@ -51,8 +51,9 @@ class Scheduling(Switching):
             return self._job(which)
         except NoSuchJob as error:
             elsewhere = False
-            with suppress(TaskloopError):  # a store that is away makes it no job
-                elsewhere = any(one.name == error.name for one in await (await self._opened()).definitions())
+            with suppress(TaskloopError):  # one that is away, or not opened yet, tells nothing
+                if self._store_is_open:
+                    elsewhere = any(one.name == error.name for one in await (await self._opened()).definitions())
             raise NoSuchJob(error.name, error.near, elsewhere=elsewhere) from None
 
     def resolved(self, trigger: Trigger) -> Trigger:
