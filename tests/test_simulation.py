@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from time import process_time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,10 +40,11 @@ async def told_and_done(time, span):
         late = [late for run in own if (late := waited(run, time.now))]
         done[job] = (
             sum(run.count for run in own), sum(run.count for run in own if run.state is State.SKIPPED),
-            len(late), sum(late), sum(run.state is State.CANCELLED for run in own),
+            len(late), round(sum(late), 3), sum(run.state is State.CANCELLED for run in own),
         )  # fmt: skip
     said = {
-        one.job: (one.fires, one.skipped, one.waits, one.waited.total_seconds(), one.cancelled) for one in told.jobs
+        one.job: (one.fires, one.skipped, one.waits, round(one.waited.total_seconds(), 3), one.cancelled)
+        for one in told.jobs
     }
     return said, done, told
 
@@ -123,6 +125,32 @@ async def test_who_waits_in_vain_for_the_only_slot_is_foretold_as_it_comes(virtu
         one.text for one in told.overlaps if one.jobs == ("newest",) and one.skipped
     )
     assert said["late"][1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_engine_does_what_was_foretold_of_jobs_drawn_by_lot(virtual_time, seed):
+    lot = random.Random(seed)
+    scheduler = TaskScheduler(options=Options(max_running=lot.choice((1, 2, 3)), groups={"db": 1}))
+    for place in range(lot.randint(2, 4)):
+        drawn = {
+            "overlap": ("skip", "queue", "replace", "allow"),
+            "missed": ("skip", "latest", "all"),
+            "max_late": (None, None, "2m", "10m"),
+            "group": (None, None, "db"),
+            "max_running": (None, None, 1),
+            "priority": (-1, 0, 1),
+            "spread": (None, None, "2m"),
+            "first": ("after", "aligned"),
+        }
+        takes = 60 * lot.choice((0, 1, 5, 12, 25, 50)) + 1 + 2 * place  # an end and a fire never come at one instant
+        trigger = lot.choice((Every("5m"), Every("10m"), Every("20m"), Cron("*/7 * * * *"), Cron("0 * * * *")))
+        policy = {name: lot.choice(values) for name, values in drawn.items()}
+        scheduler.add_job(lasting(takes), trigger, name=f"job{place}", expect=takes, **policy)
+    async with virtual_time(scheduler, at="2026-01-01T00:00:30Z") as time:
+        for name in [job.name for job in scheduler if lot.random() < 0.2]:
+            await scheduler.disable(name, until="+37m17s")
+        said, done, _ = await told_and_done(time, "1h37m11s")
+    assert {job: of_it for job, of_it in said.items() if of_it[0]} == done
 
 
 TRIGGERS = st.one_of(
