@@ -888,6 +888,19 @@ async def test_what_holds_a_job_beside_its_switch_or_beside_all_is_told_and_ends
     assert "goes on when that of everything is" in text(await client.get(of_an_older_page.headers["location"][9:]))
 
 
+async def test_who_ends_a_pause_that_another_has_ended_is_not_told_that_it_goes_on_as_was_chosen(pair):
+    scheduler, client = pair
+    for path, held in (("", None), ("/jobs/hourly", "hourly")):
+        await scheduler.pause(held)
+        first = await filled(client, f"{path}/resume", missed="skip")
+        second = await filled(client, f"{path}/resume", missed="all")
+        assert first.headers["location"].endswith("said=resumed")
+        assert "Nothing was done: the pause was over already" in text(
+            await client.get(second.headers["location"].removeprefix("/taskloop"))
+        )
+    assert [one.action for one in await scheduler.audit()] == ["resume", "resume"], "one for each that was ended"
+
+
 async def test_whoever_looks_at_a_run_that_was_asked_to_end_and_goes_on_is_told(pair):
     scheduler, client = pair
     let_go = asyncio.Event()

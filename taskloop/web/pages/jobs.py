@@ -224,7 +224,11 @@ async def pause(asked: Asked) -> Response:
 
 
 async def resume(asked: Asked) -> Response:
-    said = "still_held" if await asked.scheduler.paused() else "resumed"
+    said = "resumed"
+    if await asked.scheduler.paused():
+        said = "still_held"
+    elif await looking.own_pause(asked.scheduler, (await the_job(asked)).name) is None:
+        said = "not_paused"
     return await _switch(asked, "resume", said, "missed", "reason")
 
 

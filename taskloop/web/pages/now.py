@@ -91,8 +91,11 @@ async def pause(asked: Asked) -> Response:
 
 async def resume(asked: Asked) -> Response:
     form = empty_is_none(asked.body)
+    said = (
+        "resumed" if await asked.scheduler.paused() else "not_paused"
+    )  # somebody else may have chosen what becomes of it
     await asked.scheduler.resume(missed=form.get("missed"), reason=form.get("reason"), actor=asked.principal.name)
-    return see_other(asked, "/", "resumed")
+    return see_other(asked, "/", said)
 
 
 ROUTES = (

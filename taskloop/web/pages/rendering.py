@@ -154,6 +154,7 @@ SAID: Final = {
     "paused": "Held: nothing new starts, what is submitted waits.",
     "resumed": "Goes on.",
     "still_held": "The pause of the job is over; it goes on when that of everything is.",
+    "not_paused": "Nothing was done: the pause was over already, and what it had held is settled.",
     "scheduled": "Stored: it survives restarts.",
     "retried": "They are run again; the page of each failure names the run that repeats it.",
     "again": "That was asked for already; the page of each failure names the run that repeats it.",
