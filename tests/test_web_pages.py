@@ -888,6 +888,19 @@ async def test_what_holds_a_job_beside_its_switch_or_beside_all_is_told_and_ends
     assert "goes on when that of everything is" in text(await client.get(of_an_older_page.headers["location"][9:]))
 
 
+async def test_a_long_reason_is_whole_where_it_is_told_and_fills_neither_every_page_nor_the_list_of_jobs(pair):
+    scheduler, client = pair
+    await filled(client, "/pause", reason="disk " * 1000)
+    await filled(client, "/jobs/hourly/disable", reason="later " * 1000)
+    for path in ("/", "/runs", "/timeline"):
+        assert 30 < text(await client.get(path)).count("disk ") < 70, path
+    jobs = text(await client.get("/jobs"))
+    assert 10 < jobs.count("later ") < 25 and jobs.count("disk ") < 70 + 25 * len([*scheduler])
+    assert text(await client.get("/jobs/hourly")).count("later ") >= 1000
+    told = text(await client.get("/audit"))
+    assert told.count("disk ") >= 1000 and told.count("later ") >= 1000
+
+
 async def test_who_ends_a_pause_that_another_has_ended_is_not_told_that_it_goes_on_as_was_chosen(pair):
     scheduler, client = pair
     for path, held in (("", None), ("/jobs/hourly", "hourly")):
