@@ -352,6 +352,44 @@ async def test_without_a_signal_the_page_says_so_and_goes_on_after_a_restart(tmp
         await server.kill()
 
 
+async def test_a_deploy_that_adds_and_drops_parameters_takes_nothing_of_what_is_typed_for_the_others(
+    tmp_path, window, complaints, expect
+):
+    def make():
+        scheduler = bare(f"sqlite:///{tmp_path / 'shop.db'}")
+        if not versions:
+
+            @scheduler.job(name="load")
+            async def older(region: str = "north", day: int = 1, note: str = ""): ...
+        else:
+
+            @scheduler.job(name="load")
+            async def newer(shop: int = 1, day: int = 1, limit: int = 5, note: str = ""): ...
+
+        versions.append(scheduler)
+        return scheduler
+
+    versions = []
+    server, page = Server(make), await window()
+    address = await server.start()
+    await page.goto(address + "/jobs/load")
+    await page.evaluate("Object.assign(document.body.dataset, {poll: 0.3, rarely: 0.2})")
+    await page.get_by_label("day").fill("17")
+    await page.get_by_label("note").fill("half a sent")
+    await server.kill()
+    await server.start()
+    try:
+        await expect(page.get_by_label("limit")).to_have_value("5", timeout=15_000)
+        await expect(page.get_by_label("region")).to_have_count(0)
+        assert await page.get_by_label("day").input_value() == "17"
+        assert await page.get_by_label("note").input_value() == "half a sent"
+        assert await page.evaluate("document.activeElement.id") == "field-note"
+    finally:
+        await page.goto("about:blank")  # the console tells of requests that nobody answers
+        complaints.clear()
+        await server.kill()
+
+
 async def test_where_no_stream_can_be_had_nor_shared_the_page_asks_by_itself(
     open_dashboard, window, complaints, expect
 ):
