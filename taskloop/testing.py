@@ -412,9 +412,11 @@ class _Member:
         self.store: Store = open_store(store)
         self._before = (scheduler._store, scheduler._address, scheduler._clock)
         self.died = False
-        self._unsubscribe = scheduler.feed.subscribe(hear, "submitted", *{*_ENDS, *_ERRORS})
+        self._hear = hear
+        self._unsubscribe: Callable[[], None] = lambda: None
 
     async def move_in(self, clock: VirtualClock, overrides: dict[Any, Any]) -> None:
+        self._unsubscribe = self.scheduler.feed.subscribe(self._hear, "submitted", *{*_ENDS, *_ERRORS})
         await self.scheduler.close()
         self.scheduler.overrides = overrides
         self.scheduler.furnish(store=self.store, clock=clock)

@@ -503,6 +503,21 @@ async def test_a_job_that_fails_is_told_with_its_traceback(scheduler, virtual_ti
     assert "RetryAt: " not in capsys.readouterr().err.replace('error="RetryAt: ', "")
 
 
+async def test_a_virtual_time_that_was_never_entered_tells_nothing_of_a_later_one(scheduler, virtual_time, capsys):
+    async def fails():
+        raise ValueError("no such user")
+
+    job = scheduler.add_job(fails)
+    never = virtual_time(scheduler)
+    async with virtual_time(scheduler) as time:
+        with pytest.raises(Conflict, match="runs already"):
+            await virtual_time(scheduler).__aenter__()
+        await job.submit()
+        await time.advance()
+    assert capsys.readouterr().err.count('raise ValueError("no such user")') == 1
+    assert never.submitted() == []
+
+
 async def test_a_start_that_stands_still_is_told_so_and_one_that_sleeps_is_let_sleep(
     scheduler, virtual_time, monkeypatch
 ):
