@@ -234,6 +234,7 @@ class VirtualTime:
         """
         keeper = self._timekeeper()
         await self.advance()
+        _let_time_jump(asyncio.get_running_loop())
         keeper.jump(keeper.micros + durations.parse(duration) // _MICROSECOND)
         await self.advance()
 
@@ -529,6 +530,7 @@ class LoopTime:
 
     def install(self) -> None:
         loop = self._loop
+        _let_time_jump(loop)
         self._selector, self._resolution = loop._selector, loop._clock_resolution
         self._factory = loop.get_task_factory()
         self._is_eager = self._factory is not None and _begins_at_once(loop, self._factory)
@@ -540,6 +542,7 @@ class LoopTime:
 
     def uninstall(self) -> None:
         loop, self._over = self._loop, True
+        _let_time_jump(loop)
         loop.set_task_factory(self._factory)
         loop._selector, loop._clock_resolution = self._selector, self._resolution
         del loop.time, loop.run_in_executor
@@ -745,6 +748,14 @@ class _Mortal(Coroutine[Any, Any, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)
+
+
+def _let_time_jump(loop: asyncio.AbstractEventLoop) -> None:
+    """Let the debug mode of asyncio not take a jump of the clock within a turn of the loop for a callback that was slow."""
+    slow = loop.slow_callback_duration
+    if loop.get_debug() and slow != math.inf:  # as it is where two jumps are in one turn
+        loop.slow_callback_duration = math.inf
+        loop.call_soon(setattr, loop, "slow_callback_duration", slow)
 
 
 def _awaited(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:

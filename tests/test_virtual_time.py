@@ -518,6 +518,30 @@ async def test_a_virtual_time_that_was_never_entered_tells_nothing_of_a_later_on
     assert never.submitted() == []
 
 
+async def test_the_debug_mode_of_asyncio_takes_no_jump_of_the_clock_for_a_callback_that_was_slow(
+    scheduler, virtual_time, caplog, monkeypatch
+):
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    usual, loop.slow_callback_duration = loop.slow_callback_duration, 1e-9
+    try:
+        async with virtual_time(scheduler) as time:
+            await time.suspend("8h")
+            later = asyncio.BaseEventLoop.time(loop) + 3600
+            monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda self: later)  # as after a test that took an hour
+        async with virtual_time(scheduler):
+            pass
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert loop.slow_callback_duration == 1e-9
+    finally:
+        loop.slow_callback_duration = usual
+        loop.set_debug(False)
+        monkeypatch.undo()
+    slow = [one.getMessage() for one in caplog.records if one.name == "asyncio" and " took " in one.getMessage()]
+    assert [one for one in slow if "Handle setattr" not in one] == []
+
+
 async def test_a_start_that_stands_still_is_told_so_and_one_that_sleeps_is_let_sleep(
     scheduler, virtual_time, monkeypatch
 ):
