@@ -330,6 +330,19 @@ def test_process_says_once_that_its_job_is_off_and_ends_after_the_run_in_hand(sh
         assert "run.succeeded job=stubborn" in running.said
 
 
+def test_process_goes_on_when_its_store_is_back(shop):
+    path, away = shop.folder / "taskloop.db", shop.folder / "away.db"
+    with shop.start("process", "hourly", "--every", "0", "--sleep", "50ms") as running:
+        running.hear("run.succeeded job=hourly")
+        path.rename(away)
+        running.hear("store.lost .*moved away while in use")
+        away.rename(path)
+        running.hear("store.back")
+        ended = running.said.count("run.succeeded")
+        until(lambda: running.said.count("run.succeeded") > ended + 1)
+        assert running.end(TERM) == 143
+
+
 # -- streams and terminals
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from taskloop import durations
+from taskloop import durations, looking
 from taskloop.audit import through
 from taskloop.cli import lines, program, reach
 from taskloop.cli.narrow import Narrow
 from taskloop.cli.session import Session
-from taskloop.errors import BadParameters, Conflict
+from taskloop.errors import BadParameters, BadStore, Conflict, StoreUnavailable, TakenOver
 from taskloop.runs import Cause
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["process"]
 
 LOOK_SECONDS = 0.5
-"""How often a job that is off or paused is looked at."""
+"""How often a job that is off or paused is looked at, and a store that does not answer."""
 
 
 def process(args: Namespace) -> int:
@@ -50,6 +50,8 @@ class _Rhythm:
         self._scheduler, self._args, self._narrator = scheduler, args, narrator
         self._every, self._sleep = every.total_seconds(), sleep.total_seconds()
         self._held: str | None = None
+        self._unanswered_at: datetime | None = None
+        """Since when the store has not answered; None: it has."""
 
     async def run(self, log: lines.Log, span: timedelta | None) -> int:
         """Go on until a signal comes (its exit code) or `span` is over (0)."""
@@ -61,14 +63,34 @@ class _Rhythm:
             start = loop.time()
             while end is None or loop.time() < end:
                 start = max(start, loop.time())
-                await self._one()
+                is_done = await self._once_more()
                 start = max(start + self._every, loop.time() + self._sleep)
-                if self._held is not None:
+                if self._held is not None or not is_done:
                     start = loop.time() + LOOK_SECONDS
                 await asyncio.sleep(max(0.0, (start if end is None else min(start, end)) - loop.time()))
 
         await session.drive(work)
         return 128 + session.signal if session.signal is not None else 0
+
+    async def _once_more(self) -> bool:
+        """One run, as far as the store is there; gives whether it was: else there is another look soon, as `run` has it.
+
+        An ask that was not answered may be on record all the same: what came of it is waited for before there is another.
+        """
+        began_at = looking.now(self._scheduler)
+        try:
+            if self._unanswered_at is not None:
+                asked = await self._scheduler.runs(self._args.job, cause="cli", since=self._unanswered_at)
+                for run in asked:
+                    await self._scheduler.wait(run.id)
+                self._unanswered_at = None
+            await self._one()
+        except TakenOver:  # a newer program has the store: whoever supervises this one begins that
+            raise
+        except (StoreUnavailable, BadStore):  # the scheduler says so in its log, and when it is back
+            self._unanswered_at = self._unanswered_at or began_at
+            return False
+        return True
 
     async def _one(self) -> None:
         """One run, unless the job is off or paused; says so at each change."""
