@@ -211,7 +211,7 @@
     const bar = document.getElementById("lost"), [what, since] = bar.children; // what is read aloud does not count
     const from = `what is shown is from ${document.getElementById("as-of")?.textContent}`;
     if (refused === 401 || refused === 403) write(what, "You may not see this any more: load the page again to sign in.");
-    else if (refused) write(what, `The server cannot say how things stand (${refused}): ${from}.`);
+    else if (refused) write(what, `${refused === 404 ? "It is gone" : "The server cannot say how things stand"} (${refused}): ${from}.`);
     else if (lost) write(what, `No signal: ${from}.`);
     write(since, lost ? `For ${span(Math.floor(silent / 1000))} now.` : "");
     bar.hidden = !lost && !refused;
