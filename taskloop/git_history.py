@@ -26,7 +26,7 @@ WINDOW_DAYS: Final = 90
 WEEKS: Final = 104
 TOP_AUTHORS: Final = 10
 HOT_FILES: Final = 20
-_STATE_VERSION: Final = 1
+_STATE_VERSION: Final = 2
 _LAST_SECOND: Final = 253_402_300_799  # 9999-12-31T23:59:59Z: a commit may claim any date, a datetime may not
 _BREATH_SECONDS: Final = 0.0002
 _ERROR_LETTERS: Final = 300
@@ -36,7 +36,10 @@ _ERROR_LETTERS: Final = 300
 _FORMAT: Final = "--format=@%ct%n%aE%n%aN"
 LOG: Final = (
     "log", "-z", "--numstat", "--no-renames", "--no-diff-merges", "--no-ext-diff", "--no-textconv", "--no-relative",
-    "--no-show-signature", "--no-notes", "--no-decorate", "--no-color", "--diff-algorithm=default", _FORMAT,
+    "--no-show-signature", "--no-notes", "--no-decorate", "--no-color", "--diff-algorithm=default",
+    "--ignore-submodules=none",  # beside the setting there is one for each submodule, in `.gitmodules` too
+    "-O/dev/null",  # no order file: git ends where the one of `diff.orderFile` is missing
+    _FORMAT,
 )  # fmt: skip
 
 

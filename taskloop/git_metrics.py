@@ -47,7 +47,6 @@ _SETTINGS: Final = (
     ("log.showRoot", "true"),
     ("log.showSignature", "false"),
     ("i18n.logOutputEncoding", "UTF-8"),
-    ("diff.ignoreSubmodules", "none"),
     ("core.attributesFile", os.devnull),
     ("mailmap.file", ""),
 )
@@ -62,6 +61,9 @@ class Memory(Protocol):
 
     def load(self, repository: str) -> dict[str, Any] | None:
         """What was saved last for the repository at this absolute path; None: nothing usable, all is read anew."""
+    ("core.bigFileThreshold", "512m"),  # what is larger counts as binary
+    ("diff.default.binary", "auto"),
+    ("safe.bareRepository", "all"),  # a user's "explicit" means those that somebody walks into; these are named
 
     def save(self, repository: str, state: dict[str, Any]) -> None:
         """Keep `state`, plain JSON, in place of what was kept before."""
@@ -535,3 +537,4 @@ def _environment(inherited: Mapping[str, str], *trusted: str) -> dict[str, str]:
 
 def _never() -> None:
     """Stands where nobody may cancel."""
+        "GIT_ATTR_NOSYSTEM": "1",

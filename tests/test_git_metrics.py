@@ -554,7 +554,8 @@ def test_neither_settings_nor_environment_change_the_figures(
         "diff.relative": "true", "diff.renames": "copies", "diff.external": "/bin/false", "diff.algorithm": "patience",
         "core.attributesFile": str(tmp_path / "attributes"), "mailmap.file": str(tmp_path / "map"),
         "color.ui": "always", "mailmap.blob": "HEAD:a.txt", "format.pretty": "fuller",
-        "i18n.logOutputEncoding": "latin1",
+        "i18n.logOutputEncoding": "latin1", "diff.orderFile": "/no/such/file", "core.bigFileThreshold": "1",
+        "diff.default.binary": "true",
     }  # fmt: skip
     for key, value in settings.items():
         repository.git("config", key, value)
@@ -570,6 +571,36 @@ def test_neither_settings_nor_environment_change_the_figures(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 def test_a_configured_repository_of_another_owner_is_read_and_its_subfolder_is_not(repository: Repository) -> None:
+def test_a_submodule_that_is_not_to_be_shown_as_changed_is_counted_all_the_same(
+    repository: Repository, tmp_path: Path
+) -> None:
+    part = Repository(tmp_path / "part")
+    part.commit(ago(4), a="1\n")
+    repository.git("submodule", "add", "-q", str(part.folder), "part")
+    repository.commit(ago(3))
+    part.commit(ago(2), a="2\n")
+    repository.git("-C", "part", "pull", "-q")
+    repository.commit(ago(1))
+    expected = read(repository)
+    assert (expected["added"], expected["deleted"]) == (5, 1)  # three of .gitmodules, and the submodule's hash twice
+    repository.git("config", "submodule.part.ignore", "all")
+    assert read(repository) == expected
+    repository.git("config", "--unset", "submodule.part.ignore")
+    with (repository.folder / ".gitmodules").open("a") as file:
+        file.write("\tignore = all\n")
+    assert read(repository) == expected
+
+
+def test_a_bare_repository_is_read_for_a_user_who_wants_such_to_be_named(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit(ago(1))
+    repository.git("clone", "-q", "--bare", str(repository.folder), str(tmp_path / "bare"))
+    (tmp_path / "settings").write_text("[safe]\n\tbareRepository = explicit\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "settings"))
+    assert read(tmp_path / "bare")["commits"] == 1
+
+
     varied(repository)
     (repository.folder / "sub").mkdir()
     for path in (repository.folder, *repository.folder.rglob("*")):
