@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -279,7 +280,13 @@ def explain(error: str) -> str:
     if (reason := known(error)) is not None:
         return reason
     first = next((line for line in error.splitlines() if line.startswith(("fatal:", "error:"))), error.strip())
-    return f"git says '{first.strip()[:_ERROR_LETTERS]}'; look at it with `git fsck`"
+    mend = "look at it with `git fsck`"
+    if _BAD_SETTING.search(first):
+        mend = "mend that setting; `git config --list --show-origin` shows where each is from"
+    return f"git says '{first.strip()[:_ERROR_LETTERS]}'; {mend}"
+
+
+_BAD_SETTING: Final = re.compile(r"^(fatal|error): bad (\w+ )?config ")
 
 
 _KNOWN: Final = (
@@ -320,3 +327,11 @@ def gently(rows: Iterable[_Row], every: int = 500) -> Iterator[_Row]:
         yield row
         if number % every == 0:
             time.sleep(_BREATH_SECONDS)
+    *(
+        (words, "the git on this machine's PATH is too old; install git 2.31 or newer")
+        for words in ("unrecognized argument: --", "Unknown option: --", "unknown option: --")
+    ),
+    *(
+        (words, "made by a newer git than the one on this machine's PATH; install that one here")
+        for words in ("unknown repository extension", "Expected git repo version")
+    ),

@@ -660,6 +660,21 @@ def partly_cloned(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("made", "text"),
+def of_a_newer_git(folder: Path) -> Path:
+    repository = Repository(folder / "newer")
+    repository.commit(ago(1))
+    repository.git("config", "extensions.somethingNew", "true")
+    repository.git("config", "core.repositoryFormatVersion", "1")
+    return repository.folder
+
+
+def with_a_bad_setting(folder: Path) -> Path:
+    repository = Repository(folder / "set")
+    repository.commit(ago(1))
+    repository.git("config", "diff.algorithm", "quickest")
+    return repository.folder
+
+
     [
         (no_path, "does not exist; clone it there"),
         (no_folder, "is not a directory; name the folder"),
@@ -672,6 +687,8 @@ def partly_cloned(folder: Path) -> Path:
         (partly_cloned, "a partial clone: it lacks objects"),
     ],
 )
+        (of_a_newer_git, "made by a newer git than the one on this machine's PATH; install that one here"),
+        (with_a_bad_setting, "git says 'fatal: bad config .*diff.algorithm.*'; mend that setting; `git config --list"),
 def test_a_failure_is_named_with_its_mend_while_the_others_succeed(
     repository: Repository, tmp_path: Path, made: Callable[[Path], Path], text: str
 ) -> None:
@@ -708,6 +725,17 @@ def test_a_machine_without_git_is_told_as_such(
 
 @pytest.mark.parametrize("slowly", [False, True])
 def test_a_repository_deleted_while_it_is_read_is_told_as_such(
+@pytest.mark.parametrize(
+    "said", ["fatal: unrecognized argument: --no-diff-merges", "Unknown option: --no-optional-locks\\nusage: git"]
+)
+def test_a_git_that_is_too_old_is_told_as_such(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    repository.commit(ago(1))
+    instead_of_git(tmp_path, monkeypatch, f"printf '{said}' >&2; exit 129")
+    assert reason(repository.folder) == "the git on this machine's PATH is too old; install git 2.31 or newer"
+
+
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slowly: bool
 ) -> None:
     repository.commit(ago(1), a="1\n")
