@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import select
+import signal
 import stat
 import subprocess
 import tempfile
@@ -477,7 +478,10 @@ class _Git:
             try:
                 yield child
             finally:
-                child.kill()
+                if child.poll() is None:
+                    with suppress(OSError):  # the `git` on the PATH may be a script: what it started goes with it
+                        os.killpg(child.pid, signal.SIGKILL)
+                    child.kill()
 
     def _call(self, arguments: Sequence[str], feed: Callable[[bytes], object], nice: int = _NICE) -> tuple[int, bytes]:
         """Exit code and the beginning of the errors. Both pipes are read as they fill, so neither can stop git."""

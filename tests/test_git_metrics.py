@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import typing
 from collections import Counter
@@ -795,6 +796,29 @@ def test_a_cancelled_pass_leaves_at_once_and_kills_git(
 
 
 def test_progress_grows_to_the_end_and_is_told_at_most_ten_times_a_second(
+def test_what_a_script_in_the_place_of_git_started_is_killed_with_it(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit(ago(1))
+    note, alive = tmp_path / "started", tmp_path / "alive"
+    os.mkfifo(alive)
+    instead_of_git(tmp_path, monkeypatch, f"exec 3<>'{alive}'; sleep 60 & echo > '{note}'; wait")
+    reader = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+
+    def check() -> None:
+        if note.exists():
+            raise Cancelled
+
+    try:
+        with pytest.raises(Cancelled):
+            collect([repository.folder], now=NOW, check_cancelled=check)
+        waiter = select.poll()
+        waiter.register(reader, 0)
+        assert [what for _, what in waiter.poll(10_000)] == [select.POLLHUP]  # nobody has it open any more
+    finally:
+        os.close(reader)
+
+
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     varied(repository)
