@@ -17,7 +17,8 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 __all__ = [
-    "DAY_SECONDS", "LOG", "Author", "History", "LogReader", "explain", "figures", "gently", "known", "state_lines"
+    "DAY_SECONDS", "LOG", "Author", "History", "LogReader", "explain", "figures", "fitting", "gently", "known",
+    "state_lines",
 ]  # fmt: skip
 
 _Row = TypeVar("_Row")
@@ -270,6 +271,33 @@ def _instant(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def fitting(result: dict[str, dict[str, Any]], most: int) -> dict[str, dict[str, Any]]:
+    """The same in so many bytes of JSON: where it is more, each repository has half of its rows, a quarter, or one a list.
+
+    Of hundreds of repositories all rows are more than the record of a run takes, and then it would hold none of them.
+    """
+    parts = 1
+    while parts < WEEKS and _json_bytes(result) > most:
+        parts *= 2
+        shorter = {path: one | _rows(one, parts) for path, one in result["repositories"].items()}
+        result = result | {"repositories": shorter}
+    return result
+
+
+def _rows(one: Mapping[str, Any], parts: int) -> dict[str, Any]:
+    return {
+        "top_authors": one["top_authors"][: TOP_AUTHORS // parts or 1],
+        "hot_files": one["hot_files"][: HOT_FILES // parts or 1],
+        "commits_per_week": one["commits_per_week"][-(WEEKS // parts or 1) :],
+    }
+
+
+def _json_bytes(result: Mapping[str, Mapping[str, Any]]) -> int:
+    """In pieces, for the loop's sake."""
+    pieces = (item for part in result.values() for item in part.items())
+    return 50 + sum(len(json.dumps(item, ensure_ascii=False).encode()) + 2 for item in gently(pieces, every=20))
+
+
 def known(error: str) -> str | None:
     """The reason and the mend for what git wrote on its error output (English, as `LC_ALL=C` makes it), if that is known."""
     return next((reason for found, reason in _KNOWN if found in error), None)
@@ -301,6 +329,14 @@ _KNOWN: Final = (
         "promisor remote",
         "a partial clone: it lacks objects, and nothing is fetched here; run `git fetch --refetch --no-filter`",
     ),
+    *(
+        (words, "the git on this machine's PATH is too old; install git 2.31 or newer")
+        for words in ("unrecognized argument: --", "Unknown option: --", "unknown option: --")
+    ),
+    *(
+        (words, "made by a newer git than the one on this machine's PATH; install that one here")
+        for words in ("unknown repository extension", "Expected git repo version")
+    ),
 )
 
 
@@ -327,11 +363,3 @@ def gently(rows: Iterable[_Row], every: int = 500) -> Iterator[_Row]:
         yield row
         if number % every == 0:
             time.sleep(_BREATH_SECONDS)
-    *(
-        (words, "the git on this machine's PATH is too old; install git 2.31 or newer")
-        for words in ("unrecognized argument: --", "Unknown option: --", "unknown option: --")
-    ),
-    *(
-        (words, "made by a newer git than the one on this machine's PATH; install that one here")
-        for words in ("unknown repository extension", "Expected git repo version")
-    ),

@@ -26,8 +26,20 @@ from typing import Any, Final, Protocol
 
 from taskloop.context import RunContext
 from taskloop.errors import BadInstant, TaskloopError
-from taskloop.git_history import DAY_SECONDS, LOG, History, LogReader, explain, figures, gently, known, state_lines
+from taskloop.git_history import (
+    DAY_SECONDS,
+    LOG,
+    History,
+    LogReader,
+    explain,
+    figures,
+    fitting,
+    gently,
+    known,
+    state_lines,
+)  # fmt: skip
 from taskloop.git_stamp import Places, Unchanged
+from taskloop.outcomes import RESULT_BYTES
 
 __all__ = ["FileMemory", "Memory", "NothingRead", "collect", "make_job"]
 
@@ -49,6 +61,9 @@ _SETTINGS: Final = (
     ("log.showSignature", "false"),
     ("i18n.logOutputEncoding", "UTF-8"),
     ("core.attributesFile", os.devnull),
+    ("core.bigFileThreshold", "512m"),  # what is larger counts as binary
+    ("diff.default.binary", "auto"),
+    ("safe.bareRepository", "all"),  # a user's "explicit" means those that somebody walks into; these are named
     ("mailmap.file", ""),
 )
 # All other GIT_ variables are dropped: inside a hook GIT_DIR and its kin name another repository than the one asked.
@@ -62,9 +77,6 @@ class Memory(Protocol):
 
     def load(self, repository: str) -> dict[str, Any] | None:
         """What was saved last for the repository at this absolute path; None: nothing usable, all is read anew."""
-    ("core.bigFileThreshold", "512m"),  # what is larger counts as binary
-    ("diff.default.binary", "auto"),
-    ("safe.bareRepository", "all"),  # a user's "explicit" means those that somebody walks into; these are named
 
     def save(self, repository: str, state: dict[str, Any]) -> None:
         """Keep `state`, plain JSON, in place of what was kept before."""
@@ -84,7 +96,8 @@ def make_job(
 ) -> Callable[[RunContext], dict[str, Any]]:
     """The function of the job `git_metrics`, for a thread; `memory` None: `FileMemory()`.
 
-    It gives the result of `collect`, and raises `NothingRead` when every repository failed. A cancelled run leaves
+    It gives the result of `collect`, of many repositories with fewer rows in each list, so that the record of a run
+    can hold it, and raises `NothingRead` when every repository failed. A cancelled run leaves
     within about a tenth of a second and its git process is killed.
     """
     _refuse_one(repositories)
@@ -104,7 +117,7 @@ def make_job(
         )
         if result["failed"] and not result["repositories"]:
             raise NothingRead(result["failed"])
-        return result
+        return fitting(result, RESULT_BYTES)
 
     return git_metrics
 
@@ -531,6 +544,7 @@ def _environment(inherited: Mapping[str, str], *trusted: str) -> dict[str, str]:
         kept |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return kept | {
         "GIT_CONFIG_COUNT": str(len(settings)),
+        "GIT_ATTR_NOSYSTEM": "1",
         "GIT_FLUSH": "0",  # whole buffers: by itself git wakes us for each commit
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": "none",  # a partial clone would fetch, file by file, what it lacks
@@ -541,4 +555,3 @@ def _environment(inherited: Mapping[str, str], *trusted: str) -> dict[str, str]:
 
 def _never() -> None:
     """Stands where nobody may cancel."""
-        "GIT_ATTR_NOSYSTEM": "1",

@@ -21,8 +21,9 @@ from git_repositories import Repository, large, people
 
 from taskloop.context import RunContext
 from taskloop.errors import BadInstant, TaskloopError
-from taskloop.git_history import Author, History, LogReader, _bus_factor, explain, figures
+from taskloop.git_history import Author, History, LogReader, _bus_factor, explain, figures, fitting
 from taskloop.git_metrics import FileMemory, NothingRead, collect, make_job
+from taskloop.outcomes import RESULT_BYTES
 
 DAY = 86_400
 NOW = datetime(2026, 6, 3, 12, tzinfo=UTC)  # a Wednesday
@@ -570,8 +571,6 @@ def test_neither_settings_nor_environment_change_the_figures(
     assert read(repository) == expected
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
-def test_a_configured_repository_of_another_owner_is_read_and_its_subfolder_is_not(repository: Repository) -> None:
 def test_a_submodule_that_is_not_to_be_shown_as_changed_is_counted_all_the_same(
     repository: Repository, tmp_path: Path
 ) -> None:
@@ -602,6 +601,8 @@ def test_a_bare_repository_is_read_for_a_user_who_wants_such_to_be_named(
     assert read(tmp_path / "bare")["commits"] == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_a_configured_repository_of_another_owner_is_read_and_its_subfolder_is_not(repository: Repository) -> None:
     varied(repository)
     (repository.folder / "sub").mkdir()
     for path in (repository.folder, *repository.folder.rglob("*")):
@@ -659,8 +660,6 @@ def partly_cloned(folder: Path) -> Path:
     return folder / "part"
 
 
-@pytest.mark.parametrize(
-    ("made", "text"),
 def of_a_newer_git(folder: Path) -> Path:
     repository = Repository(folder / "newer")
     repository.commit(ago(1))
@@ -676,6 +675,8 @@ def with_a_bad_setting(folder: Path) -> Path:
     return repository.folder
 
 
+@pytest.mark.parametrize(
+    ("made", "text"),
     [
         (no_path, "does not exist; clone it there"),
         (no_folder, "is not a directory; name the folder"),
@@ -686,10 +687,10 @@ def with_a_bad_setting(folder: Path) -> Path:
         (lacking_an_object, "git says 'fatal: unable to read [0-9a-f]+'; look at it with `git fsck`"),
         (lacking_its_head, "git says '.*bad (object|revision).*'; look at it"),
         (partly_cloned, "a partial clone: it lacks objects"),
-    ],
-)
         (of_a_newer_git, "made by a newer git than the one on this machine's PATH; install that one here"),
         (with_a_bad_setting, "git says 'fatal: bad config .*diff.algorithm.*'; mend that setting; `git config --list"),
+    ],
+)
 def test_a_failure_is_named_with_its_mend_while_the_others_succeed(
     repository: Repository, tmp_path: Path, made: Callable[[Path], Path], text: str
 ) -> None:
@@ -724,8 +725,6 @@ def test_a_machine_without_git_is_told_as_such(
     assert reason(repository.folder) == "git could not be started (Permission denied); mend that and run again"
 
 
-@pytest.mark.parametrize("slowly", [False, True])
-def test_a_repository_deleted_while_it_is_read_is_told_as_such(
 @pytest.mark.parametrize(
     "said", ["fatal: unrecognized argument: --no-diff-merges", "Unknown option: --no-optional-locks\\nusage: git"]
 )
@@ -737,6 +736,8 @@ def test_a_git_that_is_too_old_is_told_as_such(
     assert reason(repository.folder) == "the git on this machine's PATH is too old; install git 2.31 or newer"
 
 
+@pytest.mark.parametrize("slowly", [False, True])
+def test_a_repository_deleted_while_it_is_read_is_told_as_such(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slowly: bool
 ) -> None:
     repository.commit(ago(1), a="1\n")
@@ -795,7 +796,6 @@ def test_a_cancelled_pass_leaves_at_once_and_kills_git(
     assert memory == {}
 
 
-def test_progress_grows_to_the_end_and_is_told_at_most_ten_times_a_second(
 def test_what_a_script_in_the_place_of_git_started_is_killed_with_it(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -819,6 +819,7 @@ def test_what_a_script_in_the_place_of_git_started_is_killed_with_it(
         os.close(reader)
 
 
+def test_progress_grows_to_the_end_and_is_told_at_most_ten_times_a_second(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     varied(repository)
@@ -873,6 +874,38 @@ def test_the_job_gives_the_result_and_reports_through_its_run(repository: Reposi
     assert run.checked > 5
     assert job.__name__ == "git_metrics"
     assert typing.get_type_hints(job)["run"] is RunContext
+
+
+def test_the_job_gives_fewer_rows_where_all_of_them_are_more_than_a_record_holds(
+    repository: Repository, tmp_path: Path
+) -> None:
+    for number in range(10):
+        repository.commit(ago(number), f"{chr(ord('a') + number) * 10_000} <{number}@example.org>", file=f"{number}\n")
+    paths = [tmp_path / f"link{number}" for number in range(12)]
+    for path in paths:
+        path.symlink_to(repository.folder)
+    whole = collect(paths, now=datetime.now(UTC), memory=Kept())["repositories"]
+    result = make_job([*paths, tmp_path / "no"], Kept())(cast("RunContext", Run()))
+    assert len(json.dumps(whole, ensure_ascii=False)) > RESULT_BYTES
+    assert len(json.dumps(result, ensure_ascii=False)) <= RESULT_BYTES
+    assert list(result["failed"]) == [str(tmp_path / "no")]
+    for path, one in result["repositories"].items():
+        assert one == whole[path] | {
+            "top_authors": whole[path]["top_authors"][:5],
+            "commits_per_week": whole[path]["commits_per_week"][-52:],
+        }
+
+
+def test_of_repositories_that_no_record_can_hold_one_row_of_each_list_is_left() -> None:
+    history = History("", TODAY, first_at=ago(900), last_at=ago(0), days={TODAY - 800: [40, 0, 0]})
+    history.authors = {str(number): Author(str(number), 0, 2) for number in range(20)}
+    history.recent = {(str(number), TODAY): [1, 1, 1] for number in range(40)}
+    whole = figures(history)
+    assert [len(whole[rows]) for rows in ("top_authors", "hot_files", "commits_per_week")] == [10, 20, 104]
+    one = fitting({"repositories": {"a": whole}, "failed": {}}, 0)["repositories"]["a"]
+    assert one == whole | {rows: whole[rows][:1] for rows in ("top_authors", "hot_files")} | {
+        "commits_per_week": whole["commits_per_week"][-1:]
+    }
 
 
 def test_the_job_fails_only_when_every_repository_did(tmp_path: Path) -> None:
