@@ -242,6 +242,13 @@ def test_of_the_hot_files_as_many_are_named_as_a_terminal_has_room_for():
     assert table({}, 80) == []
 
 
+def test_of_a_hot_file_with_a_long_path_the_end_is_named():
+    hot = [{"path": "a" * 4_000 + "/module.py", "changes": 9}, {"path": "b" * 60, "changes": 8}]
+    found = {".": {"commits": 971, "commits_30d": 971, "authors": 2, "churn_30d": 203054, "hot_files": hot}}
+    heads, row = table(found, 200)
+    assert row.endswith(f"  ...{'a' * 47}/module.py (9), {'b' * 60} (8)")
+
+
 def test_beside_an_app_in_a_folder_that_is_no_clone_there_is_no_git_metrics_unless_it_is_named(shop, call):
     def is_there():
         return "git_metrics" in [one["name"] for one in call("list", "--format", "json").items]

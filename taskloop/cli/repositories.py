@@ -14,6 +14,8 @@ __all__ = ["summary", "table"]
 
 HOTTEST: Final = 3
 """Of the files that were changed most, so many are named."""
+LETTERS: Final = 60
+"""Of a long path its end: git takes one of four thousand, which would fill a whole terminal."""
 
 
 def summary(narrator: Narrator, log: Log) -> Callable[[Event], None]:
@@ -37,8 +39,12 @@ def summary(narrator: Narrator, log: Log) -> Callable[[Event], None]:
 
 
 def _facts(one: Mapping[str, Any], hottest: int = HOTTEST) -> dict[str, Any]:
-    hot = ", ".join(f"{file['path']} ({file['changes']})" for file in one.get("hot_files", ())[:hottest])
+    hot = ", ".join(f"{_end(file['path'])} ({file['changes']})" for file in one.get("hot_files", ())[:hottest])
     return {name: one.get(name) for name in ("commits", "commits_30d", "authors", "churn_30d")} | {"hot": hot}
+
+
+def _end(path: str) -> str:
+    return path if len(path) <= LETTERS else f"...{path[3 - LETTERS :]}"
 
 
 def table(found: Mapping[str, Mapping[str, Any]], columns: int, hottest: int = HOTTEST) -> list[str]:
