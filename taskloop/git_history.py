@@ -253,7 +253,7 @@ def _hot_files(recent: Mapping[tuple[str, int], Sequence[int]]) -> list[dict[str
 def _weeks(history: History) -> list[dict[str, Any]]:
     """The weeks from the first commit's to this one, the last `WEEKS` at most, empty ones too, oldest first."""
     this = _monday(history.day)
-    first = max(_monday(history.first_at // DAY_SECONDS), this - 7 * (WEEKS - 1))
+    first = min(this, max(_monday(history.first_at // DAY_SECONDS), this - 7 * (WEEKS - 1)))  # all may be in the future
     counts = dict.fromkeys(range(first, this + 1, 7), 0)
     for day, (commits, _, _) in gently(history.days.items()):
         monday = _monday(day)

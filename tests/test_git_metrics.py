@@ -896,6 +896,11 @@ def test_the_job_gives_fewer_rows_where_all_of_them_are_more_than_a_record_holds
         }
 
 
+def test_of_commits_that_are_all_in_the_future_there_is_this_week_without_one(repository: Repository) -> None:
+    repository.commit(ago(-30))
+    assert read(repository)["commits_per_week"] == [{"week": "2026-06-01", "commits": 0}]
+
+
 def test_of_repositories_that_no_record_can_hold_one_row_of_each_list_is_left() -> None:
     history = History("", TODAY, first_at=ago(900), last_at=ago(0), days={TODAY - 800: [40, 0, 0]})
     history.authors = {str(number): Author(str(number), 0, 2) for number in range(20)}
