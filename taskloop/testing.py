@@ -277,9 +277,16 @@ class VirtualTime:
         await self.start(interval if interval is not None else self._interval)
 
     async def join(self, other: TaskScheduler, store: Any, *, start: bool = True) -> None:
-        """Let another scheduler live in the same time, on a store of its own choice; it is stopped at the end too."""
+        """Let another scheduler live in the same time, on a store of its own choice; it is stopped at the end too.
+
+        Raises `Conflict` if it lives here already, or runs.
+        """
         self._timekeeper()
         member = _Member(other, store, self._heard)
+        if any(one.scheduler is other for one in self._members):
+            raise Conflict("this scheduler lives in this virtual time already; join another one, or `restart` this one")
+        if other.is_running:
+            raise Conflict("the scheduler that is to join runs already, in real time; join it before what starts it")
         self._members.append(member)
         await member.move_in(self.clock, self._overrides)
         if start:
@@ -408,7 +415,12 @@ class _Member:
 
     def __init__(self, scheduler: TaskScheduler, store: Any, hear: Callable[[Event], None]) -> None:
         if not isinstance(scheduler, TaskScheduler):
-            raise TypeError(f"scheduler is {scheduler!r:.200}; a TaskScheduler is allowed: give the object itself")
+            meant = (
+                "itself"
+                if not isinstance(getattr(scheduler, "scheduler", None), TaskScheduler)
+                else "in its .scheduler"
+            )
+            raise TypeError(f"scheduler is {scheduler!r:.200}; a TaskScheduler is allowed: give the object {meant}")
         self.scheduler = scheduler
         self.store: Store = open_store(store)
         self._before = (scheduler._store, scheduler._address, scheduler._clock)

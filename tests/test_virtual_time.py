@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from taskloop import Every, Jobs, Options, RetryAt, RunContext, State, TaskScheduler, testing
+from taskloop import BackgroundTasks, Every, Jobs, Options, RetryAt, RunContext, State, TaskScheduler, testing
 from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning, RunFailed
 from taskloop.store_sqlite import SqliteStore
 from taskloop.testing import Standstill, run_context
@@ -638,8 +638,12 @@ def test_virtual_time_says_that_it_needs_asyncio(scheduler):
 
 @pytest.mark.parametrize("given", ["shop:scheduler", Jobs().add_job(nothing)])
 def test_virtual_time_takes_a_scheduler_alone(given):
-    with pytest.raises(TypeError, match=r"scheduler is .*(nothing|shop).*; a TaskScheduler is allowed"):
+    with pytest.raises(TypeError, match=r"scheduler is .*(nothing|shop).*; a TaskScheduler is allowed: .* itself"):
         testing.virtual_time(given)
+    with pytest.raises(
+        TypeError, match=r"scheduler is .*BackgroundTasks.*; a TaskScheduler is allowed: .* \.scheduler"
+    ):
+        testing.virtual_time(BackgroundTasks())
 
 
 async def test_two_schedulers_share_one_time(virtual_time, tmp_path):
@@ -652,6 +656,18 @@ async def test_two_schedulers_share_one_time(virtual_time, tmp_path):
         assert len(await first.runs()) == 3
         assert len(await second.runs()) == 5
     assert not second.is_running
+
+
+async def test_a_scheduler_that_runs_or_lives_there_already_cannot_join(scheduler, virtual_time):
+    """Its store was taken from the engine that ran on it."""
+    async with TaskScheduler(":memory:", options=Options()) as other, virtual_time(scheduler) as time:
+        with pytest.raises(Conflict, match="lives in this virtual time already"):
+            await time.join(scheduler, ":memory:")
+        with pytest.raises(Conflict, match="runs already, in real time"):
+            await time.join(other, ":memory:")
+        scheduler.add_job(nothing, Every("1h"))
+        await time.advance("1h")
+        assert len(await time.runs("nothing")) == 2
 
 
 async def test_a_crash_ends_all_schedulers_of_the_process_and_a_restart_starts_them_again(virtual_time, tmp_path):
