@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 from web_clients import HOSTS, PREFIX, over_asgi
 
 from taskloop import At, Cron, Every, Jobs, Options, Retry, RunContext, TaskScheduler
@@ -1035,6 +1035,36 @@ def test_each_parameter_has_the_field_that_suits_it():
         found["names"].value == '["x"]' and found["choice"].choices == ("", "1", "2") and found["choice"].value == "2"
     )
     assert "may be left empty" in found["day"].hint and "default 0.5" in found["share"].hint
+
+
+class Address(BaseModel):
+    street: str
+    city: str
+    floor: int = 0
+
+
+class Part(BaseModel):
+    name: str = ""
+
+
+def delivered(
+    to: Address, parts: list[Part], rest: Part | None, names: set[str], sizes: dict[str, int], pairs: list[list[int]],
+    one: int | Address, long: list[dict[str, Address]],
+): ...  # fmt: skip
+
+
+def test_what_is_typed_as_json_is_told_with_the_keys_that_a_model_has():
+    found = {one.name: one.hint for one in fields(Parameters("job", delivered).schema())}
+    assert found == {
+        "to": 'JSON object with "street", "city" and, if wanted, "floor"',
+        "parts": 'JSON list of objects with, if wanted, "name"',
+        "rest": 'JSON object with, if wanted, "name", may be left empty',
+        "names": "JSON list of texts",
+        "sizes": "JSON object",
+        "pairs": "JSON list of lists",
+        "one": "JSON",
+        "long": "JSON list of objects",
+    }
 
 
 def test_what_was_typed_is_read_by_the_schema_and_left_to_the_job_where_it_cannot_be():

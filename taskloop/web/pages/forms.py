@@ -28,7 +28,15 @@ NONE: Final = "null"
 _MOST_ROWS: Final = 10
 _JSON_ROWS: Final = 3
 _HINTED: Final = 60
-"""Characters of a default that a hint names."""
+"""Characters of a default that a hint names, or of keys."""
+_NAMED: Final = {
+    "string": " of texts",
+    "integer": " of whole numbers",
+    "number": " of numbers",
+    "boolean": " of true and false",
+    "array": " of lists",
+    "object": " of objects",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +175,7 @@ def _hint(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool, zon
     if _kind(one) == "datetime-local":
         words = f"date and time of {zone}"
     if _kind(one) == "json":
-        words = {"array": "JSON list", "object": "JSON object"}.get(words, "JSON")
+        words = _json_words(one, schema.get("$defs", {}))
     bounds = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
     parts = [words, *(f"{sign} {one[name]}" for name, sign in bounds.items() if name in one)]
     if _takes_none(one, schema, optional):
@@ -177,6 +185,31 @@ def _hint(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool, zon
     if "default" in schema:
         parts.append(f"default {_default(schema['default'])}")
     return ", ".join(parts)
+
+
+def _json_words(one: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    """What is typed as JSON, and what is to be in it: the keys of a model, which nobody knows by heart."""
+    match one.get("type"):
+        case "array":
+            inner = _plain({**one.get("items", {}), "$defs": definitions})[0]
+            of = _NAMED.get(str(inner.get("type")), "")
+            return f"JSON list{of}{_keys_of(inner)}"
+        case "object":
+            return f"JSON object{_keys_of(one)}"
+        case _:
+            return "JSON"
+
+
+def _keys_of(schema: Mapping[str, Any]) -> str:
+    names, required = list(schema.get("properties", {})), schema.get("required", ())
+    must, may = ([name for name in names if (name in required) is is_must] for is_must in (True, False))
+    parts = [f" with {_listed(must)}" if must else "", f"if wanted, {_listed(may)}" if may else ""]
+    return (" and, " if must else " with, ").join(parts) if may else parts[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(map(json.dumps, names))
+    return text if len(text) <= _HINTED else f"{text[: _HINTED - 1]}…"
 
 
 def _takes_none(one: Mapping[str, Any], schema: Mapping[str, Any], optional: bool) -> bool:
