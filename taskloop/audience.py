@@ -12,7 +12,9 @@ import inspect
 import json
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from taskloop.context import running
@@ -114,6 +116,12 @@ class Listeners:
         task = self.loop.create_task(work)
         self._calls.add(task)
         task.add_done_callback(self._over)
+
+    def turn(self, function: Callable[..., None], *args: object) -> None:
+        """Call a function on the loop, from another thread; nobody is called once that loop is gone."""
+        if self.loop is not None:
+            with suppress(RuntimeError):  # closed, maybe just now
+                self.loop.call_soon_threadsafe(partial(function, *args))
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)

@@ -425,6 +425,8 @@ class TaskScheduler(Ledger):
 
     def _redeclared(self, *jobs: Job[..., Any]) -> None:
         if self._phase != "stopped" and self._slots is not None:
+            if asyncio._get_running_loop() is not self._loop:  # of a view or a job in a thread, which may make no tasks
+                return self._listeners.turn(self._redeclared, *jobs)
             self._hear_for_pings(jobs)
             if self._phase in ("declared", "running") and self._late.give(*jobs):  # a few goes do for a thousand jobs
                 self._listeners.begin(self._slots.insist(self._late.work))

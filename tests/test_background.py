@@ -72,6 +72,26 @@ def test_tasks_are_added_before_the_start_and_from_tasks_and_threads():
     tasks.stop()
 
 
+def test_the_scheduler_itself_takes_jobs_and_lets_go_of_them_from_any_thread():
+    """It made a task of its loop there: nothing woke that loop, and its debug mode refused it."""
+    called = threading.Event()
+
+    def late() -> None:
+        called.set()
+
+    tasks = BackgroundTasks()
+    with tasks:
+        tasks.call(_in_debug_mode)
+        tasks.scheduler.add_job(late, Every("1h"))
+        assert called.wait(5)
+        tasks.scheduler.remove_job("late")
+        assert "late" not in [job.name for job in tasks.scheduler]
+
+
+async def _in_debug_mode():
+    asyncio.get_running_loop().set_debug(True)
+
+
 @pytest.fixture
 def said():
     """The lines of the log."""
