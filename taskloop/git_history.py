@@ -318,6 +318,10 @@ _BAD_SETTING: Final = re.compile(r"^(fatal|error): bad (\w+ )?config ")
 
 
 _KNOWN: Final = (
+    (
+        "not a git repository: ",
+        "a worktree or submodule whose repository is gone; put back what its .git file names, or name a clone",
+    ),
     ("not a git repository", "not a git repository; name a clone, or run `git init` there"),
     ("not have any commits yet", "no commits yet; commit something, or point HEAD at a branch that has commits"),
     (

@@ -629,6 +629,14 @@ def no_repository(folder: Path) -> Path:
     return folder / "plain"
 
 
+def without_its_main(folder: Path) -> Path:
+    main = Repository(folder / "main")
+    main.commit(ago(1))
+    main.git("worktree", "add", "-q", str(folder / "tree"))
+    shutil.rmtree(main.folder)
+    return folder / "tree"
+
+
 def no_commits(folder: Path) -> Path:
     return Repository(folder / "empty").folder
 
@@ -682,6 +690,7 @@ def with_a_bad_setting(folder: Path) -> Path:
         (no_folder, "is not a directory; name the folder"),
         (below_a_file, "does not exist;"),
         (no_repository, "not a git repository; name a clone"),
+        (without_its_main, "a worktree or submodule whose repository is gone; put back"),
         (no_commits, "no commits yet; commit something"),
         (no_possible_path, r"cannot be a path \(.*embedded null .*\); write another"),
         (lacking_an_object, "git says 'fatal: unable to read [0-9a-f]+'; look at it with `git fsck`"),
