@@ -26,11 +26,10 @@ from taskloop.policy import Policy
 from taskloop.runs import Run, State
 from taskloop.schedules import Schedule
 from taskloop.store_data import Incident, Worker
+from taskloop.testing import virtual_time
 from taskloop.web.pages import ROUTES
-from taskloop.testing import virtual_time
 from taskloop.web.pages.forms import PREFIX as FIELD
-from taskloop.testing import virtual_time
-from taskloop.web.pages.forms import fields, typed
+from taskloop.web.pages.forms import fields, in_a_gap, typed
 from taskloop.web.pages.rendering import HERE, linked
 from taskloop.web.pages.repeating import changes
 from taskloop.web.pages.schedules import meant
@@ -1113,6 +1112,42 @@ def test_a_date_with_a_time_is_typed_on_the_clock_of_the_pages_and_means_one_ins
         "it says so itself"
     )
     assert typed(schema, {"p.at": "soon"}, zone) == {"at": "soon"}, "the job's own check says what is wrong"
+
+
+def test_a_time_over_which_the_clock_is_put_forward_is_none():
+    def remind(at: datetime, until: datetime | None = None, note: str = ""): ...
+
+    schema, zone = Parameters("job", remind).schema(), ZoneInfo("Europe/London")
+    found = in_a_gap(
+        schema, {"p.at": "2026-03-29T01:30", "p.until": "2026-03-29T02:00", "p.note": "2026-03-29T01:30"}, zone
+    )
+    assert found == {
+        "at": "is a time that there is not: the clock of Europe/London is put forward over it; write 02:30, or another"
+    }
+    for fine in (
+        "2026-03-29T00:59",
+        "2026-10-25T01:30",
+        "2026-03-29T01:30Z",
+        "soon",
+        "",
+        "0001-01-01T00:00",
+        "9999-12-31T23:59",
+    ):
+        assert in_a_gap(schema, {"p.at": fine}, zone) == {}
+    assert in_a_gap(schema, {"p.at": "2026-03-29T01:30"}, UTC) == {}
+
+
+async def test_who_types_such_a_time_is_told_at_its_field_and_nothing_is_submitted(no_task_outlives_the_fixture):
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options(timezone="Europe/London"))
+
+    @scheduler.job()
+    async def remind(at: datetime): ...
+
+    async with over_asgi(scheduler, auth="open") as client:
+        client.headers = dict(BROWSER)
+        answer = await filled(client, "/jobs/remind/submit", **{"p.at": "2026-03-29T01:30"})
+        assert answer.status == 422 and "is put forward over it; write 02:30" in text(answer)
+        assert await scheduler.runs() == []
 
 
 def test_of_a_run_that_is_repeated_only_what_was_changed_is_given_and_what_was_emptied_goes_back():

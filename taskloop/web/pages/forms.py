@@ -14,13 +14,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
 from taskloop.masking import MASK
 from taskloop.parameters import FIXED
 
-__all__ = ["PREFIX", "Field", "fields", "no_json", "strays", "typed"]
+__all__ = ["PREFIX", "Field", "fields", "in_a_gap", "no_json", "strays", "typed"]
 
 PREFIX: Final = "p."
 """Stands before the name of a parameter in a form, so that none is taken for another field."""
@@ -316,6 +316,24 @@ def no_json(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, str
             except (ValueError, RecursionError) as error:
                 such = 'list, such as ["a", "b"]' if kind == "array" else 'object, such as {"a": 1}'
                 problems[name] = f"is no JSON {such}: {error}"
+    return problems
+
+
+def in_a_gap(schema: Mapping[str, Any], form: Mapping[str, str], zone: tzinfo) -> dict[str, str]:
+    """By parameter why a date and time that was typed is none: the clock of the zone is put forward over it."""
+    problems = {}
+    for name, whole in _open(schema):
+        if _kind(_plain(whole)[0]) != "datetime-local":
+            continue
+        try:
+            at = datetime.fromisoformat(form.get(PREFIX + name, ""))
+            shown = at.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).replace(tzinfo=None)
+        except (ValueError, OverflowError):  # no instant, or beyond the years 1 to 9999
+            continue
+        if at.tzinfo is None and shown - at >= timedelta(seconds=1):
+            problems[name] = (
+                f"is a time that there is not: the clock of {zone} is put forward over it; write {shown:%H:%M}, or another"
+            )
     return problems
 
 

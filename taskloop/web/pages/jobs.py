@@ -19,7 +19,7 @@ from taskloop.web.api.jobs import durations, spread, still_wanted, the_job, want
 from taskloop.web.core import Response
 from taskloop.web.discretion import explained
 from taskloop.web.pages import charts
-from taskloop.web.pages.forms import fields, no_json, strays, typed
+from taskloop.web.pages.forms import fields, in_a_gap, no_json, strays, typed
 from taskloop.web.pages.graph import graph
 from taskloop.web.pages.now import PAGE, empty_is_none, whole_page
 from taskloop.web.pages.rendering import see_other, zone_of
@@ -160,6 +160,8 @@ async def submit(asked: Asked) -> Response:
         asked.count_submit(record.name)
         if stray := strays(record.params_schema, asked.body):
             raise BadParameters(record.name, dict.fromkeys(stray, OF_AN_OLDER_PAGE))
+        if gaps := in_a_gap(record.params_schema, asked.body, zone_of(asked)):
+            raise BadParameters(record.name, gaps)
         if source is not None:
             return await asked.scheduler.rerun(
                 source.id, params, from_step=form.get("from_step"), key=key or sent, **by
