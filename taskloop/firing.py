@@ -396,6 +396,8 @@ class FireLoop:
 
     def _plans(self, due: Sequence[Schedule], now: datetime) -> list[Firing]:
         jobs = {name: self._facts(name, now) for name in {one.job for one in due}}
+        # Stored with a job's own schedule is what the version declares that started last, which this one may not take.
+        declared = {name: self._ledger[name].params for name in jobs}
         firings: list[Firing] = []
         decided: dict[tuple[str, int], Firing] = {}  # by job and trigger, the last
         for schedule in due:
@@ -405,8 +407,7 @@ class FireLoop:
                 like = self._decided(schedule, *jobs[schedule.job], now)
                 if like.plan.fires:  # else it could not be decided, which is said of each
                     decided[kind] = like
-            # Stored with a job's own schedule is what the version declares that started last, which this one may not take.
-            own = self._ledger[schedule.job].params if schedule.origin != "stored" else None
+            own = declared[schedule.job] if schedule.origin != "stored" else None
             firings.append(Firing(like.plan.of(schedule), like.policy, True, like.because, like.trial, own))
         return firings
 

@@ -598,9 +598,7 @@ class Ledger(Scheduling):
         await self._know()
         store = await self._opened()
         plan = await declare(self, store, jobs, self._clock.now(), others=await store.workers(living=True))
-        if (
-            plan.changed or plan.dropped or plan.renamed
-        ):  # what another version had otherwise: nobody here has asked for that
+        if plan.changed or plan.dropped or plan.renamed:  # another version had it otherwise, and nobody here has asked
             self._say("INFO", "scheduler.plan", **plan.told())
         self._stirred()
 

@@ -96,10 +96,10 @@ class Moment:
         """Which switch matters. What a job that is off drops goes by how it was switched when somebody looked, which may be
         long after it was due: once a worker was there again.
         """
-        dropped = self.row is not None and self.row.reason == Reason.DISABLED
-        return (
-            max(self.decided_by(now), self.row.created_at) if self.row is not None and dropped else self.decided_by(now)
-        )
+        decided_at = self.decided_by(now)
+        if self.row is not None and self.row.reason == Reason.DISABLED:
+            return max(decided_at, self.row.created_at)
+        return decided_at
 
     @property
     def pending(self) -> bool:

@@ -35,7 +35,8 @@ async def patiently(clock: Clock, store_watch: StoreWatch, work: Callable[[], Aw
     """What `work` gives, which can be done again; tried again as long as others hold the store, or its server starts.
 
     A program that stands still in the middle of a transaction holds the file; on a server a hundred others may start at
-    the same moment, and with a whole machine the server itself does. Raises what `work` raises, at once for whatever waiting does not mend.
+    the same moment, and with a whole machine the server itself does. Raises what `work` raises, at once for whatever
+    waiting does not mend.
     """
     until = clock.monotonic() + HELD_SECONDS
     while True:

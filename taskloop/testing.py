@@ -415,11 +415,8 @@ class _Member:
 
     def __init__(self, scheduler: TaskScheduler, store: Any, hear: Callable[[Event], None]) -> None:
         if not isinstance(scheduler, TaskScheduler):
-            meant = (
-                "itself"
-                if not isinstance(getattr(scheduler, "scheduler", None), TaskScheduler)
-                else "in its .scheduler"
-            )
+            has_one = isinstance(getattr(scheduler, "scheduler", None), TaskScheduler)
+            meant = "in its .scheduler" if has_one else "itself"
             raise TypeError(f"scheduler is {scheduler!r:.200}; a TaskScheduler is allowed: give the object {meant}")
         self.scheduler = scheduler
         self.store: Store = open_store(store)

@@ -1115,15 +1115,22 @@ def test_a_date_with_a_time_is_typed_on_the_clock_of_the_pages_and_means_one_ins
 
 
 def test_a_time_over_which_the_clock_is_put_forward_is_none():
-    def remind(at: datetime, until: datetime | None = None, note: str = ""): ...
+    given = "2026-03-29T01:30:00"  # by the declaration, which may mean a clock of its own
+
+    def remind(at: datetime, until: datetime | None = None, note: str = "", then: datetime = given): ...
 
     schema, zone = Parameters("job", remind).schema(), ZoneInfo("Europe/London")
-    found = in_a_gap(
-        schema, {"p.at": "2026-03-29T01:30", "p.until": "2026-03-29T02:00", "p.note": "2026-03-29T01:30"}, zone
-    )
-    assert found == {
+
+    def refused(form, zone=zone, before=None):
+        return in_a_gap(schema, form, zone, typed(schema, form, zone, before=before))
+
+    form = {"p.at": "2026-03-29T01:30", "p.until": "2026-03-29T02:00", "p.note": "2026-03-29T01:30", "p.then": given}
+    assert refused(form) == {
         "at": "is a time that there is not: the clock of Europe/London is put forward over it; write 02:30, or another"
     }
+    before = {"at": given, "note": form["p.note"]}
+    assert refused(form, before=before) == {}, "what a form showed and was left alone"
+    assert refused(form | {"p.at": "2026-03-29T01:31"}, before=before).keys() == {"at"}
     for fine in (
         "2026-03-29T00:59",
         "2026-10-25T01:30",
@@ -1133,8 +1140,8 @@ def test_a_time_over_which_the_clock_is_put_forward_is_none():
         "0001-01-01T00:00",
         "9999-12-31T23:59",
     ):
-        assert in_a_gap(schema, {"p.at": fine}, zone) == {}
-    assert in_a_gap(schema, {"p.at": "2026-03-29T01:30"}, UTC) == {}
+        assert refused({"p.at": fine}) == {}
+    assert refused({"p.at": "2026-03-29T01:30"}, UTC) == {}
 
 
 async def test_who_types_such_a_time_is_told_at_its_field_and_nothing_is_submitted(no_task_outlives_the_fixture):

@@ -319,11 +319,16 @@ def no_json(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, str
     return problems
 
 
-def in_a_gap(schema: Mapping[str, Any], form: Mapping[str, str], zone: tzinfo) -> dict[str, str]:
-    """By parameter why a date and time that was typed is none: the clock of the zone is put forward over it."""
+def in_a_gap(
+    schema: Mapping[str, Any], form: Mapping[str, str], zone: tzinfo, params: Mapping[str, Any]
+) -> dict[str, str]:
+    """By parameter why a date and time that was typed is none: the clock of the zone is put forward over it.
+
+    `params`: what `typed` made of the form. What was left alone there is a value that somebody else has given.
+    """
     problems = {}
     for name, whole in _open(schema):
-        if _kind(_plain(whole)[0]) != "datetime-local":
+        if name not in params or params[name] == whole.get("default") or _kind(_plain(whole)[0]) != "datetime-local":
             continue
         try:
             at = datetime.fromisoformat(form.get(PREFIX + name, ""))

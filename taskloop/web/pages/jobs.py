@@ -160,7 +160,7 @@ async def submit(asked: Asked) -> Response:
         asked.count_submit(record.name)
         if stray := strays(record.params_schema, asked.body):
             raise BadParameters(record.name, dict.fromkeys(stray, OF_AN_OLDER_PAGE))
-        if gaps := in_a_gap(record.params_schema, asked.body, zone_of(asked)):
+        if gaps := in_a_gap(record.params_schema, asked.body, zone_of(asked), params):
             raise BadParameters(record.name, gaps)
         if source is not None:
             return await asked.scheduler.rerun(

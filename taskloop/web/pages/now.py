@@ -91,9 +91,8 @@ async def pause(asked: Asked) -> Response:
 
 async def resume(asked: Asked) -> Response:
     form = empty_is_none(asked.body)
-    said = (
-        "resumed" if await asked.scheduler.paused() else "not_paused"
-    )  # somebody else may have chosen what becomes of it
+    # Somebody else may have ended it, and have chosen what becomes of what it held.
+    said = "resumed" if await asked.scheduler.paused() else "not_paused"
     await asked.scheduler.resume(missed=form.get("missed"), reason=form.get("reason"), actor=asked.principal.name)
     return see_other(asked, "/", said)
 
