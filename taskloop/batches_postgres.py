@@ -181,11 +181,10 @@ class Apart(NamedTuple):
 class Writer:
     """The connection that writes, made anew when it is lost."""
 
-    def __init__(self, server: Server, name: str, hints: Hints, *, call_seconds: float) -> None:
+    def __init__(self, server: Server, name: str, hints: Hints) -> None:
         self._server = server
         self._name = name
         self._hints = hints
-        self._call_seconds = call_seconds
         self._connection: Any = None
         self._doubt: Doubt | None = None
         self._apart: Apart | None = None
@@ -240,7 +239,7 @@ class Writer:
 
     async def _surely(self, batch: Sequence[tuple[str, Any]]) -> list[Any]:
         """Carry out a batch once, however often others cross it or the connection is cut."""
-        until = time.monotonic() + self._call_seconds
+        until = time.monotonic() + self._server.call_seconds
         left = TRIES
         while True:
             doubt = self._doubt
@@ -380,9 +379,9 @@ class Writer:
 
     def _silent(self, is_there: bool) -> StoreUnavailable:
         if is_there:
-            return self._server.held(self._call_seconds)
+            return self._server.held(self._server.call_seconds)
         return StoreUnavailable(
-            f"store {self._server.shown} has not answered for {self._call_seconds:g} s; see whether the server runs and can "
+            f"store {self._server.shown} has not answered for {self._server.call_seconds:g} s; see whether the server runs and can "
             "be reached, and pg_stat_activity for who holds it"
         )
 

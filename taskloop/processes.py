@@ -118,7 +118,7 @@ def silent_seconds(worker: Worker, tick: float) -> float | None:
     return tick - worker.beat_tick if tick >= worker.beat_tick else None
 
 
-def lease_seconds(worker: Worker, ours: timedelta) -> float:
+def lease_seconds(worker: Worker, ours: timedelta = timedelta(0)) -> float:
     """How long a worker may be silent before it is dead: its own lease, by which it ends its runs itself, or ours where that is
     longer. Programs that share a store, and the hosts of a deploy, need not have the same.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -61,6 +62,10 @@ IDLE_SECONDS: Final = 30.0
 """A connection that was not used for so long is tried before it is: what stands between may have forgotten it, and tells
 nobody.
 """
+DEAD_SECONDS: Final = 5
+"""How long the other end of a line may take nothing of what was sent before the line is dead."""
+ASK_SECONDS: Final = 15
+"""After how long without a word the system asks whether it is still there."""
 TRY_SECONDS: Final = 2.0
 GIVE_UP_SECONDS: Final = 0.5
 """How long whoever gives up an answer takes to tell the server so: what waits there for a lock would else go on waiting, for
@@ -74,8 +79,8 @@ _IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 3000"
 BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}; SET LOCAL lock_timeout = '14s'"
 """Begins a transaction, whatever mode the database has otherwise. One whose process stands still, or can no longer reach
 the server, loses what it has locked after 3 s, long before its lease is over: else all would wait for it. And who waits
-for a lock is told so after 14 s, before it gives up by itself: a session whose client has gone would stay in the queue, to be
-let through to nobody, and of such a server has in the end no connection left.
+for a lock is told so after 14 s, also where it gave up before and could not say so: a session whose client has gone would
+stay in the queue, to be let through to nobody, and of such a server has in the end no connection left.
 """
 BEAT: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_IDLE}; SET LOCAL lock_timeout = '4s'"
 """The same for one that beats, which is given up sooner."""
@@ -96,7 +101,11 @@ _NAMELESS: Final = re.compile(r"^(\w+://[^/?]*)/\?")
 class Server:
     """Where a store lies, and how connections to it are made: after a failure with a pause that grows."""
 
-    def __init__(self, url: str, *, statement_cache_size: int, longest_wait: float = LONGEST_WAIT) -> None:
+    def __init__(
+        self, url: str, *, statement_cache_size: int, call_seconds: float, longest_wait: float = LONGEST_WAIT
+    ) -> None:
+        self.call_seconds: float = call_seconds
+        """After how long an answer is given up."""
         self.dsn: str = _NAMELESS.sub(r"\1?", url)
         self.shown: str = without_password(url)
         self.statement_cache_size: int = statement_cache_size
@@ -111,7 +120,12 @@ class Server:
 
     def twin(self) -> Server:
         """The same place for another thread, with a patience of its own: less of it, for a lease hangs on it."""
-        twin = Server(self.dsn, statement_cache_size=self.statement_cache_size, longest_wait=LEASE_WAIT)
+        twin = Server(
+            self.dsn,
+            statement_cache_size=self.statement_cache_size,
+            call_seconds=self.call_seconds,
+            longest_wait=LEASE_WAIT,
+        )
         twin._reached = self._reached
         return twin
 
@@ -246,6 +260,7 @@ class Server:
                 f"store {self.shown}: its server has no TLS, which its sslmode asks for; set ssl = on at the server, or write "
                 "sslmode=prefer, by which all is sent in clear as long as it has none"
             ) from error
+        _watch(connection)
         if connection.get_server_version().major < _OLDEST:
             found = connection.get_server_version()
             await let_go(connection, 1.0)
@@ -293,6 +308,22 @@ def _driver() -> Any:
     except ImportError:
         raise MissingExtra("asyncpg", "postgres") from None
     return asyncpg
+
+
+def _watch(connection: Any) -> None:
+    """Have the system end a connection whose other end takes nothing any more, as of a machine that has failed: by itself it
+    would send again for a quarter of an hour. One that says nothing is asked by the system whether it is there.
+    """
+    transport = getattr(connection, "_transport", None)  # the driver has no other way to it
+    line = transport and transport.get_extra_info("socket")
+    if line is None or line.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    seconds = {"TCP_USER_TIMEOUT": DEAD_SECONDS * 1000, "TCP_KEEPIDLE": ASK_SECONDS, "TCP_KEEPINTVL": DEAD_SECONDS}
+    with suppress(OSError):
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in seconds.items():
+            if (option := getattr(socket, name, None)) is not None:  # not every system has each
+                line.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def closed(connection: Any) -> bool:

@@ -34,6 +34,7 @@ from taskloop.errors import BadStore, StoreUnavailable
 from taskloop.gathering import Gathering
 from taskloop.hints_postgres import Hints
 from taskloop.keys_postgres import insist
+from taskloop.processes import lease_seconds
 from taskloop.rows import ATTEMPT_COLUMNS, SPAN, attempts_of, briefs, instant, moment, newest_of, read_span, told
 from taskloop.rows_postgres import RUN, SCHEDULE, Db, read_runs, read_schedules, run_of
 from taskloop.runs import Progress, Run, RunId, State
@@ -85,6 +86,10 @@ __all__ = ["PostgresStore"]
 
 CALL_SECONDS: Final = 15.0
 """How long a caller waits for an answer: a server that hangs must not hang those who wait for it."""
+LEAST_SECONDS: Final = 5.0
+"""The same for a worker whose lease is shorter than `CALL_SECONDS`: its lease, but not less than this."""
+LEAST_BEAT_SECONDS: Final = 2.0
+"""And of its beats, a third of the lease: a dead line may cost one of them, and the next must still be in time."""
 CLOSE_SECONDS: Final = 10.0
 GOODBYE_SECONDS: Final = 1.0
 READERS: Final = 2
@@ -105,10 +110,9 @@ class PostgresStore:
     remote: bool = True
 
     def __init__(self, url: str, *, statement_cache_size: int = 100, call_seconds: float = CALL_SECONDS) -> None:
-        self._server = Server(url, statement_cache_size=statement_cache_size)
+        self._server = Server(url, statement_cache_size=statement_cache_size, call_seconds=call_seconds)
         self.url: str = self._server.shown
         self.in_flight: int = 0
-        self._call_seconds = call_seconds
         self._name = secrets.token_hex(8)
         self._writer: Writer | None = None
         self._keeper: Writer | None = None
@@ -139,7 +143,7 @@ class PostgresStore:
 
     async def _open(self, create: bool, schema: Schema) -> tuple[Writer, Hints]:
         hints = Hints(self._server, self._name)
-        writer = Writer(self._server, self._name, hints, call_seconds=self._call_seconds)
+        writer = Writer(self._server, self._name, hints)
         try:
             self.upgraded_from = await prepare(await writer.open(), self.url, create=create, schema=schema)
         except BaseException as error:
@@ -155,7 +159,7 @@ class PostgresStore:
     def _move_in(self, opened: tuple[Writer, Hints]) -> None:
         writer, hints = opened
         self._writer, self._seen, self._known = writer, None, Known()
-        self._keeper = Writer(self._server, f"{self._name} keeps", hints, call_seconds=self._call_seconds)
+        self._keeper = Writer(self._server, f"{self._name} keeps", hints)
         self._readers, self._eyes = _connections(READERS), _connections(1)
         self._hints = hints
         gathered = partial(Gathering, explained=self._server.explained, closed=self._not_open)
@@ -226,7 +230,7 @@ class PostgresStore:
         self.in_flight += 1
         connection, has_turn = None, False
         try:
-            async with asyncio.timeout(self._call_seconds):
+            async with asyncio.timeout(self._server.call_seconds):
                 connection, has_turn = await readers.get(), True
                 for last in (False, True):
                     if closed(connection):
@@ -250,7 +254,9 @@ class PostgresStore:
                 connection.terminate()
                 connection = None
             is_held = is_there and isinstance(error, TimeoutError)
-            raise (self._server.held(self._call_seconds) if is_held else self._server.explained(error)) from error
+            raise (
+                self._server.held(self._server.call_seconds) if is_held else self._server.explained(error)
+            ) from error
         finally:
             self.in_flight -= 1
             is_open = readers in (self._readers, self._eyes)
@@ -274,6 +280,8 @@ class PostgresStore:
     # -- workers
 
     async def enlist(self, worker: Worker) -> Sequence[Worker]:
+        # A line that says nothing may be dead while others live, and what it holds up no other worker takes over.
+        self._server.call_seconds = min(self._server.call_seconds, max(LEAST_SECONDS, lease_seconds(worker)))
         others: Sequence[Worker] = await self._do(keeping.enlist, worker)
         return others
 
@@ -282,7 +290,7 @@ class PostgresStore:
         return lives
 
     def beater(self, worker: Worker) -> Beater | None:
-        seconds = min(BEAT_SECONDS, self._call_seconds)
+        seconds = min(BEAT_SECONDS, self._server.call_seconds, max(LEAST_BEAT_SECONDS, lease_seconds(worker) / 3))
         return PostgresBeater(self._server.twin(), self._name, worker, seconds=seconds)
 
     async def leave(self, worker: str, now: datetime) -> None:

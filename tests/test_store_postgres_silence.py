@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -15,7 +17,7 @@ from proxies import Line
 from servers import emptied
 from stores import NOW, Stores, hourly
 
-from taskloop import Options, State, TaskScheduler
+from taskloop import Options, State, TaskScheduler, store_postgres
 from taskloop.errors import StoreUnavailable
 from taskloop.ledger import Ledger
 from taskloop.processes import this_process
@@ -110,6 +112,50 @@ async def test_a_submit_by_a_connection_of_the_application_lets_go_whoever_gives
     await jobs.submit("mail")  # so that the store is open
     await asyncio.gather(*map(after, range(5)))
     await jobs.close()
+
+
+async def test_a_worker_waits_for_no_answer_longer_than_its_lease_nor_a_beat_longer_than_a_third_of_it(
+    url, monkeypatch
+):
+    monkeypatch.setattr(store_postgres, "LEAST_SECONDS", 0.1)
+    monkeypatch.setattr(store_postgres, "LEAST_BEAT_SECONDS", 0.1)
+    worker = this_process(None, NOW, time.monotonic(), lease=timedelta(seconds=0.9))
+    async with Line(url) as line:
+        store = PostgresStore(line.url)
+        await store.open()
+        await store.enlist(worker)
+        beater = store.beater(worker)
+        beat = partial(asyncio.to_thread, beater.beat, NOW, time.monotonic(), {})
+        assert await beat()
+        for work, seconds in (
+            (lambda: store.switch(Switch("disabled", "a", NOW)), 0.9),
+            (partial(store.note, []), 0.9),
+            (store.workers, 0.9),
+            (beat, 0.3),
+        ):
+            line.cut, line.passes = "silent", 0
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await work()
+            assert seconds - 0.05 < time.monotonic() - began < seconds + 3
+            line.cut = None
+            assert await answers(work)  # by another line
+        await asyncio.to_thread(beater.close)
+        await store.close(0.1)
+
+
+async def test_the_system_ends_a_line_to_a_machine_that_has_failed_within_seconds(url):
+    async with Line(url) as line:
+        listener = await asyncio.start_server(line._take, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        store = PostgresStore(re.sub(r"host=[^&]+", f"host=127.0.0.1&port={port}", url))
+        await store.open()
+        ours = (await store._writer.open())._transport.get_extra_info("socket")
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        await store.close(0.1)
+        listener.close()
 
 
 async def test_who_falls_silent_within_a_transaction_holds_nobody_up_for_long(url, tmp_path):
