@@ -31,7 +31,8 @@ The rooms, from the ground up; each imports only from rooms below it:
     steps_sqlite tokens_sqlite audit_sqlite copying_sqlite batches_sqlite writing_sqlite   steps, logs; tokens; audit; backups; transactions; group commit
     copying transfer_*                     from one store into another; how each kind gives and takes its tables
     *_postgres                             the memory in PostgreSQL, room by room; server_postgres knows the driver
-    settings targets testing pytest_plugin     configuration; the functions it names; virtual time
+    settings targets                       configuration; the functions it names
+    testing loop_time pytest_plugin        virtual time for tests; the time of a loop in their hands; as a fixture
     built_in git_metrics git_history git_stamp     the jobs that come along
     background metrics tracing systemd     a scheduler on a thread of its own; figures for Prometheus; spans; word to systemd
     attention                              what needs a person, told once when it comes and when it is over

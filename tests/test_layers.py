@@ -28,7 +28,7 @@ LEVELS = [
      "tokens_sqlite", "audit_sqlite", "retention", "gathering",
      "store_postgres", "statements_postgres", "claims_postgres", "keeping_postgres", "past_postgres", "history_postgres", "pruning_postgres",
      "rows_postgres", "stroke_postgres", "hints_postgres", "keys_postgres", "server_postgres", "steps_postgres", "batches_postgres", "tokens_postgres", "audit_postgres"},
-    {"settings", "targets", "built_in", "git_metrics", "git_history", "git_stamp", "testing", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd", "shell"},
+    {"settings", "targets", "built_in", "git_metrics", "git_history", "git_stamp", "testing", "loop_time", "pytest_plugin", "background", "metrics", "tracing", "attention", "systemd", "shell"},
     {"web"},
     {"cli", "migrate", "__main__"},
 ]  # fmt: skip

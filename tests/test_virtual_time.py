@@ -16,7 +16,18 @@ from pathlib import Path
 import anyio
 import pytest
 
-from taskloop import BackgroundTasks, Every, Jobs, Options, RetryAt, RunContext, State, TaskScheduler, testing
+from taskloop import (
+    BackgroundTasks,
+    Every,
+    Jobs,
+    Options,
+    RetryAt,
+    RunContext,
+    State,
+    TaskScheduler,
+    loop_time,
+    testing,
+)
 from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning, RunFailed
 from taskloop.store_sqlite import SqliteStore
 from taskloop.testing import Standstill, run_context
@@ -432,7 +443,7 @@ async def test_a_limit_around_the_test_is_one_of_real_time(scheduler, virtual_ti
 async def test_a_test_that_waits_for_time_that_nobody_moves_is_told_so(scheduler, virtual_time, monkeypatch):
     with pytest.raises(Standstill, match=r"(?s)stood still .* time\.advance"):
         async with virtual_time(scheduler):
-            monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
+            monkeypatch.setattr(loop_time, "STANDSTILL_SECONDS", 0.1)
             await asyncio.sleep(1)
 
 
@@ -450,7 +461,7 @@ async def entered(scheduler, of_the_module):
 @pytest.mark.parametrize("waits", ["for a future", "for a task", "for several", "for a run"])
 async def test_a_test_that_hangs_is_told_so_where_a_fixture_has_entered_virtual_time(entered, monkeypatch, waits):
     """Plugins run fixture and test in one task, or the test in one of its own: neither may be cancelled for it."""
-    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.2)
+    monkeypatch.setattr(loop_time, "STANDSTILL_SECONDS", 0.2)
     with pytest.raises(Standstill, match=r"await time.until\("):
         if waits == "for a future":
             await asyncio.sleep(60)
@@ -468,14 +479,14 @@ async def test_a_test_that_hangs_is_told_so_where_a_fixture_has_entered_virtual_
 
 async def test_a_test_that_hangs_is_told_so_where_the_clocks_of_python_are_frozen(entered, monkeypatch):
     """As freezegun does it."""
-    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.2)
+    monkeypatch.setattr(loop_time, "STANDSTILL_SECONDS", 0.2)
     monkeypatch.setattr(real_time, "monotonic", lambda: 0.0)
     with pytest.raises(Standstill, match=r"await time.until\("):
         await asyncio.sleep(60)
 
 
 def test_a_test_that_hangs_is_told_so_where_another_task_has_entered_virtual_time(scheduler, monkeypatch):
-    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.2)
+    monkeypatch.setattr(loop_time, "STANDSTILL_SECONDS", 0.2)
     time = testing.virtual_time(scheduler)
     with asyncio.Runner() as runner:
         runner.run(time.__aenter__())
@@ -554,7 +565,7 @@ async def test_a_start_that_stands_still_is_told_so_and_one_that_sleeps_is_let_s
     async with virtual_time(scheduler, at=START, store=Slow(":memory:")) as time:
         assert time.now >= START + timedelta(hours=1)
     sleeps = False
-    monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
+    monkeypatch.setattr(loop_time, "STANDSTILL_SECONDS", 0.1)
     with pytest.raises(Standstill, match=r"(?s)stood still .*TaskScheduler\._begin"):
         async with virtual_time(scheduler, store=Slow(":memory:")):
             pass
@@ -569,7 +580,7 @@ async def test_a_job_that_spins_is_told_as_a_standstill(scheduler, virtual_time,
     with pytest.raises(Standstill, match="spin"):
         async with virtual_time(scheduler) as time:
             spinning = asyncio.create_task(spin())
-            monkeypatch.setattr(testing, "STANDSTILL_SECONDS", 0.1)
+            monkeypatch.setattr(loop_time, "STANDSTILL_SECONDS", 0.1)
             try:
                 await time.advance("1h")
             finally:
@@ -589,7 +600,7 @@ def test_a_loop_that_is_no_selector_loop_is_refused(scheduler):
         pass
 
     with pytest.raises(NotRunning, match="selector loop"):
-        testing.LoopTime(OtherLoop(), [], 1.0)
+        loop_time.LoopTime(OtherLoop(), [], 1.0)
 
 
 def verbs(time):
