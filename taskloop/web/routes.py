@@ -352,8 +352,9 @@ def words(*allowed: str) -> Kind:
     """Several of these words, with commas between."""
     one = word(*allowed)
 
-    def read(value: Any) -> list[str]:
-        return [one.read(part.strip()) for part in _text(value).split(",") if part.strip()]
+    def read(value: Any) -> list[str] | None:
+        # Of commas alone it is as if it were left out: none of the words was chosen, and not that none may be.
+        return [one.read(part.strip()) for part in _text(value).split(",") if part.strip()] or None
 
     return Kind({"type": "string", "examples": [",".join(allowed[:2])]}, f"some of {', '.join(allowed)}", read)
 
