@@ -12,14 +12,13 @@ from math import isfinite
 from typing import Any, Final
 
 from taskloop.masking import MASK, TAG, Secret, scrubber, uncovered
-from taskloop.outcomes import NUMBER_BITS, failure
+from taskloop.outcomes import LEVELS, NUMBER_BITS, failure
 
-__all__ = ["cut", "holds_tag", "invalid", "unread", "unstorable"]
+__all__ = ["TOO_DEEP", "cut", "holds_tag", "invalid", "is_deep", "unread", "unstorable"]
 
 MOST: Final = 3
 """Faults told of one value."""
-LEVELS: Final = 500
-"""How deep a value is looked into."""
+TOO_DEEP: Final = f"is nested deeper than {LEVELS} levels"
 
 
 def invalid(name: str, error: Any, value: Any, *, secret: bool = False) -> str:
@@ -96,6 +95,19 @@ def holds_tag(value: Any) -> bool:
     return isinstance(value, list) and any(holds_tag(one) for one in value)
 
 
+def is_deep(plain: Any) -> bool:
+    """Whether plain JSON is nested deeper than may be kept, so that whoever reads the record of a run can follow."""
+    level = [plain]
+    for _ in range(LEVELS):
+        level = [
+            below
+            for one in level
+            if isinstance(one, dict | list)
+            for below in (one.values() if isinstance(one, dict) else one)
+        ]
+    return any(isinstance(one, dict | list) for one in level)
+
+
 def _misfits(value: Any, typed: bool) -> Iterator[tuple[str, str, Any]]:
     """Each part of a value that JSON has no word for: the path to it, why, and what it is."""
     stack: list[tuple[str, Any, frozenset[int]]] = [("", value, frozenset())]
@@ -131,7 +143,7 @@ def _why(one: Any, above: frozenset[int], typed: bool) -> str | None:
         return "is no JSON: texts, numbers, booleans, None, lists and tables of these can be stored"
     if id(one) in above:
         return "holds itself"
-    return "is nested too deep" if len(above) >= LEVELS else None
+    return TOO_DEEP if len(above) >= LEVELS else None
 
 
 def _is_written(one: Any) -> bool:

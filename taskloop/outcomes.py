@@ -20,6 +20,7 @@ from taskloop.masking import MASK, Secret
 from taskloop.runs import Failure, Returned, first_line
 
 __all__ = [
+    "LEVELS",
     "MESSAGE_CHARACTERS",
     "NOTHING",
     "RESULT_BYTES",
@@ -38,7 +39,7 @@ NOTHING: Final = Returned()
 """What nearly all jobs return."""
 RESULT_BYTES: Final = 1_000_000
 LEVELS: Final = 200
-"""How deep a result may be nested: any reader of JSON can follow, from however deep a call."""
+"""How deep a result, or a parameter, may be nested: any reader of JSON can follow, from however deep a call."""
 NUMBER_BITS: Final = 14_000
 """Whole numbers up to here are written and read everywhere: 4,214 digits, and Python itself reads 4,300."""
 _NUMBERS: Final = re.compile(r"0x[0-9a-fA-F]+|\d+")

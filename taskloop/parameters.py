@@ -21,7 +21,8 @@ from taskloop.durations import parse
 from taskloop.errors import BadJob, BadParameters, NotInjected, Unstorable, nearest
 from taskloop.inject import Injected, InjectionPlan, is_context
 from taskloop.masking import MASK, TAG, Secret, covered, uncovered
-from taskloop.misfits import cut, holds_tag, invalid, unstorable
+from taskloop.misfits import TOO_DEEP, cut, holds_tag, invalid, is_deep, unstorable
+from taskloop.outcomes import LEVELS
 
 __all__ = ["FIXED", "RESERVED", "Parameters", "check_words"]
 
@@ -406,6 +407,8 @@ class Parameters:
         plain = json.loads(text)  # as it will come back: a tuple as a list, every key a text
         if TAG in text and holds_tag(plain):
             raise ValueError(f"the key '{TAG}' is kept for secrets")
+        if text.count("[") + text.count("{") > LEVELS and is_deep(plain):
+            raise ValueError(TOO_DEEP)
         return plain
 
     def _has_aliases(self, name: str, adapter: Any) -> bool:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, Field, Json, Secre
 
 from taskloop.context import RunContext, StepContext
 from taskloop.errors import BadJob, BadParameters, Unstorable
+from taskloop.outcomes import LEVELS
 from taskloop.parameters import WORDS, Parameters, check_words
 from taskloop.masking import Secret
 
@@ -192,6 +193,7 @@ class Hostile:
         "\ud800",
         {"\udfff": 1},
         cycle(),
+        deep(LEVELS),
         deep(100_000),
         Hostile(),
         print,
@@ -203,6 +205,14 @@ def test_what_is_no_json_is_refused_and_named_whatever_it_is(value):
         of(untyped).check({"value": value})
     assert list(caught.value.problems) == ["value"]
     assert len(str(caught.value)) < 500
+
+
+def test_a_value_as_deep_as_a_result_may_be_is_kept_and_what_is_deeper_is_told_so():
+    assert of(untyped).check({"value": deep(LEVELS - 1)}) == {"value": deep(LEVELS - 1)}
+    assert of(untyped).check({"value": [{"a": []}] * LEVELS}) == {"value": [{"a": []}] * LEVELS}
+    for name, value in (("value", deep(LEVELS)), ("typed", [{"customer": "a", "extra": deep(LEVELS - 2)}])):
+        with pytest.raises(BadParameters, match=f"is nested deeper than {LEVELS} levels"):
+            of(nested if name == "typed" else untyped).check({name: value})
 
 
 class Parcel(BaseModel):

@@ -82,6 +82,24 @@ async def test_a_form_that_repeats_what_is_no_run_is_refused_and_submits_nothing
     assert not await scheduler.runs()
 
 
+async def test_a_parameter_that_is_nested_too_deep_is_refused_and_the_deepest_that_is_not_can_be_read_everywhere(pair):
+    scheduler, client = pair
+    scheduler.add_job(echo)
+    for levels, status in ((900, 422), (199, 202)):
+        raw = f'{{"params": {{"value": {"[" * levels}1{"]" * levels}}}}}'.encode()
+        answer = await client.post(f"{V1}/jobs/echo/submit", raw=raw, headers={"accept": "*/*"})
+        assert answer.status == status, answer.body
+    run = await scheduler.wait(answer.data["id"], 10)
+    assert run.state is State.SUCCEEDED and run.result == run.params["value"]
+    await (await scheduler.rerun(run.id)).wait(10)
+    for path in (f"{V1}/runs", f"{V1}/runs/export", f"{V1}/runs/{run.id}", "/runs", f"/runs/{run.id}", "/jobs/echo"):
+        assert (await client.get(path)).status == 200, path
+
+
+async def echo(value=None):
+    return value
+
+
 # -- what is for admins alone
 
 
