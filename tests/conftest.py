@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import os
 import signal
@@ -13,7 +14,7 @@ import time
 import pytest
 from blockbuster import BlockBuster
 from hypothesis import settings
-from loguru import logger
+from loguru import _better_exceptions, logger
 from pydantic import TypeAdapter
 
 from taskloop import Options, TaskScheduler
@@ -24,6 +25,10 @@ settings.register_profile("crowded", deadline=None)  # on a crowded machine any 
 settings.load_profile("crowded")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Each sink of loguru finds the folders of Python's own library anew, which takes longer than all else of a scheduler's start.
+_better_exceptions.ExceptionFormatter._get_lib_dirs = staticmethod(
+    functools.cache(_better_exceptions.ExceptionFormatter._get_lib_dirs)
+)
 MAY_BLOCK = [
     # (function, file, names, why it may)
     ("io.TextIOWrapper.read", "taskloop/processes.py", {"birth", "_first_line"}, "/proc is memory; a small file, once"),
@@ -72,6 +77,12 @@ def pytest_xdist_auto_num_workers(config):
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None  # who says how many has so many
     return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish():
+    """Eight thousand tests and all their modules stay to the end: they need not be looked through for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
