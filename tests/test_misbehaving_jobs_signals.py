@@ -48,6 +48,14 @@ async def never():
 def deaf():
     time.sleep(3600)
 
+@jobs.job()
+async def holds(at_once: bool = True):
+    try:
+        await asyncio.sleep(0 if at_once else 3600)
+    finally:
+        while True:
+            time.sleep(0.1)
+
 @jobs.every("100ms", name="healthy")
 async def healthy():
     print("line")
@@ -136,6 +144,21 @@ def test_a_third_signal_exits_at_once(bad):
         time.sleep(0.6)  # sooner it would belong to the second
         assert running.end(TERM) == 143
         assert time.monotonic() - began < 2.9, "the kill grace is not waited for"
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["before the first", "after the second"])
+def test_a_third_signal_exits_though_a_job_holds_the_loop(bad, call, at_once):
+    with bad.start("run", "--jobs", "holds") as running:
+        running.hear(READY)
+        call("submit", "holds", f"at_once={at_once}")
+        running.hear("loop.blocked .*job=holds" if at_once else "run.started job=holds")
+        running.process.send_signal(TERM)
+        time.sleep(0.6)
+        running.process.send_signal(TERM)
+        time.sleep(0.6)  # sooner the third would belong to the second
+        assert running.process.poll() is None
+        assert running.end(TERM) == 143
+        assert "Traceback" not in running.said
 
 
 @pytest.mark.parametrize("mixed", [(TERM,), (TERM, INT), (INT, TERM, HUP)], ids=["term", "term int", "int term hup"])
