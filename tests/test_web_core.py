@@ -84,6 +84,12 @@ def test_headers_are_found_in_any_case_and_two_of_a_name_are_both_there():
     )
 
 
+def test_of_what_stands_in_a_header_nothing_is_lost_whatever_it_is_written_in():
+    sent = {"a": "Jörg €".encode(), "b": "Jörg".encode("latin-1"), "c": b"\xff\xfe"}
+    headers = Headers.of_bytes((name.encode(), value) for name, value in sent.items())
+    assert dict(headers) == {"a": "Jörg €", "b": "Jörg", "c": "ÿþ"}
+
+
 @pytest.mark.parametrize(
     ("sent", "found"),
     [

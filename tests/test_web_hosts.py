@@ -323,6 +323,23 @@ async def test_mounted_in_starlette_it_lives_by_the_hosts_lifespan_and_answers_b
     assert not scheduler.is_running
 
 
+async def test_keys_that_differ_in_a_letter_beyond_ascii_are_two_however_a_client_writes_them():
+    """urllib and requests send Latin-1, as a browser's fetch does, others UTF-8. Else a submit is taken for another's."""
+
+    def key(base, text, coding):
+        headers = {"content-type": "application/json", "idempotency-key": text.encode(coding).decode("latin-1")}
+        asked = urllib.request.Request(f"{base}/api/v1/jobs/add/submit", b"{}", headers)
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return json.load(answer)["key"]
+
+    sent = [(text, coding) for coding in ("latin-1", "utf-8") for text in ("Müller", "Möller")]
+    app, scheduler = web.Application(), made()
+    setup(app, scheduler, "", auth="open")
+    async with running(app) as (_, base, _), serving(asgi.app(scheduler, auth="open")) as (_, other):
+        for one in (base, other):
+            assert [await asyncio.to_thread(key, one, *given) for given in sent] == ["Müller", "Möller"] * 2
+
+
 @pytest.mark.parametrize("came", [[], [b""], [b'{"until": ']])
 async def test_a_body_that_breaks_off_is_refused_and_not_taken_for_an_empty_one(came, lines):
     """Else a job is off for ever that was to be off for two hours, and a run has other parameters than were sent."""

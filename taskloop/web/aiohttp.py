@@ -105,9 +105,7 @@ def _read(request: web.Request) -> Request:
         method=request.method,
         path=path,
         query=request.rel_url.raw_query_string,
-        headers=Headers(
-            (name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in request.raw_headers
-        ),
+        headers=Headers.of_bytes(request.raw_headers),
         chunks=chunks,
         peer=request.remote,
         server=sock[0] if isinstance(sock, tuple) else None,

@@ -97,7 +97,7 @@ def _read(scope: Scope, receive: Receive) -> Request:
         method=scope["method"],
         path=path,
         query=scope.get("query_string", b"").decode("latin-1"),
-        headers=Headers((name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in scope["headers"]),
+        headers=Headers.of_bytes(scope["headers"]),
         chunks=chunks,
         peer=client[0] if client else None,
         server=server[0] if server and server[1] is not None else None,

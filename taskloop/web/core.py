@@ -60,6 +60,11 @@ class Headers(Mapping[str, str]):
             mark = "; " if key == "cookie" else ", "
             self._values[key] = f"{self._values[key]}{mark}{value}" if key in self._values else value
 
+    @classmethod
+    def of_bytes(cls, pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """The headers as they came in."""
+        return cls((name.decode("latin-1"), _header_text(value)) for name, value in pairs)
+
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]
 
@@ -181,6 +186,16 @@ async def written(value: Any) -> bytes:
     if _weight(value) <= 1:
         return _bytes(_text(value))
     return _bytes(await asyncio.to_thread(_in_pieces, value))
+
+
+def _header_text(value: bytes) -> str:
+    """UTF-8, else Latin-1, as which a browser's fetch and requests send a text. Nothing of it is replaced: keys that differ
+    would be one.
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _unquoted(value: str) -> str:
