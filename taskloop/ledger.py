@@ -406,14 +406,18 @@ class Ledger(Scheduling):
                 await self._record_cancel(audit.cancelled(entry, asked))
             return asked
         store = await self._opened()
-        done = await store.cancel(inquiry.run_id(run_id), actor=actor, reason=reason, now=now, entry=entry)
-        if done is None:
-            raise NoSuchRun(run_id)
-        if done.ended:
-            self._ended(done.run)
-        self._ask_to_end(done.run.id, ending)  # claimed here meanwhile: nobody else would bring us the wish
-        self._stirred()
-        return done.run
+
+        async def carried_out() -> Run:
+            done = await store.cancel(inquiry.run_id(run_id), actor=actor, reason=reason, now=now, entry=entry)
+            if done is None:
+                raise NoSuchRun(run_id)
+            if done.ended:
+                self._ended(done.run)
+            self._ask_to_end(done.run.id, ending)  # claimed here meanwhile: nobody else would bring us the wish
+            self._stirred()
+            return done.run
+
+        return await self._through(carried_out())
 
     async def _record_cancel(self, entry: audit.Entry) -> None:
         """Write who asked a run in hand to end; it does so though the store be away, and its own record names that one."""

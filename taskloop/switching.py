@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from taskloop import audit, durations
 from taskloop.durations import Instant
@@ -25,6 +25,7 @@ from taskloop.switches import Missed, Switch, Switches, SwitchKind, Verdict, kin
 
 __all__ = ["Switching"]
 
+T = TypeVar("T")
 _ACTIONS: Final[Mapping[SwitchKind, audit.Action]] = {"enabled": "enable", "disabled": "disable", "paused": "pause"}
 
 
@@ -41,7 +42,8 @@ class Switching(Housed):
         """How many looks at them are under way: what they give may be older than what is written meanwhile."""
         self.undeclared: set[str] = set()
         """Jobs that may be switched although neither this ledger nor a worker has declared them yet."""
-        self._turning: set[asyncio.Future[None]] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        """What goes on to its end whether or not who asked for it still waits."""
         self._closed: dict[str, Switch] = {}
         """By job the trip of its breaker that was told last as over."""
 
@@ -71,10 +73,14 @@ class Switching(Housed):
         declared = await self._declared_on(name)
         await self._refresh_switches(force=True)
         was_on = self._is_turned_on(name, now, declared)
-        for each in reversed(self._names(name)):  # old names first: what is thrown under one is moved meanwhile
-            await self._turn(store.unswitch(each, kinds_of("enabled"), now, actor=actor, reason=reason, entry=entry))
-        if (is_on := self._is_turned_on(name, now, declared)) != was_on:
-            self.feed.send("enabled" if is_on else "disabled", now, job=name, reason=reason, actor=actor)
+
+        def tell() -> None:
+            if (is_on := self._is_turned_on(name, now, declared)) != was_on:
+                self.feed.send("enabled" if is_on else "disabled", now, job=name, reason=reason, actor=actor)
+
+        unswitch = partial(store.unswitch, kinds=kinds_of("enabled"), now=now, actor=actor, reason=reason, entry=entry)
+        # Old names first: what is thrown under one is moved meanwhile.
+        await self._turn([partial(unswitch, each) for each in reversed(self._names(name))], tell)
 
     async def pause(
         self,
@@ -101,10 +107,12 @@ class Switching(Housed):
         check_words(reason=reason, actor=actor)
         name = await self._meant(job)
         store, now = await self._opened(), self._clock.now()
-        entry, told = audit.entry("resume", now, actor, reason), {"actor": actor, "reason": reason}
-        for each in [None] if name is None else reversed(self._names(name)):
-            await self._turn(store.unswitch(each, ("paused",), now, missed=missed, entry=entry, **told))
-        self.feed.send("resumed", now, job=name, actor=actor, reason=reason)
+        told: dict[str, Any] = {"actor": actor, "reason": reason}
+        entry = audit.entry("resume", now, actor, reason)
+        unswitch = partial(store.unswitch, kinds=("paused",), now=now, missed=missed, entry=entry, **told)
+        names = [None] if name is None else reversed(self._names(name))
+        tell = partial(self.feed.send, "resumed", now, job=name, **told)
+        await self._turn([partial(unswitch, each) for each in names], tell)
 
     async def _throw(
         self,
@@ -121,20 +129,30 @@ class Switching(Housed):
         if end is not None and end <= now:
             raise BadInstant(until, "it is already over")
         entry = audit.entry(_ACTIONS[kind], now, actor, reason)
-        await self._turn((await self._opened()).switch(Switch(kind, job, now, actor, reason, end), entry))
-        self.feed.send(kind, now, job=job, reason=reason, actor=actor)
+        switch = partial((await self._opened()).switch, Switch(kind, job, now, actor, reason, end), entry)
+        await self._turn([switch], partial(self.feed.send, kind, now, job=job, reason=reason, actor=actor))
 
-    async def _turn(self, switching: Awaitable[Any]) -> None:
-        """Write a switch and go by it: both, also if who asked for it is cancelled meanwhile."""
+    async def _turn(self, writes: Iterable[Callable[[], Awaitable[Any]]], tell: Callable[[], None]) -> None:
+        """Write switches, one after the other, go by them and tell of it."""
 
         async def carried_out() -> None:
-            await switching
-            await self._switched()
+            try:
+                for write in writes:
+                    await write()
+            finally:  # of several the first may stand
+                await self._switched()
+            tell()
 
-        turning = asyncio.ensure_future(carried_out())
-        self._turning.add(turning)
-        turning.add_done_callback(self._turning.discard)
-        await asyncio.shield(turning)
+        await self._through(carried_out())
+
+    async def _through(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives, which goes on to its end also if who asked for it is cancelled meanwhile: what it writes is written
+        then, and whoever else is to hear of that must.
+        """
+        doing = asyncio.create_task(work)
+        self._under_way.add(doing)
+        doing.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(doing)
 
     async def paused(self) -> Switch | None:
         """The pause of everything, with who and why; None: there is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from stories import fates, lasting, nothing, starts
 
@@ -291,3 +293,35 @@ async def test_the_record_of_a_job_tells_its_switch(scheduler, virtual_time):
         record = (await scheduler.jobs())[0]
         assert (record.enabled, record.condition) == (False, "disabled")
         assert (record.switch.actor, record.switch.reason, record.switch.since) == ("ann", "why", time.now)
+
+
+@pytest.mark.parametrize("store", ["sqlite:///:memory:", "sqlite:///{}/shop.db"])
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_what_is_written_is_told_also_if_who_asked_for_it_is_cancelled_meanwhile(
+    scheduler, virtual_time, tmp_path, store, turns
+):
+    """As by a request whose client has gone: it stood on record, no listener heard of it, and who waited for the run of a
+    store in memory did so for ever."""
+    heard: list[str] = []
+    events = ("cancelled", "disabled", "enabled", "paused", "resumed")
+    scheduler.feed.subscribe(lambda event: heard.append(event.name), *events)
+    scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler, store=store.format(tmp_path)) as time:
+
+        async def given_up(verb):
+            asking = asyncio.create_task(verb)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await time.until(asking)
+            await time.advance("1s")
+
+        run = await scheduler.submit("job", at="+1h")
+        waiting = asyncio.create_task(run.wait(timeout="30m"))
+        await time.advance("1m")
+        await given_up(scheduler.cancel(run.id))
+        assert (await time.until(waiting)).state is State.CANCELLED
+        for verb in (scheduler.disable, scheduler.enable, scheduler.pause, scheduler.resume):
+            await given_up(verb("job"))
+        assert heard == ["cancelled", "disabled", "enabled", "paused", "resumed"]
