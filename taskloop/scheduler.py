@@ -353,7 +353,7 @@ class TaskScheduler(Ledger):
             wrong: Exception | None = None
             try:
                 wrong = await self._tending.round()
-                if self._tending.changed:
+                if self._tending.changed or self._is_misread:
                     await self._switched()
                     self._tending.changed = False
             except (StoreUnavailable, BadStore) as error:

@@ -38,6 +38,10 @@ class Switching(Housed):
         self._heirs: dict[str, list[Job[..., Any]]] = {}
         """By alias the jobs that are declared with it; the last one has what stands under it."""
         self._switches = Switches()
+        self._is_misread = False
+        """Whether they could not be read when last asked for: a job may be off that is known here as on, and nothing but a look
+        would tell.
+        """
         self._readings = 0
         """How many looks at them are under way: what they give may be older than what is written meanwhile."""
         self.undeclared: set[str] = set()
@@ -164,6 +168,10 @@ class Switching(Housed):
         self._readings += 1
         try:
             self._switches = await (await self._opened()).switches()
+            self._is_misread = False
+        except BaseException:
+            self._is_misread = True
+            raise
         finally:
             self._readings -= 1
 

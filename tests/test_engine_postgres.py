@@ -22,7 +22,7 @@ from proxies import Line
 from servers import emptied, server
 from stories import nothing
 
-from taskloop import Options, State, TaskScheduler, server_postgres, tending
+from taskloop import Every, Options, State, TaskScheduler, server_postgres, tending
 from taskloop.audit import through
 from taskloop.built_in import prune_history
 from taskloop.clock import SystemClock
@@ -642,6 +642,49 @@ async def test_a_start_waits_for_a_table_that_another_transaction_holds(table, m
         await scheduler.stop()
         await locker.close()
         await looker.close()
+
+
+async def _so_many(ask, number):
+    return len(await ask()) >= number
+
+
+async def test_a_job_that_was_switched_off_is_off_here_too_though_the_switches_could_not_be_read_then():
+    """It fired on as long as this worker lived, off by its record: only what others write had the switches read again."""
+    found = emptied()
+    holder, locker, looker = [await asyncpg.connect(found.store) for _ in range(3)]
+
+    async def are_waiting(number):
+        query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        return number == await looker.fetchval(query)
+
+    async def has_fired():
+        return await scheduler.runs("job", state=[*State])
+
+    scheduler = TaskScheduler(PostgresStore(found.store, call_seconds=0.5), options=QUICK)
+    scheduler.add_job(nothing, Every("4s"), name="job")  # while nothing is due nobody else meets with the trouble
+    try:
+        async with locker.transaction():
+            async with holder.transaction():
+                await holder.execute(
+                    "LOCK TABLE taskloop.switches IN SHARE MODE"
+                )  # which may be read, and not be written
+                await scheduler.start()
+                await until(has_fired)
+                switching = asyncio.create_task(scheduler.disable("job"))
+                await until(partial(are_waiting, 1))
+                lock = locker.execute("LOCK TABLE taskloop.switches IN ACCESS EXCLUSIVE MODE")
+                locking = asyncio.create_task(lock)
+                await until(partial(are_waiting, 2))
+            await locking  # between the two, as whatever else may come there
+            with pytest.raises(StoreUnavailable):
+                await switching
+        before = len(await has_fired())
+        await until(lambda: _so_many(has_fired, before + 1))
+        assert [run.reason for run in await has_fired()][0] == "disabled"
+    finally:
+        await scheduler.stop()
+        for one in (holder, locker, looker):
+            await one.close()
 
 
 async def test_a_stop_while_a_table_is_locked_leaves_nothing_that_waits_for_it_at_the_server():
