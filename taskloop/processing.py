@@ -617,9 +617,12 @@ def _apart(pen: _Pen) -> Iterator[None]:
     import faulthandler
 
     _mind_the_parent()
-    # For good: idle, anyio's loop would answer a Ctrl-C as if it had been asked. A handler that does nothing, not
-    # SIG_IGN: that would be inherited by the commands which the job starts.
-    signal.signal(signal.SIGINT, _heed_nothing)
+    # For good: idle, anyio's loop would answer a Ctrl-C as if it had been asked, and a terminal that is closed hangs up on all
+    # that began in it. A handler that does nothing, not SIG_IGN: that would be inherited by the commands which the job
+    # starts, as it is where whoever started the program meant it.
+    for one in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            signal.signal(one, _heed_nothing)
     kept = [os.dup(number) for number in (0, 1)]
     nothing = os.open(os.devnull, os.O_RDWR)
     _line[:] = kept
@@ -687,8 +690,9 @@ def _leave_alone() -> None:
     """In a fork that a job has made, which is its own: it is ended by signals, and holds no end of the line to the parent,
     who hears by the end of that line that this process is gone.
     """
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_DFL)
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(one) is _heed_nothing:
+            signal.signal(one, signal.SIG_DFL)
     with suppress(OSError):
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in _line:

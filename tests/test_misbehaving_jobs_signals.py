@@ -15,7 +15,7 @@ import termios
 import time
 
 import pytest
-from command_line import SECONDS, surroundings
+from command_line import SECONDS, surroundings, until
 from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
@@ -29,6 +29,7 @@ READY = r"INFO scheduler\.ready"
 
 BAD = """
 import asyncio, time
+from pathlib import Path
 from taskloop import Jobs
 
 jobs = Jobs()
@@ -55,6 +56,11 @@ async def holds(at_once: bool = True):
     finally:
         while True:
             time.sleep(0.1)
+
+@jobs.every("1h", executor="process")
+def works():
+    Path("works").touch()
+    time.sleep(2)
 
 @jobs.every("100ms", name="healthy")
 async def healthy():
@@ -190,7 +196,8 @@ def test_a_hangup_stops_as_a_term_does(bad):
     assert states(bad.folder) == {("never", "interrupted", "shutting_down")}
 
 
-def test_ctrl_c_on_a_terminal_stops_as_a_term_does_and_gives_130(bad):
+def on_its_terminal(bad, *words):
+    """A process that leads the session of a terminal of its own, and our end of that."""
     ours, theirs = pty.openpty()
 
     def lead():
@@ -198,10 +205,15 @@ def test_ctrl_c_on_a_terminal_stops_as_a_term_does_and_gives_130(bad):
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "taskloop", "run", "--jobs", "never", "--grace", "100ms"], cwd=bad.folder, stdin=theirs,
-        stdout=theirs, stderr=theirs, env=surroundings({"TERM": "xterm"}), preexec_fn=lead,
+        [sys.executable, "-m", "taskloop", *words], cwd=bad.folder, stdin=theirs, stdout=theirs, stderr=theirs,
+        env=surroundings({"TERM": "xterm"}), preexec_fn=lead,
     )  # fmt: skip
     os.close(theirs)
+    return process, ours
+
+
+def test_ctrl_c_on_a_terminal_stops_as_a_term_does_and_gives_130(bad):
+    process, ours = on_its_terminal(bad, "run", "--jobs", "never", "--grace", "100ms")
     said, pressed = b"", False
     try:
         while True:
@@ -219,6 +231,19 @@ def test_ctrl_c_on_a_terminal_stops_as_a_term_does_and_gives_130(bad):
         os.close(ours)
     assert b"Traceback" not in said and b"KeyboardInterrupt" not in said
     assert states(bad.folder) == {("never", "interrupted", "shutting_down")}
+
+
+def test_what_runs_in_a_process_has_its_grace_too_when_the_terminal_is_closed(bad):
+    process, ours = on_its_terminal(bad, "run", "--jobs", "works")
+    try:
+        until((bad.folder / "works").exists)
+        os.killpg(process.pid, HUP)  # as the shell does that it was started in
+        assert process.wait(SECONDS) == 128 + HUP
+    finally:
+        process.kill()
+        process.wait(SECONDS)
+        os.close(ours)
+    assert states(bad.folder) == {("works", "succeeded", None)}
 
 
 # -- S4: hosts with handlers of their own
