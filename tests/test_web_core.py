@@ -306,6 +306,14 @@ def test_a_body_that_must_be_there_is_said_to_be():
     assert required == {route.name for route in ROUTES if any(one.required for one in route.body)}
 
 
+def test_the_parameters_of_a_job_have_a_name_that_makers_of_clients_take():
+    scheduler = shop()
+    for name in ("mail.send", "mail:send", "mail_send"):
+        scheduler.add_job(scheduler["pack:box"].function, name=name)
+    found = [one for one in describe(ROUTES, scheduler, "")["components"]["schemas"] if one.startswith("params_mail")]
+    assert found == ["params_mail_send", "params_mail_send_2", "params_mail_send_3"]
+
+
 def test_two_jobs_whose_names_differ_in_a_colon_alone_have_each_its_own_parameters():
     scheduler = shop()
 

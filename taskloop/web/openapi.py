@@ -62,9 +62,12 @@ def describe(routes: Sequence[Route], jobs: Iterable[Job[..., Any]] = (), prefix
     params: dict[str, Any] = {}
     submit = next(one for one in routes if one.name == "submit")
     for job in breathing(jobs):
-        name = f"params_{re.sub('[^A-Za-z0-9._-]', '_', job.name)}"
+        # Without dots, which makers of clients take for modules, and told apart by what they leave in a name.
+        base = name = f"params_{re.sub('[^A-Za-z0-9_-]', '_', job.name)}"
+        number = 1
         while name in params:  # as of 'a:b' beside 'a_b'
-            name += "_"
+            number += 1
+            name = f"{base}_{number}"
         params[name] = _alone(job.parameters.schema(), f"urn:taskloop:params:{job.name}")
         paths[submit.path.replace("{job}", job.name)] = {"post": _submit_of(submit, job, name)}
     return {
