@@ -620,9 +620,9 @@ def _apart(pen: _Pen) -> Iterator[None]:
     # For good: idle, anyio's loop would answer a Ctrl-C as if it had been asked, and a terminal that is closed hangs up on all
     # that began in it. A handler that does nothing, not SIG_IGN: that would be inherited by the commands which the job
     # starts, as it is where whoever started the program meant it.
-    for one in (signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(one) is not signal.SIG_IGN:
-            signal.signal(one, _heed_nothing)
+    for meant in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(meant) is not signal.SIG_IGN:
+            signal.signal(meant, _heed_nothing)
     kept = [os.dup(number) for number in (0, 1)]
     nothing = os.open(os.devnull, os.O_RDWR)
     _line[:] = kept
