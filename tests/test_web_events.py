@@ -102,6 +102,32 @@ async def test_a_stream_ends_by_itself_when_the_scheduler_stops(host):
 # -- by themselves, on virtual time
 
 
+async def test_who_wants_few_of_the_events_comes_back_without_having_missed_any(monkeypatch):
+    monkeypatch.setattr(live, "KEPT", 200)
+    async with virtual_time(shop()) as time:
+        events, place = Live(time.scheduler), ""
+
+        async def listen():
+            nonlocal place
+            async for chunk in events.stream(names=["failed"]):
+                for line in chunk.decode().splitlines():
+                    place = line.removeprefix("id: ") if line.startswith("id: ") else place
+                    assert not line.startswith("event"), line
+
+        task = asyncio.ensure_future(listen())
+        for _ in range(100):  # three events each
+            await time.scheduler.submit("add")
+            await time.advance("1s")
+        task.cancel()
+        await asyncio.wait({task})
+        again = events.stream(place, names=["failed"])
+        assert b"gap" not in await anext(again)
+        await time.scheduler.submit("fails")
+        await time.run_until_idle()
+        assert [name for _, name, _ in read(await anext(again))] == ["failed"]
+        await again.aclose()
+
+
 async def test_a_silent_stream_says_that_it_lives_every_quarter_of_a_minute():
     async with virtual_time(shop()) as time:
         stream = Live(time.scheduler).stream()

@@ -31,6 +31,8 @@ KEPT_CHARACTERS: Final = 4_000_000
 """Of runs that came to much, or were given much, so many fewer as have together no more than this."""
 QUEUE: Final = 500
 """Events that may wait for one listener."""
+APART: Final = KEPT // 10
+"""After so many events that a listener did not want it is told where they are."""
 MOST_LISTENERS: Final = 100
 BEAT_SECONDS: Final = 15.0
 """Silence after which a comment says that the stream still lives."""
@@ -111,6 +113,11 @@ def _message(number: str, name: str, data: str) -> bytes:
     return f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode("utf-8", "backslashreplace")
 
 
+def _place(epoch: str, number: int) -> bytes:
+    """What a browser keeps, and sends when it comes back, without telling the page."""
+    return f"id: {epoch}-{number}\n\n".encode()
+
+
 class _Hears(Protocol):
     """One listener: what waits for it, as it is to be sent."""
 
@@ -119,6 +126,9 @@ class _Hears(Protocol):
 
     def taken(self, epoch: str) -> bytes:
         """What waits, which then waits no more; nothing: there is nothing."""
+
+    def place(self, epoch: str, count: int) -> bytes:
+        """Where it would go on, if nothing waits and that is far from where it was told last; nothing: it is not."""
 
 
 _Hearing = TypeVar("_Hearing", bound=_Hears)
@@ -131,6 +141,8 @@ class _Listener:
         self.waiting: deque[_Told] = deque()
         self.stirred = asyncio.Event()
         self.is_behind = False
+        self.heard = 0
+        """The number that it was told last."""
 
     def hear(self, told: _Told) -> None:
         if not self.wanted(told.event):
@@ -142,7 +154,17 @@ class _Listener:
         self.stirred.set()
 
     def taken(self, epoch: str) -> bytes:
-        return b"".join([self.waiting.popleft().text(epoch, self.admin) for _ in range(min(50, len(self.waiting)))])
+        told = [self.waiting.popleft() for _ in range(min(50, len(self.waiting)))]
+        if told:
+            self.heard = told[-1].number
+        return b"".join([one.text(epoch, self.admin) for one in told])
+
+    def place(self, epoch: str, count: int) -> bytes:
+        # Who wants few of the events would else come back with a number long gone, and be told that it missed some.
+        if self.waiting or count - self.heard < APART:
+            return b""
+        self.heard = count
+        return _place(epoch, count)
 
 
 class _Page:
@@ -161,6 +183,9 @@ class _Page:
     def taken(self, epoch: str) -> bytes:
         word, self.word = self.word, b""
         return word
+
+    def place(self, epoch: str, count: int) -> bytes:
+        return b""  # it looks at everything when it comes back
 
 
 def _changed(said: Any) -> bytes:
@@ -340,7 +365,8 @@ class Live:
                         await listener.stirred.wait()
                 except TimeoutError:
                     quiet += LOOK_SECONDS
-                    yield b": still here\n\n" if quiet >= BEAT_SECONDS else b""
+                    beat = b": still here\n\n" if quiet >= BEAT_SECONDS else b""
+                    yield listener.place(self._epoch, self._count) + beat
                     quiet %= BEAT_SECONDS
         finally:
             among.discard(listener)
@@ -349,13 +375,14 @@ class Live:
         """How long to wait before coming back, and where we are; then what was missed goes to the queue, or a word that
         it cannot be had any more.
         """
-        begin = f"retry: 2000\nid: {self._epoch}-{self._count}\n\n".encode()
+        begin, listener.heard = b"retry: 2000\n" + _place(self._epoch, self._count), self._count
         if last_id is None:
             return begin
         epoch, _, text = last_id.rpartition("-")
         number = int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else -1
         if epoch != self._epoch or not self._count - len(self._ring) <= number <= self._count:
             return begin + _message(f"{self._epoch}-{self._count}", "gap", json.dumps({"after": last_id[:100]}))
+        listener.heard = number
         # All of them, though they be more than a queue may have: they are in memory anyway.
         listener.waiting.extend(one for one in self._ring if one.number > number and listener.wanted(one.event))
-        return f"retry: 2000\nid: {last_id}\n\n".encode()
+        return b"retry: 2000\n" + _place(epoch, number)
