@@ -46,6 +46,7 @@ from taskloop.server_postgres import (
     transaction,
 )
 from taskloop.store_data import Claimed, Fired, Worker
+from taskloop.tasks import outlast
 
 __all__ = ["BEAT_SECONDS", "FREELY", "WHEREABOUTS", "PostgresBeater", "Writer", "submit_within"]
 
@@ -436,12 +437,18 @@ async def submit_within(
     try:
         answer = await _submit_within(connection, is_here, shown, runs, entry)
     except BaseException:
-        with suppress(Exception):
-            async with asyncio.timeout(GIVE_UP_SECONDS):  # on a line that has gone silent nothing answers who gave up
-                await connection.execute(undo)
+        # In a task of its own: a scope of anyio that was given up cancels each await, and the connection would be given back
+        # in the middle of a transaction that its owner knows nothing of.
+        await outlast({asyncio.create_task(_undone(connection, undo))})
         raise
     await connection.execute(end)
     return answer
+
+
+async def _undone(connection: Any, undo: str) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(GIVE_UP_SECONDS):  # on a line that has gone silent nothing answers who gave up
+            await connection.execute(undo)
 
 
 async def _submit_within(

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+from anyio import move_on_after
 from proxies import Line
 from servers import emptied, server
 from stores import NOW, asked, at, claimed, ended, fired, firing, hourly, ids, know, put, state, stored, submitted
@@ -430,6 +431,29 @@ async def test_an_application_whose_transaction_sees_one_state_throughout_can_su
             with pytest.raises((asyncpg.UniqueViolationError, asyncpg.SerializationError)):
                 await store.submit_within(one, [asked(key="k")])
         assert len(await store.find(Query())) == 3
+
+
+@pytest.mark.parametrize("within", [False, True])
+async def test_a_submit_that_a_scope_of_the_applications_gives_up_leaves_its_connection_as_it_was(within):
+    """Such a scope cancels each await, that of taking back what was begun too: the connection was left in the middle of a
+    transaction that nobody had begun, and what the application wrote next was never committed."""
+    async with opened() as store, other_session() as holder, other_session() as one:
+        begun = one.transaction()
+        if within:
+            await begun.start()
+            await one.execute("CREATE TABLE public.of_the_application (number int)")
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE taskloop.runs IN SHARE MODE")
+            with move_on_after(0.2) as scope:
+                await store.submit_within(one, [asked()])
+            assert scope.cancelled_caught
+        assert one.is_in_transaction() is within
+        if within:  # which may go on, and be committed
+            await one.execute("DROP TABLE public.of_the_application")
+            await begun.commit()
+        assert await store.find(Query()) == []
+        await store.submit_within(one, [asked()])
+        assert len(await store.find(Query())) == 1
 
 
 async def test_of_two_applications_that_wait_for_each_other_one_is_told_in_the_words_of_its_driver():
