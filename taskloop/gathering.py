@@ -14,6 +14,7 @@ from typing import Any
 
 from taskloop.errors import StoreUnavailable
 from taskloop.store import Heed
+from taskloop.tasks import shielded
 
 __all__ = ["Gathering"]
 
@@ -82,7 +83,8 @@ class Gathering:
                 await self._write_batch()
         except asyncio.CancelledError:
             while self._queue:  # what gathers while the last batch is written would be nobody's
-                await self._write_batch()
+                with suppress(asyncio.CancelledError):
+                    await self._write_batch()
             raise
 
     async def _write_batch(self) -> None:
@@ -92,14 +94,21 @@ class Gathering:
         self._in_hand = batch
         parts = [(verb, work) for verb, work, _, _ in batch]
         try:
-            answers = await self._carry_out(parts)
+            self._answer(batch, await self._carried_out(parts))
         except asyncio.CancelledError:
-            if self._is_open and os.getpid() == self._pid:  # else it was given up, or this is a fork
-                self._answer(batch, await self._carry_out(parts))
+            with shielded():  # a scope of the caller's would cancel each await
+                while self._in_hand is batch and self._is_open and os.getpid() == self._pid:  # else given up, or a fork
+                    with suppress(
+                        asyncio.CancelledError
+                    ):  # once more, as by a host that ends all tasks, and then its loop
+                        self._answer(batch, await self._carried_out(parts))
             raise
+
+    async def _carried_out(self, parts: Sequence[tuple[str, Any]]) -> Sequence[Any]:
+        try:
+            return await self._carry_out(parts)
         except Exception as error:  # whoever waits is not to wait for ever
-            answers = [error] * len(batch)
-        self._answer(batch, answers)
+            return [error] * len(parts)
 
     def _answer(self, batch: Sequence[Any], answers: Sequence[Any]) -> None:
         self._in_hand = ()

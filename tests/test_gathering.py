@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from anyio import CancelScope
 
 from taskloop.errors import StoreUnavailable
 from taskloop.gathering import Gathering
@@ -77,3 +78,41 @@ async def test_a_host_that_cancels_the_writer_leaves_nobody_waiting_who_asked_be
         [late] = await asked(gathering, "e")
         disk.may.release()
         assert await late == "E"
+
+
+async def test_a_host_that_cancels_the_writer_again_and_again_leaves_nobody_waiting():
+    """As one that ends all tasks, and then its loop: what was in hand was answered by nobody, not even by a close."""
+    async with gathered() as (disk, gathering):
+        waiting = await asked(gathering, "a")
+        for work in "bc":
+            gathering._task.cancel()
+            waiting += await asked(gathering, work)
+        gathering._task.cancel()
+        for _ in range(3):
+            disk.may.release()
+            await turns()
+            gathering._task.cancel()
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*waiting) == ["A", "B", "C"]
+
+
+async def test_who_writes_for_itself_in_a_scope_that_is_given_up_leaves_nobody_waiting():
+    async with gathered() as (disk, gathering):
+        gathering._task.cancel()
+        await turns()
+
+        async def writes():
+            with CancelScope() as scope:
+                asyncio.get_running_loop().call_later(0.01, scope.cancel)
+                await gathering.write("do", "a")
+            return scope.cancelled_caught
+
+        writing = asyncio.create_task(writes())
+        await turns()
+        waiting = await asked(gathering, "b")
+        await asyncio.sleep(0.05)
+        disk.may.release()
+        disk.may.release()
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(writing, *waiting) == [True, "B"]
+        assert disk.batches == [["a"], ["b"]]
