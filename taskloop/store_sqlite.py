@@ -99,8 +99,7 @@ class _Opened(NamedTuple):
 
 
 async def _let_go(opened: _Opened) -> None:
-    for connection in {opened.writer, opened.reader}:
-        await let_go(connection, CLOSE_SECONDS)
+    await let_go({opened.writer, opened.reader}, CLOSE_SECONDS)
 
 
 class SqliteStore:
@@ -159,8 +158,7 @@ class SqliteStore:
                 reader = await self._connect(create=False)
                 await self._run(reader, _reading)
         except BaseException as error:
-            for connection in {writer, reader}:
-                await connection.close()
+            await let_go({writer, reader}, CLOSE_SECONDS)
             raise self._explained(error) from error
         return _Opened(writer, reader, place)
 
@@ -180,17 +178,17 @@ class SqliteStore:
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
         writer, reader, writing = self._writer, self._reader, self._writing
-        if writer is None or writing is None:
+        if writer is None or reader is None or writing is None:
             return
         self._writer = self._reader = self._writing = None
         deadline = asyncio.get_running_loop().time() + within
         self._calls += 1
         try:
-            await writing.close(within)
+            try:
+                await writing.close(within)
+            finally:
+                await let_go({writer, reader}, max(0.1, deadline - asyncio.get_running_loop().time()))
         finally:
-            for connection in {writer, reader}:
-                if connection is not None:
-                    await let_go(connection, max(0.1, deadline - asyncio.get_running_loop().time()))
             self._calls -= 1
 
     # -- on the threads of the connections
@@ -707,7 +705,7 @@ class SqliteStore:
             try:
                 return await self._hop(connection, where_it_stood, self._place, function, *args)
             finally:
-                await let_go(connection, CLOSE_SECONDS)
+                await let_go([connection], CLOSE_SECONDS)
         except (sqlite3.Error, ValueError) as error:
             raise self._explained(error) from error
 

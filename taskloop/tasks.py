@@ -167,6 +167,7 @@ class MadeOnce(Generic[T]):
         self._undo = undo
         self._stops = stops
         self._making: asyncio.Task[T] | None = None
+        self._undoing: set[asyncio.Task[None]] = set()
         self._asking: set[object] = set()
 
     async def make(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> None:
@@ -180,7 +181,11 @@ class MadeOnce(Generic[T]):
             asking.discard(me)
             if self._making is making and (isinstance(error, Exception) or not asking):
                 self._making = None
-                await self._undone(making)
+                # In a task of its own: whoever asked may be cancelled again, by a scope of anyio at each await.
+                undoing = asyncio.create_task(self._undone(making))
+                self._undoing.add(undoing)
+                undoing.add_done_callback(self._undoing.discard)
+                await asyncio.shield(undoing)
             raise
         if self._making is making:
             self._making = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -111,8 +111,15 @@ def hop(connection: Connection, function: Callable[..., Any], *args: Any) -> asy
     return answer
 
 
-async def let_go(connection: Connection, within: float) -> None:
-    """Close a connection and end its thread; one that is busy for longer does so when it has ended."""
+async def let_go(connections: Iterable[Connection], within: float) -> None:
+    """Close connections and end their threads; one that is busy for longer does so when it has ended.
+
+    All are told before any is waited for: whoever closes may be cancelled at each await, by a scope of anyio.
+    """
+    await asyncio.wait([_told_to_end(one) for one in connections], timeout=within)
+
+
+def _told_to_end(connection: Connection) -> asyncio.Future[None]:
     loop = asyncio.get_running_loop()
     gone: asyncio.Future[None] = loop.create_future()
 
@@ -127,7 +134,7 @@ async def let_go(connection: Connection, within: float) -> None:
 
     connection._running = False
     connection._tx.put_nowait((None, close))
-    await asyncio.wait({gone}, timeout=within)
+    return gone
 
 
 def _done(gone: asyncio.Future[None]) -> None:

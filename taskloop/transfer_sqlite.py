@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.batches_sqlite import where_it_stood
 from taskloop.copying import BATCH_CHARACTERS, BATCH_ROWS, OWN, TABLES, Batch, Row, not_empty
 from taskloop.errors import BadStore
+from taskloop.threads_sqlite import CLOSE_SECONDS, let_go
 
 if TYPE_CHECKING:
     from taskloop.store_sqlite import SqliteStore
@@ -63,18 +64,11 @@ async def _apart(store: SqliteStore) -> AsyncIterator[Hop]:
     try:
         yield hop
     finally:
-        with suppress(Exception):
-            await store._hop(connection, _undo)
-        await connection.close()
+        await let_go([connection], CLOSE_SECONDS)  # which undoes what is not committed
 
 
 def _execute(db: sqlite3.Connection, statement: str) -> None:
     db.execute(statement)
-
-
-def _undo(db: sqlite3.Connection) -> None:
-    if db.in_transaction:
-        db.execute("ROLLBACK")
 
 
 def _names(columns: Sequence[str]) -> str:

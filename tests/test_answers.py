@@ -284,6 +284,19 @@ async def test_what_all_who_asked_have_left_is_undone_beside_what_another_has_ma
     assert (one.taken, one.undone) == (([1], []) if stops else ([2], [1]))
 
 
+async def test_what_nobody_waits_for_any_more_is_undone_however_often_who_asked_is_cancelled():
+    one = Making()
+    first = one.ask()
+    await turns()
+    for _ in range(3):
+        first.cancel()
+        await turns()
+    assert first.cancelled() and one.undone == []
+    one.may.put_nowait(None)
+    await turns()
+    assert (one.taken, one.undone) == ([], [1])
+
+
 async def test_of_several_who_learn_that_it_failed_none_forgets_what_is_made_since():
     one = Making()
 

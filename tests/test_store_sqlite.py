@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from anyio import CancelScope
 from stores import NOW, Stores, asked, at, claimed, database, finished, firing, hourly, ids, know, pair, put, submitted
 
 import taskloop
@@ -166,6 +167,23 @@ def test_a_commit_reaches_the_disk_before_it_is_answered_unless_asked_otherwise(
         db.isolation_level = None
         prepare(db, word, False, str(path))
         assert db.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
+async def test_a_scope_that_is_given_up_while_a_store_opens_or_closes_leaves_no_thread_behind(path):
+    """It cancels each await, also of what was to take them back: a connection and its thread were left for each."""
+    before = threading.active_count()
+    for _ in range(3):
+        store = SqliteStore(path)
+        with CancelScope() as scope:
+            asyncio.get_running_loop().call_soon(scope.cancel)
+            await store.open()
+        await store.open()
+        with CancelScope() as scope:
+            scope.cancel()
+            await store.close()
+    async with asyncio.timeout(5):
+        while threading.active_count() > before:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_closed_store_is_one_file(path):
