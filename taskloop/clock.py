@@ -94,3 +94,12 @@ class ClockWatch:
         found = Look(self._now, self._monotonic, elapsed, (now - self._now).total_seconds() - elapsed)
         self._now, self._monotonic = now, monotonic
         return found
+
+    def is_true(self, now: datetime, monotonic: float) -> bool:
+        """Whether no clock was set since the last look."""
+        return abs((now - self._now).total_seconds() - (monotonic - self._monotonic)) < 1e-6
+
+    def leave_out(self, seconds: float) -> None:
+        """Take looks that would have found nothing new as done, the last of them so much after the last."""
+        self._now += timedelta(seconds=seconds)
+        self._monotonic += seconds

@@ -117,6 +117,10 @@ class FireLoop:
         self._ready_at: datetime | None = None
         """When the next waiting run is ready that was not when last asked, or one has waited too long."""
         self._look = ClockWatch(self._clock.now(), self._clock.monotonic())
+        self._timer: asyncio.TimerHandle
+        self._nap_seconds = 0.0
+        self._wake_at: datetime | None = None
+        """For how long the timer was set, and the instant after which it is not set any more."""
         self._set_back: list[Look] = []
         """Steps back of the wall clock that the cursors do not know of yet."""
         self._was_away = self._is_failing = False
@@ -515,27 +519,56 @@ class FireLoop:
     async def _sleep_until(self, wake_at: datetime | None) -> None:
         """The one timer: sleep until an instant of the wall clock (None: none), or until `_wake` is set."""
         self._notice(0.0)  # here, for there may be no sleep as long as more runs wait than there are slots
-        slept = False
-        while not self._wake.is_set() and not self.closing:
-            now = self._clock.now()
-            nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
-            if nap <= 0:
-                break
-            slept = True
-            over_at = self._loop.time() + nap
-            timer = self._loop.call_at(over_at, self._wake.set)
-            await self._wake.wait()
-            timer.cancel()
-            self.ticked_at = self._clock.monotonic()
-            self._notice(nap)
-            # Before its time: somebody woke us. At its time somebody may have too, and then left a flag.
-            early = over_at - self._loop.time() > 0.001
-            if early or self._backlog or self._unread or self.closing or self._set_back:
-                break
-            self._wake.clear()
-        self._wake.clear()
-        if not slept:
+        if self._wake.is_set() or self.closing or not self._nap(wake_at):
             await asyncio.sleep(0)
+        else:
+            try:
+                await self._wake.wait()
+            finally:
+                self._timer.cancel()
+            self.ticked_at = self._clock.monotonic()
+            self._notice(self._nap_seconds)
+        self._wake.clear()
+
+    def _nap(self, wake_at: datetime | None) -> bool:
+        """Set the timer to `wake_at`, or to the next look at the clocks before it; False: it has come."""
+        now = self._clock.now()
+        nap = LONGEST_NAP if wake_at is None else min(LONGEST_NAP, (wake_at - now).total_seconds())
+        if nap > 0:
+            self._nap_seconds, self._wake_at = nap, wake_at
+            self._timer = self._loop.call_at(self._loop.time() + nap, self._nap_over)
+        return nap > 0
+
+    def _nap_over(self) -> None:
+        """Sleep on, unless there is something to do: called by the loop, for this is all that an idle worker does."""
+        if self._wake.is_set():
+            return
+        try:
+            self.ticked_at = self._clock.monotonic()
+            self._notice(self._nap_seconds)
+            if self._is_to_be_up() or not self._nap(self._wake_at):
+                self._wake.set()
+        except Exception:  # the host's loop has refused a timer, or its log a line: `run` goes on
+            self._wake.set()
+            raise
+
+    def _is_to_be_up(self) -> bool:
+        return self._wake.is_set() or self._backlog or self._unread or self.closing or bool(self._set_back)
+
+    def doze(self, after: float, within: float) -> float:
+        """Leave out looks at the clocks that would find nothing new, for the time of a test may jump over them: the next one
+        is `after` so many seconds, and they are all `within` so many from it; gives how much later it is to be.
+        """
+        now, tick = self._clock.now(), self._clock.monotonic()
+        if self._nap_seconds < LONGEST_NAP or self._is_to_be_up() or not self._look.is_true(now, tick):
+            return 0.0
+        if self._wake_at is not None:
+            within = min(within, (self._wake_at - now).total_seconds() - after)
+        if math.isinf(within):  # there is nothing to come before which a last look could be
+            return 0.0
+        left_out = max(0.0, math.ceil(within / LONGEST_NAP) - 1.0) * LONGEST_NAP
+        self._look.leave_out(left_out)
+        return left_out
 
     def _notice(self, nap: float) -> None:
         """See what became of both clocks since the last look, of which `nap` seconds were to be slept.

@@ -22,6 +22,7 @@ from weakref import WeakSet
 import anyio.to_thread
 
 from taskloop.errors import Conflict, NotRunning, TaskloopError
+from taskloop.firing import LONGEST_NAP, FireLoop
 from taskloop.outside import awaited_outside
 from taskloop.threads_sqlite import under_way
 
@@ -30,6 +31,8 @@ __all__ = ["LoopTime", "Standstill", "let_time_jump"]
 STANDSTILL_SECONDS: Final = 10.0
 """Real seconds without a step of virtual time or an event after which a test has hung."""
 POLL_SECONDS: Final = 0.05
+FEW: Final = 100
+"""Timers that are looked through at each jump, at most."""
 _steady: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
 )
@@ -52,10 +55,6 @@ class Member(Protocol):
     @property
     def store_calls(self) -> int:
         """What of it is for its store."""
-
-    @property
-    def job_calls(self) -> int:
-        """And what is not."""
 
     @property
     def calls(self) -> int:
@@ -94,7 +93,7 @@ class LoopTime:
         self._unanswered: WeakSet[Any] = WeakSet()
         self._target: int | None = None
         self._stop: asyncio.Future[Any] | None = None
-        self._moved_at = _steady()
+        self._moved_at = self._polled_at = _steady()
         self._over = False
 
     def refuse_elsewhere(self) -> None:
@@ -140,7 +139,7 @@ class LoopTime:
 
     def select(self, timeout: float | None = None) -> Any:
         """Events of the real world; asked to sleep, either wait for threads, or let virtual time pass."""
-        events = self._selector.select(0)
+        events = self._polled()
         if self._outer:
             self._ring_outer_timers()
         if events:
@@ -151,6 +150,7 @@ class LoopTime:
             return events
         if self._threads_are_at_work() or self._stop is None or self._jobs_wait_outside():
             return self._wait()
+        self._leave_out_naps()
         timer = self._loop._scheduled[0] if self._loop._scheduled else None
         due = round(timer._when * 1e6) if timer is not None else None
         if due is not None and (self._target is None or due <= self._target):
@@ -162,6 +162,31 @@ class LoopTime:
             if not self._stop.done():
                 self._stop.set_result(None)
         return events
+
+    def _polled(self) -> Any:
+        """What has come from outside. A loop that listens to nobody is woken by threads alone, and what these bring is among
+        what is ready without a look at the pipe by which they wake it: that would take longer than all else of a jump.
+        """
+        now = _steady()
+        if len(self._selector.get_map()) > 1 or now - self._polled_at > POLL_SECONDS:
+            self._polled_at = now
+            return self._selector.select(0)
+        return []
+
+    def _leave_out_naps(self) -> None:
+        """Move the timers of workers that have nothing to do but to look at the clocks to their last look before anything
+        else: with a look a minute a month takes seconds.
+        """
+        timers = self._loop._scheduled
+        if not timers or not _is_nap(timers[0]) or len(timers) > FEW:
+            return
+        naps = [one for one in timers if _is_nap(one)]
+        others = [one._when for one in timers if not _is_nap(one)]
+        until = min([*others, math.inf if self._target is None else self._target / 1e6])
+        if until - timers[0]._when > LONGEST_NAP:
+            for nap in naps:
+                nap._when += nap._callback.__self__.doze(nap._when - self.time(), until - nap._when)
+            heapq.heapify(timers)
 
     def jump(self, micros: int) -> None:
         self.micros = max(self.micros, micros)
@@ -203,7 +228,7 @@ class LoopTime:
         """
         if any(member.store_calls for member in self._members):
             return True
-        calls = sum(one.job_calls for one in self._members) + self._executor_calls + int(self._limiter.borrowed_tokens)
+        calls = sum(one.in_flight for one in self._members) + self._executor_calls + int(self._limiter.borrowed_tokens)
         calls += under_way(self._loop)  # of schedulers that only ask, beside those that have this time
         self._given_up = min(self._given_up, calls)
         if calls == self._given_up:
@@ -329,6 +354,10 @@ class _Mortal(Coroutine[Any, Any, Any]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)
+
+
+def _is_nap(timer: Any) -> bool:
+    return isinstance(getattr(timer._callback, "__self__", None), FireLoop)
 
 
 def let_time_jump(loop: asyncio.AbstractEventLoop) -> None:

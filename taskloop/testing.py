@@ -446,10 +446,6 @@ class _Member:
         attempts = self.scheduler._slots.attempts if self.scheduler._slots is not None else ()
         return len(attempts) + len(self.scheduler._listeners._calls)
 
-    @property
-    def job_calls(self) -> int:
-        return self.scheduler.in_flight - self.store_calls
-
 
 async def _reopened(store: Store) -> Store:
     """A store as the next process would open it."""

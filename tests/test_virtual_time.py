@@ -30,6 +30,7 @@ from taskloop import (
 )
 from taskloop.errors import BadDuration, Conflict, NoSuchJob, NotRunning, RunFailed
 from taskloop.store_sqlite import SqliteStore
+from taskloop.clock import ClockWatch
 from taskloop.testing import Standstill, run_context
 
 pytestmark = pytest.mark.anyio
@@ -779,3 +780,36 @@ async def test_tasks_of_the_engine_are_made_by_the_factory_of_the_host_there_too
         assert loop.get_task_factory() is factory
     finally:
         loop.set_task_factory(None)
+
+
+@pytest.mark.parametrize("clock", ["true", "set back", "set forward", "asleep"])
+async def test_a_month_of_looks_at_the_clock_that_find_nothing_is_passed_by_and_the_next_look_finds_what_was_done_to_it(
+    virtual_time, monkeypatch, lines, clock
+):
+    looks = []
+    look = ClockWatch.look
+
+    def counted(self, *times):
+        looks.append(times)
+        return look(self, *times)
+
+    monkeypatch.setattr(ClockWatch, "look", counted)
+    scheduler = TaskScheduler(options=Options(keep=None))
+
+    @scheduler.every("7d")
+    async def weekly() -> None: ...
+
+    async with virtual_time(scheduler) as time:
+        await time.advance("30d")
+        assert len(await scheduler.runs("weekly")) == 5
+        assert len(looks) < 3000, "there is one a minute, 43,200"
+        seen = looks[-1][0]
+        assert time.now - seen <= timedelta(minutes=1), "as if it had looked each minute"
+        del looks[:], lines[:]
+        if clock == "asleep":
+            await time.suspend("2d")
+        elif clock != "true":
+            time.step("-2d" if clock == "set back" else "2d")
+        await time.advance("1m")
+        expected = {"set back": ["clock.set_back"], "true": []}.get(clock, ["clock.gap"])
+        assert [line for line in lines if line in ("clock.gap", "clock.set_back")] == expected
