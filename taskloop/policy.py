@@ -143,7 +143,7 @@ class Policy:
         for name, value in merged.items():
             try:
                 values[name] = read_option(name, value)
-            except (ValueError, TypeError) as error:
+            except ValueError as error:
                 problems.append(f"job '{job}': {error}")
         if not problems:
             problems = [f"job '{job}': {text}" for text in _contradictions(values)]

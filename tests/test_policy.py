@@ -56,6 +56,9 @@ MINUTE = timedelta(minutes=1)
         ("trial_after", "10m", 10 * MINUTE),
         ("submit_limit", "5/1h", (5, 60 * MINUTE)),
         ("submit_limit", None, None),
+        ("submit_limit", "off", None),
+        ("group", "x" * 128, "x" * 128),
+        ("ping", None, None),
         ("ping", "off", None),
         (
             "ping",
@@ -76,6 +79,11 @@ MINUTE = timedelta(minutes=1)
             },
         ),
         ("ping", {"fail": "https://hc.example/x"}, {"fail": "https://hc.example/x"}),
+        (
+            "ping",
+            {"success": "https://hc.example/b", "start": "https://hc.example/a", "fail": "https://hc.example/c"},
+            {"start": "https://hc.example/a", "success": "https://hc.example/b", "fail": "https://hc.example/c"},
+        ),
     ],
 )
 def test_an_option_is_read_in_each_of_its_forms(name, given, read):
@@ -97,6 +105,7 @@ def test_an_option_is_read_in_each_of_its_forms(name, given, read):
         ("overlap", None, "allowed are 'skip'"),
         ("overlap", ["skip"], "allowed are 'skip'"),
         ("missed", 3, "allowed are 'latest'"),
+        ("missed", "never mind", "missed is 'never mind'; allowed are 'latest', 'all', 'skip'\n"),
         ("missed_limit", 0, "a whole number from 1 to 100000"),
         ("missed_limit", True, "a whole number"),
         ("missed_limit", 1.5, "a whole number"),
@@ -123,6 +132,10 @@ def test_an_option_is_read_in_each_of_its_forms(name, given, read):
         ("submit_limit", 5, 'such as "30/1m"'),
         ("ping", "hc.example/a", "an address such as"),
         ("ping", "https://hc.example/a b", "an address such as"),
+        ("ping", "https://hc.example:port/a", "an address such as"),
+        ("ping", "https://hc.example:99999/a", "an address such as"),
+        ("ping", "https://hc.example:0/a", "an address such as"),
+        ("ping", 5, "ping is 5; an address is allowed, or a table with some of start, success, fail"),
         ("ping", {"fail": 5}, "ping.fail is 5"),
         ("ping", {"end": "https://hc.example/x"}, "a table with some of start, success, fail"),
         ("ping", {}, "a table with some of"),
@@ -132,7 +145,7 @@ def test_what_an_option_cannot_be_is_refused_with_what_it_may_be(name, given, te
     with pytest.raises(ValueError, match=name) as caught:
         read_option(name, given)
     assert isinstance(caught.value, BadJob)
-    assert text in str(caught.value)
+    assert text in f"{caught.value}\n"
 
 
 def test_an_unknown_option_is_refused_with_the_one_that_was_meant():
