@@ -90,6 +90,25 @@ async def test_a_paused_interval_stays_where_it_was_while_the_clock_was_years_ah
         assert await fates(time, "held") == ["00:00 succeeded", "01:00 skipped missed x2", "03:00 succeeded"]
 
 
+@pytest.mark.parametrize("back", ["1h", "2h", "40m"])
+async def test_a_fire_that_is_held_as_the_clock_is_set_back_comes_when_the_pause_is_over(scheduler, virtual_time, back):
+    """Set back by whole intervals it was due at an instant that had its record, and nothing came of it."""
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("3h30m")
+        await scheduler.pause("job")
+        await time.advance("55m")
+        assert len(await dues(time, "job")) == 4
+        time.step(f"-{back}")
+        await time.advance("2m")
+        await scheduler.resume("job")
+        await time.advance("1m")
+        runs = await time.runs("job")
+        assert len(runs) == 5 and max(Counter(await dues(time, "job")).values()) == 1
+        await time.advance("2h")
+        assert len(await time.runs("job")) in (6, 7)
+
+
 async def test_a_stored_schedule_survives_the_year_9999(scheduler, virtual_time):
     scheduler.add_job(nothing, name="job")
     async with virtual_time(scheduler) as time:

@@ -70,6 +70,8 @@ OLDER = Fire(NOW, Reason.MISSED, count=4, until_at=at(3))
         ({"now": NOW, "max_late": "1m"}, ON_TIME),
         ({"now": at(0.5), "max_late": "1m"}, (Fire(NOW, Reason.TOO_LATE),)),
         ({"now": at(0.5), "max_late": "30m"}, ON_TIME),
+        ({"now": NOW, "missed": "all"}, ON_TIME),
+        ({"now": at(0.5), "watched": NOW, "missed": "skip"}, ON_TIME),
         ({"now": at(0.5), "watched": at(0.1)}, (Fire(NOW, None, Cause.CATCH_UP),)),
         ({"now": at(0.5), "watched": at(0.1), "missed": "all"}, (Fire(NOW, None, Cause.CATCH_UP),)),
         ({"now": at(0.5), "watched": at(0.1), "missed": "skip"}, (Fire(NOW, Reason.MISSED),)),
@@ -317,6 +319,13 @@ def test_a_spread_schedule_that_is_to_wait_one_interval_waits_that_and_its_shift
     assert bound.next_due == NOW + 2 * HOUR + offset(unbound(Every(HOUR)), HOUR)
 
 
+def test_a_spread_schedule_on_the_grid_of_the_epoch_is_due_at_its_shift_after_an_instant_that_has_just_passed():
+    rules = Policy(spread=HOUR, first="aligned")
+    shift = offset(unbound(Every(HOUR)), HOUR)
+    bound = bind(unbound(Every(HOUR)), rules, NOW + shift / 2)
+    assert bound.next_due == NOW + shift
+
+
 # -- overlap
 
 RUNNING, WAITING = State.RUNNING, State.WAITING
@@ -370,6 +379,26 @@ def test_it_goes_back_a_little_apart_from_instants_that_have_a_record():
     assert again.next_due == at(1) + 2 * apart
 
 
+def test_an_interval_that_is_held_as_the_clock_goes_back_goes_with_it_apart_from_its_last_instant():
+    held = hourly(next_due=at(4), last_due=at(3))
+    moved = rewound(held, at(3.4), 1)
+    assert moved.next_due == at(3) + timedelta(milliseconds=1)
+    assert rewound(held, at(3.8), 0.6).next_due == at(3.4)
+    assert rewound(hourly(next_due=NOW, last_due=None), at(-0.4), 1).next_due == at(-1)
+
+
+@pytest.mark.parametrize("trigger", [Every("1h"), Every("1h", anchor=NOW), Cron("0 * * * *")], ids=str)
+def test_what_is_held_for_longer_than_its_interval_stays_due_as_the_clock_goes_back(trigger):
+    for last in (NOW, None):
+        held = hourly(trigger=trigger, next_due=at(1), last_due=last)
+        assert rewound(held, at(4.5), 1) == held
+
+
+def test_an_interval_that_a_clock_ahead_has_moved_and_that_was_held_there_is_due_as_the_clock_goes_back():
+    moved = rewound(hourly(next_due=at(11), last_due=at(10)), at(0.5), 20)
+    assert moved.next_due is not None and moved.next_due <= at(0.5)
+
+
 def test_an_interval_that_had_come_to_the_end_of_time_goes_on():
     end = datetime(9999, 12, 31, 23, 30, tzinfo=UTC)
     moved = rewound(hourly(next_due=None, last_due=end), NOW, (end - NOW) / HOUR)
@@ -394,8 +423,9 @@ def test_what_follows_the_wall_clock_comes_again_only_where_nothing_was_decided(
 
 @pytest.mark.parametrize("trigger", WALL, ids=str)
 def test_a_cursor_that_stands_right_stays(trigger):
-    right = hourly(trigger=trigger, next_due=at(3), last_due=at(2))
-    assert rewound(right, at(2.5), 1) == right
+    for last in (at(2), None):
+        right = hourly(trigger=trigger, next_due=at(3), last_due=last)
+        assert rewound(right, at(2.5), 1) == right
 
 
 def test_an_aligned_interval_follows_the_wall_clock_and_an_instant_is_left_alone():
@@ -511,6 +541,7 @@ def test_a_schedule_that_is_done_stays_done():
         ([once(1)], [(2, 6, 5)]),
         ([once(6)], [(1, 5, 5)]),
         ([(at(3), at(4))], [(1, 2, 2), (5, 6, 2)]),
+        ([(at(1), at(5))], [(6, 6, 1)]),
         ([once(2), once(4)], [(1, 1, 1), (3, 3, 1), (5, 6, 2)]),
         ([(at(-3), at(2)), once(2), (at(6), at(9))], [(3, 5, 3)]),
         ([(at(0), at(9))], []),
