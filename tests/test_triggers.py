@@ -225,6 +225,9 @@ def test_a_trigger_is_a_value_with_a_text_and_a_table_that_read_back(trigger):
         (Cron("*/90 * * * *"), "cron */90 * * * *", "at the start of every hour"),  # it was told as every 90th minute
         (Cron("0 0 */36 * * *"), "cron 0 0 */36 * * *", "at 00:00 every day"),
         (Cron("0 */24 */31 */12 *"), "cron 0 */24 */31 */12 *", "at 00:00 on January 1"),
+        (Cron("*/30,7 0 * * *"), "cron */30,7 0 * * *", "at every 30th minute and minute 7 past hour 0"),
+        (Cron("0 0 13 * 5"), "cron 0 0 13 * 5", "at 00:00 on the 13th day of month and on Friday"),
+        (Cron("0 0 */31 * 5"), "cron 0 0 */31 * 5", "at 00:00 on every 31st day of month if it's on Friday"),
         (Cron("*/59 */23 * * *"), "cron */59 */23 * * *", "every 59th minute past every 23rd hour"),
     ],
 )
