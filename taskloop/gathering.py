@@ -98,9 +98,8 @@ class Gathering:
         except asyncio.CancelledError:
             with shielded():  # a scope of the caller's would cancel each await
                 while self._in_hand is batch and self._is_open and os.getpid() == self._pid:  # else given up, or a fork
-                    with suppress(
-                        asyncio.CancelledError
-                    ):  # once more, as by a host that ends all tasks, and then its loop
+                    # Cancelled once more, it may be: by a host that ends all tasks, and then its loop.
+                    with suppress(asyncio.CancelledError):
                         self._answer(batch, await self._carried_out(parts))
             raise
 
