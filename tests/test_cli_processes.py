@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pty
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 
 import pytest
@@ -18,10 +20,13 @@ from command_line import SECONDS, on_a_terminal, surroundings, until
 from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
+from rich.console import Console
+from rich.text import Text
 from test_cli_words import taken_apart
 
 from taskloop import Options, TaskScheduler
 from taskloop.cli.lines import Narrator
+from taskloop.cli.screen import _Bars
 from taskloop.cli.session import Session
 from taskloop.testing import run_context
 
@@ -402,7 +407,64 @@ def test_a_terminal_shows_bars_below_the_lines_and_gets_its_cursor_back(shop):
     assert "▶ crawl" in said and re.search(r"\d+%  \d+/60", said) and "scheduler.ready" in said
     assert "\x1b[5m" not in said and "page \\x1b[5m" in said
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+    assert "starting  ·  ok 0" in said and "stopping  ·  ok" in said
     assert "Traceback" not in said
+
+
+def test_ctrl_z_gives_the_terminal_back_with_its_cursor_and_fg_takes_it_again(shop):
+    shop.write("crawling.py", CRAWL)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskloop", "--app", "crawling:jobs", "run", "--grace", "0"], cwd=shop.folder,
+        stdin=theirs, stdout=theirs, stderr=theirs, env=surroundings({"TERM": "xterm", "COLUMNS": "100"}), process_group=0,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+
+    def hear(what: str) -> None:
+        nonlocal said
+        said = b""
+        while what.encode() not in said:
+            said += os.read(ours, 65536)
+
+    try:
+        hear("▓▓▓")
+        process.send_signal(signal.SIGTSTP)
+        assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+        os.set_blocking(ours, False)
+        with suppress(BlockingIOError):
+            said += os.read(ours, 65536)
+        os.set_blocking(ours, True)
+        # The frame is taken away, row by row, after the cursor is there again.
+        assert "▓" not in said.decode().rpartition("\x1b[?25h")[2] and said.endswith(b"\x1b[2K")
+        process.send_signal(signal.SIGCONT)
+        hear("\x1b[?25l")
+        hear("▓▓▓")
+        process.send_signal(INT)
+        hear("\x1b[?25h")
+        assert process.wait(SECONDS) == 130
+    finally:
+        process.kill()
+        process.wait(SECONDS)
+        os.close(ours)
+
+
+def test_bars_leave_nothing_behind_in_a_terminal_that_was_made_narrower():
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=100, height=24, legacy_windows=False)
+    bars = _Bars(console, lambda: [Text("x" * 79), Text("─" * 60), Text("y")])
+    bars.start()
+
+    def rows_up(columns: int) -> int:
+        console.width = columns
+        terminal.truncate(0)
+        bars.refresh()
+        return terminal.getvalue().count("\x1b[1A")
+
+    rows_up(100)
+    assert rows_up(100) == 2  # from the last of three
+    assert rows_up(60) == 3  # which the terminal has broken the first for
+    bars.stop()
 
 
 def test_a_narrow_terminal_shows_the_bar_of_a_job_with_a_long_name(shop):
