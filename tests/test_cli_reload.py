@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
+from command_line import SECONDS, surroundings, until
 from command_line import call as call
 from command_line import nothing_blocks_the_loop as nothing_blocks_the_loop
 from command_line import shop as shop
-from command_line import until
 
 from taskloop.cli.reload import _counts
 
@@ -42,6 +47,31 @@ def test_a_changed_file_starts_it_again_and_a_broken_one_only_when_it_is_mended(
     assert len(found) == 3 and {how for _, how in found} == {"stopped"}
 
 
+def test_on_a_terminal_a_change_is_told_when_the_bars_of_the_child_are_gone(shop):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskloop", "run", "--reload", "--no-fire"], cwd=shop.folder, stdin=theirs, stdout=theirs,
+        stderr=theirs, env=surroundings({"TERM": "xterm"}),
+    )  # fmt: skip
+    os.close(theirs)
+    said = ""
+    try:
+        while said.count("scheduler.ready") < 2:
+            said += os.read(ours, 65536).decode(errors="replace")
+            if "scheduler.ready" in said and "# another" not in (shop.folder / "shop.py").read_text():
+                shop.write("shop.py", (shop.folder / "shop.py").read_text() + "# another\n")
+        assert said.index("reload: shop.py changed") > said.index("scheduler.stopped") > said.index("scheduler.ready")
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the terminal is gone with the process
+            while os.read(ours, 65536):
+                pass
+        assert process.wait(SECONDS) == 130
+    finally:
+        process.kill()
+        process.wait(SECONDS)
+        os.close(ours)
+
+
 def test_it_ends_as_the_command_ends(shop):
     assert shop.process("run", "--reload", "--for", "0.2s").code == 0
     assert shop.process("run", "--reload", "--for", "never").code == 2
@@ -55,6 +85,39 @@ def test_a_child_whose_parent_is_killed_ends_too(shop):
         running.hear("scheduler.ready")
         assert running.end(signal.SIGKILL) == -9
         until(lambda: workers(shop)[-1][1] == "stopped", explain=lambda: running.said)
+
+
+def test_ctrl_z_and_ctrl_backslash_reach_the_child_and_a_hangup_that_is_ignored_ends_nothing(shop):
+    def alone():
+        os.setpgid(0, 0)  # a group that has no parent in its session cannot be stopped
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+
+    def state(pid: int) -> str:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    log = shop.folder / "said.txt"
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "taskloop", "run", "--reload", "--no-fire"], cwd=shop.folder, env=surroundings({}),
+            stdout=subprocess.DEVNULL, stderr=said, preexec_fn=alone,
+        )  # fmt: skip
+    try:
+        until(lambda: "scheduler.ready" in log.read_text())
+        [(child, _)] = workers(shop)
+        process.send_signal(signal.SIGTSTP)
+        until(lambda: state(process.pid) == "T")
+        assert state(child) == "T"
+        process.send_signal(signal.SIGCONT)
+        until(lambda: state(child) != "T")
+        process.send_signal(signal.SIGHUP)
+        os.kill(child, signal.SIGHUP)
+        process.send_signal(signal.SIGQUIT)
+        assert process.wait(SECONDS) == -signal.SIGQUIT
+        until(lambda: not Path(f"/proc/{child}").exists() or state(child) == "Z")
+        assert workers(shop) == [(child, None)]  # it had no time for an end of its own
+    finally:
+        process.kill()
+        process.wait(SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,23 @@
 """`taskloop run --reload`: the same command in a child, started again whenever a file changes. For development.
 
 The child runs as it would without the option, in a process group of its own: a Ctrl-C is heard here and passed on once,
-so the child is not hurried by hearing it twice. It is stopped as by SIGTERM, with its grace, before it is started again;
-so nothing that it wrote is cut off. One that cannot start is told of, and tried again at the next change.
+so the child is not hurried by hearing it twice; Ctrl-Z and SIGQUIT are passed on too. It is stopped as by SIGTERM, with its
+grace, before it is started again; so nothing that it wrote is cut off. One that cannot start is told of, and tried again
+at the next change.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from taskloop import address
@@ -27,6 +30,8 @@ __all__ = ["child", "reload"]
 
 LOOK_MS: Final = 250
 """How often a child that ended by itself is noticed."""
+STOP_SECONDS: Final = 1.0
+"""How long a child that a Ctrl-Z has reached may take until it has stopped."""
 TOGETHER_MS: Final = 100
 """Changes that come this close together are one."""
 ENDINGS: Final = (".py", ".toml")
@@ -63,8 +68,11 @@ def reload(args: Namespace, words: Sequence[str]) -> int:
         )  # fmt: skip
         for changed in changes:
             if changed:
-                _say(f"reload: {_named(changed, folder)} changed")
+                # A terminal is the child's until it has ended: it would take what is said there for its bars.
+                said, before = f"reload: {_named(changed, folder)} changed", not sys.stderr.isatty()
+                _say(said) if before else None
                 child.end()
+                _say(said) if not before else None
                 if stop.is_set():
                     break
                 child.start()
@@ -94,7 +102,7 @@ def _named(changed: Iterable[tuple[Any, str]], folder: Path) -> str:
 def _say(text: str) -> None:
     from taskloop.cli.output import clean
 
-    # On a terminal the child's line of figures may stand there: what is said begins a line of its own.
+    # What a child that was killed has left on a terminal may stand there: what is said begins a line of its own.
     start = "\r\x1b[K" if sys.stderr.isatty() else ""
     print(start + clean(text), file=sys.stderr, flush=True)
 
@@ -135,6 +143,21 @@ class _Child:
             _say(f"reload: ended with code {code}; it is started again when a file changes")
         return False
 
+    def _tell(self, number: int) -> None:
+        """The child, and what its jobs have started, as the terminal would; a stop is waited for, for it gives that back."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.killpg(self._process.pid, number)
+            until = monotonic() + STOP_SECONDS
+            while number == signal.SIGTSTP and monotonic() < until:
+                if (
+                    os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                    is not None
+                ):
+                    return
+                sleep(0.01)
+
     @contextmanager
     def heeding(self, stop: Event) -> Iterator[None]:
         """Let signals end what is watched, and reach the child."""
@@ -144,8 +167,18 @@ class _Child:
             if self._process is not None and self._process.poll() is None:
                 self._process.send_signal(number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        former = {number: signal.signal(number, heed) for number in numbers}
+        def obey(number: int, _frame: object) -> None:
+            self._tell(number)
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            signal.signal(number, obey)  # after a `fg`
+            self._tell(signal.SIGCONT)
+
+        ends = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), heed)
+        wanted = {**ends, signal.SIGTSTP: obey, signal.SIGQUIT: obey}
+        # What was ignored when we began is ignored by the child too: whoever started us meant it, as nohup does.
+        there = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+        former = {number: signal.signal(number, wanted[number]) for number in there}
         try:
             yield
         finally:
@@ -156,7 +189,6 @@ class _Child:
 def child(words: Sequence[str]) -> int:
     """What the child does: the command, and an end as by SIGTERM should its parent be killed, for nobody would know of it."""
     import ctypes
-    from contextlib import suppress
 
     from taskloop.cli import entrance
 
