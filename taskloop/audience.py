@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from taskloop.context import running
@@ -79,6 +80,14 @@ class Waiters:
             futures.discard(heard)
             if not futures:
                 del self._futures[run_id]
+
+    def end(self, error: Exception) -> None:
+        """Raise this wherever anybody waits: nothing will be told any more, and there is no record to look at."""
+        waiting, self._futures = self._futures, {}
+        for heard in chain.from_iterable(waiting.values()):
+            with suppress(RuntimeError):  # of a loop that is closed: nobody waits
+                if not heard.done():
+                    heard.set_exception(error)
 
     def announce(self, run_id: RunId, run: Run | None) -> None:
         for heard in self._futures.pop(run_id, ()):

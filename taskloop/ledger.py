@@ -28,6 +28,7 @@ from taskloop.errors import (
     KeyConflict,
     NoSuchRun,
     NoSuchStep,
+    NotRunning,
     TaskloopError,
     nearest,
 )
@@ -347,7 +348,8 @@ class Ledger(Scheduling):
     async def wait(self, run_id: int, timeout: Duration | None = None) -> Run:
         """Wait until a run is final and give its record; a run that waits for another lends out its slot meanwhile.
 
-        Raises `NoSuchRun`, `Conflict` in the run itself, `TimeoutError` after `timeout` (None: never; 0: it looks once).
+        Raises `NoSuchRun`, `Conflict` in the run itself, `TimeoutError` after `timeout` (None: never; 0: it looks once),
+        `NotRunning` where a stop has ended a store in memory first.
         """
         span = None if timeout is None else durations.parse(timeout)
         if span is not None and not span:
@@ -392,6 +394,14 @@ class Ledger(Scheduling):
         if seconds is not None:
             self._waiters.look_later(heard)
         return await heard
+
+    async def close(self, within: float = 10.0) -> None:
+        """Let go of the store, in about `within` seconds; the next verb opens it again, one in memory empty."""
+        await super().close(within)
+        if self._store is not None and self._store.private:
+            self._waiters.end(
+                NotRunning("the scheduler stopped before that run had ended, and its store in memory is gone")
+            )
 
     async def cancel(self, run_id: int, *, reason: str | None = None, actor: str | None = None) -> Run:
         """Ask for the end of a run: a waiting one ends now, a running one as soon as its worker hears of it.

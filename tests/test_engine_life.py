@@ -15,8 +15,9 @@ import pytest
 from stories import START, failing, fates, lasting, nothing, starts, stubborn, threads_ended
 
 from taskloop import Cron, Every, Inject, Jobs, Options, RunContext, State, TaskScheduler, current_run
+from taskloop.audience import LOOK_SECONDS
 from taskloop.clock import SystemClock
-from taskloop.errors import BadDuration, BadJob, Conflict, StoreUnavailable
+from taskloop.errors import BadDuration, BadJob, Conflict, NotRunning, StoreUnavailable
 from taskloop.jobs import Job
 from taskloop.web.asgi import lifespan
 
@@ -503,6 +504,20 @@ async def test_a_job_in_a_thread_that_does_not_end_is_abandoned_and_never_repeat
         await time.restart()
         await time.advance("1h")
         assert [(run.state, run.result) for run in await time.runs()] == [(State.INTERRUPTED, None)]
+
+
+async def test_who_waits_for_a_run_of_a_store_in_memory_is_told_of_the_stop_with_which_that_goes():
+    """The run had not begun: nobody would ever have told of its end, and there was nothing to look at."""
+    scheduler = TaskScheduler("sqlite:///:memory:", options=Options())
+    scheduler.add_job(nothing, name="job")
+    await scheduler.start()
+    run = await scheduler.submit("job", at="+1h")
+    waiting = asyncio.create_task(run.wait())
+    await asyncio.sleep(2 * LOOK_SECONDS)  # it has looked, and only listens from now on
+    await scheduler.stop()
+    async with asyncio.timeout(5):
+        with pytest.raises(NotRunning, match="its store in memory is gone"):
+            await waiting
 
 
 async def test_a_second_stop_with_no_grace_ends_the_grace_of_the_first(scheduler, virtual_time):
