@@ -423,7 +423,9 @@ class Ledger(Scheduling):
                 raise NoSuchRun(run_id)
             if done.ended:
                 self._ended(done.run)
-            self._ask_to_end(done.run.id, ending)  # claimed here meanwhile: nobody else would bring us the wish
+            # Claimed here meanwhile: nobody else would bring us the wish.
+            if self._ask_to_end(done.run.id, ending) is None and done.wished and self._slots is not None:
+                self._slots.leave_a_wish()
             self._stirred()
             return done.run
 

@@ -82,6 +82,8 @@ class Slots:
         self._answered, self._refused = asyncio.Event(), asyncio.Event()
         self.reported: asyncio.Event = asyncio.Event()
         """Set when a run has reported progress that is not written yet."""
+        self.wished: bool = False
+        """Whether the end of a run of ours may be wished in the store although nobody else has written."""
         self.logged: asyncio.Event = asyncio.Event()
         """Not set while lines of runs in hand are being written."""
         self.logged.set()
@@ -332,6 +334,13 @@ class Slots:
             return None
         attempt.ask(ending, self._abandon, self._kill_grace)
         return attempt.run
+
+    def leave_a_wish(self) -> None:
+        """Have the housekeeping look for a wish: it is for a run that may be ours and is not in hand yet, of many that were
+        handed out together.
+        """
+        self.wished = True
+        self.reported.set()
 
     async def wind_down(self, grace: timedelta, hurrying: asyncio.Event) -> None:
         """Let runs end for at most `grace`, or until somebody hurries; ask the rest to end; abandon what does not."""

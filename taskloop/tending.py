@@ -136,7 +136,7 @@ class Tending:
     def _duties(self, shared: bool) -> Iterator[Callable[[], Awaitable[object]]]:
         """What is to be done in this round, one after the other; each is done whatever has become of those before."""
         yield partial(self._mind_the_others, shared)
-        if self.changed or self._wishes:
+        if self.changed or self._wishes or self._slots.wished:
             yield self._grant_wishes
         yield self._write_progress
         yield partial(self._journal.write, self._store)
@@ -296,6 +296,7 @@ class Tending:
         self._awake_at = now
 
     async def _grant_wishes(self) -> None:
+        self._slots.wished = False
         await self._store.wishes(self._worker.id, self._hear_wishes)
         while self._wishes:
             wish = self._wishes[0]
@@ -305,7 +306,11 @@ class Tending:
             self._wishes.pop(0)
 
     def _hear_wishes(self, answer: Sequence[Wish] | Exception) -> None:
-        """They are in the store no more: also those that it hands out after nobody waited for them any longer."""
+        """They are in the store no more: also those that it hands out after nobody waited for them any longer.
+
+        After some there may be more: those it did not hand out at once, and of runs that are not in hand yet.
+        """
+        self._slots.wished |= isinstance(answer, Exception) or bool(answer)
         for wish in () if isinstance(answer, Exception) else answer:
             if self._slots.ask(wish.run, Cancelled(wish.reason, wish.actor)) is None:  # its attempt ends as we hear it
                 self._wishes.append(wish)

@@ -510,6 +510,23 @@ async def test_a_running_run_may_clean_up_when_cancelled(scheduler, virtual_time
     assert tape == ["cleaned"]
 
 
+async def test_a_run_that_is_handed_out_with_many_others_and_not_begun_yet_hears_of_its_cancel_too(virtual_time):
+    """A few of them begin in each turn of the loop. The wish stood in the store, where only what others write had it read."""
+    scheduler = TaskScheduler(options=Options(max_running=4000))
+    scheduler.add_job(lasting(600), name="job")
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause()
+        asked = await scheduler.submit_many([scheduler["job"].bind() for _ in range(2000)])
+        resuming = asyncio.create_task(scheduler.resume())
+        while not scheduler._slots.attempts:
+            await asyncio.sleep(0)
+        run = await scheduler.cancel(asked[-1].id)
+        assert run.state is State.RUNNING
+        await time.until(resuming)
+        await time.advance("5s")
+        assert (await scheduler.run(run.id)).state is State.CANCELLED
+
+
 async def test_a_run_that_waits_for_its_retry_is_cancelled_at_once(scheduler, virtual_time):
     scheduler.add_job(failing(9), name="job", retry=Retry(5, first="1h"))
     async with virtual_time(scheduler) as time:
