@@ -635,6 +635,25 @@ async def test_the_old_run_of_all_does_not_wait_for_the_end_of_a_pause(client):
     assert (refused.status, refused.code) == (409, "conflict") and "is paused" in refused.data["detail"]
 
 
+async def test_the_old_run_of_all_does_not_wait_for_a_worker_where_there_is_none(host):
+    scheduler = shop()
+    async with asyncio.timeout(20), host(scheduler, auth="open", start=False) as client:
+        before = await client.post("/admin/tasks/run")
+        async with scheduler:
+            run = await scheduler.submit("waits")
+            await scheduler.began.wait()
+            stopping = asyncio.ensure_future(scheduler.stop(grace="1h"))
+            while scheduler.is_running:
+                await asyncio.sleep(0)
+            meanwhile = await client.post("/admin/tasks/run")
+            await scheduler.cancel(run.id)
+            await stopping
+        for refused in (before, meanwhile, await client.post("/admin/tasks/run")):
+            assert (refused.status, refused.code) == (409, "conflict")
+            assert refused.data["detail"] == "no worker runs jobs, and the scheduler does not run here"
+        await scheduler.close()
+
+
 async def test_the_old_processors_are_switched(client):
     off = await client.post("/admin/control_processors/add", {"enabled": False, "reason": "old"})
     found = {one["name"]: one for one in (await client.get("/admin/control_processors")).data}

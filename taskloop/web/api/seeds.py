@@ -92,8 +92,7 @@ async def start(asked: Asked) -> Response:
 
 async def run_tasks(asked: Asked) -> Response:
     """Run every enabled job that needs no parameters, and wait for all."""
-    if not (asked.scheduler.options.enabled or (await asked.scheduler.status()).workers):
-        raise Problem(409, "conflict", "no worker runs jobs, and scheduler.enabled is false here", "start a worker")
+    await _refuse_to_wait_for_nobody(asked)
     ready = {job.name for job in asked.scheduler if not job.parameters.required}
     stands = await looking.stands(asked.scheduler)
     if paused := [one.name for one in stands if one.condition == "paused" and one.name in ready]:
@@ -108,6 +107,17 @@ async def run_tasks(asked: Asked) -> Response:
         told = "; ".join(f"run {run.id} of '{run.job}' {run.state}: {run.summary or run.reason}" for run in failed)
         raise Problem(500, "failed", told, "GET /api/v1/runs has their errors", more={"runs": records})
     return await answer({"status": "success", "runs": records})
+
+
+async def _refuse_to_wait_for_nobody(asked: Asked) -> None:
+    """Raise `Problem` where nobody would run what is asked for: what waits for that would wait for ever."""
+    scheduler, own = asked.scheduler, asked.scheduler.worker
+    if scheduler.options.enabled and scheduler.is_running:
+        return
+    if any(own is None or one.id != own.id for one in (await scheduler.status()).workers):
+        return
+    here = "the scheduler does not run here" if scheduler.options.enabled else "scheduler.enabled is false here"
+    raise Problem(409, "conflict", f"no worker runs jobs, and {here}", "start a worker")
 
 
 async def processors(asked: Asked) -> Response:
