@@ -206,6 +206,28 @@ async def test_why_is_answered_for_a_run(pair):
     assert (await client.get(f"{V1}/jobs/nobody/why")).code == "job-not-found"
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("+2h", "%2B2h"),
+        ("2999-03-01T02:00:00+01:00", "2999-03-01T01:00:00Z"),
+        ("2999-03-01+02:00:00+0100", "2999-03-01T01:00:00Z"),
+        ("2999-03-01+02:00:00Z", "2999-03-01T02:00:00Z"),
+    ],
+)
+async def test_a_plus_in_the_instant_of_an_address_is_one(client, written, meant):
+    texts = [
+        (await client.get(f"{V1}/jobs/hourly/why?at={one}")).data["text"].partition("T")[0] for one in (written, meant)
+    ]
+    fires = [(await client.get(f"{V1}/upcoming?until={one}&limit=3")).items for one in (written, meant)]
+    assert texts[0] == texts[1] and fires[0] == fires[1] != []
+
+
+async def test_an_instant_without_an_offset_is_told_as_it_was_written(client):
+    answer = await client.get(f"{V1}/runs?since=2999-03-01+02:00")
+    assert answer.status == 422 and "instant '2999-03-01 02:00': it names no zone" in answer.data["detail"]
+
+
 async def test_statistics_count_by_state_and_tell_how_long_it_took(pair):
     scheduler, client = pair
     for number in range(3):

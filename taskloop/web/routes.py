@@ -7,6 +7,7 @@ handler is called, and the description of the API is made of the same table. Sta
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -41,6 +42,8 @@ Handler = Callable[[Any], Awaitable[Response]]
 MOST_FIELDS, MOST_OF_A_JOB = 60, 1_000
 """Of a query or a form; of the form of a job, that has a field for each of its parameters."""
 SHOWN: Final = 60
+_LOST_PLUS: Final = re.compile(r"^ (?=\S)|(?<=\d) (?=\d\d(:?\d\d)?$)", re.ASCII)
+"""A space in an instant where it can only have been a plus."""
 
 
 class Kind(NamedTuple):
@@ -178,14 +181,14 @@ def _values(pattern: Sequence[str], parts: Sequence[str]) -> dict[str, str] | No
 # -- reading what was given
 
 
-def query_values(query: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """The values of a query string, all of its parameters in it. Raises `Problem` with the mistakes."""
+def query_values(query: str, route: Route) -> dict[str, Any]:
+    """The values of a query string, all of the route's parameters in it. Raises `Problem` with the mistakes."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
         raise Problem(400, "bad-request", f"the query has more than {MOST_FIELDS} fields") from None
     given: dict[str, Any] = {}
-    known = {one.name: one for one in parameters}
+    known = {one.name: one for one in route.query}
     problems: dict[str, str] = {}
     for name, value in pairs:
         if name in given and name in known and known[name].many:
@@ -195,8 +198,17 @@ def query_values(query: str, parameters: Sequence[Parameter]) -> dict[str, Any]:
         elif "\0" in value:
             problems[name] = "holds a NUL, and nothing that is kept does"
         elif value or name not in known or known[name].kind is TEXT:
-            given[name] = value
+            is_instant = name in known and known[name].kind is INSTANT
+            given[name] = _with_plus(value) if is_instant and not route.page else value
     return _read(given, known, problems, where="query")
+
+
+def _with_plus(instant: str) -> str:
+    """An instant of a query with the plus that was written into it: one that is not percent-encoded comes as a space, so
+    `+2h` would be two hours ago, and the offset `+01:00` none. Not for pages: a form encodes it, and people type spaces.
+    """
+    whole_day = ":" not in instant.rpartition(" ")[0] and "T" not in instant  # then what follows the space is its time
+    return instant if whole_day and not instant.startswith(" ") else _LOST_PLUS.sub("+", instant)
 
 
 def read_body(body: bytes, kind: str, route: Route) -> dict[str, Any]:

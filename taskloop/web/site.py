@@ -231,7 +231,7 @@ class Site:
             route=route,
             principal=principal or Principal("anyone", Scope.read, "open"),
             path=found.path,
-            query=query_values(request.query, route.query),
+            query=query_values(request.query, route),
             body=body,
         )
 
