@@ -26,7 +26,7 @@ from test_cli_words import taken_apart
 
 from taskloop import Options, TaskScheduler
 from taskloop.cli.lines import Narrator
-from taskloop.cli.screen import _Bars
+from taskloop.cli.screen import _Above, _Terminal
 from taskloop.cli.session import Session
 from taskloop.testing import run_context
 
@@ -435,8 +435,7 @@ def test_ctrl_z_gives_the_terminal_back_with_its_cursor_and_fg_takes_it_again(sh
         with suppress(BlockingIOError):
             said += os.read(ours, 65536)
         os.set_blocking(ours, True)
-        # The frame is taken away, row by row, after the cursor is there again.
-        assert "▓" not in said.decode().rpartition("\x1b[?25h")[2] and said.endswith(b"\x1b[2K")
+        assert said.endswith(b"\x1b[J\r\x1b[K\x1b[?25h")  # what is below the cursor goes, and the cursor is there
         process.send_signal(signal.SIGCONT)
         hear("\x1b[?25l")
         hear("▓▓▓")
@@ -449,22 +448,86 @@ def test_ctrl_z_gives_the_terminal_back_with_its_cursor_and_fg_takes_it_again(sh
         os.close(ours)
 
 
-def test_bars_leave_nothing_behind_in_a_terminal_that_was_made_narrower():
-    terminal = io.StringIO()
-    console = Console(file=terminal, force_terminal=True, width=100, height=24, legacy_windows=False)
-    bars = _Bars(console, lambda: [Text("x" * 79), Text("─" * 60), Text("y")])
-    bars.start()
+class Glass(io.StringIO):
+    """What a terminal of eight rows shows, which breaks its lines anew when it is made narrower, as most do."""
 
-    def rows_up(columns: int) -> int:
-        console.width = columns
-        terminal.truncate(0)
-        bars.refresh()
-        return terminal.getvalue().count("\x1b[1A")
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.columns, self.rows, self.row, self.column, self.kept = columns, [""], 0, 0, (0, 0)
 
-    rows_up(100)
-    assert rows_up(100) == 2  # from the last of three
-    assert rows_up(60) == 3  # which the terminal has broken the first for
-    bars.stop()
+    def write(self, text: str) -> int:
+        for sign in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|\x1b.|[^\x1b]", text):
+            self._obey(sign)
+        return len(text)
+
+    def _obey(self, sign: str) -> None:
+        top = max(0, len(self.rows) - 8)
+        if sign in ("\n", "\x1bD"):
+            self.row += 1
+            self.column = 0 if sign == "\n" else self.column
+            self.rows += [""] if self.row == len(self.rows) else []
+        elif sign == "\r":
+            self.column = 0
+        elif sign in ("\x1b[J", "\x1b[K"):
+            self.rows[self.row] = self.rows[self.row][: self.column]
+            self.rows[self.row + 1 :] = (
+                [""] * len(self.rows[self.row + 1 :]) if sign == "\x1b[J" else self.rows[self.row + 1 :]
+            )
+        elif sign == "\x1b7":
+            self.kept = self.row - top, self.column
+        elif sign == "\x1b8":
+            self.row, self.column = self.kept[0] + top, self.kept[1]
+        elif sign[0] == "\x1b" and sign[-1] in "AB":
+            by = int(sign[2:-1] or 1)
+            self.row = max(top, self.row - by) if sign[-1] == "A" else min(len(self.rows) - 1, self.row + by)
+        elif sign[0] != "\x1b":
+            old = self.rows[self.row].ljust(self.column)
+            self.rows[self.row] = old[: self.column] + sign + old[self.column + 1 :]
+            self.column += 1
+
+    def narrowed(self, columns: int) -> None:
+        broken = [[row[at : at + columns] for at in range(0, max(1, len(row)), columns)] for row in self.rows]
+        self.row = sum(map(len, broken[: self.row]))
+        self.columns, self.rows = columns, [part for parts in broken for part in parts]
+
+    @property
+    def shown(self) -> list[str]:
+        return [row for row in self.rows if row]
+
+
+def test_bars_take_no_line_of_others_away_and_leave_nothing_behind_in_a_terminal_that_was_made_narrower():
+    glass = Glass(100)
+    console = Console(file=glass, force_terminal=True, width=100, height=8, legacy_windows=False)
+    terminal, frame = _Terminal(glass, console), [Text("x" * 79), Text("─" * 60), Text("y")]
+    terminal.show(frame)
+    terminal.lines(["ours"])
+    for number in range(9):  # it scrolls by now
+        glass.write(f"a command's {number}\n")
+        terminal.show(frame)
+    assert glass.shown == ["ours", *(f"a command's {number}" for number in range(9)), "x" * 79, "─" * 60, "y"]
+    glass.narrowed(50)
+    console.width = 50
+    terminal.show(frame)
+    assert glass.shown[10:] == ["x" * 49 + "…", "─" * 49 + "…", "y"]
+    for text in ("a dot", " another"):
+        terminal.text(text)
+        terminal.show(frame)
+    glass.write(" and a command's")
+    terminal.show([])
+    terminal.lines(["ours"])
+    assert glass.shown[9:] == ["a command's 8", "a dot another and a command's", "ours"]
+
+
+def test_what_jobs_print_on_a_terminal_moves_nothing_there(monkeypatch):
+    printed: list[str] = []
+    terminal = _Terminal(io.StringIO(), Console(width=80, height=8))
+    monkeypatch.setattr(terminal, "text", printed.append)
+    out = _Above(terminal, io.StringIO())
+    print("\x1b[31mred\x1b[0m \x1b[2J\x1b[5A\x1b]0;title\x07\x1bc\x1b[Kend", file=out)
+    print("kept until it is", end="", file=out)
+    assert printed == ["\x1b[31mred\x1b[0m \x1b[Kend\n"]
+    out.flush()
+    assert printed[1:] == ["kept until it is"] and out.write("12345") == 5
 
 
 def test_a_narrow_terminal_shows_the_bar_of_a_job_with_a_long_name(shop):

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from threading import RLock, current_thread, get_ident, main_thread
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from rich.console import Console, ConsoleRenderable, Group, RenderableType
-from rich.control import Control
-from rich.live import Live
-from rich.segment import ControlType
+from rich.console import Console
 from rich.text import Text
 
 from taskloop import looking
 from taskloop.cli.listing import next_fire
-from taskloop.cli.output import LEAST, clean, plain, span_text, width
+from taskloop.cli.output import LEAST, clean, plain, span_text
 from taskloop.errors import TaskloopError
 from taskloop.events import Event
 from taskloop.runs import Run, RunId
@@ -40,37 +39,150 @@ TICK_SECONDS: Final = 0.2
 BAR: Final = 20
 BESIDE: Final = BAR + 10
 """Columns that a run's line has for more than its name: the sign, the bar, the percents, and the … of what is cut off."""
+_MOVES: Final = re.compile(r"\x1b(?:\[[0-9;:<=>?]*[ -/]*[@-JL-ln-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z^-~])")
+"""Sequences that a terminal obeys, but for colours and for erasing within the line."""
 _ENDS: Final = ("succeeded", "failed", "retrying", "cancelled", "interrupted", "skipped")
 
 
-class _Bars(Live):
-    """What stands below the lines. A terminal that was made narrower has broken its lines: it takes more rows than it had."""
+class _Terminal:
+    """A terminal with a frame below its lines.
 
-    def __init__(self, console: Console, frame: Callable[[], list[Text]]) -> None:
-        self._frame = frame
-        self._shown: list[Text] = []
-        self._widths: list[int] = []
-        super().__init__(
-            console=console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=sys.stdout.isatty(),
-            get_renderable=self._renderable_now,
-            vertical_overflow="crop",
-        )
+    The cursor stands above the frame, on a line that is free: what others write there, such as the commands that jobs
+    start, and the keys that somebody presses, comes above it too. Nobody tells us of that; so each drawing begins by
+    erasing what is below the cursor, in however many rows a terminal that was made narrower has broken it.
+    """
 
-    def _renderable_now(self) -> RenderableType:
-        self._shown = self._frame()
-        return Group(*self._shown)
+    def __init__(self, stream: TextIO, console: Console) -> None:
+        self._stream, self._console = stream, console
+        self._frame: list[Text] = []
+        self.lock = RLock()
+        self._writer = 0
+        self._is_begun = self._is_to_leave = False
+        self._process = os.getpid()
+        self._instead: dict[str, Any] = {}
 
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        columns = self.console.width
-        more = sum(max(0, wide - 1) // columns for wide in self._widths)
-        self._widths = [min(width(line.plain), columns) for line in self._shown]
-        found = super().process_renderables(renderables)
-        if more:
-            found.insert(1, Control(*((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * more))
-        return found
+    @property
+    def is_of_another_process(self) -> bool:
+        """Whether this is a fork, which a job has made."""
+        return os.getpid() != self._process
+
+    def take(self) -> None:
+        """From now on lines come above the frame."""
+        self._instead = {name: getattr(sys, name) for name in ("stdout", "stderr") if getattr(sys, name).isatty()}
+        for name, stream in self._instead.items():
+            setattr(sys, name, _Above(self, stream))
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            signal.signal(signal.SIGTSTP, self._leave)
+        self._write("\x1b[?25l")
+
+    def give_back(self) -> None:
+        """No frame is left, and the cursor is shown."""
+        if signal.getsignal(signal.SIGTSTP) == self._leave:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        for name, stream in self._instead.items():
+            getattr(sys, name).flush()
+            setattr(sys, name, stream)
+        self._clear()
+
+    def vanish(self) -> None:
+        """What give_back does, at once: the process is about to be gone, and may be in the middle of a drawing."""
+        os.write(self._stream.fileno(), b"\x1b[J\n\x1b[?25h")
+
+    def _clear(self) -> None:
+        self._write(f"\x1b[J{self._new_line()}\x1b[?25h")
+
+    def lines(self, texts: Sequence[str]) -> None:
+        """Lines of ours."""
+        if texts:
+            with self.lock:
+                self._draw(self._new_line() + "".join(f"{text}\n" for text in texts))
+                self._is_begun = False
+
+    def text(self, text: str) -> None:
+        """What a job prints, be it a line or not."""
+        with self.lock:
+            self._draw(text)
+            self._is_begun = not text.endswith("\n")
+
+    def show(self, frame: list[Text]) -> None:
+        """Another frame."""
+        with self.lock:
+            self._frame = frame
+            self._draw()
+
+    def _new_line(self) -> str:
+        """From where a job has left the cursor, or somebody's key, of which nothing need stay."""
+        return "\n" if self._is_begun else "\r\x1b[K"
+
+    def _draw(self, text: str = "") -> None:
+        columns, rows = self._console.size
+        shown = [line.copy() for line in self._frame[: rows - 1]]
+        for line in shown:
+            line.truncate(columns, overflow="ellipsis")
+        # First there must be rows below, then the cursor's place is kept: after a scroll it would be another's.
+        room = "\x1bD" * len(shown) + f"\x1b[{len(shown)}A" if shown else ""
+        self._write(f"\x1b[J{text}{room}\x1b7" + "".join(f"\x1b[B\r{line.plain}" for line in shown) + "\x1b8")
+
+    def _write(self, text: str) -> None:
+        with self.lock:
+            self._writer = get_ident()
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            finally:
+                self._writer = 0
+        if self._is_to_leave and current_thread() is main_thread():
+            self._is_to_leave = False
+            self._leave()
+
+    def _leave(self, *_: object) -> None:
+        """Ctrl-Z, wherever the main thread is: the shell gets its terminal without a frame, which is new below what it says."""
+        if self._writer == get_ident():
+            self._is_to_leave = True
+            return
+        is_ours = not self.is_of_another_process
+        with suppress(OSError, ValueError):
+            self._clear() if is_ours else None
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._leave)
+        with suppress(OSError, ValueError):
+            self._write("\x1b[?25l") if is_ours else None
+
+
+class _Above:
+    """In the place of stdout or stderr: what is printed comes above the frame, without what would move the cursor there."""
+
+    def __init__(self, terminal: _Terminal, stream: TextIO) -> None:
+        self._terminal, self._stream = terminal, stream
+        self._kept = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if self._terminal.is_of_another_process:  # a fork has no part in the frame
+            return self._stream.write(text)
+        with self._terminal.lock:
+            whole, line_end, self._kept = (self._kept + text).rpartition("\n")
+        if line_end:
+            self._put(whole + line_end)
+        return len(text)
+
+    def writelines(self, texts: Iterable[str]) -> None:
+        self.write("".join(texts))
+
+    def flush(self) -> None:
+        if self._terminal.is_of_another_process:
+            self._stream.flush()
+            return
+        with self._terminal.lock:
+            text, self._kept = self._kept, ""
+        if text:
+            self._put(text)
+
+    def _put(self, text: str) -> None:
+        self._terminal.text(_MOVES.sub("", text))
 
 
 class Screen:
@@ -87,60 +199,32 @@ class Screen:
         self._next: tuple[str, datetime] | None = None
         self._asked_at = float("-inf")
         self._is_stale = True
-        self._has_begun = self._is_drawing = self._is_to_leave = False
-        self._process = os.getpid()
-        self._live = _Bars(self._console, self._frame)
+        self._terminal = _Terminal(log.stream, self._console)
+        self._has_begun = False
         scheduler.feed.subscribe(self._hear, "started", "progress", *_ENDS)
 
     def start(self) -> None:
         """Take the terminal."""
         self._log.write = self._lines.append
-        self._live.start()
-        if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
-            signal.signal(signal.SIGTSTP, self._leave)
+        with suppress(OSError, ValueError):
+            self._terminal.take()
+            self._terminal.show(self._frame())
 
     def stop(self) -> None:
         """Give the terminal back: every line written, no bar left, the cursor shown."""
         with suppress(OSError, ValueError):
-            self._print_lines()
-            self._live.stop()
-        if signal.getsignal(signal.SIGTSTP) == self._leave:
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            self._draw()
+            self._terminal.give_back()
         del self._log.write
 
     def show_cursor(self) -> None:
         """The least that must be done when the process is about to vanish."""
         with suppress(OSError, ValueError):
-            self._console.file.write("\n\x1b[?25h")
-            self._console.file.flush()
-
-    def _leave(self, *_: object) -> None:
-        """Ctrl-Z, wherever the main thread is: the shell gets its terminal without bars; they are new below what it says."""
-        if self._is_drawing:
-            self._is_to_leave = True
-            return
-        is_ours = os.getpid() == self._process  # what a job has forked draws nothing
-        if is_ours:
-            with suppress(OSError, ValueError):
-                self._live.stop()
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, self._leave)
-        if is_ours:
-            self._live = _Bars(self._console, self._frame)
-            with suppress(OSError, ValueError):
-                self._live.start()
+            self._terminal.vanish()
 
     def _draw(self) -> None:
-        self._is_drawing = True
-        try:
-            self._print_lines()
-            self._live.refresh()
-        finally:
-            self._is_drawing = False
-        if self._is_to_leave:
-            self._is_to_leave = False
-            self._leave()
+        self._terminal.lines([self._lines.popleft() for _ in range(len(self._lines))])
+        self._terminal.show(self._frame())
 
     async def keep(self) -> None:
         """Redraw until cancelled."""
@@ -173,11 +257,6 @@ class Screen:
         self._asked_at, self._is_stale = now, False
         with suppress(TaskloopError):
             self._next = next_fire(await self._scheduler.jobs(), self._firing)
-
-    def _print_lines(self) -> None:
-        waiting = [self._lines.popleft() for _ in range(len(self._lines))]
-        if waiting:
-            self._console.print(Text.from_ansi("\n".join(waiting)), soft_wrap=True)
 
     def _frame(self) -> list[Text]:
         room = max(1, self._console.height // 2 - 2)
