@@ -429,6 +429,19 @@ async def test_a_stop_lets_running_jobs_end_within_the_grace(scheduler, virtual_
         assert (time.now - (await time.runs())[0].created_at).total_seconds() == 20
 
 
+async def test_a_stop_waits_for_what_the_store_is_about_to_hand_out_and_no_longer(scheduler, virtual_time):
+    job = scheduler.add_job(nothing, name="job")
+    async with virtual_time(scheduler) as time:
+        await (await job.submit()).wait()
+        began = time.now
+        asking = [asyncio.ensure_future(job.submit()) for _ in range(2)]
+        await asyncio.sleep(0)
+        await scheduler.stop(grace="30s")
+        await asyncio.gather(*asking)
+        assert await fates(time) == ["00:00 succeeded"] * 3
+        assert time.now - began < timedelta(seconds=0.4)
+
+
 async def test_a_stop_cancels_what_outlives_the_grace(scheduler, virtual_time):
     tape = []
     scheduler.add_job(lasting(600, tape), Every("1h"))

@@ -1260,6 +1260,7 @@ async def test_an_attempt_ends_before_the_next_one_begins_though_one_transaction
         writes.set()
         await busy
         assert (await handle.wait(timeout=5)).state is State.SUCCEEDED
+        assert scheduler._slots.free == scheduler.options.max_running and not scheduler._slots.expecting
     assert told == [("started", 1), ("retrying", 1), ("started", 2)]
 
 

@@ -363,10 +363,15 @@ async def test_a_slot_that_was_lent_to_the_last_is_given_back_once(virtual_time)
     scheduler, left, going = TaskScheduler(options=Options(max_running=2)), [], [0]
     scheduler.add_job(nothing, name="later")
 
+    async def waits(later, turns):  # some begin to as the end of the job is being written
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await later.wait()
+
     @scheduler.job(retry=Retry(2, first=0))
     async def parent(run: RunContext):
         later = await scheduler.submit("later", at="+1d")
-        left.append(asyncio.create_task(later.wait()))
+        left.extend(asyncio.create_task(waits(later, turns)) for turns in range(6))
         await asyncio.sleep(0)
         if run.attempt == 1:
             raise OSError("once more")
@@ -386,8 +391,36 @@ async def test_a_slot_that_was_lent_to_the_last_is_given_back_once(virtual_time)
         await time.advance("1h")
         await time.advance("1d")
         assert {run.state for run in await time.runs("child")} == {State.SUCCEEDED}
-        assert len(left) == 6 and all(task.done() for task in left)
+        assert len(left) == 36 and all(task.done() for task in left)
         assert scheduler._slots.free == 2
+
+
+@pytest.mark.parametrize("attempts", [1, 2], ids=["whose run has ended", "whose run is tried again"])
+async def test_what_a_job_left_behind_has_no_slot_to_lend(virtual_time, attempts):
+    scheduler, left = TaskScheduler(options=Options(max_running=attempts)), []
+    scheduler.add_job(lasting(60), name="child")
+    scheduler.add_job(nothing, name="other")
+
+    async def waits_later():
+        await asyncio.sleep(1)
+        await (await scheduler.submit("child")).wait()
+
+    @scheduler.job(retry=Retry(2, first=0))
+    async def parent(run: RunContext):
+        if run.attempt == 2:
+            await asyncio.sleep(90)
+            return
+        left.append(asyncio.create_task(waits_later()))
+        if attempts == 2:
+            raise OSError("once more")
+
+    async with virtual_time(scheduler) as time:
+        await parent.submit()
+        await time.advance("2s")
+        other = await scheduler.submit("other")
+        await time.advance("3m")
+        assert stamp((await scheduler.run(other.id)).started_at) == "00:01:01"
+        await asyncio.gather(*left)
 
 
 async def test_a_slot_given_back_is_taken_again_when_the_wait_is_over(virtual_time):
@@ -410,3 +443,5 @@ async def test_a_slot_given_back_is_taken_again_when_the_wait_is_over(virtual_ti
         spans = [(run.started_at, run.ended_at) for run in await time.runs() if run.job != "parent"]
         assert all(one[1] <= other[0] or other[1] <= one[0] for one in spans for other in spans if one is not other)
         assert len(spans) == 4
+        assert await starts(time, "child") == ["00:00"]
+        assert await starts(time, "other") == ["00:01", "00:02", "00:02:30"]

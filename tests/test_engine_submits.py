@@ -760,3 +760,24 @@ async def test_a_decorated_function_stays_callable():
         return number * 2
 
     assert await double(4) == 8
+
+
+async def test_hundreds_of_runs_handed_out_at_once_begin_in_several_turns_and_never_beyond_the_slots(virtual_time):
+    scheduler = TaskScheduler(options=Options(max_running=230))
+    in_hand = []
+
+    @scheduler.job()
+    async def job():
+        in_hand.append(len(scheduler._slots.attempts))
+        await asyncio.sleep(60)
+
+    async with virtual_time(scheduler) as time:
+        await scheduler.pause()
+        await scheduler.submit_many([job.bind()] * 300)
+        await scheduler.resume()
+        await time.advance("30s")
+        assert len(in_hand) == max(in_hand) == 230
+        assert min(in_hand) <= 100, "the first had begun before the last were launched"
+        await time.advance("2m")
+        assert len(in_hand) == 300 and max(in_hand) == 230
+        assert scheduler._slots.free == 230 and not scheduler._slots.expecting
