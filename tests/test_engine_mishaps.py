@@ -460,14 +460,18 @@ async def test_what_was_missed_while_only_another_program_s_worker_lived_was_mis
 
 async def test_a_run_whose_call_cannot_be_prepared_has_failed_and_keeps_no_slot(virtual_time, monkeypatch):
     """It is on record as running by then, and was for as long as its worker lived."""
-    scheduler = TaskScheduler(options=Options(max_running=1))
-    scheduler.add_job(work, name="job", executor="process")
-    scheduler.add_job(nothing, name="other")
+    scheduler, told = TaskScheduler(options=Options(max_running=1)), []
+    scheduler.add_job(work, name="job", executor="process", group="one")
+    scheduler.add_job(nothing, name="other", group="one")
+    scheduler.feed.subscribe(lambda event: told.append(event.run.id), "failed")
     async with virtual_time(scheduler) as time:
         monkeypatch.setitem(sys.modules, "taskloop.processing", None)
-        run = await time.until((await scheduler.submit("job")).wait("1m"))
-        assert (run.state, run.error.type) == (State.FAILED, "ModuleNotFoundError")
-        assert (await time.until((await scheduler.submit("other")).wait("1m"))).state is State.SUCCEEDED
+        first, second = await scheduler.submit("job"), await scheduler.submit("other")
+        run = await time.until(first.wait("1m"))
+        assert (run.state, run.error.type, time.now) == (State.FAILED, "ModuleNotFoundError", START)
+        assert told == [run.id]
+        assert (await time.until(second.wait("1m"))).state is State.SUCCEEDED
+        assert time.now == START
 
 
 async def test_no_line_is_lost_that_cannot_be_written_just_as_its_run_ends(virtual_time, tmp_path):
@@ -1141,8 +1145,9 @@ async def test_a_run_that_begins_while_the_store_is_asked_what_we_hold_is_ours(t
 
 
 async def test_a_job_removed_while_its_run_waits_for_trust_leaves_no_slot_taken(tmp_path):
-    scheduler = TaskScheduler(tmp_path / "a.db", options=BRIEF)
+    scheduler, told = TaskScheduler(tmp_path / "a.db", options=BRIEF), []
     scheduler.add_job(nothing, name="job")
+    scheduler.feed.subscribe(lambda event: told.append(event.run.reason), "interrupted")
     async with scheduler:
         # While the first look at what waits goes on, all slots are reserved for it, and what is asked for waits.
         await until(lambda: not scheduler._fires.is_behind and scheduler._slots.free == 64)
@@ -1153,6 +1158,7 @@ async def test_a_job_removed_while_its_run_waits_for_trust_leaves_no_slot_taken(
         scheduler.remove_job("job")
         trusted.append(1)
         assert (await handle.wait(timeout=20)).reason == "unknown_job"
+        assert told == ["unknown_job"]
         assert scheduler._slots.free == 64
 
 
