@@ -144,7 +144,8 @@ class Switching(Housed):
                 for write in writes:
                     await write()
             finally:  # of several the first may stand
-                await self._switched()
+                if self._store_is_open:  # else a stop was first: it would be opened again, for nobody
+                    await self._switched()
             tell()
 
         await self._through(carried_out())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import sys
 import threading
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
 
 import anyio
@@ -531,6 +532,20 @@ async def test_who_waits_for_a_run_of_a_store_in_memory_is_told_of_the_stop_with
     async with asyncio.timeout(5):
         with pytest.raises(NotRunning, match="its store in memory is gone"):
             await waiting
+
+
+async def test_a_switch_that_a_stop_leaves_unwritten_opens_the_store_for_nobody(tmp_path):
+    scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+    scheduler.add_job(nothing, name="job")
+    await scheduler.start()
+    with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        switching = asyncio.create_task(scheduler.disable("job"))
+        await asyncio.sleep(0.1)
+        await scheduler.stop(0)
+        with pytest.raises(StoreUnavailable, match="is closed"):
+            await switching
+    assert not scheduler._store_is_open
 
 
 async def test_a_second_stop_with_no_grace_ends_the_grace_of_the_first(scheduler, virtual_time):
