@@ -350,8 +350,12 @@ def test_a_scheduler_that_is_off_takes_no_runs(shop):
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["nobody"], 3), (["add"], 2), (["add", "a=x"], 2), (["add", "a=1", "--at", "12:00"], 2), (["heartbeat"], 4)],
-)
+    [
+        (["nobody"], 3), (["add"], 2), (["add", "a=x"], 2), (["add", "a=1", "--at", "12:00"], 2), (["heartbeat"], 4),
+        (["add", "a=1", "--key", ""], 2),  # all that are asked for by a variable of the shell that is empty would be one
+        (["add", "a=1", "--timeout", "5m"], 2),  # which is no limit of the run
+    ],
+)  # fmt: skip
 def test_a_refused_submit_leaves_no_record(shop, call, words, code):
     assert call("submit", *words).code == code
     assert call("runs", "--format", "json").items == []

@@ -65,7 +65,7 @@ async def _submit(args: Namespace) -> int:
     async with reach.desk(args) as ledger:
         schema = await declared(ledger, args, args.job)
         given = ledger[args.job].parameters.check(values(args.values, schema))
-        _check_timeout(args)
+        _check(args, args.key)
         await _refuse_to_wait_for_nobody(ledger, args, args.job, f"or run it here: taskloop once {args.job}")
         handle = await ledger.submit(
             args.job, given, at=args.at, key=args.key, actor=reach.actor(args), reason=args.reason, cause=Cause.CLI
@@ -73,10 +73,14 @@ async def _submit(args: Namespace) -> int:
         return await _asked(ledger, handle, args, out)
 
 
-def _check_timeout(args: Namespace) -> None:
-    """Before anything is asked for: who hears that the command was wrong may send it again. Raises `BadDuration`."""
+def _check(args: Namespace, key: str | None) -> None:
+    """Before anything is asked for: who hears that the command was wrong may send it again. Raises `BadDuration`, `Usage`."""
     if args.timeout:
         durations.parse(args.timeout)
+        if not args.wait:
+            raise Usage("--timeout says how long --wait waits", "give --wait too; how long a run may take its job says")
+    if key is not None and not key.strip():  # a variable of the shell that is empty is no key for all
+        raise Usage("--key is empty", "leave it out, or name what shall run once: --key remind-7")
 
 
 def rerun(args: Namespace) -> int:
@@ -89,7 +93,7 @@ async def _rerun(args: Namespace) -> int:
     async with reach.desk(args) as ledger:
         job = (await ledger.run(run_id)).job
         given = values(args.values, await declared(ledger, args, job))
-        _check_timeout(args)
+        _check(args, None)
         await _refuse_to_wait_for_nobody(
             ledger, args, job, "or leave --wait out, and run what waits here: taskloop once"
         )
