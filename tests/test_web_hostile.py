@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,7 +16,7 @@ from taskloop.chain import Check
 from taskloop.options import Http
 from taskloop.runs import State
 from taskloop.web import Principal
-from taskloop.web.api import events
+from taskloop.web.api import asking, events
 from taskloop.web.discretion import UNTOLD, explained
 from taskloop.why import Explanation
 
@@ -94,6 +95,28 @@ async def test_a_parameter_that_is_nested_too_deep_is_refused_and_the_deepest_th
     await (await scheduler.rerun(run.id)).wait(10)
     for path in (f"{V1}/runs", f"{V1}/runs/export", f"{V1}/runs/{run.id}", "/runs", f"/runs/{run.id}", "/jobs/echo"):
         assert (await client.get(path)).status == 200, path
+
+
+async def test_of_runs_that_came_to_much_a_page_has_fewer_and_all_pages_have_every_one_once(pair, monkeypatch):
+    monkeypatch.setattr(asking, "PAGE_CHARACTERS", 20_000)
+    scheduler, client = pair
+    scheduler.add_job(echo)
+    large = [{"value": "x" * 3_000}, {"value": ["y" * 100] * 30}]
+    calls = [scheduler["echo"].bind(**(large[n % 2] if n < 40 else {"value": n})) for n in range(120)]
+    made = [one.run.id for one in await scheduler.submit_many(calls)]
+    for one in made:
+        await scheduler.wait(one, 10)
+    for limit, most in ((1000, 83), (50, 50)):  # the newest eighty have little, and of the others three fill a page
+        found, sizes, before = [], [], ""
+        while before is not None:
+            page = (await client.get(f"{V1}/runs?limit={limit}&before={before}")).data
+            found += [one["id"] for one in page["items"]]
+            sizes.append(len(page["items"]))
+            before = page["next"]
+        assert found == made[::-1], limit
+        assert max(sizes) == most and 3 in sizes, sizes
+    exported = (await client.get(f"{V1}/runs/export")).body.splitlines()
+    assert [json.loads(one)["id"] for one in exported] == made[::-1]
 
 
 async def echo(value=None):

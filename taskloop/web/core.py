@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from taskloop.web.problems import Problem
 
-__all__ = ["BODY_BYTES", "Headers", "Request", "Response", "answer", "breathing", "listed", "taken", "written"]
+__all__ = ["BODY_BYTES", "Headers", "Request", "Response", "answer", "breathing", "least", "listed", "taken", "written"]
 
 BODY_BYTES: Final = 64 * 1024
 """The longest body that is read."""
@@ -274,6 +274,22 @@ def _finite(value: Any) -> Any:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its escape, which is JSON too
+
+
+def least(*values: Any, most: int) -> int:
+    """Characters that the JSON of these has at least; of what has more than `most` no more is looked at than tells it."""
+    count, ahead = 0, [*values]
+    while ahead and count <= most:
+        one = ahead.pop()
+        if isinstance(one, str):
+            count += len(one)
+        elif isinstance(one, dict):
+            count += sum(map(len, one)) + 5 * len(one)
+            ahead += one.values()
+        elif isinstance(one, list | tuple):
+            count += 2 * len(one)
+            ahead += one
+    return count
 
 
 def _weight(value: Any) -> float:

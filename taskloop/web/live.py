@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, TypeVar
 from taskloop.events import Event
 from taskloop.records import instant_text, run_record
 from taskloop.scheduler import TaskScheduler
+from taskloop.web.core import least
 from taskloop.web.discretion import facts
 from taskloop.web.problems import Problem
 
@@ -59,22 +60,6 @@ def event_record(event: Event) -> dict[str, Any]:
     }
 
 
-def _least(*values: Any) -> int:
-    """Characters that the JSON of these has at least; of what has more than LONGEST no more is looked at than tells it."""
-    least, ahead = 0, [*values]
-    while ahead and least <= LONGEST:
-        one = ahead.pop()
-        if isinstance(one, str):
-            least += len(one)
-        elif isinstance(one, dict):
-            least += sum(map(len, one)) + 5 * len(one)
-            ahead += one.values()
-        elif isinstance(one, list | tuple):
-            least += 2 * len(one)
-            ahead += one
-    return least
-
-
 _CUT: Final[Mapping[str, Any]] = {"result": None, "params": {}, "data": {}, "error": None}
 
 
@@ -86,7 +71,7 @@ class _Told:
     def __init__(self, number: int, event: Event) -> None:
         self.number = number
         run = event.run
-        self.length: int = 0 if run is None else _least(run.result, run.params)
+        self.length: int = 0 if run is None else least(run.result, run.params, most=LONGEST)
         """Characters of what its run came to, and was given, at least."""
         self._is_cut = self.length > LONGEST
         if run is not None and self._is_cut:  # now: until somebody wants the text it would be kept for nothing

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from taskloop.records import run_record
 from taskloop.runs import Run
-from taskloop.web.api.asking import refuse_unknown
+from taskloop.web.api.asking import newest, refuse_unknown
 from taskloop.web.core import Response
 
 if TYPE_CHECKING:
@@ -39,30 +39,29 @@ async def export(asked: Asked) -> Response:
 
     form = asked.query["format"] or "jsonl"
     kind = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl; charset=utf-8"}[form]
-    first = await _page(asked, filters(asked), asked.query["before"])  # what is wrong is told before the file begins
+    # What is wrong is told before the file begins.
+    first, following = await newest(asked.scheduler, filters(asked), asked.query["before"], PAGE)
     if not first and asked.query["job"] is not None:
         await refuse_unknown(asked, asked.query["job"])
     return Response(
         200,
-        _file(asked, form, filters(asked), first),
+        _file(asked, form, filters(asked), first, following),
         {"content-type": kind, "content-disposition": f'attachment; filename="runs.{form}"'},
     )
 
 
-async def _page(asked: Asked, narrowed: dict[str, Any], before: int | None) -> list[Run]:
-    return await asked.scheduler.runs(**narrowed, before=before, limit=PAGE)
-
-
-async def _file(asked: Asked, form: str, narrowed: dict[str, Any], found: list[Run]) -> AsyncIterator[bytes]:
+async def _file(
+    asked: Asked, form: str, narrowed: dict[str, Any], found: list[Run], following: int | None
+) -> AsyncIterator[bytes]:
     written, make = 0, _csv if form == "csv" else _lines
     if form == "csv":  # also where no run fits: who reads a sheet asks for its columns first
         yield _rows([COLUMNS])
     while found and written < MOST:
         yield await asyncio.to_thread(make, found[: MOST - written])
         written += len(found)
-        if len(found) < PAGE:
+        if following is None:
             return
-        found = await _page(asked, narrowed, found[-1].id)
+        found, following = await newest(asked.scheduler, narrowed, following, PAGE)
 
 
 def _lines(found: Sequence[Run]) -> bytes:

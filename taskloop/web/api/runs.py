@@ -8,7 +8,7 @@ from taskloop.errors import Conflict
 from taskloop.flows import step_record
 from taskloop.records import attempt_record, line_record, run_record
 from taskloop.runs import Cause, Run, State
-from taskloop.web.api.asking import BEFORE, KEY, KEY_HEADER, LIMIT, TOLD, V1, key, limit, page, refuse_unknown
+from taskloop.web.api.asking import BEFORE, KEY, KEY_HEADER, LIMIT, TOLD, V1, key, limit, newest, refuse_unknown
 from taskloop.web.api.export import export
 from taskloop.web.api.jobs import accepted
 from taskloop.web.core import Response, answer, listed
@@ -24,11 +24,11 @@ AFTER: Final = Parameter("after", whole(0, 10**18), "only what follows this plac
 
 
 async def runs(asked: Asked) -> Response:
-    query, most = asked.query, limit(asked.query)
-    found = await asked.scheduler.runs(**filters(asked), before=query["before"], limit=most + 1)
+    query = asked.query
+    found, following = await newest(asked.scheduler, filters(asked), query["before"], limit(query))
     if not found and query["job"] is not None:
         await refuse_unknown(asked, query["job"])
-    return await page(found, most, run_record, lambda one: one.id)
+    return await listed(found, run_record, following)
 
 
 def filters(asked: Asked) -> dict[str, Any]:
