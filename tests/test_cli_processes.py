@@ -407,6 +407,8 @@ def test_a_terminal_shows_bars_below_the_lines_and_gets_its_cursor_back(shop):
     assert "▶ crawl" in said and re.search(r"\d+%  \d+/60", said) and "scheduler.ready" in said
     assert "\x1b[5m" not in said and "page \\x1b[5m" in said
     assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l")
+    hidden = re.findall(r"\x1b\[\?25l.*?\x1b\[\?25h", said, re.S)  # while it is drawn, so that no end leaves it so
+    assert len(hidden) > 3 and all("\x1b[J" in one and "\x1b8" in one for one in hidden)
     assert "starting  ·  ok 0" in said and "stopping  ·  ok" in said
     assert "Traceback" not in said
 
@@ -516,6 +518,10 @@ def test_bars_take_no_line_of_others_away_and_leave_nothing_behind_in_a_terminal
     terminal.show([])
     terminal.lines(["ours"])
     assert glass.shown[9:] == ["a command's 8", "a dot another and a command's", "ours"]
+    terminal.show(frame)
+    terminal.give_back()
+    terminal.text("who holds the stream still\n")
+    assert glass.shown[11:] == ["ours", "who holds the stream still"]
 
 
 def test_what_jobs_print_on_a_terminal_moves_nothing_there(monkeypatch):

@@ -73,16 +73,16 @@ class _Terminal:
             setattr(sys, name, _Above(self, stream))
         if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
             signal.signal(signal.SIGTSTP, self._leave)
-        self._write("\x1b[?25l")
 
     def give_back(self) -> None:
-        """No frame is left, and the cursor is shown."""
+        """No frame is left."""
         if signal.getsignal(signal.SIGTSTP) == self._leave:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         for name, stream in self._instead.items():
             getattr(sys, name).flush()
             setattr(sys, name, stream)
         self._clear()
+        self._frame = []  # a handler of logs that was made meanwhile goes on to write here
 
     def vanish(self) -> None:
         """What give_back does, at once: the process is about to be gone, and may be in the middle of a drawing."""
@@ -90,6 +90,7 @@ class _Terminal:
 
     def _clear(self) -> None:
         self._write(f"\x1b[J{self._new_line()}\x1b[?25h")
+        self._is_begun = False
 
     def lines(self, texts: Sequence[str]) -> None:
         """Lines of ours."""
@@ -121,7 +122,9 @@ class _Terminal:
             line.truncate(columns, overflow="ellipsis")
         # First there must be rows below, then the cursor's place is kept: after a scroll it would be another's.
         room = "\x1bD" * len(shown) + f"\x1b[{len(shown)}A" if shown else ""
-        self._write(f"\x1b[J{text}{room}\x1b7" + "".join(f"\x1b[B\r{line.plain}" for line in shown) + "\x1b8")
+        below = "".join(f"\x1b[B\r{line.plain}" for line in shown)
+        # The cursor is hidden no longer than this takes: whatever ends the process, the terminal has it.
+        self._write(f"\x1b[?25l\x1b[J{text}{room}\x1b7{below}\x1b8\x1b[?25h")
 
     def _write(self, text: str) -> None:
         with self.lock:
@@ -140,14 +143,11 @@ class _Terminal:
         if self._writer == get_ident():
             self._is_to_leave = True
             return
-        is_ours = not self.is_of_another_process
         with suppress(OSError, ValueError):
-            self._clear() if is_ours else None
+            None if self.is_of_another_process else self._clear()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self._leave)
-        with suppress(OSError, ValueError):
-            self._write("\x1b[?25l") if is_ours else None
 
 
 class _Above:
