@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -117,6 +118,22 @@ async def test_of_runs_that_came_to_much_a_page_has_fewer_and_all_pages_have_eve
         assert max(sizes) == most and 3 in sizes, sizes
     exported = (await client.get(f"{V1}/runs/export")).body.splitlines()
     assert [json.loads(one)["id"] for one in exported] == made[::-1]
+
+
+async def test_statistics_of_runs_that_came_to_much_hold_only_some_of_them_at_once(pair, monkeypatch):
+    monkeypatch.setattr(asking, "AT_ONCE", 5)
+    scheduler, client = pair
+    scheduler.add_job(echo, name="large")
+    for _ in range(42):
+        await (await scheduler.submit("large", {"value": "x" * 400_000})).wait(10)
+    tracemalloc.start()
+    try:
+        told = (await client.get(f"{V1}/jobs/large/stats")).data
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (told["runs"]["succeeded"], told["complete"]) == (42, True)
+    assert peak < 42 * 2 * 400_000 / 2, peak  # each was given as much as it came to
 
 
 async def echo(value=None):

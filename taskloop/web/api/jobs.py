@@ -11,6 +11,7 @@ from taskloop.errors import BadParameters
 from taskloop.punctuality import Condition
 from taskloop.records import JobRecord, Standing, instant_text, job_record, run_record
 from taskloop.runs import Cause, Run, State
+from taskloop.web.api import asking
 from taskloop.web.api.asking import (
     FIRES_UNTIL,
     KEY,
@@ -113,11 +114,23 @@ async def _with_runs(asked: Asked, since: str) -> tuple[JobRecord, list[Run]]:
     """The job with its newest runs, skips too, which tell the same: read again where one began or ended meanwhile."""
     record = await the_job(asked)
     for _ in range(looking.TRIES):
-        before, found = record, await asked.scheduler.runs(record.name, state=[*State], since=since, limit=NEWEST)
+        before, found = record, await _lightly(asked, record.name, since)
         record = await the_job(asked)
         if _course(record) == _course(before):
             break
     return record, found
+
+
+async def _lightly(asked: Asked, name: str, since: str) -> list[Run]:
+    """The newest runs of a job, skips too, without what they came to and were given: that may be gigabytes."""
+    found: list[Run] = []
+    while len(found) < NEWEST:
+        count, before = min(asking.AT_ONCE, NEWEST - len(found)), found[-1].id if found else None
+        some = await asked.scheduler.runs(name, state=[*State], since=since, before=before, limit=count)
+        found += [one.changed(result=None, params={}, error=None) for one in some]
+        if len(some) < count:
+            break
+    return found
 
 
 def _course(record: JobRecord) -> tuple[Any, ...]:
