@@ -39,7 +39,7 @@ from taskloop.sections import (
     unknown,
 )
 
-__all__ = ["Settings", "load"]
+__all__ = ["Settings", "load", "strangers"]
 
 
 class _Layer(PydanticBaseSettingsSource):
@@ -180,7 +180,7 @@ def load(
     layers.append(_sections(_unfolded(asked), "argument ", sources.problems))
     for before, texts in sources.texts():
         layers += [_named_sections(texts, before), _plain_sections(texts, before)]
-        sources.warnings += _strangers(texts, before)
+        sources.warnings += strangers(texts, before)
     layers.append(_sections(sources.table, sources.prefix, sources.problems))
     folder = Path() if directory is None else Path(directory)
     try:
@@ -275,7 +275,7 @@ def _taken(texts: Mapping[str, str], before: str, known: Mapping[str, tuple[str,
     return layer
 
 
-def _strangers(texts: Mapping[str, str], before: str) -> list[str]:
+def strangers(texts: Mapping[str, str], before: str) -> list[str]:
     """A warning for each variable that looks like a setting and is none. Values are not shown: one may be a token."""
     warnings = []
     for name in texts:

@@ -259,3 +259,18 @@ def test_a_configuration_that_could_not_be_written_is_taken_away_again(tmp_path)
     done = subprocess.run(command, cwd=tmp_path, env=surroundings({}), capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "config.toml cannot be written: File too large" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("status",), ("submit", "add", "a=1"), ("pause",), ("list", "--format", "json")]
+)
+def test_a_variable_that_was_to_name_the_store_and_is_none_is_told(shop, call, monkeypatch, words):
+    assert "warning" not in call(*words).err.replace("warning: no worker", "")
+    monkeypatch.setenv("TASKLOOP_STORE__KEEP", "30d")
+    monkeypatch.setenv("TASKLOOP_STORE_URL", "sqlite:///elsewhere.db")
+    told = call(*words)
+    text = "warning: TASKLOOP_STORE_URL is no setting and changes nothing; did you mean TASKLOOP_STORE__URL?"
+    assert told.err.count(text) == 1 and text not in told.out
+    monkeypatch.delenv("TASKLOOP_STORE_URL")
+    shop.write(".env", "TASKLOOP_DATABASE_URL=postgresql://shop@db/shop\n")
+    assert call(*words).err.count(".env: TASKLOOP_DATABASE_URL is no setting") == 1

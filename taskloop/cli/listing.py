@@ -24,6 +24,7 @@ __all__ = ["failing", "jobs", "next_fire", "result_cell"]
 def jobs(args: Namespace) -> int:
     """Show the jobs that the store knows; before there is a store, those that the configuration declares."""
     out = Output(args)
+    reach.warn_of_strangers(args)
     path = None if args.app else reach.store_file(args)
     records = glance.jobs(path, datetime.now(UTC)) if path is not None else None
     if not records:

@@ -40,10 +40,15 @@ __all__ = [
     "place",
     "reading",
     "store_file",
+    "warn_of_strangers",
 ]
 
 T = TypeVar("T")
 LEFT_SECONDS: Final = 0.5
+_LIKE_A_STORE: Final = ("TASKLOOPSTOR", "TASKLOOPURL", "TASKLOOPDB", "TASKLOOPDATABASE")
+_OF_A_STORE: Final = frozenset(
+    f"TASKLOOP_STORE__{key}" for key in ("URL", "SYNCHRONOUS", "KEEP", "STATEMENT_CACHE_SIZE")
+)
 
 
 def drive(work: Coroutine[Any, Any, T], *, channel: Literal["cli", "code"] = "cli") -> T:
@@ -193,8 +198,26 @@ def opened(address: Any, *, synchronous: Any = "full", statement_cache_size: int
         raise BadSettings([str(error)]) from None
 
 
+def warn_of_strangers(args: Namespace) -> None:
+    """Of a variable that was to name the store and is none: another would be read, or written to, without a word.
+
+    Once a command, and only where there is one, for who knows all names takes long to import.
+    """
+    if getattr(args, "has_warned", False):
+        return
+    args.has_warned = True
+    for before, texts in addresses.gather(args.config).texts():
+        if any(name.upper().replace("_", "").startswith(_LIKE_A_STORE) and name not in _OF_A_STORE for name in texts):
+            from taskloop.cli.output import Output
+            from taskloop.settings import strangers
+
+            for text in strangers(texts, before):
+                Output(args).note(f"warning: {text}")
+
+
 def _existing(args: Namespace) -> Store | None:
     """The store, not open yet; None: there is none to open."""
+    warn_of_strangers(args)
     address = place(args)
     return None if is_missing(address) else opened(address)
 
