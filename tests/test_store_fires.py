@@ -493,6 +493,9 @@ async def test_the_counters_of_a_day_are_what_a_recount_of_its_runs_gives(pair, 
             await store.settle(ended(one, outcome if one.id == run.id else None, now=now + HOUR))
     [waiting] = await store.submit([Run(job="b", due_at=now, ready_at=now, created_at=now)])
     await store.cancel(waiting.id, actor=None, reason=None, now=now)
+    await store.know([Terms("a"), Terms("b", expires=True)])
+    await store.submit([Run(job="b", schedule="u", due_at=now, ready_at=now, created_at=now, expires_at=now)])
+    assert len((await claimed(store, now=now + 48 * HOUR)).expired) == 1
     counted = shared.rows("SELECT day, job, state, runs, took FROM {}daily ORDER BY 1, 2, 3")
     recount = shared.rows(
         "SELECT ended_at / 86400000000, job, state, sum(count), sum(coalesce(ended_at - started_at, 0)) "

@@ -465,6 +465,12 @@ async def test_of_thousands_that_wait_in_a_queue_for_their_schedule_others_are_n
     assert [run.schedule for run in (await claimed(store, now=at(9))).started] == ["other"]
 
 
+async def test_a_fire_that_waits_is_claimed_together_with_a_run_of_no_schedule_that_goes_before_it(store):
+    await know(store, Terms("a", gated=True))
+    await submitted(store, asked("a", priority=1), asked("a", schedule="s", due_at=at(1)))
+    assert [run.schedule for run in (await claimed(store, now=at(9))).started] == [None, "s"]
+
+
 async def test_who_claimed_is_told_though_gone(store):
     await submitted(store)
     heard: list[Any] = []
