@@ -357,6 +357,16 @@ async def test_the_next_due_instant_of_a_job_is_that_of_its_earliest_schedule(st
     assert await store.next_dues([]) == {}
 
 
+async def test_a_job_is_due_next_also_beyond_the_soonest_schedules_that_are_looked_through_first(store, monkeypatch):
+    for room in ("keeping_sqlite", "keeping_postgres"):
+        monkeypatch.setattr(f"taskloop.{room}.SOONEST", 2)
+    dues = {"a": 1, "b": 5, "c": 7, "d": 9}
+    await put(
+        store, *(hourly(f"{job}{more}", job, next_due=at(due + more)) for job, due in dues.items() for more in (0, 1))
+    )
+    assert await store.next_dues(["a", "b", "d", "nobody"]) == {"a": at(1), "b": at(5), "d": at(9)}
+
+
 # -- jobs
 
 
