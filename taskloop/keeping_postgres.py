@@ -410,12 +410,16 @@ async def _hasten(db: Db, now: int, back: int | None) -> None:
     """Let what waits since, or until, an instant that a clock set back by `back` has still to come to wait no longer,
     and what is switched since such an instant be switched since now.
 
-    `back` None: nobody knows by how much; what was written in the future is ready now. A run that was asked for at an
+    `back` None: nobody knows by how much; what was written in the future is ready now, or tripped since now. A run that was asked for at an
     instant of the wall clock keeps it.
     """
     waits = "UPDATE taskloop.runs SET ready_at = {} WHERE state = 'waiting' AND ready_at > $1 AND {}"
     if back is None:
         await db.execute(waits.format("$1", f"created_at > $1 AND {_ELAPSED}"), now)
+        await db.execute(
+            "UPDATE taskloop.switches SET until = $1 + until - since WHERE kind = 'tripped' AND ended_at IS NULL AND since > $1",
+            now,
+        )
     else:
         await db.execute(waits.format("greatest($1, ready_at - $2)", _ELAPSED), now, back)
         await db.execute(

@@ -381,12 +381,16 @@ def _hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
     """Let what waits since, or until, an instant that a clock set back by `back` has still to come to wait no longer,
     and what is switched since such an instant be switched since now.
 
-    `back` None: nobody knows by how much; what was written in the future is ready now. A run that was asked for at an
+    `back` None: nobody knows by how much; what was written in the future is ready now, or tripped since now. A run that was asked for at an
     instant of the wall clock keeps it.
     """
     waits = "UPDATE taskloop_runs SET ready_at = {} WHERE state = 'waiting' AND ready_at > ? AND {}"
     if back is None:
         db.execute(waits.format("?", f"created_at > ? AND {_ELAPSED}"), (now, now, now))
+        db.execute(
+            "UPDATE taskloop_switches SET until = ? + until - since WHERE kind = 'tripped' AND ended_at IS NULL AND since > ?",
+            (now, now),
+        )
     else:
         db.execute(waits.format("max(?, ready_at - ?)", _ELAPSED), (now, back, now))
         db.execute(

@@ -210,8 +210,8 @@ class Store(Protocol):
     ) -> int:
         """Move the cursors of known jobs to where `decide` has them, after the wall clock was set back to `now`, by `back`.
 
-        What waits is hastened by as much; `back` None: nobody knows how much, and what was written later than `now` waits
-        no longer. A run that was asked for at an instant keeps it.
+        What waits is hastened by as much, an open breaker too; `back` None: nobody knows how much, and what was written
+        later than `now` waits no longer, a breaker for its time from now. A run that was asked for at an instant keeps it.
 
         Only one process of a machine does so: `boot` names the machine's life, `since` and `tick` are seconds of its
         steady clock, when the wall clock was last right and now. Gives how many cursors moved.

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from stores import database
-from stories import START, fates, nothing, stamp, starts
+from stories import START, failing, fates, nothing, stamp, starts
 
 from taskloop import At, Call, Cron, Every, Options, State, TaskScheduler
+from taskloop.clock import microseconds
 
 pytestmark = pytest.mark.anyio
 
@@ -360,12 +361,38 @@ async def test_a_clock_that_is_set_right_while_nobody_runs_silences_no_interval(
         assert max(Counter(await dues(time, "job")).values()) == 1
 
 
+async def test_a_breaker_that_opened_by_a_clock_that_was_ahead_is_open_for_its_time_and_no_longer(
+    virtual_time, tmp_path
+):
+    """The job was off for as long as the clock had been ahead: a month, or years."""
+    address = f"sqlite:///{tmp_path}/app.db"
+    first, second = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+    for one in (first, second):
+        one.add_job(failing(2), Every("1m"), name="job", pause_after=2, trial_after="10m")
+    async with virtual_time(first, at="2026-01-01T00:00:10Z", store=address) as time:
+        time.step("30d")
+        await time.advance("3m")
+        await time.crash()
+    async with virtual_time(second, at="2026-01-01T00:07:10Z", store=address) as time:
+        before = len(await time.runs("job"))
+        await time.advance("9m")
+        assert len(await time.runs("job")) == before
+        await time.advance("2m")
+        assert len(await time.runs("job")) > before
+
+
 async def test_a_clock_that_was_ahead_is_noticed_by_those_that_outlive_its_worker(virtual_time, tmp_path):
     scheduler = TaskScheduler(options=Options())
     scheduler.add_job(nothing, Every("1m"), name="job")
+    scheduler.add_job(nothing, Every("1m"), name="tripped", pause_after=2, trial_after="2m")
     async with virtual_time(scheduler, store=f"sqlite:///{tmp_path}/app.db") as time:
         await time.advance("90s")
         before = len(await time.runs("job"))
+        with database(tmp_path / "app.db") as db:  # as a process that goes on would write it
+            ahead = microseconds(time.now) + 600_000_000
+            switch = ("tripped", "tripped", ahead, ahead + 120_000_000)
+            db.execute("INSERT INTO taskloop_switches (kind, job, since, until) VALUES (?, ?, ?, ?)", switch)
+        await time.advance("2s")
         with database(tmp_path / "app.db") as db:  # as a process that has ended would leave them
             db.execute("UPDATE taskloop_schedules SET next_due = next_due + 600000000, last_due = last_due + 600000000")
             db.execute("CREATE TEMP TABLE one AS SELECT * FROM taskloop_workers")
@@ -373,3 +400,6 @@ async def test_a_clock_that_was_ahead_is_noticed_by_those_that_outlive_its_worke
             db.execute("INSERT INTO taskloop_workers SELECT * FROM one")
         await time.advance("70s")
         assert len(await time.runs("job")) > before
+        tried = len(await time.runs("tripped"))
+        await time.advance("3m")
+        assert len(await time.runs("tripped")) > tried

@@ -572,6 +572,58 @@ def test_a_switch_holds_until_it_is_ended_or_runs_out(switch, holds):
     assert switch.holds(NOW) is holds
 
 
+# -- a clock that is set back
+
+
+async def test_what_waits_and_what_is_tripped_goes_back_with_the_clock_and_an_instant_of_the_wall_clock_stays(store):
+    await know(store, "a")
+    waits, wanted, soon = await submitted(
+        store,
+        asked(created_at=at(3600), due_at=at(3600), ready_at=at(3700)),
+        asked(created_at=at(3600), due_at=at(3700), ready_at=at(3700)),
+        asked(created_at=at(3600), due_at=at(3600), ready_at=at(3600)),
+    )
+    await store.switch(off(kind="tripped", job="a", since=at(3600), until=at(4200)))
+    await store.switch(off(kind="paused", job="b", since=at(3600), until=at(9000)))
+    await store.rewind(lambda one, _: one, NOW, back=timedelta(hours=1), boot="b", since=0.0, tick=1.0)
+    assert [(await store.run(run.id)).ready_at for run in (waits, wanted, soon)] == [at(100), at(3700), NOW]
+    assert [(one.since, one.until) for one in await store.switches()] == [(NOW, at(600)), (NOW, at(9000))]
+
+
+async def test_what_a_clock_ahead_has_written_waits_no_longer_and_a_breaker_is_open_for_its_time_from_now_on(store):
+    """It was off for as long as the clock had been ahead, of which nobody knows any more."""
+    await know(store, "a")
+    waits, wanted, before = await submitted(
+        store,
+        asked(created_at=at(3600), due_at=at(3600), ready_at=at(3700)),
+        asked(created_at=at(3600), due_at=at(3700), ready_at=at(3700)),
+        asked(created_at=at(-9), due_at=at(-9), ready_at=at(60)),
+    )
+    await store.switch(off(kind="tripped", job="a", since=at(3600), until=at(4200)))
+    await store.switch(off(kind="tripped", job="b", since=at(-9), until=at(600)))
+    await store.switch(off(kind="paused", job="c", since=at(3600), until=at(9000)))
+    await store.rewind(lambda one, _: one, NOW, back=None, boot="b", since=0.0, tick=1.0)
+    assert [(await store.run(run.id)).ready_at for run in (waits, wanted, before)] == [NOW, at(3700), at(60)]
+    open_for = {one.job: (one.since, one.until) for one in await store.switches()}
+    assert open_for == {"a": (NOW, at(600)), "b": (at(-9), at(600)), "c": (NOW, at(9000))}
+
+
+async def test_of_the_workers_of_a_machine_each_moves_for_a_step_of_the_clock_what_no_other_has_moved(store):
+    await put(store, hourly("s", "a"), hourly("t", "b"))
+
+    async def step(*jobs, since, tick, boot="b"):
+        await know(store, *jobs)
+        return await store.rewind(
+            lambda one, _: one.changed(next_due=one.next_due - timedelta(hours=1)),
+            NOW, back=timedelta(hours=1), boot=boot, since=since, tick=tick
+        )  # fmt: skip
+
+    assert [await step("a", since=1.0, tick=5.0), await step("a", "b", since=2.0, tick=6.0)] == [1, 1]
+    assert await step("a", "b", since=2.0, tick=6.0) == 0
+    assert [one.next_due for one in await store.schedules()] == [at(-3600)] * 2
+    assert [await step("a", since=7.0, tick=9.0), await step("a", since=7.0, tick=9.0, boot="c")] == [1, 1]
+
+
 # -- the past
 
 
