@@ -32,6 +32,7 @@ from taskloop import Options, TaskScheduler
 from taskloop.errors import BadSettings, NotRunning
 from taskloop.web import asgi
 from taskloop.web.aiohttp import listening, setup
+from taskloop.web.api import export
 from taskloop.web.site import Site
 
 pytestmark = pytest.mark.anyio
@@ -321,6 +322,35 @@ async def test_mounted_in_starlette_it_lives_by_the_hosts_lifespan_and_answers_b
         assert (await asked(session, f"{base}/jobs/healthz", headers={"host": "evil.example"})).status == 200
         assert (await asked(session, f"{base}/jobs/api/v1/jobs", headers={"host": "evil.example"})).status == 403
     assert not scheduler.is_running
+
+
+@pytest.mark.parametrize("kind", ["aiohttp", "asgi"])
+async def test_an_export_that_loses_its_store_breaks_off_and_is_one_line_in_the_log(
+    kind, tmp_path, lines, caplog, monkeypatch
+):
+    monkeypatch.setattr(export, "PAGE", 2)
+    folder, away = tmp_path / "vault", tmp_path / "unplugged"
+    folder.mkdir()
+    scheduler = TaskScheduler(folder / "shop.db", options=Options(grace=timedelta(0)))
+    scheduler.add_job(large)
+    app = web.Application()
+    setup(app, scheduler, "", auth="open")
+    host = running(app) if kind == "aiohttp" else serving(asgi.app(scheduler, auth="open"))
+    async with host as (session, base, *_):
+        for one in await scheduler.submit_many([scheduler["large"].bind()] * 60):
+            await one.wait(20)
+        async with session.get(f"{base}/api/v1/runs/export") as answer:
+            assert answer.status == 200 and await answer.content.read(1000)
+            folder.rename(away)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
+        away.rename(folder)
+    assert lines.count("http.failed") == 1
+    assert not [one for one in caplog.records if one.exc_info]
+
+
+async def large() -> str:
+    return "x" * 900_000
 
 
 async def test_keys_that_differ_in_a_letter_beyond_ascii_are_two_however_a_client_writes_them():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from taskloop.errors import BadSettings, MissingExtra
 from taskloop.given import PREFIX
-from taskloop.web.core import Headers, Request, Response, taken
+from taskloop.web.core import BrokenOff, Headers, Request, Response, taken
 from taskloop.web.living import living
 from taskloop.web.security import HEADERS, Auth
 from taskloop.web.site import Site
@@ -143,6 +143,9 @@ async def _send(request: web.Request, response: Response) -> web.StreamResponse:
             await stream.write_eof()
     except ConnectionError:  # the client left: nobody is there to be told
         pass
+    except BrokenOff:
+        if request.transport is not None:
+            request.transport.abort()  # or it would be ended as if it were whole
     finally:
         if (close := getattr(body, "aclose", None)) is not None:
             await close()

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from taskloop.web.core import Headers, Request, Response, taken
+from taskloop.web.core import BrokenOff, Headers, Request, Response, taken
 from taskloop.web.living import living
 from taskloop.web.security import Auth
 from taskloop.web.site import Site
@@ -169,6 +169,8 @@ async def _send(response: Response, receive: Receive, send: Send) -> None:
             if chunk and not await taken(send({"type": "http.response.body", "body": chunk, "more_body": True})):
                 return
         await send({"type": "http.response.body", "body": b""})
+    except BrokenOff:
+        return  # without an end, which the server tells the client
     finally:
         gone.cancel()
         await asyncio.wait({gone})

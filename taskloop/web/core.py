@@ -19,7 +19,19 @@ from typing import Any, Final, TypeVar
 
 from taskloop.web.problems import Problem
 
-__all__ = ["BODY_BYTES", "Headers", "Request", "Response", "answer", "breathing", "least", "listed", "taken", "written"]
+__all__ = [
+    "BODY_BYTES",
+    "BrokenOff",
+    "Headers",
+    "Request",
+    "Response",
+    "answer",
+    "breathing",
+    "least",
+    "listed",
+    "taken",
+    "written",
+]
 
 BODY_BYTES: Final = 64 * 1024
 """The longest body that is read."""
@@ -130,9 +142,15 @@ class Request:
         return self._body
 
 
+class BrokenOff(Exception):
+    """Of a stream nothing more can be said: its client must see that it is not whole, and whoever looks after it was told why."""
+
+
 @dataclass(slots=True)
 class Response:
-    """What goes out. An iterator is a stream: a chunk of no bytes in it only asks whether the client is still there."""
+    """What goes out. An iterator is a stream: a chunk of no bytes in it only asks whether the client is still there. It may
+    raise `BrokenOff`.
+    """
 
     status: int = 200
     body: bytes | AsyncIterator[bytes] = b""

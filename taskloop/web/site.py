@@ -8,7 +8,7 @@ called. So no handler can forget a guard, and none is asked whether it wants one
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from taskloop.errors import MissingExtra, TaskloopError, raised_at
 from taskloop.metrics import Metrics
 from taskloop.scheduler import TaskScheduler
 from taskloop.tasks import Turns
-from taskloop.web.core import Request, Response, tag, written
+from taskloop.web.core import BrokenOff, Request, Response, tag, written
 from taskloop.web.foresight import Foresight
 from taskloop.web.live import Live
 from taskloop.web.openapi import Described
@@ -189,6 +189,8 @@ class Site:
             asked = await self._asked(request, found, principal)
             with audit.through("web" if found.route.page else "api", request_id):
                 response = await found.route.handler(asked)
+            if not isinstance(response.body, bytes):
+                response.body = self._watched(response.body, request, request_id)
         except Exception as error:
             response = await self._refused(error, request, request_id, principal, found)
         response.headers = {**_ALWAYS, **response.headers, "taskloop-request-id": request_id}
@@ -237,21 +239,36 @@ class Site:
 
     # -- on the way back
 
+    async def _watched(self, stream: AsyncIterator[bytes], request: Request, request_id: str) -> AsyncIterator[bytes]:
+        """A stream whose failure is told in the log, for its client can be told no more than that it is not whole."""
+        try:
+            async for chunk in stream:
+                yield chunk
+        except Exception as error:
+            self._say_failed(error, request, request_id)
+            raise BrokenOff from error
+        finally:
+            if (close := getattr(stream, "aclose", None)) is not None:
+                await close()
+
+    def _say_failed(self, cause: BaseException, request: Request, request_id: str) -> None:
+        self.scheduler.speaker.say(
+            "ERROR",
+            "http.failed",
+            method=request.method[:20],
+            path=request.path[:200],
+            request=request_id,
+            error=f"{type(cause).__name__}: {cause}"[:500],
+            at=raised_at(cause),
+        )
+
     async def _refused(
         self, error: Exception, request: Request, request_id: str, who: Principal | None, found: Found | None
     ) -> Response:
         problem = of(error, admin=who is not None and who.may(Scope.admin))
         cause = error.__cause__ if isinstance(error, Problem) else error
         if problem.status >= 500 and cause is not None and not isinstance(cause, TaskloopError):
-            self.scheduler.speaker.say(
-                "ERROR",
-                "http.failed",
-                method=request.method[:20],
-                path=request.path[:200],
-                request=request_id,
-                error=f"{type(cause).__name__}: {cause}"[:500],
-                at=raised_at(cause),
-            )
+            self._say_failed(cause, request, request_id)
         record = {**problem.record(), "request_id": request_id}
         if _is_for_people(request):
             form = self.router.form_of(request.path[:LONGEST_PATH])
