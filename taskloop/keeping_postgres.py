@@ -404,6 +404,8 @@ async def rewind(
 
 _ELAPSED: Final = "(attempt > 0 OR created_at >= ready_at OR ready_at <> due_at)"
 """Waits for a retry, a place or a slot; a run that was asked for at an instant is ready when it is due, and not before."""
+_LATER: Final = "(SELECT max(a.ended_at) FROM taskloop.attempts a WHERE a.run = taskloop.runs.id)"
+"""When an attempt of a run ended last: of one that was asked for before the clock went ahead this tells that it did."""
 
 
 async def _hasten(db: Db, now: int, back: int | None) -> None:
@@ -415,7 +417,7 @@ async def _hasten(db: Db, now: int, back: int | None) -> None:
     """
     waits = "UPDATE taskloop.runs SET ready_at = {} WHERE state = 'waiting' AND ready_at > $1 AND {}"
     if back is None:
-        await db.execute(waits.format("$1", f"created_at > $1 AND {_ELAPSED}"), now)
+        await db.execute(waits.format("$1", f"(created_at > $1 OR {_LATER} > $1) AND {_ELAPSED}"), now)
         await db.execute(
             "UPDATE taskloop.switches SET until = $1 + until - since WHERE kind = 'tripped' AND ended_at IS NULL AND since > $1",
             now,

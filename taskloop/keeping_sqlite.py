@@ -375,6 +375,8 @@ def rewind(
 
 _ELAPSED: Final = "(attempt > 0 OR created_at >= ready_at OR ready_at <> due_at)"
 """Waits for a retry, a place or a slot; a run that was asked for at an instant is ready when it is due, and not before."""
+_LATER: Final = "(SELECT max(a.ended_at) FROM taskloop_attempts a WHERE a.run = taskloop_runs.id)"
+"""When an attempt of a run ended last: of one that was asked for before the clock went ahead this tells that it did."""
 
 
 def _hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
@@ -386,7 +388,7 @@ def _hasten(db: sqlite3.Connection, now: int, back: int | None) -> None:
     """
     waits = "UPDATE taskloop_runs SET ready_at = {} WHERE state = 'waiting' AND ready_at > ? AND {}"
     if back is None:
-        db.execute(waits.format("?", f"created_at > ? AND {_ELAPSED}"), (now, now, now))
+        db.execute(waits.format("?", f"(created_at > ? OR {_LATER} > ?) AND {_ELAPSED}"), (now,) * 4)
         db.execute(
             "UPDATE taskloop_switches SET until = ? + until - since WHERE kind = 'tripped' AND ended_at IS NULL AND since > ?",
             (now, now),

@@ -10,7 +10,7 @@ import pytest
 from stores import database
 from stories import START, failing, fates, nothing, stamp, starts
 
-from taskloop import At, Call, Cron, Every, Options, State, TaskScheduler
+from taskloop import At, Call, Cron, Every, Options, Retry, RunContext, State, TaskScheduler
 from taskloop.clock import microseconds
 
 pytestmark = pytest.mark.anyio
@@ -359,6 +359,38 @@ async def test_a_clock_that_is_set_right_while_nobody_runs_silences_no_interval(
         fired = [run for run in await time.runs("job") if run.started_at >= began and run.started_at <= time.now]
         assert len(fired) in (4, 5, 6)
         assert max(Counter(await dues(time, "job")).values()) == 1
+
+
+@pytest.mark.parametrize("asked", ["by the clock ahead", "before it went ahead"])
+async def test_what_a_clock_that_was_ahead_lets_wait_for_a_retry_waits_no_longer_once_it_is_right(
+    virtual_time, tmp_path, asked
+):
+    """Of what had been asked for before only its attempt says that: it waited for a month."""
+    address = f"sqlite:///{tmp_path}/app.db"
+    first, second = TaskScheduler(options=Options()), TaskScheduler(options=Options())
+
+    async def flaky(run: RunContext):
+        if run.attempt == 1:
+            await asyncio.sleep(60)
+            raise ValueError
+
+    for one in (first, second):
+        one.add_job(nothing, Every("1m"), name="job")
+        one.add_job(flaky, retry=Retry(2, first="5m"))
+    async with virtual_time(first, at="2026-01-01T00:00:10Z", store=address) as time:
+        if asked == "by the clock ahead":
+            time.step("30d")
+            await time.advance("1m")
+        run = await first.submit("flaky")
+        await time.advance("30s")
+        if asked != "by the clock ahead":
+            time.step("30d")
+        await time.advance("1m")
+        assert (await first.run(run.id)).state is State.WAITING
+        await time.crash()
+    async with virtual_time(second, at="2026-01-01T00:07:10Z", store=address) as time:
+        await time.advance("2m")
+        assert (await second.run(run.id)).state is State.SUCCEEDED
 
 
 async def test_a_breaker_that_opened_by_a_clock_that_was_ahead_is_open_for_its_time_and_no_longer(

@@ -599,11 +599,17 @@ async def test_what_a_clock_ahead_has_written_waits_no_longer_and_a_breaker_is_o
         asked(created_at=at(3600), due_at=at(3700), ready_at=at(3700)),
         asked(created_at=at(-9), due_at=at(-9), ready_at=at(60)),
     )
+    retried = []
+    for ends in (at(3600), at(-2)):  # both were asked for before the clock went ahead
+        run = await started(store, attempts=2, created_at=at(-9), due_at=at(-9), ready_at=at(-9))
+        retried.append(run)
+        await store.settle(ended(run, Raised(Failure("E", "m"), timedelta(hours=2)), now=ends))
     await store.switch(off(kind="tripped", job="a", since=at(3600), until=at(4200)))
     await store.switch(off(kind="tripped", job="b", since=at(-9), until=at(600)))
     await store.switch(off(kind="paused", job="c", since=at(3600), until=at(9000)))
     await store.rewind(lambda one, _: one, NOW, back=None, boot="b", since=0.0, tick=1.0)
     assert [(await store.run(run.id)).ready_at for run in (waits, wanted, before)] == [NOW, at(3700), at(60)]
+    assert [(await store.run(run.id)).ready_at for run in retried] == [NOW, at(7198)]
     open_for = {one.job: (one.since, one.until) for one in await store.switches()}
     assert open_for == {"a": (NOW, at(600)), "b": (at(-9), at(600)), "c": (NOW, at(9000))}
 
