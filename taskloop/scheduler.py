@@ -45,7 +45,7 @@ from taskloop.starting import opened, patiently, unless
 from taskloop.store import Store
 from taskloop.store_data import Worker
 from taskloop.switches import Switch
-from taskloop.tasks import Gathered, lazily, shielded, this_loop
+from taskloop.tasks import Gathered, hold, lazily, shielded, this_loop
 from taskloop.tending import TOLD_SECONDS, Tending
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class TaskScheduler(Ledger):
         self._host = loop.create_task(self._live(started), name="taskloop")
         try:
             await asyncio.shield(started)
-        except BaseException:  # cancelled, or refused: nothing of it may go on
+        except (Exception, asyncio.CancelledError):  # refused, or cancelled: nothing of it may go on
             await self.stop(grace=0)
             raise
 
@@ -155,6 +155,7 @@ class TaskScheduler(Ledger):
         if (host := self._host) is None:
             return await self.close()
         if self._loop.is_closed():  # the host took the engine away with its loop; the next start mends the records
+            hold(host)
             self._forget()
             return await self.close()
         if self._loop is not asyncio.get_running_loop():

@@ -23,6 +23,7 @@ __all__ = [
     "Turns",
     "disown",
     "gradually",
+    "hold",
     "lazily",
     "outlast",
     "refused",
@@ -171,7 +172,7 @@ class MadeOnce(Generic[T]):
         self._asking: set[object] = set()
 
     async def make(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        if self._making is None:
+        if self._making is None or self._making.get_loop().is_closed():  # of a loop that is gone it will never be made
             self._making, self._asking = asyncio.create_task(begin()), set()
         making, asking, me = self._making, self._asking, object()
         asking.add(me)
@@ -308,6 +309,16 @@ def disown(tasks: Iterable[asyncio.Task[Any]]) -> None:
             asyncio._unregister_task(task)
             # Python would complain of it at the end, and who disowns it has told. No public name does this.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+_HELD: Final[list[asyncio.Task[Any]]] = []
+
+
+def hold(task: asyncio.Task[Any]) -> None:
+    """Keep a task whose loop is gone for ever. Python would take it apart at any time, and its `finally`, which ends what it is
+    the life of, would end the life after it.
+    """
+    _HELD.append(task)
 
 
 @contextmanager

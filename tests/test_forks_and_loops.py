@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from contextlib import closing, suppress
 
 import pytest
 from stores import database
+from stories import nothing
 
 import taskloop
 from taskloop import Options, TaskScheduler
@@ -231,6 +233,39 @@ def test_a_scheduler_whose_loop_has_ended_can_be_stopped_and_started_on_another(
     asyncio.run(scheduler.stop())
     asyncio.run(scheduler.start())
     assert asyncio.run(again()) == 7
+
+
+@pytest.mark.filterwarnings("ignore")  # Python tells of all that a loop has left behind
+@pytest.mark.parametrize("turns", [0, 3, 10, 20])
+def test_a_loop_that_is_closed_in_the_middle_of_a_start_is_in_the_way_of_no_later_one(tmp_path, turns):
+    """The next start waited for the opening that the loop had begun, for ever; and the life after it was ended by what was
+    left of the one before, when Python took that apart."""
+
+    async def begun(scheduler):
+        starting = asyncio.create_task(scheduler.start())
+        while not scheduler._store_is_open and turns:
+            await asyncio.sleep(0)
+        for _ in range(3 + turns):
+            await asyncio.sleep(0)
+        return starting
+
+    async def works(scheduler):
+        async with asyncio.timeout(10):
+            await scheduler.start()
+            gc.collect()
+            await asyncio.sleep(0.01)
+            run = await (await scheduler.submit("job")).wait()
+            await scheduler.stop()
+            return run.state
+
+    for _ in range(3):
+        scheduler = TaskScheduler(tmp_path / "app.db", options=Options())
+        scheduler.add_job(nothing, name="job")
+        loop = asyncio.new_event_loop()
+        left = loop.run_until_complete(begun(scheduler))
+        loop.close()
+        del left
+        assert asyncio.run(works(scheduler)) == "succeeded"
 
 
 def test_records_may_be_read_and_written_on_one_loop_after_the_other(tmp_path):
