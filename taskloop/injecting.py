@@ -173,7 +173,6 @@ class Injecting:
             kept.error = error = raised
             kept.tell()
         else:
-            self._kept[one.key] = self._kept.pop(one.key, kept)  # after those it needed
             kept.value = hold.values[one.key]
             kept.tell()
             try:

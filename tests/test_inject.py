@@ -11,10 +11,11 @@ from typing import Annotated
 
 import pytest
 from anyio import create_task_group, fail_after
+from loguru import logger
 from stories import lasting, stamp, threads_ended
 
 from taskloop import Inject, Jobs, Retry, RunContext, State, current_run
-from taskloop.errors import BadJob, BadParameters, NotInjected
+from taskloop.errors import BadJob, BadParameters, NoCurrentRun, NotInjected
 from taskloop.inject import Injected, InjectionPlan
 
 pytestmark = pytest.mark.anyio
@@ -695,6 +696,69 @@ async def test_a_cancelled_entry_in_a_thread_is_left_once_it_is_done(scheduler, 
         enough.set()
         assert (await time.until(run.wait())).state is State.CANCELLED
         assert seen == ["left"]
+
+
+async def test_a_plain_provider_finds_the_run_in_its_thread_and_one_for_the_worker_none(scheduler, virtual_time):
+    def mine():
+        return current_run().id
+
+    async def shared():
+        with suppress(NoCurrentRun):
+            return current_run().id
+
+    @scheduler.job()
+    async def job(run: RunContext, own=Inject(mine), worker=Inject(shared, scope="worker")):
+        return [own == run.id, worker]
+
+    async with virtual_time(scheduler) as time:
+        assert (await ran(time, job)).result == [True, None]
+
+
+async def test_what_a_plain_provider_returns_to_be_awaited_is_not_begun_where_the_attempt_was_cancelled_meanwhile(
+    scheduler, virtual_time
+):
+    entering, enough, seen = threading.Event(), threading.Event(), []
+
+    async def opened():
+        seen.append("opened")
+
+    def slow():
+        entering.set()
+        enough.wait(10)
+        return opened()
+
+    @scheduler.job()
+    async def job(value=Inject(slow)):
+        seen.append("called")
+
+    async with virtual_time(scheduler, patience="50ms") as time:
+        run = await job.submit()
+        await time.advance()
+        assert entering.is_set()
+        await scheduler.cancel(run.id, reason="enough", actor="me")
+        enough.set()
+        assert (await time.until(run.wait())).state is State.CANCELLED
+        assert seen == []
+
+
+async def test_a_provider_that_fails_on_leaving_tells_no_secret_of_its_run(scheduler, virtual_time):
+    def connection():
+        try:
+            yield 1
+        finally:
+            raise OSError("cannot log out with hunter-22-long")
+
+    @scheduler.job(secret=("key",))
+    def job(key: str, value=Inject(connection)):
+        raise ValueError("first")
+
+    told = []
+    number = logger.add(lambda message: told.append(repr(message.record["extra"])), level=0)
+    async with virtual_time(scheduler) as time:
+        assert (await time.until((await job.submit(key="hunter-22-long")).wait())).error.message == "first"
+    logger.remove(number)
+    assert any("provider.failed" in line and "cannot log out" in line for line in told)
+    assert not any("hunter" in line for line in told)
 
 
 # -- for the worker
