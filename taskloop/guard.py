@@ -217,7 +217,7 @@ class Guard:
             raise
         except Exception as error:  # a program that contradicts itself fires what it has
             self._say("ERROR", "worker.not_declared", error=repr(error))
-        self._mended = lapses
+        self._mended = max(self._mended, lapses)  # one that began after this may have ended before it
         self._fires.stir()
 
     def _whose(self, task: asyncio.Task[Any] | None) -> dict[str, Any]:
