@@ -17,12 +17,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock, Thread
+from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, cast
 
 from taskloop.attempts import decisive, taken
@@ -216,7 +217,7 @@ def pool() -> Any:
             used.append(process)
 
     async def opened_our_way(command: Any, **options: Any) -> Any:
-        process = await open_process(command, **options, stderr=None)
+        process = await _begun_without(_MEANT, open_process(command, **options, stderr=None))
         process._stderr = process._stdout  # of all three the end closes what is there, and does not ask whether it is
 
         def kill() -> None:
@@ -239,6 +240,30 @@ def pool() -> Any:
 
     module.open_process = opened_our_way
     return module
+
+
+_MEANT: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+"""Signals for the program, which come to its whole group: a process hears none before it has learned to heed nothing."""
+
+
+@coroutine
+def _begun_without(numbers: Sequence[signal.Signals], work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Do the work with these signals held back, but for while it waits: a process that begins meanwhile inherits that."""
+    step: Callable[[Any], Any] = work.send
+    given: Any = None
+    while True:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        try:
+            waits_for = step(given)
+        except StopIteration as done:
+            return done.value
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            given = yield waits_for
+            step = work.send
+        except BaseException as error:
+            step, given = work.throw, error
 
 
 @cache
@@ -628,6 +653,7 @@ def _apart(pen: _Pen) -> Iterator[None]:
     _line[:] = kept
     outputs = sys.stdout, sys.stderr
     before = signal.signal(signal.SIGTERM, _heed_nothing)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _MEANT)
     faulthandler.enable(pen.number)
     try:
         for number in (0, 1):

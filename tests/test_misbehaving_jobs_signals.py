@@ -13,6 +13,8 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from command_line import SECONDS, surroundings, until
@@ -244,6 +246,33 @@ def test_what_runs_in_a_process_has_its_grace_too_when_the_terminal_is_closed(ba
         process.wait(SECONDS)
         os.close(ours)
     assert states(bad.folder) == {("works", "succeeded", None)}
+
+
+def children(pid: int) -> set[int]:
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if stat.read_text(errors="replace").rpartition(")")[2].split()[1] == str(pid):
+                found.add(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [INT, HUP, TERM])
+def test_a_process_that_only_begins_hears_none_of_the_signals_for_all(bad, number):
+    """Ctrl-C, a terminal that is closed, and supervisors that end the whole group."""
+    process, ours = on_its_terminal(bad, "run", "--jobs", "works")
+    try:
+        until(lambda: children(process.pid))
+        os.killpg(process.pid, number)
+        assert process.wait(SECONDS) == 128 + number
+        os.set_blocking(ours, False)
+        said = os.read(ours, 65536)
+    finally:
+        process.kill()
+        process.wait(SECONDS)
+        os.close(ours)
+    assert states(bad.folder) == {("works", "succeeded", None)}
+    assert b"Traceback" not in said
 
 
 # -- S4: hosts with handlers of their own

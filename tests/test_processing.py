@@ -142,7 +142,9 @@ def waits(pid):  # how often it has begun to wait; None: it does not wait now
     return int(said["voluntary_ctxt_switches"]) if said["State"].split()[0] == "S" else None
 
 async def host():
-    idle = await pool().run_sync(os.getpid)  # not by a job: Ctrl-C makes it answer as if it had been asked
+    idle = await pool().run_sync(os.getpid)
+    # Not by a job, and no signal is held back any more: Ctrl-C makes it answer as if it had been asked.
+    await pool().run_sync(signal.pthread_sigmask, signal.SIG_UNBLOCK, [signal.SIGINT])
     while (before := waits(idle)) is None:  # not yet back at waiting: it would die
         await asyncio.sleep(0.01)
     os.kill(idle, signal.SIGINT)
