@@ -136,9 +136,9 @@ class Clock(SystemClock):
 
 
 class Counting(SqliteStore):
-    """A store that counts who asks it for tokens, and may be away."""
+    """A store that counts who asks it for tokens and tells it of their use, and may be away."""
 
-    looks = 0
+    looks = uses = 0
     away = False
     answers = None
     """An event: nothing is answered until it is set."""
@@ -150,6 +150,10 @@ class Counting(SqliteStore):
             await self.answers.wait()
         self.looks += "live_at" in asked
         return await super().tokens(**asked)
+
+    async def use_token(self, token, now):
+        self.uses += 1
+        await super().use_token(token, now)
 
 
 class Door:
@@ -288,15 +292,17 @@ async def test_a_server_that_others_reach_starts_with_a_token_that_is_valid():
 
 async def test_only_one_use_a_minute_goes_to_the_store():
     async with door() as one:
-        text = await token(one.ledger)
+        text, other = await token(one.ledger), await token(one.ledger, "other")
         noted = []
         for seconds in (0, 30, 31):
             one.clock.at += timedelta(seconds=seconds)
             one.monotonic[0] += seconds
-            await one.asks(text)
+            for each in (other, text, other):
+                await one.asks(each)
             await one.access.close()
             noted.append((await one.ledger.keyring.tokens())[0].last_used_at)
         assert noted[0] == noted[1] < noted[2] == one.clock.at
+        assert one.store.uses == 4
 
 
 # -- sessions
