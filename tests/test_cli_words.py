@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import resource
 from argparse import Namespace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -386,3 +387,18 @@ def test_lines_are_logfmt_json_or_for_the_journal(monkeypatch, tmp_path):
         assert log("auto").text(at, "ERROR", "run.failed", fields) == '<3>run.failed job="a b" run=3 took_ms=12'
         patch.setenv("JOURNAL_STREAM", "8:1234")  # of whoever started it
         assert log("auto").form == "text"
+
+
+def test_a_log_that_found_no_room_goes_on_when_there_is_some_again(tmp_path, monkeypatch):
+    with (tmp_path / "said.txt").open("w") as said:
+        monkeypatch.setattr("sys.stderr", said)
+        log = lines.Log(Namespace(ascii=False, color="never"), "text")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            for number in range(1000):
+                log.write(f"{number} while there is none")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        log.write("afterwards")
+    assert (tmp_path / "said.txt").read_text().endswith("\nafterwards\n")

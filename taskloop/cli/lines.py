@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -127,14 +127,10 @@ class Log:
         return f"\x1b[{COLORS[tint]}m{text}\x1b[0m" if tint and self.color else text
 
     def _write(self, text: str) -> None:
-        try:
+        # Where nobody reads any more, or a disk is full, the jobs go on; a disk has room again some day.
+        with suppress(OSError, ValueError):
             self.stream.write(text + "\n")
             self.stream.flush()
-        except (OSError, ValueError):
-            self.write = _forget  # nobody reads any more; the jobs go on
-
-
-def _forget(text: str) -> None: ...
 
 
 def _form(wanted: str, stream: Any) -> str:
