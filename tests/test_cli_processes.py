@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from contextlib import closing, suppress
 from datetime import datetime
 
@@ -25,8 +27,8 @@ from rich.text import Text
 from test_cli_words import taken_apart
 
 from taskloop import Options, TaskScheduler
-from taskloop.cli.lines import Narrator
-from taskloop.cli.screen import _Above, _Terminal
+from taskloop.cli.lines import Log, Narrator
+from taskloop.cli.screen import Screen, _Above, _Terminal
 from taskloop.cli.session import Session
 from taskloop.testing import run_context
 
@@ -522,6 +524,31 @@ def test_bars_take_no_line_of_others_away_and_leave_nothing_behind_in_a_terminal
     terminal.give_back()
     terminal.text("who holds the stream still\n")
     assert glass.shown[11:] == ["ours", "who holds the stream still"]
+
+
+def test_the_lines_for_a_terminal_that_is_gone_are_not_kept(monkeypatch):
+    ours, theirs = pty.openpty()
+    terminal = os.fdopen(theirs, "w")
+    monkeypatch.setattr("sys.stderr", terminal)
+    log = Log(Namespace(ascii=False, color="never"), "auto")
+    screen = Screen(log, TaskScheduler(":memory:"), ())
+
+    async def work() -> int:
+        keeping = asyncio.create_task(screen.keep())
+        os.close(ours)
+        for number in range(10):
+            log.write(f"line {number}")
+            await asyncio.sleep(0.1)
+        keeping.cancel()
+        return len(screen._lines)
+
+    screen.start()
+    try:
+        assert asyncio.run(work()) < 8
+    finally:
+        screen.stop()
+        with suppress(OSError):
+            terminal.close()
 
 
 def test_what_jobs_print_on_a_terminal_moves_nothing_there(monkeypatch):

@@ -231,10 +231,9 @@ class Screen:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             await self._look_ahead()
-            try:
+            # It may be gone, and who was disowned gets no signal for that: what cannot be written must not be kept either.
+            with suppress(OSError, ValueError):
                 self._draw()
-            except (OSError, ValueError):
-                return  # the terminal is gone; a signal will come
 
     def _hear(self, event: Event) -> None:
         run: Any = event.run
