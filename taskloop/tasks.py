@@ -172,12 +172,17 @@ class MadeOnce(Generic[T]):
         self._asking: set[object] = set()
 
     async def make(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        if self._making is None or self._making.get_loop().is_closed():  # of a loop that is gone it will never be made
+        if self._making is not None and self._making.get_loop().is_closed():
+            left, self._making = self._making, None
+            await self._taken_apart(left)
+        if self._making is None:
             self._making, self._asking = asyncio.create_task(begin()), set()
         making, asking, me = self._making, self._asking, object()
         asking.add(me)
         try:
             made = await asyncio.shield(making)
+        except GeneratorExit:  # of a loop that is closed; whoever asks next takes apart what it had begun
+            raise
         except BaseException as error:
             asking.discard(me)
             if self._making is making and (isinstance(error, Exception) or not asking):
@@ -191,6 +196,15 @@ class MadeOnce(Generic[T]):
         if self._making is making:
             self._making = None
             self._take(made)
+
+    async def _taken_apart(self, left: asyncio.Task[T]) -> None:
+        """Undo what a loop has begun that is closed: it will never be made, and Python would take it apart at any time."""
+        if not left.done():
+            disown([left])
+            with suppress(RuntimeError):  # it cannot wait any more for what it tells to end
+                left.get_coro().close()
+        elif not left.cancelled() and left.exception() is None:
+            await self._undo(left.result())
 
     async def _undone(self, making: asyncio.Task[T]) -> None:
         if self._stops:

@@ -21,6 +21,7 @@ from stories import nothing
 
 import taskloop
 from taskloop import Options, TaskScheduler
+from taskloop.store_sqlite import SqliteStore
 from taskloop.errors import NotRunning
 
 pytestmark = pytest.mark.anyio
@@ -266,6 +267,29 @@ def test_a_loop_that_is_closed_in_the_middle_of_a_start_is_in_the_way_of_no_late
         loop.close()
         del left
         assert asyncio.run(works(scheduler)) == "succeeded"
+
+
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # the thread of a connection that was just being made tells that its loop is closed
+def test_an_opening_that_a_closed_loop_has_left_leaves_no_thread_once_another_has_opened_the_store(tmp_path):
+    async def opened_and_closed(store):
+        await store.open()
+        await store.close()
+
+    for turns in range(1, 40):
+        store = SqliteStore(tmp_path / f"{turns}.db")
+        loop = asyncio.new_event_loop()
+        opening = loop.create_task(store.open())
+        for _ in range(turns):
+            loop.call_later(0.0005, loop.stop)
+            loop.run_forever()
+        loop.close()
+        if opening.done():
+            break
+        asyncio.run(opened_and_closed(store))
+        opening._log_destroy_pending = False
+    asyncio.run(store.close())
 
 
 def test_records_may_be_read_and_written_on_one_loop_after_the_other(tmp_path):
