@@ -656,7 +656,7 @@ async def test_a_job_that_was_switched_off_is_off_here_too_though_the_switches_c
     async def has_fired():
         return await scheduler.runs("job", state=[*State])
 
-    scheduler = TaskScheduler(PostgresStore(found.store, call_seconds=2.0), options=QUICK)
+    scheduler = TaskScheduler(PostgresStore(found.store, call_seconds=0.7), options=QUICK)
     scheduler.add_job(nothing, Every("4s"), name="job")  # while nothing is due nobody else meets with the trouble
     try:
         async with locker.transaction():
