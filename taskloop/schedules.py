@@ -232,9 +232,8 @@ def _set_back(
     if due is None:
         return schedule
     taken = {(first - anchor) % interval for first, _ in decided}
-    if (
-        due <= now and schedule.last_due is not None
-    ):  # held, as by a pause: what came before it is not among those after now
+    # Held, as by a pause: what came before it is not among those after now.
+    if due <= now and schedule.last_due is not None:
         taken.add((schedule.last_due - anchor) % interval)
     apart = _NOTHING
     while apart in taken:

@@ -69,10 +69,12 @@ def reload(args: Namespace, words: Sequence[str]) -> int:
         for changed in changes:
             if changed:
                 # A terminal is the child's until it has ended: it would take what is said there for its bars.
-                said, before = f"reload: {_named(changed, folder)} changed", not sys.stderr.isatty()
-                _say(said) if before else None
+                said, waits = f"reload: {_named(changed, folder)} changed", sys.stderr.isatty()
+                if not waits:
+                    _say(said)
                 child.end()
-                _say(said) if not before else None
+                if waits:
+                    _say(said)
                 if stop.is_set():
                     break
                 child.start()
@@ -150,11 +152,9 @@ class _Child:
         with suppress(ProcessLookupError, ChildProcessError):
             os.killpg(self._process.pid, number)
             until = monotonic() + STOP_SECONDS
+            look = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT
             while number == signal.SIGTSTP and monotonic() < until:
-                if (
-                    os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                    is not None
-                ):
+                if os.waitid(os.P_PID, self._process.pid, look) is not None:
                     return
                 sleep(0.01)
 

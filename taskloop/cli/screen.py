@@ -143,8 +143,9 @@ class _Terminal:
         if self._writer == get_ident():
             self._is_to_leave = True
             return
-        with suppress(OSError, ValueError):
-            None if self.is_of_another_process else self._clear()
+        if not self.is_of_another_process:
+            with suppress(OSError, ValueError):
+                self._clear()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, self._leave)
