@@ -100,7 +100,7 @@ async def newest(
         if len(some) < asked_for:
             return found, None
         fit = (PAGE_CHARACTERS - characters) * len(found) // max(characters, 1)
-        count = max(1, min(2 * count, AT_ONCE, fit))
+        count = max(1, min(AT_ONCE, fit))
 
 
 def _sizes(runs: Sequence[Run]) -> list[int]:
