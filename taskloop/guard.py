@@ -7,6 +7,7 @@ and into `health`, which each beat carries to the store, where other processes r
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -74,7 +75,10 @@ class Guard:
         beater = self._store.beater(self._worker)
         if beater is not None:
             seconds = self._options.heartbeat.total_seconds()
-            self._pulse = Pulse(beater, seconds, clock=self._clock, health=self.health, heard=self.heard_beat)
+            gap = max(self._options.lease.total_seconds() / 2, 1.5 * seconds)
+            self._pulse = Pulse(
+                beater, seconds, gap_seconds=gap, clock=self._clock, health=self.health, heard=self.heard_beat
+            )
             self._pulse.start()
             self._others = others
             if self._store.remote:
@@ -129,6 +133,10 @@ class Guard:
         """Whether the lease is good by our own clock: what we have claimed is nobody else's yet, and what we fire too."""
         pulse = self._pulse
         return pulse is None or (pulse.lapses == self._mended and self._left_of_the_lease(pulse) >= 0.0)
+
+    def through_since(self) -> float:
+        """Since when our own beats have been written without a gap, by the steady clock: so long others could beat, too."""
+        return -math.inf if self._pulse is None else self._pulse.through_since()
 
     def _left_of_the_lease(self, pulse: Pulse) -> float:
         """Seconds for which it is good without another beat."""

@@ -25,7 +25,7 @@ _MEND: Final = "a beat could not be written; see the memory and the disk of this
 class Pulse:
     """Beats every so many seconds until it is stopped, or its loop is closed.
 
-    `heard` is told on the loop what each came to: True; False, the worker was taken for dead meanwhile; an error, it
+    `gap_seconds`: so long between two that were written, somebody held the store. `heard` is told on the loop what each came to: True; False, the worker was taken for dead meanwhile; an error, it
     could not be written.
     """
 
@@ -34,12 +34,14 @@ class Pulse:
         beater: Beater,
         seconds: float,
         *,
+        gap_seconds: float,
         clock: Clock,
         health: Callable[[], Mapping[str, Any]],
         heard: Callable[[bool | TaskloopError], None],
     ) -> None:
         self._beater = beater
         self._seconds = seconds
+        self._gap_seconds = gap_seconds
         self._clock = clock
         self._health = health
         self._heard = heard
@@ -50,9 +52,15 @@ class Pulse:
         """How often a beat has found that its worker was taken for dead; counted before that beat is good."""
         self.good_at: float = clock.monotonic()
         """When the last beat that was written began, by the steady clock."""
+        self._through_since = self.good_at
 
     def start(self) -> None:
         threading.Thread(target=self._beat, name="taskloop pulse", daemon=True).start()
+
+    def through_since(self) -> float:
+        """Since when the beats have been written without a gap, by the steady clock; now, while there is one."""
+        now = self._clock.monotonic()
+        return self._through_since if now - self.good_at <= self._gap_seconds else now
 
     def stop(self) -> None:
         """Beat no more; does not wait for a beat in hand."""
@@ -75,6 +83,8 @@ class Pulse:
                     lives = self._beater.beat(self._clock.now(), began, self._health())
                     self.lapses += not lives
                     self._tell(lives)
+                    if (ended := self._clock.monotonic()) - self.good_at > self._gap_seconds:
+                        self._through_since = ended
                     self.good_at = began
                 except Exception as error:  # the next beat does not depend on it
                     known = error if isinstance(error, TaskloopError) else StoreUnavailable(f"{_MEND} ({error!r})")

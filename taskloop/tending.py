@@ -87,6 +87,8 @@ class Tending:
         """When we last did something here, by the steady clock."""
         self._awake_since: float | None = None
         """Since when we have not stood still ourselves; None: we never did."""
+        self._enlisted_at = self._begun
+        """When the store had taken this worker, by the steady clock."""
         self._is_away = False
         """Whether the store did not answer when it was asked last, or took no beat of ours."""
         self._still: tuple[Any, float] | None = None
@@ -197,7 +199,9 @@ class Tending:
 
         Whoever held the store until now has kept the others from beating too: their silence says nothing then.
         """
-        return await self.rescue(await self._store.enlist(self._worker), thorough=True)
+        others = await self._store.enlist(self._worker)
+        self._enlisted_at = self._clock.monotonic()
+        return await self.rescue(others, thorough=True)
 
     async def rescue(self, others: Sequence[Worker], *, thorough: bool = False) -> list[Worker]:
         """Settle the runs of workers that are gone, never of one that beats; gives those that live.
@@ -281,12 +285,19 @@ class Tending:
         lease, tick = lease_seconds(worker, self._options.lease), self._clock.monotonic()
         silent = silent_seconds(worker, tick)
         if silent is not None:
-            return silent > lease and (self._awake_since is None or tick - self._awake_since > lease)
+            awake = self._awake_since is None or tick - self._awake_since > lease
+            return silent > lease and awake and tick - self._could_beat_since() > lease / 2
         beat_at, since = self._seen.get(worker.id, (None, tick))
         if beat_at != worker.beat_at:
             since = tick
         self._seen[worker.id] = (worker.beat_at, since)
         return tick - since > lease
+
+    def _could_beat_since(self) -> float:
+        """Since when whoever lives could beat, as far as we know: where one stood still in the midst of a transaction nobody
+        could, and who begins then, or buries then, may be quicker than the beats of those that waited as well.
+        """
+        return max(self._enlisted_at, self._guard.through_since())
 
     def _note_standstill(self, *, was_away: bool = False) -> None:
         """See whether we stood still ourselves, or could not reach the store: then the silence of the others says nothing of

@@ -191,7 +191,7 @@ async def test_a_beat_that_fails_for_whatever_reason_is_not_the_last():
             pass
 
     beater, news = Beater(), asyncio.Queue()
-    pulse = Pulse(beater, 0.01, clock=SystemClock(), health=dict, heard=news.put_nowait)
+    pulse = Pulse(beater, 0.01, gap_seconds=1.0, clock=SystemClock(), health=dict, heard=news.put_nowait)
     pulse.start()
     async with asyncio.timeout(10):
         first, second, third = [await news.get() for _ in range(3)]
@@ -337,6 +337,39 @@ def test_a_process_that_stood_still_beyond_its_lease_changes_nothing_when_it_goe
         for program in (one, two):
             if program is not None:
                 program.end()
+
+
+async def test_who_begins_as_a_held_file_is_let_go_takes_nobody_for_dead_who_could_not_beat_either(tmp_path):
+    one, run_of_one = Program(tmp_path, 1), "SELECT state, attempt, result FROM taskloop_runs"
+    another = Options(heartbeat=timedelta(milliseconds=200), lease=timedelta(seconds=2))
+    try:
+        one.hear("lives")
+        one.hear("begin")
+        with database(tmp_path / "app.db") as db:
+            held_at = time.monotonic()
+            db.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(2.3)
+            scheduler = TaskScheduler(tmp_path / "app.db", options=another)
+            starting = asyncio.create_task(scheduler.start())
+            while time.monotonic() < held_at + 2.6:
+                await asyncio.sleep(0.05)
+            one.process.send_signal(signal.SIGSTOP)  # so that it is not the quicker of the two
+            db.rollback()
+        await starting
+        with database(tmp_path / "app.db") as db:
+            assert db.execute(run_of_one).fetchall() == [("running", 1, None)]
+        one.process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(15):
+            while True:
+                with database(tmp_path / "app.db") as db:
+                    if (found := db.execute(run_of_one).fetchall()) != [("running", 1, None)]:
+                        break
+                await asyncio.sleep(0.05)
+        assert found == [("succeeded", 1, "1")]
+        await scheduler.stop()
+    finally:
+        one.process.send_signal(signal.SIGCONT)
+        one.end()
 
 
 SLOW = Options(heartbeat=timedelta(seconds=10), lease=timedelta(seconds=30))
