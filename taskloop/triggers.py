@@ -229,7 +229,7 @@ def _in_words(expression: str) -> str:
     # Of two such fields the one that names all days adds them to the other's; cronsim leaves it out.
     if "*" not in (day[0], weekday[0]) and cron.fields_of(f"0 0 {day} * {weekday}").is_every_day:
         day = weekday = "*"
-    # cronsim calls */90 every 90th minute; it is minute 0 alone. A day that is none beside a weekday would add to that.
+    # cronsim calls */90 every 90th minute; it is minute 0 alone, as 5/60 is minute 5. A day that is none beside a weekday would add to that.
     *first, hour = times
     times = [*(_unstepped(one, 60, "0") for one in first), _unstepped(hour, 24, "0")]
     day, month = _unstepped(day, 31, "1") if weekday == "*" else day, _unstepped(month, 12, "1")
@@ -241,7 +241,11 @@ def _in_words(expression: str) -> str:
 
 def _unstepped(field: str, values: int, first: str) -> str:
     """A field of so many values whose step leaves its first one alone, as that one."""
-    return first if field.startswith("*/") and field[2:].isdigit() and int(field[2:]) >= values else field
+    start, _, step = field.partition("/")
+    if not step.isdigit() or not (start == "*" or start.isdigit()):
+        return field
+    begin = int(first) if start == "*" else int(start)
+    return str(begin) if begin + int(step) >= values + int(first) else field
 
 
 _LONGEST_TEXT = 400

@@ -223,6 +223,8 @@ def test_a_trigger_is_a_value_with_a_text_and_a_table_that_read_back(trigger):
         (Cron("0 2 L 6 0-7"), "cron 0 2 L 6 0-7", "at 02:00 every day in June"),
         (Cron("0 2 */1 * 1"), "cron 0 2 */1 * 1", "at 02:00 on Monday"),
         (Cron("*/90 * * * *"), "cron */90 * * * *", "at the start of every hour"),  # it was told as every 90th minute
+        (Cron("5/60 * * * *"), "cron 5/60 * * * *", "at minute 5 of every hour"),
+        (Cron("0 12/12 31/5 * *"), "cron 0 12/12 31/5 * *", "at 12:00 on the 31st day of every month"),
         (Cron("0 0 */36 * * *"), "cron 0 0 */36 * * *", "at 00:00 every day"),
         (Cron("0 */24 */31 */12 *"), "cron 0 */24 */31 */12 *", "at 00:00 on January 1"),
         (Cron("*/30,7 0 * * *"), "cron */30,7 0 * * *", "at every 30th minute and minute 7 past hour 0"),
