@@ -61,6 +61,29 @@ async def test_a_misspelt_job_is_no_success(pair):
     assert (await client.get(f"{V1}/schedules?job=pays")).items == []
 
 
+async def test_runs_that_came_to_much_are_chosen_all_though_few_of_them_are_read_at_a_time(pair, monkeypatch):
+    scheduler, client = pair
+    read = []
+
+    async def large():
+        return "x" * 900_000
+
+    scheduler.add_job(large)
+    await ended(scheduler, *(scheduler["large"].bind() for _ in range(40)))
+    looks = scheduler.runs
+
+    async def counted(*args, **more):
+        found = await looks(*args, **more)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(scheduler, "runs", counted)
+    meant = {"action": "rerun", "job": "large", "state": "succeeded", "dry_run": True}
+    answer = (await client.post(BULK, meant)).data
+    assert (answer["matched"], answer["complete"]) == (40, True)
+    assert max(read) < 30  # of a megabyte each
+
+
 async def test_what_failed_of_a_cause_is_counted_run_again_once_and_left_alone_then(pair):
     scheduler, client = pair
     await ended(scheduler, *(scheduler["pays"].bind(order=number) for number in range(4)), scheduler["other"].bind())

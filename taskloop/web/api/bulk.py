@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from taskloop.errors import BadParameters, Conflict, NoSuchJob, NoSuchRun
-from taskloop.runs import ACTIVE, Cause, Run, State
-from taskloop.web.api.asking import BEFORE, TOLD, V1, refuse_unknown
+from taskloop.runs import ACTIVE, Cause, Run, RunId, State
+from taskloop.web.api.asking import BEFORE, TOLD, V1, newest, refuse_unknown
 from taskloop.web.api.failures import FAILED, fingerprint
 from taskloop.web.core import Response, answer
 from taskloop.web.problems import Problem
@@ -58,9 +58,9 @@ class Selection(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """What fits. `again`: how many more would, but were run again already; `complete`: there are no others."""
+    """What fits, by its ids: what runs came to may be large. `again`: how many more would, but were run again already; `complete`: there are no others."""
 
-    runs: list[Run]
+    runs: list[RunId]
     again: int
     complete: bool
 
@@ -87,31 +87,28 @@ async def choose(scheduler: TaskScheduler, wanted: Selection, most: int | None =
     if wrong := [one for one in states if one not in allowed]:
         raise Problem(422, "invalid-value", f"a run that is {wrong[0]} cannot be meant by {wanted.action}",
                       f"allowed are {', '.join(allowed)}")  # fmt: skip
-    runs: list[Run] = []
+    runs: list[RunId] = []
+    narrowed = {"job": wanted.job, "state": states, "since": wanted.since, "until": wanted.until}
     again, before, left = 0, wanted.before, LOOKED if most is None else most
     while left > 0:
-        limit = min(PAGE, left)
-        left -= limit
-        page = await scheduler.runs(
-            wanted.job, state=states, since=wanted.since, until=wanted.until, before=before, limit=limit
-        )
-        fit = [one for one in page if wanted.fingerprint in (None, fingerprint(one))]
+        page, before = await newest(scheduler, narrowed, before, min(PAGE, left))
+        left -= len(page)
+        fit = [one.id for one in page if wanted.fingerprint in (None, fingerprint(one))]
         fresh = await _not_again(scheduler, fit) if wanted.action == "rerun" else fit
         again += len(fit) - len(fresh)
         runs += fresh
         if len(runs) > wanted.limit:
             return Chosen(runs[: wanted.limit], again, complete=False)
-        if len(page) < limit:
+        if before is None:
             return Chosen(runs, again, complete=True)
-        before = page[-1].id
     return Chosen(runs, again, complete=False)
 
 
-async def _not_again(scheduler: TaskScheduler, runs: Sequence[Run]) -> list[Run]:
-    found = []
+async def _not_again(scheduler: TaskScheduler, runs: Sequence[RunId]) -> list[RunId]:
+    found: list[RunId] = []
     for start in range(0, len(runs), TOGETHER):
         some = runs[start : start + TOGETHER]
-        repeated = await asyncio.gather(*(scheduler.reruns(one.id) for one in some), return_exceptions=True)
+        repeated = await asyncio.gather(*(scheduler.reruns(one) for one in some), return_exceptions=True)
         for one, reruns in zip(some, repeated, strict=True):
             if isinstance(reruns, BaseException) and not isinstance(reruns, NoSuchRun):  # pruned meanwhile
                 raise reruns
@@ -128,23 +125,26 @@ async def left_of(scheduler: TaskScheduler, runs: Sequence[Run], since: str) -> 
     repeats = await scheduler.runs(cause=Cause.RERUN, state=list(State), since=since, limit=MOST)
     repeated = {one.rerun_of for one in repeats}
     fresh = [one for one in runs if one.id not in repeated]
-    return fresh if len(repeats) < MOST else await _not_again(scheduler, fresh)
+    if len(repeats) < MOST:
+        return fresh
+    left = {*await _not_again(scheduler, [one.id for one in fresh])}
+    return [one for one in fresh if one.id in left]
 
 
 async def carry_out(
-    scheduler: TaskScheduler, action: Action, runs: Sequence[Run], *, actor: str, reason: str | None
+    scheduler: TaskScheduler, action: Action, runs: Sequence[RunId], *, actor: str, reason: str | None
 ) -> Done:
     """Do it to each, the oldest first; what one of them refuses stops no other. Raises what the store raises."""
     done = Done()
 
-    async def act(one: Run) -> Run:
+    async def act(one: RunId) -> Run:
         if action == "cancel":
-            run = await scheduler.cancel(one.id, actor=actor, reason=reason)
+            run = await scheduler.cancel(one, actor=actor, reason=reason)
             if run.final and run.state is not State.CANCELLED:  # since it was chosen
                 raise Conflict(f"run {run.id} {run.state} already")
             return run
         # Our lock is of this process; what another one has run again since we looked says the store.
-        return (await scheduler.rerun(one.id, once=True, actor=actor, reason=reason)).run
+        return (await scheduler.rerun(one, once=True, actor=actor, reason=reason)).run
 
     ordered = list(reversed(runs))
     for start in range(0, len(ordered), TOGETHER):  # those of one turn share a transaction
@@ -159,7 +159,7 @@ async def carry_out(
             elif isinstance(came, Run):
                 done.runs.append(came.id)
             elif isinstance(came, BadParameters | Conflict | NoSuchJob | NoSuchRun):
-                done.refused.append((one.id, str(came)))
+                done.refused.append((one, str(came)))
             else:
                 raise came
     return done
