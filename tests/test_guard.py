@@ -200,6 +200,49 @@ async def test_a_beat_that_fails_for_whatever_reason_is_not_the_last():
     assert (first, third) == (True, True) and "MemoryError" in str(second) and isinstance(second, StoreUnavailable)
 
 
+async def test_while_beats_do_not_get_through_nobody_knows_who_lives_and_from_then_on_it_is_found_out_anew():
+    class Ahead(SystemClock):
+        seconds = 0.0
+
+        def monotonic(self):
+            return super().monotonic() + self.seconds
+
+    class Held:
+        waits, let_go = threading.Event(), threading.Event()
+        beats = 0
+
+        def beat(self, now, tick, health):
+            self.beats += 1
+            if self.beats == 2:
+                self.waits.set()
+                self.let_go.wait(10)
+            return True
+
+        def close(self):
+            pass
+
+    clock, beater, news = Ahead(), Held(), asyncio.Queue()
+    pulse = Pulse(beater, 0.01, gap_seconds=100.0, clock=clock, health=dict, heard=news.put_nowait)
+    begun = pulse.through_since()
+    pulse.start()
+    async with asyncio.timeout(10):
+        await news.get()
+        assert pulse.through_since() == begun
+        await asyncio.to_thread(beater.waits.wait, 10)
+        assert pulse.through_since() == begun
+        clock.seconds = 200.0
+        assert pulse.through_since() > begun + 199
+        beater.let_go.set()
+        for _ in range(3):  # a beat is told before it counts
+            await news.get()
+        through = pulse.through_since()
+        clock.seconds = 250.0
+        await news.get()
+        assert begun + 199 < through == pulse.through_since() < begun + 220
+    pulse.stop()
+    await pulse.gone(3)
+
+
 async def test_a_loop_that_is_held_for_longer_than_the_lease_loses_no_run(tmp_path):
     path, other_may_end, lives = tmp_path / "app.db", threading.Event(), threading.Event()
 
