@@ -28,6 +28,8 @@ __all__ = [
     "unheard_seconds",
 ]
 
+FIRST_PIDS: Final = "4026531836"
+"""The namespace of pids that a kernel begins with: who is in it is in no container."""
 NAMES_TOLD: Final = 1000
 """Jobs up to which a worker says which ones it knows."""
 
@@ -85,7 +87,8 @@ def current_folder() -> str | None:
 def is_dead(worker: Worker) -> bool:
     """Whether the worker's process is known to be gone: only ever true for one of this machine.
 
-    A host's name alone is not enough: containers, and machines made from one image, may share it.
+    A host's name alone is not enough: containers, and machines made from one image, may share it. Nor is the id of the machine
+    with it, of which a container has none, or that of its image: of another boot it may be on another machine, and live.
     """
     if worker.host != os.uname().nodename:
         return False
@@ -93,7 +96,7 @@ def is_dead(worker: Worker) -> bool:
     if theirs.machine != ours.machine:
         return False
     if theirs.boot != ours.boot:  # a process that sees no /proc, as in a root of its own, does not know it
-        return bool(theirs.boot and ours.boot)
+        return bool(theirs.boot and ours.boot and ours.machine) and theirs.pids == ours.pids == FIRST_PIDS
     if theirs.pids != ours.pids:
         return False
     try:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from taskloop import processes
-from taskloop.processes import birth, is_dead, place, silent_seconds, this_process
+from taskloop.processes import FIRST_PIDS, birth, is_dead, place, silent_seconds, this_process
 from taskloop.store_data import Worker
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -57,8 +57,29 @@ def test_another_process_that_has_the_pid_now_does_not_make_the_old_one_alive():
     assert not is_dead(elsewhere(3, ""))
 
 
-def test_what_ran_before_the_machine_was_started_anew_is_dead():
-    assert is_dead(elsewhere(1))
+def lives_at(monkeypatch: pytest.MonkeyPatch, machine: str, boot: str, pids: str) -> Worker:
+    """This process, at a place like that."""
+    monkeypatch.setattr(processes, "_surroundings", lambda: (machine, boot, pids))
+    return this()
+
+
+def test_what_ran_before_the_machine_was_started_anew_is_dead(monkeypatch):
+    before = lives_at(monkeypatch, "3d1219c7", "earlier", FIRST_PIDS)
+    lives_at(monkeypatch, "3d1219c7", "now", FIRST_PIDS)
+    assert is_dead(before)
+
+
+@pytest.mark.parametrize(
+    ("machine", "pids"),
+    [("", FIRST_PIDS), ("", "4026532178"), ("3d1219c7", "4026532178")],
+    ids=["no id of a machine", "containers without one", "containers with that of their image"],
+)
+def test_a_container_of_another_machine_that_has_the_same_name_is_not_taken_for_one_of_an_earlier_boot(
+    monkeypatch, machine, pids
+):
+    other = lives_at(monkeypatch, machine, "there", pids)
+    lives_at(monkeypatch, machine, "here", pids)
+    assert not is_dead(other)
 
 
 @pytest.mark.parametrize(
