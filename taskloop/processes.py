@@ -183,9 +183,17 @@ def _first_line(path: str) -> str:
 
 def birth(pid: int) -> str:
     """What tells this holder of a pid from an earlier one: the tick at which it was started; empty where nothing tells."""
+    if not _proc_is_of_our_pids():
+        return ""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             stat = file.read()
     except OSError:
         return ""
     return stat.rpartition(")")[2].split()[19]
+
+
+@cache
+def _proc_is_of_our_pids() -> bool:
+    """Whether /proc means by a pid whom we mean: not where a sandbox has pids of its own, and the /proc of its host."""
+    return _first_line("/proc/self/stat").partition(" ")[0] == str(os.getpid())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,17 @@ def nobody() -> Iterator[None]:
 def test_a_process_of_another_user_is_taken_to_be_alive():
     with nobody():
         assert not is_dead(replace(elsewhere(3), pid=1))
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs unshare, as root")
+def test_a_process_with_pids_of_its_own_and_the_proc_of_its_host_does_not_take_a_process_of_the_host_for_itself():
+    tells = "from taskloop.processes import birth; import os; print(os.getpid(), repr(birth(os.getpid())))"
+    told = subprocess.run(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", tells], capture_output=True, text=True, check=False
+    )
+    if told.returncode != 0 and "unshare" in told.stderr:
+        pytest.skip("no namespaces are to be had here")
+    assert told.stdout == "1 ''\n"
 
 
 def test_a_process_that_tells_nothing_of_its_birth_has_none():
