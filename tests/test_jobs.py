@@ -6,12 +6,10 @@ import functools
 import pickle
 import re
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
-import taskloop
 from taskloop.context import RunContext, running
 from taskloop.errors import BadCron, BadJob, BadParameters, Conflict, NoSuchJob
 from taskloop.inject import Inject
@@ -422,50 +420,6 @@ def test_a_job_pickles_by_module_and_name():
 
 def test_a_job_added_without_a_decorator_pickles_as_what_stands_there():
     assert pickle.loads(pickle.dumps(Jobs().add_job(clean))) is clean
-
-
-# -- types
-
-TYPED = """
-from taskloop.context import RunContext
-from taskloop.jobs import Jobs
-
-jobs = Jobs()
-
-@jobs.job()
-async def remind(run: RunContext, user: int, text: str = "") -> str:
-    return text
-
-@jobs.every("5m", timeout="1m")
-def clean(days: int = 3) -> dict[str, int]:
-    return {}
-
-async def main() -> None:
-    await remind.submit(7, text="x")
-    await remind.bind(user=7).submit(at="+2h", key="k")
-    words: dict[str, int] = clean(3)
-    remind.bind("seven")  # E: call-overload
-    await remind.submit()  # E: call-overload
-    await clean.submit(dais=3)  # E: call-arg
-    number: int = clean()  # E: assignment
-    jobs.every("5m", timout="1m")  # E: call-arg
-    jobs.every("5m", overlap="sometimes")  # E: arg-type
-"""
-
-
-def test_a_type_checker_knows_what_a_job_takes(tmp_path, monkeypatch):
-    mypy = pytest.importorskip("mypy.api")
-    file = tmp_path / "typed.py"
-    file.write_text(TYPED)
-    monkeypatch.setenv("MYPYPATH", str(Path(taskloop.__file__).parents[1]))
-    out, _, _ = mypy.run(["--strict", "--follow-imports=silent", f"--cache-dir={tmp_path}", str(file)])
-    told = {(int(line), code) for line, code in re.findall(r":(\d+): error: .*\[([\w-]+)\]", out)}
-    wanted = {
-        (number, line.partition("# E: ")[2])
-        for number, line in enumerate(TYPED.splitlines(), start=1)
-        if "# E: " in line
-    }
-    assert told == wanted, out
 
 
 def test_a_job_is_what_a_decorator_gives():

@@ -183,3 +183,27 @@ async def use_a_handle() -> None:
         await handle.value()
     except RunFailed as error:
         assert_type(error.run, Run)
+
+
+@jobs.job()
+async def remind(run: RunContext, user: int, text: str = "") -> str:
+    return text
+
+
+@jobs.every("5m", timeout="1m")
+def clean(days: int = 3) -> dict[str, int]:
+    return {}
+
+
+async def use_what_takes_a_run_and_what_takes_none() -> None:
+    await remind.submit(7, text="x")
+    await remind.bind(user=7).submit(at="+2h", key="k")
+    words: dict[str, int] = clean(3)
+    print(words)
+    remind.bind("seven")  # type: ignore[call-overload] # WRONG
+    await remind.submit()  # type: ignore[call-overload] # WRONG
+    await clean.submit(dais=3)  # type: ignore[call-arg] # WRONG
+    number: int = clean()  # type: ignore[assignment] # WRONG
+    print(number)
+    jobs.every("5m", timout="1m")  # type: ignore[call-arg] # WRONG
+    jobs.every("5m", overlap="sometimes")  # type: ignore[arg-type] # WRONG
