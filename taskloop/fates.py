@@ -5,6 +5,7 @@ Level 5. No connection, no clock: a store reads what these ask for, and writes w
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ __all__ = [
     "claimed",
     "counted",
     "is_plain",
+    "lengthens",
     "numbered",
     "outcome",
     "plainly_settled",
@@ -171,6 +173,23 @@ def _skip(firing: Firing, fire: Fire, reason: Reason, now: datetime, data: dict[
         count=fire.count,
         data=data,
     )
+
+
+def lengthens(run: Run, last: Sequence[Any]) -> bool:
+    """Whether a disabled fire is counted into the last row of its schedule, so that a job off for a year is one row.
+
+    `last` has the reason, the state, the instant up to which it counts, and the data. Only on: after a clock was set back a
+    fire may be due before that. What another switch has off, or the declaration once a switch is over, is a row of its own,
+    for each says who it was and why.
+    """
+    reason, state, until, data = last
+    if (reason, state) != (Reason.DISABLED, State.SKIPPED) or until >= microseconds(run.due_at):
+        return False
+    return (off := _off_by(run.data)) == {} or off == _off_by(json.loads(data) if data else {})
+
+
+def _off_by(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fact for name, fact in data.items() if name.startswith("disabled_")}
 
 
 def numbered(run: Run, number: int) -> Run:

@@ -23,6 +23,7 @@ from taskloop.fates import (
     attempted,
     cancelled,
     counted,
+    lengthens,
     numbered,
     outcome,
     plainly_settled,
@@ -378,16 +379,13 @@ async def _active(db: Db, schedules: Sequence[str]) -> dict[str, list[Run]]:
 
 
 async def _lengthened(db: Db, run: Run) -> bool:
-    """Count a disabled fire into the row before it, so that a job off for a year is one row.
-
-    Only the last row of the schedule grows, and only on: after a clock was set back a fire may be due before that.
-    """
+    """Count a disabled fire into the row before it, where it goes on with that."""
     last = await db.fetchrow(
-        "SELECT id, reason, state, coalesce(until_at, due_at) FROM taskloop.runs WHERE schedule = $1 "
+        "SELECT id, reason, state, coalesce(until_at, due_at), data FROM taskloop.runs WHERE schedule = $1 "
         "ORDER BY due_at DESC LIMIT 1 FOR UPDATE",  # the pruning may be at it
         run.schedule,
     )
-    if last is None or tuple(last)[1:3] != (Reason.DISABLED, State.SKIPPED) or last[3] >= microseconds(run.due_at):
+    if last is None or not lengthens(run, tuple(last)[1:]):
         return False
     await db.execute(
         "UPDATE taskloop.runs SET count = count + $1, until_at = $2, ended_at = $3 WHERE id = $4",

@@ -27,6 +27,7 @@ from taskloop.fates import (
     cancelled,
     counted,
     is_plain,
+    lengthens,
     numbered,
     outcome,
     plainly_settled,
@@ -381,16 +382,13 @@ def _active(db: sqlite3.Connection, schedules: Sequence[str]) -> dict[str, list[
 
 
 def _lengthened(db: sqlite3.Connection, run: Run) -> bool:
-    """Count a disabled fire into the row before it, so that a job off for a year is one row.
-
-    Only the last row of the schedule grows, and only on: after a clock was set back a fire may be due before that.
-    """
+    """Count a disabled fire into the row before it, where it goes on with that."""
     last = db.execute(
-        "SELECT id, reason, state, coalesce(until_at, due_at) FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
+        "SELECT id, reason, state, coalesce(until_at, due_at), data FROM taskloop_runs WHERE schedule = ? AND schedule IS NOT NULL "
         "ORDER BY due_at DESC LIMIT 1",
         (run.schedule,),
     ).fetchone()
-    if last is None or last[1:3] != (Reason.DISABLED, State.SKIPPED) or last[3] >= microseconds(run.due_at):
+    if last is None or not lengthens(run, last[1:]):
         return False
     db.execute(
         "UPDATE taskloop_runs SET count = count + ?, until_at = ?, ended_at = ? WHERE id = ?",

@@ -240,6 +240,22 @@ async def test_the_fires_of_a_disabled_job_lengthen_one_row(store):
     assert row.ended_at == NOW + 4 * HOUR
 
 
+async def test_what_another_switch_has_off_is_a_row_of_its_own(store):
+    """The one row said of all of them what it said of the first: who it was, and why."""
+    await put(store, hourly())
+    ann, bob = ({"disabled_by": name, "disabled_since": "2026-03-01T12:00:00Z"} for name in ("ann", "bob"))
+    declared = {"disabled_by": "its declaration"}
+    for hour, because in enumerate([ann, ann, bob, bob, bob, {}, declared, ann]):
+        now = NOW + hour * HOUR
+        await fired(store, (await again(store, now=now, enabled=False))._replace(because=because), now=now)
+    assert [(run.count, run.data["disabled_by"]) for run in await every_run(store)] == [
+        (2, "ann"),
+        (4, "bob"),  # one of which nothing is said goes on with what is there
+        (1, "its declaration"),
+        (1, "ann"),
+    ]
+
+
 async def test_a_run_between_them_ends_the_row_of_disabled_fires(store):
     await put(store, hourly())
     for hour, enabled in enumerate([False, False, True, False, False, False]):

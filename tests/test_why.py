@@ -393,6 +393,20 @@ async def test_a_job_declared_off_is_off_by_its_declaration(scheduler, virtual_t
         assert (await told(scheduler, when="01:00"))[2].endswith("off by its declaration")
 
 
+async def test_what_was_due_after_a_switch_was_over_by_itself_is_off_as_declared_and_not_by_that_switch(
+    scheduler, virtual_time
+):
+    """One row counted both: an operator had the job on, off for two hours, and then it was off as the code has it."""
+    scheduler.add_job(nothing, Every("1h"), name="job", enabled=False)
+    async with virtual_time(scheduler) as time:
+        await scheduler.enable("job")
+        await time.advance("90m")
+        await scheduler.disable("job", actor="tom", reason="move", until="+2h")
+        await time.advance("5h")
+        assert 'switched off since 2026-01-01T01:30:00Z by tom: "move"' in (await told(scheduler, when="02:00"))[2]
+        assert (await told(scheduler, when="05:00"))[2].endswith("off by its declaration")
+
+
 async def test_a_job_that_was_declared_off_and_is_on_by_now_is_not_told_how_to_enable_it(scheduler, virtual_time):
     scheduler.add_job(nothing, Every("1h"), name="job", enabled=False)
     async with virtual_time(scheduler) as time:
