@@ -296,6 +296,11 @@ def _no_record(question: Question, facts: Evidence, moment: Moment, checks: Sequ
     if deleted is not None:
         text = f"it was due at {at}, and its record is not kept any more{deleted}"
         return replace(_did_not("unknown_pruned", text, moment, checks, question), verdict="unknown")
+    held = next((one for one in checks if one.name == "pause" and one.ok is False), None)
+    if held is not None and moment.pending and question.pauses and first is not None and first.code == "disabled":
+        text = f"it was due at {at} and has no record: {held.text}, and skipped if the job is still off then: {first.text}"
+        found = _did_not("paused", text, moment, checks, question)
+        return replace(found, remedies=(*found.remedies, *_remedies("disabled", question)))
     if first is not None:
         gone = f"; its schedule was changed or removed at {rfc3339(moment.changed_at)}" if moment.changed_at else ""
         text = f"it was due at {at} and has no record: {first.text}{gone}"

@@ -472,6 +472,22 @@ def test_a_job_can_be_switched_before_it_ever_ran(shop, call):
     assert call("once", "hourly").code == 4
 
 
+def test_a_switch_says_what_else_stands_in_the_way_of_its_job(done, call):
+    """`hourly is on` was all that was said of one that a pause held; of a paused one, that its fires are kept, though it was off."""
+    call("pause", "hourly")
+    assert call("disable", "hourly", "--until", "+2h").err == ""
+    assert (
+        "hourly is off, so its fires are skipped when the pause ends; `taskloop enable" in call("pause", "hourly").err
+    )
+    assert "hourly is paused, so it does not start yet; `taskloop resume hourly`" in call("enable", "hourly").err
+    call("disable", "hourly")
+    assert "hourly is off, so its fires are skipped; `taskloop enable hourly`" in call("resume", "hourly").err
+    assert call("enable", "hourly").err == ""
+    call("enable", "heartbeat")
+    declared = call("disable", "heartbeat", "--until", "+2h")
+    assert "heartbeat is off by its declaration too, so it stays off then; `taskloop enable heartbeat`" in declared.err
+
+
 def test_everything_is_paused_and_resumed(done, call):
     assert "all jobs are paused" in call("pause", "--reason", "night").out
     assert "night" in call("status").out

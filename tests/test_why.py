@@ -531,6 +531,24 @@ async def test_a_pause_that_held_a_fire_is_named_and_how_it_was_settled(schedule
         assert "resume" not in "".join(found.remedies)
 
 
+async def test_a_fire_of_a_job_that_is_both_off_and_paused_is_held_and_not_told_as_dropped(scheduler, virtual_time):
+    """It was told to be switched off, with nothing but `enable` as the mend: it would have stayed held."""
+    scheduler.add_job(nothing, Every("1h"), name="job")
+    async with virtual_time(scheduler) as time:
+        await time.advance("30m")
+        await scheduler.pause("job", actor="eve")
+        await scheduler.disable("job", reason="a move")
+        await time.advance("2h")
+        found = await scheduler.why("job")
+        assert (found.verdict, found.code) == ("did_not_run", "paused")
+        assert "by eve: its fires are held, and skipped if the job is still off then: switched off since" in found.text
+        assert found.remedies == ("taskloop resume job", "taskloop enable job")
+        await scheduler.enable("job")
+        await scheduler.resume("job", missed="all")
+        await time.advance("1m")
+        assert [run.due_at for run in await time.runs("job", "succeeded")] == [at("00:00"), at("01:00"), at("02:00")]
+
+
 async def test_of_two_pauses_the_one_that_ended_last_is_named_and_of_those_in_force_how_each_ends(
     scheduler, virtual_time
 ):

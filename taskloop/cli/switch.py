@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from taskloop import durations
 from taskloop.cli import columns, reach
 from taskloop.cli.output import Output, clean
-from taskloop.records import job_record
+from taskloop.records import JobRecord, job_record
 from taskloop.signs import clock_text
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def _change(args: Namespace, verb: Verb, said: str, effect: str = "") -> i
                 if number:
                     out.note(f"done before this failed: {', '.join(args.jobs[:number])} {said}")
                 raise
-        records = [job_record(one) for one in await ledger.jobs() if not args.jobs or one.name in args.jobs]
+        found = [one for one in await ledger.jobs() if not args.jobs or one.name in args.jobs]
         everything = await ledger.paused()
 
     def show() -> None:
@@ -83,7 +83,22 @@ async def _change(args: Namespace, verb: Verb, said: str, effect: str = "") -> i
         if not args.jobs:
             out.line(f"all jobs are {said}{until}{means}")
 
-    out.items(records, show, columns=columns.JOB)
+    out.items([job_record(one) for one in found], show, columns=columns.JOB)
     if said in ("on", "resumed") and everything is not None:
         out.note("all jobs are paused, so it does not start yet; `taskloop resume` ends that")
+    for one in found if args.jobs else ():
+        if note := _beside(one, said, ends=bool(getattr(args, "until", None))):
+            out.note(clean(note))
     return 0
+
+
+def _beside(job: JobRecord, said: str, *, ends: bool) -> str | None:
+    """What else stands in a job's way beside what was done to it now; None: nothing."""
+    if said == "on" and job.switch is not None and job.switch.kind == "paused" and job.switch.job is not None:
+        return f"{job.name} is paused, so it does not start yet; `taskloop resume {job.name}` ends that"
+    if said in ("paused", "resumed") and not job.enabled:
+        until = " when the pause ends" if said == "paused" else ""
+        return f"{job.name} is off, so its fires are skipped{until}; `taskloop enable {job.name}` ends that"
+    if said == "off" and ends and not job.policy["enabled"]:
+        return f"{job.name} is off by its declaration too, so it stays off then; `taskloop enable {job.name}` ends that"
+    return None
