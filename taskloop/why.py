@@ -298,7 +298,9 @@ def _no_record(question: Question, facts: Evidence, moment: Moment, checks: Sequ
         return replace(_did_not("unknown_pruned", text, moment, checks, question), verdict="unknown")
     held = next((one for one in checks if one.name == "pause" and one.ok is False), None)
     if held is not None and moment.pending and question.pauses and first is not None and first.code == "disabled":
-        text = f"it was due at {at} and has no record: {held.text}, and skipped if the job is still off then: {first.text}"
+        text = (
+            f"it was due at {at} and has no record: {held.text}, and skipped if the job is still off then: {first.text}"
+        )
         found = _did_not("paused", text, moment, checks, question)
         return replace(found, remedies=(*found.remedies, *_remedies("disabled", question)))
     if first is not None:
