@@ -283,15 +283,14 @@ class Tending:
         told by the clock that all share, and of another machine by what we ourselves have seen.
         """
         lease, tick = lease_seconds(worker, self._options.lease), self._clock.monotonic()
-        silent = silent_seconds(worker, tick)
-        if silent is not None:
-            awake = self._awake_since is None or tick - self._awake_since > lease
-            return silent > lease and awake and tick - self._could_beat_since() > lease / 2
-        beat_at, since = self._seen.get(worker.id, (None, tick))
-        if beat_at != worker.beat_at:
-            since = tick
-        self._seen[worker.id] = (worker.beat_at, since)
-        return tick - since > lease
+        silent, awake = silent_seconds(worker, tick), self._awake_since is None or tick - self._awake_since > lease
+        if silent is None:
+            beat_at, since = self._seen.get(worker.id, (None, tick))
+            if beat_at != worker.beat_at:
+                since = tick
+            self._seen[worker.id] = (worker.beat_at, since)
+            silent, awake = tick - since, True
+        return silent > lease and awake and tick - self._could_beat_since() > lease / 2
 
     def _could_beat_since(self) -> float:
         """Since when whoever lives could beat, as far as we know: where one stood still in the midst of a transaction nobody

@@ -301,6 +301,7 @@ async def test_a_worker_taken_for_dead_lets_go_of_its_runs_and_records_nothing_o
         assert (await scheduler.status()).running
 
 
+BRIEF = Options(heartbeat=timedelta(milliseconds=200), lease=timedelta(seconds=2))
 PROGRAM = """
 import asyncio, sys
 from datetime import timedelta
@@ -384,7 +385,6 @@ def test_a_process_that_stood_still_beyond_its_lease_changes_nothing_when_it_goe
 
 async def test_who_begins_as_a_held_file_is_let_go_takes_nobody_for_dead_who_could_not_beat_either(tmp_path):
     one, run_of_one = Program(tmp_path, 1), "SELECT state, attempt, result FROM taskloop_runs"
-    another = Options(heartbeat=timedelta(milliseconds=200), lease=timedelta(seconds=2))
     try:
         one.hear("lives")
         one.hear("begin")
@@ -392,7 +392,7 @@ async def test_who_begins_as_a_held_file_is_let_go_takes_nobody_for_dead_who_cou
             held_at = time.monotonic()
             db.execute("BEGIN IMMEDIATE")
             await asyncio.sleep(2.3)
-            scheduler = TaskScheduler(tmp_path / "app.db", options=another)
+            scheduler = TaskScheduler(tmp_path / "app.db", options=BRIEF)
             starting = asyncio.create_task(scheduler.start())
             while time.monotonic() < held_at + 2.6:
                 await asyncio.sleep(0.05)
@@ -413,6 +413,32 @@ async def test_who_begins_as_a_held_file_is_let_go_takes_nobody_for_dead_who_cou
     finally:
         one.process.send_signal(signal.SIGCONT)
         one.end()
+
+
+async def test_who_sees_no_beat_of_another_container_while_the_file_is_held_does_not_take_it_for_dead(tmp_path):
+    path = tmp_path / "app.db"
+    scheduler = TaskScheduler(path, options=Options(heartbeat=timedelta(seconds=1.5), lease=timedelta(seconds=3.5)))
+    async with scheduler:
+        with database(path) as db:
+
+            def told(what, of="other"):
+                return db.execute(f"SELECT {what} FROM taskloop_workers WHERE id = ?", (of,)).fetchone()[0]
+
+            before = told("beat_at", scheduler.worker.id)
+            async with asyncio.timeout(10):
+                while told("beat_at", scheduler.worker.id) == before:
+                    await asyncio.sleep(0.02)
+            await scheduler._store.enlist(replace(scheduler.worker, id="other", host="elsewhere", process="m:b:1:2"))
+            await asyncio.sleep(1.1)  # what was written is seen by now: of what comes next a beat is the first
+            db.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(3.8)
+            db.rollback()
+            await asyncio.sleep(1.0)
+            assert told("stopped_at") is None, "as long as it is not known that it could beat"
+            async with asyncio.timeout(10):
+                while told("stopped_at") is None:
+                    await asyncio.sleep(0.05)
+            assert told("ended") == "died"
 
 
 SLOW = Options(heartbeat=timedelta(seconds=10), lease=timedelta(seconds=30))
