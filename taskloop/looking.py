@@ -33,6 +33,7 @@ __all__ = [
     "curfew",
     "days",
     "heir",
+    "held",
     "identities",
     "in_hand",
     "incidents",
@@ -135,6 +136,13 @@ async def own_pause(ledger: Ledger, job: str) -> Switch | None:
     """The pause of a job itself, beside whatever else holds it; None: it has none."""
     await ledger._refresh_switches(force=True)
     return ledger._switches.own_pause(ledger._names(job), ledger._clock.now())
+
+
+async def held(ledger: Ledger, jobs: Collection[str]) -> set[str]:
+    """Those of these jobs that a pause holds, their own or that of all; also one that is off, whose condition says only that."""
+    await ledger._refresh_switches(force=True)
+    now = ledger._clock.now()
+    return {name for name in jobs if ledger._switches.pause(name, now) is not None}
 
 
 class _Look(NamedTuple):

@@ -210,6 +210,27 @@ def test_once_due_says_what_a_pause_holds_instead_of_that_nothing_is_due(shop, c
     assert "paused" not in call("once").err
 
 
+def test_once_due_waits_for_no_run_of_a_job_that_is_both_paused_and_off(shop, call):
+    """It is off is all that its condition says, and the command waited until the pause was over."""
+    call("submit", "hourly")
+    call("pause", "hourly")
+    call("disable", "hourly")
+    assert call("once", "--due", "--timeout", "5s").code == 0
+    call("resume", "hourly")
+    call("pause")
+    assert call("once", "--due", "--timeout", "5s").code == 0
+    call("resume")
+    assert "hourly" in call("once", "--due", "--timeout", "5s").out
+
+
+def test_once_refuses_a_paused_job_with_the_command_that_ends_the_pause(shop, call):
+    call("pause", "hourly")
+    assert "`taskloop resume hourly`, or" in call("once", "hourly").err
+    call("resume", "hourly")
+    call("pause")
+    assert "`taskloop resume`, or" in call("once", "hourly").err
+
+
 def test_once_due_also_runs_what_was_submitted_and_tells_of_failures(shop, call):
     assert "no worker" in call("submit", "fails").err
     done = call("once")

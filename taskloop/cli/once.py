@@ -148,7 +148,10 @@ async def _refuse_paused(scheduler: TaskScheduler, names: Sequence[str]) -> None
     """A submitted run would wait for the end of a pause, and so would the command."""
     for one in await scheduler.jobs():
         if one.condition == "paused" and one.name in names:
-            raise Conflict(f"job '{one.name}' is paused; `taskloop resume`, or `taskloop submit` to have it run then")
+            whose = f" {one.name}" if one.switch is not None and one.switch.job is not None else ""
+            raise Conflict(
+                f"job '{one.name}' is paused; `taskloop resume{whose}`, or `taskloop submit` to have it run then"
+            )
 
 
 async def _ready(scheduler: TaskScheduler) -> bool:
@@ -158,9 +161,7 @@ async def _ready(scheduler: TaskScheduler) -> bool:
     while waiting := await scheduler.runs(state="waiting", before=before, limit=1000):
         ready |= {run.job for run in waiting if run.job in scheduler and run.ready_at <= now}
         before = waiting[-1].id
-    if not ready:
-        return False
-    return any(one.condition != "paused" for one in await scheduler.jobs() if one.name in ready)
+    return bool(ready) and ready != await looking.held(scheduler, ready)
 
 
 async def _holding(scheduler: TaskScheduler) -> str:
