@@ -308,7 +308,7 @@ class Stepping:
             return self._from_record(known, wanted)
         if known is not None and known.state is StepState.FAILED and keep_failed:
             return _Done(known, error=_Recorded(known.error))
-        own, number = _task_here(), _calls(known)
+        own, number, was_ending = _task_here(), _calls(known), self._is_ending()
         spent = 0 if known is not None and known.state is StepState.FAILED else number  # what had failed begins anew
         started_at = known.started_at if known is not None and known.started_at is not None else self._now()
         step = Step(name=wanted.name, place=wanted.place, started_at=started_at, error=known.error if known else None)
@@ -341,6 +341,8 @@ class Stepping:
                     return _Done(step, error=_raisable(raised))
                 step = _again(step, state=StepState.WAITING, error=told)
                 await self._keep(step)
+                if self._is_ending() and not was_ending:  # its only cancellation it has had, and failed of, it may be
+                    raise asyncio.CancelledError
                 await asyncio.sleep(wait.total_seconds())
         except asyncio.CancelledError as error:
             if step.ended_at is None and self._is_cut_short(error, own) and not self._is_ending():

@@ -1202,6 +1202,64 @@ async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_b
         assert run.error.type == "BadValue"
 
 
+@pytest.mark.parametrize("wait", ["0s", "2s", "1h"])
+async def test_a_step_that_fails_as_it_is_cancelled_is_not_tried_again_in_a_run_that_was_asked_to_end(
+    scheduler, virtual_time, wait
+):
+    """It was called again, seconds after the run had been cancelled; or waited to be until that was abandoned."""
+    calls = Counter()
+
+    async def load(name: str) -> None:
+        calls[name] += 1
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise OSError("its clean-up failed") from None
+
+    flow = scheduler.flow("flow")
+
+    @flow.step(retry=Retry(3, first=wait))
+    async def in_flow() -> None:
+        await load("in_flow")
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        await run.step("in_job", load, "in_job", retry=Retry(3, first=wait))
+
+    async with virtual_time(scheduler) as time:
+        handles = [await flow.submit(), await job.submit()]
+        await time.advance("1m")
+        for handle in handles:
+            await scheduler.cancel(handle.id, reason="enough")
+            run = await time.until(handle.wait())
+            assert (run.state, run.reason, stamp(run.ended_at)) == ("cancelled", "enough", "00:01")
+            [step] = await scheduler.steps(run.id)
+            assert (step.state, step.attempt, step.error.told()) == ("waiting", 1, "OSError: its clean-up failed")
+        assert calls == {"in_flow": 1, "in_job": 1}
+
+
+async def test_a_step_with_which_a_cancelled_job_cleans_up_is_tried_again_as_any_other(scheduler, virtual_time):
+    calls = []
+
+    async def tidy() -> None:
+        calls.append(stamp(time.now))
+        if len(calls) == 1:
+            raise OSError("gone")
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await run.step("tidy", tidy, retry=Retry(2, first="1s"))
+
+    async with virtual_time(scheduler) as time:
+        handle = await job.submit()
+        await time.advance("1m")
+        await scheduler.cancel(handle.id)
+        assert (await time.until(handle.wait())).state == "cancelled" and calls == ["00:01", "00:01:01"]
+
+
 async def test_events_tell_of_each_step(scheduler, virtual_time):
     told = []
     flow = video(scheduler, [])
