@@ -222,6 +222,8 @@ async def test_a_step_that_fails_for_good_fails_the_flow_and_leaves_out_what_nee
         [error] = run.result["errors"]
         assert (error["step"], error["message"]) == ("bad", "ValueError: bad luck") and "bad luck" in error["traceback"]
         assert run.attempt == 1, "a failed flow is not begun again"
+        on_record = {one.name: one.state for one in await scheduler.steps(run.id)}
+        assert on_record == states
         with pytest.raises(RunFailed, match="step 'bad': bad luck"):
             await handle.value()
 
@@ -278,6 +280,55 @@ async def test_after_a_crash_no_step_that_has_succeeded_is_called_again(schedule
         assert calls == {"first": 1, "second": 1, "third": 2}
         kept = {name: (one["kept"], one["attempt"]) for name, one in run.result["steps"].items()}
         assert kept == {"first": (True, 1), "second": (True, 1), "third": (False, 1)}
+
+
+async def test_after_a_crash_a_step_that_has_failed_is_not_called_again_and_stays_failed(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("lenient")
+
+    @flow.step(optional=True, retry=1)
+    async def thumbnail() -> str:
+        calls["thumbnail"] += 1
+        raise OSError("no picture")
+
+    @flow.step()
+    async def publish(thumbnail: str | None) -> str:
+        calls["publish"] += 1
+        await asyncio.sleep(60)
+        return f"with {thumbnail}"
+
+    async with virtual_time(scheduler) as time:
+        handle = await flow.submit()
+        await time.advance("10s")
+        await time.crash()
+        await time.restart(after="1m")
+        run = await time.until(scheduler.wait(handle.id))
+        assert (run.state, run.attempt, calls) == ("succeeded", 2, {"thumbnail": 1, "publish": 2})
+        assert run.result["failed_steps"] == ["thumbnail"] and run.result["steps"]["publish"]["result"] == "with None"
+        assert [one["message"] for one in run.result["errors"]] == ["OSError: no picture"]
+
+
+async def test_what_a_crash_finds_between_two_calls_of_a_step_has_used_up_the_first(scheduler, virtual_time):
+    calls = []
+    flow = scheduler.flow("patient")
+
+    @flow.step(retry=Retry(2, first="10m"))
+    async def fetch() -> None:
+        calls.append(stamp(time.now))
+        raise OSError("gone")
+
+    async with virtual_time(scheduler) as time:
+        handle = await flow.submit()
+        await time.advance("1m")
+        assert [(one.state, one.error.told()) for one in await scheduler.steps(handle.id)] == [
+            ("waiting", "OSError: gone")
+        ]
+        await time.crash()
+        await time.restart(after="1m")
+        run = await time.until(scheduler.wait(handle.id))
+        [step] = await scheduler.steps(handle.id)
+        assert (run.state, len(calls), step.state, step.attempt) == ("failed", 2, "failed", 2)
+        assert stamp(step.started_at) == "00:00", "when it was called first"
 
 
 async def test_crashes_alone_use_up_the_attempts_of_a_flow(scheduler, virtual_time):
@@ -418,6 +469,59 @@ async def test_run_again_from_a_step_does_the_steps_inside_of_it_anew_too(schedu
         old = await ended(time, flow.submit())
         run = await ended(time, scheduler.rerun(old.id, {"factor": 5}, from_step="outer"))
         assert run.result["steps"]["outer"]["result"] == 5
+
+
+async def test_what_a_run_again_has_done_anew_is_not_called_once_more_after_a_crash(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("long")
+
+    @flow.step()
+    async def first() -> int:
+        calls["first"] += 1
+        return calls["first"]
+
+    @flow.step()
+    async def second(first: int, slow: float = 0) -> int:
+        await asyncio.sleep(slow)
+        return first
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, flow.submit())
+        again = await scheduler.rerun(old.id, {"slow": 60}, from_step="first")
+        await time.advance("10s")
+        await time.crash()
+        await time.restart(after="1m")
+        run = await time.until(scheduler.wait(again.id))
+        assert (run.state, run.attempt, run.result["steps"]["second"]["result"], calls["first"]) == (
+            "succeeded",
+            2,
+            2,
+            2,
+        )
+
+
+async def test_a_job_that_is_run_again_from_one_of_its_steps_calls_that_and_what_it_began_after_it(
+    scheduler, virtual_time
+):
+    calls = []
+
+    @scheduler.job()
+    async def job(run: RunContext) -> list[str]:
+        async def load(name: str) -> str:
+            calls.append(name)
+            return name
+
+        return [await run.step(name, load, name) for name in ("a", "b", "c")]
+
+    async with virtual_time(scheduler) as time:
+        old = await ended(time, job.submit())
+        run = await ended(time, scheduler.rerun(old.id, from_step="b"))
+        assert (run.result, calls) == (["a", "b", "c"], ["a", "b", "c", "b", "c"])
+        assert [(one.name, one.kept) for one in await scheduler.steps(run.id)] == [
+            ("a", True),
+            ("b", False),
+            ("c", False),
+        ]
 
 
 async def test_a_run_again_shows_no_step_as_waiting_that_it_never_begins(scheduler, virtual_time):
@@ -939,6 +1043,50 @@ async def test_what_is_left_of_a_fan_out_ends_before_the_run_is_tried_again(sche
         assert (run.result, run.attempt, calls) == (3, 2, {0: 2, 1: 1, 2: 1})
 
 
+async def test_what_a_step_has_begun_and_left_ends_before_the_step_is_tried_again(scheduler, virtual_time):
+    calls = Counter()
+    flow = scheduler.flow("fan")
+
+    @flow.step(retry=Retry(2, first="1s"))
+    async def fetch(run: RunContext) -> int:
+        async def load(number: int) -> int:
+            calls[number] += 1
+            await asyncio.sleep(1 if number == 0 else 10)
+            if number == 0 and calls[0] == 1:
+                raise OSError("gone")
+            return number
+
+        return sum(await asyncio.gather(*(run.step(f"load {number}", load, number) for number in range(3))))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, flow.submit())
+        assert (run.state, run.result["steps"]["fetch"]["result"], calls) == ("succeeded", 3, {0: 2, 1: 1, 2: 1})
+
+
+async def test_a_step_that_its_job_has_left_is_cancelled_with_its_run(scheduler, virtual_time):
+    """Else the run, whose job had ended long since, was abandoned: it had waited for the step."""
+    cancelled, tasks = [], []
+
+    async def load() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(stamp(time.now))
+            raise
+
+    @scheduler.job()
+    async def job(run: RunContext) -> None:
+        tasks.append(asyncio.create_task(run.step("load", load)))
+        await asyncio.sleep(3600)
+
+    async with virtual_time(scheduler) as time:
+        handle = await job.submit()
+        await time.advance("1m")
+        await scheduler.cancel(handle.id)
+        run = await time.until(handle.wait())
+        assert (run.state, run.reason, cancelled) == ("cancelled", None, ["00:01"])
+
+
 async def test_a_step_that_had_not_begun_when_its_attempt_ended_is_left_to_the_next_one(scheduler, virtual_time):
     """Its first line was written in the very transaction that ended the attempt, and then both called it at once."""
     begun, tasks = [], []
@@ -1162,6 +1310,19 @@ async def test_a_step_may_be_handed_the_run_or_leave_it_to_the_engine(scheduler,
         assert run.result == ["job a", "left b"]
 
 
+async def test_after_a_step_the_current_run_is_that_of_the_job_again(scheduler, virtual_time):
+    async def nothing() -> str:
+        return current_run().step
+
+    @scheduler.job()
+    async def job(run: RunContext) -> bool:
+        assert await run.step("inner", nothing) == "inner"
+        return current_run() is run
+
+    async with virtual_time(scheduler) as time:
+        assert (await ended(time, job.submit())).result is True
+
+
 async def test_a_step_may_be_any_function_for_its_arguments_are_not_stored(scheduler, virtual_time):
     async def pair(*numbers: int) -> tuple[int, ...]:
         return numbers
@@ -1200,6 +1361,26 @@ async def test_a_step_taken_twice_is_an_error_and_a_failed_one_is_called_again_b
         run = await ended(time, twice.submit())
         assert run.error.message == "step 'load' was begun in this run already; give each step of a run its own name"
         assert run.error.type == "BadValue"
+
+
+async def test_a_step_that_had_failed_has_all_its_attempts_anew_in_the_next_attempt_of_its_job(scheduler, virtual_time):
+    calls = []
+
+    async def load() -> int:
+        calls.append(stamp(time.now))
+        if len(calls) < 4:
+            raise OSError("gone")
+        return 7
+
+    @scheduler.job(retry=Retry(2, first="1m"))
+    async def job(run: RunContext) -> int:
+        return await run.step("load", load, retry=Retry(2, first="10s"))
+
+    async with virtual_time(scheduler) as time:
+        run = await ended(time, job.submit())
+        assert (run.result, calls) == (7, ["00:00", "00:00:10", "00:01:10", "00:01:20"])
+        [step] = await scheduler.steps(run.id)
+        assert (step.state, step.attempt, stamp(step.started_at)) == ("succeeded", 4, "00:00")
 
 
 @pytest.mark.parametrize("wait", ["0s", "2s", "1h"])
