@@ -75,6 +75,24 @@ async def test_time_waits_for_an_answer_over_a_socket_and_for_a_program(schedule
         assert (run.state, run.result, run.ended_at) == (State.SUCCEEDED, "pong\npong\n0", START)
 
 
+async def test_time_waits_for_what_a_job_asks_between_two_sleeps_and_not_for_these(scheduler, virtual_time, tmp_path):
+    @scheduler.job(timeout="1h")
+    async def patient() -> int:
+        await asyncio.sleep(60)
+        async with aiosqlite.connect(tmp_path / "shop.db") as db, db.execute("SELECT 7") as rows:
+            (found,) = await rows.fetchone()
+            await asyncio.sleep(60)
+        return found
+
+    async with virtual_time(scheduler, patience="20s") as time:
+        run = await patient.submit()
+        began = real_time.monotonic()
+        await time.advance("1d")
+        assert real_time.monotonic() - began < 15  # no sleep was taken for a question
+        run = await scheduler.run(run.id)
+        assert (run.state, run.result, run.ended_at) == (State.SUCCEEDED, 7, START + timedelta(minutes=2))
+
+
 async def test_time_waits_for_what_a_listener_asks_of_a_database(scheduler, virtual_time, tmp_path):
     scheduler.add_job(nothing)
     scheduler.add_job(nothing, Every("1h"), name="tick")
