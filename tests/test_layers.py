@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -70,6 +71,7 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+@functools.cache
 def imports(path: Path) -> list[tuple[str, bool]]:
     """Every module a file imports, and whether it does so at its top (not in a function, not for types alone)."""
     found: list[tuple[str, bool]] = []
