@@ -145,7 +145,8 @@ class InProcess:
                         except (Exception, KeyboardInterrupt) as error:  # `perform` raises nothing
                             await self._files.call(channel.read, None, {})
                             if channel.begun or not again:  # else what a job has left there kept it from this one
-                                raise _spoiled(error) from error
+                                refused = isinstance(error, OSError) and not channel.begun
+                                raise (_refused if refused else _spoiled)(error) from error
             finally:
                 context.withdraw = None
                 self._scopes.discard(scope)
@@ -166,7 +167,15 @@ def _open(channel: _Channel) -> None:
             f"the main file of the program, {main}, is loaded in each process for jobs and would start the program "
             f"there once more; {GUARD}"
         )
-    channel.open()
+    try:
+        channel.open()
+    except OSError as error:
+        told = failure(error)
+        raise ProcessDied(
+            f"no process for the job could be started, for the file through which it tells how it goes could not be made: "
+            f"{told.type}: {told.message}; give the program a TMPDIR with room where it may write, a container whose root is "
+            "read-only a tmpfs on /tmp"
+        ) from error
 
 
 _used: Final[ContextVar[list[Process] | None]] = ContextVar("taskloop_processes_used", default=None)
@@ -304,6 +313,14 @@ def _died(channel: _Channel, error: BaseException) -> ProcessDied:
     return ProcessDied(
         f"no process for the job could be started: {told.type}: {told.message}; the main file of the program is loaded "
         f"there, by its path: {GUARD}, and write its imports without leading dots"
+    )
+
+
+def _refused(error: BaseException) -> ProcessDied:
+    told = failure(error)
+    return ProcessDied(
+        f"no process for the job could be started: {told.type}: {told.message}; see the limits on processes and memory of "
+        f"this machine or container, and that {sys.executable} may be executed"
     )
 
 

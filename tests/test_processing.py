@@ -693,6 +693,20 @@ def test_a_main_file_that_cannot_be_loaded_is_told(tmp_path):
     assert "no process for the job could be started: OSError: not here" in out
 
 
+@pytest.mark.parametrize(
+    ("without", "says"),
+    [
+        ("import sys\n    sys.executable = __file__", "PermissionError: [Errno 13] Permission denied"),
+        ("import tempfile\n    tempfile.tempdir = '/nowhere'", "could not be made: FileNotFoundError: [Errno 2]"),
+    ],
+    ids=["no process to be had", "nowhere to write"],
+)
+def test_where_the_system_gives_no_process_what_it_said_and_the_mend_are_told(tmp_path, without, says):
+    out, _ = told(tmp_path, f'if __name__ == "__main__":\n    {without}\n    asyncio.run(main())\n')
+    assert "no process for the job could be started" in out and says in out
+    assert "see the limits on processes and memory" in out or "give the program a TMPDIR" in out
+
+
 def test_a_killed_parent_takes_its_process_along_and_what_that_wrote_into(tmp_path):
     script = tmp_path / "program.py"
     text = PROGRAM.replace(
