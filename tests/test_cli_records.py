@@ -187,6 +187,20 @@ def test_a_command_whose_time_is_up_shows_the_runs_it_has_cancelled(shop, call):
     assert {one["job"]: one["state"] for one in done.items} == {"hourly": "succeeded", "sleeps": "cancelled"}
 
 
+def test_a_command_whose_time_is_up_names_as_cancelled_only_what_it_has_cancelled(shop, call):
+    """What waited for its retry, and went on to do so, was named too, and what had failed before."""
+    jobs = """
+@jobs.job(retry=Retry(attempts=2, first="1h"))
+async def again() -> None:
+    raise OSError
+"""
+    shop.write("shop.py", "from taskloop import Retry\n" + SHOP + jobs)
+    done = call("once", "again", "--timeout", "1s")
+    assert done.code == 9 and "not done after 1s; cancelled: nothing; still waiting: 1 of again" in done.err
+    assert call("runs", "--format", "json").items[0]["state"] == "waiting"
+    assert "cancelled: 2 of slow\n" in call("once", "slow", "--timeout", "200ms").err
+
+
 def test_once_due_runs_what_is_due_and_nothing_the_second_time(shop, call):
     first, second = call("once"), call("once", "--due", "--format", "json")
     assert first.code == 0 and "once: 1 due, 1 ok, 0 failed, 0 skipped in" in first.err

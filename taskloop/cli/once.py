@@ -136,12 +136,17 @@ async def _driven(
         return await session.drive(work, seconds)
     except TimeoutError:
         show()
-        late = ", ".join(f"{run.id} of {run.job}" for run in session.seen.values() if run.state is not State.SUCCEEDED)
+        cut = _named(session, State.CANCELLED, State.INTERRUPTED, State.RUNNING) or "nothing"
+        waits = f"; still waiting: {left}" if (left := _named(session, State.WAITING)) else ""
         raise Failed(
             9,
-            f"not done after {args.timeout}; cancelled: {late or 'nothing'}",
+            f"not done after {args.timeout}; cancelled: {cut}{waits}",
             "give it longer with --timeout, or look: taskloop runs",
         ) from None
+
+
+def _named(session: Session[Any], *states: State) -> str:
+    return ", ".join(f"{run.id} of {run.job}" for run in session.seen.values() if run.state in states)
 
 
 async def _refuse_paused(scheduler: TaskScheduler, names: Sequence[str]) -> None:
