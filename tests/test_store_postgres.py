@@ -487,14 +487,21 @@ async def test_readers_whose_sessions_are_ended_at_any_moment_read_on():
         [run] = await submitted(store)
         may_end = asyncio.Event()
 
-        async def follow() -> None:
+        reads = [0, 0]
+
+        async def follow(who: int) -> None:
             while not may_end.is_set():
                 assert (await store.lines(run.id), (await store.run(run.id)).id) == (([], 0), run.id)
+                reads[who] += 1
 
-        followers = [asyncio.create_task(follow()) for _ in range(2)]
+        followers = [asyncio.create_task(follow(who)) for who in range(2)]
         for number in range(12):
             await cut_all(server().store)
-            await asyncio.sleep(0.2 + 0.003 * number)
+            before = [*reads]
+            while min(now - then for now, then in zip(reads, before, strict=True)) < 3:
+                assert not any(one.done() for one in followers)
+                await asyncio.sleep(0.01)  # a look that is cut off twice is given up
+            await asyncio.sleep(0.003 * number)
         may_end.set()
         await asyncio.gather(*followers)
 
