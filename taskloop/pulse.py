@@ -25,8 +25,8 @@ _MEND: Final = "a beat could not be written; see the memory and the disk of this
 class Pulse:
     """Beats every so many seconds until it is stopped, or its loop is closed.
 
-    `gap_seconds`: so long between two that were written, somebody held the store. `heard` is told on the loop what each came to: True; False, the worker was taken for dead meanwhile; an error, it
-    could not be written.
+    `gap_seconds`: where two that were written lie further apart, somebody held the store between them. `heard` is told on
+    the loop what each came to: True; False, the worker was taken for dead meanwhile; an error, it could not be written.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Pulse:
         self.good_at: float = clock.monotonic()
         """When the last beat that was written began, by the steady clock."""
         self._through_since = self.good_at
+        """When the first beat was written after the last gap; before any, when they began."""
 
     def start(self) -> None:
         threading.Thread(target=self._beat, name="taskloop pulse", daemon=True).start()

@@ -277,7 +277,7 @@ class Tending:
         return is_dead(worker) or self._is_silent(worker)
 
     def _is_silent(self, worker: Worker) -> bool:
-        """Whether a worker has not beaten for a lease, and we were there all the time.
+        """Whether a worker has not beaten for a lease, though it could have, and we were there all the time.
 
         The age of a beat is never taken from the wall clock, which each may have set otherwise: on one machine it is
         told by the clock that all share, and of another machine by what we ourselves have seen.
